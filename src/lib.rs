@@ -1,0 +1,2 @@
+//! A stateful session firewall engine.
+#![forbid(unsafe_code)]

@@ -1,0 +1,87 @@
+//! Time that passes: sessions whose lifetime is over end here, in small steps.
+
+use std::time::Instant;
+
+use super::Engine;
+use crate::event::Sink;
+use crate::session::{Ended, Expired};
+
+/// Sessions that end under one hold of a shard's lock.
+const BATCH: usize = 16;
+
+/// What a call to [`Engine::expire`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expiry {
+    /// Sessions that ended.
+    pub ended: usize,
+    /// Sessions that were looked at and put back, because packets had refreshed them.
+    pub moved: usize,
+    /// The budget ran out before everything due was done: call again soon.
+    pub more: bool,
+}
+
+impl Engine {
+    /// Ends the sessions whose lifetime has passed by `now`, and tells `sink` of each.
+    ///
+    /// A session ends at most [`crate::session::TICK`] after its lifetime, if this is called then, and never
+    /// before. `budget` bounds the work: the number of sessions looked at. The cost is that of the sessions due,
+    /// never of the whole table, so call it often with a small budget: after each batch of packets, and at
+    /// [`Engine::next_expiry`] when there are none. A spurious call does nothing and costs little. A session
+    /// that is past its end counts as gone for packets, whether this was called or not.
+    pub fn expire<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
+        let tick = self.origin.micros(now).tick();
+        let mut done = Expiry::default();
+        let shards = self.table.shards();
+        let start = self.table.cursor.load(std::sync::atomic::Ordering::Relaxed);
+        for step in 0..shards {
+            let number = (start + step) % shards;
+            while self.table.next_tick_of(number).is_some_and(|due| due <= tick) {
+                let left = budget.saturating_sub(done.ended + done.moved);
+                if left == 0 {
+                    // The next call goes on with this shard.
+                    self.table.cursor.store(number, std::sync::atomic::Ordering::Relaxed);
+                    done.more = true;
+                    return done;
+                }
+                self.expire_shard(number, tick, left.min(BATCH), sink, &mut done);
+            }
+        }
+        done
+    }
+
+    fn expire_shard<S: Sink>(
+        &self,
+        number: usize,
+        tick: u32,
+        budget: usize,
+        sink: &mut S,
+        done: &mut Expiry,
+    ) {
+        let mut batch: [Option<Ended>; BATCH] = [None; BATCH];
+        {
+            let mut shard = self.table.lock(number);
+            for place in batch.iter_mut().take(budget) {
+                match shard.expire(tick) {
+                    Expired::Ended(ended) => {
+                        self.table.release();
+                        *place = Some(ended);
+                        done.ended += 1;
+                    }
+                    Expired::Moved => done.moved += 1,
+                    Expired::Idle => break,
+                }
+            }
+            self.table.set_next_tick(number, shard.next_tick());
+        }
+        for ended in batch.iter().flatten() {
+            self.report_ended(number, ended, sink);
+        }
+    }
+
+    /// When [`Engine::expire`] should be called next; `None` while there are no sessions. Never later than the
+    /// first session's end; earlier where sessions were refreshed since. Takes no lock.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.origin.tick_start(self.table.next_tick()?)
+    }
+}

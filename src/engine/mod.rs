@@ -1,0 +1,222 @@
+//! The engine: one packet in, one verdict out, and time that passes.
+
+mod expiry;
+mod path;
+mod record;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+use crate::config::{Checksums, Config, ConfigError};
+use crate::event::{SessionRecord, Sink};
+use crate::explain::Step;
+use crate::flow::Zone;
+use crate::lifetime::LifetimeTable;
+use crate::policy::Policy;
+use crate::session::{Origin, Table};
+use crate::stats::{Counters, Stats};
+use crate::track::Worth;
+use crate::verdict::Verdict;
+
+pub use expiry::Expiry;
+
+/// An IP packet as it came in: its bytes, when, and in which zone.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<'a> {
+    bytes: &'a [u8],
+    now: Instant,
+    zone: Zone,
+    offloaded: bool,
+}
+
+impl<'a> Packet<'a> {
+    /// A packet of the default zone. `bytes` begins with the IP header; what lies behind the IP length is
+    /// padding. `now` is the moment of its arrival; several threads may pass slightly different clocks.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8], now: Instant) -> Self {
+        Self { bytes, now, zone: Zone::DEFAULT, offloaded: false }
+    }
+
+    /// The same packet in a zone.
+    #[must_use]
+    pub const fn zone(self, zone: Zone) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// The same packet with checksums that are not verified even where the configuration says so: an interface
+    /// that computes them has not done so yet, or a capture has cut the packet.
+    #[must_use]
+    pub const fn offloaded(self, offloaded: bool) -> Self {
+        Self { offloaded, ..self }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// A stateful session firewall engine.
+///
+/// Shared by reference: every method takes `&self`, and threads that handle different sessions rarely meet.
+/// The engine reads no clock and does no I/O; `now` comes with each packet and each call.
+///
+/// ```
+/// use std::time::Instant;
+/// use portcullis::{Config, Engine, Packet, Verdict};
+///
+/// let engine = Engine::new(&Config::default())?;
+/// let bytes = [0u8; 20]; // an IP packet from the wire
+/// match engine.process(Packet::new(&bytes, Instant::now())) {
+///     Verdict::Forward(_) => { /* send it on */ }
+///     verdict => println!("dropped: {}", verdict.reason().expect("not forwarded").describe()),
+/// }
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    table: Table,
+    policy: Policy,
+    lifetimes: LifetimeTable,
+    checksums: Checksums,
+    counters: Counters,
+    origin: Origin,
+}
+
+const _: () = {
+    const fn shared_by_threads<T: Send + Sync>() {}
+    shared_by_threads::<Engine>();
+};
+
+impl Engine {
+    /// An engine with a configuration and a fresh random hash seed.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        // The standard library keys its own maps from the operating system's randomness.
+        let random = RandomState::new();
+        Self::with_seed(config, [0u8, 1, 2, 3].map(|n| random.hash_one(n)))
+    }
+
+    /// An engine whose hash seed is given: the same packets land in the same shards every time. For tests and
+    /// measurements; an attacker who knows the seed can make flows collide.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
+        let compiled = config.compile()?;
+        Ok(Self {
+            table: Table::new(compiled.max_sessions, compiled.shards, seed),
+            policy: compiled.policy,
+            lifetimes: compiled.lifetimes,
+            checksums: compiled.checksums,
+            counters: Counters::new(),
+            origin: Origin::default(),
+        })
+    }
+
+    /// Decides a packet. Never fails, never panics, allocates nothing.
+    ///
+    /// 1. Parse and validate once. A bad packet is a verdict with a reason.
+    /// 2. A fragment is refused: it names no flow. (An IPv6 atomic fragment is a whole packet.)
+    /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbour
+    ///    and multicast listener discovery pass untracked.
+    /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
+    ///    here** and held to the end of step 6; it is the only one.
+    /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only
+    ///    one that the policy admits makes a session. A full table makes room first, or refuses.
+    /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
+    ///    the last packet included.
+    /// 7. The lock is released; counters and events.
+    ///
+    /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].
+    pub fn process(&self, packet: Packet<'_>) -> Verdict {
+        self.process_with(packet, &mut ())
+    }
+
+    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens and of those
+    /// that end on the way: evicted, reused, refused, or found expired.
+    pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
+        self.decide(packet, sink, &mut ())
+    }
+
+    /// Decides a packet like [`Engine::process_with`], with all effects, and says how the decision came about.
+    /// Allocates: this is for people who look at one packet.
+    pub fn explain<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> (Verdict, Vec<Step>) {
+        let mut steps = Vec::new();
+        let verdict = self.decide(packet, sink, &mut steps);
+        steps.push(Step::Verdict(verdict));
+        (verdict, steps)
+    }
+
+    /// The counters and gauges. Takes each shard's lock for a moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.counters.snapshot();
+        stats.sessions = self.table.len();
+        stats.max_sessions = self.table.max_sessions();
+        let mut by_worth = [0; Worth::ALL.len()];
+        for shard in 0..self.table.shards() {
+            let shard = self.table.lock(shard);
+            for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
+                *count += shard.count(worth);
+            }
+        }
+        stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
+        stats
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The policy with its hit counters.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Calls `each` with every session, one shard after the other. Each shard's records are copied before
+    /// `each` sees them, so no lock is held meanwhile; sessions that come or go during the walk may be missed.
+    pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
+        for number in 0..self.table.shards() {
+            let records: Vec<_> = {
+                let shard = self.table.lock(number);
+                shard.sessions().filter_map(|slot| self.record_of(&shard, number, slot)).collect()
+            };
+            records.iter().for_each(&mut each);
+        }
+    }
+
+    /// Whether the table's structures tell one story; for property tests and fuzzing.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let mut sessions = 0;
+        let mut first = u32::MAX;
+        for number in 0..self.table.shards() {
+            let shard = self.table.lock(number);
+            shard.check_invariants().map_err(|what| format!("shard {number}: {what}"))?;
+            sessions += shard.len();
+            let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
+            if shard.next_tick().is_some_and(|tick| tick < hint) {
+                return Err(format!("shard {number}: due at {:?}, announced {hint}", shard.next_tick()));
+            }
+            first = first.min(hint);
+        }
+        if sessions != self.table.len() || sessions > self.table.max_sessions() {
+            return Err(format!(
+                "{sessions} sessions, counted {}, bound {}",
+                self.table.len(),
+                self.table.max_sessions()
+            ));
+        }
+        Ok(())
+    }
+}

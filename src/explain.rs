@@ -1,0 +1,246 @@
+//! The packet tracer: how a decision came about, step by step.
+//!
+//! The packet path is generic over a [`Trace`]; with `()` it compiles to nothing, with a `Vec<Step>` every
+//! bound, value and rule that was looked at is kept. Each [`Step`] prints as a line for people.
+
+use core::fmt;
+use std::time::Duration;
+
+use crate::event::{EndReason, SessionRecord};
+use crate::flow::{Direction, FlowKey};
+use crate::lifetime::LifetimeClass;
+use crate::packet::{IpVersion, Malformed, Parsed, Transport};
+use crate::track::tcp::{Cell, Side, Step as TcpStep};
+use crate::verdict::Verdict;
+
+/// Receives the steps of a decision.
+pub(crate) trait Trace {
+    /// Whether anybody looks: with `false` the steps are not even made.
+    const ON: bool;
+
+    fn step(&mut self, step: impl FnOnce() -> Step);
+}
+
+impl Trace for () {
+    const ON: bool = false;
+
+    #[inline(always)]
+    fn step(&mut self, _: impl FnOnce() -> Step) {}
+}
+
+impl Trace for Vec<Step> {
+    const ON: bool = true;
+
+    fn step(&mut self, step: impl FnOnce() -> Step) {
+        self.push(step());
+    }
+}
+
+/// A step of a decision.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Step {
+    /// The packet is well-formed, and this is what it says.
+    Parsed(Box<Parsed>),
+    /// The packet is malformed.
+    Malformed(Malformed),
+    /// The conversation that it belongs to by its addresses, and the shard that would hold it.
+    Key(FlowKey, usize),
+    /// The session was found.
+    Found(Box<SessionRecord>, Direction),
+    /// No session has this key.
+    Miss,
+    /// A session was found, but its lifetime had passed.
+    Ended(Box<SessionRecord>, EndReason),
+    /// What a TCP end has sent and allowed.
+    Side(&'static str, Direction, Side),
+    /// A step of TCP's judgement.
+    Tcp(TcpStep),
+    /// The state before and after.
+    State(&'static str, &'static str),
+    /// A rule was looked at.
+    Policy(String),
+    /// A session was opened.
+    Opened(Box<SessionRecord>),
+    /// The lifetime from here on: its class, its cut and its length.
+    Lifetime {
+        /// The class of the session's state.
+        class: LifetimeClass,
+        /// The class that cuts it.
+        cap: Option<LifetimeClass>,
+        /// Its length.
+        lifetime: Duration,
+        /// Which set of lifetimes applies: 0 is the global one, n the n-th override.
+        profile: u8,
+    },
+    /// The lifetime was not refreshed, and why.
+    NotRefreshed(&'static str),
+    /// Something worth saying.
+    Note(&'static str),
+    /// The verdict.
+    Verdict(Verdict),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parsed(parsed) => write_parsed(f, parsed),
+            Self::Malformed(malformed) => {
+                write!(f, "malformed: {}: {}", malformed.name(), malformed.describe())
+            }
+            Self::Key(key, shard) => write!(f, "flow key: {key:?}, shard {shard}"),
+            Self::Found(session, direction) => write!(
+                f,
+                "session {} found, {direction} direction: {}; idle {:?}, expires in {:?}",
+                session.id,
+                Ends(session),
+                session.expires.saturating_duration_since(session.last).min(session.duration()),
+                session.expires.saturating_duration_since(session.last),
+            ),
+            Self::Miss => f.write_str("no session has this key"),
+            Self::Ended(session, reason) => {
+                write!(f, "session {} has ended ({}): {}", session.id, reason.name(), Ends(session))
+            }
+            Self::Side(when, direction, side) => write!(
+                f,
+                "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
+                side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
+            ),
+            Self::Tcp(TcpStep::Transition { event, direction, state, cell }) => {
+                write!(f, "transition: {} in {direction} direction in {}: ", event.name(), state.name())?;
+                match cell {
+                    Cell::To(next) => write!(f, "to {}", next.name()),
+                    Cell::Ignore => f.write_str("passed without belief"),
+                    Cell::Reopen => f.write_str("may open a new connection"),
+                    Cell::Invalid => f.write_str("invalid"),
+                }
+            }
+            Self::Tcp(TcpStep::Rst { seq, expected }) => {
+                write!(f, "RST carries {seq}, its receiver expects exactly {expected}")
+            }
+            Self::Tcp(TcpStep::Bound(check)) => write!(
+                f,
+                "bound {}: value {}, limit {}: {}",
+                check.bound.describe(),
+                check.value,
+                check.limit,
+                if check.holds { "holds" } else { "BROKEN" }
+            ),
+            Self::Tcp(TcpStep::Note(note)) | Self::Note(note) => f.write_str(note),
+            Self::State(before, after) if before == after => write!(f, "state stays {after}"),
+            Self::State(before, after) => write!(f, "state {before} -> {after}"),
+            Self::Policy(text) => write!(f, "policy: {text}"),
+            Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
+            Self::Lifetime { class, cap, lifetime, profile } => {
+                write!(f, "lifetime {lifetime:?} ({}", class.name())?;
+                if let Some(cap) = cap {
+                    write!(f, ", at most {}", cap.name())?;
+                }
+                match profile {
+                    0 => f.write_str(", global)"),
+                    n => write!(f, ", override {n})"),
+                }
+            }
+            Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),
+            Self::Verdict(verdict) => {
+                write!(f, "verdict: {}, {}", verdict.name(), verdict.tracked().class.name())?;
+                if let Some(direction) = verdict.tracked().direction {
+                    write!(f, ", {direction}")?;
+                }
+                match verdict.reason() {
+                    Some(reason) => write!(f, ": {reason}: {}", reason.describe()),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// The ends of a session and what went between them.
+struct Ends<'a>(&'a SessionRecord);
+
+impl fmt::Display for Ends<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0;
+        write!(
+            f,
+            "zone {} protocol {} {}#{} -> {}#{} {} [{}], {} packets {} bytes there, {} packets {} bytes back",
+            s.zone,
+            s.protocol,
+            s.src,
+            s.src_port,
+            s.dst,
+            s.dst_port,
+            s.state,
+            s.history,
+            s.original.packets,
+            s.original.bytes,
+            s.reply.packets,
+            s.reply.bytes
+        )
+    }
+}
+
+fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
+    let ip = &parsed.ip;
+    let version = match ip.version {
+        IpVersion::V4 => "IPv4",
+        IpVersion::V6 => "IPv6",
+    };
+    write!(
+        f,
+        "packet: {version} {} -> {} protocol {} length {} ttl {}: ",
+        ip.source(),
+        ip.destination(),
+        ip.protocol,
+        ip.total_len,
+        ip.ttl
+    )?;
+    match &parsed.transport {
+        Transport::Tcp { src_port, dst_port, segment } => {
+            write!(
+                f,
+                "TCP {src_port} -> {dst_port} [{}] seq {} ack {} window {} payload {}",
+                segment.flags, segment.seq, segment.ack, segment.window, segment.payload_len
+            )?;
+            if let Some(scale) = segment.options.window_scale {
+                write!(f, " wscale {scale}")?;
+            }
+            for (left, right) in segment.options.sack.iter() {
+                write!(f, " sack {left}-{right}")?;
+            }
+            Ok(())
+        }
+        Transport::Udp { src_port, dst_port, payload_len } => {
+            write!(f, "UDP {src_port} -> {dst_port} payload {payload_len}")
+        }
+        Transport::IcmpQuery(query) => write!(
+            f,
+            "ICMP {:?} {} id {}",
+            query.kind,
+            if query.request { "request" } else { "reply" },
+            query.id
+        ),
+        Transport::IcmpError(error) => write!(
+            f,
+            "ICMP error type {} code {} about {} -> {} protocol {} {:?}",
+            error.icmp_type,
+            error.code,
+            error.quoted.version.address(error.quoted.src),
+            error.quoted.version.address(error.quoted.dst),
+            error.quoted.protocol,
+            error.quoted.transport
+        ),
+        Transport::Neighbour => f.write_str("IPv6 neighbour or multicast listener discovery"),
+        Transport::IcmpOther { kind, code } => write!(f, "ICMP type {kind} code {code}"),
+        Transport::Fragment(fragment) => write!(
+            f,
+            "fragment of {:#x}: {} bytes at {}{}",
+            fragment.id,
+            fragment.payload_len,
+            fragment.offset,
+            if fragment.more { ", more to come" } else { ", the last" }
+        ),
+        Transport::Other => f.write_str("no ports"),
+    }
+}

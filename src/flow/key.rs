@@ -1,0 +1,310 @@
+//! The canonical key of a conversation.
+
+use core::hash::{Hash, Hasher};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Zone;
+use crate::packet::{IcmpKind, IpVersion, Parsed, Quoted, QuotedTransport, Transport};
+
+/// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The end with the smaller (address, port).
+    Low,
+    /// The end with the greater one.
+    High,
+}
+
+impl End {
+    /// The other end.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+}
+
+/// A packet's canonical key and the end that sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Equal for both directions.
+    pub key: FlowKey,
+    /// The end that the packet came from.
+    pub source: End,
+}
+
+/// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
+///
+/// What stands in the ports depends on the protocol: TCP and UDP have their ports, an ICMP query has its
+/// identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo, timestamp, …)
+/// and which end asks, so that two hosts that ping each other with one identifier have two sessions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowKey {
+    addresses: [[u64; 2]; 2],
+    ports: [u16; 2],
+    zone: u16,
+    protocol: u8,
+    tag: u8,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+/// `tag`: the packet is IPv6.
+const TAG_V6: u8 = 1;
+/// `tag`: of an ICMP query, the high end asks.
+const TAG_HIGH_ASKS: u8 = 2;
+/// `tag`: where the ICMP query's kind starts, 0 for none.
+const TAG_KIND_SHIFT: u32 = 2;
+
+const fn kind_code(kind: IcmpKind) -> u8 {
+    match kind {
+        IcmpKind::Echo => 1,
+        IcmpKind::Timestamp => 2,
+        IcmpKind::Information => 3,
+        IcmpKind::AddressMask => 4,
+        IcmpKind::NodeInformation => 5,
+    }
+}
+
+const fn words(address: u128) -> [u64; 2] {
+    [(address >> 64) as u64, address as u64]
+}
+
+impl Flow {
+    /// The flow of a parsed packet, or `None` where the packet belongs to no session of its own: an ICMP error,
+    /// a fragment, neighbour discovery, an ICMP type that asks nothing.
+    #[inline]
+    #[must_use]
+    pub fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
+        let ip = &parsed.ip;
+        let v6 = matches!(ip.version, IpVersion::V6);
+        let ends = |src_port, dst_port| {
+            Self::between(zone, v6, ip.protocol, (ip.src, src_port), (ip.dst, dst_port))
+        };
+        match &parsed.transport {
+            Transport::Tcp { src_port, dst_port, .. } | Transport::Udp { src_port, dst_port, .. } => {
+                Some(ends(*src_port, *dst_port))
+            }
+            Transport::IcmpQuery(query) => Some(Self::icmp_query(
+                zone,
+                v6,
+                ip.protocol,
+                ip.src,
+                ip.dst,
+                query.kind,
+                query.id,
+                query.request,
+            )),
+            Transport::Other => Some(ends(0, 0)),
+            Transport::IcmpError(_)
+            | Transport::Neighbour
+            | Transport::IcmpOther { .. }
+            | Transport::Fragment(_) => None,
+        }
+    }
+
+    /// The flow of the packet that an ICMP error quotes; `source` is the quoted packet's sender. `None` where
+    /// the quote names no flow.
+    #[must_use]
+    pub fn of_quoted(zone: Zone, quoted: &Quoted) -> Option<Self> {
+        let v6 = matches!(quoted.version, IpVersion::V6);
+        match quoted.transport {
+            QuotedTransport::Ports { src, dst, .. } => {
+                Some(Self::between(zone, v6, quoted.protocol, (quoted.src, src), (quoted.dst, dst)))
+            }
+            QuotedTransport::IcmpQuery { kind, id, request } => Some(Self::icmp_query(
+                zone,
+                v6,
+                quoted.protocol,
+                quoted.src,
+                quoted.dst,
+                kind,
+                id,
+                request,
+            )),
+            QuotedTransport::Other => {
+                Some(Self::between(zone, v6, quoted.protocol, (quoted.src, 0), (quoted.dst, 0)))
+            }
+            QuotedTransport::IcmpError | QuotedTransport::Fragment => None,
+        }
+    }
+
+    #[inline]
+    fn between(zone: Zone, v6: bool, protocol: u8, from: (u128, u16), to: (u128, u16)) -> Self {
+        let (low, high, source) = if from <= to { (from, to, End::Low) } else { (to, from, End::High) };
+        Self {
+            key: FlowKey {
+                addresses: [words(low.0), words(high.0)],
+                ports: [low.1, high.1],
+                zone: zone.0,
+                protocol,
+                tag: u8::from(v6) * TAG_V6,
+            },
+            source,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one packet, used in two places of this file")]
+    fn icmp_query(
+        zone: Zone,
+        v6: bool,
+        protocol: u8,
+        src: u128,
+        dst: u128,
+        kind: IcmpKind,
+        id: u16,
+        request: bool,
+    ) -> Self {
+        let mut flow = Self::between(zone, v6, protocol, (src, id), (dst, id));
+        if src == dst {
+            // A host that asks itself: only the type tells the two directions apart.
+            flow.source = if request { End::Low } else { End::High };
+        }
+        let asker = if request { flow.source } else { flow.source.opposite() };
+        flow.key.tag |= kind_code(kind) << TAG_KIND_SHIFT;
+        if asker == End::High {
+            flow.key.tag |= TAG_HIGH_ASKS;
+        }
+        flow
+    }
+}
+
+impl FlowKey {
+    /// The zone.
+    #[must_use]
+    pub const fn zone(&self) -> Zone {
+        Zone(self.zone)
+    }
+
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Whether the conversation is IPv6.
+    #[must_use]
+    pub const fn is_ipv6(&self) -> bool {
+        self.tag & TAG_V6 != 0
+    }
+
+    /// The address of an end.
+    #[must_use]
+    pub fn address(&self, end: End) -> IpAddr {
+        let number = self.address_number(end);
+        if self.is_ipv6() {
+            IpAddr::V6(Ipv6Addr::from_bits(number))
+        } else {
+            IpAddr::V4(Ipv4Addr::from_bits(number as u32))
+        }
+    }
+
+    /// The address of an end as a number; an IPv4 address is in its v4-mapped form.
+    #[must_use]
+    pub const fn address_number(&self, end: End) -> u128 {
+        let [low, high] = self.addresses;
+        let [upper, lower] = match end {
+            End::Low => low,
+            End::High => high,
+        };
+        (upper as u128) << 64 | lower as u128
+    }
+
+    /// The port of an end; the identifier of an ICMP query; 0 for protocols without either.
+    #[must_use]
+    pub const fn port(&self, end: End) -> u16 {
+        let [low, high] = self.ports;
+        match end {
+            End::Low => low,
+            End::High => high,
+        }
+    }
+}
+
+impl Hash for FlowKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [[a, b], [c, d]] = self.addresses;
+        let [low, high] = self.ports;
+        state.write_u64(a);
+        state.write_u64(b);
+        state.write_u64(c);
+        state.write_u64(d);
+        state.write_u64(
+            u64::from(low) << 48
+                | u64::from(high) << 32
+                | u64::from(self.zone) << 16
+                | u64::from(self.protocol) << 8
+                | u64::from(self.tag),
+        );
+    }
+}
+
+impl core::fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "FlowKey(zone {} proto {} {}#{} <> {}#{} tag {:#04x})",
+            self.zone,
+            self.protocol,
+            self.address(End::Low),
+            self.port(End::Low),
+            self.address(End::High),
+            self.port(End::High),
+            self.tag
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(a: u8) -> u128 {
+        0xffff_0a00_0000 | u128::from(a)
+    }
+
+    #[test]
+    fn both_directions_make_one_key() {
+        let there = Flow::between(Zone(3), false, 6, (v4(1), 4000), (v4(2), 80));
+        let back = Flow::between(Zone(3), false, 6, (v4(2), 80), (v4(1), 4000));
+        assert_eq!(there.key, back.key);
+        assert_eq!(there.source, back.source.opposite());
+        assert_eq!(there.key.address(End::Low).to_string(), "10.0.0.1");
+        assert_eq!(there.key.port(End::High), 80);
+    }
+
+    #[test]
+    fn ports_order_two_sockets_of_one_address() {
+        let there = Flow::between(Zone(0), false, 6, (v4(1), 9), (v4(1), 8));
+        let back = Flow::between(Zone(0), false, 6, (v4(1), 8), (v4(1), 9));
+        assert_eq!(there.key, back.key);
+        assert_eq!((there.source, back.source), (End::High, End::Low));
+    }
+
+    #[test]
+    fn zone_protocol_and_version_keep_flows_apart() {
+        let base = Flow::between(Zone(0), false, 6, (v4(1), 1), (v4(2), 2)).key;
+        assert_ne!(base, Flow::between(Zone(1), false, 6, (v4(1), 1), (v4(2), 2)).key);
+        assert_ne!(base, Flow::between(Zone(0), false, 17, (v4(1), 1), (v4(2), 2)).key);
+        assert_ne!(base, Flow::between(Zone(0), true, 6, (v4(1), 1), (v4(2), 2)).key);
+    }
+
+    #[test]
+    fn two_hosts_that_ping_each_other_with_one_identifier_have_two_sessions() {
+        let q = |src, dst, request| Flow::icmp_query(Zone(0), false, 1, src, dst, IcmpKind::Echo, 8, request);
+        let (asks, answer) = (q(v4(1), v4(2), true), q(v4(2), v4(1), false));
+        assert_eq!(asks.key, answer.key);
+        assert_ne!(asks.key, q(v4(2), v4(1), true).key);
+    }
+
+    #[test]
+    fn a_host_that_pings_itself_has_one_session_and_two_directions() {
+        let q = |request| Flow::icmp_query(Zone(0), false, 1, v4(1), v4(1), IcmpKind::Echo, 8, request);
+        assert_eq!(q(true).key, q(false).key);
+        assert_eq!(q(true).source, q(false).source.opposite());
+    }
+}

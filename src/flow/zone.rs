@@ -1,0 +1,16 @@
+//! Zones: address spaces that are kept apart.
+
+/// An address space: a GWLB endpoint, a VLAN, a tenant. The same addresses in two zones are two conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Zone(pub u16);
+
+impl Zone {
+    /// The zone of packets whose caller names none.
+    pub const DEFAULT: Self = Self(0);
+}
+
+impl core::fmt::Display for Zone {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}

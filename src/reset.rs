@@ -1,0 +1,226 @@
+//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet.
+//!
+//! They are written into the caller's buffer from the packet that they answer: nothing is allocated and a
+//! [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no options are set. The source
+//! is the address that the rejected packet was sent to: a firewall in the path has none of its own there.
+
+use crate::packet::{
+    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, TcpFlags, Transport, parse,
+};
+use crate::track::tcp::window::sequence_len;
+use crate::verdict::Reply;
+
+/// The greatest reply, in bytes: an ICMPv6 error stays within the least IPv6 MTU (RFC 4443 2.4 c).
+pub const MAX_REPLY: usize = 1280;
+
+/// An ICMPv4 error quotes no more than keeps it within this (RFC 1812 4.3.2.3), in bytes.
+const MAX_ICMPV4: usize = 576;
+
+const TTL: u8 = 64;
+
+/// Writes the reply to a rejected IP packet into `out` and returns it. `None` where `packet` is not what was
+/// rejected (it does not parse), or `out` is smaller than [`MAX_REPLY`] and too small for it.
+#[must_use]
+pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+    let parsed = parse(packet, Checksums::Trust).ok()?;
+    let written = match (reply, &parsed.transport) {
+        (Reply::TcpReset, Transport::Tcp { src_port, dst_port, segment }) => {
+            tcp_reset(&parsed.ip, (*dst_port, *src_port), segment, out)?
+        }
+        (Reply::TcpReset, _) => return None,
+        (Reply::Prohibited, _) => prohibited(&parsed.ip, packet, out)?,
+    };
+    out.get(..written)
+}
+
+fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]) -> Option<usize> {
+    // RFC 9293 3.10.7.1: a segment with an ACK says which number its sender expects; to one without, 0 and an
+    // acknowledgment of all of it.
+    let (seq, ack, flags) = if rejected.flags.contains(TcpFlags::ACK) {
+        (rejected.ack.0, 0, TcpFlags::RST.0)
+    } else {
+        (0, rejected.seq.add(sequence_len(rejected)).0, TcpFlags::RST.0 | TcpFlags::ACK.0)
+    };
+    let mut tcp = [0u8; 20];
+    let fields = from
+        .to_be_bytes()
+        .into_iter()
+        .chain(to.to_be_bytes())
+        .chain(seq.to_be_bytes())
+        .chain(ack.to_be_bytes())
+        .chain([5 << 4, flags]);
+    for (byte, value) in tcp.iter_mut().zip(fields) {
+        *byte = value;
+    }
+    let sum = checksum(pseudo_header(ip, PROTOCOL_TCP, tcp.len()), &[&tcp]);
+    if let Some(field) = tcp.get_mut(16..18) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    assemble(ip, PROTOCOL_TCP, &[&tcp], out)
+}
+
+fn prohibited(ip: &Ip, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    let whole = packet.get(..ip.total_len as usize).unwrap_or(packet);
+    let (limit, header, protocol, kind, code) = match ip.version {
+        // Type 3, code 13: communication administratively prohibited.
+        IpVersion::V4 => (MAX_ICMPV4, 20, PROTOCOL_ICMP, 3, 13),
+        // Type 1, code 1: communication with destination administratively prohibited.
+        IpVersion::V6 => (MAX_REPLY, 40, PROTOCOL_ICMPV6, 1, 1),
+    };
+    let quote = whole.get(..limit - header - 8).unwrap_or(whole);
+    let mut icmp = [kind, code, 0, 0, 0, 0, 0, 0];
+    let pseudo = match ip.version {
+        IpVersion::V4 => 0,
+        IpVersion::V6 => pseudo_header(ip, protocol, icmp.len() + quote.len()),
+    };
+    let sum = checksum(pseudo, &[&icmp, quote]);
+    if let Some(field) = icmp.get_mut(2..4) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    assemble(ip, protocol, &[&icmp, quote], out)
+}
+
+/// Writes an IP packet that travels back to the sender of the packet with header `ip`.
+fn assemble(ip: &Ip, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
+    let payload: usize = parts.iter().map(|part| part.len()).sum();
+    let mut header = [0u8; 40];
+    let header = match ip.version {
+        IpVersion::V4 => {
+            let (total, from, to) = (20 + payload, ip.dst as u32, ip.src as u32);
+            let fields = [0x45, 0]
+                .into_iter()
+                .chain((total as u16).to_be_bytes())
+                // Identification 0 with don't-fragment: RFC 6864 4.1, an atomic datagram.
+                .chain([0, 0, 0x40, 0, TTL, protocol, 0, 0])
+                .chain(from.to_be_bytes())
+                .chain(to.to_be_bytes());
+            let header = header.get_mut(..20)?;
+            for (byte, value) in header.iter_mut().zip(fields) {
+                *byte = value;
+            }
+            let sum = checksum(0, &[header]);
+            header.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+            &*header
+        }
+        IpVersion::V6 => {
+            let fields = [0x60, 0, 0, 0]
+                .into_iter()
+                .chain((payload as u16).to_be_bytes())
+                .chain([protocol, TTL])
+                .chain(ip.dst.to_be_bytes())
+                .chain(ip.src.to_be_bytes());
+            for (byte, value) in header.iter_mut().zip(fields) {
+                *byte = value;
+            }
+            &header[..]
+        }
+    };
+    let mut at = 0;
+    for part in core::iter::once(&header).chain(parts) {
+        out.get_mut(at..at + part.len())?.copy_from_slice(part);
+        at += part.len();
+    }
+    Some(at)
+}
+
+/// The sum of the pseudo-header's words; the same for both directions.
+fn pseudo_header(ip: &Ip, protocol: u8, len: usize) -> u64 {
+    let words = |address: u128| (0..8).map(move |word| (address >> (16 * word)) as u16).map(u64::from);
+    let (src, dst) = match ip.version {
+        IpVersion::V4 => (ip.src & 0xffff_ffff, ip.dst & 0xffff_ffff),
+        IpVersion::V6 => (ip.src, ip.dst),
+    };
+    words(src).chain(words(dst)).sum::<u64>() + u64::from(protocol) + len as u64
+}
+
+/// The Internet checksum (RFC 1071) of the parts, each but the last of even length, on top of `sum`.
+fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
+    for part in parts {
+        let (words, rest) = part.as_chunks::<2>();
+        sum += words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum::<u64>();
+        sum += rest.iter().map(|byte| u64::from(*byte) << 8).sum::<u64>();
+    }
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::packet::{QuotedTransport, SeqNum};
+
+    fn built(builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, payload).unwrap();
+        bytes
+    }
+
+    fn syn_v4() -> Vec<u8> {
+        built(PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).tcp(4000, 80, 1_000, 512).syn(), b"tfo")
+    }
+
+    fn syn_v6() -> Vec<u8> {
+        built(PacketBuilder::ipv6([1; 16], [2; 16], 50).tcp(4000, 80, 1_000, 512).syn(), b"")
+    }
+
+    #[test]
+    fn a_syn_is_refused_as_a_closed_port_would() {
+        for (packet, len) in [(syn_v4(), 4), (syn_v6(), 1)] {
+            let mut out = [0; MAX_REPLY];
+            let reply = write_reply(Reply::TcpReset, &packet, &mut out).unwrap();
+            let asked = parse(&packet, Checksums::Verify).unwrap();
+            let answer = parse(reply, Checksums::Verify).expect("checksums are right");
+            assert_eq!((answer.ip.src, answer.ip.dst), (asked.ip.dst, asked.ip.src));
+            assert_eq!(answer.ip.ttl, 64);
+            let Transport::Tcp { src_port, dst_port, segment } = answer.transport else { panic!() };
+            assert_eq!((src_port, dst_port), (80, 4000));
+            assert_eq!(segment.flags, TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0));
+            assert_eq!((segment.seq, segment.ack), (SeqNum(0), SeqNum(1_000 + len)));
+        }
+    }
+
+    #[test]
+    fn a_segment_with_an_ack_gets_the_number_that_it_expects() {
+        let packet =
+            built(PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).tcp(1, 2, 7, 512).ack(99), b"x");
+        let mut out = [0; MAX_REPLY];
+        let reply = write_reply(Reply::TcpReset, &packet, &mut out).unwrap();
+        let Transport::Tcp { segment, .. } = parse(reply, Checksums::Verify).unwrap().transport else {
+            panic!()
+        };
+        assert_eq!((segment.seq, segment.flags), (SeqNum(99), TcpFlags::RST));
+    }
+
+    #[test]
+    fn an_icmp_error_quotes_the_packet_within_its_limit() {
+        for version in [4, 6] {
+            let mut packet = Vec::new();
+            if version == 4 {
+                let builder = PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).udp(4000, 53);
+                builder.write(&mut packet, &[7; 1400]).unwrap();
+            } else {
+                let builder = PacketBuilder::ipv6([1; 16], [2; 16], 50).udp(4000, 53);
+                builder.write(&mut packet, &[7; 1400]).unwrap();
+            }
+            let mut out = [0; MAX_REPLY];
+            let reply = write_reply(Reply::Prohibited, &packet, &mut out).unwrap();
+            assert_eq!(reply.len(), if version == 4 { 576 } else { 1280 });
+            let Transport::IcmpError(error) = parse(reply, Checksums::Verify).unwrap().transport else {
+                panic!("an ICMP error")
+            };
+            assert_eq!((error.icmp_type, error.code), if version == 4 { (3, 13) } else { (1, 1) });
+            assert_eq!(error.quoted.transport, QuotedTransport::Ports { src: 4000, dst: 53, seq: None });
+        }
+    }
+
+    #[test]
+    fn a_short_buffer_gets_nothing() {
+        assert_eq!(write_reply(Reply::TcpReset, &syn_v4(), &mut [0; 39]), None);
+        assert!(write_reply(Reply::TcpReset, &syn_v4(), &mut [0; 40]).is_some());
+        assert_eq!(write_reply(Reply::TcpReset, b"nonsense", &mut [0; 40]), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! The index of a shard: hash to slot number.
+//!
+//! Open addressing with Robin Hood probing and backward-shift deletion, sized once. An entry is the 32-bit hash
+//! and the slot number, so that a probe touches one cache line and a foreign slot is almost never read, and so
+//! that a removal can put its neighbours back without reading any slot. Nothing ever grows, leaves a tombstone
+//! or is rehashed: the cost of an operation does not depend on the table's history.
+
+/// Entries per 100 places at the most: 78 gives 2.5 probes a hit and no cluster worth naming.
+const LOAD_PERCENT: usize = 78;
+
+/// A fixed-size map from a 32-bit hash to slot numbers; equal hashes are told apart by the caller.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// 0 = free, else hash in the upper half, slot number + 1 in the lower.
+    places: Box<[u64]>,
+    len: usize,
+}
+
+impl Index {
+    /// An index that holds up to `capacity` entries.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let places = capacity * 100 / LOAD_PERCENT + 8;
+        Self { places: vec![0; places].into_boxed_slice(), len: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    const fn entry(hash: u32, slot: u32) -> u64 {
+        (hash as u64) << 32 | (slot as u64 + 1)
+    }
+
+    /// Where a hash would like to stand.
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.places.len() as u64) >> 32) as usize
+    }
+
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.places.len() { 0 } else { at + 1 }
+    }
+
+    /// How far the entry at `at` stands from its home.
+    fn displacement(&self, at: usize, entry: u64) -> usize {
+        let home = self.home((entry >> 32) as u32);
+        if at >= home { at - home } else { at + self.places.len() - home }
+    }
+
+    fn place(&self, at: usize) -> u64 {
+        self.places.get(at).copied().unwrap_or(0)
+    }
+
+    /// The slot with this hash for which `is` holds.
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut at = self.home(hash);
+        let mut distance = 0;
+        loop {
+            let entry = self.place(at);
+            if entry == 0 {
+                return None;
+            }
+            if (entry >> 32) as u32 == hash {
+                let slot = (entry as u32).wrapping_sub(1);
+                if is(slot) {
+                    return Some(slot);
+                }
+            } else if self.displacement(at, entry) < distance {
+                return None;
+            }
+            at = self.next(at);
+            distance += 1;
+            if distance > self.places.len() {
+                return None;
+            }
+        }
+    }
+
+    /// Adds an entry; the caller keeps below the capacity.
+    pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
+        debug_assert!(self.len < self.places.len());
+        let mut carried = Self::entry(hash, slot);
+        let mut at = self.home(hash);
+        let mut distance = 0;
+        loop {
+            let next = self.next(at);
+            let here = self.place(at);
+            if here == 0 {
+                self.set(at, carried);
+                self.len += 1;
+                return;
+            }
+            let theirs = self.displacement(at, here);
+            if theirs < distance {
+                self.set(at, carried);
+                carried = here;
+                distance = theirs;
+            }
+            at = next;
+            distance += 1;
+        }
+    }
+
+    /// Removes the entry of a slot; whether it was there.
+    pub(crate) fn remove(&mut self, hash: u32, slot: u32) -> bool {
+        let wanted = Self::entry(hash, slot);
+        let mut at = self.home(hash);
+        let mut distance = 0;
+        loop {
+            let here = self.place(at);
+            if here == wanted {
+                break;
+            }
+            if here == 0 || self.displacement(at, here) < distance {
+                return false;
+            }
+            at = self.next(at);
+            distance += 1;
+        }
+        // Move back every entry behind the gap that does not stand at its home.
+        loop {
+            let behind = self.next(at);
+            let entry = self.place(behind);
+            if entry == 0 || self.displacement(behind, entry) == 0 {
+                self.set(at, 0);
+                self.len -= 1;
+                return true;
+            }
+            self.set(at, entry);
+            at = behind;
+        }
+    }
+
+    fn set(&mut self, at: usize, entry: u64) {
+        if let Some(place) = self.places.get_mut(at) {
+            *place = entry;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Few hashes on few places: clusters, wrap-around and equal hashes are the ordinary case.
+        #[test]
+        fn agrees_with_a_map_whatever_is_done(
+            operations in proptest::collection::vec((any::<bool>(), 0u32..40), 1..400),
+            spread in prop_oneof![Just(1u32), Just(0x0600_0000), Just(0xffff_ffff / 39)],
+        ) {
+            let hash_of = |slot: u32| (slot / 2).wrapping_mul(spread);
+            let mut index = Index::new(40);
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            for (add, slot) in operations {
+                let hash = hash_of(slot);
+                if add && !model.contains_key(&slot) {
+                    index.insert(hash, slot);
+                    model.insert(slot, hash);
+                } else {
+                    prop_assert_eq!(index.remove(hash, slot), model.remove(&slot).is_some());
+                }
+                prop_assert_eq!(index.len(), model.len());
+                for slot in 0..40 {
+                    let found = index.find(hash_of(slot), |candidate| candidate == slot);
+                    prop_assert_eq!(found.is_some(), model.contains_key(&slot));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_index_still_answers() {
+        let mut index = Index::new(100);
+        for slot in 0..100 {
+            index.insert(slot * 40_000_000, slot);
+        }
+        for slot in 0..100 {
+            assert_eq!(index.find(slot * 40_000_000, |s| s == slot), Some(slot));
+        }
+        assert_eq!(index.find(7, |_| false), None);
+    }
+}

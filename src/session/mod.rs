@@ -1,0 +1,64 @@
+//! The session table: shards, slots, timing wheel, eviction. The only place with locks on the packet path.
+//!
+//! Lock order: a packet takes exactly one shard's lock and nothing else while it holds it. Nothing that a
+//! guard borrows leaves this module's callers in [`crate::engine`]; records are copied out.
+
+pub mod history;
+mod index;
+mod shard;
+mod slot;
+mod table;
+mod time;
+mod wheel;
+
+pub(crate) use shard::{Ended, Expired, Shard};
+pub(crate) use slot::Slot;
+pub(crate) use table::Table;
+pub(crate) use time::{Micros, Origin};
+
+pub use time::TICK;
+
+/// Bytes that a session takes in the slabs of its shard; its place in the index comes on top (10.3 bytes at
+/// the table's greatest load).
+pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>();
+
+/// The name of a session: unique among the sessions of an engine until a slot was taken 2^32 times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub(crate) u64);
+
+impl SessionId {
+    /// The number itself, for logs.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl core::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use crate::flow::{Flow, FlowKey, Zone};
+    use crate::packet::{Ip, IpVersion, Parsed, Transport};
+
+    /// A UDP conversation between two hosts, told apart by `n`.
+    pub(crate) fn key(n: u32) -> FlowKey {
+        let parsed = Parsed {
+            ip: Ip {
+                version: IpVersion::V4,
+                src: 0xffff_0a00_0000 | u128::from(n),
+                dst: 0xffff_c000_0201,
+                protocol: 17,
+                ttl: 64,
+                header_len: 20,
+                total_len: 28,
+            },
+            transport: Transport::Udp { src_port: 4000, dst_port: 53, payload_len: 0 },
+        };
+        Flow::of(Zone::DEFAULT, &parsed).expect("UDP has a flow").key
+    }
+}

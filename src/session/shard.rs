@@ -1,0 +1,331 @@
+//! One shard: a deterministic table of sessions behind one lock.
+//!
+//! Life cycle of a slot: free -> [`Shard::insert`] -> touched by packets, re-armed -> [`Shard::remove`] -> free.
+//! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
+//! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
+
+use std::hash::BuildHasher;
+
+use super::index::Index;
+use super::slot::{Cold, Links, NIL, Slot};
+use super::time::Micros;
+use super::wheel::{Due, Linked, Wheel};
+use crate::event::EndReason;
+use crate::flow::{End, FlowKey};
+use crate::track::Worth;
+use crate::track::tcp::State;
+
+/// How many candidates a full shard looks at before it picks one to evict.
+const EVICTION_CANDIDATES: usize = 16;
+
+/// The memory of all sessions of a shard.
+#[derive(Debug)]
+pub(crate) struct Slab {
+    hot: Vec<Slot>,
+    cold: Vec<Cold>,
+}
+
+impl Slab {
+    #[expect(clippy::indexing_slicing, reason = "slot numbers come from the index and the wheel of this shard")]
+    pub(crate) fn hot(&self, slot: u32) -> &Slot {
+        &self.hot[slot as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "slot numbers come from the index and the wheel of this shard")]
+    pub(crate) fn hot_mut(&mut self, slot: u32) -> &mut Slot {
+        &mut self.hot[slot as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
+    pub(crate) fn cold(&self, slot: u32) -> &Cold {
+        &self.cold[slot as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
+    pub(crate) fn cold_mut(&mut self, slot: u32) -> &mut Cold {
+        &mut self.cold[slot as usize]
+    }
+}
+
+impl Linked for Slab {
+    fn links(&self, slot: u32) -> Links {
+        self.hot(slot).links
+    }
+
+    fn links_mut(&mut self, slot: u32) -> &mut Links {
+        &mut self.hot_mut(slot).links
+    }
+
+    fn deadline(&self, slot: u32) -> u32 {
+        self.hot(slot).deadline
+    }
+}
+
+/// A session that has ended: its last contents, and why.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) number: u32,
+    pub(crate) slot: Slot,
+    pub(crate) cold: Cold,
+    pub(crate) reason: EndReason,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) slab: Slab,
+    index: Index,
+    wheel: Wheel,
+    hasher: ahash::RandomState,
+    /// Head of the list of free slots, linked by `links.next`.
+    free: u32,
+    capacity: usize,
+    by_worth: [usize; 3],
+}
+
+/// What [`Shard::expire`] did next.
+pub(crate) enum Expired {
+    /// A session has ended.
+    Ended(Ended),
+    /// A refreshed session was hung up again.
+    Moved,
+    /// Nothing more is due by now.
+    Idle,
+}
+
+impl Shard {
+    pub(crate) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
+        Self {
+            // Room is reserved, not touched: memory is used as sessions come.
+            slab: Slab { hot: Vec::with_capacity(capacity), cold: Vec::with_capacity(capacity) },
+            index: Index::new(capacity),
+            wheel: Wheel::new(),
+            hasher,
+            free: NIL,
+            capacity,
+            by_worth: [0; 3],
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.len() >= self.capacity
+    }
+
+    /// Sessions of a worth.
+    pub(crate) fn count(&self, worth: Worth) -> usize {
+        self.by_worth.get(worth as usize).copied().unwrap_or(0)
+    }
+
+    fn hash(&self, key: &FlowKey) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, key: &FlowKey) -> Option<u32> {
+        self.index.find(hash, |slot| self.slab.hot(slot).key == *key)
+    }
+
+    /// Takes a slot for a new session; the caller has made sure that there is room. Its deadline and state are
+    /// still to be set, then [`Shard::hang`] must be called.
+    pub(crate) fn insert(
+        &mut self,
+        hash: u32,
+        key: FlowKey,
+        initiator: End,
+        now: Micros,
+        (profile, rule): (u8, u16),
+    ) -> u32 {
+        debug_assert!(!self.is_full());
+        let number = if self.free == NIL {
+            let number = self.slab.hot.len() as u32;
+            self.slab.hot.push(Slot::new(key));
+            self.slab.cold.push(Cold::new(now, rule));
+            number
+        } else {
+            let number = self.free;
+            self.free = self.slab.hot(number).links.next;
+            number
+        };
+        self.slab.hot_mut(number).occupy(key, initiator, now, profile);
+        *self.slab.cold_mut(number) = Cold::new(now, rule);
+        self.index.insert(hash, number);
+        number
+    }
+
+    /// Hangs a new session up by its deadline and worth.
+    pub(crate) fn hang(&mut self, slot: u32) {
+        let worth = self.slab.hot(slot).worth();
+        self.add(worth, 1);
+        self.wheel.hang(&mut self.slab, slot, worth);
+    }
+
+    fn add(&mut self, worth: Worth, change: isize) {
+        if let Some(count) = self.by_worth.get_mut(worth as usize) {
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
+    /// Sets the deadline of a session whose worth was `before`. Returns whether the wheel was touched: a later
+    /// deadline of a session of the same worth is only stored.
+    pub(crate) fn rearm(&mut self, slot: u32, deadline: u32, before: Worth) -> bool {
+        let hot = self.slab.hot_mut(slot);
+        let worth = hot.worth();
+        let earlier = deadline < hot.deadline;
+        hot.deadline = deadline;
+        if worth == before && !earlier {
+            return false;
+        }
+        self.wheel.take(&mut self.slab, slot);
+        self.wheel.hang(&mut self.slab, slot, worth);
+        self.add(before, -1);
+        self.add(worth, 1);
+        true
+    }
+
+    /// Ends a session.
+    pub(crate) fn remove(&mut self, number: u32, reason: EndReason) -> Ended {
+        let slot = *self.slab.hot(number);
+        let removed = self.index.remove(self.hash(&slot.key), number);
+        debug_assert!(removed, "a session in use stands in the index");
+        self.wheel.take(&mut self.slab, number);
+        self.add(slot.worth(), -1);
+        let free = self.free;
+        let hot = self.slab.hot_mut(number);
+        hot.vacate();
+        hot.links = Links { next: free, previous: NIL };
+        self.free = number;
+        Ended { number, slot, cold: *self.slab.cold(number), reason }
+    }
+
+    /// Why a session whose lifetime has passed has ended.
+    fn end_reason(slot: &Slot) -> EndReason {
+        if slot.is_tcp() {
+            match slot.track.state() {
+                State::TimeWait => return EndReason::Closed,
+                State::Close => return EndReason::Reset,
+                _ => {}
+            }
+        }
+        EndReason::Timeout
+    }
+
+    /// Ends a session whose deadline has come.
+    pub(crate) fn end_expired(&mut self, number: u32) -> Ended {
+        let reason = Self::end_reason(self.slab.hot(number));
+        self.remove(number, reason)
+    }
+
+    /// Does one step of what is due at tick `now`.
+    pub(crate) fn expire(&mut self, now: u32) -> Expired {
+        match self.wheel.earliest() {
+            Some(due) if due.tick <= now => self.come_up(due),
+            _ => {
+                self.wheel.advance(now);
+                Expired::Idle
+            }
+        }
+    }
+
+    /// Deals with the first session of a list whose time has come.
+    fn come_up(&mut self, due: Due) -> Expired {
+        self.wheel.advance(due.tick);
+        let number = self.wheel.first(due);
+        if self.slab.hot(number).deadline <= due.tick {
+            return Expired::Ended(self.end_expired(number));
+        }
+        let worth = self.slab.hot(number).worth();
+        self.wheel.take(&mut self.slab, number);
+        self.wheel.hang(&mut self.slab, number, worth);
+        Expired::Moved
+    }
+
+    /// A tick that is not later than the first deadline.
+    pub(crate) fn next_tick(&self) -> Option<u32> {
+        self.wheel.earliest().map(|due| due.tick)
+    }
+
+    /// Ends one session so that a new one finds room: one that has expired, else the embryonic one closest to
+    /// its end, else the closing one closest to its end; `None` where all are worth more than a new session.
+    /// Looks at a bounded number of sessions.
+    pub(crate) fn make_room(&mut self, now: u32) -> Option<Ended> {
+        for _ in 0..EVICTION_CANDIDATES {
+            match self.expire(now) {
+                Expired::Ended(ended) => return Some(ended),
+                Expired::Moved => {}
+                Expired::Idle => break,
+            }
+        }
+        for worth in [Worth::Embryonic, Worth::Closing] {
+            let Some(due) = self.wheel.earliest_of(worth) else { continue };
+            let mut best = self.wheel.first(due);
+            let mut candidate = best;
+            for _ in 0..EVICTION_CANDIDATES {
+                if candidate == NIL {
+                    break;
+                }
+                if self.slab.hot(candidate).deadline < self.slab.hot(best).deadline {
+                    best = candidate;
+                }
+                candidate = self.slab.hot(candidate).links.next;
+            }
+            return Some(self.remove(best, EndReason::Evicted));
+        }
+        None
+    }
+
+    /// The numbers of all sessions.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.slab.hot.iter().enumerate().filter(|(_, slot)| slot.in_use()).map(|(number, _)| number as u32)
+    }
+
+    /// Whether index, wheel, free list and counts tell one story.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    pub(crate) fn check_invariants(&self) -> Result<(), String> {
+        let in_use = self.sessions().count();
+        if in_use != self.len() {
+            return Err(format!("{in_use} slots in use, {} in the index", self.len()));
+        }
+        if self.len() > self.capacity {
+            return Err(format!("{} sessions, capacity {}", self.len(), self.capacity));
+        }
+        let mut by_worth = [0; 3];
+        let first = self.next_tick();
+        for number in self.sessions() {
+            let slot = self.slab.hot(number);
+            if self.find(self.hash(&slot.key), &slot.key) != Some(number) {
+                return Err(format!("slot {number} is not found by its key"));
+            }
+            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_behind(slot.deadline) {
+                return Err(format!("next tick {first:?} is later than the deadline {}", slot.deadline));
+            }
+            if let Some(count) = by_worth.get_mut(slot.worth() as usize) {
+                *count += 1;
+            }
+        }
+        if by_worth != self.by_worth {
+            return Err(format!("{by_worth:?} sessions by worth, counted {:?}", self.by_worth));
+        }
+        let hung = self.wheel.count(&self.slab)?;
+        if hung != by_worth {
+            return Err(format!("{hung:?} sessions in the wheels, {by_worth:?} by worth"));
+        }
+        let mut free = 0;
+        let mut at = self.free;
+        while at != NIL {
+            free += 1;
+            if self.slab.hot(at).in_use() || free > self.slab.hot.len() {
+                return Err(format!("free list broken at {at}"));
+            }
+            at = self.slab.hot(at).links.next;
+        }
+        if free + in_use != self.slab.hot.len() {
+            return Err(format!("{free} free + {in_use} in use of {}", self.slab.hot.len()));
+        }
+        Ok(())
+    }
+}

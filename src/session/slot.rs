@@ -1,0 +1,264 @@
+//! A session's memory: two cache lines for what every packet needs, a quarter of one for what few do.
+
+use crate::flow::{Direction, End, FlowKey};
+use crate::session::history::{History, Letter};
+use crate::session::time::Micros;
+use crate::track::Worth;
+use crate::track::datagram::{self, Family};
+use crate::track::tcp::Track;
+
+/// No slot.
+pub(crate) const NIL: u32 = u32::MAX;
+
+/// What every packet of a session reads and writes: 128 bytes. The first cache line finds, times and links
+/// the session, the second tracks and counts it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    pub(crate) key: FlowKey,
+    /// The tick at which the session has ended.
+    pub(crate) deadline: u32,
+    /// How often this slot was taken: tells two sessions of one slot apart.
+    pub(crate) generation: u32,
+    last: [u16; 3],
+    flags: u8,
+    /// Which set of lifetimes applies.
+    pub(crate) profile: u8,
+    pub(crate) links: Links,
+    /// TCP's state; of other protocols only [`Slot::plain_state`] is used.
+    pub(crate) track: Track,
+    packets: [u32; 2],
+    bytes: [[u16; 3]; 2],
+}
+
+const _: () = assert!(size_of::<Slot>() == 128);
+
+/// A place in a list of the wheel.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Links {
+    pub(crate) next: u32,
+    /// The slot before, or the list that this is the head of ([`super::wheel`]).
+    pub(crate) previous: u32,
+}
+
+/// What is needed when a session begins, ends or is shown: 16 bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Cold {
+    pub(crate) history: History,
+    start: [u16; 3],
+    /// The rule that admitted it.
+    pub(crate) rule: u16,
+}
+
+const _: () = assert!(size_of::<Cold>() == 16);
+
+const HIGH_INITIATES: u8 = 0x01;
+const SEEN_REPLY: u8 = 0x02;
+const ASSURED: u8 = 0x04;
+/// Two bits. TCP: the history has the letter of a pure ACK, original and reply. Other protocols:
+/// [`crate::track::datagram::State`].
+const PLAIN_STATE_SHIFT: u8 = 3;
+const ACK_NOTED: u8 = 1 << PLAIN_STATE_SHIFT;
+/// Two bits: the history has the letter of data, original and reply.
+const DATA_NOTED: u8 = 0x20;
+const IN_USE: u8 = 0x80;
+
+fn pack(at: Micros) -> [u16; 3] {
+    [at.0 as u16, (at.0 >> 16) as u16, (at.0 >> 32) as u16]
+}
+
+fn unpack([low, middle, high]: [u16; 3]) -> u64 {
+    u64::from(low) | u64::from(middle) << 16 | u64::from(high) << 32
+}
+
+impl Slot {
+    /// A slot that was never used.
+    pub(crate) fn new(key: FlowKey) -> Self {
+        Self {
+            key,
+            deadline: 0,
+            generation: 0,
+            last: [0; 3],
+            flags: 0,
+            profile: 0,
+            links: Links { next: NIL, previous: NIL },
+            track: Track::default(),
+            packets: [0; 2],
+            bytes: [[0; 3]; 2],
+        }
+    }
+
+    /// Takes the slot for a new session.
+    pub(crate) fn occupy(&mut self, key: FlowKey, initiator: End, now: Micros, profile: u8) {
+        *self = Self {
+            generation: self.generation.wrapping_add(1),
+            profile,
+            flags: IN_USE | if initiator == End::High { HIGH_INITIATES } else { 0 },
+            last: pack(now),
+            ..Self::new(key)
+        };
+    }
+
+    pub(crate) fn vacate(&mut self) {
+        self.flags = 0;
+    }
+
+    pub(crate) const fn in_use(&self) -> bool {
+        self.flags & IN_USE != 0
+    }
+
+    pub(crate) const fn initiator(&self) -> End {
+        if self.flags & HIGH_INITIATES == 0 { End::Low } else { End::High }
+    }
+
+    pub(crate) fn direction_of(&self, source: End) -> Direction {
+        if source == self.initiator() { Direction::Original } else { Direction::Reply }
+    }
+
+    pub(crate) const fn seen_reply(&self) -> bool {
+        self.flags & SEEN_REPLY != 0
+    }
+
+    pub(crate) const fn set_seen_reply(&mut self) {
+        self.flags |= SEEN_REPLY;
+    }
+
+    pub(crate) const fn assured(&self) -> bool {
+        self.flags & ASSURED != 0
+    }
+
+    pub(crate) const fn set_assured(&mut self) {
+        self.flags |= ASSURED;
+    }
+
+    pub(crate) const fn plain_state(&self) -> u8 {
+        self.flags >> PLAIN_STATE_SHIFT & 3
+    }
+
+    pub(crate) const fn set_plain_state(&mut self, state: u8) {
+        self.flags = self.flags & !(3 << PLAIN_STATE_SHIFT) | (state & 3) << PLAIN_STATE_SHIFT;
+    }
+
+    pub(crate) const fn is_tcp(&self) -> bool {
+        self.key.protocol() == crate::packet::PROTOCOL_TCP
+    }
+
+    /// What the session is worth to a full table; also the list of the wheel that it hangs in.
+    pub(crate) fn worth(&self) -> Worth {
+        if self.is_tcp() {
+            self.track.state().worth()
+        } else {
+            let family = Family::of(self.key.protocol());
+            datagram::worth(family, datagram::State::from_bits(self.plain_state()))
+        }
+    }
+
+    /// Whether a letter stands in the history, as far as this line can tell. The two that come with nearly
+    /// every packet are noted here, so that the cold part stays cold.
+    pub(crate) const fn letter_noted(&self, letter: Letter, direction: Direction) -> bool {
+        match letter {
+            Letter::Data => self.flags & DATA_NOTED << direction as u8 != 0,
+            Letter::Ack => self.flags & ACK_NOTED << direction as u8 != 0,
+            _ => false,
+        }
+    }
+
+    pub(crate) const fn note_letter(&mut self, letter: Letter, direction: Direction) {
+        match letter {
+            Letter::Data => self.flags |= DATA_NOTED << direction as u8,
+            // Only TCP has pure ACKs: the bits are free.
+            Letter::Ack => self.flags |= ACK_NOTED << direction as u8,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn last(&self) -> Micros {
+        Micros(unpack(self.last))
+    }
+
+    /// Threads may bring slightly different clocks: time never runs backwards in a slot.
+    pub(crate) fn touch(&mut self, now: Micros) {
+        if now > self.last() {
+            self.last = pack(now);
+        }
+    }
+
+    /// Counts a packet of `bytes` IP bytes. Packets saturate at 2^32 - 1, bytes at 2^48 - 1 (281 TB).
+    pub(crate) fn count(&mut self, direction: Direction, bytes: u32) {
+        let [original, reply] = &mut self.packets;
+        let [original_bytes, reply_bytes] = &mut self.bytes;
+        let (packets, total) = match direction {
+            Direction::Original => (original, original_bytes),
+            Direction::Reply => (reply, reply_bytes),
+        };
+        *packets = packets.saturating_add(1);
+        *total = pack(Micros((unpack(*total) + u64::from(bytes)).min(Micros::MAX.0)));
+    }
+
+    /// Packets and IP bytes of a direction.
+    pub(crate) fn traffic(&self, direction: Direction) -> (u32, u64) {
+        let [original, reply] = self.packets;
+        let [original_bytes, reply_bytes] = self.bytes;
+        match direction {
+            Direction::Original => (original, unpack(original_bytes)),
+            Direction::Reply => (reply, unpack(reply_bytes)),
+        }
+    }
+}
+
+impl Cold {
+    pub(crate) fn new(start: Micros, rule: u16) -> Self {
+        Self { history: History::default(), start: pack(start), rule }
+    }
+
+    pub(crate) fn start(&self) -> Micros {
+        Micros(unpack(self.start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_takes_two_cache_lines_and_a_quarter() {
+        assert_eq!(size_of::<Slot>(), 128);
+        assert_eq!(align_of::<Slot>(), 64);
+        assert_eq!(size_of::<Cold>(), 16);
+        assert_eq!(std::mem::offset_of!(Slot, track), 64, "tracking starts the second line");
+    }
+
+    #[test]
+    fn counters_saturate_and_time_does_not_run_backwards() {
+        let key = crate::session::testing::key(1);
+        let mut slot = Slot::new(key);
+        slot.occupy(key, End::High, Micros(500), 0);
+        slot.touch(Micros(400));
+        assert_eq!(slot.last(), Micros(500));
+        slot.bytes = [pack(Micros(Micros::MAX.0 - 1)); 2];
+        slot.packets = [u32::MAX; 2];
+        slot.count(Direction::Reply, 1500);
+        assert_eq!(slot.traffic(Direction::Reply), (u32::MAX, Micros::MAX.0));
+        assert_eq!(slot.initiator(), End::High);
+    }
+
+    #[test]
+    fn the_flag_fields_do_not_touch_each_other() {
+        let key = crate::session::testing::key(1);
+        let mut slot = Slot::new(key);
+        slot.occupy(key, End::Low, Micros(0), 7);
+        for state in 0..3 {
+            slot.set_plain_state(state);
+            assert_eq!(slot.plain_state(), state);
+            assert!(slot.in_use() && !slot.seen_reply() && !slot.assured());
+        }
+        slot.set_plain_state(0);
+        slot.note_letter(Letter::Data, Direction::Reply);
+        assert!(slot.letter_noted(Letter::Data, Direction::Reply));
+        assert!(!slot.letter_noted(Letter::Data, Direction::Original));
+        assert!(!slot.letter_noted(Letter::Ack, Direction::Reply));
+        assert_eq!(slot.plain_state(), 0);
+    }
+}

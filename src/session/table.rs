@@ -1,0 +1,133 @@
+//! The shards, their locks, and the bound on all of them together.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::SessionId;
+use super::shard::Shard;
+use super::wheel::MAX_SLOTS;
+use crate::flow::FlowKey;
+
+/// A shard with its lock, alone on its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded {
+    shard: Mutex<Shard>,
+    /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under the lock.
+    next_tick: AtomicU32,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(crate) struct Table {
+    shards: Box<[Padded]>,
+    hasher: ahash::RandomState,
+    /// Sessions in all shards: the bound is on their sum, so that an uneven spread refuses nobody.
+    live: AtomicUsize,
+    max_sessions: usize,
+    /// Where the next call to `expire` begins.
+    pub(crate) cursor: AtomicUsize,
+}
+
+/// Where a key stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) shard: usize,
+    pub(crate) hash: u32,
+}
+
+impl Table {
+    /// `shards` is a power of two. The seed keys the hash: a secret, or fixed in a test.
+    pub(crate) fn new(max_sessions: usize, shards: usize, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        let hasher = ahash::RandomState::with_seeds(a, b, c, d);
+        let fair = max_sessions.div_ceil(shards);
+        // Six standard deviations of a random spread.
+        let slack = if shards == 1 { 0 } else { 6 * fair.isqrt() + 16 };
+        let capacity = (fair + slack).min(max_sessions).min(MAX_SLOTS as usize / shards);
+        let shards = (0..shards)
+            .map(|_| Padded {
+                shard: Mutex::new(Shard::new(capacity, hasher.clone())),
+                next_tick: AtomicU32::new(u32::MAX),
+            })
+            .collect();
+        Self { shards, hasher, live: AtomicUsize::new(0), max_sessions, cursor: AtomicUsize::new(0) }
+    }
+
+    #[inline]
+    pub(crate) fn place(&self, key: &FlowKey) -> Place {
+        let hash = self.hasher.hash_one(key);
+        Place { shard: hash as usize & (self.shards.len() - 1), hash: (hash >> 32) as u32 }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "places are masked by the number of shards")]
+    #[inline]
+    fn padded(&self, shard: usize) -> &Padded {
+        &self.shards[shard & (self.shards.len() - 1)]
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.padded(shard).shard.lock()
+    }
+
+    pub(crate) const fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The name of the session in a slot.
+    #[inline]
+    pub(crate) fn id(&self, shard: usize, slot: u32, generation: u32) -> SessionId {
+        let number = u64::from(slot) * self.shards.len() as u64 + shard as u64;
+        SessionId(u64::from(generation) << 32 | number & 0xffff_ffff)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) const fn max_sessions(&self) -> usize {
+        self.max_sessions
+    }
+
+    /// Claims room for one more session; whether there was any.
+    pub(crate) fn reserve(&self) -> bool {
+        if self.live.fetch_add(1, Ordering::Relaxed) < self.max_sessions {
+            return true;
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Gives the room of an ended session back.
+    pub(crate) fn release(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a shard has something to do at `tick`; the caller holds its lock.
+    #[inline]
+    pub(crate) fn note_tick(&self, shard: usize, tick: u32) {
+        let next = &self.padded(shard).next_tick;
+        if tick < next.load(Ordering::Relaxed) {
+            next.store(tick, Ordering::Release);
+        }
+    }
+
+    /// Sets what [`Table::note_tick`] lowers; the caller holds the shard's lock.
+    pub(crate) fn set_next_tick(&self, shard: usize, tick: Option<u32>) {
+        self.padded(shard).next_tick.store(tick.unwrap_or(u32::MAX), Ordering::Release);
+    }
+
+    /// A tick that is not later than the shard's first deadline.
+    pub(crate) fn next_tick_of(&self, shard: usize) -> Option<u32> {
+        let tick = self.padded(shard).next_tick.load(Ordering::Acquire);
+        (tick != u32::MAX).then_some(tick)
+    }
+
+    /// A tick that is not later than the first deadline of all.
+    pub(crate) fn next_tick(&self) -> Option<u32> {
+        (0..self.shards.len()).filter_map(|shard| self.next_tick_of(shard)).min()
+    }
+}

@@ -1,0 +1,82 @@
+//! Time inside the table: microseconds and wheel ticks since the engine's origin.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The wheel's resolution: a session ends at most this much after its lifetime, and never before.
+pub const TICK: Duration = Duration::from_micros(TICK_MICROS);
+
+pub(crate) const TICK_MICROS: u64 = 100_000;
+
+/// How far before the first `now` the origin lies, so that a thread with a slightly older `now` is not cut.
+const HEADROOM: Duration = Duration::from_secs(3_600);
+
+/// Microseconds since the origin. 48 bits are kept in a slot: 8.9 years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Micros(pub(crate) u64);
+
+impl Micros {
+    pub(crate) const MAX: Self = Self((1 << 48) - 1);
+
+    /// The tick that this moment lies in.
+    pub(crate) const fn tick(self) -> u32 {
+        (self.0 / TICK_MICROS) as u32
+    }
+
+    /// The first tick at which a session refreshed now, with this lifetime, has ended.
+    pub(crate) fn deadline(self, lifetime_ms: u32) -> u32 {
+        let end = self.0.saturating_add(u64::from(lifetime_ms) * 1_000);
+        u32::try_from(end.div_ceil(TICK_MICROS)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Maps the caller's `Instant`s to [`Micros`]. The origin is fixed by the first moment that it is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Origin(OnceLock<Instant>);
+
+impl Origin {
+    /// The moment as microseconds; what lies before the origin counts as the origin.
+    pub(crate) fn micros(&self, now: Instant) -> Micros {
+        let origin = *self.0.get_or_init(|| now.checked_sub(HEADROOM).unwrap_or(now));
+        let micros = now.saturating_duration_since(origin).as_micros();
+        Micros(u64::try_from(micros).unwrap_or(u64::MAX).min(Micros::MAX.0))
+    }
+
+    /// The other way round; `None` before the first [`Origin::micros`].
+    pub(crate) fn instant(&self, at: Micros) -> Option<Instant> {
+        self.0.get()?.checked_add(Duration::from_micros(at.0))
+    }
+
+    /// The moment at which a tick begins.
+    pub(crate) fn tick_start(&self, tick: u32) -> Option<Instant> {
+        self.instant(Micros(u64::from(tick) * TICK_MICROS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_never_early_and_at_most_a_tick_late() {
+        for (now, ms) in [(0, 1), (1, 100), (99_999, 30_000), (100_000, 30_000), (123_456_789, 1)] {
+            let at = Micros(now);
+            let end = now + u64::from(ms) * 1_000;
+            let fires = u64::from(at.deadline(ms)) * TICK_MICROS;
+            assert!(fires >= end && fires - end < TICK_MICROS, "{now} {ms}");
+        }
+    }
+
+    #[test]
+    fn an_older_now_saturates() {
+        let origin = Origin::default();
+        let now = Instant::now();
+        assert_eq!(origin.micros(now).0, 3_600_000_000);
+        assert_eq!(origin.micros(now - Duration::from_secs(7_200)).0, 0);
+        assert_eq!(origin.instant(Micros(3_600_000_000)), Some(now));
+    }
+}

@@ -1,0 +1,266 @@
+//! The timing wheel of a shard: hierarchical, intrusive, lazy.
+//!
+//! Six levels of 64 lists cover all 2^32 ticks; a session hangs in the list whose level is the highest base-64
+//! digit in which its deadline differs from the wheel's time. Refreshing a session only stores the new
+//! deadline: the session stays in its list until the wheel gets there, and is then hung where it belongs. So a
+//! list may hold sessions that live longer than the list says, never shorter ones. Each kind of [`Worth`] has a
+//! wheel of its own, all with one time, so that a full table finds its cheapest session without a search.
+//!
+//! The lists are doubly linked through the slots: hanging up and taking down are O(1), and nothing allocates.
+
+use super::slot::{Links, NIL, Slot};
+use crate::track::Worth;
+
+const BITS: u32 = 6;
+const LISTS: u32 = 1 << BITS;
+const LEVELS: u32 = 6;
+const PER_WORTH: u32 = LISTS * LEVELS;
+const KINDS: u32 = 3;
+
+/// In [`Links::previous`]: this slot is the head of the list with that number.
+const HEAD: u32 = 0x8000_0000;
+
+/// Slot numbers stay below this.
+pub(crate) const MAX_SLOTS: u32 = HEAD;
+
+/// The links of all slots; the wheel's only view of them.
+pub(crate) trait Linked {
+    fn links(&self, slot: u32) -> Links;
+    fn links_mut(&mut self, slot: u32) -> &mut Links;
+    fn deadline(&self, slot: u32) -> u32;
+}
+
+/// A list whose time has come or comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// When: never later than the first deadline in the list.
+    pub(crate) tick: u32,
+    list: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    /// Up to where time has been dealt with.
+    elapsed: u32,
+    heads: Box<[u32]>,
+    occupied: [[u64; LEVELS as usize]; KINDS as usize],
+}
+
+impl Wheel {
+    pub(crate) fn new() -> Self {
+        Self {
+            elapsed: 0,
+            heads: vec![NIL; (PER_WORTH * KINDS) as usize].into_boxed_slice(),
+            occupied: [[0; LEVELS as usize]; KINDS as usize],
+        }
+    }
+
+    fn head(&self, list: u32) -> u32 {
+        self.heads.get(list as usize).copied().unwrap_or(NIL)
+    }
+
+    fn set_head(&mut self, list: u32, slot: u32) {
+        if let Some(head) = self.heads.get_mut(list as usize) {
+            *head = slot;
+        }
+        let level = (list % PER_WORTH / LISTS) as usize;
+        let words = self.occupied.get_mut((list / PER_WORTH) as usize);
+        if let Some(word) = words.and_then(|levels| levels.get_mut(level)) {
+            let bit = 1u64 << (list % LISTS);
+            if slot == NIL { *word &= !bit } else { *word |= bit }
+        }
+    }
+
+    fn list_for(&self, worth: Worth, deadline: u32) -> u32 {
+        let when = deadline.max(self.elapsed);
+        let differing = (self.elapsed ^ when) | (LISTS - 1);
+        let level = (31 - differing.leading_zeros()) / BITS;
+        let place = when >> (level * BITS) & (LISTS - 1);
+        worth as u32 * PER_WORTH + level * LISTS + place
+    }
+
+    /// Hangs a session up by its deadline.
+    pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: Worth) {
+        let list = self.list_for(worth, slots.deadline(slot));
+        let next = self.head(list);
+        *slots.links_mut(slot) = Links { next, previous: HEAD | list };
+        if next != NIL {
+            slots.links_mut(next).previous = slot;
+        }
+        self.set_head(list, slot);
+    }
+
+    /// Takes a session down.
+    pub(crate) fn take(&mut self, slots: &mut impl Linked, slot: u32) {
+        let Links { next, previous } = slots.links(slot);
+        if previous & HEAD != 0 {
+            self.set_head(previous & !HEAD, next);
+        } else {
+            slots.links_mut(previous).next = next;
+        }
+        if next != NIL {
+            slots.links_mut(next).previous = previous;
+        }
+    }
+
+    /// The earliest list of one kind of session.
+    pub(crate) fn earliest_of(&self, worth: Worth) -> Option<Due> {
+        let levels = self.occupied.get(worth as usize)?;
+        let mut earliest: Option<Due> = None;
+        for (level, word) in (0..LEVELS).zip(levels) {
+            if *word == 0 {
+                continue;
+            }
+            // Every occupied list of a level lies at or after the wheel's own place in it.
+            let shift = level * BITS;
+            let here = self.elapsed >> shift & (LISTS - 1);
+            let ahead = (word.rotate_right(here)).trailing_zeros();
+            let place = (here + ahead) & (LISTS - 1);
+            let above = self.elapsed.checked_shr(shift + BITS).unwrap_or(0).checked_shl(shift + BITS);
+            let tick = above.unwrap_or(0) | place << shift;
+            let due = Due {
+                tick: tick.max(self.elapsed),
+                list: worth as u32 * PER_WORTH + level * LISTS + place,
+            };
+            if earliest.is_none_or(|best| due.tick < best.tick) {
+                earliest = Some(due);
+            }
+        }
+        earliest
+    }
+
+    /// The earliest list of all.
+    pub(crate) fn earliest(&self) -> Option<Due> {
+        Worth::ALL.into_iter().filter_map(|worth| self.earliest_of(worth)).min_by_key(|due| due.tick)
+    }
+
+    /// The session at the head of a list.
+    pub(crate) fn first(&self, due: Due) -> u32 {
+        self.head(due.list)
+    }
+
+    /// Time has come to a list, or to `now` with no list before it: what is hung up from here on is hung up
+    /// relative to that time.
+    pub(crate) fn advance(&mut self, tick: u32) {
+        self.elapsed = self.elapsed.max(tick);
+    }
+
+    /// Whether a deadline is still to come: one in the past is due at once, at the wheel's own time.
+    pub(crate) const fn is_behind(&self, deadline: u32) -> bool {
+        deadline >= self.elapsed
+    }
+
+    /// How many sessions hang in each kind's lists.
+    ///
+    /// # Errors
+    /// A broken link, in words.
+    pub(crate) fn count(&self, slots: &impl Linked) -> Result<[usize; 3], String> {
+        let mut counts = [0; 3];
+        for (list, head) in (0u32..).zip(&self.heads) {
+            let mut at = *head;
+            let mut previous = HEAD | list;
+            while at != NIL {
+                if slots.links(at).previous != previous {
+                    return Err(format!("slot {at} in list {list}: broken link back"));
+                }
+                if let Some(count) = counts.get_mut((list / PER_WORTH) as usize) {
+                    *count += 1;
+                }
+                (previous, at) = (at, slots.links(at).next);
+            }
+        }
+        Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Slots(Vec<Slot>);
+
+    impl Linked for Slots {
+        fn links(&self, slot: u32) -> Links {
+            self.0[slot as usize].links
+        }
+        fn links_mut(&mut self, slot: u32) -> &mut Links {
+            &mut self.0[slot as usize].links
+        }
+        fn deadline(&self, slot: u32) -> u32 {
+            self.0[slot as usize].deadline
+        }
+    }
+
+    fn slots(deadlines: &[u32]) -> Slots {
+        Slots(
+            deadlines
+                .iter()
+                .map(|deadline| Slot { deadline: *deadline, ..Slot::new(crate::session::testing::key(0)) })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn the_earliest_list_is_never_late() {
+        let mut slots = slots(&[5, 70, 5_000, 4_000_000_000, 63, 64]);
+        let mut wheel = Wheel::new();
+        for slot in 0..6 {
+            wheel.hang(&mut slots, slot, Worth::Assured);
+        }
+        assert_eq!(wheel.earliest().unwrap().tick, 5);
+        wheel.take(&mut slots, 0);
+        assert_eq!(wheel.earliest().unwrap().tick, 63);
+        wheel.take(&mut slots, 4);
+        assert_eq!(wheel.earliest().unwrap().tick, 64);
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_is_due_at_once() {
+        let mut slots = slots(&[5]);
+        let mut wheel = Wheel::new();
+        wheel.advance(1_000);
+        wheel.hang(&mut slots, 0, Worth::Embryonic);
+        assert_eq!(wheel.earliest().unwrap().tick, 1_000);
+    }
+
+    proptest! {
+        /// Time moves in steps of any size; every session comes up at its deadline, in order, exactly once.
+        #[test]
+        fn every_session_comes_up_on_time(
+            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..3), 1..60),
+            steps in proptest::collection::vec(1u32..500_000, 1..40),
+        ) {
+            let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
+            let mut wheel = Wheel::new();
+            for (slot, (_, worth)) in deadlines.iter().enumerate() {
+                wheel.hang(&mut slots, slot as u32, Worth::ALL[*worth]);
+            }
+            let mut left: Vec<bool> = vec![true; deadlines.len()];
+            let mut now = 0u32;
+            for step in steps {
+                now += step;
+                while let Some(due) = wheel.earliest() {
+                    let first = (0..left.len()).filter(|i| left[*i]).map(|i| deadlines[i].0).min();
+                    prop_assert!(due.tick <= first.unwrap());
+                    if due.tick > now {
+                        break;
+                    }
+                    wheel.advance(due.tick);
+                    let slot = wheel.first(due);
+                    wheel.take(&mut slots, slot);
+                    if slots.deadline(slot) <= due.tick {
+                        left[slot as usize] = false;
+                    } else {
+                        wheel.hang(&mut slots, slot, Worth::ALL[deadlines[slot as usize].1]);
+                    }
+                }
+                wheel.advance(now);
+                for (i, (deadline, _)) in deadlines.iter().enumerate() {
+                    prop_assert_eq!(left[i], *deadline > now, "deadline {} now {}", deadline, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Counters: one for each class of forwarded packet, each reason to drop, each end of a session.
+//!
+//! Threads count in stripes of their own cache lines; reading sums the stripes. A snapshot taken while packets
+//! flow is not of one instant, but no count is ever lost.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::event::EndReason;
+use crate::verdict::{Class, DropReason, Verdict};
+
+const STRIPES: usize = 16;
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Stripe {
+    forwarded: [AtomicU64; Class::ALL.len()],
+    forwarded_bytes: AtomicU64,
+    dropped: [AtomicU64; DropReason::COUNT],
+    rejected: AtomicU64,
+    opened: AtomicU64,
+    ended: [AtomicU64; EndReason::ALL.len()],
+}
+
+/// The engine's counters.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    stripes: Box<[Stripe]>,
+}
+
+/// A snapshot of the counters and gauges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Forwarded packets by class.
+    pub forwarded: Vec<(Class, u64)>,
+    /// Forwarded IP bytes.
+    pub forwarded_bytes: u64,
+    /// Packets that were not forwarded, by reason; rejected ones included. Reasons that never occurred too.
+    pub dropped: Vec<(DropReason, u64)>,
+    /// Of those, how many earn a reply.
+    pub rejected: u64,
+    /// Sessions opened since the start.
+    pub sessions_opened: u64,
+    /// Sessions ended since the start, by reason.
+    pub sessions_ended: Vec<(EndReason, u64)>,
+    /// Sessions now.
+    pub sessions: usize,
+    /// Sessions now, by what they are worth to a full table.
+    pub sessions_by_worth: Vec<(crate::track::Worth, usize)>,
+    /// The table's bound.
+    pub max_sessions: usize,
+}
+
+impl Stats {
+    /// The count of one drop reason.
+    #[must_use]
+    pub fn dropped_by(&self, reason: DropReason) -> u64 {
+        self.dropped.iter().find(|(each, _)| *each == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// Packets that were not forwarded.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Packets that were forwarded.
+    #[must_use]
+    pub fn forwarded_total(&self) -> u64 {
+        self.forwarded.iter().map(|(_, count)| count).sum()
+    }
+}
+
+fn stripe_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    }
+    MINE.with(|mine| *mine)
+}
+
+fn bump(counter: Option<&AtomicU64>) {
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        let stripe = |_| Stripe {
+            forwarded: [const { AtomicU64::new(0) }; Class::ALL.len()],
+            forwarded_bytes: AtomicU64::new(0),
+            dropped: [const { AtomicU64::new(0) }; DropReason::COUNT],
+            rejected: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            ended: [const { AtomicU64::new(0) }; EndReason::ALL.len()],
+        };
+        Self { stripes: (0..STRIPES).map(stripe).collect() }
+    }
+
+    fn mine(&self) -> Option<&Stripe> {
+        self.stripes.get(stripe_number())
+    }
+
+    #[inline]
+    pub(crate) fn verdict(&self, verdict: &Verdict, bytes: u32) {
+        let Some(stripe) = self.mine() else { return };
+        match verdict {
+            Verdict::Forward(tracked) => {
+                bump(stripe.forwarded.get(tracked.class as usize));
+                stripe.forwarded_bytes.fetch_add(u64::from(bytes), Ordering::Relaxed);
+            }
+            Verdict::Drop(reason, _) => bump(stripe.dropped.get(reason.index())),
+            Verdict::Reject(reason, ..) => {
+                bump(stripe.dropped.get(reason.index()));
+                bump(Some(&stripe.rejected));
+            }
+        }
+    }
+
+    pub(crate) fn opened(&self) {
+        bump(self.mine().map(|stripe| &stripe.opened));
+    }
+
+    pub(crate) fn ended(&self, reason: EndReason) {
+        bump(self.mine().and_then(|stripe| stripe.ended.get(reason as usize)));
+    }
+
+    fn sum(&self, of: impl Fn(&Stripe) -> Option<&AtomicU64>) -> u64 {
+        self.stripes
+            .iter()
+            .map(|stripe| of(stripe).map_or(0, |counter| counter.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    /// The counters; the gauges are left at 0 for the caller to fill.
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            forwarded: Class::ALL
+                .iter()
+                .map(|class| (*class, self.sum(|stripe| stripe.forwarded.get(*class as usize))))
+                .collect(),
+            forwarded_bytes: self.sum(|stripe| Some(&stripe.forwarded_bytes)),
+            dropped: DropReason::all()
+                .map(|reason| (reason, self.sum(|stripe| stripe.dropped.get(reason.index()))))
+                .collect(),
+            rejected: self.sum(|stripe| Some(&stripe.rejected)),
+            sessions_opened: self.sum(|stripe| Some(&stripe.opened)),
+            sessions_ended: EndReason::ALL
+                .iter()
+                .map(|reason| (*reason, self.sum(|stripe| stripe.ended.get(*reason as usize))))
+                .collect(),
+            sessions: 0,
+            sessions_by_worth: Vec::new(),
+            max_sessions: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Tracked;
+
+    #[test]
+    fn counts_of_all_threads_add_up() {
+        let counters = Counters::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        counters.verdict(&Verdict::Forward(Tracked::class(Class::New)), 100);
+                        counters.verdict(
+                            &Verdict::Drop(DropReason::TableFull, Tracked::class(Class::New)),
+                            100,
+                        );
+                    }
+                });
+            }
+        });
+        let stats = counters.snapshot();
+        assert_eq!(stats.forwarded_total(), 4_000);
+        assert_eq!(stats.forwarded_bytes, 400_000);
+        assert_eq!(stats.dropped_by(DropReason::TableFull), 4_000);
+        assert_eq!(stats.dropped_total(), 4_000);
+    }
+}

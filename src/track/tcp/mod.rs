@@ -1,0 +1,514 @@
+//! TCP: what a connection's segments may be, given all that has passed before.
+//!
+//! [`Track`] is the compact state of one connection (44 bytes, it lives inside the session's slot);
+//! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind* of segment
+//! fit the state ([`state`], a table), and do its *numbers* fit the window ([`window`], four inequalities)?
+//! The reference is Linux `nf_conntrack` with `tcp_loose=0` and `tcp_be_liberal=0`; where this differs stands
+//! in ARCHITECTURE.md.
+
+pub mod state;
+pub mod window;
+
+pub use state::{Cell, Event, State, transition};
+pub use window::{Bound, BoundCheck, Peer, PeerFlags, Side, WindowVerdict};
+
+use crate::flow::Direction;
+use crate::lifetime::LifetimeClass;
+use crate::packet::{Segment, SeqNum, TcpFlags};
+use crate::track::Lifetime;
+
+/// Repetitions of one segment after which the lifetime is cut (Linux `nf_conntrack_tcp_max_retrans`: 3).
+pub const MAX_RETRANSMISSIONS: u8 = 3;
+
+/// What the session knows beside the TCP state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// A packet of the responder has passed.
+    pub seen_reply: bool,
+    /// The handshake was completed and seen.
+    pub assured: bool,
+}
+
+/// What becomes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passes and the state is brought up to date.
+    Accept {
+        /// The session's lifetime from now on; `None`: it is not refreshed.
+        lifetime: Option<Lifetime>,
+        /// The session is assured from now on.
+        assured: bool,
+    },
+    /// It passes; state and lifetime stay as they were.
+    Pass(PassReason),
+    /// It passes, and the session ends with it: a RST is the only answer that the initiator got.
+    AcceptAndEnd,
+    /// It opens a new connection on the ports of this one, which has ended.
+    Reopen,
+    /// It is invalid; nothing has changed.
+    Invalid(Fault),
+}
+
+/// Why a segment passes without being believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassReason {
+    /// A SYN, SYN-ACK or ACK that may be right where our picture is stale: the receiver decides.
+    OutOfStep,
+    /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the last ACK.
+    ChallengeAck,
+    /// A bound of the window that marks old or slightly early data.
+    Window(Bound),
+}
+
+/// Why a segment is invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// This kind of segment does not fit this state and direction.
+    State,
+    /// Bound I: beyond the window of the receiver.
+    SeqAboveWindow,
+    /// Bound III: it acknowledges data that was never sent.
+    AckOfUnseen,
+    /// A RST older than what the receiver has acknowledged (RFC 5961 3.2).
+    RstBelowWindow,
+}
+
+/// A step of the judgement, for the packet tracer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// What the table says.
+    Transition {
+        /// The kind of segment.
+        event: Event,
+        /// The direction that it travels.
+        direction: Direction,
+        /// The state before it.
+        state: State,
+        /// The table's cell.
+        cell: Cell,
+    },
+    /// A RST's number against the one that its receiver expects.
+    Rst {
+        /// The sequence number of the RST.
+        seq: SeqNum,
+        /// The exact number that closes the connection.
+        expected: SeqNum,
+    },
+    /// An inequality of the window.
+    Bound(BoundCheck),
+    /// What was done, in words.
+    Note(&'static str),
+}
+
+/// The state of one TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Track {
+    peers: [Peer; 2],
+    /// `end` of the last segment.
+    last_end: SeqNum,
+    /// Its window as on the wire.
+    last_window: u16,
+    /// After an ACK: a digest of its numbers, to know a repetition. After a remembered SYN: its options.
+    last_mark: u16,
+    /// Window scales, original in the low nibble.
+    scales: u8,
+    /// Flags of each end; the upper bits are the connection's.
+    flags: [u8; 2],
+    /// State (4 bits), kind of the last segment (3), its direction (1).
+    position: u8,
+}
+
+const _: () = assert!(size_of::<Track>() == 44);
+
+/// In `flags[0]`: an ACK of the responder may be a challenge.
+const CHALLENGE_EXPECTED: u8 = 0x40;
+/// In `flags[0]`: both ends sent a SYN.
+const SIMULTANEOUS_OPEN: u8 = 0x80;
+/// In `flags[1]`: where the count of repetitions stands.
+const RETRANSMISSIONS_SHIFT: u8 = 6;
+
+/// In `last_mark` after a SYN: it carried a window scale; the scale is in the low byte.
+const MARK_WINDOW_SCALE: u16 = 0x100;
+/// In `last_mark` after a SYN: it permitted SACK.
+const MARK_SACK_PERMITTED: u16 = 0x200;
+
+impl Track {
+    /// The state after a connection's first segment, which must be a SYN; `None` for any other.
+    #[must_use]
+    pub fn open(segment: &Segment) -> Option<Self> {
+        if Event::of(segment.flags) != Event::Syn {
+            return None;
+        }
+        let mut track = Self::default();
+        track.put_side(Direction::Original, Side::from_syn(segment));
+        track.remember(Event::Syn, Direction::Original);
+        track.last_end = segment.seq.add(window::sequence_len(segment));
+        Some(track)
+    }
+
+    /// The state.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        State::from_bits(self.position & 0x0f)
+    }
+
+    /// What one end has sent and allowed, by the direction in which it sends.
+    #[must_use]
+    pub const fn side(&self, direction: Direction) -> Side {
+        let [original, reply] = self.peers;
+        let [original_flags, reply_flags] = self.flags;
+        match direction {
+            Direction::Original => Side {
+                peer: original,
+                flags: PeerFlags(original_flags & PeerFlags::MASK),
+                scale: self.scales & 0x0f,
+            },
+            Direction::Reply => {
+                Side { peer: reply, flags: PeerFlags(reply_flags & PeerFlags::MASK), scale: self.scales >> 4 }
+            }
+        }
+    }
+
+    fn put_side(&mut self, direction: Direction, side: Side) {
+        let [original, reply] = &mut self.peers;
+        let [original_flags, reply_flags] = &mut self.flags;
+        let (peer, flags) = match direction {
+            Direction::Original => {
+                self.scales = self.scales & 0xf0 | side.scale & 0x0f;
+                (original, original_flags)
+            }
+            Direction::Reply => {
+                self.scales = self.scales & 0x0f | side.scale << 4;
+                (reply, reply_flags)
+            }
+        };
+        *peer = side.peer;
+        *flags = *flags & !PeerFlags::MASK | side.flags.0;
+    }
+
+    const fn last(&self) -> (Event, Direction) {
+        let event = Event::from_bits(self.position >> 4 & 0x07);
+        (event, if self.position & 0x80 == 0 { Direction::Original } else { Direction::Reply })
+    }
+
+    const fn remember(&mut self, event: Event, direction: Direction) {
+        self.position = self.position & 0x0f | (event as u8) << 4 | (direction as u8) << 7;
+    }
+
+    const fn set_state(&mut self, state: State) {
+        self.position = self.position & 0xf0 | state as u8;
+    }
+
+    const fn connection_flag(&self, flag: u8) -> bool {
+        let [low, _] = self.flags;
+        low & flag != 0
+    }
+
+    const fn set_connection_flag(&mut self, flag: u8, on: bool) {
+        let [low, _] = &mut self.flags;
+        if on { *low |= flag } else { *low &= !flag }
+    }
+
+    const fn retransmissions(&self) -> u8 {
+        let [_, high] = self.flags;
+        high >> RETRANSMISSIONS_SHIFT
+    }
+
+    const fn set_retransmissions(&mut self, count: u8) {
+        let [_, high] = &mut self.flags;
+        let count = if count > MAX_RETRANSMISSIONS { MAX_RETRANSMISSIONS } else { count };
+        *high = *high & !(0x03 << RETRANSMISSIONS_SHIFT) | count << RETRANSMISSIONS_SHIFT;
+    }
+
+    /// Judges a segment. `step` is told each part of the judgement.
+    pub fn segment(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        known: Known,
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
+        let event = Event::of(segment.flags);
+        let before = self.state();
+        let cell = transition(direction, event, before);
+        step(Step::Transition { event, direction, state: before, cell });
+        let mut next = match cell {
+            Cell::To(next) => next,
+            Cell::Invalid => return Outcome::Invalid(Fault::State),
+            Cell::Reopen if self.may_reopen(direction) => return Outcome::Reopen,
+            Cell::Reopen | Cell::Ignore => {
+                if self.answers_remembered_syn(event, direction, segment) {
+                    step(Step::Note("answers the SYN that was passed: both ends are in step, so are we again"));
+                    self.resync(direction);
+                    return self.in_window(
+                        direction,
+                        segment,
+                        known,
+                        (event, State::SynSent, State::SynRecv),
+                        step,
+                    );
+                }
+                self.note_out_of_step(event, direction, segment, before);
+                step(Step::Note("may be right where our picture is stale: passed and remembered"));
+                return Outcome::Pass(PassReason::OutOfStep);
+            }
+        };
+        match next {
+            State::TimeWait if self.is_challenge_ack(event, direction, before) => {
+                self.set_connection_flag(CHALLENGE_EXPECTED, false);
+                return Outcome::Pass(PassReason::ChallengeAck);
+            }
+            State::SynSent2 => self.set_connection_flag(SIMULTANEOUS_OPEN, true),
+            State::SynRecv
+                if event == Event::Ack
+                    && direction == Direction::Reply
+                    && self.connection_flag(SIMULTANEOUS_OPEN) =>
+            {
+                next = State::Established;
+            }
+            State::Close if event == Event::Rst => {
+                match self.judge_rst(direction, segment, known, before, &mut step) {
+                    Rst::Invalid => return Outcome::Invalid(Fault::RstBelowWindow),
+                    Rst::Trusted => {
+                        return self.accept(direction, known, (event, before, State::Close));
+                    }
+                    Rst::Closes => {}
+                    Rst::Challenged => next = before,
+                }
+            }
+            _ => {}
+        }
+        self.in_window(direction, segment, known, (event, before, next), step)
+    }
+
+    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by a FIN, or by a
+    /// RST of the end that now opens.
+    fn may_reopen(&self, direction: Direction) -> bool {
+        let [original, reply] = self.flags;
+        (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0 || self.last() == (Event::Rst, direction)
+    }
+
+    fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {
+        event == Event::SynAck
+            && self.last() == (Event::Syn, direction.opposite())
+            && segment.ack == self.last_end
+    }
+
+    /// Takes up the connection that the remembered SYN has begun.
+    fn resync(&mut self, direction: Direction) {
+        let mut flags = PeerFlags::default();
+        if self.last_mark & MARK_WINDOW_SCALE != 0 {
+            flags.set(PeerFlags::WINDOW_SCALE);
+        }
+        if self.last_mark & MARK_SACK_PERMITTED != 0 {
+            flags.set(PeerFlags::SACK_PERMITTED);
+        }
+        let side = Side {
+            peer: Peer {
+                end: self.last_end,
+                max_end: self.last_end,
+                max_window: u32::from(self.last_window).max(1),
+                max_ack: SeqNum(0),
+            },
+            flags,
+            scale: (self.last_mark & 0x0f) as u8,
+        };
+        self.put_side(direction.opposite(), side);
+        self.put_side(direction, Side::default());
+        self.set_connection_flag(CHALLENGE_EXPECTED, false);
+    }
+
+    fn note_out_of_step(&mut self, event: Event, direction: Direction, segment: &Segment, state: State) {
+        self.remember(event, direction);
+        self.last_end = segment.seq.add(window::sequence_len(segment));
+        self.last_window = segment.window;
+        self.last_mark = 0;
+        if event == Event::Syn && direction == Direction::Original {
+            if let Some(scale) = segment.options.window_scale {
+                self.last_mark |= MARK_WINDOW_SCALE | u16::from(scale);
+            }
+            if segment.options.sack_permitted {
+                self.last_mark |= MARK_SACK_PERMITTED;
+            }
+            if state == State::LastAck {
+                self.set_connection_flag(CHALLENGE_EXPECTED, true);
+            }
+        }
+        if state == State::SynSent && event == Event::Ack && direction == Direction::Reply {
+            // Perhaps a challenge ACK of a half-open responder: the RST that it earns carries this number.
+            let [_, reply] = &mut self.peers;
+            reply.max_ack = segment.ack;
+        }
+    }
+
+    fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {
+        before == State::LastAck
+            && event == Event::Ack
+            && self.last() == (Event::Syn, direction.opposite())
+            && self.connection_flag(CHALLENGE_EXPECTED)
+    }
+
+    fn judge_rst(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        known: Known,
+        before: State,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
+        if before.is_closing() {
+            step(Step::Note("the connection is closing: its numbers may be outdated, any RST is taken"));
+            return Rst::Trusted;
+        }
+        let (last_event, last_direction) = self.last();
+        let receiver = self.side(direction.opposite());
+        let mut verdict = Rst::Closes;
+        if receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) && last_event != Event::Syn {
+            let expected = receiver.peer.max_ack;
+            step(Step::Rst { seq: segment.seq, expected });
+            if segment.seq == SeqNum(0) && before != State::Established {
+                return Rst::Closes;
+            }
+            if segment.seq.before(expected) {
+                return Rst::Invalid;
+            }
+            let behind_its_own_data =
+                self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
+            if before != State::Established || segment.seq == expected || behind_its_own_data {
+                return Rst::Closes;
+            }
+            step(Step::Note("not the exact number: the receiver will challenge it (RFC 5961 3.2)"));
+            verdict = Rst::Challenged;
+        }
+        let answers_what_was_passed = known.seen_reply && last_event == Event::Syn
+            || !known.assured && last_event == Event::Ack;
+        let acknowledges = segment.flags.contains(TcpFlags::ACK) && segment.ack == self.last_end;
+        if answers_what_was_passed && acknowledges {
+            step(Step::Note("answers a segment that was passed out of step: the connection is dead"));
+            return Rst::Trusted;
+        }
+        let [_, reply] = self.peers;
+        if before == State::SynSent
+            && (last_event, last_direction) == (Event::Ack, Direction::Reply)
+            && segment.seq == reply.max_ack
+        {
+            step(Step::Note("answers a challenge ACK"));
+            return Rst::Trusted;
+        }
+        verdict
+    }
+
+    fn in_window(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        known: Known,
+        (event, before, next): (Event, State, State),
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
+        let mut sender = self.side(direction);
+        let mut receiver = self.side(direction.opposite());
+        let stage = window::Stage {
+            syn_sent: before == State::SynSent,
+            in_handshake: matches!(before, State::SynSent | State::SynRecv),
+            reply: direction == Direction::Reply,
+        };
+        let verdict =
+            window::check(&mut sender, &mut receiver, segment, stage, |check| step(Step::Bound(check)));
+        match verdict {
+            WindowVerdict::Fits => {}
+            WindowVerdict::Passes(bound) => {
+                self.put_side(direction, sender);
+                self.put_side(direction.opposite(), receiver);
+                return Outcome::Pass(PassReason::Window(bound));
+            }
+            WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => {
+                return Outcome::Invalid(Fault::SeqAboveWindow);
+            }
+            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => {
+                return Outcome::Invalid(Fault::AckOfUnseen);
+            }
+        }
+        self.put_side(direction, sender);
+        self.put_side(direction.opposite(), receiver);
+        if event == Event::Ack {
+            let end = segment.seq.add(window::sequence_len(segment));
+            let mark = digest(segment);
+            if self.last() == (Event::Ack, direction)
+                && (self.last_end, self.last_window, self.last_mark) == (end, segment.window, mark)
+            {
+                self.set_retransmissions(self.retransmissions() + 1);
+            } else {
+                self.last_end = end;
+                self.last_window = segment.window;
+                self.last_mark = mark;
+                self.set_retransmissions(0);
+            }
+        }
+        self.accept(direction, known, (event, before, next))
+    }
+
+    /// The segment counts: takes the new state and says how long the session has from here.
+    fn accept(
+        &mut self,
+        direction: Direction,
+        known: Known,
+        (event, before, next): (Event, State, State),
+    ) -> Outcome {
+        self.remember(event, direction);
+        self.set_state(next);
+        if before != next && next == State::FinWait {
+            let [original, reply] = &mut self.flags;
+            let flags = if direction == Direction::Original { original } else { reply };
+            *flags |= PeerFlags::CLOSE_INITIATOR.0;
+        }
+        let seen_reply = known.seen_reply || direction == Direction::Reply;
+        if !known.seen_reply && event == Event::Rst {
+            return Outcome::AcceptAndEnd;
+        }
+        if !seen_reply && event == Event::Syn && before == State::SynSent {
+            // The retransmission of a SYN that nobody answers keeps nothing alive.
+            return Outcome::Accept { lifetime: None, assured: false };
+        }
+        let [original, reply] = self.flags;
+        let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
+        let cap = if event == Event::Rst {
+            Some(LifetimeClass::TcpClose)
+        } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
+            Some(LifetimeClass::TcpRetransmitted)
+        } else if unacknowledged {
+            Some(LifetimeClass::TcpUnacknowledged)
+        } else if event == Event::Ack && self.last_window == 0 {
+            Some(LifetimeClass::TcpRetransmitted)
+        } else {
+            None
+        };
+        let assured = known.assured
+            || seen_reply
+                && matches!(before, State::SynRecv | State::Established)
+                && next == State::Established;
+        Outcome::Accept { lifetime: Some(Lifetime { class: next.lifetime(), cap }), assured }
+    }
+}
+
+/// What to do with a RST.
+enum Rst {
+    /// It closes the connection if the window agrees.
+    Closes,
+    /// It closes the connection whatever the window says.
+    Trusted,
+    /// It may be a forgery: it passes if the window agrees, the connection stays as it is for a while.
+    Challenged,
+    /// It is older than anything the receiver would take.
+    Invalid,
+}
+
+/// A digest of the numbers of an ACK that, with its end, its window and its direction, tells a repetition.
+fn digest(segment: &Segment) -> u16 {
+    let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+    (mixed >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The window: which sequence and acknowledgment numbers fit a connection, seen from the middle.
+//!
+//! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001) with the
+//! refinements of Linux conntrack. Of each end we keep what it has sent and what it has allowed ([`Peer`]).
+//! A segment from *sender* to *receiver* with the numbers `seq`, `end` (`seq` plus its length), `ack` and
+//! `sack` (the highest right edge of its SACK blocks, or `ack`) must hold four bounds:
+//!
+//! - **I**   `seq <= sender.max_end`: no byte beyond what the receiver has allowed.
+//! - **II**  `end >= sender.end - receiver.max_window`: not older than a window behind what was sent.
+//! - **III** `sack <= receiver.end`: nothing is acknowledged that was never sent.
+//! - **IV**  `sack >= receiver.end - max(sender.max_window, 66000)`: no acknowledgment older than a window.
+//!
+//! I and III guard the ends: what breaks them is invalid. What breaks II or IV is old: the receiver discards
+//! it and answers, and that answer is what a sender needs whose ACK was lost. So it passes and changes nothing.
+
+use crate::packet::{Segment, SeqNum, TcpFlags};
+
+/// The least distance that an acknowledgment may lie behind (bound IV), in bytes; the value of Linux.
+pub const MIN_ACK_WINDOW: u32 = 66_000;
+
+/// What one end of a connection has sent and allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Peer {
+    /// The end of the furthest segment that it has sent: its next new byte.
+    pub end: SeqNum,
+    /// The furthest byte that the other end has allowed it to send, plus one.
+    pub max_end: SeqNum,
+    /// The largest window that it has offered, scaled; 0 while it has sent nothing.
+    pub max_window: u32,
+    /// The highest acknowledgment number that it has sent: the exact sequence number that it expects next.
+    pub max_ack: SeqNum,
+}
+
+/// What an end said in its SYN, and what it has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerFlags(pub(super) u8);
+
+impl PeerFlags {
+    /// Its SYN carried a window scale.
+    pub const WINDOW_SCALE: Self = Self(0x01);
+    /// Its SYN permitted SACK.
+    pub const SACK_PERMITTED: Self = Self(0x02);
+    /// It was the first to send a FIN.
+    pub const CLOSE_INITIATOR: Self = Self(0x04);
+    /// It has sent data that the other end has not acknowledged yet.
+    pub const DATA_UNACKNOWLEDGED: Self = Self(0x08);
+    /// It has sent an acknowledgment number.
+    pub const MAX_ACK_KNOWN: Self = Self(0x10);
+
+    /// The bits that belong to an end; the rest of the byte belongs to the connection.
+    pub(super) const MASK: u8 = 0x1f;
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(super) const fn set(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(super) const fn clear(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}
+
+/// One end while a segment is judged: its numbers, its flags and its scale, unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Side {
+    /// The numbers.
+    pub peer: Peer,
+    /// The flags.
+    pub flags: PeerFlags,
+    /// The shift of its window, 0 to 14.
+    pub scale: u8,
+}
+
+/// The four bounds of the module's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// I: `seq <= sender.max_end`.
+    SeqUpper,
+    /// II: `end >= sender.end - receiver.max_window`.
+    SeqLower,
+    /// III: `sack <= receiver.end`.
+    AckUpper,
+    /// IV: `sack >= receiver.end - max(sender.max_window, 66000)`.
+    AckLower,
+}
+
+impl Bound {
+    /// The inequality in words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::SeqUpper => "I: seq <= the last byte that the receiver allows",
+            Self::SeqLower => "II: end >= the oldest byte still in the receiver's window",
+            Self::AckUpper => "III: (s)ack <= the last byte that the receiver has sent",
+            Self::AckLower => "IV: (s)ack >= the oldest acknowledgment that may still arrive",
+        }
+    }
+}
+
+/// A bound as it was checked: what the packet carried, what was the limit, and whether it held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoundCheck {
+    /// Which inequality.
+    pub bound: Bound,
+    /// The packet's number.
+    pub value: SeqNum,
+    /// The number that it was compared with.
+    pub limit: SeqNum,
+    /// Whether it held.
+    pub holds: bool,
+}
+
+/// What the window says of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowVerdict {
+    /// It fits; the two sides were brought up to date.
+    Fits,
+    /// It passes, but says nothing new: too old (II, IV), or a little more than the receiver allowed.
+    Passes(Bound),
+    /// It breaks bound I or III.
+    Breaks(Bound),
+}
+
+/// The length that a segment takes in sequence space: its data, plus one each for SYN and FIN.
+#[must_use]
+pub fn sequence_len(segment: &Segment) -> u32 {
+    segment
+        .payload_len
+        .wrapping_add(u32::from(segment.flags.contains(TcpFlags::SYN)))
+        .wrapping_add(u32::from(segment.flags.contains(TcpFlags::FIN)))
+}
+
+impl Side {
+    /// A side as its SYN or SYN-ACK leaves it.
+    #[must_use]
+    pub fn from_syn(segment: &Segment) -> Self {
+        let end = segment.seq.add(sequence_len(segment));
+        let mut side = Self {
+            // The window of a SYN is never scaled (RFC 7323 2.2).
+            peer: Peer {
+                end,
+                max_end: end,
+                max_window: u32::from(segment.window).max(1),
+                max_ack: SeqNum(0),
+            },
+            flags: PeerFlags::default(),
+            scale: 0,
+        };
+        if let Some(scale) = segment.options.window_scale {
+            side.scale = scale;
+            side.flags.set(PeerFlags::WINDOW_SCALE);
+        }
+        if segment.options.sack_permitted {
+            side.flags.set(PeerFlags::SACK_PERMITTED);
+        }
+        side
+    }
+}
+
+/// Where in the handshake the segment finds the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stage {
+    /// SYN_SENT: the initiator's SYN is all that has passed.
+    pub syn_sent: bool,
+    /// The handshake is open: a new SYN of an end replaces its older one.
+    pub in_handshake: bool,
+    /// The sender is the responder.
+    pub reply: bool,
+}
+
+/// Judges a segment by the four bounds and, where it fits, brings both sides up to date. Nothing is changed
+/// where it breaks one. Each check is reported to `seen`.
+pub fn check(
+    sender: &mut Side,
+    receiver: &mut Side,
+    segment: &Segment,
+    stage: Stage,
+    mut seen: impl FnMut(BoundCheck),
+) -> WindowVerdict {
+    let (mut tx, mut rx) = (*sender, *receiver);
+    let flags = segment.flags;
+    let syn = flags.contains(TcpFlags::SYN);
+    let has_ack = flags.contains(TcpFlags::ACK);
+    let len = sequence_len(segment);
+    let mut seq = segment.seq;
+    let mut end = seq.add(len);
+    let mut ack = segment.ack;
+    let mut sack = ack;
+    if has_ack && rx.flags.contains(PeerFlags::SACK_PERMITTED) {
+        for (_, right) in segment.options.sack.iter() {
+            if right.after(sack) {
+                sack = right;
+            }
+        }
+    }
+
+    let first_of_sender = tx.peer.max_window == 0;
+    let newer_syn = syn && stage.in_handshake && end.after(tx.peer.end);
+    if syn && (first_of_sender || newer_syn) {
+        tx = Side::from_syn(segment);
+        if stage.reply {
+            // RFC 7323 1.3: the scale counts only if both SYNs carried it.
+            if !(tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE)) {
+                tx.scale = 0;
+                rx.scale = 0;
+            }
+            if !has_ack {
+                // Simultaneous open: a SYN alone has nothing to compare with.
+                (*sender, *receiver) = (tx, rx);
+                return WindowVerdict::Fits;
+            }
+        }
+    } else if first_of_sender {
+        // The sender's history never passed here: take the segment's word for it.
+        let window = (u32::from(segment.window) << tx.scale).max(1);
+        tx.peer.end = end;
+        tx.peer.max_window = window;
+        tx.peer.max_end = end.add(window);
+        if rx.peer.max_window == 0 {
+            rx.peer.end = sack;
+            rx.peer.max_end = sack;
+        } else if sack == rx.peer.end.add(1) {
+            // The answer to a keepalive that we did not see.
+            rx.peer.end = sack;
+        }
+    }
+
+    if !has_ack {
+        // The acknowledgment number means nothing without the flag (RFC 9293 3.1): as if it were perfect.
+        ack = rx.peer.end;
+        sack = ack;
+    }
+    if flags.contains(TcpFlags::RST) && seq == SeqNum(0) && stage.syn_sent {
+        // A RST that refuses a SYN has sequence number 0 (RFC 9293 3.5.2).
+        seq = tx.peer.end;
+        end = seq;
+    }
+
+    // I
+    let upper = tx.peer.max_end;
+    let i = !seq.after(upper);
+    seen(BoundCheck { bound: Bound::SeqUpper, value: seq, limit: upper, holds: i });
+    // II
+    let oldest = tx.peer.end.sub(rx.peer.max_window);
+    let ii = rx.peer.max_window == 0 || !end.before(oldest);
+    seen(BoundCheck { bound: Bound::SeqLower, value: end, limit: oldest, holds: ii });
+    // III
+    let iii = !sack.after(rx.peer.end);
+    seen(BoundCheck { bound: Bound::AckUpper, value: sack, limit: rx.peer.end, holds: iii });
+    // IV
+    let oldest_ack = rx.peer.end.sub(tx.peer.max_window.max(MIN_ACK_WINDOW));
+    let iv = !sack.before(oldest_ack);
+    seen(BoundCheck { bound: Bound::AckLower, value: sack, limit: oldest_ack, holds: iv });
+
+    if !i {
+        // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
+        // it does, its ACK must not look like one for data never sent.
+        let overshot = end.distance_from(tx.peer.max_end).wrapping_add(1);
+        if ii && iii && iv && rx.peer.max_window != 0 && overshot <= rx.peer.max_window {
+            tx.peer.end = end;
+            tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+            (*sender, *receiver) = (tx, rx);
+            return WindowVerdict::Passes(Bound::SeqUpper);
+        }
+        return WindowVerdict::Breaks(Bound::SeqUpper);
+    }
+    if !iii {
+        return WindowVerdict::Breaks(Bound::AckUpper);
+    }
+    if !ii {
+        return WindowVerdict::Passes(Bound::SeqLower);
+    }
+    if !iv {
+        return WindowVerdict::Passes(Bound::AckLower);
+    }
+
+    let window = u32::from(segment.window) << if syn { 0 } else { tx.scale };
+    // What the sender has said of itself.
+    tx.peer.max_window = tx.peer.max_window.max(window.wrapping_add(sack.distance_from(ack)));
+    if end.after(tx.peer.end) {
+        tx.peer.end = end;
+        tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+    }
+    if has_ack && (!tx.flags.contains(PeerFlags::MAX_ACK_KNOWN) || ack.after(tx.peer.max_ack)) {
+        tx.peer.max_ack = ack;
+        tx.flags.set(PeerFlags::MAX_ACK_KNOWN);
+    }
+    // What it allows the receiver.
+    if rx.peer.max_window != 0 && end.after(tx.peer.max_end) {
+        rx.peer.max_window = rx.peer.max_window.wrapping_add(end.distance_from(tx.peer.max_end));
+    }
+    let allowed = sack.add(window);
+    if !allowed.before(rx.peer.max_end) {
+        // A closed window still admits the one byte of a probe (RFC 9293 3.8.6.1).
+        rx.peer.max_end = allowed.add(u32::from(window == 0));
+    }
+    if ack == rx.peer.end {
+        rx.flags.clear(PeerFlags::DATA_UNACKNOWLEDGED);
+    }
+    (*sender, *receiver) = (tx, rx);
+    WindowVerdict::Fits
+}

@@ -1,0 +1,231 @@
+//! What the engine says of a packet.
+//!
+//! A bad packet is a verdict with a reason, never an error. Everything here is `Copy` and allocates nothing;
+//! every reason has one stable name, which is its counter's label and its key in logs.
+
+use crate::flow::Direction;
+use crate::packet::Malformed;
+use crate::session::SessionId;
+
+/// The decision on one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a verdict that nobody acts on lets nothing through and stops nothing"]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Send it on, byte for byte.
+    Forward(Tracked),
+    /// Discard it silently.
+    Drop(DropReason, Tracked),
+    /// Discard it and send the reply that [`crate::reset::write_reply`] makes of it.
+    Reject(DropReason, Reply, Tracked),
+}
+
+/// How the engine sees the packet, whatever becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tracked {
+    /// Its relation to the sessions.
+    pub class: Class,
+    /// Which way it travels in its session.
+    pub direction: Option<Direction>,
+    /// Its session.
+    pub session: Option<SessionId>,
+}
+
+impl Tracked {
+    pub(crate) const fn class(class: Class) -> Self {
+        Self { class, direction: None, session: None }
+    }
+}
+
+/// The relation of a packet to the sessions; Linux calls it the conntrack state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// It opens a session, or belongs to one that nobody has answered yet.
+    New = 0,
+    /// It belongs to a session that has seen traffic both ways, or is the answer.
+    Established = 1,
+    /// It is an ICMP error about a session, or the child of one.
+    Related = 2,
+    /// It fits nothing.
+    Invalid = 3,
+    /// It is never tracked: neighbour discovery and multicast listener discovery.
+    Untracked = 4,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Self; 5] =
+        [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Related => "related",
+            Self::Invalid => "invalid",
+            Self::Untracked => "untracked",
+        }
+    }
+}
+
+/// The reply to a rejected packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// A TCP RST, as the closed port of RFC 9293 3.5.2 would send it.
+    TcpReset,
+    /// ICMP destination unreachable, administratively prohibited (RFC 1812 5.2.7.1; RFC 4443 3.1).
+    Prohibited,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal),+ $(,)?) => {
+        /// Why a packet was not forwarded.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum DropReason {
+            /// Its bytes are no well-formed packet.
+            Malformed(Malformed),
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All reasons that are not a malformation.
+            pub const TRACKING: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name: counter label and log key.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    Self::Malformed(malformed) => malformed.name(),
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One or more sentences for operators.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    Self::Malformed(malformed) => malformed.describe(),
+                    $(Self::$variant => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// It is a fragment, and belongs to no datagram whose first fragment was admitted.
+    Fragment = "fragment",
+    /// It is TCP, has no session, and is no SYN that could open one.
+    TcpNoSession = "tcp_no_session",
+    /// This kind of TCP segment does not fit the session's state and direction.
+    TcpState = "tcp_state",
+    /// Its sequence number lies beyond the receiver's window (bound I).
+    TcpSeqAboveWindow = "tcp_seq_above_window",
+    /// It acknowledges data that was never sent (bound III).
+    TcpAckOfUnseen = "tcp_ack_of_unseen",
+    /// It is a RST older than what its receiver has acknowledged (RFC 5961 3.2).
+    TcpRstBelowWindow = "tcp_rst_below_window",
+    /// It is an ICMP reply to a query that was never asked.
+    IcmpReplyNoSession = "icmp_reply_no_session",
+    /// It is an ICMP message that is neither query, reply, error nor discovery, such as a router advertisement.
+    IcmpTypeUnsupported = "icmp_type_unsupported",
+    /// It is an ICMP error that quotes a packet of no session.
+    IcmpErrorNoSession = "icmp_error_no_session",
+    /// It is an ICMP error that is not addressed to the sender of the packet that it quotes.
+    IcmpErrorNotToSender = "icmp_error_not_to_sender",
+    /// It is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.
+    IcmpErrorAboutError = "icmp_error_about_error",
+    /// A rule, or the default action, denies the session that it would open.
+    PolicyDeny = "policy_deny",
+    /// A rule, or the default action, rejects the session that it would open.
+    PolicyReject = "policy_reject",
+    /// The session table is full, and nothing in reach is worth less than the session that it would open.
+    TableFull = "table_full",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::TRACKING.len() + Malformed::ALL.len();
+
+    /// All reasons, in the order of [`DropReason::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::TRACKING.iter().copied().chain(Malformed::ALL.iter().copied().map(Self::Malformed))
+    }
+
+    /// A number below [`DropReason::COUNT`], the place of the reason's counter. It may change between versions.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Malformed(malformed) => Self::TRACKING.len() + malformed.index(),
+            other => Self::TRACKING.iter().position(|reason| *reason == other).unwrap_or(0),
+        }
+    }
+}
+
+impl core::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Verdict {
+    /// How the engine sees the packet.
+    #[must_use]
+    pub const fn tracked(&self) -> &Tracked {
+        match self {
+            Self::Forward(tracked) | Self::Drop(_, tracked) | Self::Reject(_, _, tracked) => tracked,
+        }
+    }
+
+    /// Whether the packet passes.
+    #[must_use]
+    pub const fn is_forward(&self) -> bool {
+        matches!(self, Self::Forward(_))
+    }
+
+    /// Why it does not pass.
+    #[must_use]
+    pub const fn reason(&self) -> Option<DropReason> {
+        match self {
+            Self::Forward(_) => None,
+            Self::Drop(reason, _) | Self::Reject(reason, _, _) => Some(*reason),
+        }
+    }
+
+    /// The stable name: `forward`, `drop` or `reject`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::Drop(..) => "drop",
+            Self::Reject(..) => "reject",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_counter() {
+        let names: HashSet<_> = DropReason::all().map(DropReason::name).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (index, reason) in DropReason::all().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert!(!reason.describe().is_empty());
+            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+        }
+    }
+
+    #[test]
+    fn a_verdict_fits_four_words() {
+        assert!(size_of::<Verdict>() <= 32, "{}", size_of::<Verdict>());
+    }
+}

@@ -1,2 +1,4 @@
 //! A stateful session firewall engine.
 #![forbid(unsafe_code)]
+
+pub mod packet;

@@ -1,0 +1,263 @@
+//! ICMP and ICMPv6: queries, and errors with the packet that they quote.
+
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
+
+use super::{Checksums, Ip, IpVersion, Malformed, Transport, checksum, ipv4, ipv6};
+
+/// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
+const HEADER_LEN: usize = 8;
+
+/// What a query asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IcmpKind {
+    /// Echo: ICMP 8 and 0 (RFC 792), ICMPv6 128 and 129 (RFC 4443).
+    Echo,
+    /// Timestamp: ICMP 13 and 14 (RFC 792).
+    Timestamp,
+    /// Information: ICMP 15 and 16 (RFC 792).
+    Information,
+    /// Address mask: ICMP 17 and 18 (RFC 950).
+    AddressMask,
+    /// Node information: ICMPv6 139 and 140 (RFC 4620).
+    NodeInformation,
+}
+
+/// An ICMP or ICMPv6 request or reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpQuery {
+    /// What is asked for.
+    pub kind: IcmpKind,
+    /// Identifier; of node information, which has none, the Qtype in its place.
+    pub id: u16,
+    /// Whether this is the request; otherwise it is the reply.
+    pub request: bool,
+    /// ICMP type as on the wire.
+    pub icmp_type: u8,
+    /// ICMP code as on the wire.
+    pub code: u8,
+}
+
+/// An ICMP error (types 3, 4, 5, 11 and 12) or ICMPv6 error (types 1 to 127).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// The order of the fields matters, here and in `Quoted`: with the version in front, whose one byte has values to
+// spare, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
+#[repr(C)]
+pub struct IcmpError {
+    /// The packet that the error is about.
+    pub quoted: Quoted,
+    /// ICMP type as on the wire.
+    pub icmp_type: u8,
+    /// ICMP code as on the wire.
+    pub code: u8,
+}
+
+/// The start of a packet, as an ICMP error quotes it. It has the IP version of the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Quoted {
+    /// What is quoted of the transport header.
+    pub transport: QuotedTransport,
+    /// IP version.
+    pub version: IpVersion,
+    /// Protocol of the transport header, behind all extension headers, see [`Ip::protocol`].
+    pub protocol: u8,
+    /// Source address, in the form of [`Ip::src`].
+    pub src: u128,
+    /// Destination address, in the form of [`Ip::src`].
+    pub dst: u128,
+    /// Bytes of the quoted packet when it was whole, by its own header. More than the quote has, as a rule.
+    pub total_len: u32,
+}
+
+/// What is quoted of a transport header: its first 8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotedTransport {
+    /// TCP or UDP.
+    Ports {
+        /// Source port.
+        src: u16,
+        /// Destination port.
+        dst: u16,
+        /// TCP's sequence number; `None` for UDP.
+        seq: Option<u32>,
+    },
+    /// A request or reply of ICMP or ICMPv6.
+    IcmpQuery {
+        /// What is asked for.
+        kind: IcmpKind,
+        /// Identifier, see [`IcmpQuery::id`].
+        id: u16,
+        /// Whether this is the request; otherwise it is the reply.
+        request: bool,
+    },
+    /// An ICMP error: there must be no error about an error (RFC 1122, section 3.2.2).
+    IcmpError,
+    /// A fragment other than the first: it has no transport header.
+    Fragment,
+    /// Another protocol, or another ICMP message.
+    Other,
+}
+
+/// What a type of ICMP message is.
+enum Class {
+    Query { kind: IcmpKind, request: bool },
+    Error,
+    Neighbour,
+    Other,
+}
+
+impl Class {
+    const fn of(version: IpVersion, icmp_type: u8) -> Self {
+        let (kind, request) = match (version, icmp_type) {
+            (IpVersion::V4, 3 | 4 | 5 | 11 | 12) | (IpVersion::V6, 1..=127) => return Self::Error,
+            (IpVersion::V6, 130..=136 | 143) => return Self::Neighbour,
+            (IpVersion::V4, 8) | (IpVersion::V6, 128) => (IcmpKind::Echo, true),
+            (IpVersion::V4, 0) | (IpVersion::V6, 129) => (IcmpKind::Echo, false),
+            (IpVersion::V4, 13) => (IcmpKind::Timestamp, true),
+            (IpVersion::V4, 14) => (IcmpKind::Timestamp, false),
+            (IpVersion::V4, 15) => (IcmpKind::Information, true),
+            (IpVersion::V4, 16) => (IcmpKind::Information, false),
+            (IpVersion::V4, 17) => (IcmpKind::AddressMask, true),
+            (IpVersion::V4, 18) => (IcmpKind::AddressMask, false),
+            (IpVersion::V6, 139) => (IcmpKind::NodeInformation, true),
+            (IpVersion::V6, 140) => (IcmpKind::NodeInformation, false),
+            _ => return Self::Other,
+        };
+        Self::Query { kind, request }
+    }
+}
+
+/// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of an IP packet.
+pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Transport, Malformed> {
+    let &[icmp_type, code, _, _, id_high, id_low, _, _, ref rest @ ..] = payload else {
+        return Err(Malformed::IcmpHeaderTruncated);
+    };
+    if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
+        return Err(Malformed::IcmpChecksum);
+    }
+    Ok(match Class::of(ip.version, icmp_type) {
+        Class::Query { kind, request } => Transport::IcmpQuery(IcmpQuery {
+            kind,
+            id: u16::from_be_bytes([id_high, id_low]),
+            request,
+            icmp_type,
+            code,
+        }),
+        Class::Error => Transport::IcmpError(IcmpError {
+            quoted: match ip.version {
+                IpVersion::V4 => quoted_ipv4(rest)?,
+                IpVersion::V6 => quoted_ipv6(rest)?,
+            },
+            icmp_type,
+            code,
+        }),
+        Class::Neighbour => Transport::Neighbour,
+        Class::Other => Transport::IcmpOther {
+            kind: icmp_type,
+            code,
+        },
+    })
+}
+
+fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
+    match bytes {
+        [] => return Err(Malformed::IcmpErrorQuoteTruncated),
+        [0x45..=0x4f, ..] => {}
+        _ => return Err(Malformed::IcmpErrorQuoteMalformed),
+    }
+    let Ok(header) = Ipv4HeaderSlice::from_slice(bytes) else {
+        return Err(Malformed::IcmpErrorQuoteTruncated);
+    };
+    let header_len = header.slice().len();
+    let Some(payload_len) = usize::from(header.total_len()).checked_sub(header_len) else {
+        return Err(Malformed::IcmpErrorQuoteMalformed);
+    };
+    let protocol = header.protocol();
+    let transport = if header.fragments_offset().value() == 0 {
+        let available = bytes.get(header_len..).unwrap_or_default();
+        quoted_transport(IpVersion::V4, protocol, up_to(available, payload_len))?
+    } else {
+        QuotedTransport::Fragment
+    };
+    Ok(Quoted {
+        transport,
+        version: IpVersion::V4,
+        protocol: protocol.0,
+        src: ipv4::mapped(u32::from_be_bytes(header.source())),
+        dst: ipv4::mapped(u32::from_be_bytes(header.destination())),
+        total_len: u32::from(header.total_len()),
+    })
+}
+
+fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
+    match bytes {
+        [] => return Err(Malformed::IcmpErrorQuoteTruncated),
+        [0x60..=0x6f, ..] => {}
+        _ => return Err(Malformed::IcmpErrorQuoteMalformed),
+    }
+    let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else {
+        return Err(Malformed::IcmpErrorQuoteTruncated);
+    };
+    let available = bytes.get(ipv6::HEADER_LEN..).unwrap_or_default();
+    let payload = up_to(available, usize::from(header.payload_length()));
+    let chain = ipv6::walk(header.next_header(), payload).map_err(|reason| match reason {
+        Malformed::Ipv6ExtensionTruncated => Malformed::IcmpErrorQuoteTruncated,
+        _ => Malformed::IcmpErrorQuoteMalformed,
+    })?;
+    let transport = match chain.fragment {
+        Some(fragment) if fragment.offset != 0 => QuotedTransport::Fragment,
+        _ => {
+            let rest = payload.get(chain.len..).unwrap_or_default();
+            quoted_transport(IpVersion::V6, chain.protocol, rest)?
+        }
+    };
+    Ok(Quoted {
+        transport,
+        version: IpVersion::V6,
+        protocol: chain.protocol.0,
+        src: u128::from_be_bytes(header.source()),
+        dst: u128::from_be_bytes(header.destination()),
+        total_len: ipv6::HEADER_LEN as u32 + u32::from(header.payload_length()),
+    })
+}
+
+/// The first `len` bytes, or all if there are fewer: an error may quote less than a packet had, but what it
+/// quotes beyond the packet's length is something else (RFC 4884, section 5).
+fn up_to(bytes: &[u8], len: usize) -> &[u8] {
+    bytes.get(..len).unwrap_or(bytes)
+}
+
+fn quoted_transport(
+    version: IpVersion,
+    protocol: IpNumber,
+    bytes: &[u8],
+) -> Result<QuotedTransport, Malformed> {
+    let is_tcp = match (version, protocol) {
+        (_, IpNumber::TCP) => true,
+        (_, IpNumber::UDP) => false,
+        (IpVersion::V4, IpNumber::ICMP) | (IpVersion::V6, IpNumber::IPV6_ICMP) => false,
+        (IpVersion::V4, IpNumber::IPV6_ICMP) | (IpVersion::V6, IpNumber::ICMP) => {
+            return Err(Malformed::IcmpErrorQuoteMalformed);
+        }
+        _ => return Ok(QuotedTransport::Other),
+    };
+    let Some(&[a, b, c, d, e, f, g, h]) = bytes.first_chunk::<HEADER_LEN>() else {
+        return Err(Malformed::IcmpErrorQuoteTruncated);
+    };
+    if is_tcp || protocol == IpNumber::UDP {
+        return Ok(QuotedTransport::Ports {
+            src: u16::from_be_bytes([a, b]),
+            dst: u16::from_be_bytes([c, d]),
+            seq: is_tcp.then_some(u32::from_be_bytes([e, f, g, h])),
+        });
+    }
+    Ok(match Class::of(version, a) {
+        Class::Query { kind, request } => QuotedTransport::IcmpQuery {
+            kind,
+            id: u16::from_be_bytes([e, f]),
+            request,
+        },
+        Class::Error => QuotedTransport::IcmpError,
+        Class::Neighbour | Class::Other => QuotedTransport::Other,
+    })
+}

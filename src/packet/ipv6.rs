@@ -1,0 +1,174 @@
+//! The IPv6 header and its extension headers.
+
+use etherparse::{IpNumber, Ipv6HeaderSlice};
+
+use super::{Fragment, Ip, IpVersion, Malformed, Network};
+
+/// Bytes of the IPv6 header (RFC 8200, section 3).
+pub(super) const HEADER_LEN: usize = 40;
+
+/// Bytes of the fragment header (RFC 8200, section 4.5).
+const FRAGMENT_HEADER_LEN: usize = 8;
+
+/// How many extension headers are walked. RFC 8200, section 4.1, knows six, one of them twice; this leaves room for
+/// one that it does not know.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Parses the header of an IPv6 packet and its extension headers; bytes behind the payload length are padding.
+#[inline]
+pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
+    let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else {
+        return Err(Malformed::Ipv6HeaderTruncated);
+    };
+    let payload_len = usize::from(header.payload_length());
+    let total_len = HEADER_LEN + payload_len;
+    if payload_len == 0 && header.next_header() != IpNumber::IPV6_NO_NEXT_HEADER {
+        return Err(Malformed::Ipv6PayloadLengthZero);
+    }
+    let Some(payload) = bytes.get(HEADER_LEN..total_len) else {
+        return Err(Malformed::Ipv6PayloadLengthBeyondPacket);
+    };
+    let src = u128::from_be_bytes(header.source());
+    // Multicast: ff00::/8 (RFC 4291, section 2.7).
+    if src >> 120 == 0xff {
+        return Err(Malformed::SourceAddressNotUnicast);
+    }
+    let chain = walk(header.next_header(), payload)?;
+    let header_len = HEADER_LEN + chain.len;
+    let fragment = match chain.fragment {
+        Some(fragment) => Some(Fragment::new(
+            fragment.id,
+            fragment.offset,
+            fragment.more,
+            payload.len() - fragment.end,
+            // The payload length of the whole packet counts the extension headers before the fragment header.
+            u32::from(u16::MAX) - (fragment.end - FRAGMENT_HEADER_LEN) as u32,
+            header_len,
+        )?),
+        None => None,
+    };
+    Ok(Network {
+        ip: Ip {
+            version: IpVersion::V6,
+            src,
+            dst: u128::from_be_bytes(header.destination()),
+            protocol: chain.protocol.0,
+            ttl: header.hop_limit(),
+            header_len: header_len as u16,
+            total_len: total_len as u32,
+        },
+        payload: payload.get(chain.len..).unwrap_or_default(),
+        fragment,
+        rerouted: chain.rerouted,
+    })
+}
+
+/// Where a chain of extension headers leads.
+pub(super) struct Chain {
+    /// The first protocol that is no walked extension header; of a fragment other than the first, the one that its
+    /// fragment header names.
+    pub(super) protocol: IpNumber,
+    /// Bytes of extension headers before that protocol's header.
+    pub(super) len: usize,
+    /// The fragment header, unless the fragment is atomic, that is, the whole packet (RFC 6946).
+    pub(super) fragment: Option<ChainFragment>,
+    /// Whether a routing header has segments left: the destination address is not yet the final one.
+    pub(super) rerouted: bool,
+}
+
+/// A fragment header in a chain.
+pub(super) struct ChainFragment {
+    pub(super) id: u32,
+    /// Bytes.
+    pub(super) offset: u16,
+    pub(super) more: bool,
+    /// Bytes of extension headers up to and including this one.
+    end: usize,
+}
+
+/// Walks the extension headers at the start of an IPv6 payload, of which the first has the number `first`.
+///
+/// ESP and the authentication header end the walk like a transport protocol. So does the fragment header of a
+/// fragment other than the first, behind which there is no header.
+#[inline]
+pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> {
+    let mut chain = Chain {
+        protocol: first,
+        len: 0,
+        fragment: None,
+        rerouted: false,
+    };
+    match first {
+        IpNumber::TCP | IpNumber::UDP | IpNumber::IPV6_ICMP => {}
+        _ => walk_extensions(&mut chain, payload)?,
+    }
+    Ok(chain)
+}
+
+fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
+    let mut rest = payload;
+    let mut fragmented = false;
+    for walked in 0.. {
+        match chain.protocol {
+            IpNumber::IPV6_HEADER_HOP_BY_HOP if walked > 0 => {
+                return Err(Malformed::Ipv6HopByHopNotFirst);
+            }
+            IpNumber::IPV6_FRAGMENTATION_HEADER if fragmented => {
+                return Err(Malformed::Ipv6FragmentHeaderRepeated);
+            }
+            IpNumber::IPV6_HEADER_HOP_BY_HOP
+            | IpNumber::IPV6_ROUTE_HEADER
+            | IpNumber::IPV6_FRAGMENTATION_HEADER
+            | IpNumber::IPV6_DESTINATION_OPTIONS
+            | IpNumber::MOBILITY_HEADER
+            | IpNumber::HIP
+            | IpNumber::SHIM6 => {}
+            _ => break,
+        }
+        if walked == MAX_EXTENSIONS {
+            return Err(Malformed::Ipv6ExtensionChainTooLong);
+        }
+        let &[next, units, a, b, c, d, e, f, ..] = rest else {
+            return Err(Malformed::Ipv6ExtensionTruncated);
+        };
+        let mut len = 8 * (usize::from(units) + 1);
+        let mut last = false;
+        match chain.protocol {
+            IpNumber::IPV6_ROUTE_HEADER => {
+                let (routing_type, segments_left) = (a, b);
+                if routing_type == 0 && segments_left > 0 {
+                    return Err(Malformed::Ipv6RoutingHeaderType0);
+                }
+                chain.rerouted |= segments_left > 0;
+            }
+            IpNumber::IPV6_FRAGMENTATION_HEADER => {
+                fragmented = true;
+                // The byte where other headers have their length is reserved.
+                len = FRAGMENT_HEADER_LEN;
+                let field = u16::from_be_bytes([a, b]);
+                // The upper 13 bits count units of 8 bytes: without the lower three they are bytes.
+                let (offset, more) = (field & !7, field & 1 != 0);
+                last = offset != 0;
+                if more || offset != 0 {
+                    chain.fragment = Some(ChainFragment {
+                        id: u32::from_be_bytes([c, d, e, f]),
+                        offset,
+                        more,
+                        end: chain.len + len,
+                    });
+                }
+            }
+            _ => {}
+        }
+        let Some(after) = rest.get(len..) else {
+            return Err(Malformed::Ipv6ExtensionTruncated);
+        };
+        rest = after;
+        chain.len += len;
+        chain.protocol = IpNumber(next);
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The ways in which a packet can be malformed.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($variant:ident, $name:literal, $describe:literal;)+) => {
+        /// Why a packet could not be parsed, or cannot mean anything.
+        ///
+        /// Each reason has a stable [`name`](Self::name) for counters and logs and a sentence that
+        /// [`describe`](Self::describe)s it. Where several apply, the outermost header's is given.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Malformed {
+            $(#[doc = $describe] $variant,)+
+        }
+
+        impl Malformed {
+            /// Every reason, in the order of [`index`](Self::index).
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable name of the reason, in snake case.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One sentence that says what is wrong with the packet.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $describe,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    Empty, "empty", "The packet has no bytes.";
+    IpVersionUnknown, "ip_version_unknown", "The IP version is neither 4 nor 6.";
+
+    Ipv4HeaderTruncated, "ipv4_header_truncated",
+        "The packet ends inside the IPv4 header.";
+    Ipv4HeaderLength, "ipv4_header_length",
+        "The IPv4 header length is below 5 words.";
+    Ipv4TotalLengthBelowHeader, "ipv4_total_length_below_header",
+        "The IPv4 total length is below the header length.";
+    Ipv4TotalLengthBeyondPacket, "ipv4_total_length_beyond_packet",
+        "The IPv4 total length is beyond the end of the packet.";
+    Ipv4HeaderChecksum, "ipv4_header_checksum",
+        "The IPv4 header checksum is wrong.";
+
+    Ipv6HeaderTruncated, "ipv6_header_truncated",
+        "The packet ends inside the 40 bytes of the IPv6 header.";
+    Ipv6PayloadLengthZero, "ipv6_payload_length_zero",
+        "The IPv6 payload length is 0 although a header is to follow, as in a jumbogram.";
+    Ipv6PayloadLengthBeyondPacket, "ipv6_payload_length_beyond_packet",
+        "The IPv6 payload length is beyond the end of the packet.";
+    Ipv6ExtensionTruncated, "ipv6_extension_truncated",
+        "The packet ends inside an IPv6 extension header.";
+    Ipv6ExtensionChainTooLong, "ipv6_extension_chain_too_long",
+        "More than 8 IPv6 extension headers stand before the transport header.";
+    Ipv6HopByHopNotFirst, "ipv6_hop_by_hop_not_first",
+        "An IPv6 hop-by-hop header stands elsewhere than directly behind the IPv6 header.";
+    Ipv6RoutingHeaderType0, "ipv6_routing_header_type_0",
+        "An IPv6 routing header of type 0 has segments left, which RFC 5095 forbids to forward.";
+    Ipv6FragmentHeaderRepeated, "ipv6_fragment_header_repeated",
+        "The packet has more than one IPv6 fragment header.";
+
+    SourceAddressNotUnicast, "source_address_not_unicast",
+        "The source address is a multicast address or the broadcast address.";
+
+    FragmentEmpty, "fragment_empty", "The fragment carries no bytes.";
+    FragmentLengthNotMultipleOf8, "fragment_length_not_multiple_of_8",
+        "More fragments are to follow, but the length of this one is no multiple of 8.";
+    FragmentBeyond65535, "fragment_beyond_65535",
+        "The fragment would make a packet longer than its length field can say.";
+
+    TcpHeaderTruncated, "tcp_header_truncated",
+        "The IP payload is shorter than the 20 bytes of a TCP header.";
+    TcpHeaderLength, "tcp_header_length",
+        "The TCP data offset is below 5 words or beyond the end of the IP payload.";
+    TcpFlags, "tcp_flags", "The combination of TCP flags means nothing.";
+    TcpChecksum, "tcp_checksum", "The TCP checksum is wrong.";
+
+    UdpHeaderTruncated, "udp_header_truncated",
+        "The IP payload is shorter than the 8 bytes of a UDP header.";
+    UdpLength, "udp_length",
+        "The UDP length is below 8 or beyond the end of the IP payload.";
+    UdpChecksum, "udp_checksum", "The UDP checksum is wrong.";
+    UdpChecksumMissingIpv6, "udp_checksum_missing_ipv6",
+        "The UDP checksum is 0, which IPv6 does not allow.";
+
+    IcmpHeaderTruncated, "icmp_header_truncated",
+        "The IP payload is shorter than the 8 bytes of an ICMP header.";
+    IcmpChecksum, "icmp_checksum", "The ICMP or ICMPv6 checksum is wrong.";
+    IcmpVersionMismatch, "icmp_version_mismatch",
+        "ICMPv6 stands in IPv4, or ICMP in IPv6.";
+    IcmpErrorQuoteTruncated, "icmp_error_quote_truncated",
+        "The ICMP error quotes less than the IP header and 8 bytes of the transport header.";
+    IcmpErrorQuoteMalformed, "icmp_error_quote_malformed",
+        "The packet that the ICMP error quotes has a bad IP header or is of the other IP version.";
+}
+
+impl Malformed {
+    /// The position of the reason in [`ALL`](Self::ALL), for a table of counters.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.describe())
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::Malformed;
+
+    #[test]
+    fn names_are_snake_case_and_different() {
+        let names: HashSet<_> = Malformed::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Malformed::ALL.len());
+        for name in names {
+            assert!(
+                name.chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_index_finds_its_reason_in_all() {
+        for (position, reason) in Malformed::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+            assert!(reason.describe().ends_with('.'));
+            assert_eq!(reason.to_string(), reason.describe());
+        }
+    }
+}

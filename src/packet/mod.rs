@@ -1,0 +1,267 @@
+//! Bytes to parsed headers, once.
+//!
+//! [`parse`] takes exactly one IP packet and gives what the rest of the engine works on: a [`Parsed`], which borrows
+//! nothing, is `Copy` and fits two cache lines. A packet that cannot be parsed is [`Malformed`], with the reason.
+//! Nothing is allocated.
+//!
+//! This is the only module that knows the crate `etherparse`. Where that crate is laxer than a firewall may be (lengths
+//! of 0, ICMP of the other IP version, TCP options behind an unknown one, chains of extension headers without
+//! end), this module reads by hand.
+
+mod checksum;
+mod flags;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod malformed;
+mod seq;
+mod tcp;
+mod udp;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::IpNumber;
+use serde::Deserialize;
+
+pub use flags::TcpFlags;
+pub use icmp::{IcmpError, IcmpKind, IcmpQuery, Quoted, QuotedTransport};
+pub use malformed::Malformed;
+pub use seq::SeqNum;
+pub use tcp::{SackBlocks, Segment, TcpOptions};
+
+/// A packet's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed {
+    /// What the IP header says, extension headers included.
+    pub ip: Ip,
+    /// What the header behind it says.
+    pub transport: Transport,
+}
+
+impl Parsed {
+    /// The payload of the TCP segment or UDP datagram in `bytes`, the packet that this was parsed from; empty for
+    /// everything else. Padding is not payload, nor is what lies behind the UDP length.
+    #[inline]
+    #[must_use]
+    pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let range = match self.transport {
+            Transport::Tcp { segment, .. } => {
+                let end = self.ip.total_len as usize;
+                end.saturating_sub(segment.payload_len as usize)..end
+            }
+            Transport::Udp { payload_len, .. } => {
+                let start = usize::from(self.ip.header_len) + usize::from(udp::HEADER_LEN);
+                start..start + usize::from(payload_len)
+            }
+            _ => return &[],
+        };
+        bytes.get(range).unwrap_or_default()
+    }
+}
+
+/// The version of an IP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpVersion {
+    /// The address that `number` stands for in a packet of this version, see [`Ip::src`].
+    #[inline]
+    #[must_use]
+    pub fn address(self, number: u128) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::from_bits(number)),
+        }
+    }
+}
+
+/// What the IP header says, and the IPv6 extension headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ip {
+    /// The version, which also tells an IPv4 address from an IPv4-mapped IPv6 address.
+    pub version: IpVersion,
+    /// Source address as a big-endian number; an IPv4 address as the IPv4-mapped one, `0xffff << 32 | address`.
+    pub src: u128,
+    /// Destination address, in the same form.
+    pub dst: u128,
+    /// Protocol of the transport header, behind all extension headers. Of an IPv6 fragment other than the first, what
+    /// its fragment header names, which may be an extension header.
+    pub protocol: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// Bytes before the transport header: IPv4 options and IPv6 extension headers are included.
+    pub header_len: u16,
+    /// Bytes of the packet on the wire without padding: the IPv4 total length, or 40 and the IPv6 payload length.
+    pub total_len: u32,
+}
+
+impl Ip {
+    /// The source address.
+    #[inline]
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        self.version.address(self.src)
+    }
+
+    /// The destination address.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
+        self.version.address(self.dst)
+    }
+}
+
+/// What the transport header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP segment with a valid combination of flags.
+    Tcp {
+        /// Source port; 0 is possible.
+        src_port: u16,
+        /// Destination port; 0 is possible.
+        dst_port: u16,
+        /// The rest of the header.
+        segment: Segment,
+    },
+    /// A UDP datagram.
+    Udp {
+        /// Source port; 0 is possible.
+        src_port: u16,
+        /// Destination port; 0 is possible.
+        dst_port: u16,
+        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for.
+        payload_len: u16,
+    },
+    /// An ICMP or ICMPv6 request or reply.
+    IcmpQuery(IcmpQuery),
+    /// An ICMP or ICMPv6 error with the packet that it quotes.
+    IcmpError(IcmpError),
+    /// IPv6 neighbour discovery (ICMPv6 133 to 136) or multicast listener discovery (130, 131, 132 and 143): belongs
+    /// to a link, and to no session.
+    Neighbour,
+    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4 or an
+    /// ICMPv6 redirect (137).
+    IcmpOther {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+    },
+    /// A fragment that is not the whole packet; not even a first fragment's transport header is looked at.
+    Fragment(Fragment),
+    /// Another protocol: see [`Ip::protocol`].
+    Other,
+}
+
+/// A fragment's place in its packet. One with offset 0 and none to follow is no fragment but a packet (RFC 6946).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragment {
+    /// Identification: 16 bits of IPv4, 32 bits of IPv6.
+    pub id: u32,
+    /// Where the fragment belongs, in bytes: a multiple of 8.
+    pub offset: u16,
+    /// Whether more fragments follow.
+    pub more: bool,
+    /// Bytes that the fragment carries: never 0, and a multiple of 8 if more follow. In a first fragment of IPv6 these
+    /// include extension headers behind the fragment header.
+    pub payload_len: u16,
+    /// Where in the packet's bytes the transport header begins if `offset` is 0, and where the fragment's payload
+    /// begins otherwise. Up to [`Ip::total_len`], which may cut the transport header short.
+    pub transport_offset: u16,
+}
+
+impl Fragment {
+    /// Checks a fragment of `payload_len` bytes, of which the packet as a whole may have `max_len`.
+    fn new(
+        id: u32,
+        offset: u16,
+        more: bool,
+        payload_len: usize,
+        max_len: u32,
+        transport_offset: usize,
+    ) -> Result<Self, Malformed> {
+        if payload_len == 0 {
+            return Err(Malformed::FragmentEmpty);
+        }
+        if more && !payload_len.is_multiple_of(8) {
+            return Err(Malformed::FragmentLengthNotMultipleOf8);
+        }
+        if u32::from(offset) + payload_len as u32 > max_len {
+            return Err(Malformed::FragmentBeyond65535);
+        }
+        Ok(Self {
+            id,
+            offset,
+            more,
+            payload_len: payload_len as u16,
+            transport_offset: transport_offset as u16,
+        })
+    }
+}
+
+/// Whether checksums are looked at. In configuration `verify` or `trust`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksums {
+    /// The IPv4 header's, TCP's, UDP's and ICMP's must be right. Two cannot be told and pass: that of a fragment, and
+    /// that of a packet whose IPv6 routing header has segments left, since it is made over an address to come.
+    Verify,
+    /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
+    #[default]
+    Trust,
+}
+
+/// An IP header and what follows it.
+struct Network<'a> {
+    ip: Ip,
+    /// From the transport header to the end of the IP packet.
+    payload: &'a [u8],
+    fragment: Option<Fragment>,
+    /// Whether the destination address is to be replaced on the way, see [`Checksums::Verify`].
+    rerouted: bool,
+}
+
+/// Parses `bytes`, exactly one IP packet from its first byte; what lies behind the length that its header states is
+/// padding and ignored.
+///
+/// # Errors
+///
+/// The reason why the packet is [`Malformed`].
+#[inline]
+pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
+    let Some(first) = bytes.first() else {
+        return Err(Malformed::Empty);
+    };
+    let network = match first >> 4 {
+        4 => ipv4::parse(bytes, checksums)?,
+        6 => ipv6::parse(bytes)?,
+        _ => return Err(Malformed::IpVersionUnknown),
+    };
+    let Network { ip, payload, .. } = network;
+    let checksums = if network.rerouted {
+        Checksums::Trust
+    } else {
+        checksums
+    };
+    let transport = match (ip.version, IpNumber(ip.protocol)) {
+        (IpVersion::V4, IpNumber::IPV6_ICMP) | (IpVersion::V6, IpNumber::ICMP) => {
+            return Err(Malformed::IcmpVersionMismatch);
+        }
+        (_, protocol) => match (network.fragment, protocol) {
+            (Some(fragment), _) => Transport::Fragment(fragment),
+            (None, IpNumber::TCP) => tcp::parse(&ip, payload, checksums)?,
+            (None, IpNumber::UDP) => udp::parse(&ip, payload, checksums)?,
+            (None, IpNumber::ICMP | IpNumber::IPV6_ICMP) => icmp::parse(&ip, payload, checksums)?,
+            (None, _) => Transport::Other,
+        },
+    };
+    Ok(Parsed { ip, transport })
+}

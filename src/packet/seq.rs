@@ -1,0 +1,88 @@
+//! Sequence numbers: 32 bits that wrap, so that no bare arithmetic is done on them.
+
+use std::fmt;
+
+/// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32 bytes.
+///
+/// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and [`after`](Self::after)
+/// compare two numbers that are less than 2^31 apart; at exactly 2^31 each is before and after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SeqNum(pub u32);
+
+impl SeqNum {
+    /// Whether this number comes before `other`, going the shorter way round.
+    #[inline]
+    #[must_use]
+    pub const fn before(self, other: Self) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) < 0
+    }
+
+    /// Whether this number comes after `other`, going the shorter way round.
+    #[inline]
+    #[must_use]
+    pub const fn after(self, other: Self) -> bool {
+        other.before(self)
+    }
+
+    /// The number `bytes` further on, wrapping.
+    #[inline]
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`+` would look like plain arithmetic; this wraps"
+    )]
+    pub const fn add(self, bytes: u32) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// How many bytes forward from `other` this number is, wrapping: `other.add(self.distance_from(other)) == self`.
+    #[inline]
+    #[must_use]
+    pub const fn distance_from(self, other: Self) -> u32 {
+        self.0.wrapping_sub(other.0)
+    }
+}
+
+impl fmt::Display for SeqNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SeqNum;
+
+    #[test]
+    fn order_survives_the_wrap() {
+        let last = SeqNum(u32::MAX);
+        let first = last.add(1);
+        assert_eq!(first, SeqNum(0));
+        assert!(last.before(first) && first.after(last));
+        assert!(!last.after(first) && !first.before(last));
+        assert_eq!(first.distance_from(last), 1);
+        assert_eq!(last.distance_from(first), u32::MAX);
+    }
+
+    #[test]
+    fn a_number_is_neither_before_nor_after_itself() {
+        let seq = SeqNum(7);
+        assert!(!seq.before(seq) && !seq.after(seq));
+        assert_eq!(seq.distance_from(seq), 0);
+    }
+
+    #[test]
+    fn order_holds_up_to_half_the_circle() {
+        let seq = SeqNum(0xffff_fff0);
+        assert!(seq.before(seq.add(0x7fff_ffff)));
+        assert!(seq.after(seq.add(0x8000_0001)));
+    }
+
+    #[test]
+    fn display_is_the_number() {
+        assert_eq!(
+            format!("{:>5}|{}", SeqNum(12), SeqNum(u32::MAX)),
+            "   12|4294967295"
+        );
+    }
+}

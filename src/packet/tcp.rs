@@ -1,0 +1,239 @@
+//! TCP: what session tracking needs of a header, and the options.
+
+use std::fmt;
+
+use etherparse::TcpHeaderSlice;
+
+use super::{Checksums, Ip, Malformed, SeqNum, TcpFlags, Transport, checksum};
+
+/// The largest shift that a window scale option may ask for (RFC 7323, section 2.3).
+const MAX_WINDOW_SCALE: u8 = 14;
+
+/// A TCP segment without its ports and its payload's bytes: all that session tracking looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Sequence number of the first byte, or of the SYN.
+    pub seq: SeqNum,
+    /// Acknowledgement number as on the wire; it means something only with the flag ACK.
+    pub ack: SeqNum,
+    /// The flags, in a combination that is [valid](TcpFlags::is_valid_combination).
+    pub flags: TcpFlags,
+    /// Window as on the wire, not scaled.
+    pub window: u16,
+    /// Bytes of payload; SYN and FIN, which take a sequence number each, are not counted.
+    pub payload_len: u32,
+    /// Urgent pointer as on the wire; it means something only with the flag URG.
+    pub urgent: u16,
+    /// The options that session tracking knows.
+    pub options: TcpOptions,
+}
+
+/// The TCP options that session tracking looks at, whatever the segment's flags: that some of them count on a SYN only
+/// is for the reader to heed. Of an option that comes twice the last counts; SACK blocks add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpOptions {
+    /// Maximum segment size in bytes (RFC 9293, section 3.2).
+    pub mss: Option<u16>,
+    /// Window scale: a shift count, as sent but at most 14 (RFC 7323, section 2.3).
+    pub window_scale: Option<u8>,
+    /// Selective acknowledgements are welcome (RFC 2018, section 2).
+    pub sack_permitted: bool,
+    /// Timestamps: the value and the echo reply (RFC 7323, section 3.2).
+    pub timestamps: Option<(u32, u32)>,
+    /// Selective acknowledgements (RFC 2018, section 3).
+    pub sack: SackBlocks,
+}
+
+/// Up to four SACK blocks, which is all that 40 bytes of options have room for. A block is a left edge, the first
+/// byte that is acknowledged, and a right edge, the first that is not; the edges are as on the wire, unchecked.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct SackBlocks {
+    /// Blocks as on the wire, zero from `len` on. Bytes and no numbers: this type then needs no alignment, which
+    /// keeps a parsed packet within two cache lines.
+    blocks: [[u8; 8]; Self::CAPACITY],
+    len: u8,
+}
+
+impl SackBlocks {
+    /// How many blocks there is room for.
+    pub const CAPACITY: usize = 4;
+
+    /// Whether there is no block.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many blocks there are, at most [`CAPACITY`](Self::CAPACITY).
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The blocks as (left edge, right edge), in the order of the packet.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
+        self.blocks
+            .iter()
+            .take(self.len())
+            .map(|&[a, b, c, d, e, f, g, h]| {
+                (
+                    SeqNum(u32::from_be_bytes([a, b, c, d])),
+                    SeqNum(u32::from_be_bytes([e, f, g, h])),
+                )
+            })
+    }
+
+    /// Adds a block as it stands on the wire; one too many is left out.
+    #[inline]
+    fn push(&mut self, block: [u8; 8]) {
+        let len = self.len();
+        if let Some(slot) = self.blocks.get_mut(len) {
+            *slot = block;
+            self.len += 1;
+        }
+    }
+}
+
+/// Takes the first four blocks, each (left edge, right edge).
+impl FromIterator<(SeqNum, SeqNum)> for SackBlocks {
+    fn from_iter<I: IntoIterator<Item = (SeqNum, SeqNum)>>(blocks: I) -> Self {
+        let mut all = Self::default();
+        for (left, right) in blocks.into_iter().take(Self::CAPACITY) {
+            let edges = (u64::from(left.0) << 32) | u64::from(right.0);
+            all.push(edges.to_be_bytes());
+        }
+        all
+    }
+}
+
+impl fmt::Debug for SackBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Option kinds (IANA, TCP parameters).
+mod kind {
+    pub(super) const END: u8 = 0;
+    pub(super) const NO_OPERATION: u8 = 1;
+    pub(super) const MSS: u8 = 2;
+    pub(super) const WINDOW_SCALE: u8 = 3;
+    pub(super) const SACK_PERMITTED: u8 = 4;
+    pub(super) const SACK: u8 = 5;
+    pub(super) const TIMESTAMPS: u8 = 8;
+}
+
+impl TcpOptions {
+    /// Reads the options behind the 20 fixed bytes of a TCP header.
+    ///
+    /// An unknown option, or a known one of a wrong length, is stepped over. The walk ends without complaint where
+    /// an option's length is below 2 or beyond the header, as it does in Linux: what came before counts.
+    #[inline]
+    #[must_use]
+    pub fn parse(options: &[u8]) -> Self {
+        // The layout that almost every segment of an established connection has: timestamps alone, aligned
+        // (RFC 7323, appendix A).
+        if let &[
+            kind::NO_OPERATION,
+            kind::NO_OPERATION,
+            kind::TIMESTAMPS,
+            10,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+        ] = options
+        {
+            return Self {
+                timestamps: Some(timestamps([a, b, c, d, e, f, g, h])),
+                ..Self::default()
+            };
+        }
+        if options.is_empty() {
+            return Self::default();
+        }
+        Self::walk(options)
+    }
+
+    /// Reads options of any layout.
+    fn walk(mut rest: &[u8]) -> Self {
+        let mut found = Self::default();
+        loop {
+            let (option_kind, len) = match *rest {
+                [] | [kind::END, ..] => return found,
+                [kind::NO_OPERATION, ref after @ ..] => {
+                    rest = after;
+                    continue;
+                }
+                [option_kind, len, ..] if len >= 2 => (option_kind, usize::from(len)),
+                _ => return found,
+            };
+            let Some((option, after)) = rest.split_at_checked(len) else {
+                return found;
+            };
+            match (option_kind, option) {
+                (kind::MSS, &[_, _, a, b]) => found.mss = Some(u16::from_be_bytes([a, b])),
+                (kind::WINDOW_SCALE, &[_, _, shift]) => {
+                    found.window_scale = Some(shift.min(MAX_WINDOW_SCALE));
+                }
+                (kind::SACK_PERMITTED, &[_, _]) => found.sack_permitted = true,
+                (kind::TIMESTAMPS, &[_, _, a, b, c, d, e, f, g, h]) => {
+                    found.timestamps = Some(timestamps([a, b, c, d, e, f, g, h]));
+                }
+                (kind::SACK, [_, _, blocks @ ..]) => {
+                    if let (blocks, []) = blocks.as_chunks::<8>() {
+                        for block in blocks {
+                            found.sack.push(*block);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Splits the body of a timestamps option into the value and the echo reply.
+#[inline]
+fn timestamps([a, b, c, d, e, f, g, h]: [u8; 8]) -> (u32, u32) {
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+}
+
+/// Parses the TCP segment that is the payload of an IP packet.
+#[inline]
+pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Transport, Malformed> {
+    let Ok(header) = TcpHeaderSlice::from_slice(payload) else {
+        return Err(match payload.len() {
+            ..20 => Malformed::TcpHeaderTruncated,
+            _ => Malformed::TcpHeaderLength,
+        });
+    };
+    if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
+        return Err(Malformed::TcpChecksum);
+    }
+    let flags = TcpFlags(header.slice().get(13).copied().unwrap_or_default());
+    if !flags.is_valid_combination() {
+        return Err(Malformed::TcpFlags);
+    }
+    Ok(Transport::Tcp {
+        src_port: header.source_port(),
+        dst_port: header.destination_port(),
+        segment: Segment {
+            seq: SeqNum(header.sequence_number()),
+            ack: SeqNum(header.acknowledgment_number()),
+            flags,
+            window: header.window_size(),
+            payload_len: (payload.len() - header.slice().len()) as u32,
+            urgent: header.urgent_pointer(),
+            options: TcpOptions::parse(header.options()),
+        },
+    })
+}

@@ -1,0 +1,29 @@
+//! Captures: packets from a file in, packets to a file out.
+//!
+//! - [`CaptureReader`] hands out the frames of a pcap or pcapng capture one after the other. It streams: its
+//!   buffer grows to the largest frame and no further than [`MAX_BLOCK`], whatever lengths a file declares.
+//! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none ([`NotIp`]).
+//! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
+//! - [`CaptureWriter`] writes IP packets as a pcap with nanoseconds.
+//!
+//! A capture is untrusted input: no byte sequence panics, and what cannot be read is a [`CaptureError`] that names
+//! the byte offset. Everything before that offset has been handed out.
+
+mod error;
+mod link;
+mod pad;
+mod pcap;
+mod pcapng;
+mod reader;
+mod window;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::CaptureError;
+pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp, ip_packet};
+pub(crate) use pad::{MAX_PADDED, Padded, pad_cut};
+pub(crate) use reader::{CaptureReader, Frame};
+pub(crate) use window::MAX_BLOCK;
+pub(crate) use writer::{CaptureWriter, MAX_PACKET};

@@ -1,0 +1,182 @@
+//! Reading a capture of either format.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::{CaptureError, Fault};
+use super::link::LinkType;
+use super::pcap::Pcap;
+use super::pcapng::{self, Pcapng};
+use super::window::Window;
+
+/// A frame of a capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame<'a> {
+    /// Its number in the file, from 1.
+    pub(crate) number: u64,
+    /// Its time since the Unix epoch, to the nanosecond.
+    ///
+    /// What a broken file says is taken as it stands, and saturates: times may run backwards, and may be anything up
+    /// to [`Duration::MAX`], so take differences with saturating arithmetic and never add one to an `Instant`
+    /// unchecked. A pcapng simple packet has no time of its own and carries that of the frame before it.
+    pub(crate) time: Duration,
+    /// What `bytes` begin with.
+    pub(crate) link: LinkType,
+    /// The captured bytes.
+    pub(crate) bytes: &'a [u8],
+    /// The frame's length on the wire, in bytes; never less than `bytes.len()`.
+    pub(crate) wire_len: u32,
+    /// The interface: its number within the pcapng section, from 0. Always 0 in a pcap.
+    pub(crate) interface: u32,
+}
+
+impl Frame<'_> {
+    /// How many bytes at the frame's end were not captured.
+    pub(crate) fn cut(&self) -> usize {
+        (self.wire_len as usize).saturating_sub(self.bytes.len())
+    }
+}
+
+/// A frame that a format's reader found and has already consumed from the window.
+pub(super) struct Located {
+    pub(super) time: Duration,
+    pub(super) link: LinkType,
+    /// The captured bytes: a range for [`Window::kept`].
+    pub(super) data: Range<usize>,
+    /// As the file says, unchecked.
+    pub(super) wire_len: u32,
+    pub(super) interface: u32,
+}
+
+enum Format {
+    Pcap(Pcap),
+    Pcapng(Pcapng),
+}
+
+/// Hands out the frames of a pcap or pcapng capture in file order.
+///
+/// Reads pcap in both byte orders with microseconds or nanoseconds, and pcapng with any number of sections, in either
+/// byte order, and interfaces. A pcap's time zone correction, which every writer leaves 0, is not applied.
+pub(crate) struct CaptureReader {
+    name: String,
+    total_len: Option<u64>,
+    window: Window,
+    format: Format,
+    frames: u64,
+    ended: bool,
+}
+
+impl CaptureReader {
+    /// Opens the capture at `path`, or standard input if `path` is `-`, and reads the file header.
+    ///
+    /// # Errors
+    /// [`CaptureError::Io`] if the file cannot be opened, and those of [`CaptureReader::next`] for its header;
+    /// [`CaptureError::NotACapture`] if it does not begin like a capture.
+    pub(crate) fn open(path: &Path) -> Result<Self, CaptureError> {
+        if path.as_os_str() == "-" {
+            return Self::new("standard input".to_owned(), Box::new(io::stdin()), None);
+        }
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|source| CaptureError::Io {
+            name: name.clone(),
+            source,
+        })?;
+        let total_len = file
+            .metadata()
+            .ok()
+            .filter(|about| about.is_file())
+            .map(|about| about.len());
+        Self::new(name, Box::new(file), total_len)
+    }
+
+    /// A reader of `source`, which errors call `name`.
+    pub(super) fn new(
+        name: String,
+        source: Box<dyn Read + Send>,
+        total_len: Option<u64>,
+    ) -> Result<Self, CaptureError> {
+        let mut window = Window::new(source);
+        match detect(&mut window) {
+            Ok(format) => Ok(Self {
+                name,
+                total_len,
+                window,
+                format,
+                frames: 0,
+                ended: false,
+            }),
+            Err(fault) => Err(fault.of(&name)),
+        }
+    }
+
+    /// The next frame; `None` at the end of the capture.
+    ///
+    /// # Errors
+    /// [`CaptureError::Truncated`], [`CaptureError::Broken`] or [`CaptureError::Read`], once: the reader cannot find
+    /// the next record behind a broken one, so every later call returns `None`.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let located = match &mut self.format {
+            Format::Pcap(pcap) => pcap.next(&mut self.window),
+            Format::Pcapng(pcapng) => pcapng.next(&mut self.window),
+        };
+        let located = match located {
+            Ok(Some(located)) => located,
+            Ok(None) => {
+                self.ended = true;
+                return Ok(None);
+            }
+            Err(fault) => {
+                self.ended = true;
+                return Err(fault.of(&self.name));
+            }
+        };
+        self.frames += 1;
+        let bytes = self.window.kept(located.data);
+        Ok(Some(Frame {
+            number: self.frames,
+            time: located.time,
+            link: located.link,
+            bytes,
+            wire_len: located
+                .wire_len
+                .max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+            interface: located.interface,
+        }))
+    }
+
+    /// Bytes consumed so far: everything up to and including the last frame handed out.
+    pub(crate) fn offset(&self) -> u64 {
+        self.window.offset()
+    }
+
+    /// The capture's length in bytes, where it is a regular file.
+    pub(crate) fn total_len(&self) -> Option<u64> {
+        self.total_len
+    }
+
+    /// The size of the reader's buffer in bytes.
+    #[cfg(test)]
+    pub(super) fn buffer_size(&self) -> usize {
+        self.window.capacity()
+    }
+}
+
+/// Tells the format by the first four bytes and reads the file header.
+fn detect(window: &mut Window) -> Result<Format, Fault> {
+    window.fill(4)?;
+    match window.bytes() {
+        [] => Err(Fault::truncated(0, "the file is empty")),
+        bytes if bytes.starts_with(&pcapng::SECTION_HEADER_BYTES) => Pcapng::open(window).map(Format::Pcapng),
+        bytes if bytes.len() >= 4 => Pcap::open(window).map(Format::Pcap),
+        bytes => Err(Fault::truncated(
+            0,
+            format!("a file header begins with 4 bytes, {} are there", bytes.len()),
+        )),
+    }
+}

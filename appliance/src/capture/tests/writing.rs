@@ -1,0 +1,48 @@
+//! What is written, read again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn what_is_written_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.pcap");
+    let mut writer = CaptureWriter::create(&path).unwrap();
+    writer
+        .write(Duration::new(1_700_000_000, 123_456_789), &PACKET)
+        .unwrap();
+    let too_long = writer
+        .write(Duration::ZERO, &vec![0; MAX_PACKET + 1])
+        .unwrap_err();
+    assert!(
+        too_long
+            .to_string()
+            .ends_with("a packet of 262145 bytes; a capture takes 262144"),
+        "{too_long}"
+    );
+    writer.write(Duration::MAX, &vec![9; MAX_PACKET]).unwrap();
+    writer.finish().unwrap();
+    let (frames, error) = drain(CaptureReader::open(&path).unwrap());
+    assert!(error.is_none());
+    assert_eq!(frames.len(), 2);
+    assert_eq!(
+        (frames[0].nanos, frames[0].link),
+        (1_700_000_000_123_456_789, LinkType::Raw)
+    );
+    assert_eq!((&frames[0].bytes[..], frames[0].wire_len), (&PACKET[..], 5));
+    assert_eq!(
+        (frames[1].nanos, frames[1].bytes.len()),
+        (4_294_967_295_999_999_999, MAX_PACKET)
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    let mut writer = CaptureWriter::create(Path::new("/dev/full")).unwrap();
+    writer.write(Duration::ZERO, &PACKET).unwrap();
+    let message = writer.finish().unwrap_err().to_string();
+    assert!(message.starts_with("/dev/full: "), "{message}");
+}

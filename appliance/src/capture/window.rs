@@ -1,0 +1,107 @@
+//! The part of the file that is in memory.
+
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+
+use super::error::Fault;
+
+/// The longest record or block that is read, its header included: 16 MiB, libpcap's own limit for a pcapng block.
+pub(crate) const MAX_BLOCK: usize = 16 << 20;
+
+/// The buffer's size at the start, and for ever if no record is larger.
+const FIRST_CAPACITY: usize = 256 << 10;
+
+/// A sliding window over a stream of bytes, which grows on demand up to [`MAX_BLOCK`].
+///
+/// It grows as bytes arrive, not as lengths are declared: a short file cannot make it large.
+pub(super) struct Window {
+    source: Box<dyn Read + Send>,
+    /// `memory[start..end]` holds the bytes that have been read and not consumed.
+    memory: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Bytes consumed, which is the file offset of `start`.
+    consumed: u64,
+}
+
+impl Window {
+    /// An empty window at the start of `source`.
+    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
+        Self {
+            source,
+            memory: vec![0; FIRST_CAPACITY],
+            start: 0,
+            end: 0,
+            consumed: 0,
+        }
+    }
+
+    /// The bytes that have been read and not consumed.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.memory.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The file offset of the window's first byte.
+    pub(super) fn offset(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Reads until the window holds `need` bytes, which is not more than [`MAX_BLOCK`].
+    ///
+    /// `false`: the stream ended before; the window holds what there was.
+    pub(super) fn fill(&mut self, need: usize) -> Result<bool, Fault> {
+        while self.end - self.start < need {
+            if self.end == self.memory.len() && !self.make_room() {
+                return Ok(false);
+            }
+            let room = self.memory.get_mut(self.end..).unwrap_or_default();
+            match self.source.read(room) {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.end = self.memory.len().min(self.end + count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(Fault::Read {
+                        offset: self.consumed,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the window past its first `count` bytes. Returns where in memory those bytes stay, readable with
+    /// [`Window::kept`] until the next [`Window::fill`].
+    pub(super) fn consume(&mut self, count: usize) -> Range<usize> {
+        let begin = self.start;
+        let count = count.min(self.end - self.start);
+        self.start += count;
+        self.consumed = self.consumed.saturating_add(count as u64);
+        begin..self.start
+    }
+
+    /// The bytes of a range that [`Window::consume`] returned.
+    pub(super) fn kept(&self, range: Range<usize>) -> &[u8] {
+        self.memory.get(range).unwrap_or_default()
+    }
+
+    /// Makes room behind `end`; `false` if the buffer is full and as large as it may be.
+    fn make_room(&mut self) -> bool {
+        if self.start > 0 {
+            self.memory.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            return true;
+        }
+        let larger = self.memory.len().saturating_mul(2).min(MAX_BLOCK);
+        let grows = larger > self.memory.len();
+        self.memory.resize(larger, 0);
+        grows
+    }
+
+    /// The buffer's size in bytes.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+}

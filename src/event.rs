@@ -124,8 +124,14 @@ pub enum EndReason {
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::Timeout, Self::Closed, Self::Reset, Self::Refused, Self::Reused, Self::Evicted];
+    pub const ALL: [Self; 6] = [
+        Self::Timeout,
+        Self::Closed,
+        Self::Reset,
+        Self::Refused,
+        Self::Reused,
+        Self::Evicted,
+    ];
 
     /// The stable name.
     #[must_use]

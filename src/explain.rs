@@ -94,20 +94,39 @@ impl fmt::Display for Step {
                 "session {} found, {direction} direction: {}; idle {:?}, expires in {:?}",
                 session.id,
                 Ends(session),
-                session.expires.saturating_duration_since(session.last).min(session.duration()),
+                session
+                    .expires
+                    .saturating_duration_since(session.last)
+                    .min(session.duration()),
                 session.expires.saturating_duration_since(session.last),
             ),
             Self::Miss => f.write_str("no session has this key"),
             Self::Ended(session, reason) => {
-                write!(f, "session {} has ended ({}): {}", session.id, reason.name(), Ends(session))
+                write!(
+                    f,
+                    "session {} has ended ({}): {}",
+                    session.id,
+                    reason.name(),
+                    Ends(session)
+                )
             }
             Self::Side(when, direction, side) => write!(
                 f,
                 "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
                 side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
             ),
-            Self::Tcp(TcpStep::Transition { event, direction, state, cell }) => {
-                write!(f, "transition: {} in {direction} direction in {}: ", event.name(), state.name())?;
+            Self::Tcp(TcpStep::Transition {
+                event,
+                direction,
+                state,
+                cell,
+            }) => {
+                write!(
+                    f,
+                    "transition: {} in {direction} direction in {}: ",
+                    event.name(),
+                    state.name()
+                )?;
                 match cell {
                     Cell::To(next) => write!(f, "to {}", next.name()),
                     Cell::Ignore => f.write_str("passed without belief"),
@@ -131,7 +150,12 @@ impl fmt::Display for Step {
             Self::State(before, after) => write!(f, "state {before} -> {after}"),
             Self::Policy(text) => write!(f, "policy: {text}"),
             Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
-            Self::Lifetime { class, cap, lifetime, profile } => {
+            Self::Lifetime {
+                class,
+                cap,
+                lifetime,
+                profile,
+            } => {
                 write!(f, "lifetime {lifetime:?} ({}", class.name())?;
                 if let Some(cap) = cap {
                     write!(f, ", at most {}", cap.name())?;
@@ -143,7 +167,12 @@ impl fmt::Display for Step {
             }
             Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),
             Self::Verdict(verdict) => {
-                write!(f, "verdict: {}, {}", verdict.name(), verdict.tracked().class.name())?;
+                write!(
+                    f,
+                    "verdict: {}, {}",
+                    verdict.name(),
+                    verdict.tracked().class.name()
+                )?;
                 if let Some(direction) = verdict.tracked().direction {
                     write!(f, ", {direction}")?;
                 }
@@ -197,7 +226,11 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
         ip.ttl
     )?;
     match &parsed.transport {
-        Transport::Tcp { src_port, dst_port, segment } => {
+        Transport::Tcp {
+            src_port,
+            dst_port,
+            segment,
+        } => {
             write!(
                 f,
                 "TCP {src_port} -> {dst_port} [{}] seq {} ack {} window {} payload {}",
@@ -211,7 +244,11 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             }
             Ok(())
         }
-        Transport::Udp { src_port, dst_port, payload_len } => {
+        Transport::Udp {
+            src_port,
+            dst_port,
+            payload_len,
+        } => {
             write!(f, "UDP {src_port} -> {dst_port} payload {payload_len}")
         }
         Transport::IcmpQuery(query) => write!(
@@ -239,7 +276,11 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             fragment.id,
             fragment.payload_len,
             fragment.offset,
-            if fragment.more { ", more to come" } else { ", the last" }
+            if fragment.more {
+                ", more to come"
+            } else {
+                ", the last"
+            }
         ),
         Transport::Other => f.write_str("no ports"),
     }

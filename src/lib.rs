@@ -1,4 +1,41 @@
-//! A stateful session firewall engine.
+//! **portcullis**: a stateful session firewall engine. A packet goes in, a [`Verdict`] comes out.
+//!
+//! The library does no I/O and reads no clock; what feeds it (a GENEVE front end, a capture, a TUN device) is
+//! the caller's. Start at [`Engine`]: [`Engine::process`] decides a packet, [`Engine::expire`] lets time pass,
+//! [`Config`] says what is allowed and how long sessions live.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`packet`] | bytes to parsed headers, once; every way to be malformed |
+//! | [`flow`] | the canonical key of a conversation, its directions, its zone |
+//! | [`track`] | the state machines of TCP, UDP, ICMP queries and all else |
+//! | [`session`] | the table: shards, slots, timing wheel, eviction |
+//! | [`policy`] | which new sessions are allowed |
+//! | [`lifetime`] | how long sessions live |
+//! | [`config`] | one TOML file for all of it |
+//! | [`reset`] | the RST and ICMP packets that the engine itself makes |
+//! | [`explain`] | how a decision came about |
 #![forbid(unsafe_code)]
 
+pub mod config;
+mod engine;
+pub mod event;
+pub mod explain;
+pub mod flow;
+pub mod lifetime;
 pub mod packet;
+pub mod policy;
+pub mod reset;
+pub mod session;
+mod stats;
+pub mod track;
+mod verdict;
+
+pub use config::{Config, ConfigError};
+pub use engine::{Engine, Expiry, Packet};
+pub use event::{EndReason, SessionRecord, Sink};
+pub use flow::{Direction, Zone};
+pub use packet::Malformed;
+pub use session::SessionId;
+pub use stats::Stats;
+pub use verdict::{Class, DropReason, Reply, Tracked, Verdict};

@@ -5,7 +5,8 @@
 //! is the address that the rejected packet was sent to: a firewall in the path has none of its own there.
 
 use crate::packet::{
-    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, TcpFlags, Transport, parse,
+    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, TcpFlags, Transport,
+    parse,
 };
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
@@ -24,9 +25,14 @@ const TTL: u8 = 64;
 pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
     let written = match (reply, &parsed.transport) {
-        (Reply::TcpReset, Transport::Tcp { src_port, dst_port, segment }) => {
-            tcp_reset(&parsed.ip, (*dst_port, *src_port), segment, out)?
-        }
+        (
+            Reply::TcpReset,
+            Transport::Tcp {
+                src_port,
+                dst_port,
+                segment,
+            },
+        ) => tcp_reset(&parsed.ip, (*dst_port, *src_port), segment, out)?,
         (Reply::TcpReset, _) => return None,
         (Reply::Prohibited, _) => prohibited(&parsed.ip, packet, out)?,
     };
@@ -39,7 +45,11 @@ fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]
     let (seq, ack, flags) = if rejected.flags.contains(TcpFlags::ACK) {
         (rejected.ack.0, 0, TcpFlags::RST.0)
     } else {
-        (0, rejected.seq.add(sequence_len(rejected)).0, TcpFlags::RST.0 | TcpFlags::ACK.0)
+        (
+            0,
+            rejected.seq.add(sequence_len(rejected)).0,
+            TcpFlags::RST.0 | TcpFlags::ACK.0,
+        )
     };
     let mut tcp = [0u8; 20];
     let fields = from
@@ -125,7 +135,11 @@ fn assemble(ip: &Ip, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<us
 
 /// The sum of the pseudo-header's words; the same for both directions.
 fn pseudo_header(ip: &Ip, protocol: u8, len: usize) -> u64 {
-    let words = |address: u128| (0..8).map(move |word| (address >> (16 * word)) as u16).map(u64::from);
+    let words = |address: u128| {
+        (0..8)
+            .map(move |word| (address >> (16 * word)) as u16)
+            .map(u64::from)
+    };
     let (src, dst) = match ip.version {
         IpVersion::V4 => (ip.src & 0xffff_ffff, ip.dst & 0xffff_ffff),
         IpVersion::V6 => (ip.src, ip.dst),
@@ -137,7 +151,10 @@ fn pseudo_header(ip: &Ip, protocol: u8, len: usize) -> u64 {
 fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
     for part in parts {
         let (words, rest) = part.as_chunks::<2>();
-        sum += words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum::<u64>();
+        sum += words
+            .iter()
+            .map(|word| u64::from(u16::from_be_bytes(*word)))
+            .sum::<u64>();
         sum += rest.iter().map(|byte| u64::from(*byte) << 8).sum::<u64>();
     }
     while sum > 0xffff {
@@ -160,11 +177,21 @@ mod tests {
     }
 
     fn syn_v4() -> Vec<u8> {
-        built(PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).tcp(4000, 80, 1_000, 512).syn(), b"tfo")
+        built(
+            PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50)
+                .tcp(4000, 80, 1_000, 512)
+                .syn(),
+            b"tfo",
+        )
     }
 
     fn syn_v6() -> Vec<u8> {
-        built(PacketBuilder::ipv6([1; 16], [2; 16], 50).tcp(4000, 80, 1_000, 512).syn(), b"")
+        built(
+            PacketBuilder::ipv6([1; 16], [2; 16], 50)
+                .tcp(4000, 80, 1_000, 512)
+                .syn(),
+            b"",
+        )
     }
 
     #[test]
@@ -176,7 +203,14 @@ mod tests {
             let answer = parse(reply, Checksums::Verify).expect("checksums are right");
             assert_eq!((answer.ip.src, answer.ip.dst), (asked.ip.dst, asked.ip.src));
             assert_eq!(answer.ip.ttl, 64);
-            let Transport::Tcp { src_port, dst_port, segment } = answer.transport else { panic!() };
+            let Transport::Tcp {
+                src_port,
+                dst_port,
+                segment,
+            } = answer.transport
+            else {
+                panic!()
+            };
             assert_eq!((src_port, dst_port), (80, 4000));
             assert_eq!(segment.flags, TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0));
             assert_eq!((segment.seq, segment.ack), (SeqNum(0), SeqNum(1_000 + len)));
@@ -185,8 +219,12 @@ mod tests {
 
     #[test]
     fn a_segment_with_an_ack_gets_the_number_that_it_expects() {
-        let packet =
-            built(PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).tcp(1, 2, 7, 512).ack(99), b"x");
+        let packet = built(
+            PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50)
+                .tcp(1, 2, 7, 512)
+                .ack(99),
+            b"x",
+        );
         let mut out = [0; MAX_REPLY];
         let reply = write_reply(Reply::TcpReset, &packet, &mut out).unwrap();
         let Transport::Tcp { segment, .. } = parse(reply, Checksums::Verify).unwrap().transport else {
@@ -212,8 +250,18 @@ mod tests {
             let Transport::IcmpError(error) = parse(reply, Checksums::Verify).unwrap().transport else {
                 panic!("an ICMP error")
             };
-            assert_eq!((error.icmp_type, error.code), if version == 4 { (3, 13) } else { (1, 1) });
-            assert_eq!(error.quoted.transport, QuotedTransport::Ports { src: 4000, dst: 53, seq: None });
+            assert_eq!(
+                (error.icmp_type, error.code),
+                if version == 4 { (3, 13) } else { (1, 1) }
+            );
+            assert_eq!(
+                error.quoted.transport,
+                QuotedTransport::Ports {
+                    src: 4000,
+                    dst: 53,
+                    seq: None
+                }
+            );
         }
     }
 

@@ -55,7 +55,10 @@ impl Stats {
     /// The count of one drop reason.
     #[must_use]
     pub fn dropped_by(&self, reason: DropReason) -> u64 {
-        self.dropped.iter().find(|(each, _)| *each == reason).map_or(0, |(_, count)| *count)
+        self.dropped
+            .iter()
+            .find(|(each, _)| *each == reason)
+            .map_or(0, |(_, count)| *count)
     }
 
     /// Packets that were not forwarded.
@@ -95,7 +98,9 @@ impl Counters {
             opened: AtomicU64::new(0),
             ended: [const { AtomicU64::new(0) }; EndReason::ALL.len()],
         };
-        Self { stripes: (0..STRIPES).map(stripe).collect() }
+        Self {
+            stripes: (0..STRIPES).map(stripe).collect(),
+        }
     }
 
     fn mine(&self) -> Option<&Stripe> {
@@ -108,7 +113,9 @@ impl Counters {
         match verdict {
             Verdict::Forward(tracked) => {
                 bump(stripe.forwarded.get(tracked.class as usize));
-                stripe.forwarded_bytes.fetch_add(u64::from(bytes), Ordering::Relaxed);
+                stripe
+                    .forwarded_bytes
+                    .fetch_add(u64::from(bytes), Ordering::Relaxed);
             }
             Verdict::Drop(reason, _) => bump(stripe.dropped.get(reason.index())),
             Verdict::Reject(reason, ..) => {

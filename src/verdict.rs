@@ -33,7 +33,11 @@ pub struct Tracked {
 
 impl Tracked {
     pub(crate) const fn class(class: Class) -> Self {
-        Self { class, direction: None, session: None }
+        Self {
+            class,
+            direction: None,
+            session: None,
+        }
     }
 }
 
@@ -55,8 +59,13 @@ pub enum Class {
 
 impl Class {
     /// All classes.
-    pub const ALL: [Self; 5] =
-        [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
+    pub const ALL: [Self; 5] = [
+        Self::New,
+        Self::Established,
+        Self::Related,
+        Self::Invalid,
+        Self::Untracked,
+    ];
 
     /// The stable name.
     #[must_use]
@@ -153,7 +162,10 @@ impl DropReason {
 
     /// All reasons, in the order of [`DropReason::index`].
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::TRACKING.iter().copied().chain(Malformed::ALL.iter().copied().map(Self::Malformed))
+        Self::TRACKING
+            .iter()
+            .copied()
+            .chain(Malformed::ALL.iter().copied().map(Self::Malformed))
     }
 
     /// A number below [`DropReason::COUNT`], the place of the reason's counter. It may change between versions.
@@ -161,7 +173,10 @@ impl DropReason {
     pub fn index(self) -> usize {
         match self {
             Self::Malformed(malformed) => Self::TRACKING.len() + malformed.index(),
-            other => Self::TRACKING.iter().position(|reason| *reason == other).unwrap_or(0),
+            other => Self::TRACKING
+                .iter()
+                .position(|reason| *reason == other)
+                .unwrap_or(0),
         }
     }
 }
@@ -220,7 +235,12 @@ mod tests {
         for (index, reason) in DropReason::all().enumerate() {
             assert_eq!(reason.index(), index);
             assert!(!reason.describe().is_empty());
-            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            assert!(
+                reason
+                    .name()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            );
         }
     }
 

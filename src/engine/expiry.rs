@@ -39,7 +39,9 @@ impl Engine {
                 let left = budget.saturating_sub(done.ended + done.moved);
                 if left == 0 {
                     // The next call goes on with this shard.
-                    self.table.cursor.store(number, std::sync::atomic::Ordering::Relaxed);
+                    self.table
+                        .cursor
+                        .store(number, std::sync::atomic::Ordering::Relaxed);
                     done.more = true;
                     return done;
                 }

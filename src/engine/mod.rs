@@ -7,11 +7,12 @@ mod record;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-use crate::config::{Checksums, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
+use crate::packet::Checksums;
 use crate::policy::Policy;
 use crate::session::{Origin, Table};
 use crate::stats::{Counters, Stats};
@@ -34,7 +35,12 @@ impl<'a> Packet<'a> {
     /// padding. `now` is the moment of its arrival; several threads may pass slightly different clocks.
     #[must_use]
     pub const fn new(bytes: &'a [u8], now: Instant) -> Self {
-        Self { bytes, now, zone: Zone::DEFAULT, offloaded: false }
+        Self {
+            bytes,
+            now,
+            zone: Zone::DEFAULT,
+            offloaded: false,
+        }
     }
 
     /// The same packet in a zone.
@@ -108,7 +114,7 @@ impl Engine {
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
         Ok(Self {
-            table: Table::new(compiled.max_sessions, compiled.shards, seed),
+            table: Table::new(compiled.max_sessions as usize, compiled.shards as usize, seed),
             policy: compiled.policy,
             lifetimes: compiled.lifetimes,
             checksums: compiled.checksums,
@@ -186,7 +192,10 @@ impl Engine {
         for number in 0..self.table.shards() {
             let records: Vec<_> = {
                 let shard = self.table.lock(number);
-                shard.sessions().filter_map(|slot| self.record_of(&shard, number, slot)).collect()
+                shard
+                    .sessions()
+                    .filter_map(|slot| self.record_of(&shard, number, slot))
+                    .collect()
             };
             records.iter().for_each(&mut each);
         }
@@ -202,11 +211,16 @@ impl Engine {
         let mut first = u32::MAX;
         for number in 0..self.table.shards() {
             let shard = self.table.lock(number);
-            shard.check_invariants().map_err(|what| format!("shard {number}: {what}"))?;
+            shard
+                .check_invariants()
+                .map_err(|what| format!("shard {number}: {what}"))?;
             sessions += shard.len();
             let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
             if shard.next_tick().is_some_and(|tick| tick < hint) {
-                return Err(format!("shard {number}: due at {:?}, announced {hint}", shard.next_tick()));
+                return Err(format!(
+                    "shard {number}: due at {:?}, announced {hint}",
+                    shard.next_tick()
+                ));
             }
             first = first.min(hint);
         }

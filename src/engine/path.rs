@@ -2,17 +2,18 @@
 
 use super::record::state_name;
 use super::{Engine, Packet};
-use crate::config::Checksums;
 use crate::event::{EndReason, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
-use crate::packet::{self, IcmpError, IcmpQuery, Parsed, QuotedTransport, Segment, TcpFlags, Transport};
-use crate::policy::{Action, NewSession};
+use crate::packet::{
+    self, Checksums, IcmpError, IcmpQuery, Parsed, QuotedTransport, Segment, TcpFlags, Transport,
+};
+use crate::policy::{Action, NewSession, Policy};
 use crate::session::history::Letter;
 use crate::session::{Ended, Micros, Shard, Slot};
+use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, Fault, Known, Outcome, Track};
-use crate::track::{Lifetime, Worth};
 use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
 
 /// What happens once the lock is released.
@@ -60,9 +61,18 @@ const fn invalid(reason: DropReason) -> Verdict {
 }
 
 impl Engine {
-    pub(super) fn decide<S: Sink, T: Trace>(&self, packet: Packet<'_>, sink: &mut S, trace: &mut T) -> Verdict {
+    pub(super) fn decide<S: Sink, T: Trace>(
+        &self,
+        packet: Packet<'_>,
+        sink: &mut S,
+        trace: &mut T,
+    ) -> Verdict {
         // 1. Parse.
-        let checksums = if packet.offloaded { Checksums::Trust } else { self.checksums };
+        let checksums = if packet.offloaded {
+            Checksums::Trust
+        } else {
+            self.checksums
+        };
         let parsed = match packet::parse(packet.bytes, checksums) {
             Ok(parsed) => parsed,
             Err(malformed) => {
@@ -82,7 +92,11 @@ impl Engine {
                 let place = self.table.place(&flow.key);
                 shard_number = place.shard;
                 trace.step(|| Step::Key(flow.key, place.shard));
-                let candidate = Candidate { parsed: &parsed, flow, now };
+                let candidate = Candidate {
+                    parsed: &parsed,
+                    flow,
+                    now,
+                };
                 let mut shard = self.table.lock(place.shard);
                 self.tracked::<S, T>(&mut shard, place, &candidate, &mut after, trace)
             }
@@ -202,7 +216,13 @@ impl Engine {
                         return None;
                     }
                     Outcome::Invalid(fault) => {
-                        return Some(Verdict::Drop(drop_of(fault), Tracked { class: Class::Invalid, ..tracked }));
+                        return Some(Verdict::Drop(
+                            drop_of(fault),
+                            Tracked {
+                                class: Class::Invalid,
+                                ..tracked
+                            },
+                        ));
                     }
                 }
             }
@@ -275,12 +295,14 @@ impl Engine {
         let zone = candidate.flow.key.zone();
         let query = new_session(zone, parsed);
         if T::ON {
-            for line in self.policy.explain(&query) {
-                trace.step(|| Step::Policy(line));
-            }
+            trace_policy(&self.policy, &query, trace);
         }
         let decision = self.policy.decide(&query);
-        let new = Tracked { class: Class::New, direction: Some(Direction::Original), session: None };
+        let new = Tracked {
+            class: Class::New,
+            direction: Some(Direction::Original),
+            session: None,
+        };
         match decision.action {
             Action::Allow => {}
             Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
@@ -295,8 +317,9 @@ impl Engine {
             self.trace_ended(place.shard, &ended, trace);
             after.end(ended);
         }
-        let profile =
-            self.lifetimes.select(zone, query.src, query.dst, query.protocol, query.dst_port);
+        let profile = self
+            .lifetimes
+            .select(zone, query.src, query.dst, query.protocol, query.dst_port);
         let number = shard.insert(
             place.hash,
             candidate.flow.key,
@@ -314,9 +337,7 @@ impl Engine {
                 slot.track = track;
                 Lifetime::of(track.state().lifetime())
             }
-            Opening::Plain => {
-                datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied)
-            }
+            Opening::Plain => datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied),
         };
         slot.count(Direction::Original, parsed.ip.total_len);
         slot.deadline = self.deadline(slot, lifetime, candidate.now, trace);
@@ -331,7 +352,10 @@ impl Engine {
                 trace.step(|| Step::Opened(Box::new(record)));
             }
         }
-        Verdict::Forward(Tracked { session: Some(self.table.id(place.shard, number, generation)), ..new })
+        Verdict::Forward(Tracked {
+            session: Some(self.table.id(place.shard, number, generation)),
+            ..new
+        })
     }
 
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
@@ -375,7 +399,10 @@ impl Engine {
         if parsed.ip.dst != error.quoted.src {
             return Verdict::Drop(
                 DropReason::IcmpErrorNotToSender,
-                Tracked { class: Class::Invalid, ..tracked },
+                Tracked {
+                    class: Class::Invalid,
+                    ..tracked
+                },
             );
         }
         Verdict::Forward(tracked)
@@ -384,7 +411,10 @@ impl Engine {
 
 /// Runs TCP's judgement, with its steps where anybody looks.
 fn judge<T: Trace>(slot: &mut Slot, direction: Direction, segment: &Segment, trace: &mut T) -> Outcome {
-    let known = Known { seen_reply: slot.seen_reply(), assured: slot.assured() };
+    let known = Known {
+        seen_reply: slot.seen_reply(),
+        assured: slot.assured(),
+    };
     if !T::ON {
         return slot.track.segment(direction, segment, known, |_| {});
     }
@@ -393,7 +423,9 @@ fn judge<T: Trace>(slot: &mut Slot, direction: Direction, segment: &Segment, tra
         let side = slot.track.side(each);
         trace.step(|| Step::Side("before", each, side));
     }
-    let outcome = slot.track.segment(direction, segment, known, |step| trace.step(|| Step::Tcp(step)));
+    let outcome = slot
+        .track
+        .segment(direction, segment, known, |step| trace.step(|| Step::Tcp(step)));
     let after = state_name(slot);
     trace.step(|| Step::State(before, after));
     for each in Direction::BOTH {
@@ -406,9 +438,12 @@ fn judge<T: Trace>(slot: &mut Slot, direction: Direction, segment: &Segment, tra
 /// What the policy is asked.
 fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
     let (src_port, dst_port, icmp) = match &parsed.transport {
-        Transport::Tcp { src_port, dst_port, .. } | Transport::Udp { src_port, dst_port, .. } => {
-            (Some(*src_port), Some(*dst_port), None)
+        Transport::Tcp {
+            src_port, dst_port, ..
         }
+        | Transport::Udp {
+            src_port, dst_port, ..
+        } => (Some(*src_port), Some(*dst_port), None),
         Transport::IcmpQuery(query) => (None, None, Some((query.icmp_type, query.code))),
         _ => (None, None, None),
     };
@@ -421,6 +456,24 @@ fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
         dst_port,
         icmp,
     }
+}
+
+fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
+    let explanation = policy.explain(query);
+    for rule in &explanation.considered {
+        trace.step(|| match rule.mismatch {
+            Some(field) => Step::Policy(format!("rule {}: {} does not match", rule.name, field.name())),
+            None => Step::Policy(format!("rule {} matches", rule.name)),
+        });
+    }
+    trace.step(|| {
+        let decision = explanation.decision;
+        Step::Policy(format!(
+            "{} by {}",
+            decision.action.name(),
+            policy.rule_name(decision.rule)
+        ))
+    });
 }
 
 /// A rejection, if a reply may be sent at all: none to a group, which would multiply it (RFC 1122 3.2.2).
@@ -443,7 +496,11 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
 type Letters = [Option<Letter>; 3];
 
 fn tcp_letters_of_first(segment: &Segment) -> Letters {
-    [Some(Letter::Syn), (segment.payload_len > 0).then_some(Letter::Data), None]
+    [
+        Some(Letter::Syn),
+        (segment.payload_len > 0).then_some(Letter::Data),
+        None,
+    ]
 }
 
 fn tcp_letters(segment: &Segment, slot: &Slot, direction: Direction) -> Letters {
@@ -456,7 +513,11 @@ fn tcp_letters(segment: &Segment, slot: &Slot, direction: Direction) -> Letters 
         Event::Ack if data => {
             let end = segment.seq.add(segment.payload_len);
             let repeated = !end.after(slot.track.side(direction).peer.end);
-            [Some(Letter::Data), repeated.then_some(Letter::Retransmission), None]
+            [
+                Some(Letter::Data),
+                repeated.then_some(Letter::Retransmission),
+                None,
+            ]
         }
         Event::Ack => {
             let closed = segment.window == 0 && segment.flags.contains(TcpFlags::ACK);
@@ -480,13 +541,5 @@ fn note(shard: &mut Shard, number: u32, direction: Direction, letters: Letters) 
             shard.slab.cold_mut(number).history.add(letter, direction);
             shard.slab.hot_mut(number).note_letter(letter, direction);
         }
-    }
-}
-
-impl Slot {
-    /// Whether the session would be evicted before others.
-    #[cfg(test)]
-    pub(super) fn is_embryonic(&self) -> bool {
-        self.worth() == Worth::Embryonic
     }
 }

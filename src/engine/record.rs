@@ -1,7 +1,7 @@
 //! Slots to records: what leaves the table.
 
 use super::Engine;
-use crate::event::{EndReason, SessionRecord, Sink, Traffic};
+use crate::event::{SessionRecord, Sink, Traffic};
 use crate::flow::Direction;
 use crate::policy::RuleId;
 use crate::session::{Ended, Micros, Shard, Slot, TICK};
@@ -20,7 +20,14 @@ impl Engine {
     /// The record of a session in a slot; `None` only before the first packet, when there is none.
     pub(super) fn record_of(&self, shard: &Shard, number: usize, slot: u32) -> Option<SessionRecord> {
         let cold = shard.slab.cold(slot);
-        self.record(number, slot, shard.slab.hot(slot), cold.start(), cold.rule, cold.history)
+        self.record(
+            number,
+            slot,
+            shard.slab.hot(slot),
+            cold.start(),
+            cold.rule,
+            cold.history,
+        )
     }
 
     fn record(
@@ -60,7 +67,14 @@ impl Engine {
 
     pub(super) fn record_of_ended(&self, shard: usize, ended: &Ended) -> Option<SessionRecord> {
         let cold = &ended.cold;
-        self.record(shard, ended.number, &ended.slot, cold.start(), cold.rule, cold.history)
+        self.record(
+            shard,
+            ended.number,
+            &ended.slot,
+            cold.start(),
+            cold.rule,
+            cold.history,
+        )
     }
 
     /// Counts an ended session and tells the sink; no lock is held.
@@ -75,9 +89,3 @@ impl Engine {
 }
 
 const _: () = assert!(TICK.as_micros() == 100_000, "the documentation says 100 ms");
-
-impl EndReason {
-    pub(super) const fn is_expiry(self) -> bool {
-        matches!(self, Self::Timeout | Self::Closed | Self::Reset)
-    }
-}

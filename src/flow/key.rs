@@ -81,13 +81,15 @@ impl Flow {
     pub fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
         let ip = &parsed.ip;
         let v6 = matches!(ip.version, IpVersion::V6);
-        let ends = |src_port, dst_port| {
-            Self::between(zone, v6, ip.protocol, (ip.src, src_port), (ip.dst, dst_port))
-        };
+        let ends =
+            |src_port, dst_port| Self::between(zone, v6, ip.protocol, (ip.src, src_port), (ip.dst, dst_port));
         match &parsed.transport {
-            Transport::Tcp { src_port, dst_port, .. } | Transport::Udp { src_port, dst_port, .. } => {
-                Some(ends(*src_port, *dst_port))
+            Transport::Tcp {
+                src_port, dst_port, ..
             }
+            | Transport::Udp {
+                src_port, dst_port, ..
+            } => Some(ends(*src_port, *dst_port)),
             Transport::IcmpQuery(query) => Some(Self::icmp_query(
                 zone,
                 v6,
@@ -112,9 +114,13 @@ impl Flow {
     pub fn of_quoted(zone: Zone, quoted: &Quoted) -> Option<Self> {
         let v6 = matches!(quoted.version, IpVersion::V6);
         match quoted.transport {
-            QuotedTransport::Ports { src, dst, .. } => {
-                Some(Self::between(zone, v6, quoted.protocol, (quoted.src, src), (quoted.dst, dst)))
-            }
+            QuotedTransport::Ports { src, dst, .. } => Some(Self::between(
+                zone,
+                v6,
+                quoted.protocol,
+                (quoted.src, src),
+                (quoted.dst, dst),
+            )),
             QuotedTransport::IcmpQuery { kind, id, request } => Some(Self::icmp_query(
                 zone,
                 v6,
@@ -125,16 +131,24 @@ impl Flow {
                 id,
                 request,
             )),
-            QuotedTransport::Other => {
-                Some(Self::between(zone, v6, quoted.protocol, (quoted.src, 0), (quoted.dst, 0)))
-            }
+            QuotedTransport::Other => Some(Self::between(
+                zone,
+                v6,
+                quoted.protocol,
+                (quoted.src, 0),
+                (quoted.dst, 0),
+            )),
             QuotedTransport::IcmpError | QuotedTransport::Fragment => None,
         }
     }
 
     #[inline]
     fn between(zone: Zone, v6: bool, protocol: u8, from: (u128, u16), to: (u128, u16)) -> Self {
-        let (low, high, source) = if from <= to { (from, to, End::Low) } else { (to, from, End::High) };
+        let (low, high, source) = if from <= to {
+            (from, to, End::Low)
+        } else {
+            (to, from, End::High)
+        };
         Self {
             key: FlowKey {
                 addresses: [words(low.0), words(high.0)],
@@ -147,7 +161,10 @@ impl Flow {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one packet, used in two places of this file")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one packet, used in two places of this file"
+    )]
     fn icmp_query(
         zone: Zone,
         v6: bool,
@@ -163,7 +180,11 @@ impl Flow {
             // A host that asks itself: only the type tells the two directions apart.
             flow.source = if request { End::Low } else { End::High };
         }
-        let asker = if request { flow.source } else { flow.source.opposite() };
+        let asker = if request {
+            flow.source
+        } else {
+            flow.source.opposite()
+        };
         flow.key.tag |= kind_code(kind) << TAG_KIND_SHIFT;
         if asker == End::High {
             flow.key.tag |= TAG_HIGH_ASKS;
@@ -289,7 +310,10 @@ mod tests {
     fn zone_protocol_and_version_keep_flows_apart() {
         let base = Flow::between(Zone(0), false, 6, (v4(1), 1), (v4(2), 2)).key;
         assert_ne!(base, Flow::between(Zone(1), false, 6, (v4(1), 1), (v4(2), 2)).key);
-        assert_ne!(base, Flow::between(Zone(0), false, 17, (v4(1), 1), (v4(2), 2)).key);
+        assert_ne!(
+            base,
+            Flow::between(Zone(0), false, 17, (v4(1), 1), (v4(2), 2)).key
+        );
         assert_ne!(base, Flow::between(Zone(0), true, 6, (v4(1), 1), (v4(2), 2)).key);
     }
 

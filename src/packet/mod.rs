@@ -32,6 +32,15 @@ pub use malformed::Malformed;
 pub use seq::SeqNum;
 pub use tcp::{SackBlocks, Segment, TcpOptions};
 
+/// The IP protocol number of ICMP for IPv4.
+pub const PROTOCOL_ICMP: u8 = IpNumber::ICMP.0;
+/// The IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = IpNumber::TCP.0;
+/// The IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = IpNumber::UDP.0;
+/// The IP protocol number of ICMP for IPv6.
+pub const PROTOCOL_ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
+
 /// A packet's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsed {
@@ -217,6 +226,17 @@ pub enum Checksums {
     /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
     #[default]
     Trust,
+}
+
+impl Checksums {
+    /// The name in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Trust => "trust",
+        }
+    }
 }
 
 /// An IP header and what follows it.

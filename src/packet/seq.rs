@@ -35,6 +35,17 @@ impl SeqNum {
         Self(self.0.wrapping_add(bytes))
     }
 
+    /// The number `bytes` before, wrapping.
+    #[inline]
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`-` would look like plain arithmetic; this wraps"
+    )]
+    pub const fn sub(self, bytes: u32) -> Self {
+        Self(self.0.wrapping_sub(bytes))
+    }
+
     /// How many bytes forward from `other` this number is, wrapping: `other.add(self.distance_from(other)) == self`.
     #[inline]
     #[must_use]

@@ -91,7 +91,11 @@ impl core::fmt::Display for History {
             let code = self.at(position);
             let letter = Letter::ALL.iter().find(|(letter, _)| *letter as u64 == code >> 1);
             let small = letter.map_or(b'?', |(_, byte)| *byte);
-            f.write_char(char::from(if code & 1 == 0 { small.to_ascii_uppercase() } else { small }))?;
+            f.write_char(char::from(if code & 1 == 0 {
+                small.to_ascii_uppercase()
+            } else {
+                small
+            }))?;
         }
         Ok(())
     }

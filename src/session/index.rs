@@ -20,7 +20,10 @@ impl Index {
     /// An index that holds up to `capacity` entries.
     pub(crate) fn new(capacity: usize) -> Self {
         let places = capacity * 100 / LOAD_PERCENT + 8;
-        Self { places: vec![0; places].into_boxed_slice(), len: 0 }
+        Self {
+            places: vec![0; places].into_boxed_slice(),
+            len: 0,
+        }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -43,7 +46,11 @@ impl Index {
     /// How far the entry at `at` stands from its home.
     fn displacement(&self, at: usize, entry: u64) -> usize {
         let home = self.home((entry >> 32) as u32);
-        if at >= home { at - home } else { at + self.places.len() - home }
+        if at >= home {
+            at - home
+        } else {
+            at + self.places.len() - home
+        }
     }
 
     fn place(&self, at: usize) -> u64 {

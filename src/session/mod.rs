@@ -13,7 +13,7 @@ mod wheel;
 
 pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::Slot;
-pub(crate) use table::Table;
+pub(crate) use table::{Place, Table};
 pub(crate) use time::{Micros, Origin};
 
 pub use time::TICK;
@@ -57,7 +57,11 @@ pub(crate) mod testing {
                 header_len: 20,
                 total_len: 28,
             },
-            transport: Transport::Udp { src_port: 4000, dst_port: 53, payload_len: 0 },
+            transport: Transport::Udp {
+                src_port: 4000,
+                dst_port: 53,
+                payload_len: 0,
+            },
         };
         Flow::of(Zone::DEFAULT, &parsed).expect("UDP has a flow").key
     }

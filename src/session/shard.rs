@@ -4,8 +4,6 @@
 //! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
 //! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
 
-use std::hash::BuildHasher;
-
 use super::index::Index;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
@@ -26,12 +24,18 @@ pub(crate) struct Slab {
 }
 
 impl Slab {
-    #[expect(clippy::indexing_slicing, reason = "slot numbers come from the index and the wheel of this shard")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "slot numbers come from the index and the wheel of this shard"
+    )]
     pub(crate) fn hot(&self, slot: u32) -> &Slot {
         &self.hot[slot as usize]
     }
 
-    #[expect(clippy::indexing_slicing, reason = "slot numbers come from the index and the wheel of this shard")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "slot numbers come from the index and the wheel of this shard"
+    )]
     pub(crate) fn hot_mut(&mut self, slot: u32) -> &mut Slot {
         &mut self.hot[slot as usize]
     }
@@ -96,7 +100,10 @@ impl Shard {
     pub(crate) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
         Self {
             // Room is reserved, not touched: memory is used as sessions come.
-            slab: Slab { hot: Vec::with_capacity(capacity), cold: Vec::with_capacity(capacity) },
+            slab: Slab {
+                hot: Vec::with_capacity(capacity),
+                cold: Vec::with_capacity(capacity),
+            },
             index: Index::new(capacity),
             wheel: Wheel::new(),
             hasher,
@@ -195,9 +202,17 @@ impl Shard {
         let free = self.free;
         let hot = self.slab.hot_mut(number);
         hot.vacate();
-        hot.links = Links { next: free, previous: NIL };
+        hot.links = Links {
+            next: free,
+            previous: NIL,
+        };
         self.free = number;
-        Ended { number, slot, cold: *self.slab.cold(number), reason }
+        Ended {
+            number,
+            slot,
+            cold: *self.slab.cold(number),
+            reason,
+        }
     }
 
     /// Why a session whose lifetime has passed has ended.
@@ -259,7 +274,9 @@ impl Shard {
             }
         }
         for worth in [Worth::Embryonic, Worth::Closing] {
-            let Some(due) = self.wheel.earliest_of(worth) else { continue };
+            let Some(due) = self.wheel.earliest_of(worth) else {
+                continue;
+            };
             let mut best = self.wheel.first(due);
             let mut candidate = best;
             for _ in 0..EVICTION_CANDIDATES {
@@ -278,7 +295,12 @@ impl Shard {
 
     /// The numbers of all sessions.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slab.hot.iter().enumerate().filter(|(_, slot)| slot.in_use()).map(|(number, _)| number as u32)
+        self.slab
+            .hot
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.in_use())
+            .map(|(number, _)| number as u32)
     }
 
     /// Whether index, wheel, free list and counts tell one story.
@@ -301,14 +323,20 @@ impl Shard {
                 return Err(format!("slot {number} is not found by its key"));
             }
             if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_behind(slot.deadline) {
-                return Err(format!("next tick {first:?} is later than the deadline {}", slot.deadline));
+                return Err(format!(
+                    "next tick {first:?} is later than the deadline {}",
+                    slot.deadline
+                ));
             }
             if let Some(count) = by_worth.get_mut(slot.worth() as usize) {
                 *count += 1;
             }
         }
         if by_worth != self.by_worth {
-            return Err(format!("{by_worth:?} sessions by worth, counted {:?}", self.by_worth));
+            return Err(format!(
+                "{by_worth:?} sessions by worth, counted {:?}",
+                self.by_worth
+            ));
         }
         let hung = self.wheel.count(&self.slab)?;
         if hung != by_worth {
@@ -324,7 +352,10 @@ impl Shard {
             at = self.slab.hot(at).links.next;
         }
         if free + in_use != self.slab.hot.len() {
-            return Err(format!("{free} free + {in_use} in use of {}", self.slab.hot.len()));
+            return Err(format!(
+                "{free} free + {in_use} in use of {}",
+                self.slab.hot.len()
+            ));
         }
         Ok(())
     }

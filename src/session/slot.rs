@@ -83,7 +83,10 @@ impl Slot {
             last: [0; 3],
             flags: 0,
             profile: 0,
-            links: Links { next: NIL, previous: NIL },
+            links: Links {
+                next: NIL,
+                previous: NIL,
+            },
             track: Track::default(),
             packets: [0; 2],
             bytes: [[0; 3]; 2],
@@ -110,11 +113,19 @@ impl Slot {
     }
 
     pub(crate) const fn initiator(&self) -> End {
-        if self.flags & HIGH_INITIATES == 0 { End::Low } else { End::High }
+        if self.flags & HIGH_INITIATES == 0 {
+            End::Low
+        } else {
+            End::High
+        }
     }
 
     pub(crate) fn direction_of(&self, source: End) -> Direction {
-        if source == self.initiator() { Direction::Original } else { Direction::Reply }
+        if source == self.initiator() {
+            Direction::Original
+        } else {
+            Direction::Reply
+        }
     }
 
     pub(crate) const fn seen_reply(&self) -> bool {
@@ -210,7 +221,11 @@ impl Slot {
 
 impl Cold {
     pub(crate) fn new(start: Micros, rule: u16) -> Self {
-        Self { history: History::default(), start: pack(start), rule }
+        Self {
+            history: History::default(),
+            start: pack(start),
+            rule,
+        }
     }
 
     pub(crate) fn start(&self) -> Micros {
@@ -227,7 +242,11 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 128);
         assert_eq!(align_of::<Slot>(), 64);
         assert_eq!(size_of::<Cold>(), 16);
-        assert_eq!(std::mem::offset_of!(Slot, track), 64, "tracking starts the second line");
+        assert_eq!(
+            std::mem::offset_of!(Slot, track),
+            64,
+            "tracking starts the second line"
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The shards, their locks, and the bound on all of them together.
 
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -53,16 +52,28 @@ impl Table {
                 next_tick: AtomicU32::new(u32::MAX),
             })
             .collect();
-        Self { shards, hasher, live: AtomicUsize::new(0), max_sessions, cursor: AtomicUsize::new(0) }
+        Self {
+            shards,
+            hasher,
+            live: AtomicUsize::new(0),
+            max_sessions,
+            cursor: AtomicUsize::new(0),
+        }
     }
 
     #[inline]
     pub(crate) fn place(&self, key: &FlowKey) -> Place {
         let hash = self.hasher.hash_one(key);
-        Place { shard: hash as usize & (self.shards.len() - 1), hash: (hash >> 32) as u32 }
+        Place {
+            shard: hash as usize & (self.shards.len() - 1),
+            hash: (hash >> 32) as u32,
+        }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "places are masked by the number of shards")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "places are masked by the number of shards"
+    )]
     #[inline]
     fn padded(&self, shard: usize) -> &Padded {
         &self.shards[shard & (self.shards.len() - 1)]
@@ -117,7 +128,9 @@ impl Table {
 
     /// Sets what [`Table::note_tick`] lowers; the caller holds the shard's lock.
     pub(crate) fn set_next_tick(&self, shard: usize, tick: Option<u32>) {
-        self.padded(shard).next_tick.store(tick.unwrap_or(u32::MAX), Ordering::Release);
+        self.padded(shard)
+            .next_tick
+            .store(tick.unwrap_or(u32::MAX), Ordering::Release);
     }
 
     /// A tick that is not later than the shard's first deadline.
@@ -128,6 +141,8 @@ impl Table {
 
     /// A tick that is not later than the first deadline of all.
     pub(crate) fn next_tick(&self) -> Option<u32> {
-        (0..self.shards.len()).filter_map(|shard| self.next_tick_of(shard)).min()
+        (0..self.shards.len())
+            .filter_map(|shard| self.next_tick_of(shard))
+            .min()
     }
 }

@@ -63,7 +63,13 @@ mod tests {
 
     #[test]
     fn a_deadline_is_never_early_and_at_most_a_tick_late() {
-        for (now, ms) in [(0, 1), (1, 100), (99_999, 30_000), (100_000, 30_000), (123_456_789, 1)] {
+        for (now, ms) in [
+            (0, 1),
+            (1, 100),
+            (99_999, 30_000),
+            (100_000, 30_000),
+            (123_456_789, 1),
+        ] {
             let at = Micros(now);
             let end = now + u64::from(ms) * 1_000;
             let fires = u64::from(at.deadline(ms)) * TICK_MICROS;

@@ -8,7 +8,7 @@
 //!
 //! The lists are doubly linked through the slots: hanging up and taking down are O(1), and nothing allocates.
 
-use super::slot::{Links, NIL, Slot};
+use super::slot::{Links, NIL};
 use crate::track::Worth;
 
 const BITS: u32 = 6;
@@ -83,7 +83,10 @@ impl Wheel {
     pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: Worth) {
         let list = self.list_for(worth, slots.deadline(slot));
         let next = self.head(list);
-        *slots.links_mut(slot) = Links { next, previous: HEAD | list };
+        *slots.links_mut(slot) = Links {
+            next,
+            previous: HEAD | list,
+        };
         if next != NIL {
             slots.links_mut(next).previous = slot;
         }
@@ -116,7 +119,11 @@ impl Wheel {
             let here = self.elapsed >> shift & (LISTS - 1);
             let ahead = (word.rotate_right(here)).trailing_zeros();
             let place = (here + ahead) & (LISTS - 1);
-            let above = self.elapsed.checked_shr(shift + BITS).unwrap_or(0).checked_shl(shift + BITS);
+            let above = self
+                .elapsed
+                .checked_shr(shift + BITS)
+                .unwrap_or(0)
+                .checked_shl(shift + BITS);
             let tick = above.unwrap_or(0) | place << shift;
             let due = Due {
                 tick: tick.max(self.elapsed),
@@ -131,7 +138,10 @@ impl Wheel {
 
     /// The earliest list of all.
     pub(crate) fn earliest(&self) -> Option<Due> {
-        Worth::ALL.into_iter().filter_map(|worth| self.earliest_of(worth)).min_by_key(|due| due.tick)
+        Worth::ALL
+            .into_iter()
+            .filter_map(|worth| self.earliest_of(worth))
+            .min_by_key(|due| due.tick)
     }
 
     /// The session at the head of a list.
@@ -178,6 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::slot::Slot;
 
     struct Slots(Vec<Slot>);
 
@@ -197,7 +208,10 @@ mod tests {
         Slots(
             deadlines
                 .iter()
-                .map(|deadline| Slot { deadline: *deadline, ..Slot::new(crate::session::testing::key(0)) })
+                .map(|deadline| Slot {
+                    deadline: *deadline,
+                    ..Slot::new(crate::session::testing::key(0))
+                })
                 .collect(),
         )
     }

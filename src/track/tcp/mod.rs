@@ -164,9 +164,11 @@ impl Track {
                 flags: PeerFlags(original_flags & PeerFlags::MASK),
                 scale: self.scales & 0x0f,
             },
-            Direction::Reply => {
-                Side { peer: reply, flags: PeerFlags(reply_flags & PeerFlags::MASK), scale: self.scales >> 4 }
-            }
+            Direction::Reply => Side {
+                peer: reply,
+                flags: PeerFlags(reply_flags & PeerFlags::MASK),
+                scale: self.scales >> 4,
+            },
         }
     }
 
@@ -189,7 +191,14 @@ impl Track {
 
     const fn last(&self) -> (Event, Direction) {
         let event = Event::from_bits(self.position >> 4 & 0x07);
-        (event, if self.position & 0x80 == 0 { Direction::Original } else { Direction::Reply })
+        (
+            event,
+            if self.position & 0x80 == 0 {
+                Direction::Original
+            } else {
+                Direction::Reply
+            },
+        )
     }
 
     const fn remember(&mut self, event: Event, direction: Direction) {
@@ -217,7 +226,11 @@ impl Track {
 
     const fn set_retransmissions(&mut self, count: u8) {
         let [_, high] = &mut self.flags;
-        let count = if count > MAX_RETRANSMISSIONS { MAX_RETRANSMISSIONS } else { count };
+        let count = if count > MAX_RETRANSMISSIONS {
+            MAX_RETRANSMISSIONS
+        } else {
+            count
+        };
         *high = *high & !(0x03 << RETRANSMISSIONS_SHIFT) | count << RETRANSMISSIONS_SHIFT;
     }
 
@@ -232,14 +245,21 @@ impl Track {
         let event = Event::of(segment.flags);
         let before = self.state();
         let cell = transition(direction, event, before);
-        step(Step::Transition { event, direction, state: before, cell });
+        step(Step::Transition {
+            event,
+            direction,
+            state: before,
+            cell,
+        });
         let mut next = match cell {
             Cell::To(next) => next,
             Cell::Invalid => return Outcome::Invalid(Fault::State),
             Cell::Reopen if self.may_reopen(direction) => return Outcome::Reopen,
             Cell::Reopen | Cell::Ignore => {
                 if self.answers_remembered_syn(event, direction, segment) {
-                    step(Step::Note("answers the SYN that was passed: both ends are in step, so are we again"));
+                    step(Step::Note(
+                        "answers the SYN that was passed: both ends are in step, so are we again",
+                    ));
                     self.resync(direction);
                     return self.in_window(
                         direction,
@@ -250,7 +270,9 @@ impl Track {
                     );
                 }
                 self.note_out_of_step(event, direction, segment, before);
-                step(Step::Note("may be right where our picture is stale: passed and remembered"));
+                step(Step::Note(
+                    "may be right where our picture is stale: passed and remembered",
+                ));
                 return Outcome::Pass(PassReason::OutOfStep);
             }
         };
@@ -358,7 +380,9 @@ impl Track {
         step: &mut impl FnMut(Step),
     ) -> Rst {
         if before.is_closing() {
-            step(Step::Note("the connection is closing: its numbers may be outdated, any RST is taken"));
+            step(Step::Note(
+                "the connection is closing: its numbers may be outdated, any RST is taken",
+            ));
             return Rst::Trusted;
         }
         let (last_event, last_direction) = self.last();
@@ -366,26 +390,32 @@ impl Track {
         let mut verdict = Rst::Closes;
         if receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) && last_event != Event::Syn {
             let expected = receiver.peer.max_ack;
-            step(Step::Rst { seq: segment.seq, expected });
+            step(Step::Rst {
+                seq: segment.seq,
+                expected,
+            });
             if segment.seq == SeqNum(0) && before != State::Established {
                 return Rst::Closes;
             }
             if segment.seq.before(expected) {
                 return Rst::Invalid;
             }
-            let behind_its_own_data =
-                self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
+            let behind_its_own_data = self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
             if before != State::Established || segment.seq == expected || behind_its_own_data {
                 return Rst::Closes;
             }
-            step(Step::Note("not the exact number: the receiver will challenge it (RFC 5961 3.2)"));
+            step(Step::Note(
+                "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
+            ));
             verdict = Rst::Challenged;
         }
-        let answers_what_was_passed = known.seen_reply && last_event == Event::Syn
-            || !known.assured && last_event == Event::Ack;
+        let answers_what_was_passed =
+            known.seen_reply && last_event == Event::Syn || !known.assured && last_event == Event::Ack;
         let acknowledges = segment.flags.contains(TcpFlags::ACK) && segment.ack == self.last_end;
         if answers_what_was_passed && acknowledges {
-            step(Step::Note("answers a segment that was passed out of step: the connection is dead"));
+            step(Step::Note(
+                "answers a segment that was passed out of step: the connection is dead",
+            ));
             return Rst::Trusted;
         }
         let [_, reply] = self.peers;
@@ -414,8 +444,9 @@ impl Track {
             in_handshake: matches!(before, State::SynSent | State::SynRecv),
             reply: direction == Direction::Reply,
         };
-        let verdict =
-            window::check(&mut sender, &mut receiver, segment, stage, |check| step(Step::Bound(check)));
+        let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
+            step(Step::Bound(check))
+        });
         match verdict {
             WindowVerdict::Fits => {}
             WindowVerdict::Passes(bound) => {
@@ -460,7 +491,11 @@ impl Track {
         self.set_state(next);
         if before != next && next == State::FinWait {
             let [original, reply] = &mut self.flags;
-            let flags = if direction == Direction::Original { original } else { reply };
+            let flags = if direction == Direction::Original {
+                original
+            } else {
+                reply
+            };
             *flags |= PeerFlags::CLOSE_INITIATOR.0;
         }
         let seen_reply = known.seen_reply || direction == Direction::Reply;
@@ -469,7 +504,10 @@ impl Track {
         }
         if !seen_reply && event == Event::Syn && before == State::SynSent {
             // The retransmission of a SYN that nobody answers keeps nothing alive.
-            return Outcome::Accept { lifetime: None, assured: false };
+            return Outcome::Accept {
+                lifetime: None,
+                assured: false,
+            };
         }
         let [original, reply] = self.flags;
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
@@ -488,7 +526,13 @@ impl Track {
             || seen_reply
                 && matches!(before, State::SynRecv | State::Established)
                 && next == State::Established;
-        Outcome::Accept { lifetime: Some(Lifetime { class: next.lifetime(), cap }), assured }
+        Outcome::Accept {
+            lifetime: Some(Lifetime {
+                class: next.lifetime(),
+                cap,
+            }),
+            assured,
+        }
     }
 }
 

@@ -137,7 +137,11 @@ impl Event {
         if flags.contains(TcpFlags::RST) {
             Self::Rst
         } else if flags.contains(TcpFlags::SYN) {
-            if flags.contains(TcpFlags::ACK) { Self::SynAck } else { Self::Syn }
+            if flags.contains(TcpFlags::ACK) {
+                Self::SynAck
+            } else {
+                Self::Syn
+            }
         } else if flags.contains(TcpFlags::FIN) {
             Self::Fin
         } else if flags.contains(TcpFlags::ACK) {
@@ -208,7 +212,17 @@ const TABLE: [[Row; 6]; 2] = [
         // ACK: completes the handshake, acknowledges FINs.
         [Iv, Iv, To(Es), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
         // RST: closes, if its sequence number says so.
-        [To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl)],
+        [
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+        ],
         // none of the flags
         [Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv],
     ],
@@ -223,14 +237,27 @@ const TABLE: [[Row; 6]; 2] = [
         // ACK: in SYN_SENT perhaps a half-open responder's challenge; in SYN_RECV the answer to a late SYN.
         [Ig, Ig, To(Sr), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
         // RST: refuses or closes.
-        [To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl), To(Cl)],
+        [
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+            To(Cl),
+        ],
         // none of the flags
         [Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv],
     ],
 ];
 
 /// The cell for a segment.
-#[expect(clippy::indexing_slicing, reason = "the three indices are enums whose variants are the table's rows")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the three indices are enums whose variants are the table's rows"
+)]
 #[inline]
 #[must_use]
 pub const fn transition(direction: Direction, event: Event, state: State) -> Cell {
@@ -266,7 +293,11 @@ mod tests {
         ];
         let mut state = State::SynSent;
         for (direction, event, expected) in story {
-            assert_eq!(transition(direction, event, state), To(expected), "{event:?} in {state:?}");
+            assert_eq!(
+                transition(direction, event, state),
+                To(expected),
+                "{event:?} in {state:?}"
+            );
             state = expected;
         }
     }

@@ -245,18 +245,38 @@ pub fn check(
     // I
     let upper = tx.peer.max_end;
     let i = !seq.after(upper);
-    seen(BoundCheck { bound: Bound::SeqUpper, value: seq, limit: upper, holds: i });
+    seen(BoundCheck {
+        bound: Bound::SeqUpper,
+        value: seq,
+        limit: upper,
+        holds: i,
+    });
     // II
     let oldest = tx.peer.end.sub(rx.peer.max_window);
     let ii = rx.peer.max_window == 0 || !end.before(oldest);
-    seen(BoundCheck { bound: Bound::SeqLower, value: end, limit: oldest, holds: ii });
+    seen(BoundCheck {
+        bound: Bound::SeqLower,
+        value: end,
+        limit: oldest,
+        holds: ii,
+    });
     // III
     let iii = !sack.after(rx.peer.end);
-    seen(BoundCheck { bound: Bound::AckUpper, value: sack, limit: rx.peer.end, holds: iii });
+    seen(BoundCheck {
+        bound: Bound::AckUpper,
+        value: sack,
+        limit: rx.peer.end,
+        holds: iii,
+    });
     // IV
     let oldest_ack = rx.peer.end.sub(tx.peer.max_window.max(MIN_ACK_WINDOW));
     let iv = !sack.before(oldest_ack);
-    seen(BoundCheck { bound: Bound::AckLower, value: sack, limit: oldest_ack, holds: iv });
+    seen(BoundCheck {
+        bound: Bound::AckLower,
+        value: sack,
+        limit: oldest_ack,
+        holds: iv,
+    });
 
     if !i {
         // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
@@ -282,7 +302,10 @@ pub fn check(
 
     let window = u32::from(segment.window) << if syn { 0 } else { tx.scale };
     // What the sender has said of itself.
-    tx.peer.max_window = tx.peer.max_window.max(window.wrapping_add(sack.distance_from(ack)));
+    tx.peer.max_window = tx
+        .peer
+        .max_window
+        .max(window.wrapping_add(sack.distance_from(ack)));
     if end.after(tx.peer.end) {
         tx.peer.end = end;
         tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
@@ -293,7 +316,10 @@ pub fn check(
     }
     // What it allows the receiver.
     if rx.peer.max_window != 0 && end.after(tx.peer.max_end) {
-        rx.peer.max_window = rx.peer.max_window.wrapping_add(end.distance_from(tx.peer.max_end));
+        rx.peer.max_window = rx
+            .peer
+            .max_window
+            .wrapping_add(end.distance_from(tx.peer.max_end));
     }
     let allowed = sack.add(window);
     if !allowed.before(rx.peer.max_end) {

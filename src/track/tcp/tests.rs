@@ -1,0 +1,1 @@
+//! TCP tracking, row by row and story by story.

@@ -138,14 +138,18 @@ fn a_quote_is_walked_through_options_and_extensions() {
 #[test]
 fn an_extension_behind_the_quote_is_not_read_as_part_of_it() {
     // Padding and an RFC 4884 structure follow a quoted packet that ends after its IP header.
-    let mut quote = ipv4(UDP, &[]);
-    quote.resize(128, 0);
-    quote.extend([0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0]);
-    let packet = about4(&quote);
-    assert_eq!(
-        parse(&packet, Checksums::Trust),
-        Err(Malformed::IcmpErrorQuoteTruncated)
-    );
+    let behind = [&[0; 88][..], &[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0]].concat();
+    let quote4 = ipv4(UDP, &[]);
+    let quote6 = ipv6_raw(UDP, &[]);
+    for packet in [
+        about4(&[&quote4[..], &behind].concat()),
+        about6(&[&quote6[..], &behind].concat()),
+    ] {
+        assert_eq!(
+            parse(&packet, Checksums::Trust),
+            Err(Malformed::IcmpErrorQuoteTruncated)
+        );
+    }
 }
 
 #[test]

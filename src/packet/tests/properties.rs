@@ -7,7 +7,7 @@ use super::*;
 
 /// Bytes that look like a packet more often than chance would have it.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
-    let protocol = prop::sample::select(vec![0u8, 1, 6, 17, 43, 44, 50, 51, 58, 59, 60, 135]);
+    let protocol = prop::sample::select(vec![0u8, 1, 6, 6, 6, 17, 17, 43, 44, 50, 51, 58, 59, 60, 135]);
     let body = prop::collection::vec(any::<u8>(), 0..120);
     (any::<bool>(), protocol, body, any::<[u8; 24]>()).prop_map(|(v4, protocol, body, noise)| {
         let [
@@ -31,9 +31,16 @@ fn packet_like() -> impl Strategy<Value = Vec<u8>> {
                 _ => {}
             }
         }
-        if protocol == 6 && body.len() > 13 {
-            body[12] = offset;
-            body[13] |= 0x10;
+        match (protocol, body.as_mut_slice()) {
+            (6, [_, _, _, _, _, _, _, _, _, _, _, _, words, flags, ..]) => {
+                *words = 0x50 + (offset & 0x30);
+                *flags = (*flags & !7) | 0x10 | (units & 1);
+            }
+            (17, datagram @ [_, _, _, _, _, _, _, _, ..]) => {
+                datagram[4] = 0;
+                datagram[5] = (datagram.len() as u8).saturating_sub(units & 3);
+            }
+            _ => {}
         }
         let mut packet = if v4 {
             ipv4(protocol, &body)

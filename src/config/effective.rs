@@ -1,0 +1,252 @@
+//! Every value in force, and where it comes from.
+use std::fmt;
+
+use super::values::{duration, quoted, quoted_list};
+use super::{Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig, TableConfig};
+use crate::lifetime::{LifetimeClass, LifetimeSet};
+use crate::policy::RuleDirection;
+
+/// A value in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EffectiveValue {
+    /// The path of the key, such as `lifetimes.tcp.established`; places in lists count from 0.
+    pub key: String,
+    /// The value as it is written in TOML; of an override or a rule, the keys that it sets.
+    pub value: String,
+    /// Where the value comes from.
+    pub origin: Origin,
+}
+
+impl fmt::Display for EffectiveValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}  # {}", self.key, self.value, self.origin)
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default {
+        /// Why the default is what it is, in one clause.
+        source: &'static str,
+    },
+    /// It was set.
+    File {
+        /// The line, counted from 1; `None` if it was set in code.
+        line: Option<usize>,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default { source } => write!(f, "default: {source}"),
+            Self::File { line: Some(line) } => write!(f, "line {line}"),
+            Self::File { line: None } => f.write_str("set in code"),
+        }
+    }
+}
+
+/// Collects the values of one configuration.
+struct Values<'a> {
+    config: &'a Config,
+    values: Vec<EffectiveValue>,
+}
+
+impl Values<'_> {
+    /// Adds a value; `source` explains the default.
+    fn setting(&mut self, key: impl Into<String>, value: String, default: &str, source: &'static str) {
+        let key = key.into();
+        let origin = match self.config.provenance.line(&key) {
+            Some(line) => Origin::File { line: Some(line) },
+            None if value == default => Origin::Default { source },
+            None => Origin::File { line: None },
+        };
+        self.values.push(EffectiveValue { key, value, origin });
+    }
+
+    /// Adds a value that has no default.
+    fn entry(&mut self, key: String, value: String) {
+        let origin = Origin::File {
+            line: self.config.provenance.line(&key),
+        };
+        self.values.push(EffectiveValue { key, value, origin });
+    }
+}
+
+impl Config {
+    /// Every value in force with its origin: all settings, zones, lifetimes, overrides and, in order, rules.
+    ///
+    /// ```
+    /// use portcullis::config::Config;
+    ///
+    /// let config = Config::from_toml("[gwlb]\ntcp_idle = 400", "portcullis.toml")?;
+    /// let values: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
+    /// assert!(values.contains(&"gwlb.tcp_idle = \"6m 40s\"  # line 2".to_owned()));
+    /// assert!(values.contains(&"lifetimes.icmp = \"30s\"  # default: Linux".to_owned()));
+    /// # Ok::<(), portcullis::config::ConfigError>(())
+    /// ```
+    pub fn effective(&self) -> Vec<EffectiveValue> {
+        let mut values = Values {
+            config: self,
+            values: Vec::new(),
+        };
+        self.effective_settings(&mut values);
+        for class in LifetimeClass::ALL {
+            let default = class.default_lifetime();
+            let lifetime = self.lifetimes.set.of(class).unwrap_or(default);
+            let key = format!("lifetimes.{}", class.name());
+            values.setting(
+                key,
+                quoted(duration(lifetime)),
+                &quoted(duration(default)),
+                class.default_source(),
+            );
+        }
+        for (place, each) in self.lifetimes.overrides.iter().enumerate() {
+            values.entry(format!("lifetimes.override[{place}]"), override_line(each));
+        }
+        self.effective_policy(&mut values);
+        values.values
+    }
+
+    fn effective_settings(&self, values: &mut Values<'_>) {
+        let checksums = quoted(self.engine.checksums.name());
+        values.setting(
+            "engine.checksums",
+            checksums,
+            "\"trust\"",
+            "the receiving host verifies them",
+        );
+        let sessions = self.table.max_sessions.to_string();
+        let default = TableConfig::DEFAULT_SESSIONS.to_string();
+        values.setting("table.max_sessions", sessions, &default, "2^20");
+        let shards = self.table.shards_in_force().to_string();
+        let default = TableConfig {
+            shards: None,
+            ..self.table
+        }
+        .shards_in_force()
+        .to_string();
+        values.setting(
+            "table.shards",
+            shards,
+            &default,
+            "64, or fewer if max_sessions is below that",
+        );
+
+        values.setting("zones.default", "0".to_owned(), "0", "always there");
+        for (name, id) in self.zones.iter().filter(|(name, _)| *name != DEFAULT_ZONE) {
+            values.entry(
+                format!("zones.{}", super::keys::key_segment(name)),
+                id.to_string(),
+            );
+        }
+
+        let default = GwlbConfig::default();
+        let enabled = self.gwlb.enabled.to_string();
+        values.setting(
+            "gwlb.enabled",
+            enabled,
+            &default.enabled.to_string(),
+            "the balancer this engine is for",
+        );
+        let idle = quoted(duration(self.gwlb.tcp_idle));
+        values.setting(
+            "gwlb.tcp_idle",
+            idle,
+            &quoted(duration(default.tcp_idle)),
+            "GWLB's default",
+        );
+        let idle = quoted(duration(self.gwlb.other_idle));
+        values.setting(
+            "gwlb.other_idle",
+            idle,
+            &quoted(duration(default.other_idle)),
+            "GWLB's fixed value",
+        );
+        let mode = quoted(self.tcp.mode.name());
+        values.setting(
+            "tcp.mode",
+            mode,
+            "\"strict\"",
+            "Linux with tcp_loose=0, tcp_be_liberal=0",
+        );
+    }
+
+    fn effective_policy(&self, values: &mut Values<'_>) {
+        let default = quoted(self.policy.default);
+        let (unset, source) = if self.provenance.is_file() {
+            ("\"deny\"", "a file denies what no rule allows")
+        } else {
+            ("\"allow\"", "without a file everything is allowed")
+        };
+        values.setting("policy.default", default, unset, source);
+        let inside = quoted_list(&self.policy.inside);
+        let unset = quoted_list(&PolicyConfig::DEFAULT_INSIDE);
+        values.setting("policy.inside", inside, &unset, "RFC 1918, RFC 6598, RFC 4193");
+        for (place, rule) in self.policy.rules.iter().enumerate() {
+            values.entry(format!("policy.rule[{place}]"), rule_line(rule));
+        }
+    }
+}
+
+/// The keys that an override sets, as an inline table.
+fn override_line(each: &LifetimeOverride) -> String {
+    let mut keys = Vec::new();
+    if let Some(protocol) = each.protocol {
+        keys.push(format!("protocol = {}", quoted(protocol)));
+    }
+    push_list(&mut keys, "ports", &each.ports);
+    push_list(&mut keys, "address", &each.address);
+    if let Some(zone) = &each.zone {
+        keys.push(format!("zone = {}", quoted(zone)));
+    }
+    push_lifetimes(&mut keys, &each.set);
+    inline(&keys)
+}
+
+/// The keys that a rule sets, as an inline table.
+fn rule_line(rule: &RuleConfig) -> String {
+    let mut keys = vec![
+        format!("name = {}", quoted(&rule.name)),
+        format!("action = {}", quoted(rule.action)),
+    ];
+    push_list(&mut keys, "zones", &rule.zones);
+    push_list(&mut keys, "source", &rule.source);
+    push_list(&mut keys, "destination", &rule.destination);
+    push_list(&mut keys, "protocol", &rule.protocol);
+    push_list(&mut keys, "source_ports", &rule.source_ports);
+    push_list(&mut keys, "destination_ports", &rule.destination_ports);
+    push_list(&mut keys, "icmp_types", &rule.icmp_types);
+    if rule.direction != RuleDirection::Any {
+        keys.push(format!("direction = {}", quoted(rule.direction.name())));
+    }
+    if rule.log {
+        keys.push("log = true".to_owned());
+    }
+    inline(&keys)
+}
+
+fn push_list<T: fmt::Display>(keys: &mut Vec<String>, name: &str, list: &[T]) {
+    if !list.is_empty() {
+        keys.push(format!("{name} = {}", quoted_list(list)));
+    }
+}
+
+fn push_lifetimes(keys: &mut Vec<String>, set: &LifetimeSet) {
+    keys.extend(
+        set.iter()
+            .map(|(class, lifetime)| format!("{} = {}", class.name(), quoted(duration(lifetime)))),
+    );
+}
+
+fn inline(keys: &[String]) -> String {
+    if keys.is_empty() {
+        "{}".to_owned()
+    } else {
+        format!("{{ {} }}", keys.join(", "))
+    }
+}

@@ -1,0 +1,205 @@
+//! What can be wrong with a configuration, and where.
+use std::fmt;
+
+use crate::lifetime::MAX_OVERRIDES;
+use crate::policy::MAX_RULES;
+
+/// A place in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Location {
+    /// The name of the file as given to [`Config::from_toml`](super::Config::from_toml); `None` for a
+    /// configuration that was built in code.
+    pub file: Option<String>,
+    /// The line, counted from 1, if it is known.
+    pub line: Option<usize>,
+    /// The path of the key, such as `policy.rule[2].action`, places counted from 0; empty for the whole file.
+    pub key: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if let Some(file) = &self.file {
+            f.write_str(file)?;
+            separator = ": ";
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+        }
+        if !self.key.is_empty() {
+            write!(f, "{separator}{}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that cannot be used: where and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {cause}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// Where.
+    pub location: Location,
+    /// Why.
+    pub cause: ConfigErrorCause,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigErrorCause {
+    /// Not TOML, an unknown or missing key, or a value of the wrong type; the text says which.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value outside its bounds.
+    #[error("{value} is out of bounds: {bounds}")]
+    OutOfBounds {
+        /// The value as it would be written.
+        value: String,
+        /// What is allowed.
+        bounds: String,
+    },
+    /// A name of a rule or zone with other characters than are allowed, or too long a one.
+    #[error("`{0}` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
+    BadName(String),
+    /// A rule whose name would be mistaken for the default action.
+    #[error("`default` is the name of the default action: call the rule something else")]
+    ReservedName,
+    /// Two rules of the same name.
+    #[error("the name `{name}` is taken by {first}")]
+    DuplicateName {
+        /// The name.
+        name: String,
+        /// The rule that has it, with its line.
+        first: String,
+    },
+    /// Two zones of the same number.
+    #[error("zone number {id} is taken by `{first}`")]
+    DuplicateZone {
+        /// The number.
+        id: u16,
+        /// The zone that has it.
+        first: String,
+    },
+    /// The zone `default` with another number than 0.
+    #[error("the zone `default` is always 0, not {0}")]
+    DefaultZone(u16),
+    /// A zone that is not in `[zones]`.
+    #[error("there is no zone `{zone}`: the zones are {known}")]
+    UnknownZone {
+        /// The name.
+        zone: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A prefix with bits beyond its length.
+    #[error("{prefix} has host bits set: the network is {network}")]
+    HostBits {
+        /// The prefix as written.
+        prefix: String,
+        /// The network that holds the address.
+        network: String,
+    },
+    /// A range whose first port is above its last.
+    #[error("{first}-{last} is reversed: write {last}-{first}")]
+    ReversedRange {
+        /// The first port as written.
+        first: u16,
+        /// The last port as written.
+        last: u16,
+    },
+    /// Ports in a rule or override that does not say of which protocol.
+    #[error("ports need `protocol` to be {0}")]
+    PortsNeedProtocol(&'static str),
+    /// Ports in a rule or override for a protocol that has none.
+    #[error("ports need `protocol` to be {allowed}, not {protocol}")]
+    NoPorts {
+        /// The protocol.
+        protocol: String,
+        /// The protocols that do.
+        allowed: &'static str,
+    },
+    /// ICMP types in a rule that is not for ICMP and ICMPv6 alone.
+    #[error("ICMP types need `protocol` to be icmp, icmpv6 or both")]
+    IcmpTypesNeedIcmp,
+    /// An ICMP type that none of the rule's protocols has.
+    #[error("{kind} is no type of {protocol}")]
+    NoSuchIcmpType {
+        /// The type.
+        kind: String,
+        /// The protocol.
+        protocol: String,
+    },
+    /// More rules than a rule number can count.
+    #[error("{0} rules are too many: at most {MAX_RULES}")]
+    TooManyRules(usize),
+    /// More overrides than a profile number can count.
+    #[error("{0} overrides are too many: at most {MAX_OVERRIDES}")]
+    TooManyOverrides(usize),
+    /// Two overrides that are equally specific for a session that both match.
+    #[error("equally specific as {first} for {shared}: make one of them more specific")]
+    AmbiguousOverrides {
+        /// The earlier override, with its line.
+        first: String,
+        /// What sessions both match.
+        shared: String,
+    },
+    /// Rules whose look-up tables take too much memory.
+    #[error("the compiled rules would take more than {0} MiB: many rules share wide prefixes or port ranges")]
+    PolicyTooLarge(usize),
+}
+
+/// Something in a configuration that is allowed but hardly meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// Where.
+    pub location: Location,
+    /// What.
+    pub kind: WarningKind,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.location, self.kind)
+    }
+}
+
+/// What is hardly meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WarningKind {
+    /// A session would outlive the load balancer's flow.
+    NotBelowGwlb {
+        /// The lifetime.
+        lifetime: String,
+        /// The key of the timer that it is not below.
+        timer: &'static str,
+        /// That timer.
+        idle: String,
+    },
+    /// A rule that never matches, since an earlier one matches all that it would.
+    Shadowed {
+        /// The rule's name.
+        rule: String,
+        /// The earlier rule's name.
+        by: String,
+    },
+}
+
+impl fmt::Display for WarningKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBelowGwlb {
+                lifetime,
+                timer,
+                idle,
+            } => write!(
+                f,
+                "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow before the session ends"
+            ),
+            Self::Shadowed { rule, by } => write!(f, "rule `{rule}` never matches: `{by}` covers it"),
+        }
+    }
+}

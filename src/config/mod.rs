@@ -1,0 +1,297 @@
+//! The configuration: plain data, read from TOML or built in code, checked and compiled once.
+//!
+//! A [`Config`] holds what was asked for. [`Config::compile`] checks all of it and makes the look-up
+//! structures that the packet path reads. [`Config::warnings`] tells what is allowed but hardly meant, and
+//! [`Config::effective`] every value in force with its origin.
+//!
+//! ```
+//! use portcullis::config::Config;
+//!
+//! let config = Config::from_toml(
+//!     r#"
+//!     [zones]
+//!     production = 1
+//!
+//!     [lifetimes]
+//!     tcp.established = "5m 30s"
+//!
+//!     [[lifetimes.override]]
+//!     protocol = "udp"
+//!     ports = 53
+//!     udp.replied = "10s"
+//!
+//!     [[policy.rule]]
+//!     name = "web"
+//!     action = "allow"
+//!     zones = ["production"]
+//!     protocol = "tcp"
+//!     destination_ports = [80, 443, "8000-8999"]
+//!     "#,
+//!     "portcullis.toml",
+//! )?;
+//! assert!(config.warnings().is_empty());
+//! let compiled = config.compile()?;
+//! assert_eq!(compiled.policy.len(), 1);
+//!
+//! let error = Config::from_toml("[table]\nmax_sessions = 0", "portcullis.toml").unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "portcullis.toml:2: table.max_sessions: 0 is out of bounds: 1 to 268435456"
+//! );
+//! # Ok::<(), portcullis::config::ConfigError>(())
+//! ```
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::flow::Zone;
+use crate::lifetime::LifetimeTable;
+use crate::policy::Policy;
+
+mod compile;
+mod effective;
+mod error;
+mod keys;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod values;
+mod warnings;
+
+pub use self::effective::{EffectiveValue, Origin};
+pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
+pub use self::keys::Provenance;
+pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
+
+/// The name of zone 0.
+const DEFAULT_ZONE: &str = "default";
+
+/// All that can be set.
+///
+/// [`Config::default`] is what holds without a file: every lifetime at its default and every session allowed. A
+/// file, be it empty, denies what none of its rules allows, unless `policy.default` says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[engine]`.
+    pub engine: EngineConfig,
+    /// `[table]`.
+    pub table: TableConfig,
+    /// `[zones]`: a number for each name. `default = 0` need not be there.
+    #[serde(deserialize_with = "zone_numbers")]
+    pub zones: BTreeMap<String, u16>,
+    /// `[gwlb]`.
+    pub gwlb: GwlbConfig,
+    /// `[lifetimes]`.
+    pub lifetimes: LifetimesConfig,
+    /// `[policy]`.
+    #[serde(default = "PolicyConfig::of_file")]
+    pub policy: PolicyConfig,
+    /// `[tcp]`.
+    pub tcp: TcpConfig,
+    /// Where the values come from; leave it at its default for a configuration that is built in code.
+    #[serde(skip)]
+    pub provenance: Provenance,
+}
+
+/// `[engine]`: how packets are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Are checksums verified?
+    pub checksums: Checksums,
+}
+
+/// Are the checksums of packets verified?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksums {
+    /// A packet with a wrong checksum is malformed.
+    Verify,
+    /// Checksums are not looked at: the receiving host checks them anyway.
+    #[default]
+    Trust,
+}
+
+impl Checksums {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Trust => "trust",
+        }
+    }
+}
+
+/// `[table]`: the size of the session table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableConfig {
+    /// How many sessions there can be, 1 to [`Self::MAX_SESSIONS`].
+    #[serde(deserialize_with = "values::sessions")]
+    pub max_sessions: u32,
+    /// How many parts with a lock each, a power of two from 1 to [`Self::MAX_SHARDS`] and not above
+    /// `max_sessions`; `None` for [`Self::DEFAULT_SHARDS`], or fewer if there are fewer sessions.
+    #[serde(deserialize_with = "values::shards")]
+    pub shards: Option<u32>,
+}
+
+impl TableConfig {
+    /// The largest `max_sessions`: 2^28.
+    pub const MAX_SESSIONS: u32 = 1 << 28;
+    /// The default of `max_sessions`: 2^20.
+    pub const DEFAULT_SESSIONS: u32 = 1 << 20;
+    /// The largest number of shards.
+    pub const MAX_SHARDS: u32 = 1024;
+    /// The default number of shards.
+    pub const DEFAULT_SHARDS: u32 = 64;
+
+    /// The number of shards in force.
+    pub fn shards_in_force(&self) -> u32 {
+        let at_most = 1 << self.max_sessions.max(1).ilog2();
+        self.shards.unwrap_or_else(|| Self::DEFAULT_SHARDS.min(at_most))
+    }
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: Self::DEFAULT_SESSIONS,
+            shards: None,
+        }
+    }
+}
+
+/// `[gwlb]`: the timers of the Gateway Load Balancer in front, for warnings about lifetimes that are not below
+/// them. They change nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GwlbConfig {
+    /// Is there such a balancer? If not, no lifetime is compared with its timers.
+    pub enabled: bool,
+    /// Its idle timer of TCP flows, 60 s to 6000 s as it allows; its default and ours is 350 s.
+    #[serde(deserialize_with = "values::scalar")]
+    pub tcp_idle: Duration,
+    /// Its idle timer of all other flows, 1 s to 6000 s; AWS has 120 s and offers no setting.
+    #[serde(deserialize_with = "values::scalar")]
+    pub other_idle: Duration,
+}
+
+impl Default for GwlbConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            tcp_idle: Duration::from_secs(350),
+            other_idle: Duration::from_secs(120),
+        }
+    }
+}
+
+/// `[tcp]`: how TCP is tracked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TcpConfig {
+    /// How much of a connection must have been seen.
+    pub mode: TcpMode,
+}
+
+/// How much of a TCP connection must have been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TcpMode {
+    /// The whole handshake; a connection begins with its SYN, and segments outside the window are invalid.
+    #[default]
+    Strict,
+}
+
+impl TcpMode {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+        }
+    }
+}
+
+/// What a checked configuration compiles to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Compiled {
+    /// Which new sessions are allowed.
+    pub policy: Policy,
+    /// How long sessions live.
+    pub lifetimes: LifetimeTable,
+    /// The zones by name.
+    pub zones: Zones,
+    /// Are checksums verified?
+    pub checksums: Checksums,
+    /// How TCP is tracked.
+    pub tcp_mode: TcpMode,
+    /// How many sessions there can be.
+    pub max_sessions: u32,
+    /// How many parts the session table has: a power of two.
+    pub shards: u32,
+}
+
+/// The zones by name; `default` is always among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zones(BTreeMap<String, Zone>);
+
+impl Zones {
+    fn new(numbers: &BTreeMap<String, u16>) -> Self {
+        let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
+        Self(zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect())
+    }
+
+    /// The zone of a name.
+    pub fn zone(&self, name: &str) -> Option<Zone> {
+        self.0.get(name).copied()
+    }
+
+    /// The name of a zone, found by a search through all of them.
+    pub fn name(&self, zone: Zone) -> Option<&str> {
+        self.iter().find(|(_, own)| *own == zone).map(|(name, _)| name)
+    }
+
+    /// All names with their zones, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Zone)> {
+        self.0.iter().map(|(name, zone)| (name.as_str(), *zone))
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration. `file_name` is only for messages; nothing is opened.
+    ///
+    /// # Errors
+    /// Text that is not TOML, an unknown key, a value of the wrong type, and all that [`Self::validate`] finds. The
+    /// error names the file, the line and the key.
+    pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        let keys = keys::KeyIndex::new(text);
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError {
+            location: keys.locate(file_name, error.span()),
+            cause: ConfigErrorCause::Syntax(error.message().to_owned()),
+        })?;
+        config.provenance = keys.provenance(file_name);
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn zone_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u16>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Number(#[serde(deserialize_with = "number")] u16);
+
+    fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+        values::scalar(deserializer).map(|values::ZoneNumber(number)| number)
+    }
+
+    let numbers = BTreeMap::<String, Number>::deserialize(deserializer)?;
+    Ok(numbers
+        .into_iter()
+        .map(|(name, Number(number))| (name, number))
+        .collect())
+}

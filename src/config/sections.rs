@@ -1,0 +1,258 @@
+//! The sections of a configuration file that hold more than a few keys: lifetimes and rules.
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::values;
+use crate::lifetime::{LifetimeClass, LifetimeSet};
+use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
+
+/// `[lifetimes]`: what is set replaces the default of its class.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "LifetimesFile")]
+pub struct LifetimesConfig {
+    /// The global lifetimes that were set, 1 ms to 30 days each.
+    pub set: LifetimeSet,
+    /// `[[lifetimes.override]]`: other lifetimes for some sessions, at most
+    /// [`MAX_OVERRIDES`](crate::lifetime::MAX_OVERRIDES). Their order means nothing: see
+    /// [`lifetime`](crate::lifetime) for which one applies.
+    pub overrides: Vec<LifetimeOverride>,
+}
+
+/// `[[lifetimes.override]]`: lifetimes for the sessions that match; what is `None` or empty matches any.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "OverrideFile")]
+pub struct LifetimeOverride {
+    /// The IP protocol.
+    pub protocol: Option<Protocol>,
+    /// Ports that the initiator calls; these need `protocol` to be TCP or UDP.
+    pub ports: Vec<PortRange>,
+    /// Prefixes of which one holds either end of the session.
+    pub address: Vec<IpNet>,
+    /// The name of a zone.
+    pub zone: Option<String>,
+    /// The lifetimes; what is not set is the global lifetime.
+    pub set: LifetimeSet,
+}
+
+/// `[policy]`: what new sessions are allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default = "PolicyConfig::of_file", deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// What happens to a new session that no rule matches. A file denies unless it says otherwise; without a
+    /// file everything is allowed.
+    pub default: Action,
+    /// The prefixes that are inside: a session is outbound if they hold its initiator.
+    #[serde(deserialize_with = "values::list_or_empty")]
+    pub inside: Vec<IpNet>,
+    /// `[[policy.rule]]`, at most [`MAX_RULES`](crate::policy::MAX_RULES): the first one that matches decides.
+    #[serde(rename = "rule")]
+    pub rules: Vec<RuleConfig>,
+}
+
+impl PolicyConfig {
+    /// Inside unless said otherwise: RFC 1918, RFC 6598 (shared address space) and RFC 4193 (unique local).
+    pub const DEFAULT_INSIDE: [&'static str; 5] = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+    ];
+
+    /// What a file gets that says nothing: deny.
+    pub(super) fn of_file() -> Self {
+        Self {
+            default: Action::Deny,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for PolicyConfig {
+    /// No rules, and everything is allowed.
+    fn default() -> Self {
+        let inside = Self::DEFAULT_INSIDE
+            .into_iter()
+            .filter_map(|prefix| prefix.parse().ok())
+            .collect();
+        Self {
+            default: Action::Allow,
+            inside,
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// `[[policy.rule]]`. An empty list matches anything.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// The rule's name, another for each: 1 to 64 characters of `A-Z`, `a-z`, `0-9`, `_`, `.` and `-`, not
+    /// `default`.
+    pub name: String,
+    /// What happens to the session.
+    pub action: Action,
+    /// Names of zones.
+    #[serde(default, deserialize_with = "values::list")]
+    pub zones: Vec<String>,
+    /// Prefixes of which one holds the initiator.
+    #[serde(default, deserialize_with = "values::list")]
+    pub source: Vec<IpNet>,
+    /// Prefixes of which one holds the responder.
+    #[serde(default, deserialize_with = "values::list")]
+    pub destination: Vec<IpNet>,
+    /// IP protocols.
+    #[serde(default, deserialize_with = "values::list")]
+    pub protocol: Vec<Protocol>,
+    /// Ports of the initiator; these need `protocol` to name only protocols with ports.
+    #[serde(default, deserialize_with = "values::list")]
+    pub source_ports: Vec<PortRange>,
+    /// Ports of the responder; these need `protocol` to name only protocols with ports.
+    #[serde(default, deserialize_with = "values::list")]
+    pub destination_ports: Vec<PortRange>,
+    /// Types of ICMP messages; these need `protocol` to name ICMP, ICMPv6 or both and nothing else.
+    #[serde(default, deserialize_with = "values::list")]
+    pub icmp_types: Vec<IcmpType>,
+    /// Which end must be the initiator.
+    #[serde(default)]
+    pub direction: RuleDirection,
+    /// Should sessions that this rule decides be logged?
+    #[serde(default)]
+    pub log: bool,
+}
+
+impl RuleConfig {
+    /// A rule that matches everything.
+    pub fn new(name: impl Into<String>, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            action,
+            zones: Vec::new(),
+            source: Vec::new(),
+            destination: Vec::new(),
+            protocol: Vec::new(),
+            source_ports: Vec::new(),
+            destination_ports: Vec::new(),
+            icmp_types: Vec::new(),
+            direction: RuleDirection::Any,
+            log: false,
+        }
+    }
+}
+
+/// A lifetime as the file has it.
+type Lifetime = Option<Duration>;
+
+macro_rules! lifetime_table {
+    ($(#[$doc:meta])* $name:ident { $($field:ident => $class:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct $name {
+            $(#[serde(deserialize_with = "values::optional")] $field: Lifetime,)*
+        }
+
+        impl $name {
+            fn classes(&self) -> impl Iterator<Item = (LifetimeClass, Lifetime)> {
+                [$((LifetimeClass::$class, self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+lifetime_table! {
+    /// Keys below `tcp`.
+    TcpFile {
+        syn_sent => TcpSynSent,
+        syn_recv => TcpSynRecv,
+        established => TcpEstablished,
+        fin_wait => TcpFinWait,
+        close_wait => TcpCloseWait,
+        last_ack => TcpLastAck,
+        time_wait => TcpTimeWait,
+        close => TcpClose,
+        unacknowledged => TcpUnacknowledged,
+        retransmitted => TcpRetransmitted,
+    }
+}
+
+lifetime_table! {
+    /// Keys below `udp`.
+    UdpFile {
+        unreplied => UdpUnreplied,
+        replied => UdpReplied,
+        stream => UdpStream,
+    }
+}
+
+lifetime_table! {
+    /// Keys below `other`.
+    OtherFile {
+        unreplied => OtherUnreplied,
+        replied => OtherReplied,
+    }
+}
+
+fn lifetime_set(tcp: &TcpFile, udp: &UdpFile, icmp: Lifetime, other: &OtherFile) -> LifetimeSet {
+    tcp.classes()
+        .chain(udp.classes())
+        .chain([(LifetimeClass::Icmp, icmp)])
+        .chain(other.classes())
+        .filter_map(|(class, lifetime)| Some((class, lifetime?)))
+        .fold(LifetimeSet::default(), |set, (class, lifetime)| {
+            set.with(class, lifetime)
+        })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LifetimesFile {
+    tcp: TcpFile,
+    udp: UdpFile,
+    #[serde(deserialize_with = "values::optional")]
+    icmp: Lifetime,
+    other: OtherFile,
+    r#override: Vec<LifetimeOverride>,
+}
+
+impl From<LifetimesFile> for LifetimesConfig {
+    fn from(file: LifetimesFile) -> Self {
+        let set = lifetime_set(&file.tcp, &file.udp, file.icmp, &file.other);
+        Self {
+            set,
+            overrides: file.r#override,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OverrideFile {
+    #[serde(deserialize_with = "values::optional")]
+    protocol: Option<Protocol>,
+    #[serde(deserialize_with = "values::list")]
+    ports: Vec<PortRange>,
+    #[serde(deserialize_with = "values::list")]
+    address: Vec<IpNet>,
+    zone: Option<String>,
+    tcp: TcpFile,
+    udp: UdpFile,
+    #[serde(deserialize_with = "values::optional")]
+    icmp: Lifetime,
+    other: OtherFile,
+}
+
+impl From<OverrideFile> for LifetimeOverride {
+    fn from(file: OverrideFile) -> Self {
+        let set = lifetime_set(&file.tcp, &file.udp, file.icmp, &file.other);
+        Self {
+            protocol: file.protocol,
+            ports: file.ports,
+            address: file.address,
+            zone: file.zone,
+            set,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What a configuration must keep to, whether it was read or built.
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::error::{ConfigError, ConfigErrorCause};
+use super::keys::key_segment;
+use super::{Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig, values};
+use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
+use crate::policy::{MAX_RULES, PortRange, Protocol};
+
+/// GWLB's bounds of its TCP idle timer.
+const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6000));
+/// Bounds of the idle timer of other flows: it is no setting of GWLB, so they are wide.
+const OTHER_IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(6000));
+
+type Checked = Result<(), ConfigError>;
+
+impl Config {
+    /// Checks everything but the memory that the compiled rules take.
+    ///
+    /// # Errors
+    /// The first thing found that cannot be: a value out of its bounds, a bad, duplicate or unknown name, a
+    /// prefix with host bits, a reversed port range, ports or ICMP types without their protocol, zones of the same
+    /// number, too many rules or overrides, or two overrides of which neither is more specific.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_table()?;
+        self.check_zones()?;
+        let GwlbConfig {
+            tcp_idle, other_idle, ..
+        } = self.gwlb;
+        self.check_duration("gwlb.tcp_idle", tcp_idle, TCP_IDLE)?;
+        self.check_duration("gwlb.other_idle", other_idle, OTHER_IDLE)?;
+        self.check_lifetimes("lifetimes", &self.lifetimes.set)?;
+        self.check_overrides()?;
+        self.check_policy()
+    }
+
+    pub(super) fn error(&self, key: &str, cause: ConfigErrorCause) -> ConfigError {
+        ConfigError {
+            location: self.provenance.locate(key),
+            cause,
+        }
+    }
+
+    fn out_of_bounds(&self, key: &str, value: impl fmt::Display, bounds: impl Into<String>) -> ConfigError {
+        let (value, bounds) = (value.to_string(), bounds.into());
+        self.error(key, ConfigErrorCause::OutOfBounds { value, bounds })
+    }
+
+    fn check_table(&self) -> Checked {
+        let TableConfig { max_sessions, shards } = self.table;
+        if !(1..=TableConfig::MAX_SESSIONS).contains(&max_sessions) {
+            let bounds = format!("1 to {}", TableConfig::MAX_SESSIONS);
+            return Err(self.out_of_bounds("table.max_sessions", max_sessions, bounds));
+        }
+        let Some(shards) = shards else {
+            return Ok(());
+        };
+        if !shards.is_power_of_two() || shards > TableConfig::MAX_SHARDS {
+            let bounds = format!("a power of two from 1 to {}", TableConfig::MAX_SHARDS);
+            return Err(self.out_of_bounds("table.shards", shards, bounds));
+        }
+        if shards > max_sessions {
+            let bounds = format!("at most table.max_sessions, {max_sessions}");
+            return Err(self.out_of_bounds("table.shards", shards, bounds));
+        }
+        Ok(())
+    }
+
+    fn check_zones(&self) -> Checked {
+        let mut taken = BTreeMap::from([(0, DEFAULT_ZONE)]);
+        for (name, &id) in &self.zones {
+            let key = format!("zones.{}", key_segment(name));
+            if name == DEFAULT_ZONE {
+                if id != 0 {
+                    return Err(self.error(&key, ConfigErrorCause::DefaultZone(id)));
+                }
+                continue;
+            }
+            self.check_name(&key, name)?;
+            if let Some(first) = taken.insert(id, name) {
+                let first = first.to_owned();
+                return Err(self.error(&key, ConfigErrorCause::DuplicateZone { id, first }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_name(&self, key: &str, name: &str) -> Checked {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
+            Ok(())
+        } else {
+            Err(self.error(key, ConfigErrorCause::BadName(name.to_owned())))
+        }
+    }
+
+    fn check_duration(&self, key: &str, value: Duration, (min, max): (Duration, Duration)) -> Checked {
+        if (min..=max).contains(&value) {
+            return Ok(());
+        }
+        let bounds = format!("{} to {}", values::duration(min), values::duration(max));
+        Err(self.out_of_bounds(key, values::duration(value), bounds))
+    }
+
+    fn check_lifetimes(&self, prefix: &str, set: &LifetimeSet) -> Checked {
+        for (class, lifetime) in set.iter() {
+            let key = format!("{prefix}.{}", class.name());
+            self.check_duration(&key, lifetime, (MIN_LIFETIME, MAX_LIFETIME))?;
+        }
+        Ok(())
+    }
+
+    fn check_prefixes(&self, key: &str, prefixes: &[IpNet]) -> Checked {
+        for (place, prefix) in prefixes.iter().enumerate() {
+            let network = prefix.trunc();
+            if *prefix != network {
+                let (prefix, network) = (prefix.to_string(), network.to_string());
+                let cause = ConfigErrorCause::HostBits { prefix, network };
+                return Err(self.error(&format!("{key}[{place}]"), cause));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self, key: &str, ranges: &[PortRange]) -> Checked {
+        for (place, &PortRange { first, last }) in ranges.iter().enumerate() {
+            if first > last {
+                let cause = ConfigErrorCause::ReversedRange { first, last };
+                return Err(self.error(&format!("{key}[{place}]"), cause));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_zone(&self, key: &str, zone: &str) -> Checked {
+        if zone == DEFAULT_ZONE || self.zones.contains_key(zone) {
+            return Ok(());
+        }
+        let others = self
+            .zones
+            .keys()
+            .map(String::as_str)
+            .filter(|name| *name != DEFAULT_ZONE);
+        let known: Vec<&str> = [DEFAULT_ZONE].into_iter().chain(others).collect();
+        let (zone, known) = (zone.to_owned(), known.join(", "));
+        Err(self.error(key, ConfigErrorCause::UnknownZone { zone, known }))
+    }
+
+    fn check_overrides(&self) -> Checked {
+        let overrides = &self.lifetimes.overrides;
+        if overrides.len() > MAX_OVERRIDES {
+            return Err(self.error(
+                "lifetimes.override",
+                ConfigErrorCause::TooManyOverrides(overrides.len()),
+            ));
+        }
+        for (place, each) in overrides.iter().enumerate() {
+            self.check_override(&format!("lifetimes.override[{place}]"), each)?;
+        }
+        self.check_ambiguity()
+    }
+
+    fn check_override(&self, key: &str, each: &LifetimeOverride) -> Checked {
+        const ALLOWED: &str = "tcp or udp";
+        if !each.ports.is_empty() {
+            let ports = format!("{key}.ports");
+            match each.protocol {
+                Some(Protocol::TCP | Protocol::UDP) => {}
+                Some(protocol) => {
+                    let protocol = protocol.to_string();
+                    return Err(self.error(
+                        &ports,
+                        ConfigErrorCause::NoPorts {
+                            protocol,
+                            allowed: ALLOWED,
+                        },
+                    ));
+                }
+                None => return Err(self.error(&ports, ConfigErrorCause::PortsNeedProtocol(ALLOWED))),
+            }
+            self.check_ranges(&ports, &each.ports)?;
+        }
+        self.check_prefixes(&format!("{key}.address"), &each.address)?;
+        if let Some(zone) = &each.zone {
+            self.check_zone(&format!("{key}.zone"), zone)?;
+        }
+        self.check_lifetimes(key, &each.set)
+    }
+
+    /// Overrides tie for a session only if they name the same prefix (two of one length that hold the same
+    /// address are the same), port ranges of one width that overlap, the same zone and the same protocol. What
+    /// ties but for the ranges is grouped; ranges of one width overlap in neighbours if at all.
+    fn check_ambiguity(&self) -> Checked {
+        type Shape<'a> = (Option<IpNet>, Option<u16>, Option<&'a str>, Option<Protocol>);
+        let mut groups: HashMap<Shape<'_>, Vec<(PortRange, usize)>> = HashMap::new();
+        for (place, each) in self.lifetimes.overrides.iter().enumerate() {
+            let every_port = PortRange {
+                first: 0,
+                last: u16::MAX,
+            };
+            let ranges: Vec<(PortRange, Option<u16>)> = match each.ports.as_slice() {
+                [] => vec![(every_port, None)],
+                ports => ports
+                    .iter()
+                    .map(|range| (*range, Some(range.last.saturating_sub(range.first))))
+                    .collect(),
+            };
+            let prefixes: Vec<Option<IpNet>> = match each.address.as_slice() {
+                [] => vec![None],
+                prefixes => prefixes.iter().copied().map(Some).collect(),
+            };
+            for prefix in prefixes {
+                for (range, width) in &ranges {
+                    let shape = (prefix, *width, each.zone.as_deref(), each.protocol);
+                    groups.entry(shape).or_default().push((*range, place));
+                }
+            }
+        }
+        // The first tie in the order of the overrides, so that the message does not depend on the hash.
+        let mut tie: Option<(usize, usize, String)> = None;
+        for ((prefix, width, zone, protocol), mut ranges) in groups {
+            ranges.sort_unstable();
+            for ((low, one), (high, other)) in ranges.iter().zip(ranges.iter().skip(1)) {
+                if one == other || high.first > low.last {
+                    continue;
+                }
+                let overlap = PortRange {
+                    first: high.first,
+                    last: low.last,
+                };
+                let shared = [
+                    prefix.map(|prefix| format!("address {prefix}")),
+                    width.map(|_| format!("port {overlap}")),
+                    zone.map(|zone| format!("zone {zone}")),
+                    protocol.map(|protocol| format!("protocol {protocol}")),
+                ];
+                let shared: Vec<String> = shared.into_iter().flatten().collect();
+                let shared = if shared.is_empty() {
+                    "every session".to_owned()
+                } else {
+                    shared.join(", ")
+                };
+                let found = (*one.max(other), *one.min(other), shared);
+                if tie.as_ref().is_none_or(|tie| found < *tie) {
+                    tie = Some(found);
+                }
+            }
+        }
+        let Some((second, first, shared)) = tie else {
+            return Ok(());
+        };
+        let first = self.provenance.mention(&format!("lifetimes.override[{first}]"));
+        let cause = ConfigErrorCause::AmbiguousOverrides { first, shared };
+        Err(self.error(&format!("lifetimes.override[{second}]"), cause))
+    }
+
+    fn check_policy(&self) -> Checked {
+        let rules = &self.policy.rules;
+        self.check_prefixes("policy.inside", &self.policy.inside)?;
+        if rules.len() > MAX_RULES {
+            return Err(self.error("policy.rule", ConfigErrorCause::TooManyRules(rules.len())));
+        }
+        let mut names: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
+        for (place, rule) in rules.iter().enumerate() {
+            let key = format!("policy.rule[{place}]");
+            let name = format!("{key}.name");
+            self.check_name(&name, &rule.name)?;
+            if rule.name == "default" {
+                return Err(self.error(&name, ConfigErrorCause::ReservedName));
+            }
+            if let Some(first) = names.insert(&rule.name, place) {
+                let first = self.provenance.mention(&format!("policy.rule[{first}]"));
+                let cause = ConfigErrorCause::DuplicateName {
+                    name: rule.name.clone(),
+                    first,
+                };
+                return Err(self.error(&name, cause));
+            }
+            self.check_rule(&key, rule)?;
+        }
+        Ok(())
+    }
+
+    fn check_rule(&self, key: &str, rule: &RuleConfig) -> Checked {
+        for (place, zone) in rule.zones.iter().enumerate() {
+            self.check_zone(&format!("{key}.zones[{place}]"), zone)?;
+        }
+        self.check_prefixes(&format!("{key}.source"), &rule.source)?;
+        self.check_prefixes(&format!("{key}.destination"), &rule.destination)?;
+        for (ranges, name) in [
+            (&rule.source_ports, "source_ports"),
+            (&rule.destination_ports, "destination_ports"),
+        ] {
+            const ALLOWED: &str = "tcp, udp, sctp or dccp";
+            let key = format!("{key}.{name}");
+            if ranges.is_empty() {
+                continue;
+            }
+            if rule.protocol.is_empty() {
+                return Err(self.error(&key, ConfigErrorCause::PortsNeedProtocol(ALLOWED)));
+            }
+            if let Some(protocol) = rule.protocol.iter().find(|protocol| !protocol.has_ports()) {
+                let protocol = protocol.to_string();
+                return Err(self.error(
+                    &key,
+                    ConfigErrorCause::NoPorts {
+                        protocol,
+                        allowed: ALLOWED,
+                    },
+                ));
+            }
+            self.check_ranges(&key, ranges)?;
+        }
+        if rule.icmp_types.is_empty() {
+            return Ok(());
+        }
+        let is_icmp = |protocol: &Protocol| matches!(*protocol, Protocol::ICMP | Protocol::ICMPV6);
+        if rule.protocol.is_empty() || !rule.protocol.iter().all(is_icmp) {
+            return Err(self.error(&format!("{key}.icmp_types"), ConfigErrorCause::IcmpTypesNeedIcmp));
+        }
+        for (place, kind) in rule.icmp_types.iter().enumerate() {
+            if rule.protocol.iter().all(|protocol| kind.of(*protocol).is_none()) {
+                let protocols: Vec<String> = rule.protocol.iter().map(Protocol::to_string).collect();
+                let (kind, protocol) = (kind.to_string(), protocols.join(" or "));
+                let cause = ConfigErrorCause::NoSuchIcmpType { kind, protocol };
+                return Err(self.error(&format!("{key}.icmp_types[{place}]"), cause));
+            }
+        }
+        Ok(())
+    }
+}

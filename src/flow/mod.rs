@@ -1,0 +1,3 @@
+//! What identifies a session.
+pub mod zone;
+pub use zone::Zone;

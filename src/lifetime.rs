@@ -1,0 +1,574 @@
+//! How long a session lives without a packet.
+//!
+//! A session's state names its [`LifetimeClass`]; [`Lifetimes`] maps each class to a duration. A
+//! [`LifetimeTable`] holds the global lifetimes and a profile for each override. The profile is selected
+//! once, when the session is made; from then on a look-up is two array reads.
+//!
+//! # Which override applies
+//! Exactly one profile applies to a session: the most specific override that matches it, compared by
+//!
+//! 1. the longest address prefix that holds an end of the session (at equal length the destination, that is
+//!    the end that the initiator called, comes before the source);
+//! 2. the narrowest port range that holds the initiator's destination port;
+//! 3. a zone before none;
+//! 4. a protocol before none.
+//!
+//! What that override leaves unset comes from the global lifetimes, never from a less specific override.
+use std::cmp::Reverse;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::flow::Zone;
+use crate::policy::address::AddressMap;
+
+/// The shortest lifetime that can be set.
+pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
+
+/// The longest lifetime that can be set: 30 days, six times what Linux gives an established connection, and
+/// less than 2^32 ms.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The largest number of overrides: a session stores its profile in one byte, and profile 0 is the global one.
+pub const MAX_OVERRIDES: usize = 254;
+
+/// The state of a session as far as its lifetime goes.
+///
+/// | Class | Key | Default | Source |
+/// |---|---|---|---|
+/// | `TcpSynSent` | `tcp.syn_sent` | 30 s | pf `tcp.opening`, ASA embryonic; Linux 120 s |
+/// | `TcpSynRecv` | `tcp.syn_recv` | 60 s | Linux |
+/// | `TcpEstablished` | `tcp.established` | 340 s | below GWLB's default TCP idle of 350 s |
+/// | `TcpFinWait` | `tcp.fin_wait` | 120 s | Linux |
+/// | `TcpCloseWait` | `tcp.close_wait` | 60 s | Linux |
+/// | `TcpLastAck` | `tcp.last_ack` | 30 s | Linux |
+/// | `TcpTimeWait` | `tcp.time_wait` | 120 s | Linux |
+/// | `TcpClose` | `tcp.close` | 10 s | Linux |
+/// | `TcpUnacknowledged` | `tcp.unacknowledged` | 300 s | Linux |
+/// | `TcpRetransmitted` | `tcp.retransmitted` | 300 s | Linux |
+/// | `UdpUnreplied` | `udp.unreplied` | 30 s | Linux |
+/// | `UdpReplied` | `udp.replied` | 30 s | Linux |
+/// | `UdpStream` | `udp.stream` | 110 s | Linux has 120 s, GWLB's idle for all that is not TCP: below it |
+/// | `Icmp` | `icmp` | 30 s | Linux |
+/// | `OtherUnreplied` | `other.unreplied` | 60 s | pf; Linux has 600 s, above GWLB's 120 s |
+/// | `OtherReplied` | `other.replied` | 110 s | below GWLB's 120 s |
+///
+/// # Established connections behind GWLB
+/// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux keeps it
+/// for 5 days. Neither can be honoured behind a Gateway Load Balancer: it forgets a flow after its own idle
+/// timer (350 s unless it is set otherwise), and drops what comes later. A session that outlives that timer
+/// only fills the table, and its RST would find no flow to travel in. So the default lies just below it. Raise
+/// both together, or set `gwlb.enabled = false` where no such balancer is in the path. RFC 4787 REQ-5 (UDP,
+/// 2 min) is capped in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LifetimeClass {
+    /// The initiator's SYN was seen, no answer yet.
+    TcpSynSent,
+    /// The SYN was answered by a SYN-ACK.
+    TcpSynRecv,
+    /// The handshake has ended.
+    TcpEstablished,
+    /// One end has sent its FIN.
+    TcpFinWait,
+    /// The first FIN was acknowledged.
+    TcpCloseWait,
+    /// Both ends have sent a FIN, the last one is not acknowledged.
+    TcpLastAck,
+    /// Both FINs were acknowledged.
+    TcpTimeWait,
+    /// A RST closed the connection.
+    TcpClose,
+    /// An established connection of which data stays unacknowledged.
+    TcpUnacknowledged,
+    /// A connection on which the same segment was sent three times.
+    TcpRetransmitted,
+    /// Datagrams one way only.
+    UdpUnreplied,
+    /// Datagrams both ways.
+    UdpReplied,
+    /// Datagrams both ways for a while: a stream.
+    UdpStream,
+    /// An ICMP or ICMPv6 query.
+    Icmp,
+    /// Packets of any other protocol, one way only.
+    OtherUnreplied,
+    /// Packets of any other protocol, both ways.
+    OtherReplied,
+}
+
+impl LifetimeClass {
+    /// The number of classes.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All classes, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::TcpSynSent,
+        Self::TcpSynRecv,
+        Self::TcpEstablished,
+        Self::TcpFinWait,
+        Self::TcpCloseWait,
+        Self::TcpLastAck,
+        Self::TcpTimeWait,
+        Self::TcpClose,
+        Self::TcpUnacknowledged,
+        Self::TcpRetransmitted,
+        Self::UdpUnreplied,
+        Self::UdpReplied,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::OtherUnreplied,
+        Self::OtherReplied,
+    ];
+
+    /// The key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The default lifetime.
+    pub const fn default_lifetime(self) -> Duration {
+        Duration::from_millis(self.row().1 as u64)
+    }
+
+    /// Where the default comes from, in one clause.
+    pub const fn default_source(self) -> &'static str {
+        self.row().2
+    }
+
+    /// Is this a class of TCP connections?
+    pub const fn is_tcp(self) -> bool {
+        (self as u8) < (Self::UdpUnreplied as u8)
+    }
+
+    /// Key, default in milliseconds, source of the default.
+    const fn row(self) -> (&'static str, u32, &'static str) {
+        match self {
+            Self::TcpSynSent => ("tcp.syn_sent", 30_000, "pf tcp.opening, ASA embryonic"),
+            Self::TcpSynRecv => ("tcp.syn_recv", 60_000, "Linux"),
+            Self::TcpEstablished => (
+                "tcp.established",
+                340_000,
+                "below GWLB's default TCP idle of 350 s",
+            ),
+            Self::TcpFinWait => ("tcp.fin_wait", 120_000, "Linux"),
+            Self::TcpCloseWait => ("tcp.close_wait", 60_000, "Linux"),
+            Self::TcpLastAck => ("tcp.last_ack", 30_000, "Linux"),
+            Self::TcpTimeWait => ("tcp.time_wait", 120_000, "Linux"),
+            Self::TcpClose => ("tcp.close", 10_000, "Linux"),
+            Self::TcpUnacknowledged => ("tcp.unacknowledged", 300_000, "Linux"),
+            Self::TcpRetransmitted => ("tcp.retransmitted", 300_000, "Linux"),
+            Self::UdpUnreplied => ("udp.unreplied", 30_000, "Linux"),
+            Self::UdpReplied => ("udp.replied", 30_000, "Linux"),
+            Self::UdpStream => (
+                "udp.stream",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+            Self::Icmp => ("icmp", 30_000, "Linux"),
+            Self::OtherUnreplied => ("other.unreplied", 60_000, "pf"),
+            Self::OtherReplied => (
+                "other.replied",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+        }
+    }
+}
+
+/// A lifetime for each class, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes([u32; LifetimeClass::COUNT]);
+
+impl Lifetimes {
+    /// The lifetime of a class.
+    pub fn of(&self, class: LifetimeClass) -> Duration {
+        Duration::from_millis(u64::from(self.millis(class)))
+    }
+
+    /// The lifetime of a class in milliseconds.
+    pub fn millis(&self, class: LifetimeClass) -> u32 {
+        self.0.get(class as usize).copied().unwrap_or_default()
+    }
+
+    /// The same lifetimes with those of `changes` in place.
+    #[must_use]
+    pub fn with(mut self, changes: &LifetimeSet) -> Self {
+        for (millis, change) in self.0.iter_mut().zip(changes.0) {
+            if let Some(lifetime) = change {
+                *millis = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
+            }
+        }
+        self
+    }
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self(LifetimeClass::ALL.map(|class| class.row().1))
+    }
+}
+
+/// The lifetimes that were set, the others left as they are.
+///
+/// ```
+/// use std::time::Duration;
+/// use portcullis::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
+///
+/// let set = LifetimeSet::default().with(LifetimeClass::TcpEstablished, Duration::from_secs(7200));
+/// let lifetimes = Lifetimes::default().with(&set);
+/// assert_eq!(lifetimes.millis(LifetimeClass::TcpEstablished), 7_200_000);
+/// assert_eq!(lifetimes.of(LifetimeClass::Icmp), Duration::from_secs(30));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LifetimeSet([Option<Duration>; LifetimeClass::COUNT]);
+
+impl LifetimeSet {
+    /// The lifetime of a class, if it was set.
+    pub fn of(&self, class: LifetimeClass) -> Option<Duration> {
+        self.0.get(class as usize).copied().flatten()
+    }
+
+    /// The same set with one more lifetime.
+    #[must_use]
+    pub fn with(mut self, class: LifetimeClass, lifetime: Duration) -> Self {
+        if let Some(slot) = self.0.get_mut(class as usize) {
+            *slot = Some(lifetime);
+        }
+        self
+    }
+
+    /// The classes that were set, with their lifetimes.
+    pub fn iter(&self) -> impl Iterator<Item = (LifetimeClass, Duration)> + '_ {
+        LifetimeClass::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter_map(|(class, lifetime)| Some((class, lifetime?)))
+    }
+}
+
+/// What sessions an override is for. An empty list or `None` leaves that field open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct OverrideMatch {
+    pub(crate) protocol: Option<u8>,
+    /// First and last destination port.
+    pub(crate) ports: Vec<(u16, u16)>,
+    /// Prefixes, one of which holds either end.
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) zone: Option<Zone>,
+}
+
+/// The part of an override that is compared once the address is found: one port range of it.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// Bits of the address prefix under which the candidate is filed; 0 without an address.
+    prefix_len: u8,
+    ports: Option<(u16, u16)>,
+    zone: Option<Zone>,
+    protocol: Option<u8>,
+    profile: u8,
+}
+
+impl Candidate {
+    fn matches(&self, zone: Zone, protocol: u8, port: Option<u16>) -> bool {
+        self.zone.is_none_or(|own| own == zone)
+            && self.protocol.is_none_or(|own| own == protocol)
+            && self
+                .ports
+                .is_none_or(|(first, last)| port.is_some_and(|port| (first..=last).contains(&port)))
+    }
+
+    /// Sorts the most specific first.
+    fn rank(&self) -> (Reverse<u8>, u32, bool, bool) {
+        let width = self
+            .ports
+            .map_or(u32::MAX, |(first, last)| u32::from(last.saturating_sub(first)));
+        (
+            Reverse(self.prefix_len),
+            width,
+            self.zone.is_none(),
+            self.protocol.is_none(),
+        )
+    }
+}
+
+/// The global lifetimes and the profiles of the overrides.
+#[derive(Debug, Clone)]
+pub struct LifetimeTable {
+    global: Lifetimes,
+    /// Profile `n + 1` is at `n`.
+    profiles: Vec<Lifetimes>,
+    /// Candidates of each prefix and of those that cover it, most specific first.
+    by_address: AddressMap<Vec<Candidate>>,
+    /// Candidates without an address, most specific first.
+    elsewhere: Vec<Candidate>,
+}
+
+impl LifetimeTable {
+    /// A table without overrides.
+    pub fn global(global: Lifetimes) -> Self {
+        Self {
+            global,
+            profiles: Vec::new(),
+            by_address: AddressMap::new(),
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// Overrides beyond [`MAX_OVERRIDES`] are left out; the configuration refuses them before.
+    pub(crate) fn new(global: Lifetimes, overrides: &[(OverrideMatch, LifetimeSet)]) -> Self {
+        let mut table = Self::global(global);
+        let mut filed: AddressMap<Vec<Candidate>> = AddressMap::new();
+        for ((matcher, changes), profile) in overrides.iter().take(MAX_OVERRIDES).zip(1_u8..) {
+            table.profiles.push(global.with(changes));
+            let ranges: Vec<Option<(u16, u16)>> = match matcher.ports.as_slice() {
+                [] => vec![None],
+                ports => ports.iter().copied().map(Some).collect(),
+            };
+            for ports in ranges {
+                let candidate = Candidate {
+                    prefix_len: 0,
+                    ports,
+                    zone: matcher.zone,
+                    protocol: matcher.protocol,
+                    profile,
+                };
+                for prefix in &matcher.addresses {
+                    let prefix_len = prefix.prefix_len();
+                    filed.at(*prefix).push(Candidate {
+                        prefix_len,
+                        ..candidate
+                    });
+                }
+                if matcher.addresses.is_empty() {
+                    table.elsewhere.push(candidate);
+                }
+            }
+        }
+        table.elsewhere.sort_by_key(Candidate::rank);
+        table.by_address = filed.inherit(|candidates| {
+            let mut candidates: Vec<Candidate> = candidates.flatten().copied().collect();
+            candidates.sort_by_key(Candidate::rank);
+            candidates
+        });
+        table
+    }
+
+    /// The profile of a new session: 0 for the global lifetimes, else the number of the override that applies,
+    /// counted from 1. `dst_port` is the port that the initiator called, `None` for a protocol without ports.
+    pub fn select(&self, zone: Zone, src: IpAddr, dst: IpAddr, protocol: u8, dst_port: Option<u16>) -> u8 {
+        let best = |candidates: &[Candidate]| {
+            candidates
+                .iter()
+                .find(|candidate| candidate.matches(zone, protocol, dst_port))
+                .copied()
+        };
+        let at = |address| {
+            self.by_address
+                .longest_match(address)
+                .and_then(|found| best(found))
+        };
+        let chosen = match (at(dst), at(src)) {
+            (Some(by_dst), Some(by_src)) if by_src.prefix_len > by_dst.prefix_len => Some(by_src),
+            (Some(by_dst), _) => Some(by_dst),
+            (None, by_src) => by_src,
+        };
+        chosen
+            .or_else(|| best(&self.elsewhere))
+            .map_or(0, |candidate| candidate.profile)
+    }
+
+    /// The lifetimes of a profile; those of an unknown profile are the global ones.
+    pub fn profile(&self, profile: u8) -> &Lifetimes {
+        usize::from(profile)
+            .checked_sub(1)
+            .and_then(|index| self.profiles.get(index))
+            .unwrap_or(&self.global)
+    }
+
+    /// The number of profiles, the global one included.
+    pub fn profiles(&self) -> usize {
+        self.profiles.len() + 1
+    }
+}
+
+impl Default for LifetimeTable {
+    fn default() -> Self {
+        Self::global(Lifetimes::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_numbered_in_the_order_of_all() {
+        for (number, class) in LifetimeClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, number);
+        }
+        assert!(LifetimeClass::TcpRetransmitted.is_tcp());
+        assert!(!LifetimeClass::UdpUnreplied.is_tcp());
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let seconds: Vec<u64> = LifetimeClass::ALL
+            .into_iter()
+            .map(|class| Lifetimes::default().of(class).as_secs())
+            .collect();
+        assert_eq!(
+            seconds,
+            [
+                30, 60, 340, 120, 60, 30, 120, 10, 300, 300, 30, 30, 110, 30, 60, 110
+            ],
+            "in the order of LifetimeClass::ALL"
+        );
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    /// Overrides that all match a TCP session from 10.1.1.1 to 10.2.2.2 port 443 in zone 7, and what wins.
+    #[test]
+    fn the_most_specific_override_wins() {
+        let any = OverrideMatch::default();
+        let protocol = OverrideMatch {
+            protocol: Some(6),
+            ..any.clone()
+        };
+        let zone = OverrideMatch {
+            zone: Some(Zone(7)),
+            ..any.clone()
+        };
+        let zone_protocol = OverrideMatch {
+            zone: Some(Zone(7)),
+            ..protocol.clone()
+        };
+        let wide_port = OverrideMatch {
+            ports: vec![(1, 1023)],
+            ..protocol.clone()
+        };
+        let wide_port_zone = OverrideMatch {
+            zone: Some(Zone(7)),
+            ..wide_port.clone()
+        };
+        let port = OverrideMatch {
+            ports: vec![(8080, 8080), (443, 443)],
+            ..protocol.clone()
+        };
+        let src8 = OverrideMatch {
+            addresses: vec![net("10.0.0.0/8")],
+            ..any.clone()
+        };
+        let src16 = OverrideMatch {
+            addresses: vec![net("10.1.0.0/16")],
+            ..any.clone()
+        };
+        let dst16 = OverrideMatch {
+            addresses: vec![net("10.2.0.0/16")],
+            ..any.clone()
+        };
+        let src24 = OverrideMatch {
+            addresses: vec![net("192.0.2.0/24"), net("10.1.1.0/24")],
+            ..any.clone()
+        };
+        let src16_port = OverrideMatch {
+            ports: vec![(443, 443)],
+            protocol: Some(6),
+            ..src16.clone()
+        };
+        let dst8_port = OverrideMatch {
+            ports: vec![(443, 443)],
+            protocol: Some(6),
+            ..src8.clone()
+        };
+        let rows = [
+            ("a protocol before none", &any, &protocol),
+            ("a zone before a protocol", &protocol, &zone),
+            ("a zone and a protocol before a zone", &zone, &zone_protocol),
+            ("a port range before a zone", &zone_protocol, &wide_port),
+            ("a zone decides between equal ranges", &wide_port, &wide_port_zone),
+            ("a narrower range before a zone", &wide_port_zone, &port),
+            ("an address before a port", &port, &src8),
+            ("a longer prefix of the destination", &src8, &dst16),
+            ("a longer prefix of the source", &src8, &src16),
+            ("the destination at equal length", &src16, &dst16),
+            (
+                "the destination at equal length, whatever the ports",
+                &src16_port,
+                &dst16,
+            ),
+            ("the longest prefix, whichever end it holds", &dst16, &src24),
+            ("a longer prefix before a port", &dst8_port, &src16),
+            ("a port decides between equal prefixes", &src8, &dst8_port),
+        ];
+        for (claim, loser, winner) in rows {
+            for swapped in [false, true] {
+                let pair = if swapped { [winner, loser] } else { [loser, winner] };
+                let overrides = pair.map(|matcher| (matcher.clone(), LifetimeSet::default()));
+                let table = LifetimeTable::new(Lifetimes::default(), &overrides);
+                let (src, dst) = ("10.1.1.1".parse().unwrap(), "10.2.2.2".parse().unwrap());
+                let profile = table.select(Zone(7), src, dst, 6, Some(443));
+                assert_eq!(profile, if swapped { 1 } else { 2 }, "{claim}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_override_that_does_not_match_leaves_the_global_lifetimes() {
+        let matcher = OverrideMatch {
+            protocol: Some(17),
+            ports: vec![(53, 53)],
+            addresses: vec![net("2001:db8::/32")],
+            zone: Some(Zone(1)),
+        };
+        let table = LifetimeTable::new(Lifetimes::default(), &[(matcher, LifetimeSet::default())]);
+        let inside: IpAddr = "2001:db8::1".parse().unwrap();
+        let outside: IpAddr = "2001:db9::1".parse().unwrap();
+        assert_eq!(table.select(Zone(1), inside, outside, 17, Some(53)), 1);
+        assert_eq!(table.select(Zone(1), outside, inside, 17, Some(53)), 1);
+        assert_eq!(
+            table.select(Zone(1), outside, outside, 17, Some(53)),
+            0,
+            "address"
+        );
+        assert_eq!(table.select(Zone(2), inside, outside, 17, Some(53)), 0, "zone");
+        assert_eq!(table.select(Zone(1), inside, outside, 6, Some(53)), 0, "protocol");
+        assert_eq!(table.select(Zone(1), inside, outside, 17, Some(54)), 0, "port");
+        assert_eq!(table.select(Zone(1), inside, outside, 17, None), 0, "no port");
+    }
+
+    #[test]
+    fn a_longer_prefix_that_fails_elsewhere_falls_back_to_a_shorter_one() {
+        let wide = OverrideMatch {
+            addresses: vec![net("10.0.0.0/8")],
+            ..OverrideMatch::default()
+        };
+        let narrow = OverrideMatch {
+            addresses: vec![net("10.2.0.0/16")],
+            protocol: Some(17),
+            ..OverrideMatch::default()
+        };
+        let set = LifetimeSet::default();
+        let table = LifetimeTable::new(Lifetimes::default(), &[(wide, set), (narrow, set)]);
+        let (src, dst) = ("192.0.2.1".parse().unwrap(), "10.2.2.2".parse().unwrap());
+        assert_eq!(table.select(Zone(0), src, dst, 6, Some(80)), 1);
+        assert_eq!(table.select(Zone(0), src, dst, 17, Some(80)), 2);
+    }
+
+    #[test]
+    fn what_an_override_leaves_unset_is_global() {
+        let global = Lifetimes::default()
+            .with(&LifetimeSet::default().with(LifetimeClass::Icmp, Duration::from_secs(5)));
+        let set = LifetimeSet::default().with(LifetimeClass::TcpEstablished, Duration::from_secs(7200));
+        let table = LifetimeTable::new(global, &[(OverrideMatch::default(), set)]);
+        assert_eq!(table.profiles(), 2);
+        assert_eq!(table.profile(1).millis(LifetimeClass::TcpEstablished), 7_200_000);
+        assert_eq!(table.profile(1).millis(LifetimeClass::Icmp), 5_000);
+        assert_eq!(table.profile(0).millis(LifetimeClass::TcpEstablished), 340_000);
+        assert_eq!(table.profile(200), table.profile(0), "an unknown profile");
+    }
+}

@@ -1,0 +1,430 @@
+//! What a rule is made of, and the plain comparison of one rule with one session.
+use std::fmt;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::NewSession;
+use crate::flow::Zone;
+
+/// IP protocol number of ICMP.
+const ICMP: u8 = 1;
+/// IP protocol number of ICMPv6.
+const ICMPV6: u8 = 58;
+
+/// What happens to a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// The session is made and its packets are forwarded.
+    Allow,
+    /// The packet is dropped without a word.
+    Deny,
+    /// The packet is dropped and its sender told: a RST for TCP, an ICMP error for the rest.
+    Reject,
+}
+
+impl Action {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which end must be the initiator. An initiator is inside if the policy's `inside` prefixes hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleDirection {
+    /// The initiator is inside.
+    Outbound,
+    /// The initiator is not inside.
+    Inbound,
+    /// Either.
+    #[default]
+    Any,
+}
+
+impl RuleDirection {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// An IP protocol number; it parses from and prints as the name where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: Self = Self(ICMP);
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// ICMP for IPv6.
+    pub const ICMPV6: Self = Self(ICMPV6);
+
+    /// Names of protocol numbers, from the IANA registry.
+    const NAMES: [(&'static str, u8); 19] = [
+        ("icmp", ICMP),
+        ("igmp", 2),
+        ("ipip", 4),
+        ("tcp", 6),
+        ("udp", 17),
+        ("dccp", 33),
+        ("ipv6", 41),
+        ("rsvp", 46),
+        ("gre", 47),
+        ("esp", 50),
+        ("ah", 51),
+        ("icmpv6", ICMPV6),
+        ("eigrp", 88),
+        ("ospf", 89),
+        ("pim", 103),
+        ("vrrp", 112),
+        ("l2tp", 115),
+        ("sctp", 132),
+        ("udplite", 136),
+    ];
+
+    /// Does a rule compare ports of this protocol: TCP, UDP, DCCP or SCTP?
+    pub const fn has_ports(self) -> bool {
+        matches!(self.0, 6 | 17 | 33 | 132)
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, number)| Self(*number))
+            .or_else(|| text.parse().ok().map(Self))
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                format!(
+                    "`{text}` is no protocol: a number from 0 to 255 or one of {}",
+                    names.join(", ")
+                )
+            })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(_, number)| *number == self.0) {
+            Some((name, _)) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A range of ports, both ends included. A reversed range holds no port; the configuration refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// A range of one port.
+    pub const fn single(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
+    /// Does the range hold the port?
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.trim().parse::<u16>();
+        let range = match text.split_once('-') {
+            Some((first, last)) => port(first).and_then(|first| {
+                Ok(Self {
+                    first,
+                    last: port(last)?,
+                })
+            }),
+            None => port(text).map(Self::single),
+        };
+        range.map_err(|_| format!("`{text}` is no port (0 to 65535) or range of ports such as `8000-8999`"))
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IcmpType {
+    name: Option<&'static str>,
+    v4: Option<u8>,
+    v6: Option<u8>,
+}
+
+impl IcmpType {
+    /// Names of types: in ICMP, in ICMPv6; from the IANA registries.
+    const NAMES: [(&'static str, Option<u8>, Option<u8>); 17] = [
+        ("echo-reply", Some(0), Some(129)),
+        ("destination-unreachable", Some(3), Some(1)),
+        ("source-quench", Some(4), None),
+        ("redirect", Some(5), Some(137)),
+        ("echo-request", Some(8), Some(128)),
+        ("router-advertisement", Some(9), Some(134)),
+        ("router-solicitation", Some(10), Some(133)),
+        ("time-exceeded", Some(11), Some(3)),
+        ("parameter-problem", Some(12), Some(4)),
+        ("timestamp-request", Some(13), None),
+        ("timestamp-reply", Some(14), None),
+        ("address-mask-request", Some(17), None),
+        ("address-mask-reply", Some(18), None),
+        ("packet-too-big", None, Some(2)),
+        ("neighbour-solicitation", None, Some(135)),
+        ("neighbour-advertisement", None, Some(136)),
+        ("node-information-query", None, Some(139)),
+    ];
+
+    /// The type of this number in ICMP and in ICMPv6.
+    pub const fn number(number: u8) -> Self {
+        Self {
+            name: None,
+            v4: Some(number),
+            v6: Some(number),
+        }
+    }
+
+    /// The type's number in a protocol: `None` if the protocol has no such type.
+    pub const fn of(self, protocol: Protocol) -> Option<u8> {
+        match protocol {
+            Protocol::ICMP => self.v4,
+            Protocol::ICMPV6 => self.v6,
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for IcmpType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::NAMES
+            .iter()
+            .find(|(name, _, _)| *name == text)
+            .map(|(name, v4, v6)| Self {
+                name: Some(name),
+                v4: *v4,
+                v6: *v6,
+            })
+            .or_else(|| text.parse().ok().map(Self::number))
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::NAMES.iter().map(|(name, _, _)| *name).collect();
+                format!(
+                    "`{text}` is no ICMP type: a number from 0 to 255 or one of {}",
+                    names.join(", ")
+                )
+            })
+    }
+}
+
+impl fmt::Display for IcmpType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name, self.v4.or(self.v6)) {
+            (Some(name), _) => f.write_str(name),
+            (None, Some(number)) => write!(f, "{number}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// A part of a rule that a session is compared with, in the order of comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RuleField {
+    /// The zone.
+    Zones,
+    /// The initiator's address.
+    Source,
+    /// The responder's address.
+    Destination,
+    /// The IP protocol.
+    Protocol,
+    /// The initiator's port.
+    SourcePorts,
+    /// The responder's port.
+    DestinationPorts,
+    /// The type of the ICMP message.
+    IcmpTypes,
+    /// Whether the initiator is inside.
+    Direction,
+}
+
+impl RuleField {
+    /// The key in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Zones => "zones",
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Protocol => "protocol",
+            Self::SourcePorts => "source_ports",
+            Self::DestinationPorts => "destination_ports",
+            Self::IcmpTypes => "icmp_types",
+            Self::Direction => "direction",
+        }
+    }
+}
+
+impl fmt::Display for RuleField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A rule with its zones resolved. An empty list leaves that field open.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    pub(crate) name: String,
+    pub(crate) action: Action,
+    pub(crate) zones: Vec<Zone>,
+    pub(crate) source: Vec<IpNet>,
+    pub(crate) destination: Vec<IpNet>,
+    pub(crate) protocol: Vec<Protocol>,
+    pub(crate) source_ports: Vec<PortRange>,
+    pub(crate) destination_ports: Vec<PortRange>,
+    pub(crate) icmp_types: Vec<IcmpType>,
+    pub(crate) direction: RuleDirection,
+    pub(crate) log: bool,
+}
+
+impl Rule {
+    /// The (protocol, type) pairs of ICMP that the rule's `icmp_types` stand for.
+    pub(crate) fn icmp_pairs(&self) -> impl Iterator<Item = (Protocol, u8)> + '_ {
+        self.protocol.iter().flat_map(move |protocol| {
+            self.icmp_types
+                .iter()
+                .filter_map(move |kind| Some((*protocol, kind.of(*protocol)?)))
+        })
+    }
+
+    /// The first field that keeps the session from matching.
+    pub(super) fn mismatch(&self, q: &NewSession, inside: bool) -> Option<RuleField> {
+        let ports = |ranges: &[PortRange], port: Option<u16>| {
+            ranges.is_empty() || port.is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
+        };
+        let within =
+            |nets: &[IpNet], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
+        let icmp = || {
+            q.icmp
+                .is_some_and(|(kind, _)| self.icmp_pairs().any(|pair| pair == (Protocol(q.protocol), kind)))
+        };
+        let direction = match self.direction {
+            RuleDirection::Any => true,
+            RuleDirection::Outbound => inside,
+            RuleDirection::Inbound => !inside,
+        };
+        if !(self.zones.is_empty() || self.zones.contains(&q.zone)) {
+            Some(RuleField::Zones)
+        } else if !within(&self.source, &q.src) {
+            Some(RuleField::Source)
+        } else if !within(&self.destination, &q.dst) {
+            Some(RuleField::Destination)
+        } else if !(self.protocol.is_empty() || self.protocol.contains(&Protocol(q.protocol))) {
+            Some(RuleField::Protocol)
+        } else if !ports(&self.source_ports, q.src_port) {
+            Some(RuleField::SourcePorts)
+        } else if !ports(&self.destination_ports, q.dst_port) {
+            Some(RuleField::DestinationPorts)
+        } else if !(self.icmp_types.is_empty() || icmp()) {
+            Some(RuleField::IcmpTypes)
+        } else if !direction {
+            Some(RuleField::Direction)
+        } else {
+            None
+        }
+    }
+
+    /// Does this rule match every session that the other one matches? `false` may also mean that it takes more
+    /// than a comparison field by field to tell.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        fn list<T: PartialEq>(outer: &[T], inner: &[T]) -> bool {
+            outer.is_empty() || (!inner.is_empty() && inner.iter().all(|item| outer.contains(item)))
+        }
+        fn nets(outer: &[IpNet], inner: &[IpNet]) -> bool {
+            let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+            let inner = if inner.is_empty() { &everything } else { inner };
+            outer.is_empty() || inner.iter().all(|net| outer.iter().any(|own| own.contains(net)))
+        }
+        fn ports(outer: &[PortRange], inner: &[PortRange]) -> bool {
+            let outer_merged = merged(outer);
+            let held = |range: &PortRange| {
+                outer_merged
+                    .iter()
+                    .any(|own| own.first <= range.first && range.last <= own.last)
+            };
+            outer.is_empty() || (!inner.is_empty() && inner.iter().all(held))
+        }
+        let icmp = || {
+            let own: Vec<_> = self.icmp_pairs().collect();
+            !other.icmp_types.is_empty() && other.icmp_pairs().all(|pair| own.contains(&pair))
+        };
+        list(&self.zones, &other.zones)
+            && nets(&self.source, &other.source)
+            && nets(&self.destination, &other.destination)
+            && list(&self.protocol, &other.protocol)
+            && ports(&self.source_ports, &other.source_ports)
+            && ports(&self.destination_ports, &other.destination_ports)
+            && (self.icmp_types.is_empty() || icmp())
+            && (self.direction == RuleDirection::Any || self.direction == other.direction)
+    }
+}
+
+/// The ranges sorted, those that touch or overlap joined, reversed ones left out.
+pub(super) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
+    let mut sorted: Vec<PortRange> = ranges
+        .iter()
+        .copied()
+        .filter(|range| range.first <= range.last)
+        .collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<PortRange> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.first <= last.last.saturating_add(1) => last.last = last.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}

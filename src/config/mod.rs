@@ -47,7 +47,6 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
-pub use crate::packet::Checksums;
 use crate::policy::Policy;
 
 mod compile;
@@ -105,16 +104,37 @@ pub struct EngineConfig {
     pub checksums: Checksums,
 }
 
+/// Are the checksums of packets verified?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksums {
+    /// A packet with a wrong checksum is malformed.
+    Verify,
+    /// Checksums are not looked at: the receiving host checks them anyway.
+    #[default]
+    Trust,
+}
+
+impl Checksums {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Trust => "trust",
+        }
+    }
+}
+
 /// `[table]`: the size of the session table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
     /// How many sessions there can be, 1 to [`Self::MAX_SESSIONS`].
-    #[serde(deserialize_with = "values::count")]
+    #[serde(deserialize_with = "values::sessions")]
     pub max_sessions: u32,
     /// How many parts with a lock each, a power of two from 1 to [`Self::MAX_SHARDS`] and not above
     /// `max_sessions`; `None` for [`Self::DEFAULT_SHARDS`], or fewer if there are fewer sessions.
-    #[serde(deserialize_with = "values::optional_count")]
+    #[serde(deserialize_with = "values::shards")]
     pub shards: Option<u32>,
 }
 

@@ -18,6 +18,24 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod engine;
+pub mod event;
+pub mod explain;
 pub mod flow;
 pub mod lifetime;
+pub mod packet;
 pub mod policy;
+pub mod reset;
+pub mod session;
+mod stats;
+pub mod track;
+mod verdict;
+
+pub use config::{Config, ConfigError};
+pub use engine::{Engine, Expiry, Packet};
+pub use event::{EndReason, SessionRecord, Sink};
+pub use flow::{Direction, Zone};
+pub use packet::Malformed;
+pub use session::SessionId;
+pub use stats::Stats;
+pub use verdict::{Class, DropReason, Reply, Tracked, Verdict};

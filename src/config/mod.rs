@@ -47,6 +47,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
+pub use crate::packet::Checksums;
 use crate::policy::Policy;
 
 mod compile;
@@ -102,27 +103,6 @@ pub struct Config {
 pub struct EngineConfig {
     /// Are checksums verified?
     pub checksums: Checksums,
-}
-
-/// Are the checksums of packets verified?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Checksums {
-    /// A packet with a wrong checksum is malformed.
-    Verify,
-    /// Checksums are not looked at: the receiving host checks them anyway.
-    #[default]
-    Trust,
-}
-
-impl Checksums {
-    /// The name in the configuration file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Verify => "verify",
-            Self::Trust => "trust",
-        }
-    }
 }
 
 /// `[table]`: the size of the session table.

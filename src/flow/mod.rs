@@ -1,3 +1,48 @@
-//! What identifies a session.
+//! What a conversation is called: its zone, its two ends and its protocol.
+//!
+//! [`FlowKey`] is canonical: both directions of a conversation make the same key, because the two ends are put
+//! in order. One key means one hash, one shard, one lock, and no second index entry for replies.
+
+mod key;
 pub mod zone;
+
+pub use key::{End, Flow, FlowKey};
 pub use zone::Zone;
+
+/// Which way a packet travels in its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The direction of the session's first packet: initiator to responder.
+    Original,
+    /// The other way: responder to initiator.
+    Reply,
+}
+
+impl Direction {
+    /// Both, original first.
+    pub const BOTH: [Self; 2] = [Self::Original, Self::Reply];
+
+    /// The other direction.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+
+    /// The stable name: `original` or `reply`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        }
+    }
+}
+
+impl core::fmt::Display for Direction {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,19 +1,16 @@
-//! The address space that a packet belongs to.
-use std::fmt;
+//! Zones: address spaces that are kept apart.
 
-/// An address space: a GWLB endpoint, or several that the configuration groups.
-///
-/// Equal addresses and ports in two zones are two sessions. Zone 0 always exists and is called `default`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// An address space: a GWLB endpoint, a VLAN, a tenant. The same addresses in two zones are two conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Zone(pub u16);
 
 impl Zone {
-    /// The zone of what is assigned to no other.
+    /// The zone of packets whose caller names none.
     pub const DEFAULT: Self = Self(0);
 }
 
-impl fmt::Display for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+impl core::fmt::Display for Zone {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
     }
 }

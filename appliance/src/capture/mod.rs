@@ -22,8 +22,15 @@ mod writer;
 mod tests;
 
 pub(crate) use error::CaptureError;
-pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp, ip_packet};
-pub(crate) use pad::{MAX_PADDED, Padded, pad_cut};
+pub(crate) use link::ip_packet;
+#[cfg(test)]
+pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp};
+pub(crate) use pad::pad_cut;
+#[cfg(test)]
+pub(crate) use pad::{MAX_PADDED, Padded};
 pub(crate) use reader::{CaptureReader, Frame};
+#[cfg(test)]
 pub(crate) use window::MAX_BLOCK;
-pub(crate) use writer::{CaptureWriter, MAX_PACKET};
+pub(crate) use writer::CaptureWriter;
+#[cfg(test)]
+pub(crate) use writer::MAX_PACKET;

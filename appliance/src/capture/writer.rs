@@ -46,15 +46,16 @@ impl CaptureWriter {
         Ok(writer)
     }
 
-    /// Appends a packet seen at `time` since the Unix epoch.
+    /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was `wire_len`: more than
+    /// the bytes where it was cut.
     ///
     /// The format counts seconds in 32 bits: a time after February 2106 is written as the last second that fits.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a
     /// packet leaves no trace in the file.
-    pub(crate) fn write(&mut self, time: Duration, ip_bytes: &[u8]) -> Result<(), CaptureError> {
-        self.record(time, ip_bytes).map_err(|source| self.error(source))
+    pub(crate) fn write(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize) -> Result<(), CaptureError> {
+        self.record(time, ip_bytes, wire_len).map_err(|source| self.error(source))
     }
 
     /// Writes what is buffered.
@@ -75,7 +76,7 @@ impl CaptureWriter {
         out.write_all(&LINKTYPE_RAW.to_le_bytes())
     }
 
-    fn record(&mut self, time: Duration, ip_bytes: &[u8]) -> io::Result<()> {
+    fn record(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize) -> io::Result<()> {
         let length = u32::try_from(ip_bytes.len())
             .ok()
             .filter(|_| ip_bytes.len() <= MAX_PACKET);
@@ -87,7 +88,8 @@ impl CaptureWriter {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
         let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        for field in [seconds, time.subsec_nanos(), length, length] {
+        let wire_len = u32::try_from(wire_len).unwrap_or(u32::MAX).max(length);
+        for field in [seconds, time.subsec_nanos(), length, wire_len] {
             self.out.write_all(&field.to_le_bytes())?;
         }
         self.out.write_all(ip_bytes)

@@ -11,10 +11,10 @@ fn what_is_written_is_read_back() {
     let path = dir.path().join("out.pcap");
     let mut writer = CaptureWriter::create(&path).unwrap();
     writer
-        .write(Duration::new(1_700_000_000, 123_456_789), &PACKET)
+        .write(Duration::new(1_700_000_000, 123_456_789), &PACKET, PACKET.len())
         .unwrap();
     let too_long = writer
-        .write(Duration::ZERO, &vec![0; MAX_PACKET + 1])
+        .write(Duration::ZERO, &vec![0; MAX_PACKET + 1], 0)
         .unwrap_err();
     assert!(
         too_long
@@ -22,7 +22,7 @@ fn what_is_written_is_read_back() {
             .ends_with("a packet of 262145 bytes; a capture takes 262144"),
         "{too_long}"
     );
-    writer.write(Duration::MAX, &vec![9; MAX_PACKET]).unwrap();
+    writer.write(Duration::MAX, &vec![9; MAX_PACKET], MAX_PACKET).unwrap();
     writer.finish().unwrap();
     let (frames, error) = drain(CaptureReader::open(&path).unwrap());
     assert!(error.is_none());
@@ -42,7 +42,7 @@ fn what_is_written_is_read_back() {
 #[test]
 fn a_full_disk_is_an_error() {
     let mut writer = CaptureWriter::create(Path::new("/dev/full")).unwrap();
-    writer.write(Duration::ZERO, &PACKET).unwrap();
+    writer.write(Duration::ZERO, &PACKET, PACKET.len()).unwrap();
     let message = writer.finish().unwrap_err().to_string();
     assert!(message.starts_with("/dev/full: "), "{message}");
 }

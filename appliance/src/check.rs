@@ -1,0 +1,45 @@
+//! `portcullis check FILE`: is a configuration right, and what is in force with it?
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::config_file::{self, ConfigFileError};
+
+/// The arguments of `portcullis check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration file (TOML)
+    file: PathBuf,
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    /// The file is wrong or cannot be read.
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    /// The file is right, but does not compile.
+    #[error(transparent)]
+    Config(#[from] portcullis::ConfigError),
+    /// The result could not be printed.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Validates a configuration file and prints every value in force with its origin, then the warnings.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
+    let config = config_file::load(&args.file)?;
+    config.compile()?;
+    let mut out = io::stdout().lock();
+    for value in config.effective() {
+        writeln!(out, "{value}")?;
+    }
+    out.flush()?;
+    for warning in config.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}

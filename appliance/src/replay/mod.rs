@@ -1,0 +1,342 @@
+//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
+
+mod clock;
+mod rows;
+mod summary;
+mod talkers;
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use portcullis::explain::Step;
+use portcullis::packet::Checksums;
+use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::{Config, ConfigError, EndReason, Engine, Packet, SessionRecord, Sink, Verdict};
+
+use crate::capture::{CaptureError, CaptureReader, CaptureWriter, Frame, ip_packet, pad_cut};
+use crate::config_file::{self, ConfigFileError};
+use clock::CaptureClock;
+use rows::{Names, SessionRow, VerdictRow};
+use summary::Summary;
+
+/// The hash seed of a replay: the same capture gives the same result every time.
+const SEED: [u64; 4] = [0; 4];
+
+/// Sessions that `expire` looks at in one call.
+const EXPIRY_BUDGET: usize = 4_096;
+
+/// A progress bar appears for captures above this size, in bytes.
+const PROGRESS_FROM: u64 = 8 << 20;
+
+/// The arguments of `portcullis replay`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The capture: pcap or pcapng; `-` for standard input
+    capture: PathBuf,
+    /// The configuration; without it: allow new sessions, strict TCP, default lifetimes
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Verify checksums, or trust them as a capture taken at a sender needs it; overrides the configuration
+    #[arg(long, value_enum, default_value = "trust")]
+    checksums: ChecksumsArg,
+    /// Write a JSON line for every frame
+    #[arg(long, value_name = "FILE")]
+    verdicts: Option<PathBuf>,
+    /// Write a JSON line for every session, those still open at the end included
+    #[arg(long, value_name = "FILE")]
+    sessions: Option<PathBuf>,
+    /// Write what was forwarded, and the packets that the engine made, to a pcap
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Explain the decision on frame N step by step, instead of the summary
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    explain: Option<u64>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ChecksumsArg {
+    Verify,
+    Trust,
+}
+
+/// Why a replay failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// The capture cannot be read to its end.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
+    /// The configuration does not compile.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A result cannot be written.
+    #[error("{name}: {source}")]
+    Output {
+        /// The file.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `--explain` names a frame that is not there.
+    #[error("--explain {asked}: the capture has only {frames} frames")]
+    NoSuchFrame {
+        /// The frame asked for.
+        asked: u64,
+        /// Frames in the capture.
+        frames: u64,
+    },
+}
+
+impl ReplayError {
+    /// 2 for a capture that is broken or truncated, 1 for everything else.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Capture(CaptureError::Io { .. }) => 1,
+            Self::Capture(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// A file of JSON lines, or nothing.
+struct Lines {
+    name: String,
+    out: Option<BufWriter<File>>,
+}
+
+impl Lines {
+    fn create(path: Option<&Path>) -> Result<Self, ReplayError> {
+        let name = path.map(|path| path.display().to_string()).unwrap_or_default();
+        let out = match path {
+            Some(path) => {
+                let file = File::create(path)
+                    .map_err(|source| ReplayError::Output { name: name.clone(), source })?;
+                Some(BufWriter::new(file))
+            }
+            None => None,
+        };
+        Ok(Self { name, out })
+    }
+
+    fn row(&mut self, row: &impl serde::Serialize) -> Result<(), ReplayError> {
+        let Some(out) = &mut self.out else { return Ok(()) };
+        serde_json::to_writer(&mut *out, row)
+            .map_err(io::Error::from)
+            .and_then(|()| out.write_all(b"\n"))
+            .map_err(|source| ReplayError::Output { name: self.name.clone(), source })
+    }
+
+    fn finish(mut self) -> Result<(), ReplayError> {
+        match &mut self.out {
+            Some(out) => out.flush().map_err(|source| ReplayError::Output { name: self.name, source }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Collects sessions as they open and end.
+struct Collector<'a> {
+    names: Names,
+    clock: CaptureClock,
+    engine: &'a Engine,
+    lines: Lines,
+    summary: &'a mut Summary,
+    failed: Option<ReplayError>,
+}
+
+impl Collector<'_> {
+    fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
+        let row = SessionRow::new(session, end, &self.names, &self.clock, self.engine.policy());
+        self.summary.session(&row);
+        if let Err(error) = self.lines.row(&row) {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+impl Sink for Collector<'_> {
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.names.open(session.id);
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.session(session, Some(reason));
+        self.names.end(session.id);
+    }
+}
+
+/// Decides every packet of a capture.
+///
+/// # Errors
+/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and the summary
+/// is printed, before the error is returned.
+pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
+    let mut config = match &args.config {
+        Some(path) => config_file::load(path)?,
+        None => Config::default(),
+    };
+    config.engine.checksums = match args.checksums {
+        ChecksumsArg::Verify => Checksums::Verify,
+        ChecksumsArg::Trust => Checksums::Trust,
+    };
+    let engine = Engine::with_seed(&config, SEED)?;
+    let mut reader = CaptureReader::open(&args.capture)?;
+    let mut verdicts = Lines::create(args.verdicts.as_deref())?;
+    let mut written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
+    let progress = progress_bar(&reader);
+    let mut summary = Summary::default();
+    let mut collector = Collector {
+        names: Names::default(),
+        clock: CaptureClock::new(),
+        engine: &engine,
+        lines: Lines::create(args.sessions.as_deref())?,
+        summary: &mut summary,
+        failed: None,
+    };
+    let mut explained = None;
+    let mut scratch = Vec::new();
+    let mut frames = 0;
+    let broken = loop {
+        progress.set_position(reader.offset());
+        let frame = match reader.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        frames = frame.number;
+        let now = collector.clock.instant(frame.time);
+        if engine.next_expiry().is_some_and(|due| due <= now) {
+            while engine.expire(now, EXPIRY_BUDGET, &mut collector).more {}
+            collector.names.forget_ended();
+        }
+        let wanted = args.explain == Some(frame.number);
+        let row = match ip_packet(frame.link, frame.bytes) {
+            Err(not_ip) => {
+                if wanted {
+                    explained = Some(format!("no IP packet: {}\n", not_ip.name()));
+                }
+                VerdictRow::skip(frame.number, not_ip.name())
+            }
+            Ok(ip) => {
+                let whole = pad_cut(ip.bytes, frame.cut(), &mut scratch);
+                let packet = Packet::new(whole.bytes, now).offloaded(whole.padded > 0);
+                let verdict = if wanted {
+                    let (verdict, steps) = engine.explain(packet, &mut collector);
+                    explained = Some(describe(&frame, whole.padded, &steps));
+                    verdict
+                } else {
+                    engine.process_with(packet, &mut collector)
+                };
+                if let Some(written) = &mut written {
+                    write_out(written, &verdict, &frame, whole.bytes, whole.padded)?;
+                }
+                VerdictRow::new(frame.number, &verdict, &collector.names)
+            }
+        };
+        collector.names.forget_ended();
+        verdicts.row(&row)?;
+        collector.summary.frame(&row, &frame);
+        let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
+        if explained.is_some() && only_explain {
+            break None;
+        }
+    };
+    progress.finish_and_clear();
+    engine.for_each_session(|session| collector.session(session, None));
+    let Collector { lines, failed, .. } = collector;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    lines.finish()?;
+    verdicts.finish()?;
+    if let Some(written) = written {
+        written.finish()?;
+    }
+    summary.finish(&engine);
+    let text = match (&explained, args.json) {
+        (Some(text), _) => text.clone(),
+        (None, true) => summary.to_json(),
+        (None, false) => summary.to_string(),
+    };
+    if args.explain.is_none() || explained.is_some() {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|source| ReplayError::Output { name: "standard output".into(), source })?;
+    }
+    match (broken, args.explain) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchFrame { asked, frames }),
+        (None, _) => Ok(()),
+    }
+}
+
+/// A bar for long captures; none where nobody looks.
+fn progress_bar(reader: &CaptureReader) -> ProgressBar {
+    match reader.total_len() {
+        Some(total) if total >= PROGRESS_FROM && io::stderr().is_terminal() => {
+            let bar = ProgressBar::new(total);
+            if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} left") {
+                bar.set_style(style);
+            }
+            bar
+        }
+        _ => ProgressBar::hidden(),
+    }
+}
+
+/// Writes a forwarded packet without its padding, or the reply to a rejected one.
+fn write_out(
+    written: &mut CaptureWriter,
+    verdict: &Verdict,
+    frame: &Frame<'_>,
+    packet: &[u8],
+    padded: usize,
+) -> Result<(), CaptureError> {
+    match verdict {
+        Verdict::Forward(_) => {
+            let captured = packet.get(..packet.len() - padded).unwrap_or(packet);
+            let wire_len = ip_len(packet).unwrap_or(packet.len());
+            written.write(frame.time, captured.get(..wire_len).unwrap_or(captured), wire_len)
+        }
+        Verdict::Reject(_, reply, _) => {
+            let mut buffer = [0; MAX_REPLY];
+            match write_reply(*reply, packet, &mut buffer) {
+                Some(reply) => written.write(frame.time, reply, reply.len()),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The length that the IP header states.
+fn ip_len(packet: &[u8]) -> Option<usize> {
+    match packet.first()? >> 4 {
+        4 => Some(usize::from(u16::from_be_bytes(*packet.get(2..)?.first_chunk()?))),
+        6 => Some(40 + usize::from(u16::from_be_bytes(*packet.get(4..)?.first_chunk()?))),
+        _ => None,
+    }
+}
+
+fn describe(frame: &Frame<'_>, padded: usize, steps: &[Step]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    let time = frame.time;
+    let _ = writeln!(text, "frame {} at {}.{:09} s", frame.number, time.as_secs(), time.subsec_nanos());
+    if padded > 0 {
+        let _ = writeln!(text, "   -  the capture has cut {padded} bytes: they stand as zeros, checksums are trusted");
+    }
+    for (number, step) in (1..).zip(steps) {
+        let _ = writeln!(text, "{number:4}  {step}");
+    }
+    text
+}

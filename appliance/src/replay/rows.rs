@@ -1,0 +1,137 @@
+//! The JSON lines of a replay: one per frame, one per session.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use portcullis::policy::Policy;
+use portcullis::{EndReason, SessionId, SessionRecord, Verdict};
+use serde::Serialize;
+
+use super::clock::CaptureClock;
+
+/// Sessions by the order of their opening, from 1: what the rows call them.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    numbers: HashMap<SessionId, u64>,
+    last: u64,
+    /// Ended, but perhaps still named by the verdict on the packet that ended them.
+    ended: Vec<SessionId>,
+}
+
+impl Names {
+    pub(crate) fn open(&mut self, id: SessionId) {
+        self.last += 1;
+        self.numbers.insert(id, self.last);
+    }
+
+    pub(crate) fn end(&mut self, id: SessionId) {
+        self.ended.push(id);
+    }
+
+    pub(crate) fn forget_ended(&mut self) {
+        for id in self.ended.drain(..) {
+            self.numbers.remove(&id);
+        }
+    }
+
+    pub(crate) fn of(&self, id: SessionId) -> Option<u64> {
+        self.numbers.get(&id).copied()
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerdictRow {
+    /// The frame, from 1.
+    pub(crate) n: u64,
+    /// `forward`, `drop`, `reject`, or `skip` for a frame without an IP packet.
+    pub(crate) verdict: &'static str,
+    pub(crate) class: Option<&'static str>,
+    pub(crate) direction: Option<&'static str>,
+    /// Why it was not forwarded, or why it is no IP packet.
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) session: Option<u64>,
+}
+
+impl VerdictRow {
+    pub(crate) fn new(n: u64, verdict: &Verdict, names: &Names) -> Self {
+        let tracked = verdict.tracked();
+        Self {
+            n,
+            verdict: verdict.name(),
+            class: Some(tracked.class.name()),
+            direction: tracked.direction.map(portcullis::Direction::name),
+            reason: verdict.reason().map(portcullis::DropReason::name),
+            session: tracked.session.and_then(|id| names.of(id)),
+        }
+    }
+
+    pub(crate) const fn skip(n: u64, reason: &'static str) -> Self {
+        Self { n, verdict: "skip", class: None, direction: None, reason: Some(reason), session: None }
+    }
+}
+
+/// A session at its end, or at the end of the capture.
+#[derive(Debug, Serialize)]
+pub(crate) struct SessionRow {
+    pub(crate) id: Option<u64>,
+    pub(crate) zone: u16,
+    pub(crate) proto: String,
+    pub(crate) src: IpAddr,
+    /// Of an ICMP query its identifier, of protocols without ports `null`.
+    pub(crate) sport: Option<u16>,
+    pub(crate) dst: IpAddr,
+    pub(crate) dport: Option<u16>,
+    pub(crate) state: &'static str,
+    pub(crate) history: String,
+    pub(crate) conn_state: &'static str,
+    pub(crate) orig_pkts: u32,
+    /// IP bytes.
+    pub(crate) orig_bytes: u64,
+    pub(crate) reply_pkts: u32,
+    /// IP bytes.
+    pub(crate) reply_bytes: u64,
+    /// Seconds since the Unix epoch.
+    pub(crate) start: f64,
+    /// Seconds since the Unix epoch.
+    pub(crate) last: f64,
+    /// `null` for a session that is still open at the end of the capture.
+    pub(crate) end_reason: Option<&'static str>,
+    pub(crate) parent: Option<u64>,
+    pub(crate) rule: String,
+}
+
+impl SessionRow {
+    pub(crate) fn new(
+        session: &SessionRecord,
+        end: Option<EndReason>,
+        names: &Names,
+        clock: &CaptureClock,
+        policy: &Policy,
+    ) -> Self {
+        let proto = portcullis::policy::Protocol(session.protocol);
+        let has_number = matches!(session.protocol, 1 | 6 | 17 | 58);
+        let port = |port| has_number.then_some(port);
+        Self {
+            id: names.of(session.id),
+            zone: session.zone.0,
+            proto: proto.to_string(),
+            src: session.src,
+            sport: port(session.src_port),
+            dst: session.dst,
+            dport: port(session.dst_port),
+            state: session.state,
+            history: session.history.to_string(),
+            conn_state: session.conn_state(),
+            orig_pkts: session.original.packets,
+            orig_bytes: session.original.bytes,
+            reply_pkts: session.reply.packets,
+            reply_bytes: session.reply.bytes,
+            start: clock.seconds(session.start),
+            last: clock.seconds(session.last),
+            end_reason: end.map(EndReason::name),
+            parent: session.parent.and_then(|id| names.of(id)),
+            rule: policy.rule_name(session.rule).to_owned(),
+        }
+    }
+}

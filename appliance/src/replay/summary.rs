@@ -1,0 +1,168 @@
+//! What a replay found, for people and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use portcullis::Engine;
+use serde::Serialize;
+
+use super::rows::{SessionRow, VerdictRow};
+use super::talkers::{Talker, Talkers};
+use crate::capture::Frame;
+
+/// The summary of a replay.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Summary {
+    frames: u64,
+    /// First to last frame, in seconds.
+    seconds: f64,
+    wire_bytes: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    classes: BTreeMap<&'static str, u64>,
+    drops: BTreeMap<&'static str, u64>,
+    skips: BTreeMap<&'static str, u64>,
+    sessions: u64,
+    sessions_open: u64,
+    /// Protocol, then state.
+    sessions_by_state: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    sessions_by_end: BTreeMap<&'static str, u64>,
+    rules: Vec<RuleHits>,
+    talkers: Vec<Talker>,
+    #[serde(skip)]
+    collecting: Talkers,
+    #[serde(skip)]
+    span: Option<(Duration, Duration)>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleHits {
+    name: String,
+    hits: u64,
+}
+
+impl Summary {
+    pub(crate) fn frame(&mut self, row: &VerdictRow, frame: &Frame<'_>) {
+        self.frames += 1;
+        self.wire_bytes += u64::from(frame.wire_len);
+        *self.verdicts.entry(row.verdict).or_default() += 1;
+        if let Some(class) = row.class {
+            *self.classes.entry(class).or_default() += 1;
+        }
+        if let Some(reason) = row.reason {
+            let reasons = if row.verdict == "skip" { &mut self.skips } else { &mut self.drops };
+            *reasons.entry(reason).or_default() += 1;
+        }
+        let (first, last) = self.span.unwrap_or((frame.time, frame.time));
+        self.span = Some((first.min(frame.time), last.max(frame.time)));
+    }
+
+    pub(crate) fn session(&mut self, row: &SessionRow) {
+        self.sessions += 1;
+        *self.sessions_by_state.entry(row.proto.clone()).or_default().entry(row.state).or_default() += 1;
+        match row.end_reason {
+            Some(reason) => *self.sessions_by_end.entry(reason).or_default() += 1,
+            None => self.sessions_open += 1,
+        }
+        self.collecting.add(row);
+    }
+
+    pub(crate) fn finish(&mut self, engine: &Engine) {
+        self.talkers = std::mem::take(&mut self.collecting).into_vec();
+        self.rules =
+            engine.policy().hits().map(|(name, hits)| RuleHits { name: name.to_owned(), hits }).collect();
+        if let Some((first, last)) = self.span {
+            self.seconds = last.saturating_sub(first).as_secs_f64();
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).map(|text| text + "\n").unwrap_or_default()
+    }
+}
+
+fn table<const N: usize>(head: [&str; N], numbers: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(head);
+    for column in numbers {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} frames, {} bytes on the wire, {:.3} s; {} sessions, {} of them open at the end",
+            self.frames, self.wire_bytes, self.seconds, self.sessions, self.sessions_open
+        )?;
+
+        let mut verdicts = table(["verdict", "packets", "share"], &[1, 2]);
+        for (verdict, packets) in &self.verdicts {
+            verdicts.add_row([verdict.to_string(), packets.to_string(), percent(*packets, self.frames)]);
+        }
+        for (class, packets) in &self.classes {
+            verdicts.add_row([format!("  class {class}"), packets.to_string(), percent(*packets, self.frames)]);
+        }
+        for (reason, packets) in &self.skips {
+            verdicts.add_row([format!("  not IP: {reason}"), packets.to_string(), String::new()]);
+        }
+        writeln!(f, "{verdicts}")?;
+
+        if !self.drops.is_empty() {
+            let mut drops = table(["dropped because", "packets", "which means"], &[1]);
+            for (reason, packets) in &self.drops {
+                let meaning = portcullis::DropReason::all()
+                    .find(|each| each.name() == *reason)
+                    .map_or("", portcullis::DropReason::describe);
+                drops.add_row([reason.to_string(), packets.to_string(), meaning.trim().to_owned()]);
+            }
+            writeln!(f, "{drops}")?;
+        }
+
+        if self.sessions > 0 {
+            let mut sessions = table(["protocol", "state", "sessions"], &[2]);
+            for (protocol, states) in &self.sessions_by_state {
+                for (state, count) in states {
+                    sessions.add_row([protocol.clone(), state.to_string(), count.to_string()]);
+                }
+            }
+            for (reason, count) in &self.sessions_by_end {
+                sessions.add_row([String::new(), format!("ended: {reason}"), count.to_string()]);
+            }
+            writeln!(f, "{sessions}")?;
+
+            let mut talkers =
+                table(["longest talkers", "bytes", "packets", "seconds", "state", "history"], &[1, 2, 3]);
+            for talker in &self.talkers {
+                talkers.add_row([
+                    format!("{} {} -> {}", talker.proto, talker.initiator, talker.responder),
+                    talker.bytes.to_string(),
+                    talker.packets.to_string(),
+                    format!("{:.3}", talker.duration),
+                    format!("{} ({})", talker.state, talker.conn_state),
+                    talker.history.clone(),
+                ]);
+            }
+            writeln!(f, "{talkers}")?;
+        }
+
+        if self.rules.len() > 1 {
+            let mut rules = table(["rule", "sessions decided"], &[1]);
+            for rule in &self.rules {
+                rules.add_row([rule.name.clone(), rule.hits.to_string()]);
+            }
+            writeln!(f, "{rules}")?;
+        }
+        Ok(())
+    }
+}

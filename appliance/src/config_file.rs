@@ -27,7 +27,9 @@ pub(crate) enum ConfigFileError {
 /// the key.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigFileError::Read { name: name.clone(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigFileError::Read {
+        name: name.clone(),
+        source,
+    })?;
     Ok(Config::from_toml(&text, &name)?)
 }

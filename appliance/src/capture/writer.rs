@@ -54,8 +54,14 @@ impl CaptureWriter {
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a
     /// packet leaves no trace in the file.
-    pub(crate) fn write(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize) -> Result<(), CaptureError> {
-        self.record(time, ip_bytes, wire_len).map_err(|source| self.error(source))
+    pub(crate) fn write(
+        &mut self,
+        time: Duration,
+        ip_bytes: &[u8],
+        wire_len: usize,
+    ) -> Result<(), CaptureError> {
+        self.record(time, ip_bytes, wire_len)
+            .map_err(|source| self.error(source))
     }
 
     /// Writes what is buffered.

@@ -14,7 +14,11 @@ pub(crate) struct CaptureClock {
 impl CaptureClock {
     pub(crate) fn new() -> Self {
         let origin = Instant::now();
-        Self { origin, first: None, last: origin }
+        Self {
+            origin,
+            first: None,
+            last: origin,
+        }
     }
 
     /// The moment of a frame. A frame may be older than the first one (some captures are out of order); a time

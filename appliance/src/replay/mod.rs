@@ -117,8 +117,10 @@ impl Lines {
         let name = path.map(|path| path.display().to_string()).unwrap_or_default();
         let out = match path {
             Some(path) => {
-                let file = File::create(path)
-                    .map_err(|source| ReplayError::Output { name: name.clone(), source })?;
+                let file = File::create(path).map_err(|source| ReplayError::Output {
+                    name: name.clone(),
+                    source,
+                })?;
                 Some(BufWriter::new(file))
             }
             None => None,
@@ -131,12 +133,18 @@ impl Lines {
         serde_json::to_writer(&mut *out, row)
             .map_err(io::Error::from)
             .and_then(|()| out.write_all(b"\n"))
-            .map_err(|source| ReplayError::Output { name: self.name.clone(), source })
+            .map_err(|source| ReplayError::Output {
+                name: self.name.clone(),
+                source,
+            })
     }
 
     fn finish(mut self) -> Result<(), ReplayError> {
         match &mut self.out {
-            Some(out) => out.flush().map_err(|source| ReplayError::Output { name: self.name, source }),
+            Some(out) => out.flush().map_err(|source| ReplayError::Output {
+                name: self.name,
+                source,
+            }),
             None => Ok(()),
         }
     }
@@ -270,7 +278,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
-            .map_err(|source| ReplayError::Output { name: "standard output".into(), source })?;
+            .map_err(|source| ReplayError::Output {
+                name: "standard output".into(),
+                source,
+            })?;
     }
     match (broken, args.explain) {
         (Some(error), _) => Err(error.into()),
@@ -331,9 +342,18 @@ fn describe(frame: &Frame<'_>, padded: usize, steps: &[Step]) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let time = frame.time;
-    let _ = writeln!(text, "frame {} at {}.{:09} s", frame.number, time.as_secs(), time.subsec_nanos());
+    let _ = writeln!(
+        text,
+        "frame {} at {}.{:09} s",
+        frame.number,
+        time.as_secs(),
+        time.subsec_nanos()
+    );
     if padded > 0 {
-        let _ = writeln!(text, "   -  the capture has cut {padded} bytes: they stand as zeros, checksums are trusted");
+        let _ = writeln!(
+            text,
+            "   -  the capture has cut {padded} bytes: they stand as zeros, checksums are trusted"
+        );
     }
     for (number, step) in (1..).zip(steps) {
         let _ = writeln!(text, "{number:4}  {step}");

@@ -67,7 +67,14 @@ impl VerdictRow {
     }
 
     pub(crate) const fn skip(n: u64, reason: &'static str) -> Self {
-        Self { n, verdict: "skip", class: None, direction: None, reason: Some(reason), session: None }
+        Self {
+            n,
+            verdict: "skip",
+            class: None,
+            direction: None,
+            reason: Some(reason),
+            session: None,
+        }
     }
 }
 

@@ -22,7 +22,9 @@ fn what_is_written_is_read_back() {
             .ends_with("a packet of 262145 bytes; a capture takes 262144"),
         "{too_long}"
     );
-    writer.write(Duration::MAX, &vec![9; MAX_PACKET], MAX_PACKET).unwrap();
+    writer
+        .write(Duration::MAX, &vec![9; MAX_PACKET], MAX_PACKET)
+        .unwrap();
     writer.finish().unwrap();
     let (frames, error) = drain(CaptureReader::open(&path).unwrap());
     assert!(error.is_none());

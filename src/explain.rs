@@ -1,6 +1,6 @@
 //! The packet tracer: how a decision came about, step by step.
 //!
-//! The packet path is generic over a [`Trace`]; with `()` it compiles to nothing, with a `Vec<Step>` every
+//! The packet path is generic over a `Trace`; with `()` it compiles to nothing, with a `Vec<Step>` every
 //! bound, value and rule that was looked at is kept. Each [`Step`] prints as a line for people.
 
 use core::fmt;
@@ -47,7 +47,16 @@ pub enum Step {
     /// The conversation that it belongs to by its addresses, and the shard that would hold it.
     Key(FlowKey, usize),
     /// The session was found.
-    Found(Box<SessionRecord>, Direction),
+    Found {
+        /// The session before this packet.
+        session: Box<SessionRecord>,
+        /// The packet's direction in it.
+        direction: Direction,
+        /// Since its last packet.
+        idle: Duration,
+        /// Until it would end.
+        left: Duration,
+    },
     /// No session has this key.
     Miss,
     /// A session was found, but its lifetime had passed.
@@ -89,16 +98,16 @@ impl fmt::Display for Step {
                 write!(f, "malformed: {}: {}", malformed.name(), malformed.describe())
             }
             Self::Key(key, shard) => write!(f, "flow key: {key:?}, shard {shard}"),
-            Self::Found(session, direction) => write!(
+            Self::Found {
+                session,
+                direction,
+                idle,
+                left,
+            } => write!(
                 f,
-                "session {} found, {direction} direction: {}; idle {:?}, expires in {:?}",
+                "session {} found, {direction} direction: {}; idle for {idle:?}, {left:?} left",
                 session.id,
                 Ends(session),
-                session
-                    .expires
-                    .saturating_duration_since(session.last)
-                    .min(session.duration()),
-                session.expires.saturating_duration_since(session.last),
             ),
             Self::Miss => f.write_str("no session has this key"),
             Self::Ended(session, reason) => {

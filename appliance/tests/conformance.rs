@@ -2,6 +2,13 @@
 //!
 //! The collection is not part of the project: `conformance.toml` beside this file says where it lies and lists
 //! every difference that was looked at. Without the collection the run is skipped, except where `CI` is set.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! `portcullis replay` and `check` as a user runs them, on the project's own capture.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,8 +1,10 @@
 //! The packet path, step by step as [`Engine::process`] numbers it.
 
+use std::time::Instant;
+
 use super::record::state_name;
 use super::{Engine, Packet};
-use crate::event::{EndReason, Sink};
+use crate::event::{EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::packet::{
@@ -20,7 +22,7 @@ use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
 #[derive(Default)]
 struct After {
     /// The session that the packet opened.
-    opened: Option<crate::event::SessionRecord>,
+    opened: Option<SessionRecord>,
     any_opened: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<Ended>; 2],
@@ -39,6 +41,8 @@ struct Candidate<'p> {
     parsed: &'p Parsed,
     flow: Flow,
     now: Micros,
+    /// The same moment as the caller said it.
+    instant: Instant,
 }
 
 /// What a packet may open, where it has no session.
@@ -96,6 +100,7 @@ impl Engine {
                     parsed: &parsed,
                     flow,
                     now,
+                    instant: packet.now,
                 };
                 let mut shard = self.table.lock(place.shard);
                 self.tracked::<S, T>(&mut shard, place, &candidate, &mut after, trace)
@@ -103,7 +108,7 @@ impl Engine {
             // 2. Fragments.
             (None, Transport::Fragment(_)) => invalid(DropReason::Fragment),
             // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(packet.zone, &parsed, error, now, trace),
+            (None, Transport::IcmpError(error)) => self.related(&packet, &parsed, error, trace),
             (None, Transport::Neighbour) => {
                 trace.step(|| Step::Note("discovery on the link is never tracked"));
                 Verdict::Forward(Tracked::class(Class::Untracked))
@@ -149,10 +154,10 @@ impl Engine {
     }
 
     fn trace_ended<T: Trace>(&self, shard: usize, ended: &Ended, trace: &mut T) {
-        if T::ON {
-            if let Some(record) = self.record_of_ended(shard, ended) {
-                trace.step(|| Step::Ended(Box::new(record), ended.reason));
-            }
+        if T::ON
+            && let Some(record) = self.record_of_ended(shard, ended)
+        {
+            trace.step(|| Step::Ended(Box::new(record), ended.reason));
         }
     }
 
@@ -178,10 +183,10 @@ impl Engine {
             direction: Some(direction),
             session: Some(self.table.id(place.shard, number, slot.generation)),
         };
-        if T::ON {
-            if let Some(record) = self.record_of(shard, place.shard, number) {
-                trace.step(|| Step::Found(Box::new(record), direction));
-            }
+        if T::ON
+            && let Some(record) = self.record_of(shard, place.shard, number)
+        {
+            trace_found(record, direction, candidate.instant, trace);
         }
         let bytes = candidate.parsed.ip.total_len;
         let age_ms = now.since(shard.slab.cold(number).start()).as_millis() as u64;
@@ -362,19 +367,19 @@ impl Engine {
     /// nothing.
     fn related<T: Trace>(
         &self,
-        zone: Zone,
+        packet: &Packet<'_>,
         parsed: &Parsed,
         error: &IcmpError,
-        now: Micros,
         trace: &mut T,
     ) -> Verdict {
         if let QuotedTransport::IcmpError = error.quoted.transport {
             return invalid(DropReason::IcmpErrorAboutError);
         }
-        let Some(quoted) = Flow::of_quoted(zone, &error.quoted) else {
+        let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
+        let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard));
         let shard = self.table.lock(place.shard);
@@ -391,10 +396,10 @@ impl Engine {
             direction: Some(direction),
             session: Some(self.table.id(place.shard, number, slot.generation)),
         };
-        if T::ON {
-            if let Some(record) = self.record_of(&shard, place.shard, number) {
-                trace.step(|| Step::Found(Box::new(record), direction));
-            }
+        if T::ON
+            && let Some(record) = self.record_of(&shard, place.shard, number)
+        {
+            trace_found(record, direction, packet.now, trace);
         }
         if parsed.ip.dst != error.quoted.src {
             return Verdict::Drop(
@@ -456,6 +461,15 @@ fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
         dst_port,
         icmp,
     }
+}
+
+fn trace_found<T: Trace>(session: SessionRecord, direction: Direction, now: Instant, trace: &mut T) {
+    trace.step(|| Step::Found {
+        idle: now.saturating_duration_since(session.last),
+        left: session.expires.saturating_duration_since(now),
+        session: Box::new(session),
+        direction,
+    });
 }
 
 fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {

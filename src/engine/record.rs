@@ -80,10 +80,10 @@ impl Engine {
     /// Counts an ended session and tells the sink; no lock is held.
     pub(super) fn report_ended<S: Sink>(&self, shard: usize, ended: &Ended, sink: &mut S) {
         self.counters.ended(ended.reason);
-        if S::LISTENS {
-            if let Some(record) = self.record_of_ended(shard, ended) {
-                sink.session_ended(&record, ended.reason);
-            }
+        if S::LISTENS
+            && let Some(record) = self.record_of_ended(shard, ended)
+        {
+            sink.session_ended(&record, ended.reason);
         }
     }
 }

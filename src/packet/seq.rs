@@ -34,10 +34,6 @@ impl SeqNum {
     /// The number `bytes` before, wrapping.
     #[inline]
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "`-` would look like plain arithmetic; this wraps"
-    )]
     pub const fn sub(self, bytes: u32) -> Self {
         Self(self.0.wrapping_sub(bytes))
     }

@@ -1,7 +1,7 @@
 //! The session table: shards, slots, timing wheel, eviction. The only place with locks on the packet path.
 //!
 //! Lock order: a packet takes exactly one shard's lock and nothing else while it holds it. Nothing that a
-//! guard borrows leaves this module's callers in [`crate::engine`]; records are copied out.
+//! guard borrows leaves this module's callers in `crate::engine`; records are copied out.
 
 pub mod history;
 mod index;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 use portcullis::Engine;
 use serde::Serialize;
 
@@ -52,7 +52,11 @@ impl Summary {
             *self.classes.entry(class).or_default() += 1;
         }
         if let Some(reason) = row.reason {
-            let reasons = if row.verdict == "skip" { &mut self.skips } else { &mut self.drops };
+            let reasons = if row.verdict == "skip" {
+                &mut self.skips
+            } else {
+                &mut self.drops
+            };
             *reasons.entry(reason).or_default() += 1;
         }
         let (first, last) = self.span.unwrap_or((frame.time, frame.time));
@@ -61,7 +65,12 @@ impl Summary {
 
     pub(crate) fn session(&mut self, row: &SessionRow) {
         self.sessions += 1;
-        *self.sessions_by_state.entry(row.proto.clone()).or_default().entry(row.state).or_default() += 1;
+        *self
+            .sessions_by_state
+            .entry(row.proto.clone())
+            .or_default()
+            .entry(row.state)
+            .or_default() += 1;
         match row.end_reason {
             Some(reason) => *self.sessions_by_end.entry(reason).or_default() += 1,
             None => self.sessions_open += 1,
@@ -71,21 +80,38 @@ impl Summary {
 
     pub(crate) fn finish(&mut self, engine: &Engine) {
         self.talkers = std::mem::take(&mut self.collecting).into_vec();
-        self.rules =
-            engine.policy().hits().map(|(name, hits)| RuleHits { name: name.to_owned(), hits }).collect();
+        self.rules = engine
+            .policy()
+            .hits()
+            .map(|(name, hits)| RuleHits {
+                name: name.to_owned(),
+                hits,
+            })
+            .collect();
         if let Some((first, last)) = self.span {
             self.seconds = last.saturating_sub(first).as_secs_f64();
         }
     }
 
     pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).map(|text| text + "\n").unwrap_or_default()
+        serde_json::to_string_pretty(self)
+            .map(|text| text + "\n")
+            .unwrap_or_default()
     }
 }
 
 fn table<const N: usize>(head: [&str; N], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(head);
+    for line in [
+        TableComponent::HorizontalLines,
+        TableComponent::TopBorder,
+        TableComponent::TopBorderIntersections,
+        TableComponent::TopLeftCorner,
+        TableComponent::TopRightCorner,
+    ] {
+        table.remove_style(line);
+    }
     for column in numbers {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -95,7 +121,11 @@ fn table<const N: usize>(head: [&str; N], numbers: &[usize]) -> Table {
 }
 
 fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+    if whole == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.1} %", part as f64 * 100.0 / whole as f64)
+    }
 }
 
 impl fmt::Display for Summary {
@@ -108,10 +138,18 @@ impl fmt::Display for Summary {
 
         let mut verdicts = table(["verdict", "packets", "share"], &[1, 2]);
         for (verdict, packets) in &self.verdicts {
-            verdicts.add_row([verdict.to_string(), packets.to_string(), percent(*packets, self.frames)]);
+            verdicts.add_row([
+                verdict.to_string(),
+                packets.to_string(),
+                percent(*packets, self.frames),
+            ]);
         }
         for (class, packets) in &self.classes {
-            verdicts.add_row([format!("  class {class}"), packets.to_string(), percent(*packets, self.frames)]);
+            verdicts.add_row([
+                format!("  class {class}"),
+                packets.to_string(),
+                percent(*packets, self.frames),
+            ]);
         }
         for (reason, packets) in &self.skips {
             verdicts.add_row([format!("  not IP: {reason}"), packets.to_string(), String::new()]);
@@ -141,8 +179,17 @@ impl fmt::Display for Summary {
             }
             writeln!(f, "{sessions}")?;
 
-            let mut talkers =
-                table(["longest talkers", "bytes", "packets", "seconds", "state", "history"], &[1, 2, 3]);
+            let mut talkers = table(
+                [
+                    "longest talkers",
+                    "bytes",
+                    "packets",
+                    "seconds",
+                    "state",
+                    "history",
+                ],
+                &[1, 2, 3],
+            );
             for talker in &self.talkers {
                 talkers.add_row([
                     format!("{} {} -> {}", talker.proto, talker.initiator, talker.responder),

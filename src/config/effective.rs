@@ -134,7 +134,7 @@ impl Config {
             "table.shards",
             shards,
             &default,
-            "64, or fewer if max_sessions is below that",
+            "64, or fewer to have 1024 sessions in each",
         );
 
         values.setting("zones.default", "0".to_owned(), "0", "always there");

@@ -128,9 +128,13 @@ impl TableConfig {
     /// The default number of shards.
     pub const DEFAULT_SHARDS: u32 = 64;
 
+    /// The least number of sessions that a shard has by default: a full table evicts within one shard, and so
+    /// each shard should have some of every kind.
+    pub const SESSIONS_PER_SHARD: u32 = 1024;
+
     /// The number of shards in force.
     pub fn shards_in_force(&self) -> u32 {
-        let at_most = 1 << self.max_sessions.max(1).ilog2();
+        let at_most = 1 << (self.max_sessions / Self::SESSIONS_PER_SHARD).max(1).ilog2();
         self.shards.unwrap_or_else(|| Self::DEFAULT_SHARDS.min(at_most))
     }
 }

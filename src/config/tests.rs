@@ -70,7 +70,7 @@ fn an_empty_file_differs_from_no_file_only_in_denying() {
 }
 
 #[test]
-fn fewer_sessions_than_shards_make_fewer_shards() {
+fn a_small_table_has_fewer_shards() {
     let shards = |max: u32| {
         parse(&format!("[table]\nmax_sessions = {max}"))
             .compile()
@@ -78,8 +78,14 @@ fn fewer_sessions_than_shards_make_fewer_shards() {
             .shards
     };
     assert_eq!(
-        (shards(1), shards(3), shards(63), shards(64), shards(1 << 28)),
-        (1, 2, 32, 64, 64)
+        (
+            shards(1),
+            shards(2_047),
+            shards(2_048),
+            shards(65_536),
+            shards(1 << 28)
+        ),
+        (1, 1, 2, 64, 64)
     );
     assert_eq!(parse("[table]\nshards = 1024").compile().unwrap().shards, 1024);
 }
@@ -652,7 +658,7 @@ fn effective_values_tell_where_they_come_from() {
     let expected = [
         "engine.checksums = \"trust\"  # default: the receiving host verifies them",
         "table.max_sessions = 32  # line 2",
-        "table.shards = 32  # default: 64, or fewer if max_sessions is below that",
+        "table.shards = 1  # default: 64, or fewer to have 1024 sessions in each",
         "zones.default = 0  # default: always there",
         "zones.b = 2  # line 4",
         "gwlb.enabled = true  # default: the balancer this engine is for",

@@ -1,8 +1,8 @@
 //! Captures: packets from a file in, packets to a file out.
 //!
 //! - [`CaptureReader`] hands out the frames of a pcap or pcapng capture one after the other. It streams: its
-//!   buffer grows to the largest frame and no further than [`MAX_BLOCK`], whatever lengths a file declares.
-//! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none ([`NotIp`]).
+//!   buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever lengths a file declares.
+//! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none (`NotIp`).
 //! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
 //! - [`CaptureWriter`] writes IP packets as a pcap with nanoseconds.
 //!

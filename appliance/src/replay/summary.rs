@@ -105,6 +105,7 @@ fn table<const N: usize>(head: [&str; N], numbers: &[usize]) -> Table {
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(head);
     for line in [
         TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
         TableComponent::TopBorder,
         TableComponent::TopBorderIntersections,
         TableComponent::TopLeftCorner,

@@ -1,0 +1,72 @@
+//! The packet path allocates nothing: not for a new session, not for a known one, not for a drop, not for expiry.
+
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use portcullis::{Config, Engine, Packet};
+
+fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
+    let (from, to) = if client {
+        ([10, 0, 0, 1], [10, 0, 0, 2])
+    } else {
+        ([10, 0, 0, 2], [10, 0, 0, 1])
+    };
+    let (source, destination) = if client { (4000, 80) } else { (80, 4000) };
+    let mut step = PacketBuilder::ipv4(from, to, 64).tcp(source, destination, seq, 60_000);
+    if flags.contains('S') {
+        step = step.syn();
+    }
+    if flags.contains('A') {
+        step = step.ack(ack);
+    }
+    if flags.contains('F') {
+        step = step.fin();
+    }
+    let mut bytes = Vec::new();
+    step.write(&mut bytes, payload).expect("a vector takes it");
+    bytes
+}
+
+fn udp(n: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(n, 53);
+    builder.write(&mut bytes, &[0; 16]).expect("a vector takes it");
+    bytes
+}
+
+#[test]
+fn the_packet_path_allocates_nothing() {
+    let mut config = Config::default();
+    config.table.max_sessions = 64;
+    let engine = Engine::new(&config).expect("the default configuration");
+    let start = Instant::now();
+    let story = [
+        tcp(true, 100, 0, "S", b""),
+        tcp(false, 500, 101, "SA", b""),
+        tcp(true, 101, 501, "A", b""),
+        tcp(true, 101, 501, "A", b"GET"),
+        tcp(false, 501, 104, "A", b"200"),
+        tcp(false, 501, 999_999, "A", b"never sent"),
+        tcp(true, 104, 504, "FA", b""),
+        tcp(false, 504, 105, "FA", b""),
+        tcp(true, 105, 505, "A", b""),
+        vec![0; 7],
+    ];
+    // More sessions than the table holds: evictions are part of the path.
+    let many: Vec<_> = (1..200).map(udp).collect();
+    // The first use of a thread's counters is not the path.
+    let _ = engine.process(Packet::new(&[], start));
+    let info = allocation_counter::measure(|| {
+        for (n, bytes) in (0..).zip(&story) {
+            let _ = engine.process(Packet::new(bytes, start + Duration::from_millis(n)));
+        }
+        for bytes in &many {
+            let _ = engine.process(Packet::new(bytes, start + Duration::from_secs(1)));
+        }
+        while engine.expire(start + Duration::from_secs(3_600), 8, &mut ()).more {}
+    });
+    assert_eq!(info.count_total, 0, "{info:?}");
+    let stats = engine.stats();
+    assert_eq!(stats.sessions_opened, 200);
+    assert!(stats.dropped_total() >= 3 && stats.sessions == 0, "{stats:?}");
+}

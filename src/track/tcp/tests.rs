@@ -8,6 +8,7 @@ mod properties;
 mod resets;
 mod reuse;
 mod story;
+mod strictness;
 mod table;
 mod transfer;
 

@@ -69,7 +69,7 @@ fn a_challenged_reset_leaves_the_connection_alive() {
         &format!(
             "{RECEIVED_A_THOUSAND}
              < R 1500 win 0  | ESTABLISHED, until tcp.close
-             > A 1 ack 1001  | ESTABLISHED, until tcp.unacknowledged
+             > A 1 ack 1001  | ESTABLISHED
              < R 1001 win 0  | CLOSE, until tcp.close"
         ),
     );
@@ -78,7 +78,7 @@ fn a_challenged_reset_leaves_the_connection_alive() {
         &format!(
             "{RECEIVED_A_THOUSAND}
              < R 1500 win 0        | ESTABLISHED, until tcp.close
-             > A 1 ack 1001        | ESTABLISHED, until tcp.unacknowledged
+             > A 1 ack 1001        | ESTABLISHED
              < PA 1001+600 ack 1   | ESTABLISHED, until tcp.unacknowledged
              > A 1 ack 1601        | ESTABLISHED
              > PA 1+10 ack 1601    | ESTABLISHED, until tcp.unacknowledged

@@ -138,15 +138,25 @@ fn a_syn_ack_of_an_older_connection_is_invalid() {
     );
 }
 
+/// The initiator learns of it; but anybody who can forge a SYN can forge its refusal, so that the connection, if it
+/// lives, goes on.
 #[test]
-fn a_dead_responder_resets_what_was_passed() {
+fn a_refusal_of_a_passed_syn_passes_and_proves_nothing() {
     tell(
         "the RST acknowledges the SYN that was passed",
         &format!(
             "{ESTABLISHED}
              > S 50000                  | ESTABLISHED, passed (out of step)
-             < RA =0 ack 50001 win 0    | CLOSE, until tcp.close"
+             < RA =0 ack 50001 win 0    | ESTABLISHED, passed (out of step)
+             > PA 1+10 ack 1            | ESTABLISHED, until tcp.unacknowledged"
         ),
+    );
+    tell(
+        "before the handshake is complete it ends the attempt",
+        "> S 0                   | SYN_SENT, opened
+         < SA 0 ack 1            | SYN_RECV
+         > S 50000               | SYN_RECV, passed (out of step)
+         < RA =0 ack 50001 win 0 | CLOSE, until tcp.close",
     );
 }
 

@@ -110,10 +110,10 @@ pub enum ConfigErrorCause {
         last: u16,
     },
     /// Ports in a rule or override that does not say of which protocol.
-    #[error("ports need `protocol`: {0}")]
+    #[error("ports need `protocol` to be {0}")]
     PortsNeedProtocol(&'static str),
     /// Ports in a rule or override for a protocol that has none.
-    #[error("protocol {protocol} has no ports here: {allowed}")]
+    #[error("ports need `protocol` to be {allowed}, not {protocol}")]
     NoPorts {
         /// The protocol.
         protocol: String,

@@ -110,11 +110,11 @@ pub struct EngineConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
     /// How many sessions there can be, 1 to [`Self::MAX_SESSIONS`].
-    #[serde(deserialize_with = "values::count")]
+    #[serde(deserialize_with = "values::sessions")]
     pub max_sessions: u32,
     /// How many parts with a lock each, a power of two from 1 to [`Self::MAX_SHARDS`] and not above
     /// `max_sessions`; `None` for [`Self::DEFAULT_SHARDS`], or fewer if there are fewer sessions.
-    #[serde(deserialize_with = "values::optional_count")]
+    #[serde(deserialize_with = "values::shards")]
     pub shards: Option<u32>,
 }
 

@@ -1,1 +1,713 @@
+//! Defaults, exact messages, precedence, origins and warnings.
+use super::*;
+use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_OVERRIDES};
+use crate::policy::{Action, MAX_RULES, NewSession, PortRange, Protocol, RuleId};
 
+fn parse(text: &str) -> Config {
+    Config::from_toml(text, "t.toml").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn error(text: &str) -> String {
+    Config::from_toml(text, "t.toml")
+        .map(|_| ())
+        .unwrap_err()
+        .to_string()
+}
+
+fn tcp_to(dst: &str, port: u16) -> NewSession {
+    NewSession {
+        zone: Zone::DEFAULT,
+        src: "10.0.0.1".parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol: 6,
+        src_port: Some(50_000),
+        dst_port: Some(port),
+        icmp: None,
+    }
+}
+
+#[test]
+fn without_a_file_everything_is_allowed_at_the_defaults() {
+    let config = Config::default();
+    assert!(config.warnings().is_empty());
+    let compiled = config.compile().unwrap();
+    assert_eq!(compiled.checksums, Checksums::Trust);
+    assert_eq!(compiled.tcp_mode, TcpMode::Strict);
+    assert_eq!(compiled.max_sessions, 1_048_576);
+    assert_eq!(compiled.shards, 64);
+    assert_eq!(compiled.zones.iter().collect::<Vec<_>>(), [("default", Zone(0))]);
+    assert_eq!(compiled.zones.name(Zone(0)), Some("default"));
+    assert_eq!(compiled.lifetimes.profiles(), 1);
+    assert_eq!(compiled.lifetimes.profile(0), &Lifetimes::default());
+    assert_eq!(
+        compiled.policy.decide(&tcp_to("192.0.2.1", 80)).action,
+        Action::Allow
+    );
+}
+
+#[test]
+fn an_empty_file_differs_from_no_file_only_in_denying() {
+    let config = parse("");
+    assert_eq!(config.policy.default, Action::Deny);
+    assert_eq!(parse("[policy]").policy.default, Action::Deny);
+    assert_eq!(
+        parse("[policy]\ndefault = \"reject\"").policy.default,
+        Action::Reject
+    );
+    let default = Config::default();
+    let policy = PolicyConfig {
+        default: Action::Allow,
+        ..config.policy.clone()
+    };
+    assert_eq!(
+        Config {
+            policy,
+            provenance: Provenance::default(),
+            ..config
+        },
+        default
+    );
+}
+
+#[test]
+fn fewer_sessions_than_shards_make_fewer_shards() {
+    let shards = |max: u32| {
+        parse(&format!("[table]\nmax_sessions = {max}"))
+            .compile()
+            .unwrap()
+            .shards
+    };
+    assert_eq!(
+        (shards(1), shards(3), shards(63), shards(64), shards(1 << 28)),
+        (1, 2, 32, 64, 64)
+    );
+    assert_eq!(parse("[table]\nshards = 1024").compile().unwrap().shards, 1024);
+}
+
+#[test]
+fn durations_are_strings_or_seconds() {
+    let rows = [
+        ("\"30s\"", 30_000),
+        ("\"5m\"", 300_000),
+        ("\"2h4m\"", 7_440_000),
+        ("\"2h 4m\"", 7_440_000),
+        ("\"1d\"", 86_400_000),
+        ("\"500ms\"", 500),
+        ("45", 45_000),
+        ("\"30d\"", 2_592_000_000_u32),
+    ];
+    for (text, millis) in rows {
+        let config = parse(&format!("[lifetimes]\nicmp = {text}"));
+        let lifetimes = config.compile().unwrap().lifetimes;
+        assert_eq!(lifetimes.profile(0).millis(LifetimeClass::Icmp), millis, "{text}");
+    }
+}
+
+#[test]
+fn a_duration_reads_as_it_is_written() {
+    for text in ["0s", "1ms", "1d 2h 3m 4s 5ms", "30d", "5m 50s"] {
+        assert_eq!(values::duration(humantime::parse_duration(text).unwrap()), text);
+    }
+    assert_eq!(values::duration(Duration::from_micros(10)), "10us");
+    assert_eq!(
+        values::duration(Duration::MAX).parse::<u64>().ok(),
+        None,
+        "the longest is no panic"
+    );
+}
+
+#[test]
+fn every_lifetime_has_a_key() {
+    for class in LifetimeClass::ALL {
+        let config = parse(&format!("[lifetimes]\n{} = 7", class.name()));
+        assert_eq!(config.lifetimes.set.of(class), Some(Duration::from_secs(7)));
+        assert_eq!(config.lifetimes.set.iter().count(), 1);
+        let config = parse(&format!("[[lifetimes.override]]\n{} = 8", class.name()));
+        assert_eq!(
+            config.lifetimes.overrides[0].set.of(class),
+            Some(Duration::from_secs(8))
+        );
+    }
+}
+
+/// A file and the message that it gets.
+const ERRORS: &[(&str, &str)] = &[
+    ("[table", "t.toml:1: unclosed table, expected `]`"),
+    (
+        "[tabel]\n",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`",
+    ),
+    (
+        "[table]\nmax_session = 5",
+        "t.toml:2: table.max_session: unknown field `max_session`, expected `max_sessions` or `shards`",
+    ),
+    (
+        "[table]\nmax_sessions = \"many\"",
+        "t.toml:2: table.max_sessions: `many` is a string: write a whole number, not in quotes",
+    ),
+    (
+        "[table]\nmax_sessions = true",
+        "t.toml:2: table.max_sessions: invalid type: boolean `true`, expected a whole number",
+    ),
+    (
+        "[table]\nmax_sessions = 0",
+        "t.toml:2: table.max_sessions: 0 is out of bounds: 1 to 268435456",
+    ),
+    (
+        "[table]\nmax_sessions = -3",
+        "t.toml:2: table.max_sessions: -3 is out of bounds: 1 to 268435456",
+    ),
+    (
+        "[table]\nmax_sessions = 99_999_999_999",
+        "t.toml:2: table.max_sessions: 99999999999 is out of bounds: 1 to 268435456",
+    ),
+    (
+        "[table]\nshards = 65",
+        "t.toml:2: table.shards: 65 is out of bounds: a power of two from 1 to 1024",
+    ),
+    (
+        "[table]\nshards = 2048",
+        "t.toml:2: table.shards: 2048 is out of bounds: a power of two from 1 to 1024",
+    ),
+    (
+        "[table]\nmax_sessions = 2\nshards = 4",
+        "t.toml:3: table.shards: 4 is out of bounds: at most table.max_sessions, 2",
+    ),
+    (
+        "[engine]\nchecksums = \"check\"",
+        "t.toml:2: engine.checksums: unknown variant `check`, expected `verify` or `trust`",
+    ),
+    (
+        "[tcp]\nmode = \"loose\"",
+        "t.toml:2: tcp.mode: unknown variant `loose`, expected `strict`",
+    ),
+    (
+        "[zones]\na = 1\nb = 1",
+        "t.toml:3: zones.b: zone number 1 is taken by `a`",
+    ),
+    (
+        "[zones]\na = 0",
+        "t.toml:2: zones.a: zone number 0 is taken by `default`",
+    ),
+    (
+        "[zones]\ndefault = 5",
+        "t.toml:2: zones.default: the zone `default` is always 0, not 5",
+    ),
+    (
+        "[zones]\n\"a b\" = 5",
+        "t.toml:2: zones.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+    ),
+    (
+        "[zones]\na = 70000",
+        "t.toml:2: zones.a: 70000 is out of bounds: 0 to 65535",
+    ),
+    (
+        "[gwlb]\ntcp_idle = 59",
+        "t.toml:2: gwlb.tcp_idle: 59s is out of bounds: 1m to 1h 40m",
+    ),
+    (
+        "[gwlb]\nother_idle = \"2h\"",
+        "t.toml:2: gwlb.other_idle: 2h is out of bounds: 1s to 1h 40m",
+    ),
+    (
+        "[lifetimes]\nicmp = 0",
+        "t.toml:2: lifetimes.icmp: 0s is out of bounds: 1ms to 30d",
+    ),
+    (
+        "[lifetimes]\nicmp = -1",
+        "t.toml:2: lifetimes.icmp: a duration cannot be negative: -1",
+    ),
+    (
+        "[lifetimes]\nicmp = \"soon\"",
+        "t.toml:2: lifetimes.icmp: `soon` is no duration such as \"2h 4m\" or \"500ms\": expected number at 0",
+    ),
+    (
+        "[lifetimes]\nicmp = 1.5",
+        "t.toml:2: lifetimes.icmp: invalid type: floating point `1.5`, expected a duration such as \"30s\", or whole seconds",
+    ),
+    (
+        "[lifetimes]\ntcp.established = \"31d\"",
+        "t.toml:2: lifetimes.tcp.established: 31d is out of bounds: 1ms to 30d",
+    ),
+    (
+        "[lifetimes]\ntcp.open = \"31d\"",
+        "t.toml:2: lifetimes.tcp.open: unknown field `open`, expected one of `syn_sent`, `syn_recv`, `established`, `fin_wait`, `close_wait`, `last_ack`, `time_wait`, `close`, `unacknowledged`, `retransmitted`",
+    ),
+    (
+        "[lifetimes.tcp]\nclose = \"10us\"",
+        "t.toml:2: lifetimes.tcp.close: 10us is out of bounds: 1ms to 30d",
+    ),
+    (
+        "[[lifetimes.override]]\nport = 22",
+        "t.toml:2: lifetimes.override[0].port: unknown field `port`, expected one of `protocol`, `ports`, `address`, `zone`, `tcp`, `udp`, `icmp`, `other`",
+    ),
+    (
+        "[[lifetimes.override]]\nports = 22",
+        "t.toml:2: lifetimes.override[0].ports: ports need `protocol` to be tcp or udp",
+    ),
+    (
+        "[[lifetimes.override]]\nprotocol = \"icmp\"\nports = 22",
+        "t.toml:3: lifetimes.override[0].ports: ports need `protocol` to be tcp or udp, not icmp",
+    ),
+    (
+        "[[lifetimes.override]]\nprotocol = \"tcp\"\nports = \"30-20\"",
+        "t.toml:3: lifetimes.override[0].ports: 30-20 is reversed: write 20-30",
+    ),
+    (
+        "[[lifetimes.override]]\naddress = [\"10.0.0.0/8\", \"10.1.2.3/16\"]",
+        "t.toml:2: lifetimes.override[0].address[1]: 10.1.2.3/16 has host bits set: the network is 10.1.0.0/16",
+    ),
+    (
+        "[[lifetimes.override]]\nzone = \"x\"",
+        "t.toml:2: lifetimes.override[0].zone: there is no zone `x`: the zones are default",
+    ),
+    (
+        "[[lifetimes.override]]\nudp.stream = 0",
+        "t.toml:2: lifetimes.override[0].udp.stream: 0s is out of bounds: 1ms to 30d",
+    ),
+    (
+        "[[lifetimes.override]]\n[[lifetimes.override]]\n",
+        "t.toml:2: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 1) for every session: make one of them more specific",
+    ),
+    (
+        "[[lifetimes.override]]\nprotocol = \"tcp\"\n[[lifetimes.override]]\nprotocol = \"udp\"\n[[lifetimes.override]]\nprotocol = 6",
+        "t.toml:5: lifetimes.override[2]: equally specific as lifetimes.override[0] (line 1) for protocol tcp: make one of them more specific",
+    ),
+    (
+        "[zones]\nz = 1\n[[lifetimes.override]]\naddress = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\nzone = \"z\"\nprotocol = \"tcp\"\nports = [1, \"10-20\"]\n[[lifetimes.override]]\naddress = [\"10.1.0.0/16\", \"::/0\"]\nzone = \"z\"\nprotocol = \"tcp\"\nports = [\"20-30\"]",
+        "t.toml:8: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 3) for address 10.1.0.0/16, port 20, zone z, protocol tcp: make one of them more specific",
+    ),
+    (
+        "[policy]\ndefault = \"drop\"",
+        "t.toml:2: policy.default: unknown variant `drop`, expected one of `allow`, `deny`, `reject`",
+    ),
+    (
+        "[policy]\ninside = [\"10.0.0.1/8\"]",
+        "t.toml:2: policy.inside[0]: 10.0.0.1/8 has host bits set: the network is 10.0.0.0/8",
+    ),
+    (
+        "[policy]\ninside = 7",
+        "t.toml:2: policy.inside: 7 is no address or prefix such as \"10.0.0.0/8\"",
+    ),
+    (
+        "[[policy.rule]]\naction = \"allow\"",
+        "t.toml:1: policy.rule[0]: missing field `name`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"",
+        "t.toml:1: policy.rule[0]: missing field `action`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
+        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
+        "t.toml:2: policy.rule[0].name: `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"\"\naction = \"allow\"\n",
+        "t.toml:2: policy.rule[0].name: `` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"default\"\naction = \"allow\"\n",
+        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: call the rule something else",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n[[policy.rule]]\nname = \"b\"\naction = \"allow\"\n[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n",
+        "t.toml:8: policy.rule[2].name: the name `a` is taken by policy.rule[0] (line 1)",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nzones = [\"default\", \"x\"]",
+        "t.toml:4: policy.rule[0].zones[1]: there is no zone `x`: the zones are default",
+    ),
+    (
+        "[zones]\nz = 1\n[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nzones = \"x\"",
+        "t.toml:6: policy.rule[0].zones: there is no zone `x`: the zones are default, z",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = []",
+        "t.toml:4: policy.rule[0].source: an empty list matches nothing: leave the key out to match anything",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.0.0\"",
+        "t.toml:4: policy.rule[0].source: `10.0.0` is no address or prefix such as \"10.0.0.0/8\"",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.1.2.3/8\"",
+        "t.toml:4: policy.rule[0].source: 10.1.2.3/8 has host bits set: the network is 10.0.0.0/8",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination = [\"2001:db8::1/32\"]",
+        "t.toml:4: policy.rule[0].destination[0]: 2001:db8::1/32 has host bits set: the network is 2001:db8::/32",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tpc\"",
+        "t.toml:4: policy.rule[0].protocol: `tpc` is no protocol: a number from 0 to 255 or one of icmp, igmp, ipip, tcp, udp, dccp, ipv6, rsvp, gre, esp, ah, icmpv6, eigrp, ospf, pim, vrrp, l2tp, sctp, udplite",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = 256",
+        "t.toml:4: policy.rule[0].protocol: 256 is no protocol: a number from 0 to 255",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination_ports = 80",
+        "t.toml:4: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, sctp or dccp",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"tcp\", \"gre\"]\ndestination_ports = 80",
+        "t.toml:5: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, sctp or dccp, not gre",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-10\"]",
+        "t.toml:5: policy.rule[0].source_ports[1]: 20-10 is reversed: write 10-20",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, 70000]",
+        "t.toml:5: policy.rule[0].source_ports[1]: 70000 is no port (0 to 65535)",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-\"]",
+        "t.toml:5: policy.rule[0].source_ports[1]: `20-` is no port (0 to 65535) or range of ports such as `8000-8999`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [\n  1,\n  true,\n]",
+        "t.toml:7: policy.rule[0].source_ports[1]: invalid type: boolean `true`, expected a port or a range of ports such as \"8000-8999\"",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nicmp_types = 8",
+        "t.toml:4: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or both",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"icmp\", \"tcp\"]\nicmp_types = 8",
+        "t.toml:5: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or both",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"packet-too-big\"",
+        "t.toml:5: policy.rule[0].icmp_types: packet-too-big is no type of icmp",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"ping\"",
+        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, router-advertisement, router-solicitation, time-exceeded, parameter-problem, timestamp-request, timestamp-reply, address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, neighbour-advertisement, node-information-query",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndirection = \"up\"",
+        "t.toml:4: policy.rule[0].direction: unknown variant `up`, expected one of `outbound`, `inbound`, `any`",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nlog = 1",
+        "t.toml:4: policy.rule[0].log: invalid type: integer `1`, expected a boolean",
+    ),
+];
+
+#[test]
+fn an_error_names_file_line_key_and_cause() {
+    let mut wrong = String::new();
+    for (text, message) in ERRORS {
+        let got = error(text);
+        if got != *message {
+            wrong += &format!("    (\n        {text:?},\n        {got:?},\n    ),\n");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn counts_beyond_their_bounds_are_errors() {
+    let config = Config {
+        policy: PolicyConfig {
+            rules: (0..=MAX_RULES)
+                .map(|n| RuleConfig::new(format!("r{n}"), Action::Allow))
+                .collect(),
+            ..PolicyConfig::default()
+        },
+        ..Config::default()
+    };
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "policy.rule: 65001 rules are too many: at most 65000"
+    );
+    let mut config = Config::default();
+    config.lifetimes.overrides = vec![LifetimeOverride::default(); MAX_OVERRIDES + 1];
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "lifetimes.override: 255 overrides are too many: at most 254"
+    );
+}
+
+#[test]
+fn a_configuration_built_in_code_is_checked_as_well() {
+    let mut rule = RuleConfig::new("web", Action::Allow);
+    rule.protocol = vec![Protocol::TCP];
+    rule.destination_ports = vec![PortRange { first: 9, last: 1 }];
+    let policy = PolicyConfig {
+        rules: vec![rule],
+        ..PolicyConfig::default()
+    };
+    let config = Config {
+        policy,
+        ..Config::default()
+    };
+    assert_eq!(
+        config.compile().unwrap_err().to_string(),
+        "policy.rule[0].destination_ports[0]: 9-1 is reversed: write 1-9"
+    );
+}
+
+#[test]
+fn rules_are_read_and_compiled() {
+    let config = parse(
+        r#"
+        [zones]
+        vpce-a = 7
+        [policy]
+        inside = []
+        [[policy.rule]]
+        name = "everything"
+        action = "reject"
+        zones = "vpce-a"
+        source = ["10.0.0.0/8", "2001:db8::/32"]
+        destination = "192.0.2.1"
+        protocol = ["tcp", 17]
+        source_ports = "1024-65535"
+        destination_ports = [80, "8000-8999"]
+        direction = "inbound"
+        log = true
+        [[policy.rule]]
+        name = "ping"
+        action = "allow"
+        protocol = ["icmp", "icmpv6"]
+        icmp_types = ["echo-request", 13]
+        "#,
+    );
+    let policy = config.compile().unwrap().policy;
+    let hit = NewSession {
+        zone: Zone(7),
+        ..tcp_to("192.0.2.1", 8080)
+    };
+    let decision = policy.decide(&hit);
+    assert_eq!(
+        (decision.action, decision.rule, decision.log),
+        (Action::Reject, RuleId(0), true)
+    );
+    let misses = [
+        NewSession { zone: Zone(0), ..hit },
+        NewSession {
+            src: "11.0.0.1".parse().unwrap(),
+            ..hit
+        },
+        NewSession {
+            dst: "192.0.2.2".parse().unwrap(),
+            ..hit
+        },
+        NewSession { protocol: 132, ..hit },
+        NewSession {
+            src_port: Some(1023),
+            ..hit
+        },
+        NewSession {
+            dst_port: Some(81),
+            ..hit
+        },
+    ];
+    for miss in misses {
+        assert_eq!(policy.decide(&miss).rule, RuleId::DEFAULT, "{miss:?}");
+    }
+    let ping = NewSession {
+        protocol: 58,
+        src_port: None,
+        dst_port: None,
+        icmp: Some((128, 0)),
+        ..hit
+    };
+    assert_eq!(policy.rule_name(policy.decide(&ping).rule), "ping");
+}
+
+#[test]
+fn the_most_specific_override_of_a_file_applies() {
+    let config = parse(
+        r#"
+        [zones]
+        b = 2
+        [lifetimes]
+        udp.replied = "20s"
+        [[lifetimes.override]]
+        protocol = "tcp"
+        tcp.established = "1m"
+        [[lifetimes.override]]
+        protocol = "tcp"
+        zone = "b"
+        tcp.established = "2m"
+        [[lifetimes.override]]
+        protocol = "tcp"
+        ports = [22, "6000-6010"]
+        tcp.established = "3m"
+        [[lifetimes.override]]
+        address = ["192.0.2.0/24", "2001:db8::/32"]
+        tcp.established = "4m"
+        [[lifetimes.override]]
+        address = "192.0.2.128/25"
+        zone = "b"
+        tcp.established = "5m"
+        "#,
+    );
+    let lifetimes = config.compile().unwrap().lifetimes;
+    assert_eq!(lifetimes.profiles(), 6);
+    let rows = [
+        ("the protocol", 0, "198.51.100.1", 6, 80, 60),
+        ("no override", 0, "198.51.100.1", 17, 80, 340),
+        ("the zone", 2, "198.51.100.1", 6, 80, 120),
+        ("the port before the zone", 2, "198.51.100.1", 6, 22, 180),
+        ("the second range", 2, "198.51.100.1", 6, 6010, 180),
+        ("beside the range", 0, "198.51.100.1", 6, 6011, 60),
+        ("the address before the port", 2, "192.0.2.1", 6, 22, 240),
+        ("the longer prefix", 2, "192.0.2.129", 6, 22, 300),
+        ("the longer prefix in another zone", 0, "192.0.2.129", 6, 22, 240),
+        ("IPv6", 0, "2001:db8::1", 17, 1, 240),
+    ];
+    for (claim, zone, dst, protocol, port, seconds) in rows {
+        let src = "10.0.0.1".parse().unwrap();
+        let profile = lifetimes.select(Zone(zone), src, dst.parse().unwrap(), protocol, Some(port));
+        let profile = lifetimes.profile(profile);
+        assert_eq!(
+            profile.of(LifetimeClass::TcpEstablished).as_secs(),
+            seconds,
+            "{claim}"
+        );
+        assert_eq!(profile.millis(LifetimeClass::UdpReplied), 20_000, "{claim}");
+    }
+}
+
+#[test]
+fn overrides_that_cannot_tie_are_no_error() {
+    let pairs = [
+        ("protocol = \"tcp\"", "protocol = \"udp\""),
+        ("address = \"10.0.1.0/24\"", "address = \"10.0.2.0/24\""),
+        ("address = \"10.0.0.0/8\"", "address = \"10.0.0.0/9\""),
+        (
+            "protocol = \"tcp\"\nports = [80, 81]",
+            "protocol = \"tcp\"\nports = \"80-81\"",
+        ),
+        (
+            "protocol = \"tcp\"\nports = \"80-89\"",
+            "protocol = \"tcp\"\nports = \"90-99\"",
+        ),
+        ("protocol = \"tcp\"\nports = 53", "protocol = \"udp\"\nports = 53"),
+        ("zone = \"default\"", "protocol = \"udp\""),
+        ("address = \"0.0.0.0/0\"", "address = \"::/0\""),
+    ];
+    for (one, other) in pairs {
+        parse(&format!(
+            "[[lifetimes.override]]\n{one}\n[[lifetimes.override]]\n{other}"
+        ));
+    }
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    parse(text).warnings().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_lifetime_not_below_the_load_balancers_is_a_warning() {
+    let long = "[lifetimes]\ntcp.established = 350\ntcp.time_wait = \"1h\"\nother.replied = 120\nicmp = 119\n\
+                [[lifetimes.override]]\nudp.stream = \"10m\"\ntcp.established = 349\n";
+    assert_eq!(
+        warnings(long),
+        [
+            "t.toml:2: lifetimes.tcp.established: 5m 50s is not below gwlb.tcp_idle (5m 50s): the load balancer \
+             forgets the flow before the session ends",
+            "t.toml:4: lifetimes.other.replied: 2m is not below gwlb.other_idle (2m): the load balancer forgets \
+             the flow before the session ends",
+            "t.toml:7: lifetimes.override[0].udp.stream: 10m is not below gwlb.other_idle (2m): the load balancer \
+             forgets the flow before the session ends",
+        ]
+    );
+    assert!(warnings(&format!("{long}[gwlb]\nenabled = false")).is_empty());
+    assert_eq!(
+        warnings(&format!("{long}[gwlb]\ntcp_idle = 351\nother_idle = 601")).len(),
+        0
+    );
+    let short = warnings("[gwlb]\ntcp_idle = 330");
+    assert_eq!(short.len(), 1, "a default is compared as well: {short:?}");
+}
+
+#[test]
+fn a_rule_that_an_earlier_one_covers_is_a_warning() {
+    let rules = "[[policy.rule]]\nname = \"all-tcp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                 [[policy.rule]]\nname = \"web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    assert_eq!(
+        warnings(rules),
+        ["t.toml:5: policy.rule[1]: rule `web` never matches: `all-tcp` covers it"]
+    );
+}
+
+#[test]
+fn effective_values_tell_where_they_come_from() {
+    let config = parse(
+        "[table]\nmax_sessions = 32\n[zones]\nb = 2\n[lifetimes]\ntcp.established = 300\n\
+         [[lifetimes.override]]\nprotocol = \"tcp\"\nports = 22\ntcp.established = \"5m 30s\"\n\
+         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nzones = \"b\"\nprotocol = \"tcp\"\n\
+         destination_ports = [80, \"90-99\"]\nlog = true\n",
+    );
+    let lines: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
+    let expected = [
+        "engine.checksums = \"trust\"  # default: the receiving host verifies them",
+        "table.max_sessions = 32  # line 2",
+        "table.shards = 32  # default: 64, or fewer if max_sessions is below that",
+        "zones.default = 0  # default: always there",
+        "zones.b = 2  # line 4",
+        "gwlb.enabled = true  # default: the balancer this engine is for",
+        "gwlb.tcp_idle = \"5m 50s\"  # default: GWLB's default",
+        "gwlb.other_idle = \"2m\"  # default: GWLB's fixed value",
+        "tcp.mode = \"strict\"  # default: Linux with tcp_loose=0, tcp_be_liberal=0",
+        "lifetimes.tcp.syn_sent = \"30s\"  # default: pf tcp.opening, ASA embryonic",
+        "lifetimes.tcp.syn_recv = \"1m\"  # default: Linux",
+        "lifetimes.tcp.established = \"5m\"  # line 6",
+        "lifetimes.tcp.fin_wait = \"2m\"  # default: Linux",
+        "lifetimes.tcp.close_wait = \"1m\"  # default: Linux",
+        "lifetimes.tcp.last_ack = \"30s\"  # default: Linux",
+        "lifetimes.tcp.time_wait = \"2m\"  # default: Linux",
+        "lifetimes.tcp.close = \"10s\"  # default: Linux",
+        "lifetimes.tcp.unacknowledged = \"5m\"  # default: Linux",
+        "lifetimes.tcp.retransmitted = \"5m\"  # default: Linux",
+        "lifetimes.udp.unreplied = \"30s\"  # default: Linux",
+        "lifetimes.udp.replied = \"30s\"  # default: Linux",
+        "lifetimes.udp.stream = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.icmp = \"30s\"  # default: Linux",
+        "lifetimes.other.unreplied = \"1m\"  # default: pf",
+        "lifetimes.other.replied = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.override[0] = { protocol = \"tcp\", ports = [\"22\"], tcp.established = \"5m 30s\" }  # line 7",
+        "policy.default = \"deny\"  # default: a file denies what no rule allows",
+        "policy.inside = [\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"100.64.0.0/10\", \
+         \"fc00::/7\"]  # default: RFC 1918, RFC 6598, RFC 4193",
+        "policy.rule[0] = { name = \"web\", action = \"allow\", zones = [\"b\"], protocol = [\"tcp\"], \
+         destination_ports = [\"80\", \"90-99\"], log = true }  # line 11",
+    ];
+    for (got, expected) in lines.iter().zip(expected) {
+        assert_eq!(got, expected);
+    }
+    assert_eq!(lines.len(), expected.len());
+}
+
+#[test]
+fn a_value_set_in_code_has_no_line() {
+    let mut config = Config::default();
+    config.gwlb.tcp_idle = Duration::from_secs(6000);
+    config.lifetimes.set =
+        LifetimeSet::default().with(LifetimeClass::TcpEstablished, Duration::from_secs(5000));
+    let origin = |key: &str| {
+        config
+            .effective()
+            .iter()
+            .find(|value| value.key == key)
+            .unwrap()
+            .origin
+    };
+    assert_eq!(origin("gwlb.tcp_idle"), Origin::File { line: None });
+    assert_eq!(origin("lifetimes.tcp.established"), Origin::File { line: None });
+    assert_eq!(
+        origin("policy.default"),
+        Origin::Default {
+            source: "without a file everything is allowed"
+        }
+    );
+}

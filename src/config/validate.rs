@@ -225,30 +225,32 @@ impl Config {
         for ((prefix, width, zone, protocol), mut ranges) in groups {
             ranges.sort_unstable();
             for ((low, one), (high, other)) in ranges.iter().zip(ranges.iter().skip(1)) {
-                let (first, second) = (*one.min(other), *one.max(other));
-                let earlier = tie.as_ref().is_none_or(|(_, found, _)| second < *found);
-                if one != other && high.first <= low.last && earlier {
-                    let overlap = PortRange {
-                        first: high.first,
-                        last: low.last,
-                    };
-                    let shared = [
-                        prefix.map(|prefix| format!("address {prefix}")),
-                        width.map(|_| format!("port {overlap}")),
-                        zone.map(|zone| format!("zone {zone}")),
-                        protocol.map(|protocol| format!("protocol {protocol}")),
-                    ];
-                    let shared: Vec<String> = shared.into_iter().flatten().collect();
-                    let shared = if shared.is_empty() {
-                        "every session".to_owned()
-                    } else {
-                        shared.join(", ")
-                    };
-                    tie = Some((first, second, shared));
+                if one == other || high.first > low.last {
+                    continue;
+                }
+                let overlap = PortRange {
+                    first: high.first,
+                    last: low.last,
+                };
+                let shared = [
+                    prefix.map(|prefix| format!("address {prefix}")),
+                    width.map(|_| format!("port {overlap}")),
+                    zone.map(|zone| format!("zone {zone}")),
+                    protocol.map(|protocol| format!("protocol {protocol}")),
+                ];
+                let shared: Vec<String> = shared.into_iter().flatten().collect();
+                let shared = if shared.is_empty() {
+                    "every session".to_owned()
+                } else {
+                    shared.join(", ")
+                };
+                let found = (*one.max(other), *one.min(other), shared);
+                if tie.as_ref().is_none_or(|tie| found < *tie) {
+                    tie = Some(found);
                 }
             }
         }
-        let Some((first, second, shared)) = tie else {
+        let Some((second, first, shared)) = tie else {
             return Ok(());
         };
         let first = self.provenance.mention(&format!("lifetimes.override[{first}]"));

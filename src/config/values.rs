@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use super::TableConfig;
 use crate::policy::{IcmpType, PortRange, Protocol};
 
 /// A value that is written as a string, an integer or either.
@@ -120,10 +121,11 @@ impl Scalar for ZoneNumber {
     }
 }
 
-/// A count; what lies beyond 32 bits is refused here, the bounds of each key later.
-pub(super) struct Count(pub(super) u32);
+/// A count of 32 bits. The bounds of its key are checked later; `MAX`, the upper one, is only for the message about
+/// what does not fit in 32 bits.
+struct Count<const MAX: u32>(u32);
 
-impl Scalar for Count {
+impl<const MAX: u32> Scalar for Count<MAX> {
     const EXPECTED: &'static str = "a whole number";
 
     fn from_text(text: &str) -> Result<Self, String> {
@@ -133,8 +135,9 @@ impl Scalar for Count {
     }
 
     fn from_integer(number: i64) -> Result<Self, String> {
-        // A number that is too large stays too large, so that the bounds of its key are named.
-        Ok(Self(u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
+        u32::try_from(number)
+            .map(Self)
+            .map_err(|_| format!("{number} is out of bounds: 1 to {MAX}"))
     }
 }
 
@@ -238,17 +241,37 @@ pub(super) fn list_or_empty<'de, D: Deserializer<'de>, T: Scalar>(
     })
 }
 
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    scalar(deserializer).map(|Count(number)| number)
+pub(super) fn sessions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    scalar(deserializer).map(|Count::<{ TableConfig::MAX_SESSIONS }>(number)| number)
 }
 
-pub(super) fn optional_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    count(deserializer).map(Some)
+pub(super) fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    scalar(deserializer).map(|Count::<{ TableConfig::MAX_SHARDS }>(number)| Some(number))
 }
 
-/// A duration as it is written in TOML, without quotes.
+/// A duration as it is written in TOML, without quotes: days and below, so that it is exact.
 pub(super) fn duration(value: Duration) -> String {
-    humantime::format_duration(value).to_string()
+    let millis = value.as_millis();
+    if Duration::from_millis(millis as u64) != value {
+        return humantime::format_duration(value).to_string();
+    }
+    let parts = [
+        (millis / 86_400_000, "d"),
+        (millis / 3_600_000 % 24, "h"),
+        (millis / 60_000 % 60, "m"),
+        (millis / 1_000 % 60, "s"),
+        (millis % 1_000, "ms"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if parts.is_empty() {
+        "0s".to_owned()
+    } else {
+        parts.join(" ")
+    }
 }
 
 /// A string as it is written in TOML.

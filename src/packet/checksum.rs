@@ -11,7 +11,7 @@ pub(super) fn ipv4_header_is_valid(header: &[u8]) -> bool {
 
 /// Whether a transport header with its payload adds up, together with the pseudo header where there is one: for
 /// TCP and UDP (RFC 9293, RFC 768) and ICMPv6 (RFC 4443), not for ICMP over IPv4.
-pub(super) fn transport_is_valid(ip: &Ip, bytes: &[u8]) -> bool {
+pub(super) fn transport_is_valid(ip: Ip, bytes: &[u8]) -> bool {
     let mut sum = Sum16BitWords::new();
     match ip.version {
         IpVersion::V4 if ip.protocol == IpNumber::ICMP.0 => {}

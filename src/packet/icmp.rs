@@ -2,7 +2,7 @@
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
-use super::{Checksums, Ip, IpVersion, Malformed, Transport, checksum, ipv4, ipv6};
+use super::{Checksums, Ip, IpVersion, Malformed, Parsed, Transport, checksum, ipv4, ipv6};
 
 /// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
 const HEADER_LEN: usize = 8;
@@ -128,14 +128,14 @@ impl Class {
 }
 
 /// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of an IP packet.
-pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Transport, Malformed> {
+pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let &[icmp_type, code, _, _, id_high, id_low, _, _, ref rest @ ..] = payload else {
         return Err(Malformed::IcmpHeaderTruncated);
     };
     if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
         return Err(Malformed::IcmpChecksum);
     }
-    Ok(match Class::of(ip.version, icmp_type) {
+    let transport = match Class::of(ip.version, icmp_type) {
         Class::Query { kind, request } => Transport::IcmpQuery(IcmpQuery {
             kind,
             id: u16::from_be_bytes([id_high, id_low]),
@@ -156,7 +156,8 @@ pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Tra
             kind: icmp_type,
             code,
         },
-    })
+    };
+    Ok(Parsed { ip, transport })
 }
 
 fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {

@@ -1,46 +1,73 @@
 //! The IPv4 header.
 
-use etherparse::Ipv4HeaderSlice;
-
 use super::{Checksums, Fragment, Ip, IpVersion, Malformed, Network, checksum};
 
 /// Bytes of an IPv4 header without options (RFC 791).
 const MIN_HEADER_LEN: usize = 20;
 
+/// The flag "more fragments" in the field that it shares with the fragment offset.
+const MORE_FRAGMENTS: u16 = 0x2000;
+
 /// The most bytes that the payload of a whole IPv4 packet can have.
 const MAX_PAYLOAD_LEN: u32 = u16::MAX as u32 - MIN_HEADER_LEN as u32;
 
 /// Parses the header of an IPv4 packet; bytes behind the total length are padding.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, Malformed> {
-    let Ok(header) = Ipv4HeaderSlice::from_slice(bytes) else {
-        return Err(match bytes {
-            [first, ..] if bytes.len() >= MIN_HEADER_LEN && first & 0x0f < 5 => Malformed::Ipv4HeaderLength,
-            _ => Malformed::Ipv4HeaderTruncated,
-        });
+    let Some(fixed) = bytes.first_chunk::<MIN_HEADER_LEN>() else {
+        return Err(Malformed::Ipv4HeaderTruncated);
     };
-    let header_len = header.slice().len();
-    let total_len = header.total_len();
+    let &[
+        first,
+        _,
+        l0,
+        l1,
+        i0,
+        i1,
+        f0,
+        f1,
+        ttl,
+        protocol,
+        _,
+        _,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = fixed;
+    let header_len = 4 * usize::from(first & 0x0f);
+    if header_len < MIN_HEADER_LEN {
+        return Err(Malformed::Ipv4HeaderLength);
+    }
+    let Some(header) = bytes.get(..header_len) else {
+        return Err(Malformed::Ipv4HeaderTruncated);
+    };
+    let total_len = u16::from_be_bytes([l0, l1]);
     if usize::from(total_len) < header_len {
         return Err(Malformed::Ipv4TotalLengthBelowHeader);
     }
     let Some(payload) = bytes.get(header_len..usize::from(total_len)) else {
         return Err(Malformed::Ipv4TotalLengthBeyondPacket);
     };
-    if checksums == Checksums::Verify && !checksum::ipv4_header_is_valid(header.slice()) {
+    if checksums == Checksums::Verify && !checksum::ipv4_header_is_valid(header) {
         return Err(Malformed::Ipv4HeaderChecksum);
     }
-    let src = u32::from_be_bytes(header.source());
+    let src = u32::from_be_bytes([s0, s1, s2, s3]);
     // Multicast (RFC 5771) and the limited broadcast address.
     if src >> 28 == 0xe || src == u32::MAX {
         return Err(Malformed::SourceAddressNotUnicast);
     }
-    let more = header.more_fragments();
-    // The field counts units of 8 bytes and has 13 bits.
-    let offset = header.fragments_offset().value() << 3;
+    let field = u16::from_be_bytes([f0, f1]);
+    let more = field & MORE_FRAGMENTS != 0;
+    // 13 bits that count units of 8 bytes.
+    let offset = field << 3;
     let fragment = if more || offset != 0 {
         Some(Fragment::new(
-            u32::from(header.identification()),
+            u32::from(u16::from_be_bytes([i0, i1])),
             offset,
             more,
             payload.len(),
@@ -54,9 +81,9 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
         ip: Ip {
             version: IpVersion::V4,
             src: mapped(src),
-            dst: mapped(u32::from_be_bytes(header.destination())),
-            protocol: header.protocol().0,
-            ttl: header.ttl(),
+            dst: mapped(u32::from_be_bytes([d0, d1, d2, d3])),
+            protocol,
+            ttl,
             header_len: header_len as u16,
             total_len: u32::from(total_len),
         },

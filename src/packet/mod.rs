@@ -255,33 +255,53 @@ struct Network<'a> {
 /// # Errors
 ///
 /// The reason why the packet is [`Malformed`].
-#[inline]
 pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let Some(first) = bytes.first() else {
         return Err(Malformed::Empty);
     };
-    let network = match first >> 4 {
-        4 => ipv4::parse(bytes, checksums)?,
-        6 => ipv6::parse(bytes)?,
-        _ => return Err(Malformed::IpVersionUnknown),
-    };
-    let Network { ip, payload, .. } = network;
-    let checksums = if network.rerouted {
-        Checksums::Trust
-    } else {
-        checksums
-    };
-    let transport = match (ip.version, IpNumber(ip.protocol)) {
-        (IpVersion::V4, IpNumber::IPV6_ICMP) | (IpVersion::V6, IpNumber::ICMP) => {
-            return Err(Malformed::IcmpVersionMismatch);
+    // Each version goes its own way to the end, so that what it knows of the packet stays in registers.
+    match first >> 4 {
+        4 => {
+            let network = ipv4::parse(bytes, checksums)?;
+            if network.ip.protocol == IpNumber::IPV6_ICMP.0 {
+                return Err(Malformed::IcmpVersionMismatch);
+            }
+            network.transport(IpNumber::ICMP, checksums)
         }
-        (_, protocol) => match (network.fragment, protocol) {
-            (Some(fragment), _) => Transport::Fragment(fragment),
-            (None, IpNumber::TCP) => tcp::parse(&ip, payload, checksums)?,
-            (None, IpNumber::UDP) => udp::parse(&ip, payload, checksums)?,
-            (None, IpNumber::ICMP | IpNumber::IPV6_ICMP) => icmp::parse(&ip, payload, checksums)?,
-            (None, _) => Transport::Other,
-        },
-    };
-    Ok(Parsed { ip, transport })
+        6 => {
+            let network = ipv6::parse(bytes)?;
+            if network.ip.protocol == IpNumber::ICMP.0 {
+                return Err(Malformed::IcmpVersionMismatch);
+            }
+            network.transport(IpNumber::IPV6_ICMP, checksums)
+        }
+        _ => Err(Malformed::IpVersionUnknown),
+    }
+}
+
+impl Network<'_> {
+    /// Goes on to the transport header; `icmp` is the ICMP of this IP version.
+    #[inline(always)]
+    fn transport(self, icmp: IpNumber, checksums: Checksums) -> Result<Parsed, Malformed> {
+        let Self { ip, payload, .. } = self;
+        if let Some(fragment) = self.fragment {
+            let transport = Transport::Fragment(fragment);
+            return Ok(Parsed { ip, transport });
+        }
+        let checksums = if self.rerouted {
+            Checksums::Trust
+        } else {
+            checksums
+        };
+        // Each ends with the whole result, which is then made where it is to be and not copied.
+        match IpNumber(ip.protocol) {
+            IpNumber::TCP => tcp::parse(ip, payload, checksums),
+            IpNumber::UDP => udp::parse(ip, payload, checksums),
+            protocol if protocol == icmp => icmp::parse(ip, payload, checksums),
+            _ => Ok(Parsed {
+                ip,
+                transport: Transport::Other,
+            }),
+        }
+    }
 }

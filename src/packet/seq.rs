@@ -27,10 +27,6 @@ impl SeqNum {
     /// The number `bytes` further on, wrapping.
     #[inline]
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "`+` would look like plain arithmetic; this wraps"
-    )]
     pub const fn add(self, bytes: u32) -> Self {
         Self(self.0.wrapping_add(bytes))
     }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use etherparse::TcpHeaderSlice;
+use super::{Checksums, Ip, Malformed, Parsed, SeqNum, TcpFlags, Transport, checksum};
 
-use super::{Checksums, Ip, Malformed, SeqNum, TcpFlags, Transport, checksum};
+/// Bytes of a TCP header without options (RFC 9293, section 3.1).
+const MIN_HEADER_LEN: usize = 20;
 
 /// The largest shift that a window scale option may ask for (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
@@ -131,35 +132,39 @@ impl TcpOptions {
     ///
     /// An unknown option, or a known one of a wrong length, is stepped over. The walk ends without complaint where
     /// an option's length is below 2 or beyond the header, as it does in Linux: what came before counts.
-    #[inline]
     #[must_use]
     pub fn parse(options: &[u8]) -> Self {
-        // The layout that almost every segment of an established connection has: timestamps alone, aligned
-        // (RFC 7323, appendix A).
-        if let &[
-            kind::NO_OPERATION,
-            kind::NO_OPERATION,
-            kind::TIMESTAMPS,
-            10,
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-        ] = options
-        {
-            return Self {
+        match Self::usual(options) {
+            Some(found) => found,
+            None => Self::walk(options),
+        }
+    }
+
+    /// Reads the two layouts that almost every segment of an established connection has: nothing, and timestamps
+    /// alone, aligned (RFC 7323, appendix A).
+    #[inline(always)]
+    fn usual(options: &[u8]) -> Option<Self> {
+        match *options {
+            [] => Some(Self::default()),
+            [
+                kind::NO_OPERATION,
+                kind::NO_OPERATION,
+                kind::TIMESTAMPS,
+                10,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+            ] => Some(Self {
                 timestamps: Some(timestamps([a, b, c, d, e, f, g, h])),
                 ..Self::default()
-            };
+            }),
+            _ => None,
         }
-        if options.is_empty() {
-            return Self::default();
-        }
-        Self::walk(options)
     }
 
     /// Reads options of any layout.
@@ -208,32 +213,84 @@ fn timestamps([a, b, c, d, e, f, g, h]: [u8; 8]) -> (u32, u32) {
 }
 
 /// Parses the TCP segment that is the payload of an IP packet.
-#[inline]
-pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Transport, Malformed> {
-    let Ok(header) = TcpHeaderSlice::from_slice(payload) else {
-        return Err(match payload.len() {
-            ..20 => Malformed::TcpHeaderTruncated,
-            _ => Malformed::TcpHeaderLength,
-        });
+#[inline(always)]
+pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
+    let Some((fixed, rest)) = payload.split_first_chunk::<MIN_HEADER_LEN>() else {
+        return Err(Malformed::TcpHeaderTruncated);
+    };
+    let &[_, _, _, _, _, _, _, _, _, _, _, _, offset, flags, ..] = fixed;
+    let options_len = (4 * usize::from(offset >> 4)).checked_sub(MIN_HEADER_LEN);
+    let Some((options, data)) = options_len.and_then(|len| rest.split_at_checked(len)) else {
+        return Err(Malformed::TcpHeaderLength);
     };
     if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
         return Err(Malformed::TcpChecksum);
     }
-    let flags = TcpFlags(header.slice().get(13).copied().unwrap_or_default());
-    if !flags.is_valid_combination() {
+    if !TcpFlags(flags).is_valid_combination() {
         return Err(Malformed::TcpFlags);
     }
-    Ok(Transport::Tcp {
-        src_port: header.source_port(),
-        dst_port: header.destination_port(),
-        segment: Segment {
-            seq: SeqNum(header.sequence_number()),
-            ack: SeqNum(header.acknowledgment_number()),
-            flags,
-            window: header.window_size(),
-            payload_len: (payload.len() - header.slice().len()) as u32,
-            urgent: header.urgent_pointer(),
-            options: TcpOptions::parse(header.options()),
+    match TcpOptions::usual(options) {
+        Some(options) => assemble(ip, fixed, options, data.len()),
+        None => walk_and_assemble(ip, fixed, options, data.len()),
+    }
+}
+
+/// Puts the result together, from a header that was found valid. Never fails, and gives a `Result` all the same, so
+/// that it is made where the caller's caller wants it and not copied.
+#[inline(always)]
+fn assemble(
+    ip: Ip,
+    fixed: &[u8; MIN_HEADER_LEN],
+    options: TcpOptions,
+    payload_len: usize,
+) -> Result<Parsed, Malformed> {
+    let &[
+        p0,
+        p1,
+        p2,
+        p3,
+        s0,
+        s1,
+        s2,
+        s3,
+        a0,
+        a1,
+        a2,
+        a3,
+        _,
+        flags,
+        w0,
+        w1,
+        _,
+        _,
+        u0,
+        u1,
+    ] = fixed;
+    Ok(Parsed {
+        ip,
+        transport: Transport::Tcp {
+            src_port: u16::from_be_bytes([p0, p1]),
+            dst_port: u16::from_be_bytes([p2, p3]),
+            segment: Segment {
+                seq: SeqNum(u32::from_be_bytes([s0, s1, s2, s3])),
+                ack: SeqNum(u32::from_be_bytes([a0, a1, a2, a3])),
+                flags: TcpFlags(flags),
+                window: u16::from_be_bytes([w0, w1]),
+                payload_len: payload_len as u32,
+                urgent: u16::from_be_bytes([u0, u1]),
+                options,
+            },
         },
     })
+}
+
+/// What [`assemble`] is for unusual options. Apart, since options that go through memory slow the usual segment down.
+#[inline(never)]
+fn walk_and_assemble(
+    ip: Ip,
+    fixed: &[u8; MIN_HEADER_LEN],
+    options: &[u8],
+    payload_len: usize,
+) -> Result<Parsed, Malformed> {
+    assemble(ip, fixed, TcpOptions::walk(options), payload_len)
 }

@@ -1,20 +1,18 @@
 //! UDP: ports and the length of the payload.
 
-use etherparse::UdpHeaderSlice;
-
-use super::{Checksums, Ip, IpVersion, Malformed, Transport, checksum};
+use super::{Checksums, Ip, IpVersion, Malformed, Parsed, Transport, checksum};
 
 /// Bytes of a UDP header (RFC 768).
 pub(super) const HEADER_LEN: u16 = 8;
 
 /// Parses the UDP datagram that is the payload of an IP packet. What lies behind the UDP length is not the
 /// datagram's, neither for its payload nor for its checksum.
-#[inline]
-pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Transport, Malformed> {
-    let Ok(header) = UdpHeaderSlice::from_slice(payload) else {
+#[inline(always)]
+pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
+    let &[s0, s1, d0, d1, l0, l1, c0, c1, ..] = payload else {
         return Err(Malformed::UdpHeaderTruncated);
     };
-    let len = header.length();
+    let len = u16::from_be_bytes([l0, l1]);
     let Some(payload_len) = len.checked_sub(HEADER_LEN) else {
         return Err(Malformed::UdpLength);
     };
@@ -22,16 +20,19 @@ pub(super) fn parse(ip: &Ip, payload: &[u8], checksums: Checksums) -> Result<Tra
         return Err(Malformed::UdpLength);
     };
     if checksums == Checksums::Verify {
-        match (header.checksum(), ip.version) {
+        match (u16::from_be_bytes([c0, c1]), ip.version) {
             (0, IpVersion::V4) => {}
             (0, IpVersion::V6) => return Err(Malformed::UdpChecksumMissingIpv6),
             _ if checksum::transport_is_valid(ip, datagram) => {}
             _ => return Err(Malformed::UdpChecksum),
         }
     }
-    Ok(Transport::Udp {
-        src_port: header.source_port(),
-        dst_port: header.destination_port(),
-        payload_len,
+    Ok(Parsed {
+        ip,
+        transport: Transport::Udp {
+            src_port: u16::from_be_bytes([s0, s1]),
+            dst_port: u16::from_be_bytes([d0, d1]),
+            payload_len,
+        },
     })
 }

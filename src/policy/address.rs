@@ -25,8 +25,8 @@ impl<T> AddressMap<T> {
         T: Default,
     {
         match prefix {
-            IpNet::V4(net) => self.v4.entry(net.trunc()).or_insert_with(T::default),
-            IpNet::V6(net) => self.v6.entry(net.trunc()).or_insert_with(T::default),
+            IpNet::V4(net) => self.v4.entry(net.trunc()).or_default(),
+            IpNet::V6(net) => self.v6.entry(net.trunc()).or_default(),
         }
     }
 

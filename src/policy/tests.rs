@@ -389,7 +389,7 @@ fn oracle(rules: &[Rule], q: &NewSession) -> RuleId {
     let is_inside = inside().iter().any(|net| net.contains(&q.src));
     for (number, rule) in rules.iter().enumerate() {
         let mut matches = true;
-        matches &= rule.zones.is_empty() || rule.zones.iter().any(|zone| *zone == q.zone);
+        matches &= rule.zones.is_empty() || rule.zones.contains(&q.zone);
         matches &= rule.source.is_empty() || rule.source.iter().any(|net| net.contains(&q.src));
         matches &= rule.destination.is_empty() || rule.destination.iter().any(|net| net.contains(&q.dst));
         matches &= rule.protocol.is_empty() || rule.protocol.iter().any(|number| number.0 == q.protocol);

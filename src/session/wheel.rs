@@ -205,15 +205,12 @@ mod tests {
     }
 
     fn slots(deadlines: &[u32]) -> Slots {
-        Slots(
-            deadlines
-                .iter()
-                .map(|deadline| Slot {
-                    deadline: *deadline,
-                    ..Slot::new(crate::session::testing::key(0))
-                })
-                .collect(),
-        )
+        let slot = |deadline: &u32| {
+            let mut slot = Slot::new(crate::session::testing::key(0));
+            slot.deadline = *deadline;
+            slot
+        };
+        Slots(deadlines.iter().map(slot).collect())
     }
 
     #[test]

@@ -1,0 +1,252 @@
+//! A packet for every reason to be malformed.
+
+use super::*;
+
+/// A fragment of `len` bytes of protocol TCP at `offset` bytes.
+fn fragment4(offset: u16, more: bool, len: usize) -> Vec<u8> {
+    let field = (offset >> 3) | if more { 0x2000 } else { 0 };
+    patched(ipv4(TCP, &vec![0; len]), 6, &field.to_be_bytes())
+}
+
+fn fragment6(offset: u16, more: bool, len: usize) -> Vec<u8> {
+    let mut payload = vec![TCP, 0];
+    payload.extend((offset | u16::from(more)).to_be_bytes());
+    payload.extend([0, 0, 0, 1]);
+    payload.resize(8 + len, 0);
+    ipv6_raw(44, &payload)
+}
+
+/// Every reason, with packets that have it even if checksums are trusted.
+fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
+    use Malformed as M;
+    let syn = tcp(TcpFlags::SYN, &[], &[]);
+    let v4 = ipv4(TCP, &syn);
+    let v6 = ipv6(TCP, &syn);
+    let cut = |packet: &Vec<u8>, len: usize| packet[..len].to_vec();
+    let quote4 = ipv4(UDP, &udp(b"abc"));
+    let quote6 = ipv6(UDP, &udp(b"abc"));
+    let error4 = |quote: &[u8]| ipv4(ICMP, &icmp(3, 3, [0; 4], quote));
+    let error6 = |quote: &[u8]| ipv6(ICMPV6, &icmp(1, 4, [0; 4], quote));
+    let mut eight_extensions = [60, 0, 0, 0, 0, 0, 0, 0].repeat(9);
+    eight_extensions[64] = TCP;
+    eight_extensions.extend(&syn);
+    vec![
+        (M::Empty, vec![vec![]]),
+        (
+            M::IpVersionUnknown,
+            vec![vec![0], patched(v4.clone(), 0, &[0x55])],
+        ),
+        (
+            M::Ipv4HeaderTruncated,
+            vec![
+                vec![0x45],
+                cut(&v4, 19),
+                cut(&ipv4_with_options(TCP, &[1; 4], &[]), 23),
+            ],
+        ),
+        (
+            M::Ipv4HeaderLength,
+            vec![patched(v4.clone(), 0, &[0x44]), patched(v4.clone(), 0, &[0x40])],
+        ),
+        (
+            M::Ipv4TotalLengthBelowHeader,
+            vec![patched(v4.clone(), 2, &[0, 19]), patched(v4.clone(), 2, &[0, 0])],
+        ),
+        (
+            M::Ipv4TotalLengthBeyondPacket,
+            vec![cut(&v4, 39), patched(v4.clone(), 2, &[0, 41])],
+        ),
+        (M::Ipv6HeaderTruncated, vec![vec![0x60], cut(&v6, 39)]),
+        (
+            M::Ipv6PayloadLengthZero,
+            vec![
+                patched(v6.clone(), 4, &[0, 0]),
+                ipv6_raw(0, &[]),
+                ipv6_raw(TCP, &[]),
+            ],
+        ),
+        (
+            M::Ipv6PayloadLengthBeyondPacket,
+            vec![cut(&v6, 59), patched(v6.clone(), 4, &[0, 21])],
+        ),
+        (
+            M::Ipv6ExtensionTruncated,
+            vec![
+                ipv6_raw(60, &[TCP, 0, 0, 0, 0, 0, 0]),
+                ipv6_raw(60, &[TCP, 1, 0, 0, 0, 0, 0, 0]),
+                ipv6_raw(44, &[TCP, 0, 0, 0, 0, 0, 0]),
+            ],
+        ),
+        (
+            M::Ipv6ExtensionChainTooLong,
+            vec![ipv6_raw(60, &eight_extensions)],
+        ),
+        (
+            M::Ipv6HopByHopNotFirst,
+            vec![ipv6_raw(60, &[0, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0])],
+        ),
+        (
+            M::Ipv6RoutingHeaderType0,
+            vec![ipv6_raw(43, &[TCP, 0, 0, 1, 0, 0, 0, 0])],
+        ),
+        (
+            M::Ipv6FragmentHeaderRepeated,
+            vec![ipv6_raw(44, &[44, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0])],
+        ),
+        (
+            M::SourceAddressNotUnicast,
+            vec![
+                patched(v4.clone(), 12, &[224, 0, 0, 1]),
+                patched(v4.clone(), 12, &[239, 255, 255, 255]),
+                patched(v4.clone(), 12, &[255, 255, 255, 255]),
+                patched(v6.clone(), 8, &[0xff, 2]),
+            ],
+        ),
+        (
+            M::FragmentEmpty,
+            vec![
+                fragment4(8, false, 0),
+                fragment4(0, true, 0),
+                fragment6(8, true, 0),
+            ],
+        ),
+        (
+            M::FragmentLengthNotMultipleOf8,
+            vec![fragment4(0, true, 9), fragment6(8, true, 7)],
+        ),
+        (
+            M::FragmentBeyond65535,
+            vec![fragment4(65512, false, 4), fragment6(65528, false, 8)],
+        ),
+        (
+            M::TcpHeaderTruncated,
+            vec![ipv4(TCP, &syn[..19]), ipv6(TCP, &syn[..19]), ipv4(TCP, &[])],
+        ),
+        (
+            M::TcpHeaderLength,
+            vec![
+                ipv4(TCP, &patched(syn.clone(), 12, &[0x40])),
+                ipv4(TCP, &patched(syn.clone(), 12, &[0x60])),
+                ipv6(TCP, &patched(syn.clone(), 12, &[0x00])),
+            ],
+        ),
+        (
+            M::TcpFlags,
+            vec![
+                ipv4(TCP, &tcp(TcpFlags::default(), &[], &[])),
+                ipv4(TCP, &tcp(TcpFlags::FIN, &[], &[])),
+                ipv6(TCP, &tcp(TcpFlags::SYN | TcpFlags::FIN, &[], &[])),
+                ipv6(TCP, &tcp(TcpFlags::SYN | TcpFlags::RST, &[], &[])),
+            ],
+        ),
+        (
+            M::UdpHeaderTruncated,
+            vec![ipv4(UDP, &udp(&[])[..7]), ipv6(UDP, &udp(&[])[..7])],
+        ),
+        (
+            M::UdpLength,
+            vec![
+                ipv4(UDP, &patched(udp(b"abc"), 4, &[0, 7])),
+                ipv4(UDP, &patched(udp(b"abc"), 4, &[0, 12])),
+                ipv6(UDP, &patched(udp(b"abc"), 4, &[0, 0])),
+            ],
+        ),
+        (
+            M::IcmpHeaderTruncated,
+            vec![ipv4(ICMP, &[8, 0, 0, 0, 0, 0, 0]), ipv6(ICMPV6, &[135, 0, 0, 0])],
+        ),
+        (
+            M::IcmpVersionMismatch,
+            vec![
+                ipv4(ICMPV6, &icmp(128, 0, [0; 4], &[])),
+                ipv6(ICMP, &icmp(8, 0, [0; 4], &[])),
+                patched(fragment4(8, false, 8), 9, &[ICMPV6]),
+            ],
+        ),
+        (
+            M::IcmpErrorQuoteTruncated,
+            vec![
+                error4(&[]),
+                error4(&quote4[..19]),
+                error4(&quote4[..27]),
+                error4(&patched(quote4.clone(), 2, &[0, 27])),
+                error6(&[]),
+                error6(&quote6[..39]),
+                error6(&quote6[..47]),
+                error6(&ipv6_raw(60, &[TCP, 1, 0, 0, 0, 0, 0, 0])),
+            ],
+        ),
+        (
+            M::IcmpErrorQuoteMalformed,
+            vec![
+                error4(&quote6),
+                error4(&patched(quote4.clone(), 0, &[0x44])),
+                error4(&patched(quote4.clone(), 2, &[0, 19])),
+                error4(&ipv4(ICMPV6, &icmp(128, 0, [0; 4], &[]))),
+                error6(&quote4),
+                error6(&ipv6(ICMP, &icmp(8, 0, [0; 4], &[]))),
+                error6(&ipv6_raw(43, &[TCP, 0, 0, 1, 0, 0, 0, 0])),
+            ],
+        ),
+    ]
+}
+
+/// The reasons that are found only if checksums are looked at.
+fn verified_table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
+    use Malformed as M;
+    let syn = tcp(TcpFlags::SYN, &[], b"x");
+    let damaged = |mut packet: Vec<u8>| {
+        *packet.last_mut().unwrap() ^= 1;
+        packet
+    };
+    let echo = |icmp_type| icmp(icmp_type, 0, [0, 1, 0, 1], b"ping");
+    let mut header_damaged = ipv4(TCP, &syn);
+    header_damaged[8] -= 1;
+    vec![
+        (M::Ipv4HeaderChecksum, vec![header_damaged]),
+        (
+            M::TcpChecksum,
+            vec![damaged(ipv4(TCP, &syn)), damaged(ipv6(TCP, &syn))],
+        ),
+        (
+            M::UdpChecksum,
+            vec![damaged(ipv4(UDP, &udp(b"abc"))), damaged(ipv6(UDP, &udp(b"abc")))],
+        ),
+        (M::UdpChecksumMissingIpv6, vec![ipv6_raw(UDP, &udp(b"abc"))]),
+        (
+            M::IcmpChecksum,
+            vec![damaged(ipv4(ICMP, &echo(8))), damaged(ipv6(ICMPV6, &echo(128)))],
+        ),
+    ]
+}
+
+#[test]
+fn every_reason_has_a_packet_that_is_malformed_for_it() {
+    for (reason, packets) in table() {
+        for (i, packet) in packets.iter().enumerate() {
+            for checksums in [Checksums::Trust, Checksums::Verify] {
+                let found = parse(packet, checksums);
+                assert_eq!(found, Err(reason), "packet {i} of {reason:?}, {checksums:?}");
+            }
+        }
+    }
+    for (reason, packets) in verified_table() {
+        for (i, packet) in packets.iter().enumerate() {
+            let found = parse(packet, Checksums::Verify);
+            assert_eq!(found, Err(reason), "packet {i} of {reason:?}");
+            assert!(
+                parse(packet, Checksums::Trust).is_ok(),
+                "packet {i} of {reason:?}, trusted"
+            );
+        }
+    }
+    let covered: Vec<_> = table()
+        .into_iter()
+        .chain(verified_table())
+        .filter(|(_, packets)| !packets.is_empty())
+        .map(|(reason, _)| reason)
+        .collect();
+    for reason in Malformed::ALL {
+        assert!(covered.contains(reason), "no packet for {reason:?}");
+    }
+}

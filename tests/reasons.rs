@@ -1,5 +1,10 @@
 //! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod support;
 
@@ -120,7 +125,9 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::IpVersionUnknown => alone(edited(datagram(), |p| p[0] = 0x55)),
         Malformed::Ipv4HeaderTruncated => alone(datagram()[..19].to_vec()),
         Malformed::Ipv4HeaderLength => alone(edited(datagram(), |p| p[0] = 0x44)),
-        Malformed::Ipv4TotalLengthBelowHeader => alone(edited(datagram(), |p| p[2..4].copy_from_slice(&[0, 19]))),
+        Malformed::Ipv4TotalLengthBelowHeader => {
+            alone(edited(datagram(), |p| p[2..4].copy_from_slice(&[0, 19])))
+        }
         Malformed::Ipv4TotalLengthBeyondPacket => {
             let packet = datagram();
             alone(packet[..packet.len() - 1].to_vec())
@@ -132,9 +139,10 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
             let packet = datagram6();
             alone(packet[..packet.len() - 1].to_vec())
         }
-        Malformed::Ipv6ExtensionTruncated => {
-            alone(chain(DESTINATION, &extension(NO_NEXT_HEADER, [1, 0, 0, 0, 0, 0, 0])))
-        }
+        Malformed::Ipv6ExtensionTruncated => alone(chain(
+            DESTINATION,
+            &extension(NO_NEXT_HEADER, [1, 0, 0, 0, 0, 0, 0]),
+        )),
         Malformed::Ipv6ExtensionChainTooLong => {
             alone(chain(DESTINATION, &extension(DESTINATION, [0; 7]).repeat(9)))
         }
@@ -184,9 +192,10 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::IcmpReplyNoSession => alone(echo(V4, false)),
         DropReason::IcmpTypeUnsupported => alone(icmp(V4, 9, [0; 4], &[])),
         DropReason::IcmpErrorNoSession => alone(unreachable(false, 1, &udp(V4, b"payload"))),
-        DropReason::IcmpErrorNotToSender => {
-            after(vec![udp(V4, b"payload")], unreachable(false, 3, &udp(V4, b"payload")))
-        }
+        DropReason::IcmpErrorNotToSender => after(
+            vec![udp(V4, b"payload")],
+            unreachable(false, 3, &udp(V4, b"payload")),
+        ),
         DropReason::IcmpErrorAboutError => {
             let about = unreachable(false, 2, &udp(V4, b"payload"));
             after(vec![udp(V4, b"payload")], unreachable(false, 200, &about))

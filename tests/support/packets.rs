@@ -102,16 +102,27 @@ pub(crate) fn tcp(ends: Ends, head: Head, options: &[TcpOptionElement], payload:
 /// An echo request or reply; the identifier is the source port.
 pub(crate) fn echo(ends: Ends, request: bool) -> Vec<u8> {
     let id = ends.src_port.to_be_bytes();
-    icmp(ends, if ends.v6 { [129, 128] } else { [0, 8] }[usize::from(request)], [id[0], id[1], 0, 1], b"ping")
+    icmp(
+        ends,
+        if ends.v6 { [129, 128] } else { [0, 8] }[usize::from(request)],
+        [id[0], id[1], 0, 1],
+        b"ping",
+    )
 }
 
 /// An ICMP or ICMPv6 message of any type, with the four bytes behind the checksum and what follows them.
 pub(crate) fn icmp(ends: Ends, kind: u8, bytes5to8: [u8; 4], rest: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     if ends.v6 {
-        ends.ip().icmpv6_raw(kind, 0, bytes5to8).write(&mut packet, rest).unwrap();
+        ends.ip()
+            .icmpv6_raw(kind, 0, bytes5to8)
+            .write(&mut packet, rest)
+            .unwrap();
     } else {
-        ends.ip().icmpv4_raw(kind, 0, bytes5to8).write(&mut packet, rest).unwrap();
+        ends.ip()
+            .icmpv4_raw(kind, 0, bytes5to8)
+            .write(&mut packet, rest)
+            .unwrap();
     }
     packet
 }

@@ -207,6 +207,9 @@ impl Engine {
                         slot.count(direction, bytes);
                         slot.touch(now);
                         note(shard, number, direction, letters);
+                        // Its worth has changed with its state: the shard's counts must follow first.
+                        let deadline = shard.slab.hot(number).deadline;
+                        shard.rearm(number, deadline, before);
                         let ended = shard.remove(number, EndReason::Refused);
                         self.table.release();
                         self.trace_ended(place.shard, &ended, trace);

@@ -184,7 +184,6 @@ impl Engine {
             }
         }
         let bytes = candidate.parsed.ip.total_len;
-        let age_ms = now.since(shard.slab.cold(number).start()).as_millis() as u64;
         let slot = shard.slab.hot_mut(number);
         let before = slot.worth();
         let (lifetime, letters) = match &candidate.parsed.transport {
@@ -229,6 +228,13 @@ impl Engine {
             transport => {
                 let family = Family::of(slot.key.protocol());
                 let state = datagram::State::from_bits(slot.plain_state());
+                // Only a conversation that may become a stream is asked for its age: the start stands on a cache
+                // line that no other packet needs.
+                let age_ms = match state {
+                    datagram::State::Replied => now.since(shard.slab.cold(number).start()).as_millis() as u64,
+                    datagram::State::Unreplied | datagram::State::Stream => 0,
+                };
+                let slot = shard.slab.hot_mut(number);
                 let next = datagram::next(family, state, direction, age_ms);
                 trace.step(|| Step::State(state.name(), next.name()));
                 slot.set_plain_state(next as u8);
@@ -238,6 +244,7 @@ impl Engine {
                 (Some(datagram::lifetime(family, next)), plain_letters(transport))
             }
         };
+        let slot = shard.slab.hot_mut(number);
         if direction == Direction::Reply {
             slot.set_seen_reply();
         }

@@ -73,37 +73,35 @@ impl Engine {
         } else {
             self.checksums
         };
-        let parsed = match packet::parse(packet.bytes, checksums) {
+        // Borrowed and not moved out: a copy of what was just written would wait for the stores.
+        let result = packet::parse(packet.bytes, checksums);
+        let parsed = match &result {
             Ok(parsed) => parsed,
             Err(malformed) => {
-                trace.step(|| Step::Malformed(malformed));
-                let verdict = invalid(DropReason::Malformed(malformed));
+                trace.step(|| Step::Malformed(*malformed));
+                let verdict = invalid(DropReason::Malformed(*malformed));
                 self.counters.verdict(&verdict, 0);
                 return verdict;
             }
         };
-        trace.step(|| Step::Parsed(Box::new(parsed)));
+        trace.step(|| Step::Parsed(Box::new(*parsed)));
         let now = self.origin.micros(packet.now);
         let mut after = After::default();
         let mut shard_number = 0;
-        let verdict = match (Flow::of(packet.zone, &parsed), &parsed.transport) {
+        let verdict = match (Flow::of(packet.zone, parsed), &parsed.transport) {
             // 4. The session's lock.
             (Some(flow), _) => {
                 let place = self.table.place(&flow.key);
                 shard_number = place.shard;
                 trace.step(|| Step::Key(flow.key, place.shard));
-                let candidate = Candidate {
-                    parsed: &parsed,
-                    flow,
-                    now,
-                };
+                let candidate = Candidate { parsed, flow, now };
                 let mut shard = self.table.lock(place.shard);
                 self.tracked::<S, T>(&mut shard, place, &candidate, &mut after, trace)
             }
             // 2. Fragments.
             (None, Transport::Fragment(_)) => invalid(DropReason::Fragment),
             // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(packet.zone, &parsed, error, now, trace),
+            (None, Transport::IcmpError(error)) => self.related(packet.zone, parsed, error, now, trace),
             (None, Transport::Neighbour) => {
                 trace.step(|| Step::Note("discovery on the link is never tracked"));
                 Verdict::Forward(Tracked::class(Class::Untracked))

@@ -77,27 +77,29 @@ impl Engine {
         } else {
             self.checksums
         };
-        let parsed = match packet::parse(packet.bytes, checksums) {
+        // Borrowed and not moved out: a copy of what was just written would wait for the stores.
+        let result = packet::parse(packet.bytes, checksums);
+        let parsed = match &result {
             Ok(parsed) => parsed,
             Err(malformed) => {
-                trace.step(|| Step::Malformed(malformed));
-                let verdict = invalid(DropReason::Malformed(malformed));
+                trace.step(|| Step::Malformed(*malformed));
+                let verdict = invalid(DropReason::Malformed(*malformed));
                 self.counters.verdict(&verdict, 0);
                 return verdict;
             }
         };
-        trace.step(|| Step::Parsed(Box::new(parsed)));
+        trace.step(|| Step::Parsed(Box::new(*parsed)));
         let now = self.origin.micros(packet.now);
         let mut after = After::default();
         let mut shard_number = 0;
-        let verdict = match (Flow::of(packet.zone, &parsed), &parsed.transport) {
+        let verdict = match (Flow::of(packet.zone, parsed), &parsed.transport) {
             // 4. The session's lock.
             (Some(flow), _) => {
                 let place = self.table.place(&flow.key);
                 shard_number = place.shard;
                 trace.step(|| Step::Key(flow.key, place.shard));
                 let candidate = Candidate {
-                    parsed: &parsed,
+                    parsed,
                     flow,
                     now,
                     instant: packet.now,
@@ -108,7 +110,7 @@ impl Engine {
             // 2. Fragments.
             (None, Transport::Fragment(_)) => invalid(DropReason::Fragment),
             // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(&packet, &parsed, error, trace),
+            (None, Transport::IcmpError(error)) => self.related(&packet, parsed, error, trace),
             (None, Transport::Neighbour) => {
                 trace.step(|| Step::Note("discovery on the link is never tracked"));
                 Verdict::Forward(Tracked::class(Class::Untracked))
@@ -189,7 +191,6 @@ impl Engine {
             trace_found(record, direction, candidate.instant, trace);
         }
         let bytes = candidate.parsed.ip.total_len;
-        let age_ms = now.since(shard.slab.cold(number).start()).as_millis() as u64;
         let slot = shard.slab.hot_mut(number);
         let before = slot.worth();
         let (lifetime, letters) = match &candidate.parsed.transport {
@@ -237,6 +238,13 @@ impl Engine {
             transport => {
                 let family = Family::of(slot.key.protocol());
                 let state = datagram::State::from_bits(slot.plain_state());
+                // Only a conversation that may become a stream is asked for its age: the start stands on a cache
+                // line that no other packet needs.
+                let age_ms = match state {
+                    datagram::State::Replied => now.since(shard.slab.cold(number).start()).as_millis() as u64,
+                    datagram::State::Unreplied | datagram::State::Stream => 0,
+                };
+                let slot = shard.slab.hot_mut(number);
                 let next = datagram::next(family, state, direction, age_ms);
                 trace.step(|| Step::State(state.name(), next.name()));
                 slot.set_plain_state(next as u8);
@@ -246,6 +254,7 @@ impl Engine {
                 (Some(datagram::lifetime(family, next)), plain_letters(transport))
             }
         };
+        let slot = shard.slab.hot_mut(number);
         if direction == Direction::Reply {
             slot.set_seen_reply();
         }

@@ -97,7 +97,7 @@ impl fmt::Display for Step {
             Self::Malformed(malformed) => {
                 write!(f, "malformed: {}: {}", malformed.name(), malformed.describe())
             }
-            Self::Key(key, shard) => write!(f, "flow key: {key:?}, shard {shard}"),
+            Self::Key(key, shard) => write!(f, "flow: {key}, shard {shard}"),
             Self::Found {
                 session,
                 direction,
@@ -171,7 +171,7 @@ impl fmt::Display for Step {
                 }
                 match profile {
                     0 => f.write_str(", global)"),
-                    n => write!(f, ", override {n})"),
+                    n => write!(f, ", lifetimes.override[{}])", n - 1),
                 }
             }
             Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),

@@ -29,6 +29,9 @@ pub struct Tracked {
     pub direction: Option<Direction>,
     /// Its session.
     pub session: Option<SessionId>,
+    /// Why it would have been dropped, had a check not been told to count only, or its session to be tracked
+    /// liberally.
+    pub tolerated: Option<DropReason>,
 }
 
 impl Tracked {
@@ -37,6 +40,7 @@ impl Tracked {
             class,
             direction: None,
             session: None,
+            tolerated: None,
         }
     }
 }
@@ -118,7 +122,7 @@ macro_rules! drop_reasons {
             pub const fn describe(self) -> &'static str {
                 match self {
                     Self::Malformed(malformed) => malformed.describe(),
-                    $(Self::$variant => concat!($($doc),+),)+
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
                 }
             }
         }
@@ -138,6 +142,9 @@ drop_reasons! {
     TcpAckOfUnseen = "tcp_ack_of_unseen",
     /// It is a RST older than what its receiver has acknowledged (RFC 5961 3.2).
     TcpRstBelowWindow = "tcp_rst_below_window",
+    /// It completes a split handshake: the responder answered a SYN with a SYN and never with a SYN-ACK, so that
+    /// the ends have swapped roles.
+    TcpSplitHandshake = "tcp_split_handshake",
     /// It is an ICMP reply to a query that was never asked.
     IcmpReplyNoSession = "icmp_reply_no_session",
     /// It is an ICMP message that is neither query, reply, error nor discovery, such as a router advertisement.
@@ -148,6 +155,10 @@ drop_reasons! {
     IcmpErrorNotToSender = "icmp_error_not_to_sender",
     /// It is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.
     IcmpErrorAboutError = "icmp_error_about_error",
+    /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight (RFC 5927 4.1).
+    IcmpErrorSequence = "icmp_error_sequence",
+    /// It is an ICMP redirect, which belongs on the link of the host that it is for.
+    IcmpRedirect = "icmp_redirect",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.
@@ -157,6 +168,17 @@ drop_reasons! {
 }
 
 impl DropReason {
+    /// The reasons that are the word of a check, which can be set to count instead of dropping.
+    pub const CHECKS: [Self; 7] = [
+        Self::TcpState,
+        Self::TcpSeqAboveWindow,
+        Self::TcpAckOfUnseen,
+        Self::TcpRstBelowWindow,
+        Self::TcpSplitHandshake,
+        Self::IcmpErrorNotToSender,
+        Self::IcmpErrorSequence,
+    ];
+
     /// How many reasons there are.
     pub const COUNT: usize = Self::TRACKING.len() + Malformed::ALL.len();
 

@@ -196,6 +196,22 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             vec![udp(V4, b"payload")],
             unreachable(false, 3, &udp(V4, b"payload")),
         ),
+        DropReason::TcpSplitHandshake => after(
+            vec![
+                segment(V4, SYN, 100, 0, &[]),
+                segment(V4.back(), SYN, 500, 0, &[]),
+                segment(V4, SYN | ACK, 100, 501, &[]),
+            ],
+            segment(V4.back(), ACK, 501, 101, &[]),
+        ),
+        DropReason::IcmpErrorSequence => after(
+            handshake(),
+            unreachable(false, 1, &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent")),
+        ),
+        DropReason::IcmpRedirect => after(
+            vec![udp(V4, b"payload")],
+            icmp(V4, 5, [0; 4], &udp(V4, b"payload")),
+        ),
         DropReason::IcmpErrorAboutError => {
             let about = unreachable(false, 2, &udp(V4, b"payload"));
             after(vec![udp(V4, b"payload")], unreachable(false, 200, &about))

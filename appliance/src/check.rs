@@ -39,7 +39,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     }
     out.flush()?;
     for warning in config.warnings() {
-        eprintln!("warning: {warning}");
+        writeln!(io::stderr(), "warning: {warning}")?;
     }
     Ok(())
 }

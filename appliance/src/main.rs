@@ -29,7 +29,19 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors. All else is 1: 2 means a broken capture.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = match cli.command {
         Command::Replay(args) => replay::run(&args).map_err(|error| (error.exit_code(), error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),
@@ -37,8 +49,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            eprintln!("portcullis: {message}");
+            complain(&message);
             ExitCode::from(code)
         }
     }
+}
+
+/// Says what is wrong, if anybody can hear it.
+fn complain(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "portcullis: {message}");
 }

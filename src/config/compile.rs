@@ -1,8 +1,9 @@
 //! From a checked configuration to what the packet path reads.
 use super::error::{ConfigError, ConfigErrorCause};
-use super::{Compiled, Config, RuleConfig, Zones};
+use super::{CheckMode, Compiled, Config, RuleConfig, Zones};
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
 use crate::policy::{Policy, Rule, TooLarge};
+use crate::verdict::DropReason;
 
 impl Config {
     /// Checks the configuration and makes the look-up structures.
@@ -16,7 +17,20 @@ impl Config {
             policy: self.compile_policy(&zones)?,
             lifetimes: self.compile_lifetimes(&zones),
             checksums: self.engine.checksums,
+            tcp_zones: self
+                .tcp
+                .zones
+                .iter()
+                .filter_map(|(name, mode)| Some((zones.zone(name)?, *mode)))
+                .collect(),
             tcp_mode: self.tcp.mode,
+            split_handshake: self.tcp.split_handshake,
+            icmp_redirects: self.icmp.redirects,
+            counting: DropReason::CHECKS
+                .iter()
+                .copied()
+                .filter(|check| self.checks.get(check.name()) == Some(&CheckMode::Count))
+                .collect(),
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
             zones,
@@ -67,5 +81,6 @@ fn compile_rule(rule: &RuleConfig, zones: &Zones) -> Rule {
         icmp_types: rule.icmp_types.clone(),
         direction: rule.direction,
         log: rule.log,
+        tcp: rule.tcp,
     }
 }

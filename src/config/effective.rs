@@ -2,9 +2,12 @@
 use std::fmt;
 
 use super::values::{duration, quoted, quoted_list};
-use super::{Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig, TableConfig};
+use super::{
+    CheckMode, Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig, TableConfig,
+};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::RuleDirection;
+use crate::verdict::DropReason;
 
 /// A value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +177,36 @@ impl Config {
             "\"strict\"",
             "Linux with tcp_loose=0, tcp_be_liberal=0",
         );
+        for (zone, mode) in &self.tcp.zones {
+            let key = format!("tcp.zones.{}", super::keys::key_segment(zone));
+            values.entry(key, quoted(mode.name()));
+        }
+        let split = quoted(self.tcp.split_handshake.name());
+        values.setting(
+            "tcp.split_handshake",
+            split,
+            "\"drop\"",
+            "an evasion, no stack does it",
+        );
+        let redirects = quoted(self.icmp.redirects.name());
+        values.setting(
+            "icmp.redirects",
+            redirects,
+            "\"drop\"",
+            "they belong on a host's own link",
+        );
+        for check in DropReason::CHECKS {
+            let mode = match self.checks.get(check.name()) {
+                Some(CheckMode::Count) => "count",
+                _ => "drop",
+            };
+            values.setting(
+                format!("checks.{}", check.name()),
+                quoted(mode),
+                "\"drop\"",
+                "a check drops",
+            );
+        }
     }
 
     fn effective_policy(&self, values: &mut Values<'_>) {
@@ -226,6 +259,9 @@ fn rule_line(rule: &RuleConfig) -> String {
     }
     if rule.log {
         keys.push("log = true".to_owned());
+    }
+    if let Some(mode) = rule.tcp {
+        keys.push(format!("tcp = {}", quoted(mode.name())));
     }
     inline(&keys)
 }

@@ -93,6 +93,14 @@ pub enum ConfigErrorCause {
         /// The names that there are.
         known: String,
     },
+    /// A check that is not there, or that cannot only count.
+    #[error("there is no check `{check}` that can only count: those are {known}")]
+    UnknownCheck {
+        /// The name.
+        check: String,
+        /// The names that there are.
+        known: String,
+    },
     /// A prefix with bits beyond its length.
     #[error("{prefix} has host bits set: the network is {network}")]
     HostBits {

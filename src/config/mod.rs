@@ -49,6 +49,7 @@ use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
 pub use crate::packet::Checksums;
 use crate::policy::Policy;
+use crate::verdict::DropReason;
 
 mod compile;
 mod effective;
@@ -92,6 +93,10 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[tcp]`.
     pub tcp: TcpConfig,
+    /// `[icmp]`.
+    pub icmp: IcmpConfig,
+    /// `[checks]`: drop reasons that are a check's ([`DropReason::CHECKS`]), by name.
+    pub checks: BTreeMap<String, CheckMode>,
     /// Where the values come from; leave it at its default for a configuration that is built in code.
     #[serde(skip)]
     pub provenance: Provenance,
@@ -177,11 +182,15 @@ impl Default for GwlbConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TcpConfig {
-    /// How much of a connection must have been seen.
+    /// How strictly, where neither the rule nor the zone says.
     pub mode: TcpMode,
+    /// How strictly in a zone, by its name, where the rule does not say.
+    pub zones: BTreeMap<String, TcpMode>,
+    /// What becomes of a split handshake: the responder answers a SYN with a SYN, and never with a SYN-ACK.
+    pub split_handshake: Permission,
 }
 
-/// How much of a TCP connection must have been seen.
+/// How strictly TCP is tracked. The rule's word counts before the zone's, the zone's before the global one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -189,6 +198,51 @@ pub enum TcpMode {
     /// The whole handshake; a connection begins with its SYN, and segments outside the window are invalid.
     #[default]
     Strict,
+    /// A connection begins with its SYN, but segments outside the window pass, and are counted. RSTs are judged
+    /// as strictly as ever.
+    Liberal,
+    /// Liberal, and a connection may begin in its middle: with an ACK, if the policy admits it.
+    Loose,
+}
+
+/// Whether something passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Permission {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It passes.
+    Allow,
+}
+
+impl Permission {
+    /// The name in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// `[icmp]`: what ICMP may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IcmpConfig {
+    /// What becomes of redirects: they change a host's routes, and belong on the link of that host alone.
+    pub redirects: Permission,
+}
+
+/// What a check does with a packet that does not pass it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckMode {
+    /// The packet is dropped.
+    #[default]
+    Drop,
+    /// The packet passes, changes nothing, and is counted by reason and rule: what the check would drop.
+    Count,
 }
 
 impl TcpMode {
@@ -196,6 +250,8 @@ impl TcpMode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strict => "strict",
+            Self::Liberal => "liberal",
+            Self::Loose => "loose",
         }
     }
 }
@@ -212,8 +268,16 @@ pub struct Compiled {
     pub zones: Zones,
     /// Are checksums verified?
     pub checksums: Checksums,
-    /// How TCP is tracked.
+    /// How strictly TCP is tracked in each zone that says so, and everywhere else.
+    pub tcp_zones: Vec<(Zone, TcpMode)>,
+    /// How strictly TCP is tracked where neither rule nor zone says.
     pub tcp_mode: TcpMode,
+    /// What becomes of a split handshake.
+    pub split_handshake: Permission,
+    /// What becomes of ICMP redirects.
+    pub icmp_redirects: Permission,
+    /// Checks that only count.
+    pub counting: Vec<DropReason>,
     /// How many sessions there can be.
     pub max_sessions: u32,
     /// How many parts the session table has: a power of two.

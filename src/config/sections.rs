@@ -4,7 +4,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::values;
+use super::{TcpMode, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -121,6 +121,10 @@ pub struct RuleConfig {
     /// Should sessions that this rule decides be logged?
     #[serde(default)]
     pub log: bool,
+    /// How strictly are TCP sessions tracked that this rule allows? What is missing is the zone's word, or the
+    /// global one.
+    #[serde(default)]
+    pub tcp: Option<TcpMode>,
 }
 
 impl RuleConfig {
@@ -138,6 +142,7 @@ impl RuleConfig {
             icmp_types: Vec::new(),
             direction: RuleDirection::Any,
             log: false,
+            tcp: None,
         }
     }
 }

@@ -141,7 +141,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`, `icmp`, `checks`",
     ),
     (
         "[table]\nmax_session = 5",
@@ -184,8 +184,18 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: engine.checksums: unknown variant `check`, expected `verify` or `trust`",
     ),
     (
-        "[tcp]\nmode = \"loose\"",
-        "t.toml:2: tcp.mode: unknown variant `loose`, expected `strict`",
+        "[tcp]\nmode = \"lax\"",
+        "t.toml:2: tcp.mode: unknown variant `lax`, expected one of `strict`, `liberal`, `loose`",
+    ),
+    (
+        "[tcp.zones]\noffice = \"loose\"",
+        "t.toml:2: tcp.zones.office: there is no zone `office`: the zones are default",
+    ),
+    (
+        "[checks]\npolicy_deny = \"count\"",
+        "t.toml:2: checks.policy_deny: there is no check `policy_deny` that can only count: those are tcp_state, \
+         tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, \
+         icmp_error_sequence",
     ),
     (
         "[zones]\na = 1\nb = 1",
@@ -305,7 +315,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`",
+        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
@@ -665,6 +675,15 @@ fn effective_values_tell_where_they_come_from() {
         "gwlb.tcp_idle = \"5m 50s\"  # default: GWLB's default",
         "gwlb.other_idle = \"2m\"  # default: GWLB's fixed value",
         "tcp.mode = \"strict\"  # default: Linux with tcp_loose=0, tcp_be_liberal=0",
+        "tcp.split_handshake = \"drop\"  # default: an evasion, no stack does it",
+        "icmp.redirects = \"drop\"  # default: they belong on a host's own link",
+        "checks.tcp_state = \"drop\"  # default: a check drops",
+        "checks.tcp_seq_above_window = \"drop\"  # default: a check drops",
+        "checks.tcp_ack_of_unseen = \"drop\"  # default: a check drops",
+        "checks.tcp_rst_below_window = \"drop\"  # default: a check drops",
+        "checks.tcp_split_handshake = \"drop\"  # default: a check drops",
+        "checks.icmp_error_not_to_sender = \"drop\"  # default: a check drops",
+        "checks.icmp_error_sequence = \"drop\"  # default: a check drops",
         "lifetimes.tcp.syn_sent = \"30s\"  # default: pf tcp.opening, ASA embryonic",
         "lifetimes.tcp.syn_recv = \"1m\"  # default: Linux",
         "lifetimes.tcp.established = \"5m\"  # line 6",

@@ -10,6 +10,7 @@ use super::keys::key_segment;
 use super::{Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig, values};
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
 use crate::policy::{MAX_RULES, PortRange, Protocol};
+use crate::verdict::DropReason;
 
 /// GWLB's bounds of its TCP idle timer.
 const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6000));
@@ -35,6 +36,8 @@ impl Config {
         self.check_duration("gwlb.other_idle", other_idle, OTHER_IDLE)?;
         self.check_lifetimes("lifetimes", &self.lifetimes.set)?;
         self.check_overrides()?;
+        self.check_tcp()?;
+        self.check_checks()?;
         self.check_policy()
     }
 
@@ -84,6 +87,30 @@ impl Config {
             if let Some(first) = taken.insert(id, name) {
                 let first = first.to_owned();
                 return Err(self.error(&key, ConfigErrorCause::DuplicateZone { id, first }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tcp(&self) -> Checked {
+        for zone in self.tcp.zones.keys() {
+            self.check_zone(&format!("tcp.zones.{}", key_segment(zone)), zone)?;
+        }
+        Ok(())
+    }
+
+    fn check_checks(&self) -> Checked {
+        for check in self.checks.keys() {
+            if !DropReason::CHECKS.iter().any(|each| each.name() == check) {
+                let key = format!("checks.{}", key_segment(check));
+                let known = DropReason::CHECKS.map(DropReason::name).join(", ");
+                return Err(self.error(
+                    &key,
+                    ConfigErrorCause::UnknownCheck {
+                        check: check.clone(),
+                        known,
+                    },
+                ));
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
+mod checks;
 mod expiry;
 mod path;
 mod record;
@@ -17,7 +18,7 @@ use crate::policy::Policy;
 use crate::session::{Origin, Table};
 use crate::stats::{Counters, Stats};
 use crate::track::Worth;
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 
 pub use expiry::Expiry;
 
@@ -88,6 +89,7 @@ pub struct Engine {
     checksums: Checksums,
     counters: Counters,
     origin: Origin,
+    checks: checks::Checks,
 }
 
 const _: () = {
@@ -113,6 +115,8 @@ impl Engine {
     /// What is wrong with the configuration.
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
+        let [a, b, c, d] = seed;
+        let checks = checks::Checks::new(&compiled, ahash::RandomState::with_seeds(b, c, d, a));
         Ok(Self {
             table: Table::new(compiled.max_sessions as usize, compiled.shards as usize, seed),
             policy: compiled.policy,
@@ -120,6 +124,7 @@ impl Engine {
             checksums: compiled.checksums,
             counters: Counters::new(),
             origin: Origin::default(),
+            checks,
         })
     }
 
@@ -172,6 +177,14 @@ impl Engine {
         }
         stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
         stats
+    }
+
+    /// What was let pass although a check failed, with the rule of its session: because the check only counts,
+    /// or because the session is tracked liberally.
+    #[must_use]
+    pub fn tolerated(&self) -> Vec<(DropReason, &str, u64)> {
+        let name = |(reason, rule, count)| (reason, self.policy.rule_name(rule), count);
+        self.checks.tolerated().into_iter().map(name).collect()
     }
 
     /// How many sessions there are.

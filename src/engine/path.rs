@@ -4,19 +4,27 @@ use std::time::Instant;
 
 use super::record::state_name;
 use super::{Engine, Packet};
+use crate::config::TcpMode;
 use crate::event::{EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
+use crate::lifetime::LifetimeClass;
 use crate::packet::{
-    self, Checksums, IcmpError, IcmpQuery, Parsed, QuotedTransport, Segment, TcpFlags, Transport,
+    self, Checksums, IcmpError, IcmpQuery, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, TcpFlags,
+    Transport,
 };
-use crate::policy::{Action, NewSession, Policy};
+use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::history::Letter;
 use crate::session::{Ended, Micros, Shard, Slot};
-use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Event, Fault, Known, Outcome, Track};
+use crate::track::tcp::{Event, Fault, Known, Outcome, State, Track};
+use crate::track::{Lifetime, Worth};
 use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
+
+/// ICMPv4 redirect (RFC 792).
+const ICMPV4_REDIRECT: u8 = 5;
+/// ICMPv6 redirect (RFC 4861 4.5).
+const ICMPV6_REDIRECT: u8 = 137;
 
 /// What happens once the lock is released.
 #[derive(Default)]
@@ -26,6 +34,8 @@ struct After {
     any_opened: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<Ended>; 2],
+    /// What a check has let pass, and the rule of the session.
+    tolerated: Option<(DropReason, RuleId)>,
 }
 
 impl After {
@@ -56,6 +66,7 @@ const fn drop_of(fault: Fault) -> DropReason {
         Fault::State => DropReason::TcpState,
         Fault::SeqAboveWindow => DropReason::TcpSeqAboveWindow,
         Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
+        Fault::SplitHandshake => DropReason::TcpSplitHandshake,
         Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
     }
 }
@@ -110,10 +121,23 @@ impl Engine {
             // 2. Fragments.
             (None, Transport::Fragment(_)) => invalid(DropReason::Fragment),
             // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(&packet, parsed, error, trace),
+            (None, Transport::IcmpError(error)) => self.related(&packet, parsed, error, &mut after, trace),
             (None, Transport::Neighbour) => {
                 trace.step(|| Step::Note("discovery on the link is never tracked"));
                 Verdict::Forward(Tracked::class(Class::Untracked))
+            }
+            (
+                None,
+                Transport::IcmpOther {
+                    kind: ICMPV6_REDIRECT,
+                    ..
+                },
+            ) if matches!(parsed.ip.version, IpVersion::V6) => {
+                if self.checks.icmp_redirects {
+                    Verdict::Forward(Tracked::class(Class::Untracked))
+                } else {
+                    invalid(DropReason::IcmpRedirect)
+                }
             }
             (None, _) => invalid(DropReason::IcmpTypeUnsupported),
         };
@@ -121,6 +145,9 @@ impl Engine {
         self.counters.verdict(&verdict, parsed.ip.total_len);
         for ended in after.ended.iter().flatten() {
             self.report_ended(shard_number, ended, sink);
+        }
+        if let Some((reason, rule)) = after.tolerated {
+            self.checks.count(reason, rule);
         }
         if after.any_opened {
             self.counters.opened();
@@ -140,19 +167,23 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
+        let mut replaces = None;
         if let Some(slot) = shard.find(place.hash, &candidate.flow.key) {
             if shard.slab.hot(slot).deadline <= candidate.now.tick() {
                 let ended = shard.end_expired(slot);
                 self.table.release();
                 self.trace_ended(place.shard, &ended, trace);
                 after.end(ended);
-            } else if let Some(verdict) = self.hit(shard, place, slot, candidate, after, trace) {
-                return verdict;
+            } else {
+                match self.hit(shard, place, slot, candidate, after, trace) {
+                    Some(verdict) => return verdict,
+                    None => replaces = Some(slot),
+                }
             }
         } else {
             trace.step(|| Step::Miss);
         }
-        self.miss::<S, T>(shard, place, candidate, after, trace)
+        self.miss::<S, T>(shard, place, candidate, replaces, after, trace)
     }
 
     fn trace_ended<T: Trace>(&self, shard: usize, ended: &Ended, trace: &mut T) {
@@ -163,7 +194,7 @@ impl Engine {
         }
     }
 
-    /// Step 6. `None` where the packet opens a new connection in place of this session, which has ended.
+    /// Step 6. `None` where the packet would open a new connection in place of this session.
     fn hit<T: Trace>(
         &self,
         shard: &mut Shard,
@@ -184,23 +215,34 @@ impl Engine {
             class,
             direction: Some(direction),
             session: Some(self.table.id(place.shard, number, slot.generation)),
+            tolerated: None,
         };
         if T::ON
             && let Some(record) = self.record_of(shard, place.shard, number)
         {
             trace_found(record, direction, candidate.instant, trace);
         }
+        trace.step(|| {
+            let rule = RuleId(shard.slab.cold(number).rule);
+            Step::Policy(format!("admitted by {}", self.policy.rule_name(rule)))
+        });
         let bytes = candidate.parsed.ip.total_len;
         let slot = shard.slab.hot_mut(number);
         let before = slot.worth();
+        let mut tolerated = None;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 let letters = tcp_letters(segment, slot, direction);
-                match judge(slot, direction, segment, trace) {
-                    Outcome::Accept { lifetime, assured } => {
+                match judge(slot, direction, segment, self.checks.split_handshake, trace) {
+                    Outcome::Accept {
+                        lifetime,
+                        assured,
+                        tolerated: fault,
+                    } => {
                         if assured {
                             slot.set_assured();
                         }
+                        tolerated = fault.map(drop_of);
                         (lifetime, letters)
                     }
                     Outcome::Pass(_) => (None, letters),
@@ -217,21 +259,21 @@ impl Engine {
                         after.end(ended);
                         return Some(Verdict::Forward(tracked));
                     }
-                    Outcome::Reopen => {
-                        let ended = shard.remove(number, EndReason::Reused);
-                        self.table.release();
-                        self.trace_ended(place.shard, &ended, trace);
-                        after.end(ended);
-                        return None;
-                    }
+                    Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
-                        return Some(Verdict::Drop(
-                            drop_of(fault),
-                            Tracked {
-                                class: Class::Invalid,
-                                ..tracked
-                            },
-                        ));
+                        let stale = slot.assured() && slot.track.note_invalid_close(direction, segment);
+                        if stale {
+                            trace.step(|| {
+                                Step::Note("both ends have tried to close: the session is kept for less")
+                            });
+                            self.shorten(shard, place.shard, number, now, before, trace);
+                        }
+                        let rule = RuleId(shard.slab.cold(number).rule);
+                        let invalid = Tracked {
+                            class: Class::Invalid,
+                            ..tracked
+                        };
+                        return Some(self.failed(drop_of(fault), invalid, rule, after));
                     }
                 }
             }
@@ -270,7 +312,39 @@ impl Engine {
             }
             None => trace.step(|| Step::NotRefreshed("this packet proves nothing about the session")),
         }
-        Some(Verdict::Forward(tracked))
+        if let Some(reason) = tolerated {
+            after.tolerated = Some((reason, RuleId(shard.slab.cold(number).rule)));
+        }
+        Some(Verdict::Forward(Tracked { tolerated, ..tracked }))
+    }
+
+    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
+    fn failed(&self, reason: DropReason, tracked: Tracked, rule: RuleId, after: &mut After) -> Verdict {
+        if !self.checks.only_counts(reason) {
+            return Verdict::Drop(reason, tracked);
+        }
+        after.tolerated = Some((reason, rule));
+        Verdict::Forward(Tracked {
+            tolerated: Some(reason),
+            ..tracked
+        })
+    }
+
+    /// Cuts a session's lifetime to that of unacknowledged data, if it has more left.
+    fn shorten<T: Trace>(
+        &self,
+        shard: &mut Shard,
+        shard_number: usize,
+        number: u32,
+        now: Micros,
+        before: Worth,
+        trace: &mut T,
+    ) {
+        let lifetime = Lifetime::of(LifetimeClass::TcpUnacknowledged);
+        let deadline = self.deadline(shard.slab.hot(number), lifetime, now, trace);
+        if deadline < shard.slab.hot(number).deadline && shard.rearm(number, deadline, before) {
+            self.table.note_tick(shard_number, deadline);
+        }
     }
 
     fn deadline<T: Trace>(&self, slot: &Slot, lifetime: Lifetime, now: Micros, trace: &mut T) -> u32 {
@@ -289,12 +363,13 @@ impl Engine {
         now.max(slot.last()).deadline(millis)
     }
 
-    /// Step 5.
+    /// Step 5. `replaces` is a finished session whose ports the packet takes, if the policy admits it.
     fn miss<S: Sink, T: Trace>(
         &self,
         shard: &mut Shard,
         place: crate::session::Place,
         candidate: &Candidate<'_>,
+        replaces: Option<u32>,
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
@@ -302,7 +377,10 @@ impl Engine {
         let (opening, letters) = match &parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
                 Some(track) => (Opening::Tcp(track), tcp_letters_of_first(segment)),
-                None => return invalid(DropReason::TcpNoSession),
+                None => match self.adopt(candidate, segment) {
+                    Some(track) => (Opening::Tcp(track), tcp_letters_of_adopted(segment)),
+                    None => return invalid(DropReason::TcpNoSession),
+                },
             },
             Transport::IcmpQuery(IcmpQuery { request: false, .. }) => {
                 return invalid(DropReason::IcmpReplyNoSession);
@@ -319,11 +397,18 @@ impl Engine {
             class: Class::New,
             direction: Some(Direction::Original),
             session: None,
+            tolerated: None,
         };
         match decision.action {
             Action::Allow => {}
             Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
             Action::Reject => return reject(parsed, new),
+        }
+        if let Some(finished) = replaces {
+            let ended = shard.remove(finished, EndReason::Reused);
+            self.table.release();
+            self.trace_ended(place.shard, &ended, trace);
+            after.end(ended);
         }
         if shard.is_full() || !self.table.reserve() {
             // Whoever makes room leaves its place in the common count to the newcomer.
@@ -352,7 +437,19 @@ impl Engine {
         let lifetime = match opening {
             Opening::Tcp(track) => {
                 slot.track = track;
-                Lifetime::of(track.state().lifetime())
+                let mode = self.checks.tcp_mode(&self.policy, decision.rule, zone);
+                if mode != TcpMode::Strict {
+                    slot.track.set_liberal();
+                }
+                let cap = match track.state() {
+                    // Picked up in its middle: nobody has answered yet.
+                    State::Established => Some(LifetimeClass::TcpUnacknowledged),
+                    _ => None,
+                };
+                Lifetime {
+                    class: track.state().lifetime(),
+                    cap,
+                }
             }
             Opening::Plain => datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied),
         };
@@ -375,6 +472,19 @@ impl Engine {
         })
     }
 
+    /// A connection that is picked up in its middle, where a rule or zone lets it be; the policy is asked again,
+    /// like for any other new session.
+    fn adopt(&self, candidate: &Candidate<'_>, segment: &Segment) -> Option<Track> {
+        if !self.checks.any_loose() {
+            return None;
+        }
+        let track = Track::adopt(segment)?;
+        let zone = candidate.flow.key.zone();
+        let decision = self.policy.look_up(&new_session(zone, candidate.parsed));
+        let loose = self.checks.tcp_mode(&self.policy, decision.rule, zone) == TcpMode::Loose;
+        (loose && decision.action == Action::Allow).then_some(track)
+    }
+
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
     /// nothing.
     fn related<T: Trace>(
@@ -382,8 +492,15 @@ impl Engine {
         packet: &Packet<'_>,
         parsed: &Parsed,
         error: &IcmpError,
+        after: &mut After,
         trace: &mut T,
     ) -> Verdict {
+        if error.icmp_type == ICMPV4_REDIRECT
+            && matches!(parsed.ip.version, IpVersion::V4)
+            && !self.checks.icmp_redirects
+        {
+            return invalid(DropReason::IcmpRedirect);
+        }
         if let QuotedTransport::IcmpError = error.quoted.transport {
             return invalid(DropReason::IcmpErrorAboutError);
         }
@@ -407,30 +524,42 @@ impl Engine {
             class: Class::Related,
             direction: Some(direction),
             session: Some(self.table.id(place.shard, number, slot.generation)),
+            tolerated: None,
         };
         if T::ON
             && let Some(record) = self.record_of(&shard, place.shard, number)
         {
             trace_found(record, direction, packet.now, trace);
         }
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let invalid = Tracked {
+            class: Class::Invalid,
+            ..tracked
+        };
         if parsed.ip.dst != error.quoted.src {
-            return Verdict::Drop(
-                DropReason::IcmpErrorNotToSender,
-                Tracked {
-                    class: Class::Invalid,
-                    ..tracked
-                },
-            );
+            return self.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
+        }
+        if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
+            && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
+        {
+            return self.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
         }
         Verdict::Forward(tracked)
     }
 }
 
 /// Runs TCP's judgement, with its steps where anybody looks.
-fn judge<T: Trace>(slot: &mut Slot, direction: Direction, segment: &Segment, trace: &mut T) -> Outcome {
+fn judge<T: Trace>(
+    slot: &mut Slot,
+    direction: Direction,
+    segment: &Segment,
+    split_handshake: bool,
+    trace: &mut T,
+) -> Outcome {
     let known = Known {
         seen_reply: slot.seen_reply(),
         assured: slot.assured(),
+        split_handshake,
     };
     if !T::ON {
         return slot.track.segment(direction, segment, known, |_| {});
@@ -508,6 +637,9 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
         Transport::Tcp { .. } => Reply::TcpReset,
         _ => Reply::Prohibited,
     };
+    if !may_be_answered(parsed.ip.source()) {
+        return Verdict::Drop(DropReason::PolicyReject, tracked);
+    }
     let to_group = match parsed.ip.destination() {
         core::net::IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
         core::net::IpAddr::V6(to) => to.is_multicast(),
@@ -516,6 +648,14 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
         return Verdict::Drop(DropReason::PolicyReject, tracked);
     }
     Verdict::Reject(DropReason::PolicyReject, reply, tracked)
+}
+
+/// Whether a source is one host that an error may be sent to (RFC 1122 3.2.2, RFC 4443 2.4 e).
+const fn may_be_answered(source: core::net::IpAddr) -> bool {
+    match source {
+        core::net::IpAddr::V4(from) => !(from.is_unspecified() || from.is_loopback()),
+        core::net::IpAddr::V6(from) => !(from.is_unspecified() || from.is_loopback()),
+    }
 }
 
 /// The letters that a packet may add to the history, in the order in which they are added.
@@ -527,6 +667,15 @@ fn tcp_letters_of_first(segment: &Segment) -> Letters {
         (segment.payload_len > 0).then_some(Letter::Data),
         None,
     ]
+}
+
+fn tcp_letters_of_adopted(segment: &Segment) -> Letters {
+    let letter = if segment.payload_len > 0 {
+        Letter::Data
+    } else {
+        Letter::Ack
+    };
+    [Some(letter), None, None]
 }
 
 fn tcp_letters(segment: &Segment, slot: &Slot, direction: Direction) -> Letters {

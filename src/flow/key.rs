@@ -269,6 +269,21 @@ impl Hash for FlowKey {
     }
 }
 
+impl core::fmt::Display for FlowKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "zone {}, protocol {}, {}#{} <> {}#{}",
+            self.zone,
+            self.protocol,
+            self.address(End::Low),
+            self.port(End::Low),
+            self.address(End::High),
+            self.port(End::High),
+        )
+    }
+}
+
 impl core::fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(

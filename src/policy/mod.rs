@@ -47,6 +47,7 @@ use ipnet::IpNet;
 
 use self::address::AddressMap;
 use self::compiled::Tables;
+use crate::config::TcpMode;
 use crate::flow::Zone;
 
 pub(crate) mod address;
@@ -168,13 +169,30 @@ impl Policy {
 
     /// Decides about a new session and counts the hit.
     pub fn decide(&self, q: &NewSession) -> Decision {
+        let decision = self.look_up(q);
+        self.count_hit(decision.rule);
+        decision
+    }
+
+    /// Decides about a new session without counting a hit.
+    pub fn look_up(&self, q: &NewSession) -> Decision {
         let inside = self.tables.directional() && self.is_inside(q.src);
-        let matched = self.tables.matches(q, Some(inside)).first_rule();
-        let hits = matched
-            .and_then(|rule| self.hits.get(usize::from(rule)))
-            .unwrap_or(&self.default_hits);
+        self.decision(self.tables.matches(q, Some(inside)).first_rule().map(RuleId))
+    }
+
+    fn count_hit(&self, rule: RuleId) {
+        let hits = self.hits.get(usize::from(rule.0)).unwrap_or(&self.default_hits);
         hits.fetch_add(1, Ordering::Relaxed);
-        self.decision(matched.map(RuleId))
+    }
+
+    /// How strictly TCP is tracked in sessions that a rule has allowed; `None` where the rule does not say.
+    pub fn tcp_mode(&self, rule: RuleId) -> Option<TcpMode> {
+        self.rule(rule)?.tcp
+    }
+
+    /// Does any rule allow this mode?
+    pub(crate) fn uses_tcp_mode(&self, mode: TcpMode) -> bool {
+        self.rules.iter().any(|rule| rule.tcp == Some(mode))
     }
 
     /// The name of a rule; `default` for [`RuleId::DEFAULT`] and any number that is no rule's.

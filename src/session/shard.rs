@@ -7,7 +7,7 @@
 use super::index::Index;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
-use super::wheel::{Due, Linked, Wheel};
+use super::wheel::{Due, Linked, Wheel, behind};
 use crate::event::EndReason;
 use crate::flow::{End, FlowKey};
 use crate::track::Worth;
@@ -279,15 +279,13 @@ impl Shard {
                 continue;
             };
             let mut best = self.wheel.first(due);
-            let mut candidate = best;
+            let mut candidate = Some(best);
             for _ in 0..EVICTION_CANDIDATES {
-                if candidate == NIL {
-                    break;
+                let Some(each) = candidate else { break };
+                if self.slab.hot(each).deadline < self.slab.hot(best).deadline {
+                    best = each;
                 }
-                if self.slab.hot(candidate).deadline < self.slab.hot(best).deadline {
-                    best = candidate;
-                }
-                candidate = self.slab.hot(candidate).links.next;
+                candidate = behind(self.slab.hot(each).links);
             }
             if self.slab.hot(best).deadline <= now {
                 return Some(self.end_expired(best));
@@ -326,7 +324,7 @@ impl Shard {
             if self.find(self.hash(&slot.key), &slot.key) != Some(number) {
                 return Err(format!("slot {number} is not found by its key"));
             }
-            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_behind(slot.deadline) {
+            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_ahead(slot.deadline) {
                 return Err(format!(
                     "next tick {first:?} is later than the deadline {}",
                     slot.deadline

@@ -37,8 +37,9 @@ const _: () = assert!(size_of::<Slot>() == 128);
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Links {
+    /// The slot behind, or the list that this is the last of ([`super::wheel`]).
     pub(crate) next: u32,
-    /// The slot before, or the list that this is the head of ([`super::wheel`]).
+    /// The slot before, or the list that this is the first of.
     pub(crate) previous: u32,
 }
 
@@ -159,7 +160,11 @@ impl Slot {
     /// What the session is worth to a full table; also the list of the wheel that it hangs in.
     pub(crate) fn worth(&self) -> Worth {
         if self.is_tcp() {
-            self.track.state().worth()
+            match self.track.state().worth() {
+                // Picked up in its middle, and nobody has answered yet.
+                Worth::Assured if !self.assured() => Worth::Embryonic,
+                worth => worth,
+            }
         } else {
             let family = Family::of(self.key.protocol());
             datagram::worth(family, datagram::State::from_bits(self.plain_state()))

@@ -17,11 +17,20 @@ const LEVELS: u32 = 6;
 const PER_WORTH: u32 = LISTS * LEVELS;
 const KINDS: u32 = 3;
 
-/// In [`Links::previous`]: this slot is the head of the list with that number.
-const HEAD: u32 = 0x8000_0000;
+/// In [`Links`]: there is no slot on this side, the list with that number ends here.
+const END: u32 = 0x8000_0000;
 
 /// Slot numbers stay below this.
-pub(crate) const MAX_SLOTS: u32 = HEAD;
+pub(crate) const MAX_SLOTS: u32 = END;
+
+/// The slot behind, if there is one.
+pub(crate) const fn behind(links: Links) -> Option<u32> {
+    if links.next & END == 0 {
+        Some(links.next)
+    } else {
+        None
+    }
+}
 
 /// The links of all slots; the wheel's only view of them.
 pub(crate) trait Linked {
@@ -42,7 +51,9 @@ pub(crate) struct Due {
 pub(crate) struct Wheel {
     /// Up to where time has been dealt with.
     elapsed: u32,
-    heads: Box<[u32]>,
+    /// First and last slot of each list, [`NIL`] where it is empty. Sessions are hung up behind the last: those
+    /// of one lifetime stand in the order of their deadlines.
+    ends: Box<[[u32; 2]]>,
     occupied: [[u64; LEVELS as usize]; KINDS as usize],
 }
 
@@ -50,24 +61,25 @@ impl Wheel {
     pub(crate) fn new() -> Self {
         Self {
             elapsed: 0,
-            heads: vec![NIL; (PER_WORTH * KINDS) as usize].into_boxed_slice(),
+            ends: vec![[NIL; 2]; (PER_WORTH * KINDS) as usize].into_boxed_slice(),
             occupied: [[0; LEVELS as usize]; KINDS as usize],
         }
     }
 
-    fn head(&self, list: u32) -> u32 {
-        self.heads.get(list as usize).copied().unwrap_or(NIL)
+    fn ends(&self, list: u32) -> [u32; 2] {
+        self.ends.get(list as usize).copied().unwrap_or([NIL; 2])
     }
 
-    fn set_head(&mut self, list: u32, slot: u32) {
-        if let Some(head) = self.heads.get_mut(list as usize) {
-            *head = slot;
+    fn set_ends(&mut self, list: u32, ends: [u32; 2]) {
+        if let Some(there) = self.ends.get_mut(list as usize) {
+            *there = ends;
         }
         let level = (list % PER_WORTH / LISTS) as usize;
         let words = self.occupied.get_mut((list / PER_WORTH) as usize);
         if let Some(word) = words.and_then(|levels| levels.get_mut(level)) {
             let bit = 1u64 << (list % LISTS);
-            if slot == NIL { *word &= !bit } else { *word |= bit }
+            let [first, _] = ends;
+            if first == NIL { *word &= !bit } else { *word |= bit }
         }
     }
 
@@ -82,27 +94,44 @@ impl Wheel {
     /// Hangs a session up by its deadline.
     pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: Worth) {
         let list = self.list_for(worth, slots.deadline(slot));
-        let next = self.head(list);
-        *slots.links_mut(slot) = Links {
-            next,
-            previous: HEAD | list,
-        };
-        if next != NIL {
-            slots.links_mut(next).previous = slot;
+        let [first, last] = self.ends(list);
+        if first == NIL {
+            *slots.links_mut(slot) = Links {
+                next: END | list,
+                previous: END | list,
+            };
+            self.set_ends(list, [slot, slot]);
+        } else {
+            *slots.links_mut(slot) = Links {
+                next: END | list,
+                previous: last,
+            };
+            slots.links_mut(last).next = slot;
+            self.set_ends(list, [first, slot]);
         }
-        self.set_head(list, slot);
     }
 
     /// Takes a session down.
     pub(crate) fn take(&mut self, slots: &mut impl Linked, slot: u32) {
         let Links { next, previous } = slots.links(slot);
-        if previous & HEAD != 0 {
-            self.set_head(previous & !HEAD, next);
-        } else {
-            slots.links_mut(previous).next = next;
-        }
-        if next != NIL {
-            slots.links_mut(next).previous = previous;
+        match (previous & END != 0, next & END != 0) {
+            (true, true) => self.set_ends(next & !END, [NIL; 2]),
+            (true, false) => {
+                slots.links_mut(next).previous = previous;
+                let list = previous & !END;
+                let [_, last] = self.ends(list);
+                self.set_ends(list, [next, last]);
+            }
+            (false, true) => {
+                slots.links_mut(previous).next = next;
+                let list = next & !END;
+                let [first, _] = self.ends(list);
+                self.set_ends(list, [first, previous]);
+            }
+            (false, false) => {
+                slots.links_mut(previous).next = next;
+                slots.links_mut(next).previous = previous;
+            }
         }
     }
 
@@ -146,7 +175,8 @@ impl Wheel {
 
     /// The session at the head of a list.
     pub(crate) fn first(&self, due: Due) -> u32 {
-        self.head(due.list)
+        let [first, _] = self.ends(due.list);
+        first
     }
 
     /// Time has come to a list, or to `now` with no list before it: what is hung up from here on is hung up
@@ -156,7 +186,7 @@ impl Wheel {
     }
 
     /// Whether a deadline is still to come: one in the past is due at once, at the wheel's own time.
-    pub(crate) const fn is_behind(&self, deadline: u32) -> bool {
+    pub(crate) const fn is_ahead(&self, deadline: u32) -> bool {
         deadline >= self.elapsed
     }
 
@@ -166,17 +196,21 @@ impl Wheel {
     /// A broken link, in words.
     pub(crate) fn count(&self, slots: &impl Linked) -> Result<[usize; 3], String> {
         let mut counts = [0; 3];
-        for (list, head) in (0u32..).zip(&self.heads) {
-            let mut at = *head;
-            let mut previous = HEAD | list;
-            while at != NIL {
-                if slots.links(at).previous != previous {
-                    return Err(format!("slot {at} in list {list}: broken link back"));
+        for (list, [first, last]) in (0u32..).zip(&self.ends) {
+            let mut at = (*first != NIL).then_some(*first);
+            let mut previous = END | list;
+            while let Some(slot) = at {
+                if slots.links(slot).previous != previous {
+                    return Err(format!("slot {slot} in list {list}: broken link back"));
                 }
                 if let Some(count) = counts.get_mut((list / PER_WORTH) as usize) {
                     *count += 1;
                 }
-                (previous, at) = (at, slots.links(at).next);
+                previous = slot;
+                at = behind(slots.links(slot));
+            }
+            if *first != NIL && previous != *last {
+                return Err(format!("list {list} ends with {previous}, not {last}"));
             }
         }
         Ok(counts)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::{Config, LifetimeOverride, TableConfig};
 use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
-use portcullis::packet::{IpVersion, Parsed, QuotedTransport, Transport, parse};
+use portcullis::packet::{IpVersion, Parsed, QuotedTransport, SeqNum, Transport, parse};
 use portcullis::policy::{PortRange, Protocol};
 use portcullis::session::TICK;
 use portcullis::track::Worth;
@@ -347,7 +347,16 @@ impl Run {
         if verdict.tracked().class == Class::Invalid {
             self.tally.invalid += 1;
             if silent {
-                assert_eq!(self.records(), before, "an invalid packet changes nothing");
+                // Except that an invalid FIN or RST of each end shortens a lifetime, which the model follows.
+                let shorter = |(after, before): (&SessionRecord, &SessionRecord)| {
+                    let mut after = *after;
+                    after.expires = after.expires.max(before.expires);
+                    after
+                };
+                let after = self.records();
+                assert_eq!(after.len(), before.len());
+                let after: Vec<_> = after.iter().zip(&before).map(shorter).collect();
+                assert!(after == before, "an invalid packet changes nothing");
             }
         }
         verdict
@@ -361,6 +370,7 @@ impl Run {
                     class: Class::Invalid,
                     direction: None,
                     session: None,
+                    tolerated: None,
                 },
             )
         };
@@ -375,6 +385,7 @@ impl Run {
                     class: Class::Untracked,
                     direction: None,
                     session: None,
+                    tolerated: None,
                 }),
                 Transport::IcmpError(_) => self.related(zone, &parsed, verdict).unwrap_or_else(invalid),
                 _ => invalid(DropReason::IcmpTypeUnsupported),
@@ -438,6 +449,7 @@ impl Run {
             class,
             direction: Some(direction),
             session: Some(id),
+            tolerated: None,
         };
         let bytes = parsed.ip.total_len;
         let cap = match (&mut session.state, &parsed.transport) {
@@ -445,10 +457,13 @@ impl Run {
                 let known = Known {
                     seen_reply: session.seen_reply,
                     assured: session.assured,
+                    split_handshake: false,
                 };
                 let untouched = *track;
                 match track.segment(direction, segment, known, |_| {}) {
-                    Outcome::Accept { lifetime, assured } => {
+                    Outcome::Accept {
+                        lifetime, assured, ..
+                    } => {
                         session.assured |= assured;
                         session.count(direction, bytes, now);
                         if let Some(lifetime) = lifetime {
@@ -474,11 +489,16 @@ impl Run {
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
                         assert_eq!(*track, untouched, "an invalid segment changes nothing");
+                        if session.assured && track.note_invalid_close(direction, segment) {
+                            let kept = now + session.lifetimes.of(LifetimeClass::TcpUnacknowledged);
+                            session.deadline = session.deadline.min(kept);
+                        }
                         use portcullis::track::tcp::Fault;
                         let reason = match fault {
                             Fault::State => DropReason::TcpState,
                             Fault::SeqAboveWindow => DropReason::TcpSeqAboveWindow,
                             Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
+                            Fault::SplitHandshake => DropReason::TcpSplitHandshake,
                             Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
                         };
                         return Some(Verdict::Drop(
@@ -533,6 +553,7 @@ impl Run {
             class: Class::New,
             direction: Some(Direction::Original),
             session: None,
+            tolerated: None,
         };
         if self.sessions.len() == self.setup.max_sessions as usize {
             if log.opened.is_empty() {
@@ -667,12 +688,24 @@ impl Run {
             class,
             direction: Some(direction.opposite()),
             session: Some(session.id),
+            tolerated: None,
         };
-        Ok(if parsed.ip.dst == quoted.src {
-            Verdict::Forward(tracked(Class::Related))
-        } else {
-            Verdict::Drop(DropReason::IcmpErrorNotToSender, tracked(Class::Invalid))
-        })
+        if parsed.ip.dst != quoted.src {
+            return Ok(Verdict::Drop(
+                DropReason::IcmpErrorNotToSender,
+                tracked(Class::Invalid),
+            ));
+        }
+        if let (State::Tcp(track), QuotedTransport::Ports { seq: Some(seq), .. }) =
+            (&session.state, quoted.transport)
+            && !track.may_quote(direction, SeqNum(seq))
+        {
+            return Ok(Verdict::Drop(
+                DropReason::IcmpErrorSequence,
+                tracked(Class::Invalid),
+            ));
+        }
+        Ok(Verdict::Forward(tracked(Class::Related)))
     }
 
     fn find(&self, id: SessionId) -> &Session {

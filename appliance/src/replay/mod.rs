@@ -39,9 +39,10 @@ pub(crate) struct ReplayArgs {
     /// The configuration; without it: allow new sessions, strict TCP, default lifetimes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Verify checksums, or trust them as a capture taken at a sender needs it; overrides the configuration
-    #[arg(long, value_enum, default_value = "trust")]
-    checksums: ChecksumsArg,
+    /// Verify checksums, or trust them as a capture taken at a sender needs it; without it: what the
+    /// configuration says, or trust
+    #[arg(long, value_enum)]
+    checksums: Option<ChecksumsArg>,
     /// Write a JSON line for every frame
     #[arg(long, value_name = "FILE")]
     verdicts: Option<PathBuf>,
@@ -85,6 +86,9 @@ pub(crate) enum ReplayError {
         /// What the system said.
         source: io::Error,
     },
+    /// A result would be written over the capture, or two results into one file.
+    #[error("{0} and {1} are one file")]
+    SameFile(String, String),
     /// `--explain` names a frame that is not there.
     #[error("--explain {asked}: the capture has only {frames} frames")]
     NoSuchFrame {
@@ -99,7 +103,7 @@ impl ReplayError {
     /// 2 for a capture that is broken or truncated, 1 for everything else.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Capture(CaptureError::Io { .. }) => 1,
+            Self::Capture(CaptureError::Io { .. } | CaptureError::Read { .. }) => 1,
             Self::Capture(_) => 2,
             _ => 1,
         }
@@ -191,10 +195,12 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         Some(path) => config_file::load(path)?,
         None => Config::default(),
     };
-    config.engine.checksums = match args.checksums {
-        ChecksumsArg::Verify => Checksums::Verify,
-        ChecksumsArg::Trust => Checksums::Trust,
-    };
+    match args.checksums {
+        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
+        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
+        None => {}
+    }
+    refuse_same_files(args)?;
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut verdicts = Lines::create(args.verdicts.as_deref())?;
@@ -238,7 +244,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
                 let packet = Packet::new(whole.bytes, now).offloaded(whole.padded > 0);
                 let verdict = if wanted {
                     let (verdict, steps) = engine.explain(packet, &mut collector);
-                    explained = Some(describe(&frame, whole.padded, &steps));
+                    let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
+                    explained = Some(describe(&frame, whole.padded, session, &steps));
                     verdict
                 } else {
                     engine.process_with(packet, &mut collector)
@@ -290,6 +297,34 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     }
 }
 
+/// Opening a result empties it: none may be the capture, or another result.
+fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
+    let files: Vec<_> = [Some(&args.capture), args.config.as_ref()]
+        .into_iter()
+        .chain([
+            args.verdicts.as_ref(),
+            args.sessions.as_ref(),
+            args.write.as_ref(),
+        ])
+        .collect();
+    for (at, output) in files.iter().enumerate().skip(2) {
+        let Some(output) = output else { continue };
+        for other in files.iter().take(at).flatten() {
+            // Two names of a file that is not there yet, or one that cannot be told: the names decide.
+            let same = same_file::is_same_file(output, other).unwrap_or(output == other);
+            // Devices such as /dev/null take anything.
+            let is_device = std::fs::metadata(output).is_ok_and(|data| !data.is_file());
+            if same && !is_device {
+                return Err(ReplayError::SameFile(
+                    output.display().to_string(),
+                    other.display().to_string(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A bar for long captures; none where nobody looks.
 fn progress_bar(reader: &CaptureReader) -> ProgressBar {
     match reader.total_len() {
@@ -338,7 +373,7 @@ fn ip_len(packet: &[u8]) -> Option<usize> {
     }
 }
 
-fn describe(frame: &Frame<'_>, padded: usize, steps: &[Step]) -> String {
+fn describe(frame: &Frame<'_>, padded: usize, session: Option<u64>, steps: &[Step]) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let time = frame.time;
@@ -354,6 +389,9 @@ fn describe(frame: &Frame<'_>, padded: usize, steps: &[Step]) -> String {
             text,
             "   -  the capture has cut {padded} bytes: they stand as zeros, checksums are trusted"
         );
+    }
+    if let Some(session) = session {
+        let _ = writeln!(text, "   -  its session is number {session} of this replay");
     }
     for (number, step) in (1..).zip(steps) {
         let _ = writeln!(text, "{number:4}  {step}");

@@ -27,6 +27,8 @@ pub struct Known {
     pub seen_reply: bool,
     /// The handshake was completed and seen.
     pub assured: bool,
+    /// A split handshake may be completed.
+    pub split_handshake: bool,
 }
 
 /// What becomes of a segment.
@@ -38,6 +40,8 @@ pub enum Outcome {
         lifetime: Option<Lifetime>,
         /// The session is assured from now on.
         assured: bool,
+        /// What a strict judgement would have found; the connection is tracked liberally.
+        tolerated: Option<Fault>,
     },
     /// It passes; state and lifetime stay as they were.
     Pass(PassReason),
@@ -69,6 +73,8 @@ pub enum Fault {
     SeqAboveWindow,
     /// Bound III: it acknowledges data that was never sent.
     AckOfUnseen,
+    /// The responder completes a handshake in which it never sent a SYN-ACK.
+    SplitHandshake,
     /// A RST older than what the receiver has acknowledged (RFC 5961 3.2).
     RstBelowWindow,
 }
@@ -125,6 +131,12 @@ const _: () = assert!(size_of::<Track>() == 44);
 const CHALLENGE_EXPECTED: u8 = 0x40;
 /// In `flags[0]`: both ends sent a SYN.
 const SIMULTANEOUS_OPEN: u8 = 0x80;
+/// In `flags[0]`, once the connection is established: the initiator has sent an invalid FIN or RST.
+const INVALID_CLOSE: u8 = SIMULTANEOUS_OPEN;
+/// In `flags[0]`: numbers outside the window pass.
+const LIBERAL: u8 = 0x20;
+/// In `flags[1]`, once the connection is established: the responder has sent an invalid FIN or RST.
+const INVALID_CLOSE_REPLY: u8 = 0x20;
 /// In `flags[1]`: where the count of repetitions stands.
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
@@ -145,6 +157,88 @@ impl Track {
         track.remember(Event::Syn, Direction::Original);
         track.last_end = segment.seq.add(window::sequence_len(segment));
         Some(track)
+    }
+
+    /// The state of a connection that is picked up in its middle, with an ACK of one end; `None` for any other
+    /// segment. It is liberal: window scales and options went by unseen.
+    #[must_use]
+    pub fn adopt(segment: &Segment) -> Option<Self> {
+        if Event::of(segment.flags) != Event::Ack {
+            return None;
+        }
+        let end = segment.seq.add(window::sequence_len(segment));
+        let max_window = u32::from(segment.window).max(1);
+        let flags = PeerFlags(PeerFlags::SACK_PERMITTED.0 | PeerFlags::MAX_ACK_KNOWN.0);
+        let mut track = Self::default();
+        let peer = Peer {
+            end,
+            max_end: end.add(max_window),
+            max_window,
+            max_ack: segment.ack,
+        };
+        track.put_side(
+            Direction::Original,
+            Side {
+                peer,
+                flags,
+                scale: 0,
+            },
+        );
+        let peer = Peer {
+            end: segment.ack,
+            max_end: segment.ack,
+            max_window: 0,
+            max_ack: SeqNum(0),
+        };
+        track.put_side(
+            Direction::Reply,
+            Side {
+                peer,
+                flags: PeerFlags::SACK_PERMITTED,
+                scale: 0,
+            },
+        );
+        track.set_connection_flag(LIBERAL, true);
+        track.set_state(State::Established);
+        track.remember(Event::Ack, Direction::Original);
+        track.last_end = end;
+        track.last_window = segment.window;
+        track.last_mark = digest(segment);
+        Some(track)
+    }
+
+    /// Lets numbers outside the window pass from here on.
+    pub const fn set_liberal(&mut self) {
+        self.set_connection_flag(LIBERAL, true);
+    }
+
+    /// Notes that an end of an established connection has sent a FIN or RST that was invalid. `true` if both
+    /// have: then our picture is stale, and the session should not be kept for long on the strength of it.
+    pub fn note_invalid_close(&mut self, direction: Direction, segment: &Segment) -> bool {
+        if !matches!(Event::of(segment.flags), Event::Fin | Event::Rst)
+            || matches!(self.state(), State::SynSent | State::SynSent2 | State::SynRecv)
+        {
+            return false;
+        }
+        let [original, reply] = &mut self.flags;
+        match direction {
+            Direction::Original => *original |= INVALID_CLOSE,
+            Direction::Reply => *reply |= INVALID_CLOSE_REPLY,
+        }
+        *original & INVALID_CLOSE != 0 && *reply & INVALID_CLOSE_REPLY != 0
+    }
+
+    /// Whether an end can have a segment with this sequence number in flight, or had not long ago; what an ICMP
+    /// error quotes must fit (RFC 5927 4.1).
+    #[must_use]
+    pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
+        let sender = self.side(direction).peer;
+        let window = self
+            .side(direction.opposite())
+            .peer
+            .max_window
+            .max(window::MIN_ACK_WINDOW);
+        sender.max_window != 0 && !seq.after(sender.end) && !seq.before(sender.end.sub(window))
     }
 
     /// The state.
@@ -253,8 +347,15 @@ impl Track {
         });
         let mut next = match cell {
             Cell::To(next) => next,
+            // In a simultaneous open the responder's SYN-ACK may be the later of the two.
+            Cell::Ignore
+                if (event, direction, before) == (Event::SynAck, Direction::Reply, State::SynRecv)
+                    && self.connection_flag(SIMULTANEOUS_OPEN) =>
+            {
+                State::SynRecv
+            }
             Cell::Invalid => return Outcome::Invalid(Fault::State),
-            Cell::Reopen if self.may_reopen(direction) => return Outcome::Reopen,
+            Cell::Reopen if self.may_reopen(direction, segment) => return Outcome::Reopen,
             Cell::Reopen | Cell::Ignore => {
                 if self.answers_remembered_syn(event, direction, segment) {
                     step(Step::Note(
@@ -281,19 +382,22 @@ impl Track {
                 self.set_connection_flag(CHALLENGE_EXPECTED, false);
                 return Outcome::Pass(PassReason::ChallengeAck);
             }
-            State::SynSent2 => self.set_connection_flag(SIMULTANEOUS_OPEN, true),
             State::SynRecv
                 if event == Event::Ack
                     && direction == Direction::Reply
                     && self.connection_flag(SIMULTANEOUS_OPEN) =>
             {
+                // In a simultaneous open both ends send a SYN-ACK (RFC 9293 3.5, figure 7).
+                if !known.split_handshake && !self.side(direction).flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+                    return Outcome::Invalid(Fault::SplitHandshake);
+                }
                 next = State::Established;
             }
             State::Close if event == Event::Rst => {
                 match self.judge_rst(direction, segment, known, before, &mut step) {
-                    Rst::Invalid => return Outcome::Invalid(Fault::RstBelowWindow),
+                    Rst::Invalid(fault) => return Outcome::Invalid(fault),
                     Rst::Trusted => {
-                        return self.accept(direction, known, (event, before, State::Close));
+                        return self.accept(direction, known, (event, before, State::Close), None);
                     }
                     Rst::Aside => return Outcome::Pass(PassReason::OutOfStep),
                     Rst::Closes => {}
@@ -305,11 +409,13 @@ impl Track {
         self.in_window(direction, segment, known, (event, before, next), step)
     }
 
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by a FIN, or by a
-    /// RST of the end that now opens.
-    fn may_reopen(&self, direction: Direction) -> bool {
+    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs and the SYN
+    /// has a higher number than all that its sender has sent (RFC 9293 3.6.1), or if its sender has closed the old
+    /// one by a RST. Any other SYN is for the receiver to judge.
+    fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
         let [original, reply] = self.flags;
-        (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0 || self.last() == (Event::Rst, direction)
+        let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
+        closed && segment.seq.after(self.side(direction).peer.end) || self.last() == (Event::Rst, direction)
     }
 
     fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {
@@ -341,6 +447,8 @@ impl Track {
         self.put_side(direction, Side::default());
         self.set_connection_flag(CHALLENGE_EXPECTED, false);
         self.set_connection_flag(SIMULTANEOUS_OPEN, false);
+        let [_, reply] = &mut self.flags;
+        *reply &= !INVALID_CLOSE_REPLY;
     }
 
     fn note_out_of_step(&mut self, event: Event, direction: Direction, segment: &Segment, state: State) {
@@ -385,10 +493,8 @@ impl Track {
         before: State,
         step: &mut impl FnMut(Step),
     ) -> Rst {
-        if before.is_closing() {
-            step(Step::Note(
-                "the connection is closing: its numbers may be outdated, any RST is taken",
-            ));
+        if matches!(before, State::LastAck | State::TimeWait | State::Close) {
+            step(Step::Note("both ends have closed: any RST is taken"));
             return Rst::Trusted;
         }
         let (last_event, last_direction) = self.last();
@@ -422,6 +528,25 @@ impl Track {
             step(Step::Note("answers a challenge ACK"));
             return Rst::Trusted;
         }
+        if before == State::SynSent {
+            // The initiator takes a refusal only if it acknowledges its SYN (RFC 9293 3.10.7.3), and itself sends
+            // a RST only with the number behind its SYN.
+            let initiator = self.side(Direction::Original).peer;
+            return match direction {
+                Direction::Reply if !segment.flags.contains(TcpFlags::ACK) => {
+                    step(Step::Note("a refusal without an acknowledgment proves nothing"));
+                    Rst::Aside
+                }
+                Direction::Reply if segment.ack != initiator.end => Rst::Invalid(Fault::AckOfUnseen),
+                Direction::Original if segment.seq.after(initiator.end) => {
+                    Rst::Invalid(Fault::SeqAboveWindow)
+                }
+                Direction::Original if segment.seq.before(initiator.end) => {
+                    Rst::Invalid(Fault::RstBelowWindow)
+                }
+                _ => Rst::Closes,
+            };
+        }
         let receiver = self.side(direction.opposite());
         if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
             return Rst::Closes;
@@ -431,14 +556,25 @@ impl Track {
             seq: segment.seq,
             expected,
         });
-        if segment.seq == SeqNum(0) && before != State::Established {
+        if segment.seq == SeqNum(0) && matches!(before, State::SynSent2 | State::SynRecv) {
             return Rst::Closes;
         }
+        let half_closed = matches!(before, State::FinWait | State::CloseWait);
         if segment.seq.before(expected) {
-            return Rst::Invalid;
+            // A closed socket answers late data with the number that those acknowledged: old, but no forgery.
+            return if half_closed {
+                Rst::Aside
+            } else {
+                Rst::Invalid(Fault::RstBelowWindow)
+            };
         }
-        let behind_its_own_data = self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
-        if before != State::Established || segment.seq == expected || behind_its_own_data {
+        let behind_its_own_data = match self.last() {
+            (Event::Ack, last) => last == direction && segment.seq == self.last_end,
+            (Event::Fin, last) => last == direction && segment.seq == self.side(direction).peer.end,
+            _ => false,
+        };
+        let judged = before == State::Established || half_closed;
+        if !judged || segment.seq == expected || behind_its_own_data {
             return Rst::Closes;
         }
         step(Step::Note(
@@ -465,19 +601,25 @@ impl Track {
         let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
             step(Step::Bound(check))
         });
-        match verdict {
-            WindowVerdict::Fits => {}
+        // A RST outside the window is never tolerated: it is the cheapest forgery.
+        let liberal = self.connection_flag(LIBERAL) && event != Event::Rst;
+        let fault = match verdict {
+            WindowVerdict::Fits => None,
+            WindowVerdict::Passes(_) if liberal => None,
             WindowVerdict::Passes(bound) => {
                 self.put_side(direction, sender);
                 self.put_side(direction.opposite(), receiver);
                 return Outcome::Pass(PassReason::Window(bound));
             }
-            WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => {
-                return Outcome::Invalid(Fault::SeqAboveWindow);
+            WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => Some(Fault::SeqAboveWindow),
+            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => Some(Fault::AckOfUnseen),
+        };
+        if let Some(fault) = fault {
+            if liberal {
+                step(Step::Note("outside the window, which is tolerated"));
+                return self.accept(direction, known, (event, before, next), Some(fault));
             }
-            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => {
-                return Outcome::Invalid(Fault::AckOfUnseen);
-            }
+            return Outcome::Invalid(fault);
         }
         self.put_side(direction, sender);
         self.put_side(direction.opposite(), receiver);
@@ -495,7 +637,7 @@ impl Track {
                 self.set_retransmissions(0);
             }
         }
-        self.accept(direction, known, (event, before, next))
+        self.accept(direction, known, (event, before, next), None)
     }
 
     /// The segment counts: takes the new state and says how long the session has from here.
@@ -504,7 +646,15 @@ impl Track {
         direction: Direction,
         known: Known,
         (event, before, next): (Event, State, State),
+        tolerated: Option<Fault>,
     ) -> Outcome {
+        if next == State::Established && before != State::Established {
+            // From here on the bit means something else.
+            self.set_connection_flag(SIMULTANEOUS_OPEN, false);
+        }
+        if next == State::SynSent2 {
+            self.set_connection_flag(SIMULTANEOUS_OPEN, true);
+        }
         self.remember(event, direction);
         self.set_state(next);
         if before != next && next == State::FinWait {
@@ -520,17 +670,21 @@ impl Track {
         if !known.seen_reply && event == Event::Rst {
             return Outcome::AcceptAndEnd;
         }
-        if !seen_reply && event == Event::Syn && before == State::SynSent {
+        if event == Event::Syn && before == State::SynSent && next == State::SynSent {
             // The retransmission of a SYN that nobody answers keeps nothing alive.
             return Outcome::Accept {
                 lifetime: None,
                 assured: false,
+                tolerated,
             };
         }
         let [original, reply] = self.flags;
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
         let cap = if event == Event::Rst {
             Some(LifetimeClass::TcpClose)
+        } else if !seen_reply && next == State::Established {
+            // Picked up in its middle, and nobody has answered yet.
+            Some(LifetimeClass::TcpUnacknowledged)
         } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
             Some(LifetimeClass::TcpRetransmitted)
         } else if unacknowledged {
@@ -550,6 +704,7 @@ impl Track {
                 cap,
             }),
             assured,
+            tolerated,
         }
     }
 }
@@ -564,8 +719,8 @@ enum Rst {
     Aside,
     /// It may be a forgery: it passes if the window agrees, the connection stays as it is for a while.
     Challenged,
-    /// It is older than anything the receiver would take.
-    Invalid,
+    /// No receiver would take it.
+    Invalid(Fault),
 }
 
 /// A digest of the numbers of an ACK that, with its end, its window and its direction, tells a repetition.

@@ -59,6 +59,7 @@ impl Session {
         known: Known {
             seen_reply: false,
             assured: false,
+            split_handshake: false,
         },
     };
 

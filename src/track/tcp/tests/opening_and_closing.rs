@@ -46,7 +46,7 @@ fn a_simultaneous_open() {
         (
             "both SYN-ACKs, then data of the initiator",
             "> SA 0 ack 1     | SYN_RECV
-             < SA 0 ack 1     | SYN_RECV, passed (out of step)
+             < SA 0 ack 1     | SYN_RECV
              > PA 1+10 ack 1  | ESTABLISHED, assured, until tcp.unacknowledged",
         ),
         (
@@ -60,7 +60,13 @@ fn a_simultaneous_open() {
             "> S 0            | SYN_SENT2
              < S 0            | SYN_SENT2
              > SA 0 ack 1     | SYN_RECV
+             < SA 0 ack 1     | SYN_RECV
              < A 1 ack 1      | ESTABLISHED, assured",
+        ),
+        (
+            "a split handshake: no SYN-ACK of the responder",
+            "> SA 0 ack 1     | SYN_RECV
+             < A 1 ack 1      | SYN_RECV, invalid (split handshake)",
         ),
     ] {
         tell(name, &format!("{begin}\n{rest}"));

@@ -120,7 +120,7 @@ fn a_half_open_responder_challenges_the_first_syn() {
         "> S 0                                        | SYN_SENT, opened
          < A 145824453 ack 643160523                  | SYN_SENT, passed (out of step)
          > R 643160522 win 0                          | SYN_SENT, invalid (I)
-         > S 0                                        | SYN_SENT
+         > S 0                                        | SYN_SENT, kept
          < SA 0 ack 1                                 | SYN_RECV",
     );
 }

@@ -156,9 +156,16 @@ impl Story {
         match done {
             Done::Opened => happened += ", opened",
             Done::Judged(Outcome::Reopen) => happened += ", reopened",
-            Done::Judged(Outcome::Accept { lifetime, assured }) => {
+            Done::Judged(Outcome::Accept {
+                lifetime,
+                assured,
+                tolerated,
+            }) => {
                 if assured && !before.known.assured {
                     happened += ", assured";
+                }
+                if let Some(fault) = tolerated {
+                    happened += &format!(", tolerated ({fault:?})");
                 }
                 match lifetime {
                     None => happened += ", kept",
@@ -200,6 +207,7 @@ impl Story {
                     "what is invalid changes nothing"
                 );
                 happened += match fault {
+                    Fault::SplitHandshake => ", invalid (split handshake)",
                     Fault::State => ", invalid (state)",
                     Fault::SeqAboveWindow => ", invalid (I)",
                     Fault::AckOfUnseen => ", invalid (III)",

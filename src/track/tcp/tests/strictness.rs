@@ -43,6 +43,7 @@ fn a_simultaneous_open_is_forgotten_when_a_new_handshake_begins() {
         "> S 0           | SYN_SENT, opened
          < S 0           | SYN_SENT2
          > SA 0 ack 1    | SYN_RECV
+         < SA 0 ack 1    | SYN_RECV
          < A 1 ack 1     | ESTABLISHED, assured
          > S 500         | ESTABLISHED, passed (out of step)
          < SA 700 ack 501 | SYN_RECV, resynced

@@ -19,6 +19,7 @@ impl Config {
             tcp_mode: self.tcp.mode,
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
+            fragments: self.fragments,
             zones,
         })
     }

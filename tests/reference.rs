@@ -1,4 +1,5 @@
 //! The reference page of drop reasons is made from the code, and stays true to it.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use portcullis::DropReason;
 

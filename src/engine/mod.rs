@@ -231,11 +231,9 @@ impl Engine {
                 .map_err(|what| format!("shard {number}: {what}"))?;
             sessions += shard.len();
             let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
-            if shard.next_tick().is_some_and(|tick| tick < hint) {
-                return Err(format!(
-                    "shard {number}: due at {:?}, announced {hint}",
-                    shard.next_tick()
-                ));
+            let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
+            if due.is_some_and(|tick| tick < hint) {
+                return Err(format!("shard {number}: due at {due:?}, announced {hint}"));
             }
             first = first.min(hint);
         }

@@ -81,18 +81,20 @@ impl Engine {
         } else {
             self.checksums
         };
-        let parsed = match packet::parse(packet.bytes, checksums) {
+        // Borrowed and not moved out: a copy of what was just written would wait for the stores.
+        let result = packet::parse(packet.bytes, checksums);
+        let parsed = match &result {
             Ok(parsed) => parsed,
             Err(malformed) => {
-                trace.step(|| Step::Malformed(malformed));
-                let verdict = invalid(DropReason::Malformed(malformed));
+                trace.step(|| Step::Malformed(*malformed));
+                let verdict = invalid(DropReason::Malformed(*malformed));
                 self.counters.verdict(&verdict, 0);
                 return verdict;
             }
         };
-        trace.step(|| Step::Parsed(Box::new(parsed)));
+        trace.step(|| Step::Parsed(Box::new(*parsed)));
         let mut after = After::default();
-        let verdict = self.route::<S, T>(&packet, &parsed, &mut after, trace);
+        let verdict = self.route::<S, T>(&packet, parsed, &mut after, trace);
         // 7. Counters and events, without a lock.
         self.counters.verdict(&verdict, parsed.ip.total_len);
         for ended in after.ended.iter().flatten() {
@@ -108,7 +110,7 @@ impl Engine {
     }
 
     /// Steps 2 to 6.
-    #[inline]
+    #[inline(always)]
     pub(super) fn route<S: Sink, T: Trace>(
         &self,
         packet: &Packet<'_>,
@@ -205,7 +207,6 @@ impl Engine {
             trace_found(record, direction, candidate.instant, trace);
         }
         let bytes = candidate.parsed.ip.total_len;
-        let age_ms = now.since(shard.slab.cold(number).start()).as_millis() as u64;
         let slot = shard.slab.hot_mut(number);
         let before = slot.worth();
         let (lifetime, letters) = match &candidate.parsed.transport {
@@ -228,6 +229,9 @@ impl Engine {
                         slot.count(direction, bytes);
                         slot.touch(now);
                         note(shard, number, direction, letters);
+                        // Its worth has changed with its state: the shard's counts must follow first.
+                        let deadline = shard.slab.hot(number).deadline;
+                        shard.rearm(number, deadline, before);
                         let ended = shard.remove(number, EndReason::Refused);
                         self.table.release();
                         self.trace_ended(place.shard, &ended, trace);
@@ -255,6 +259,13 @@ impl Engine {
             transport => {
                 let family = Family::of(slot.key.protocol());
                 let state = datagram::State::from_bits(slot.plain_state());
+                // Only a conversation that may become a stream is asked for its age: the start stands on a cache
+                // line that no other packet needs.
+                let age_ms = match state {
+                    datagram::State::Replied => now.since(shard.slab.cold(number).start()).as_millis() as u64,
+                    datagram::State::Unreplied | datagram::State::Stream => 0,
+                };
+                let slot = shard.slab.hot_mut(number);
                 let next = datagram::next(family, state, direction, age_ms);
                 trace.step(|| Step::State(state.name(), next.name()));
                 slot.set_plain_state(next as u8);
@@ -264,6 +275,7 @@ impl Engine {
                 (Some(datagram::lifetime(family, next)), plain_letters(transport))
             }
         };
+        let slot = shard.slab.hot_mut(number);
         if direction == Direction::Reply {
             slot.set_seen_reply();
         }

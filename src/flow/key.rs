@@ -250,10 +250,15 @@ impl Hash for FlowKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [[a, b], [c, d]] = self.addresses;
         let [low, high] = self.ports;
-        state.write_u64(a);
-        state.write_u64(b);
-        state.write_u64(c);
-        state.write_u64(d);
+        if self.is_ipv6() {
+            state.write_u64(a);
+            state.write_u64(b);
+            state.write_u64(c);
+            state.write_u64(d);
+        } else {
+            // All of an IPv4 address stands in the low half; the rest is the same in each of them.
+            state.write_u64((b << 32) | (d & 0xffff_ffff));
+        }
         state.write_u64(
             u64::from(low) << 48
                 | u64::from(high) << 32

@@ -236,7 +236,7 @@ impl Shard {
     /// Does one step of what is due at tick `now`.
     pub(crate) fn expire(&mut self, now: u32) -> Expired {
         match self.wheel.earliest() {
-            Some(due) if due.tick <= now => self.come_up(due),
+            Some(due) if due.tick <= now => self.come_up(due, now),
             _ => {
                 self.wheel.advance(now);
                 Expired::Idle
@@ -245,10 +245,11 @@ impl Shard {
     }
 
     /// Deals with the first session of a list whose time has come.
-    fn come_up(&mut self, due: Due) -> Expired {
+    fn come_up(&mut self, due: Due, now: u32) -> Expired {
         self.wheel.advance(due.tick);
         let number = self.wheel.first(due);
-        if self.slab.hot(number).deadline <= due.tick {
+        // One that is over by now ends at once, without a detour through the lists that lead to its deadline.
+        if self.slab.hot(number).deadline <= now {
             return Expired::Ended(self.end_expired(number));
         }
         let worth = self.slab.hot(number).worth();
@@ -287,6 +288,9 @@ impl Shard {
                     best = candidate;
                 }
                 candidate = self.slab.hot(candidate).links.next;
+            }
+            if self.slab.hot(best).deadline <= now {
+                return Some(self.end_expired(best));
             }
             return Some(self.remove(best, EndReason::Evicted));
         }

@@ -260,14 +260,14 @@ impl Track {
                     step(Step::Note(
                         "answers the SYN that was passed: both ends are in step, so are we again",
                     ));
+                    let before = *self;
                     self.resync(direction);
-                    return self.in_window(
-                        direction,
-                        segment,
-                        known,
-                        (event, State::SynSent, State::SynRecv),
-                        step,
-                    );
+                    let stages = (event, State::SynSent, State::SynRecv);
+                    let outcome = self.in_window(direction, segment, known, stages, step);
+                    if let Outcome::Invalid(_) = outcome {
+                        *self = before;
+                    }
+                    return outcome;
                 }
                 self.note_out_of_step(event, direction, segment, before);
                 step(Step::Note(
@@ -295,6 +295,7 @@ impl Track {
                     Rst::Trusted => {
                         return self.accept(direction, known, (event, before, State::Close));
                     }
+                    Rst::Aside => return Outcome::Pass(PassReason::OutOfStep),
                     Rst::Closes => {}
                     Rst::Challenged => next = before,
                 }
@@ -353,9 +354,14 @@ impl Track {
         self.put_side(direction.opposite(), side);
         self.put_side(direction, Side::default());
         self.set_connection_flag(CHALLENGE_EXPECTED, false);
+        self.set_connection_flag(SIMULTANEOUS_OPEN, false);
     }
 
     fn note_out_of_step(&mut self, event: Event, direction: Direction, segment: &Segment, state: State) {
+        if event == Event::SynAck && self.last() == (Event::Syn, direction.opposite()) {
+            // A SYN-ACK that does not answer the remembered SYN is stale; the right one may still come.
+            return;
+        }
         self.remember(event, direction);
         self.last_end = segment.seq.add(window::sequence_len(segment));
         self.last_window = segment.window;
@@ -400,35 +406,25 @@ impl Track {
             return Rst::Trusted;
         }
         let (last_event, last_direction) = self.last();
-        let receiver = self.side(direction.opposite());
-        let mut verdict = Rst::Closes;
-        if receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) && last_event != Event::Syn {
-            let expected = receiver.peer.max_ack;
-            step(Step::Rst {
-                seq: segment.seq,
-                expected,
-            });
-            if segment.seq == SeqNum(0) && before != State::Established {
-                return Rst::Closes;
-            }
-            if segment.seq.before(expected) {
-                return Rst::Invalid;
-            }
-            let behind_its_own_data = self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
-            if before != State::Established || segment.seq == expected || behind_its_own_data {
-                return Rst::Closes;
-            }
-            step(Step::Note(
-                "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
-            ));
-            verdict = Rst::Challenged;
-        }
-        let answers_what_was_passed =
-            known.seen_reply && last_event == Event::Syn || !known.assured && last_event == Event::Ack;
         let acknowledges = segment.flags.contains(TcpFlags::ACK) && segment.ack == self.last_end;
-        if answers_what_was_passed && acknowledges {
+        let answers = last_direction == direction.opposite() && acknowledges;
+        if answers && known.seen_reply && last_event == Event::Syn {
+            // Whoever can send a SYN with a forged source can send its refusal too: an assured connection does
+            // not end by it. If the responder has really lost it, its lifetime does the rest.
+            if known.assured {
+                step(Step::Note(
+                    "refuses the SYN that was passed, which proves nothing about the connection",
+                ));
+                return Rst::Aside;
+            }
             step(Step::Note(
-                "answers a segment that was passed out of step: the connection is dead",
+                "refuses the SYN that was passed: the connection is dead",
+            ));
+            return Rst::Trusted;
+        }
+        if answers && !known.assured && last_event == Event::Ack {
+            step(Step::Note(
+                "answers an ACK that was passed out of step: the connection is dead",
             ));
             return Rst::Trusted;
         }
@@ -440,7 +436,29 @@ impl Track {
             step(Step::Note("answers a challenge ACK"));
             return Rst::Trusted;
         }
-        verdict
+        let receiver = self.side(direction.opposite());
+        if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+            return Rst::Closes;
+        }
+        let expected = receiver.peer.max_ack;
+        step(Step::Rst {
+            seq: segment.seq,
+            expected,
+        });
+        if segment.seq == SeqNum(0) && before != State::Established {
+            return Rst::Closes;
+        }
+        if segment.seq.before(expected) {
+            return Rst::Invalid;
+        }
+        let behind_its_own_data = self.last() == (Event::Ack, direction) && segment.seq == self.last_end;
+        if before != State::Established || segment.seq == expected || behind_its_own_data {
+            return Rst::Closes;
+        }
+        step(Step::Note(
+            "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
+        ));
+        Rst::Challenged
     }
 
     fn in_window(
@@ -556,6 +574,8 @@ enum Rst {
     Closes,
     /// It closes the connection whatever the window says.
     Trusted,
+    /// It passes and changes nothing.
+    Aside,
     /// It may be a forgery: it passes if the window agrees, the connection stays as it is for a while.
     Challenged,
     /// It is older than anything the receiver would take.

@@ -223,7 +223,10 @@ pub fn check(
     }
 
     let first_of_sender = tx.peer.max_window == 0;
-    let newer_syn = syn && stage.in_handshake && end.after(tx.peer.end);
+    // An initiator that nobody has answered may start over with any number; later, only with a greater one.
+    let newer_syn = syn
+        && stage.in_handshake
+        && (end.after(tx.peer.end) || stage.syn_sent && !stage.reply && end != tx.peer.end);
     if syn && (first_of_sender || newer_syn) {
         tx = Side::from_syn(segment);
         if stage.reply {
@@ -247,7 +250,7 @@ pub fn check(
         if rx.peer.max_window == 0 {
             rx.peer.end = sack;
             rx.peer.max_end = sack;
-        } else if sack == rx.peer.end.add(1) {
+        } else if !stage.syn_sent && sack == rx.peer.end.add(1) {
             // The answer to a keepalive that we did not see.
             rx.peer.end = sack;
         }
@@ -300,7 +303,7 @@ pub fn check(
         holds: iv,
     });
 
-    if !i {
+    if !i && !flags.contains(TcpFlags::RST) {
         // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
         // it does, its ACK must not look like one for data never sent.
         let overshot = end.distance_from(tx.peer.max_end).wrapping_add(1);
@@ -310,6 +313,8 @@ pub fn check(
             (*sender, *receiver) = (tx, rx);
             return WindowVerdict::Passes(Bound::SeqUpper);
         }
+    }
+    if !i {
         return WindowVerdict::Breaks(Bound::SeqUpper);
     }
     if !iii {
@@ -319,9 +324,18 @@ pub fn check(
         return WindowVerdict::Passes(Bound::SeqLower);
     }
     if !iv {
+        // Its acknowledgment is old, its data need not be: the receiver will acknowledge them.
+        if end.after(tx.peer.end) {
+            sender.peer.end = end;
+            sender.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+        }
         return WindowVerdict::Passes(Bound::AckLower);
     }
 
+    if flags.contains(TcpFlags::RST) {
+        // A RST says nothing of data or windows, and may be a forgery that its receiver challenges.
+        return WindowVerdict::Fits;
+    }
     let window = u32::from(segment.window) << if syn { 0 } else { tx.scale };
     // What the sender has said of itself.
     tx.peer.max_window = tx

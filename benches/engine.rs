@@ -1,0 +1,288 @@
+//! What the engine costs, by Criterion.
+//!
+//! Packets are made in slices of [`SLICE`] outside the timed part ([`traffic`]); what is timed is the loop over a
+//! slice, in which all packets carry one `now`. Tables are filled when the first benchmark that is not filtered
+//! out needs them. `cargo bench --bench engine -- --test` runs everything once.
+#![expect(clippy::unwrap_used, reason = "a benchmark that stops at the first surprise")]
+
+mod traffic;
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use etherparse::PacketBuilder;
+use portcullis::packet::{self, Checksums};
+use portcullis::{Config, Engine, Packet, Verdict};
+
+use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
+
+/// Packets that are made at once: they fit the second-level cache.
+const SLICE: usize = 1024;
+
+/// A fixed hash seed, so that two runs fill the same shards.
+const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
+
+/// Rounds before the first measured one: what is news to a session is over then.
+const WARM_UP: u32 = 4;
+
+/// More than any session of these benchmarks lives.
+const LATER: Duration = Duration::from_secs(400);
+
+/// An engine, its sessions, and how far their conversations have come.
+struct Table {
+    engine: Engine,
+    protocol: Protocol,
+    sessions: u32,
+    order: Order,
+    round: u32,
+    position: u32,
+    now: Instant,
+    frames: Vec<Frame>,
+}
+
+impl Table {
+    fn new(sessions: u32, protocol: Protocol) -> Self {
+        let mut config = Config::default();
+        config.table.max_sessions = sessions;
+        Self {
+            engine: Engine::with_seed(&config, SEED).unwrap(),
+            protocol,
+            sessions,
+            order: Order::new(sessions),
+            round: 0,
+            position: 0,
+            now: Instant::now(),
+            frames: Vec::with_capacity(SLICE),
+        }
+    }
+
+    /// A table full of established sessions.
+    fn established(sessions: u32) -> Self {
+        let mut table = Self::new(sessions, Protocol::Tcp);
+        table.fill();
+        for _ in 0..(u64::from(sessions) * u64::from(WARM_UP)).div_ceil(SLICE as u64) {
+            table.time_packets(SLICE);
+        }
+        table
+    }
+
+    fn fill(&self) {
+        for position in 0..self.sessions {
+            let session = Session(self.order.at(u32::MAX, position));
+            for frame in session.handshake(self.protocol) {
+                let verdict = self.engine.process(Packet::new(frame.bytes(), self.now));
+                assert!(verdict.is_forward(), "{verdict:?}");
+            }
+        }
+        assert_eq!(self.engine.sessions(), self.sessions as usize);
+    }
+
+    /// Lets time pass until no session is left.
+    fn drain(&mut self) {
+        self.now += LATER;
+        while self.engine.expire(self.now, SLICE, &mut ()).more {}
+        assert_eq!(self.engine.sessions(), 0);
+    }
+
+    fn next(&mut self) -> (u32, Session) {
+        let next = (self.round, Session(self.order.at(self.round, self.position)));
+        self.position += 1;
+        if self.position == self.sessions {
+            self.position = 0;
+            self.round += 1;
+        }
+        next
+    }
+
+    /// Makes up to a slice of packets of established sessions, and times them.
+    fn time_packets(&mut self, count: usize) -> Duration {
+        self.frames.clear();
+        for _ in 0..count {
+            let (round, session) = self.next();
+            self.frames.push(session.packet(self.protocol, round));
+        }
+        self.time_frames(Verdict::is_forward)
+    }
+
+    /// Times what stands in the scratch buffer. Each verdict must be as expected.
+    fn time_frames(&self, expected: impl Fn(&Verdict) -> bool) -> Duration {
+        let mut right = 0;
+        let start = Instant::now();
+        for frame in &self.frames {
+            let verdict = self.engine.process(Packet::new(frame.bytes(), self.now));
+            right += usize::from(expected(&verdict));
+        }
+        let took = start.elapsed();
+        assert_eq!(right, self.frames.len());
+        took
+    }
+}
+
+/// Times `count` things, a slice at a time.
+fn slices(count: u64, mut slice: impl FnMut(usize) -> Duration) -> Duration {
+    let mut left = count;
+    let mut took = Duration::ZERO;
+    while left > 0 {
+        let now = left.min(SLICE as u64);
+        took += slice(now as usize);
+        left -= now;
+    }
+    took
+}
+
+/// A table that is made when it is first asked for.
+fn lazily(make: impl Fn() -> Table) -> impl FnMut(&mut dyn FnMut(&mut Table) -> Duration) -> Duration {
+    let table: RefCell<Option<Table>> = RefCell::new(None);
+    move |then| then(table.borrow_mut().get_or_insert_with(&make))
+}
+
+fn parse(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse");
+    group.throughput(Throughput::Elements(1));
+    let tcp4 = Session(7).packet(Protocol::Tcp, 2);
+    let udp4 = Session(7).packet(Protocol::Udp, 2);
+    let mut tcp6 = Vec::new();
+    PacketBuilder::ipv6([0x20; 16], [0x21; 16], 64)
+        .tcp(443, 40_000, 1_000, 65_535)
+        .ack(2_000)
+        .options_raw(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2])
+        .unwrap()
+        .write(&mut tcp6, &[0; 14])
+        .unwrap();
+    let packets = [
+        ("tcp_ipv4_timestamps", tcp4.bytes()),
+        ("tcp_ipv6_timestamps", &tcp6),
+        ("udp_ipv4", udp4.bytes()),
+    ];
+    for checksums in [Checksums::Trust, Checksums::Verify] {
+        for (name, bytes) in packets {
+            group.bench_with_input(BenchmarkId::new(name, checksums.name()), bytes, |b, bytes| {
+                b.iter(|| packet::parse(black_box(bytes), checksums).unwrap());
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Packets of established TCP connections in random order.
+fn established(c: &mut Criterion) {
+    let mut group = c.benchmark_group("process/established_tcp");
+    group.throughput(Throughput::Elements(1));
+    for (name, sessions) in [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)] {
+        let mut with_table = lazily(|| Table::established(sessions));
+        group.bench_function(name, |b| {
+            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_packets(slice))));
+        });
+    }
+    group.finish();
+}
+
+/// Packets that belong to no session and open none.
+fn lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup");
+    group.throughput(Throughput::Elements(1));
+    let mut with_table = lazily(|| Table::established(100_000));
+    group.bench_function("miss/tcp_ack_100k", |b| {
+        b.iter_custom(|count| {
+            with_table(&mut |table| {
+                slices(count, |slice| {
+                    table.frames.clear();
+                    for _ in 0..slice {
+                        let (round, Session(number)) = table.next();
+                        let stranger = Session(MAX_SESSIONS / 2 + number);
+                        table.frames.push(stranger.packet(Protocol::Tcp, round));
+                    }
+                    table
+                        .time_frames(|verdict| verdict.reason() == Some(portcullis::DropReason::TcpNoSession))
+                })
+            })
+        });
+    });
+    let engine = Engine::with_seed(&Config::default(), SEED).unwrap();
+    let now = Instant::now();
+    let whole = Session(7).packet(Protocol::Udp, 0);
+    let mut fragment = whole.bytes().to_vec();
+    // Flags and offset of the IPv4 header: the last fragment, at byte 8.
+    for (byte, value) in fragment.iter_mut().skip(6).zip([0, 1]) {
+        *byte = value;
+    }
+    group.bench_function("untracked/fragment", |b| {
+        b.iter(|| engine.process(Packet::new(black_box(&fragment), now)));
+    });
+    group.finish();
+}
+
+/// Packets that open sessions. The table starts empty, and is emptied outside the timed part when it is full.
+fn new_session(c: &mut Criterion) {
+    const SESSIONS: u32 = 100_000;
+    let mut group = c.benchmark_group("new_session/100k");
+    group.throughput(Throughput::Elements(1));
+    for (name, protocol) in [("tcp_syn", Protocol::Tcp), ("udp", Protocol::Udp)] {
+        // Filled once: slots that were never used cost page faults, which are the system's.
+        let mut with_table = lazily(|| {
+            let mut table = Table::new(SESSIONS, protocol);
+            table.fill();
+            table.drain();
+            table
+        });
+        group.bench_function(name, |b| {
+            b.iter_custom(|count| {
+                with_table(&mut |table| {
+                    slices(count, |slice| {
+                        if table.engine.sessions() + slice > SESSIONS as usize {
+                            table.drain();
+                            (table.position, table.round) = (0, table.round + 1);
+                        }
+                        table.frames.clear();
+                        for _ in 0..slice {
+                            let (_, session) = table.next();
+                            table.frames.push(session.opening(protocol));
+                        }
+                        table.time_frames(Verdict::is_forward)
+                    })
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The end of sessions whose lifetime is over. The table is full at first, and filled again when it is empty.
+fn expire(c: &mut Criterion) {
+    let mut group = c.benchmark_group("expire");
+    group.throughput(Throughput::Elements(1));
+    let mut with_table = lazily(|| Table::new(100_000, Protocol::Tcp));
+    group.bench_function("tcp_100k", |b| {
+        b.iter_custom(|count| {
+            with_table(&mut |table| {
+                let mut left = count;
+                let mut took = Duration::ZERO;
+                while left > 0 {
+                    if table.engine.sessions() == 0 {
+                        table.fill();
+                        table.now += LATER;
+                    }
+                    let budget = left.min(SLICE as u64) as usize;
+                    let start = Instant::now();
+                    let done = table.engine.expire(table.now, budget, &mut ());
+                    took += start.elapsed();
+                    left -= done.ended as u64;
+                }
+                took
+            })
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
+        .sample_size(30);
+    targets = parse, established, lookup, new_session, expire
+}
+criterion_main!(benches);

@@ -1,0 +1,225 @@
+//! What the fuzzer starts from and what it once found, replayed on stable.
+//!
+//! `fuzz/seeds/<target>/` holds small synthetic inputs, `fuzz/crashes/<target>/` every input that ever crashed a
+//! target. `cargo test --test fuzz_replay -- --ignored` writes the seeds anew.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
+use support::ops::{Op, Tcp, Traffic};
+use support::packets::{Ends, icmp, udp, unreachable};
+
+fn folder(kind: &str, target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(kind)
+        .join(target)
+}
+
+/// Runs a target on all its stored inputs; each must exist for a reason, so there must be seeds.
+fn replay(target: &str, run: fn(&[u8])) {
+    let files = |kind| {
+        let entries = fs::read_dir(folder(kind, target)).map(Iterator::collect::<Result<Vec<_>, _>>);
+        let mut files: Vec<PathBuf> = entries.map_or_else(
+            |_| Vec::new(),
+            |entries| entries.unwrap().into_iter().map(|entry| entry.path()).collect(),
+        );
+        files.sort();
+        files
+    };
+    let seeds = files("seeds");
+    assert!(!seeds.is_empty(), "no seeds for {target}");
+    for file in seeds.into_iter().chain(files("crashes")) {
+        println!("{}", file.display());
+        run(&fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn stored_inputs_of_process_pass() {
+    replay("process", fuzz::process);
+}
+
+#[test]
+fn stored_inputs_of_sequence_pass() {
+    replay("sequence", fuzz::sequence);
+}
+
+#[test]
+fn stored_inputs_of_config_pass() {
+    replay("config", fuzz::config);
+}
+
+/// An input of `process`: a packet in a frame.
+fn frame(flags: u8, wait: u8, packet: &[u8]) -> Vec<u8> {
+    let [high, low] = (packet.len() as u16).to_be_bytes();
+    let header: [u8; PROCESS_HEADER] = [flags | high & 7, low, wait];
+    [&header[..], packet].concat()
+}
+
+#[test]
+#[ignore = "writes the seeds that are checked in"]
+fn write_seeds() {
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        fs::create_dir_all(folder("seeds", target)).unwrap();
+        fs::write(folder("seeds", target).join(name), bytes).unwrap();
+    };
+    let question = udp(Ends::v4(4000, 53), b"question");
+    let conversations: [(&str, Vec<Op>); 4] = [
+        (
+            "tcp",
+            vec![
+                Op::Handshake { talk: 0 },
+                Op::Tcp {
+                    talk: 0,
+                    reply: false,
+                    what: Tcp::Data(20),
+                },
+                Op::Tcp {
+                    talk: 0,
+                    reply: true,
+                    what: Tcp::Ack,
+                },
+                Op::Close {
+                    talk: 0,
+                    reply: false,
+                },
+                Op::Handshake { talk: 0 },
+            ],
+        ),
+        (
+            "tcp_reset",
+            vec![
+                Op::Handshake { talk: 1 },
+                Op::Tcp {
+                    talk: 1,
+                    reply: true,
+                    what: Tcp::RstOff(5),
+                },
+                Op::Tcp {
+                    talk: 1,
+                    reply: true,
+                    what: Tcp::Rst,
+                },
+                Op::Tcp {
+                    talk: 2,
+                    reply: false,
+                    what: Tcp::Syn,
+                },
+                Op::Tcp {
+                    talk: 2,
+                    reply: true,
+                    what: Tcp::Rst,
+                },
+            ],
+        ),
+        (
+            "datagrams",
+            vec![
+                Op::Udp {
+                    talk: 1,
+                    reply: false,
+                },
+                Op::Udp { talk: 1, reply: true },
+                Op::Echo {
+                    talk: 4,
+                    reply: false,
+                    request: true,
+                },
+                Op::Echo {
+                    talk: 4,
+                    reply: true,
+                    request: false,
+                },
+                Op::Other {
+                    talk: 2,
+                    reply: false,
+                },
+                Op::Unreachable {
+                    talk: 1,
+                    to_sender: true,
+                },
+            ],
+        ),
+        (
+            "overflow",
+            (0..8)
+                .map(|talk| Op::Handshake { talk })
+                .chain((0..8).map(|talk| Op::Udp { talk, reply: false }))
+                .collect(),
+        ),
+    ];
+    for (name, ops) in conversations {
+        let mut traffic = Traffic::new();
+        let packets = ops.iter().flat_map(|op| traffic.packets(op));
+        let input: Vec<u8> = packets
+            .flat_map(|(zone, bytes)| frame(if zone == 1 { ZONE } else { 0 }, 3, &bytes))
+            .collect();
+        write("process", name, &input);
+    }
+    let swapped = [
+        frame(0, 0, &question),
+        frame(REPLY, 40, &[27, 0]),
+        frame(REPLY, 255, &[]),
+    ]
+    .concat();
+    write("process", "swapped", &swapped);
+    let error = unreachable(true, 1, &udp(Ends::v6(4000, 53), b"question"));
+    let odd = [
+        icmp(Ends::v6(0, 0), 135, [0; 4], &[0; 16]),
+        error,
+        question[..24].to_vec(),
+    ];
+    let input: Vec<u8> = odd.iter().flat_map(|packet| frame(0, 1, packet)).collect();
+    write("process", "odd", &input);
+
+    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of its steps.
+    let mut state = 1u64;
+    for (name, len) in [("short", 64), ("medium", 400), ("long", 2_000)] {
+        let bytes: Vec<u8> = (0..len)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect();
+        write("sequence", name, &bytes);
+    }
+
+    for (name, text) in [
+        ("empty", ""),
+        (
+            "table",
+            "[engine]\nchecksums = \"verify\"\n[table]\nmax_sessions = 1000\nshards = 4\n[tcp]\nmode = \"strict\"\n",
+        ),
+        (
+            "lifetimes",
+            "[zones]\nblue = 1\n[lifetimes]\nicmp = \"2s\"\ntcp.established = \"5m 30s\"\n\
+             [[lifetimes.override]]\nprotocol = \"udp\"\nports = [53, \"1000-2000\"]\nudp.replied = \"10s\"\n\
+             [[lifetimes.override]]\nzone = \"blue\"\naddress = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nother.replied = \"1h\"\n",
+        ),
+        (
+            "policy",
+            "[policy]\ndefault = \"reject\"\ninside = \"10.0.0.0/8\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\n\
+             protocol = \"tcp\"\ndestination_ports = [80, \"8000-8999\"]\nsource = \"10.1.0.0/16\"\ndirection = \"outbound\"\n\
+             [[policy.rule]]\nname = \"ping\"\naction = \"deny\"\nprotocol = [\"icmp\", \"icmpv6\"]\n\
+             icmp_types = \"echo-request\"\nlog = true\n",
+        ),
+        (
+            "wrong",
+            "[table]\nmax_sessions = 0\nshards = 3\n[lifetimes]\ntcp.close = \"1ns\"\n",
+        ),
+    ] {
+        write("config", name, text.as_bytes());
+    }
+}

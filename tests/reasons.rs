@@ -1,0 +1,395 @@
+//! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use etherparse::TcpOptionElement;
+use portcullis::config::{Checksums, Config, EngineConfig, FragmentsConfig, PolicyConfig, TableConfig};
+use portcullis::policy::Action;
+use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict};
+use support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, icmp, other, tcp, udp, unreachable};
+
+/// What makes one reason come up.
+struct Scenario {
+    config: Config,
+    /// Packets that must pass.
+    before: Vec<Vec<u8>>,
+    /// The packet that is dropped.
+    packet: Vec<u8>,
+}
+
+const V4: Ends = Ends::v4(4000, 80);
+const V6: Ends = Ends::v6(4000, 80);
+
+fn alone(packet: Vec<u8>) -> Scenario {
+    after(Vec::new(), packet)
+}
+
+fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
+    Scenario {
+        config: Config::default(),
+        before,
+        packet,
+    }
+}
+
+/// A packet of which only the verification of checksums finds fault.
+fn verified(packet: Vec<u8>) -> Scenario {
+    Scenario {
+        config: Config {
+            engine: EngineConfig {
+                checksums: Checksums::Verify,
+            },
+            ..Config::default()
+        },
+        ..alone(packet)
+    }
+}
+
+fn with_policy(default: Action, packet: Vec<u8>) -> Scenario {
+    Scenario {
+        config: Config {
+            policy: PolicyConfig {
+                default,
+                ..PolicyConfig::default()
+            },
+            ..Config::default()
+        },
+        ..alone(packet)
+    }
+}
+
+fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        flags,
+        seq,
+        ack,
+        window: 1000,
+    };
+    tcp(ends, head, &[], payload)
+}
+
+/// A handshake: the next bytes are 101 from the initiator and 501 from the responder; each may send 1000.
+fn handshake() -> Vec<Vec<u8>> {
+    vec![
+        segment(V4, SYN, 100, 0, &[]),
+        segment(V4.back(), SYN | ACK, 500, 101, &[]),
+        segment(V4, ACK, 101, 501, &[]),
+    ]
+}
+
+fn edited(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    edit(&mut packet);
+    packet
+}
+
+/// An IPv4 packet as a fragment: `field` is the flags and the offset in units of 8 bytes.
+fn fragment(payload: &[u8], field: u16) -> Vec<u8> {
+    edited(other(V4, 17, payload), |p| {
+        p[6..8].copy_from_slice(&field.to_be_bytes());
+    })
+}
+
+const MORE_FRAGMENTS: u16 = 0x2000;
+
+/// A first fragment of 16 bytes of a UDP datagram.
+fn first_fragment(id: u8) -> Vec<u8> {
+    let mut payload = [0; 16];
+    payload[..6].copy_from_slice(&[0x0f, 0xa0, 0, 53, 1, 0]);
+    edited(fragment(&payload, MORE_FRAGMENTS), |p| {
+        p[4..6].copy_from_slice(&[0, id])
+    })
+}
+
+/// A later fragment of 8 bytes of datagram 1 at `units` of 8 bytes, with more to follow.
+fn later_fragment(units: u16) -> Vec<u8> {
+    edited(fragment(&[0; 8], MORE_FRAGMENTS | units), |p| {
+        p[4..6].copy_from_slice(&[0, 1])
+    })
+}
+
+/// The last fragment of datagram 1, which ends at byte 40.
+fn last_fragment() -> Vec<u8> {
+    edited(later_fragment(4), |p| p[6] = 0)
+}
+
+fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
+    Scenario {
+        config: Config {
+            fragments,
+            ..Config::default()
+        },
+        before,
+        packet,
+    }
+}
+
+/// An IPv6 packet whose next header is `first`.
+fn chain(first: u8, payload: &[u8]) -> Vec<u8> {
+    // The builder would not write such chains: it writes another protocol, whose number is then replaced.
+    edited(other(V6, 253, payload), |p| p[6] = first)
+}
+
+/// An extension header of 8 bytes: the next header, then seven bytes.
+fn extension(next: u8, rest: [u8; 7]) -> Vec<u8> {
+    [&[next][..], &rest].concat()
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const NO_NEXT_HEADER: u8 = 59;
+const DESTINATION: u8 = 60;
+
+fn malformed(reason: Malformed) -> Option<Scenario> {
+    let datagram = || udp(V4, b"payload");
+    let datagram6 = || udp(V6, b"payload");
+    let syn = || segment(V4, SYN, 100, 0, &[]);
+    Some(match reason {
+        Malformed::Empty => alone(Vec::new()),
+        Malformed::IpVersionUnknown => alone(edited(datagram(), |p| p[0] = 0x55)),
+        Malformed::Ipv4HeaderTruncated => alone(datagram()[..19].to_vec()),
+        Malformed::Ipv4HeaderLength => alone(edited(datagram(), |p| p[0] = 0x44)),
+        Malformed::Ipv4TotalLengthBelowHeader => {
+            alone(edited(datagram(), |p| p[2..4].copy_from_slice(&[0, 19])))
+        }
+        Malformed::Ipv4TotalLengthBeyondPacket => {
+            let packet = datagram();
+            alone(packet[..packet.len() - 1].to_vec())
+        }
+        Malformed::Ipv4HeaderChecksum => verified(edited(datagram(), |p| p[10] ^= 0xff)),
+        Malformed::Ipv6HeaderTruncated => alone(datagram6()[..39].to_vec()),
+        Malformed::Ipv6PayloadLengthZero => alone(edited(datagram6(), |p| p[4..6].fill(0))),
+        Malformed::Ipv6PayloadLengthBeyondPacket => {
+            let packet = datagram6();
+            alone(packet[..packet.len() - 1].to_vec())
+        }
+        Malformed::Ipv6ExtensionTruncated => alone(chain(
+            DESTINATION,
+            &extension(NO_NEXT_HEADER, [1, 0, 0, 0, 0, 0, 0]),
+        )),
+        Malformed::Ipv6ExtensionChainTooLong => {
+            alone(chain(DESTINATION, &extension(DESTINATION, [0; 7]).repeat(9)))
+        }
+        Malformed::Ipv6HopByHopNotFirst => {
+            let payload = [extension(HOP_BY_HOP, [0; 7]), extension(NO_NEXT_HEADER, [0; 7])].concat();
+            alone(chain(DESTINATION, &payload))
+        }
+        Malformed::Ipv6RoutingHeaderType0 => {
+            alone(chain(ROUTING, &extension(NO_NEXT_HEADER, [0, 0, 1, 0, 0, 0, 0])))
+        }
+        Malformed::Ipv6FragmentHeaderRepeated => {
+            alone(chain(FRAGMENT, &extension(FRAGMENT, [0; 7]).repeat(2)))
+        }
+        Malformed::SourceAddressNotUnicast => alone(edited(datagram(), |p| p[12] = 224)),
+        Malformed::FragmentEmpty => alone(fragment(&[], MORE_FRAGMENTS)),
+        Malformed::FragmentLengthNotMultipleOf8 => alone(fragment(&[0; 9], MORE_FRAGMENTS)),
+        Malformed::FragmentBeyond65535 => alone(fragment(&[0; 8], 0x1fff)),
+        Malformed::FragmentTiny => alone(edited(first_fragment(1), |p| p[9] = 6)),
+        Malformed::FragmentInsideTcpHeader => alone(edited(later_fragment(1), |p| p[9] = 6)),
+        Malformed::TcpHeaderTruncated => alone(other(V4, 6, &[0; 19])),
+        Malformed::TcpHeaderLength => alone(edited(syn(), |p| p[32] = 0x40)),
+        Malformed::TcpFlags => alone(segment(V4, SYN | FIN, 100, 0, &[])),
+        Malformed::TcpChecksum => verified(edited(syn(), |p| p[36] ^= 0xff)),
+        Malformed::UdpHeaderTruncated => alone(other(V4, 17, &[0; 7])),
+        Malformed::UdpLength => alone(edited(datagram(), |p| p[24..26].copy_from_slice(&[0, 7]))),
+        Malformed::UdpChecksum => verified(edited(datagram(), |p| p[26] ^= 0xff)),
+        Malformed::UdpChecksumMissingIpv6 => verified(edited(datagram6(), |p| p[46..48].fill(0))),
+        Malformed::IcmpHeaderTruncated => alone(other(V4, 1, &[8, 0, 0, 0, 0, 0, 0])),
+        Malformed::IcmpChecksum => verified(edited(echo(V4, true), |p| p[22] ^= 0xff)),
+        Malformed::IcmpVersionMismatch => alone(other(V4, 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
+        Malformed::IcmpErrorQuoteTruncated => alone(unreachable(false, 1, &datagram()[..27])),
+        Malformed::IcmpErrorQuoteMalformed => alone(unreachable(false, 1, &datagram6())),
+        _ => return None,
+    })
+}
+
+fn scenario(reason: DropReason) -> Option<Scenario> {
+    Some(match reason {
+        DropReason::Malformed(reason) => return malformed(reason),
+        DropReason::FragmentBeforeFirst => alone(later_fragment(2)),
+        DropReason::FragmentOfDropped => {
+            // A UDP length of 0.
+            let bad = edited(first_fragment(1), |p| p[24..26].fill(0));
+            after(vec![bad], later_fragment(2))
+        }
+        DropReason::FragmentDuplicate => after(vec![first_fragment(1)], first_fragment(1)),
+        DropReason::FragmentOverlap => {
+            let across = edited(first_fragment(1), |p| p[7] = 1);
+            after(vec![first_fragment(1)], across)
+        }
+        DropReason::FragmentBeyondEnd => after(vec![first_fragment(1), last_fragment()], later_fragment(5)),
+        DropReason::FragmentTooMany => {
+            let gaps = (1..16).map(|n| later_fragment(2 * n + 1));
+            after(
+                [first_fragment(1)].into_iter().chain(gaps).collect(),
+                later_fragment(99),
+            )
+        }
+        DropReason::FragmentExpired => {
+            let fragments = FragmentsConfig {
+                lifetime: Duration::from_secs(1),
+                ..FragmentsConfig::default()
+            };
+            // A packet every 10 ms.
+            let meanwhile = (0..100).map(|_| udp(V4, b"meanwhile"));
+            let before = [first_fragment(1)].into_iter().chain(meanwhile).collect();
+            with_fragments(fragments, before, later_fragment(2))
+        }
+        DropReason::FragmentSourceLimit => {
+            let fragments = FragmentsConfig {
+                max_per_source: 1,
+                ..FragmentsConfig::default()
+            };
+            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+        }
+        DropReason::FragmentTableFull => {
+            let fragments = FragmentsConfig {
+                max_datagrams: 1,
+                ..FragmentsConfig::default()
+            };
+            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+        }
+        DropReason::DiscoveryFragmented => {
+            let more = extension(58, [0, 0, 1, 0, 0, 0, 1]);
+            alone(chain(FRAGMENT, &[&more[..], &[135, 0, 0, 0], &[0; 20]].concat()))
+        }
+        DropReason::TcpNoSession => alone(segment(V4, ACK, 101, 501, b"data")),
+        DropReason::TcpState => after(
+            vec![segment(V4, SYN, 100, 0, &[])],
+            segment(V4, FIN | ACK, 101, 501, &[]),
+        ),
+        DropReason::TcpSeqAboveWindow => after(handshake(), segment(V4, ACK, 101 + 100_000, 501, b"data")),
+        DropReason::TcpAckOfUnseen => after(handshake(), segment(V4, ACK, 101, 502, b"data")),
+        DropReason::TcpRstBelowWindow => after(handshake(), segment(V4.back(), RST, 500, 0, &[])),
+        DropReason::IcmpReplyNoSession => alone(echo(V4, false)),
+        DropReason::IcmpTypeUnsupported => alone(icmp(V4, 9, [0; 4], &[])),
+        DropReason::IcmpErrorNoSession => alone(unreachable(false, 1, &udp(V4, b"payload"))),
+        DropReason::IcmpErrorNotToSender => after(
+            vec![udp(V4, b"payload")],
+            unreachable(false, 3, &udp(V4, b"payload")),
+        ),
+        DropReason::IcmpErrorAboutError => {
+            let about = unreachable(false, 2, &udp(V4, b"payload"));
+            after(vec![udp(V4, b"payload")], unreachable(false, 200, &about))
+        }
+        DropReason::PolicyDeny => with_policy(Action::Deny, udp(V4, b"payload")),
+        DropReason::PolicyReject => with_policy(Action::Reject, segment(V4, SYN, 100, 0, &[])),
+        DropReason::TableFull => Scenario {
+            config: Config {
+                table: TableConfig {
+                    max_sessions: 1,
+                    shards: Some(1),
+                },
+                ..Config::default()
+            },
+            before: vec![udp(V4, b"question"), udp(V4.back(), b"answer")],
+            packet: udp(Ends::v4(4001, 80), b"question"),
+        },
+        _ => return None,
+    })
+}
+
+fn records(engine: &Engine) -> Vec<portcullis::SessionRecord> {
+    let mut records = Vec::new();
+    engine.for_each_session(|record| records.push(*record));
+    records
+}
+
+/// The counters that one packet, dropped for `reason`, leaves behind.
+fn counted(mut stats: Stats, reason: DropReason, verdict: &Verdict) -> Stats {
+    for (each, count) in &mut stats.dropped {
+        *count += u64::from(*each == reason);
+    }
+    stats.rejected += u64::from(matches!(verdict, Verdict::Reject(..)));
+    stats
+}
+
+#[test]
+fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
+    for reason in DropReason::all() {
+        let Some(scenario) = scenario(reason) else {
+            panic!("no scenario for {reason}");
+        };
+        let engine = Engine::with_seed(&scenario.config, [1, 2, 3, 4]).unwrap();
+        let base = Instant::now();
+        let mut now = base;
+        for (number, bytes) in scenario.before.iter().enumerate() {
+            let verdict = engine.process(Packet::new(bytes, now));
+            let meant = verdict.is_forward() || reason == DropReason::FragmentOfDropped;
+            assert!(meant, "{reason}, packet {number}: {verdict:?}");
+            now += Duration::from_millis(10);
+        }
+        let (stats, sessions) = (engine.stats(), records(&engine));
+        let verdict = engine.process(Packet::new(&scenario.packet, now));
+        assert_eq!(verdict.reason(), Some(reason), "{verdict:?}");
+        assert_eq!(
+            matches!(verdict, Verdict::Reject(..)),
+            reason == DropReason::PolicyReject
+        );
+        let about_new = matches!(
+            reason,
+            DropReason::PolicyDeny
+                | DropReason::PolicyReject
+                | DropReason::TableFull
+                | DropReason::FragmentDuplicate
+        );
+        let class = if about_new { Class::New } else { Class::Invalid };
+        assert_eq!(verdict.tracked().class, class, "{reason}");
+        assert_eq!(engine.stats(), counted(stats, reason, &verdict), "{reason}");
+        assert_eq!(records(&engine), sessions, "{reason} changes no session");
+        engine.check_invariants().unwrap();
+    }
+}
+
+#[test]
+fn what_verification_finds_passes_where_checksums_are_trusted() {
+    for reason in [
+        Malformed::Ipv4HeaderChecksum,
+        Malformed::TcpChecksum,
+        Malformed::UdpChecksum,
+        Malformed::UdpChecksumMissingIpv6,
+        Malformed::IcmpChecksum,
+    ] {
+        let scenario = malformed(reason).unwrap();
+        let now = Instant::now();
+        let trusting = Engine::with_seed(&Config::default(), [1, 2, 3, 4]).unwrap();
+        let verdict = trusting.process(Packet::new(&scenario.packet, now));
+        assert!(verdict.is_forward(), "{reason}: {verdict:?}");
+        let verifying = Engine::with_seed(&scenario.config, [1, 2, 3, 4]).unwrap();
+        let verdict = verifying.process(Packet::new(&scenario.packet, now).offloaded(true));
+        assert!(verdict.is_forward(), "{reason}, offloaded: {verdict:?}");
+    }
+}
+
+/// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in step.
+#[test]
+fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
+    let engine = Engine::with_seed(&Config::default(), [1, 2, 3, 4]).unwrap();
+    let now = Instant::now();
+    let options = [TcpOptionElement::SelectiveAcknowledgementPermitted];
+    let head = |flags, seq, ack| Head {
+        flags,
+        seq,
+        ack,
+        window: 1000,
+    };
+    let stale_syn = tcp(V4, head(SYN, 900_000, 0), &options, &[]);
+    for bytes in handshake().iter().chain([&stale_syn]) {
+        let verdict = engine.process(Packet::new(bytes, now));
+        assert!(verdict.is_forward(), "{verdict:?}");
+    }
+    let blocks = TcpOptionElement::SelectiveAcknowledgement((900_100, 900_200), [None; 3]);
+    let bad = tcp(V4.back(), head(SYN | ACK, 7_000, 900_001), &[blocks], &[]);
+    let verdict = engine.process(Packet::new(&bad, now));
+    assert_eq!(verdict.reason(), Some(DropReason::TcpAckOfUnseen));
+    let verdict = engine.process(Packet::new(&segment(V4, ACK, 101, 501, b"data"), now));
+    assert!(verdict.is_forward(), "the connection goes on: {verdict:?}");
+}

@@ -1,0 +1,397 @@
+//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics at what must not be.
+//!
+//! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
+//! `tests/fuzz_replay.rs` runs them on every stored input.
+
+use std::time::{Duration, Instant};
+
+use arbitrary::{Arbitrary, Unstructured};
+use portcullis::config::{Checksums, Config, ConfigError, EngineConfig, TableConfig};
+use portcullis::packet::parse;
+use portcullis::reset::write_reply;
+use portcullis::{Class, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Zone};
+
+/// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and [`REPLY`], and the time
+/// since the packet before, in units of 64 ms.
+pub(crate) const PROCESS_HEADER: usize = 3;
+/// In the first byte: the packet is in zone 1.
+pub(crate) const ZONE: u8 = 0x08;
+/// In the first byte: the packet is the one before with its ends swapped, and the bytes patch it.
+pub(crate) const REPLY: u8 = 0x80;
+
+/// Counts opened and ended sessions, and remembers nothing else.
+#[derive(Debug, Default)]
+struct Count {
+    opened: u64,
+    ended: u64,
+}
+
+impl Sink for Count {
+    fn session_opened(&mut self, _: &SessionRecord) {
+        self.opened += 1;
+    }
+
+    fn session_ended(&mut self, _: &SessionRecord, _: portcullis::EndReason) {
+        self.ended += 1;
+    }
+}
+
+fn engine(checksums: Checksums, max_sessions: u32, shards: u32) -> Engine {
+    let config = Config {
+        engine: EngineConfig { checksums },
+        table: TableConfig {
+            max_sessions,
+            shards: Some(shards),
+        },
+        ..Config::default()
+    };
+    Engine::with_seed(&config, [1, 2, 3, 4]).expect("the configuration is right")
+}
+
+fn records(engine: &Engine) -> Vec<SessionRecord> {
+    let mut records = Vec::new();
+    engine.for_each_session(|record| records.push(*record));
+    records
+}
+
+/// What holds after every step.
+fn check(engine: &Engine, count: &Count) {
+    engine.check_invariants().expect("the table tells one story");
+    let records = records(engine);
+    let stats = engine.stats();
+    let ended: u64 = stats.sessions_ended.iter().map(|(_, count)| count).sum();
+    assert_eq!((count.opened, count.ended), (stats.sessions_opened, ended));
+    assert_eq!(engine.sessions(), records.len());
+    assert_eq!(count.opened - count.ended, records.len() as u64);
+    assert!(records.len() <= stats.max_sessions);
+    if let Some(first) = records.iter().map(|record| record.expires).min() {
+        assert!(engine.next_expiry().is_some_and(|next| next <= first));
+    }
+}
+
+/// Decides one packet: forwarded or dropped for a reason, traced alike, and without a trace where it is invalid.
+fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
+    let before = records(engine);
+    let ended = count.ended;
+    let verdict = engine.process_with(packet, count);
+    assert_eq!(verdict.is_forward(), verdict.reason().is_none());
+    if verdict.tracked().class == Class::Invalid && count.ended == ended {
+        assert_eq!(records(engine), before, "an invalid packet changes nothing");
+    }
+    if let Some(id) = verdict.tracked().session {
+        let gone = count.ended > ended;
+        assert!(gone || records(engine).iter().any(|record| record.id == id));
+    }
+}
+
+/// Raw bytes as packets, with time, zone and direction, once with checksums trusted and once verified.
+pub(crate) fn process(mut data: &[u8]) {
+    let engines = [engine(Checksums::Trust, 4, 2), engine(Checksums::Verify, 4, 2)];
+    let mut counts = [Count::default(), Count::default()];
+    let mut now = Instant::now();
+    let mut last: Vec<u8> = Vec::new();
+    while let Some((&[first, second, wait], rest)) = data.split_first_chunk::<PROCESS_HEADER>() {
+        let len = usize::from(u16::from_be_bytes([first & 0x07, second])).min(rest.len());
+        let (bytes, rest) = rest.split_at(len);
+        data = rest;
+        now += Duration::from_millis(64 * u64::from(wait));
+        let zone = Zone(u16::from(first & ZONE != 0));
+        last = if first & REPLY == 0 {
+            bytes.to_vec()
+        } else {
+            patched(swapped(last), bytes)
+        };
+        for (engine, count) in engines.iter().zip(&mut counts) {
+            let packet = Packet::new(&last, now).zone(zone);
+            decide(engine, packet, count);
+            let (_, steps) = engine.explain(packet, count);
+            assert!(!steps.is_empty());
+            let _ = engine.expire(now, 2, count);
+            check(engine, count);
+        }
+        for kind in [Reply::TcpReset, Reply::Prohibited] {
+            let mut reply = [0; 2048];
+            if let Some(reply) = write_reply(kind, &last, &mut reply) {
+                let parsed = parse(reply, Checksums::Verify);
+                // The engine rejects no packet to a group, whose reply would come from one.
+                let to_group = parsed == Err(Malformed::SourceAddressNotUnicast);
+                assert!(to_group || parsed.is_ok(), "{kind:?}: {parsed:?}");
+            }
+        }
+    }
+}
+
+/// A packet with its two addresses swapped, and its two ports where the transport header follows directly.
+fn swapped(mut packet: Vec<u8>) -> Vec<u8> {
+    let (addresses, len) = match packet.first().map(|first| first >> 4) {
+        Some(4) => (12, 4),
+        Some(6) => (8, 16),
+        _ => return packet,
+    };
+    let ports = addresses + 2 * len;
+    for (at, len) in [(addresses, len), (ports, 2)] {
+        if let Some(both) = packet.get_mut(at..at + 2 * len) {
+            let (one, other) = both.split_at_mut(len);
+            one.swap_with_slice(other);
+        }
+    }
+    packet
+}
+
+/// A packet with bytes replaced: pairs of position and value.
+fn patched(mut packet: Vec<u8>, patches: &[u8]) -> Vec<u8> {
+    for patch in patches.chunks_exact(2) {
+        if let Some(byte) = packet.get_mut(usize::from(patch[0])) {
+            *byte = patch[1];
+        }
+    }
+    packet
+}
+
+/// One step of [`sequence`].
+#[derive(Debug, Arbitrary)]
+enum Step {
+    Udp {
+        talk: u8,
+        payload: u8,
+    },
+    Echo {
+        talk: u8,
+        request: bool,
+    },
+    Other {
+        talk: u8,
+        protocol: u8,
+    },
+    Tcp {
+        talk: u8,
+        flags: u8,
+        seq: Number,
+        ack: Number,
+        window: u16,
+        payload: u8,
+        options: [u8; 12],
+    },
+    IcmpError {
+        talk: u8,
+        protocol: u8,
+    },
+    Advance {
+        millis: u16,
+        hours: u8,
+    },
+    Backwards {
+        millis: u8,
+    },
+    Expire {
+        budget: u8,
+    },
+}
+
+/// A sequence number: near to the one of its direction, or anywhere.
+#[derive(Debug, Arbitrary)]
+enum Number {
+    Next(i8),
+    Near(i16),
+    Any(u32),
+}
+
+impl Number {
+    fn from(&self, next: u32) -> u32 {
+        match *self {
+            Self::Next(by) => next.wrapping_add_signed(i32::from(by / 64)),
+            Self::Near(by) => next.wrapping_add_signed(i32::from(by)),
+            Self::Any(number) => number,
+        }
+    }
+}
+
+/// The bits of `talk`: 0 to 2 are the conversation, 3 its direction, 4 its IP version, 5 its zone.
+struct Talk {
+    number: usize,
+    reply: bool,
+    v6: bool,
+    zone: Zone,
+}
+
+impl Talk {
+    fn of(talk: u8) -> Self {
+        Self {
+            number: usize::from(talk & 7),
+            reply: talk & 8 != 0,
+            v6: talk & 16 != 0,
+            zone: Zone(u16::from(talk >> 5 & 1)),
+        }
+    }
+
+    /// An IP packet of the conversation.
+    fn packet(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut ends = [10 + self.number as u8 / 2, 1];
+        if self.reply {
+            ends.reverse();
+        }
+        let [src, dst] = ends;
+        let len = payload.len() as u16;
+        let mut packet = Vec::new();
+        if self.v6 {
+            packet.extend([0x60, 0, 0, 0]);
+            packet.extend(len.to_be_bytes());
+            packet.extend([protocol, 64]);
+            for host in [src, dst] {
+                packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+            }
+        } else {
+            packet.extend([0x45, 0]);
+            packet.extend((20 + len).to_be_bytes());
+            packet.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, src, 10, 0, 0, dst]);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    fn ports(&self) -> [u8; 4] {
+        let [a, b] = (4000 + self.number as u16 % 2).to_be_bytes();
+        if self.reply { [0, 80, a, b] } else { [a, b, 0, 80] }
+    }
+}
+
+/// Packets of a few conversations, time and expiry, in a table that overflows.
+pub(crate) fn sequence(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let size = input.arbitrary::<u8>().unwrap_or(0);
+    let engine = engine(Checksums::Trust, 2 + u32::from(size & 3), 1 << (size >> 2 & 1));
+    let mut count = Count::default();
+    let mut now = Instant::now() + Duration::from_secs(60);
+    // The next byte of each end of each conversation, as its segments say.
+    let mut next = [[0u32; 2]; 8];
+    while !input.is_empty() {
+        let Ok(step) = input.arbitrary::<Step>() else {
+            break;
+        };
+        let (zone, packet) = match step {
+            Step::Udp { talk, payload } => {
+                let talk = Talk::of(talk);
+                let len = (8 + u16::from(payload)).to_be_bytes();
+                let datagram = [&talk.ports()[..], &len, &[0, 0], &vec![0; usize::from(payload)]].concat();
+                (talk.zone, talk.packet(17, &datagram))
+            }
+            Step::Echo { talk, request } => {
+                let talk = Talk::of(talk);
+                let (protocol, kind) = match (talk.v6, request) {
+                    (false, true) => (1, 8),
+                    (false, false) => (1, 0),
+                    (true, true) => (58, 128),
+                    (true, false) => (58, 129),
+                };
+                (
+                    talk.zone,
+                    talk.packet(protocol, &[kind, 0, 0, 0, 0, talk.number as u8, 0, 1]),
+                )
+            }
+            Step::Other { talk, protocol } => {
+                let talk = Talk::of(talk);
+                (talk.zone, talk.packet(protocol, &[0; 8]))
+            }
+            Step::Tcp {
+                talk,
+                flags,
+                seq,
+                ack,
+                window,
+                payload,
+                options,
+            } => {
+                let talk = Talk::of(talk);
+                let [own, peer] = if talk.reply { [1, 0] } else { [0, 1] };
+                let numbers = &mut next[talk.number];
+                let (seq, ack) = (seq.from(numbers[own]), ack.from(numbers[peer]));
+                let flags = [0x02, 0x12, 0x10, 0x11, 0x04, 0x14, 0x10, flags][usize::from(flags & 7)];
+                let has_options = options[0] & 1 != 0;
+                let mut segment = talk.ports().to_vec();
+                segment.extend(seq.to_be_bytes());
+                segment.extend(ack.to_be_bytes());
+                segment.extend([if has_options { 0x80 } else { 0x50 }, flags]);
+                segment.extend(window.to_be_bytes());
+                segment.extend([0; 4]);
+                if has_options {
+                    segment.extend([3, 3]);
+                    segment.extend(&options[1..11]);
+                }
+                segment.extend(vec![0; usize::from(payload & 0x3f)]);
+                let taken = u32::from(payload & 0x3f) + u32::from(flags & 1) + u32::from(flags >> 1 & 1);
+                numbers[own] = seq.wrapping_add(taken);
+                (talk.zone, talk.packet(6, &segment))
+            }
+            Step::IcmpError { talk, protocol } => {
+                let talk = Talk::of(talk);
+                let quoted = talk.packet(protocol, &[&talk.ports()[..], &[0; 4]].concat());
+                let back = Talk {
+                    reply: !talk.reply,
+                    ..talk
+                };
+                let (protocol, kind) = if back.v6 { (58, 1) } else { (1, 3) };
+                let error = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+                (back.zone, back.packet(protocol, &error))
+            }
+            Step::Advance { millis, hours } => {
+                now += Duration::from_millis(u64::from(millis))
+                    + Duration::from_secs(3600 * u64::from(hours >> 5));
+                continue;
+            }
+            Step::Backwards { millis } => {
+                // Another thread, with an older clock, for one packet-less moment.
+                let then = now.checked_sub(Duration::from_millis(u64::from(millis)));
+                engine.expire(then.unwrap_or(now), 1, &mut count);
+                check(&engine, &count);
+                continue;
+            }
+            Step::Expire { budget } => {
+                let done = engine.expire(now, usize::from(budget), &mut count);
+                assert!(done.ended + done.moved <= usize::from(budget));
+                if !done.more {
+                    let due = |record: &SessionRecord| record.expires <= now;
+                    assert!(!records(&engine).iter().any(due), "nothing more was due");
+                }
+                check(&engine, &count);
+                continue;
+            }
+        };
+        decide(&engine, Packet::new(&packet, now).zone(zone), &mut count);
+        check(&engine, &count);
+    }
+    now += Duration::from_secs(100_000);
+    while engine.expire(now, 3, &mut count).more {}
+    check(&engine, &count);
+    assert_eq!(engine.sessions(), 0, "time ends every session");
+}
+
+/// Bytes as a configuration file: an error names its place and cause; what loads compiles, or says why not.
+pub(crate) fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let named = |error: ConfigError| {
+        assert_eq!(error.location.file.as_deref(), Some("fuzz.toml"));
+        assert!(error.to_string().len() > "fuzz.toml: ".len());
+        let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        assert!(
+            error.location.line.is_none_or(|line| (1..=lines).contains(&line)),
+            "{error}"
+        );
+    };
+    match Config::from_toml(text, "fuzz.toml") {
+        Err(error) => named(error),
+        Ok(config) => {
+            for warning in config.warnings() {
+                assert!(!warning.to_string().is_empty());
+            }
+            for value in config.effective() {
+                let _ = format!("{value:?}");
+            }
+            config.validate().expect("what loads is valid");
+            if let Err(error) = config.compile() {
+                named(error);
+            }
+        }
+    }
+}

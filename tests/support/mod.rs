@@ -1,0 +1,17 @@
+//! What the integration tests share: packets, a reference model, the bodies of the fuzz targets.
+
+// Each test crate uses its part of this.
+#![allow(dead_code)]
+
+pub(crate) mod fuzz;
+pub(crate) mod model;
+pub(crate) mod ops;
+pub(crate) mod packets;
+
+/// Property tests without a file of regressions: what one finds becomes a test with a name.
+pub(crate) fn proptest_config() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    }
+}

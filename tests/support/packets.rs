@@ -1,0 +1,147 @@
+//! Synthetic packets with right lengths and checksums.
+
+use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
+
+/// FIN.
+pub(crate) const FIN: u8 = 0x01;
+/// SYN.
+pub(crate) const SYN: u8 = 0x02;
+/// RST.
+pub(crate) const RST: u8 = 0x04;
+/// ACK.
+pub(crate) const ACK: u8 = 0x10;
+
+/// Where a packet comes from and goes to. Host `n` is 10.0.0.n or 2001:db8::n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ends {
+    pub(crate) v6: bool,
+    pub(crate) src: u8,
+    pub(crate) src_port: u16,
+    pub(crate) dst: u8,
+    pub(crate) dst_port: u16,
+}
+
+impl Ends {
+    /// IPv4 from host 1 to host 2.
+    pub(crate) const fn v4(src_port: u16, dst_port: u16) -> Self {
+        Self {
+            v6: false,
+            src: 1,
+            src_port,
+            dst: 2,
+            dst_port,
+        }
+    }
+
+    /// IPv6 from host 1 to host 2.
+    pub(crate) const fn v6(src_port: u16, dst_port: u16) -> Self {
+        Self {
+            v6: true,
+            ..Self::v4(src_port, dst_port)
+        }
+    }
+
+    /// The other direction.
+    pub(crate) const fn back(self) -> Self {
+        Self {
+            v6: self.v6,
+            src: self.dst,
+            src_port: self.dst_port,
+            dst: self.src,
+            dst_port: self.src_port,
+        }
+    }
+
+    fn ip(self) -> PacketBuilderStep<IpHeaders> {
+        let v6 = |host: u8| {
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+            address[15] = host;
+            address
+        };
+        if self.v6 {
+            PacketBuilder::ipv6(v6(self.src), v6(self.dst), 64)
+        } else {
+            PacketBuilder::ipv4([10, 0, 0, self.src], [10, 0, 0, self.dst], 64)
+        }
+    }
+}
+
+/// The numbers of a TCP segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) flags: u8,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) window: u16,
+}
+
+/// A UDP datagram.
+pub(crate) fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    ends.ip()
+        .udp(ends.src_port, ends.dst_port)
+        .write(&mut packet, payload)
+        .unwrap();
+    packet
+}
+
+/// A TCP segment.
+pub(crate) fn tcp(ends: Ends, head: Head, options: &[TcpOptionElement], payload: &[u8]) -> Vec<u8> {
+    let mut header = TcpHeader::new(ends.src_port, ends.dst_port, head.seq, head.window);
+    header.set_options(options).unwrap();
+    header.acknowledgment_number = head.ack;
+    let is = |bit: u8| head.flags & bit != 0;
+    (header.fin, header.syn, header.rst, header.ack) = (is(FIN), is(SYN), is(RST), is(ACK));
+    (header.psh, header.urg, header.ece, header.cwr) = (is(0x08), is(0x20), is(0x40), is(0x80));
+    let mut packet = Vec::new();
+    ends.ip().tcp_header(header).write(&mut packet, payload).unwrap();
+    packet
+}
+
+/// An echo request or reply; the identifier is the source port.
+pub(crate) fn echo(ends: Ends, request: bool) -> Vec<u8> {
+    let id = ends.src_port.to_be_bytes();
+    icmp(
+        ends,
+        if ends.v6 { [129, 128] } else { [0, 8] }[usize::from(request)],
+        [id[0], id[1], 0, 1],
+        b"ping",
+    )
+}
+
+/// An ICMP or ICMPv6 message of any type, with the four bytes behind the checksum and what follows them.
+pub(crate) fn icmp(ends: Ends, kind: u8, bytes5to8: [u8; 4], rest: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    if ends.v6 {
+        ends.ip()
+            .icmpv6_raw(kind, 0, bytes5to8)
+            .write(&mut packet, rest)
+            .unwrap();
+    } else {
+        ends.ip()
+            .icmpv4_raw(kind, 0, bytes5to8)
+            .write(&mut packet, rest)
+            .unwrap();
+    }
+    packet
+}
+
+/// Destination unreachable about a packet, from a router (host 200) to host `to`.
+pub(crate) fn unreachable(v6: bool, to: u8, quoted: &[u8]) -> Vec<u8> {
+    let ends = Ends {
+        v6,
+        src: 200,
+        src_port: 0,
+        dst: to,
+        dst_port: 0,
+    };
+    icmp(ends, if v6 { 1 } else { 3 }, [0; 4], quoted)
+}
+
+/// A packet of any protocol.
+pub(crate) fn other(ends: Ends, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    ends.ip().write(&mut packet, IpNumber(protocol), payload).unwrap();
+    packet
+}

@@ -1,0 +1,272 @@
+//! The full table, the two directions of a conversation, and packets that must leave no trace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use portcullis::track::Worth;
+use portcullis::{Class, Direction, DropReason, EndReason, Engine, Packet, SessionRecord, Zone};
+use proptest::prelude::*;
+use support::model::{Log, Run, Setup, Tally};
+use support::ops::{self, Op, Traffic};
+use support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, tcp, udp};
+
+/// A table that overflows all the time.
+fn tiny() -> impl Strategy<Value = Setup> {
+    (1u32..6, prop_oneof![Just(1u32), Just(2), Just(4)], any::<u64>()).prop_map(
+        |(max_sessions, shards, seed)| Setup {
+            seed,
+            ..Setup::plain(max_sessions.max(shards), shards)
+        },
+    )
+}
+
+fn records(engine: &Engine) -> Vec<SessionRecord> {
+    let mut records = Vec::new();
+    engine.for_each_session(|record| records.push(*record));
+    records
+}
+
+proptest! {
+    #![proptest_config(support::proptest_config())]
+
+    /// Who goes for whom stands in `Run::made_room`.
+    #[test]
+    fn a_table_that_overflows_keeps_its_bound_and_its_order(setup in tiny(), ops in ops::ops()) {
+        let mut run = Run::new(setup);
+        for op in &ops {
+            run.step(op);
+        }
+    }
+
+    /// Records show what a person may see; what a packet has left in the tracker shows later, in a verdict. So one
+    /// engine sees all packets, and the other is spared those that the first one found invalid.
+    #[test]
+    fn an_invalid_packet_leaves_nothing_that_a_later_verdict_shows(setup in tiny(), ops in ops::ops()) {
+        let (all, valid) = (setup.engine(), setup.engine());
+        let base = Instant::now();
+        let mut now = Duration::ZERO;
+        // The first moment that an engine is shown sets its ticks: it is the same one for both.
+        for engine in [&all, &valid] {
+            engine.expire(base, 0, &mut ());
+        }
+        let mut traffic = Traffic::new();
+        for op in &ops {
+            match op {
+                Op::Advance(by) => now += *by,
+                Op::Expire { budget } => {
+                    let mut logs = [Log::default(), Log::default()];
+                    let done = all.expire(base + now, *budget, &mut logs[0]);
+                    prop_assert_eq!(done, valid.expire(base + now, *budget, &mut logs[1]));
+                }
+                _ => {
+                    for (zone, bytes) in traffic.packets(op) {
+                        let packet = Packet::new(&bytes, base + now).zone(Zone(zone));
+                        let mut log = Log::default();
+                        let verdict = all.process_with(packet, &mut log);
+                        // One that found its session expired has ended it, whatever became of the packet.
+                        let invalid = verdict.tracked().class == Class::Invalid && log.ended.is_empty();
+                        if !invalid {
+                            prop_assert_eq!(verdict, valid.process(packet));
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(records(&all), records(&valid));
+        }
+    }
+
+    #[test]
+    fn both_directions_meet_in_one_session(
+        v6: bool, src in 1u8..5, dst in 1u8..5, src_port: u16, dst_port: u16, zone in 0u16..3, shards in 0u32..3,
+        kind in 0u8..3,
+    ) {
+        let ends = Ends { v6, src, src_port, dst, dst_port };
+        prop_assume!(ends != ends.back());
+        let engine = Setup::plain(16, 1 << shards).engine();
+        let head = |flags, seq, ack| Head { flags, seq, ack, window: 1000 };
+        let (there, back) = match kind {
+            0 => (udp(ends, b"question"), udp(ends.back(), b"answer")),
+            1 => (tcp(ends, head(SYN, 100, 0), &[], &[]), tcp(ends.back(), head(SYN | ACK, 500, 101), &[], &[])),
+            _ => {
+                let back = Ends { src_port, ..ends.back() };
+                (echo(ends, true), echo(back, false))
+            }
+        };
+        let now = Instant::now();
+        let first = engine.process(Packet::new(&there, now).zone(Zone(zone)));
+        let second = engine.process(Packet::new(&back, now).zone(Zone(zone)));
+        prop_assert!(first.is_forward() && second.is_forward());
+        prop_assert_eq!(first.tracked().class, Class::New);
+        prop_assert_eq!(second.tracked().class, Class::Established);
+        prop_assert_eq!(first.tracked().session, second.tracked().session);
+        prop_assert_eq!(second.tracked().direction, Some(Direction::Reply));
+        // The same packet in another zone is another conversation.
+        let elsewhere = engine.process(Packet::new(&there, now).zone(Zone(zone + 1)));
+        prop_assert_eq!(elsewhere.tracked().class, Class::New);
+        prop_assert_eq!(engine.sessions(), 2);
+        engine.check_invariants().unwrap();
+    }
+}
+
+/// The operations reach what they are meant to reach; otherwise the properties above would say little.
+#[test]
+fn the_random_traffic_meets_every_kind_of_end() {
+    let total = RefCell::new((Tally::default(), Vec::<(EndReason, u64)>::new()));
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    runner
+        .run(&(tiny(), ops::ops()), |(setup, ops)| {
+            let mut run = Run::new(setup);
+            ops.iter().for_each(|op| run.step(op));
+            let mut total = total.borrow_mut();
+            total.0.refused += run.tally.refused;
+            total.0.evicted += run.tally.evicted;
+            total.0.expired += run.tally.expired;
+            total.0.invalid += run.tally.invalid;
+            let ended = run.engine.stats().sessions_ended;
+            if total.1.is_empty() {
+                total.1 = ended;
+            } else {
+                total
+                    .1
+                    .iter_mut()
+                    .zip(ended)
+                    .for_each(|(sum, (_, count))| sum.1 += count);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let (tally, ended) = total.into_inner();
+    assert!(
+        tally.refused > 100 && tally.evicted > 100 && tally.expired > 100,
+        "{tally:?}"
+    );
+    assert!(tally.invalid > 100, "{tally:?}");
+    for (reason, count) in ended {
+        assert!(count > 0, "{}: {count}", reason.name());
+    }
+}
+
+const WEB: u16 = 80;
+
+fn segment(ends: Ends, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let head = Head {
+        flags,
+        seq,
+        ack,
+        window: 1000,
+    };
+    tcp(ends, head, &[], &[])
+}
+
+fn pass(run: &mut Run, packets: &[Vec<u8>]) {
+    for bytes in packets {
+        let verdict = run.packet(0, bytes);
+        assert!(verdict.is_forward(), "{verdict:?}");
+        run.compare();
+    }
+}
+
+fn handshake(ends: Ends) -> [Vec<u8>; 3] {
+    [
+        segment(ends, SYN, 100, 0),
+        segment(ends.back(), SYN | ACK, 500, 101),
+        segment(ends, ACK, 101, 501),
+    ]
+}
+
+fn worth(run: &Run, worth: Worth) -> usize {
+    let stats = run.engine.stats();
+    let found = stats.sessions_by_worth.iter().find(|(each, _)| *each == worth);
+    found.map_or(0, |(_, count)| *count)
+}
+
+#[test]
+fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_connection() {
+    let mut run = Run::new(Setup::plain(3, 1));
+    let established = Ends::v4(1, WEB);
+    let closing = Ends::v4(2, WEB);
+    pass(&mut run, &handshake(established));
+    pass(&mut run, &handshake(closing));
+    pass(&mut run, &[segment(closing, FIN | ACK, 101, 501)]);
+    for port in 1000..1100 {
+        pass(&mut run, &[segment(Ends::v4(port, WEB), SYN, 7, 0)]);
+        assert_eq!((worth(&run, Worth::Closing), worth(&run, Worth::Assured)), (1, 1));
+    }
+    assert_eq!(run.tally.evicted, 99);
+    // The last of the flood becomes a connection: nothing embryonic is left, the closing one goes next.
+    let last = Ends::v4(1099, WEB);
+    pass(
+        &mut run,
+        &[
+            segment(last.back(), SYN | ACK, 500, 8),
+            segment(last, ACK, 8, 501),
+        ],
+    );
+    pass(&mut run, &[segment(Ends::v4(2000, WEB), SYN, 7, 0)]);
+    assert_eq!((worth(&run, Worth::Closing), worth(&run, Worth::Assured)), (0, 2));
+    // And where all are established, the newcomer is refused.
+    let newcomer = Ends::v4(2000, WEB);
+    pass(
+        &mut run,
+        &[
+            segment(newcomer.back(), SYN | ACK, 500, 8),
+            segment(newcomer, ACK, 8, 501),
+        ],
+    );
+    let refused = run.packet(0, &segment(Ends::v4(3000, WEB), SYN, 7, 0));
+    assert_eq!(refused.reason(), Some(DropReason::TableFull));
+    assert_eq!(worth(&run, Worth::Assured), 3);
+}
+
+#[test]
+fn an_expired_session_never_counts_against_the_bound() {
+    let mut run = Run::new(Setup::plain(2, 1));
+    for port in [1, 2] {
+        let ends = Ends::v4(port, 53);
+        pass(&mut run, &[udp(ends, b"question"), udp(ends.back(), b"answer")]);
+    }
+    let newcomer = udp(Ends::v4(3, 53), b"question");
+    assert_eq!(run.packet(0, &newcomer).reason(), Some(DropReason::TableFull));
+    run.now += Duration::from_secs(31);
+    pass(&mut run, &[newcomer]);
+    assert_eq!((run.tally.evicted, run.tally.expired), (0, 1));
+}
+
+#[test]
+fn a_refused_connection_leaves_the_counts_of_worth_right() {
+    let mut run = Run::new(Setup::plain(2, 1));
+    let ends = Ends::v4(1, WEB);
+    pass(
+        &mut run,
+        &[
+            segment(ends, SYN, 100, 0),
+            segment(ends.back(), RST | ACK, 0, 101),
+        ],
+    );
+    assert_eq!(run.engine.sessions(), 0);
+    assert_eq!(worth(&run, Worth::Embryonic), 0);
+}
+
+/// Nobody calls `expire` for hours, then all sessions of a full table are over and new ones come.
+#[test]
+fn a_session_that_was_over_is_not_called_evicted() {
+    let mut run = Run::new(Setup::plain(6, 1));
+    let question = |talk| Op::Udp { talk, reply: false };
+    run.step(&question(0));
+    run.step(&Op::Advance(Duration::from_millis(23_000_401)));
+    for talk in [2, 1, 6, 0, 4] {
+        run.step(&question(talk));
+    }
+    run.step(&Op::Advance(Duration::from_millis(30_100)));
+    run.step(&Op::Handshake { talk: 0 });
+    run.step(&question(5));
+    assert_eq!(run.tally.evicted, 0);
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::event::{EndReason, SessionRecord};
 use crate::flow::{Direction, FlowKey};
+use crate::fragment::DatagramKey;
 use crate::lifetime::LifetimeClass;
 use crate::packet::{IpVersion, Malformed, Parsed, Transport};
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
@@ -84,6 +85,8 @@ pub enum Step {
     },
     /// The lifetime was not refreshed, and why.
     NotRefreshed(&'static str),
+    /// The datagram that a fragment belongs to, and what that means for the fragment.
+    Datagram(DatagramKey, &'static str),
     /// Something worth saying.
     Note(&'static str),
     /// The verdict.
@@ -155,6 +158,7 @@ impl fmt::Display for Step {
                 if check.holds { "holds" } else { "BROKEN" }
             ),
             Self::Tcp(TcpStep::Note(note)) | Self::Note(note) => f.write_str(note),
+            Self::Datagram(key, what) => write!(f, "{key}: {what}"),
             Self::State(before, after) if before == after => write!(f, "state stays {after}"),
             Self::State(before, after) => write!(f, "state {before} -> {after}"),
             Self::Policy(text) => write!(f, "policy: {text}"),

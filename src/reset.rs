@@ -6,7 +6,7 @@
 
 use crate::packet::{
     Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, TcpFlags, Transport,
-    parse,
+    parse, parse_first_fragment,
 };
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
@@ -24,6 +24,7 @@ const TTL: u8 = 64;
 #[must_use]
 pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
+    let parsed = parse_first_fragment(packet, &parsed).ok()?;
     let written = match (reply, &parsed.transport) {
         (
             Reply::TcpReset,

@@ -130,8 +130,28 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// It is a fragment, and belongs to no datagram whose first fragment was admitted.
-    Fragment = "fragment",
+    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not come.
+    FragmentBeforeFirst = "fragment_before_first",
+    /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a fragment before this
+    /// one broke the datagram.
+    FragmentOfDropped = "fragment_of_dropped",
+    /// It is a fragment all of whose bytes have passed before.
+    FragmentDuplicate = "fragment_duplicate",
+    /// It is a fragment some of whose bytes have passed before (RFC 5722): the rest of the datagram is dropped too.
+    FragmentOverlap = "fragment_overlap",
+    /// It is a fragment that goes beyond the end of its datagram, or says that the end is elsewhere: the rest of the
+    /// datagram is dropped too.
+    FragmentBeyondEnd = "fragment_beyond_end",
+    /// It is one fragment of its datagram too many, or leaves too many gaps: the rest of the datagram is dropped too.
+    FragmentTooMany = "fragment_too_many",
+    /// It is a later fragment of a datagram whose time is over.
+    FragmentExpired = "fragment_expired",
+    /// It is the first fragment of a datagram, and there are too many datagrams in fragments from its source.
+    FragmentSourceLimit = "fragment_source_limit",
+    /// It is the first fragment of a datagram, and there are too many datagrams in fragments.
+    FragmentTableFull = "fragment_table_full",
+    /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented (RFC 6980).
+    DiscoveryFragmented = "discovery_fragmented",
     /// It is TCP, has no session, and is no SYN that could open one.
     TcpNoSession = "tcp_no_session",
     /// This kind of TCP segment does not fit the session's state and direction.

@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
-use portcullis::config::{Checksums, Config, EngineConfig, PolicyConfig, TableConfig};
+use portcullis::config::{Checksums, Config, EngineConfig, FragmentsConfig, PolicyConfig, TableConfig};
 use portcullis::policy::Action;
 use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict};
 use support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, icmp, other, tcp, udp, unreachable};
@@ -99,6 +99,38 @@ fn fragment(payload: &[u8], field: u16) -> Vec<u8> {
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 
+/// A first fragment of 16 bytes of a UDP datagram.
+fn first_fragment(id: u8) -> Vec<u8> {
+    let mut payload = [0; 16];
+    payload[..6].copy_from_slice(&[0x0f, 0xa0, 0, 53, 1, 0]);
+    edited(fragment(&payload, MORE_FRAGMENTS), |p| {
+        p[4..6].copy_from_slice(&[0, id])
+    })
+}
+
+/// A later fragment of 8 bytes of datagram 1 at `units` of 8 bytes, with more to follow.
+fn later_fragment(units: u16) -> Vec<u8> {
+    edited(fragment(&[0; 8], MORE_FRAGMENTS | units), |p| {
+        p[4..6].copy_from_slice(&[0, 1])
+    })
+}
+
+/// The last fragment of datagram 1, which ends at byte 40.
+fn last_fragment() -> Vec<u8> {
+    edited(later_fragment(4), |p| p[6] = 0)
+}
+
+fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
+    Scenario {
+        config: Config {
+            fragments,
+            ..Config::default()
+        },
+        before,
+        packet,
+    }
+}
+
 /// An IPv6 packet whose next header is `first`.
 fn chain(first: u8, payload: &[u8]) -> Vec<u8> {
     // The builder would not write such chains: it writes another protocol, whose number is then replaced.
@@ -160,6 +192,8 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::FragmentEmpty => alone(fragment(&[], MORE_FRAGMENTS)),
         Malformed::FragmentLengthNotMultipleOf8 => alone(fragment(&[0; 9], MORE_FRAGMENTS)),
         Malformed::FragmentBeyond65535 => alone(fragment(&[0; 8], 0x1fff)),
+        Malformed::FragmentTiny => alone(edited(first_fragment(1), |p| p[9] = 6)),
+        Malformed::FragmentInsideTcpHeader => alone(edited(later_fragment(1), |p| p[9] = 6)),
         Malformed::TcpHeaderTruncated => alone(other(V4, 6, &[0; 19])),
         Malformed::TcpHeaderLength => alone(edited(syn(), |p| p[32] = 0x40)),
         Malformed::TcpFlags => alone(segment(V4, SYN | FIN, 100, 0, &[])),
@@ -180,7 +214,53 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
 fn scenario(reason: DropReason) -> Option<Scenario> {
     Some(match reason {
         DropReason::Malformed(reason) => return malformed(reason),
-        DropReason::Fragment => alone(fragment(&[0; 8], MORE_FRAGMENTS)),
+        DropReason::FragmentBeforeFirst => alone(later_fragment(2)),
+        DropReason::FragmentOfDropped => {
+            // A UDP length of 0.
+            let bad = edited(first_fragment(1), |p| p[24..26].fill(0));
+            after(vec![bad], later_fragment(2))
+        }
+        DropReason::FragmentDuplicate => after(vec![first_fragment(1)], first_fragment(1)),
+        DropReason::FragmentOverlap => {
+            let across = edited(first_fragment(1), |p| p[7] = 1);
+            after(vec![first_fragment(1)], across)
+        }
+        DropReason::FragmentBeyondEnd => after(vec![first_fragment(1), last_fragment()], later_fragment(5)),
+        DropReason::FragmentTooMany => {
+            let gaps = (1..16).map(|n| later_fragment(2 * n + 1));
+            after(
+                [first_fragment(1)].into_iter().chain(gaps).collect(),
+                later_fragment(99),
+            )
+        }
+        DropReason::FragmentExpired => {
+            let fragments = FragmentsConfig {
+                lifetime: Duration::from_secs(1),
+                ..FragmentsConfig::default()
+            };
+            // A packet every 10 ms.
+            let meanwhile = (0..100).map(|_| udp(V4, b"meanwhile"));
+            let before = [first_fragment(1)].into_iter().chain(meanwhile).collect();
+            with_fragments(fragments, before, later_fragment(2))
+        }
+        DropReason::FragmentSourceLimit => {
+            let fragments = FragmentsConfig {
+                max_per_source: 1,
+                ..FragmentsConfig::default()
+            };
+            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+        }
+        DropReason::FragmentTableFull => {
+            let fragments = FragmentsConfig {
+                max_datagrams: 1,
+                ..FragmentsConfig::default()
+            };
+            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+        }
+        DropReason::DiscoveryFragmented => {
+            let more = extension(58, [0, 0, 1, 0, 0, 0, 1]);
+            alone(chain(FRAGMENT, &[&more[..], &[135, 0, 0, 0], &[0; 20]].concat()))
+        }
         DropReason::TcpNoSession => alone(segment(V4, ACK, 101, 501, b"data")),
         DropReason::TcpState => after(
             vec![segment(V4, SYN, 100, 0, &[])],
@@ -259,7 +339,8 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         let mut now = base;
         for (number, bytes) in scenario.before.iter().enumerate() {
             let verdict = engine.process(Packet::new(bytes, now));
-            assert!(verdict.is_forward(), "{reason}, packet {number}: {verdict:?}");
+            let meant = verdict.is_forward() || reason == DropReason::FragmentOfDropped;
+            assert!(meant, "{reason}, packet {number}: {verdict:?}");
             now += Duration::from_millis(10);
         }
         let (stats, sessions) = (engine.stats(), records(&engine));
@@ -271,7 +352,10 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         );
         let about_new = matches!(
             reason,
-            DropReason::PolicyDeny | DropReason::PolicyReject | DropReason::TableFull
+            DropReason::PolicyDeny
+                | DropReason::PolicyReject
+                | DropReason::TableFull
+                | DropReason::FragmentDuplicate
         );
         let class = if about_new { Class::New } else { Class::Invalid };
         assert_eq!(verdict.tracked().class, class, "{reason}");

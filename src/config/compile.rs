@@ -33,6 +33,7 @@ impl Config {
                 .collect(),
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
+            fragments: self.fragments,
             zones,
         })
     }

@@ -3,7 +3,8 @@ use std::fmt;
 
 use super::values::{duration, quoted, quoted_list};
 use super::{
-    CheckMode, Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig, TableConfig,
+    CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig,
+    TableConfig,
 };
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::RuleDirection;
@@ -140,6 +141,7 @@ impl Config {
             "64, or fewer to have 1024 sessions in each",
         );
 
+        self.effective_fragments(values);
         values.setting("zones.default", "0".to_owned(), "0", "always there");
         for (name, id) in self.zones.iter().filter(|(name, _)| *name != DEFAULT_ZONE) {
             values.entry(
@@ -207,6 +209,28 @@ impl Config {
                 "a check drops",
             );
         }
+    }
+
+    fn effective_fragments(&self, values: &mut Values<'_>) {
+        let default = FragmentsConfig::default();
+        values.setting(
+            "fragments.max_datagrams",
+            self.fragments.max_datagrams.to_string(),
+            &default.max_datagrams.to_string(),
+            "twice what Linux' ipfrag_high_thresh holds",
+        );
+        values.setting(
+            "fragments.max_per_source",
+            self.fragments.max_per_source.to_string(),
+            &default.max_per_source.to_string(),
+            "a sixteenth of the default of all",
+        );
+        values.setting(
+            "fragments.lifetime",
+            quoted(duration(self.fragments.lifetime)),
+            &quoted(duration(default.lifetime)),
+            "Linux' ipfrag_time",
+        );
     }
 
     fn effective_policy(&self, values: &mut Values<'_>) {

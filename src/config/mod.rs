@@ -81,6 +81,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[table]`.
     pub table: TableConfig,
+    /// `[fragments]`.
+    pub fragments: FragmentsConfig,
     /// `[zones]`: a number for each name. `default = 0` need not be there.
     #[serde(deserialize_with = "zone_numbers")]
     pub zones: BTreeMap<String, u16>,
@@ -149,6 +151,48 @@ impl Default for TableConfig {
         Self {
             max_sessions: Self::DEFAULT_SESSIONS,
             shards: None,
+        }
+    }
+}
+
+/// `[fragments]`: the datagrams whose fragments are passing (see [`fragment`](crate::fragment)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FragmentsConfig {
+    /// How many incomplete datagrams there can be, 1 to [`Self::MAX_DATAGRAMS`].
+    #[serde(deserialize_with = "values::datagrams")]
+    pub max_datagrams: u32,
+    /// How many of them can be of one source address, 1 to [`Self::MAX_DATAGRAMS`]; more than `max_datagrams` is no
+    /// limit.
+    #[serde(deserialize_with = "values::datagrams")]
+    pub max_per_source: u32,
+    /// How long all fragments of a datagram may take, from the first one on: 1 s to [`Self::MAX_LIFETIME`].
+    #[serde(deserialize_with = "values::scalar")]
+    pub lifetime: Duration,
+}
+
+impl FragmentsConfig {
+    /// The largest `max_datagrams`: 2^20.
+    pub const MAX_DATAGRAMS: u32 = 1 << 20;
+    /// The default of `max_datagrams`: 4096, some twice as many as fit the 4 MiB of Linux' `ipfrag_high_thresh` with
+    /// one fragment each.
+    pub const DEFAULT_DATAGRAMS: u32 = 4096;
+    /// The default of `max_per_source`: a sixteenth of all.
+    pub const DEFAULT_PER_SOURCE: u32 = 256;
+    /// The shortest `lifetime`.
+    pub const MIN_LIFETIME: Duration = Duration::from_secs(1);
+    /// The longest `lifetime`: RFC 8200, section 4.5, waits no longer than 60 s.
+    pub const MAX_LIFETIME: Duration = Duration::from_secs(60);
+    /// The default of `lifetime`: 30 s, Linux' `ipfrag_time`.
+    pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30);
+}
+
+impl Default for FragmentsConfig {
+    fn default() -> Self {
+        Self {
+            max_datagrams: Self::DEFAULT_DATAGRAMS,
+            max_per_source: Self::DEFAULT_PER_SOURCE,
+            lifetime: Self::DEFAULT_LIFETIME,
         }
     }
 }
@@ -282,6 +326,8 @@ pub struct Compiled {
     pub max_sessions: u32,
     /// How many parts the session table has: a power of two.
     pub shards: u32,
+    /// How many fragmented datagrams there can be, and for how long.
+    pub fragments: FragmentsConfig,
 }
 
 /// The zones by name; `default` is always among them.

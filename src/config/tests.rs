@@ -141,7 +141,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`, `icmp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`, `icmp`, `checks`",
     ),
     (
         "[table]\nmax_session = 5",
@@ -196,6 +196,22 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: checks.policy_deny: there is no check `policy_deny` that can only count: those are tcp_state, \
          tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, \
          icmp_error_sequence",
+    ),
+    (
+        "[fragments]\nmax_datagrams = 0",
+        "t.toml:2: fragments.max_datagrams: 0 is out of bounds: 1 to 1048576",
+    ),
+    (
+        "[fragments]\nmax_datagrams = 99_999_999_999",
+        "t.toml:2: fragments.max_datagrams: 99999999999 is out of bounds: 1 to 1048576",
+    ),
+    (
+        "[fragments]\nmax_per_source = 1048577",
+        "t.toml:2: fragments.max_per_source: 1048577 is out of bounds: 1 to 1048576",
+    ),
+    (
+        "[fragments]\nlifetime = \"61s\"",
+        "t.toml:2: fragments.lifetime: 1m 1s is out of bounds: 1s to 1m",
     ),
     (
         "[zones]\na = 1\nb = 1",
@@ -669,6 +685,9 @@ fn effective_values_tell_where_they_come_from() {
         "engine.checksums = \"trust\"  # default: the receiving host verifies them",
         "table.max_sessions = 32  # line 2",
         "table.shards = 1  # default: 64, or fewer to have 1024 sessions in each",
+        "fragments.max_datagrams = 4096  # default: twice what Linux' ipfrag_high_thresh holds",
+        "fragments.max_per_source = 256  # default: a sixteenth of the default of all",
+        "fragments.lifetime = \"30s\"  # default: Linux' ipfrag_time",
         "zones.default = 0  # default: always there",
         "zones.b = 2  # line 4",
         "gwlb.enabled = true  # default: the balancer this engine is for",

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
-use super::{Config, DEFAULT_ZONE, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig, values};
+use super::{
+    Config, DEFAULT_ZONE, FragmentsConfig, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig, values,
+};
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
 use crate::policy::{MAX_RULES, PortRange, Protocol};
 use crate::verdict::DropReason;
@@ -28,6 +30,7 @@ impl Config {
     /// number, too many rules or overrides, or two overrides of which neither is more specific.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_table()?;
+        self.check_fragments()?;
         self.check_zones()?;
         let GwlbConfig {
             tcp_idle, other_idle, ..
@@ -71,6 +74,25 @@ impl Config {
             return Err(self.out_of_bounds("table.shards", shards, bounds));
         }
         Ok(())
+    }
+
+    fn check_fragments(&self) -> Checked {
+        const LIFETIME: (Duration, Duration) = (FragmentsConfig::MIN_LIFETIME, FragmentsConfig::MAX_LIFETIME);
+        let FragmentsConfig {
+            max_datagrams,
+            max_per_source,
+            lifetime,
+        } = self.fragments;
+        for (key, count) in [
+            ("fragments.max_datagrams", max_datagrams),
+            ("fragments.max_per_source", max_per_source),
+        ] {
+            if !(1..=FragmentsConfig::MAX_DATAGRAMS).contains(&count) {
+                let bounds = format!("1 to {}", FragmentsConfig::MAX_DATAGRAMS);
+                return Err(self.out_of_bounds(key, count, bounds));
+            }
+        }
+        self.check_duration("fragments.lifetime", lifetime, LIFETIME)
     }
 
     fn check_zones(&self) -> Checked {

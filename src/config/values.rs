@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-use super::TableConfig;
+use super::{FragmentsConfig, TableConfig};
 use crate::policy::{IcmpType, PortRange, Protocol};
 
 /// A value that is written as a string, an integer or either.
@@ -243,6 +243,10 @@ pub(super) fn list_or_empty<'de, D: Deserializer<'de>, T: Scalar>(
 
 pub(super) fn sessions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     scalar(deserializer).map(|Count::<{ TableConfig::MAX_SESSIONS }>(number)| number)
+}
+
+pub(super) fn datagrams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    scalar(deserializer).map(|Count::<{ FragmentsConfig::MAX_DATAGRAMS }>(number)| number)
 }
 
 pub(super) fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {

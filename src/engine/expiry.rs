@@ -27,7 +27,8 @@ impl Engine {
     /// before. `budget` bounds the work: the number of sessions looked at. The cost is that of the sessions due,
     /// never of the whole table, so call it often with a small budget: after each batch of packets, and at
     /// [`Engine::next_expiry`] when there are none. A spurious call does nothing and costs little. A session
-    /// that is past its end counts as gone for packets, whether this was called or not.
+    /// that is past its end counts as gone for packets, whether this was called or not. What is left of the budget
+    /// goes to fragmented datagrams that were never completed; they alone need no call.
     pub fn expire<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
         let tick = self.origin.micros(now).tick();
         let mut done = Expiry::default();
@@ -48,6 +49,9 @@ impl Engine {
                 self.expire_shard(number, tick, left.min(BATCH), sink, &mut done);
             }
         }
+        // Fragmented datagrams that were never completed: a few at a time, and each new one does the same.
+        let left = budget.saturating_sub(done.ended + done.moved);
+        self.datagrams.expire(self.origin.micros(now), left.min(BATCH));
         done
     }
 

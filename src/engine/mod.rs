@@ -2,6 +2,7 @@
 
 mod checks;
 mod expiry;
+mod fragments;
 mod path;
 mod record;
 
@@ -12,6 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
+use crate::fragment::Datagrams;
 use crate::lifetime::LifetimeTable;
 use crate::packet::Checksums;
 use crate::policy::Policy;
@@ -84,6 +86,7 @@ impl<'a> Packet<'a> {
 #[derive(Debug)]
 pub struct Engine {
     table: Table,
+    datagrams: Datagrams,
     policy: Policy,
     lifetimes: LifetimeTable,
     checksums: Checksums,
@@ -119,6 +122,7 @@ impl Engine {
         let checks = checks::Checks::new(&compiled, ahash::RandomState::with_seeds(b, c, d, a));
         Ok(Self {
             table: Table::new(compiled.max_sessions as usize, compiled.shards as usize, seed),
+            datagrams: Datagrams::new(&compiled.fragments, seed),
             policy: compiled.policy,
             lifetimes: compiled.lifetimes,
             checksums: compiled.checksums,
@@ -131,7 +135,11 @@ impl Engine {
     /// Decides a packet. Never fails, never panics, allocates nothing.
     ///
     /// 1. Parse and validate once. A bad packet is a verdict with a reason.
-    /// 2. A fragment is refused: it names no flow. (An IPv6 atomic fragment is a whole packet.)
+    /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
+    ///    first fragment has the transport header: it goes through the steps that follow, and what is decided of it
+    ///    is kept. A later one follows that decision; it is counted in the session and moves the end of a TCP segment,
+    ///    under the shard's lock, and skips all other steps. No fragment is held back. (An IPv6 atomic fragment is a
+    ///    whole packet.)
     /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbour
     ///    and multicast listener discovery pass untracked.
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
@@ -193,6 +201,12 @@ impl Engine {
         self.table.len()
     }
 
+    /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        self.datagrams.len()
+    }
+
     /// The policy with its hit counters.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
@@ -220,6 +234,7 @@ impl Engine {
     /// What does not fit, in words.
     #[doc(hidden)]
     pub fn check_invariants(&self) -> Result<(), String> {
+        self.datagrams.check_invariants()?;
         let mut sessions = 0;
         let mut first = u32::MAX;
         for number in 0..self.table.shards() {

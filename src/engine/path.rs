@@ -17,7 +17,7 @@ use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::history::Letter;
 use crate::session::{Ended, Micros, Shard, Slot};
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Event, Fault, Known, Outcome, State, Track};
+use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State, Track};
 use crate::track::{Lifetime, Worth};
 use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
 
@@ -28,7 +28,11 @@ const ICMPV6_REDIRECT: u8 = 137;
 
 /// What happens once the lock is released.
 #[derive(Default)]
-struct After {
+pub(super) struct After {
+    /// The shard of the session, or 0.
+    shard: usize,
+    /// The packet is a TCP segment whose data counts: it passed and its window believes its end.
+    pub(super) believed: bool,
     /// The session that the packet opened.
     opened: Option<SessionRecord>,
     any_opened: bool,
@@ -71,7 +75,7 @@ const fn drop_of(fault: Fault) -> DropReason {
     }
 }
 
-const fn invalid(reason: DropReason) -> Verdict {
+pub(super) const fn invalid(reason: DropReason) -> Verdict {
     Verdict::Drop(reason, Tracked::class(Class::Invalid))
 }
 
@@ -100,28 +104,55 @@ impl Engine {
             }
         };
         trace.step(|| Step::Parsed(Box::new(*parsed)));
-        let now = self.origin.micros(packet.now);
         let mut after = After::default();
-        let mut shard_number = 0;
-        let verdict = match (Flow::of(packet.zone, parsed), &parsed.transport) {
+        let verdict = self.route::<S, T>(&packet, parsed, &mut after, trace);
+        // 7. Counters and events, without a lock.
+        self.counters.verdict(&verdict, parsed.ip.total_len);
+        for ended in after.ended.iter().flatten() {
+            self.report_ended(after.shard, ended, sink);
+        }
+        if let Some((reason, rule)) = after.tolerated {
+            self.checks.count(reason, rule);
+        }
+        if after.any_opened {
+            self.counters.opened();
+        }
+        if let Some(record) = &after.opened {
+            sink.session_opened(record);
+        }
+        verdict
+    }
+
+    /// Steps 2 to 6.
+    #[inline(always)]
+    pub(super) fn route<S: Sink, T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        match (Flow::of(packet.zone, parsed), &parsed.transport) {
             // 4. The session's lock.
             (Some(flow), _) => {
                 let place = self.table.place(&flow.key);
-                shard_number = place.shard;
+                after.shard = place.shard;
                 trace.step(|| Step::Key(flow.key, place.shard));
                 let candidate = Candidate {
                     parsed,
                     flow,
-                    now,
+                    now: self.origin.micros(packet.now),
                     instant: packet.now,
                 };
                 let mut shard = self.table.lock(place.shard);
-                self.tracked::<S, T>(&mut shard, place, &candidate, &mut after, trace)
+                self.tracked::<S, T>(&mut shard, place, &candidate, after, trace)
             }
             // 2. Fragments.
-            (None, Transport::Fragment(_)) => invalid(DropReason::Fragment),
+            (None, Transport::Fragment(fragment)) => {
+                self.fragment::<S, T>(packet, parsed, fragment, after, trace)
+            }
             // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(&packet, parsed, error, &mut after, trace),
+            (None, Transport::IcmpError(error)) => self.related(packet, parsed, error, after, trace),
             (None, Transport::Neighbour) => {
                 trace.step(|| Step::Note("discovery on the link is never tracked"));
                 Verdict::Forward(Tracked::class(Class::Untracked))
@@ -140,22 +171,7 @@ impl Engine {
                 }
             }
             (None, _) => invalid(DropReason::IcmpTypeUnsupported),
-        };
-        // 7. Counters and events, without a lock.
-        self.counters.verdict(&verdict, parsed.ip.total_len);
-        for ended in after.ended.iter().flatten() {
-            self.report_ended(shard_number, ended, sink);
         }
-        if let Some((reason, rule)) = after.tolerated {
-            self.checks.count(reason, rule);
-        }
-        if after.any_opened {
-            self.counters.opened();
-        }
-        if let Some(record) = &after.opened {
-            sink.session_opened(record);
-        }
-        verdict
     }
 
     /// Steps 4 to 6, under the shard's lock.
@@ -243,9 +259,13 @@ impl Engine {
                             slot.set_assured();
                         }
                         tolerated = fault.map(drop_of);
+                        after.believed = true;
                         (lifetime, letters)
                     }
-                    Outcome::Pass(_) => (None, letters),
+                    Outcome::Pass(reason) => {
+                        after.believed = matches!(reason, PassReason::Window(_));
+                        (None, letters)
+                    }
                     Outcome::AcceptAndEnd => {
                         slot.count(direction, bytes);
                         slot.touch(now);
@@ -437,6 +457,7 @@ impl Engine {
         let lifetime = match opening {
             Opening::Tcp(track) => {
                 slot.track = track;
+                after.believed = true;
                 let mode = self.checks.tcp_mode(&self.policy, decision.rule, zone);
                 if mode != TcpMode::Strict {
                     slot.track.set_liberal();
@@ -659,7 +680,7 @@ const fn may_be_answered(source: core::net::IpAddr) -> bool {
 }
 
 /// The letters that a packet may add to the history, in the order in which they are added.
-type Letters = [Option<Letter>; 3];
+pub(super) type Letters = [Option<Letter>; 3];
 
 fn tcp_letters_of_first(segment: &Segment) -> Letters {
     [
@@ -710,7 +731,7 @@ fn plain_letters(transport: &Transport) -> Letters {
 }
 
 /// Adds letters to a session's history; the cold part is read only for a letter that may be new.
-fn note(shard: &mut Shard, number: u32, direction: Direction, letters: Letters) {
+pub(super) fn note(shard: &mut Shard, number: u32, direction: Direction, letters: Letters) {
     for letter in letters.into_iter().flatten() {
         if !shard.slab.hot(number).letter_noted(letter, direction) {
             shard.slab.cold_mut(number).history.add(letter, direction);

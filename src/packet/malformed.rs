@@ -77,6 +77,10 @@ reasons! {
         "More fragments are to follow, but the length of this one is no multiple of 8.";
     FragmentBeyond65535, "fragment_beyond_65535",
         "The fragment would make a packet longer than its length field can say.";
+    FragmentTiny, "fragment_tiny",
+        "The first fragment ends inside the transport header (RFC 1858, RFC 7112).";
+    FragmentInsideTcpHeader, "fragment_inside_tcp_header",
+        "A fragment of a TCP segment begins inside the TCP header (RFC 1858, RFC 3128).";
 
     TcpHeaderTruncated, "tcp_header_truncated",
         "The IP payload is shorter than the 20 bytes of a TCP header.";

@@ -9,6 +9,7 @@
 //! end), this module reads by hand.
 
 mod checksum;
+mod first;
 mod flags;
 mod icmp;
 mod ipv4;
@@ -26,6 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use etherparse::IpNumber;
 use serde::Deserialize;
 
+pub use first::parse_first_fragment;
 pub use flags::TcpFlags;
 pub use icmp::{IcmpError, IcmpKind, IcmpQuery, Quoted, QuotedTransport};
 pub use malformed::Malformed;
@@ -52,7 +54,8 @@ pub struct Parsed {
 
 impl Parsed {
     /// The payload of the TCP segment or UDP datagram in `bytes`, the packet that this was parsed from; empty for
-    /// everything else. Padding is not payload, nor is what lies behind the UDP length.
+    /// everything else. Padding is not payload, nor is what lies behind the UDP length. Of a first fragment
+    /// ([`parse_first_fragment`]) it is the part of the payload that the fragment has.
     #[inline]
     #[must_use]
     pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
@@ -63,7 +66,8 @@ impl Parsed {
             }
             Transport::Udp { payload_len, .. } => {
                 let start = usize::from(self.ip.header_len) + usize::from(udp::HEADER_LEN);
-                start..start + usize::from(payload_len)
+                let end = start + usize::from(payload_len);
+                start..end.min(self.ip.total_len as usize)
             }
             _ => return &[],
         };
@@ -146,7 +150,8 @@ pub enum Transport {
         src_port: u16,
         /// Destination port; 0 is possible.
         dst_port: u16,
-        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for.
+        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for. Of a first fragment
+        /// they are the whole datagram's.
         payload_len: u16,
     },
     /// An ICMP or ICMPv6 request or reply.
@@ -164,7 +169,8 @@ pub enum Transport {
         /// ICMP code.
         code: u8,
     },
-    /// A fragment that is not the whole packet; not even a first fragment's transport header is looked at.
+    /// A fragment that is not the whole packet; for a first fragment's transport header see
+    /// [`parse_first_fragment`].
     Fragment(Fragment),
     /// Another protocol: see [`Ip::protocol`].
     Other,
@@ -212,6 +218,19 @@ impl Fragment {
             more,
             payload_len: payload_len as u16,
             transport_offset: transport_offset as u16,
+        })
+    }
+
+    /// The result of parsing a fragment. A datagram of TCP cannot go on inside the header of 20 bytes that its first
+    /// fragment must have whole: who sends such a fragment wants to change what the first one said.
+    #[inline(never)]
+    fn parsed(self, ip: Ip) -> Result<Parsed, Malformed> {
+        if ip.protocol == PROTOCOL_TCP && (1..tcp::MIN_HEADER_LEN).contains(&usize::from(self.offset)) {
+            return Err(Malformed::FragmentInsideTcpHeader);
+        }
+        Ok(Parsed {
+            ip,
+            transport: Transport::Fragment(self),
         })
     }
 }
@@ -285,8 +304,7 @@ impl Network<'_> {
     fn transport(self, icmp: IpNumber, checksums: Checksums) -> Result<Parsed, Malformed> {
         let Self { ip, payload, .. } = self;
         if let Some(fragment) = self.fragment {
-            let transport = Transport::Fragment(fragment);
-            return Ok(Parsed { ip, transport });
+            return fragment.parsed(ip);
         }
         let checksums = if self.rerouted {
             Checksums::Trust

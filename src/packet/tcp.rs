@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Checksums, Ip, Malformed, Parsed, SeqNum, TcpFlags, Transport, checksum};
 
 /// Bytes of a TCP header without options (RFC 9293, section 3.1).
-const MIN_HEADER_LEN: usize = 20;
+pub(super) const MIN_HEADER_LEN: usize = 20;
 
 /// The largest shift that a window scale option may ask for (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;

@@ -36,3 +36,23 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
         },
     })
 }
+
+/// Parses the header of a UDP datagram that goes on in other fragments: its length and checksum are about more than
+/// `payload`, which is the first fragment's.
+pub(super) fn parse_first(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
+    let &[s0, s1, d0, d1, l0, l1, _, _, ..] = payload else {
+        return Err(Malformed::UdpHeaderTruncated);
+    };
+    let len = u16::from_be_bytes([l0, l1]);
+    let Some(payload_len) = len.checked_sub(HEADER_LEN) else {
+        return Err(Malformed::UdpLength);
+    };
+    Ok(Parsed {
+        ip,
+        transport: Transport::Udp {
+            src_port: u16::from_be_bytes([s0, s1]),
+            dst_port: u16::from_be_bytes([d0, d1]),
+            payload_len,
+        },
+    })
+}

@@ -380,7 +380,7 @@ impl Run {
         };
         let Some(tuple) = Tuple::of(zone, &parsed) else {
             return match &parsed.transport {
-                Transport::Fragment(_) => invalid(DropReason::Fragment),
+                Transport::Fragment(_) => invalid(DropReason::FragmentBeforeFirst),
                 Transport::Neighbour => Verdict::Forward(Tracked {
                     class: Class::Untracked,
                     direction: None,

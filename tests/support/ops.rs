@@ -231,7 +231,8 @@ impl Traffic {
                     2 => icmp(Ends::v4(0, 0), 9, [0; 4], bytes),
                     _ => {
                         let mut fragment = other(Ends::v4(0, 0), 17, &[0; 16]);
-                        fragment[6] = 0x20;
+                        // The last one, at byte 8.
+                        fragment[7] = 1;
                         fragment
                     }
                 },

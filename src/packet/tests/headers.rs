@@ -197,6 +197,35 @@ fn an_ipv4_fragment_says_where_it_belongs() {
 }
 
 #[test]
+fn a_first_fragment_has_the_transport_header_of_its_datagram() {
+    // 24 bytes of a UDP datagram of 1008, and 4 bytes of padding.
+    let mut datagram = udp(&[7; 16]);
+    datagram[4..6].copy_from_slice(&1008u16.to_be_bytes());
+    let mut packet = patched(ipv4(UDP, &datagram), 6, &[0x20, 0]);
+    packet.extend([9; 4]);
+    let first = parse_first_fragment(&packet, &parsed(&packet)).unwrap();
+    assert_eq!(
+        first.transport,
+        Transport::Udp {
+            src_port: 1000,
+            dst_port: 53,
+            payload_len: 1000
+        }
+    );
+    assert_eq!(first.payload(&packet), [7; 16]);
+    // The TCP payload is what the fragment has of it.
+    let packet = patched(ipv4(TCP, &tcp(TcpFlags::ACK, &[], &[7; 12])), 6, &[0x20, 0]);
+    let first = parse_first_fragment(&packet, &parsed(&packet)).unwrap();
+    assert!(matches!(first.transport, Transport::Tcp { segment, .. } if segment.payload_len == 12));
+    assert_eq!(first.payload(&packet), [7; 12]);
+    // Other packets stay what they are.
+    for packet in [ipv4(UDP, &udp(b"abc")), patched(ipv4(UDP, &[0; 8]), 6, &[0, 9])] {
+        let whole = parsed(&packet);
+        assert_eq!(parse_first_fragment(&packet, &whole), Ok(whole));
+    }
+}
+
+#[test]
 fn the_last_byte_of_the_largest_ipv4_packet_may_come_in_a_fragment() {
     // 65512 and 3 bytes, behind a header of 20.
     let packet = patched(ipv4(UDP, &[0; 3]), 6, &[0x1f, 0xfd]);

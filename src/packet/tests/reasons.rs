@@ -119,6 +119,14 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
             vec![fragment4(65512, false, 4), fragment6(65528, false, 8)],
         ),
         (
+            M::FragmentInsideTcpHeader,
+            vec![
+                fragment4(8, false, 12),
+                fragment4(16, true, 8),
+                fragment6(8, true, 8),
+            ],
+        ),
+        (
             M::TcpHeaderTruncated,
             vec![ipv4(TCP, &syn[..19]), ipv6(TCP, &syn[..19]), ipv4(TCP, &[])],
         ),
@@ -192,6 +200,48 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
 }
 
 /// The reasons that are found only if checksums are looked at.
+/// First fragments whose transport header goes on in the next one: what [`parse_first_fragment`] refuses.
+fn tiny_fragments() -> Vec<Vec<u8>> {
+    let first = |packet: Vec<u8>| patched(packet, 6, &[0x20, 0]);
+    let first6 = |protocol: u8, payload: &[u8]| {
+        let mut fragment = vec![protocol, 0, 0, 1, 0, 0, 0, 1];
+        fragment.extend(payload);
+        ipv6_raw(44, &fragment)
+    };
+    // A data offset of 28 bytes, of which 24 are here.
+    let options = tcp(TcpFlags::SYN, &[1; 8], &[]);
+    let quote = icmp(3, 3, [0; 4], &ipv4(UDP, &udp(b"abc"))[..24]);
+    vec![
+        fragment4(0, true, 8),
+        fragment4(0, true, 16),
+        fragment6(0, true, 16),
+        first(ipv4(TCP, &options[..24])),
+        first6(TCP, &options[..24]),
+        first6(UDP, &[]),
+        first(ipv4(ICMP, &quote)),
+    ]
+    .into_iter()
+    .filter(|packet| parse(packet, Checksums::Trust).is_ok())
+    .collect()
+}
+
+#[test]
+fn a_first_fragment_without_its_whole_transport_header_is_tiny() {
+    let packets = tiny_fragments();
+    assert_eq!(packets.len(), 6, "one carries nothing and is no fragment");
+    for packet in packets {
+        let found = parse_first_fragment(&packet, &parsed(&packet));
+        assert_eq!(found, Err(Malformed::FragmentTiny), "{packet:02x?}");
+    }
+    // A data offset below that of a header is wrong whatever follows.
+    let short = patched(tcp(TcpFlags::SYN, &[], &[0; 4]), 12, &[0x40]);
+    let packet = patched(ipv4(TCP, &short), 6, &[0x20, 0]);
+    assert_eq!(
+        parse_first_fragment(&packet, &parsed(&packet)),
+        Err(Malformed::TcpHeaderLength)
+    );
+}
+
 fn verified_table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     use Malformed as M;
     let syn = tcp(TcpFlags::SYN, &[], b"x");
@@ -245,6 +295,7 @@ fn every_reason_has_a_packet_that_is_malformed_for_it() {
         .chain(verified_table())
         .filter(|(_, packets)| !packets.is_empty())
         .map(|(reason, _)| reason)
+        .chain([Malformed::FragmentTiny])
         .collect();
     for reason in Malformed::ALL {
         assert!(covered.contains(reason), "no packet for {reason:?}");

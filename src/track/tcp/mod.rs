@@ -409,6 +409,20 @@ impl Track {
         self.in_window(direction, segment, known, (event, before, next), step)
     }
 
+    /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP
+    /// fragment of it has come. See [`window::extend`].
+    pub fn extend(&mut self, direction: Direction, from: SeqNum, to: SeqNum) {
+        let mut sender = self.side(direction);
+        let mut receiver = self.side(direction.opposite());
+        window::extend(&mut sender, &mut receiver, from, to);
+        self.put_side(direction, sender);
+        self.put_side(direction.opposite(), receiver);
+        let (_, last_direction) = self.last();
+        if last_direction == direction && self.last_end == from {
+            self.last_end = to;
+        }
+    }
+
     /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs and the SYN
     /// has a higher number than all that its sender has sent (RFC 9293 3.6.1), or if its sender has closed the old
     /// one by a RST. Any other SYN is for the receiver to judge.

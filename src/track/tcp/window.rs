@@ -163,6 +163,28 @@ impl Side {
     }
 }
 
+/// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP fragment
+/// of it has come. What one segment of that length would have done to both sides is done, no more.
+pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) {
+    if receiver.peer.max_window == 0 {
+        // As in a SYN: the other end has not allowed anything yet.
+        if to.after(sender.peer.max_end) {
+            sender.peer.max_end = to;
+        }
+    } else if to.after(sender.peer.max_end) {
+        let counted = if from.after(sender.peer.max_end) {
+            from
+        } else {
+            sender.peer.max_end
+        };
+        receiver.peer.max_window = receiver.peer.max_window.saturating_add(to.distance_from(counted));
+    }
+    if to.after(sender.peer.end) {
+        sender.peer.end = to;
+        sender.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+    }
+}
+
 /// Where in the handshake the segment finds the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {

@@ -1,0 +1,136 @@
+//! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
+
+use super::path::{After, invalid, note};
+use super::{Engine, Packet};
+use crate::event::Sink;
+use crate::explain::{Step, Trace};
+use crate::flow::Flow;
+use crate::fragment::{DatagramKey, Fate, Followed, Joined, Part};
+use crate::packet::{self, Fragment, Parsed, Transport};
+use crate::session::history::Letter;
+use crate::track::tcp::window::sequence_len;
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+impl Engine {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fragment<S: Sink, T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        fragment: &Fragment,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        let key = DatagramKey::of(packet.zone, &parsed.ip, fragment);
+        let now = self.origin.micros(packet.now);
+        match self.datagrams.join(&key, fragment, now) {
+            Joined::Passes(part) => {
+                trace.step(|| Step::Datagram(key, "a later fragment, follows what was decided of the first"));
+                if part.complete {
+                    trace.step(|| Step::Datagram(key, "complete, and forgotten"));
+                }
+                self.later(packet, parsed, &part, trace)
+            }
+            Joined::Drops(reason, tracked) => {
+                trace.step(|| Step::Datagram(key, reason.describe()));
+                Verdict::Drop(reason, tracked.unwrap_or(Tracked::class(Class::Invalid)))
+            }
+            Joined::Unknown | Joined::Expired if fragment.offset == 0 => {
+                self.first::<S, T>(packet, parsed, (key, fragment), after, trace)
+            }
+            Joined::Unknown => {
+                trace.step(|| Step::Datagram(key, "not known: this is a later fragment, and names no flow"));
+                invalid(DropReason::FragmentBeforeFirst)
+            }
+            Joined::Expired => {
+                trace.step(|| Step::Datagram(key, "its lifetime is over"));
+                invalid(DropReason::FragmentExpired)
+            }
+        }
+    }
+
+    /// The first fragment: a packet like others, whose verdict is kept.
+    fn first<S: Sink, T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        (key, fragment): (DatagramKey, &Fragment),
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        let now = self.origin.micros(packet.now);
+        // There must be room first: a packet that was admitted has changed its session.
+        let ticket = match self.datagrams.open(&key, fragment, now) {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                trace.step(|| Step::Datagram(key, reason.describe()));
+                return invalid(reason);
+            }
+        };
+        trace.step(|| Step::Datagram(key, "the first fragment decides"));
+        let (verdict, followed) = match packet::parse_first_fragment(packet.bytes, parsed) {
+            Err(malformed) => {
+                trace.step(|| Step::Malformed(malformed));
+                (invalid(DropReason::Malformed(malformed)), None)
+            }
+            Ok(first) if matches!(first.transport, Transport::Neighbour) => {
+                (invalid(DropReason::DiscoveryFragmented), None)
+            }
+            Ok(first) => {
+                trace.step(|| Step::Parsed(Box::new(first)));
+                let verdict = self.route::<S, T>(packet, &first, after, trace);
+                let tracked = *verdict.tracked();
+                let followed = Followed {
+                    tracked,
+                    flow: Flow::of(packet.zone, &first).map(|flow| flow.key),
+                    base: match &first.transport {
+                        Transport::Tcp { segment, .. } if after.believed => {
+                            let end = segment.seq.add(sequence_len(segment));
+                            Some(end.sub(u32::from(fragment.payload_len)))
+                        }
+                        _ => None,
+                    },
+                };
+                (verdict, verdict.is_forward().then_some(followed))
+            }
+        };
+        let fate = followed.map_or(Fate::Refused(*verdict.tracked()), Fate::Admitted);
+        self.datagrams.settle(&key, ticket, fate);
+        verdict
+    }
+
+    /// A later fragment that passes: the session, if it is still there, counts it. It refreshes nothing, since it
+    /// proves no more than its datagram did.
+    fn later<T: Trace>(&self, packet: &Packet<'_>, parsed: &Parsed, part: &Part, trace: &mut T) -> Verdict {
+        let Followed { tracked, flow, .. } = part.followed;
+        let verdict = Verdict::Forward(tracked);
+        let (Some(key), Some(direction)) = (flow, tracked.direction) else {
+            return verdict;
+        };
+        let now = self.origin.micros(packet.now);
+        let place = self.table.place(&key);
+        trace.step(|| Step::Key(key, place.shard));
+        let mut shard = self.table.lock(place.shard);
+        let found = shard.find(place.hash, &key).filter(|number| {
+            let slot = shard.slab.hot(*number);
+            let id = self.table.id(place.shard, *number, slot.generation);
+            tracked.session == Some(id) && slot.deadline > now.tick()
+        });
+        let Some(number) = found else {
+            trace.step(|| Step::Note("the session has ended since"));
+            return verdict;
+        };
+        let slot = shard.slab.hot_mut(number);
+        slot.count(direction, parsed.ip.total_len);
+        slot.touch(now);
+        if let Some((from, to)) = part.moves {
+            slot.track.extend(direction, from, to);
+            let side = slot.track.side(direction);
+            trace.step(|| Step::Side("after", direction, side));
+            note(&mut shard, number, direction, [Some(Letter::Data), None, None]);
+        }
+        trace.step(|| Step::NotRefreshed("the first fragment did, if its datagram does"));
+        verdict
+    }
+}

@@ -1,0 +1,54 @@
+//! The transport header of a first fragment.
+
+use etherparse::IpNumber;
+
+use super::{Checksums, Fragment, Malformed, Parsed, Transport, icmp, tcp, udp};
+
+/// The least data offset of a TCP header, in words (RFC 9293, section 3.1).
+const MIN_TCP_WORDS: u8 = 5;
+
+/// Goes on to the transport header of a first fragment, one with offset 0. `parsed` is what [`parse`](super::parse)
+/// made of `bytes`; anything but a first fragment is given back as it is.
+///
+/// The lengths in the result are those of the fragment where they come from the IP header (the TCP payload), and those
+/// of the whole datagram where the transport header says them (the UDP payload). Checksums are made over the whole
+/// datagram and are not looked at.
+///
+/// # Errors
+///
+/// [`Malformed::FragmentTiny`] if the transport header goes on in the next fragment, of an ICMP error also what it
+/// quotes; otherwise what `parse` finds wrong with the header of a whole packet.
+pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Malformed> {
+    let Transport::Fragment(Fragment {
+        offset: 0,
+        transport_offset,
+        ..
+    }) = parsed.transport
+    else {
+        return Ok(*parsed);
+    };
+    let ip = parsed.ip;
+    let payload = bytes
+        .get(usize::from(transport_offset)..ip.total_len as usize)
+        .unwrap_or_default();
+    let found = match IpNumber(ip.protocol) {
+        IpNumber::TCP => tcp::parse(ip, payload, Checksums::Trust),
+        IpNumber::UDP => udp::parse_first(ip, payload),
+        IpNumber::ICMP | IpNumber::IPV6_ICMP => icmp::parse(ip, payload, Checksums::Trust),
+        _ => Ok(Parsed {
+            ip,
+            transport: Transport::Other,
+        }),
+    };
+    found.map_err(|reason| match reason {
+        Malformed::TcpHeaderTruncated
+        | Malformed::UdpHeaderTruncated
+        | Malformed::IcmpHeaderTruncated
+        | Malformed::IcmpErrorQuoteTruncated => Malformed::FragmentTiny,
+        // The options are cut off, unless the length is below that of a header without any.
+        Malformed::TcpHeaderLength if payload.get(12).is_some_and(|byte| byte >> 4 >= MIN_TCP_WORDS) => {
+            Malformed::FragmentTiny
+        }
+        reason => reason,
+    })
+}

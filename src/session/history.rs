@@ -1,4 +1,18 @@
 //! Zeek's `history`: which kinds of packets a session has seen, in the order of their first appearance.
+//!
+//! The letters and when they are noted are those of the `history` field of Zeek's `conn.log`. A segment adds one
+//! letter for its kind (`r`, else `s` or `h`, else `f`, else `d`, else `a`: a FIN or SYN with payload is no `d`),
+//! then `w`, then `t`. Three rules look back, and [`History::add`] keeps them:
+//!
+//! - an end has one letter for its SYNs, `s` or `h`, whichever came first;
+//! - a zero window is not noted once the peer has sent its FIN: nobody has anything left to send;
+//! - an end that has sent a RST adds neither `w` nor `t`: its numbers mean nothing any more.
+//!
+//! Zeek's other letters have no place here. `c` (bad checksum), `i` and `q` (flags that exclude each other) belong
+//! to packets that are malformed and reach no session. `g` (a gap that was acknowledged) would need the place of
+//! every hole. `^` (direction flipped by a list of server ports) does not happen: the initiator is whoever sent the
+//! first packet. `x` tells that Zeek itself gave up. `t` and `w` stand once, where Zeek repeats them at the 10th,
+//! 100th, 1000th packet: that would need four counters.
 
 use crate::flow::Direction;
 
@@ -6,80 +20,130 @@ use crate::flow::Direction;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Letter {
-    /// `s`: a SYN without ACK.
-    Syn = 0,
     /// `h`: a SYN with ACK (handshake).
-    Handshake = 1,
+    Handshake = 0,
+    /// `s`: a SYN without ACK.
+    Syn = 1,
     /// `a`: a pure ACK.
     Ack = 2,
-    /// `d`: a packet with payload (data).
+    /// `d`: payload without SYN, FIN or RST; of UDP any datagram.
     Data = 3,
     /// `f`: a FIN.
     Fin = 4,
     /// `r`: a RST.
     Reset = 5,
-    /// `t`: a retransmitted payload.
+    /// `t`: payload that adds nothing beyond what the end has already sent.
     Retransmission = 6,
     /// `w`: a zero window.
     ZeroWindow = 7,
-    /// `i`: an inconsistent packet, such as FIN and RST together.
-    Inconsistent = 8,
 }
 
 impl Letter {
-    const ALL: [(Self, u8); 9] = [
-        (Self::Syn, b's'),
-        (Self::Handshake, b'h'),
-        (Self::Ack, b'a'),
-        (Self::Data, b'd'),
-        (Self::Fin, b'f'),
-        (Self::Reset, b'r'),
-        (Self::Retransmission, b't'),
-        (Self::ZeroWindow, b'w'),
-        (Self::Inconsistent, b'i'),
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::Handshake,
+        Self::Syn,
+        Self::Ack,
+        Self::Data,
+        Self::Fin,
+        Self::Reset,
+        Self::Retransmission,
+        Self::ZeroWindow,
     ];
+
+    /// The letter as Zeek writes it for a direction.
+    #[must_use]
+    pub const fn letter(self, direction: Direction) -> char {
+        let small = match self {
+            Self::Handshake => 'h',
+            Self::Syn => 's',
+            Self::Ack => 'a',
+            Self::Data => 'd',
+            Self::Fin => 'f',
+            Self::Reset => 'r',
+            Self::Retransmission => 't',
+            Self::ZeroWindow => 'w',
+        };
+        match direction {
+            Direction::Original => small.to_ascii_uppercase(),
+            Direction::Reply => small,
+        }
+    }
+
+    /// Four bits that are never zero, except for the one that cannot occur: a session begins with its initiator's
+    /// first packet, of TCP a SYN, so `H` never stands before `S`, and an end has only one of the two.
+    const fn code(self, direction: Direction) -> u64 {
+        (self as u64) << 1 | direction as u64
+    }
+
+    const fn from_code(code: u64) -> Self {
+        match code >> 1 & 0x07 {
+            0 => Self::Handshake,
+            1 => Self::Syn,
+            2 => Self::Ack,
+            3 => Self::Data,
+            4 => Self::Fin,
+            5 => Self::Reset,
+            6 => Self::Retransmission,
+            _ => Self::ZeroWindow,
+        }
+    }
 }
 
-/// Up to [`History::CAPACITY`] letters in 8 bytes: five bits each behind a four-bit length.
+/// Every letter at its first appearance, in 8 bytes: four bits each, the first in the lowest, zero behind the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct History(u64);
 
 impl History {
-    /// Letters beyond the twelfth are not kept: real connections have rarely more than ten.
-    pub const CAPACITY: u32 = 12;
+    /// The most letters that there can be: seven of each end. No history is ever cut.
+    pub const CAPACITY: u32 = 14;
 
     /// How many letters there are.
     #[must_use]
     pub const fn len(self) -> u32 {
-        (self.0 & 0xf) as u32
+        (u64::BITS - self.0.leading_zeros()).div_ceil(4)
     }
 
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.len() == 0
+        self.0 == 0
     }
 
-    const fn code(letter: Letter, direction: Direction) -> u64 {
-        (letter as u64) << 1 | direction as u64
-    }
-
-    const fn at(self, position: u32) -> u64 {
-        self.0 >> (4 + 5 * position) & 0x1f
+    /// The letters in order, each with the direction of the packet that brought it.
+    pub fn letters(self) -> impl Iterator<Item = (Letter, Direction)> {
+        (0..self.len()).map(move |position| {
+            let code = self.0 >> (4 * position) & 0x0f;
+            let direction = if code & 1 == Direction::Original as u64 {
+                Direction::Original
+            } else {
+                Direction::Reply
+            };
+            (Letter::from_code(code), direction)
+        })
     }
 
     /// Whether a letter has been seen in a direction.
     #[must_use]
     pub fn contains(self, letter: Letter, direction: Direction) -> bool {
-        let code = Self::code(letter, direction);
-        (0..self.len()).any(|position| self.at(position) == code)
+        self.letters().any(|each| each == (letter, direction))
     }
 
-    /// Adds a letter at its first appearance.
+    /// Adds a letter at its first appearance, if Zeek's rules at the head of this module note it at all.
     pub fn add(&mut self, letter: Letter, direction: Direction) {
+        let seen = |letter, direction| self.contains(letter, direction);
+        let peer = direction.opposite();
+        let left_out = seen(letter, direction)
+            || match letter {
+                Letter::Syn => seen(Letter::Handshake, direction),
+                Letter::Handshake => seen(Letter::Syn, direction),
+                Letter::Retransmission => seen(Letter::Reset, direction),
+                Letter::ZeroWindow => seen(Letter::Reset, direction) || seen(Letter::Fin, peer),
+                Letter::Ack | Letter::Data | Letter::Fin | Letter::Reset => false,
+            };
         let len = self.len();
-        if len < Self::CAPACITY && !self.contains(letter, direction) {
-            self.0 = (self.0 | Self::code(letter, direction) << (4 + 5 * len)) + 1;
+        if !left_out && len < Self::CAPACITY {
+            self.0 |= letter.code(direction) << (4 * len);
         }
     }
 }
@@ -87,18 +151,24 @@ impl History {
 impl core::fmt::Display for History {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         use core::fmt::Write;
-        for position in 0..self.len() {
-            let code = self.at(position);
-            let letter = Letter::ALL.iter().find(|(letter, _)| *letter as u64 == code >> 1);
-            let small = letter.map_or(b'?', |(_, byte)| *byte);
-            f.write_char(char::from(if code & 1 == 0 {
-                small.to_ascii_uppercase()
-            } else {
-                small
-            }))?;
-        }
-        Ok(())
+        self.letters()
+            .try_for_each(|(letter, direction)| f.write_char(letter.letter(direction)))
     }
+}
+
+/// A history from its letters, for tests.
+#[cfg(test)]
+pub(crate) fn history(letters: &str) -> History {
+    let mut history = History::default();
+    for char in letters.chars() {
+        let (letter, direction) = Direction::BOTH
+            .into_iter()
+            .flat_map(|direction| Letter::ALL.map(|letter| (letter, direction)))
+            .find(|(letter, direction)| letter.letter(*direction) == char)
+            .expect("a letter");
+        history.add(letter, direction);
+    }
+    history
 }
 
 #[cfg(test)]
@@ -108,32 +178,47 @@ mod tests {
 
     #[test]
     fn letters_stand_in_order_of_first_appearance() {
-        let mut history = History::default();
-        for (letter, direction) in [
-            (Letter::Syn, Original),
-            (Letter::Handshake, Reply),
-            (Letter::Ack, Original),
-            (Letter::Data, Original),
-            (Letter::Ack, Original),
-            (Letter::Data, Reply),
-            (Letter::Fin, Original),
-            (Letter::Reset, Reply),
-        ] {
-            history.add(letter, direction);
-        }
-        assert_eq!(history.to_string(), "ShADdFr");
+        assert_eq!(history("ShADAdAFr").to_string(), "ShADdFr");
+        let history = history("ShADdFr");
+        assert_eq!(history.len(), 7);
         assert!(history.contains(Letter::Reset, Reply) && !history.contains(Letter::Reset, Original));
+        assert!(History::default().is_empty());
+        assert_eq!(History::default().len(), 0);
     }
 
     #[test]
-    fn a_full_history_stays_as_it_is() {
-        let mut history = History::default();
+    fn all_that_one_session_can_show_is_kept() {
+        assert_eq!(history("ShADadTtWwFfRr").to_string(), "ShADadTtWwFfRr");
+        assert_eq!(history("ShADadTtWwFfRr").len(), History::CAPACITY);
+        assert_eq!(history("SsADadTtWwFfRr").to_string(), "SsADadTtWwFfRr");
+    }
+
+    #[test]
+    fn an_end_has_one_letter_for_its_syns() {
+        assert_eq!(history("SsHh").to_string(), "Ss");
+        assert_eq!(history("Shs").to_string(), "Sh");
+    }
+
+    #[test]
+    fn a_zero_window_is_not_noted_behind_the_fin_of_its_peer() {
+        assert_eq!(history("ShAFw").to_string(), "ShAF");
+        assert_eq!(history("ShAFW").to_string(), "ShAFW");
+    }
+
+    #[test]
+    fn an_end_that_has_sent_a_reset_adds_no_window_and_no_repetition() {
+        assert_eq!(history("ShARWT").to_string(), "ShAR");
+        assert_eq!(history("ShARwt").to_string(), "ShARwt");
+    }
+
+    #[test]
+    fn only_the_handshake_letter_of_an_initiator_has_no_code() {
         for direction in Direction::BOTH {
-            for (letter, _) in Letter::ALL {
-                history.add(letter, direction);
+            for letter in Letter::ALL {
+                let code = letter.code(direction);
+                assert_eq!(code == 0, (letter, direction) == (Letter::Handshake, Original));
+                assert_eq!(Letter::from_code(code), letter);
             }
         }
-        assert_eq!(history.to_string(), "SHADFRTWIsha");
-        assert_eq!(history.len(), History::CAPACITY);
     }
 }

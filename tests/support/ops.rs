@@ -87,7 +87,7 @@ fn tcp_op() -> impl Strategy<Value = Tcp> {
         4 => Just(Tcp::Ack),
         4 => (1u8..=200).prop_map(Tcp::Data),
         3 => Just(Tcp::Fin),
-        1 => Just(Tcp::Rst),
+        4 => Just(Tcp::Rst),
         1 => (-3i32..2_000).prop_map(Tcp::RstOff),
         2 => (-2_000i32..100_000, -70_000i32..2_000).prop_map(|(seq, ack)| Tcp::Off(seq, ack)),
         1 => Just(Tcp::SynAckWithSack),

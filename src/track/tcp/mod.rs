@@ -544,7 +544,7 @@ impl Track {
         }
         if before == State::SynSent {
             // The initiator takes a refusal only if it acknowledges its SYN (RFC 9293 3.10.7.3), and itself sends
-            // a RST only with the number behind its SYN.
+            // a RST only with the number of its SYN or that behind it.
             let initiator = self.side(Direction::Original).peer;
             return match direction {
                 Direction::Reply if !segment.flags.contains(TcpFlags::ACK) => {
@@ -555,7 +555,7 @@ impl Track {
                 Direction::Original if segment.seq.after(initiator.end) => {
                     Rst::Invalid(Fault::SeqAboveWindow)
                 }
-                Direction::Original if segment.seq.before(initiator.end) => {
+                Direction::Original if initiator.end.distance_from(segment.seq) > 1 => {
                     Rst::Invalid(Fault::RstBelowWindow)
                 }
                 _ => Rst::Closes,

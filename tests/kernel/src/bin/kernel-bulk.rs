@@ -1,0 +1,141 @@
+//! Lets two real Linux TCP stacks transfer data to each other through the portcullis engine, over a path that loses,
+//! delays, reorders and duplicates packets. The engine must not drop a single one.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Parser;
+use portcullis_kernel_tests::bulk::relay::Relay;
+use portcullis_kernel_tests::bulk::traffic::{Kind, Log, call, serve};
+use portcullis_kernel_tests::namespace::{Interrupt, Namespace, Tun};
+
+/// Clients at the same time, for each IP version.
+const CLIENTS: u64 = 5;
+
+/// How long the last transfers may take once no new ones begin.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Real TCP connections through the engine over a lossy path. Fails on the first packet that the engine drops.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How long new transfers begin.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What loss, delay and data are made of; random unless given, and printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Names of the network namespaces begin like this; by default made of the process number.
+    #[arg(long)]
+    namespace: Option<String>,
+}
+
+/// A namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24 and fd09::/64.
+fn end(name: &str, host: u8) -> Result<(Namespace, Tun)> {
+    let namespace = Namespace::create(name)?;
+    // The device is made by a thread inside; this one stays where it is.
+    let device = thread::scope(|scope| {
+        let inside = scope.spawn(|| -> Result<Tun> {
+            namespace.enter()?;
+            Tun::create(&namespace, "path", 1500)
+        });
+        inside.join().map_err(|_| anyhow!("the thread in {name} died"))?
+    })?;
+    namespace.ip(&format!("addr add 10.9.0.{host}/24 dev path"))?;
+    namespace.ip(&format!("addr add fd09::{host}/64 dev path nodad"))?;
+    Ok((namespace, device))
+}
+
+/// Starts threads inside a namespace.
+fn inside<T: Send>(namespace: &Namespace, start: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            namespace.enter()?;
+            start()
+        });
+        thread.join().map_err(|_| anyhow!("a thread died"))?
+    })
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let interrupt = Interrupt::listen()?;
+    let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    println!("Linux {}, seed {seed}", release.trim());
+    let name = arguments
+        .namespace
+        .unwrap_or_else(|| format!("pc-kernel-{}", std::process::id()));
+    let (client, client_device) = end(&format!("{name}-a"), 1)?;
+    let (server, server_device) = end(&format!("{name}-b"), 2)?;
+    let addresses = [
+        IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)),
+        IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2)),
+    ];
+    let mut relay = Relay::new([client_device, server_device], seed)?;
+    let (stop, stop_serving) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let log = Arc::new(Log::default());
+    inside(&server, || {
+        addresses
+            .into_iter()
+            .map(|address| serve(address, Arc::clone(&stop_serving), Arc::clone(&log)))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let clients: Vec<JoinHandle<()>> = inside(&client, || {
+        let each = |number: u64| {
+            let address = addresses.iter().cycle().nth(number as usize).copied();
+            let address = address.context("no address")?;
+            Ok(call(
+                address,
+                seed.wrapping_add(number),
+                Arc::clone(&stop),
+                Arc::clone(&log),
+            ))
+        };
+        (0..2 * CLIENTS).map(each).collect()
+    })?;
+
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut linger = None;
+    loop {
+        interrupt.check()?;
+        relay.step()?;
+        let now = Instant::now();
+        if now > end {
+            stop.store(true, Ordering::Relaxed);
+            ensure!(now < end + GRACE, "transfers are stuck");
+        }
+        if linger.is_none() && now > end && clients.iter().all(JoinHandle::is_finished) {
+            // The last FINs and ACKs are still on their way.
+            linger = Some(now + Duration::from_secs(1));
+        }
+        if linger.is_some_and(|until| now > until) {
+            break;
+        }
+    }
+    stop_serving.store(true, Ordering::Relaxed);
+    println!("{:#?}", relay.counters);
+    let failures = log.failures.lock().map_err(|_| anyhow!("log"))?;
+    ensure!(failures.is_empty(), "transfers failed: {failures:#?}");
+    let mut table: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    for (kind, v6) in log.done.lock().map_err(|_| anyhow!("log"))?.iter() {
+        let [v4_count, v6_count] = table.entry(format!("{kind:?}")).or_default();
+        *if *v6 { v6_count } else { v4_count } += 1;
+    }
+    println!("transfers [IPv4, IPv6]: {table:?}");
+    ensure!(
+        table.len() == Kind::ALL.len(),
+        "a kind of transfer never came to its end"
+    );
+    relay.check_material()?;
+    println!(
+        "no packet of {} was dropped by the engine",
+        relay.counters.forwarded
+    );
+    Ok(())
+}

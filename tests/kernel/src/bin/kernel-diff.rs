@@ -1,0 +1,77 @@
+//! Gives random TCP conversations, and attacks on them, to the connection tracking of the running Linux kernel and to
+//! the portcullis engine, and compares what the two say of each packet and of each connection.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use portcullis_kernel_tests::kernel::Kernel;
+use portcullis_kernel_tests::namespace::Interrupt;
+use portcullis_kernel_tests::run::{Settings, run};
+
+/// Compare the engine with Linux conntrack, packet by packet. Exit code 1: a deviation is not listed.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Packets to compare.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u64,
+    /// What the packets are made of; random unless given, and printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Compare the state of every connection after so many packets.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    states_every: u64,
+    /// Tell the story of listed deviations, too.
+    #[arg(long)]
+    stories: bool,
+    /// Name of the network namespace; by default made of the process number.
+    #[arg(long)]
+    namespace: Option<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let interrupt = Interrupt::listen()?;
+    let seed = arguments.seed.unwrap_or_else(rand_seed);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    println!("Linux {}, seed {seed}", release.trim());
+    let name = arguments
+        .namespace
+        .unwrap_or_else(|| format!("pc-kernel-{}", std::process::id()));
+    let kernel = Kernel::start(&name)?;
+    let settings = Settings {
+        packets: arguments.packets,
+        seed,
+        states_every: arguments.states_every,
+    };
+    let start = Instant::now();
+    let outcome = run(kernel, &settings, &interrupt)?;
+    let mut classes: Vec<_> = outcome.classes.iter().collect();
+    classes.sort();
+    for (class, count) in classes {
+        println!("{count:>7}  Linux {class}");
+    }
+    let well = outcome.deviations.report(outcome.packets, arguments.stories)?;
+    let agreed = outcome.packets.saturating_sub(outcome.deviations.count());
+    println!(
+        "{:.3} % of {} packets in {} conversations agree; {} states compared; {:.1} s; seed {seed}",
+        agreed as f64 * 100.0 / outcome.packets as f64,
+        outcome.packets,
+        outcome.conversations,
+        outcome.states,
+        Duration::as_secs_f64(&start.elapsed()),
+    );
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A seed of the standard library's own randomness.
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) % 1_000_000_000
+}

@@ -1,0 +1,253 @@
+//! A Linux kernel as an oracle: what its connection tracking says of each packet that it forwards.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+
+use crate::conversation::Side;
+use crate::namespace::{Namespace, Tun, sysctl, wait};
+
+/// How conntrack sees a packet: state and direction, as `conntrack` users know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// It fits nothing.
+    Invalid,
+    /// NEW, always original.
+    New,
+    /// ESTABLISHED, original direction.
+    EstablishedOriginal,
+    /// ESTABLISHED, reply direction.
+    EstablishedReply,
+    /// RELATED, either direction.
+    Related,
+    /// Not tracked.
+    Untracked,
+    /// The kernel did not forward it.
+    Lost,
+}
+
+/// The DSCP that stands for each class, and the nftables expression that selects it.
+const MARKS: [(u8, Class, &str); 6] = [
+    (1, Class::Invalid, "ct state invalid"),
+    (2, Class::New, "ct state new ct direction original"),
+    (
+        3,
+        Class::EstablishedOriginal,
+        "ct state established ct direction original",
+    ),
+    (
+        4,
+        Class::EstablishedReply,
+        "ct state established ct direction reply",
+    ),
+    (5, Class::Related, "ct state related"),
+    (6, Class::Untracked, "ct state untracked"),
+];
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Invalid => "INVALID",
+            Self::New => "NEW",
+            Self::EstablishedOriginal => "EST>",
+            Self::EstablishedReply => "EST<",
+            Self::Related => "RELATED",
+            Self::Untracked => "UNTRACKED",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// A connection's addresses and ports in its original direction.
+pub type Tuple = (SocketAddr, SocketAddr);
+
+/// What is compared of a tracked connection beside the verdicts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    /// Name of the TCP state.
+    pub state: String,
+    /// A packet of the responder was seen.
+    pub replied: bool,
+    /// The handshake was completed.
+    pub assured: bool,
+}
+
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.state)?;
+        if self.assured {
+            f.write_str("+assured")?;
+        }
+        if !self.replied {
+            f.write_str("+unreplied")?;
+        }
+        Ok(())
+    }
+}
+
+/// A namespace that forwards between two TUN devices and marks what conntrack thinks. It is the calling thread's
+/// namespace from [`Kernel::start`] on, and nothing is ever dropped in it.
+pub struct Kernel {
+    left: Tun,
+    right: Tun,
+    buffer: Vec<u8>,
+    // Last, so that the devices are closed before the namespace goes.
+    _namespace: Namespace,
+}
+
+impl Kernel {
+    /// Makes the namespace and moves the calling thread into it.
+    ///
+    /// # Errors
+    /// No root, no TUN, no nftables.
+    pub fn start(name: &str) -> Result<Self> {
+        let namespace = Namespace::create(name)?;
+        namespace.enter()?;
+        for (key, value) in [
+            ("ipv4/ip_forward", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv6/conf/all/forwarding", "1"),
+        ] {
+            sysctl(key, value)?;
+        }
+        let left = Tun::create(&namespace, "left", 65_535)?;
+        let right = Tun::create(&namespace, "right", 65_535)?;
+        for (net, device) in [(1, "left"), (2, "right")] {
+            namespace.ip(&format!("route add 10.{net}.0.0/16 dev {device}"))?;
+            namespace.ip(&format!("-6 route add fd00:{net}::/32 dev {device}"))?;
+        }
+        let mut rules = String::new();
+        for (mark, _, expression) in MARKS {
+            for family in ["ip", "ip6"] {
+                writeln!(rules, "{expression} {family} dscp set {mark} accept")?;
+            }
+        }
+        namespace.nft(&format!(
+            "table inet portcullis {{\nchain forward {{\ntype filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
+        ))?;
+        // As strict as Linux gets, and no lifetime that could end during the run.
+        let mut settings = vec![
+            ("tcp_loose".to_owned(), "0"),
+            ("tcp_be_liberal".to_owned(), "0"),
+            ("tcp_ignore_invalid_rst".to_owned(), "0"),
+            ("checksum".to_owned(), "0"),
+        ];
+        for state in [
+            "syn_sent",
+            "syn_recv",
+            "established",
+            "fin_wait",
+            "close_wait",
+            "last_ack",
+            "time_wait",
+            "close",
+            "max_retrans",
+            "unacknowledged",
+        ] {
+            settings.push((format!("tcp_timeout_{state}"), "86400"));
+        }
+        for (key, value) in settings {
+            sysctl(&format!("netfilter/nf_conntrack_{key}"), value)?;
+        }
+        Ok(Self {
+            left,
+            right,
+            buffer: vec![0; 70_000],
+            _namespace: namespace,
+        })
+    }
+
+    /// Sends a packet through the kernel and says what it thinks.
+    ///
+    /// # Errors
+    /// The devices fail, or what comes out is not what went in.
+    pub fn classify(&mut self, sender: Side, packet: &[u8]) -> Result<Class> {
+        let (from, to) = match sender {
+            Side::Left => (&self.left, &self.right),
+            Side::Right => (&self.right, &self.left),
+        };
+        from.send(packet)?;
+        for attempt in 0..40 {
+            let Some(out) = to.receive(&mut self.buffer)? else {
+                if attempt > 20 {
+                    break;
+                }
+                wait([to, to], 20_000)?;
+                continue;
+            };
+            if let Some((class, payload)) = unmark(out) {
+                let sent = unmark(packet).map(|(_, payload)| payload);
+                // The kernel itself says which groups it listens to as a router: not TCP.
+                if sent == Some(payload) {
+                    return Ok(class);
+                }
+            }
+        }
+        Ok(Class::Lost)
+    }
+
+    /// Every TCP connection that the kernel tracks.
+    ///
+    /// # Errors
+    /// There is no `/proc/net/nf_conntrack`.
+    pub fn connections(&self) -> Result<HashMap<Tuple, Tracked>> {
+        let text = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")?;
+        Ok(text.lines().filter_map(connection).collect())
+    }
+}
+
+/// The class that a forwarded packet was marked with, and its bytes behind the IP header. No packet that was sent
+/// carries a mark.
+fn unmark(packet: &[u8]) -> Option<(Class, &[u8])> {
+    let (first, second) = (*packet.first()?, *packet.get(1)?);
+    let (dscp, header) = match first >> 4 {
+        4 => (second >> 2, usize::from(first & 0x0f) * 4),
+        6 => ((first & 0x0f) << 2 | second >> 6, 40),
+        _ => return None,
+    };
+    let class = MARKS
+        .into_iter()
+        .find(|(mark, ..)| *mark == dscp)
+        .map_or(Class::Lost, |(_, class, _)| class);
+    Some((class, packet.get(header..)?))
+}
+
+/// A line like `ipv4 2 tcp 6 86390 ESTABLISHED src=… dst=… sport=… dport=… src=… … [ASSURED] mark=0 …`.
+fn connection(line: &str) -> Option<(Tuple, Tracked)> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    if *words.get(2)? != "tcp" {
+        return None;
+    }
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+    let address = |host: &str, port: &str| {
+        let ip: IpAddr = value(host)?.parse().ok()?;
+        Some(SocketAddr::new(ip, value(port)?.parse().ok()?))
+    };
+    Some((
+        (address("src=", "sport=")?, address("dst=", "dport=")?),
+        Tracked {
+            state: (*words.get(5)?).to_owned(),
+            replied: !words.contains(&"[UNREPLIED]"),
+            assured: words.contains(&"[ASSURED]"),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_kernel_is_read() {
+        let line = "ipv6     10 tcp      6 86399 SYN_SENT src=fd00:1::5 dst=fd00:2::5 sport=10001 dport=1024 \
+                    [UNREPLIED] src=fd00:2::5 dst=fd00:1::5 sport=1024 dport=10001 mark=0 zone=0 use=2";
+        let ((from, to), tracked) = connection(line).unwrap();
+        assert_eq!(from, "[fd00:1::5]:10001".parse().unwrap());
+        assert_eq!(to, "[fd00:2::5]:1024".parse().unwrap());
+        assert_eq!(tracked.to_string(), "SYN_SENT+unreplied");
+    }
+}

@@ -1,0 +1,20 @@
+//! Runs the portcullis engine beside a real Linux kernel. Needs root, `/dev/net/tun`, `ip` and `nft`.
+//!
+//! - `kernel-diff` invents TCP conversations and attacks on them, and gives each packet both to the connection
+//!   tracking of the running kernel and to the engine. Class, direction, and now and then the state of every
+//!   connection must agree, except where `deviations.toml` says why not.
+//! - `kernel-bulk` lets two real TCP stacks transfer data through the engine over a lossy path. The engine must not
+//!   drop one packet.
+//!
+//! Everything happens in network namespaces that are made for the run and removed after it.
+#![forbid(unsafe_code)]
+
+pub mod attack;
+pub mod bulk;
+pub mod conversation;
+pub mod deviations;
+pub mod endpoint;
+pub mod kernel;
+pub mod namespace;
+pub mod run;
+pub mod segment;

@@ -423,13 +423,14 @@ impl Track {
         }
     }
 
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs and the SYN
-    /// has a higher number than all that its sender has sent (RFC 9293 3.6.1), or if its sender has closed the old
-    /// one by a RST. Any other SYN is for the receiver to judge.
+    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs, and, while it
+    /// is in TIME_WAIT, the SYN has a higher number than all that its sender has sent (RFC 9293 3.6.1); or if its
+    /// sender has closed the old one by a RST. Any other SYN is for the receiver to judge.
     fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
         let [original, reply] = self.flags;
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
-        closed && segment.seq.after(self.side(direction).peer.end) || self.last() == (Event::Rst, direction)
+        let higher = segment.seq.after(self.side(direction).peer.end);
+        closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
     }
 
     fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {

@@ -223,10 +223,7 @@ pub fn check(
     }
 
     let first_of_sender = tx.peer.max_window == 0;
-    // An initiator that nobody has answered may start over with any number; later, only with a greater one.
-    let newer_syn = syn
-        && stage.in_handshake
-        && (end.after(tx.peer.end) || stage.syn_sent && !stage.reply && end != tx.peer.end);
+    let newer_syn = syn && stage.in_handshake && end.after(tx.peer.end);
     if syn && (first_of_sender || newer_syn) {
         tx = Side::from_syn(segment);
         if stage.reply {

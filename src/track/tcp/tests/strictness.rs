@@ -77,13 +77,3 @@ fn a_passed_syn_does_not_make_an_inexact_reset_close() {
         ),
     );
 }
-
-#[test]
-fn a_lower_syn_replaces_one_that_nobody_answered() {
-    tell(
-        "the initiator tries again with a lower number",
-        "> S 0                   | SYN_SENT, opened
-         > S -200000             | SYN_SENT, kept
-         < SA 0 ack -199999      | SYN_RECV",
-    );
-}

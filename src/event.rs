@@ -42,6 +42,9 @@ pub struct SessionRecord {
     pub last: Instant,
     /// When it ends if nothing else comes.
     pub expires: Instant,
+    /// Of a tunnel: what the first packet of each direction, original first, called it. GRE's key or call ID, the
+    /// security parameters index of ESP and AH.
+    pub tunnel: [Option<u32>; 2],
     /// The rule that admitted it.
     pub rule: RuleId,
     /// The session that announced it.

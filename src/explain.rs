@@ -264,6 +264,38 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
         } => {
             write!(f, "UDP {src_port} -> {dst_port} payload {payload_len}")
         }
+        Transport::Sctp {
+            src_port,
+            dst_port,
+            packet,
+        } => {
+            write!(
+                f,
+                "SCTP {src_port} -> {dst_port} tag {:#010x} [{}]",
+                packet.tag, packet.chunks
+            )?;
+            if packet.initiate_tag != 0 {
+                write!(f, " initiate tag {:#010x}", packet.initiate_tag)?;
+            }
+            f.write_str(if packet.reflected { " T" } else { "" })
+        }
+        Transport::Dccp {
+            src_port,
+            dst_port,
+            packet,
+        } => {
+            write!(f, "DCCP {src_port} -> {dst_port} {}", packet.kind.name())?;
+            if let Some(seq) = packet.seq {
+                write!(f, " seq {seq}")?;
+            }
+            if let Some(ack) = packet.ack {
+                write!(f, " ack {ack}")?;
+            }
+            write!(f, " payload {}", packet.payload_len)
+        }
+        Transport::Gre { key, protocol } => write!(f, "GRE {key:?} protocol type {protocol:#06x}"),
+        Transport::Esp { spi } => write!(f, "ESP SPI {spi:#010x}"),
+        Transport::Ah { spi } => write!(f, "AH SPI {spi:#010x}"),
         Transport::IcmpQuery(query) => write!(
             f,
             "ICMP {:?} {} id {}",

@@ -53,6 +53,21 @@ pub const MAX_OVERRIDES: usize = 254;
 /// | `Icmp` | `icmp` | 30 s | Linux |
 /// | `OtherUnreplied` | `other.unreplied` | 60 s | pf; Linux has 600 s, above GWLB's 120 s |
 /// | `OtherReplied` | `other.replied` | 110 s | below GWLB's 120 s |
+/// | `SctpInitSent` | `sctp.init_sent` | 10 s | Linux, where it is `closed` |
+/// | `SctpCookieWait` | `sctp.cookie_wait` | 3 s | Linux |
+/// | `SctpCookieEchoed` | `sctp.cookie_echoed` | 3 s | Linux |
+/// | `SctpEstablished` | `sctp.established` | 110 s | Linux has 210 s, above GWLB's 120 s |
+/// | `SctpShutdownSent` | `sctp.shutdown_sent` | 3 s | Linux |
+/// | `SctpShutdownRecd` | `sctp.shutdown_recd` | 3 s | Linux |
+/// | `SctpShutdownAckSent` | `sctp.shutdown_ack_sent` | 3 s | Linux |
+/// | `SctpClosed` | `sctp.closed` | 10 s | Linux |
+/// | `DccpRequest` | `dccp.request` | 30 s | as `tcp.syn_sent`; Linux has 240 s |
+/// | `DccpRespond` | `dccp.respond` | 60 s | as `tcp.syn_recv`; Linux has 480 s |
+/// | `DccpPartOpen` | `dccp.partopen` | 110 s | Linux has 480 s, above GWLB's 120 s |
+/// | `DccpOpen` | `dccp.open` | 110 s | Linux has 12 h, above GWLB's 120 s |
+/// | `DccpCloseReq` | `dccp.closereq` | 64 s | Linux |
+/// | `DccpClosing` | `dccp.closing` | 64 s | Linux |
+/// | `DccpTimeWait` | `dccp.timewait` | 110 s | Linux has 240 s (RFC 4340: 2 MSL), above GWLB's 120 s |
 ///
 /// # Established connections behind GWLB
 /// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux keeps it
@@ -96,6 +111,36 @@ pub enum LifetimeClass {
     OtherUnreplied,
     /// Packets of any other protocol, both ways.
     OtherReplied,
+    /// The initiator's INIT was seen, no answer yet.
+    SctpInitSent,
+    /// The INIT was answered by an INIT ACK.
+    SctpCookieWait,
+    /// The initiator has sent its COOKIE ECHO.
+    SctpCookieEchoed,
+    /// The association is up.
+    SctpEstablished,
+    /// The initiator has sent SHUTDOWN.
+    SctpShutdownSent,
+    /// The responder has sent SHUTDOWN.
+    SctpShutdownRecd,
+    /// The SHUTDOWN was answered by a SHUTDOWN ACK.
+    SctpShutdownAckSent,
+    /// A SHUTDOWN COMPLETE or an ABORT ended the association.
+    SctpClosed,
+    /// The client's Request was seen, no answer yet.
+    DccpRequest,
+    /// The Request was answered by a Response.
+    DccpRespond,
+    /// The client has acknowledged the Response.
+    DccpPartOpen,
+    /// The connection is open.
+    DccpOpen,
+    /// The server has asked the client to close.
+    DccpCloseReq,
+    /// One end has sent a Close.
+    DccpClosing,
+    /// A Reset ended the connection.
+    DccpTimeWait,
 }
 
 impl LifetimeClass {
@@ -103,7 +148,7 @@ impl LifetimeClass {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All classes, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 31] = [
         Self::TcpSynSent,
         Self::TcpSynRecv,
         Self::TcpEstablished,
@@ -120,6 +165,21 @@ impl LifetimeClass {
         Self::Icmp,
         Self::OtherUnreplied,
         Self::OtherReplied,
+        Self::SctpInitSent,
+        Self::SctpCookieWait,
+        Self::SctpCookieEchoed,
+        Self::SctpEstablished,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownRecd,
+        Self::SctpShutdownAckSent,
+        Self::SctpClosed,
+        Self::DccpRequest,
+        Self::DccpRespond,
+        Self::DccpPartOpen,
+        Self::DccpOpen,
+        Self::DccpCloseReq,
+        Self::DccpClosing,
+        Self::DccpTimeWait,
     ];
 
     /// The key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
@@ -170,6 +230,37 @@ impl LifetimeClass {
             Self::OtherUnreplied => ("other.unreplied", 60_000, "pf"),
             Self::OtherReplied => (
                 "other.replied",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+            Self::SctpInitSent => ("sctp.init_sent", 10_000, "Linux, where it is closed"),
+            Self::SctpCookieWait => ("sctp.cookie_wait", 3_000, "Linux"),
+            Self::SctpCookieEchoed => ("sctp.cookie_echoed", 3_000, "Linux"),
+            Self::SctpEstablished => (
+                "sctp.established",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+            Self::SctpShutdownSent => ("sctp.shutdown_sent", 3_000, "Linux"),
+            Self::SctpShutdownRecd => ("sctp.shutdown_recd", 3_000, "Linux"),
+            Self::SctpShutdownAckSent => ("sctp.shutdown_ack_sent", 3_000, "Linux"),
+            Self::SctpClosed => ("sctp.closed", 10_000, "Linux"),
+            Self::DccpRequest => ("dccp.request", 30_000, "as tcp.syn_sent"),
+            Self::DccpRespond => ("dccp.respond", 60_000, "as tcp.syn_recv"),
+            Self::DccpPartOpen => (
+                "dccp.partopen",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+            Self::DccpOpen => (
+                "dccp.open",
+                110_000,
+                "below GWLB's idle of 120 s for all that is not TCP",
+            ),
+            Self::DccpCloseReq => ("dccp.closereq", 64_000, "Linux"),
+            Self::DccpClosing => ("dccp.closing", 64_000, "Linux"),
+            Self::DccpTimeWait => (
+                "dccp.timewait",
                 110_000,
                 "below GWLB's idle of 120 s for all that is not TCP",
             ),
@@ -421,7 +512,8 @@ mod tests {
         assert_eq!(
             seconds,
             [
-                30, 60, 340, 120, 60, 30, 120, 10, 300, 300, 30, 30, 110, 30, 60, 110
+                30, 60, 340, 120, 60, 30, 120, 10, 300, 300, 30, 30, 110, 30, 60, 110, 10, 3, 3, 110, 3, 3,
+                3, 10, 30, 60, 110, 110, 64, 64, 110
             ],
             "in the order of LifetimeClass::ALL"
         );

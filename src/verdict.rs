@@ -165,6 +165,18 @@ drop_reasons! {
     /// It completes a split handshake: the responder answered a SYN with a SYN and never with a SYN-ACK, so that
     /// the ends have swapped roles.
     TcpSplitHandshake = "tcp_split_handshake",
+    /// It is SCTP, has no session, and is no INIT that could open one.
+    SctpNoSession = "sctp_no_session",
+    /// Its SCTP chunks do not fit the session's state and direction.
+    SctpState = "sctp_state",
+    /// Its SCTP verification tag is not the one that its receiver has chosen (RFC 9260 8.5).
+    SctpTag = "sctp_tag",
+    /// It is DCCP, has no session, and is no Request that could open one.
+    DccpNoSession = "dccp_no_session",
+    /// This type of DCCP packet does not fit the session's state and direction.
+    DccpState = "dccp_state",
+    /// It acknowledges a DCCP packet that was never sent.
+    DccpAckOfUnseen = "dccp_ack_of_unseen",
     /// It is an ICMP reply to a query that was never asked.
     IcmpReplyNoSession = "icmp_reply_no_session",
     /// It is an ICMP message that is neither query, reply, error nor discovery, such as a router advertisement.

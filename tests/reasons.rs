@@ -14,7 +14,9 @@ use etherparse::TcpOptionElement;
 use portcullis::config::{Checksums, Config, EngineConfig, FragmentsConfig, PolicyConfig, TableConfig};
 use portcullis::policy::Action;
 use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict};
-use support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, icmp, other, tcp, udp, unreachable};
+use support::packets::{
+    ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp, unreachable,
+};
 
 /// What makes one reason come up.
 struct Scenario {
@@ -82,6 +84,16 @@ fn handshake() -> Vec<Vec<u8>> {
         segment(V4, SYN, 100, 0, &[]),
         segment(V4.back(), SYN | ACK, 500, 101, &[]),
         segment(V4, ACK, 101, 501, &[]),
+    ]
+}
+
+/// An SCTP association: the initiator must carry the tag 2, the responder the tag 1.
+fn association() -> Vec<Vec<u8>> {
+    vec![
+        sctp(V4, 0, &init(1, 1)),
+        sctp(V4.back(), 1, &init(2, 2)),
+        sctp(V4, 2, &chunk(10, 0, &[7; 8])),
+        sctp(V4.back(), 1, &chunk(11, 0, &[])),
     ]
 }
 
@@ -207,6 +219,44 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::IcmpVersionMismatch => alone(other(V4, 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
         Malformed::IcmpErrorQuoteTruncated => alone(unreachable(false, 1, &datagram()[..27])),
         Malformed::IcmpErrorQuoteMalformed => alone(unreachable(false, 1, &datagram6())),
+        other => return malformed_transport(other),
+    })
+}
+
+fn malformed_transport(reason: Malformed) -> Option<Scenario> {
+    let data = chunk(0, 3, &[0; 16]);
+    let request = || dccp(V4, 0, 1, 0);
+    let lite = |coverage: u8, sum: u8| other(V4, 136, &[1, 2, 3, 4, 0, coverage, sum, 0, 9]);
+    let gre = |payload: &[u8]| other(V4, 47, payload);
+    Some(match reason {
+        Malformed::SctpHeaderTruncated => alone(other(V4, 132, &[1; 11])),
+        Malformed::SctpNoChunk => alone(sctp(V4, 1, &[])),
+        Malformed::SctpChunkLength => alone(sctp(V4, 1, &data[..16])),
+        Malformed::SctpTooManyChunks => alone(sctp(V4, 1, &chunk(3, 0, &[]).repeat(1025))),
+        Malformed::SctpBundling => alone(sctp(V4, 0, &[init(1, 1), data].concat())),
+        Malformed::SctpInit => alone(sctp(V4, 0, &init(1, 0))),
+        Malformed::SctpTagOfInit => alone(sctp(V4, 9, &init(1, 1))),
+        Malformed::SctpChecksum => verified(sctp(V4, 0, &init(1, 1))),
+        Malformed::DccpHeaderTruncated => alone(other(V4, 33, &[0; 11])),
+        Malformed::DccpType => alone(edited(request(), |p| p[28] = 10 << 1 | 1)),
+        Malformed::DccpShortSequence => alone(edited(request(), |p| p[28] &= !1)),
+        Malformed::DccpDataOffset => alone(edited(request(), |p| p[24] = 4)),
+        Malformed::DccpChecksumCoverage => alone(edited(request(), |p| p[25] = 2)),
+        Malformed::DccpChecksum => verified(request()),
+        Malformed::UdpLiteHeaderTruncated => alone(other(V4, 136, &[0; 7])),
+        Malformed::UdpLiteChecksumCoverage => alone(lite(7, 1)),
+        Malformed::UdpLiteChecksumMissing => verified(lite(0, 0)),
+        Malformed::UdpLiteChecksum => verified(lite(0, 1)),
+        Malformed::GreHeaderTruncated => alone(gre(&[0x20, 0, 8, 0])),
+        Malformed::GreVersion => alone(gre(&[0, 2, 8, 0])),
+        Malformed::GreFlags => alone(gre(&[0x40, 0, 8, 0, 0, 0, 0, 0])),
+        Malformed::GrePayloadLength => alone(gre(&[0x20, 1, 0x88, 0x0b, 0, 1, 0, 9])),
+        Malformed::GreChecksum => verified(gre(&[0x80, 0, 8, 0, 1, 2, 0, 0])),
+        Malformed::EspHeaderTruncated => alone(other(V4, 50, &[1; 7])),
+        Malformed::EspSpiZero => alone(other(V4, 50, &[0; 8])),
+        Malformed::AhHeaderTruncated => alone(other(V4, 51, &[1; 11])),
+        Malformed::AhLength => alone(other(V4, 51, &[6, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1])),
+        Malformed::AhSpiZero => alone(other(V4, 51, &[6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])),
         _ => return None,
     })
 }
@@ -269,6 +319,12 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::TcpSeqAboveWindow => after(handshake(), segment(V4, ACK, 101 + 100_000, 501, b"data")),
         DropReason::TcpAckOfUnseen => after(handshake(), segment(V4, ACK, 101, 502, b"data")),
         DropReason::TcpRstBelowWindow => after(handshake(), segment(V4.back(), RST, 500, 0, &[])),
+        DropReason::SctpNoSession => alone(sctp(V4, 2, &chunk(0, 3, &[0; 16]))),
+        DropReason::SctpState => after(association(), sctp(V4, 2, &chunk(8, 0, &[]))),
+        DropReason::SctpTag => after(association(), sctp(V4, 3, &chunk(6, 0, &[]))),
+        DropReason::DccpNoSession => alone(dccp(V4, 3, 1, 1)),
+        DropReason::DccpState => after(vec![dccp(V4, 0, 1, 0)], dccp(V4, 3, 2, 1)),
+        DropReason::DccpAckOfUnseen => after(vec![dccp(V4, 0, 1, 0)], dccp(V4.back(), 7, 0, 2)),
         DropReason::IcmpReplyNoSession => alone(echo(V4, false)),
         DropReason::IcmpTypeUnsupported => alone(icmp(V4, 9, [0; 4], &[])),
         DropReason::IcmpErrorNoSession => alone(unreachable(false, 1, &udp(V4, b"payload"))),
@@ -373,6 +429,11 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
         Malformed::UdpChecksum,
         Malformed::UdpChecksumMissingIpv6,
         Malformed::IcmpChecksum,
+        Malformed::SctpChecksum,
+        Malformed::DccpChecksum,
+        Malformed::UdpLiteChecksum,
+        Malformed::UdpLiteChecksumMissing,
+        Malformed::GreChecksum,
     ] {
         let scenario = malformed(reason).unwrap();
         let now = Instant::now();

@@ -200,11 +200,43 @@ lifetime_table! {
     }
 }
 
-fn lifetime_set(tcp: &TcpFile, udp: &UdpFile, icmp: Lifetime, other: &OtherFile) -> LifetimeSet {
+lifetime_table! {
+    /// Keys below `sctp`.
+    SctpFile {
+        init_sent => SctpInitSent,
+        cookie_wait => SctpCookieWait,
+        cookie_echoed => SctpCookieEchoed,
+        established => SctpEstablished,
+        shutdown_sent => SctpShutdownSent,
+        shutdown_recd => SctpShutdownRecd,
+        shutdown_ack_sent => SctpShutdownAckSent,
+        closed => SctpClosed,
+    }
+}
+
+lifetime_table! {
+    /// Keys below `dccp`.
+    DccpFile {
+        request => DccpRequest,
+        respond => DccpRespond,
+        partopen => DccpPartOpen,
+        open => DccpOpen,
+        closereq => DccpCloseReq,
+        closing => DccpClosing,
+        timewait => DccpTimeWait,
+    }
+}
+
+fn lifetime_set(
+    (tcp, udp, icmp, other): (&TcpFile, &UdpFile, Lifetime, &OtherFile),
+    (sctp, dccp): (&SctpFile, &DccpFile),
+) -> LifetimeSet {
     tcp.classes()
         .chain(udp.classes())
         .chain([(LifetimeClass::Icmp, icmp)])
         .chain(other.classes())
+        .chain(sctp.classes())
+        .chain(dccp.classes())
         .filter_map(|(class, lifetime)| Some((class, lifetime?)))
         .fold(LifetimeSet::default(), |set, (class, lifetime)| {
             set.with(class, lifetime)
@@ -219,12 +251,17 @@ struct LifetimesFile {
     #[serde(deserialize_with = "values::optional")]
     icmp: Lifetime,
     other: OtherFile,
+    sctp: SctpFile,
+    dccp: DccpFile,
     r#override: Vec<LifetimeOverride>,
 }
 
 impl From<LifetimesFile> for LifetimesConfig {
     fn from(file: LifetimesFile) -> Self {
-        let set = lifetime_set(&file.tcp, &file.udp, file.icmp, &file.other);
+        let set = lifetime_set(
+            (&file.tcp, &file.udp, file.icmp, &file.other),
+            (&file.sctp, &file.dccp),
+        );
         Self {
             set,
             overrides: file.r#override,
@@ -247,11 +284,16 @@ struct OverrideFile {
     #[serde(deserialize_with = "values::optional")]
     icmp: Lifetime,
     other: OtherFile,
+    sctp: SctpFile,
+    dccp: DccpFile,
 }
 
 impl From<OverrideFile> for LifetimeOverride {
     fn from(file: OverrideFile) -> Self {
-        let set = lifetime_set(&file.tcp, &file.udp, file.icmp, &file.other);
+        let set = lifetime_set(
+            (&file.tcp, &file.udp, file.icmp, &file.other),
+            (&file.sctp, &file.dccp),
+        );
         Self {
             protocol: file.protocol,
             ports: file.ports,

@@ -271,7 +271,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[lifetimes.override]]\nport = 22",
-        "t.toml:2: lifetimes.override[0].port: unknown field `port`, expected one of `protocol`, `ports`, `address`, `zone`, `tcp`, `udp`, `icmp`, `other`",
+        "t.toml:2: lifetimes.override[0].port: unknown field `port`, expected one of `protocol`, `ports`, `address`, `zone`, `tcp`, `udp`, `icmp`, `other`, `sctp`, `dccp`",
     ),
     (
         "[[lifetimes.override]]\nports = 22",
@@ -383,11 +383,11 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination_ports = 80",
-        "t.toml:4: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, sctp or dccp",
+        "t.toml:4: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, udplite, sctp or dccp",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"tcp\", \"gre\"]\ndestination_ports = 80",
-        "t.toml:5: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, sctp or dccp, not gre",
+        "t.toml:5: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, udplite, sctp or dccp, not gre",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-10\"]",
@@ -719,6 +719,21 @@ fn effective_values_tell_where_they_come_from() {
         "lifetimes.icmp = \"30s\"  # default: Linux",
         "lifetimes.other.unreplied = \"1m\"  # default: pf",
         "lifetimes.other.replied = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.sctp.init_sent = \"10s\"  # default: Linux, where it is closed",
+        "lifetimes.sctp.cookie_wait = \"3s\"  # default: Linux",
+        "lifetimes.sctp.cookie_echoed = \"3s\"  # default: Linux",
+        "lifetimes.sctp.established = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.sctp.shutdown_sent = \"3s\"  # default: Linux",
+        "lifetimes.sctp.shutdown_recd = \"3s\"  # default: Linux",
+        "lifetimes.sctp.shutdown_ack_sent = \"3s\"  # default: Linux",
+        "lifetimes.sctp.closed = \"10s\"  # default: Linux",
+        "lifetimes.dccp.request = \"30s\"  # default: as tcp.syn_sent",
+        "lifetimes.dccp.respond = \"1m\"  # default: as tcp.syn_recv",
+        "lifetimes.dccp.partopen = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.dccp.open = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
+        "lifetimes.dccp.closereq = \"1m 4s\"  # default: Linux",
+        "lifetimes.dccp.closing = \"1m 4s\"  # default: Linux",
+        "lifetimes.dccp.timewait = \"1m 50s\"  # default: below GWLB's idle of 120 s for all that is not TCP",
         "lifetimes.override[0] = { protocol = \"tcp\", ports = [\"22\"], tcp.established = \"5m 30s\" }  # line 7",
         "policy.default = \"deny\"  # default: a file denies what no rule allows",
         "policy.inside = [\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"100.64.0.0/10\", \

@@ -344,7 +344,7 @@ impl Config {
             (&rule.source_ports, "source_ports"),
             (&rule.destination_ports, "destination_ports"),
         ] {
-            const ALLOWED: &str = "tcp, udp, sctp or dccp";
+            const ALLOWED: &str = "tcp, udp, udplite, sctp or dccp";
             let key = format!("{key}.{name}");
             if ranges.is_empty() {
                 continue;

@@ -10,7 +10,8 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
 use crate::packet::{
-    self, Checksums, IcmpError, IcmpQuery, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport,
+    self, Checksums, IcmpError, IcmpQuery, IpVersion, Parsed, QuotedTransport, SctpChunks, Segment, SeqNum,
+    Transport,
 };
 use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::history::Letter;
@@ -18,7 +19,7 @@ use crate::session::{Ended, Micros, Shard, Slot};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::window::sequence_len;
 use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State, Track};
-use crate::track::{Lifetime, Worth};
+use crate::track::{self, Lifetime, Worth, dccp, sctp};
 use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
 
 /// ICMPv4 redirect (RFC 792).
@@ -62,6 +63,8 @@ struct Candidate<'p> {
 /// What a packet may open, where it has no session.
 enum Opening {
     Tcp(Track),
+    Sctp(sctp::Track),
+    Dccp(dccp::Track),
     Plain,
 }
 
@@ -72,6 +75,20 @@ const fn drop_of(fault: Fault) -> DropReason {
         Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
         Fault::SplitHandshake => DropReason::TcpSplitHandshake,
         Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
+    }
+}
+
+const fn drop_of_sctp(fault: sctp::Fault) -> DropReason {
+    match fault {
+        sctp::Fault::State => DropReason::SctpState,
+        sctp::Fault::Tag => DropReason::SctpTag,
+    }
+}
+
+const fn drop_of_dccp(fault: dccp::Fault) -> DropReason {
+    match fault {
+        dccp::Fault::State => DropReason::DccpState,
+        dccp::Fault::Ack => DropReason::DccpAckOfUnseen,
     }
 }
 
@@ -246,6 +263,7 @@ impl Engine {
         let slot = shard.slab.hot_mut(number);
         let before = slot.worth();
         let mut tolerated = None;
+        let mut refused = false;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 let letters = tcp_letters(segment, slot, direction);
@@ -267,17 +285,8 @@ impl Engine {
                         (None, letters)
                     }
                     Outcome::AcceptAndEnd => {
-                        slot.count(direction, bytes);
-                        slot.touch(now);
-                        note(shard, number, direction, letters);
-                        // Its worth has changed with its state: the shard's counts must follow first.
-                        let deadline = shard.slab.hot(number).deadline;
-                        shard.rearm(number, deadline, before);
-                        let ended = shard.remove(number, EndReason::Refused);
-                        self.table.release();
-                        self.trace_ended(place.shard, &ended, trace);
-                        after.end(ended);
-                        return Some(Verdict::Forward(tracked));
+                        refused = true;
+                        (None, letters)
                     }
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
@@ -297,6 +306,29 @@ impl Engine {
                     }
                 }
             }
+            transport @ (Transport::Sctp { .. } | Transport::Dccp { .. }) => {
+                let letters = plain_letters(transport);
+                match judge_by_state(slot, direction, transport, trace) {
+                    track::Outcome::Accept { lifetime, assured } => {
+                        if assured {
+                            slot.set_assured();
+                        }
+                        (lifetime.map(Lifetime::of), letters)
+                    }
+                    track::Outcome::End => {
+                        refused = true;
+                        (None, letters)
+                    }
+                    track::Outcome::Reopen => return None,
+                    track::Outcome::Invalid(reason) => {
+                        let invalid = Tracked {
+                            class: Class::Invalid,
+                            ..tracked
+                        };
+                        return Some(Verdict::Drop(reason, invalid));
+                    }
+                }
+            }
             transport => {
                 let family = Family::of(slot.key.protocol());
                 let state = datagram::State::from_bits(slot.plain_state());
@@ -313,6 +345,9 @@ impl Engine {
                 if next != datagram::State::Unreplied {
                     slot.set_assured();
                 }
+                if let Some(id) = tunnel_id(transport) {
+                    slot.note_tunnel_id(direction, id);
+                }
                 (Some(datagram::lifetime(family, next)), plain_letters(transport))
             }
         };
@@ -323,6 +358,16 @@ impl Engine {
         slot.count(direction, bytes);
         slot.touch(now);
         note(shard, number, direction, letters);
+        if refused {
+            // Its worth has changed with its state: the shard's counts must follow first.
+            let deadline = shard.slab.hot(number).deadline;
+            shard.rearm(number, deadline, before);
+            let ended = shard.remove(number, EndReason::Refused);
+            self.table.release();
+            self.trace_ended(place.shard, &ended, trace);
+            after.end(ended);
+            return Some(Verdict::Forward(tracked));
+        }
         match lifetime {
             Some(lifetime) => {
                 let deadline = self.deadline(shard.slab.hot(number), lifetime, now, trace);
@@ -402,6 +447,14 @@ impl Engine {
                     None => return invalid(DropReason::TcpNoSession),
                 },
             },
+            Transport::Sctp { packet, .. } => match sctp::Track::open(packet) {
+                Some(association) => (Opening::Sctp(association), [None; 3]),
+                None => return invalid(DropReason::SctpNoSession),
+            },
+            Transport::Dccp { packet, .. } => match dccp::Track::open(packet) {
+                Some(connection) => (Opening::Dccp(connection), plain_letters(&parsed.transport)),
+                None => return invalid(DropReason::DccpNoSession),
+            },
             Transport::IcmpQuery(IcmpQuery { request: false, .. }) => {
                 return invalid(DropReason::IcmpReplyNoSession);
             }
@@ -472,7 +525,20 @@ impl Engine {
                     cap,
                 }
             }
-            Opening::Plain => datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied),
+            Opening::Sctp(association) => {
+                slot.set_sctp(association);
+                Lifetime::of(association.state().lifetime())
+            }
+            Opening::Dccp(connection) => {
+                slot.set_dccp(connection);
+                Lifetime::of(connection.state().lifetime())
+            }
+            Opening::Plain => {
+                if let Some(id) = tunnel_id(&parsed.transport) {
+                    slot.note_tunnel_id(Direction::Original, id);
+                }
+                datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied)
+            }
         };
         slot.count(Direction::Original, parsed.ip.total_len);
         slot.deadline = self.deadline(slot, lifetime, candidate.now, trace);
@@ -602,6 +668,33 @@ fn judge<T: Trace>(
     outcome
 }
 
+/// Runs the judgement of SCTP or DCCP.
+fn judge_by_state<T: Trace>(
+    slot: &mut Slot,
+    direction: Direction,
+    transport: &Transport,
+    trace: &mut T,
+) -> track::Outcome<DropReason> {
+    let before = slot.state_name();
+    let outcome = match transport {
+        Transport::Sctp { packet, .. } => {
+            let mut association = slot.sctp();
+            let outcome = association.packet(direction, packet);
+            slot.set_sctp(association);
+            outcome.map(drop_of_sctp)
+        }
+        Transport::Dccp { packet, .. } => {
+            let mut connection = slot.dccp();
+            let outcome = connection.packet(direction, packet);
+            slot.set_dccp(connection);
+            outcome.map(drop_of_dccp)
+        }
+        _ => track::Outcome::PASS,
+    };
+    trace.step(|| Step::State(before, slot.state_name()));
+    outcome
+}
+
 /// What the policy is asked.
 fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
     let (src_port, dst_port, icmp) = match &parsed.transport {
@@ -609,6 +702,12 @@ fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
             src_port, dst_port, ..
         }
         | Transport::Udp {
+            src_port, dst_port, ..
+        }
+        | Transport::Sctp {
+            src_port, dst_port, ..
+        }
+        | Transport::Dccp {
             src_port, dst_port, ..
         } => (Some(*src_port), Some(*dst_port), None),
         Transport::IcmpQuery(query) => (None, None, Some((query.icmp_type, query.code))),
@@ -726,7 +825,20 @@ fn plain_letters(transport: &Transport) -> Letters {
     match transport {
         // An empty datagram too: it says that its sender is there.
         Transport::Udp { .. } => [Some(Letter::Data), None, None],
+        Transport::Sctp { packet, .. } if packet.chunks.any(SctpChunks::DATA) => {
+            [Some(Letter::Data), None, None]
+        }
+        Transport::Dccp { packet, .. } if packet.payload_len > 0 => [Some(Letter::Data), None, None],
         _ => [None; 3],
+    }
+}
+
+/// What a packet calls its tunnel.
+const fn tunnel_id(transport: &Transport) -> Option<u32> {
+    match transport {
+        Transport::Gre { key, .. } => key.number(),
+        Transport::Esp { spi } | Transport::Ah { spi } => Some(*spi),
+        _ => None,
     }
 }
 
@@ -744,7 +856,7 @@ pub(super) fn note(shard: &mut Shard, number: u32, direction: Direction, letters
 mod tests {
     use super::*;
     use crate::flow::End;
-    use crate::packet::{SeqNum, TcpOptions};
+    use crate::packet::{TcpFlags, TcpOptions};
 
     /// A segment of the initiator, whose SYN has the number 1000.
     fn segment(flags: TcpFlags, seq: u32, payload_len: u32, window: u16) -> Segment {

@@ -3,17 +3,13 @@
 use super::Engine;
 use crate::event::{SessionRecord, Sink, Traffic};
 use crate::flow::Direction;
+use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
 use crate::session::{Ended, Micros, Shard, Slot, TICK};
-use crate::track::datagram;
 
 /// The state's name.
 pub(super) fn state_name(slot: &Slot) -> &'static str {
-    if slot.is_tcp() {
-        slot.track.state().name()
-    } else {
-        datagram::State::from_bits(slot.plain_state()).name()
-    }
+    slot.state_name()
 }
 
 impl Engine {
@@ -60,6 +56,10 @@ impl Engine {
             start: self.origin.instant(start)?,
             last: self.origin.instant(slot.last())?,
             expires: self.origin.tick_start(slot.deadline)?,
+            tunnel: Direction::BOTH.map(|direction| match key.protocol() {
+                PROTOCOL_GRE | PROTOCOL_ESP | PROTOCOL_AH => slot.tunnel_id(direction),
+                _ => None,
+            }),
             rule: RuleId(rule),
             parent: None,
         })

@@ -4,7 +4,7 @@ use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Zone;
-use crate::packet::{IcmpKind, IpVersion, Parsed, Quoted, QuotedTransport, Transport};
+use crate::packet::{GreKey, IcmpKind, IpVersion, PROTOCOL_GRE, Parsed, Quoted, QuotedTransport, Transport};
 
 /// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +37,14 @@ pub struct Flow {
 
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
-/// What stands in the ports depends on the protocol: TCP and UDP have their ports, an ICMP query has its
-/// identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo, timestamp, …)
-/// and which end asks, so that two hosts that ping each other with one identifier have two sessions.
+/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their ports, an ICMP
+/// query has its identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo,
+/// timestamp, …) and which end asks, so that two hosts that ping each other with one identifier have two sessions.
+///
+/// GRE of version 0 has its key ([`FlowKey::gre_key`]), the same in both directions: each key between two hosts is a
+/// session, and so is the tunnel without one. PPTP's call ID is not in it, since each direction has another and
+/// only the control connection pairs them: version 1 is one session between two hosts. ESP and AH are told apart by
+/// their addresses alone, for the same reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowKey {
@@ -56,8 +61,12 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 const TAG_V6: u8 = 1;
 /// `tag`: of an ICMP query, the high end asks.
 const TAG_HIGH_ASKS: u8 = 2;
-/// `tag`: where the ICMP query's kind starts, 0 for none.
+/// `tag`: where the ICMP query's kind starts, 0 for none; three bits.
 const TAG_KIND_SHIFT: u32 = 2;
+/// In place of an ICMP query's kind: GRE with a key, which stands where others have their ports.
+const KIND_GRE_KEY: u8 = 6;
+/// In place of an ICMP query's kind: GRE of version 1.
+const KIND_GRE_CALL: u8 = 7;
 
 const fn kind_code(kind: IcmpKind) -> u8 {
     match kind {
@@ -89,7 +98,14 @@ impl Flow {
             }
             | Transport::Udp {
                 src_port, dst_port, ..
+            }
+            | Transport::Sctp {
+                src_port, dst_port, ..
+            }
+            | Transport::Dccp {
+                src_port, dst_port, ..
             } => Some(ends(*src_port, *dst_port)),
+            Transport::Gre { key, .. } => Some(ends(0, 0).with_gre(*key)),
             Transport::IcmpQuery(query) => Some(Self::icmp_query(
                 zone,
                 v6,
@@ -100,7 +116,7 @@ impl Flow {
                 query.id,
                 query.request,
             )),
-            Transport::Other => Some(ends(0, 0)),
+            Transport::Esp { .. } | Transport::Ah { .. } | Transport::Other => Some(ends(0, 0)),
             Transport::IcmpError(_)
             | Transport::Neighbour
             | Transport::IcmpOther { .. }
@@ -131,13 +147,13 @@ impl Flow {
                 id,
                 request,
             )),
-            QuotedTransport::Other => Some(Self::between(
-                zone,
-                v6,
-                quoted.protocol,
-                (quoted.src, 0),
-                (quoted.dst, 0),
-            )),
+            QuotedTransport::Other | QuotedTransport::Gre(_) => {
+                let flow = Self::between(zone, v6, quoted.protocol, (quoted.src, 0), (quoted.dst, 0));
+                Some(match quoted.transport {
+                    QuotedTransport::Gre(key) => flow.with_gre(key),
+                    _ => flow,
+                })
+            }
             QuotedTransport::IcmpError | QuotedTransport::Fragment => None,
         }
     }
@@ -159,6 +175,21 @@ impl Flow {
             },
             source,
         }
+    }
+
+    /// Puts the key of GRE where others have their ports; in the same order whichever end sends, since it belongs to
+    /// neither.
+    #[inline]
+    fn with_gre(mut self, key: GreKey) -> Self {
+        match key {
+            GreKey::None => {}
+            GreKey::Key(key) => {
+                self.key.ports = [(key >> 16) as u16, key as u16];
+                self.key.tag |= KIND_GRE_KEY << TAG_KIND_SHIFT;
+            }
+            GreKey::CallId(_) => self.key.tag |= KIND_GRE_CALL << TAG_KIND_SHIFT,
+        }
+        self
     }
 
     #[expect(
@@ -239,9 +270,20 @@ impl FlowKey {
     pub const fn port(&self, end: End) -> u16 {
         let [low, high] = self.ports;
         match end {
+            _ if self.protocol == PROTOCOL_GRE => 0,
             End::Low => low,
             End::High => high,
         }
+    }
+
+    /// The key of a GRE tunnel of version 0 that has one.
+    #[must_use]
+    pub const fn gre_key(&self) -> Option<u32> {
+        if self.protocol != PROTOCOL_GRE || self.tag >> TAG_KIND_SHIFT != KIND_GRE_KEY {
+            return None;
+        }
+        let [upper, lower] = self.ports;
+        Some((upper as u32) << 16 | lower as u32)
     }
 }
 
@@ -335,6 +377,37 @@ mod tests {
             Flow::between(Zone(0), false, 17, (v4(1), 1), (v4(2), 2)).key
         );
         assert_ne!(base, Flow::between(Zone(0), true, 6, (v4(1), 1), (v4(2), 2)).key);
+    }
+
+    #[test]
+    fn both_directions_of_a_gre_key_are_one_flow_and_another_key_is_another() {
+        let gre = |src, dst, key| Flow::between(Zone(0), false, 47, (src, 0), (dst, 0)).with_gre(key);
+        let there = gre(v4(1), v4(2), GreKey::Key(0x0001_0002));
+        let back = gre(v4(2), v4(1), GreKey::Key(0x0001_0002));
+        assert_eq!(there.key, back.key);
+        assert_eq!(there.source, back.source.opposite());
+        assert_eq!(there.key.gre_key(), Some(0x0001_0002));
+        assert_eq!((there.key.port(End::Low), there.key.port(End::High)), (0, 0));
+        let keys = [
+            GreKey::None,
+            GreKey::Key(0),
+            GreKey::Key(0x0002_0001),
+            GreKey::CallId(1),
+        ];
+        for (place, key) in keys.into_iter().enumerate() {
+            let flow = gre(v4(1), v4(2), key);
+            assert_ne!(flow.key, there.key);
+            for other in keys.into_iter().skip(place + 1) {
+                assert_ne!(flow.key, gre(v4(1), v4(2), other).key, "{key:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_call_ids_of_both_directions_of_pptp_are_one_flow() {
+        let gre =
+            |src, dst, id| Flow::between(Zone(0), false, 47, (src, 0), (dst, 0)).with_gre(GreKey::CallId(id));
+        assert_eq!(gre(v4(1), v4(2), 7).key, gre(v4(2), v4(1), 9).key);
     }
 
     #[test]

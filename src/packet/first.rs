@@ -2,7 +2,7 @@
 
 use etherparse::IpNumber;
 
-use super::{Checksums, Fragment, Malformed, Parsed, Transport, icmp, tcp, udp};
+use super::{Checksums, Fragment, Malformed, Parsed, Part, Transport, icmp, other, tcp, udp};
 
 /// The least data offset of a TCP header, in words (RFC 9293, section 3.1).
 const MIN_TCP_WORDS: u8 = 5;
@@ -10,9 +10,10 @@ const MIN_TCP_WORDS: u8 = 5;
 /// Goes on to the transport header of a first fragment, one with offset 0. `parsed` is what [`parse`](super::parse)
 /// made of `bytes`; anything but a first fragment is given back as it is.
 ///
-/// The lengths in the result are those of the fragment where they come from the IP header (the TCP payload), and those
+/// The lengths in the result are those of the fragment where they come from the IP header (the TCP payload, UDP-Lite's and DCCP's), and those
 /// of the whole datagram where the transport header says them (the UDP payload). Checksums are made over the whole
-/// datagram and are not looked at.
+/// datagram and are not looked at. Of SCTP, the chunks are those that begin in the fragment; what changes a state may stand
+/// behind them in a later one and is not followed.
 ///
 /// # Errors
 ///
@@ -35,16 +36,20 @@ pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Mal
         IpNumber::TCP => tcp::parse(ip, payload, Checksums::Trust),
         IpNumber::UDP => udp::parse_first(ip, payload),
         IpNumber::ICMP | IpNumber::IPV6_ICMP => icmp::parse(ip, payload, Checksums::Trust),
-        _ => Ok(Parsed {
-            ip,
-            transport: Transport::Other,
-        }),
+        _ => other(ip, payload, Part::First),
     };
     found.map_err(|reason| match reason {
         Malformed::TcpHeaderTruncated
         | Malformed::UdpHeaderTruncated
         | Malformed::IcmpHeaderTruncated
-        | Malformed::IcmpErrorQuoteTruncated => Malformed::FragmentTiny,
+        | Malformed::IcmpErrorQuoteTruncated
+        | Malformed::SctpHeaderTruncated
+        | Malformed::SctpNoChunk
+        | Malformed::DccpHeaderTruncated
+        | Malformed::UdpLiteHeaderTruncated
+        | Malformed::GreHeaderTruncated
+        | Malformed::EspHeaderTruncated
+        | Malformed::AhHeaderTruncated => Malformed::FragmentTiny,
         // The options are cut off, unless the length is below that of a header without any.
         Malformed::TcpHeaderLength if payload.get(12).is_some_and(|byte| byte >> 4 >= MIN_TCP_WORDS) => {
             Malformed::FragmentTiny

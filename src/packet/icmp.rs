@@ -2,7 +2,7 @@
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
-use super::{Checksums, Ip, IpVersion, Malformed, Parsed, Transport, checksum, ipv4, ipv6};
+use super::{Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, gre, ipv4, ipv6};
 
 /// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
 const HEADER_LEN: usize = 8;
@@ -69,16 +69,16 @@ pub struct Quoted {
     pub total_len: u32,
 }
 
-/// What is quoted of a transport header: its first 8 bytes.
+/// What is quoted of a transport header: its first 8 bytes, and those up to a GRE key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotedTransport {
-    /// TCP or UDP.
+    /// TCP, UDP, UDP-Lite, SCTP or DCCP.
     Ports {
         /// Source port.
         src: u16,
         /// Destination port.
         dst: u16,
-        /// TCP's sequence number; `None` for UDP.
+        /// TCP's sequence number; `None` for the others.
         seq: Option<u32>,
     },
     /// A request or reply of ICMP or ICMPv6.
@@ -90,6 +90,8 @@ pub enum QuotedTransport {
         /// Whether this is the request; otherwise it is the reply.
         request: bool,
     },
+    /// GRE, with its key or call ID.
+    Gre(GreKey),
     /// An ICMP error: there must be no error about an error (RFC 1122, section 3.2.2).
     IcmpError,
     /// A fragment other than the first: it has no transport header.
@@ -233,10 +235,11 @@ fn quoted_transport(
     protocol: IpNumber,
     bytes: &[u8],
 ) -> Result<QuotedTransport, Malformed> {
-    let is_tcp = match (version, protocol) {
-        (_, IpNumber::TCP) => true,
-        (_, IpNumber::UDP) => false,
-        (IpVersion::V4, IpNumber::ICMP) | (IpVersion::V6, IpNumber::IPV6_ICMP) => false,
+    let (has_ports, is_tcp) = match (version, protocol) {
+        (_, IpNumber::TCP) => (true, true),
+        (_, IpNumber::UDP | IpNumber::UDP_LITE | IpNumber::SCTP | IpNumber::DCCP) => (true, false),
+        (_, IpNumber::GRE) => return gre::quoted_key(bytes).map(QuotedTransport::Gre),
+        (IpVersion::V4, IpNumber::ICMP) | (IpVersion::V6, IpNumber::IPV6_ICMP) => (false, false),
         (IpVersion::V4, IpNumber::IPV6_ICMP) | (IpVersion::V6, IpNumber::ICMP) => {
             return Err(Malformed::IcmpErrorQuoteMalformed);
         }
@@ -245,7 +248,7 @@ fn quoted_transport(
     let Some(&[a, b, c, d, e, f, g, h]) = bytes.first_chunk::<HEADER_LEN>() else {
         return Err(Malformed::IcmpErrorQuoteTruncated);
     };
-    if is_tcp || protocol == IpNumber::UDP {
+    if has_ports {
         return Ok(QuotedTransport::Ports {
             src: u16::from_be_bytes([a, b]),
             dst: u16::from_be_bytes([c, d]),

@@ -105,7 +105,59 @@ reasons! {
     IcmpErrorQuoteTruncated, "icmp_error_quote_truncated",
         "The ICMP error quotes less than the IP header and 8 bytes of the transport header.";
     IcmpErrorQuoteMalformed, "icmp_error_quote_malformed",
-        "The packet that the ICMP error quotes has a bad IP header or is of the other IP version.";
+        "The packet that the ICMP error quotes has a bad IP or GRE header or is of the other IP version.";
+
+    SctpHeaderTruncated, "sctp_header_truncated",
+        "The IP payload is shorter than the 12 bytes of an SCTP common header.";
+    SctpNoChunk, "sctp_no_chunk", "The SCTP packet has no chunk.";
+    SctpChunkLength, "sctp_chunk_length",
+        "An SCTP chunk's length is below 4, or the chunk with its padding ends beyond the packet.";
+    SctpTooManyChunks, "sctp_too_many_chunks", "The SCTP packet has more than 1024 chunks.";
+    SctpBundling, "sctp_bundling",
+        "SCTP chunks stand together that may not: INIT, INIT ACK or SHUTDOWN COMPLETE with any other, COOKIE ECHO or COOKIE ACK behind another, or DATA with ABORT.";
+    SctpInit, "sctp_init",
+        "An SCTP INIT or INIT ACK is shorter than 20 bytes or has the initiate tag 0.";
+    SctpTagOfInit, "sctp_tag_of_init",
+        "The verification tag is 0 in an SCTP packet without INIT, or not 0 in one with INIT.";
+    SctpChecksum, "sctp_checksum", "The SCTP checksum is wrong.";
+
+    DccpHeaderTruncated, "dccp_header_truncated",
+        "The IP payload is shorter than the header of a DCCP packet of its type.";
+    DccpType, "dccp_type", "The DCCP packet is of a reserved type.";
+    DccpShortSequence, "dccp_short_sequence",
+        "A DCCP packet other than Data, Ack and DataAck has a sequence number of 24 bits.";
+    DccpDataOffset, "dccp_data_offset",
+        "The DCCP data offset is below the header of its type or beyond the end of the IP payload.";
+    DccpChecksumCoverage, "dccp_checksum_coverage",
+        "The DCCP checksum coverage is beyond the end of the IP payload.";
+    DccpChecksum, "dccp_checksum", "The DCCP checksum is wrong.";
+
+    UdpLiteHeaderTruncated, "udp_lite_header_truncated",
+        "The IP payload is shorter than the 8 bytes of a UDP-Lite header.";
+    UdpLiteChecksumCoverage, "udp_lite_checksum_coverage",
+        "The UDP-Lite checksum coverage is 1 to 7 or beyond the end of the IP payload.";
+    UdpLiteChecksumMissing, "udp_lite_checksum_missing",
+        "The UDP-Lite checksum is 0, which is not allowed.";
+    UdpLiteChecksum, "udp_lite_checksum", "The UDP-Lite checksum is wrong.";
+
+    GreHeaderTruncated, "gre_header_truncated",
+        "The IP payload is shorter than the GRE header that its flags announce.";
+    GreVersion, "gre_version", "The GRE version is neither 0 nor 1.";
+    GreFlags, "gre_flags",
+        "The GRE header has flags of RFC 1701 that must be 0, or is of version 1 and not PPTP's: a key, no checksum, PPP inside.";
+    GrePayloadLength, "gre_payload_length",
+        "The payload length of a GRE packet of version 1 is beyond the end of the IP payload.";
+    GreChecksum, "gre_checksum", "The GRE checksum is wrong.";
+
+    EspHeaderTruncated, "esp_header_truncated",
+        "The IP payload is shorter than the 8 bytes of an ESP header.";
+    EspSpiZero, "esp_spi_zero", "The security parameters index of ESP is 0, which is reserved.";
+    AhHeaderTruncated, "ah_header_truncated",
+        "The IP payload is shorter than the 12 fixed bytes of an authentication header.";
+    AhLength, "ah_length",
+        "The length of the authentication header is below 12, beyond the end of the IP payload or, in IPv6, no multiple of 8.";
+    AhSpiZero, "ah_spi_zero",
+        "The security parameters index of the authentication header is 0, which is reserved.";
 }
 
 impl Malformed {

@@ -9,15 +9,20 @@
 //! end), this module reads by hand.
 
 mod checksum;
+mod dccp;
 mod first;
 mod flags;
+mod gre;
 mod icmp;
+mod ipsec;
 mod ipv4;
 mod ipv6;
 mod malformed;
+mod sctp;
 mod seq;
 mod tcp;
 mod udp;
+mod udp_lite;
 
 #[cfg(test)]
 mod tests;
@@ -27,10 +32,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use etherparse::IpNumber;
 use serde::Deserialize;
 
+pub use dccp::{DccpPacket, DccpType};
 pub use first::parse_first_fragment;
 pub use flags::TcpFlags;
+pub use gre::GreKey;
 pub use icmp::{IcmpError, IcmpKind, IcmpQuery, Quoted, QuotedTransport};
 pub use malformed::Malformed;
+pub use sctp::{SctpChunks, SctpPacket};
 pub use seq::SeqNum;
 pub use tcp::{SackBlocks, Segment, TcpOptions};
 
@@ -43,6 +51,19 @@ pub const PROTOCOL_UDP: u8 = IpNumber::UDP.0;
 /// The IP protocol number of ICMP for IPv6.
 pub const PROTOCOL_ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
 
+/// The IP protocol number of DCCP.
+pub const PROTOCOL_DCCP: u8 = IpNumber::DCCP.0;
+/// The IP protocol number of GRE.
+pub const PROTOCOL_GRE: u8 = IpNumber::GRE.0;
+/// The IP protocol number of ESP.
+pub const PROTOCOL_ESP: u8 = IpNumber::ENCAPSULATING_SECURITY_PAYLOAD.0;
+/// The IP protocol number of the authentication header.
+pub const PROTOCOL_AH: u8 = IpNumber::AUTHENTICATION_HEADER.0;
+/// The IP protocol number of SCTP.
+pub const PROTOCOL_SCTP: u8 = IpNumber::SCTP.0;
+/// The IP protocol number of UDP-Lite.
+pub const PROTOCOL_UDP_LITE: u8 = IpNumber::UDP_LITE.0;
+
 /// A packet's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsed {
@@ -53,8 +74,8 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// The payload of the TCP segment or UDP datagram in `bytes`, the packet that this was parsed from; empty for
-    /// everything else. Padding is not payload, nor is what lies behind the UDP length. Of a first fragment
+    /// The payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that this was parsed from;
+    /// empty for everything else. Padding is not payload, nor is what lies behind the UDP length. Of a first fragment
     /// ([`parse_first_fragment`]) it is the part of the payload that the fragment has.
     #[inline]
     #[must_use]
@@ -144,15 +165,50 @@ pub enum Transport {
         /// The rest of the header.
         segment: Segment,
     },
-    /// A UDP datagram.
+    /// A UDP datagram, or one of UDP-Lite: [`Ip::protocol`] says which.
     Udp {
         /// Source port; 0 is possible.
         src_port: u16,
         /// Destination port; 0 is possible.
         dst_port: u16,
         /// Bytes of payload by the UDP length, which may be below what the IP packet has room for. Of a first fragment
-        /// they are the whole datagram's.
+        /// they are the whole datagram's. UDP-Lite has no length: all that is there is its payload.
         payload_len: u16,
+    },
+    /// An SCTP packet with a possible combination of chunks.
+    Sctp {
+        /// Source port; 0 is possible.
+        src_port: u16,
+        /// Destination port; 0 is possible.
+        dst_port: u16,
+        /// The rest of the header, and the kinds of chunks.
+        packet: SctpPacket,
+    },
+    /// A DCCP packet.
+    Dccp {
+        /// Source port; 0 is possible.
+        src_port: u16,
+        /// Destination port; 0 is possible.
+        dst_port: u16,
+        /// The rest of the header.
+        packet: DccpPacket,
+    },
+    /// A GRE packet of version 0 or 1.
+    Gre {
+        /// Key or call ID.
+        key: GreKey,
+        /// Protocol type of what is inside, an Ethertype.
+        protocol: u16,
+    },
+    /// An ESP packet.
+    Esp {
+        /// Security parameters index, which its receiver has chosen; never 0.
+        spi: u32,
+    },
+    /// A packet with an authentication header.
+    Ah {
+        /// Security parameters index, which its receiver has chosen; never 0.
+        spi: u32,
     },
     /// An ICMP or ICMPv6 request or reply.
     IcmpQuery(IcmpQuery),
@@ -172,7 +228,8 @@ pub enum Transport {
     /// A fragment that is not the whole packet; for a first fragment's transport header see
     /// [`parse_first_fragment`].
     Fragment(Fragment),
-    /// Another protocol: see [`Ip::protocol`].
+    /// Another protocol: see [`Ip::protocol`]. Also IPv6's "no next header" (59): such a packet is a conversation
+    /// of its own protocol number, so that it needs a rule like any other.
     Other,
 }
 
@@ -239,7 +296,7 @@ impl Fragment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksums {
-    /// The IPv4 header's, TCP's, UDP's and ICMP's must be right. Two cannot be told and pass: that of a fragment, and
+    /// The IPv4 header's, and those of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (where it has one) must be right. Two cannot be told and pass: that of a fragment, and
     /// that of a packet whose IPv6 routing header has segments left, since it is made over an address to come.
     Verify,
     /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
@@ -255,6 +312,26 @@ impl Checksums {
             Self::Verify => "verify",
             Self::Trust => "trust",
         }
+    }
+}
+
+/// How much of a datagram is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All of it.
+    Whole(Checksums),
+    /// Its first fragment. What lengths announce may come later, and so may what a checksum is made over.
+    First,
+}
+
+impl Part {
+    const fn is_first(self) -> bool {
+        matches!(self, Self::First)
+    }
+
+    /// Whether the checksum is looked at.
+    const fn is_verified(self) -> bool {
+        matches!(self, Self::Whole(Checksums::Verify))
     }
 }
 
@@ -316,10 +393,23 @@ impl Network<'_> {
             IpNumber::TCP => tcp::parse(ip, payload, checksums),
             IpNumber::UDP => udp::parse(ip, payload, checksums),
             protocol if protocol == icmp => icmp::parse(ip, payload, checksums),
-            _ => Ok(Parsed {
-                ip,
-                transport: Transport::Other,
-            }),
+            _ => other(ip, payload, Part::Whole(checksums)),
         }
+    }
+}
+
+/// Parses what is neither TCP, UDP nor ICMP.
+fn other(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+    match IpNumber(ip.protocol) {
+        IpNumber::SCTP => sctp::parse(ip, payload, part),
+        IpNumber::DCCP => dccp::parse(ip, payload, part),
+        IpNumber::UDP_LITE => udp_lite::parse(ip, payload, part),
+        IpNumber::GRE => gre::parse(ip, payload, part),
+        IpNumber::ENCAPSULATING_SECURITY_PAYLOAD => ipsec::parse_esp(ip, payload),
+        IpNumber::AUTHENTICATION_HEADER => ipsec::parse_ah(ip, payload, part),
+        _ => Ok(Parsed {
+            ip,
+            transport: Transport::Other,
+        }),
     }
 }

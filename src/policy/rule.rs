@@ -103,9 +103,9 @@ impl Protocol {
         ("udplite", 136),
     ];
 
-    /// Does a rule compare ports of this protocol: TCP, UDP, DCCP or SCTP?
+    /// Does a rule compare ports of this protocol: TCP, UDP, DCCP, SCTP or UDP-Lite?
     pub const fn has_ports(self) -> bool {
-        matches!(self.0, 6 | 17 | 33 | 132)
+        matches!(self.0, 6 | 17 | 33 | 132 | 136)
     }
 }
 

@@ -11,7 +11,6 @@ use super::wheel::{Due, Linked, Wheel, behind};
 use crate::event::EndReason;
 use crate::flow::{End, FlowKey};
 use crate::track::Worth;
-use crate::track::tcp::State;
 
 /// How many candidates a full shard looks at before it picks one to evict.
 const EVICTION_CANDIDATES: usize = 16;
@@ -215,21 +214,9 @@ impl Shard {
         }
     }
 
-    /// Why a session whose lifetime has passed has ended.
-    fn end_reason(slot: &Slot) -> EndReason {
-        if slot.is_tcp() {
-            match slot.track.state() {
-                State::TimeWait => return EndReason::Closed,
-                State::Close => return EndReason::Reset,
-                _ => {}
-            }
-        }
-        EndReason::Timeout
-    }
-
     /// Ends a session whose deadline has come.
     pub(crate) fn end_expired(&mut self, number: u32) -> Ended {
-        let reason = Self::end_reason(self.slab.hot(number));
+        let reason = self.slab.hot(number).end_of_life();
         self.remove(number, reason)
     }
 

@@ -1,11 +1,13 @@
 //! A session's memory: two cache lines for what every packet needs, a quarter of one for what few do.
 
+use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
+use crate::packet::{PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP};
 use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
-use crate::track::Worth;
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::Track;
+use crate::track::tcp::{State, Track};
+use crate::track::{Worth, dccp, sctp};
 
 /// No slot.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -25,7 +27,8 @@ pub(crate) struct Slot {
     /// Which set of lifetimes applies.
     pub(crate) profile: u8,
     pub(crate) links: Links,
-    /// TCP's state; of other protocols only [`Slot::plain_state`] is used.
+    /// TCP's state. Other protocols have their words in its place: [`Slot::sctp`], [`Slot::dccp`] and
+    /// [`Slot::tunnel_id`]; those without a handshake have theirs in [`Slot::plain_state`].
     pub(crate) track: Track,
     packets: [u32; 2],
     bytes: [[u16; 3]; 2],
@@ -153,21 +156,100 @@ impl Slot {
         self.flags = self.flags & !(3 << PLAIN_STATE_SHIFT) | (state & 3) << PLAIN_STATE_SHIFT;
     }
 
-    pub(crate) const fn is_tcp(&self) -> bool {
-        self.key.protocol() == crate::packet::PROTOCOL_TCP
+    /// The state of an SCTP association.
+    pub(crate) const fn sctp(&self) -> sctp::Track {
+        let [a, b, c, d, e, ..] = self.track.words();
+        sctp::Track::from_words([a, b, c, d, e])
+    }
+
+    pub(crate) const fn set_sctp(&mut self, track: sctp::Track) {
+        let [a, b, c, d, e] = track.to_words();
+        self.track = Track::from_words([a, b, c, d, e, 0, 0, 0]);
+    }
+
+    /// The state of a DCCP connection.
+    pub(crate) const fn dccp(&self) -> dccp::Track {
+        dccp::Track::from_words(self.track.words())
+    }
+
+    pub(crate) const fn set_dccp(&mut self, track: dccp::Track) {
+        self.track = Track::from_words(track.to_words());
+    }
+
+    /// What the first packet of a direction called its tunnel. Not for a protocol that keeps a state there.
+    pub(crate) const fn tunnel_id(&self, direction: Direction) -> Option<u32> {
+        let [original, reply, known, ..] = self.track.words();
+        if known & 1 << direction as u8 == 0 {
+            return None;
+        }
+        Some(match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        })
+    }
+
+    /// Notes the identifier of a tunnel at its first appearance in a direction.
+    pub(crate) const fn note_tunnel_id(&mut self, direction: Direction, id: u32) {
+        let [mut original, mut reply, known, ..] = self.track.words();
+        if known & 1 << direction as u8 != 0 {
+            return;
+        }
+        match direction {
+            Direction::Original => original = id,
+            Direction::Reply => reply = id,
+        }
+        self.track = Track::from_words([original, reply, known | 1 << direction as u8, 0, 0, 0, 0, 0]);
+    }
+
+    /// The name of the session's state.
+    pub(crate) const fn state_name(&self) -> &'static str {
+        match self.key.protocol() {
+            PROTOCOL_TCP => self.track.state().name(),
+            PROTOCOL_SCTP => self.sctp().state().name(),
+            PROTOCOL_DCCP => self.dccp().state().name(),
+            _ => datagram::State::from_bits(self.plain_state()).name(),
+        }
     }
 
     /// What the session is worth to a full table; also the list of the wheel that it hangs in.
     pub(crate) fn worth(&self) -> Worth {
-        if self.is_tcp() {
-            match self.track.state().worth() {
+        match self.key.protocol() {
+            PROTOCOL_TCP => match self.track.state().worth() {
                 // Picked up in its middle, and nobody has answered yet.
                 Worth::Assured if !self.assured() => Worth::Embryonic,
                 worth => worth,
+            },
+            PROTOCOL_SCTP => self.sctp().state().worth(),
+            PROTOCOL_DCCP => self.dccp().state().worth(),
+            protocol => datagram::worth(
+                Family::of(protocol),
+                datagram::State::from_bits(self.plain_state()),
+            ),
+        }
+    }
+
+    /// Why the session ends when its lifetime has passed.
+    pub(crate) fn end_of_life(&self) -> EndReason {
+        let (over, aborted) = match self.key.protocol() {
+            PROTOCOL_TCP => match self.track.state() {
+                State::TimeWait => (true, false),
+                State::Close => (true, true),
+                _ => (false, false),
+            },
+            PROTOCOL_SCTP => {
+                let track = self.sctp();
+                (track.state() == sctp::State::Closed, track.is_aborted())
             }
-        } else {
-            let family = Family::of(self.key.protocol());
-            datagram::worth(family, datagram::State::from_bits(self.plain_state()))
+            PROTOCOL_DCCP => {
+                let track = self.dccp();
+                (track.state() == dccp::State::TimeWait, track.is_aborted())
+            }
+            _ => (false, false),
+        };
+        match (over, aborted) {
+            (false, _) => EndReason::Timeout,
+            (true, false) => EndReason::Closed,
+            (true, true) => EndReason::Reset,
         }
     }
 
@@ -266,6 +348,18 @@ mod tests {
         slot.count(Direction::Reply, 1500);
         assert_eq!(slot.traffic(Direction::Reply), (u32::MAX, Micros::MAX.0));
         assert_eq!(slot.initiator(), End::High);
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_tcp_reads_back() {
+        let key = crate::session::testing::key(1);
+        let mut slot = Slot::new(key);
+        assert_eq!(slot.tunnel_id(Direction::Original), None);
+        slot.note_tunnel_id(Direction::Reply, 0);
+        slot.note_tunnel_id(Direction::Reply, 9);
+        slot.note_tunnel_id(Direction::Original, u32::MAX);
+        assert_eq!(slot.tunnel_id(Direction::Reply), Some(0), "the first counts");
+        assert_eq!(slot.tunnel_id(Direction::Original), Some(u32::MAX));
     }
 
     #[test]

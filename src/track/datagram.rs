@@ -1,4 +1,4 @@
-//! UDP, ICMP queries and every protocol that has no state machine of its own.
+//! UDP, UDP-Lite, ICMP queries and every protocol that has no state machine of its own.
 //!
 //! Life cycle: *unreplied* until the first packet of the responder, then *replied*; a UDP conversation that
 //! still talks both ways two seconds after it began is a *stream* (the rule of Linux `nf_conntrack_proto_udp`:
@@ -6,7 +6,7 @@
 
 use crate::flow::Direction;
 use crate::lifetime::LifetimeClass;
-use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP};
+use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, PROTOCOL_UDP_LITE};
 use crate::track::{Lifetime, Worth};
 
 /// How old a two-way UDP conversation is when it becomes a stream, in milliseconds (Linux: 2 s).
@@ -50,7 +50,7 @@ impl State {
 /// The families of protocols that have lifetimes of their own here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// UDP.
+    /// UDP and UDP-Lite.
     Udp,
     /// ICMP and ICMPv6 queries.
     Icmp,
@@ -63,7 +63,7 @@ impl Family {
     #[must_use]
     pub const fn of(protocol: u8) -> Self {
         match protocol {
-            PROTOCOL_UDP => Self::Udp,
+            PROTOCOL_UDP | PROTOCOL_UDP_LITE => Self::Udp,
             PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Self::Icmp,
             _ => Self::Other,
         }

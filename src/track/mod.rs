@@ -4,6 +4,8 @@
 //! packet; how long the session then lives is for the caller, who is told the [`Lifetime`] to use.
 
 pub mod datagram;
+pub mod dccp;
+pub mod sctp;
 pub mod tcp;
 
 use crate::lifetime::LifetimeClass;
@@ -31,6 +33,42 @@ impl Worth {
             Self::Embryonic => "embryonic",
             Self::Closing => "closing",
             Self::Assured => "assured",
+        }
+    }
+}
+
+/// What becomes of a packet of SCTP or DCCP. TCP has more to say: [`tcp::Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<Fault> {
+    /// It passes.
+    Accept {
+        /// The session's lifetime from now on; `None`: the packet proves nothing, and it is not refreshed.
+        lifetime: Option<LifetimeClass>,
+        /// The session is assured from now on.
+        assured: bool,
+    },
+    /// It passes, and the session ends with it: a refusal is the only answer that the initiator got.
+    End,
+    /// It opens a new session on the ports of this one, which has ended.
+    Reopen,
+    /// It is invalid; nothing has changed.
+    Invalid(Fault),
+}
+
+impl<Fault> Outcome<Fault> {
+    /// It passes without being believed: it may be right, and its receiver decides.
+    pub(crate) const PASS: Self = Self::Accept {
+        lifetime: None,
+        assured: false,
+    };
+
+    /// The same with another word for the fault.
+    pub(crate) fn map<F>(self, fault: impl FnOnce(Fault) -> F) -> Outcome<F> {
+        match self {
+            Self::Accept { lifetime, assured } => Outcome::Accept { lifetime, assured },
+            Self::End => Outcome::End,
+            Self::Reopen => Outcome::Reopen,
+            Self::Invalid(found) => Outcome::Invalid(fault(found)),
         }
     }
 }

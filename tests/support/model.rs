@@ -137,7 +137,7 @@ impl Tuple {
                 src_port, dst_port, ..
             } => (src_port, dst_port, None),
             Transport::IcmpQuery(query) => (query.id, query.id, Some(query.request)),
-            Transport::Other => (0, 0, None),
+            Transport::Other | Transport::Gre { .. } | Transport::Esp { .. } => (0, 0, None),
             _ => return None,
         };
         Some(Self {
@@ -651,7 +651,7 @@ impl Run {
         let (src_port, dst_port, asks) = match quoted.transport {
             QuotedTransport::Ports { src, dst, .. } => (src, dst, None),
             QuotedTransport::IcmpQuery { id, request, .. } => (id, id, Some(request)),
-            QuotedTransport::Other => (0, 0, None),
+            QuotedTransport::Other | QuotedTransport::Gre(_) => (0, 0, None),
             QuotedTransport::IcmpError => return Err(DropReason::IcmpErrorAboutError),
             QuotedTransport::Fragment => return Err(DropReason::IcmpErrorNoSession),
         };

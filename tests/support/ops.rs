@@ -198,8 +198,12 @@ impl Traffic {
             }
             Op::Other { talk, reply } => {
                 let ends = Self::ends(talk, reply);
-                let protocol = [47, 50, 132][usize::from(talk % 3)];
-                self.note(2, talk, ends, other(ends, protocol, b"data"))
+                let (protocol, payload) = [
+                    (47, [0, 0, 8, 0, 1, 2, 3, 4]),
+                    (50, [0, 0, 0, 1, 0, 0, 0, 9]),
+                    (253, *b"somedata"),
+                ][usize::from(talk % 3)];
+                self.note(2, talk, ends, other(ends, protocol, &payload))
             }
             Op::Tcp { talk, reply, what } => self.segment(talk, reply, what),
             Op::Handshake { talk } => [(false, Tcp::Syn), (true, Tcp::SynAck), (false, Tcp::Ack)]

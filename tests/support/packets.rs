@@ -145,3 +145,51 @@ pub(crate) fn other(ends: Ends, protocol: u8, payload: &[u8]) -> Vec<u8> {
     ends.ip().write(&mut packet, IpNumber(protocol), payload).unwrap();
     packet
 }
+
+/// An SCTP chunk without its padding: `body` is whole words.
+pub(crate) fn chunk(chunk_type: u8, flags: u8, body: &[u8]) -> Vec<u8> {
+    let mut chunk = vec![chunk_type, flags];
+    chunk.extend((4 + body.len() as u16).to_be_bytes());
+    chunk.extend(body);
+    chunk
+}
+
+/// An SCTP INIT (1) or INIT ACK (2).
+pub(crate) fn init(chunk_type: u8, tag: u32) -> Vec<u8> {
+    let mut body = tag.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1]);
+    chunk(chunk_type, 0, &body)
+}
+
+/// An SCTP packet with the checksum 0.
+pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    payload.extend(ends.src_port.to_be_bytes());
+    payload.extend(ends.dst_port.to_be_bytes());
+    payload.extend(tag.to_be_bytes());
+    payload.extend([0; 4]);
+    payload.extend(chunks);
+    other(ends, 132, &payload)
+}
+
+/// A DCCP packet with numbers of 48 bits and the checksum 0. What follows the acknowledgement number is 0.
+pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let (acks, rest) = match kind {
+        0 => (false, 4),
+        1 | 7 => (true, 4),
+        2 => (false, 0),
+        _ => (true, 0),
+    };
+    let mut payload = Vec::new();
+    payload.extend(ends.src_port.to_be_bytes());
+    payload.extend(ends.dst_port.to_be_bytes());
+    payload.extend([((16 + 8 * usize::from(acks) + rest) / 4) as u8, 0, 0, 0]);
+    payload.extend([kind << 1 | 1, 0, 0, 0]);
+    payload.extend(seq.to_be_bytes());
+    if acks {
+        payload.extend([0; 4]);
+        payload.extend(ack.to_be_bytes());
+    }
+    payload.resize(payload.len() + rest, 0);
+    other(ends, 33, &payload)
+}

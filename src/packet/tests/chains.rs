@@ -48,10 +48,17 @@ fn eight_extensions_are_walked() {
 
 #[test]
 fn esp_ah_and_no_next_header_end_the_chain() {
-    for last in [50, 51, 59] {
-        let found = parsed(&ipv6_raw(60, &[&extension(last)[..], &[0xff; 4]].concat()));
+    let ah = [TCP, 2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0];
+    let esp = [0, 0, 0, 7, 0, 0, 0, 1];
+    let ends = [
+        (50, &esp[..], Transport::Esp { spi: 7 }),
+        (51, &ah[..], Transport::Ah { spi: 7 }),
+        (59, &[0xff; 4][..], Transport::Other),
+    ];
+    for (last, payload, transport) in ends {
+        let found = parsed(&ipv6_raw(60, &[&extension(last)[..], payload].concat()));
         assert_eq!((found.ip.protocol, found.ip.header_len), (last, 48));
-        assert_eq!(found.transport, Transport::Other);
+        assert_eq!(found.transport, transport);
     }
 }
 

@@ -90,7 +90,7 @@ fn an_error_about_an_error_says_so() {
 
 #[test]
 fn other_protocols_and_messages_are_other() {
-    for quote in [ipv4(47, &[]), ipv4(ICMP, &icmp(9, 0, [0; 4], &[]))] {
+    for quote in [ipv4(89, &[]), ipv4(ICMP, &icmp(9, 0, [0; 4], &[]))] {
         assert_eq!(quoted(&about4(&quote)).transport, QuotedTransport::Other);
     }
     for quote in [ipv6_raw(50, &[]), ipv6(ICMPV6, &icmp(135, 0, [0; 4], &[]))] {

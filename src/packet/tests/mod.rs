@@ -5,6 +5,7 @@ mod errors;
 mod headers;
 mod properties;
 mod reasons;
+mod transports;
 
 use etherparse::checksum::Sum16BitWords;
 
@@ -79,18 +80,42 @@ fn ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 fn with_checksum(protocol: u8, pseudo: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut payload = payload.to_vec();
+    let mut covered = payload.len();
     let (at, pseudo) = match protocol {
+        transports::SCTP if payload.len() >= 12 => {
+            transports::set_crc32c(&mut payload);
+            return payload;
+        }
+        transports::DCCP => {
+            if let &[_, _, _, _, words, coverage, ..] = &payload[..]
+                && coverage != 0
+            {
+                covered = covered.min(4 * usize::from(words) + 4 * usize::from(coverage - 1));
+            }
+            (6, pseudo)
+        }
+        transports::UDP_LITE => {
+            if let &[_, _, _, _, a, b, ..] = &payload[..]
+                && (a, b) != (0, 0)
+            {
+                covered = covered.min(usize::from(u16::from_be_bytes([a, b])));
+            }
+            (6, pseudo)
+        }
+        transports::GRE if payload.len() > 4 && payload[0] & 0x80 != 0 => (4, &[][..]),
         TCP => (16, pseudo),
         UDP => (6, pseudo),
         ICMPV6 => (2, pseudo),
         ICMP => (2, &[][..]),
         _ => return payload,
     };
-    if payload.len() >= at + 2 {
+    if covered >= at + 2 {
         payload[at..at + 2].fill(0);
-        let sum = Sum16BitWords::new().add_slice(pseudo).add_slice(&payload);
+        let sum = Sum16BitWords::new()
+            .add_slice(pseudo)
+            .add_slice(&payload[..covered]);
         let checksum = match protocol {
-            UDP => sum.to_ones_complement_with_no_zero(),
+            UDP | transports::UDP_LITE => sum.to_ones_complement_with_no_zero(),
             _ => sum.ones_complement(),
         };
         payload[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());

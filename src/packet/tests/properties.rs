@@ -7,7 +7,9 @@ use super::*;
 
 /// Bytes that look like a packet more often than chance would have it.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
-    let protocol = prop::sample::select(vec![0u8, 1, 6, 6, 6, 17, 17, 43, 44, 50, 51, 58, 59, 60, 135]);
+    let protocol = prop::sample::select(vec![
+        0u8, 1, 6, 6, 6, 17, 17, 33, 43, 44, 47, 50, 51, 58, 59, 60, 132, 132, 135, 136,
+    ]);
     let body = prop::collection::vec(any::<u8>(), 0..120);
     (any::<bool>(), protocol, body, any::<[u8; 24]>()).prop_map(|(v4, protocol, body, noise)| {
         let [
@@ -36,6 +38,14 @@ fn packet_like() -> impl Strategy<Value = Vec<u8>> {
                 *words = 0x50 + (offset & 0x30);
                 *flags = (*flags & !7) | 0x10 | (units & 1);
             }
+            (132, [_, _, _, _, _, _, _, _, _, _, _, _, chunk, _, high, low, ..]) => {
+                (*chunk, *high, *low) = (units & 15, 0, offset & 0x3f);
+            }
+            (33, [_, _, _, _, words, coverage, _, _, kind, ..]) => {
+                (*words, *coverage, *kind) = (4 + (offset & 7), units & 3, next & 0x1f);
+            }
+            (136, [_, _, _, _, high, low, ..]) => (*high, *low) = (0, offset & 0x3f),
+            (47, [flags, version, ..]) => (*flags, *version) = (units & 0xf0, next & 0x81),
             (17, datagram @ [_, _, _, _, _, _, _, _, ..]) => {
                 datagram[4] = 0;
                 datagram[5] = (datagram.len() as u8).saturating_sub(units & 3);

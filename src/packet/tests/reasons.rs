@@ -1,5 +1,6 @@
 //! A packet for every reason to be malformed.
 
+use super::transports::{AH, DCCP, ESP, GRE, SCTP, UDP_LITE, chunk, dccp, init, sctp, udp_lite};
 use super::*;
 
 /// A fragment of `len` bytes of protocol TCP at `offset` bytes.
@@ -194,8 +195,162 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
                 error6(&quote4),
                 error6(&ipv6(ICMP, &icmp(8, 0, [0; 4], &[]))),
                 error6(&ipv6_raw(43, &[TCP, 0, 0, 1, 0, 0, 0, 0])),
+                error4(&ipv4(GRE, &[0x40, 0, 8, 0])),
             ],
         ),
+    ]
+}
+
+/// The same for the transports of [`super::transports`].
+fn table_of_transports() -> Vec<(Malformed, Vec<Vec<u8>>)> {
+    use Malformed as M;
+    let data = chunk(0, 3, &[0; 13]);
+    let with = |tag, chunks: &[&[u8]]| ipv4(SCTP, &sctp(tag, chunks));
+    let long = |chunk: &[u8], len: u16| patched(chunk.to_vec(), 2, &len.to_be_bytes());
+    let request = dccp(DccpType::Request, 0, 4, &[0; 4]);
+    let close = dccp(DccpType::Close, 0, 8, &[0; 8]);
+    let ah = [6, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    vec![
+        (
+            M::SctpHeaderTruncated,
+            vec![
+                ipv4(SCTP, &[]),
+                ipv4(SCTP, &sctp(5, &[])[..11]),
+                ipv6(SCTP, &[0; 11]),
+            ],
+        ),
+        (M::SctpNoChunk, vec![with(5, &[]), with(0, &[])]),
+        (
+            M::SctpChunkLength,
+            vec![
+                with(5, &[&long(&data, 3)]),
+                with(5, &[&long(&data, 0)]),
+                with(5, &[&long(&data, 21)]),
+                with(5, &[&data[..17]]),
+                with(5, &[&data, &[0; 3]]),
+            ],
+        ),
+        (
+            M::SctpTooManyChunks,
+            vec![with(5, &[&chunk(0xc1, 0, &[]).repeat(1025)])],
+        ),
+        (
+            M::SctpBundling,
+            vec![
+                with(0, &[&init(1, 9), &data]),
+                with(5, &[&data, &init(1, 9)]),
+                with(5, &[&init(2, 9), &data]),
+                with(5, &[&chunk(14, 0, &[]), &data]),
+                with(5, &[&data, &chunk(10, 0, &[])]),
+                with(5, &[&data, &chunk(11, 0, &[])]),
+                with(5, &[&data, &chunk(6, 0, &[])]),
+                with(5, &[&chunk(6, 0, &[]), &data]),
+            ],
+        ),
+        (
+            M::SctpInit,
+            vec![
+                with(0, &[&init(1, 0)]),
+                with(5, &[&init(2, 0)]),
+                with(0, &[&long(&init(1, 9), 16)[..16]]),
+            ],
+        ),
+        (
+            M::SctpTagOfInit,
+            vec![
+                with(5, &[&init(1, 9)]),
+                with(0, &[&data]),
+                with(0, &[&init(2, 9)]),
+            ],
+        ),
+        (
+            M::DccpHeaderTruncated,
+            vec![
+                ipv4(DCCP, &request[..11]),
+                ipv4(DCCP, &request[..19]),
+                ipv6(DCCP, &close[..23]),
+            ],
+        ),
+        (
+            M::DccpType,
+            (10..16)
+                .map(|kind| ipv4(DCCP, &patched(close.clone(), 8, &[kind << 1 | 1])))
+                .collect(),
+        ),
+        (
+            M::DccpShortSequence,
+            [0, 1, 5, 6, 7, 8, 9]
+                .map(|kind| ipv4(DCCP, &patched(close.clone(), 8, &[kind << 1])))
+                .to_vec(),
+        ),
+        (
+            M::DccpDataOffset,
+            vec![
+                ipv4(DCCP, &patched(request.clone(), 4, &[4])),
+                ipv4(DCCP, &patched(request.clone(), 4, &[6])),
+                ipv6(DCCP, &patched(request.clone(), 4, &[0])),
+            ],
+        ),
+        (
+            M::DccpChecksumCoverage,
+            vec![
+                ipv4(DCCP, &patched(request.clone(), 5, &[2])),
+                ipv6(DCCP, &patched(request, 5, &[15])),
+            ],
+        ),
+        (
+            M::UdpLiteHeaderTruncated,
+            vec![ipv4(UDP_LITE, &[1; 7]), ipv6(UDP_LITE, &[1; 7])],
+        ),
+        (
+            M::UdpLiteChecksumCoverage,
+            vec![
+                ipv4(UDP_LITE, &udp_lite(1, b"abc")),
+                ipv4(UDP_LITE, &udp_lite(7, b"abc")),
+                ipv6(UDP_LITE, &udp_lite(12, b"abc")),
+            ],
+        ),
+        (
+            M::GreHeaderTruncated,
+            vec![
+                ipv4(GRE, &[0, 0]),
+                ipv4(GRE, &[0x80, 0, 8, 0]),
+                ipv4(GRE, &[0x20, 0, 8, 0, 0, 0, 0]),
+                ipv6(GRE, &[0x30, 0, 8, 0, 0, 0, 0, 1]),
+                ipv4(GRE, &[0x20, 0x81, 0x88, 0x0b, 0, 0, 0, 9]),
+            ],
+        ),
+        (
+            M::GreVersion,
+            vec![ipv4(GRE, &[0, 2, 8, 0]), ipv4(GRE, &[0, 7, 8, 0])],
+        ),
+        (
+            M::GreFlags,
+            vec![
+                ipv4(GRE, &[0x40, 0, 8, 0]),
+                ipv4(GRE, &[0x08, 0, 8, 0]),
+                ipv4(GRE, &[0x04, 0, 8, 0]),
+                ipv4(GRE, &[0, 1, 0x88, 0x0b, 0, 0, 0, 9]),
+                ipv4(GRE, &[0xa0, 1, 0x88, 0x0b, 0, 0, 0, 9]),
+                ipv4(GRE, &[0x20, 1, 8, 0, 0, 0, 0, 9]),
+            ],
+        ),
+        (
+            M::GrePayloadLength,
+            vec![ipv4(GRE, &[0x20, 1, 0x88, 0x0b, 0, 1, 0, 9])],
+        ),
+        (M::EspHeaderTruncated, vec![ipv4(ESP, &[1; 7]), ipv6(ESP, &[1])]),
+        (M::EspSpiZero, vec![ipv4(ESP, &[0; 8])]),
+        (M::AhHeaderTruncated, vec![ipv4(AH, &ah[..11])]),
+        (
+            M::AhLength,
+            vec![
+                ipv4(AH, &patched(ah.to_vec(), 1, &[0])),
+                ipv4(AH, &patched(ah.to_vec(), 1, &[2])),
+                ipv6(AH, &ah),
+            ],
+        ),
+        (M::AhSpiZero, vec![ipv4(AH, &patched(ah.to_vec(), 7, &[0]))]),
     ]
 }
 
@@ -249,6 +404,8 @@ fn verified_table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         *packet.last_mut().unwrap() ^= 1;
         packet
     };
+    let data = sctp(5, &[&chunk(0, 3, &[0; 13])]);
+    let request = dccp(DccpType::Request, 0, 4, &[0; 4]);
     let echo = |icmp_type| icmp(icmp_type, 0, [0, 1, 0, 1], b"ping");
     let mut header_damaged = ipv4(TCP, &syn);
     header_damaged[8] -= 1;
@@ -267,12 +424,35 @@ fn verified_table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
             M::IcmpChecksum,
             vec![damaged(ipv4(ICMP, &echo(8))), damaged(ipv6(ICMPV6, &echo(128)))],
         ),
+        (
+            M::SctpChecksum,
+            vec![damaged(ipv4(SCTP, &data)), damaged(ipv6(SCTP, &data))],
+        ),
+        (
+            M::DccpChecksum,
+            vec![damaged(ipv4(DCCP, &request)), damaged(ipv6(DCCP, &request))],
+        ),
+        (
+            M::UdpLiteChecksum,
+            vec![
+                damaged(ipv4(UDP_LITE, &udp_lite(0, b"abc"))),
+                damaged(ipv6(UDP_LITE, &udp_lite(11, b"abc"))),
+            ],
+        ),
+        (
+            M::UdpLiteChecksumMissing,
+            vec![ipv6_raw(UDP_LITE, &udp_lite(0, b"abc"))],
+        ),
+        (
+            M::GreChecksum,
+            vec![damaged(ipv4(GRE, &[0x80, 0, 8, 0, 0, 0, 0, 0, 1, 2, 3]))],
+        ),
     ]
 }
 
 #[test]
 fn every_reason_has_a_packet_that_is_malformed_for_it() {
-    for (reason, packets) in table() {
+    for (reason, packets) in table().into_iter().chain(table_of_transports()) {
         for (i, packet) in packets.iter().enumerate() {
             for checksums in [Checksums::Trust, Checksums::Verify] {
                 let found = parse(packet, checksums);
@@ -292,6 +472,7 @@ fn every_reason_has_a_packet_that_is_malformed_for_it() {
     }
     let covered: Vec<_> = table()
         .into_iter()
+        .chain(table_of_transports())
         .chain(verified_table())
         .filter(|(_, packets)| !packets.is_empty())
         .map(|(reason, _)| reason)

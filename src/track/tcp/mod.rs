@@ -247,6 +247,42 @@ impl Track {
         State::from_bits(self.position & 0x0f)
     }
 
+    /// The memory of both ends as plain numbers, for a protocol that has it in TCP's place.
+    pub(crate) const fn from_words([a, b, c, d, e, f, g, h]: [u32; 8]) -> Self {
+        const fn peer(end: u32, max_end: u32, max_window: u32, max_ack: u32) -> Peer {
+            Peer {
+                end: SeqNum(end),
+                max_end: SeqNum(max_end),
+                max_window,
+                max_ack: SeqNum(max_ack),
+            }
+        }
+        Self {
+            peers: [peer(a, b, c, d), peer(e, f, g, h)],
+            last_end: SeqNum(0),
+            last_window: 0,
+            last_mark: 0,
+            scales: 0,
+            flags: [0; 2],
+            position: 0,
+        }
+    }
+
+    /// What [`Track::from_words`] was made of.
+    pub(crate) const fn words(&self) -> [u32; 8] {
+        let [one, two] = self.peers;
+        [
+            one.end.0,
+            one.max_end.0,
+            one.max_window,
+            one.max_ack.0,
+            two.end.0,
+            two.max_end.0,
+            two.max_window,
+            two.max_ack.0,
+        ]
+    }
+
     /// What one end has sent and allowed, by the direction in which it sends.
     #[must_use]
     pub const fn side(&self, direction: Direction) -> Side {

@@ -1,0 +1,141 @@
+//! GRE (RFC 2784, RFC 2890) and the enhanced GRE of PPTP (RFC 2637).
+
+use etherparse::checksum::Sum16BitWords;
+
+use super::{Ip, Malformed, Parsed, Part, Transport};
+
+/// Bytes of the header without its optional fields.
+const MIN_HEADER_LEN: usize = 4;
+
+const CHECKSUM_PRESENT: u16 = 0x8000;
+/// Routing of RFC 1701, which RFC 2784 has done away with.
+const ROUTING_PRESENT: u16 = 0x4000;
+const KEY_PRESENT: u16 = 0x2000;
+const SEQUENCE_PRESENT: u16 = 0x1000;
+/// Strict source route and the upper bit of the recursion control of RFC 1701: a receiver that does not speak it must
+/// discard a packet with one of them (RFC 2784, section 2.3). The reserved bits behind them must be ignored.
+const MUST_BE_ZERO: u16 = ROUTING_PRESENT | 0x0c00;
+/// Enhanced GRE only.
+const ACKNOWLEDGEMENT_PRESENT: u16 = 0x0080;
+const VERSION: u16 = 0x0007;
+
+/// The protocol type of enhanced GRE: PPP.
+const PPP: u16 = 0x880b;
+
+/// What tells the tunnels between two hosts apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GreKey {
+    /// Version 0 without a key.
+    None,
+    /// The key of version 0 (RFC 2890), which both directions of a tunnel carry.
+    Key(u32),
+    /// The call ID of version 1, PPTP. Each end chooses the one that it wants to be sent, so that the directions of a
+    /// call have different ones; which belong together only the control connection says.
+    CallId(u16),
+}
+
+impl GreKey {
+    /// The key or call ID as a number.
+    #[must_use]
+    pub const fn number(self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Key(key) => Some(key),
+            Self::CallId(id) => Some(id as u32),
+        }
+    }
+}
+
+/// Where a header's key stands, by its first word.
+enum Layout {
+    None,
+    Key { offset: usize },
+    CallId,
+}
+
+/// Reads flags, version and protocol type.
+const fn layout(flags: u16, protocol: u16) -> Result<Layout, Malformed> {
+    match flags & VERSION {
+        0 if flags & MUST_BE_ZERO != 0 => Err(Malformed::GreFlags),
+        0 if flags & KEY_PRESENT == 0 => Ok(Layout::None),
+        0 if flags & CHECKSUM_PRESENT != 0 => Ok(Layout::Key { offset: 8 }),
+        0 => Ok(Layout::Key { offset: 4 }),
+        1 if flags & (CHECKSUM_PRESENT | MUST_BE_ZERO | KEY_PRESENT) != KEY_PRESENT || protocol != PPP => {
+            Err(Malformed::GreFlags)
+        }
+        1 => Ok(Layout::CallId),
+        _ => Err(Malformed::GreVersion),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+/// The key of the header that an ICMP error quotes.
+///
+/// # Errors
+///
+/// [`Malformed::IcmpErrorQuoteTruncated`] where the key lies beyond the quote, and
+/// [`Malformed::IcmpErrorQuoteMalformed`] for a header that would not have been forwarded.
+pub(super) fn quoted_key(bytes: &[u8]) -> Result<GreKey, Malformed> {
+    let Some([f0, f1, p0, p1]) = word(bytes, 0) else {
+        return Err(Malformed::IcmpErrorQuoteTruncated);
+    };
+    let layout = layout(u16::from_be_bytes([f0, f1]), u16::from_be_bytes([p0, p1]))
+        .map_err(|_| Malformed::IcmpErrorQuoteMalformed)?;
+    let key = match layout {
+        Layout::None => Some(GreKey::None),
+        Layout::Key { offset } => word(bytes, offset).map(|key| GreKey::Key(u32::from_be_bytes(key))),
+        Layout::CallId => word(bytes, 4).map(|[_, _, a, b]| GreKey::CallId(u16::from_be_bytes([a, b]))),
+    };
+    key.ok_or(Malformed::IcmpErrorQuoteTruncated)
+}
+
+/// Parses the GRE packet that is the payload of an IP packet.
+pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+    let Some([f0, f1, p0, p1]) = word(payload, 0) else {
+        return Err(Malformed::GreHeaderTruncated);
+    };
+    let flags = u16::from_be_bytes([f0, f1]);
+    let protocol = u16::from_be_bytes([p0, p1]);
+    let layout = layout(flags, protocol)?;
+    let mut header_len = MIN_HEADER_LEN;
+    for field in [CHECKSUM_PRESENT, KEY_PRESENT, SEQUENCE_PRESENT] {
+        header_len += 4 * usize::from(flags & field != 0);
+    }
+    if let Layout::CallId = layout {
+        header_len += 4 * usize::from(flags & ACKNOWLEDGEMENT_PRESENT != 0);
+    }
+    let Some(rest) = payload.get(header_len..) else {
+        return Err(Malformed::GreHeaderTruncated);
+    };
+    let key = match layout {
+        Layout::None => GreKey::None,
+        Layout::Key { offset } => match word(payload, offset) {
+            Some(key) => GreKey::Key(u32::from_be_bytes(key)),
+            None => return Err(Malformed::GreHeaderTruncated),
+        },
+        Layout::CallId => match word(payload, 4) {
+            // The upper half of the key is the length of the payload (RFC 2637, section 4.1).
+            Some([l0, l1, a, b]) => {
+                if rest.len() < usize::from(u16::from_be_bytes([l0, l1])) && !part.is_first() {
+                    return Err(Malformed::GrePayloadLength);
+                }
+                GreKey::CallId(u16::from_be_bytes([a, b]))
+            }
+            None => return Err(Malformed::GreHeaderTruncated),
+        },
+    };
+    // Over header and payload, without a pseudo header (RFC 2784, section 2.5).
+    if part.is_verified()
+        && flags & CHECKSUM_PRESENT != 0
+        && Sum16BitWords::new().add_slice(payload).ones_complement() != 0
+    {
+        return Err(Malformed::GreChecksum);
+    }
+    Ok(Parsed {
+        ip,
+        transport: Transport::Gre { key, protocol },
+    })
+}

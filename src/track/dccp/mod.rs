@@ -1,0 +1,207 @@
+//! DCCP: what a connection's packets may be, given all that has passed before (RFC 4340).
+//!
+//! [`Track`] is the compact state of one connection; [`Track::packet`] judges one packet. Two questions are asked: does
+//! its *type* fit the state ([`state`], a table), and does it acknowledge a number that the other end has *sent*? The
+//! reference is Linux `nf_conntrack_proto_dccp`, which asks the second question of one packet of the handshake only:
+//! a Reset or Close of somebody who has guessed addresses and ports is believed there, and is invalid here.
+//!
+//! Only a Request opens a session.
+
+pub mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use state::{Cell, State, transition};
+
+use crate::flow::Direction;
+use crate::packet::{DccpPacket, DccpType};
+use crate::track::Outcome;
+
+/// Sequence numbers have 48 bits (RFC 4340, section 7.1).
+const MASK: u64 = (1 << 48) - 1;
+
+/// How far beyond the greatest number of its sender a packet is believed to move it. More packets than that are lost in
+/// no burst, and a number that somebody makes up lies within it once in 2^24 times.
+pub const MAX_ADVANCE: u64 = 1 << 24;
+
+/// Why a packet is invalid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// This type of packet does not fit this state and direction.
+    State,
+    /// It acknowledges a packet that was never sent.
+    Ack,
+}
+
+/// The sequence numbers that one end has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sent {
+    first: u64,
+    greatest: u64,
+    any: bool,
+}
+
+impl Sent {
+    /// Whether a number lies between the first and the greatest one; of an end that has sent nothing none does.
+    const fn contains(self, number: u64) -> bool {
+        self.any && number.wrapping_sub(self.first) & MASK <= self.greatest.wrapping_sub(self.first) & MASK
+    }
+
+    const fn note(&mut self, number: u64) {
+        if !self.any {
+            *self = Self {
+                first: number,
+                greatest: number,
+                any: true,
+            };
+        } else if number.wrapping_sub(self.greatest) & MASK <= MAX_ADVANCE {
+            self.greatest = number;
+        }
+    }
+}
+
+/// The state of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Track {
+    sent: [Sent; 2],
+    state: State,
+    /// Whether a Reset came before a Close.
+    aborted: bool,
+}
+
+/// How many words [`Track`] takes in a slot.
+pub(crate) const WORDS: usize = 8;
+
+/// In the upper 16 bits of a first number: its end has sent something.
+const ANY: u64 = 1 << 48;
+/// In the upper 16 bits of the initiator's greatest number.
+const ABORTED: u64 = 1 << 52;
+const STATE_SHIFT: u32 = 48;
+
+impl Track {
+    /// The state after a connection's first packet, which must be a Request; `None` for any other.
+    #[must_use]
+    pub fn open(packet: &DccpPacket) -> Option<Self> {
+        if packet.kind != DccpType::Request {
+            return None;
+        }
+        let mut client = Sent::default();
+        client.note(packet.seq?);
+        Some(Self {
+            sent: [client, Sent::default()],
+            state: State::Request,
+            aborted: false,
+        })
+    }
+
+    /// The state.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether the connection ended with a Reset that answered no Close.
+    #[must_use]
+    pub const fn is_aborted(&self) -> bool {
+        self.aborted
+    }
+
+    pub(crate) const fn to_words(self) -> [u32; WORDS] {
+        const fn first(sent: Sent) -> u64 {
+            sent.first | if sent.any { ANY } else { 0 }
+        }
+        let [client, server] = self.sent;
+        let bits = (self.state as u64) << STATE_SHIFT | if self.aborted { ABORTED } else { 0 };
+        let (a, b, c, d) = (
+            first(client),
+            client.greatest | bits,
+            first(server),
+            server.greatest,
+        );
+        [
+            a as u32,
+            (a >> 32) as u32,
+            b as u32,
+            (b >> 32) as u32,
+            c as u32,
+            (c >> 32) as u32,
+            d as u32,
+            (d >> 32) as u32,
+        ]
+    }
+
+    pub(crate) const fn from_words([a, b, c, d, e, f, g, h]: [u32; WORDS]) -> Self {
+        const fn long(low: u32, high: u32) -> u64 {
+            low as u64 | (high as u64) << 32
+        }
+        const fn sent(first: u64, greatest: u64) -> Sent {
+            Sent {
+                first: first & MASK,
+                greatest: greatest & MASK,
+                any: first & ANY != 0,
+            }
+        }
+        let bits = long(c, d);
+        Self {
+            sent: [sent(long(a, b), bits), sent(long(e, f), long(g, h))],
+            state: State::from_bits((bits >> STATE_SHIFT & 7) as u8),
+            aborted: bits & ABORTED != 0,
+        }
+    }
+
+    /// What an end has sent.
+    const fn sent(&mut self, direction: Direction) -> &mut Sent {
+        let [client, server] = &mut self.sent;
+        match direction {
+            Direction::Original => client,
+            Direction::Reply => server,
+        }
+    }
+
+    /// Judges a packet. An invalid one changes nothing.
+    pub fn packet(&mut self, direction: Direction, packet: &DccpPacket) -> Outcome<Fault> {
+        let kind = packet.kind;
+        let cell = transition(direction, kind, self.state);
+        match cell {
+            Cell::Invalid => return Outcome::Invalid(Fault::State),
+            Cell::Reopen => return Outcome::Reopen,
+            Cell::To(_) | Cell::Ignore | Cell::End => {}
+        }
+        let other = *self.sent(direction.opposite());
+        // A Sync acknowledges what it was made for, which may be a packet that its sender did not believe (7.5.4).
+        let checked = !matches!(kind, DccpType::Sync | DccpType::SyncAck);
+        // A client that has heard nothing has nothing to acknowledge in its Reset (5.6).
+        let nothing_to_acknowledge = kind == DccpType::Reset && !other.any;
+        if let Some(ack) = packet.ack
+            && checked
+            && !nothing_to_acknowledge
+            && !other.contains(ack)
+        {
+            return Outcome::Invalid(Fault::Ack);
+        }
+        // A Request on a live connection, and a Reset of an end without one, number as they like.
+        let numbered = match kind {
+            DccpType::Request => self.state == State::Request,
+            DccpType::Reset => false,
+            _ => true,
+        };
+        if numbered && let Some(seq) = packet.seq {
+            self.sent(direction).note(seq);
+        }
+        match cell {
+            Cell::End => Outcome::End,
+            Cell::To(state) => {
+                if state == State::TimeWait {
+                    self.aborted = self.state != State::Closing;
+                }
+                self.state = state;
+                Outcome::Accept {
+                    lifetime: Some(state.lifetime()),
+                    assured: matches!(state, State::PartOpen | State::Open),
+                }
+            }
+            _ => Outcome::PASS,
+        }
+    }
+}

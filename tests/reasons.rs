@@ -344,6 +344,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             handshake(),
             unreachable(false, 1, &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent")),
         ),
+        DropReason::DiscoveryOffLink => alone(icmp(V6, 135, [0; 4], &[0; 16])),
         DropReason::IcmpRedirect => after(
             vec![udp(V4, b"payload")],
             icmp(V4, 5, [0; 4], &udp(V4, b"payload")),

@@ -1,6 +1,7 @@
 //! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
 
-use super::path::{After, invalid, note};
+use super::letters::note;
+use super::path::{After, invalid};
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};

@@ -3,6 +3,7 @@
 mod checks;
 mod expiry;
 mod fragments;
+mod letters;
 mod path;
 mod record;
 

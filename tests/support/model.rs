@@ -381,6 +381,9 @@ impl Run {
         let Some(tuple) = Tuple::of(zone, &parsed) else {
             return match &parsed.transport {
                 Transport::Fragment(_) => invalid(DropReason::FragmentBeforeFirst),
+                Transport::Neighbour if !matches!(parsed.ip.ttl, 1 | 255) => {
+                    invalid(DropReason::DiscoveryOffLink)
+                }
                 Transport::Neighbour => Verdict::Forward(Tracked {
                     class: Class::Untracked,
                     direction: None,

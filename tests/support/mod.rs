@@ -2,6 +2,13 @@
 
 // Each test crate uses its part of this.
 #![allow(dead_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 pub(crate) mod fuzz;
 pub(crate) mod model;

@@ -282,3 +282,21 @@ fn a_session_that_was_over_is_not_called_evicted() {
     run.step(&question(5));
     assert_eq!(run.tally.evicted, 0);
 }
+
+/// A flood of SYNs ends the oldest of its own, so that a handshake under way has the time of the whole table.
+#[test]
+fn a_full_table_evicts_the_embryonic_session_closest_to_its_end() {
+    let mut config = portcullis::Config::default();
+    config.table.max_sessions = 64;
+    let engine = portcullis::Engine::with_seed(&config, [7; 4]).unwrap();
+    let base = Instant::now();
+    for n in 0..2_000u16 {
+        let now = base + Duration::from_millis(u64::from(n));
+        let syn = segment(Ends::v4(1_000 + n, WEB), SYN, 100, 0);
+        assert!(engine.process(Packet::new(&syn, now)).is_forward());
+    }
+    let mut ports = Vec::new();
+    engine.for_each_session(|session| ports.push(session.src_port));
+    ports.sort_unstable();
+    assert_eq!(ports, (3_000 - 64..3_000).collect::<Vec<u16>>());
+}

@@ -148,7 +148,8 @@ impl Engine {
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only
     ///    one that the policy admits makes a session. A full table makes room first, or refuses.
     /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
-    ///    the last packet included.
+    ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST
+    ///    is its lifetime cut. A check that only counts (`[checks]`) lets the packet pass instead.
     /// 7. The lock is released; counters and events.
     ///
     /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].

@@ -328,17 +328,7 @@ impl core::fmt::Display for FlowKey {
 
 impl core::fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "FlowKey(zone {} proto {} {}#{} <> {}#{} tag {:#04x})",
-            self.zone,
-            self.protocol,
-            self.address(End::Low),
-            self.port(End::Low),
-            self.address(End::High),
-            self.port(End::High),
-            self.tag
-        )
+        write!(f, "FlowKey({self}, tag {:#04x})", self.tag)
     }
 }
 

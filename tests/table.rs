@@ -11,7 +11,6 @@ mod support;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use portcullis::packet::{Parsed, TcpFlags, Transport};
 use portcullis::track::Worth;
 use portcullis::{Class, Direction, DropReason, EndReason, Engine, Packet, SessionRecord, Zone};
 use proptest::prelude::*;
@@ -33,15 +32,6 @@ fn records(engine: &Engine) -> Vec<SessionRecord> {
     let mut records = Vec::new();
     engine.for_each_session(|record| records.push(*record));
     records
-}
-
-/// Whether a packet is a TCP segment with FIN or RST.
-fn tries_to_close(bytes: &[u8]) -> bool {
-    matches!(
-        portcullis::packet::parse(bytes, portcullis::packet::Checksums::Trust),
-        Ok(Parsed { transport: Transport::Tcp { segment, .. }, .. })
-            if segment.flags.contains(TcpFlags::FIN) || segment.flags.contains(TcpFlags::RST)
-    )
 }
 
 proptest! {
@@ -83,7 +73,7 @@ proptest! {
                         let verdict = all.process_with(packet, &mut log);
                         // One that found its session expired has ended it, whatever became of the packet.
                         // An invalid FIN or RST of each end shortens the lifetime: both engines see those.
-                        let closes = tries_to_close(&bytes);
+                        let closes = support::fuzz::tries_to_close(&bytes);
                         let invalid = verdict.tracked().class == Class::Invalid && log.ended.is_empty() && !closes;
                         if !invalid {
                             prop_assert_eq!(verdict, valid.process(packet));

@@ -9,6 +9,7 @@
 //! | [`packet`] | bytes to parsed headers, once; every way to be malformed |
 //! | [`flow`] | the canonical key of a conversation, its directions, its zone |
 //! | [`fragment`] | which datagram a fragment belongs to, and what was decided of it |
+//! | [`geneve`] | the tunnel header of the load balancers |
 //! | [`track`] | the state machines of TCP, UDP, ICMP queries and all else |
 //! | [`session`] | the table: shards, slots, timing wheel, eviction |
 //! | [`policy`] | which new sessions are allowed |
@@ -24,6 +25,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+pub mod geneve;
 pub mod lifetime;
 pub mod packet;
 pub mod policy;

@@ -204,7 +204,7 @@ drop_reasons! {
 
 impl DropReason {
     /// The reasons that are the word of a check, which can be set to count instead of dropping.
-    pub const CHECKS: [Self; 7] = [
+    pub const CHECKS: [Self; 11] = [
         Self::TcpState,
         Self::TcpSeqAboveWindow,
         Self::TcpAckOfUnseen,
@@ -212,6 +212,10 @@ impl DropReason {
         Self::TcpSplitHandshake,
         Self::IcmpErrorNotToSender,
         Self::IcmpErrorSequence,
+        Self::SctpState,
+        Self::SctpTag,
+        Self::DccpState,
+        Self::DccpAckOfUnseen,
     ];
 
     /// How many reasons there are.

@@ -245,3 +245,22 @@ fn each_gre_key_is_a_session_and_tunnels_remember_what_each_direction_calls_them
     ];
     assert_eq!(found, expected);
 }
+
+#[test]
+fn the_checks_of_sctp_and_dccp_can_be_set_to_count() {
+    let mut wire = Wire::new(
+        "[policy]\ndefault = \"allow\"\n[checks]\nsctp_tag = \"count\"\ndccp_ack_of_unseen = \"count\"",
+    );
+    for bytes in association(V4) {
+        wire.passes(&bytes);
+    }
+    let before = wire.sessions();
+    let forged = sctp(V4, 0xdead_beef, &chunk(0, 3, &[0; 16]));
+    let verdict = wire.send(&forged);
+    assert!(verdict.is_forward());
+    assert_eq!(verdict.tracked().tolerated, Some(DropReason::SctpTag));
+    assert_eq!(wire.sessions(), before, "what a check lets pass changes nothing");
+    assert_eq!(wire.engine.tolerated(), [(DropReason::SctpTag, "default", 1)]);
+    let cookie_again = sctp(V4, B, &chunk(1, 0, &[0; 16]));
+    assert_eq!(wire.send(&cookie_again).reason(), Some(DropReason::SctpState));
+}

@@ -195,7 +195,7 @@ const ERRORS: &[(&str, &str)] = &[
         "[checks]\npolicy_deny = \"count\"",
         "t.toml:2: checks.policy_deny: there is no check `policy_deny` that can only count: those are tcp_state, \
          tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, \
-         icmp_error_sequence",
+         icmp_error_sequence, sctp_state, sctp_tag, dccp_state, dccp_ack_of_unseen",
     ),
     (
         "[fragments]\nmax_datagrams = 0",
@@ -703,6 +703,10 @@ fn effective_values_tell_where_they_come_from() {
         "checks.tcp_split_handshake = \"drop\"  # default: a check drops",
         "checks.icmp_error_not_to_sender = \"drop\"  # default: a check drops",
         "checks.icmp_error_sequence = \"drop\"  # default: a check drops",
+        "checks.sctp_state = \"drop\"  # default: a check drops",
+        "checks.sctp_tag = \"drop\"  # default: a check drops",
+        "checks.dccp_state = \"drop\"  # default: a check drops",
+        "checks.dccp_ack_of_unseen = \"drop\"  # default: a check drops",
         "lifetimes.tcp.syn_sent = \"30s\"  # default: pf tcp.opening, ASA embryonic",
         "lifetimes.tcp.syn_recv = \"1m\"  # default: Linux",
         "lifetimes.tcp.established = \"5m\"  # line 6",

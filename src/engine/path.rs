@@ -327,7 +327,8 @@ impl Engine {
                             class: Class::Invalid,
                             ..tracked
                         };
-                        return Some(Verdict::Drop(reason, invalid));
+                        let rule = RuleId(shard.slab.cold(number).rule);
+                        return Some(self.failed(reason, invalid, rule, after));
                     }
                 }
             }

@@ -3,6 +3,7 @@
 //! - [`CaptureReader`] hands out the frames of a pcap or pcapng capture one after the other. It streams: its
 //!   buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever lengths a file declares.
 //! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none (`NotIp`).
+//! - [`decapsulate`] takes a packet out of its GENEVE tunnel.
 //! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
 //! - [`CaptureWriter`] writes IP packets as a pcap with nanoseconds.
 //!
@@ -15,6 +16,7 @@ mod pad;
 mod pcap;
 mod pcapng;
 mod reader;
+mod tunnel;
 mod window;
 mod writer;
 
@@ -25,10 +27,11 @@ pub(crate) use error::CaptureError;
 pub(crate) use link::ip_packet;
 #[cfg(test)]
 pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp};
-pub(crate) use pad::pad_cut;
 #[cfg(test)]
-pub(crate) use pad::{MAX_PADDED, Padded};
+pub(crate) use pad::MAX_PADDED;
+pub(crate) use pad::{Padded, pad_cut};
 pub(crate) use reader::{CaptureReader, Frame};
+pub(crate) use tunnel::{NotInside, decapsulate};
 #[cfg(test)]
 pub(crate) use window::MAX_BLOCK;
 pub(crate) use writer::CaptureWriter;

@@ -9,15 +9,18 @@ pub(crate) struct CaptureClock {
     /// The first frame's time.
     first: Option<Duration>,
     last: Instant,
+    runs: bool,
 }
 
 impl CaptureClock {
-    pub(crate) fn new() -> Self {
+    /// A clock that does not run gives the first frame's moment to all.
+    pub(crate) fn new(runs: bool) -> Self {
         let origin = Instant::now();
         Self {
             origin,
             first: None,
             last: origin,
+            runs,
         }
     }
 
@@ -25,6 +28,9 @@ impl CaptureClock {
     /// that no `Instant` can hold counts as that of the frame before.
     pub(crate) fn instant(&mut self, time: Duration) -> Instant {
         let first = *self.first.get_or_insert(time);
+        if !self.runs {
+            return self.origin;
+        }
         let moment = if time >= first {
             self.origin.checked_add(time - first)
         } else {
@@ -53,7 +59,7 @@ mod tests {
 
     #[test]
     fn times_go_there_and_back() {
-        let mut clock = CaptureClock::new();
+        let mut clock = CaptureClock::new(true);
         let first = Duration::new(1_700_000_000, 250_000_000);
         let later = clock.instant(first);
         assert_eq!(clock.seconds(later), 1_700_000_000.25);
@@ -63,8 +69,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_clock_gives_one_moment_to_all() {
+        let mut clock = CaptureClock::new(false);
+        let first = clock.instant(Duration::from_secs(5));
+        assert_eq!(clock.instant(Duration::from_secs(500)), first);
+        assert_eq!(clock.seconds(first), 5.0);
+    }
+
+    #[test]
     fn an_impossible_time_counts_as_that_before() {
-        let mut clock = CaptureClock::new();
+        let mut clock = CaptureClock::new(true);
         let first = clock.instant(Duration::ZERO);
         assert_eq!(clock.instant(Duration::MAX), first);
     }

@@ -16,7 +16,9 @@ use portcullis::packet::Checksums;
 use portcullis::reset::{MAX_REPLY, write_reply};
 use portcullis::{Config, ConfigError, EndReason, Engine, Packet, SessionRecord, Sink, Verdict};
 
-use crate::capture::{CaptureError, CaptureReader, CaptureWriter, Frame, ip_packet, pad_cut};
+use crate::capture::{
+    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, ip_packet, pad_cut,
+};
 use crate::config_file::{self, ConfigFileError};
 use clock::CaptureClock;
 use rows::{Names, SessionRow, VerdictRow};
@@ -55,6 +57,15 @@ pub(crate) struct ReplayArgs {
     /// Explain the decision on frame N step by step, instead of the summary
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     explain: Option<u64>,
+    /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
+    #[arg(long)]
+    decapsulate: bool,
+    /// Take frames that end before their IP length as cut by the capture, even if it calls them whole
+    #[arg(long)]
+    pad_short: bool,
+    /// Let no time pass: sessions end by their packets alone
+    #[arg(long)]
+    no_lifetimes: bool,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -209,7 +220,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     let mut summary = Summary::default();
     let mut collector = Collector {
         names: Names::default(),
-        clock: CaptureClock::new(),
+        clock: CaptureClock::new(!args.no_lifetimes),
         engine: &engine,
         lines: Lines::create(args.sessions.as_deref())?,
         summary: &mut summary,
@@ -232,15 +243,14 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
             collector.names.forget_ended();
         }
         let wanted = args.explain == Some(frame.number);
-        let row = match ip_packet(frame.link, frame.bytes) {
-            Err(not_ip) => {
+        let row = match packet_of(args, &frame, &mut scratch) {
+            Err(reason) => {
                 if wanted {
-                    explained = Some(format!("no IP packet: {}\n", not_ip.name()));
+                    explained = Some(format!("no IP packet: {reason}\n"));
                 }
-                VerdictRow::skip(frame.number, not_ip.name())
+                VerdictRow::skip(frame.number, reason)
             }
-            Ok(ip) => {
-                let whole = pad_cut(ip.bytes, frame.cut(), &mut scratch);
+            Ok(whole) => {
                 let packet = Packet::new(whole.bytes, now).offloaded(whole.padded > 0);
                 let verdict = if wanted {
                     let (verdict, steps) = engine.explain(packet, &mut collector);
@@ -295,6 +305,26 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchFrame { asked, frames }),
         (None, _) => Ok(()),
     }
+}
+
+/// The packet of a frame that is to be decided, at its length on the wire, or the name of what the frame is instead.
+fn packet_of<'b>(
+    args: &ReplayArgs,
+    frame: &Frame<'b>,
+    scratch: &'b mut Vec<u8>,
+) -> Result<Padded<'b>, &'static str> {
+    let ip = ip_packet(frame.link, frame.bytes).map_err(|not_ip| not_ip.name())?;
+    let short = match ip_len(ip.bytes) {
+        Some(stated) if args.pad_short => stated.saturating_sub(ip.bytes.len()),
+        _ => 0,
+    };
+    let whole = pad_cut(ip.bytes, frame.cut().max(short), scratch);
+    if args.decapsulate {
+        if let Some(bytes) = decapsulate(whole.bytes).map_err(NotInside::name)? {
+            return Ok(Padded { bytes, ..whole });
+        }
+    }
+    Ok(whole)
 }
 
 /// Opening a result empties it: none may be the capture, or another result.

@@ -3,7 +3,7 @@
 //! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001) with the
 //! refinements of Linux conntrack. Of each end we keep what it has sent and what it has allowed ([`Peer`]).
 //! A segment from *sender* to *receiver* with the numbers `seq`, `end` (`seq` plus its length), `ack` and
-//! `sack` (the highest right edge of its SACK blocks, or `ack`) must hold four bounds:
+//! `sack` (the highest edge of its SACK blocks, or `ack`) must hold four bounds:
 //!
 //! - **I**   `seq <= sender.max_end`: no byte beyond what the receiver has allowed.
 //! - **II**  `end >= sender.end - receiver.max_window`: not older than a window behind what was sent.
@@ -215,9 +215,15 @@ pub fn check(
     let mut ack = segment.ack;
     let mut sack = ack;
     if has_ack && rx.flags.contains(PeerFlags::SACK_PERMITTED) {
-        for (_, right) in segment.options.sack.iter() {
-            if right.after(sack) {
-                sack = right;
+        // A block's left edge lies before its right one, so it counts only where the block means nothing.
+        for edge in segment
+            .options
+            .sack
+            .iter()
+            .flat_map(|(left, right)| [left, right])
+        {
+            if edge.after(sack) {
+                sack = edge;
             }
         }
     }

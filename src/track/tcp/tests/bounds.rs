@@ -173,7 +173,7 @@ const OLD_ACK: Option<Outcome> = Some(Outcome::Pass(PassReason::Window(Bound::Ac
 /// A row: name, bound, whether SACK is needed, the segment, and what is expected below, at and above the limit.
 type Row = (&'static str, Bound, bool, Probe, [Option<Outcome>; 3]);
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     (
         "I: a bare ACK by its number",
         Bound::SeqUpper,
@@ -222,6 +222,19 @@ const ROWS: [Row; 9] = [
         |fixture, limit, offset| {
             let segment = probe(fixture.next[0], limit.sub(600));
             with_sack(segment, at(limit, offset))
+        },
+        [FITS, FITS, UNSEEN],
+    ),
+    (
+        "III: the left edge of a SACK block",
+        Bound::AckUpper,
+        true,
+        |fixture, limit, offset| Segment {
+            options: TcpOptions {
+                sack: [(at(limit, offset), limit.sub(700))].into_iter().collect(),
+                ..TcpOptions::default()
+            },
+            ..probe(fixture.next[0], limit.sub(600))
         },
         [FITS, FITS, UNSEEN],
     ),

@@ -1,0 +1,49 @@
+//! Packets inside GENEVE.
+
+use portcullis::geneve::{GeneveError, Header, InnerProtocol, PORT};
+use portcullis::packet::{Checksums, Transport, parse};
+
+use super::link::{LinkType, NotIp, ip_packet};
+
+/// Why a tunnel's packet cannot be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotInside {
+    /// The GENEVE header is wrong.
+    #[error(transparent)]
+    Geneve(#[from] GeneveError),
+    /// The Ethernet frame in the tunnel carries something else than IP.
+    #[error("in GENEVE: {0}")]
+    Ethernet(NotIp),
+}
+
+impl NotInside {
+    /// A name for counters and records, the same in every version.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Geneve(error) => error.name(),
+            Self::Ethernet(not_ip) => not_ip.name(),
+        }
+    }
+}
+
+/// The IP packet that `packet` carries in GENEVE, `None` where it is no GENEVE. Fragments are not looked into.
+/// A capture is looked at, not forwarded: critical options hide nothing.
+///
+/// # Errors
+/// See [`NotInside`].
+pub(crate) fn decapsulate(packet: &[u8]) -> Result<Option<&[u8]>, NotInside> {
+    let Ok(outer) = parse(packet, Checksums::Trust) else {
+        return Ok(None);
+    };
+    if !matches!(outer.transport, Transport::Udp { dst_port: PORT, .. }) {
+        return Ok(None);
+    }
+    let (_, inner) = Header::parse(outer.payload(packet), |_, _| true)?;
+    match inner.protocol {
+        InnerProtocol::Ipv4 | InnerProtocol::Ipv6 => Ok(Some(inner.bytes)),
+        InnerProtocol::Ethernet => match ip_packet(LinkType::Ethernet, inner.bytes) {
+            Ok(ip) => Ok(Some(ip.bytes)),
+            Err(not_ip) => Err(NotInside::Ethernet(not_ip)),
+        },
+    }
+}

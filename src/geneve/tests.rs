@@ -1,0 +1,105 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// As AWS sends it: class 0x0108, endpoint and attachment of 8 bytes, cookie of 4.
+const GWLB: [u8; 40] = [
+    0x08, 0x00, 0x08, 0x00, 0, 0, 0, 0, // no flags, IPv4, VNI 0
+    0x01, 0x08, 0x01, 0x02, 0x74, 0xa1, 0x1a, 0xd9, 0x6e, 0xc4, 0x98, 0x86, //
+    0x01, 0x08, 0x02, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, //
+    0x01, 0x08, 0x03, 0x01, 0x39, 0xf7, 0xf1, 0xa7,
+];
+
+fn none(_class: u16, _kind: u8) -> bool {
+    false
+}
+
+fn with_inner(header: &[u8], inner: &[u8]) -> Vec<u8> {
+    [header, inner].concat()
+}
+
+#[test]
+fn options_come_in_their_order_and_the_rest_is_the_packet() {
+    let datagram = with_inner(&GWLB, &[0x45, 1, 2]);
+    let (header, inner) = Header::parse(&datagram, none).unwrap();
+    assert_eq!((header.vni, header.bytes()), (0, &GWLB[..]));
+    assert_eq!(
+        (inner.protocol, inner.bytes),
+        (InnerProtocol::Ipv4, &[0x45, 1, 2][..])
+    );
+    let options: Vec<_> = header.options().map(Result::unwrap).collect();
+    assert_eq!(options.len(), 3);
+    assert!(
+        options
+            .iter()
+            .all(|option| option.class == 0x0108 && !option.is_critical())
+    );
+    assert_eq!(options[0].data, [0x74, 0xa1, 0x1a, 0xd9, 0x6e, 0xc4, 0x98, 0x86]);
+    assert_eq!(
+        (options[2].kind, options[2].data),
+        (3, &[0x39, 0xf7, 0xf1, 0xa7][..])
+    );
+}
+
+#[test]
+fn every_error_has_a_datagram_that_shows_it() {
+    let changed = |at: usize, value: u8| {
+        let mut datagram = with_inner(&GWLB, &[0x45]);
+        datagram[at] = value;
+        datagram
+    };
+    let shown = [
+        (vec![0; 7], GeneveError::HeaderTruncated),
+        (changed(0, 0x48), GeneveError::Version),
+        (changed(0, 0x3f), GeneveError::OptionsTruncated),
+        (changed(11, 0x1f), GeneveError::OptionLength),
+        (
+            with_inner(&[1, 0, 8, 0, 0, 0, 0, 0], &[1, 8, 1, 1, 0x45]),
+            GeneveError::OptionLength,
+        ),
+        (changed(1, 0x80), GeneveError::Control),
+        (changed(10, 0x81), GeneveError::CriticalOption),
+        (changed(1, 0x40), GeneveError::CriticalBit),
+        (changed(3, 0x06), GeneveError::ProtocolUnknown),
+        (GWLB.to_vec(), GeneveError::InnerEmpty),
+        (changed(40, 0x60), GeneveError::InnerVersion),
+    ];
+    for (datagram, error) in &shown {
+        assert_eq!(Header::parse(datagram, none), Err(*error), "{error:?}");
+    }
+    for error in GeneveError::ALL {
+        assert!(shown.iter().any(|(_, each)| each == error), "{error:?}");
+    }
+}
+
+#[test]
+fn a_critical_option_that_is_known_passes_with_the_bit_and_only_with_it() {
+    let known = |class, kind| (class, kind) == (0x0108, 0x81);
+    let mut datagram = with_inner(&GWLB, &[0x45]);
+    datagram[10] = 0x81;
+    assert_eq!(Header::parse(&datagram, known), Err(GeneveError::CriticalBit));
+    datagram[1] = 0x40;
+    assert!(Header::parse(&datagram, known).is_ok());
+}
+
+#[test]
+fn reserved_bits_are_ignored() {
+    let mut datagram = with_inner(&GWLB, &[0x45]);
+    datagram[1] = 0x3f;
+    datagram[7] = 0xff;
+    datagram[11] |= 0xe0;
+    let (header, _) = Header::parse(&datagram, none).unwrap();
+    assert_eq!(header.vni, 0);
+    assert_eq!(header.options().count(), 3);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_split_into_header_and_inner_or_refused(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok((header, inner)) = Header::parse(&datagram, |_, _| true) {
+            prop_assert_eq!(header.bytes().len() + inner.bytes.len(), datagram.len());
+            let options: usize = header.options().map(|option| option.unwrap().data.len() + 4).sum();
+            prop_assert_eq!(8 + options, header.bytes().len());
+        }
+    }
+}

@@ -319,10 +319,10 @@ fn packet_of<'b>(
         _ => 0,
     };
     let whole = pad_cut(ip.bytes, frame.cut().max(short), scratch);
-    if args.decapsulate {
-        if let Some(bytes) = decapsulate(whole.bytes).map_err(NotInside::name)? {
-            return Ok(Padded { bytes, ..whole });
-        }
+    if args.decapsulate
+        && let Some(bytes) = decapsulate(whole.bytes).map_err(NotInside::name)?
+    {
+        return Ok(Padded { bytes, ..whole });
     }
     Ok(whole)
 }

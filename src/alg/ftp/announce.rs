@@ -63,16 +63,28 @@ fn tuple(text: &[u8]) -> Result<(Ipv4Addr, u16), Flaw> {
     Ok((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
 }
 
+/// The text without the blanks around it.
+pub(super) fn trimmed(text: &[u8]) -> &[u8] {
+    let (mut text, mut rest) = (text, text);
+    while let Some((b' ', inner)) = rest.split_first() {
+        (text, rest) = (inner, inner);
+    }
+    while let Some((b' ', inner)) = rest.split_last() {
+        (text, rest) = (inner, inner);
+    }
+    text
+}
+
 /// Where the text without the blanks around it stands.
-fn trimmed(text: &[u8]) -> Range<usize> {
-    let start = text.len() - text.trim_ascii_start().len();
-    start..start + text.trim_ascii().len()
+fn span(text: &[u8]) -> Range<usize> {
+    let start = text.iter().take_while(|byte| **byte == b' ').count();
+    start..start + trimmed(text).len()
 }
 
 /// What follows `PORT`.
 pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
-    let span = trimmed(text);
-    let (address, port) = tuple(text.trim_ascii())?;
+    let span = span(text);
+    let (address, port) = tuple(trimmed(text))?;
     Ok(Announced {
         address: Some(IpAddr::V4(address)),
         port,
@@ -82,8 +94,8 @@ pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
 
 /// What follows `EPRT` (RFC 2428, section 2): `|protocol|address|port|` with any visible character for `|`.
 pub(super) fn eprt_argument(text: &[u8]) -> Result<Announced, Flaw> {
-    let span = trimmed(text);
-    let text = text.trim_ascii();
+    let span = span(text);
+    let text = trimmed(text);
     let delimiter = *text.first().ok_or(Flaw::Malformed)?;
     if !delimiter.is_ascii_graphic() {
         return Err(Flaw::Malformed);

@@ -14,8 +14,8 @@
 //! and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV. With AUTH answered by 234, with ADAT answered by 235 or
 //! with a TLS record in place of a command the helper steps aside.
 //!
-//! When lines are lost, commands and replies can no longer be paired. Then no reply counts, until a command comes
-//! while the last line of the server was the end of a reply.
+//! When lines are lost or a reply comes that its command cannot have, commands and replies can no longer be paired.
+//! Then no reply counts, until a command comes while the last line of the server was the end of a reply.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
@@ -187,7 +187,7 @@ impl Ftp {
     }
 
     fn extended_passive(&mut self, command: &Command<'_>, sink: &mut dyn HelperSink) -> Pending {
-        let argument = command.argument.trim_ascii();
+        let argument = announce::trimmed(command.argument);
         let v4 = self.session.responder.is_ipv4();
         let flaw = match argument {
             _ if argument.eq_ignore_ascii_case(b"ALL") => {
@@ -306,12 +306,13 @@ impl Ftp {
                 let announced = announce::epsv_reply(reply.text);
                 self.passive_reply(allowed, whole, announced, sink);
             }
-            (Some(_), 227 | 229) => {
+            (Some(head), code)
+                if announces
+                    || code < 400 && matches!(head, Pending::Passive(_) | Pending::ExtendedPassive(_)) =>
+            {
                 unsolicited(sink);
                 self.unpair();
-            }
-            (Some(Pending::Passive(_) | Pending::ExtendedPassive(_)), _) if !reply.is_refusal() => {
-                unsolicited(sink);
+                self.replying = Replying::Between { settled: true };
             }
             (Some(head), _) => {
                 self.pending.pop_front();

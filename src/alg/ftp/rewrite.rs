@@ -96,8 +96,7 @@ fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
 
 /// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an address.
 fn extended(argument: &[u8], address: IpAddr, port: u16) -> String {
-    let delimiter = argument
-        .trim_ascii()
+    let delimiter = announce::trimmed(argument)
         .first()
         .filter(|byte| byte.is_ascii_punctuation() && !matches!(byte, b'.' | b':'))
         .map_or('|', |byte| char::from(*byte));

@@ -6,6 +6,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | [`alg`] | helpers for protocols that announce other sessions, and what they announce |
 //! | [`packet`] | bytes to parsed headers, once; every way to be malformed |
 //! | [`flow`] | the canonical key of a conversation, its directions, its zone |
 //! | [`fragment`] | which datagram a fragment belongs to, and what was decided of it |
@@ -19,6 +20,7 @@
 //! | [`explain`] | how a decision came about |
 #![forbid(unsafe_code)]
 
+pub mod alg;
 pub mod config;
 mod engine;
 pub mod event;

@@ -1,0 +1,115 @@
+//! One control session: both streams and the helper that reads them.
+
+use crate::flow::Direction;
+use crate::packet::SeqNum;
+
+use super::stream::{Piece, Stream};
+use super::{Helper, HelperSink, Limits};
+
+/// A TCP segment as far as a helper is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// The sequence number of the first byte of the payload: behind the SYN, if the segment has one.
+    pub seq: SeqNum,
+    /// The acknowledgement number, if the flag is set.
+    pub ack: Option<SeqNum>,
+    /// The payload; as little of it as there is, without the padding behind the IP length.
+    pub payload: &'a [u8],
+    /// Does the stream end behind the payload?
+    pub fin: bool,
+}
+
+/// What is kept of a control session.
+///
+/// [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that the tracker found valid, pure
+/// acknowledgements included: they tell which holes nobody will fill. A stream whose beginning was not told is taken up
+/// in its middle.
+#[derive(Debug)]
+pub struct Control<H> {
+    original: Stream,
+    reply: Stream,
+    helper: H,
+}
+
+impl<H: Helper> Control<H> {
+    /// A control session of which nothing has been seen.
+    pub fn new(helper: H) -> Self {
+        Self {
+            original: Stream::default(),
+            reply: Stream::default(),
+            helper,
+        }
+    }
+
+    /// A SYN was seen; `first` is the number of the first byte behind it ([`first_byte`](super::first_byte)). It may
+    /// come again, and with another number, as long as no payload has come.
+    pub fn begins(&mut self, from: Direction, first: SeqNum) {
+        self.parts(from).0.begins(first);
+    }
+
+    /// A segment has come. Segments of both directions must be given in the order in which they came, since an
+    /// acknowledgement that overtakes what it acknowledges looks like a loss.
+    pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
+        if self.helper.is_opaque() {
+            return;
+        }
+        if let Some(ack) = segment.ack {
+            self.feed(from.opposite(), sink, |stream, limits, out| {
+                stream.acknowledged(ack, limits, out);
+            });
+        }
+        if segment.fin {
+            let end = segment
+                .seq
+                .add(u32::try_from(segment.payload.len()).unwrap_or(u32::MAX));
+            self.parts(from).0.ends(end);
+        }
+        if !segment.payload.is_empty() {
+            self.feed(from, sink, |stream, limits, out| {
+                stream.segment(segment.seq, segment.payload, limits, out);
+            });
+        }
+        if self.helper.is_opaque() {
+            self.original = Stream::default();
+            self.reply = Stream::default();
+        }
+    }
+
+    /// Bytes that the session takes, this structure included.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.original.heap_bytes() + self.reply.heap_bytes() + self.helper.heap_bytes()
+    }
+
+    /// Gives up what waits for missing bytes, so that its memory is free for others. What is not sent again is a gap.
+    pub fn shed(&mut self) {
+        self.original.shed();
+        self.reply.shed();
+    }
+
+    /// The helper.
+    pub const fn helper(&self) -> &H {
+        &self.helper
+    }
+
+    fn parts(&mut self, from: Direction) -> (&mut Stream, &mut H) {
+        match from {
+            Direction::Original => (&mut self.original, &mut self.helper),
+            Direction::Reply => (&mut self.reply, &mut self.helper),
+        }
+    }
+
+    fn feed(
+        &mut self,
+        from: Direction,
+        sink: &mut dyn HelperSink,
+        work: impl FnOnce(&mut Stream, &Limits, &mut dyn FnMut(Piece<'_>)),
+    ) {
+        let (stream, helper) = self.parts(from);
+        let limits = helper.limits(from);
+        work(stream, &limits, &mut |piece| match piece {
+            Piece::Line(line) => helper.line(from, line, sink),
+            Piece::Trouble(trouble) => helper.trouble(from, trouble, sink),
+        });
+    }
+}

@@ -1,0 +1,404 @@
+//! The announced sessions that have not come yet.
+//!
+//! An expectation is found by what its first packet will have: zone, protocol, both addresses and the destination port;
+//! the source port is open or fixed. It is used once, expires, and leaves with its parent. How many there are is
+//! bounded, for each parent and in all. While there is none, [`ExpectationTable::take`] reads one atomic number.
+//!
+//! Two parents can expect the same session only if both ends are the same hosts. Then the newer expectation holds.
+//!
+//! Locks: expectations by key and tickets by parent are `dashmap`s, the order of expiry a tree behind a mutex. Each is
+//! taken alone and for a few instructions. Who removes an expectation from its map, and nobody else, takes it out of
+//! the order, off its parent and out of the count.
+
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use dashmap::{DashMap, Entry};
+use parking_lot::Mutex;
+
+use super::{EventCounts, Expectation, HelperEvent, HelperSink, SessionEnds};
+use crate::flow::{Direction, Zone};
+
+#[cfg(test)]
+mod tests;
+
+/// How many expired expectations a new one clears away.
+const CLEARED: usize = 8;
+
+/// How many parts with a lock each the maps have.
+const SHARDS: usize = 16;
+
+/// How many expectations there can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectationLimits {
+    /// In all: 16384 by default.
+    pub total: usize,
+    /// Of one parent: 4 by default. The helper of FTP has two at most.
+    pub per_parent: usize,
+}
+
+impl Default for ExpectationLimits {
+    fn default() -> Self {
+        Self {
+            total: 16_384,
+            per_parent: 4,
+        }
+    }
+}
+
+/// Why an expectation was not taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ExpectationError {
+    /// The table is full.
+    #[error("the table of expectations is full")]
+    TableFull,
+    /// Its parent has as many as it may have.
+    #[error("the session has too many expectations")]
+    ParentLimit,
+    /// It would be over as soon as it began.
+    #[error("the expectation has no lifetime")]
+    NoLifetime,
+}
+
+/// The first packet of a session that may be expected. Ports and addresses as they stand in the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The zone.
+    pub zone: Zone,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Who calls.
+    pub source: SocketAddr,
+    /// Who is called.
+    pub destination: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    zone: Zone,
+    protocol: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    port: u16,
+}
+
+impl Key {
+    fn of(expectation: &Expectation) -> Self {
+        Self {
+            zone: expectation.parent.zone,
+            protocol: expectation.protocol,
+            source: expectation.source.to_canonical(),
+            destination: expectation.destination.ip().to_canonical(),
+            port: expectation.destination.port(),
+        }
+    }
+
+    fn of_call(call: &Call) -> Self {
+        Self {
+            zone: call.zone,
+            protocol: call.protocol,
+            source: call.source.ip().to_canonical(),
+            destination: call.destination.ip().to_canonical(),
+            port: call.destination.port(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    expectation: Expectation,
+    deadline: Instant,
+    /// No two expectations of a table have the same.
+    ticket: u64,
+}
+
+impl Waiting {
+    fn admits(&self, call: &Call) -> bool {
+        self.expectation
+            .source_port
+            .is_none_or(|port| port == call.source.port())
+    }
+}
+
+/// A sink that opens and withdraws expectations in a table and counts events.
+#[derive(Debug, Clone, Copy)]
+pub struct TableSink<'a> {
+    /// Where expectations go.
+    pub table: &'a ExpectationTable,
+    /// What counts events.
+    pub counts: &'a EventCounts,
+    /// When the segment came.
+    pub now: Instant,
+}
+
+impl HelperSink for TableSink<'_> {
+    fn event(&mut self, event: HelperEvent, _: Direction) {
+        self.counts.count(event);
+    }
+
+    fn expect(&mut self, expectation: &Expectation) -> bool {
+        self.table.insert(expectation, self.now).is_ok()
+    }
+
+    fn withdraw(&mut self, expectation: &Expectation) -> bool {
+        self.table.withdraw_one(expectation)
+    }
+}
+
+/// All expectations of an engine.
+#[derive(Debug)]
+pub struct ExpectationTable {
+    limits: ExpectationLimits,
+    waiting: DashMap<Key, Waiting, ahash::RandomState>,
+    parents: DashMap<SessionEnds, Vec<(u64, Key)>, ahash::RandomState>,
+    order: Mutex<BTreeMap<(Instant, u64), Key>>,
+    live: AtomicUsize,
+    tickets: AtomicU64,
+    refused_full: AtomicU64,
+    refused_parent: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl ExpectationTable {
+    /// An empty table. The seed keys the hashes: a secret, or fixed in a test.
+    #[must_use]
+    pub fn new(limits: ExpectationLimits, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        // Another hash than those of the sessions and fragments.
+        let hasher = ahash::RandomState::with_seeds(c, d, a, b);
+        Self {
+            limits,
+            waiting: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
+            parents: DashMap::with_hasher_and_shard_amount(hasher, SHARDS),
+            order: Mutex::default(),
+            live: AtomicUsize::new(0),
+            tickets: AtomicU64::new(0),
+            refused_full: AtomicU64::new(0),
+            refused_parent: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many were refused because the table was full, and because their parent had too many.
+    #[must_use]
+    pub fn refused(&self) -> (u64, u64) {
+        (
+            self.refused_full.load(Ordering::Relaxed),
+            self.refused_parent.load(Ordering::Relaxed),
+        )
+    }
+
+    /// How many expired before their session came.
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Takes up an expectation from `now` on. One for the same session, whoever expected it, is replaced.
+    ///
+    /// # Errors
+    /// See [`ExpectationError`].
+    pub fn insert(&self, expectation: &Expectation, now: Instant) -> Result<(), ExpectationError> {
+        self.expire(now, CLEARED);
+        let deadline = now
+            .checked_add(expectation.lifetime)
+            .filter(|deadline| *deadline > now)
+            .ok_or(ExpectationError::NoLifetime)?;
+        let key = Key::of(expectation);
+        // What it replaces does not count against its limits.
+        if let Some((_, old)) = self.waiting.remove(&key) {
+            self.release(&key, &old);
+        }
+        let claimed = self
+            .live
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
+                (live < self.limits.total).then_some(live + 1)
+            });
+        if claimed.is_err() {
+            self.refused_full.fetch_add(1, Ordering::Relaxed);
+            return Err(ExpectationError::TableFull);
+        }
+        let waiting = Waiting {
+            expectation: *expectation,
+            deadline,
+            ticket: self.tickets.fetch_add(1, Ordering::Relaxed),
+        };
+        let room = {
+            let mut of_parent = self.parents.entry(expectation.parent).or_default();
+            let room = of_parent.len() < self.limits.per_parent;
+            if room {
+                of_parent.push((waiting.ticket, key));
+            }
+            room
+        };
+        if !room {
+            // With a limit of 0 the list was made for nothing.
+            self.parents
+                .remove_if(&expectation.parent, |_, tickets| tickets.is_empty());
+            self.live.fetch_sub(1, Ordering::AcqRel);
+            self.refused_parent.fetch_add(1, Ordering::Relaxed);
+            return Err(ExpectationError::ParentLimit);
+        }
+        if let Some(old) = self.waiting.insert(key, waiting) {
+            // Another thread had the same expectation.
+            self.release(&key, &old);
+        }
+        self.order.lock().insert((deadline, waiting.ticket), key);
+        let held = self
+            .parents
+            .get(&expectation.parent)
+            .is_some_and(|tickets| tickets.contains(&(waiting.ticket, key)));
+        if !held {
+            // Another thread took it already, or withdrew all of its parent.
+            self.forget(&key, waiting.ticket);
+            self.order.lock().remove(&(deadline, waiting.ticket));
+        }
+        Ok(())
+    }
+
+    /// The expectation of a session, which stays where it is.
+    #[must_use]
+    pub fn find(&self, call: &Call, now: Instant) -> Option<Expectation> {
+        if self.is_empty() {
+            return None;
+        }
+        let waiting = *self.waiting.get(&Key::of_call(call))?;
+        (waiting.admits(call) && waiting.deadline > now).then_some(waiting.expectation)
+    }
+
+    /// The expectation of a session, which is used up thereby: of several callers one gets it.
+    #[must_use]
+    pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
+        if self.is_empty() {
+            return None;
+        }
+        let key = Key::of_call(call);
+        let (_, waiting) = self
+            .waiting
+            .remove_if(&key, |_, waiting| waiting.admits(call) && waiting.deadline > now)?;
+        self.release(&key, &waiting);
+        Some(waiting.expectation)
+    }
+
+    /// Withdraws one expectation, if its parent still has it; whether it had.
+    pub fn withdraw_one(&self, expectation: &Expectation) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let key = Key::of(expectation);
+        let removed = self.waiting.remove_if(&key, |_, waiting| {
+            waiting.expectation.parent == expectation.parent
+                && waiting.expectation.source_port == expectation.source_port
+        });
+        if let Some((_, waiting)) = &removed {
+            self.release(&key, waiting);
+        }
+        removed.is_some()
+    }
+
+    /// Withdraws all expectations of a session that has ended; how many there were.
+    pub fn withdraw(&self, parent: &SessionEnds) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let Some((_, tickets)) = self.parents.remove(parent) else {
+            return 0;
+        };
+        tickets
+            .into_iter()
+            .filter(|(ticket, key)| self.forget(key, *ticket))
+            .count()
+    }
+
+    /// When the next expectation expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        if self.is_empty() {
+            return None;
+        }
+        self.order
+            .lock()
+            .first_key_value()
+            .map(|((deadline, _), _)| *deadline)
+    }
+
+    /// Forgets expectations whose lifetime is over, at most `budget`; how many.
+    pub fn expire(&self, now: Instant, budget: usize) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        for done in 0..budget {
+            let due = self
+                .order
+                .lock()
+                .first_entry()
+                .filter(|entry| entry.key().0 <= now)
+                .map(|entry| entry.remove_entry());
+            let Some(((_, ticket), key)) = due else {
+                return done;
+            };
+            if self.forget(&key, ticket) {
+                self.expired.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        budget
+    }
+
+    /// All expectations, each with what is left of its lifetime, for another appliance.
+    #[must_use]
+    pub fn export(&self, now: Instant) -> Vec<Expectation> {
+        let left = |waiting: &Waiting| Expectation {
+            lifetime: waiting.deadline.saturating_duration_since(now),
+            ..waiting.expectation
+        };
+        let mut all: Vec<Expectation> = Vec::with_capacity(self.len());
+        all.extend(self.waiting.iter().map(|waiting| left(&waiting)));
+        all.retain(|expectation| !expectation.lifetime.is_zero());
+        all
+    }
+
+    /// Takes up expectations of another appliance; how many it took. Those refused are counted.
+    pub fn import(&self, expectations: &[Expectation], now: Instant) -> usize {
+        expectations
+            .iter()
+            .filter(|expectation| self.insert(expectation, now).is_ok())
+            .count()
+    }
+
+    /// Removes an expectation unless another has its place; whether this call did.
+    fn forget(&self, key: &Key, ticket: u64) -> bool {
+        let removed = self.waiting.remove_if(key, |_, waiting| waiting.ticket == ticket);
+        if let Some((_, waiting)) = &removed {
+            self.release(key, waiting);
+        }
+        removed.is_some()
+    }
+
+    /// Gives back what an expectation had taken, once it is out of the map.
+    fn release(&self, key: &Key, waiting: &Waiting) {
+        self.order.lock().remove(&(waiting.deadline, waiting.ticket));
+        if let Entry::Occupied(mut tickets) = self.parents.entry(waiting.expectation.parent) {
+            tickets
+                .get_mut()
+                .retain(|(ticket, of)| *ticket != waiting.ticket || of != key);
+            if tickets.get().is_empty() {
+                tickets.remove();
+            }
+        }
+        self.live.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,91 @@
+//! Lines of both directions, as far as they matter to the helper.
+
+/// TELNET's "interpret as command" (RFC 854).
+const IAC: u8 = 0xff;
+
+/// A client's line in two parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Command<'a> {
+    /// The letters before the first blank; in any case.
+    pub(super) verb: &'a [u8],
+    /// All behind that blank.
+    pub(super) argument: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// TELNET commands before the verb are skipped: clients send IAC IP IAC DM before ABOR (RFC 959, section 4.1.3).
+    pub(super) fn of(line: &'a [u8]) -> Self {
+        let line = without_telnet(line);
+        let blank = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let (verb, argument) = line.split_at_checked(blank).unwrap_or((line, &[]));
+        Self {
+            verb,
+            argument: argument.strip_prefix(b" ").unwrap_or(argument),
+        }
+    }
+
+    pub(super) fn is(&self, verb: &str) -> bool {
+        self.verb.eq_ignore_ascii_case(verb.as_bytes())
+    }
+}
+
+/// The line behind the TELNET commands that it begins with.
+fn without_telnet(mut line: &[u8]) -> &[u8] {
+    loop {
+        line = match line {
+            // WILL, WONT, DO and DONT have an option behind them; 250 begins a subnegotiation, which has no place here.
+            [IAC, 251..=254, _, rest @ ..] | [IAC, 240..=249, rest @ ..] => rest,
+            _ => return line,
+        };
+    }
+}
+
+/// A line of a server that begins with a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reply<'a> {
+    /// 100 to 699.
+    pub(super) code: u16,
+    /// More lines belong to it: there is a hyphen behind the code.
+    pub(super) more: bool,
+    /// What is behind the code and the character that follows it.
+    pub(super) text: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    /// `None` if the line begins with no code (RFC 959, section 4.2).
+    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        let (&[hundreds @ b'1'..=b'6', tens, ones], rest) = line.split_first_chunk::<3>()? else {
+            return None;
+        };
+        if !tens.is_ascii_digit() || !ones.is_ascii_digit() {
+            return None;
+        }
+        let (more, text) = match rest {
+            [] => (false, rest),
+            [b' ', text @ ..] => (false, text),
+            [b'-', text @ ..] => (true, text),
+            _ => return None,
+        };
+        let digit = |digit: u8| u16::from(digit - b'0');
+        Some(Self {
+            code: digit(hundreds) * 100 + digit(tens) * 10 + digit(ones),
+            more,
+            text,
+        })
+    }
+
+    /// 1yz: another reply will follow.
+    pub(super) const fn is_preliminary(&self) -> bool {
+        self.code < 200
+    }
+
+    /// 2yz.
+    pub(super) const fn is_completion(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// 4yz and 5yz.
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self.code / 100, 4 | 5)
+    }
+}

@@ -1,0 +1,105 @@
+//! Another address and port in place of an announced one, for those who translate addresses.
+
+use core::fmt::Write as _;
+use core::net::{IpAddr, SocketAddr};
+
+use super::announce::{self, Announced};
+use super::line::{Command, Reply};
+
+/// A rewritten line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The line, its end as it was.
+    pub line: Vec<u8>,
+    /// By how many bytes it is longer than it was: what all later sequence numbers of this direction are to be moved by.
+    pub growth: isize,
+}
+
+/// Why a line was not rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// The line is none of PORT, EPRT, 227 and 229, or its announcement cannot be read.
+    #[error("the line announces no address and port")]
+    NoAnnouncement,
+    /// PORT and 227 have no place for an IPv6 address.
+    #[error("the line has no place for an IPv6 address")]
+    Family,
+}
+
+/// Puts `to` in place of what a whole line announces: PORT and EPRT of a client, 227 and 229 of a server. A 229 has no
+/// address; of it only the port changes. Nothing is judged here: whether the announcement is acceptable is the
+/// helper's word. The line may have its end or not.
+///
+/// # Errors
+/// See [`RewriteError`].
+pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {
+    let bare = line.strip_suffix(b"\n").unwrap_or(line);
+    let bare = bare.strip_suffix(b"\r").unwrap_or(bare);
+    let address = to.ip().to_canonical();
+    let command = Command::of(bare);
+    let (text, announced, replacement) = if command.is("PORT") {
+        (
+            command.argument,
+            announce::port_argument(command.argument),
+            tuple(address, to.port()),
+        )
+    } else if command.is("EPRT") {
+        let announced = announce::eprt_argument(command.argument);
+        (
+            command.argument,
+            announced,
+            Ok(extended(command.argument, address, to.port())),
+        )
+    } else {
+        match Reply::of(bare) {
+            Some(reply) if reply.code == 227 => (
+                reply.text,
+                announce::pasv_reply(reply.text),
+                tuple(address, to.port()),
+            ),
+            Some(reply) if reply.code == 229 => (
+                reply.text,
+                announce::epsv_reply(reply.text),
+                Ok(to.port().to_string()),
+            ),
+            _ => return Err(RewriteError::NoAnnouncement),
+        }
+    };
+    let Announced { span, .. } = announced.map_err(|_| RewriteError::NoAnnouncement)?;
+    let replacement = replacement?;
+    // The text is the bare line's tail.
+    let start = bare.len() - text.len() + span.start;
+    let (before, rest) = line.split_at_checked(start).ok_or(RewriteError::NoAnnouncement)?;
+    let (_, after) = rest
+        .split_at_checked(span.len())
+        .ok_or(RewriteError::NoAnnouncement)?;
+    let growth = replacement.len().cast_signed() - span.len().cast_signed();
+    Ok(Rewritten {
+        line: [before, replacement.as_bytes(), after].concat(),
+        growth,
+    })
+}
+
+/// `h1,h2,h3,h4,p1,p2`.
+fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
+    let IpAddr::V4(address) = address else {
+        return Err(RewriteError::Family);
+    };
+    let mut text = String::new();
+    for octet in address.octets() {
+        let _ = write!(text, "{octet},");
+    }
+    let [high, low] = port.to_be_bytes();
+    let _ = write!(text, "{high},{low}");
+    Ok(text)
+}
+
+/// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an address.
+fn extended(argument: &[u8], address: IpAddr, port: u16) -> String {
+    let delimiter = announce::trimmed(argument)
+        .first()
+        .filter(|byte| byte.is_ascii_punctuation() && !matches!(byte, b'.' | b':'))
+        .map_or('|', |byte| char::from(*byte));
+    let family = if address.is_ipv4() { 1 } else { 2 };
+    format!("{delimiter}{family}{delimiter}{address}{delimiter}{port}{delimiter}")
+}

@@ -1,0 +1,115 @@
+//! What can be set of the helper of FTP.
+
+use core::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::alg::stream::Limits;
+use crate::flow::Direction;
+use crate::policy::address::AddressMap;
+
+/// When the expectation of PORT and EPRT opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ActiveOpening {
+    /// When the client's command was read, as in Linux. The server's refusal withdraws it. The default, because there
+    /// are servers (pyftpdlib) that connect as soon as they have read the command and answer 200 when they are
+    /// connected: waiting for the answer would drop their SYN, and the answer would not come.
+    #[default]
+    Command,
+    /// When the server has answered 2xx. Stricter; for servers known to connect only at the transfer command.
+    Reply,
+}
+
+/// The settings of the helper of FTP. All sizes hold for each control session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The longest line, its end included, in bytes. 512 by default: RFC 959 names no limit; the 512 of RFC 5321
+    /// (section 4.5.3.1.4) are common practice for command lines. A longer command or reply announces nothing.
+    pub max_line: usize,
+    /// How many bytes ahead of a hole are kept, for each direction: 4096 by default, more than two full segments.
+    pub reorder_bytes: usize,
+    /// How many separate ranges of bytes are kept ahead of holes, for each direction: 16 by default.
+    pub reorder_ranges: usize,
+    /// How many commands can wait for their replies: 32 by default. Most clients send one at a time.
+    pub max_pipelined: usize,
+    /// The lowest port that may be announced: 1024 by default (RFC 2577, section 3).
+    pub port_floor: u16,
+    /// How long an expectation waits for its session: 30 s by default. Clients connect at once.
+    pub lifetime: Duration,
+    /// Addresses that a 227 may announce besides the server's own, such as those of servers behind NAT: none by
+    /// default.
+    pub passive_addresses: Vec<IpNet>,
+    /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959 (section 3.2) says
+    /// 20, but servers without privileges cannot.
+    pub active_source_port: Option<u16>,
+    /// When the expectation of PORT and EPRT opens: at the command by default.
+    pub active_opening: ActiveOpening,
+    /// Does a line feed alone end a client's line? Yes by default: clients do so, and servers take it.
+    pub client_bare_lf: bool,
+    /// Does a line feed alone end a server's line? No by default: a server that echoes a line feed back would let its
+    /// client write replies (CERT VU#328867).
+    pub server_bare_lf: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_line: 512,
+            reorder_bytes: 4096,
+            reorder_ranges: 16,
+            max_pipelined: 32,
+            port_floor: 1024,
+            lifetime: Duration::from_secs(30),
+            passive_addresses: Vec::new(),
+            active_source_port: None,
+            active_opening: ActiveOpening::Command,
+            client_bare_lf: true,
+            server_bare_lf: false,
+        }
+    }
+}
+
+/// Settings made ready for use; shared by all sessions that were opened under them.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub(super) settings: Settings,
+    passive_addresses: AddressMap<()>,
+}
+
+impl Rules {
+    /// Makes settings ready for use.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let mut passive_addresses = AddressMap::new();
+        for prefix in &settings.passive_addresses {
+            *passive_addresses.at(*prefix) = ();
+        }
+        Self {
+            settings,
+            passive_addresses,
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn limits(&self, from: Direction) -> Limits {
+        Limits {
+            line: self.settings.max_line,
+            window: self.settings.reorder_bytes,
+            ranges: self.settings.reorder_ranges,
+            bare_lf: match from {
+                Direction::Original => self.settings.client_bare_lf,
+                Direction::Reply => self.settings.server_bare_lf,
+            },
+        }
+    }
+
+    pub(super) fn allows_passive(&self, address: IpAddr) -> bool {
+        self.passive_addresses.longest_match(address).is_some()
+    }
+}

@@ -1,0 +1,297 @@
+//! Application helpers: protocols that announce further sessions, and what they announce.
+//!
+//! A helper reads the two byte streams of a control session and says which data sessions are about to come. Nothing
+//! in here knows of sockets, sessions' locks or a clock:
+//!
+//! | part | what it is for |
+//! |---|---|
+//! | [`stream`] | one direction's segments to whole lines, each once and in order |
+//! | [`Control`] | what is kept of one control session: two streams and a [`Helper`] |
+//! | [`ftp`] | the helper of FTP |
+//! | [`expectations`] | the announced sessions that have not come yet |
+//!
+//! What a helper finds goes to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and a
+//! [`HelperEvent`] for everything that somebody may want to count or to see.
+
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{Direction, Flow, FlowKey, Zone};
+use crate::packet::{Ip, IpVersion, PROTOCOL_TCP, Parsed, SeqNum, Transport};
+
+mod control;
+pub mod expectations;
+pub mod ftp;
+pub mod stream;
+
+pub use control::{Control, Segment};
+pub use stream::{Limits, Line, Trouble};
+
+/// A TCP session as its first packet named it: who called whom. Addresses are canonical (an IPv4-mapped IPv6 address
+/// is the IPv4 address) if they were made with [`SessionEnds::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionEnds {
+    /// The zone.
+    #[serde(with = "ZoneNumber")]
+    pub zone: Zone,
+    /// Who sent the first packet: an FTP client.
+    pub initiator: SocketAddr,
+    /// Who was called: an FTP server.
+    pub responder: SocketAddr,
+}
+
+impl SessionEnds {
+    /// The ends of a session, their addresses made canonical.
+    #[must_use]
+    pub fn new(zone: Zone, initiator: SocketAddr, responder: SocketAddr) -> Self {
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Self {
+            zone,
+            initiator: canonical(initiator),
+            responder: canonical(responder),
+        }
+    }
+
+    /// The end that sends in a direction.
+    #[must_use]
+    pub const fn sender(&self, direction: Direction) -> SocketAddr {
+        match direction {
+            Direction::Original => self.initiator,
+            Direction::Reply => self.responder,
+        }
+    }
+
+    /// The canonical key of the session.
+    #[must_use]
+    pub fn key(&self) -> Option<FlowKey> {
+        let number = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let version = match self.initiator.ip() {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        };
+        let parsed = Parsed {
+            ip: Ip {
+                version,
+                src: number(self.initiator.ip()),
+                dst: number(self.responder.ip()),
+                protocol: PROTOCOL_TCP,
+                ttl: 0,
+                header_len: 0,
+                total_len: 0,
+            },
+            transport: Transport::Udp {
+                src_port: self.initiator.port(),
+                dst_port: self.responder.port(),
+                payload_len: 0,
+            },
+        };
+        Flow::of(self.zone, &parsed).map(|flow| flow.key)
+    }
+}
+
+/// A [`Zone`] as a number, for records.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Zone")]
+struct ZoneNumber(u16);
+
+/// Durations in records: whole milliseconds.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// Directions in records: by name.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Direction", rename_all = "lowercase")]
+enum DirectionName {
+    Original,
+    Reply,
+}
+
+/// A session that a control session has announced: the one TCP connection that it allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The control session that announced it; its zone is the zone of the expected session.
+    pub parent: SessionEnds,
+    /// The address that must call.
+    pub source: IpAddr,
+    /// The port that must call; `None` for any.
+    pub source_port: Option<u16>,
+    /// The address and port that must be called.
+    pub destination: SocketAddr,
+    /// The IP protocol number: 6, TCP.
+    pub protocol: u8,
+    /// Which end of the parent calls. [`Direction::Original`]: its initiator (FTP passive: client to server);
+    /// [`Direction::Reply`]: its responder (FTP active: server to client).
+    #[serde(with = "DirectionName")]
+    pub direction: Direction,
+    /// For how long it holds from now on; in an exported record, what is left of it. In milliseconds in a record.
+    #[serde(with = "milliseconds")]
+    pub lifetime: Duration,
+}
+
+impl core::fmt::Display for Expectation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "zone {}, {} ", self.parent.zone, self.source)?;
+        match self.source_port {
+            Some(port) => write!(f, "port {port}")?,
+            None => f.write_str("any port")?,
+        }
+        write!(f, " -> {}", self.destination)
+    }
+}
+
+macro_rules! helper_events {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// What a helper has seen or done; each is worth a counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum HelperEvent {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl HelperEvent {
+            /// All events.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// The stable name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+helper_events! {
+    /// An expectation was opened.
+    ExpectationOpened => "expectation_opened",
+    /// An expectation was withdrawn before its session came: another announcement took its place, the server refused
+    /// the command, or the client ended the transfer or the login (ABOR, REIN, QUIT, USER).
+    ExpectationWithdrawn => "expectation_withdrawn",
+    /// The table had no room for an expectation, see [`expectations`].
+    ExpectationRefused => "expectation_refused",
+    /// An announced address is not that of the end that announces it: FTP bounce (RFC 2577, section 3).
+    BounceRefused => "bounce_refused",
+    /// An announced port is below the floor (RFC 2577, section 3).
+    PortBelowFloor => "port_below_floor",
+    /// A number of an announcement exceeds 255 or, as a port, 65535; or the port is 0.
+    NumberOutOfRange => "number_out_of_range",
+    /// A command came from the server, or a reply from the client.
+    WrongDirection => "wrong_direction",
+    /// A reply that answers no command that is waiting for it.
+    UnsolicitedReply => "unsolicited_reply",
+    /// An announcing command that cannot be read.
+    MalformedCommand => "malformed_command",
+    /// An announcing reply that cannot be read, or announces more than one address.
+    MalformedReply => "malformed_reply",
+    /// EPRT or EPSV for a network protocol other than the session's (RFC 2428, section 2).
+    EprtUnsupportedFamily => "eprt_unsupported_family",
+    /// LPRT or LPSV (RFC 1639), which nobody should need any more.
+    LprtRefused => "lprt_refused",
+    /// PORT, EPRT or PASV after EPSV ALL (RFC 2428, section 4).
+    EpsvAllViolation => "epsv_all_violation",
+    /// The control session is encrypted from here on; the helper steps aside.
+    Tls => "tls",
+    /// A line exceeds the longest length; its content does not count.
+    LineTooLong => "line_too_long",
+    /// Bytes have passed unseen: nothing counts until the next line begins.
+    Gap => "gap",
+    /// The session was taken up in the middle: nothing counts until the next line begins.
+    MidStream => "mid_stream",
+    /// A retransmission has other bytes than the first transmission: neither counts.
+    ConflictingRetransmission => "conflicting_retransmission",
+    /// A segment lies too far ahead to be kept, or there are too many holes before it.
+    ReorderOverflow => "reorder_overflow",
+    /// More commands are waiting for their replies than are kept.
+    PipelineFull => "pipeline_full",
+}
+
+impl core::fmt::Display for HelperEvent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Receives what a helper finds. It is called in the middle of a segment: it should be quick.
+pub trait HelperSink {
+    /// Something worth counting. `from` is the direction of the line or segment that caused it.
+    fn event(&mut self, event: HelperEvent, from: Direction);
+
+    /// Opens an expectation; whether there was room for it.
+    fn expect(&mut self, expectation: &Expectation) -> bool;
+
+    /// Withdraws an expectation that [`HelperSink::expect`] took; whether it was still there.
+    fn withdraw(&mut self, expectation: &Expectation) -> bool;
+}
+
+/// Understands the lines of a text protocol. It is given each line of either direction once and in order, and is told
+/// where lines are missing.
+pub trait Helper {
+    /// How lines of a direction are put together.
+    fn limits(&self, from: Direction) -> Limits;
+
+    /// A line has come.
+    fn line(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink);
+
+    /// Lines of this direction are missing, or something is wrong with its segments.
+    fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);
+
+    /// Has the helper stepped aside for good? Then it need not be called any more.
+    fn is_opaque(&self) -> bool;
+
+    /// Bytes that it holds on the heap.
+    fn heap_bytes(&self) -> usize;
+}
+
+/// How often each [`HelperEvent`] was seen.
+#[derive(Debug, Default)]
+pub struct EventCounts([AtomicU64; HelperEvent::ALL.len()]);
+
+impl EventCounts {
+    /// Counts one.
+    pub fn count(&self, event: HelperEvent) {
+        if let Some(counter) = self.0.get(event as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often an event was seen.
+    #[must_use]
+    pub fn of(&self, event: HelperEvent) -> u64 {
+        self.0
+            .get(event as usize)
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// All events and how often each was seen.
+    pub fn all(&self) -> impl Iterator<Item = (HelperEvent, u64)> + '_ {
+        HelperEvent::ALL.into_iter().map(|event| (event, self.of(event)))
+    }
+}
+
+/// Where the first byte of a direction's stream is: behind the SYN (RFC 9293, section 3.4).
+#[must_use]
+pub const fn first_byte(isn: SeqNum) -> SeqNum {
+    isn.add(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,386 @@
+//! One direction of a TCP stream, put together to lines.
+//!
+//! Segments go in as they come: cut anywhere, sent again, overlapping, out of order or missing. Lines come out, each
+//! once, whole and in order.
+//!
+//! What lies ahead of a hole is kept, within a [window](Limits::window) and a number of [ranges](Limits::ranges). A
+//! hole that the receiver has acknowledged will not be filled any more: it is a [`Trouble::Gap`], and what follows it
+//! counts from the next line's beginning on. Of bytes that come twice the first copy stays; if the second one differs,
+//! nobody here knows which one the receiver took. Then the line that holds them does not count, and a line's end among
+//! them is none. This is seen as long as the bytes are kept: while they wait behind a hole, or belong to a line that
+//! has not ended.
+//!
+//! A line that starts in the middle of a segment and one that starts a segment are the same thing, and what starts a
+//! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
+//! a segment (CERT VU#328867) and against requests made to look like commands (NAT slipstreaming).
+
+use crate::packet::SeqNum;
+
+#[cfg(test)]
+mod tests;
+
+/// How the lines of one direction are put together, and in how much memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest line, its end included, in bytes.
+    pub line: usize,
+    /// How far ahead of a hole bytes are kept, in bytes; also the size of the memory they take.
+    pub window: usize,
+    /// How many separate ranges of bytes are kept ahead of holes.
+    pub ranges: usize,
+    /// Does a line feed without a carriage return end a line? A carriage return alone never does.
+    pub bare_lf: bool,
+}
+
+/// A line without its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The bytes. Of a line that is too long, the first [`Limits::line`].
+    pub bytes: &'a [u8],
+    /// Is this all of it?
+    pub whole: bool,
+}
+
+/// What can be wrong with a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Bytes are missing, and with them the lines that they belong to.
+    Gap,
+    /// The stream's beginning was not seen: its first line is missing.
+    MidStream,
+    /// Bytes came again and were others; the lines that they belong to will be missing.
+    Conflict,
+    /// A segment was not kept: too far ahead, or too many holes before it. It is missing if it is not sent again.
+    Overflow,
+}
+
+/// What comes out of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A line.
+    Line(Line<'a>),
+    /// Something is wrong.
+    Trouble(Trouble),
+}
+
+/// Bytes that wait for those before them: from `start` to before `end`, counted from the next byte in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    start: usize,
+    end: usize,
+}
+
+/// One direction of a control session.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// The next byte in order; `None` before the first.
+    next: Option<SeqNum>,
+    /// Behind the last byte of the stream, once a FIN was seen.
+    end: Option<SeqNum>,
+    /// Where the first and behind the last byte are that came twice with different values.
+    suspect: Option<(SeqNum, SeqNum)>,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+    /// What waits for bytes before it, starting at `next`; only what is in `ranges` has a meaning.
+    buffer: Vec<u8>,
+    /// Sorted, apart from each other, none at 0.
+    ranges: Vec<Range>,
+    /// Bytes in order have been read.
+    begun: bool,
+    /// What comes belongs to a line that does not count.
+    skipping: bool,
+    /// `line` is full and the line has not ended.
+    too_long: bool,
+    /// The last byte in order was a carriage return.
+    after_cr: bool,
+}
+
+/// Both parts of `bytes`, the second empty if `at` is behind the end.
+fn cut(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
+    bytes.split_at_checked(at).unwrap_or((bytes, &[]))
+}
+
+/// Behind the first line's end.
+fn line_end(bytes: &[u8], after_cr: bool, bare_lf: bool) -> Option<usize> {
+    let mut previous = if after_cr { b'\r' } else { 0 };
+    for (place, byte) in bytes.iter().enumerate() {
+        if *byte == b'\n' && (bare_lf || previous == b'\r') {
+            return Some(place + 1);
+        }
+        previous = *byte;
+    }
+    None
+}
+
+fn deliver(bytes: &[u8], whole: bool, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+    let whole = whole && bytes.len() <= limits.line;
+    let bytes = if whole {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    } else {
+        cut(bytes, limits.line).0
+    };
+    out(Piece::Line(Line { bytes, whole }));
+}
+
+impl Stream {
+    /// Says where the stream begins; ignored once payload has come.
+    pub fn begins(&mut self, first: SeqNum) {
+        if !self.begun && self.ranges.is_empty() {
+            self.next = Some(first);
+        }
+    }
+
+    /// Says where the stream ends: behind its last byte, where the FIN is.
+    pub fn ends(&mut self, end: SeqNum) {
+        self.end = Some(end);
+    }
+
+    /// Takes a segment's payload, whose first byte has the number `seq`.
+    pub fn segment(&mut self, seq: SeqNum, payload: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+        if payload.is_empty() {
+            return;
+        }
+        let next = match self.next {
+            Some(next) => next,
+            None => {
+                self.next = Some(seq);
+                self.skipping = true;
+                out(Piece::Trouble(Trouble::MidStream));
+                seq
+            }
+        };
+        let (mut offset, mut bytes) = if seq.before(next) {
+            let (past, fresh) = cut(payload, next.distance_from(seq) as usize);
+            if self.contradicts_line(seq, next, past) {
+                out(Piece::Trouble(Trouble::Conflict));
+                self.lose_line(out);
+            }
+            (0, fresh)
+        } else {
+            (seq.distance_from(next) as usize, payload)
+        };
+        if offset == 0 && self.ranges.is_empty() {
+            self.read(bytes, limits, out);
+            return;
+        }
+        while !bytes.is_empty() {
+            let (part, rest) = cut(bytes, limits.window.saturating_sub(offset));
+            if part.is_empty() || !self.store(offset, part, limits, out) {
+                out(Piece::Trouble(Trouble::Overflow));
+                return;
+            }
+            let moved = self.drain(limits, out);
+            if moved == 0 && !rest.is_empty() {
+                out(Piece::Trouble(Trouble::Overflow));
+                return;
+            }
+            offset = (offset + part.len()).saturating_sub(moved);
+            bytes = rest;
+        }
+    }
+
+    /// The receiver has all bytes before `ack`: what is missing before it stays missing.
+    pub fn acknowledged(&mut self, ack: SeqNum, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+        let ack = match self.end {
+            Some(end) if ack.after(end) => end,
+            _ => ack,
+        };
+        while let Some(next) = self.next
+            && ack.after(next)
+        {
+            let behind = ack.distance_from(next) as usize;
+            let missing = self
+                .ranges
+                .first()
+                .map_or(behind, |range| range.start.min(behind))
+                .max(1);
+            self.begun = true;
+            self.next = Some(next.add(missing as u32));
+            self.shift(missing);
+            self.lose_line(out);
+            self.drain(limits, out);
+        }
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.line.capacity() + self.buffer.capacity() + self.ranges.capacity() * size_of::<Range>()
+    }
+
+    /// Forgets what waits for missing bytes.
+    pub fn shed(&mut self) {
+        self.buffer = Vec::new();
+        self.ranges = Vec::new();
+    }
+
+    /// Whether bytes that lie before `next` differ from what is kept of the line that has not ended.
+    fn contradicts_line(&self, seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
+        if self.skipping || self.too_long {
+            return false;
+        }
+        let begin = next.sub(self.line.len() as u32);
+        let (line, past) = if seq.before(begin) {
+            let before = begin.distance_from(seq) as usize;
+            (self.line.as_slice(), cut(past, before).1)
+        } else {
+            let before = seq.distance_from(begin) as usize;
+            (cut(&self.line, before).1, past)
+        };
+        line.iter().zip(past).any(|(first, second)| first != second)
+    }
+
+    /// What has come of the line is void, and the rest of it will be.
+    fn lose_line(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
+        if !self.skipping {
+            out(Piece::Trouble(Trouble::Gap));
+        }
+        self.skipping = true;
+        self.too_long = false;
+        self.after_cr = false;
+        self.line = Vec::new();
+    }
+
+    /// Reads bytes in order, those apart that came twice.
+    fn read(&mut self, mut bytes: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+        while !bytes.is_empty() {
+            let Some(next) = self.next else { return };
+            let (doubtful, run) = match self.suspect {
+                Some((_, end)) if !end.after(next) => {
+                    self.suspect = None;
+                    continue;
+                }
+                Some((start, _)) if start.after(next) => (false, start.distance_from(next) as usize),
+                Some((_, end)) => (true, end.distance_from(next) as usize),
+                None => (false, bytes.len()),
+            };
+            let (part, rest) = cut(bytes, run);
+            self.begun = true;
+            self.next = Some(next.add(part.len() as u32));
+            if doubtful {
+                self.lose_line(out);
+            } else {
+                self.lines(part, limits, out);
+            }
+            bytes = rest;
+        }
+    }
+
+    fn lines(&mut self, mut bytes: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+        while let Some(end) = line_end(bytes, self.after_cr, limits.bare_lf) {
+            let (head, rest) = cut(bytes, end);
+            self.after_cr = false;
+            bytes = rest;
+            if self.skipping {
+                self.skipping = false;
+            } else if self.line.is_empty() {
+                deliver(head, true, limits, out);
+            } else {
+                self.keep(head, limits);
+                let whole = !core::mem::take(&mut self.too_long);
+                let line = core::mem::take(&mut self.line);
+                deliver(&line, whole, limits, out);
+            }
+        }
+        if let Some(last) = bytes.last() {
+            self.after_cr = *last == b'\r';
+            if !self.skipping {
+                self.keep(bytes, limits);
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8], limits: &Limits) {
+        let room = limits.line.saturating_sub(self.line.len());
+        let (fits, over) = cut(bytes, room);
+        self.line.extend_from_slice(fits);
+        self.too_long |= !over.is_empty();
+    }
+
+    /// Keeps bytes ahead of a hole; `false` if there are too many holes.
+    fn store(
+        &mut self,
+        offset: usize,
+        bytes: &[u8],
+        limits: &Limits,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> bool {
+        let end = offset + bytes.len();
+        let apart = |range: &Range| range.end < offset || range.start > end;
+        if offset > 0 && self.ranges.iter().filter(|range| apart(range)).count() >= limits.ranges {
+            return false;
+        }
+        if self.buffer.len() < end {
+            self.buffer.reserve_exact(end - self.buffer.len());
+            self.buffer.resize(end, 0);
+        }
+        let mut known = self
+            .ranges
+            .iter()
+            .skip_while(|range| range.end <= offset)
+            .peekable();
+        let mut differs: Option<(usize, usize)> = None;
+        let places = self.buffer.iter_mut().enumerate().skip(offset);
+        for ((place, old), new) in places.zip(bytes) {
+            while known.next_if(|range| range.end <= place).is_some() {}
+            if known.peek().is_none_or(|range| range.start > place) {
+                *old = *new;
+            } else if *old != *new {
+                differs = Some((differs.map_or(place, |(first, _)| first), place + 1));
+            }
+        }
+        if let (Some((first, behind)), Some(next)) = (differs, self.next) {
+            self.doubt(next.add(first as u32), next.add(behind as u32));
+            out(Piece::Trouble(Trouble::Conflict));
+        }
+        let mut merged = Range { start: offset, end };
+        self.ranges.retain(|range| {
+            if !apart(range) {
+                merged.start = merged.start.min(range.start);
+                merged.end = merged.end.max(range.end);
+            }
+            apart(range)
+        });
+        let place = self.ranges.partition_point(|range| range.start < merged.start);
+        self.ranges.insert(place, merged);
+        true
+    }
+
+    fn doubt(&mut self, start: SeqNum, end: SeqNum) {
+        self.suspect = Some(match self.suspect {
+            Some((first, last)) => (
+                if start.before(first) { start } else { first },
+                if end.after(last) { end } else { last },
+            ),
+            None => (start, end),
+        });
+    }
+
+    /// Reads what waits and has nothing missing before it any more; how many bytes.
+    fn drain(&mut self, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) -> usize {
+        let ready = match self.ranges.first() {
+            Some(range) if range.start == 0 => range.end,
+            _ => return 0,
+        };
+        let buffer = core::mem::take(&mut self.buffer);
+        self.read(cut(&buffer, ready).0, limits, out);
+        self.buffer = buffer;
+        self.shift(ready);
+        ready
+    }
+
+    /// `next` has moved on by so many bytes.
+    fn shift(&mut self, by: usize) {
+        self.ranges.retain_mut(|range| {
+            range.start = range.start.saturating_sub(by);
+            range.end = range.end.saturating_sub(by);
+            range.end > 0
+        });
+        if self.ranges.is_empty() {
+            self.shed();
+        } else {
+            self.buffer.drain(..by.min(self.buffer.len()));
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::alg::HelperEvent;
 use crate::event::EndReason;
 use crate::verdict::{Class, DropReason, Verdict};
 
@@ -49,6 +50,12 @@ pub struct Stats {
     pub sessions_by_worth: Vec<(crate::track::Worth, usize)>,
     /// The table's bound.
     pub max_sessions: usize,
+    /// What helpers have seen and done in control sessions.
+    pub helper_events: Vec<(HelperEvent, u64)>,
+    /// Control sessions that a helper listens to.
+    pub control_sessions: usize,
+    /// Announced sessions that have not come yet.
+    pub expectations: usize,
 }
 
 impl Stats {
@@ -160,6 +167,9 @@ impl Counters {
             sessions: 0,
             sessions_by_worth: Vec::new(),
             max_sessions: 0,
+            helper_events: Vec::new(),
+            control_sessions: 0,
+            expectations: 0,
         }
     }
 }

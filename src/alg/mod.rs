@@ -222,6 +222,8 @@ helper_events! {
     ReorderOverflow => "reorder_overflow",
     /// More commands are waiting for their replies than are kept.
     PipelineFull => "pipeline_full",
+    /// There are more control sessions than are listened to; this one announces nothing.
+    NotHeard => "not_heard",
 }
 
 impl core::fmt::Display for HelperEvent {

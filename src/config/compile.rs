@@ -34,6 +34,7 @@ impl Config {
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
             fragments: self.fragments,
+            ftp: self.ftp.clone(),
             zones,
         })
     }

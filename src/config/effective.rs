@@ -3,8 +3,8 @@ use std::fmt;
 
 use super::values::{duration, quoted, quoted_list};
 use super::{
-    CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, GwlbConfig, LifetimeOverride, PolicyConfig, RuleConfig,
-    TableConfig,
+    CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride, PolicyConfig,
+    RuleConfig, TableConfig,
 };
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::RuleDirection;
@@ -196,6 +196,25 @@ impl Config {
             redirects,
             "\"drop\"",
             "they belong on a host's own link",
+        );
+        let default = FtpConfig::default();
+        values.setting(
+            "ftp.ports",
+            format!("{:?}", self.ftp.ports),
+            &format!("{:?}", default.ports),
+            "RFC 959",
+        );
+        values.setting(
+            "ftp.port_floor",
+            self.ftp.port_floor.to_string(),
+            &default.port_floor.to_string(),
+            "RFC 2577, section 3",
+        );
+        values.setting(
+            "ftp.lifetime",
+            quoted(duration(self.ftp.lifetime)),
+            &quoted(duration(default.lifetime)),
+            "clients connect at once",
         );
         for check in DropReason::CHECKS {
             let mode = match self.checks.get(check.name()) {

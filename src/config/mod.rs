@@ -54,6 +54,7 @@ use crate::verdict::DropReason;
 mod compile;
 mod effective;
 mod error;
+mod ftp;
 mod keys;
 mod sections;
 #[cfg(test)]
@@ -64,6 +65,7 @@ mod warnings;
 
 pub use self::effective::{EffectiveValue, Origin};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
+pub use self::ftp::FtpConfig;
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
@@ -97,6 +99,8 @@ pub struct Config {
     pub tcp: TcpConfig,
     /// `[icmp]`.
     pub icmp: IcmpConfig,
+    /// `[ftp]`.
+    pub ftp: FtpConfig,
     /// `[checks]`: drop reasons that are a check's ([`DropReason::CHECKS`]), by name.
     pub checks: BTreeMap<String, CheckMode>,
     /// Where the values come from; leave it at its default for a configuration that is built in code.
@@ -328,6 +332,8 @@ pub struct Compiled {
     pub shards: u32,
     /// How many fragmented datagrams there can be, and for how long.
     pub fragments: FragmentsConfig,
+    /// What is a control session of FTP, and what it may announce.
+    pub ftp: FtpConfig,
 }
 
 /// The zones by name; `default` is always among them.

@@ -141,7 +141,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`, `icmp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `gwlb`, `lifetimes`, `policy`, `tcp`, `icmp`, `ftp`, `checks`",
     ),
     (
         "[table]\nmax_session = 5",
@@ -696,6 +696,9 @@ fn effective_values_tell_where_they_come_from() {
         "tcp.mode = \"strict\"  # default: Linux with tcp_loose=0, tcp_be_liberal=0",
         "tcp.split_handshake = \"drop\"  # default: an evasion, no stack does it",
         "icmp.redirects = \"drop\"  # default: they belong on a host's own link",
+        "ftp.ports = [21]  # default: RFC 959",
+        "ftp.port_floor = 1024  # default: RFC 2577, section 3",
+        "ftp.lifetime = \"30s\"  # default: clients connect at once",
         "checks.tcp_state = \"drop\"  # default: a check drops",
         "checks.tcp_seq_above_window = \"drop\"  # default: a check drops",
         "checks.tcp_ack_of_unseen = \"drop\"  # default: a check drops",

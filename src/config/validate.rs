@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
 use super::{
-    Config, DEFAULT_ZONE, FragmentsConfig, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig, values,
+    Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig,
+    values,
 };
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
 use crate::policy::{MAX_RULES, PortRange, Protocol};
@@ -40,6 +41,8 @@ impl Config {
         self.check_lifetimes("lifetimes", &self.lifetimes.set)?;
         self.check_overrides()?;
         self.check_tcp()?;
+        let lifetime = (Duration::from_secs(1), FtpConfig::MAX_LIFETIME);
+        self.check_duration("ftp.lifetime", self.ftp.lifetime, lifetime)?;
         self.check_checks()?;
         self.check_policy()
     }

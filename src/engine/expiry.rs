@@ -52,6 +52,7 @@ impl Engine {
         // Fragmented datagrams that were never completed: a few at a time, and each new one does the same.
         let left = budget.saturating_sub(done.ended + done.moved);
         self.datagrams.expire(self.origin.micros(now), left.min(BATCH));
+        self.helpers.expire(now, left.min(BATCH));
         done
     }
 

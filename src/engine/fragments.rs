@@ -80,7 +80,12 @@ impl Engine {
             }
             Ok(first) => {
                 trace.step(|| Step::Parsed(Box::new(first)));
-                let verdict = self.route::<S, T>(packet, &first, after, trace);
+                // A helper does not read half a payload: without the bytes it sees a gap.
+                let without_payload = Packet {
+                    bytes: &[],
+                    ..*packet
+                };
+                let verdict = self.route::<S, T>(&without_payload, &first, after, trace);
                 let tracked = *verdict.tracked();
                 let followed = Followed {
                     tracked,

@@ -3,6 +3,8 @@
 mod checks;
 mod expiry;
 mod fragments;
+mod helpers;
+mod icmp;
 mod letters;
 mod path;
 mod record;
@@ -94,6 +96,7 @@ pub struct Engine {
     counters: Counters,
     origin: Origin,
     checks: checks::Checks,
+    helpers: helpers::Helpers,
 }
 
 const _: () = {
@@ -130,6 +133,7 @@ impl Engine {
             counters: Counters::new(),
             origin: Origin::default(),
             checks,
+            helpers: helpers::Helpers::new(&compiled.ftp, seed),
         })
     }
 
@@ -147,9 +151,11 @@ impl Engine {
     ///    here** and held to the end of step 6; it is the only one.
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only
     ///    one that the policy admits makes a session. A full table makes room first, or refuses.
+    ///    A session that a control session has announced is admitted by the rule of that one.
     /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
     ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST
     ///    is its lifetime cut. A check that only counts (`[checks]`) lets the packet pass instead.
+    ///    A helper reads what a control session says, behind a lock of that session's part of its table.
     /// 7. The lock is released; counters and events.
     ///
     /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].
@@ -178,6 +184,9 @@ impl Engine {
         let mut stats = self.counters.snapshot();
         stats.sessions = self.table.len();
         stats.max_sessions = self.table.max_sessions();
+        stats.helper_events = self.helpers.events();
+        stats.control_sessions = self.helpers.controls();
+        stats.expectations = self.helpers.expectations().len();
         let mut by_worth = [0; Worth::ALL.len()];
         for shard in 0..self.table.shards() {
             let shard = self.table.lock(shard);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::helpers::Parent;
 use super::letters::{note, plain_letters, tcp_letters, tcp_letters_of_adopted, tcp_letters_of_first};
 use super::record::state_name;
 use super::{Engine, Packet};
@@ -10,9 +11,7 @@ use crate::event::{EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
-use crate::packet::{
-    self, Checksums, IcmpError, IcmpQuery, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport,
-};
+use crate::packet::{self, Checksums, IcmpQuery, IpVersion, Parsed, Segment, Transport};
 use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Ended, Micros, Shard, Slot};
 use crate::track::datagram::{self, Family};
@@ -20,8 +19,6 @@ use crate::track::tcp::{Fault, Known, Outcome, PassReason, State, Track};
 use crate::track::{self, Lifetime, Worth, dccp, sctp};
 use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
 
-/// ICMPv4 redirect (RFC 792).
-const ICMPV4_REDIRECT: u8 = 5;
 /// ICMPv6 redirect (RFC 4861 4.5).
 const ICMPV6_REDIRECT: u8 = 137;
 
@@ -51,6 +48,8 @@ impl After {
 
 /// A packet between parsing and verdict.
 struct Candidate<'p> {
+    /// What a helper reads of its payload.
+    bytes: &'p [u8],
     parsed: &'p Parsed,
     flow: Flow,
     now: Micros,
@@ -154,6 +153,7 @@ impl Engine {
                 after.shard = place.shard;
                 trace.step(|| Step::Key(flow.key, place.shard));
                 let candidate = Candidate {
+                    bytes: packet.bytes,
                     parsed,
                     flow,
                     now: self.origin.micros(packet.now),
@@ -242,14 +242,18 @@ impl Engine {
         let now = candidate.now;
         let slot = shard.slab.hot_mut(number);
         let direction = slot.direction_of(candidate.flow.source);
+        let id = self.table.id(place.shard, number, slot.generation);
         let class = match direction {
-            Direction::Original if !slot.seen_reply() => Class::New,
+            Direction::Original if !slot.seen_reply() => match self.helpers.parent_of(id) {
+                Some(_) => Class::Related,
+                None => Class::New,
+            },
             _ => Class::Established,
         };
         let tracked = Tracked {
             class,
             direction: Some(direction),
-            session: Some(self.table.id(place.shard, number, slot.generation)),
+            session: Some(id),
             tolerated: None,
         };
         if T::ON
@@ -360,6 +364,14 @@ impl Engine {
         }
         slot.count(direction, bytes);
         slot.touch(now);
+        if after.believed
+            && self.helpers.listen_to(&slot.key, slot)
+            && let Transport::Tcp { segment, .. } = &candidate.parsed.transport
+        {
+            let payload = candidate.parsed.payload(candidate.bytes);
+            self.helpers
+                .heard(id, direction, (segment, payload), candidate.instant);
+        }
         note(shard, number, direction, letters);
         if refused {
             // Its worth has changed with its state: the shard's counts must follow first.
@@ -387,7 +399,13 @@ impl Engine {
     }
 
     /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
-    fn failed(&self, reason: DropReason, tracked: Tracked, rule: RuleId, after: &mut After) -> Verdict {
+    pub(super) fn failed(
+        &self,
+        reason: DropReason,
+        tracked: Tracked,
+        rule: RuleId,
+        after: &mut After,
+    ) -> Verdict {
         if !self.checks.only_counts(reason) {
             return Verdict::Drop(reason, tracked);
         }
@@ -468,18 +486,32 @@ impl Engine {
         if T::ON {
             trace_policy(&self.policy, &query, trace);
         }
-        let decision = self.policy.decide(&query);
+        let parent = match opening {
+            Opening::Tcp(_) => self.helpers.announced(&query, candidate.instant),
+            _ => None,
+        };
         let new = Tracked {
-            class: Class::New,
+            class: if parent.is_some() {
+                Class::Related
+            } else {
+                Class::New
+            },
             direction: Some(Direction::Original),
             session: None,
             tolerated: None,
         };
-        match decision.action {
-            Action::Allow => {}
-            Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
-            Action::Reject => return reject(parsed, new),
-        }
+        let rule = if let Some(parent) = parent {
+            trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
+            parent.rule
+        } else {
+            let decision = self.policy.decide(&query);
+            match decision.action {
+                Action::Allow => {}
+                Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
+                Action::Reject => return reject(parsed, new),
+            }
+            decision.rule
+        };
         if let Some(finished) = replaces {
             let ended = shard.remove(finished, EndReason::Reused);
             self.table.release();
@@ -503,7 +535,7 @@ impl Engine {
             candidate.flow.key,
             candidate.flow.source,
             candidate.now,
-            (profile, decision.rule.0),
+            (profile, rule.0),
         );
         let slot = shard.slab.hot_mut(number);
         if let Transport::IcmpQuery(_) = parsed.transport {
@@ -514,7 +546,7 @@ impl Engine {
             Opening::Tcp(track) => {
                 slot.track = track;
                 after.believed = true;
-                let mode = self.checks.tcp_mode(&self.policy, decision.rule, zone);
+                let mode = self.checks.tcp_mode(&self.policy, rule, zone);
                 if mode != TcpMode::Strict {
                     slot.track.set_liberal();
                 }
@@ -545,7 +577,17 @@ impl Engine {
         };
         slot.count(Direction::Original, parsed.ip.total_len);
         slot.deadline = self.deadline(slot, lifetime, candidate.now, trace);
-        let (deadline, generation) = (slot.deadline, slot.generation);
+        let deadline = slot.deadline;
+        let id = self.table.id(place.shard, number, slot.generation);
+        if let Transport::Tcp { segment, .. } = &parsed.transport {
+            let own = Parent { session: id, rule };
+            let payload = parsed.payload(candidate.bytes);
+            self.helpers
+                .opened(slot, own, (segment, payload), candidate.instant);
+        }
+        if let Some(parent) = parent {
+            self.helpers.adopted(id, parent.session);
+        }
         note(shard, number, Direction::Original, letters);
         shard.hang(number);
         self.table.note_tick(place.shard, deadline);
@@ -557,7 +599,7 @@ impl Engine {
             }
         }
         Verdict::Forward(Tracked {
-            session: Some(self.table.id(place.shard, number, generation)),
+            session: Some(id),
             ..new
         })
     }
@@ -573,68 +615,6 @@ impl Engine {
         let decision = self.policy.look_up(&new_session(zone, candidate.parsed));
         let loose = self.checks.tcp_mode(&self.policy, decision.rule, zone) == TcpMode::Loose;
         (loose && decision.action == Action::Allow).then_some(track)
-    }
-
-    /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
-    /// nothing.
-    fn related<T: Trace>(
-        &self,
-        packet: &Packet<'_>,
-        parsed: &Parsed,
-        error: &IcmpError,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Verdict {
-        if error.icmp_type == ICMPV4_REDIRECT
-            && matches!(parsed.ip.version, IpVersion::V4)
-            && !self.checks.icmp_redirects
-        {
-            return invalid(DropReason::IcmpRedirect);
-        }
-        if let QuotedTransport::IcmpError = error.quoted.transport {
-            return invalid(DropReason::IcmpErrorAboutError);
-        }
-        let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
-            trace.step(|| Step::Note("the quoted packet names no flow"));
-            return invalid(DropReason::IcmpErrorNoSession);
-        };
-        let now = self.origin.micros(packet.now);
-        let place = self.table.place(&quoted.key);
-        trace.step(|| Step::Key(quoted.key, place.shard));
-        let shard = self.table.lock(place.shard);
-        let found = shard.find(place.hash, &quoted.key);
-        let Some(number) = found.filter(|slot| shard.slab.hot(*slot).deadline > now.tick()) else {
-            trace.step(|| Step::Miss);
-            return invalid(DropReason::IcmpErrorNoSession);
-        };
-        let slot = shard.slab.hot(number);
-        // The error travels back to whoever sent the quoted packet.
-        let direction = slot.direction_of(quoted.source).opposite();
-        let tracked = Tracked {
-            class: Class::Related,
-            direction: Some(direction),
-            session: Some(self.table.id(place.shard, number, slot.generation)),
-            tolerated: None,
-        };
-        if T::ON
-            && let Some(record) = self.record_of(&shard, place.shard, number)
-        {
-            trace_found(record, direction, packet.now, trace);
-        }
-        let rule = RuleId(shard.slab.cold(number).rule);
-        let invalid = Tracked {
-            class: Class::Invalid,
-            ..tracked
-        };
-        if parsed.ip.dst != error.quoted.src {
-            return self.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
-        }
-        if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
-            && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
-        {
-            return self.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
-        }
-        Verdict::Forward(tracked)
     }
 }
 
@@ -727,7 +707,12 @@ fn new_session(zone: Zone, parsed: &Parsed) -> NewSession {
     }
 }
 
-fn trace_found<T: Trace>(session: SessionRecord, direction: Direction, now: Instant, trace: &mut T) {
+pub(super) fn trace_found<T: Trace>(
+    session: SessionRecord,
+    direction: Direction,
+    now: Instant,
+    trace: &mut T,
+) {
     trace.step(|| Step::Found {
         idle: now.saturating_duration_since(session.last),
         left: session.expires.saturating_duration_since(now),

@@ -61,7 +61,9 @@ impl Engine {
                 _ => None,
             }),
             rule: RuleId(rule),
-            parent: None,
+            parent: self
+                .helpers
+                .parent_of(self.table.id(shard, number, slot.generation)),
         })
     }
 
@@ -85,6 +87,8 @@ impl Engine {
         {
             sink.session_ended(&record, ended.reason);
         }
+        let id = self.table.id(shard, ended.number, ended.slot.generation);
+        self.helpers.ended(id, &ended.slot);
     }
 }
 

@@ -1,0 +1,226 @@
+//! Control sessions and what they announce: the engine's side of [`crate::alg`].
+//!
+//! What a helper keeps of a control session lies beside the table, under the session's name. It is read under the
+//! shard's lock: both directions in the order in which their segments were judged. Other sessions pay for one look at an
+//! atomic number.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
+use crate::alg::ftp::{Ftp, Rules};
+use crate::alg::{Control, EventCounts, HelperEvent, Segment as Heard, SessionEnds, first_byte};
+use crate::config::FtpConfig;
+use crate::flow::{Direction, FlowKey};
+use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
+use crate::policy::{NewSession, RuleId};
+use crate::session::{SessionId, Slot};
+
+/// Parts of the table of control sessions, with a lock each.
+const PARTS: usize = 64;
+
+/// Control sessions that are listened to at once. One takes 4 kB at most while it keeps to the order, and no more than
+/// two times `reorder_bytes` on top.
+const MAX_CONTROLS: usize = 65_536;
+
+/// The session that an announced one belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parent {
+    pub(super) session: SessionId,
+    pub(super) rule: RuleId,
+}
+
+/// Everything that helpers keep.
+#[derive(Debug)]
+pub(super) struct Helpers {
+    ports: Box<[u16]>,
+    rules: Arc<Rules>,
+    controls: Box<[Mutex<HashMap<SessionId, Control<Ftp>>>]>,
+    /// Control sessions that are listened to.
+    live: AtomicUsize,
+    /// Control sessions by their ends, for what they announce.
+    parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
+    /// Announced sessions that have come, with the sessions that announced them.
+    children: DashMap<SessionId, SessionId, ahash::RandomState>,
+    children_len: AtomicUsize,
+    expectations: ExpectationTable,
+    counts: EventCounts,
+}
+
+/// Both ends of a TCP session.
+fn ends_of(slot: &Slot) -> SessionEnds {
+    let (initiator, key) = (slot.initiator(), &slot.key);
+    let end = |end| SocketAddr::new(key.address(end), key.port(end));
+    SessionEnds::new(key.zone(), end(initiator), end(initiator.opposite()))
+}
+
+impl Helpers {
+    pub(super) fn new(config: &FtpConfig, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        let hasher = ahash::RandomState::with_seeds(d, a, b, c);
+        Self {
+            ports: config.ports.clone().into(),
+            rules: Arc::new(Rules::new(config.settings())),
+            controls: (0..PARTS).map(|_| Mutex::default()).collect(),
+            live: AtomicUsize::new(0),
+            parents: DashMap::with_hasher(hasher.clone()),
+            children: DashMap::with_hasher(hasher),
+            children_len: AtomicUsize::new(0),
+            expectations: ExpectationTable::new(ExpectationLimits::default(), seed),
+            counts: EventCounts::default(),
+        }
+    }
+
+    /// Whether anybody listens to this session.
+    #[inline]
+    pub(super) fn listen_to(&self, key: &FlowKey, slot: &Slot) -> bool {
+        self.live.load(Ordering::Relaxed) != 0
+            && key.protocol() == PROTOCOL_TCP
+            && self.ports.contains(&key.port(slot.initiator().opposite()))
+    }
+
+    fn part(&self, id: SessionId) -> Option<&Mutex<HashMap<SessionId, Control<Ftp>>>> {
+        self.controls.get(id.number() as usize % PARTS)
+    }
+
+    /// A TCP session has been opened with this segment: listens to it if its port is that of a control session.
+    pub(super) fn opened(
+        &self,
+        slot: &Slot,
+        parent: Parent,
+        (segment, payload): (&Segment, &[u8]),
+        now: Instant,
+    ) {
+        if !self.ports.contains(&slot.key.port(slot.initiator().opposite())) {
+            return;
+        }
+        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.counts.count(HelperEvent::NotHeard);
+            return;
+        }
+        let ends = ends_of(slot);
+        let Some(part) = self.part(parent.session) else {
+            return;
+        };
+        let control = Control::new(Ftp::new(Arc::clone(&self.rules), ends));
+        part.lock().insert(parent.session, control);
+        self.parents.insert(ends, parent);
+        self.heard(parent.session, Direction::Original, (segment, payload), now);
+    }
+
+    /// A segment of a control session was found right.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn heard(
+        &self,
+        session: SessionId,
+        direction: Direction,
+        (segment, payload): (&Segment, &[u8]),
+        now: Instant,
+    ) {
+        let Some(part) = self.part(session) else { return };
+        let mut part = part.lock();
+        let Some(control) = part.get_mut(&session) else {
+            return;
+        };
+        let has = |flag| segment.flags.contains(flag);
+        if has(TcpFlags::RST) {
+            return;
+        }
+        let mut seq = segment.seq;
+        if has(TcpFlags::SYN) {
+            seq = first_byte(segment.seq);
+            control.begins(direction, seq);
+        }
+        let heard = Heard {
+            seq,
+            ack: has(TcpFlags::ACK).then_some(SeqNum(segment.ack.0)),
+            payload,
+            fin: has(TcpFlags::FIN),
+        };
+        let mut sink = TableSink {
+            table: &self.expectations,
+            counts: &self.counts,
+            now,
+        };
+        control.segment(direction, &heard, &mut sink);
+    }
+
+    /// The session that has announced a new one; the announcement is used up.
+    pub(super) fn announced(&self, query: &NewSession, now: Instant) -> Option<Parent> {
+        if self.expectations.is_empty() {
+            return None;
+        }
+        let call = Call {
+            zone: query.zone,
+            protocol: query.protocol,
+            source: SocketAddr::new(query.src, query.src_port?),
+            destination: SocketAddr::new(query.dst, query.dst_port?),
+        };
+        let expectation = self.expectations.find(&call, now)?;
+        let parent = *self.parents.get(&expectation.parent)?;
+        self.expectations.take(&call, now).map(|_| parent)
+    }
+
+    /// An announced session was opened.
+    pub(super) fn adopted(&self, child: SessionId, parent: SessionId) {
+        if self.children.insert(child, parent).is_none() {
+            self.children_len.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The session that has announced this one.
+    pub(super) fn parent_of(&self, child: SessionId) -> Option<SessionId> {
+        if self.children_len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.children.get(&child).map(|parent| *parent)
+    }
+
+    /// A session has ended: nothing is kept of it, and what it has announced does not come any more.
+    pub(super) fn ended(&self, id: SessionId, slot: &Slot) {
+        if self.children_len.load(Ordering::Relaxed) != 0 && self.children.remove(&id).is_some() {
+            self.children_len.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !self.listen_to(&slot.key, slot) {
+            return;
+        }
+        let removed = self.part(id).and_then(|part| part.lock().remove(&id));
+        if removed.is_some() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            let ends = ends_of(slot);
+            // The ports may have been taken by a new session meanwhile.
+            if self
+                .parents
+                .remove_if(&ends, |_, parent| parent.session == id)
+                .is_some()
+            {
+                self.expectations.withdraw(&ends);
+            }
+        }
+    }
+
+    pub(super) fn expire(&self, now: Instant, budget: usize) {
+        self.expectations.expire(now, budget);
+    }
+
+    pub(super) fn expectations(&self) -> &ExpectationTable {
+        &self.expectations
+    }
+
+    pub(super) fn events(&self) -> Vec<(HelperEvent, u64)> {
+        self.counts.all().collect()
+    }
+
+    /// Control sessions that are listened to.
+    pub(super) fn controls(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+}

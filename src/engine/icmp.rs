@@ -1,0 +1,76 @@
+//! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote.
+
+use super::path::{After, invalid, trace_found};
+use super::{Engine, Packet};
+use crate::explain::{Step, Trace};
+use crate::flow::Flow;
+use crate::packet::{IcmpError, IpVersion, Parsed, QuotedTransport, SeqNum};
+use crate::policy::RuleId;
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+/// ICMPv4 redirect (RFC 792).
+const ICMPV4_REDIRECT: u8 = 5;
+
+impl Engine {
+    /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
+    /// nothing.
+    pub(super) fn related<T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        error: &IcmpError,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        if error.icmp_type == ICMPV4_REDIRECT
+            && matches!(parsed.ip.version, IpVersion::V4)
+            && !self.checks.icmp_redirects
+        {
+            return invalid(DropReason::IcmpRedirect);
+        }
+        if let QuotedTransport::IcmpError = error.quoted.transport {
+            return invalid(DropReason::IcmpErrorAboutError);
+        }
+        let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
+            trace.step(|| Step::Note("the quoted packet names no flow"));
+            return invalid(DropReason::IcmpErrorNoSession);
+        };
+        let now = self.origin.micros(packet.now);
+        let place = self.table.place(&quoted.key);
+        trace.step(|| Step::Key(quoted.key, place.shard));
+        let shard = self.table.lock(place.shard);
+        let found = shard.find(place.hash, &quoted.key);
+        let Some(number) = found.filter(|slot| shard.slab.hot(*slot).deadline > now.tick()) else {
+            trace.step(|| Step::Miss);
+            return invalid(DropReason::IcmpErrorNoSession);
+        };
+        let slot = shard.slab.hot(number);
+        // The error travels back to whoever sent the quoted packet.
+        let direction = slot.direction_of(quoted.source).opposite();
+        let tracked = Tracked {
+            class: Class::Related,
+            direction: Some(direction),
+            session: Some(self.table.id(place.shard, number, slot.generation)),
+            tolerated: None,
+        };
+        if T::ON
+            && let Some(record) = self.record_of(&shard, place.shard, number)
+        {
+            trace_found(record, direction, packet.now, trace);
+        }
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let invalid = Tracked {
+            class: Class::Invalid,
+            ..tracked
+        };
+        if parsed.ip.dst != error.quoted.src {
+            return self.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
+        }
+        if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
+            && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
+        {
+            return self.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
+        }
+        Verdict::Forward(tracked)
+    }
+}

@@ -470,17 +470,15 @@ impl Track {
     }
 
     /// Whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it neither answers a newer SYN
-    /// of the initiator that was passed, nor begins the responder's own numbers anew.
+    /// of the initiator that was passed, nor has other numbers than what the responder has sent.
     fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
         let initiator = self.side(Direction::Original).peer;
         let responder = self.side(Direction::Reply).peer;
-        let newer = segment
-            .seq
-            .add(window::sequence_len(segment))
-            .after(responder.end);
+        let end = segment.seq.add(window::sequence_len(segment));
+        let other = end.after(responder.end) || end.before(responder.end.sub(initiator.max_window));
         let answers_newer = self.answers_remembered_syn(Event::SynAck, Direction::Reply, segment)
             && self.last_end != initiator.end;
-        self.connection_flag(SIMULTANEOUS_OPEN) && !newer && !answers_newer
+        self.connection_flag(SIMULTANEOUS_OPEN) && !other && !answers_newer
     }
 
     fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {

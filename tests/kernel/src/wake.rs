@@ -66,6 +66,10 @@ impl Wake {
         if segment.has(SYN) && self.simultaneous && before == "SYN_RECV" {
             self.add("SYN in simultaneous open");
         }
+        let resynchronises = |step: &Step| matches!(step, Step::Tcp(TcpStep::Note(note)) if note.starts_with("answers the SYN"));
+        if steps.iter().any(resynchronises) {
+            self.add("SYN answered");
+        }
         let syn_alone = segment.flags & (SYN | ACK) == SYN;
         if syn_alone && !invalid && !matches!(before, "-" | "SYN_SENT" | "SYN_SENT2") {
             self.add("SYN passed");

@@ -386,7 +386,7 @@ impl Track {
             // In a simultaneous open the responder's SYN-ACK may be the later of the two.
             Cell::Ignore
                 if (event, direction, before) == (Event::SynAck, Direction::Reply, State::SynRecv)
-                    && self.connection_flag(SIMULTANEOUS_OPEN) =>
+                    && self.completes_simultaneous_open(segment) =>
             {
                 State::SynRecv
             }
@@ -467,6 +467,18 @@ impl Track {
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
         let higher = segment.seq.after(self.side(direction).peer.end);
         closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
+    }
+
+    /// Whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it neither answers a newer SYN
+    /// of the initiator that was passed, nor has other numbers than what the responder has sent.
+    fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
+        let initiator = self.side(Direction::Original).peer;
+        let responder = self.side(Direction::Reply).peer;
+        let end = segment.seq.add(window::sequence_len(segment));
+        let other = end.after(responder.end) || end.before(responder.end.sub(initiator.max_window));
+        let answers_newer = self.answers_remembered_syn(Event::SynAck, Direction::Reply, segment)
+            && self.last_end != initiator.end;
+        self.connection_flag(SIMULTANEOUS_OPEN) && !other && !answers_newer
     }
 
     fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {

@@ -120,6 +120,12 @@ impl Conversation {
         (*self.addresses.of(sender), *self.addresses.of(sender.other()))
     }
 
+    /// Whether somebody forges segments in it.
+    #[must_use]
+    pub const fn is_attacked(&self) -> bool {
+        self.habits.attack > 0.0
+    }
+
     /// The next segment that passes the middle, or `None` when the conversation is over.
     pub fn next(&mut self, dice: &mut ChaCha8Rng) -> Option<(Side, Segment)> {
         self.left = self.left.checked_sub(1)?;

@@ -1,12 +1,12 @@
 //! A Linux kernel as an oracle: what its connection tracking says of each packet that it forwards.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
+use crate::conntrack::{Table, Tracked};
 use crate::conversation::Side;
 use crate::namespace::{Namespace, Tun, sysctl, wait};
 
@@ -61,39 +61,13 @@ impl fmt::Display for Class {
     }
 }
 
-/// A connection's addresses and ports in its original direction.
-pub type Tuple = (SocketAddr, SocketAddr);
-
-/// What is compared of a tracked connection beside the verdicts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tracked {
-    /// Name of the TCP state.
-    pub state: String,
-    /// A packet of the responder was seen.
-    pub replied: bool,
-    /// The handshake was completed.
-    pub assured: bool,
-}
-
-impl fmt::Display for Tracked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.state)?;
-        if self.assured {
-            f.write_str("+assured")?;
-        }
-        if !self.replied {
-            f.write_str("+unreplied")?;
-        }
-        Ok(())
-    }
-}
-
 /// A namespace that forwards between two TUN devices and marks what conntrack thinks. It is the calling thread's
 /// namespace from [`Kernel::start`] on, and nothing is ever dropped in it.
 pub struct Kernel {
     left: Tun,
     right: Tun,
     buffer: Vec<u8>,
+    table: Table,
     // Last, so that the devices are closed before the namespace goes.
     _namespace: Namespace,
 }
@@ -102,7 +76,7 @@ impl Kernel {
     /// Makes the namespace and moves the calling thread into it.
     ///
     /// # Errors
-    /// No root, no TUN, no nftables.
+    /// No root, no TUN, no nftables, no netlink for conntrack.
     pub fn start(name: &str) -> Result<Self> {
         let namespace = Namespace::create(name)?;
         namespace.enter()?;
@@ -157,6 +131,7 @@ impl Kernel {
             left,
             right,
             buffer: vec![0; 70_000],
+            table: Table::open()?,
             _namespace: namespace,
         })
     }
@@ -190,13 +165,12 @@ impl Kernel {
         Ok(Class::Lost)
     }
 
-    /// Every TCP connection that the kernel tracks.
+    /// The TCP connection that the kernel tracks between two ends.
     ///
     /// # Errors
-    /// There is no `/proc/net/nf_conntrack`.
-    pub fn connections(&self) -> Result<HashMap<Tuple, Tracked>> {
-        let text = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")?;
-        Ok(text.lines().filter_map(connection).collect())
+    /// The kernel does not answer.
+    pub fn connection(&mut self, left: SocketAddr, right: SocketAddr) -> Result<Option<Tracked>> {
+        self.table.find(left, right)
     }
 }
 
@@ -214,40 +188,4 @@ fn unmark(packet: &[u8]) -> Option<(Class, &[u8])> {
         .find(|(mark, ..)| *mark == dscp)
         .map_or(Class::Lost, |(_, class, _)| class);
     Some((class, packet.get(header..)?))
-}
-
-/// A line like `ipv4 2 tcp 6 86390 ESTABLISHED src=… dst=… sport=… dport=… src=… … [ASSURED] mark=0 …`.
-fn connection(line: &str) -> Option<(Tuple, Tracked)> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    if *words.get(2)? != "tcp" {
-        return None;
-    }
-    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
-    let address = |host: &str, port: &str| {
-        let ip: IpAddr = value(host)?.parse().ok()?;
-        Some(SocketAddr::new(ip, value(port)?.parse().ok()?))
-    };
-    Some((
-        (address("src=", "sport=")?, address("dst=", "dport=")?),
-        Tracked {
-            state: (*words.get(5)?).to_owned(),
-            replied: !words.contains(&"[UNREPLIED]"),
-            assured: words.contains(&"[ASSURED]"),
-        },
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_kernel_is_read() {
-        let line = "ipv6     10 tcp      6 86399 SYN_SENT src=fd00:1::5 dst=fd00:2::5 sport=10001 dport=1024 \
-                    [UNREPLIED] src=fd00:2::5 dst=fd00:1::5 sport=1024 dport=10001 mark=0 zone=0 use=2";
-        let ((from, to), tracked) = connection(line).unwrap();
-        assert_eq!(from, "[fd00:1::5]:10001".parse().unwrap());
-        assert_eq!(to, "[fd00:2::5]:1024".parse().unwrap());
-        assert_eq!(tracked.to_string(), "SYN_SENT+unreplied");
-    }
 }

@@ -1,8 +1,8 @@
 //! Runs the portcullis engine beside a real Linux kernel. Needs root, `/dev/net/tun`, `ip` and `nft`.
 //!
 //! - `kernel-diff` invents TCP conversations and attacks on them, and gives each packet both to the connection
-//!   tracking of the running kernel and to the engine. Class, direction, and now and then the state of every
-//!   connection must agree, except where `deviations.toml` says why not.
+//!   tracking of the running kernel and to the engine. Class, direction, and the state of the
+//!   connection after it must agree, except where `deviations.toml` says why not.
 //! - `kernel-bulk` lets two real TCP stacks transfer data through the engine over a lossy path. The engine must not
 //!   drop one packet.
 //!
@@ -11,6 +11,7 @@
 
 pub mod attack;
 pub mod bulk;
+pub mod conntrack;
 pub mod conversation;
 pub mod deviations;
 pub mod endpoint;
@@ -18,3 +19,4 @@ pub mod kernel;
 pub mod namespace;
 pub mod run;
 pub mod segment;
+pub mod wake;

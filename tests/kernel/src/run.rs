@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use portcullis::explain::Step;
 use portcullis::lifetime::LifetimeClass;
-use portcullis::track::tcp::Step as TcpStep;
-use portcullis::{Class as OurClass, Config, Direction, DropReason, Engine, Packet, Verdict};
+use portcullis::{Class as OurClass, Config, Direction, Engine, Packet, Verdict};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::conntrack::Tracked;
 use crate::conversation::{Conversation, Side};
 use crate::deviations::{Deviations, Kind};
-use crate::kernel::{Class, Kernel, Tracked, Tuple};
+use crate::kernel::{Class, Kernel};
 use crate::namespace::Interrupt;
-use crate::segment::{FIN, RST, SYN, Segment};
+use crate::segment::{RST, Segment};
+use crate::wake::Wake;
 
 /// Conversations that go on at the same time.
 const LIVE: usize = 64;
@@ -28,17 +30,13 @@ pub struct Settings {
     pub packets: u64,
     /// What the packets are made of.
     pub seed: u64,
-    /// Packets between two comparisons of all states.
-    pub states_every: u64,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Packets that were compared.
+    /// Packets that were compared, and the connection's state after each.
     pub packets: u64,
-    /// States of connections that were compared.
-    pub states: u64,
     /// Conversations.
     pub conversations: u64,
     /// Where the two did not agree; the conversation ends there.
@@ -50,59 +48,24 @@ pub struct Outcome {
 /// A conversation with its record.
 struct Live {
     conversation: Conversation,
+    /// One for each conversation: no packet of another can change a session here, and the one that there is is
+    /// found at once.
+    engine: Engine,
     story: String,
-    /// The last packet, for a difference of states.
-    last: (String, String),
-    /// The kind of an earlier segment after which Linux may know something else.
-    mark: Option<&'static str>,
-    /// Both ends sent a SYN.
-    simultaneous: bool,
-}
-
-impl Live {
-    /// Notes after what kind of segment Linux may know something else than the engine. The reasons stand in
-    /// `deviations.toml`.
-    fn note(&mut self, verdict: &Verdict, segment: &Segment, steps: &[Step]) {
-        let outside = steps
-            .iter()
-            .any(|step| matches!(step, Step::Tcp(TcpStep::Bound(check)) if !check.holds));
-        let below = verdict.reason() == Some(DropReason::TcpRstBelowWindow);
-        let (state, _) = found(steps);
-        let opening = matches!(state, "SYN_SENT" | "SYN_SENT2" | "SYN_RECV");
-        if verdict.tracked().class == OurClass::New && state != "SYN_SENT" {
-            // A new connection on the same ports.
-            self.mark = None;
-            self.simultaneous = false;
-            return;
-        }
-        self.simultaneous |= state == "SYN_SENT2";
-        let mark = if opening && segment.has(RST) {
-            Some("after RST in handshake")
-        } else if self.simultaneous && state == "SYN_RECV" && segment.has(SYN) {
-            Some("after SYN in simultaneous open")
-        } else if (outside || below)
-            && (opening || state == "CLOSE" || segment.flags & (SYN | FIN | RST) != 0)
-        {
-            Some("after a bad one")
-        } else {
-            None
-        };
-        self.mark = self.mark.or(mark);
-    }
+    wake: Wake,
 }
 
 struct Run {
     kernel: Kernel,
-    engine: Engine,
     start: Instant,
     elapsed: Duration,
     outcome: Outcome,
 }
 
-/// An engine with the default configuration, but lifetimes that do not end during a run.
+/// An engine with the default configuration, but lifetimes that do not end during a run, for one conversation.
 fn engine() -> Result<Engine> {
     let mut config = Config::default();
-    config.table.max_sessions = 1 << 17;
+    config.table.max_sessions = 16;
     for class in LifetimeClass::ALL {
         config.lifetimes.set = config.lifetimes.set.with(class, Duration::from_secs(86_400));
     }
@@ -118,17 +81,15 @@ pub fn run(kernel: Kernel, settings: &Settings, interrupt: &Interrupt) -> Result
     let mut dice = ChaCha8Rng::seed_from_u64(settings.seed);
     let mut run = Run {
         kernel,
-        engine: engine()?,
         start: Instant::now(),
         elapsed: Duration::ZERO,
         outcome: Outcome::default(),
     };
     let mut live: Vec<Live> = Vec::new();
-    let mut ended: Vec<Live> = Vec::new();
     while run.outcome.packets < settings.packets {
         interrupt.check()?;
         while live.len() < LIVE {
-            live.push(run.begin(&mut dice));
+            live.push(run.begin(&mut dice)?);
         }
         let at = dice.random_range(0..live.len());
         let Some(one) = live.get_mut(at) else { continue };
@@ -138,77 +99,74 @@ pub fn run(kernel: Kernel, settings: &Settings, interrupt: &Interrupt) -> Result
                 run.outcome.packets += 1;
                 run.compare(one, sender, &segment)?
             }
-            None => {
-                ended.push(live.swap_remove(at));
-                continue;
-            }
+            None => false,
         };
         if !agreed {
             live.swap_remove(at);
         }
-        if run.outcome.packets.is_multiple_of(settings.states_every) {
-            run.compare_states(&mut live, &mut ended)?;
-        }
     }
-    run.compare_states(&mut live, &mut ended)?;
     Ok(run.outcome)
 }
 
 impl Run {
-    fn begin(&mut self, dice: &mut ChaCha8Rng) -> Live {
+    fn begin(&mut self, dice: &mut ChaCha8Rng) -> Result<Live> {
         self.outcome.conversations += 1;
         let number = u32::try_from(self.outcome.conversations).unwrap_or(u32::MAX);
         let conversation = Conversation::new(number, dice);
         let (left, right) = conversation.addresses(Side::Left);
-        Live {
+        Ok(Live {
             story: format!("    conversation {number}: {left} (>), {right} (<)\n"),
             conversation,
-            last: ("-".to_owned(), "-".to_owned()),
-            mark: None,
-            simultaneous: false,
-        }
+            engine: engine()?,
+            wake: Wake::default(),
+        })
     }
 
-    /// One packet; `false` where the two do not agree.
+    /// One packet, and the connection after it; `false` where the two do not agree.
     fn compare(&mut self, one: &mut Live, sender: Side, segment: &Segment) -> Result<bool> {
         let (from, to) = one.conversation.addresses(sender);
         let packet = segment.packet(from, to)?;
         let linux = self.kernel.classify(sender, &packet)?;
         *self.outcome.classes.entry(linux).or_default() += 1;
         let now = self.start + self.elapsed;
-        let (verdict, steps) = self.engine.explain(Packet::new(&packet, now), &mut ());
-        let (state, direction) = found(&steps);
-        let ours = describe(&verdict);
+        let (verdict, steps) = one.engine.explain(Packet::new(&packet, now), &mut ());
+        let (before, direction) = found(&steps);
+        let said = describe(&verdict);
         let arrow = match sender {
             Side::Left => '>',
             Side::Right => '<',
         };
+        let (left, right) = one.conversation.addresses(Side::Left);
+        let theirs = self.kernel.connection(left, right)?;
+        let ours = session(&one.engine, left);
         writeln!(
             one.story,
-            "      {arrow} {segment}: Linux {linux}, ours {ours} (was {state})"
+            "      {arrow} {segment}: Linux {linux}, {}; ours {said}, {}",
+            state(theirs.as_ref()),
+            state(ours.as_ref()),
         )?;
+        let (linux, said) = if !agree(linux, &verdict) {
+            (linux.to_string(), said)
+        } else if theirs != ours {
+            (
+                format!("state {}", state(theirs.as_ref())),
+                format!("state {}", state(ours.as_ref())),
+            )
+        } else {
+            one.wake.note(&verdict, segment, &steps, before);
+            return Ok(true);
+        };
         let mut what = format!("{direction}{}", segment.kind());
         if segment.has(RST) && segment.ack == 0 {
             what.push_str(" ack 0");
         }
-        let agreed = agree(linux, &verdict);
-        if agreed {
-            one.note(&verdict, segment, &steps);
-        }
-        if let Some(mark) = one.mark {
-            what.push(' ');
-            what.push_str(mark);
-        }
-        one.last = (state.to_owned(), what);
-        if agreed {
-            return Ok(true);
-        }
-        let (state, segment) = one.last.clone();
         let kind = Kind {
-            linux: linux.to_string(),
-            ours,
-            state,
-            segment,
+            linux,
+            ours: said,
+            state: before.to_owned(),
+            segment: what,
+            after: one.wake.to_string(),
+            attacked: one.conversation.is_attacked(),
         };
         let story = &one.story;
         self.outcome.deviations.add(kind, || {
@@ -217,62 +175,24 @@ impl Run {
         });
         Ok(false)
     }
+}
 
-    /// The states of all conversations that go on or have ended since the last time.
-    fn compare_states(&mut self, live: &mut Vec<Live>, ended: &mut Vec<Live>) -> Result<()> {
-        let linux = self.kernel.connections()?;
-        let mut ours: HashMap<Tuple, Tracked> = HashMap::new();
-        self.engine.for_each_session(|session| {
-            let tuple = (
-                (session.src, session.src_port).into(),
-                (session.dst, session.dst_port).into(),
-            );
-            let tracked = Tracked {
-                state: session.state.to_owned(),
-                replied: session.reply.packets > 0,
-                assured: session.assured,
-            };
-            ours.insert(tuple, tracked);
+/// The session of a conversation, in its engine.
+fn session(engine: &Engine, left: SocketAddr) -> Option<Tracked> {
+    let mut tracked = None;
+    engine.for_each_session(|session| {
+        tracked = Some(Tracked {
+            state: session.state.to_owned(),
+            replied: session.reply.packets > 0,
+            assured: session.assured,
+            turned: (session.src, session.src_port) != (left.ip(), left.port()),
         });
-        ensure!(!linux.is_empty(), "the kernel tracks nothing");
-        let mut agree = |one: &Live| {
-            self.outcome.states += 1;
-            let (left, right) = one.conversation.addresses(Side::Left);
-            let of = |table: &HashMap<Tuple, Tracked>| {
-                let forward = table
-                    .get(&(left, right))
-                    .map(|tracked| format!("state {tracked}"));
-                let backward = || {
-                    table
-                        .get(&(right, left))
-                        .map(|tracked| format!("state {tracked}, from the right"))
-                };
-                forward
-                    .or_else(backward)
-                    .unwrap_or_else(|| "state none".to_owned())
-            };
-            let (linux, ours) = (of(&linux), of(&ours));
-            if linux == ours {
-                return true;
-            }
-            let (state, segment) = one.last.clone();
-            let kind = Kind {
-                linux: linux.clone(),
-                ours: ours.clone(),
-                state,
-                segment,
-            };
-            self.outcome.deviations.add(kind, || {
-                format!("{}      in the end: Linux {linux}, ours {ours}\n", one.story)
-            });
-            false
-        };
-        live.retain(&mut agree);
-        for one in ended.drain(..) {
-            agree(&one);
-        }
-        Ok(())
-    }
+    });
+    tracked
+}
+
+fn state(tracked: Option<&Tracked>) -> String {
+    tracked.map_or_else(|| "none".to_owned(), Tracked::to_string)
 }
 
 /// State of the session that a packet met, and an arrow for the packet's direction in it.

@@ -39,6 +39,46 @@ fn a_syn_on_a_live_session_is_remembered_until_its_answer() {
 }
 
 #[test]
+fn a_simultaneous_open_that_was_given_up_is_resynced_like_any_other_session() {
+    for (name, syn_ack) in [
+        ("the initiator's SYN-ACK had passed", "> SA 0 ack 1"),
+        ("the responder's SYN-ACK had passed", "< SA 0 ack 1"),
+    ] {
+        tell(
+            name,
+            &format!(
+                "> S 0                   | SYN_SENT, opened
+                 < S 0                   | SYN_SENT2
+                 {syn_ack}               | SYN_RECV
+                 > S 50000               | SYN_RECV, passed (out of step)
+                 < SA 70000 ack 50001    | SYN_RECV, resynced
+                 > A 50001 ack 70001     | ESTABLISHED, assured"
+            ),
+        );
+    }
+    tell(
+        "a SYN-ACK of other numbers that answers nothing new replaces none",
+        "> S 0                   | SYN_SENT, opened
+         < S 0                   | SYN_SENT2
+         > SA 0 ack 1            | SYN_RECV
+         < SA 70000 ack 1        | SYN_RECV, passed (out of step)
+         < SA 2147490000 ack 1   | SYN_RECV, passed (out of step)
+         < SA 4294900000 ack 1   | SYN_RECV, passed (out of step)
+         < SA 0 ack 1            | SYN_RECV
+         < A 1 ack 1             | ESTABLISHED, assured",
+    );
+    tell(
+        "the same SYN again is no new one",
+        "> S 0           | SYN_SENT, opened
+         < S 0           | SYN_SENT2
+         > SA 0 ack 1    | SYN_RECV
+         > S 0           | SYN_RECV, passed (out of step)
+         < SA 0 ack 1    | SYN_RECV
+         < A 1 ack 1     | ESTABLISHED, assured",
+    );
+}
+
+#[test]
 fn a_stale_syn_ack_does_not_resync() {
     for (name, syn_ack) in [
         ("of the session that lives", "< SA 0 ack 1"),

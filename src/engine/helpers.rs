@@ -36,12 +36,15 @@ pub(super) struct Parent {
     pub(super) rule: RuleId,
 }
 
+/// What is kept of some control sessions.
+type Part = Mutex<HashMap<SessionId, Control<Ftp>>>;
+
 /// Everything that helpers keep.
 #[derive(Debug)]
 pub(super) struct Helpers {
     ports: Box<[u16]>,
     rules: Arc<Rules>,
-    controls: Box<[Mutex<HashMap<SessionId, Control<Ftp>>>]>,
+    controls: Box<[Part]>,
     /// Control sessions that are listened to.
     live: AtomicUsize,
     /// Control sessions by their ends, for what they announce.
@@ -85,7 +88,7 @@ impl Helpers {
             && self.ports.contains(&key.port(slot.initiator().opposite()))
     }
 
-    fn part(&self, id: SessionId) -> Option<&Mutex<HashMap<SessionId, Control<Ftp>>>> {
+    fn part(&self, id: SessionId) -> Option<&Part> {
         self.controls.get(id.number() as usize % PARTS)
     }
 

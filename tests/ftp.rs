@@ -251,3 +251,58 @@ fn without_a_port_nobody_listens() {
     let fin = segment(control.ends, FIN | ACK, control.next[0], control.next[1], b"");
     control.passes(&fin);
 }
+
+#[test]
+fn a_syn_alone_is_not_listened_to_and_its_data_announce_nothing() {
+    let config = Config::from_toml(ONLY_21, "test.toml").unwrap();
+    let engine = Engine::with_seed(&config, [1; 4]).unwrap();
+    let now = Instant::now();
+    let syn = segment(Ends::v4(4000, 21), SYN, 100, 0, b"PORT 10,0,0,1,195,80\r\n");
+    assert!(engine.process(Packet::new(&syn, now)).is_forward());
+    assert_eq!(engine.stats().control_sessions, 0);
+    let answer = segment(Ends::v4(4000, 21).back(), SYN | ACK, 500, 123, b"");
+    assert!(engine.process(Packet::new(&answer, now)).is_forward());
+    let stats = engine.stats();
+    assert_eq!((stats.control_sessions, stats.expectations), (1, 0));
+}
+
+#[test]
+fn a_reset_withdraws_what_was_announced() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PORT 10,0,0,1,195,80\r\n");
+    assert_eq!(control.engine.stats().expectations, 1);
+    let reset = segment(control.ends, RST, control.next[0], 0, b"");
+    control.passes(&reset);
+    assert_eq!(control.engine.stats().expectations, 0);
+    assert_eq!(
+        control.syn(2, 20, 1, 50_000).reason(),
+        Some(DropReason::PolicyDeny)
+    );
+}
+
+#[test]
+fn a_new_session_on_the_same_ports_inherits_no_announcement() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PORT 10,0,0,1,195,80\r\n");
+    let [client, server] = control.next;
+    let ends = control.ends;
+    control.passes(&segment(ends, FIN | ACK, client, server, b""));
+    control.passes(&segment(ends.back(), FIN | ACK, server, client + 1, b""));
+    control.passes(&segment(ends, ACK, client + 1, server + 1, b""));
+    control.passes(&segment(ends, SYN, client + 100_000, 0, b""));
+    control.passes(&segment(ends.back(), SYN | ACK, 7_000, client + 100_001, b""));
+    let stats = control.engine.stats();
+    assert_eq!((stats.control_sessions, stats.expectations), (1, 0));
+}
+
+#[test]
+fn what_was_announced_announces_nothing_itself() {
+    let rules = format!("[ftp]\nports = [21, 2121]\n{ONLY_21}");
+    let mut control = Control::new(&rules, false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,8,73)\r\n");
+    let data = Ends::v4(40_000, 2_121);
+    control.passes(&segment(data, SYN, 100, 0, b""));
+    control.passes(&segment(data.back(), SYN | ACK, 500, 101, b""));
+    assert_eq!(control.engine.stats().control_sessions, 1);
+}

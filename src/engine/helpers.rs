@@ -1,8 +1,8 @@
 //! Control sessions and what they announce: the engine's side of [`crate::alg`].
 //!
 //! What a helper keeps of a control session lies beside the table, under the session's name. It is read under the
-//! shard's lock: both directions in the order in which their segments were judged. Other sessions pay for one look at an
-//! atomic number.
+//! shard's lock: both directions in the order in which their segments were judged. Other sessions pay for a comparison of
+//! their port.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableS
 use crate::alg::ftp::{Ftp, Rules};
 use crate::alg::{Control, EventCounts, HelperEvent, Segment as Heard, SessionEnds, first_byte};
 use crate::config::FtpConfig;
-use crate::flow::{Direction, FlowKey};
+use crate::flow::Direction;
 use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
@@ -80,68 +80,55 @@ impl Helpers {
         }
     }
 
-    /// Whether anybody listens to this session.
+    /// Whether this is a TCP session to the port of a control session.
     #[inline]
-    pub(super) fn listen_to(&self, key: &FlowKey, slot: &Slot) -> bool {
-        self.live.load(Ordering::Relaxed) != 0
-            && key.protocol() == PROTOCOL_TCP
-            && self.ports.contains(&key.port(slot.initiator().opposite()))
+    pub(super) fn is_control(&self, slot: &Slot) -> bool {
+        slot.key.protocol() == PROTOCOL_TCP
+            && self.ports.contains(&slot.key.port(slot.initiator().opposite()))
     }
 
     fn part(&self, id: SessionId) -> Option<&Part> {
         self.controls.get(id.number() as usize % PARTS)
     }
 
-    /// A TCP session has been opened with this segment: listens to it if its port is that of a control session.
-    pub(super) fn opened(
-        &self,
-        slot: &Slot,
-        parent: Parent,
-        (segment, payload): (&Segment, &[u8]),
-        now: Instant,
-    ) {
-        if !self.ports.contains(&slot.key.port(slot.initiator().opposite())) {
-            return;
-        }
-        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            self.counts.count(HelperEvent::NotHeard);
-            return;
-        }
-        let ends = ends_of(slot);
-        let Some(part) = self.part(parent.session) else {
-            return;
-        };
-        let control = Control::new(Ftp::new(Arc::clone(&self.rules), ends));
-        part.lock().insert(parent.session, control);
-        self.parents.insert(ends, parent);
-        self.heard(parent.session, Direction::Original, (segment, payload), now);
-    }
-
-    /// A segment of a control session was found right.
+    /// A segment of a control session was found right. Listening begins with the SYN-ACK, so that nobody but a server that
+    /// answers takes a place. What was announced does not announce anything itself.
     #[cold]
     #[inline(never)]
-    pub(super) fn heard(
+    pub(super) fn control(
         &self,
-        session: SessionId,
+        slot: &Slot,
+        own: Parent,
         direction: Direction,
         (segment, payload): (&Segment, &[u8]),
         now: Instant,
     ) {
-        let Some(part) = self.part(session) else { return };
-        let mut part = part.lock();
-        let Some(control) = part.get_mut(&session) else {
+        let Some(part) = self.part(own.session) else {
             return;
         };
+        let mut part = part.lock();
         let has = |flag| segment.flags.contains(flag);
+        if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
+            let known = part.contains_key(&own.session);
+            if !known && self.parent_of(own.session).is_none() {
+                self.listen(&mut part, slot, own, segment.ack);
+            }
+        }
+        let Some(control) = part.get_mut(&own.session) else {
+            return;
+        };
         if has(TcpFlags::RST) {
+            self.expectations.withdraw(control.helper().session());
             return;
         }
-        let mut seq = segment.seq;
-        if has(TcpFlags::SYN) {
-            seq = first_byte(segment.seq);
-            control.begins(direction, seq);
-        }
+        // The data of a SYN may be discarded by its receiver, and then come again: it is not read.
+        let (seq, payload) = if has(TcpFlags::SYN) {
+            let first = first_byte(segment.seq);
+            control.begins(direction, first);
+            (first, &[][..])
+        } else {
+            (segment.seq, payload)
+        };
         let heard = Heard {
             seq,
             ack: has(TcpFlags::ACK).then_some(SeqNum(segment.ack.0)),
@@ -156,9 +143,36 @@ impl Helpers {
         control.segment(direction, &heard, &mut sink);
     }
 
+    /// Begins to listen to a session whose responder expects `first` from its initiator.
+    fn listen(&self, part: &mut HashMap<SessionId, Control<Ftp>>, slot: &Slot, own: Parent, first: SeqNum) {
+        let (initiator, key) = (slot.initiator(), &slot.key);
+        let mapped = |end| key.is_ipv6() && key.address(end).to_canonical().is_ipv4();
+        if mapped(initiator) || mapped(initiator.opposite()) {
+            // Names of ends have one form for IPv4 and IPv4-mapped addresses; the latter do not belong on the wire.
+            return;
+        }
+        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.counts.count(HelperEvent::NotHeard);
+            return;
+        }
+        let ends = ends_of(slot);
+        let mut control = Control::new(Ftp::new(Arc::clone(&self.rules), ends));
+        control.begins(Direction::Original, first);
+        part.insert(own.session, control);
+        if self.parents.insert(ends, own).is_some() {
+            // A session on the same ports before this one: what it has announced does not come any more.
+            self.expectations.withdraw(&ends);
+        }
+    }
+
     /// The session that has announced a new one; the announcement is used up.
     pub(super) fn announced(&self, query: &NewSession, now: Instant) -> Option<Parent> {
         if self.expectations.is_empty() {
+            return None;
+        }
+        let mapped = |address: core::net::IpAddr| address.is_ipv6() && address.to_canonical().is_ipv4();
+        if mapped(query.src) || mapped(query.dst) {
             return None;
         }
         let call = Call {
@@ -192,7 +206,7 @@ impl Helpers {
         if self.children_len.load(Ordering::Relaxed) != 0 && self.children.remove(&id).is_some() {
             self.children_len.fetch_sub(1, Ordering::Relaxed);
         }
-        if !self.listen_to(&slot.key, slot) {
+        if !self.is_control(slot) {
             return;
         }
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));

@@ -270,6 +270,7 @@ impl Engine {
         let before = slot.worth();
         let mut tolerated = None;
         let mut refused = false;
+        let mut right = false;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 let letters = tcp_letters(segment, slot, direction);
@@ -283,6 +284,7 @@ impl Engine {
                             slot.set_assured();
                         }
                         tolerated = fault.map(drop_of);
+                        right = fault.is_none();
                         after.believed = true;
                         (lifetime, letters)
                     }
@@ -364,13 +366,19 @@ impl Engine {
         }
         slot.count(direction, bytes);
         slot.touch(now);
-        if after.believed
-            && self.helpers.listen_to(&slot.key, slot)
+        if right
+            && self.helpers.is_control(slot)
             && let Transport::Tcp { segment, .. } = &candidate.parsed.transport
         {
+            let rule = RuleId(shard.slab.cold(number).rule);
             let payload = candidate.parsed.payload(candidate.bytes);
-            self.helpers
-                .heard(id, direction, (segment, payload), candidate.instant);
+            self.helpers.control(
+                shard.slab.hot(number),
+                Parent { session: id, rule },
+                direction,
+                (segment, payload),
+                candidate.instant,
+            );
         }
         note(shard, number, direction, letters);
         if refused {
@@ -579,12 +587,6 @@ impl Engine {
         slot.deadline = self.deadline(slot, lifetime, candidate.now, trace);
         let deadline = slot.deadline;
         let id = self.table.id(place.shard, number, slot.generation);
-        if let Transport::Tcp { segment, .. } = &parsed.transport {
-            let own = Parent { session: id, rule };
-            let payload = parsed.payload(candidate.bytes);
-            self.helpers
-                .opened(slot, own, (segment, payload), candidate.instant);
-        }
         if let Some(parent) = parent {
             self.helpers.adopted(id, parent.session);
         }

@@ -25,8 +25,11 @@ use crate::session::{SessionId, Slot};
 /// Parts of the table of control sessions, with a lock each.
 const PARTS: usize = 64;
 
-/// Control sessions that are listened to at once. One takes 4 kB at most while it keeps to the order, and no more than
-/// two times `reorder_bytes` on top.
+/// Control sessions that are listened to at once. Each direction of one keeps a line of [`max_line`] and [`reorder_bytes`]
+/// ahead of a hole at most, and there is the queue of commands.
+///
+/// [`max_line`]: crate::alg::ftp::Settings::max_line
+/// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
 const MAX_CONTROLS: usize = 65_536;
 
 /// The session that an announced one belongs to.

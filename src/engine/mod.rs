@@ -137,7 +137,8 @@ impl Engine {
         })
     }
 
-    /// Decides a packet. Never fails, never panics, allocates nothing.
+    /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
+    /// and of the sessions that it announces.
     ///
     /// 1. Parse and validate once. A bad packet is a verdict with a reason.
     /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
@@ -148,7 +149,7 @@ impl Engine {
     /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbour
     ///    and multicast listener discovery pass untracked.
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
-    ///    here** and held to the end of step 6; it is the only one.
+    ///    here** and held to the end of step 6; it is the only one, but for what helpers keep.
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only
     ///    one that the policy admits makes a session. A full table makes room first, or refuses.
     ///    A session that a control session has announced is admitted by the rule of that one.

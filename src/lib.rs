@@ -31,6 +31,7 @@ pub mod geneve;
 pub mod lifetime;
 pub mod packet;
 pub mod policy;
+mod reasons;
 pub mod reset;
 pub mod session;
 mod stats;

@@ -1,0 +1,45 @@
+//! Enumerations of what can be wrong, each with a stable name and a sentence.
+
+/// Makes an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`, `describe` and the sentence
+/// as what is displayed.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $type:ident { $($variant:ident, $name:literal, $describe:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $type {
+            $(#[doc = $describe] $variant,)+
+        }
+
+        impl $type {
+            /// All of them, in their order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable name, in snake case.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One sentence that says what is wrong.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $describe,)+
+                }
+            }
+        }
+
+        impl core::fmt::Display for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.describe())
+            }
+        }
+
+        impl core::error::Error for $type {}
+    };
+}
+
+pub(crate) use reasons;

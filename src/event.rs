@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::flow::{Direction, Zone};
 use crate::policy::RuleId;
-use crate::session::SessionId;
+use crate::reset::Reset;
 use crate::session::history::{History, Letter};
+use crate::session::{SessionId, TunnelRef};
 
 /// All that is known of a session at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,14 @@ pub struct SessionRecord {
     pub rule: RuleId,
     /// The session that announced it.
     pub parent: Option<SessionId>,
+    /// It was picked up in the middle of its connection.
+    pub adopted: bool,
+    /// It goes on with a session that had ended: a late packet was readmitted.
+    pub resumed: bool,
+    /// Half of it was found to be missing, and it passes nevertheless.
+    pub bypassed: bool,
+    /// What the newest packet of each direction came in, original first.
+    pub tunnels: [TunnelRef; 2],
 }
 
 /// What went in one direction.
@@ -189,17 +198,20 @@ pub enum EndReason {
     Reused,
     /// The table was full, and it was worth less than a new session.
     Evicted,
+    /// A reload brought a policy that does not admit it.
+    Revoked,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Timeout,
         Self::Closed,
         Self::Reset,
         Self::Refused,
         Self::Reused,
         Self::Evicted,
+        Self::Revoked,
     ];
 
     /// The stable name.
@@ -212,6 +224,7 @@ impl EndReason {
             Self::Refused => "refused",
             Self::Reused => "reused",
             Self::Evicted => "evicted",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -233,6 +246,11 @@ pub trait Sink {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         let _ = (session, reason);
     }
+
+    /// A RST is to be sent to one end of a session that has ended.
+    fn reset(&mut self, reset: &Reset) {
+        let _ = reset;
+    }
 }
 
 impl Sink for () {
@@ -248,6 +266,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         (**self).session_ended(session, reason);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        (**self).reset(reset);
     }
 }
 

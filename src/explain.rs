@@ -11,6 +11,7 @@ use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
 use crate::lifetime::LifetimeClass;
 use crate::packet::{IpVersion, Malformed, Parsed, Transport};
+use crate::session::SessionId;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
 use crate::verdict::Verdict;
 
@@ -87,6 +88,10 @@ pub enum Step {
     NotRefreshed(&'static str),
     /// The datagram that a fragment belongs to, and what that means for the fragment.
     Datagram(DatagramKey, &'static str),
+    /// The session was found in another zone.
+    Elsewhere(FlowKey),
+    /// A session of this conversation has ended, why, and how long ago.
+    Buried(SessionId, EndReason, Duration),
     /// Something worth saying.
     Note(&'static str),
     /// The verdict.
@@ -158,6 +163,10 @@ impl fmt::Display for Step {
                 if check.holds { "holds" } else { "BROKEN" }
             ),
             Self::Tcp(TcpStep::Note(note)) | Self::Note(note) => f.write_str(note),
+            Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
+            Self::Buried(session, reason, ago) => {
+                write!(f, "session {session} has ended {ago:?} ago ({})", reason.name())
+            }
             Self::Datagram(key, what) => write!(f, "{key}: {what}"),
             Self::State(before, after) if before == after => write!(f, "state stays {after}"),
             Self::State(before, after) => write!(f, "state {before} -> {after}"),
@@ -190,7 +199,11 @@ impl fmt::Display for Step {
                     write!(f, ", {direction}")?;
                 }
                 match verdict.reason() {
-                    Some(reason) => write!(f, ": {reason}: {}", reason.describe()),
+                    Some(reason) => write!(f, ": {reason}: {}", reason.describe())?,
+                    None => {}
+                }
+                match verdict.tracked().late {
+                    Some(late) => write!(f, " It ended {:?} ago ({}).", late.ago(), late.reason.name()),
                     None => Ok(()),
                 }
             }

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alg;
+pub mod asymmetry;
 pub mod config;
 mod engine;
 pub mod event;
@@ -39,10 +40,11 @@ pub mod track;
 mod verdict;
 
 pub use config::{Config, ConfigError};
-pub use engine::{Engine, Expiry, Packet};
+pub use engine::{Engine, Expiry, Packet, Unsent};
 pub use event::{EndReason, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;
-pub use session::SessionId;
+pub use reset::Reset;
+pub use session::{SessionId, TunnelRef};
 pub use stats::Stats;
-pub use verdict::{Class, DropReason, Reply, Tracked, Verdict};
+pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

@@ -9,9 +9,10 @@
 //!
 //! 1. the longest address prefix that holds an end of the session (at equal length the destination, that is
 //!    the end that the initiator called, comes before the source);
-//! 2. the narrowest port range that holds the initiator's destination port;
-//! 3. a zone before none;
-//! 4. a protocol before none.
+//! 2. the rule that has admitted the session before none;
+//! 3. the narrowest port range that holds the initiator's destination port;
+//! 4. a zone before none;
+//! 5. a protocol before none.
 //!
 //! What that override leaves unset comes from the global lifetimes, never from a less specific override.
 use std::cmp::Reverse;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::flow::Zone;
+use crate::policy::RuleId;
 use crate::policy::address::AddressMap;
 
 /// The shortest lifetime that can be set.
@@ -348,6 +350,7 @@ pub(crate) struct OverrideMatch {
     /// Prefixes, one of which holds either end.
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) zone: Option<Zone>,
+    pub(crate) rule: Option<RuleId>,
 }
 
 /// The part of an override that is compared once the address is found: one port range of it.
@@ -357,26 +360,49 @@ struct Candidate {
     prefix_len: u8,
     ports: Option<(u16, u16)>,
     zone: Option<Zone>,
+    rule: Option<RuleId>,
     protocol: Option<u8>,
     profile: u8,
 }
 
+/// What an override is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// The session's zone.
+    pub zone: Zone,
+    /// The initiator.
+    pub src: IpAddr,
+    /// The responder.
+    pub dst: IpAddr,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The port that the initiator called, `None` for a protocol without ports.
+    pub dst_port: Option<u16>,
+    /// The rule that has admitted it.
+    pub rule: RuleId,
+}
+
 impl Candidate {
-    fn matches(&self, zone: Zone, protocol: u8, port: Option<u16>) -> bool {
-        self.zone.is_none_or(|own| own == zone)
-            && self.protocol.is_none_or(|own| own == protocol)
-            && self
-                .ports
-                .is_none_or(|(first, last)| port.is_some_and(|port| (first..=last).contains(&port)))
+    fn matches(&self, subject: &Subject) -> bool {
+        let in_range = |(first, last)| {
+            subject
+                .dst_port
+                .is_some_and(|port| (first..=last).contains(&port))
+        };
+        self.zone.is_none_or(|own| own == subject.zone)
+            && self.rule.is_none_or(|own| own == subject.rule)
+            && self.protocol.is_none_or(|own| own == subject.protocol)
+            && self.ports.is_none_or(in_range)
     }
 
     /// Sorts the most specific first.
-    fn rank(&self) -> (Reverse<u8>, u32, bool, bool) {
+    fn rank(&self) -> (Reverse<u8>, bool, u32, bool, bool) {
         let width = self
             .ports
             .map_or(u32::MAX, |(first, last)| u32::from(last.saturating_sub(first)));
         (
             Reverse(self.prefix_len),
+            self.rule.is_none(),
             width,
             self.zone.is_none(),
             self.protocol.is_none(),
@@ -422,6 +448,7 @@ impl LifetimeTable {
                     prefix_len: 0,
                     ports,
                     zone: matcher.zone,
+                    rule: matcher.rule,
                     protocol: matcher.protocol,
                     profile,
                 };
@@ -446,13 +473,13 @@ impl LifetimeTable {
         table
     }
 
-    /// The profile of a new session: 0 for the global lifetimes, else the number of the override that applies,
-    /// counted from 1. `dst_port` is the port that the initiator called, `None` for a protocol without ports.
-    pub fn select(&self, zone: Zone, src: IpAddr, dst: IpAddr, protocol: u8, dst_port: Option<u16>) -> u8 {
+    /// The profile of a session: 0 for the global lifetimes, else the number of the override that applies, counted
+    /// from 1.
+    pub fn select(&self, subject: &Subject) -> u8 {
         let best = |candidates: &[Candidate]| {
             candidates
                 .iter()
-                .find(|candidate| candidate.matches(zone, protocol, dst_port))
+                .find(|candidate| candidate.matches(subject))
                 .copied()
         };
         let at = |address| {
@@ -460,7 +487,7 @@ impl LifetimeTable {
                 .longest_match(address)
                 .and_then(|found| best(found))
         };
-        let chosen = match (at(dst), at(src)) {
+        let chosen = match (at(subject.dst), at(subject.src)) {
             (Some(by_dst), Some(by_src)) if by_src.prefix_len > by_dst.prefix_len => Some(by_src),
             (Some(by_dst), _) => Some(by_dst),
             (None, by_src) => by_src,
@@ -493,6 +520,17 @@ impl Default for LifetimeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn subject(zone: Zone, src: IpAddr, dst: IpAddr, protocol: u8, dst_port: Option<u16>) -> Subject {
+        Subject {
+            zone,
+            src,
+            dst,
+            protocol,
+            dst_port,
+            rule: RuleId::DEFAULT,
+        }
+    }
 
     #[test]
     fn classes_are_numbered_in_the_order_of_all() {
@@ -603,7 +641,7 @@ mod tests {
                 let overrides = pair.map(|matcher| (matcher.clone(), LifetimeSet::default()));
                 let table = LifetimeTable::new(Lifetimes::default(), &overrides);
                 let (src, dst) = ("10.1.1.1".parse().unwrap(), "10.2.2.2".parse().unwrap());
-                let profile = table.select(Zone(7), src, dst, 6, Some(443));
+                let profile = table.select(&subject(Zone(7), src, dst, 6, Some(443)));
                 assert_eq!(profile, if swapped { 1 } else { 2 }, "{claim}");
             }
         }
@@ -620,17 +658,33 @@ mod tests {
         let table = LifetimeTable::new(Lifetimes::default(), &[(matcher, LifetimeSet::default())]);
         let inside: IpAddr = "2001:db8::1".parse().unwrap();
         let outside: IpAddr = "2001:db9::1".parse().unwrap();
-        assert_eq!(table.select(Zone(1), inside, outside, 17, Some(53)), 1);
-        assert_eq!(table.select(Zone(1), outside, inside, 17, Some(53)), 1);
+        assert_eq!(table.select(&subject(Zone(1), inside, outside, 17, Some(53))), 1);
+        assert_eq!(table.select(&subject(Zone(1), outside, inside, 17, Some(53))), 1);
         assert_eq!(
-            table.select(Zone(1), outside, outside, 17, Some(53)),
+            table.select(&subject(Zone(1), outside, outside, 17, Some(53))),
             0,
             "address"
         );
-        assert_eq!(table.select(Zone(2), inside, outside, 17, Some(53)), 0, "zone");
-        assert_eq!(table.select(Zone(1), inside, outside, 6, Some(53)), 0, "protocol");
-        assert_eq!(table.select(Zone(1), inside, outside, 17, Some(54)), 0, "port");
-        assert_eq!(table.select(Zone(1), inside, outside, 17, None), 0, "no port");
+        assert_eq!(
+            table.select(&subject(Zone(2), inside, outside, 17, Some(53))),
+            0,
+            "zone"
+        );
+        assert_eq!(
+            table.select(&subject(Zone(1), inside, outside, 6, Some(53))),
+            0,
+            "protocol"
+        );
+        assert_eq!(
+            table.select(&subject(Zone(1), inside, outside, 17, Some(54))),
+            0,
+            "port"
+        );
+        assert_eq!(
+            table.select(&subject(Zone(1), inside, outside, 17, None)),
+            0,
+            "no port"
+        );
     }
 
     #[test]
@@ -647,8 +701,8 @@ mod tests {
         let set = LifetimeSet::default();
         let table = LifetimeTable::new(Lifetimes::default(), &[(wide, set), (narrow, set)]);
         let (src, dst) = ("192.0.2.1".parse().unwrap(), "10.2.2.2".parse().unwrap());
-        assert_eq!(table.select(Zone(0), src, dst, 6, Some(80)), 1);
-        assert_eq!(table.select(Zone(0), src, dst, 17, Some(80)), 2);
+        assert_eq!(table.select(&subject(Zone(0), src, dst, 6, Some(80))), 1);
+        assert_eq!(table.select(&subject(Zone(0), src, dst, 17, Some(80))), 2);
     }
 
     #[test]

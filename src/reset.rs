@@ -1,13 +1,17 @@
-//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet.
+//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet, and the RSTs at the end
+//! of a session.
 //!
-//! They are written into the caller's buffer from the packet that they answer: nothing is allocated and a
+//! The answer to a packet is written into the caller's buffer from that packet: nothing is allocated and a
 //! [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no options are set. The source
-//! is the address that the rejected packet was sent to: a firewall in the path has none of its own there.
+//! is the address that the rejected packet was sent to: a firewall in the path has none of its own there. What ends a
+//! session comes whole, as a [`Reset`].
 
+use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::{
-    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, TcpFlags, Transport,
-    parse, parse_first_fragment,
+    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, SeqNum, TcpFlags,
+    Transport, parse, parse_first_fragment,
 };
+use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
 
@@ -34,7 +38,17 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
                 segment,
             },
         ) => tcp_reset(&parsed.ip, (*dst_port, *src_port), segment, out)?,
-        (Reply::TcpReset, _) => return None,
+        (
+            Reply::TcpResetAt(seq),
+            Transport::Tcp {
+                src_port, dst_port, ..
+            },
+        ) => {
+            let back = Route::back(&parsed.ip);
+            let header = reset_header(&back, (*dst_port, *src_port), (seq.0, None));
+            assemble(&back, PROTOCOL_TCP, &[&header], out)?
+        }
+        (Reply::TcpReset | Reply::TcpResetAt(_), _) => return None,
         (Reply::Prohibited, _) => prohibited(&parsed.ip, packet, out)?,
     };
     out.get(..written)
@@ -43,14 +57,21 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
 fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]) -> Option<usize> {
     // RFC 9293 3.10.7.1: a segment with an ACK says which number its sender expects; to one without, 0 and an
     // acknowledgment of all of it.
-    let (seq, ack, flags) = if rejected.flags.contains(TcpFlags::ACK) {
-        (rejected.ack.0, 0, TcpFlags::RST.0)
+    let numbers = if rejected.flags.contains(TcpFlags::ACK) {
+        (rejected.ack.0, None)
     } else {
-        (
-            0,
-            rejected.seq.add(sequence_len(rejected)).0,
-            TcpFlags::RST.0 | TcpFlags::ACK.0,
-        )
+        (0, Some(rejected.seq.add(sequence_len(rejected)).0))
+    };
+    let back = Route::back(ip);
+    let header = reset_header(&back, (from, to), numbers);
+    assemble(&back, PROTOCOL_TCP, &[&header], out)
+}
+
+/// The TCP header of a RST, with an acknowledgment or without.
+fn reset_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, Option<u32>)) -> [u8; 20] {
+    let flags = match ack {
+        Some(_) => TcpFlags::RST.0 | TcpFlags::ACK.0,
+        None => TcpFlags::RST.0,
     };
     let mut tcp = [0u8; 20];
     let fields = from
@@ -58,16 +79,89 @@ fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]
         .into_iter()
         .chain(to.to_be_bytes())
         .chain(seq.to_be_bytes())
-        .chain(ack.to_be_bytes())
+        .chain(ack.unwrap_or(0).to_be_bytes())
         .chain([5 << 4, flags]);
     for (byte, value) in tcp.iter_mut().zip(fields) {
         *byte = value;
     }
-    let sum = checksum(pseudo_header(ip, PROTOCOL_TCP, tcp.len()), &[&tcp]);
+    let sum = checksum(pseudo_header(route, PROTOCOL_TCP, tcp.len()), &[&tcp]);
     if let Some(field) = tcp.get_mut(16..18) {
         field.copy_from_slice(&sum.to_be_bytes());
     }
-    assemble(ip, PROTOCOL_TCP, &[&tcp], out)
+    tcp
+}
+
+/// A RST that the engine sends of its own accord: whole, ready for the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reset {
+    /// The session that has ended.
+    pub session: SessionId,
+    /// Its zone.
+    pub zone: Zone,
+    /// The direction in which the RST travels: in the original direction it goes to the responder.
+    pub direction: Direction,
+    /// What the newest packet of that direction came in; of the other direction where none is known; else
+    /// [`TunnelRef::NONE`].
+    pub tunnel: TunnelRef,
+    bytes: [u8; 60],
+    len: u8,
+}
+
+impl Reset {
+    /// The IP packet: 40 bytes for IPv4, 60 for IPv6.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The RST from one end of a conversation to the other, with the sequence number that the other accepts.
+    pub(crate) fn new(
+        (key, from): (&FlowKey, End),
+        (seq, ack): (SeqNum, Option<SeqNum>),
+        (session, direction, tunnel): (SessionId, Direction, TunnelRef),
+    ) -> Option<Self> {
+        let to = from.opposite();
+        let route = Route {
+            version: if key.is_ipv6() {
+                IpVersion::V6
+            } else {
+                IpVersion::V4
+            },
+            from: key.address_number(from),
+            to: key.address_number(to),
+        };
+        let numbers = (seq.0, ack.map(|ack| ack.0));
+        let header = reset_header(&route, (key.port(from), key.port(to)), numbers);
+        let mut bytes = [0; 60];
+        let len = assemble(&route, PROTOCOL_TCP, &[&header], &mut bytes)?;
+        Some(Self {
+            session,
+            zone: key.zone(),
+            direction,
+            tunnel,
+            bytes,
+            len: len as u8,
+        })
+    }
+}
+
+/// Where a packet goes.
+struct Route {
+    version: IpVersion,
+    from: u128,
+    to: u128,
+}
+
+impl Route {
+    /// Back to where a packet came from.
+    const fn back(ip: &Ip) -> Self {
+        Self {
+            version: ip.version,
+            from: ip.dst,
+            to: ip.src,
+        }
+    }
 }
 
 fn prohibited(ip: &Ip, packet: &[u8], out: &mut [u8]) -> Option<usize> {
@@ -80,24 +174,25 @@ fn prohibited(ip: &Ip, packet: &[u8], out: &mut [u8]) -> Option<usize> {
     };
     let quote = whole.get(..limit - header - 8).unwrap_or(whole);
     let mut icmp = [kind, code, 0, 0, 0, 0, 0, 0];
+    let back = Route::back(ip);
     let pseudo = match ip.version {
         IpVersion::V4 => 0,
-        IpVersion::V6 => pseudo_header(ip, protocol, icmp.len() + quote.len()),
+        IpVersion::V6 => pseudo_header(&back, protocol, icmp.len() + quote.len()),
     };
     let sum = checksum(pseudo, &[&icmp, quote]);
     if let Some(field) = icmp.get_mut(2..4) {
         field.copy_from_slice(&sum.to_be_bytes());
     }
-    assemble(ip, protocol, &[&icmp, quote], out)
+    assemble(&back, protocol, &[&icmp, quote], out)
 }
 
-/// Writes an IP packet that travels back to the sender of the packet with header `ip`.
-fn assemble(ip: &Ip, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
+/// Writes an IP packet.
+fn assemble(route: &Route, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
     let payload: usize = parts.iter().map(|part| part.len()).sum();
     let mut header = [0u8; 40];
-    let header = match ip.version {
+    let header = match route.version {
         IpVersion::V4 => {
-            let (total, from, to) = (20 + payload, ip.dst as u32, ip.src as u32);
+            let (total, from, to) = (20 + payload, route.from as u32, route.to as u32);
             let fields = [0x45, 0]
                 .into_iter()
                 .chain((total as u16).to_be_bytes())
@@ -118,8 +213,8 @@ fn assemble(ip: &Ip, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<us
                 .into_iter()
                 .chain((payload as u16).to_be_bytes())
                 .chain([protocol, TTL])
-                .chain(ip.dst.to_be_bytes())
-                .chain(ip.src.to_be_bytes());
+                .chain(route.from.to_be_bytes())
+                .chain(route.to.to_be_bytes());
             for (byte, value) in header.iter_mut().zip(fields) {
                 *byte = value;
             }
@@ -135,17 +230,17 @@ fn assemble(ip: &Ip, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Option<us
 }
 
 /// The sum of the pseudo-header's words; the same for both directions.
-fn pseudo_header(ip: &Ip, protocol: u8, len: usize) -> u64 {
+fn pseudo_header(route: &Route, protocol: u8, len: usize) -> u64 {
     let words = |address: u128| {
         (0..8)
             .map(move |word| (address >> (16 * word)) as u16)
             .map(u64::from)
     };
-    let (src, dst) = match ip.version {
-        IpVersion::V4 => (ip.src & 0xffff_ffff, ip.dst & 0xffff_ffff),
-        IpVersion::V6 => (ip.src, ip.dst),
+    let (from, to) = match route.version {
+        IpVersion::V4 => (route.from & 0xffff_ffff, route.to & 0xffff_ffff),
+        IpVersion::V6 => (route.from, route.to),
     };
-    words(src).chain(words(dst)).sum::<u64>() + u64::from(protocol) + len as u64
+    words(from).chain(words(to)).sum::<u64>() + u64::from(protocol) + len as u64
 }
 
 /// The Internet checksum (RFC 1071) of the parts, each but the last of even length, on top of `sum`.
@@ -169,7 +264,7 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::packet::{QuotedTransport, SeqNum};
+    use crate::packet::QuotedTransport;
 
     fn built(builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();

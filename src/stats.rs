@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::alg::HelperEvent;
+use crate::engine::Unsent;
 use crate::event::EndReason;
+use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};
 
 const STRIPES: usize = 16;
@@ -20,6 +22,11 @@ struct Stripe {
     rejected: AtomicU64,
     opened: AtomicU64,
     ended: [AtomicU64; EndReason::ALL.len()],
+    adopted: AtomicU64,
+    resumed: AtomicU64,
+    bypassed: AtomicU64,
+    resets_sent: AtomicU64,
+    resets_unsent: [AtomicU64; Unsent::ALL.len()],
 }
 
 /// The engine's counters.
@@ -44,6 +51,18 @@ pub struct Stats {
     pub sessions_opened: u64,
     /// Sessions ended since the start, by reason.
     pub sessions_ended: Vec<(EndReason, u64)>,
+    /// Of the sessions opened: picked up in the middle of their connection, resumed ones included.
+    pub sessions_adopted: u64,
+    /// Of those: late packets that were readmitted.
+    pub sessions_resumed: u64,
+    /// Sessions that pass although half of them was found to be missing.
+    pub sessions_bypassed: u64,
+    /// RSTs that the engine has made of its own accord: at the end of sessions, and for late packets.
+    pub resets_sent: u64,
+    /// Those that it has not, by reason.
+    pub resets_unsent: Vec<(Unsent, u64)>,
+    /// Ended sessions that are remembered.
+    pub tombstones: usize,
     /// Sessions now.
     pub sessions: usize,
     /// Sessions now, by what they are worth to a full table.
@@ -104,6 +123,11 @@ impl Counters {
             rejected: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             ended: [const { AtomicU64::new(0) }; EndReason::ALL.len()],
+            adopted: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            bypassed: AtomicU64::new(0),
+            resets_sent: AtomicU64::new(0),
+            resets_unsent: [const { AtomicU64::new(0) }; Unsent::ALL.len()],
         };
         Self {
             stripes: (0..STRIPES).map(stripe).collect(),
@@ -132,12 +156,31 @@ impl Counters {
         }
     }
 
-    pub(crate) fn opened(&self) {
+    pub(crate) fn opened(&self, marks: &[Mark]) {
         bump(self.mine().map(|stripe| &stripe.opened));
+        for mark in marks {
+            bump(self.mine().and_then(|stripe| match mark {
+                Mark::Adopted => Some(&stripe.adopted),
+                Mark::Resumed => Some(&stripe.resumed),
+                Mark::Bypassed => Some(&stripe.bypassed),
+                _ => None,
+            }));
+        }
     }
 
     pub(crate) fn ended(&self, reason: EndReason) {
         bump(self.mine().and_then(|stripe| stripe.ended.get(reason as usize)));
+    }
+
+    pub(crate) fn bypassed(&self) {
+        bump(self.mine().map(|stripe| &stripe.bypassed));
+    }
+
+    pub(crate) fn reset(&self, outcome: Result<(), Unsent>) {
+        bump(self.mine().and_then(|stripe| match outcome {
+            Ok(()) => Some(&stripe.resets_sent),
+            Err(reason) => stripe.resets_unsent.get(reason as usize),
+        }));
     }
 
     fn sum(&self, of: impl Fn(&Stripe) -> Option<&AtomicU64>) -> u64 {
@@ -164,6 +207,20 @@ impl Counters {
                 .iter()
                 .map(|reason| (*reason, self.sum(|stripe| stripe.ended.get(*reason as usize))))
                 .collect(),
+            sessions_adopted: self.sum(|stripe| Some(&stripe.adopted)),
+            sessions_resumed: self.sum(|stripe| Some(&stripe.resumed)),
+            sessions_bypassed: self.sum(|stripe| Some(&stripe.bypassed)),
+            resets_sent: self.sum(|stripe| Some(&stripe.resets_sent)),
+            resets_unsent: Unsent::ALL
+                .iter()
+                .map(|reason| {
+                    (
+                        *reason,
+                        self.sum(|stripe| stripe.resets_unsent.get(*reason as usize)),
+                    )
+                })
+                .collect(),
+            tombstones: 0,
             sessions: 0,
             sessions_by_worth: Vec::new(),
             max_sessions: 0,

@@ -3,9 +3,12 @@
 //! A bad packet is a verdict with a reason, never an error. Everything here is `Copy` and allocates nothing;
 //! every reason has one stable name, which is its counter's label and its key in logs.
 
+use std::time::Duration;
+
+use crate::event::EndReason;
 use crate::flow::Direction;
-use crate::packet::Malformed;
-use crate::session::SessionId;
+use crate::packet::{Malformed, SeqNum};
+use crate::session::{SessionId, TICK};
 
 /// The decision on one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,28 @@ pub struct Tracked {
     /// Why it would have been dropped, had a check not been told to count only, or its session to be tracked
     /// liberally.
     pub tolerated: Option<DropReason>,
+    /// Of a packet that comes too late: what is remembered of its session.
+    pub late: Option<Late>,
+}
+
+/// The end of a session, as a late packet finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    /// Why it ended.
+    pub reason: EndReason,
+    ticks: u32,
+}
+
+impl Late {
+    pub(crate) const fn new(reason: EndReason, ticks: u32) -> Self {
+        Self { reason, ticks }
+    }
+
+    /// How long ago, to a tenth of a second ([`crate::session::TICK`]).
+    #[must_use]
+    pub fn ago(self) -> Duration {
+        TICK * self.ticks
+    }
 }
 
 impl Tracked {
@@ -41,6 +66,7 @@ impl Tracked {
             direction: None,
             session: None,
             tolerated: None,
+            late: None,
         }
     }
 }
@@ -89,6 +115,8 @@ impl Class {
 pub enum Reply {
     /// A TCP RST, as the closed port of RFC 9293 3.5.2 would send it.
     TcpReset,
+    /// A TCP RST with this sequence number: the one that the packet's sender expects.
+    TcpResetAt(SeqNum),
     /// ICMP destination unreachable, administratively prohibited (RFC 1812 5.2.7.1; RFC 4443 3.1).
     Prohibited,
 }
@@ -194,6 +222,20 @@ drop_reasons! {
     DiscoveryOffLink = "discovery_off_link",
     /// It is an ICMP redirect, which belongs on the link of the host that it is for.
     IcmpRedirect = "icmp_redirect",
+    /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another path.
+    TcpSynAckWithoutSyn = "tcp_syn_ack_without_syn",
+    /// It completes a handshake whose SYN-ACK has not passed here: perhaps it took another path.
+    TcpAckWithoutSynAck = "tcp_ack_without_syn_ack",
+    /// Its session is in another zone: the two directions of the conversation come through different endpoints.
+    OtherZone = "other_zone",
+    /// Its session has ended here by its lifetime; the ends thought that it lived on.
+    TcpAfterTimeout = "tcp_after_timeout",
+    /// Its session has been ended by a RST.
+    TcpAfterReset = "tcp_after_reset",
+    /// Its session was given up for another when the table was full.
+    TcpAfterEviction = "tcp_after_eviction",
+    /// Its session was ended by a reload of the policy, which does not admit it any more.
+    TcpAfterRevocation = "tcp_after_revocation",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.

@@ -2,7 +2,7 @@
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{CheckMode, Compiled, Config, RuleConfig, Zones};
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
-use crate::policy::{Policy, Rule, TooLarge};
+use crate::policy::{Policy, Rule, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
 
 impl Config {
@@ -11,20 +11,35 @@ impl Config {
     /// # Errors
     /// All that [`Self::validate`] finds, and rules whose tables would take too much memory.
     pub fn compile(&self) -> Result<Compiled, ConfigError> {
+        self.compile_after(None)
+    }
+
+    /// The same, where rules keep the numbers that their names have had in the policy before.
+    pub(crate) fn compile_after(&self, previous: Option<&Policy>) -> Result<Compiled, ConfigError> {
         self.validate()?;
-        let zones = Zones::new(&self.zones);
+        let zones = Zones::new(&self.zones, &self.zone_groups);
+        let mut policy = self.compile_policy(&zones)?;
+        if let Some(previous) = previous {
+            policy
+                .keep_numbers(previous)
+                .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
+        }
         Ok(Compiled {
-            policy: self.compile_policy(&zones)?,
-            lifetimes: self.compile_lifetimes(&zones),
+            lifetimes: self.compile_lifetimes(&zones, &policy),
+            policy,
             checksums: self.engine.checksums,
             tcp_zones: self
                 .tcp
                 .zones
                 .iter()
-                .filter_map(|(name, mode)| Some((zones.zone(name)?, *mode)))
+                .filter_map(|(name, handling)| Some((zones.zone(name)?, *handling)))
                 .collect(),
-            tcp_mode: self.tcp.mode,
-            split_handshake: self.tcp.split_handshake,
+            tcp: self.tcp.clone(),
+            tunnel_references: self.engine.tunnel_references,
+            resets: self.resets,
+            tombstones: self.tombstones,
+            asymmetry: self.asymmetry,
+            on_reload: self.policy.on_reload,
             icmp_redirects: self.icmp.redirects,
             counting: DropReason::CHECKS
                 .iter()
@@ -39,7 +54,7 @@ impl Config {
         })
     }
 
-    fn compile_lifetimes(&self, zones: &Zones) -> LifetimeTable {
+    fn compile_lifetimes(&self, zones: &Zones, policy: &Policy) -> LifetimeTable {
         let overrides: Vec<_> = self
             .lifetimes
             .overrides
@@ -50,6 +65,7 @@ impl Config {
                     ports: each.ports.iter().map(|range| (range.first, range.last)).collect(),
                     addresses: each.address.clone(),
                     zone: each.zone.as_deref().and_then(|name| zones.zone(name)),
+                    rule: each.rule.as_deref().and_then(|name| policy.rule_named(name)),
                 };
                 (matcher, each.set)
             })

@@ -3,8 +3,9 @@ use std::fmt;
 
 use super::values::{duration, quoted, quoted_list};
 use super::{
-    CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride, PolicyConfig,
-    RuleConfig, TableConfig,
+    AsymmetryConfig, CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig,
+    LifetimeOverride, OnReload, PolicyConfig, ResetsConfig, RuleConfig, TableConfig, TcpConfig, TcpHandling,
+    TombstonesConfig,
 };
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::RuleDirection;
@@ -124,6 +125,12 @@ impl Config {
             "\"trust\"",
             "the receiving host verifies them",
         );
+        values.setting(
+            "engine.tunnel_references",
+            self.engine.tunnel_references.to_string(),
+            "false",
+            "only a tunnel front end needs them",
+        );
         let sessions = self.table.max_sessions.to_string();
         let default = TableConfig::DEFAULT_SESSIONS.to_string();
         values.setting("table.max_sessions", sessions, &default, "2^20");
@@ -150,6 +157,10 @@ impl Config {
             );
         }
 
+        for (group, zones) in &self.zone_groups {
+            let key = format!("zone_groups.{}", super::keys::key_segment(group));
+            values.entry(key, quoted_list(zones));
+        }
         let default = GwlbConfig::default();
         let enabled = self.gwlb.enabled.to_string();
         values.setting(
@@ -179,9 +190,10 @@ impl Config {
             "\"strict\"",
             "Linux with tcp_loose=0, tcp_be_liberal=0",
         );
-        for (zone, mode) in &self.tcp.zones {
+        self.effective_endings(values);
+        for (zone, handling) in &self.tcp.zones {
             let key = format!("tcp.zones.{}", super::keys::key_segment(zone));
-            values.entry(key, quoted(mode.name()));
+            values.entry(key, handling_value(handling));
         }
         let split = quoted(self.tcp.split_handshake.name());
         values.setting(
@@ -230,6 +242,101 @@ impl Config {
         }
     }
 
+    fn effective_endings(&self, values: &mut Values<'_>) {
+        let (tcp, default) = (&self.tcp, TcpConfig::default());
+        let resets = (self.resets, ResetsConfig::default());
+        let tombstones = (self.tombstones, TombstonesConfig::default());
+        let asymmetry = (self.asymmetry, AsymmetryConfig::default());
+        let count = |(ours, default): (u32, u32)| (ours.to_string(), default.to_string());
+        let time = |(ours, default)| (quoted(duration(ours)), quoted(duration(default)));
+        let name = |(ours, default): (&str, &str)| (quoted(ours), quoted(default));
+        let settings = [
+            (
+                "tcp.timeout_reset",
+                (tcp.timeout_reset.to_string(), default.timeout_reset.to_string()),
+                "both ends shall know",
+            ),
+            (
+                "tcp.late",
+                name((tcp.late.name(), default.late.name())),
+                "the end shall know",
+            ),
+            (
+                "tcp.midstream",
+                name((tcp.midstream.name(), default.midstream.name())),
+                "a connection begins with its SYN",
+            ),
+            (
+                "tcp.asymmetric",
+                name((tcp.asymmetric.name(), default.asymmetric.name())),
+                "half a conversation cannot be judged",
+            ),
+            (
+                "tcp.failover",
+                time((tcp.failover, default.failover)),
+                "nothing is adopted unasked",
+            ),
+            (
+                "resets.per_destination",
+                count((resets.0.per_destination, resets.1.per_destination)),
+                "a server whose sessions end together",
+            ),
+            (
+                "resets.overall",
+                count((resets.0.overall, resets.1.overall)),
+                "a few per cent of a core",
+            ),
+            (
+                "tombstones.max",
+                count((tombstones.0.max, tombstones.1.max)),
+                "8 MiB",
+            ),
+            (
+                "tombstones.lifetime",
+                time((tombstones.0.lifetime, tombstones.1.lifetime)),
+                "longer than keepalives of 5 minutes",
+            ),
+            (
+                "asymmetry.packets",
+                count((asymmetry.0.packets, asymmetry.1.packets)),
+                "more than an initial window",
+            ),
+            (
+                "asymmetry.time",
+                time((asymmetry.0.time, asymmetry.1.time)),
+                "longer than a few retransmissions",
+            ),
+            (
+                "asymmetry.max_entries",
+                count((asymmetry.0.max_entries, asymmetry.1.max_entries)),
+                "1 MiB",
+            ),
+            (
+                "asymmetry.searched_zones",
+                count((asymmetry.0.searched_zones, asymmetry.1.searched_zones)),
+                "a few microseconds",
+            ),
+            (
+                "asymmetry.searches",
+                count((asymmetry.0.searches, asymmetry.1.searches)),
+                "a few per cent of a core",
+            ),
+            (
+                "asymmetry.prefix_v4",
+                count((asymmetry.0.prefix_v4.into(), asymmetry.1.prefix_v4.into())),
+                "a common subnet",
+            ),
+            (
+                "asymmetry.prefix_v6",
+                count((asymmetry.0.prefix_v6.into(), asymmetry.1.prefix_v6.into())),
+                "a subnet (RFC 4291 2.5.4)",
+            ),
+        ];
+        for (key, (value, default), source) in settings {
+            values.setting(key, value, &default, source);
+        }
+    }
+
     fn effective_fragments(&self, values: &mut Values<'_>) {
         let default = FragmentsConfig::default();
         values.setting(
@@ -260,6 +367,9 @@ impl Config {
             ("\"allow\"", "without a file everything is allowed")
         };
         values.setting("policy.default", default, unset, source);
+        let on_reload = quoted(self.policy.on_reload.name());
+        let unset = quoted(OnReload::default().name());
+        values.setting("policy.on_reload", on_reload, &unset, "what is denied is denied");
         let inside = quoted_list(&self.policy.inside);
         let unset = quoted_list(&PolicyConfig::DEFAULT_INSIDE);
         values.setting("policy.inside", inside, &unset, "RFC 1918, RFC 6598, RFC 4193");
@@ -279,6 +389,9 @@ fn override_line(each: &LifetimeOverride) -> String {
     push_list(&mut keys, "address", &each.address);
     if let Some(zone) = &each.zone {
         keys.push(format!("zone = {}", quoted(zone)));
+    }
+    if let Some(rule) = &each.rule {
+        keys.push(format!("rule = {}", quoted(rule)));
     }
     push_lifetimes(&mut keys, &each.set);
     inline(&keys)
@@ -303,10 +416,25 @@ fn rule_line(rule: &RuleConfig) -> String {
     if rule.log {
         keys.push("log = true".to_owned());
     }
-    if let Some(mode) = rule.tcp {
-        keys.push(format!("tcp = {}", quoted(mode.name())));
+    if !rule.tcp.is_empty() {
+        keys.push(format!("tcp = {}", handling_value(&rule.tcp)));
     }
     inline(&keys)
+}
+
+/// A mode alone where nothing else is said, else an inline table.
+fn handling_value(handling: &TcpHandling) -> String {
+    let keys: Vec<_> = handling.keys().collect();
+    match keys.as_slice() {
+        [("mode", mode)] => mode.clone(),
+        keys => {
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|(key, value)| format!("{key} = {value}"))
+                .collect();
+            inline(&keys)
+        }
+    }
 }
 
 fn push_list<T: fmt::Display>(keys: &mut Vec<String>, name: &str, list: &[T]) {

@@ -93,6 +93,23 @@ pub enum ConfigErrorCause {
         /// The names that there are.
         known: String,
     },
+    /// A group of zones with the name of a zone.
+    #[error("`{0}` is the name of a zone: call the group something else")]
+    GroupIsZone(String),
+    /// A group of no zones.
+    #[error("a group needs the names of its zones")]
+    EmptyGroup,
+    /// A zone in two groups.
+    #[error("the zone `{zone}` is in the group `{first}` already")]
+    ZoneInTwoGroups {
+        /// The zone.
+        zone: String,
+        /// The group that it is in.
+        first: String,
+    },
+    /// A rule that is not there.
+    #[error("there is no rule `{0}`")]
+    UnknownRule(String),
     /// A check that is not there, or that cannot only count.
     #[error("there is no check `{check}` that can only count: those are {known}")]
     UnknownCheck {
@@ -153,6 +170,14 @@ pub enum ConfigErrorCause {
         /// What sessions both match.
         shared: String,
     },
+    /// More names of rules than numbers, over all reloads.
+    #[error(
+        "the rules have had more than {MAX_RULES} names since the start: keep their names, or start anew"
+    )]
+    TooManyNames,
+    /// A setting that only a start can change.
+    #[error("only a start can change this")]
+    NotReloadable,
     /// Rules whose look-up tables take too much memory.
     #[error("the compiled rules would take more than {0} MiB: many rules share wide prefixes or port ranges")]
     PolicyTooLarge(usize),

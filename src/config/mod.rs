@@ -53,10 +53,12 @@ use crate::verdict::DropReason;
 
 mod compile;
 mod effective;
+mod ending;
 mod error;
 mod ftp;
 mod keys;
 mod sections;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -64,10 +66,14 @@ mod values;
 mod warnings;
 
 pub use self::effective::{EffectiveValue, Origin};
+pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::FtpConfig;
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
+
+pub(crate) use self::tcp::Handling;
+pub use self::tcp::{Asymmetric, LatePacket, Midstream, TcpConfig, TcpHandling, TcpMode};
 
 /// The name of zone 0.
 const DEFAULT_ZONE: &str = "default";
@@ -88,6 +94,9 @@ pub struct Config {
     /// `[zones]`: a number for each name. `default = 0` need not be there.
     #[serde(deserialize_with = "zone_numbers")]
     pub zones: BTreeMap<String, u16>,
+    /// `[zone_groups]`: names of zones that share one address space, by the name of the group. They are one zone to
+    /// everything: sessions, rules, lifetimes; any of the names stands for all.
+    pub zone_groups: BTreeMap<String, Vec<String>>,
     /// `[gwlb]`.
     pub gwlb: GwlbConfig,
     /// `[lifetimes]`.
@@ -97,6 +106,12 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[tcp]`.
     pub tcp: TcpConfig,
+    /// `[resets]`.
+    pub resets: ResetsConfig,
+    /// `[tombstones]`.
+    pub tombstones: TombstonesConfig,
+    /// `[asymmetry]`.
+    pub asymmetry: AsymmetryConfig,
     /// `[icmp]`.
     pub icmp: IcmpConfig,
     /// `[ftp]`.
@@ -114,6 +129,8 @@ pub struct Config {
 pub struct EngineConfig {
     /// Are checksums verified?
     pub checksums: Checksums,
+    /// Does each session remember the newest [`TunnelRef`](crate::TunnelRef) of each direction? 16 bytes a session.
+    pub tunnel_references: bool,
 }
 
 /// `[table]`: the size of the session table.
@@ -226,33 +243,6 @@ impl Default for GwlbConfig {
     }
 }
 
-/// `[tcp]`: how TCP is tracked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TcpConfig {
-    /// How strictly, where neither the rule nor the zone says.
-    pub mode: TcpMode,
-    /// How strictly in a zone, by its name, where the rule does not say.
-    pub zones: BTreeMap<String, TcpMode>,
-    /// What becomes of a split handshake: the responder answers a SYN with a SYN, and never with a SYN-ACK.
-    pub split_handshake: Permission,
-}
-
-/// How strictly TCP is tracked. The rule's word counts before the zone's, the zone's before the global one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum TcpMode {
-    /// The whole handshake; a connection begins with its SYN, and segments outside the window are invalid.
-    #[default]
-    Strict,
-    /// A connection begins with its SYN, but segments outside the window pass, and are counted. RSTs are judged
-    /// as strictly as ever.
-    Liberal,
-    /// Liberal, and a connection may begin in its middle: with an ACK, if the policy admits it.
-    Loose,
-}
-
 /// Whether something passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -293,17 +283,6 @@ pub enum CheckMode {
     Count,
 }
 
-impl TcpMode {
-    /// The name in the configuration file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Strict => "strict",
-            Self::Liberal => "liberal",
-            Self::Loose => "loose",
-        }
-    }
-}
-
 /// What a checked configuration compiles to.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -316,12 +295,20 @@ pub struct Compiled {
     pub zones: Zones,
     /// Are checksums verified?
     pub checksums: Checksums,
-    /// How strictly TCP is tracked in each zone that says so, and everywhere else.
-    pub tcp_zones: Vec<(Zone, TcpMode)>,
-    /// How strictly TCP is tracked where neither rule nor zone says.
-    pub tcp_mode: TcpMode,
-    /// What becomes of a split handshake.
-    pub split_handshake: Permission,
+    /// How TCP is tracked in each zone that says something.
+    pub tcp_zones: Vec<(Zone, TcpHandling)>,
+    /// How TCP is tracked where neither rule nor zone says.
+    pub tcp: TcpConfig,
+    /// Does each session remember where its packets came from?
+    pub tunnel_references: bool,
+    /// How many RSTs are sent.
+    pub resets: ResetsConfig,
+    /// What is remembered of ended sessions.
+    pub tombstones: TombstonesConfig,
+    /// What is taken for evidence of an asymmetric path.
+    pub asymmetry: AsymmetryConfig,
+    /// What a reload does with sessions that it would not admit.
+    pub on_reload: OnReload,
     /// What becomes of ICMP redirects.
     pub icmp_redirects: Permission,
     /// Checks that only count.
@@ -338,17 +325,66 @@ pub struct Compiled {
 
 /// The zones by name; `default` is always among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Zones(BTreeMap<String, Zone>);
+pub struct Zones {
+    names: BTreeMap<String, Zone>,
+    /// Members of groups, and the zone that stands for the group; ordered by the member.
+    members: Box<[(Zone, Zone)]>,
+}
 
 impl Zones {
-    fn new(numbers: &BTreeMap<String, u16>) -> Self {
+    /// The zone that stands for a group is its member with the smallest number.
+    fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
         let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
-        Self(zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect())
+        let mut names: BTreeMap<_, _> = zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect();
+        let mut members = Vec::new();
+        for (group, zones) in groups {
+            let zones: Vec<_> = zones.iter().filter_map(|name| names.get(name)).copied().collect();
+            let Some(first) = zones.iter().min().copied() else {
+                continue;
+            };
+            names.insert(group.clone(), first);
+            members.extend(zones.into_iter().map(|zone| (zone, first)));
+        }
+        for zone in names.values_mut() {
+            if let Some((_, first)) = members.iter().find(|(member, _)| member == zone) {
+                *zone = *first;
+            }
+        }
+        members.sort_unstable();
+        Self {
+            names,
+            members: members.into(),
+        }
+    }
+
+    /// The zone that stands for a zone: the first of its group, or itself.
+    #[inline]
+    #[must_use]
+    pub fn group_of(&self, zone: Zone) -> Zone {
+        if self.members.is_empty() {
+            return zone;
+        }
+        match self.members.binary_search_by_key(&zone, |(member, _)| *member) {
+            Ok(place) => self.members.get(place).map_or(zone, |(_, first)| *first),
+            Err(_) => zone,
+        }
+    }
+
+    /// Each zone once, those of a group as one.
+    pub fn distinct(&self) -> impl Iterator<Item = Zone> {
+        let zones: std::collections::BTreeSet<_> = self.names.values().copied().collect();
+        zones.into_iter()
+    }
+
+    /// Whether the same zones are grouped in the same way.
+    #[must_use]
+    pub(crate) fn same_groups(&self, other: &Self) -> bool {
+        self.members == other.members
     }
 
     /// The zone of a name.
     pub fn zone(&self, name: &str) -> Option<Zone> {
-        self.0.get(name).copied()
+        self.names.get(name).copied()
     }
 
     /// The name of a zone, found by a search through all of them.
@@ -358,7 +394,7 @@ impl Zones {
 
     /// All names with their zones, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Zone)> {
-        self.0.iter().map(|(name, zone)| (name.as_str(), *zone))
+        self.names.iter().map(|(name, zone)| (name.as_str(), *zone))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{TcpMode, values};
+use super::{OnReload, TcpHandling, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -32,6 +32,8 @@ pub struct LifetimeOverride {
     pub address: Vec<IpNet>,
     /// The name of a zone.
     pub zone: Option<String>,
+    /// The name of the rule that has admitted the session.
+    pub rule: Option<String>,
     /// The lifetimes; what is not set is the global lifetime.
     pub set: LifetimeSet,
 }
@@ -46,6 +48,8 @@ pub struct PolicyConfig {
     /// The prefixes that are inside: a session is outbound if they hold its initiator.
     #[serde(deserialize_with = "values::list_or_empty")]
     pub inside: Vec<IpNet>,
+    /// What a reload does with sessions that the new policy would not admit.
+    pub on_reload: OnReload,
     /// `[[policy.rule]]`, at most [`MAX_RULES`](crate::policy::MAX_RULES): the first one that matches decides.
     #[serde(rename = "rule")]
     pub rules: Vec<RuleConfig>,
@@ -80,6 +84,7 @@ impl Default for PolicyConfig {
         Self {
             default: Action::Allow,
             inside,
+            on_reload: OnReload::default(),
             rules: Vec::new(),
         }
     }
@@ -121,10 +126,9 @@ pub struct RuleConfig {
     /// Should sessions that this rule decides be logged?
     #[serde(default)]
     pub log: bool,
-    /// How strictly are TCP sessions tracked that this rule allows? What is missing is the zone's word, or the
-    /// global one.
+    /// How are TCP sessions tracked that this rule allows? What is missing is the zone's word, or the global one.
     #[serde(default)]
-    pub tcp: Option<TcpMode>,
+    pub tcp: TcpHandling,
 }
 
 impl RuleConfig {
@@ -142,7 +146,7 @@ impl RuleConfig {
             icmp_types: Vec::new(),
             direction: RuleDirection::Any,
             log: false,
-            tcp: None,
+            tcp: TcpHandling::default(),
         }
     }
 }
@@ -279,6 +283,7 @@ struct OverrideFile {
     #[serde(deserialize_with = "values::list")]
     address: Vec<IpNet>,
     zone: Option<String>,
+    rule: Option<String>,
     tcp: TcpFile,
     udp: UdpFile,
     #[serde(deserialize_with = "values::optional")]
@@ -299,6 +304,7 @@ impl From<OverrideFile> for LifetimeOverride {
             ports: file.ports,
             address: file.address,
             zone: file.zone,
+            rule: file.rule,
             set,
         }
     }

@@ -32,7 +32,7 @@ fn without_a_file_everything_is_allowed_at_the_defaults() {
     assert!(config.warnings().is_empty());
     let compiled = config.compile().unwrap();
     assert_eq!(compiled.checksums, Checksums::Trust);
-    assert_eq!(compiled.tcp_mode, TcpMode::Strict);
+    assert_eq!(compiled.tcp.mode, TcpMode::Strict);
     assert_eq!(compiled.max_sessions, 1_048_576);
     assert_eq!(compiled.shards, 64);
     assert_eq!(compiled.zones.iter().collect::<Vec<_>>(), [("default", Zone(0))]);
@@ -598,7 +598,14 @@ fn the_most_specific_override_of_a_file_applies() {
     ];
     for (claim, zone, dst, protocol, port, seconds) in rows {
         let src = "10.0.0.1".parse().unwrap();
-        let profile = lifetimes.select(Zone(zone), src, dst.parse().unwrap(), protocol, Some(port));
+        let profile = lifetimes.select(&Subject {
+            zone: Zone(zone),
+            src,
+            dst: dst.parse().unwrap(),
+            protocol,
+            dst_port: Some(port),
+            rule: RuleId::DEFAULT,
+        });
         let profile = lifetimes.profile(profile);
         assert_eq!(
             profile.of(LifetimeClass::TcpEstablished).as_secs(),

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
 use super::{
-    Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride, RuleConfig, TableConfig,
-    values,
+    AsymmetryConfig, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride,
+    ResetsConfig, RuleConfig, TableConfig, TcpConfig, TombstonesConfig, Zones, values,
 };
+use crate::flow::Zone;
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
 use crate::policy::{MAX_RULES, PortRange, Protocol};
 use crate::verdict::DropReason;
@@ -33,6 +34,7 @@ impl Config {
         self.check_table()?;
         self.check_fragments()?;
         self.check_zones()?;
+        self.check_zone_groups()?;
         let GwlbConfig {
             tcp_idle, other_idle, ..
         } = self.gwlb;
@@ -43,6 +45,7 @@ impl Config {
         self.check_tcp()?;
         let lifetime = (Duration::from_secs(1), FtpConfig::MAX_LIFETIME);
         self.check_duration("ftp.lifetime", self.ftp.lifetime, lifetime)?;
+        self.check_ending()?;
         self.check_checks()?;
         self.check_policy()
     }
@@ -117,7 +120,61 @@ impl Config {
         Ok(())
     }
 
+    fn check_zone_groups(&self) -> Checked {
+        let mut groups: HashMap<&str, &str> = HashMap::new();
+        for (group, zones) in &self.zone_groups {
+            let key = format!("zone_groups.{}", key_segment(group));
+            self.check_name(&key, group)?;
+            if group == DEFAULT_ZONE || self.zones.contains_key(group) {
+                return Err(self.error(&key, ConfigErrorCause::GroupIsZone(group.clone())));
+            }
+            if zones.is_empty() {
+                return Err(self.error(&key, ConfigErrorCause::EmptyGroup));
+            }
+            for (place, zone) in zones.iter().enumerate() {
+                let key = format!("{key}[{place}]");
+                self.check_single_zone(&key, zone)?;
+                if let Some(first) = groups.insert(zone, group) {
+                    let (zone, first) = (zone.clone(), first.to_owned());
+                    return Err(self.error(&key, ConfigErrorCause::ZoneInTwoGroups { zone, first }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ending(&self) -> Checked {
+        let within = |key: &str, value: u32, (low, high): (u32, u32)| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(self.out_of_bounds(key, value, format!("{low} to {high}")))
+            }
+        };
+        let rates = (0, ResetsConfig::MAX_RATE);
+        within("resets.per_destination", self.resets.per_destination, rates)?;
+        within("resets.overall", self.resets.overall, rates)?;
+        within("tombstones.max", self.tombstones.max, (0, TombstonesConfig::MAX))?;
+        let second = Duration::from_secs(1);
+        let lifetime = (second, TombstonesConfig::MAX_LIFETIME);
+        self.check_duration("tombstones.lifetime", self.tombstones.lifetime, lifetime)?;
+        let asymmetry = &self.asymmetry;
+        within("asymmetry.packets", asymmetry.packets, (2, u32::MAX))?;
+        let time = (second, Duration::from_secs(3_600));
+        self.check_duration("asymmetry.time", asymmetry.time, time)?;
+        let entries = (0, AsymmetryConfig::MAX_ENTRIES);
+        within("asymmetry.max_entries", asymmetry.max_entries, entries)?;
+        let zones = (0, AsymmetryConfig::MAX_ZONES);
+        within("asymmetry.searched_zones", asymmetry.searched_zones, zones)?;
+        let searches = (0, AsymmetryConfig::MAX_SEARCHES);
+        within("asymmetry.searches", asymmetry.searches, searches)?;
+        within("asymmetry.prefix_v4", asymmetry.prefix_v4.into(), (0, 32))?;
+        within("asymmetry.prefix_v6", asymmetry.prefix_v6.into(), (0, 128))
+    }
+
     fn check_tcp(&self) -> Checked {
+        let failover = (Duration::ZERO, TcpConfig::MAX_FAILOVER);
+        self.check_duration("tcp.failover", self.tcp.failover, failover)?;
         for zone in self.tcp.zones.keys() {
             self.check_zone(&format!("tcp.zones.{}", key_segment(zone)), zone)?;
         }
@@ -188,7 +245,15 @@ impl Config {
         Ok(())
     }
 
+    /// A zone or a group.
     fn check_zone(&self, key: &str, zone: &str) -> Checked {
+        if self.zone_groups.contains_key(zone) {
+            return Ok(());
+        }
+        self.check_single_zone(key, zone)
+    }
+
+    fn check_single_zone(&self, key: &str, zone: &str) -> Checked {
         if zone == DEFAULT_ZONE || self.zones.contains_key(zone) {
             return Ok(());
         }
@@ -240,14 +305,29 @@ impl Config {
         if let Some(zone) = &each.zone {
             self.check_zone(&format!("{key}.zone"), zone)?;
         }
+        if let Some(rule) = &each.rule
+            && !self.policy.rules.iter().any(|known| known.name == *rule)
+        {
+            return Err(self.error(
+                &format!("{key}.rule"),
+                ConfigErrorCause::UnknownRule(rule.clone()),
+            ));
+        }
         self.check_lifetimes(key, &each.set)
     }
 
     /// Overrides tie for a session only if they name the same prefix (two of one length that hold the same
-    /// address are the same), port ranges of one width that overlap, the same zone and the same protocol. What
+    /// address are the same), the same rule, port ranges of one width that overlap, the same zone and the same protocol. What
     /// ties but for the ranges is grouped; ranges of one width overlap in neighbours if at all.
     fn check_ambiguity(&self) -> Checked {
-        type Shape<'a> = (Option<IpNet>, Option<u16>, Option<&'a str>, Option<Protocol>);
+        type Shape<'a> = (
+            Option<IpNet>,
+            Option<&'a str>,
+            Option<u16>,
+            Option<Zone>,
+            Option<Protocol>,
+        );
+        let zones = Zones::new(&self.zones, &self.zone_groups);
         let mut groups: HashMap<Shape<'_>, Vec<(PortRange, usize)>> = HashMap::new();
         for (place, each) in self.lifetimes.overrides.iter().enumerate() {
             let every_port = PortRange {
@@ -267,14 +347,15 @@ impl Config {
             };
             for prefix in prefixes {
                 for (range, width) in &ranges {
-                    let shape = (prefix, *width, each.zone.as_deref(), each.protocol);
+                    let zone = each.zone.as_deref().and_then(|name| zones.zone(name));
+                    let shape = (prefix, each.rule.as_deref(), *width, zone, each.protocol);
                     groups.entry(shape).or_default().push((*range, place));
                 }
             }
         }
         // The first tie in the order of the overrides, so that the message does not depend on the hash.
         let mut tie: Option<(usize, usize, String)> = None;
-        for ((prefix, width, zone, protocol), mut ranges) in groups {
+        for ((prefix, rule, width, zone, protocol), mut ranges) in groups {
             ranges.sort_unstable();
             for ((low, one), (high, other)) in ranges.iter().zip(ranges.iter().skip(1)) {
                 if one == other || high.first > low.last {
@@ -287,7 +368,9 @@ impl Config {
                 let shared = [
                     prefix.map(|prefix| format!("address {prefix}")),
                     width.map(|_| format!("port {overlap}")),
-                    zone.map(|zone| format!("zone {zone}")),
+                    rule.map(|rule| format!("rule {rule}")),
+                    zone.and_then(|zone| zones.name(zone))
+                        .map(|zone| format!("zone {zone}")),
                     protocol.map(|protocol| format!("protocol {protocol}")),
                 ];
                 let shared: Vec<String> = shared.into_iter().flatten().collect();

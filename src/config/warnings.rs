@@ -49,7 +49,7 @@ impl Config {
     }
 
     fn warn_shadowed(&self, warnings: &mut Vec<Warning>) {
-        let Ok(policy) = self.compile_policy(&Zones::new(&self.zones)) else {
+        let Ok(policy) = self.compile_policy(&Zones::new(&self.zones, &self.zone_groups)) else {
             return;
         };
         for (rule, by) in policy.shadowed() {

@@ -1,19 +1,14 @@
-//! How strictly packets are judged: TCP modes by rule and zone, checks that only count, what ICMP may do.
+//! How strictly packets are judged: checks that only count, what ICMP may do.
 
 use dashmap::DashMap;
 
-use crate::config::{Compiled, Permission, TcpMode};
-use crate::flow::Zone;
-use crate::policy::{Policy, RuleId};
+use crate::config::{Compiled, Permission};
+use crate::policy::RuleId;
 use crate::verdict::DropReason;
 
 /// The settings, and the count of what they have let pass.
 #[derive(Debug)]
 pub(super) struct Checks {
-    tcp_mode: TcpMode,
-    tcp_zones: Box<[(Zone, TcpMode)]>,
-    /// Whether anything at all may be picked up in its middle: the packet path asks no further where not.
-    any_loose: bool,
     pub(super) split_handshake: bool,
     pub(super) icmp_redirects: bool,
     /// A bit for each of [`DropReason::CHECKS`] that only counts.
@@ -33,32 +28,11 @@ impl Checks {
             .filter(|(_, reason)| is_counting(reason))
             .fold(0, |bits, (place, _): (u32, _)| bits | 1 << place);
         Self {
-            tcp_mode: compiled.tcp_mode,
-            tcp_zones: compiled.tcp_zones.clone().into(),
-            any_loose: compiled.tcp_mode == TcpMode::Loose
-                || compiled.tcp_zones.iter().any(|(_, mode)| *mode == TcpMode::Loose)
-                || compiled.policy.uses_tcp_mode(TcpMode::Loose),
-            split_handshake: compiled.split_handshake == Permission::Allow,
+            split_handshake: compiled.tcp.split_handshake == Permission::Allow,
             icmp_redirects: compiled.icmp_redirects == Permission::Allow,
             counting,
             tolerated: DashMap::with_hasher(hasher),
         }
-    }
-
-    /// How TCP is tracked in sessions of a zone that a rule has allowed.
-    pub(super) fn tcp_mode(&self, policy: &Policy, rule: RuleId, zone: Zone) -> TcpMode {
-        let of_zone = || {
-            self.tcp_zones
-                .iter()
-                .find(|(each, _)| *each == zone)
-                .map(|(_, mode)| *mode)
-        };
-        policy.tcp_mode(rule).or_else(of_zone).unwrap_or(self.tcp_mode)
-    }
-
-    /// Whether a connection may be picked up in its middle, in some zone by some rule.
-    pub(super) const fn any_loose(&self) -> bool {
-        self.any_loose
     }
 
     /// Whether the check that has this reason only counts.
@@ -69,9 +43,16 @@ impl Checks {
                 .any(|(place, check): (u32, _)| *check == reason && self.counting >> place & 1 == 1)
     }
 
-    /// Counts a packet that was let pass. No shard's lock is held.
+    /// Counts a packet that was let pass. A shard's lock may be held: nothing here takes one.
     pub(super) fn count(&self, reason: DropReason, rule: RuleId) {
         *self.tolerated.entry((reason, rule)).or_insert(0) += 1;
+    }
+
+    /// Adds what settings before these have counted.
+    pub(super) fn add_tolerated(&self, previous: &Self) {
+        for (reason, rule, count) in previous.tolerated() {
+            *self.tolerated.entry((reason, rule)).or_insert(0) += count;
+        }
     }
 
     /// What was let pass, by reason and rule, in order.

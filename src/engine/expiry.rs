@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::settings::Settings;
 use crate::event::Sink;
-use crate::session::{Ended, Expired};
+use crate::packet::PROTOCOL_TCP;
+use crate::session::{Ended, Expired, Held, Micros, Shard, Slot};
+use crate::track::Lifetime;
 
 /// Sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
@@ -46,7 +49,7 @@ impl Engine {
                     done.more = true;
                     return done;
                 }
-                self.expire_shard(number, tick, left.min(BATCH), sink, &mut done);
+                self.expire_shard(number, self.origin.micros(now), left.min(BATCH), sink, &mut done);
             }
         }
         // Fragmented datagrams that were never completed: a few at a time, and each new one does the same.
@@ -59,18 +62,21 @@ impl Engine {
     fn expire_shard<S: Sink>(
         &self,
         number: usize,
-        tick: u32,
+        now: Micros,
         budget: usize,
         sink: &mut S,
         done: &mut Expiry,
     ) {
         let mut batch: [Option<Ended>; BATCH] = [None; BATCH];
         {
-            let mut shard = self.table.lock(number);
+            let mut held = self.table.lock(number);
+            let Held { shard, settings } = &mut *held;
+            let mut spare = |slot: &Slot, of: u32| self.spare(settings, number, slot, of, now);
             for place in batch.iter_mut().take(budget) {
-                match shard.expire(tick) {
+                match shard.expire(now.tick(), &mut spare) {
                     Expired::Ended(ended) => {
                         self.table.release();
+                        self.bury(number, &ended, now);
                         *place = Some(ended);
                         done.ended += 1;
                     }
@@ -81,8 +87,45 @@ impl Engine {
             self.table.set_next_tick(number, shard.next_tick());
         }
         for ended in batch.iter().flatten() {
-            self.report_ended(number, ended, sink);
+            self.report_ended(number, ended, now, sink);
         }
+    }
+
+    /// A later deadline for a session that is over by its own lifetime: one that has live children lives on, by a lifetime
+    /// of its own at a time.
+    #[inline]
+    pub(super) fn spare(
+        &self,
+        settings: &Settings,
+        shard: usize,
+        slot: &Slot,
+        number: u32,
+        now: Micros,
+    ) -> Option<u32> {
+        let id = || self.table.id(shard, number, slot.generation);
+        if slot.key.protocol() != PROTOCOL_TCP || !self.helpers.has_children(id()) {
+            return None;
+        }
+        let lifetime = Lifetime::of(slot.track.state().lifetime());
+        Some(settings.deadline(slot, lifetime, now, &mut ()))
+    }
+
+    /// The same for a session that a packet has found; whether it lives on.
+    pub(super) fn spare_at(
+        &self,
+        shard: &mut Shard,
+        settings: &Settings,
+        shard_number: usize,
+        number: u32,
+        now: Micros,
+    ) -> bool {
+        let slot = shard.slab.hot(number);
+        let Some(deadline) = self.spare(settings, shard_number, slot, number, now) else {
+            return false;
+        };
+        let worth = slot.worth();
+        shard.rearm(number, deadline, worth);
+        true
     }
 
     /// When [`Engine::expire`] should be called next; `None` while there are no sessions. Never later than the

@@ -117,7 +117,8 @@ impl Engine {
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&key);
         trace.step(|| Step::Key(key, place.shard));
-        let mut shard = self.table.lock(place.shard);
+        let mut held = self.table.lock(place.shard);
+        let shard = &mut held.shard;
         let found = shard.find(place.hash, &key).filter(|number| {
             let slot = shard.slab.hot(*number);
             let id = self.table.id(place.shard, *number, slot.generation);
@@ -134,7 +135,7 @@ impl Engine {
             slot.track.extend(direction, from, to);
             let side = slot.track.side(direction);
             trace.step(|| Step::Side("after", direction, side));
-            note(&mut shard, number, direction, [Some(Letter::Data), None, None]);
+            note(shard, number, direction, [Some(Letter::Data), None, None]);
         }
         trace.step(|| Step::NotRefreshed("the first fragment did, if its datagram does"));
         verdict

@@ -42,11 +42,32 @@ pub(super) struct Parent {
 /// What is kept of some control sessions.
 type Part = Mutex<HashMap<SessionId, Control<Ftp>>>;
 
+/// What a configuration says of control sessions.
+#[derive(Debug)]
+pub(super) struct FtpSettings {
+    ports: Box<[u16]>,
+    rules: Arc<Rules>,
+}
+
+impl FtpSettings {
+    pub(super) fn new(config: &FtpConfig) -> Self {
+        Self {
+            ports: config.ports.clone().into(),
+            rules: Arc::new(Rules::new(config.settings())),
+        }
+    }
+
+    /// Whether this is a TCP session to the port of a control session.
+    #[inline]
+    pub(super) fn is_control(&self, slot: &Slot) -> bool {
+        slot.key.protocol() == PROTOCOL_TCP
+            && self.ports.contains(&slot.key.port(slot.initiator().opposite()))
+    }
+}
+
 /// Everything that helpers keep.
 #[derive(Debug)]
 pub(super) struct Helpers {
-    ports: Box<[u16]>,
-    rules: Arc<Rules>,
     controls: Box<[Part]>,
     /// Control sessions that are listened to.
     live: AtomicUsize,
@@ -55,6 +76,8 @@ pub(super) struct Helpers {
     /// Announced sessions that have come, with the sessions that announced them.
     children: DashMap<SessionId, SessionId, ahash::RandomState>,
     children_len: AtomicUsize,
+    /// How many live children a session has, where it has any.
+    families: DashMap<SessionId, u32, ahash::RandomState>,
     expectations: ExpectationTable,
     counts: EventCounts,
 }
@@ -67,27 +90,19 @@ fn ends_of(slot: &Slot) -> SessionEnds {
 }
 
 impl Helpers {
-    pub(super) fn new(config: &FtpConfig, seed: [u64; 4]) -> Self {
+    pub(super) fn new(seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(d, a, b, c);
         Self {
-            ports: config.ports.clone().into(),
-            rules: Arc::new(Rules::new(config.settings())),
             controls: (0..PARTS).map(|_| Mutex::default()).collect(),
             live: AtomicUsize::new(0),
             parents: DashMap::with_hasher(hasher.clone()),
-            children: DashMap::with_hasher(hasher),
+            children: DashMap::with_hasher(hasher.clone()),
+            families: DashMap::with_hasher(hasher),
             children_len: AtomicUsize::new(0),
             expectations: ExpectationTable::new(ExpectationLimits::default(), seed),
             counts: EventCounts::default(),
         }
-    }
-
-    /// Whether this is a TCP session to the port of a control session.
-    #[inline]
-    pub(super) fn is_control(&self, slot: &Slot) -> bool {
-        slot.key.protocol() == PROTOCOL_TCP
-            && self.ports.contains(&slot.key.port(slot.initiator().opposite()))
     }
 
     fn part(&self, id: SessionId) -> Option<&Part> {
@@ -100,6 +115,7 @@ impl Helpers {
     #[inline(never)]
     pub(super) fn control(
         &self,
+        settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
         direction: Direction,
@@ -114,7 +130,7 @@ impl Helpers {
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
             let known = part.contains_key(&own.session);
             if !known && self.parent_of(own.session).is_none() {
-                self.listen(&mut part, slot, own, segment.ack);
+                self.listen(&mut part, (settings, slot), own, segment.ack);
             }
         }
         let Some(control) = part.get_mut(&own.session) else {
@@ -147,7 +163,13 @@ impl Helpers {
     }
 
     /// Begins to listen to a session whose responder expects `first` from its initiator.
-    fn listen(&self, part: &mut HashMap<SessionId, Control<Ftp>>, slot: &Slot, own: Parent, first: SeqNum) {
+    fn listen(
+        &self,
+        part: &mut HashMap<SessionId, Control<Ftp>>,
+        (settings, slot): (&FtpSettings, &Slot),
+        own: Parent,
+        first: SeqNum,
+    ) {
         let (initiator, key) = (slot.initiator(), &slot.key);
         let mapped = |end| key.is_ipv6() && key.address(end).to_canonical().is_ipv4();
         if mapped(initiator) || mapped(initiator.opposite()) {
@@ -160,7 +182,7 @@ impl Helpers {
             return;
         }
         let ends = ends_of(slot);
-        let mut control = Control::new(Ftp::new(Arc::clone(&self.rules), ends));
+        let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends));
         control.begins(Direction::Original, first);
         part.insert(own.session, control);
         if self.parents.insert(ends, own).is_some() {
@@ -193,7 +215,14 @@ impl Helpers {
     pub(super) fn adopted(&self, child: SessionId, parent: SessionId) {
         if self.children.insert(child, parent).is_none() {
             self.children_len.fetch_add(1, Ordering::Relaxed);
+            *self.families.entry(parent).or_insert(0) += 1;
         }
+    }
+
+    /// Whether a session has children that live: they keep it alive.
+    #[inline]
+    pub(super) fn has_children(&self, id: SessionId) -> bool {
+        self.children_len.load(Ordering::Relaxed) != 0 && self.families.contains_key(&id)
     }
 
     /// The session that has announced this one.
@@ -206,10 +235,16 @@ impl Helpers {
 
     /// A session has ended: nothing is kept of it, and what it has announced does not come any more.
     pub(super) fn ended(&self, id: SessionId, slot: &Slot) {
-        if self.children_len.load(Ordering::Relaxed) != 0 && self.children.remove(&id).is_some() {
+        if self.children_len.load(Ordering::Relaxed) != 0
+            && let Some((_, parent)) = self.children.remove(&id)
+        {
             self.children_len.fetch_sub(1, Ordering::Relaxed);
+            self.families.remove_if_mut(&parent, |_, children| {
+                *children -= 1;
+                *children == 0
+            });
         }
-        if !self.is_control(slot) {
+        if slot.key.protocol() != PROTOCOL_TCP || self.controls() == 0 {
             return;
         }
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));

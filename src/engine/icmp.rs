@@ -6,6 +6,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::Flow;
 use crate::packet::{IcmpError, IpVersion, Parsed, QuotedTransport, SeqNum};
 use crate::policy::RuleId;
+use crate::session::Held;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// ICMPv4 redirect (RFC 792).
@@ -24,7 +25,7 @@ impl Engine {
     ) -> Verdict {
         if error.icmp_type == ICMPV4_REDIRECT
             && matches!(parsed.ip.version, IpVersion::V4)
-            && !self.checks.icmp_redirects
+            && !self.settings().checks.icmp_redirects
         {
             return invalid(DropReason::IcmpRedirect);
         }
@@ -38,7 +39,8 @@ impl Engine {
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard));
-        let shard = self.table.lock(place.shard);
+        let held = self.table.lock(place.shard);
+        let Held { shard, settings } = &*held;
         let found = shard.find(place.hash, &quoted.key);
         let Some(number) = found.filter(|slot| shard.slab.hot(*slot).deadline > now.tick()) else {
             trace.step(|| Step::Miss);
@@ -52,9 +54,10 @@ impl Engine {
             direction: Some(direction),
             session: Some(self.table.id(place.shard, number, slot.generation)),
             tolerated: None,
+            late: None,
         };
         if T::ON
-            && let Some(record) = self.record_of(&shard, place.shard, number)
+            && let Some(record) = self.record_of(shard, place.shard, number)
         {
             trace_found(record, direction, packet.now, trace);
         }
@@ -64,12 +67,12 @@ impl Engine {
             ..tracked
         };
         if parsed.ip.dst != error.quoted.src {
-            return self.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
+            return settings.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
         }
         if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
             && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
         {
-            return self.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
+            return settings.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
         }
         Verdict::Forward(tracked)
     }

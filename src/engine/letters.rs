@@ -66,7 +66,10 @@ pub(super) fn plain_letters(transport: &Transport) -> Letters {
 pub(super) fn note(shard: &mut Shard, number: u32, direction: Direction, letters: Letters) {
     for letter in letters.into_iter().flatten() {
         if !shard.slab.hot(number).letter_noted(letter, direction) {
-            shard.slab.cold_mut(number).history.add(letter, direction);
+            let cold = shard.slab.cold_mut(number);
+            let mut history = cold.history();
+            history.add(letter, direction);
+            cold.set_history(history);
             shard.slab.hot_mut(number).note_letter(letter, direction);
         }
     }

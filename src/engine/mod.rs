@@ -1,30 +1,41 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
+mod admission;
+mod budget;
 mod checks;
 mod expiry;
 mod fragments;
+mod halves;
 mod helpers;
 mod icmp;
 mod letters;
 mod path;
 mod record;
+mod resets;
+mod settings;
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::config::{Config, ConfigError};
+use parking_lot::RwLock;
+
+use self::settings::Settings;
+use crate::asymmetry::{Asymmetry, AsymmetryReport};
+use crate::config::{Config, ConfigError, Zones};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::Datagrams;
-use crate::lifetime::LifetimeTable;
 use crate::packet::Checksums;
 use crate::policy::Policy;
-use crate::session::{Origin, Table};
+use crate::session::{Graveyard, Micros, Origin, Table, TunnelRef};
 use crate::stats::{Counters, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
+pub use budget::Unsent;
 pub use expiry::Expiry;
 
 /// An IP packet as it came in: its bytes, when, and in which zone.
@@ -34,6 +45,7 @@ pub struct Packet<'a> {
     now: Instant,
     zone: Zone,
     offloaded: bool,
+    tunnel: TunnelRef,
 }
 
 impl<'a> Packet<'a> {
@@ -46,6 +58,7 @@ impl<'a> Packet<'a> {
             now,
             zone: Zone::DEFAULT,
             offloaded: false,
+            tunnel: TunnelRef::NONE,
         }
     }
 
@@ -60,6 +73,15 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn offloaded(self, offloaded: bool) -> Self {
         Self { offloaded, ..self }
+    }
+
+    /// The same packet with a note of what it came in: the engine keeps the newest of each direction of a session, and
+    /// hands it out with the packets that it makes, if [`EngineConfig::tunnel_references`] is set.
+    ///
+    /// [`EngineConfig::tunnel_references`]: crate::config::EngineConfig::tunnel_references
+    #[must_use]
+    pub const fn tunnel(self, tunnel: TunnelRef) -> Self {
+        Self { tunnel, ..self }
     }
 
     /// Its bytes.
@@ -88,15 +110,23 @@ impl<'a> Packet<'a> {
 /// ```
 #[derive(Debug)]
 pub struct Engine {
-    table: Table,
+    /// Each shard has the settings that hold for it; these are the newest, for what is done without a shard's lock.
+    table: Table<Settings>,
+    settings: RwLock<Arc<Settings>>,
+    trusts_checksums: AtomicBool,
+    /// Zones that are one.
+    groups: Zones,
     datagrams: Datagrams,
-    policy: Policy,
-    lifetimes: LifetimeTable,
-    checksums: Checksums,
     counters: Counters,
     origin: Origin,
-    checks: checks::Checks,
     helpers: helpers::Helpers,
+    graveyard: Graveyard,
+    budget: budget::Budget,
+    /// How often a session may be looked for in other zones.
+    searches: budget::Rate,
+    asymmetry: Asymmetry,
+    /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
+    adopts_until: AtomicU64,
 }
 
 const _: () = {
@@ -123,17 +153,25 @@ impl Engine {
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
         let [a, b, c, d] = seed;
-        let checks = checks::Checks::new(&compiled, ahash::RandomState::with_seeds(b, c, d, a));
+        let hasher = ahash::RandomState::with_seeds(b, c, d, a);
+        let (max_sessions, shards) = (compiled.max_sessions as usize, compiled.shards as usize);
+        let (tunnels, tombstones) = (compiled.tunnel_references, compiled.tombstones);
+        let (groups, fragments) = (compiled.zones.clone(), compiled.fragments);
+        let settings = Arc::new(Settings::new(compiled, hasher.clone()));
         Ok(Self {
-            table: Table::new(compiled.max_sessions as usize, compiled.shards as usize, seed),
-            datagrams: Datagrams::new(&compiled.fragments, seed),
-            policy: compiled.policy,
-            lifetimes: compiled.lifetimes,
-            checksums: compiled.checksums,
+            table: Table::new(max_sessions, shards, tunnels, &settings, seed),
+            trusts_checksums: AtomicBool::new(settings.checksums == Checksums::Trust),
+            settings: RwLock::new(settings),
+            groups,
+            datagrams: Datagrams::new(&fragments, seed),
             counters: Counters::new(),
             origin: Origin::default(),
-            checks,
-            helpers: helpers::Helpers::new(&compiled.ftp, seed),
+            helpers: helpers::Helpers::new(seed),
+            graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
+            budget: budget::Budget::new(hasher),
+            searches: budget::Rate::default(),
+            asymmetry: Asymmetry::new(seed),
+            adopts_until: AtomicU64::new(0),
         })
     }
 
@@ -185,14 +223,15 @@ impl Engine {
         let mut stats = self.counters.snapshot();
         stats.sessions = self.table.len();
         stats.max_sessions = self.table.max_sessions();
+        stats.tombstones = self.graveyard.len();
         stats.helper_events = self.helpers.events();
         stats.control_sessions = self.helpers.controls();
         stats.expectations = self.helpers.expectations().len();
         let mut by_worth = [0; Worth::ALL.len()];
         for shard in 0..self.table.shards() {
-            let shard = self.table.lock(shard);
+            let held = self.table.lock(shard);
             for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
-                *count += shard.count(worth);
+                *count += held.shard.count(worth);
             }
         }
         stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
@@ -202,9 +241,38 @@ impl Engine {
     /// What was let pass although a check failed, with the rule of its session: because the check only counts,
     /// or because the session is tracked liberally.
     #[must_use]
-    pub fn tolerated(&self) -> Vec<(DropReason, &str, u64)> {
-        let name = |(reason, rule, count)| (reason, self.policy.rule_name(rule), count);
-        self.checks.tolerated().into_iter().map(name).collect()
+    pub fn tolerated(&self) -> Vec<(DropReason, String, u64)> {
+        let settings = self.settings();
+        let name = |(reason, rule, count)| (reason, settings.policy.rule_name(rule).to_owned(), count);
+        settings.checks.tolerated().into_iter().map(name).collect()
+    }
+
+    /// What was seen of paths whose other half does not pass here.
+    #[must_use]
+    pub fn asymmetry(&self) -> AsymmetryReport {
+        self.asymmetry.report()
+    }
+
+    /// Forgets what [`Engine::asymmetry`] reports.
+    pub fn clear_asymmetry(&self) {
+        self.asymmetry.clear();
+    }
+
+    /// Adopts connections in their middle for a while from `now` on, where the policy admits them: a load balancer has just
+    /// handed over live flows. Zero ends it. See also [`TcpConfig::failover`](crate::config::TcpConfig::failover).
+    pub fn adopt_for(&self, time: Duration, now: Instant) {
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let until = self.origin.micros(now).0.saturating_add(time);
+        self.adopts_until.store(until, Ordering::Relaxed);
+    }
+
+    fn is_failing_over(&self, settings: &Settings, now: Micros) -> bool {
+        now.0 < settings.failover_us || now.0 < self.adopts_until.load(Ordering::Relaxed)
+    }
+
+    /// The newest settings, for what is done without a shard's lock.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
     /// How many sessions there are.
@@ -219,10 +287,10 @@ impl Engine {
         self.datagrams.len()
     }
 
-    /// The policy with its hit counters.
+    /// The policy with its hit counters, as the last reload has left it.
     #[must_use]
-    pub const fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.settings.read().policy)
     }
 
     /// Calls `each` with every session, one shard after the other. Each shard's records are copied before
@@ -230,10 +298,11 @@ impl Engine {
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
         for number in 0..self.table.shards() {
             let records: Vec<_> = {
-                let shard = self.table.lock(number);
+                let held = self.table.lock(number);
+                let shard = &held.shard;
                 shard
                     .sessions()
-                    .filter_map(|slot| self.record_of(&shard, number, slot))
+                    .filter_map(|slot| self.record_of(shard, number, slot))
                     .collect()
             };
             records.iter().for_each(&mut each);
@@ -250,7 +319,8 @@ impl Engine {
         let mut sessions = 0;
         let mut first = u32::MAX;
         for number in 0..self.table.shards() {
-            let shard = self.table.lock(number);
+            let held = self.table.lock(number);
+            let shard = &held.shard;
             shard
                 .check_invariants()
                 .map_err(|what| format!("shard {number}: {what}"))?;

@@ -5,7 +5,7 @@ use crate::event::{SessionRecord, Sink, Traffic};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
-use crate::session::{Ended, Micros, Shard, Slot, TICK};
+use crate::session::{Cold, Ended, Mark, Micros, Shard, Slot, TICK, TunnelRef};
 
 /// The state's name.
 pub(super) fn state_name(slot: &Slot) -> &'static str {
@@ -15,25 +15,16 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
 impl Engine {
     /// The record of a session in a slot; `None` only before the first packet, when there is none.
     pub(super) fn record_of(&self, shard: &Shard, number: usize, slot: u32) -> Option<SessionRecord> {
-        let cold = shard.slab.cold(slot);
-        self.record(
-            number,
-            slot,
-            shard.slab.hot(slot),
-            cold.start(),
-            cold.rule,
-            cold.history,
-        )
+        let (hot, cold) = (shard.slab.hot(slot), shard.slab.cold(slot));
+        self.record((number, slot), hot, cold, shard.slab.tunnels(slot))
     }
 
     fn record(
         &self,
-        shard: usize,
-        number: u32,
+        (shard, number): (usize, u32),
         slot: &Slot,
-        start: Micros,
-        rule: u16,
-        history: crate::session::history::History,
+        cold: &Cold,
+        tunnels: [TunnelRef; 2],
     ) -> Option<SessionRecord> {
         let (initiator, key) = (slot.initiator(), &slot.key);
         let traffic = |direction| {
@@ -50,37 +41,33 @@ impl Engine {
             dst_port: key.port(initiator.opposite()),
             state: state_name(slot),
             assured: slot.assured(),
-            history,
+            history: cold.history(),
             original: traffic(Direction::Original),
             reply: traffic(Direction::Reply),
-            start: self.origin.instant(start)?,
+            start: self.origin.instant(cold.start())?,
             last: self.origin.instant(slot.last())?,
             expires: self.origin.tick_start(slot.deadline)?,
             tunnel: Direction::BOTH.map(|direction| match key.protocol() {
                 PROTOCOL_GRE | PROTOCOL_ESP | PROTOCOL_AH => slot.tunnel_id(direction),
                 _ => None,
             }),
-            rule: RuleId(rule),
+            rule: RuleId(cold.rule),
             parent: self
                 .helpers
                 .parent_of(self.table.id(shard, number, slot.generation)),
+            adopted: cold.has(Mark::Adopted),
+            resumed: cold.has(Mark::Resumed),
+            bypassed: cold.has(Mark::Bypassed),
+            tunnels,
         })
     }
 
     pub(super) fn record_of_ended(&self, shard: usize, ended: &Ended) -> Option<SessionRecord> {
-        let cold = &ended.cold;
-        self.record(
-            shard,
-            ended.number,
-            &ended.slot,
-            cold.start(),
-            cold.rule,
-            cold.history,
-        )
+        self.record((shard, ended.number), &ended.slot, &ended.cold, ended.tunnels)
     }
 
-    /// Counts an ended session and tells the sink; no lock is held.
-    pub(super) fn report_ended<S: Sink>(&self, shard: usize, ended: &Ended, sink: &mut S) {
+    /// Counts an ended session and tells the sink, with a RST to each end where its end calls for it; no lock is held.
+    pub(super) fn report_ended<S: Sink>(&self, shard: usize, ended: &Ended, now: Micros, sink: &mut S) {
         self.counters.ended(ended.reason);
         if S::LISTENS
             && let Some(record) = self.record_of_ended(shard, ended)
@@ -89,6 +76,7 @@ impl Engine {
         }
         let id = self.table.id(shard, ended.number, ended.slot.generation);
         self.helpers.ended(id, &ended.slot);
+        self.reset_both_ends(shard, ended, now, sink);
     }
 }
 

@@ -231,6 +231,12 @@ impl FlowKey {
         Zone(self.zone)
     }
 
+    /// The same conversation in another zone.
+    #[must_use]
+    pub(crate) const fn in_zone(self, zone: Zone) -> Self {
+        Self { zone: zone.0, ..self }
+    }
+
     /// The IP protocol number.
     #[must_use]
     pub const fn protocol(&self) -> u8 {

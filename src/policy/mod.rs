@@ -40,6 +40,7 @@
 //! assert_eq!(policy.hits().collect::<Vec<_>>(), [("web", 1), ("default", 1)]);
 //! # Ok::<(), portcullis::config::ConfigError>(())
 //! ```
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,7 +48,7 @@ use ipnet::IpNet;
 
 use self::address::AddressMap;
 use self::compiled::Tables;
-use crate::config::TcpMode;
+use crate::config::{Handling, TcpHandling};
 use crate::flow::Zone;
 
 pub(crate) mod address;
@@ -66,7 +67,8 @@ pub const MAX_RULES: usize = 65_000;
 /// The name of what decides if no rule matches.
 const DEFAULT_NAME: &str = "default";
 
-/// The number of a rule, counted from 0 in the order of the rules.
+/// The number of a rule: in the order of the rules, counted from 0, until a reload changes them. A rule keeps its number
+/// as long as it keeps its name, and no other rule ever gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub u16);
 
@@ -136,7 +138,15 @@ pub struct Policy {
     tables: Tables,
     hits: Box<[AtomicU64]>,
     default_hits: AtomicU64,
+    /// The number of each rule, in the order of the rules.
+    numbers: Box<[u16]>,
+    /// The name that each number has or had, and the place of its rule.
+    names: Box<[(String, Option<u16>)]>,
 }
+
+/// The rules have had more names than there are numbers.
+#[derive(Debug)]
+pub(crate) struct TooManyNames;
 
 /// The tables of a policy would take too much memory.
 #[derive(Debug)]
@@ -157,7 +167,14 @@ impl Policy {
         let tables = Tables::new(&rules).ok_or(TooLarge)?;
         let hits = rules.iter().map(|_| AtomicU64::new(0)).collect();
         let default_hits = AtomicU64::new(0);
+        let numbers = (0..u16::MAX).zip(&rules).map(|(number, _)| number).collect();
+        let names = (0..u16::MAX)
+            .zip(&rules)
+            .map(|(number, rule)| (rule.name.clone(), Some(number)))
+            .collect();
         Ok(Self {
+            numbers,
+            names,
             rules: rules.into(),
             default,
             inside: prefixes,
@@ -177,27 +194,92 @@ impl Policy {
     /// Decides about a new session without counting a hit.
     pub fn look_up(&self, q: &NewSession) -> Decision {
         let inside = self.tables.directional() && self.is_inside(q.src);
-        self.decision(self.tables.matches(q, Some(inside)).first_rule().map(RuleId))
+        self.decision(self.tables.matches(q, Some(inside)).first_rule())
     }
 
     fn count_hit(&self, rule: RuleId) {
-        let hits = self.hits.get(usize::from(rule.0)).unwrap_or(&self.default_hits);
-        hits.fetch_add(1, Ordering::Relaxed);
+        let hits = self
+            .place(rule)
+            .and_then(|place| self.hits.get(usize::from(place)));
+        hits.unwrap_or(&self.default_hits).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How strictly TCP is tracked in sessions that a rule has allowed; `None` where the rule does not say.
-    pub fn tcp_mode(&self, rule: RuleId) -> Option<TcpMode> {
-        self.rule(rule)?.tcp
+    /// How TCP is handled in sessions that a rule has admitted, or would: what it says before what `otherwise` holds.
+    pub(crate) fn handling(&self, rule: RuleId, otherwise: Handling) -> Handling {
+        self.rule(rule)
+            .map_or(otherwise, |rule| otherwise.under(rule.tcp))
     }
 
-    /// Does any rule allow this mode?
-    pub(crate) fn uses_tcp_mode(&self, mode: TcpMode) -> bool {
-        self.rules.iter().any(|rule| rule.tcp == Some(mode))
+    /// Does any rule say this of TCP?
+    pub(crate) fn any_tcp(&self, says: impl Fn(&TcpHandling) -> bool) -> bool {
+        self.rules.iter().any(|rule| says(&rule.tcp))
     }
 
-    /// The name of a rule; `default` for [`RuleId::DEFAULT`] and any number that is no rule's.
+    /// The name of a rule, even of one that a reload has taken away; `default` for [`RuleId::DEFAULT`] and any number
+    /// that is no rule's.
     pub fn rule_name(&self, rule: RuleId) -> &str {
-        self.rule(rule).map_or(DEFAULT_NAME, |rule| &rule.name)
+        self.names
+            .get(usize::from(rule.0))
+            .map_or(DEFAULT_NAME, |(name, _)| name)
+    }
+
+    /// The number of the rule with a name.
+    pub fn rule_named(&self, name: &str) -> Option<RuleId> {
+        let place = self.rules.iter().position(|rule| rule.name == name)?;
+        self.numbers.get(place).copied().map(RuleId)
+    }
+
+    /// Gives each rule the number that its name has had in `previous`, and new numbers to new names.
+    pub(crate) fn keep_numbers(&mut self, previous: &Self) -> Result<(), TooManyNames> {
+        let mut names: Vec<(String, Option<u16>)> = previous
+            .names
+            .iter()
+            .map(|(name, _)| (name.clone(), None))
+            .collect();
+        let known: HashMap<&str, u16> = (0..u16::MAX)
+            .zip(&previous.names)
+            .map(|(number, (name, _))| (name.as_str(), number))
+            .collect();
+        for ((place, rule), number) in (0..u16::MAX).zip(&self.rules).zip(&mut self.numbers) {
+            match known.get(rule.name.as_str()) {
+                Some(before) => *number = *before,
+                None if names.len() >= MAX_RULES => return Err(TooManyNames),
+                None => {
+                    *number = names.len() as u16;
+                    names.push((rule.name.clone(), None));
+                }
+            }
+            if let Some((_, entry)) = names.get_mut(usize::from(*number)) {
+                *entry = Some(place);
+            }
+        }
+        self.names = names.into();
+        Ok(())
+    }
+
+    /// Adds the hits that a policy before has counted, by the names of the rules.
+    pub(crate) fn add_hits(&self, previous: &Self) {
+        let before = previous.default_hits.load(Ordering::Relaxed);
+        self.default_hits.fetch_add(before, Ordering::Relaxed);
+        for (number, hits) in previous.numbers.iter().zip(&previous.hits) {
+            let own = self
+                .place(RuleId(*number))
+                .and_then(|place| self.hits.get(usize::from(place)));
+            if let Some(own) = own {
+                own.fetch_add(hits.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The place of a rule in their order.
+    fn place(&self, rule: RuleId) -> Option<u16> {
+        self.names.get(usize::from(rule.0)).and_then(|(_, place)| *place)
+    }
+
+    fn number(&self, place: u16) -> RuleId {
+        self.numbers
+            .get(usize::from(place))
+            .map_or(RuleId::DEFAULT, |number| RuleId(*number))
     }
 
     /// The number of rules.
@@ -228,15 +310,15 @@ impl Policy {
         let inside = self.is_inside(q.src);
         let mut considered = Vec::new();
         let mut matched = None;
-        for (number, rule) in (0..u16::MAX).zip(&self.rules) {
+        for (place, rule) in (0..u16::MAX).zip(&self.rules) {
             let mismatch = rule.mismatch(q, inside);
             considered.push(Considered {
-                rule: RuleId(number),
+                rule: self.number(place),
                 name: &rule.name,
                 mismatch,
             });
             if mismatch.is_none() {
-                matched = Some(RuleId(number));
+                matched = Some(place);
                 break;
             }
         }
@@ -268,7 +350,8 @@ impl Policy {
                 .rules()
                 .take_while(|earlier| *earlier < number)
                 .find(|earlier| {
-                    self.rule(RuleId(*earlier))
+                    self.rules
+                        .get(usize::from(*earlier))
                         .is_some_and(|earlier| earlier.covers(rule))
                 })
                 .map(|earlier| (RuleId(number), RuleId(earlier)))
@@ -276,18 +359,18 @@ impl Policy {
     }
 
     fn rule(&self, rule: RuleId) -> Option<&Rule> {
-        self.rules.get(usize::from(rule.0))
+        self.rules.get(usize::from(self.place(rule)?))
     }
 
     fn is_inside(&self, address: IpAddr) -> bool {
         self.inside.longest_match(address).is_some()
     }
 
-    fn decision(&self, matched: Option<RuleId>) -> Decision {
-        match matched.and_then(|rule| Some((rule, self.rule(rule)?))) {
-            Some((rule, found)) => Decision {
+    fn decision(&self, matched: Option<u16>) -> Decision {
+        match matched.and_then(|place| Some((place, self.rules.get(usize::from(place))?))) {
+            Some((place, found)) => Decision {
                 action: found.action,
-                rule,
+                rule: self.number(place),
                 log: found.log,
             },
             None => Decision {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
-use crate::config::TcpMode;
+use crate::config::TcpHandling;
 use crate::flow::Zone;
 
 /// IP protocol number of ICMP.
@@ -328,7 +328,7 @@ pub(crate) struct Rule {
     pub(crate) icmp_types: Vec<IcmpType>,
     pub(crate) direction: RuleDirection,
     pub(crate) log: bool,
-    pub(crate) tcp: Option<TcpMode>,
+    pub(crate) tcp: TcpHandling,
 }
 
 impl Rule {

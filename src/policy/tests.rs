@@ -16,7 +16,7 @@ fn rule(name: &str) -> Rule {
         icmp_types: vec![],
         direction: RuleDirection::Any,
         log: false,
-        tcp: None,
+        tcp: TcpHandling::default(),
     }
 }
 

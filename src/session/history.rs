@@ -90,13 +90,23 @@ impl Letter {
     }
 }
 
-/// Every letter at its first appearance, in 8 bytes: four bits each, the first in the lowest, zero behind the last.
+/// Every letter at its first appearance, in 7 bytes: four bits each, the first in the lowest, zero behind the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct History(u64);
 
 impl History {
     /// The most letters that there can be: seven of each end. No history is ever cut.
     pub const CAPACITY: u32 = 14;
+
+    /// Seven bytes, see [`History::bits`].
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The letters in the lower seven bytes; the highest is 0.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
 
     /// How many letters there are.
     #[must_use]

@@ -9,12 +9,14 @@ mod shard;
 mod slot;
 mod table;
 mod time;
+mod tombstone;
 mod wheel;
 
 pub(crate) use shard::{Ended, Expired, Shard};
-pub(crate) use slot::Slot;
-pub(crate) use table::{Place, Table};
+pub(crate) use slot::{Cold, Mark, Slot};
+pub(crate) use table::{Held, Place, Table};
 pub(crate) use time::{Micros, Origin};
+pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
 pub use time::TICK;
 
@@ -32,6 +34,16 @@ impl SessionId {
     pub const fn number(self) -> u64 {
         self.0
     }
+}
+
+/// What a packet came in, in the caller's own words: whatever it needs to send a packet back the same way. The engine
+/// keeps the newest of each direction and hands it out with the packets that it makes; it never looks inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TunnelRef(pub u64);
+
+impl TunnelRef {
+    /// Nothing is known; a packet with this changes nothing.
+    pub const NONE: Self = Self(0);
 }
 
 impl core::fmt::Display for SessionId {

@@ -9,7 +9,8 @@ use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel, behind};
 use crate::event::EndReason;
-use crate::flow::{End, FlowKey};
+use crate::flow::{Direction, End, FlowKey};
+use crate::session::TunnelRef;
 use crate::track::Worth;
 
 /// How many candidates a full shard looks at before it picks one to evict.
@@ -20,6 +21,8 @@ const EVICTION_CANDIDATES: usize = 16;
 pub(crate) struct Slab {
     hot: Vec<Slot>,
     cold: Vec<Cold>,
+    /// What each direction of each session was last seen in; empty where nobody asks for it.
+    tunnels: Vec<[TunnelRef; 2]>,
 }
 
 impl Slab {
@@ -48,6 +51,25 @@ impl Slab {
     pub(crate) fn cold_mut(&mut self, slot: u32) -> &mut Cold {
         &mut self.cold[slot as usize]
     }
+
+    /// What each direction of a session was last seen in.
+    pub(crate) fn tunnels(&self, slot: u32) -> [TunnelRef; 2] {
+        self.tunnels.get(slot as usize).copied().unwrap_or_default()
+    }
+
+    /// Notes what a packet was in. A packet that came without a reference changes nothing.
+    #[inline]
+    pub(crate) fn note_tunnel(&mut self, slot: u32, direction: Direction, tunnel: TunnelRef) {
+        if tunnel == TunnelRef::NONE {
+            return;
+        }
+        if let Some([original, reply]) = self.tunnels.get_mut(slot as usize) {
+            match direction {
+                Direction::Original => *original = tunnel,
+                Direction::Reply => *reply = tunnel,
+            }
+        }
+    }
 }
 
 impl Linked for Slab {
@@ -70,6 +92,7 @@ pub(crate) struct Ended {
     pub(crate) number: u32,
     pub(crate) slot: Slot,
     pub(crate) cold: Cold,
+    pub(crate) tunnels: [TunnelRef; 2],
     pub(crate) reason: EndReason,
 }
 
@@ -82,6 +105,7 @@ pub(crate) struct Shard {
     /// Head of the list of free slots, linked by `links.next`.
     free: u32,
     capacity: usize,
+    keeps_tunnels: bool,
     by_worth: [usize; 3],
 }
 
@@ -96,18 +120,20 @@ pub(crate) enum Expired {
 }
 
 impl Shard {
-    pub(crate) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
+    pub(crate) fn new(capacity: usize, tunnels: bool, hasher: ahash::RandomState) -> Self {
         Self {
             // Room is reserved, not touched: memory is used as sessions come.
             slab: Slab {
                 hot: Vec::with_capacity(capacity),
                 cold: Vec::with_capacity(capacity),
+                tunnels: Vec::with_capacity(if tunnels { capacity } else { 0 }),
             },
             index: Index::new(capacity),
             wheel: Wheel::new(),
             hasher,
             free: NIL,
             capacity,
+            keeps_tunnels: tunnels,
             by_worth: [0; 3],
         }
     }
@@ -149,6 +175,9 @@ impl Shard {
             let number = self.slab.hot.len() as u32;
             self.slab.hot.push(Slot::new(key));
             self.slab.cold.push(Cold::new(now, rule));
+            if self.keeps_tunnels {
+                self.slab.tunnels.push([TunnelRef::NONE; 2]);
+            }
             number
         } else {
             let number = self.free;
@@ -157,6 +186,9 @@ impl Shard {
         };
         self.slab.hot_mut(number).occupy(key, initiator, now, profile);
         *self.slab.cold_mut(number) = Cold::new(now, rule);
+        if let Some(tunnels) = self.slab.tunnels.get_mut(number as usize) {
+            *tunnels = [TunnelRef::NONE; 2];
+        }
         self.index.insert(hash, number);
         number
     }
@@ -210,6 +242,7 @@ impl Shard {
             number,
             slot,
             cold: *self.slab.cold(number),
+            tunnels: self.slab.tunnels(number),
             reason,
         }
     }
@@ -220,10 +253,10 @@ impl Shard {
         self.remove(number, reason)
     }
 
-    /// Does one step of what is due at tick `now`.
-    pub(crate) fn expire(&mut self, now: u32) -> Expired {
+    /// Does one step of what is due at tick `now`. `spare` may give a session that is over a later deadline.
+    pub(crate) fn expire(&mut self, now: u32, spare: &mut impl FnMut(&Slot, u32) -> Option<u32>) -> Expired {
         match self.wheel.earliest() {
-            Some(due) if due.tick <= now => self.come_up(due, now),
+            Some(due) if due.tick <= now => self.come_up(due, now, spare),
             _ => {
                 self.wheel.advance(now);
                 Expired::Idle
@@ -232,12 +265,15 @@ impl Shard {
     }
 
     /// Deals with the first session of a list whose time has come.
-    fn come_up(&mut self, due: Due, now: u32) -> Expired {
+    fn come_up(&mut self, due: Due, now: u32, spare: &mut impl FnMut(&Slot, u32) -> Option<u32>) -> Expired {
         self.wheel.advance(due.tick);
         let number = self.wheel.first(due);
         // One that is over by now ends at once, without a detour through the lists that lead to its deadline.
         if self.slab.hot(number).deadline <= now {
-            return Expired::Ended(self.end_expired(number));
+            match spare(self.slab.hot(number), number) {
+                None => return Expired::Ended(self.end_expired(number)),
+                Some(deadline) => self.slab.hot_mut(number).deadline = deadline.max(now + 1),
+            }
         }
         let worth = self.slab.hot(number).worth();
         self.wheel.take(&mut self.slab, number);
@@ -253,9 +289,13 @@ impl Shard {
     /// Ends one session so that a new one finds room: one that has expired, else the embryonic one closest to
     /// its end, else the closing one closest to its end; `None` where all are worth more than a new session.
     /// Looks at a bounded number of sessions.
-    pub(crate) fn make_room(&mut self, now: u32) -> Option<Ended> {
+    pub(crate) fn make_room(
+        &mut self,
+        now: u32,
+        mut spare: impl FnMut(&Slot, u32) -> Option<u32>,
+    ) -> Option<Ended> {
         for _ in 0..EVICTION_CANDIDATES {
-            match self.expire(now) {
+            match self.expire(now, &mut spare) {
                 Expired::Ended(ended) => return Some(ended),
                 Expired::Moved => {}
                 Expired::Idle => break,

@@ -50,13 +50,35 @@ pub(crate) struct Links {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Cold {
-    pub(crate) history: History,
+    /// The history in the lower seven bytes, [`Mark`]s in the highest.
+    packed: u64,
     start: [u16; 3],
     /// The rule that admitted it.
     pub(crate) rule: u16,
 }
 
 const _: () = assert!(size_of::<Cold>() == 16);
+
+/// What few sessions are, and few packets ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mark {
+    /// It was picked up in the middle of its connection.
+    Adopted = 0x01,
+    /// It goes on with one that had ended.
+    Resumed = 0x02,
+    /// Its path was found to be asymmetric, and it passes nevertheless.
+    Bypassed = 0x04,
+    /// It is the child of another.
+    Child = 0x08,
+    /// It has children, or had.
+    Parent = 0x10,
+    /// The policy of a reload would not admit it.
+    Former = 0x20,
+}
+
+/// Where the marks stand.
+const MARKS_SHIFT: u32 = 56;
 
 const HIGH_INITIATES: u8 = 0x01;
 const SEEN_REPLY: u8 = 0x02;
@@ -309,9 +331,30 @@ impl Slot {
 impl Cold {
     pub(crate) fn new(start: Micros, rule: u16) -> Self {
         Self {
-            history: History::default(),
+            packed: 0,
             start: pack(start),
             rule,
+        }
+    }
+
+    pub(crate) const fn history(&self) -> History {
+        History::from_bits(self.packed & ((1 << MARKS_SHIFT) - 1))
+    }
+
+    pub(crate) const fn set_history(&mut self, history: History) {
+        self.packed = self.packed & !((1 << MARKS_SHIFT) - 1) | history.bits();
+    }
+
+    pub(crate) const fn has(&self, mark: Mark) -> bool {
+        self.packed >> MARKS_SHIFT & mark as u64 != 0
+    }
+
+    pub(crate) const fn set(&mut self, mark: Mark, on: bool) {
+        let bit = (mark as u64) << MARKS_SHIFT;
+        if on {
+            self.packed |= bit;
+        } else {
+            self.packed &= !bit;
         }
     }
 

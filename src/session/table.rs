@@ -1,5 +1,6 @@
 //! The shards, their locks, and the bound on all of them together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -9,19 +10,26 @@ use super::shard::Shard;
 use super::wheel::MAX_SLOTS;
 use crate::flow::FlowKey;
 
+/// What a shard's lock guards: its sessions, and what holds for them.
+#[derive(Debug)]
+pub(crate) struct Held<S> {
+    pub(crate) shard: Shard,
+    pub(crate) settings: Arc<S>,
+}
+
 /// A shard with its lock, alone on its cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Padded {
-    shard: Mutex<Shard>,
+struct Padded<S> {
+    held: Mutex<Held<S>>,
     /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under the lock.
     next_tick: AtomicU32,
 }
 
 /// All sessions.
 #[derive(Debug)]
-pub(crate) struct Table {
-    shards: Box<[Padded]>,
+pub(crate) struct Table<S> {
+    shards: Box<[Padded<S>]>,
     hasher: ahash::RandomState,
     /// Sessions in all shards: the bound is on their sum, so that an uneven spread refuses nobody.
     live: AtomicUsize,
@@ -37,9 +45,15 @@ pub(crate) struct Place {
     pub(crate) hash: u32,
 }
 
-impl Table {
+impl<S> Table<S> {
     /// `shards` is a power of two. The seed keys the hash: a secret, or fixed in a test.
-    pub(crate) fn new(max_sessions: usize, shards: usize, seed: [u64; 4]) -> Self {
+    pub(crate) fn new(
+        max_sessions: usize,
+        shards: usize,
+        tunnels: bool,
+        settings: &Arc<S>,
+        seed: [u64; 4],
+    ) -> Self {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(a, b, c, d);
         let fair = max_sessions.div_ceil(shards);
@@ -48,7 +62,10 @@ impl Table {
         let capacity = (fair + slack).min(max_sessions).min(MAX_SLOTS as usize / shards);
         let shards = (0..shards)
             .map(|_| Padded {
-                shard: Mutex::new(Shard::new(capacity, hasher.clone())),
+                held: Mutex::new(Held {
+                    shard: Shard::new(capacity, tunnels, hasher.clone()),
+                    settings: Arc::clone(settings),
+                }),
                 next_tick: AtomicU32::new(u32::MAX),
             })
             .collect();
@@ -75,13 +92,13 @@ impl Table {
         reason = "places are masked by the number of shards"
     )]
     #[inline]
-    fn padded(&self, shard: usize) -> &Padded {
+    fn padded(&self, shard: usize) -> &Padded<S> {
         &self.shards[shard & (self.shards.len() - 1)]
     }
 
     #[inline]
-    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        self.padded(shard).shard.lock()
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Held<S>> {
+        self.padded(shard).held.lock()
     }
 
     pub(crate) const fn shards(&self) -> usize {

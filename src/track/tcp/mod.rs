@@ -6,6 +6,7 @@
 //! The reference is Linux `nf_conntrack` with `tcp_loose=0` and `tcp_be_liberal=0`; where this differs stands
 //! in ARCHITECTURE.md.
 
+mod adoption;
 pub mod state;
 pub mod window;
 
@@ -129,6 +130,8 @@ const _: () = assert!(size_of::<Track>() == 44);
 
 /// In `flags[0]`: an ACK of the responder may be a challenge.
 const CHALLENGE_EXPECTED: u8 = 0x40;
+/// In `flags[0]`, while the connection is established or half closed: it is liberal only until both ends were seen.
+const UNSEEN: u8 = CHALLENGE_EXPECTED;
 /// In `flags[0]`: both ends sent a SYN.
 const SIMULTANEOUS_OPEN: u8 = 0x80;
 /// In `flags[0]`, once the connection is established: the initiator has sent an invalid FIN or RST.
@@ -159,57 +162,15 @@ impl Track {
         Some(track)
     }
 
-    /// The state of a connection that is picked up in its middle, with an ACK of one end; `None` for any other
-    /// segment. It is liberal: window scales and options went by unseen.
-    #[must_use]
-    pub fn adopt(segment: &Segment) -> Option<Self> {
-        if Event::of(segment.flags) != Event::Ack {
-            return None;
-        }
-        let end = segment.seq.add(window::sequence_len(segment));
-        let max_window = u32::from(segment.window).max(1);
-        let flags = PeerFlags(PeerFlags::SACK_PERMITTED.0 | PeerFlags::MAX_ACK_KNOWN.0);
-        let mut track = Self::default();
-        let peer = Peer {
-            end,
-            max_end: end.add(max_window),
-            max_window,
-            max_ack: segment.ack,
-        };
-        track.put_side(
-            Direction::Original,
-            Side {
-                peer,
-                flags,
-                scale: 0,
-            },
-        );
-        let peer = Peer {
-            end: segment.ack,
-            max_end: segment.ack,
-            max_window: 0,
-            max_ack: SeqNum(0),
-        };
-        track.put_side(
-            Direction::Reply,
-            Side {
-                peer,
-                flags: PeerFlags::SACK_PERMITTED,
-                scale: 0,
-            },
-        );
-        track.set_connection_flag(LIBERAL, true);
-        track.set_state(State::Established);
-        track.remember(Event::Ack, Direction::Original);
-        track.last_end = end;
-        track.last_window = segment.window;
-        track.last_mark = digest(segment);
-        Some(track)
-    }
-
     /// Lets numbers outside the window pass from here on.
     pub const fn set_liberal(&mut self) {
         self.set_connection_flag(LIBERAL, true);
+    }
+
+    /// Whether numbers outside the window pass.
+    #[must_use]
+    pub const fn is_liberal(&self) -> bool {
+        self.connection_flag(LIBERAL)
     }
 
     /// Notes that an end of an established connection has sent a FIN or RST that was invalid. `true` if both
@@ -612,7 +573,12 @@ impl Track {
         }
         let receiver = self.side(direction.opposite());
         if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
-            return Rst::Closes;
+            // Nobody knows the number that a receiver expects which was never seen.
+            return if self.is_unseen() {
+                Rst::Challenged
+            } else {
+                Rst::Closes
+            };
         }
         let expected = receiver.peer.max_ack;
         step(Step::Rst {
@@ -678,6 +644,13 @@ impl Track {
             WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => Some(Fault::AckOfUnseen),
         };
         if let Some(fault) = fault {
+            if liberal && self.is_unseen() {
+                step(Step::Note(
+                    "not all of the connection was seen: the segment is taken at its word",
+                ));
+                self.relearn(direction, segment);
+                return self.accept(direction, known, (event, before, next), None);
+            }
             if liberal {
                 step(Step::Note("outside the window, which is tolerated"));
                 return self.accept(direction, known, (event, before, next), Some(fault));
@@ -686,6 +659,9 @@ impl Track {
         }
         self.put_side(direction, sender);
         self.put_side(direction.opposite(), receiver);
+        if self.is_unseen() {
+            self.settle();
+        }
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
             let mark = digest(segment);
@@ -720,6 +696,10 @@ impl Track {
         }
         self.remember(event, direction);
         self.set_state(next);
+        if before != next && !matches!(next, State::Established | State::FinWait | State::CloseWait) {
+            // From here on the bit means something else.
+            self.set_connection_flag(CHALLENGE_EXPECTED, false);
+        }
         if before != next && next == State::FinWait {
             let [original, reply] = &mut self.flags;
             let flags = if direction == Direction::Original {
@@ -759,6 +739,7 @@ impl Track {
         };
         let assured = known.assured
             || seen_reply
+                && !self.is_unseen()
                 && matches!(before, State::SynRecv | State::Established)
                 && next == State::Established;
         Outcome::Accept {

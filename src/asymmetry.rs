@@ -1,0 +1,628 @@
+//! What says that we see one half of a conversation, and the report of it.
+//!
+//! A single packet proves nothing: a capture begins somewhere, a forger sends what he likes. So each piece of
+//! [`Evidence`] makes its conversation a *suspect*, and only a conversation of which nothing but one direction comes for a
+//! while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]) makes a line of the report. Two kinds need no patience:
+//! a session that is found in another zone, and a packet of a session that is known to have ended here.
+//!
+//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route are one line. Suspects
+//! and lines are bounded; what finds no place is counted.
+
+use core::fmt;
+use core::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use crate::config::AsymmetryConfig;
+use crate::flow::{End, FlowKey, Zone};
+
+/// What says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// A SYN-ACK came whose SYN did not pass here.
+    SynAckWithoutSyn,
+    /// The initiator completed a handshake whose SYN-ACK did not pass here.
+    AckWithoutSynAck,
+    /// One end acknowledged data that did not pass here.
+    UnseenDataAcknowledged,
+    /// Packets of one direction alone went on.
+    OneDirectionOnly,
+    /// The session of the conversation is in another zone.
+    OtherZone,
+    /// Both directions come, but the beginning did not pass here.
+    BeginningUnseen,
+    /// The session has ended here, and the ends go on.
+    AfterEnd,
+}
+
+impl Evidence {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::SynAckWithoutSyn,
+        Self::AckWithoutSynAck,
+        Self::UnseenDataAcknowledged,
+        Self::OneDirectionOnly,
+        Self::OtherZone,
+        Self::BeginningUnseen,
+        Self::AfterEnd,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynAckWithoutSyn => "syn_ack_without_syn",
+            Self::AckWithoutSynAck => "ack_without_syn_ack",
+            Self::UnseenDataAcknowledged => "unseen_data_acknowledged",
+            Self::OneDirectionOnly => "one_direction_only",
+            Self::OtherZone => "other_zone",
+            Self::BeginningUnseen => "beginning_unseen",
+            Self::AfterEnd => "after_end",
+        }
+    }
+
+    /// The likely cause.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::SynAckWithoutSyn
+            | Self::AckWithoutSynAck
+            | Self::UnseenDataAcknowledged
+            | Self::OneDirectionOnly => Cause::RoutingAsymmetry,
+            Self::OtherZone => Cause::ApplianceModeMissing,
+            Self::BeginningUnseen => Cause::FlowMoved,
+            Self::AfterEnd => Cause::ExpiredHereFirst,
+        }
+    }
+
+    /// Whether one direction of the conversation does not come where it should.
+    #[must_use]
+    pub const fn is_one_sided(self) -> bool {
+        !matches!(self, Self::BeginningUnseen | Self::AfterEnd)
+    }
+}
+
+/// Why that happens, as far as one can tell from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The other direction is routed past this firewall.
+    RoutingAsymmetry,
+    /// A load balancer moved a live flow to this firewall.
+    FlowMoved,
+    /// The firewall's lifetime is shorter than the silence of the two ends.
+    ExpiredHereFirst,
+    /// The two directions come through different endpoints.
+    ApplianceModeMissing,
+}
+
+impl Cause {
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoutingAsymmetry => "routing_asymmetry",
+            Self::FlowMoved => "flow_moved",
+            Self::ExpiredHereFirst => "expired_here_first",
+            Self::ApplianceModeMissing => "appliance_mode_missing",
+        }
+    }
+
+    /// The cause in words, with what to do about it.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::RoutingAsymmetry => {
+                "routing asymmetry: the other direction takes a path around this firewall"
+            }
+            Self::FlowMoved => {
+                "a load balancer moved live flows here, or they began before the start: see tcp.midstream and tcp.failover"
+            }
+            Self::ExpiredHereFirst => {
+                "the session ended here first: the ends are silent for longer than its lifetime"
+            }
+            Self::ApplianceModeMissing => {
+                "appliance mode is missing between endpoints, or they share an address space and belong in a zone group"
+            }
+        }
+    }
+}
+
+/// A line of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AsymmetryLine {
+    /// Where the packets came.
+    pub zone: Zone,
+    /// Where the session is, if that is elsewhere.
+    pub other_zone: Option<Zone>,
+    /// Where they came from, as a prefix.
+    pub from: IpNet,
+    /// Where they went.
+    pub to: IpNet,
+    /// What says so.
+    pub evidence: Evidence,
+    /// Conversations.
+    pub flows: u64,
+    /// Packets that said so.
+    pub packets: u64,
+    /// The first of these.
+    pub first: Instant,
+    /// The last of these.
+    pub last: Instant,
+}
+
+impl AsymmetryLine {
+    /// The direction that is missing, as source and destination; `None` where both come.
+    #[must_use]
+    pub fn missing(&self) -> Option<(IpNet, IpNet)> {
+        self.evidence.is_one_sided().then_some((self.to, self.from))
+    }
+
+    /// The likely cause.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.evidence.cause()
+    }
+}
+
+impl fmt::Display for AsymmetryLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}: {}", self.from, self.to, self.evidence.name())?;
+        if let Some((from, to)) = self.missing() {
+            write!(f, ", missing {from} -> {to}")?;
+        }
+        let (flows, packets) = (self.flows, self.packets);
+        write!(
+            f,
+            " ({flows} flows, {packets} packets): {}",
+            self.cause().describe()
+        )
+    }
+}
+
+/// The report.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct AsymmetryReport {
+    /// Its lines, those with the most packets first.
+    pub lines: Vec<AsymmetryLine>,
+    /// Packets whose line found no place.
+    pub unlisted: u64,
+    /// Packets whose conversation found no place among the suspects.
+    pub unnoticed: u64,
+}
+
+/// A packet that says something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sighting {
+    pub(crate) key: FlowKey,
+    /// The end that has sent it.
+    pub(crate) source: End,
+    pub(crate) evidence: Evidence,
+    /// Of a packet with a session: how many packets that has seen of the other direction.
+    pub(crate) opposite: Option<u32>,
+    pub(crate) other_zone: Option<Zone>,
+    pub(crate) at: Instant,
+}
+
+/// A conversation of which only one direction has come so far.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    key: FlowKey,
+    /// The end that is seen.
+    source: End,
+    evidence: Evidence,
+    opposite: Option<u32>,
+    packets: u32,
+    first: Instant,
+    last: Instant,
+    /// It has made its line.
+    listed: bool,
+}
+
+/// How long a suspect keeps its place against others, in multiples of the time that proves it.
+const PATIENCE: u32 = 6;
+
+/// Suspects at once, with a lock for each part of them.
+const PARTS: usize = 16;
+const SUSPECTS: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct LineKey {
+    zone: Zone,
+    other_zone: Option<Zone>,
+    from: IpNet,
+    to: IpNet,
+    evidence: Evidence,
+}
+
+/// Everything that is remembered of halves.
+#[derive(Debug)]
+pub(crate) struct Asymmetry {
+    suspects: Box<[Mutex<Box<[Option<Suspect>]>>]>,
+    lines: DashMap<LineKey, AsymmetryLine, ahash::RandomState>,
+    len: AtomicUsize,
+    unlisted: AtomicU64,
+    unnoticed: AtomicU64,
+    hasher: ahash::RandomState,
+}
+
+/// What a sighting has proved: the kind, the packets that say so, since when.
+type Proof = (Evidence, u32, Instant, bool);
+
+impl Asymmetry {
+    pub(crate) fn new(seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        let hasher = ahash::RandomState::with_seeds(b, d, a, c);
+        Self {
+            suspects: (0..PARTS)
+                .map(|_| Mutex::new(vec![None; SUSPECTS].into()))
+                .collect(),
+            lines: DashMap::with_hasher(hasher.clone()),
+            len: AtomicUsize::new(0),
+            unlisted: AtomicU64::new(0),
+            unnoticed: AtomicU64::new(0),
+            hasher,
+        }
+    }
+
+    /// Takes note of a packet. No lock of the session table is held.
+    pub(crate) fn see(&self, sighting: &Sighting, config: &AsymmetryConfig) {
+        let proof = match sighting.evidence {
+            evidence @ (Evidence::OtherZone | Evidence::AfterEnd) => {
+                Some((evidence, 1, sighting.at, self.is_news(sighting)))
+            }
+            _ => self.suspect(sighting, config),
+        };
+        if let Some(proof) = proof {
+            self.list(sighting, proof, config);
+        }
+    }
+
+    fn place<T>(&self, key: &FlowKey, with: impl FnOnce(&mut Option<Suspect>) -> T) -> Option<T> {
+        let hash = self.hasher.hash_one(key) as usize;
+        let mut part = self.suspects.get(hash % PARTS)?.lock();
+        part.get_mut(hash / PARTS % SUSPECTS).map(with)
+    }
+
+    /// Whether a conversation that needs no patience is another one than that of the last such packet.
+    fn is_news(&self, sighting: &Sighting) -> bool {
+        let news = self.place(&sighting.key, |place| {
+            let known = place
+                .is_some_and(|suspect| suspect.key == sighting.key && suspect.evidence == sighting.evidence);
+            if !known {
+                *place = Some(Suspect {
+                    listed: true,
+                    ..Suspect::new(sighting)
+                });
+            }
+            !known
+        });
+        news.unwrap_or(true)
+    }
+
+    fn suspect(&self, sighting: &Sighting, config: &AsymmetryConfig) -> Option<Proof> {
+        let noticed = self.place(&sighting.key, |place| match place {
+            Some(suspect) if suspect.key == sighting.key => Some(suspect.again(sighting, config)),
+            Some(other) if !other.may_be_forgotten(sighting.at, config) => None,
+            place => Some(place.insert(Suspect::new(sighting)).proof(config)),
+        });
+        match noticed.flatten() {
+            Some(proof) => proof,
+            None => {
+                self.unnoticed.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    fn list(&self, sighting: &Sighting, (evidence, packets, first, news): Proof, config: &AsymmetryConfig) {
+        let (key, source) = (&sighting.key, sighting.source);
+        let prefix = |address: IpAddr| {
+            let length = if address.is_ipv4() {
+                config.prefix_v4
+            } else {
+                config.prefix_v6
+            };
+            IpNet::new(address, length).map_or(IpNet::from(address), |net| net.trunc())
+        };
+        let line_key = LineKey {
+            zone: key.zone(),
+            other_zone: sighting.other_zone,
+            from: prefix(key.address(source)),
+            to: prefix(key.address(source.opposite())),
+            evidence,
+        };
+        match self.lines.entry(line_key) {
+            Entry::Occupied(mut line) => {
+                let line = line.get_mut();
+                line.flows += u64::from(news);
+                line.packets += u64::from(packets);
+                line.first = line.first.min(first);
+                line.last = line.last.max(sighting.at);
+            }
+            Entry::Vacant(place) => {
+                if self.len.fetch_add(1, Ordering::Relaxed) >= config.max_entries as usize {
+                    self.len.fetch_sub(1, Ordering::Relaxed);
+                    self.unlisted.fetch_add(u64::from(packets), Ordering::Relaxed);
+                    return;
+                }
+                place.insert(AsymmetryLine {
+                    zone: line_key.zone,
+                    other_zone: line_key.other_zone,
+                    from: line_key.from,
+                    to: line_key.to,
+                    evidence,
+                    flows: 1,
+                    packets: u64::from(packets),
+                    first,
+                    last: sighting.at,
+                });
+            }
+        }
+    }
+
+    pub(crate) fn report(&self) -> AsymmetryReport {
+        let mut lines: Vec<_> = self.lines.iter().map(|line| *line.value()).collect();
+        let order = |line: &AsymmetryLine| {
+            (
+                std::cmp::Reverse(line.packets),
+                line.zone,
+                line.from,
+                line.to,
+                line.evidence,
+                line.other_zone,
+            )
+        };
+        lines.sort_unstable_by_key(order);
+        AsymmetryReport {
+            lines,
+            unlisted: self.unlisted.load(Ordering::Relaxed),
+            unnoticed: self.unnoticed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Forgets all lines and suspects.
+    pub(crate) fn clear(&self) {
+        for part in &self.suspects {
+            part.lock().fill(None);
+        }
+        self.lines.retain(|_, _| {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            false
+        });
+    }
+}
+
+impl Suspect {
+    const fn new(sighting: &Sighting) -> Self {
+        Self {
+            key: sighting.key,
+            source: sighting.source,
+            evidence: sighting.evidence,
+            opposite: sighting.opposite,
+            packets: 1,
+            first: sighting.at,
+            last: sighting.at,
+            listed: false,
+        }
+    }
+
+    fn may_be_forgotten(&self, at: Instant, config: &AsymmetryConfig) -> bool {
+        let quiet = at.saturating_duration_since(self.last);
+        self.packets <= 1 || quiet > config.time * PATIENCE
+    }
+
+    /// Another packet of the conversation; what it proves.
+    fn again(&mut self, sighting: &Sighting, config: &AsymmetryConfig) -> Option<Proof> {
+        let both = sighting.source != self.source || sighting.opposite.is_some_and(|count| count > 0);
+        let same_count = match (self.opposite, sighting.opposite) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        };
+        let beginning = |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
+        if both && sighting.source != self.source && beginning(self.evidence) && beginning(sighting.evidence)
+            || both && self.evidence == Evidence::BeginningUnseen && sighting.opposite.is_some()
+        {
+            // Nothing but the beginning is missing.
+            let news = !(self.listed && self.evidence == Evidence::BeginningUnseen);
+            *self = Self {
+                listed: true,
+                evidence: Evidence::BeginningUnseen,
+                ..Self::new(sighting)
+            };
+            return Some((Evidence::BeginningUnseen, 1, self.first, news));
+        }
+        if sighting.source != self.source || !same_count {
+            // The other direction comes after all.
+            *self = Self::new(sighting);
+            return self.proof(config);
+        }
+        if self.evidence == Evidence::BeginningUnseen && self.listed {
+            self.last = sighting.at;
+            return None;
+        }
+        self.packets = self.packets.saturating_add(1);
+        self.last = self.last.max(sighting.at);
+        self.opposite = self.opposite.or(sighting.opposite);
+        self.proof(config)
+    }
+
+    /// What the packets so far prove. Once they have proved it, each further one counts alone.
+    fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
+        let evidence = match self.evidence {
+            Evidence::BeginningUnseen => Evidence::OneDirectionOnly,
+            evidence => evidence,
+        };
+        if self.listed {
+            return Some((evidence, 1, self.last, false));
+        }
+        let long = self.last.saturating_duration_since(self.first) >= config.time && self.packets > 1;
+        if self.packets < config.packets && !long {
+            return None;
+        }
+        self.listed = true;
+        // From here on the conversation is that of one direction.
+        self.evidence = evidence;
+        Some((evidence, self.packets, self.first, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::testing;
+
+    struct Scene {
+        asymmetry: Asymmetry,
+        config: AsymmetryConfig,
+        start: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let config = AsymmetryConfig {
+                packets: 4,
+                ..AsymmetryConfig::default()
+            };
+            Self {
+                asymmetry: Asymmetry::new([1, 2, 3, 4]),
+                config,
+                start: Instant::now(),
+            }
+        }
+
+        fn see(&self, flow: u32, source: End, evidence: Evidence, opposite: Option<u32>, after: u64) {
+            let sighting = Sighting {
+                key: testing::key(flow),
+                source,
+                evidence,
+                opposite,
+                other_zone: None,
+                at: self.start + Duration::from_millis(after),
+            };
+            self.asymmetry.see(&sighting, &self.config);
+        }
+
+        fn lines(&self) -> Vec<(Evidence, u64, u64)> {
+            let lines = self.asymmetry.report().lines;
+            lines
+                .iter()
+                .map(|line| (line.evidence, line.flows, line.packets))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn one_direction_alone_is_listed_after_enough_packets() {
+        let scene = Scene::new();
+        for packet in 0..3 {
+            scene.see(1, End::Low, Evidence::BeginningUnseen, None, packet);
+        }
+        assert_eq!(scene.lines(), []);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 3);
+        assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 4)]);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 4);
+        assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 5)]);
+        let line = scene.asymmetry.report().lines[0];
+        assert_eq!(
+            (line.first, line.last),
+            (scene.start, scene.start + Duration::from_millis(4))
+        );
+        assert_eq!(line.missing(), Some((line.to, line.from)));
+        assert_eq!(line.cause(), Cause::RoutingAsymmetry);
+    }
+
+    #[test]
+    fn one_direction_alone_is_listed_after_enough_time() {
+        let scene = Scene::new();
+        scene.see(1, End::High, Evidence::SynAckWithoutSyn, None, 0);
+        scene.see(1, End::High, Evidence::SynAckWithoutSyn, None, 9_999);
+        assert_eq!(scene.lines(), []);
+        scene.see(1, End::High, Evidence::SynAckWithoutSyn, None, 10_000);
+        assert_eq!(scene.lines(), [(Evidence::SynAckWithoutSyn, 1, 3)]);
+    }
+
+    #[test]
+    fn both_directions_without_a_beginning_are_no_asymmetry() {
+        let scene = Scene::new();
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 0);
+        for packet in 0..20 {
+            let source = if packet % 2 == 0 { End::High } else { End::Low };
+            scene.see(1, source, Evidence::BeginningUnseen, None, packet);
+        }
+        let lines = scene.lines();
+        assert!(
+            lines
+                .iter()
+                .all(|(evidence, ..)| *evidence == Evidence::BeginningUnseen),
+            "{lines:?}"
+        );
+        assert!(
+            scene
+                .asymmetry
+                .report()
+                .lines
+                .iter()
+                .all(|line| line.missing().is_none())
+        );
+        assert_eq!(
+            lines.iter().map(|line| line.1).sum::<u64>(),
+            1,
+            "one flow: {lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_session_whose_other_direction_comes_is_no_suspect() {
+        let scene = Scene::new();
+        for packet in 0..50 {
+            let opposite = Some(packet as u32);
+            scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, opposite, packet);
+        }
+        assert_eq!(scene.lines(), []);
+        for packet in 50..54 {
+            scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, Some(50), packet);
+        }
+        assert_eq!(scene.lines(), [(Evidence::UnseenDataAcknowledged, 1, 4)]);
+    }
+
+    #[test]
+    fn lines_are_by_prefix_and_bounded() {
+        let mut scene = Scene::new();
+        for flow in 0..100 {
+            scene.see(flow, End::Low, Evidence::AfterEnd, None, 0);
+        }
+        assert_eq!(scene.lines(), [(Evidence::AfterEnd, 100, 100)]);
+        scene.config.max_entries = 1;
+        scene.see(7, End::High, Evidence::AfterEnd, None, 0);
+        assert_eq!(scene.asymmetry.report().unlisted, 1);
+        scene.asymmetry.clear();
+        assert_eq!(scene.asymmetry.report().lines, []);
+        scene.see(7, End::High, Evidence::AfterEnd, None, 0);
+        assert_eq!(scene.lines().len(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_single_packets_does_not_push_a_suspect_out() {
+        let scene = Scene::new();
+        scene.see(1, End::Low, Evidence::SynAckWithoutSyn, None, 0);
+        scene.see(1, End::Low, Evidence::SynAckWithoutSyn, None, 1);
+        for flow in 2..100_000 {
+            scene.see(flow, End::Low, Evidence::BeginningUnseen, None, 2);
+        }
+        scene.see(1, End::Low, Evidence::SynAckWithoutSyn, None, 3);
+        scene.see(1, End::Low, Evidence::SynAckWithoutSyn, None, 4);
+        assert_eq!(scene.lines(), [(Evidence::SynAckWithoutSyn, 1, 4)]);
+        assert!(scene.asymmetry.report().unnoticed > 0);
+    }
+}

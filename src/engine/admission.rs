@@ -1,0 +1,460 @@
+//! Step 5 of the packet path: a packet without a session, and what it may open.
+
+use super::Engine;
+use super::halves::Seen;
+use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
+use super::path::{After, Candidate, invalid, tunnel_id};
+use super::resets::LateAnswer;
+use super::settings::Settings;
+use crate::asymmetry::Evidence;
+use crate::config::{Asymmetric, Midstream, TcpMode};
+use crate::event::{EndReason, Sink};
+use crate::explain::{Step, Trace};
+use crate::flow::{Direction, Zone};
+use crate::lifetime::LifetimeClass;
+use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
+use crate::policy::{Action, NewSession, Policy};
+use crate::session::{Mark, Place, Shard};
+use crate::track::datagram::{self, Family};
+use crate::track::tcp::{Event, State, Track};
+use crate::track::{Lifetime, dccp, sctp};
+use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
+
+/// The first port that is not a well-known one (RFC 6335 6).
+const FIRST_REGISTERED_PORT: u16 = 1024;
+
+/// What a packet may open, where it has no session.
+enum Opening {
+    Tcp(Track),
+    Sctp(sctp::Track),
+    Dccp(dccp::Track),
+    Plain,
+}
+
+/// A session that a packet would open, if the policy admits it.
+pub(super) struct Plan {
+    opening: Opening,
+    letters: Letters,
+    /// The direction in which the packet travels: that of the initiator, but where a connection is picked up with a packet
+    /// of its responder.
+    direction: Direction,
+    marks: &'static [Mark],
+}
+
+impl Plan {
+    const fn new(opening: Opening, letters: Letters) -> Self {
+        Self {
+            opening,
+            letters,
+            direction: Direction::Original,
+            marks: &[],
+        }
+    }
+
+    fn picked_up(track: Track, segment: &Segment, direction: Direction, marks: &'static [Mark]) -> Self {
+        Self {
+            opening: Opening::Tcp(track),
+            letters: tcp_letters_of_adopted(segment),
+            direction,
+            marks,
+        }
+    }
+}
+
+impl Engine {
+    /// Step 5. `replaces` is a finished session whose ports the packet takes, if the policy admits it.
+    pub(super) fn miss<S: Sink, T: Trace>(
+        &self,
+        (shard, settings): (&mut Shard, &Settings),
+        place: Place,
+        candidate: &Candidate<'_>,
+        replaces: Option<u32>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        let parsed = candidate.parsed;
+        let plan = match self.plan(settings, candidate, after, trace) {
+            Ok(plan) => plan,
+            Err(verdict) => return verdict,
+        };
+        let zone = candidate.flow.key.zone();
+        let query = new_session(zone, parsed, plan.direction);
+        if T::ON {
+            trace_policy(&settings.policy, &query, trace);
+        }
+        let parent = match plan.opening {
+            Opening::Tcp(_) if plan.marks.is_empty() => self.helpers.announced(&query, candidate.instant),
+            _ => None,
+        };
+        let new = Tracked {
+            class: if parent.is_some() {
+                Class::Related
+            } else {
+                Class::New
+            },
+            direction: Some(plan.direction),
+            session: None,
+            tolerated: None,
+            late: None,
+        };
+        let rule = if let Some(parent) = parent {
+            trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
+            parent.rule
+        } else {
+            let decision = settings.policy.decide(&query);
+            if decision.action != Action::Allow && !matches!(plan.opening, Opening::Tcp(_)) {
+                after.look_elsewhere(settings);
+            }
+            match decision.action {
+                Action::Allow => {}
+                Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
+                Action::Reject => return reject(parsed, new),
+            }
+            decision.rule
+        };
+        if let Some(finished) = replaces {
+            let ended = shard.remove(finished, EndReason::Reused);
+            self.table.release();
+            self.ended_here(place.shard, &ended, candidate.now, after, trace);
+        }
+        if shard.is_full() || !self.table.reserve() {
+            // Whoever makes room leaves its place in the common count to the newcomer.
+            let Some(ended) = shard.make_room(candidate.now.tick(), |slot, number| {
+                self.spare(settings, place.shard, slot, number, candidate.now)
+            }) else {
+                trace.step(|| Step::Note("the table is full of sessions that are worth more"));
+                return Verdict::Drop(DropReason::TableFull, new);
+            };
+            self.ended_here(place.shard, &ended, candidate.now, after, trace);
+        }
+        let profile = settings.profile(&query, rule);
+        let initiator = match plan.direction {
+            Direction::Original => candidate.flow.source,
+            Direction::Reply => candidate.flow.source.opposite(),
+        };
+        let number = shard.insert(
+            place.hash,
+            candidate.flow.key,
+            initiator,
+            candidate.now,
+            (profile, rule.0),
+        );
+        let slot = shard.slab.hot_mut(number);
+        if let Transport::IcmpQuery(_) = parsed.transport {
+            // The asker of a query is not always the end that the packet came from: see `Flow::of`.
+            debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
+        }
+        let lifetime = match plan.opening {
+            Opening::Tcp(track) => {
+                slot.track = track;
+                after.believed = true;
+                let mode = settings.tcp(rule, zone).mode;
+                if mode != TcpMode::Strict {
+                    slot.track.set_liberal();
+                }
+                let cap = match track.state() {
+                    // Picked up in its middle: nobody has answered yet.
+                    State::Established => Some(LifetimeClass::TcpUnacknowledged),
+                    _ => None,
+                };
+                Lifetime {
+                    class: track.state().lifetime(),
+                    cap,
+                }
+            }
+            Opening::Sctp(association) => {
+                slot.set_sctp(association);
+                Lifetime::of(association.state().lifetime())
+            }
+            Opening::Dccp(connection) => {
+                slot.set_dccp(connection);
+                Lifetime::of(connection.state().lifetime())
+            }
+            Opening::Plain => {
+                if let Some(id) = tunnel_id(&parsed.transport) {
+                    slot.note_tunnel_id(Direction::Original, id);
+                }
+                datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied)
+            }
+        };
+        if plan.direction == Direction::Reply {
+            slot.set_seen_reply();
+        }
+        slot.count(plan.direction, parsed.ip.total_len);
+        slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
+        let deadline = slot.deadline;
+        let id = self.table.id(place.shard, number, slot.generation);
+        if let Some(parent) = parent {
+            self.helpers.adopted(id, parent.session);
+        }
+        for mark in plan.marks {
+            shard.slab.cold_mut(number).set(*mark, true);
+        }
+        after.marks = plan.marks;
+        shard.slab.note_tunnel(number, plan.direction, candidate.tunnel);
+        note(shard, number, plan.direction, plan.letters);
+        shard.hang(number);
+        self.table.note_tick(place.shard, deadline);
+        after.any_opened = true;
+        if S::LISTENS || T::ON {
+            after.opened = self.record_of(shard, place.shard, number);
+            if let Some(record) = after.opened {
+                trace.step(|| Step::Opened(Box::new(record)));
+            }
+        }
+        Verdict::Forward(Tracked {
+            session: Some(id),
+            ..new
+        })
+    }
+
+    /// What a packet would open, or the verdict on one that opens nothing.
+    fn plan<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Result<Plan, Verdict> {
+        let plan = match &candidate.parsed.transport {
+            Transport::Tcp { segment, .. } => match Track::open(segment) {
+                Some(track) => Plan::new(Opening::Tcp(track), tcp_letters_of_first(segment)),
+                None => return self.headless(settings, candidate, segment, after, trace),
+            },
+            Transport::Sctp { packet, .. } => match sctp::Track::open(packet) {
+                Some(association) => Plan::new(Opening::Sctp(association), [None; 3]),
+                None => {
+                    after.look_elsewhere(settings);
+                    return Err(invalid(DropReason::SctpNoSession));
+                }
+            },
+            transport @ Transport::Dccp { packet, .. } => match dccp::Track::open(packet) {
+                Some(connection) => Plan::new(Opening::Dccp(connection), plain_letters(transport)),
+                None => {
+                    after.look_elsewhere(settings);
+                    return Err(invalid(DropReason::DccpNoSession));
+                }
+            },
+            Transport::IcmpQuery(IcmpQuery { request: false, .. }) => {
+                after.look_elsewhere(settings);
+                return Err(invalid(DropReason::IcmpReplyNoSession));
+            }
+            transport => Plan::new(Opening::Plain, plain_letters(transport)),
+        };
+        Ok(plan)
+    }
+
+    /// A TCP segment without a session that is no SYN: the late one of a session that has ended, one of a connection whose
+    /// beginning or other half was not seen, or a forgery.
+    #[cold]
+    #[inline(never)]
+    fn headless<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Result<Plan, Verdict> {
+        let (flow, now) = (&candidate.flow, candidate.now);
+        if let Some(tombstone) = self.graveyard.find(&flow.key, now) {
+            trace.step(|| {
+                let ago = crate::session::TICK * now.tick().saturating_sub(tombstone.ended.tick());
+                Step::Buried(tombstone.id, tombstone.reason, ago)
+            });
+            let direction = tombstone.direction_of(flow.source);
+            after.seen = Some(Seen::alone(Evidence::AfterEnd));
+            return match self.late(settings, &tombstone, (flow.source, segment), now) {
+                LateAnswer::Verdict(verdict) => Err(verdict),
+                LateAnswer::Readmit => Track::adopt(segment, direction, true)
+                    .map(|track| Plan::picked_up(track, segment, direction, &[Mark::Adopted, Mark::Resumed]))
+                    .ok_or(invalid(DropReason::TcpNoSession)),
+            };
+        }
+        match Event::of(segment.flags) {
+            Event::SynAck => self.answer_to_nothing(settings, candidate, segment, after, trace),
+            Event::Ack | Event::Fin => {
+                after.seen = Some(Seen::alone(Evidence::BeginningUnseen));
+                self.midstream(settings, candidate, segment, after, trace)
+            }
+            _ => Err(invalid(DropReason::TcpNoSession)),
+        }
+    }
+
+    /// A SYN-ACK whose SYN has not passed here.
+    fn answer_to_nothing<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Result<Plan, Verdict> {
+        let reason = DropReason::TcpSynAckWithoutSyn;
+        after.seen = Some(Seen::alone(Evidence::SynAckWithoutSyn));
+        if settings.any_asymmetric {
+            let zone = candidate.flow.key.zone();
+            let query = new_session(zone, candidate.parsed, Direction::Reply);
+            let decision = settings.policy.look_up(&query);
+            let mode = settings.tcp(decision.rule, zone).asymmetric;
+            match (decision.action, mode) {
+                (Action::Allow, Asymmetric::Bypass) => {
+                    if let Some(track) = Track::adopt_answer(segment) {
+                        trace.step(|| {
+                            Step::Note("its SYN took another path: the session begins with this half of it")
+                        });
+                        let marks = &[Mark::Adopted, Mark::Bypassed];
+                        let mut plan = Plan::picked_up(track, segment, Direction::Reply, marks);
+                        plan.letters = [Some(crate::session::history::Letter::Handshake), None, None];
+                        return Ok(plan);
+                    }
+                }
+                (Action::Allow, Asymmetric::Report) => {
+                    after.tolerated = Some((reason, decision.rule));
+                    return Err(Verdict::Forward(Tracked {
+                        tolerated: Some(reason),
+                        ..Tracked::class(Class::Invalid)
+                    }));
+                }
+                _ => {}
+            }
+        }
+        after.look_elsewhere(settings);
+        Err(invalid(reason))
+    }
+
+    /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are admitted,
+    /// a well-known port is that of the responder.
+    fn midstream<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Result<Plan, Verdict> {
+        after.look_elsewhere(settings);
+        let drop = invalid(DropReason::TcpNoSession);
+        let failover = self.is_failing_over(settings, candidate.now);
+        if !settings.any_midstream && !failover {
+            return Err(drop);
+        }
+        let zone = candidate.flow.key.zone();
+        let query = new_session(zone, candidate.parsed, Direction::Original);
+        let from_responder = query.src_port < Some(FIRST_REGISTERED_PORT) && query.src_port < query.dst_port;
+        let order = if from_responder {
+            [Direction::Reply, Direction::Original]
+        } else {
+            [Direction::Original, Direction::Reply]
+        };
+        let mut reject = false;
+        for direction in order {
+            let decision = settings
+                .policy
+                .look_up(&new_session(zone, candidate.parsed, direction));
+            let handling = settings.tcp(decision.rule, zone);
+            reject |= handling.midstream == Midstream::Reject;
+            let loose = handling.mode == TcpMode::Loose;
+            let adopts = loose || failover || handling.midstream == Midstream::Adopt;
+            if decision.action != Action::Allow || !adopts {
+                continue;
+            }
+            let until_seen = handling.mode == TcpMode::Strict;
+            if let Some(track) = Track::adopt(segment, direction, until_seen) {
+                trace.step(|| Step::Note("picked up in the middle of its connection"));
+                return Ok(Plan::picked_up(track, segment, direction, &[Mark::Adopted]));
+            }
+        }
+        let to = (&candidate.flow.key, candidate.flow.source);
+        if reject
+            && may_be_answered(candidate.parsed.ip.source())
+            && self.may_send(settings, to, candidate.now).is_ok()
+        {
+            return Err(Verdict::Reject(
+                DropReason::TcpNoSession,
+                Reply::TcpReset,
+                Tracked::class(Class::Invalid),
+            ));
+        }
+        Err(drop)
+    }
+}
+
+/// What the policy is asked of a packet that travels in a direction of its session.
+pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> NewSession {
+    let (src_port, dst_port, icmp) = match &parsed.transport {
+        Transport::Tcp {
+            src_port, dst_port, ..
+        }
+        | Transport::Udp {
+            src_port, dst_port, ..
+        }
+        | Transport::Sctp {
+            src_port, dst_port, ..
+        }
+        | Transport::Dccp {
+            src_port, dst_port, ..
+        } => (Some(*src_port), Some(*dst_port), None),
+        Transport::IcmpQuery(query) => (None, None, Some((query.icmp_type, query.code))),
+        _ => (None, None, None),
+    };
+    let (from, to) = (parsed.ip.source(), parsed.ip.destination());
+    let ((src, src_port), (dst, dst_port)) = match direction {
+        Direction::Original => ((from, src_port), (to, dst_port)),
+        Direction::Reply => ((to, dst_port), (from, src_port)),
+    };
+    NewSession {
+        zone,
+        src,
+        dst,
+        protocol: parsed.ip.protocol,
+        src_port,
+        dst_port,
+        icmp,
+    }
+}
+
+fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
+    let explanation = policy.explain(query);
+    for rule in &explanation.considered {
+        trace.step(|| match rule.mismatch {
+            Some(field) => Step::Policy(format!("rule {}: {} does not match", rule.name, field.name())),
+            None => Step::Policy(format!("rule {} matches", rule.name)),
+        });
+    }
+    trace.step(|| {
+        let decision = explanation.decision;
+        Step::Policy(format!(
+            "{} by {}",
+            decision.action.name(),
+            policy.rule_name(decision.rule)
+        ))
+    });
+}
+
+/// A rejection, if a reply may be sent at all: none to a group, which would multiply it (RFC 1122 3.2.2).
+fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
+    let reply = match parsed.transport {
+        Transport::Tcp { .. } => Reply::TcpReset,
+        _ => Reply::Prohibited,
+    };
+    if !may_be_answered(parsed.ip.source()) {
+        return Verdict::Drop(DropReason::PolicyReject, tracked);
+    }
+    let to_group = match parsed.ip.destination() {
+        core::net::IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
+        core::net::IpAddr::V6(to) => to.is_multicast(),
+    };
+    if to_group {
+        return Verdict::Drop(DropReason::PolicyReject, tracked);
+    }
+    Verdict::Reject(DropReason::PolicyReject, reply, tracked)
+}
+
+/// Whether a source is one host that an error may be sent to (RFC 1122 3.2.2, RFC 4443 2.4 e).
+const fn may_be_answered(source: core::net::IpAddr) -> bool {
+    match source {
+        core::net::IpAddr::V4(from) => !(from.is_unspecified() || from.is_loopback()),
+        core::net::IpAddr::V6(from) => !(from.is_unspecified() || from.is_loopback()),
+    }
+}

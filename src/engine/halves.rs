@@ -1,0 +1,270 @@
+//! Sessions of which one half does not pass here: what says so, what becomes of their packets, and where else the
+//! session may be. The report of it is made in [`crate::asymmetry`].
+
+use super::path::{After, Candidate, drop_of};
+use super::settings::Settings;
+use super::{Engine, Packet};
+use crate::asymmetry::{Evidence, Sighting};
+use crate::config::Asymmetric;
+use crate::explain::{Step, Trace};
+use crate::flow::{Direction, Flow, FlowKey, Zone};
+use crate::packet::{Parsed, Segment, Transport};
+use crate::policy::RuleId;
+use crate::session::{Held, Mark, Place, Shard, Slot};
+use crate::track::tcp::{Event, Fault, Known, Outcome, State};
+use crate::track::{self, dccp, sctp};
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+/// How far ahead of its window a sender may be before that is somebody else's number, in bytes.
+const NEAR: u32 = 1 << 20;
+
+/// What a packet says of the half of its conversation that it does not belong to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    evidence: Evidence,
+    /// Packets of the other direction that the session has seen.
+    opposite: Option<u32>,
+    other_zone: Option<Zone>,
+}
+
+impl Seen {
+    /// Of a packet without a session.
+    pub(super) const fn alone(evidence: Evidence) -> Self {
+        Self {
+            evidence,
+            opposite: None,
+            other_zone: None,
+        }
+    }
+
+    /// Of a packet whose session is not wholly seen yet.
+    pub(super) fn of_unseen(slot: &Slot, direction: Direction) -> Self {
+        let (packets, _) = slot.traffic(direction.opposite());
+        Self {
+            opposite: Some(packets),
+            ..Self::alone(Evidence::OneDirectionOnly)
+        }
+    }
+
+    /// Of an invalid segment: whether it would be valid if something had passed that has not.
+    #[cold]
+    pub(super) fn of(slot: &Slot, direction: Direction, segment: &Segment, fault: Fault) -> Option<Self> {
+        let (track, sender) = (&slot.track, slot.track.side(direction).peer);
+        if Event::of(segment.flags) != Event::Ack {
+            return None;
+        }
+        let follows =
+            |distance| !segment.seq.before(sender.end) && segment.seq.distance_from(sender.end) <= distance;
+        let open = matches!(
+            track.state(),
+            State::Established | State::FinWait | State::CloseWait
+        );
+        let evidence = match fault {
+            Fault::State
+                if track.state() == State::SynSent && direction == Direction::Original && follows(NEAR) =>
+            {
+                Evidence::AckWithoutSynAck
+            }
+            Fault::AckOfUnseen if open && !track.is_liberal() => Evidence::UnseenDataAcknowledged,
+            Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => Evidence::OneDirectionOnly,
+            _ => return None,
+        };
+        let (packets, _) = slot.traffic(direction.opposite());
+        Some(Self {
+            opposite: Some(packets),
+            ..Self::alone(evidence)
+        })
+    }
+}
+
+impl Engine {
+    /// A segment that is invalid because something has not passed here. `None` as for [`Engine::hit`].
+    #[cold]
+    #[inline(never)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of one packet's judgement, called from one place"
+    )]
+    pub(super) fn half<T: Trace>(
+        &self,
+        (seen, fault): (Seen, Fault),
+        (shard, settings): (&mut Shard, &Settings),
+        place: Place,
+        (number, tracked): (u32, Tracked),
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        after.seen = Some(seen);
+        let cold = shard.slab.cold(number);
+        let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
+        let state_only_counts = settings.checks.only_counts(DropReason::TcpState);
+        let reason = match seen.evidence {
+            Evidence::AckWithoutSynAck if !state_only_counts => DropReason::TcpAckWithoutSynAck,
+            _ => drop_of(fault),
+        };
+        let tracked = Tracked {
+            class: Class::Invalid,
+            ..tracked
+        };
+        trace.step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
+        match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
+            Asymmetric::Drop => Some(settings.failed(reason, tracked, rule, after)),
+            Asymmetric::Report => {
+                after.tolerated = Some((reason, rule));
+                Some(Verdict::Forward(Tracked {
+                    tolerated: Some(reason),
+                    ..tracked
+                }))
+            }
+            Asymmetric::Bypass => {
+                trace.step(|| Step::Note("bypass: the session goes on without the half that is missing"));
+                let direction = tracked.direction.unwrap_or(Direction::Original);
+                shard
+                    .slab
+                    .hot_mut(number)
+                    .track
+                    .go_on_without(direction.opposite());
+                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
+                after.bypassed |= !known;
+                // Judged again, without the numbers that were never seen: a connection that goes on so has no such fault.
+                self.hit((shard, settings), place, number, candidate, after, trace)
+            }
+        }
+    }
+
+    /// Looks for the session of a packet that fits nothing in its own zone: the two directions of a conversation may come
+    /// through different endpoints. No lock is held; each zone costs a look-up, and there is a budget.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn elsewhere<T: Trace>(
+        &self,
+        candidate: &Candidate<'_>,
+        verdict: Verdict,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        let settings = self.settings();
+        let config = &settings.asymmetry;
+        let own = candidate.flow.key.zone();
+        let zones = settings.zones.iter().filter(|zone| **zone != own);
+        if !self.searches.take(candidate.now, config.searches) {
+            return verdict;
+        }
+        for zone in zones.take(config.searched_zones as usize) {
+            if let Some(found) = self.in_zone(*zone, candidate, after, trace) {
+                return found;
+            }
+        }
+        verdict
+    }
+
+    fn in_zone<T: Trace>(
+        &self,
+        zone: Zone,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let key: FlowKey = candidate.flow.key.in_zone(zone);
+        let place = self.table.place(&key);
+        let mut held = self.table.lock(place.shard);
+        let Held { shard, settings } = &mut *held;
+        let settings: &Settings = settings;
+        let found = shard.find(place.hash, &key);
+        let number = found.filter(|number| shard.slab.hot(*number).deadline > candidate.now.tick())?;
+        let slot = shard.slab.hot(number);
+        let direction = slot.direction_of(candidate.flow.source);
+        if !fits(
+            slot,
+            direction,
+            &candidate.parsed.transport,
+            settings.checks.split_handshake,
+        ) {
+            return None;
+        }
+        trace.step(|| Step::Elsewhere(key));
+        after.seen = Some(Seen {
+            other_zone: Some(zone),
+            ..Seen::alone(Evidence::OtherZone)
+        });
+        let cold = shard.slab.cold(number);
+        let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
+        let reason = DropReason::OtherZone;
+        let tracked = Tracked {
+            direction: Some(direction),
+            session: Some(self.table.id(place.shard, number, slot.generation)),
+            ..Tracked::class(Class::Invalid)
+        };
+        match settings.tcp(rule, zone).asymmetric {
+            Asymmetric::Drop => Some(Verdict::Drop(reason, tracked)),
+            Asymmetric::Report => {
+                after.tolerated = Some((reason, rule));
+                Some(Verdict::Forward(Tracked {
+                    tolerated: Some(reason),
+                    ..tracked
+                }))
+            }
+            Asymmetric::Bypass => {
+                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
+                after.bypassed |= !known;
+                let flow = Flow {
+                    key,
+                    source: candidate.flow.source,
+                };
+                let moved = Candidate { flow, ..*candidate };
+                let seen = after.seen;
+                let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
+                after.seen = seen;
+                verdict
+            }
+        }
+    }
+
+    /// Hands on what a packet has said.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note_half(&self, packet: &Packet<'_>, parsed: &Parsed, seen: Seen) {
+        let Some(flow) = Flow::of(packet.zone, parsed) else {
+            return;
+        };
+        let sighting = Sighting {
+            key: flow.key,
+            source: flow.source,
+            evidence: seen.evidence,
+            opposite: seen.opposite,
+            other_zone: seen.other_zone,
+            at: packet.now,
+        };
+        self.asymmetry.see(&sighting, &self.settings().asymmetry);
+    }
+}
+
+/// Whether a packet would pass in a session, found out on a copy of it.
+fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> bool {
+    match transport {
+        Transport::Tcp { segment, .. } => {
+            let known = Known {
+                seen_reply: slot.seen_reply(),
+                assured: slot.assured(),
+                split_handshake,
+            };
+            let mut track = slot.track;
+            let outcome = track.segment(direction, segment, known, |_| {});
+            !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen)
+        }
+        Transport::Sctp { packet, .. } => {
+            let mut association: sctp::Track = slot.sctp();
+            is_right(&association.packet(direction, packet))
+        }
+        Transport::Dccp { packet, .. } => {
+            let mut connection: dccp::Track = slot.dccp();
+            is_right(&connection.packet(direction, packet))
+        }
+        _ => true,
+    }
+}
+
+const fn is_right<F>(outcome: &track::Outcome<F>) -> bool {
+    !matches!(outcome, track::Outcome::Invalid(_) | track::Outcome::Reopen)
+}

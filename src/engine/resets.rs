@@ -1,0 +1,188 @@
+//! The RSTs at the end of a session, and the memory of it.
+
+use super::Engine;
+use super::budget::Unsent;
+use super::settings::Settings;
+use crate::config::LatePacket;
+use crate::event::{EndReason, Sink};
+use crate::flow::{Direction, End, FlowKey};
+use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
+use crate::policy::RuleId;
+use crate::reset::Reset;
+use crate::session::{Ended, Micros, Remembered, Tombstone, TunnelRef};
+use crate::track::tcp::{Event, State};
+use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
+
+/// The reference of the direction in which a packet is to go; where none is known, that of the other one.
+pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> TunnelRef {
+    let [original, reply] = tunnels;
+    let (first, second) = match direction {
+        Direction::Original => (original, reply),
+        Direction::Reply => (reply, original),
+    };
+    if first.0 == TunnelRef::NONE.0 {
+        second
+    } else {
+        first
+    }
+}
+
+const fn reason_after(end: EndReason) -> DropReason {
+    match end {
+        EndReason::Reset => DropReason::TcpAfterReset,
+        EndReason::Evicted => DropReason::TcpAfterEviction,
+        EndReason::Revoked => DropReason::TcpAfterRevocation,
+        _ => DropReason::TcpAfterTimeout,
+    }
+}
+
+/// What a late packet gets.
+pub(super) enum LateAnswer {
+    /// This verdict.
+    Verdict(Verdict),
+    /// A new session, if the policy admits it.
+    Readmit,
+}
+
+impl Engine {
+    /// Remembers a TCP session that has ended before its connection did, as far as anybody knows. The caller holds the
+    /// shard's lock, so that no packet finds neither session nor tombstone.
+    pub(super) fn bury(&self, shard: usize, ended: &Ended, now: Micros) {
+        let remembered = matches!(
+            ended.reason,
+            EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
+        );
+        if ended.slot.key.protocol() != PROTOCOL_TCP || !remembered {
+            return;
+        }
+        if matches!(
+            ended.slot.track.state(),
+            State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
+        ) {
+            // Nobody believes that it lives.
+            return;
+        }
+        let id = self.table.id(shard, ended.number, ended.slot.generation);
+        let rule = RuleId(ended.cold.rule);
+        let mut tombstone = Tombstone::new(&ended.slot, id, rule, ended.reason, now);
+        tombstone.tunnels = ended.tunnels;
+        self.graveyard.bury(tombstone);
+    }
+
+    /// Tells both ends of an established TCP session that it is over, each with the exact number that it expects
+    /// (RFC 5961 3.2): its own last acknowledgment.
+    pub(super) fn reset_both_ends<S: Sink>(&self, shard: usize, ended: &Ended, now: Micros, sink: &mut S) {
+        let slot = &ended.slot;
+        let told = slot.key.protocol() == PROTOCOL_TCP
+            && matches!(ended.reason, EndReason::Timeout | EndReason::Revoked)
+            && matches!(
+                slot.track.state(),
+                State::Established | State::FinWait | State::CloseWait | State::LastAck
+            );
+        if !told {
+            return;
+        }
+        let settings = self.settings();
+        if !settings
+            .tcp(RuleId(ended.cold.rule), slot.key.zone())
+            .timeout_reset
+        {
+            return;
+        }
+        let id = self.table.id(shard, ended.number, slot.generation);
+        for direction in Direction::BOTH {
+            let from = match direction {
+                Direction::Original => slot.initiator(),
+                Direction::Reply => slot.initiator().opposite(),
+            };
+            let receiver = Remembered::of(slot, direction.opposite());
+            let sender = Remembered::of(slot, direction);
+            let outcome = match receiver.expects {
+                None => Err(Unsent::NumberUnknown),
+                Some(_) if !S::LISTENS => Err(Unsent::NoSink),
+                Some(seq) => self
+                    .may_send(&settings, (&slot.key, from.opposite()), now)
+                    .map(|()| {
+                        let tunnel = tunnel_of(ended.tunnels, direction);
+                        let numbers = (seq, sender.expects);
+                        if let Some(reset) = Reset::new((&slot.key, from), numbers, (id, direction, tunnel)) {
+                            sink.reset(&reset);
+                        }
+                    }),
+            };
+            self.counters.reset(outcome);
+        }
+    }
+
+    /// Takes a packet to an end from the budgets.
+    pub(super) fn may_send(
+        &self,
+        settings: &Settings,
+        (key, to): (&FlowKey, End),
+        now: Micros,
+    ) -> Result<(), Unsent> {
+        let destination = (key.zone(), key.address_number(to));
+        self.budget.take(destination, now, &settings.resets)
+    }
+
+    /// A packet whose session is remembered: it comes too late.
+    pub(super) fn late(
+        &self,
+        settings: &Settings,
+        tombstone: &Tombstone,
+        (source, segment): (End, &Segment),
+        now: Micros,
+    ) -> LateAnswer {
+        let direction = tombstone.direction_of(source);
+        let ticks = now.tick().saturating_sub(tombstone.ended.tick());
+        let tracked = Tracked {
+            class: Class::Invalid,
+            direction: Some(direction),
+            session: Some(tombstone.id),
+            tolerated: None,
+            late: Some(Late::new(tombstone.reason, ticks)),
+        };
+        let reason = reason_after(tombstone.reason);
+        let silent = LateAnswer::Verdict(Verdict::Drop(reason, tracked));
+        let event = Event::of(segment.flags);
+        if event == Event::Rst {
+            // A RST is never answered.
+            return silent;
+        }
+        match settings.late(tombstone.rule, tombstone.key.zone()) {
+            LatePacket::Readmit => return LateAnswer::Readmit,
+            LatePacket::Drop => {
+                // Only the challenge that one of our own RSTs has earned.
+                let was_told = matches!(tombstone.reason, EndReason::Timeout | EndReason::Revoked)
+                    && tombstone.end(direction).expects.is_some();
+                let challenge = event == Event::Ack && segment.payload_len == 0 && was_told;
+                if !challenge || !self.graveyard.challenge(&tombstone.key, direction) {
+                    return silent;
+                }
+            }
+            LatePacket::Reset => {}
+        }
+        let outcome = self.may_send(settings, (&tombstone.key, source), now);
+        self.counters.reset(outcome);
+        if outcome.is_err() {
+            return silent;
+        }
+        let seq = expected_by(tombstone, direction, segment);
+        let reply = seq.map_or(Reply::TcpReset, Reply::TcpResetAt);
+        LateAnswer::Verdict(Verdict::Reject(reason, reply, tracked))
+    }
+}
+
+/// The number that the sender of a late segment expects: its acknowledgment, if it can be right, else the last one that
+/// it has sent.
+fn expected_by(tombstone: &Tombstone, direction: Direction, segment: &Segment) -> Option<SeqNum> {
+    let known = tombstone.end(direction).expects;
+    if !segment.flags.contains(TcpFlags::ACK) {
+        return known;
+    }
+    let peer = tombstone.end(direction.opposite());
+    match known {
+        Some(known) if segment.ack.before(known) || segment.ack.after(peer.sent) => Some(known),
+        _ => Some(segment.ack),
+    }
+}

@@ -1,0 +1,148 @@
+//! What a configuration says of packets: everything that a reload changes, in one piece.
+
+use std::sync::Arc;
+
+use super::checks::Checks;
+use super::helpers::FtpSettings;
+use super::path::After;
+use crate::config::{
+    Asymmetric, AsymmetryConfig, Compiled, Handling, LatePacket, Midstream, OnReload, ResetsConfig,
+    TcpHandling, TcpMode,
+};
+use crate::explain::{Step, Trace};
+use crate::flow::Zone;
+use crate::lifetime::{LifetimeTable, Subject};
+use crate::packet::Checksums;
+use crate::policy::{NewSession, Policy, RuleId};
+use crate::session::{Micros, Slot};
+use crate::track::Lifetime;
+use crate::verdict::{DropReason, Tracked, Verdict};
+
+/// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
+/// shard's lock is of one configuration.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) policy: Arc<Policy>,
+    pub(super) lifetimes: LifetimeTable,
+    pub(super) checksums: Checksums,
+    pub(super) checks: Checks,
+    pub(super) asymmetry: AsymmetryConfig,
+    pub(super) resets: ResetsConfig,
+    /// For how many microseconds after the first packet connections are adopted.
+    pub(super) failover_us: u64,
+    pub(super) ftp: FtpSettings,
+    pub(super) on_reload: OnReload,
+    tcp: Handling,
+    tcp_zones: Box<[(Zone, TcpHandling)]>,
+    /// Each zone once: where else a packet's session may be.
+    pub(super) zones: Box<[Zone]>,
+    /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
+    pub(super) any_midstream: bool,
+    /// The same of asymmetric paths.
+    pub(super) any_asymmetric: bool,
+}
+
+impl Settings {
+    pub(super) fn new(compiled: Compiled, hasher: ahash::RandomState) -> Self {
+        let tcp = compiled.tcp.handling();
+        let zones = &compiled.tcp_zones;
+        let any = |says: &dyn Fn(&TcpHandling) -> bool| {
+            zones.iter().any(|(_, handling)| says(handling)) || compiled.policy.any_tcp(says)
+        };
+        let any_midstream = tcp.mode == TcpMode::Loose
+            || tcp.midstream != Midstream::Drop
+            || any(&|handling| {
+                handling.mode == Some(TcpMode::Loose)
+                    || handling
+                        .midstream
+                        .is_some_and(|midstream| midstream != Midstream::Drop)
+            });
+        let any_asymmetric = tcp.asymmetric != Asymmetric::Drop
+            || any(&|handling| handling.asymmetric.is_some_and(|mode| mode != Asymmetric::Drop));
+        Self {
+            checks: Checks::new(&compiled, hasher),
+            any_midstream,
+            any_asymmetric,
+            tcp,
+            zones: compiled.zones.distinct().collect(),
+            policy: Arc::new(compiled.policy),
+            lifetimes: compiled.lifetimes,
+            checksums: compiled.checksums,
+            asymmetry: compiled.asymmetry,
+            resets: compiled.resets,
+            failover_us: compiled.tcp.failover.as_micros() as u64,
+            ftp: FtpSettings::new(&compiled.ftp),
+            on_reload: compiled.on_reload,
+            tcp_zones: compiled.tcp_zones.into(),
+        }
+    }
+
+    /// How TCP is handled in sessions of a zone that a rule has admitted, or would.
+    pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
+        self.policy.handling(rule, self.tcp_in(zone))
+    }
+
+    /// How TCP is handled in a zone, whatever the rule.
+    fn tcp_in(&self, zone: Zone) -> Handling {
+        let of_zone = self.tcp_zones.iter().find(|(each, _)| *each == zone);
+        of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
+    }
+
+    /// What late packets of a session get, see [`LatePacket`].
+    pub(super) fn late(&self, rule: RuleId, zone: Zone) -> LatePacket {
+        self.tcp(rule, zone).late
+    }
+
+    /// The lifetimes of a session that a rule has admitted.
+    pub(super) fn profile(&self, session: &NewSession, rule: RuleId) -> u8 {
+        self.lifetimes.select(&Subject {
+            zone: session.zone,
+            src: session.src,
+            dst: session.dst,
+            protocol: session.protocol,
+            dst_port: session.dst_port,
+            rule,
+        })
+    }
+
+    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
+    pub(super) fn failed(
+        &self,
+        reason: DropReason,
+        tracked: Tracked,
+        rule: RuleId,
+        after: &mut After,
+    ) -> Verdict {
+        if !self.checks.only_counts(reason) {
+            return Verdict::Drop(reason, tracked);
+        }
+        after.tolerated = Some((reason, rule));
+        Verdict::Forward(Tracked {
+            tolerated: Some(reason),
+            ..tracked
+        })
+    }
+
+    /// When a session ends if nothing else comes.
+    pub(super) fn deadline<T: Trace>(
+        &self,
+        slot: &Slot,
+        lifetime: Lifetime,
+        now: Micros,
+        trace: &mut T,
+    ) -> u32 {
+        let lifetimes = self.lifetimes.profile(slot.profile);
+        let mut millis = lifetimes.millis(lifetime.class);
+        if let Some(cap) = lifetime.cap {
+            millis = millis.min(lifetimes.millis(cap));
+        }
+        trace.step(|| Step::Lifetime {
+            class: lifetime.class,
+            cap: lifetime.cap,
+            lifetime: std::time::Duration::from_millis(u64::from(millis)),
+            profile: slot.profile,
+        });
+        // A thread with an older clock does not take back what a newer packet has given.
+        now.max(slot.last()).deadline(millis)
+    }
+}

@@ -1,0 +1,290 @@
+//! What is remembered of TCP sessions that ended before their connection did.
+//!
+//! A ring of fixed size in each part, with an index: the newest takes the place of the oldest, nothing is swept. All have
+//! one lifetime, so that the oldest is also the first to be over. The memory is reserved at the start and touched as
+//! sessions end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::index::Index;
+use super::slot::Slot;
+use super::time::Micros;
+use super::{SessionId, TunnelRef};
+use crate::event::EndReason;
+use crate::flow::{Direction, End, FlowKey};
+use crate::packet::SeqNum;
+use crate::policy::RuleId;
+use crate::track::tcp::PeerFlags;
+
+/// Parts with a lock each.
+const PARTS: usize = 16;
+
+/// What is known of an end of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    /// The sequence number that it expects: its highest acknowledgment; `None` if it never sent one.
+    pub(crate) expects: Option<SeqNum>,
+    /// The end of what it has sent.
+    pub(crate) sent: SeqNum,
+}
+
+impl Remembered {
+    /// What a session knows of the end that sends in a direction.
+    pub(crate) fn of(slot: &Slot, direction: Direction) -> Self {
+        let side = slot.track.side(direction);
+        Self {
+            expects: side
+                .flags
+                .contains(PeerFlags::MAX_ACK_KNOWN)
+                .then_some(side.peer.max_ack),
+            sent: side.peer.end,
+        }
+    }
+}
+
+/// A session that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tombstone {
+    pub(crate) key: FlowKey,
+    pub(crate) initiator: End,
+    /// The directions whose challenge ACK has been answered, a bit each.
+    challenged: u8,
+    pub(crate) reason: EndReason,
+    pub(crate) rule: RuleId,
+    pub(crate) id: SessionId,
+    pub(crate) ended: Micros,
+    /// Each end by the direction in which it sends, original first.
+    ends: [Remembered; 2],
+    pub(crate) tunnels: [TunnelRef; 2],
+}
+
+impl Tombstone {
+    pub(crate) fn new(slot: &Slot, id: SessionId, rule: RuleId, reason: EndReason, ended: Micros) -> Self {
+        Self {
+            key: slot.key,
+            initiator: slot.initiator(),
+            challenged: 0,
+            reason,
+            rule,
+            id,
+            ended,
+            ends: Direction::BOTH.map(|direction| Remembered::of(slot, direction)),
+            tunnels: [TunnelRef::NONE; 2],
+        }
+    }
+
+    pub(crate) fn direction_of(&self, source: End) -> Direction {
+        if source == self.initiator {
+            Direction::Original
+        } else {
+            Direction::Reply
+        }
+    }
+
+    /// The end that sends in a direction.
+    pub(crate) const fn end(&self, direction: Direction) -> Remembered {
+        let [original, reply] = self.ends;
+        match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Part {
+    index: Index,
+    ring: Vec<Tombstone>,
+    /// Where the next one goes once the ring is full: the oldest.
+    next: usize,
+    capacity: usize,
+}
+
+/// All tombstones.
+#[derive(Debug)]
+pub(crate) struct Graveyard {
+    parts: Box<[Mutex<Part>]>,
+    hasher: ahash::RandomState,
+    /// Tombstones in the rings, whether over or not: 0 skips the look-up.
+    len: AtomicUsize,
+    lifetime_us: u64,
+}
+
+impl Graveyard {
+    pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        let parts = if max < PARTS * 16 { 1 } else { PARTS };
+        let capacity = max / parts;
+        let part = |_| {
+            Mutex::new(Part {
+                index: Index::new(capacity),
+                ring: Vec::with_capacity(capacity),
+                next: 0,
+                capacity,
+            })
+        };
+        Self {
+            parts: (0..parts).map(part).collect(),
+            hasher: ahash::RandomState::with_seeds(c, d, a, b),
+            len: AtomicUsize::new(0),
+            lifetime_us: u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    fn part(&self, key: &FlowKey) -> Option<(&Mutex<Part>, u32)> {
+        let hash = self.hasher.hash_one(key);
+        let part = self.parts.get(hash as usize % self.parts.len())?;
+        Some((part, (hash >> 32) as u32))
+    }
+
+    /// Remembers a session. The oldest makes room; of two of one conversation the newer counts.
+    pub(crate) fn bury(&self, tombstone: Tombstone) {
+        let Some((part, hash)) = self.part(&tombstone.key) else {
+            return;
+        };
+        let mut part = part.lock();
+        let Part {
+            index,
+            ring,
+            next,
+            capacity,
+        } = &mut *part;
+        if *capacity == 0 {
+            return;
+        }
+        let is_of_key = |slot: u32| {
+            ring.get(slot as usize)
+                .is_some_and(|each| each.key == tombstone.key)
+        };
+        if let Some(older) = index.find(hash, is_of_key) {
+            index.remove(hash, older);
+        }
+        if ring.len() < *capacity {
+            index.insert(hash, ring.len() as u32);
+            ring.push(tombstone);
+            self.len.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let slot = *next as u32;
+        if let Some(place) = ring.get_mut(*next) {
+            let oldest = (self.hasher.hash_one(place.key) >> 32) as u32;
+            index.remove(oldest, slot);
+            *place = tombstone;
+            index.insert(hash, slot);
+            *next = (*next + 1) % *capacity;
+        }
+    }
+
+    /// The tombstone of a conversation, if it is not over.
+    pub(crate) fn find(&self, key: &FlowKey, now: Micros) -> Option<Tombstone> {
+        if self.len() == 0 {
+            return None;
+        }
+        let (part, hash) = self.part(key)?;
+        let part = part.lock();
+        let slot = part.index.find(hash, |slot| {
+            part.ring.get(slot as usize).is_some_and(|each| each.key == *key)
+        })?;
+        let found = part.ring.get(slot as usize)?;
+        let age = now.0.saturating_sub(found.ended.0);
+        (age < self.lifetime_us).then_some(*found)
+    }
+
+    /// Notes that the challenge ACK of an end is answered; `false` if one was before.
+    pub(crate) fn challenge(&self, key: &FlowKey, direction: Direction) -> bool {
+        let Some((part, hash)) = self.part(key) else {
+            return false;
+        };
+        let mut part = part.lock();
+        let Part { index, ring, .. } = &mut *part;
+        let slot = index.find(hash, |slot| {
+            ring.get(slot as usize).is_some_and(|each| each.key == *key)
+        });
+        let Some(found) = slot.and_then(|slot| ring.get_mut(slot as usize)) else {
+            return false;
+        };
+        let bit = 1 << direction as u8;
+        let first = found.challenged & bit == 0;
+        found.challenged |= bit;
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::testing;
+
+    fn tombstone(n: u32, at: u64) -> Tombstone {
+        let slot = Slot::new(testing::key(n));
+        let id = SessionId(u64::from(n));
+        Tombstone::new(&slot, id, RuleId::DEFAULT, EndReason::Timeout, Micros(at))
+    }
+
+    fn yard(max: usize) -> Graveyard {
+        Graveyard::new(max, Duration::from_secs(10), [1, 2, 3, 4])
+    }
+
+    #[test]
+    fn the_newest_takes_the_place_of_the_oldest() {
+        let yard = yard(8);
+        for n in 0..20 {
+            yard.bury(tombstone(n, 5));
+        }
+        assert_eq!(yard.len(), 8);
+        for n in 0..20 {
+            let found = yard.find(&testing::key(n), Micros(6));
+            assert_eq!(found.is_some(), n >= 12, "{n}");
+            assert!(found.is_none_or(|found| found.id == SessionId(u64::from(n))));
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_over_with_its_lifetime() {
+        let yard = yard(8);
+        yard.bury(tombstone(1, 1_000_000));
+        assert!(yard.find(&testing::key(1), Micros(10_999_999)).is_some());
+        assert!(yard.find(&testing::key(1), Micros(11_000_000)).is_none());
+    }
+
+    #[test]
+    fn of_two_of_one_conversation_the_newer_counts_and_the_older_takes_nothing_away() {
+        let yard = yard(3);
+        yard.bury(tombstone(1, 1));
+        yard.bury(tombstone(1, 2));
+        yard.bury(tombstone(2, 3));
+        // The place of the older one is taken: the newer must still be found.
+        yard.bury(tombstone(3, 4));
+        assert_eq!(
+            yard.find(&testing::key(1), Micros(5)).map(|found| found.ended),
+            Some(Micros(2))
+        );
+        assert!(yard.find(&testing::key(2), Micros(5)).is_some());
+        assert!(yard.find(&testing::key(3), Micros(5)).is_some());
+    }
+
+    #[test]
+    fn each_end_is_challenged_once() {
+        let yard = yard(300);
+        yard.bury(tombstone(1, 1));
+        assert!(yard.challenge(&testing::key(1), Direction::Reply));
+        assert!(!yard.challenge(&testing::key(1), Direction::Reply));
+        assert!(yard.challenge(&testing::key(1), Direction::Original));
+        assert!(!yard.challenge(&testing::key(2), Direction::Original), "unknown");
+    }
+
+    #[test]
+    fn without_room_nothing_is_remembered() {
+        let yard = yard(0);
+        yard.bury(tombstone(1, 1));
+        assert!(yard.find(&testing::key(1), Micros(1)).is_none());
+    }
+}

@@ -227,6 +227,9 @@ struct Suspect {
     listed: bool,
 }
 
+/// The suspects of a part, each in the place that its conversation hashes to.
+type Part = Box<[Option<Suspect>]>;
+
 /// How long a suspect keeps its place against others, in multiples of the time that proves it.
 const PATIENCE: u32 = 6;
 
@@ -246,7 +249,7 @@ struct LineKey {
 /// Everything that is remembered of halves.
 #[derive(Debug)]
 pub(crate) struct Asymmetry {
-    suspects: Box<[Mutex<Box<[Option<Suspect>]>>]>,
+    suspects: Box<[Mutex<Part>]>,
     lines: DashMap<LineKey, AsymmetryLine, ahash::RandomState>,
     len: AtomicUsize,
     unlisted: AtomicU64,
@@ -432,13 +435,13 @@ impl Suspect {
             || both && self.evidence == Evidence::BeginningUnseen && sighting.opposite.is_some()
         {
             // Nothing but the beginning is missing.
-            let news = !(self.listed && self.evidence == Evidence::BeginningUnseen);
+            let listed = self.listed && self.evidence == Evidence::BeginningUnseen;
             *self = Self {
                 listed: true,
                 evidence: Evidence::BeginningUnseen,
                 ..Self::new(sighting)
             };
-            return Some((Evidence::BeginningUnseen, 1, self.first, news));
+            return (!listed).then_some((Evidence::BeginningUnseen, 1, self.first, true));
         }
         if sighting.source != self.source || !same_count {
             // The other direction comes after all.

@@ -198,9 +198,8 @@ impl fmt::Display for Step {
                 if let Some(direction) = verdict.tracked().direction {
                     write!(f, ", {direction}")?;
                 }
-                match verdict.reason() {
-                    Some(reason) => write!(f, ": {reason}: {}", reason.describe())?,
-                    None => {}
+                if let Some(reason) = verdict.reason() {
+                    write!(f, ": {reason}: {}", reason.describe())?;
                 }
                 match verdict.tracked().late {
                     Some(late) => write!(f, " It ended {:?} ago ({}).", late.ago(), late.reason.name()),

@@ -654,6 +654,7 @@ mod tests {
             ports: vec![(53, 53)],
             addresses: vec![net("2001:db8::/32")],
             zone: Some(Zone(1)),
+            rule: None,
         };
         let table = LifetimeTable::new(Lifetimes::default(), &[(matcher, LifetimeSet::default())]);
         let inside: IpAddr = "2001:db8::1".parse().unwrap();

@@ -67,7 +67,7 @@ fn a_liberal_session_lets_numbers_outside_the_window_pass_and_counts_them() {
     );
     assert_eq!(
         engine.tolerated(),
-        [(DropReason::TcpSeqAboveWindow, "default", 1)]
+        [(DropReason::TcpSeqAboveWindow, "default".to_owned(), 1)]
     );
     assert_eq!(engine.stats().dropped_total(), 0);
 }
@@ -204,8 +204,8 @@ fn a_check_that_only_counts_lets_pass_and_says_what_it_would_drop_by_which_rule(
     assert_eq!(
         engine.tolerated(),
         [
-            (DropReason::TcpSeqAboveWindow, "web", 2),
-            (DropReason::IcmpErrorNotToSender, "default", 1)
+            (DropReason::TcpSeqAboveWindow, "web".to_owned(), 2),
+            (DropReason::IcmpErrorNotToSender, "default".to_owned(), 1)
         ]
     );
 }

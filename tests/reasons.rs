@@ -48,6 +48,7 @@ fn verified(packet: Vec<u8>) -> Scenario {
         config: Config {
             engine: EngineConfig {
                 checksums: Checksums::Verify,
+                ..EngineConfig::default()
             },
             ..Config::default()
         },

@@ -260,7 +260,10 @@ fn the_checks_of_sctp_and_dccp_can_be_set_to_count() {
     assert!(verdict.is_forward());
     assert_eq!(verdict.tracked().tolerated, Some(DropReason::SctpTag));
     assert_eq!(wire.sessions(), before, "what a check lets pass changes nothing");
-    assert_eq!(wire.engine.tolerated(), [(DropReason::SctpTag, "default", 1)]);
+    assert_eq!(
+        wire.engine.tolerated(),
+        [(DropReason::SctpTag, "default".to_owned(), 1)]
+    );
     let answer_without_a_question = sctp(V4, B, &chunk(14, 0, &[]));
     assert_eq!(
         wire.send(&answer_without_a_question).reason(),

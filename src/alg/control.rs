@@ -92,6 +92,11 @@ impl<H: Helper> Control<H> {
         &self.helper
     }
 
+    /// The helper, for changes of its settings.
+    pub const fn helper_mut(&mut self) -> &mut H {
+        &mut self.helper
+    }
+
     fn parts(&mut self, from: Direction) -> (&mut Stream, &mut H) {
         match from {
             Direction::Original => (&mut self.original, &mut self.helper),

@@ -1,6 +1,6 @@
 //! From a checked configuration to what the packet path reads.
 use super::error::{ConfigError, ConfigErrorCause};
-use super::{CheckMode, Compiled, Config, RuleConfig, Zones};
+use super::{CheckMode, Compiled, Config, Fixed, RuleConfig, Zones};
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
 use crate::policy::{Policy, Rule, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
@@ -15,11 +15,17 @@ impl Config {
     }
 
     /// The same, where rules keep the numbers that their names have had in the policy before.
-    pub(crate) fn compile_after(&self, previous: Option<&Policy>) -> Result<Compiled, ConfigError> {
+    ///
+    /// # Errors
+    /// Those of [`Self::compile`], and what of the configuration only a start can change.
+    pub(crate) fn compile_after(&self, previous: Option<(&Policy, &Fixed)>) -> Result<Compiled, ConfigError> {
         self.validate()?;
         let zones = Zones::new(&self.zones, &self.zone_groups);
         let mut policy = self.compile_policy(&zones)?;
-        if let Some(previous) = previous {
+        if let Some((previous, fixed)) = previous {
+            if let Some(key) = fixed.differs(&self.fixed(&zones)) {
+                return Err(self.error(key, ConfigErrorCause::NotReloadable));
+            }
             policy
                 .keep_numbers(previous)
                 .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
@@ -35,9 +41,7 @@ impl Config {
                 .filter_map(|(name, handling)| Some((zones.zone(name)?, *handling)))
                 .collect(),
             tcp: self.tcp.clone(),
-            tunnel_references: self.engine.tunnel_references,
             resets: self.resets,
-            tombstones: self.tombstones,
             asymmetry: self.asymmetry,
             on_reload: self.policy.on_reload,
             icmp_redirects: self.icmp.redirects,
@@ -46,12 +50,21 @@ impl Config {
                 .copied()
                 .filter(|check| self.checks.get(check.name()) == Some(&CheckMode::Count))
                 .collect(),
+            ftp: self.ftp.clone(),
+            fixed: self.fixed(&zones),
+            zones,
+        })
+    }
+
+    fn fixed(&self, zones: &Zones) -> Fixed {
+        Fixed {
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
             fragments: self.fragments,
-            ftp: self.ftp.clone(),
-            zones,
-        })
+            tombstones: self.tombstones,
+            tunnel_references: self.engine.tunnel_references,
+            zones: zones.clone(),
+        }
     }
 
     fn compile_lifetimes(&self, zones: &Zones, policy: &Policy) -> LifetimeTable {

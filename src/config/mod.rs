@@ -299,12 +299,8 @@ pub struct Compiled {
     pub tcp_zones: Vec<(Zone, TcpHandling)>,
     /// How TCP is tracked where neither rule nor zone says.
     pub tcp: TcpConfig,
-    /// Does each session remember where its packets came from?
-    pub tunnel_references: bool,
     /// How many RSTs are sent.
     pub resets: ResetsConfig,
-    /// What is remembered of ended sessions.
-    pub tombstones: TombstonesConfig,
     /// What is taken for evidence of an asymmetric path.
     pub asymmetry: AsymmetryConfig,
     /// What a reload does with sessions that it would not admit.
@@ -313,14 +309,45 @@ pub struct Compiled {
     pub icmp_redirects: Permission,
     /// Checks that only count.
     pub counting: Vec<DropReason>,
+    /// What a reload cannot change.
+    pub fixed: Fixed,
+    /// What is a control session of FTP, and what it may announce.
+    pub ftp: FtpConfig,
+}
+
+/// What only a start can change: the sizes of what is reserved then, and what sessions are told apart by.
+#[derive(Debug, Clone)]
+pub struct Fixed {
     /// How many sessions there can be.
     pub max_sessions: u32,
     /// How many parts the session table has: a power of two.
     pub shards: u32,
     /// How many fragmented datagrams there can be, and for how long.
     pub fragments: FragmentsConfig,
-    /// What is a control session of FTP, and what it may announce.
-    pub ftp: FtpConfig,
+    /// What is remembered of ended sessions.
+    pub tombstones: TombstonesConfig,
+    /// Does each session remember where its packets came from?
+    pub tunnel_references: bool,
+    /// Zones that are one.
+    pub zones: Zones,
+}
+
+impl Fixed {
+    /// The key of something that is not the same in `other`.
+    fn differs(&self, other: &Self) -> Option<&'static str> {
+        let keys = [
+            ("table.max_sessions", self.max_sessions != other.max_sessions),
+            ("table.shards", self.shards != other.shards),
+            ("fragments", self.fragments != other.fragments),
+            ("tombstones", self.tombstones != other.tombstones),
+            (
+                "engine.tunnel_references",
+                self.tunnel_references != other.tunnel_references,
+            ),
+            ("zone_groups", !self.zones.same_groups(&other.zones)),
+        ];
+        keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+    }
 }
 
 /// The zones by name; `default` is always among them.

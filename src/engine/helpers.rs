@@ -262,6 +262,27 @@ impl Helpers {
         }
     }
 
+    /// The ends of the session that has announced this one, while that is listened to.
+    pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
+        let parent = self.parent_of(child)?;
+        let part = self.part(parent)?.lock();
+        part.get(&parent).map(|control| *control.helper().session())
+    }
+
+    /// A control session is under another rule from now on, and so is what it announces; with other rules of its helper.
+    pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
+        if self.controls() == 0 {
+            return;
+        }
+        if let Some(mut parent) = self.parents.get_mut(&ends_of(slot)) {
+            parent.rule = own.rule;
+        }
+        let mut part = self.part(own.session).map(|part| part.lock());
+        if let Some(control) = part.as_mut().and_then(|part| part.get_mut(&own.session)) {
+            control.helper_mut().set_rules(Arc::clone(&settings.rules));
+        }
+    }
+
     pub(super) fn expire(&self, now: Instant, budget: usize) {
         self.expectations.expire(now, budget);
     }

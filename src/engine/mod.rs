@@ -11,6 +11,7 @@ mod icmp;
 mod letters;
 mod path;
 mod record;
+mod reload;
 mod resets;
 mod settings;
 
@@ -19,11 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use self::settings::Settings;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
-use crate::config::{Config, ConfigError, Zones};
+use crate::config::{Config, ConfigError, Fixed};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
@@ -37,6 +38,7 @@ use crate::verdict::{DropReason, Verdict};
 
 pub use budget::Unsent;
 pub use expiry::Expiry;
+pub use reload::Reload;
 
 /// An IP packet as it came in: its bytes, when, and in which zone.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,8 @@ pub struct Packet<'a> {
     zone: Zone,
     offloaded: bool,
     tunnel: TunnelRef,
+    /// Its checksums were not verified since the settings say so.
+    unverified: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -59,6 +63,7 @@ impl<'a> Packet<'a> {
             zone: Zone::DEFAULT,
             offloaded: false,
             tunnel: TunnelRef::NONE,
+            unverified: false,
         }
     }
 
@@ -114,8 +119,11 @@ pub struct Engine {
     table: Table<Settings>,
     settings: RwLock<Arc<Settings>>,
     trusts_checksums: AtomicBool,
-    /// Zones that are one.
-    groups: Zones,
+    /// What no reload changes.
+    fixed: Fixed,
+    reloading: Mutex<()>,
+    /// For what settings keep by a hash.
+    hasher: ahash::RandomState,
     datagrams: Datagrams,
     counters: Counters,
     origin: Origin,
@@ -154,15 +162,22 @@ impl Engine {
         let compiled = config.compile()?;
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
-        let (max_sessions, shards) = (compiled.max_sessions as usize, compiled.shards as usize);
-        let (tunnels, tombstones) = (compiled.tunnel_references, compiled.tombstones);
-        let (groups, fragments) = (compiled.zones.clone(), compiled.fragments);
+        let fixed = compiled.fixed.clone();
+        let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let settings = Arc::new(Settings::new(compiled, hasher.clone()));
         Ok(Self {
-            table: Table::new(max_sessions, shards, tunnels, &settings, seed),
+            table: Table::new(
+                fixed.max_sessions as usize,
+                fixed.shards as usize,
+                fixed.tunnel_references,
+                &settings,
+                seed,
+            ),
             trusts_checksums: AtomicBool::new(settings.checksums == Checksums::Trust),
             settings: RwLock::new(settings),
-            groups,
+            fixed,
+            reloading: Mutex::new(()),
+            hasher: hasher.clone(),
             datagrams: Datagrams::new(&fragments, seed),
             counters: Counters::new(),
             origin: Origin::default(),

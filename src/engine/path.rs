@@ -69,6 +69,8 @@ pub(super) struct Candidate<'p> {
     /// The same moment as the caller said it.
     pub(super) instant: Instant,
     pub(super) tunnel: TunnelRef,
+    /// Its checksums were not verified, though somebody might want that.
+    pub(super) unverified: bool,
 }
 
 pub(super) const fn drop_of(fault: Fault) -> DropReason {
@@ -107,11 +109,13 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         // 1. Parse.
+        let trusted = self.trusts_checksums.load(Ordering::Relaxed);
         let packet = Packet {
-            zone: self.groups.group_of(packet.zone),
+            zone: self.fixed.zones.group_of(packet.zone),
+            unverified: trusted && !packet.offloaded,
             ..packet
         };
-        let checksums = if packet.offloaded || self.trusts_checksums.load(Ordering::Relaxed) {
+        let checksums = if packet.offloaded || trusted {
             Checksums::Trust
         } else {
             Checksums::Verify
@@ -174,6 +178,7 @@ impl Engine {
                     now: self.origin.micros(packet.now),
                     instant: packet.now,
                     tunnel: packet.tunnel,
+                    unverified: packet.unverified && !packet.bytes.is_empty(),
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);
@@ -225,6 +230,12 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
+        if candidate.unverified && settings.checksums == Checksums::Verify {
+            // A reload has come between: this shard verifies what was parsed without.
+            if let Err(malformed) = packet::parse(candidate.bytes, Checksums::Verify) {
+                return invalid(DropReason::Malformed(malformed));
+            }
+        }
         let mut replaces = None;
         if let Some(slot) = shard.find(place.hash, &candidate.flow.key) {
             if shard.slab.hot(slot).deadline <= candidate.now.tick()

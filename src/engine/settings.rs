@@ -123,6 +123,15 @@ impl Settings {
         })
     }
 
+    /// The length of a lifetime in a profile.
+    pub(super) fn millis(&self, profile: u8, lifetime: Lifetime) -> u32 {
+        let lifetimes = self.lifetimes.profile(profile);
+        let millis = lifetimes.millis(lifetime.class);
+        lifetime
+            .cap
+            .map_or(millis, |cap| millis.min(lifetimes.millis(cap)))
+    }
+
     /// When a session ends if nothing else comes.
     pub(super) fn deadline<T: Trace>(
         &self,
@@ -131,11 +140,7 @@ impl Settings {
         now: Micros,
         trace: &mut T,
     ) -> u32 {
-        let lifetimes = self.lifetimes.profile(slot.profile);
-        let mut millis = lifetimes.millis(lifetime.class);
-        if let Some(cap) = lifetime.cap {
-            millis = millis.min(lifetimes.millis(cap));
-        }
+        let millis = self.millis(slot.profile, lifetime);
         trace.step(|| Step::Lifetime {
             class: lifetime.class,
             cap: lifetime.cap,

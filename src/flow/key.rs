@@ -4,7 +4,10 @@ use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Zone;
-use crate::packet::{GreKey, IcmpKind, IpVersion, PROTOCOL_GRE, Parsed, Quoted, QuotedTransport, Transport};
+use crate::packet::{
+    GreKey, IcmpKind, IpVersion, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Parsed, Quoted,
+    QuotedTransport, Transport,
+};
 
 /// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,6 +283,21 @@ impl FlowKey {
             End::Low => low,
             End::High => high,
         }
+    }
+
+    /// What an ICMP query asks for, by its code in the key.
+    pub(crate) const fn icmp_kind(&self) -> Option<IcmpKind> {
+        if !matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
+            return None;
+        }
+        Some(match self.tag >> TAG_KIND_SHIFT {
+            1 => IcmpKind::Echo,
+            2 => IcmpKind::Timestamp,
+            3 => IcmpKind::Information,
+            4 => IcmpKind::AddressMask,
+            5 => IcmpKind::NodeInformation,
+            _ => return None,
+        })
     }
 
     /// The key of a GRE tunnel of version 0 that has one.

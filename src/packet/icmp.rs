@@ -22,6 +22,20 @@ pub enum IcmpKind {
     NodeInformation,
 }
 
+impl IcmpKind {
+    /// The type of the message that asks.
+    pub(crate) const fn request_type(self, version: IpVersion) -> u8 {
+        match (self, version) {
+            (Self::Echo, IpVersion::V4) => 8,
+            (Self::Echo, IpVersion::V6) => 128,
+            (Self::Timestamp, _) => 13,
+            (Self::Information, _) => 15,
+            (Self::AddressMask, _) => 17,
+            (Self::NodeInformation, _) => 139,
+        }
+    }
+}
+
 /// An ICMP or ICMPv6 request or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IcmpQuery {

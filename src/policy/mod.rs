@@ -223,6 +223,14 @@ impl Policy {
             .map_or(DEFAULT_NAME, |(name, _)| name)
     }
 
+    /// What happens to the sessions that a rule matches; to those of a rule that is gone, nothing good.
+    pub(crate) fn action_of(&self, rule: RuleId) -> Action {
+        if rule == RuleId::DEFAULT {
+            return self.default;
+        }
+        self.rule(rule).map_or(Action::Deny, |rule| rule.action)
+    }
+
     /// The number of the rule with a name.
     pub fn rule_named(&self, name: &str) -> Option<RuleId> {
         let place = self.rules.iter().position(|rule| rule.name == name)?;

@@ -12,6 +12,8 @@ mod time;
 mod tombstone;
 mod wheel;
 
+use std::num::NonZeroU64;
+
 pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::{Cold, Mark, Slot};
 pub(crate) use table::{Held, Place, Table};
@@ -26,13 +28,21 @@ pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>
 
 /// The name of a session: unique among the sessions of an engine until a slot was taken 2^32 times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub(crate) u64);
+pub struct SessionId(NonZeroU64);
 
 impl SessionId {
+    /// The name of a session by its number, which is not 0.
+    pub(crate) const fn new(number: u64) -> Self {
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
     /// The number itself, for logs.
     #[must_use]
     pub const fn number(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{State, Track};
-use crate::track::{Worth, dccp, sctp};
+use crate::track::{Lifetime, Worth, dccp, sctp};
 
 /// No slot.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -69,12 +69,8 @@ pub(crate) enum Mark {
     Resumed = 0x02,
     /// Its path was found to be asymmetric, and it passes nevertheless.
     Bypassed = 0x04,
-    /// It is the child of another.
-    Child = 0x08,
-    /// It has children, or had.
-    Parent = 0x10,
-    /// The policy of a reload would not admit it.
-    Former = 0x20,
+    /// A reload has brought a policy that would not admit it, and was told to keep it.
+    Former = 0x08,
 }
 
 /// Where the marks stand.
@@ -122,7 +118,7 @@ impl Slot {
     /// Takes the slot for a new session.
     pub(crate) fn occupy(&mut self, key: FlowKey, initiator: End, now: Micros, profile: u8) {
         *self = Self {
-            generation: self.generation.wrapping_add(1),
+            generation: self.generation.wrapping_add(1).max(1),
             profile,
             flags: IN_USE | if initiator == End::High { HIGH_INITIATES } else { 0 },
             last: pack(now),
@@ -230,6 +226,19 @@ impl Slot {
             PROTOCOL_SCTP => self.sctp().state().name(),
             PROTOCOL_DCCP => self.dccp().state().name(),
             _ => datagram::State::from_bits(self.plain_state()).name(),
+        }
+    }
+
+    /// How long the session has after its last packet that counted.
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        match self.key.protocol() {
+            PROTOCOL_TCP => self.track.lifetime(self.seen_reply()),
+            PROTOCOL_SCTP => Lifetime::of(self.sctp().state().lifetime()),
+            PROTOCOL_DCCP => Lifetime::of(self.dccp().state().lifetime()),
+            protocol => datagram::lifetime(
+                Family::of(protocol),
+                datagram::State::from_bits(self.plain_state()),
+            ),
         }
     }
 

@@ -109,7 +109,8 @@ impl<S> Table<S> {
     #[inline]
     pub(crate) fn id(&self, shard: usize, slot: u32, generation: u32) -> SessionId {
         let number = u64::from(slot) * self.shards.len() as u64 + shard as u64;
-        SessionId(u64::from(generation) << 32 | number & 0xffff_ffff)
+        // A generation is never 0.
+        SessionId::new(u64::from(generation) << 32 | number & 0xffff_ffff)
     }
 
     pub(crate) fn len(&self) -> usize {

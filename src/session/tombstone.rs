@@ -225,7 +225,7 @@ mod tests {
 
     fn tombstone(n: u32, at: u64) -> Tombstone {
         let slot = Slot::new(testing::key(n));
-        let id = SessionId(u64::from(n));
+        let id = SessionId::new(u64::from(n) + 1);
         Tombstone::new(&slot, id, RuleId::DEFAULT, EndReason::Timeout, Micros(at))
     }
 
@@ -243,7 +243,7 @@ mod tests {
         for n in 0..20 {
             let found = yard.find(&testing::key(n), Micros(6));
             assert_eq!(found.is_some(), n >= 12, "{n}");
-            assert!(found.is_none_or(|found| found.id == SessionId(u64::from(n))));
+            assert!(found.is_none_or(|found| found.id == SessionId::new(u64::from(n) + 1)));
         }
     }
 

@@ -38,7 +38,10 @@ impl Sink for Count {
 
 fn engine(checksums: Checksums, max_sessions: u32, shards: u32) -> Engine {
     let config = Config {
-        engine: EngineConfig { checksums },
+        engine: EngineConfig {
+            checksums,
+            ..EngineConfig::default()
+        },
         table: TableConfig {
             max_sessions,
             shards: Some(shards),

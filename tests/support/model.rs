@@ -371,6 +371,7 @@ impl Run {
                     direction: None,
                     session: None,
                     tolerated: None,
+                    late: None,
                 },
             )
         };
@@ -389,6 +390,7 @@ impl Run {
                     direction: None,
                     session: None,
                     tolerated: None,
+                    late: None,
                 }),
                 Transport::IcmpError(_) => self.related(zone, &parsed, verdict).unwrap_or_else(invalid),
                 _ => invalid(DropReason::IcmpTypeUnsupported),
@@ -453,6 +455,7 @@ impl Run {
             direction: Some(direction),
             session: Some(id),
             tolerated: None,
+            late: None,
         };
         let bytes = parsed.ip.total_len;
         let cap = match (&mut session.state, &parsed.transport) {
@@ -557,6 +560,7 @@ impl Run {
             direction: Some(Direction::Original),
             session: None,
             tolerated: None,
+            late: None,
         };
         if self.sessions.len() == self.setup.max_sessions as usize {
             if log.opened.is_empty() {
@@ -692,6 +696,7 @@ impl Run {
             direction: Some(direction.opposite()),
             session: Some(session.id),
             tolerated: None,
+            late: None,
         };
         if parsed.ip.dst != quoted.src {
             return Ok(Verdict::Drop(

@@ -177,7 +177,7 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
-        let row = SessionRow::new(session, end, &self.names, &self.clock, self.engine.policy());
+        let row = SessionRow::new(session, end, &self.names, &self.clock, &self.engine.policy());
         self.summary.session(&row);
         if let Err(error) = self.lines.row(&row) {
             self.failed.get_or_insert(error);

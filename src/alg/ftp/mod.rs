@@ -123,6 +123,11 @@ impl Ftp {
         &self.session
     }
 
+    /// Goes on with other rules.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+    }
+
     fn command(&mut self, line: Line<'_>, sink: &mut dyn HelperSink) {
         if line.bytes.starts_with(&[0x16, 0x03]) {
             // A TLS handshake record (RFC 8446, section 5.1).

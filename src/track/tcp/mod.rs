@@ -721,11 +721,27 @@ impl Track {
                 tolerated,
             };
         }
+        let assured = known.assured
+            || seen_reply
+                && !self.is_unseen()
+                && matches!(before, State::SynRecv | State::Established)
+                && next == State::Established;
+        Outcome::Accept {
+            lifetime: Some(self.lifetime(seen_reply)),
+            assured,
+            tolerated,
+        }
+    }
+
+    /// How long the connection has after its last segment that counted.
+    #[must_use]
+    pub fn lifetime(&self, seen_reply: bool) -> Lifetime {
+        let (event, _) = self.last();
         let [original, reply] = self.flags;
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
         let cap = if event == Event::Rst {
             Some(LifetimeClass::TcpClose)
-        } else if !seen_reply && next == State::Established {
+        } else if !seen_reply && self.state() == State::Established {
             // Picked up in its middle, and nobody has answered yet.
             Some(LifetimeClass::TcpUnacknowledged)
         } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
@@ -737,18 +753,9 @@ impl Track {
         } else {
             None
         };
-        let assured = known.assured
-            || seen_reply
-                && !self.is_unseen()
-                && matches!(before, State::SynRecv | State::Established)
-                && next == State::Established;
-        Outcome::Accept {
-            lifetime: Some(Lifetime {
-                class: next.lifetime(),
-                cap,
-            }),
-            assured,
-            tolerated,
+        Lifetime {
+            class: self.state().lifetime(),
+            cap,
         }
     }
 }

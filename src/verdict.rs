@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_fits_four_words() {
-        assert!(size_of::<Verdict>() <= 32, "{}", size_of::<Verdict>());
+    fn a_verdict_fits_five_words() {
+        assert!(size_of::<Verdict>() <= 40, "{}", size_of::<Verdict>());
     }
 }

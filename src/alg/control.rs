@@ -87,6 +87,12 @@ impl<H: Helper> Control<H> {
         self.reply.shed();
     }
 
+    /// Where both streams go on, if a line begins in each; original first.
+    #[must_use]
+    pub fn line_starts(&self) -> Option<[SeqNum; 2]> {
+        Some([self.original.line_start()?, self.reply.line_start()?])
+    }
+
     /// The helper.
     pub const fn helper(&self) -> &H {
         &self.helper

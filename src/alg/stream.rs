@@ -131,6 +131,13 @@ impl Stream {
         }
     }
 
+    /// The number of the next byte, if a line begins there and nothing waits behind it.
+    #[must_use]
+    pub fn line_start(&self) -> Option<SeqNum> {
+        let between = self.line.is_empty() && self.ranges.is_empty() && !self.skipping && !self.too_long;
+        self.next.filter(|_| between && self.suspect.is_none())
+    }
+
     /// Says where the stream ends: behind its last byte, where the FIN is.
     pub fn ends(&mut self, end: SeqNum) {
         self.end = Some(end);

@@ -130,7 +130,9 @@ impl Helpers {
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
             let known = part.contains_key(&own.session);
             if !known && self.parent_of(own.session).is_none() {
-                self.listen(&mut part, (settings, slot), own, segment.ack);
+                let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
+                control.begins(Direction::Original, segment.ack);
+                self.listen(&mut part, slot, own, control);
             }
         }
         let Some(control) = part.get_mut(&own.session) else {
@@ -162,13 +164,13 @@ impl Helpers {
         control.segment(direction, &heard, &mut sink);
     }
 
-    /// Begins to listen to a session whose responder expects `first` from its initiator.
+    /// Begins to listen to a session.
     fn listen(
         &self,
         part: &mut HashMap<SessionId, Control<Ftp>>,
-        (settings, slot): (&FtpSettings, &Slot),
+        slot: &Slot,
         own: Parent,
-        first: SeqNum,
+        control: Control<Ftp>,
     ) {
         let (initiator, key) = (slot.initiator(), &slot.key);
         let mapped = |end| key.is_ipv6() && key.address(end).to_canonical().is_ipv4();
@@ -182,8 +184,6 @@ impl Helpers {
             return;
         }
         let ends = ends_of(slot);
-        let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends));
-        control.begins(Direction::Original, first);
         part.insert(own.session, control);
         if self.parents.insert(ends, own).is_some() {
             // A session on the same ports before this one: what it has announced does not come any more.
@@ -260,6 +260,41 @@ impl Helpers {
                 self.expectations.withdraw(&ends);
             }
         }
+    }
+
+    /// Where both streams of a control session go on, if nothing in it is half said.
+    pub(super) fn at_rest(&self, id: SessionId) -> Option<[SeqNum; 2]> {
+        if self.controls() == 0 {
+            return None;
+        }
+        let part = self.part(id)?.lock();
+        let control = part.get(&id).filter(|control| control.helper().is_at_rest())?;
+        control.line_starts()
+    }
+
+    /// Goes on to listen to a control session that another engine has listened to: from where its streams are, or from their
+    /// next lines on.
+    pub(super) fn go_on(
+        &self,
+        settings: &FtpSettings,
+        slot: &Slot,
+        own: Parent,
+        at_rest: Option<[SeqNum; 2]>,
+    ) {
+        let Some(part) = self.part(own.session) else {
+            return;
+        };
+        let (rules, ends) = (Arc::clone(&settings.rules), ends_of(slot));
+        let control = match at_rest {
+            Some([client, server]) => {
+                let mut control = Control::new(Ftp::at_rest(rules, ends));
+                control.begins(Direction::Original, client);
+                control.begins(Direction::Reply, server);
+                control
+            }
+            None => Control::new(Ftp::new(rules, ends)),
+        };
+        self.listen(&mut part.lock(), slot, own, control);
     }
 
     /// The ends of the session that has announced this one, while that is listened to.

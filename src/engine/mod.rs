@@ -14,6 +14,7 @@ mod record;
 mod reload;
 mod resets;
 mod settings;
+mod snapshot;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::flow::Zone;
 use crate::fragment::Datagrams;
 use crate::packet::Checksums;
 use crate::policy::Policy;
-use crate::session::{Graveyard, Micros, Origin, Table, TunnelRef};
+use crate::session::{Graveyard, HEADROOM, Micros, Origin, Table, TunnelRef};
 use crate::stats::{Counters, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
@@ -282,7 +283,8 @@ impl Engine {
     }
 
     fn is_failing_over(&self, settings: &Settings, now: Micros) -> bool {
-        now.0 < settings.failover_us || now.0 < self.adopts_until.load(Ordering::Relaxed)
+        now.0 < HEADROOM.as_micros() as u64 + settings.failover_us
+            || now.0 < self.adopts_until.load(Ordering::Relaxed)
     }
 
     /// The newest settings, for what is done without a shard's lock.

@@ -264,7 +264,7 @@ impl Engine {
 }
 
 /// What the policy was asked when a session was opened.
-fn opening_query(slot: &Slot) -> NewSession {
+pub(super) fn opening_query(slot: &Slot) -> NewSession {
     let (key, initiator) = (&slot.key, slot.initiator());
     let has_ports = Protocol(key.protocol()).has_ports();
     let port = |end| has_ports.then(|| key.port(end));

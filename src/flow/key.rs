@@ -1,7 +1,9 @@
 //! The canonical key of a conversation.
 
 use core::hash::{Hash, Hasher};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
 
 use super::Zone;
 use crate::packet::{
@@ -83,6 +85,20 @@ const fn kind_code(kind: IcmpKind) -> u8 {
 
 const fn words(address: u128) -> [u64; 2] {
     [(address >> 64) as u64, address as u64]
+}
+
+/// What tells conversations of the same ends apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Variant {
+    /// Nothing.
+    Plain,
+    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node information 5.
+    IcmpQuery(u8),
+    /// GRE of version 0 with a key.
+    GreKey(u32),
+    /// GRE of version 1.
+    GreCall,
 }
 
 impl Flow {
@@ -298,6 +314,67 @@ impl FlowKey {
             5 => IcmpKind::NodeInformation,
             _ => return None,
         })
+    }
+
+    /// What tells the conversation apart from others of its ends.
+    pub(crate) const fn variant(&self) -> Variant {
+        match (self.protocol, self.tag >> TAG_KIND_SHIFT) {
+            (PROTOCOL_GRE, KIND_GRE_KEY) => {
+                let [upper, lower] = self.ports;
+                Variant::GreKey((upper as u32) << 16 | lower as u32)
+            }
+            (PROTOCOL_GRE, KIND_GRE_CALL) => Variant::GreCall,
+            (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind) => Variant::IcmpQuery(kind),
+            _ => Variant::Plain,
+        }
+    }
+
+    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
+    ///
+    /// # Errors
+    /// What no conversation can be.
+    pub(crate) fn between(
+        zone: Zone,
+        protocol: u8,
+        (initiator, responder): (SocketAddr, SocketAddr),
+        variant: Variant,
+    ) -> Result<(Self, End), &'static str> {
+        let number = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        if initiator.is_ipv4() != responder.is_ipv4() {
+            return Err("its ends are of two versions of IP");
+        }
+        let v6 = initiator.is_ipv6();
+        let (from, to) = (
+            (number(initiator), initiator.port()),
+            (number(responder), responder.port()),
+        );
+        let flow = Flow::between(zone, v6, protocol, from, to);
+        let (mut key, source) = (flow.key, flow.source);
+        // TCP, UDP, DCCP, SCTP and UDP-Lite.
+        let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
+        let is_icmp = protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
+        match variant {
+            Variant::Plain if has_ports => {}
+            Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
+            }
+            Variant::IcmpQuery(kind @ 1..=5) if is_icmp && from.1 == to.1 => {
+                key.tag |= kind << TAG_KIND_SHIFT;
+                if source == End::High {
+                    key.tag |= TAG_HIGH_ASKS;
+                }
+            }
+            Variant::GreKey(gre) if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
+                key = flow.with_gre(GreKey::Key(gre)).key;
+            }
+            Variant::GreCall if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
+                key = flow.with_gre(GreKey::CallId(0)).key;
+            }
+            _ => return Err("its ports or its kind are those of another protocol"),
+        }
+        Ok((key, source))
     }
 
     /// The key of a GRE tunnel of version 0 that has one.

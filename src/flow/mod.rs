@@ -6,7 +6,7 @@
 mod key;
 pub mod zone;
 
-pub use key::{End, Flow, FlowKey};
+pub use key::{End, Flow, FlowKey, Variant};
 pub use zone::Zone;
 
 /// Which way a packet travels in its session.

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32 bytes.
 ///
 /// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and [`after`](Self::after)
 /// compare two numbers that are less than 2^31 apart; at exactly 2^31 each is before and after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct SeqNum(pub u32);
 
 impl SeqNum {

@@ -231,6 +231,14 @@ impl Policy {
         self.rule(rule).map_or(Action::Deny, |rule| rule.action)
     }
 
+    /// The rules' numbers and names.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (RuleId, &str)> {
+        self.numbers
+            .iter()
+            .zip(&self.rules)
+            .map(|(number, rule)| (RuleId(*number), rule.name.as_str()))
+    }
+
     /// The number of the rule with a name.
     pub fn rule_named(&self, name: &str) -> Option<RuleId> {
         let place = self.rules.iter().position(|rule| rule.name == name)?;

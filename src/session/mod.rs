@@ -15,9 +15,9 @@ mod wheel;
 use std::num::NonZeroU64;
 
 pub(crate) use shard::{Ended, Expired, Shard};
-pub(crate) use slot::{Cold, Mark, Slot};
+pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
 pub(crate) use table::{Held, Place, Table};
-pub(crate) use time::{Micros, Origin};
+pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
 pub use time::TICK;

@@ -57,6 +57,13 @@ impl Slab {
         self.tunnels.get(slot as usize).copied().unwrap_or_default()
     }
 
+    /// Sets what both directions of a session were last seen in.
+    pub(crate) fn set_tunnels(&mut self, slot: u32, tunnels: [TunnelRef; 2]) {
+        if let Some(place) = self.tunnels.get_mut(slot as usize) {
+            *place = tunnels;
+        }
+    }
+
     /// Notes what a packet was in. A packet that came without a reference changes nothing.
     #[inline]
     pub(crate) fn note_tunnel(&mut self, slot: u32, direction: Direction, tunnel: TunnelRef) {

@@ -2,7 +2,7 @@
 
 use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
-use crate::packet::{PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP};
+use crate::packet::{PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP};
 use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
 use crate::track::datagram::{self, Family};
@@ -76,6 +76,15 @@ pub(crate) enum Mark {
 /// Where the marks stand.
 const MARKS_SHIFT: u32 = 56;
 
+/// Protocols that keep something in TCP's place.
+pub(crate) const PROTOCOLS_WITH_TRACKS: [u8; 5] = [
+    PROTOCOL_SCTP,
+    PROTOCOL_DCCP,
+    PROTOCOL_GRE,
+    PROTOCOL_ESP,
+    PROTOCOL_AH,
+];
+
 const HIGH_INITIATES: u8 = 0x01;
 const SEEN_REPLY: u8 = 0x02;
 const ASSURED: u8 = 0x04;
@@ -123,6 +132,28 @@ impl Slot {
             flags: IN_USE | if initiator == End::High { HIGH_INITIATES } else { 0 },
             last: pack(now),
             ..Self::new(key)
+        };
+    }
+
+    /// The flags that are saved with a session: all but those that belong to its place here.
+    pub(crate) const fn saved_flags(&self) -> u8 {
+        self.flags & !(HIGH_INITIATES | IN_USE)
+    }
+
+    /// Sets what was saved with a session.
+    pub(crate) fn restore(&mut self, flags: u8, packets: [u32; 2], bytes: [u64; 2]) {
+        self.flags = self.flags & (HIGH_INITIATES | IN_USE) | flags & !(HIGH_INITIATES | IN_USE);
+        self.packets = packets;
+        self.bytes = bytes.map(|bytes| pack(Micros(bytes.min(Micros::MAX.0))));
+    }
+
+    /// Becomes a session that was saved, in the place that was taken for it.
+    pub(crate) fn take_over(&mut self, saved: &Self) {
+        *self = Self {
+            generation: self.generation,
+            profile: self.profile,
+            links: self.links,
+            ..*saved
         };
     }
 
@@ -352,6 +383,15 @@ impl Cold {
 
     pub(crate) const fn set_history(&mut self, history: History) {
         self.packed = self.packed & !((1 << MARKS_SHIFT) - 1) | history.bits();
+    }
+
+    /// The history's bits and those of the marks.
+    pub(crate) const fn parts(&self) -> (u64, u8) {
+        (self.history().bits(), (self.packed >> MARKS_SHIFT) as u8)
+    }
+
+    pub(crate) const fn set_parts(&mut self, history: u64, marks: u8) {
+        self.packed = history & ((1 << MARKS_SHIFT) - 1) | (marks as u64) << MARKS_SHIFT;
     }
 
     pub(crate) const fn has(&self, mark: Mark) -> bool {

@@ -8,8 +8,9 @@ pub const TICK: Duration = Duration::from_micros(TICK_MICROS);
 
 pub(crate) const TICK_MICROS: u64 = 100_000;
 
-/// How far before the first `now` the origin lies, so that a thread with a slightly older `now` is not cut.
-const HEADROOM: Duration = Duration::from_secs(3_600);
+/// How far before the first `now` the origin lies, so that a thread with a slightly older `now` is not cut, and a restored
+/// session can be older than the engine: 32 days, more than the longest lifetime.
+pub(crate) const HEADROOM: Duration = Duration::from_secs(32 * 86_400);
 
 /// Microseconds since the origin. 48 bits are kept in a slot: 8.9 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -27,6 +28,11 @@ impl Micros {
     pub(crate) fn deadline(self, lifetime_ms: u32) -> u32 {
         let end = self.0.saturating_add(u64::from(lifetime_ms) * 1_000);
         u32::try_from(end.div_ceil(TICK_MICROS)).unwrap_or(u32::MAX)
+    }
+
+    /// The first tick that does not begin before this moment.
+    pub(crate) fn next_tick(self) -> u32 {
+        self.deadline(0)
     }
 
     pub(crate) const fn since(self, earlier: Self) -> Duration {
@@ -81,8 +87,9 @@ mod tests {
     fn an_older_now_saturates() {
         let origin = Origin::default();
         let now = Instant::now();
-        assert_eq!(origin.micros(now).0, 3_600_000_000);
-        assert_eq!(origin.micros(now - Duration::from_secs(7_200)).0, 0);
-        assert_eq!(origin.instant(Micros(3_600_000_000)), Some(now));
+        let headroom = HEADROOM.as_micros() as u64;
+        assert_eq!(origin.micros(now).0, headroom);
+        assert_eq!(origin.micros(now - 2 * HEADROOM).0, 0);
+        assert_eq!(origin.instant(Micros(headroom)), Some(now));
     }
 }

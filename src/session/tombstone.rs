@@ -75,6 +75,39 @@ impl Tombstone {
         }
     }
 
+    /// One that was saved.
+    pub(crate) fn restored(
+        (key, initiator): (FlowKey, End),
+        (reason, rule, ended): (EndReason, RuleId, Micros),
+        (ends, challenged): ([(Option<u32>, u32); 2], u8),
+        tunnels: [TunnelRef; 2],
+    ) -> Self {
+        Self {
+            key,
+            initiator,
+            challenged,
+            reason,
+            rule,
+            // No session of this engine.
+            id: SessionId::new(0),
+            ended,
+            ends: ends.map(|(expects, sent)| Remembered {
+                expects: expects.map(SeqNum),
+                sent: SeqNum(sent),
+            }),
+            tunnels,
+        }
+    }
+
+    /// Both ends, original first.
+    pub(crate) const fn ends(&self) -> [Remembered; 2] {
+        self.ends
+    }
+
+    pub(crate) const fn challenged(&self) -> u8 {
+        self.challenged
+    }
+
     pub(crate) fn direction_of(&self, source: End) -> Direction {
         if source == self.initiator {
             Direction::Original
@@ -194,6 +227,28 @@ impl Graveyard {
         let found = part.ring.get(slot as usize)?;
         let age = now.0.saturating_sub(found.ended.0);
         (age < self.lifetime_us).then_some(*found)
+    }
+
+    /// Whether a tombstone is not over.
+    pub(crate) const fn lasts(&self, tombstone: &Tombstone, now: Micros) -> bool {
+        now.0.saturating_sub(tombstone.ended.0) < self.lifetime_us
+    }
+
+    /// All that are not over, the oldest of each part first.
+    pub(crate) fn all(&self, now: Micros) -> Vec<Tombstone> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let part = part.lock();
+            let (newer, older) = part.ring.split_at(part.next.min(part.ring.len()));
+            let slots = (part.next as u32..).zip(older).chain((0..).zip(newer));
+            let indexed = |(slot, tombstone): &(u32, &Tombstone)| {
+                let hash = (self.hasher.hash_one(tombstone.key) >> 32) as u32;
+                part.index.find(hash, |each| each == *slot).is_some()
+            };
+            let live = slots.filter(indexed).map(|(_, tombstone)| *tombstone);
+            all.extend(live.filter(|tombstone| self.lasts(tombstone, now)));
+        }
+        all
     }
 
     /// Notes that the challenge ACK of an end is answered; `false` if one was before.

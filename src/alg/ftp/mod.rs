@@ -117,6 +117,24 @@ impl Ftp {
         }
     }
 
+    /// The helper of a session that goes on, with nothing unanswered ([`Ftp::is_at_rest`]).
+    #[must_use]
+    pub fn at_rest(rules: Arc<Rules>, session: SessionEnds) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            ..Self::new(rules, session)
+        }
+    }
+
+    /// Whether the server has answered every command, and the session is readable: what comes next is a command.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.paired
+            && self.pending.is_empty()
+            && !self.opaque
+            && matches!(self.replying, Replying::Between { .. })
+    }
+
     /// The ends of the control session.
     #[must_use]
     pub const fn session(&self) -> &SessionEnds {

@@ -13,6 +13,8 @@ pub mod window;
 pub use state::{Cell, Event, State, transition};
 pub use window::{Bound, BoundCheck, Peer, PeerFlags, Side, WindowVerdict};
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::Direction;
 use crate::lifetime::LifetimeClass;
 use crate::packet::{Segment, SeqNum, TcpFlags};
@@ -108,7 +110,7 @@ pub enum Step {
 }
 
 /// The state of one TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Track {
     peers: [Peer; 2],
@@ -227,6 +229,16 @@ impl Track {
             flags: [0; 2],
             position: 0,
         }
+    }
+
+    /// Whether a state that came from elsewhere is one that segments can lead to, as far as a look at it tells: scales
+    /// and kinds within their bounds.
+    pub(crate) const fn is_sound(&self) -> bool {
+        let (state, event) = (self.position & 0x0f, self.position >> 4 & 0x07);
+        state <= State::Close as u8
+            && event <= Event::None as u8
+            && self.scales & 0x0f <= 14
+            && self.scales >> 4 <= 14
     }
 
     /// What [`Track::from_words`] was made of.

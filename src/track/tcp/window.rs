@@ -13,13 +13,15 @@
 //! I and III guard the ends: what breaks them is invalid. What breaks II or IV is old: the receiver discards
 //! it and answers, and that answer is what a sender needs whose ACK was lost. So it passes and changes nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::packet::{Segment, SeqNum, TcpFlags};
 
 /// The least distance that an acknowledgment may lie behind (bound IV), in bytes; the value of Linux.
 pub const MIN_ACK_WINDOW: u32 = 66_000;
 
 /// What one end of a connection has sent and allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Peer {
     /// The end of the furthest segment that it has sent: its next new byte.

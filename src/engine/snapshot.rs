@@ -1,0 +1,392 @@
+//! Sessions out of the engine and into it: the engine's side of [`crate::snapshot`].
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Engine;
+use super::helpers::Parent;
+use super::reload::opening_query;
+use super::settings::Settings;
+use crate::alg::SessionEnds;
+use crate::config::{OnReload, TcpMode};
+use crate::flow::{FlowKey, Variant, Zone};
+use crate::lifetime::MAX_LIFETIME;
+use crate::packet::{PROTOCOL_TCP, SeqNum};
+use crate::policy::{Action, RuleId};
+use crate::session::{
+    Cold, Micros, PROTOCOLS_WITH_TRACKS, SessionId, Shard, Slot, TICK, Tombstone, TunnelRef,
+};
+use crate::snapshot::{
+    RestoreError, RestoreOptions, Restored, Saved, SavedSession, SavedState, SavedTombstone,
+};
+use crate::track::tcp::Track;
+
+/// A record that was found sound, ready for the table.
+struct Sound {
+    key: FlowKey,
+    slot: Slot,
+    cold: Cold,
+    tunnels: [TunnelRef; 2],
+    parent: Option<SessionEnds>,
+    control: Option<[SeqNum; 2]>,
+}
+
+/// What became of a record.
+enum Landed {
+    Lives(SessionId),
+    Expired,
+    Refused,
+    Present,
+    NoRoom,
+}
+
+impl Engine {
+    /// All sessions, what is remembered of ended ones, and what was announced, as one stream ([`crate::snapshot`]). `at` is
+    /// the wall-clock time that `now` is.
+    ///
+    /// Shard by shard, each copied under its lock: packets go on meanwhile, and a session that changes after its shard was
+    /// copied is saved as it was. For a stream that misses nothing, stop the packets first.
+    #[must_use]
+    pub fn save(&self, now: Instant, at: SystemTime) -> Vec<u8> {
+        let mut saved = Saved::default();
+        self.for_each_saved(now, |session| saved.sessions.push(*session));
+        let moment = self.origin.micros(now);
+        saved.tombstones = self
+            .graveyard
+            .all(moment)
+            .iter()
+            .map(|each| of_tombstone(each, moment))
+            .collect();
+        saved.expectations = self.helpers.expectations().export(now);
+        let policy = self.policy();
+        saved.rules = policy
+            .numbered()
+            .map(|(number, name)| (number.0, name.to_owned()))
+            .collect();
+        saved.to_stream(at)
+    }
+
+    /// Calls `each` with every session as it would be saved. No lock is held meanwhile.
+    pub fn for_each_saved(&self, now: Instant, mut each: impl FnMut(&SavedSession)) {
+        let now = self.origin.micros(now);
+        for number in 0..self.table.shards() {
+            let records: Vec<_> = {
+                let held = self.table.lock(number);
+                let shard = &held.shard;
+                let live = |session: &u32| shard.slab.hot(*session).deadline > now.tick();
+                let record = |session| self.saved(shard, number, session, now);
+                shard.sessions().filter(live).map(record).collect()
+            };
+            records.iter().for_each(&mut each);
+        }
+    }
+
+    /// Takes over the sessions of a stream that [`Engine::save`] has written. `at` is the wall-clock time that `now` is:
+    /// what has passed since the save is taken off each lifetime, and a clock that went back takes nothing off.
+    ///
+    /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
+    /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened
+    /// to from here on.
+    ///
+    /// # Errors
+    /// Why the stream cannot be used. Nothing has changed then.
+    pub fn restore(
+        &self,
+        stream: &[u8],
+        now: Instant,
+        at: SystemTime,
+        options: RestoreOptions,
+    ) -> Result<Restored, RestoreError> {
+        let (saved, elapsed) = Saved::from_stream(stream, at)?;
+        let moment = self.origin.micros(now);
+        let unsound = |(record, what)| RestoreError::Unsound { record, what };
+        let sessions = saved
+            .sessions
+            .iter()
+            .enumerate()
+            .map(|(record, session)| {
+                sound(session, moment, elapsed, options).map_err(|what| unsound((record, what)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let behind = sessions.len();
+        let tombstones = saved
+            .tombstones
+            .iter()
+            .enumerate()
+            .map(|(record, tombstone)| {
+                to_tombstone(tombstone, moment, elapsed, options)
+                    .map_err(|what| unsound((behind + record, what)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let _no_reload_meanwhile = self.reloading.lock();
+        let settings = self.settings();
+        // Numbers of rules are this engine's business: names are what lasts.
+        let numbers: std::collections::HashMap<u16, RuleId> = saved
+            .rules
+            .iter()
+            .filter_map(|(number, name)| Some((*number, settings.policy.rule_named(name)?)))
+            .collect();
+        let rule = |number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
+        let mut done = Restored::default();
+        let mut children = Vec::new();
+        for mut session in sessions {
+            session.cold.rule = rule(session.cold.rule).0;
+            match self.land(&settings, &session, moment) {
+                Landed::Lives(id) => {
+                    done.sessions += 1;
+                    children.extend(session.parent.map(|parent| (id, parent)));
+                }
+                Landed::Expired => done.expired += 1,
+                Landed::Refused => done.refused += 1,
+                Landed::Present => done.present += 1,
+                Landed::NoRoom => done.no_room += 1,
+            }
+        }
+        for (child, parent) in children {
+            if let Some(parent) = self.id_of(&parent) {
+                self.helpers.adopted(child, parent);
+            }
+        }
+        for mut tombstone in tombstones {
+            tombstone.rule = rule(tombstone.rule.0);
+            if self.graveyard.lasts(&tombstone, moment) {
+                self.graveyard.bury(tombstone);
+                done.tombstones += 1;
+            }
+        }
+        let mut expectations = saved.expectations;
+        for expectation in &mut expectations {
+            expectation.lifetime = expectation.lifetime.saturating_sub(elapsed);
+        }
+        expectations.retain(|expectation| !expectation.lifetime.is_zero());
+        done.expectations = self.helpers.expectations().import(&expectations, now);
+        Ok(done)
+    }
+
+    /// Takes over one session, as another engine has saved it; `elapsed` is the time since then.
+    ///
+    /// # Errors
+    /// What no session can be.
+    pub fn insert_saved(
+        &self,
+        session: &SavedSession,
+        now: Instant,
+        elapsed: Duration,
+        options: RestoreOptions,
+    ) -> Result<Option<SessionId>, RestoreError> {
+        let moment = self.origin.micros(now);
+        let sound = sound(session, moment, elapsed, options)
+            .map_err(|what| RestoreError::Unsound { record: 0, what })?;
+        let _no_reload_meanwhile = self.reloading.lock();
+        Ok(match self.land(&self.settings(), &sound, moment) {
+            Landed::Lives(id) => {
+                if let Some(parent) = session.parent.and_then(|parent| self.id_of(&parent)) {
+                    self.helpers.adopted(id, parent);
+                }
+                Some(id)
+            }
+            _ => None,
+        })
+    }
+
+    /// The session between two ends.
+    fn id_of(&self, ends: &SessionEnds) -> Option<SessionId> {
+        let key = ends.key()?;
+        let place = self.table.place(&key);
+        let held = self.table.lock(place.shard);
+        let number = held.shard.find(place.hash, &key)?;
+        Some(
+            self.table
+                .id(place.shard, number, held.shard.slab.hot(number).generation),
+        )
+    }
+
+    fn land(&self, settings: &Settings, session: &Sound, now: Micros) -> Landed {
+        let slot = &session.slot;
+        if slot.deadline <= now.tick() {
+            return Landed::Expired;
+        }
+        let query = opening_query(slot);
+        let decision = settings.policy.look_up(&query);
+        let rule = match (decision.action, session.parent) {
+            (Action::Allow, None) => decision.rule,
+            // What was announced was admitted by the rule of its parent.
+            (_, Some(_)) if settings.policy.action_of(RuleId(session.cold.rule)) == Action::Allow => {
+                RuleId(session.cold.rule)
+            }
+            (Action::Allow, Some(_)) => decision.rule,
+            _ if settings.on_reload == OnReload::End => return Landed::Refused,
+            _ => RuleId(session.cold.rule),
+        };
+        let place = self.table.place(&session.key);
+        let mut held = self.table.lock(place.shard);
+        let shard: &mut Shard = &mut held.shard;
+        if shard.find(place.hash, &session.key).is_some() {
+            return Landed::Present;
+        }
+        if shard.is_full() || !self.table.reserve() {
+            return Landed::NoRoom;
+        }
+        let profile = settings.profile(&query, rule);
+        let number = shard.insert(place.hash, session.key, slot.initiator(), now, (profile, rule.0));
+        shard.slab.hot_mut(number).take_over(slot);
+        let mut cold = session.cold;
+        cold.rule = rule.0;
+        *shard.slab.cold_mut(number) = cold;
+        shard.slab.set_tunnels(number, session.tunnels);
+        let own = shard.slab.hot_mut(number);
+        if own.key.protocol() == PROTOCOL_TCP && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict {
+            own.track.set_liberal();
+        }
+        let deadline = own.deadline;
+        let id = self.table.id(place.shard, number, own.generation);
+        if settings.ftp.is_control(own) && session.parent.is_none() {
+            self.helpers
+                .go_on(&settings.ftp, own, Parent { session: id, rule }, session.control);
+        }
+        shard.hang(number);
+        self.table.note_tick(place.shard, deadline);
+        self.counters.opened(&[]);
+        Landed::Lives(id)
+    }
+
+    fn saved(&self, shard: &Shard, number: usize, session: u32, now: Micros) -> SavedSession {
+        let (slot, cold) = (shard.slab.hot(session), shard.slab.cold(session));
+        let (key, initiator) = (&slot.key, slot.initiator());
+        let id = self.table.id(number, session, slot.generation);
+        let (history, marks) = cold.parts();
+        let traffic = crate::flow::Direction::BOTH.map(|direction| slot.traffic(direction));
+        let micros = |since: Micros| u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        SavedSession {
+            zone: key.zone().0,
+            protocol: key.protocol(),
+            src: key.address(initiator),
+            src_port: key.port(initiator),
+            dst: key.address(initiator.opposite()),
+            dst_port: key.port(initiator.opposite()),
+            variant: key.variant(),
+            age_us: micros(cold.start()),
+            idle_us: micros(slot.last()),
+            left_us: (u64::from(slot.deadline) * TICK.as_micros() as u64).saturating_sub(now.0),
+            state: match key.protocol() {
+                PROTOCOL_TCP => SavedState::Tcp(slot.track),
+                _ => SavedState::Words(slot.track.words()),
+            },
+            flags: slot.saved_flags(),
+            history,
+            marks,
+            packets: traffic.map(|(packets, _)| packets),
+            bytes: traffic.map(|(_, bytes)| bytes),
+            rule: cold.rule,
+            parent: self
+                .helpers
+                .parent_of(id)
+                .and_then(|_| self.helpers.ends_of_parent(id)),
+            control: self
+                .helpers
+                .at_rest(id)
+                .map(|numbers| numbers.map(|number| number.0)),
+            tunnels: shard.slab.tunnels(session).map(|tunnel| tunnel.0),
+        }
+    }
+}
+
+/// A record as a session, or what is wrong with it.
+fn sound(
+    session: &SavedSession,
+    now: Micros,
+    elapsed: Duration,
+    options: RestoreOptions,
+) -> Result<Sound, &'static str> {
+    let src = SocketAddr::new(session.src, session.src_port);
+    let dst = SocketAddr::new(session.dst, session.dst_port);
+    let (key, initiator) =
+        FlowKey::between(Zone(session.zone), session.protocol, (src, dst), session.variant)?;
+    let track = match session.state {
+        SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
+            if !track.is_sound() {
+                return Err("the state of its connection is none");
+            }
+            track
+        }
+        SavedState::Words(words) if session.protocol != PROTOCOL_TCP => {
+            if !PROTOCOLS_WITH_TRACKS.contains(&session.protocol) && words != [0; 8] {
+                return Err("its protocol has no state");
+            }
+            Track::from_words(words)
+        }
+        _ => return Err("its state is that of another protocol"),
+    };
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let ago = |micros: u64| Micros(now.0.saturating_sub(micros.saturating_add(elapsed_us)));
+    let left_us = session.left_us.min((MAX_LIFETIME + TICK).as_micros() as u64);
+    let deadline = match left_us.checked_sub(elapsed_us) {
+        Some(left) if left > 0 => Micros(now.0 + left).next_tick(),
+        _ => 0,
+    };
+    let mut slot = Slot::new(key);
+    slot.occupy(key, initiator, ago(session.idle_us), 0);
+    slot.track = track;
+    slot.deadline = deadline;
+    slot.restore(session.flags, session.packets, session.bytes);
+    let mut cold = Cold::new(ago(session.age_us.max(session.idle_us)), session.rule);
+    cold.set_parts(session.history, session.marks);
+    Ok(Sound {
+        key,
+        slot,
+        cold,
+        tunnels: tunnels(session.tunnels, options),
+        parent: session.parent,
+        control: session.control.map(|numbers| numbers.map(SeqNum)),
+    })
+}
+
+fn tunnels(saved: [u64; 2], options: RestoreOptions) -> [TunnelRef; 2] {
+    if options.tunnels {
+        saved.map(TunnelRef)
+    } else {
+        [TunnelRef::NONE; 2]
+    }
+}
+
+fn of_tombstone(tombstone: &Tombstone, now: Micros) -> SavedTombstone {
+    let (key, initiator) = (&tombstone.key, tombstone.initiator);
+    SavedTombstone {
+        zone: key.zone().0,
+        src: key.address(initiator),
+        src_port: key.port(initiator),
+        dst: key.address(initiator.opposite()),
+        dst_port: key.port(initiator.opposite()),
+        reason: tombstone.reason as u8,
+        rule: tombstone.rule.0,
+        ago_us: now.0.saturating_sub(tombstone.ended.0),
+        ends: tombstone
+            .ends()
+            .map(|end| (end.expects.map(|number| number.0), end.sent.0)),
+        challenged: tombstone.challenged(),
+        tunnels: tombstone.tunnels.map(|tunnel| tunnel.0),
+    }
+}
+
+fn to_tombstone(
+    saved: &SavedTombstone,
+    now: Micros,
+    elapsed: Duration,
+    options: RestoreOptions,
+) -> Result<Tombstone, &'static str> {
+    let src = SocketAddr::new(saved.src, saved.src_port);
+    let dst = SocketAddr::new(saved.dst, saved.dst_port);
+    let plain = Variant::Plain;
+    let (key, initiator) = FlowKey::between(Zone(saved.zone), PROTOCOL_TCP, (src, dst), plain)?;
+    let reason = saved
+        .reason()
+        .ok_or("its session has ended for no known reason")?;
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let ended = Micros(now.0.saturating_sub(saved.ago_us.saturating_add(elapsed_us)));
+    Ok(Tombstone::restored(
+        (key, initiator),
+        (reason, RuleId(saved.rule), ended),
+        (saved.ends, saved.challenged),
+        tunnels(saved.tunnels, options),
+    ))
+}

@@ -1,0 +1,413 @@
+//! Saving and restoring sessions: what goes on, what does not, and which streams are refused.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use portcullis::snapshot::VERSION;
+use portcullis::{
+    Config, DropReason, Engine, Packet, RestoreError, RestoreOptions, Restored, SavedSession, SessionRecord,
+    TunnelRef, Verdict,
+};
+use support::packets::{ACK, Ends, FIN, Head, SYN, chunk, dccp, echo, init, other, sctp, tcp, udp};
+
+const ENDS: Ends = Ends::v4(40_000, 80);
+const SAVED_AT: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn config(rest: &str) -> Config {
+    Config::from_toml(&format!("[policy]\ndefault = \"allow\"\n{rest}"), "test.toml")
+        .expect("a configuration")
+}
+
+fn engine(rest: &str) -> Engine {
+    Engine::with_seed(&config(rest), [1, 2, 3, 4]).expect("an engine")
+}
+
+fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        flags,
+        seq,
+        ack,
+        window: 1_000,
+    };
+    tcp(ends, head, &[], payload)
+}
+
+fn pass(engine: &Engine, now: Instant, packets: &[Vec<u8>]) {
+    for packet in packets {
+        let verdict = engine.process(Packet::new(packet, now));
+        assert!(verdict.is_forward(), "{verdict:?}");
+    }
+}
+
+fn handshake(ends: Ends) -> [Vec<u8>; 3] {
+    [
+        segment(ends, SYN, 100, 0, b""),
+        segment(ends.back(), SYN | ACK, 500, 101, b""),
+        segment(ends, ACK, 101, 501, b""),
+    ]
+}
+
+/// A session of each kind.
+fn of_each_kind() -> Vec<Vec<u8>> {
+    let gre = |key: u32| {
+        let mut payload = vec![0x20, 0, 8, 0];
+        payload.extend(key.to_be_bytes());
+        payload
+    };
+    let mut packets = handshake(ENDS).to_vec();
+    packets.extend(handshake(Ends::v6(40_001, 443)));
+    packets.push(segment(Ends::v4(40_002, 80), SYN, 9, 0, b""));
+    packets.extend([
+        udp(Ends::v4(5_000, 53), b"?"),
+        udp(Ends::v4(5_000, 53).back(), b"!"),
+        udp(Ends::v6(53, 5_000), b"?"),
+        echo(Ends::v4(7, 7), true),
+        echo(Ends::v4(7, 7).back(), true),
+        echo(Ends::v6(8, 8), true),
+        other(Ends::v4(0, 0), 47, &gre(0x0001_ffff)),
+        other(Ends::v4(0, 0), 47, &gre(7)),
+        other(Ends::v4(0, 0), 50, &[0, 0, 1, 0, 0, 0, 0, 1]),
+        other(Ends::v6(0, 0), 89, b"hello"),
+        sctp(Ends::v4(6_000, 6_001), 0, &init(1, 77)),
+        sctp(Ends::v4(6_000, 6_001).back(), 77, &init(2, 78)),
+        sctp(Ends::v4(6_000, 6_001), 78, &chunk(10, 0, b"cook")),
+        dccp(Ends::v4(6_100, 6_101), 0, 5, 0),
+        dccp(Ends::v4(6_100, 6_101).back(), 1, 9, 5),
+    ]);
+    packets
+}
+
+fn sessions(engine: &Engine) -> Vec<SessionRecord> {
+    let mut all = Vec::new();
+    engine.for_each_session(|session| all.push(*session));
+    all.sort_by_key(|session| {
+        (
+            session.protocol,
+            session.src,
+            session.src_port,
+            session.dst,
+            session.tunnel,
+        )
+    });
+    all
+}
+
+/// Everything but the names and the moments.
+fn told(session: &SessionRecord) -> String {
+    let s = session;
+    format!(
+        "{:?}",
+        (
+            (s.zone, s.protocol, s.src, s.src_port, s.dst, s.dst_port),
+            (s.state, s.assured, s.history, s.original, s.reply, s.tunnel),
+            (s.adopted, s.resumed, s.bypassed, s.tunnels)
+        )
+    )
+}
+
+#[test]
+fn every_kind_of_session_goes_on_where_it_was() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &of_each_kind());
+    let later = now + Duration::from_secs(2);
+    let stream = old.save(later, SAVED_AT);
+    let new = engine("");
+    let done = new
+        .restore(&stream, later, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    let (before, after) = (sessions(&old), sessions(&new));
+    assert_eq!(done.sessions, before.len());
+    assert_eq!(before.len(), 14);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(told(before), told(after));
+        assert_eq!((before.start, before.last), (after.start, after.last));
+        let tick = portcullis::session::TICK;
+        assert!(
+            after.expires >= before.expires && after.expires <= before.expires + tick,
+            "{before:?} {after:?}"
+        );
+    }
+    new.check_invariants().unwrap();
+    // The next packet of the connection is right, one far outside its window is not.
+    let right = segment(ENDS, ACK, 101, 501, b"data");
+    let far = segment(ENDS, ACK, 200_000, 501, b"data");
+    assert!(new.process(Packet::new(&right, later)).is_forward());
+    let verdict = new.process(Packet::new(&far, later));
+    assert_eq!(verdict.reason(), Some(DropReason::TcpSeqAboveWindow));
+}
+
+#[test]
+fn the_time_between_is_taken_off_each_lifetime() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &of_each_kind());
+    let stream = old.save(now, SAVED_AT);
+    let gone = Duration::from_secs(100);
+    let new = engine("");
+    let done = new
+        .restore(&stream, now, SAVED_AT + gone, RestoreOptions::default())
+        .unwrap();
+    // The two established connections, and SCTP's and the others' lifetimes of more than 100 s.
+    assert!(done.expired > 0 && done.sessions >= 2, "{done:?}");
+    let connection = sessions(&new)
+        .into_iter()
+        .find(|session| session.protocol == 6)
+        .unwrap();
+    let left = connection.expires.duration_since(now);
+    assert!(
+        left > Duration::from_millis(239_900) && left <= Duration::from_millis(240_100),
+        "{left:?}"
+    );
+    assert_eq!(now.duration_since(connection.last), gone);
+    // A clock that went back takes nothing off.
+    let new = engine("");
+    let earlier = SAVED_AT + Duration::from_secs(500);
+    let stream = old.save(now, earlier);
+    assert_eq!(
+        new.restore(&stream, now, SAVED_AT, RestoreOptions::default())
+            .unwrap()
+            .expired,
+        0
+    );
+}
+
+#[test]
+fn a_stream_that_is_torn_foreign_or_changed_is_refused_whole() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &of_each_kind());
+    let stream = old.save(now, SAVED_AT);
+    let new = engine("");
+    let refused = |bytes: &[u8]| {
+        let error = new
+            .restore(bytes, now, SAVED_AT, RestoreOptions::default())
+            .unwrap_err();
+        assert_eq!(new.sessions(), 0);
+        error
+    };
+    for cut in 0..stream.len() {
+        let error = refused(&stream[..cut]);
+        assert!(
+            matches!(error, RestoreError::Foreign | RestoreError::Torn { .. }),
+            "{cut}: {error}"
+        );
+    }
+    for place in (0..stream.len()).step_by(7) {
+        let mut changed = stream.clone();
+        changed[place] ^= 0x10;
+        refused(&changed);
+    }
+    let mut longer = stream.clone();
+    longer.push(0);
+    assert!(matches!(refused(&longer), RestoreError::Torn { .. }));
+    assert_eq!(refused(b"#!/bin/sh\n"), RestoreError::Foreign);
+    let mut next = stream.clone();
+    next[8] += 1;
+    assert_eq!(refused(&next), RestoreError::Version { found: VERSION + 1 });
+    assert_eq!(
+        refused(&next).to_string(),
+        "the stream has version 2; version 1 can be read"
+    );
+}
+
+#[test]
+fn a_record_that_no_session_can_be_is_refused() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &handshake(ENDS));
+    let mut sound = None;
+    old.for_each_saved(now, |session| sound = Some(*session));
+    let sound = sound.unwrap();
+    let mut mixed = sound;
+    mixed.dst = "2001:db8::1".parse().unwrap();
+    let mut other_protocol = sound;
+    other_protocol.protocol = 17;
+    let mut kind = sound;
+    kind.variant = portcullis::flow::Variant::IcmpQuery(1);
+    for wrong in [mixed, other_protocol, kind] {
+        let new = engine("");
+        let inserted = new.insert_saved(&wrong, now, Duration::ZERO, RestoreOptions::default());
+        assert!(
+            matches!(inserted, Err(RestoreError::Unsound { record: 0, .. })),
+            "{inserted:?}"
+        );
+        assert_eq!(new.sessions(), 0);
+    }
+    let new = engine("");
+    let inserted = new.insert_saved(&sound, now, Duration::ZERO, RestoreOptions::default());
+    assert!(matches!(inserted, Ok(Some(_))));
+    let again = new.insert_saved(&sound, now, Duration::ZERO, RestoreOptions::default());
+    assert_eq!(again, Ok(None), "it is there already");
+}
+
+#[test]
+fn the_policy_of_the_new_engine_decides() {
+    let now = Instant::now();
+    let old = engine(
+        "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80",
+    );
+    pass(&old, now, &of_each_kind());
+    let stream = old.save(now, SAVED_AT);
+    let only_web = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"other\"\naction = \"deny\"\n\
+                    protocol = \"udp\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                    destination_ports = 80";
+    let strict = Config::from_toml(only_web, "test.toml").unwrap();
+    let new = Engine::with_seed(&strict, [1; 4]).unwrap();
+    let done = new
+        .restore(&stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!((done.sessions, done.refused), (2, 12));
+    for session in sessions(&new) {
+        assert_eq!(new.policy().rule_name(session.rule), "web");
+    }
+    let keeping = only_web.replace("[policy]\n", "[policy]\non_reload = \"keep\"\n");
+    let new = Engine::with_seed(&Config::from_toml(&keeping, "test.toml").unwrap(), [1; 4]).unwrap();
+    let done = new
+        .restore(&stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!((done.sessions, done.refused), (14, 0));
+}
+
+#[test]
+fn what_is_remembered_of_ended_sessions_is_restored() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &handshake(ENDS));
+    let ended = now + Duration::from_secs(341);
+    assert_eq!(old.expire(ended, usize::MAX, &mut ()).ended, 1);
+    let stream = old.save(ended, SAVED_AT);
+    let new = engine("");
+    let done = new
+        .restore(&stream, ended, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!(done.tombstones, 1);
+    let late = segment(ENDS, ACK, 101, 501, b"still there?");
+    let (was, is) = (
+        old.process(Packet::new(&late, ended)),
+        new.process(Packet::new(&late, ended)),
+    );
+    assert!(
+        matches!(is, Verdict::Reject(DropReason::TcpAfterTimeout, ..)),
+        "{is:?}"
+    );
+    assert_eq!(was.reason(), is.reason());
+    // Its lifetime goes on, too.
+    let much_later = SAVED_AT + Duration::from_secs(600);
+    let done = engine("")
+        .restore(&stream, ended, much_later, RestoreOptions::default())
+        .unwrap();
+    assert_eq!(done, Restored::default());
+}
+
+#[test]
+fn tunnel_references_are_restored_only_where_they_mean_the_same() {
+    let now = Instant::now();
+    let tunnels = "[engine]\ntunnel_references = true";
+    let old = engine(tunnels);
+    let syn = segment(ENDS, SYN, 1, 0, b"");
+    let answer = segment(ENDS.back(), SYN | ACK, 9, 2, b"");
+    for (packet, tunnel) in [(&syn, 5), (&answer, 6)] {
+        assert!(
+            old.process(Packet::new(packet, now).tunnel(TunnelRef(tunnel)))
+                .is_forward()
+        );
+    }
+    let stream = old.save(now, SAVED_AT);
+    for (taken, expected) in [
+        (true, [TunnelRef(5), TunnelRef(6)]),
+        (false, [TunnelRef::NONE; 2]),
+    ] {
+        let new = engine(tunnels);
+        let options = RestoreOptions { tunnels: taken };
+        assert_eq!(new.restore(&stream, now, SAVED_AT, options).unwrap().sessions, 1);
+        assert_eq!(sessions(&new)[0].tunnels, expected);
+    }
+}
+
+#[test]
+fn a_full_table_takes_what_it_has_room_for() {
+    let now = Instant::now();
+    let old = engine("");
+    for port in 0..100 {
+        pass(&old, now, &handshake(Ends::v4(10_000 + port, 80)));
+    }
+    let stream = old.save(now, SAVED_AT);
+    let new = engine("[table]\nmax_sessions = 32");
+    let done = new
+        .restore(&stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!((done.sessions, done.no_room), (32, 68));
+    new.check_invariants().unwrap();
+}
+
+#[test]
+fn a_control_session_is_listened_to_and_its_child_stays_its_child() {
+    let now = Instant::now();
+    let control = Ends::v4(40_100, 21);
+    let only_ftp = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+                    protocol = \"tcp\"\ndestination_ports = 21";
+    let only_ftp = Config::from_toml(only_ftp, "test.toml").unwrap();
+    let old = Engine::with_seed(&only_ftp, [1; 4]).unwrap();
+    pass(&old, now, &handshake(control));
+    let welcome = b"220 ready\r\n";
+    let epsv = b"EPSV\r\n";
+    let entering = b"229 Entering Extended Passive Mode (|||50000|)\r\n";
+    let (mut seq, mut ack) = (101, 501);
+    let mut talk = |engine: &Engine, from_client: bool, text: &[u8]| {
+        let packet = if from_client {
+            segment(control, ACK, seq, ack, text)
+        } else {
+            segment(control.back(), ACK, ack, seq, text)
+        };
+        pass(engine, now, &[packet]);
+        *(if from_client { &mut seq } else { &mut ack }) += text.len() as u32;
+    };
+    talk(&old, false, welcome);
+    talk(&old, true, epsv);
+    talk(&old, false, entering);
+    pass(&old, now, &handshake(Ends::v4(50_100, 50_000)));
+    let stream = old.save(now, SAVED_AT);
+    let new = Engine::with_seed(&only_ftp, [2; 4]).unwrap();
+    let done = new
+        .restore(&stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!(done.sessions, 2);
+    let all = sessions(&new);
+    let parent = all.iter().find(|session| session.dst_port == 21).unwrap();
+    let child = all.iter().find(|session| session.dst_port == 50_000).unwrap();
+    assert_eq!(child.parent, Some(parent.id));
+    // The next transfer is announced to the new engine.
+    talk(&new, true, epsv);
+    talk(&new, false, b"229 Entering Extended Passive Mode (|||50001|)\r\n");
+    pass(&new, now, &handshake(Ends::v4(50_101, 50_001)));
+}
+
+#[test]
+fn a_closing_connection_goes_on_closing() {
+    let now = Instant::now();
+    let old = engine("");
+    pass(&old, now, &handshake(ENDS));
+    pass(&old, now, &[segment(ENDS, FIN | ACK, 101, 501, b"")]);
+    let mut saved: Vec<SavedSession> = Vec::new();
+    old.for_each_saved(now, |session| saved.push(*session));
+    let new = engine("");
+    new.insert_saved(&saved[0], now, Duration::ZERO, RestoreOptions::default())
+        .unwrap();
+    pass(
+        &new,
+        now,
+        &[
+            segment(ENDS.back(), FIN | ACK, 501, 102, b""),
+            segment(ENDS, ACK, 102, 502, b""),
+        ],
+    );
+    assert_eq!(sessions(&new)[0].state, "TIME_WAIT");
+}

@@ -205,7 +205,8 @@ pub(crate) struct Sighting {
     pub(crate) key: FlowKey,
     /// The end that has sent it.
     pub(crate) source: End,
-    pub(crate) evidence: Evidence,
+    /// `None` of a packet that says nothing but that its direction comes.
+    pub(crate) evidence: Option<Evidence>,
     /// Of a packet with a session: how many packets that has seen of the other direction.
     pub(crate) opposite: Option<u32>,
     pub(crate) other_zone: Option<Zone>,
@@ -223,8 +224,8 @@ struct Suspect {
     packets: u32,
     first: Instant,
     last: Instant,
-    /// It has made its line.
-    listed: bool,
+    /// Packets of it that stand in its line.
+    listed: u32,
 }
 
 /// The suspects of a part, each in the place that its conversation hashes to.
@@ -257,8 +258,26 @@ pub(crate) struct Asymmetry {
     hasher: ahash::RandomState,
 }
 
-/// What a sighting has proved: the kind, the packets that say so, since when.
-type Proof = (Evidence, u32, Instant, bool);
+/// What the packets of a conversation have proved.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    evidence: Evidence,
+    /// The end that has sent them.
+    source: End,
+    packets: u32,
+    first: Instant,
+    last: Instant,
+    /// It is the first of its conversation.
+    news: bool,
+}
+
+/// What a packet makes of the report.
+#[derive(Debug, Clone, Copy, Default)]
+struct Change {
+    /// What turned out to be wrong: the other direction came after all.
+    retracted: Option<Proof>,
+    proved: Option<Proof>,
+}
 
 impl Asymmetry {
     pub(crate) fn new(seed: [u64; 4]) -> Self {
@@ -278,14 +297,43 @@ impl Asymmetry {
 
     /// Takes note of a packet. No lock of the session table is held.
     pub(crate) fn see(&self, sighting: &Sighting, config: &AsymmetryConfig) {
-        let proof = match sighting.evidence {
-            evidence @ (Evidence::OtherZone | Evidence::AfterEnd) => {
-                Some((evidence, 1, sighting.at, self.is_news(sighting)))
+        let change = match sighting.evidence {
+            None => self.cleared(sighting),
+            Some(evidence @ (Evidence::OtherZone | Evidence::AfterEnd)) => {
+                let news = self.is_news(sighting, evidence);
+                Change {
+                    proved: Some(Proof {
+                        evidence,
+                        source: sighting.source,
+                        packets: 1,
+                        first: sighting.at,
+                        last: sighting.at,
+                        news,
+                    }),
+                    ..Change::default()
+                }
             }
-            _ => self.suspect(sighting, config),
+            Some(evidence) => self.suspect(sighting, evidence, config),
         };
-        if let Some(proof) = proof {
+        if let Some(wrong) = change.retracted {
+            self.retract(sighting, wrong, config);
+        }
+        if let Some(proof) = change.proved {
             self.list(sighting, proof, config);
+        }
+    }
+
+    /// The other direction of a suspect has come.
+    fn cleared(&self, sighting: &Sighting) -> Change {
+        let retracted = self.place(&sighting.key, |place| {
+            let suspect =
+                place.filter(|suspect| suspect.key == sighting.key && suspect.source != sighting.source)?;
+            *place = None;
+            suspect.listing()
+        });
+        Change {
+            retracted: retracted.flatten(),
+            proved: None,
         }
     }
 
@@ -296,38 +344,35 @@ impl Asymmetry {
     }
 
     /// Whether a conversation that needs no patience is another one than that of the last such packet.
-    fn is_news(&self, sighting: &Sighting) -> bool {
+    fn is_news(&self, sighting: &Sighting, evidence: Evidence) -> bool {
         let news = self.place(&sighting.key, |place| {
-            let known = place
-                .is_some_and(|suspect| suspect.key == sighting.key && suspect.evidence == sighting.evidence);
+            let known =
+                place.is_some_and(|suspect| suspect.key == sighting.key && suspect.evidence == evidence);
             if !known {
-                *place = Some(Suspect {
-                    listed: true,
-                    ..Suspect::new(sighting)
-                });
+                *place = Some(Suspect::new(sighting, evidence));
             }
             !known
         });
         news.unwrap_or(true)
     }
 
-    fn suspect(&self, sighting: &Sighting, config: &AsymmetryConfig) -> Option<Proof> {
+    fn suspect(&self, sighting: &Sighting, evidence: Evidence, config: &AsymmetryConfig) -> Change {
         let noticed = self.place(&sighting.key, |place| match place {
-            Some(suspect) if suspect.key == sighting.key => Some(suspect.again(sighting, config)),
+            Some(suspect) if suspect.key == sighting.key => Some(suspect.again(sighting, evidence, config)),
             Some(other) if !other.may_be_forgotten(sighting.at, config) => None,
-            place => Some(place.insert(Suspect::new(sighting)).proof(config)),
+            place => Some(Change {
+                retracted: None,
+                proved: place.insert(Suspect::new(sighting, evidence)).proof(config),
+            }),
         });
-        match noticed.flatten() {
-            Some(proof) => proof,
-            None => {
-                self.unnoticed.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
+        noticed.flatten().unwrap_or_else(|| {
+            self.unnoticed.fetch_add(1, Ordering::Relaxed);
+            Change::default()
+        })
     }
 
-    fn list(&self, sighting: &Sighting, (evidence, packets, first, news): Proof, config: &AsymmetryConfig) {
-        let (key, source) = (&sighting.key, sighting.source);
+    fn line_key(sighting: &Sighting, proof: &Proof, config: &AsymmetryConfig) -> LineKey {
+        let key = &sighting.key;
         let prefix = |address: IpAddr| {
             let length = if address.is_ipv4() {
                 config.prefix_v4
@@ -336,20 +381,45 @@ impl Asymmetry {
             };
             IpNet::new(address, length).map_or(IpNet::from(address), |net| net.trunc())
         };
-        let line_key = LineKey {
+        LineKey {
             zone: key.zone(),
             other_zone: sighting.other_zone,
-            from: prefix(key.address(source)),
-            to: prefix(key.address(source.opposite())),
+            from: prefix(key.address(proof.source)),
+            to: prefix(key.address(proof.source.opposite())),
+            evidence: proof.evidence,
+        }
+    }
+
+    /// Takes back what a conversation has listed.
+    fn retract(&self, sighting: &Sighting, wrong: Proof, config: &AsymmetryConfig) {
+        let line_key = Self::line_key(sighting, &wrong, config);
+        let removed = self.lines.remove_if_mut(&line_key, |_, line| {
+            line.flows = line.flows.saturating_sub(1);
+            line.packets = line.packets.saturating_sub(u64::from(wrong.packets));
+            line.flows == 0
+        });
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn list(&self, sighting: &Sighting, proof: Proof, config: &AsymmetryConfig) {
+        let line_key = Self::line_key(sighting, &proof, config);
+        let Proof {
             evidence,
-        };
+            packets,
+            first,
+            last,
+            news,
+            ..
+        } = proof;
         match self.lines.entry(line_key) {
             Entry::Occupied(mut line) => {
                 let line = line.get_mut();
                 line.flows += u64::from(news);
                 line.packets += u64::from(packets);
                 line.first = line.first.min(first);
-                line.last = line.last.max(sighting.at);
+                line.last = line.last.max(last);
             }
             Entry::Vacant(place) => {
                 if self.len.fetch_add(1, Ordering::Relaxed) >= config.max_entries as usize {
@@ -366,7 +436,7 @@ impl Asymmetry {
                     flows: 1,
                     packets: u64::from(packets),
                     first,
-                    last: sighting.at,
+                    last,
                 });
             }
         }
@@ -405,16 +475,16 @@ impl Asymmetry {
 }
 
 impl Suspect {
-    const fn new(sighting: &Sighting) -> Self {
+    const fn new(sighting: &Sighting, evidence: Evidence) -> Self {
         Self {
             key: sighting.key,
             source: sighting.source,
-            evidence: sighting.evidence,
+            evidence,
             opposite: sighting.opposite,
             packets: 1,
             first: sighting.at,
             last: sighting.at,
-            listed: false,
+            listed: 0,
         }
     }
 
@@ -423,58 +493,96 @@ impl Suspect {
         self.packets <= 1 || quiet > config.time * PATIENCE
     }
 
-    /// Another packet of the conversation; what it proves.
-    fn again(&mut self, sighting: &Sighting, config: &AsymmetryConfig) -> Option<Proof> {
-        let both = sighting.source != self.source || sighting.opposite.is_some_and(|count| count > 0);
-        let same_count = match (self.opposite, sighting.opposite) {
-            (Some(before), Some(now)) => before == now,
-            _ => true,
+    /// What stands of it in the report, if it accuses a direction.
+    fn listing(&self) -> Option<Proof> {
+        (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone).then_some(
+            Proof {
+                evidence: self.evidence,
+                source: self.source,
+                packets: self.listed,
+                first: self.first,
+                last: self.last,
+                news: false,
+            },
+        )
+    }
+
+    /// Another packet of the conversation, and what follows from it.
+    fn again(&mut self, sighting: &Sighting, evidence: Evidence, config: &AsymmetryConfig) -> Change {
+        let without_session =
+            |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
+        let other_end = sighting.source != self.source;
+        let other_counted = match (self.opposite, sighting.opposite) {
+            (Some(before), Some(now)) => before != now,
+            (None, Some(now)) => now > 0,
+            _ => false,
         };
-        let beginning = |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
-        if both && sighting.source != self.source && beginning(self.evidence) && beginning(sighting.evidence)
-            || both && self.evidence == Evidence::BeginningUnseen && sighting.opposite.is_some()
-        {
-            // Nothing but the beginning is missing.
-            let listed = self.listed && self.evidence == Evidence::BeginningUnseen;
-            *self = Self {
-                listed: true,
-                evidence: Evidence::BeginningUnseen,
-                ..Self::new(sighting)
+        if !other_end && !other_counted {
+            if self.evidence == Evidence::BeginningUnseen && self.listed > 0 {
+                self.last = sighting.at;
+                return Change::default();
+            }
+            self.packets = self.packets.saturating_add(1);
+            self.last = self.last.max(sighting.at);
+            self.opposite = self.opposite.or(sighting.opposite);
+            return Change {
+                retracted: None,
+                proved: self.proof(config),
             };
-            return (!listed).then_some((Evidence::BeginningUnseen, 1, self.first, true));
         }
-        if sighting.source != self.source || !same_count {
-            // The other direction comes after all.
-            *self = Self::new(sighting);
-            return self.proof(config);
+        // The other direction comes after all.
+        let retracted = self.listing();
+        let unseen_beginning = without_session(self.evidence) && (without_session(evidence) || other_counted)
+            || self.evidence == Evidence::OneDirectionOnly && without_session(evidence);
+        if !unseen_beginning {
+            *self = Self::new(sighting, evidence);
+            return Change {
+                retracted,
+                proved: self.proof(config),
+            };
         }
-        if self.evidence == Evidence::BeginningUnseen && self.listed {
-            self.last = sighting.at;
-            return None;
+        // Nothing but the beginning is missing: that is said once.
+        let known = self.evidence == Evidence::BeginningUnseen && self.listed > 0;
+        let first = self.first;
+        *self = Self {
+            listed: 1,
+            ..Self::new(sighting, Evidence::BeginningUnseen)
+        };
+        let proof = Proof {
+            evidence: Evidence::BeginningUnseen,
+            source: self.source,
+            packets: 1,
+            first,
+            last: sighting.at,
+            news: true,
+        };
+        Change {
+            retracted,
+            proved: (!known).then_some(proof),
         }
-        self.packets = self.packets.saturating_add(1);
-        self.last = self.last.max(sighting.at);
-        self.opposite = self.opposite.or(sighting.opposite);
-        self.proof(config)
     }
 
     /// What the packets so far prove. Once they have proved it, each further one counts alone.
     fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
-        let evidence = match self.evidence {
-            Evidence::BeginningUnseen => Evidence::OneDirectionOnly,
-            evidence => evidence,
-        };
-        if self.listed {
-            return Some((evidence, 1, self.last, false));
-        }
         let long = self.last.saturating_duration_since(self.first) >= config.time && self.packets > 1;
-        if self.packets < config.packets && !long {
+        if self.listed == 0 && self.packets < config.packets && !long {
             return None;
         }
-        self.listed = true;
-        // From here on the conversation is that of one direction.
-        self.evidence = evidence;
-        Some((evidence, self.packets, self.first, true))
+        if self.evidence == Evidence::BeginningUnseen {
+            // From here on the conversation is that of one direction.
+            self.evidence = Evidence::OneDirectionOnly;
+        }
+        let news = self.listed == 0;
+        let packets = if news { self.packets } else { 1 };
+        self.listed = self.listed.saturating_add(packets);
+        Some(Proof {
+            evidence: self.evidence,
+            source: self.source,
+            packets,
+            first: if news { self.first } else { self.last },
+            last: self.last,
+            news,
+        })
     }
 }
 
@@ -508,7 +616,7 @@ mod tests {
             let sighting = Sighting {
                 key: testing::key(flow),
                 source,
-                evidence,
+                evidence: Some(evidence),
                 opposite,
                 other_zone: None,
                 at: self.start + Duration::from_millis(after),
@@ -583,6 +691,33 @@ mod tests {
             1,
             "one flow: {lines:?}"
         );
+    }
+
+    #[test]
+    fn an_accusation_is_taken_back_when_the_other_direction_comes() {
+        let scene = Scene::new();
+        for packet in 0..8 {
+            scene.see(1, End::Low, Evidence::BeginningUnseen, None, packet);
+            scene.see(2, End::Low, Evidence::AckWithoutSynAck, Some(0), packet);
+        }
+        assert_eq!(
+            scene.lines(),
+            [
+                (Evidence::AckWithoutSynAck, 1, 8),
+                (Evidence::OneDirectionOnly, 1, 8)
+            ]
+        );
+        scene.see(1, End::High, Evidence::BeginningUnseen, None, 9);
+        let cleared = Sighting {
+            key: testing::key(2),
+            source: End::High,
+            evidence: None,
+            opposite: None,
+            other_zone: None,
+            at: scene.start,
+        };
+        scene.asymmetry.see(&cleared, &scene.config);
+        assert_eq!(scene.lines(), [(Evidence::BeginningUnseen, 1, 1)]);
     }
 
     #[test]

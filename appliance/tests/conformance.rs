@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use support::captures::collection;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,54 +37,9 @@ struct Difference {
     reason: String,
 }
 
-struct Capture {
-    core: bool,
-    category: String,
-    file: String,
-    packets: usize,
-}
-
 fn settings() -> Settings {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance.toml");
     toml::from_str(&std::fs::read_to_string(file).expect("conformance.toml")).expect("conformance.toml")
-}
-
-/// The collection's folder and captures, or `None` where it is absent and may be.
-fn collection(settings: &Settings) -> Option<(PathBuf, Vec<Capture>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(&settings.captures);
-    let manifest = folder.join("MANIFEST.tsv");
-    if !manifest.exists() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no captures at {}",
-            folder.display()
-        );
-        eprintln!("skipped: no captures at {}", folder.display());
-        return None;
-    }
-    let text = std::fs::read_to_string(manifest).expect("the manifest is read");
-    let mut lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
-    let head = lines.next().expect("a head line");
-    let column = |name: &str| {
-        head.iter()
-            .position(|each| *each == name)
-            .expect("a column of the manifest")
-    };
-    let [tier, category, file, packets] = ["tier", "category", "file", "packets"].map(column);
-    let captures = lines
-        .map(|row| Capture {
-            core: row[tier] == "core",
-            category: row[category].to_owned(),
-            file: row[file].to_owned(),
-            packets: row[packets].parse().expect("a number of packets"),
-        })
-        .collect::<Vec<_>>();
-    assert!(
-        captures.len() > 100,
-        "{} captures in the manifest",
-        captures.len()
-    );
-    Some((folder, captures))
 }
 
 /// Replays a capture and returns a row per frame.
@@ -149,7 +105,7 @@ const AS_THE_BASELINE: &[&str] = &["--decapsulate", "--pad-short", "--no-lifetim
 #[test]
 fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
     let settings = settings();
-    let Some((folder, captures)) = collection(&settings) else {
+    let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };
     let scratch = tempfile::tempdir().expect("a scratch folder");
@@ -259,7 +215,7 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
 #[test]
 fn every_capture_gives_a_row_for_each_of_its_frames() {
     let settings = settings();
-    let Some((folder, captures)) = collection(&settings) else {
+    let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };
     let scratch = tempfile::tempdir().expect("a scratch folder");

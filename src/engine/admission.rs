@@ -273,11 +273,18 @@ impl Engine {
         }
         match Event::of(segment.flags) {
             Event::SynAck => self.answer_to_nothing(settings, candidate, segment, after, trace),
-            Event::Ack | Event::Fin => {
-                after.seen = Some(Seen::alone(Evidence::BeginningUnseen));
+            event @ (Event::Ack | Event::Fin) => {
+                // Whoever repeats a FIN in vain speaks to somebody who has gone.
+                after.seen = Some(match event {
+                    Event::Ack => Seen::alone(Evidence::BeginningUnseen),
+                    _ => Seen::present(),
+                });
                 self.midstream(settings, candidate, segment, after, trace)
             }
-            _ => Err(invalid(DropReason::TcpNoSession)),
+            _ => {
+                after.seen = Some(Seen::present());
+                Err(invalid(DropReason::TcpNoSession))
+            }
         }
     }
 

@@ -21,7 +21,8 @@ const NEAR: u32 = 1 << 20;
 /// What a packet says of the half of its conversation that it does not belong to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    evidence: Evidence,
+    /// `None`: nothing but that its direction comes.
+    evidence: Option<Evidence>,
     /// Packets of the other direction that the session has seen.
     opposite: Option<u32>,
     other_zone: Option<Zone>,
@@ -31,7 +32,16 @@ impl Seen {
     /// Of a packet without a session.
     pub(super) const fn alone(evidence: Evidence) -> Self {
         Self {
-            evidence,
+            evidence: Some(evidence),
+            opposite: None,
+            other_zone: None,
+        }
+    }
+
+    /// Of an invalid packet that says nothing of the other half, but that its own half is there.
+    pub(super) const fn present() -> Self {
+        Self {
+            evidence: None,
             opposite: None,
             other_zone: None,
         }
@@ -100,7 +110,7 @@ impl Engine {
         let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
         let state_only_counts = settings.checks.only_counts(DropReason::TcpState);
         let reason = match seen.evidence {
-            Evidence::AckWithoutSynAck if !state_only_counts => DropReason::TcpAckWithoutSynAck,
+            Some(Evidence::AckWithoutSynAck) if !state_only_counts => DropReason::TcpAckWithoutSynAck,
             _ => drop_of(fault),
         };
         let tracked = Tracked {

@@ -356,6 +356,7 @@ impl Engine {
                                 trace,
                             );
                         }
+                        after.seen = Some(Seen::present());
                         let stale = slot.assured() && slot.track.note_invalid_close(direction, segment);
                         if stale {
                             trace.step(|| {

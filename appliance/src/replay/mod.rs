@@ -1,6 +1,7 @@
 //! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
 
 mod clock;
+mod halves;
 mod rows;
 mod summary;
 mod talkers;
@@ -14,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use portcullis::explain::Step;
 use portcullis::packet::Checksums;
 use portcullis::reset::{MAX_REPLY, write_reply};
-use portcullis::{Config, ConfigError, EndReason, Engine, Packet, SessionRecord, Sink, Verdict};
+use portcullis::{Config, ConfigError, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Verdict};
 
 use crate::capture::{
     CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, ip_packet, pad_cut,
@@ -172,6 +173,8 @@ struct Collector<'a> {
     engine: &'a Engine,
     lines: Lines,
     summary: &'a mut Summary,
+    /// RSTs that the engine has made of its own accord since the last frame.
+    resets: Vec<Reset>,
     failed: Option<ReplayError>,
 }
 
@@ -193,6 +196,10 @@ impl Sink for Collector<'_> {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.session(session, Some(reason));
         self.names.end(session.id);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.resets.push(*reset);
     }
 }
 
@@ -224,6 +231,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         engine: &engine,
         lines: Lines::create(args.sessions.as_deref())?,
         summary: &mut summary,
+        resets: Vec::new(),
         failed: None,
     };
     let mut explained = None;
@@ -267,6 +275,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
             }
         };
         collector.names.forget_ended();
+        for reset in collector.resets.drain(..) {
+            if let Some(written) = &mut written {
+                written.write(frame.time, reset.bytes(), reset.bytes().len())?;
+            }
+        }
         verdicts.row(&row)?;
         collector.summary.frame(&row, &frame);
         let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
@@ -276,7 +289,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     };
     progress.finish_and_clear();
     engine.for_each_session(|session| collector.session(session, None));
-    let Collector { lines, failed, .. } = collector;
+    let Collector {
+        lines, failed, clock, ..
+    } = collector;
     if let Some(error) = failed {
         return Err(error);
     }
@@ -285,7 +300,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     if let Some(written) = written {
         written.finish()?;
     }
-    summary.finish(&engine);
+    summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
         (Some(text), _) => text.clone(),
         (None, true) => summary.to_json(),

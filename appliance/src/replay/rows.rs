@@ -51,6 +51,9 @@ pub(crate) struct VerdictRow {
     /// Why it was not forwarded, or why it is no IP packet.
     pub(crate) reason: Option<&'static str>,
     pub(crate) session: Option<u64>,
+    /// Of a packet that came after its session's end: how many seconds, and why that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) late: Option<(f64, &'static str)>,
 }
 
 impl VerdictRow {
@@ -63,6 +66,9 @@ impl VerdictRow {
             direction: tracked.direction.map(portcullis::Direction::name),
             reason: verdict.reason().map(portcullis::DropReason::name),
             session: tracked.session.and_then(|id| names.of(id)),
+            late: tracked
+                .late
+                .map(|late| (late.ago().as_secs_f64(), late.reason.name())),
         }
     }
 
@@ -74,6 +80,7 @@ impl VerdictRow {
             direction: None,
             reason: Some(reason),
             session: None,
+            late: None,
         }
     }
 }
@@ -106,6 +113,12 @@ pub(crate) struct SessionRow {
     pub(crate) end_reason: Option<&'static str>,
     pub(crate) parent: Option<u64>,
     pub(crate) rule: String,
+    /// It was picked up in the middle of its connection.
+    pub(crate) adopted: bool,
+    /// It goes on with one that had ended.
+    pub(crate) resumed: bool,
+    /// Half of it is missing.
+    pub(crate) bypassed: bool,
 }
 
 impl SessionRow {
@@ -139,6 +152,9 @@ impl SessionRow {
             end_reason: end.map(EndReason::name),
             parent: session.parent.and_then(|id| names.of(id)),
             rule: policy.rule_name(session.rule).to_owned(),
+            adopted: session.adopted,
+            resumed: session.resumed,
+            bypassed: session.bypassed,
         }
     }
 }

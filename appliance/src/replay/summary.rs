@@ -9,6 +9,8 @@ use comfy_table::{CellAlignment, Table, TableComponent};
 use portcullis::Engine;
 use serde::Serialize;
 
+use super::clock::CaptureClock;
+use super::halves::HalfRow;
 use super::rows::{SessionRow, VerdictRow};
 use super::talkers::{Talker, Talkers};
 use crate::capture::Frame;
@@ -31,6 +33,13 @@ pub(crate) struct Summary {
     sessions_by_end: BTreeMap<&'static str, u64>,
     rules: Vec<RuleHits>,
     talkers: Vec<Talker>,
+    /// RSTs that the engine has made of its own accord.
+    resets_sent: u64,
+    resets_unsent: BTreeMap<&'static str, u64>,
+    sessions_adopted: u64,
+    sessions_bypassed: u64,
+    /// What was seen of paths whose other half does not pass here.
+    asymmetry: Vec<HalfRow>,
     #[serde(skip)]
     collecting: Talkers,
     #[serde(skip)]
@@ -78,7 +87,18 @@ impl Summary {
         self.collecting.add(row);
     }
 
-    pub(crate) fn finish(&mut self, engine: &Engine) {
+    pub(crate) fn finish(&mut self, engine: &Engine, clock: &CaptureClock) {
+        let stats = engine.stats();
+        self.resets_sent = stats.resets_sent;
+        self.resets_unsent = stats
+            .resets_unsent
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.name(), *count))
+            .collect();
+        self.sessions_adopted = stats.sessions_adopted;
+        self.sessions_bypassed = stats.sessions_bypassed;
+        self.asymmetry = HalfRow::all(&engine.asymmetry(), clock);
         self.talkers = std::mem::take(&mut self.collecting).into_vec();
         self.rules = engine
             .policy()
@@ -202,6 +222,60 @@ impl fmt::Display for Summary {
                 ]);
             }
             writeln!(f, "{talkers}")?;
+        }
+
+        if self.resets_sent > 0 || !self.resets_unsent.is_empty() {
+            let unsent: u64 = self.resets_unsent.values().sum();
+            let sent = self.resets_sent;
+            writeln!(
+                f,
+                "{sent} RSTs made at the end of sessions and for late packets, {unsent} not made"
+            )?;
+        }
+        if self.sessions_adopted + self.sessions_bypassed > 0 {
+            writeln!(
+                f,
+                "{} sessions adopted in their middle, {} bypassed since half of them is missing",
+                self.sessions_adopted, self.sessions_bypassed
+            )?;
+        }
+        if !self.asymmetry.is_empty() {
+            let head = [
+                "paths seen in part",
+                "flows",
+                "packets",
+                "seconds",
+                "evidence",
+                "missing",
+            ];
+            let mut halves = table(head, &[1, 2, 3]);
+            for row in &self.asymmetry {
+                let zones = match row.other_zone {
+                    Some(other) => format!(" (zone {}, session in zone {other})", row.zone),
+                    None if row.zone != 0 => format!(" (zone {})", row.zone),
+                    None => String::new(),
+                };
+                halves.add_row([
+                    format!("{} -> {}{zones}", row.from, row.to),
+                    row.flows.to_string(),
+                    row.packets.to_string(),
+                    format!("{:.1}", row.last - row.first),
+                    row.evidence.to_owned(),
+                    row.missing
+                        .as_ref()
+                        .map(|(from, to)| format!("{from} -> {to}"))
+                        .unwrap_or_default(),
+                ]);
+            }
+            writeln!(f, "{halves}")?;
+            let causes: std::collections::BTreeSet<_> = self
+                .asymmetry
+                .iter()
+                .map(|row| (row.evidence, row.likely))
+                .collect();
+            for (evidence, likely) in causes {
+                writeln!(f, "{evidence}: {likely}")?;
+            }
         }
 
         if self.rules.len() > 1 {

@@ -1,6 +1,8 @@
 //! Running the binary and reading what it writes.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod captures;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,0 +1,49 @@
+//! A collection of captures that is not part of the project; `conformance.toml` says where it lies.
+
+use std::path::{Path, PathBuf};
+
+/// A capture of it.
+pub(crate) struct Capture {
+    pub(crate) core: bool,
+    pub(crate) category: String,
+    pub(crate) file: String,
+    pub(crate) packets: usize,
+}
+
+/// The collection's folder and captures, or `None` where it is absent and may be.
+pub(crate) fn collection(folder: &Path) -> Option<(PathBuf, Vec<Capture>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let manifest = folder.join("MANIFEST.tsv");
+    if !manifest.exists() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no captures at {}",
+            folder.display()
+        );
+        eprintln!("skipped: no captures at {}", folder.display());
+        return None;
+    }
+    let text = std::fs::read_to_string(manifest).expect("the manifest is read");
+    let mut lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let head = lines.next().expect("a head line");
+    let column = |name: &str| {
+        head.iter()
+            .position(|each| *each == name)
+            .expect("a column of the manifest")
+    };
+    let [tier, category, file, packets] = ["tier", "category", "file", "packets"].map(column);
+    let captures = lines
+        .map(|row| Capture {
+            core: row[tier] == "core",
+            category: row[category].to_owned(),
+            file: row[file].to_owned(),
+            packets: row[packets].parse().expect("a number of packets"),
+        })
+        .collect::<Vec<_>>();
+    assert!(
+        captures.len() > 100,
+        "{} captures in the manifest",
+        captures.len()
+    );
+    Some((folder, captures))
+}

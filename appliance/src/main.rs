@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod config_file;
 mod replay;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Measure what the engine costs on this machine
     Bench(bench::BenchArgs),
+    /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args).map_err(|error| (error.exit_code(), error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),
+        Command::Simulate(args) => simulate::run(&args).map_err(|error| (1, error.to_string())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

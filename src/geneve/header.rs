@@ -3,9 +3,9 @@
 use super::GeneveError;
 
 /// Version, option length, flags, protocol type, VNI.
-const FIXED: usize = 8;
+pub(super) const FIXED: usize = 8;
 /// Class, type and length of an option.
-const OPTION_HEADER: usize = 4;
+pub(super) const OPTION_HEADER: usize = 4;
 /// The bit of an option's type that makes it critical (RFC 8926 section 3.5.1).
 const CRITICAL: u8 = 0x80;
 
@@ -18,6 +18,18 @@ pub enum InnerProtocol {
     Ipv6,
     /// 0x6558, an Ethernet frame.
     Ethernet,
+}
+
+impl InnerProtocol {
+    /// The EtherType that stands for it in the header.
+    #[must_use]
+    pub const fn ether_type(self) -> u16 {
+        match self {
+            Self::Ipv4 => 0x0800,
+            Self::Ipv6 => 0x86dd,
+            Self::Ethernet => 0x6558,
+        }
+    }
 }
 
 /// What is in the tunnel.

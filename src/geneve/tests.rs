@@ -93,7 +93,68 @@ fn reserved_bits_are_ignored() {
     assert_eq!(header.options().count(), 3);
 }
 
+#[test]
+fn what_aws_sends_is_written_byte_for_byte() {
+    let option = |kind, data| TunnelOption {
+        class: 0x0108,
+        kind,
+        data,
+    };
+    let options = [
+        option(1, &GWLB[12..20]),
+        option(2, &[0; 8]),
+        option(3, &GWLB[36..40]),
+    ];
+    let mut out = [0xff; 40];
+    assert_eq!(encode(InnerProtocol::Ipv4, 0, &options, &mut out), Some(40));
+    assert_eq!(out, GWLB);
+    assert_eq!(
+        encode(InnerProtocol::Ipv4, 0, &options, &mut out[..39]),
+        None,
+        "no room"
+    );
+}
+
+#[test]
+fn a_header_that_cannot_be_is_not_written() {
+    let option = |len| TunnelOption {
+        class: 1,
+        kind: 0x80,
+        data: &[0; 256][..len],
+    };
+    let mut out = [0; 1024];
+    let mut written = |vni, options: &[TunnelOption<'_>]| encode(InnerProtocol::Ipv6, vni, options, &mut out);
+    assert_eq!(written(1 << 24, &[]), None);
+    assert_eq!(written(0, &[option(3)]), None);
+    assert_eq!(written(0, &[option(128)]), None);
+    assert_eq!(written(0, &[option(124), option(120)]), Some(8 + 252));
+    assert_eq!(written(0, &[option(124), option(124)]), None);
+}
+
 proptest! {
+    #[test]
+    fn what_is_written_is_read_again(
+        vni in 0u32..1 << 24,
+        options in prop::collection::vec((any::<u16>(), any::<u8>(), 0usize..32), 0..8),
+    ) {
+        let options: Vec<_> = options
+            .iter()
+            .map(|(class, kind, words)| TunnelOption { class: *class, kind: *kind, data: &[7; 124][..words * 4] })
+            .collect();
+        let mut out = [0; 261];
+        let sum: usize = options.iter().map(|option| 4 + option.data.len()).sum();
+        match encode(InnerProtocol::Ipv6, vni, &options, &mut out) {
+            Some(len) => {
+                prop_assert_eq!(len, 8 + sum);
+                out[len] = 0x60;
+                let (header, inner) = Header::parse(&out[..=len], |_, _| true).unwrap();
+                let read: Vec<_> = header.options().map(Result::unwrap).collect();
+                prop_assert_eq!((header.vni, inner.protocol, read), (vni, InnerProtocol::Ipv6, options));
+            }
+            None => prop_assert!(sum > 252),
+        }
+    }
+
     #[test]
     fn any_bytes_are_split_into_header_and_inner_or_refused(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
         if let Ok((header, inner)) = Header::parse(&datagram, |_, _| true) {

@@ -1,0 +1,163 @@
+//! What the balancer reads of an inner packet: which flow it belongs to, and the flags that begin and end one.
+
+use std::net::IpAddr;
+
+use etherparse::{IpNumber, LaxIpSlice};
+use portcullis::geneve::InnerProtocol;
+
+/// TCP's flags, byte 13 of its header (RFC 9293 section 3.1).
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC 792, RFC 4443).
+const ICMP_HEADER: usize = 8;
+
+/// One end of a flow: its address and port; the port is 0 where the load balancer does not look at ports.
+pub(super) type End = (IpAddr, u16);
+
+/// A conversation as a load balancer tells them apart: by endpoint and five-tuple, without ports for all but TCP and
+/// UDP and for fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FlowKey {
+    /// The index of the pair, that is, of the endpoint.
+    pub(super) pair: usize,
+    /// The IP protocol's number.
+    pub(super) protocol: u8,
+    /// The lower end.
+    pub(super) low: End,
+    /// The higher end.
+    pub(super) high: End,
+}
+
+/// Which way a packet of a flow goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    /// From the lower end to the higher.
+    Up,
+    /// From the higher end to the lower.
+    Down,
+}
+
+impl Way {
+    /// The other way.
+    pub(super) const fn back(self) -> Self {
+        match self {
+            Self::Up => Self::Down,
+            Self::Down => Self::Up,
+        }
+    }
+}
+
+/// A flow and a way in it.
+pub(super) type Place = (FlowKey, Way);
+
+/// What a packet means for its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TCP, with the flags that matter.
+    Tcp {
+        /// SYN without ACK.
+        opens: bool,
+        /// FIN.
+        fin: bool,
+        /// RST.
+        rst: bool,
+    },
+    /// An ICMP or ICMPv6 error, and where the quoted packet went.
+    IcmpError(Option<Place>),
+    /// All else.
+    Other,
+}
+
+/// An inner packet, read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inner {
+    /// What GENEVE calls it.
+    pub(super) protocol: InnerProtocol,
+    /// Its flow and way.
+    pub(super) place: Place,
+    /// What it means.
+    pub(super) kind: Kind,
+}
+
+impl Inner {
+    /// Reads a packet of the pair of this index; `None` if it has no whole IP header.
+    ///
+    /// Lax on purpose: what is broken behind the IP header is for the appliance to judge.
+    pub(super) fn read(pair: usize, packet: &[u8]) -> Option<Self> {
+        let mut inner = read(pair, packet)?;
+        if let Kind::IcmpError(quoted) = &mut inner.0.kind {
+            *quoted = inner
+                .1
+                .get(ICMP_HEADER..)
+                .and_then(|quote| read(pair, quote))
+                .map(|(quote, _)| quote.place);
+        }
+        Some(inner.0)
+    }
+}
+
+/// Reads a packet but for what it quotes, and finds its IP payload.
+fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
+    let (ip, _) = LaxIpSlice::from_slice(packet).ok()?;
+    let (source, destination) = (ip.source_addr(), ip.destination_addr());
+    let payload = ip.payload();
+    let bytes = payload.payload;
+    let (ports, kind) = if payload.fragmented {
+        ((0, 0), Kind::Other)
+    } else {
+        match payload.ip_number {
+            IpNumber::TCP => (ports(bytes), tcp(bytes)),
+            IpNumber::UDP => (ports(bytes), Kind::Other),
+            IpNumber::ICMP if matches!(bytes.first(), Some(3 | 4 | 5 | 11 | 12)) => {
+                ((0, 0), Kind::IcmpError(None))
+            }
+            // All below 128 are errors (RFC 4443 section 2.1).
+            IpNumber::IPV6_ICMP if bytes.first().is_some_and(|kind| kind & 0x80 == 0) => {
+                ((0, 0), Kind::IcmpError(None))
+            }
+            _ => ((0, 0), Kind::Other),
+        }
+    };
+    let (from, to) = ((source, ports.0), (destination, ports.1));
+    let (low, high, way) = if from <= to {
+        (from, to, Way::Up)
+    } else {
+        (to, from, Way::Down)
+    };
+    let key = FlowKey {
+        pair,
+        protocol: payload.ip_number.0,
+        low,
+        high,
+    };
+    let protocol = if source.is_ipv4() {
+        InnerProtocol::Ipv4
+    } else {
+        InnerProtocol::Ipv6
+    };
+    let inner = Inner {
+        protocol,
+        place: (key, way),
+        kind,
+    };
+    Some((inner, bytes))
+}
+
+/// Source and destination port; 0 where the header is cut off.
+fn ports(bytes: &[u8]) -> (u16, u16) {
+    match bytes.first_chunk() {
+        Some(&[a, b, c, d]) => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+        None => (0, 0),
+    }
+}
+
+fn tcp(bytes: &[u8]) -> Kind {
+    let flags = bytes.get(13).copied().unwrap_or_default();
+    Kind::Tcp {
+        opens: flags & (SYN | ACK | RST) == SYN,
+        fin: flags & FIN != 0,
+        rst: flags & RST != 0,
+    }
+}

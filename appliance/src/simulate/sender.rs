@@ -1,0 +1,145 @@
+//! Sending at a rate, or as fast as replies come.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::balancer::{Balancer, MAX_UNANSWERED, Unsent};
+use super::flow::Side;
+use super::socket::RawSender;
+
+/// How long to wait for replies before looking again whether the run is over.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// What the threads share. One lock, held for a packet by senders and for a batch by the receiver.
+pub(super) struct Shared {
+    /// The balancer.
+    pub(super) balancer: Mutex<Balancer>,
+    /// Notified when replies have come.
+    pub(super) answered: Condvar,
+    /// Whether to stop sending.
+    pub(super) stop: std::sync::Arc<AtomicBool>,
+    /// When to stop sending.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Shared {
+    /// Whether sending is over, by a signal, an error or the time.
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Waits until at most this many packets are unanswered, or until `over`.
+    pub(super) fn wait_below(&self, unanswered: usize, over: impl Fn() -> bool) {
+        let mut balancer = self.balancer.lock();
+        while balancer.unanswered() > unanswered && !over() {
+            self.answered.wait_for(&mut balancer, PATIENCE);
+            balancer.expire(Instant::now());
+        }
+    }
+}
+
+/// How fast a source sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// With this many packets unanswered at most.
+    Window(usize),
+    /// This many packets a second.
+    Rate(f64),
+    /// As the packets come.
+    Live,
+}
+
+/// Sends the packets of one source.
+pub(super) struct Sender<'s> {
+    shared: &'s Shared,
+    socket: RawSender,
+    appliance: Ipv4Addr,
+    pace: Pace,
+    start: Instant,
+    count: u64,
+    packet: Vec<u8>,
+}
+
+impl<'s> Sender<'s> {
+    pub(super) fn new(shared: &'s Shared, socket: RawSender, appliance: Ipv4Addr, pace: Pace) -> Self {
+        Self {
+            shared,
+            socket,
+            appliance,
+            pace,
+            start: Instant::now(),
+            count: 0,
+            packet: Vec::new(),
+        }
+    }
+
+    /// Sends an inner packet that came in at this side, when its time has come. False when sending is over.
+    pub(super) fn send(&mut self, pair: usize, side: Side, inner: &[u8]) -> bool {
+        self.wait();
+        if self.shared.is_over() {
+            return false;
+        }
+        self.count += 1;
+        let ticket = {
+            let mut balancer = self.shared.balancer.lock();
+            let now = Instant::now();
+            balancer.send(now, pair, side, inner, &mut self.packet)
+        };
+        if let Ok(ticket) = ticket
+            && let Err(error) = self.socket.send(&self.packet, self.appliance)
+        {
+            let mut balancer = self.shared.balancer.lock();
+            let reason = match error.raw_os_error() {
+                Some(nix::libc::EMSGSIZE) => Unsent::TooLong,
+                _ => Unsent::Refused,
+            };
+            balancer.unsend(ticket, inner.len(), reason);
+            balancer.counters.refusal.get_or_insert_with(|| refusal(&error));
+        }
+        true
+    }
+
+    fn wait(&self) {
+        let over = || self.shared.is_over();
+        match self.pace {
+            Pace::Live => {}
+            Pace::Window(window) => {
+                let full = self.shared.balancer.lock().unanswered() >= window;
+                if full {
+                    self.shared.wait_below(window / 2, over);
+                }
+            }
+            Pace::Rate(rate) => {
+                let due = self.start + Duration::from_secs_f64(self.count as f64 / rate);
+                while let Some(left) = due
+                    .checked_duration_since(Instant::now())
+                    .filter(|left| !left.is_zero())
+                {
+                    if over() {
+                        return;
+                    }
+                    std::thread::sleep(left.min(PATIENCE));
+                }
+                self.shared.wait_below(MAX_UNANSWERED - 1, over);
+            }
+        }
+    }
+
+    /// Waits until every packet is answered or given up.
+    pub(super) fn settle(&self) {
+        self.shared.wait_below(0, || self.shared.is_over());
+    }
+
+    /// Whether sending is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.is_over()
+    }
+}
+
+fn refusal(error: &io::Error) -> String {
+    format!("not sent: {error}")
+}

@@ -1,0 +1,138 @@
+//! The two sockets of a GENEVE end: one that hears port 6081, one that sends from any port.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt};
+use portcullis::geneve::PORT;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Datagrams of one call.
+const BATCH: usize = 64;
+/// The longest datagram.
+const MAX_DATAGRAM: usize = 65_535;
+/// What the receive queue is asked to hold, in bytes.
+const RECEIVE_QUEUE: usize = 32 << 20;
+/// How long a call waits for a datagram, so that the end of the run is seen.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A UDP socket at port 6081 of an address, with a large receive queue and a time-out.
+///
+/// # Errors
+/// What the system says; most likely that the port is taken.
+pub(super) fn bind(address: Ipv4Addr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((address, PORT))?;
+    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_QUEUE);
+    }
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// The address from which the system would send to `peer`.
+///
+/// # Errors
+/// There is no route, or the source is no IPv4 address.
+pub(super) fn local_address(peer: Ipv4Addr) -> io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((peer, PORT))?;
+    match socket.local_addr()? {
+        SocketAddr::V4(local) => Ok(*local.ip()),
+        SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// Receives datagrams in batches.
+pub(super) struct Receiver<'s> {
+    socket: &'s UdpSocket,
+    headers: MultiHeaders<SockaddrIn>,
+    buffers: Vec<Vec<u8>>,
+    received: Vec<(SocketAddrV4, usize)>,
+}
+
+impl<'s> Receiver<'s> {
+    /// A receiver from a socket of [`bind`].
+    pub(super) fn new(socket: &'s UdpSocket) -> Self {
+        Self {
+            socket,
+            headers: MultiHeaders::preallocate(BATCH, None),
+            buffers: vec![vec![0; MAX_DATAGRAM]; BATCH],
+            received: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Waits a little for datagrams and takes those that are there: the senders and the UDP payloads.
+    ///
+    /// # Errors
+    /// What the system says. That nothing came is none.
+    pub(super) fn receive(&mut self) -> io::Result<impl Iterator<Item = (SocketAddrV4, &[u8])>> {
+        self.received.clear();
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = self
+            .buffers
+            .iter_mut()
+            .map(|buffer| [IoSliceMut::new(buffer)])
+            .collect();
+        let flags = MsgFlags::MSG_WAITFORONE;
+        match recvmmsg(
+            self.socket.as_raw_fd(),
+            &mut self.headers,
+            slices.iter_mut(),
+            flags,
+            None,
+        ) {
+            Ok(messages) => self.received.extend(messages.map(|message| {
+                let from = message
+                    .address
+                    .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+                (from, message.bytes)
+            })),
+            // A refused connection is what an ICMP error about an earlier datagram looks like.
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let datagrams = self.received.iter().zip(&self.buffers);
+        Ok(datagrams.map(|((from, len), buffer)| (*from, buffer.get(..*len).unwrap_or_default())))
+    }
+}
+
+/// How many datagrams the kernel has thrown away because the queue of the socket at port 6081 of this address was full.
+pub(super) fn receive_overflow(address: Ipv4Addr) -> u32 {
+    let local = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(address.octets()));
+    let table = std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default();
+    table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) == Some(&local))
+        .filter_map(|line| line.split_whitespace().last()?.parse::<u32>().ok())
+        .sum()
+}
+
+/// Sends whole IPv4 packets, from any source port.
+pub(super) struct RawSender {
+    socket: Socket,
+}
+
+impl RawSender {
+    /// A socket that sends.
+    ///
+    /// # Errors
+    /// What the system says; without the capability `CAP_NET_RAW` that it is not permitted.
+    pub(super) fn new() -> io::Result<Self> {
+        // IPPROTO_RAW: packets come with their IP header, and nothing is received (raw(7)).
+        let protocol = Protocol::from(nix::libc::IPPROTO_RAW);
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(protocol))?;
+        socket.set_header_included_v4(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Sends a packet whose header has this destination address.
+    ///
+    /// # Errors
+    /// What the system says; that it is longer than the path's MTU, for one.
+    pub(super) fn send(&self, packet: &[u8], destination: Ipv4Addr) -> io::Result<()> {
+        let to = SockAddr::from(SocketAddrV4::new(destination, 0));
+        self.socket.send_to(packet, &to).map(drop)
+    }
+}

@@ -1,0 +1,90 @@
+use super::super::inner::{Inner, Kind};
+use super::*;
+
+/// An ICMP error that a router would make about a packet.
+fn unreachable(about: &[u8], to: [u8; 4]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4([203, 0, 113, 1], to, 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(
+            etherparse::icmpv4::DestUnreachableHeader::FilterProhibited,
+        ))
+        .write(&mut packet, &about[..28])
+        .unwrap();
+    packet
+}
+
+#[test]
+fn a_rst_travels_in_the_header_of_its_direction() {
+    let mut lb = Rig::new(10, true);
+    let there = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    let back = lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
+    let to_client = lb.reply(&back.with_inner(&tcp(Side::Server, "R", 7))).unwrap();
+    assert_eq!(to_client.side, Side::Client);
+    let to_server = lb.reply(&there.with_inner(&tcp(Side::Client, "R", 7))).unwrap();
+    assert_eq!(to_server.side, Side::Server);
+    assert_eq!((lb.balancer.counters.made_rst, lb.wrong()), (2, [0; 3]));
+    assert_eq!(lb.reply(&there.with_inner(&tcp(Side::Server, "R", 7))), None);
+    assert_eq!(lb.wrong(), [1, 0, 0], "the other direction's header");
+}
+
+#[test]
+fn a_rst_borrows_the_other_directions_header_while_its_own_was_not_seen() {
+    let mut lb = Rig::new(10, true);
+    let syn = lb.send(Side::Client, &tcp(Side::Client, "S", 1));
+    let refusal = syn.with_inner(&tcp(Side::Server, "RA", 0));
+    assert_eq!(lb.reply(&refusal).unwrap().side, Side::Client);
+    let again = lb.send(Side::Client, &tcp(Side::Client, "S", 2));
+    assert_ne!(again.cookie(), syn.cookie(), "the RST ended the flow");
+    assert_eq!((lb.balancer.counters.made_rst, lb.wrong()), (1, [0; 3]));
+}
+
+#[test]
+fn a_rst_under_an_old_cookie_is_wrong_once_the_new_one_was_answered() {
+    let mut lb = Rig::new(10, true);
+    let old = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    lb.pass(Side::Client, &tcp(Side::Client, "R", 2));
+    let new = lb.send(Side::Client, &tcp(Side::Client, "S", 9));
+    let rst = tcp(Side::Client, "R", 77);
+    assert!(lb.reply(&old.with_inner(&rst)).is_some(), "both are on the way");
+    assert!(lb.reply(&new).is_some());
+    assert_eq!(lb.reply(&old.with_inner(&rst)), None);
+    assert_eq!(lb.wrong(), [1, 0, 0]);
+}
+
+#[test]
+fn a_rst_of_an_endpoint_is_not_the_appliances() {
+    let mut lb = Rig::new(10, false);
+    lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    lb.pass(Side::Server, &tcp(Side::Server, "RA", 0));
+    let counters = &lb.balancer.counters;
+    assert_eq!((counters.returned, counters.made_rst), (2, 0));
+}
+
+#[test]
+fn an_icmp_error_travels_back_in_the_flow_that_it_quotes() {
+    let mut lb = Rig::new(10, true);
+    let there = lb.send(Side::Client, &udp(Side::Client, b"question"));
+    let error = unreachable(there.inner(), CLIENT.0);
+    assert!(matches!(
+        Inner::read(0, &error).unwrap().kind,
+        Kind::IcmpError(Some((key, _))) if key.protocol == 17
+    ));
+    assert_eq!(lb.reply(&there.with_inner(&error)).unwrap().side, Side::Client);
+    let back = lb.pass(Side::Server, &udp(Side::Server, b"answer"));
+    assert_eq!(lb.reply(&back.with_inner(&error)).unwrap().side, Side::Client);
+    assert_eq!((lb.balancer.counters.made_icmp, lb.wrong()), (2, [0; 3]));
+    assert_eq!(lb.reply(&there.with_inner(&error)), None);
+    assert_eq!(lb.wrong(), [1, 0, 0], "its own direction has a header now");
+}
+
+#[test]
+fn an_error_about_no_flow_is_unexpected() {
+    let mut lb = Rig::new(10, false);
+    let there = lb.pass(Side::Client, &udp(Side::Client, b"question"));
+    let stranger = tcp(Side::Client, "S", 1);
+    assert_eq!(
+        lb.reply(&there.with_inner(&unreachable(&stranger, CLIENT.0))),
+        None
+    );
+    assert_eq!(lb.wrong(), [0, 0, 1]);
+}

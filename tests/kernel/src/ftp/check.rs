@@ -99,6 +99,7 @@ impl Scene<'_> {
     pub fn prepare(&self, seed: u64) -> Result<()> {
         random_file(&self.site.file("small.bin"), 777_777, seed)?;
         random_file(&self.site.file("large.bin"), LARGE, seed + 1)?;
+        random_file(&self.site.file("medium.bin"), 12_000_000, seed + 3)?;
         random_file(&self.local("mine.bin"), 555_555, seed + 2)
     }
 
@@ -272,20 +273,21 @@ impl Scene<'_> {
             };
             let label = format!("parallel-{number}");
             let got = self.local(&format!("{label}.bin"));
-            let task = Task::Download("small.bin".to_owned(), got.clone());
-            let program = way.start_slowly(task, "1M", self.clients, self.local(&format!("{label}.log")))?;
+            let task = Task::Download("medium.bin".to_owned(), got.clone());
+            let program = way.start_slowly(task, "3M", self.clients, self.local(&format!("{label}.log")))?;
             running.push((program, got));
         }
-        // All ten take their time: there is a moment with ten data sessions.
-        let end = Instant::now() + PATIENCE;
-        while self.data_sessions() < 10 {
+        // More than the sockets hold, so that all ten take their time: there is a moment with ten data sessions.
+        let (mut most, end) = (0, Instant::now() + PATIENCE);
+        while most < 10 {
             self.interrupt.check()?;
-            ensure!(Instant::now() < end, "{} data sessions", self.data_sessions());
+            most = most.max(self.data_sessions());
+            ensure!(Instant::now() < end, "never more than {most} data sessions");
             thread::sleep(Duration::from_millis(2));
         }
         for (program, got) in running {
             program.finish(PATIENCE, self.interrupt)?;
-            same(&self.site.file("small.bin"), &got)?;
+            same(&self.site.file("medium.bin"), &got)?;
         }
         ensure!(self.children() == before + 10, "more than ten data sessions");
         Ok(())

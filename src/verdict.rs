@@ -236,6 +236,9 @@ drop_reasons! {
     TcpAfterEviction = "tcp_after_eviction",
     /// Its session was ended by a reload of the policy, which does not admit it any more.
     TcpAfterRevocation = "tcp_after_revocation",
+    /// It belongs to a control session in which an announcement was refused, and its rule says that no such session goes
+    /// on.
+    FtpRefused = "ftp_refused",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.

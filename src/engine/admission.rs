@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::halves::Seen;
+use super::helpers::Parent;
 use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
 use super::path::{After, Candidate, invalid, tunnel_id};
 use super::resets::LateAnswer;
@@ -83,7 +84,10 @@ impl Engine {
             trace_policy(&settings.policy, &query, trace);
         }
         let parent = match plan.opening {
-            Opening::Tcp(_) if plan.marks.is_empty() => self.helpers.announced(&query, candidate.instant),
+            Opening::Tcp(_) if plan.marks.is_empty() => {
+                self.helpers
+                    .announced(&query, &settings.policy, candidate.instant)
+            }
             _ => None,
         };
         let new = Tracked {
@@ -123,6 +127,9 @@ impl Engine {
                 self.spare(settings, place.shard, slot, number, candidate.now)
             }) else {
                 trace.step(|| Step::Note("the table is full of sessions that are worth more"));
+                if let Some(announced) = &parent {
+                    self.helpers.give_back(announced, candidate.instant);
+                }
                 return Verdict::Drop(DropReason::TableFull, new);
             };
             self.ended_here(place.shard, &ended, candidate.now, after, trace);
@@ -184,8 +191,18 @@ impl Engine {
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
         let deadline = slot.deadline;
         let id = self.table.id(place.shard, number, slot.generation);
-        if let Some(parent) = parent {
-            self.helpers.adopted(id, parent.session);
+        if let Some(parent) = parent.and_then(|announced| announced.session) {
+            self.helpers.adopted(id, parent);
+        }
+        let slot = shard.slab.hot(number);
+        if plan.marks.contains(&Mark::Adopted) && settings.ftp.is_control(slot, rule) {
+            let own = Parent { session: id, rule };
+            self.helpers.go_on(&settings.ftp, slot, own, None);
+            if let Transport::Tcp { segment, .. } = &parsed.transport {
+                let heard = (segment, parsed.payload(candidate.bytes));
+                self.helpers
+                    .control(&settings.ftp, slot, own, plan.direction, heard, candidate.instant);
+            }
         }
         for mark in plan.marks {
             shard.slab.cold_mut(number).set(*mark, true);

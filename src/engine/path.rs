@@ -316,10 +316,10 @@ impl Engine {
         let before = slot.worth();
         let mut tolerated = None;
         let mut refused = false;
-        let mut right = false;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 let letters = tcp_letters(segment, slot, direction);
+                let kept = settings.ftp.may_be_control(slot).then_some(slot.track);
                 match judge(slot, direction, segment, settings.checks.split_handshake, trace) {
                     Outcome::Accept {
                         lifetime,
@@ -330,7 +330,17 @@ impl Engine {
                             slot.set_assured();
                         }
                         tolerated = fault.map(drop_of);
-                        right = fault.is_none();
+                        if let Some(kept) = kept.filter(|_| fault.is_none())
+                            && !self.hear(shard, settings, (number, tracked), candidate, segment)
+                        {
+                            // As if it had not come: what its sender repeats is refused again.
+                            shard.slab.hot_mut(number).track = kept;
+                            let refused = Tracked {
+                                class: Class::Invalid,
+                                ..tracked
+                            };
+                            return Some(Verdict::Drop(DropReason::FtpRefused, refused));
+                        }
                         after.believed = true;
                         (lifetime, letters)
                     }
@@ -429,22 +439,6 @@ impl Engine {
             after.seen = Some(Seen::of_unseen(slot, direction));
         }
         shard.slab.note_tunnel(number, direction, candidate.tunnel);
-        let slot = shard.slab.hot(number);
-        if right
-            && settings.ftp.is_control(slot)
-            && let Transport::Tcp { segment, .. } = &candidate.parsed.transport
-        {
-            let rule = RuleId(shard.slab.cold(number).rule);
-            let payload = candidate.parsed.payload(candidate.bytes);
-            self.helpers.control(
-                &settings.ftp,
-                shard.slab.hot(number),
-                Parent { session: id, rule },
-                direction,
-                (segment, payload),
-                candidate.instant,
-            );
-        }
         note(shard, number, direction, letters);
         if refused {
             // Its worth has changed with its state: the shard's counts must follow first.
@@ -468,6 +462,32 @@ impl Engine {
             after.tolerated = Some((reason, RuleId(shard.slab.cold(number).rule)));
         }
         Some(Verdict::Forward(Tracked { tolerated, ..tracked }))
+    }
+
+    /// Hands a segment of a control session to its helper; whether it may pass.
+    #[cold]
+    #[inline(never)]
+    fn hear(
+        &self,
+        shard: &Shard,
+        settings: &Settings,
+        (number, tracked): (u32, Tracked),
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+    ) -> bool {
+        let (Some(session), Some(direction)) = (tracked.session, tracked.direction) else {
+            return true;
+        };
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let payload = candidate.parsed.payload(candidate.bytes);
+        self.helpers.control(
+            &settings.ftp,
+            shard.slab.hot(number),
+            Parent { session, rule },
+            direction,
+            (segment, payload),
+            candidate.instant,
+        )
     }
 
     /// Cuts a session's lifetime to that of unacknowledged data, if it has more left.

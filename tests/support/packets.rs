@@ -1,5 +1,7 @@
 //! Synthetic packets with right lengths and checksums.
 
+use std::net::{IpAddr, SocketAddr};
+
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
 
 /// FIN.
@@ -197,10 +199,8 @@ pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
 /// A TCP packet as it reads; its checksums are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TcpPacket {
-    pub(crate) v6: bool,
-    /// Address and port.
-    pub(crate) src: (u128, u16),
-    pub(crate) dst: (u128, u16),
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
     pub(crate) ttl: u8,
     pub(crate) seq: u32,
     /// `None` without the flag.
@@ -220,21 +220,19 @@ pub(crate) fn tcp_packet(bytes: &[u8]) -> TcpPacket {
         panic!("no TCP: {bytes:?}");
     };
     let header = tcp.to_header();
-    let (v6, src, dst, ttl, sum) = match &packet.net {
+    let (src, dst, ttl, sum): (IpAddr, IpAddr, u8, u16) = match &packet.net {
         Some(NetSlice::Ipv4(ip)) => {
             let ip = ip.header().to_header();
             assert_eq!(ip.header_checksum, ip.calc_header_checksum());
             assert_eq!(usize::from(ip.total_len), bytes.len());
-            let number = |address| u128::from(u32::from_be_bytes(address));
             let sum = header.calc_checksum_ipv4(&ip, tcp.payload()).unwrap();
-            (false, number(ip.source), number(ip.destination), ip.time_to_live, sum)
+            (ip.source.into(), ip.destination.into(), ip.time_to_live, sum)
         }
         Some(NetSlice::Ipv6(ip)) => {
             let ip = ip.header().to_header();
             assert_eq!(usize::from(ip.payload_length) + 40, bytes.len());
-            let number = u128::from_be_bytes;
             let sum = header.calc_checksum_ipv6(&ip, tcp.payload()).unwrap();
-            (true, number(ip.source), number(ip.destination), ip.hop_limit, sum)
+            (ip.source.into(), ip.destination.into(), ip.hop_limit, sum)
         }
         other => panic!("no IP: {other:?}"),
     };
@@ -243,9 +241,8 @@ pub(crate) fn tcp_packet(bytes: &[u8]) -> TcpPacket {
         header.fin, header.syn, header.psh, header.urg, header.ece, header.cwr, header.ns,
     ];
     TcpPacket {
-        v6,
-        src: (src, header.source_port),
-        dst: (dst, header.destination_port),
+        src: SocketAddr::new(src, header.source_port),
+        dst: SocketAddr::new(dst, header.destination_port),
         ttl,
         seq: header.sequence_number,
         ack: header.ack.then_some(header.acknowledgment_number),

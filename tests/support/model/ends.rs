@@ -15,6 +15,9 @@ use super::session::{Session, State, Tuple};
 use super::setup::{DEFAULT_RULE, Settings, Setup};
 use super::{Counted, Log, Run};
 
+/// The number that no session has: those of this engine lie above 2^32.
+const OF_ANOTHER_ENGINE: u64 = 1;
+
 /// What an end of a connection is known to expect, if it has said so, and to have sent.
 type Numbers = (Option<u32>, u32);
 
@@ -29,7 +32,7 @@ fn numbers(track: &Track, direction: Direction) -> Numbers {
 pub(super) struct Tombstone {
     initiator: Tuple,
     rule: &'static str,
-    /// The number of its session; 0 if another engine had it.
+    /// The number of its session; that of none if another engine had it.
     id: u64,
     reason: EndReason,
     ended: Duration,
@@ -98,9 +101,8 @@ impl Run {
             assert_eq!((reset.direction, reset.zone.0), (direction, session.initiator.zone));
             let from = session.initiator.seen_from(direction);
             let expected = TcpPacket {
-                v6: from.v6,
-                src: from.src,
-                dst: from.dst,
+                src: from.socket(from.src),
+                dst: from.socket(from.dst),
                 ttl: 64,
                 seq,
                 ack,
@@ -350,7 +352,7 @@ impl Run {
             if now - tombstone.ended < lifetime && !all[place + 1..].iter().any(same) {
                 let known = settings.has_rule(tombstone.rule);
                 self.tombstones.push(Tombstone {
-                    id: 0,
+                    id: OF_ANOTHER_ENGINE,
                     rule: if known { tombstone.rule } else { DEFAULT_RULE },
                     ..tombstone.clone()
                 });

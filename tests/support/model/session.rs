@@ -1,5 +1,6 @@
 //! A session as the model keeps it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use portcullis::event::EndReason;
@@ -52,6 +53,16 @@ impl Tuple {
             asks: self.asks.map(|asks| !asks),
             ..self
         }
+    }
+
+    /// An end, as the wire has it.
+    pub(super) fn socket(&self, (address, port): (u128, u16)) -> SocketAddr {
+        let address = if self.v6 {
+            IpAddr::V6(address.into())
+        } else {
+            IpAddr::V4((address as u32).into())
+        };
+        SocketAddr::new(address, port)
     }
 
     /// The same packet as a session that travels in a direction would begin.

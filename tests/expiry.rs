@@ -10,8 +10,8 @@ mod support;
 
 use std::time::Duration;
 
-use portcullis::lifetime::{LifetimeClass, Lifetimes};
 use portcullis::config::TombstonesConfig;
+use portcullis::lifetime::{LifetimeClass, Lifetimes};
 use portcullis::session::TICK;
 use portcullis::{Class, DropReason};
 use proptest::prelude::*;

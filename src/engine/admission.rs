@@ -14,7 +14,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
 use crate::lifetime::LifetimeClass;
 use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
-use crate::policy::{Action, NewSession, Policy};
+use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, State, Track};
@@ -348,7 +348,7 @@ impl Engine {
     }
 
     /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are admitted,
-    /// a well-known port is that of the responder.
+    /// a well-known port is that of the responder. Where a rule refuses the likelier of the two, the other is not asked.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -380,6 +380,9 @@ impl Engine {
             reject |= handling.midstream == Midstream::Reject;
             let loose = handling.mode == TcpMode::Loose;
             let adopts = loose || failover || handling.midstream == Midstream::Adopt;
+            if decision.action != Action::Allow && decision.rule != RuleId::DEFAULT {
+                break;
+            }
             if decision.action != Action::Allow || !adopts {
                 continue;
             }

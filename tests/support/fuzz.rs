@@ -100,6 +100,10 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
         assert_eq!(after, before, "an invalid packet changes nothing");
     }
     if let Some(id) = verdict.tracked().session {
+        if verdict.tracked().late.is_some() {
+            // It is remembered, no more.
+            return;
+        }
         let gone = count.ended > ended;
         assert!(gone || records(engine).iter().any(|record| record.id == id));
     }

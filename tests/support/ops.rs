@@ -152,13 +152,14 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
             midstream,
         }
     });
-    let tenant = (prop::option::of(any::<bool>()), prop::option::of(late())).prop_map(
-        |(timeout_reset, late)| TcpHandling {
-            timeout_reset,
-            late,
-            ..TcpHandling::default()
-        },
-    );
+    let tenant =
+        (prop::option::of(any::<bool>()), prop::option::of(late())).prop_map(|(timeout_reset, late)| {
+            TcpHandling {
+                timeout_reset,
+                late,
+                ..TcpHandling::default()
+            }
+        });
     let on_reload = prop_oneof![2 => Just(OnReload::End), 1 => Just(OnReload::Keep)];
     (
         lifetime_set(),

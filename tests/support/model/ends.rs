@@ -58,6 +58,8 @@ impl Run {
     ) {
         self.agrees(session, record);
         self.tally.ended += 1;
+        let kind = EndReason::ALL.iter().position(|each| *each == reason);
+        self.tally.by_reason[kind.unwrap()] += 1;
         self.counted.ended += 1;
         self.told(session, reason, log);
         self.bury(session, reason);
@@ -75,18 +77,12 @@ impl Run {
             session.state_name(),
             "ESTABLISHED" | "FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK"
         );
-        let handling = self
-            .setup
-            .settings
-            .handling(session.rule, session.initiator.zone);
+        let handling = self.setup.settings.handling(session.rule, session.initiator.zone);
         let State::Tcp(track) = session.state else {
             assert!(sent.is_empty(), "a RST ends TCP alone: {sent:?}");
             return;
         };
-        if !live
-            || !handling.timeout_reset
-            || !matches!(reason, EndReason::Timeout | EndReason::Revoked)
-        {
+        if !live || !handling.timeout_reset || !matches!(reason, EndReason::Timeout | EndReason::Revoked) {
             assert!(sent.is_empty(), "{session:?} ends by {reason:?} with {sent:?}");
             return;
         }
@@ -98,7 +94,10 @@ impl Run {
             let (ack, _) = numbers(&track, direction);
             assert!(!sent.is_empty(), "{session:?} ends without a RST {direction:?}");
             let reset = sent.remove(0);
-            assert_eq!((reset.direction, reset.zone.0), (direction, session.initiator.zone));
+            assert_eq!(
+                (reset.direction, reset.zone.0),
+                (direction, session.initiator.zone)
+            );
             let from = session.initiator.seen_from(direction);
             let expected = TcpPacket {
                 src: from.socket(from.src),
@@ -155,7 +154,7 @@ impl Run {
 
     /// What becomes of a segment whose session is remembered.
     pub(super) fn late(&mut self, tuple: &Tuple, segment: &Segment, verdict: Verdict) -> Option<Late> {
-        let find = |tombstone: &Tombstone| Some(tombstone.initiator.direction_of(tuple)?);
+        let find = |tombstone: &Tombstone| tombstone.initiator.direction_of(tuple);
         // Of two of one conversation the newer counts.
         let (place, direction) = self
             .tombstones
@@ -176,7 +175,10 @@ impl Run {
         let late = says.late.expect("a late packet is told the end of its session");
         assert_eq!(late.reason, tombstone.reason);
         assert_eq!(late.ago(), TICK * self.ticks_between(tombstone.ended, self.now));
-        assert_eq!(says.session.map(portcullis::SessionId::number), Some(tombstone.id));
+        assert_eq!(
+            says.session.map(portcullis::SessionId::number),
+            Some(tombstone.id)
+        );
         let tracked = Tracked {
             class: Class::Invalid,
             direction: Some(direction),
@@ -273,7 +275,10 @@ impl Run {
             let slack = session.slack + rounding;
             if let Some(reason) = ends {
                 assert_eq!(reason, session.end_of_life());
-                assert!(deadline <= now, "{session:?} ends at {now:?}, before {deadline:?}");
+                assert!(
+                    deadline <= now,
+                    "{session:?} ends at {now:?}, before {deadline:?}"
+                );
                 continue;
             }
             assert!(now < deadline + TICK + slack, "{session:?} lives on at {now:?}");

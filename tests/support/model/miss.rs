@@ -13,6 +13,7 @@ use portcullis::{Class, Direction, DropReason, Reply, SessionId, Tracked, Verdic
 
 use super::ends::Late;
 use super::session::{Session, State, Tuple};
+use super::setup::DEFAULT_RULE;
 use super::{Log, Run, invalid, tracked};
 
 /// What a packet without a session comes to.
@@ -76,7 +77,7 @@ impl Run {
     }
 
     /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are
-    /// admitted, a well-known port is that of the responder.
+    /// admitted, a well-known port is that of the responder; where a rule refuses the likelier, the other is not asked.
     fn midstream(&self, tuple: &Tuple, segment: &Segment) -> Result<Plan, Miss> {
         let settings = &self.setup.settings;
         let from_responder = tuple.src.1 < 1024 && tuple.src.1 < tuple.dst.1;
@@ -89,6 +90,9 @@ impl Run {
             let (action, rule) = settings.decide(&tuple.seen_from(direction));
             let midstream = settings.handling(rule, tuple.zone).midstream;
             reject |= midstream == Midstream::Reject;
+            if action != Action::Allow && rule != DEFAULT_RULE {
+                break;
+            }
             if action == Action::Allow
                 && midstream == Midstream::Adopt
                 && let Some(track) = Track::adopt(segment, direction, true)
@@ -288,10 +292,7 @@ impl Run {
     /// Whether a full table is sure to see what has expired: it takes a bounded number of steps, and each session
     /// that lives on may take one for each level of the wheel.
     fn finds_what_expired(&self) -> bool {
-        let alive = self
-            .sessions
-            .iter()
-            .filter(|session| self.now < session.latest());
+        let alive = self.sessions.iter().filter(|session| self.now < session.latest());
         alive.count() * 6 < 16
     }
 }

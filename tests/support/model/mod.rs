@@ -17,9 +17,7 @@ use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::lifetime::LifetimeClass;
 use portcullis::packet::{IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse};
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, Track};
-use portcullis::{
-    Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone,
-};
+use portcullis::{Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone};
 
 use self::ends::Tombstone;
 use self::miss::Miss;
@@ -78,6 +76,8 @@ pub(crate) struct Tally {
     pub(crate) revoked: u64,
     pub(crate) kept: u64,
     pub(crate) restored: u64,
+    /// In the order of [`EndReason::ALL`].
+    pub(crate) by_reason: [u64; EndReason::ALL.len()],
 }
 
 /// What the engine must have counted since its start.
@@ -476,7 +476,10 @@ impl Run {
         assert_eq!([record.original.bytes, record.reply.bytes], session.bytes);
         assert_eq!(record.start, self.base + session.start);
         assert_eq!(record.last, self.base + session.last);
-        assert_eq!((record.adopted, record.resumed), (session.adopted, session.resumed));
+        assert_eq!(
+            (record.adopted, record.resumed),
+            (session.adopted, session.resumed)
+        );
         assert!(!record.bypassed);
         assert_eq!(self.engine.policy().rule_name(record.rule), session.rule);
         let deadline = self.base + session.deadline;

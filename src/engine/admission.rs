@@ -288,7 +288,7 @@ impl Engine {
                     .ok_or(invalid(DropReason::TcpNoSession)),
             };
         }
-        match Event::of(segment.flags) {
+        let answer = match Event::of(segment.flags) {
             Event::SynAck => self.answer_to_nothing(settings, candidate, segment, after, trace),
             event @ (Event::Ack | Event::Fin) => {
                 // Whoever repeats a FIN in vain speaks to somebody who has gone.
@@ -302,7 +302,17 @@ impl Engine {
                 after.seen = Some(Seen::present());
                 Err(invalid(DropReason::TcpNoSession))
             }
+        };
+        let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
+        if passes && !candidate.searched && settings.zones.len() > 1 {
+            // Its session may be in another zone, and then nothing begins here.
+            trace.step(|| Step::Note("first its session is looked for in other zones"));
+            after.tolerated = None;
+            after.look_elsewhere(settings);
+            after.then_here = true;
+            return Err(invalid(DropReason::TcpNoSession));
         }
+        answer
     }
 
     /// A SYN-ACK whose SYN has not passed here.
@@ -348,7 +358,8 @@ impl Engine {
     }
 
     /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are admitted,
-    /// a well-known port is that of the responder. Where a rule refuses the likelier of the two, the other is not asked.
+    /// a well-known port is that of the responder. Where a rule, and not the default, speaks of the likelier of the two,
+    /// the other is not asked.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -380,10 +391,10 @@ impl Engine {
             reject |= handling.midstream == Midstream::Reject;
             let loose = handling.mode == TcpMode::Loose;
             let adopts = loose || failover || handling.midstream == Midstream::Adopt;
-            if decision.action != Action::Allow && decision.rule != RuleId::DEFAULT {
-                break;
-            }
             if decision.action != Action::Allow || !adopts {
+                if decision.rule != RuleId::DEFAULT {
+                    break;
+                }
                 continue;
             }
             let until_seen = handling.mode == TcpMode::Strict;

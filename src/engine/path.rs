@@ -40,6 +40,8 @@ pub(super) struct After {
     pub(super) seen: Option<Seen>,
     /// The packet fits nothing in its zone: its session may be in another one.
     pub(super) elsewhere: bool,
+    /// If it is not, the packet is judged again here.
+    pub(super) then_here: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.
@@ -71,6 +73,8 @@ pub(super) struct Candidate<'p> {
     pub(super) tunnel: TunnelRef,
     /// Its checksums were not verified, though somebody might want that.
     pub(super) unverified: bool,
+    /// Its session was looked for in other zones, and is in none.
+    pub(super) searched: bool,
 }
 
 pub(super) const fn drop_of(fault: Fault) -> DropReason {
@@ -179,6 +183,7 @@ impl Engine {
                     instant: packet.now,
                     tunnel: packet.tunnel,
                     unverified: packet.unverified && !packet.bytes.is_empty(),
+                    searched: false,
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);
@@ -186,7 +191,7 @@ impl Engine {
                     self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
                 };
                 if after.elsewhere && !verdict.is_forward() {
-                    return self.elsewhere(&candidate, verdict, after, trace);
+                    return self.beyond::<S, T>(&candidate, place, verdict, after, trace);
                 }
                 verdict
             }
@@ -219,6 +224,32 @@ impl Engine {
             }
             (None, _) => invalid(DropReason::IcmpTypeUnsupported),
         }
+    }
+
+    /// A packet that fits nothing in its own zone, or not for sure; no lock is held.
+    #[cold]
+    #[inline(never)]
+    fn beyond<S: Sink, T: Trace>(
+        &self,
+        candidate: &Candidate<'_>,
+        place: Place,
+        verdict: Verdict,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        if let Some(found) = self.elsewhere(candidate, after, trace) {
+            return found;
+        }
+        if !after.then_here {
+            return verdict;
+        }
+        let candidate = Candidate {
+            searched: true,
+            ..*candidate
+        };
+        let mut held = self.table.lock(place.shard);
+        let Held { shard, settings } = &mut *held;
+        self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
     }
 
     /// Steps 4 to 6, under the shard's lock.

@@ -37,7 +37,7 @@ impl Run {
         let state = match &parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
                 Some(track) => State::Tcp(track),
-                None => return self.headless(tuple, segment, verdict),
+                None => return self.headless(tuple, parsed, segment, verdict),
             },
             Transport::IcmpQuery(query) if !query.request => {
                 return Err(Miss::Elsewhere(invalid(DropReason::IcmpReplyNoSession)));
@@ -53,7 +53,13 @@ impl Run {
     }
 
     /// A segment without a session that is no SYN.
-    fn headless(&mut self, tuple: &Tuple, segment: &Segment, verdict: Verdict) -> Result<Plan, Miss> {
+    fn headless(
+        &mut self,
+        tuple: &Tuple,
+        parsed: &Parsed,
+        segment: &Segment,
+        verdict: Verdict,
+    ) -> Result<Plan, Miss> {
         match self.late(tuple, segment, verdict) {
             Some(Late::Verdict(expected)) => return Err(Miss::Verdict(expected)),
             Some(Late::Readmit(direction)) => {
@@ -71,13 +77,20 @@ impl Run {
         }
         match Event::of(segment.flags) {
             Event::SynAck => Err(Miss::Elsewhere(invalid(DropReason::TcpSynAckWithoutSyn))),
-            Event::Ack | Event::Fin => self.midstream(tuple, segment),
+            Event::Ack | Event::Fin => match self.midstream(tuple, segment) {
+                // What would begin here may belong to a session in the other zone.
+                Ok(plan) => match self.elsewhere(tuple, parsed, verdict) {
+                    Some(found) => Err(Miss::Verdict(found)),
+                    None => Ok(plan),
+                },
+                refused => refused,
+            },
             _ => Err(Miss::Verdict(invalid(DropReason::TcpNoSession))),
         }
     }
 
     /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are
-    /// admitted, a well-known port is that of the responder; where a rule refuses the likelier, the other is not asked.
+    /// admitted, a well-known port is that of the responder; where a rule speaks of the likelier, the other is not asked.
     fn midstream(&self, tuple: &Tuple, segment: &Segment) -> Result<Plan, Miss> {
         let settings = &self.setup.settings;
         let from_responder = tuple.src.1 < 1024 && tuple.src.1 < tuple.dst.1;
@@ -90,9 +103,6 @@ impl Run {
             let (action, rule) = settings.decide(&tuple.seen_from(direction));
             let midstream = settings.handling(rule, tuple.zone).midstream;
             reject |= midstream == Midstream::Reject;
-            if action != Action::Allow && rule != DEFAULT_RULE {
-                break;
-            }
             if action == Action::Allow
                 && midstream == Midstream::Adopt
                 && let Some(track) = Track::adopt(segment, direction, true)
@@ -103,6 +113,9 @@ impl Run {
                     adopted: true,
                     resumed: false,
                 });
+            }
+            if (action != Action::Allow || midstream != Midstream::Adopt) && rule != DEFAULT_RULE {
+                break;
             }
         }
         let reason = DropReason::TcpNoSession;

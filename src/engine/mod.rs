@@ -193,7 +193,7 @@ impl Engine {
     }
 
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
-    /// and of the sessions that it announces.
+    /// and of the sessions that it announces, and for a new line of [`Engine::asymmetry`].
     ///
     /// 1. Parse and validate once. A bad packet is a verdict with a reason.
     /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The

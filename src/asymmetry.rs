@@ -11,7 +11,7 @@
 use core::fmt;
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -229,6 +229,10 @@ struct Suspect {
 
 /// The suspects of a part, each in the place that its conversation hashes to.
 type Part = Box<[Option<Suspect>]>;
+
+/// For less than this one direction alone proves nothing, however many packets come: a sender may have a whole window on
+/// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// How long a suspect keeps its place against others, in multiples of the time that proves it.
 const PATIENCE: u32 = 6;
@@ -467,8 +471,11 @@ impl Suspect {
         if self.listed {
             return Some((evidence, 1, self.last, false));
         }
-        let long = self.last.saturating_duration_since(self.first) >= config.time && self.packets > 1;
-        if self.packets < config.packets && !long {
+        let time = self.last.saturating_duration_since(self.first);
+        let long = time >= config.time && self.packets > 1;
+        let many = self.packets >= config.packets
+            && (evidence != Evidence::OneDirectionOnly || time >= ROUND_TRIP.min(config.time));
+        if !many && !long {
             return None;
         }
         self.listed = true;
@@ -480,8 +487,6 @@ impl Suspect {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::session::testing;
 
@@ -529,20 +534,30 @@ mod tests {
     fn one_direction_alone_is_listed_after_enough_packets() {
         let scene = Scene::new();
         for packet in 0..3 {
-            scene.see(1, End::Low, Evidence::BeginningUnseen, None, packet);
+            scene.see(1, End::Low, Evidence::BeginningUnseen, None, 400 * packet);
         }
         assert_eq!(scene.lines(), []);
-        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 3);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 1200);
         assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 4)]);
-        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 4);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 1201);
         assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 5)]);
         let line = scene.asymmetry.report().lines[0];
         assert_eq!(
             (line.first, line.last),
-            (scene.start, scene.start + Duration::from_millis(4))
+            (scene.start, scene.start + Duration::from_millis(1201))
         );
         assert_eq!(line.missing(), Some((line.to, line.from)));
         assert_eq!(line.cause(), Cause::RoutingAsymmetry);
+    }
+
+    #[test]
+    fn a_window_full_of_packets_before_the_first_answer_is_no_asymmetry() {
+        let scene = Scene::new();
+        for packet in 0..100 {
+            scene.see(1, End::Low, Evidence::OneDirectionOnly, Some(0), packet);
+        }
+        scene.see(1, End::High, Evidence::OneDirectionOnly, Some(100), 100);
+        assert_eq!(scene.lines(), []);
     }
 
     #[test]

@@ -297,6 +297,10 @@ impl Engine {
             let query = new_session(zone, candidate.parsed, Direction::Reply);
             let decision = settings.policy.look_up(&query);
             let mode = settings.tcp(decision.rule, zone).asymmetric;
+            let passes = decision.action == Action::Allow && mode != Asymmetric::Drop;
+            if passes && after.postpone(settings, candidate) {
+                return Err(invalid(reason));
+            }
             match (decision.action, mode) {
                 (Action::Allow, Asymmetric::Bypass) => {
                     if let Some(track) = Track::adopt_answer(segment) {
@@ -358,6 +362,9 @@ impl Engine {
             let adopts = loose || failover || handling.midstream == Midstream::Adopt;
             if decision.action != Action::Allow || !adopts {
                 continue;
+            }
+            if after.postpone(settings, candidate) {
+                return Err(drop);
             }
             let until_seen = handling.mode == TcpMode::Strict;
             if let Some(track) = Track::adopt(segment, direction, until_seen) {

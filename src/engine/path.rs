@@ -40,6 +40,8 @@ pub(super) struct After {
     pub(super) seen: Option<Seen>,
     /// The packet fits nothing in its zone: its session may be in another one.
     pub(super) elsewhere: bool,
+    /// It could begin a session in its own zone, if it has none in another one.
+    pub(super) postponed: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.
@@ -56,6 +58,14 @@ impl After {
     pub(super) const fn look_elsewhere(&mut self, settings: &Settings) {
         self.elsewhere = settings.zones.len() > 1;
     }
+
+    /// Whether a packet of the middle or of one half of a connection must wait until its session was looked for in the
+    /// other zones, before it begins one in its own.
+    pub(super) const fn postpone(&mut self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
+        self.look_elsewhere(settings);
+        self.postponed = self.elsewhere && !candidate.searched;
+        self.postponed
+    }
 }
 
 /// A packet between parsing and verdict.
@@ -71,6 +81,8 @@ pub(super) struct Candidate<'p> {
     pub(super) tunnel: TunnelRef,
     /// Its checksums were not verified, though somebody might want that.
     pub(super) unverified: bool,
+    /// It has no session in another zone, as far as anybody has looked.
+    pub(super) searched: bool,
 }
 
 pub(super) const fn drop_of(fault: Fault) -> DropReason {
@@ -171,7 +183,7 @@ impl Engine {
             (Some(flow), _) => {
                 let place = self.table.place(&flow.key);
                 trace.step(|| Step::Key(flow.key, place.shard));
-                let candidate = Candidate {
+                let mut candidate = Candidate {
                     bytes: packet.bytes,
                     parsed,
                     flow,
@@ -179,16 +191,26 @@ impl Engine {
                     instant: packet.now,
                     tunnel: packet.tunnel,
                     unverified: packet.unverified && !packet.bytes.is_empty(),
+                    searched: false,
                 };
-                let verdict = {
-                    let mut held = self.table.lock(place.shard);
-                    let Held { shard, settings } = &mut *held;
-                    self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
-                };
-                if after.elsewhere && !verdict.is_forward() {
-                    return self.elsewhere(&candidate, verdict, after, trace);
+                loop {
+                    let verdict = {
+                        let mut held = self.table.lock(place.shard);
+                        let Held { shard, settings } = &mut *held;
+                        self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
+                    };
+                    if verdict.is_forward() || !after.elsewhere || candidate.searched {
+                        return verdict;
+                    }
+                    if let Some(found) = self.elsewhere(&candidate, after, trace) {
+                        return found;
+                    }
+                    if !after.postponed {
+                        return verdict;
+                    }
+                    // It has no session anywhere: once more, to begin one.
+                    candidate.searched = true;
                 }
-                verdict
             }
             // 2. Fragments.
             (None, Transport::Fragment(fragment)) => {
@@ -424,7 +446,7 @@ impl Engine {
         }
         slot.count(direction, bytes);
         slot.touch(now);
-        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() {
+        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && after.seen.is_none() {
             after.seen = Some(Seen::of_unseen(slot, direction));
         }
         shard.slab.note_tunnel(number, direction, candidate.tunnel);

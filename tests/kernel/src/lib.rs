@@ -5,6 +5,8 @@
 //!   connection after it must agree, except where `deviations.toml` says why not.
 //! - `kernel-bulk` lets two real TCP stacks transfer data through the engine over a lossy path. The engine must not
 //!   drop one packet.
+//! - `kernel-endings` ends connections between two real TCP stacks as the engine does, by timeout, reload or late answer,
+//!   and leads halves and middles of connections through it. Both stacks must believe every RST.
 //!
 //! Everything happens in network namespaces that are made for the run and removed after it.
 #![forbid(unsafe_code)]
@@ -14,6 +16,7 @@ pub mod bulk;
 pub mod conntrack;
 pub mod conversation;
 pub mod deviations;
+pub mod endings;
 pub mod endpoint;
 pub mod kernel;
 pub mod namespace;

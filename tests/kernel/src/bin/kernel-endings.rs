@@ -2,14 +2,17 @@
 //! answer. Both stacks must believe it. And shows it halves and middles of connections.
 #![forbid(unsafe_code)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use portcullis_kernel_tests::endings::SCENES;
 use portcullis_kernel_tests::endings::lab::Lab;
 use portcullis_kernel_tests::endings::stacks::Family;
 use portcullis_kernel_tests::namespace::Interrupt;
+
+/// How long all scenes may take; each waits a few seconds at most for what it is to see.
+const BOUND: Duration = Duration::from_secs(50);
 
 /// Real TCP connections that the engine ends, adopts, or sees one half of. Fails on the first scene that goes wrong.
 #[derive(Debug, Parser)]
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
     {
         for family in Family::BOTH {
             interrupt.check()?;
+            ensure!(begun.elapsed() < BOUND, "the scenes take too long");
             let at = Instant::now();
             let result = scene(&mut lab, family).with_context(|| format!("{claim}, IP{family:?}"));
             match result {

@@ -142,7 +142,7 @@ fn dropped(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
         lab.stacks.accept(family)?.is_none(),
         "a connection in spite of it"
     );
-    lab.hang_up(client)?;
+    lab.hang_up(family, client)?;
     Ok(format!("{line}"))
 }
 
@@ -260,7 +260,7 @@ fn two_zones(lab: &mut Lab, family: Family) -> Result<String> {
         "{:?}",
         lab.diary.refused
     );
-    lab.hang_up(client)?;
+    lab.hang_up(family, client)?;
     Ok(format!("{line}"))
 }
 

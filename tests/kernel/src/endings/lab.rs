@@ -1,6 +1,6 @@
 //! The path between the two stacks: the engine or a way around it, its clock, and a diary of what it did.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use portcullis::{
 use super::stacks::{self, Family, PATIENCE, PORT, Stacks, Transfer, Watch};
 use super::wire::{End, View, shift};
 use crate::namespace::{Interrupt, Tun, wait};
-use crate::segment::{ACK, RST, SYN};
+use crate::segment::{ACK, RST, SYN, Segment};
 
 /// How long nothing may come before all is said.
 const QUIET: Duration = Duration::from_millis(20);
@@ -560,19 +560,35 @@ impl Lab {
     /// A device fails.
     pub fn close(&mut self, connection: Connection) -> Result<()> {
         let Connection { client, server, .. } = connection;
-        self.hang_up(client)?;
+        self.port = 0;
+        stacks::abort(client);
+        self.run_for(Duration::from_millis(2))?;
         stacks::abort(server);
         self.run_for(Duration::from_millis(2))
     }
 
-    /// Closes one end's socket, past the engine.
+    /// Closes a client's socket that the server has not accepted, past the engine. A server that waits for the end of the
+    /// handshake is told, so that its SYN-ACKs come into no later scene.
     ///
     /// # Errors
     /// A device fails.
-    pub fn hang_up(&mut self, stream: TcpStream) -> Result<()> {
+    pub fn hang_up(&mut self, family: Family, client: TcpStream) -> Result<()> {
+        let (port, next) = (self.port, self.diary.sent);
         self.port = 0;
-        stacks::abort(stream);
-        self.run_for(Duration::from_millis(2))
+        stacks::abort(client);
+        self.run_for(Duration::from_millis(2))?;
+        if let [Some(seq), _] = next {
+            let reset = Segment {
+                seq: seq.wrapping_sub(*End::Client.of(&self.offsets)),
+                flags: RST,
+                ..Segment::default()
+            };
+            let address = |end, port| SocketAddr::new(family.address(end), port);
+            let packet = reset.packet(address(End::Client, port), address(End::Server, PORT))?;
+            self.deliver(End::Server, &packet)?;
+        }
+        let gone = |lab: &mut Self| Ok(!lab.stacks.has_socket(End::Server, port)?);
+        self.until("the server to hang up", gone)
     }
 }
 

@@ -370,6 +370,23 @@ impl Engine {
     ) -> Result<Plan, Verdict> {
         after.look_elsewhere(settings);
         let drop = invalid(DropReason::TcpNoSession);
+        let (key, source) = (&candidate.flow.key, candidate.flow.source);
+        if settings.any_asymmetric && self.asymmetry.suspects(key, source, Evidence::SynAckWithoutSyn) {
+            // What follows a SYN-ACK that was let pass is let pass too.
+            let decision =
+                settings
+                    .policy
+                    .look_up(&new_session(key.zone(), candidate.parsed, Direction::Reply));
+            let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
+            if (decision.action, mode) == (Action::Allow, Asymmetric::Report) {
+                let reason = DropReason::TcpNoSession;
+                after.tolerated = Some((reason, decision.rule));
+                return Err(Verdict::Forward(Tracked {
+                    tolerated: Some(reason),
+                    ..Tracked::class(Class::Invalid)
+                }));
+            }
+        }
         let failover = self.is_failing_over(settings, candidate.now);
         if !settings.any_midstream && !failover {
             return Err(drop);

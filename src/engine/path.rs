@@ -466,7 +466,7 @@ impl Engine {
         }
         slot.count(direction, bytes);
         slot.touch(now);
-        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() {
+        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && after.seen.is_none() {
             after.seen = Some(Seen::of_unseen(slot, direction));
         }
         shard.slab.note_tunnel(number, direction, candidate.tunnel);

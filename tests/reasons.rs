@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig, TableConfig,
+    Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig, RefusedAnnouncement,
+    TableConfig,
 };
 use portcullis::policy::Action;
 use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict, Zone};
@@ -403,6 +404,26 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             let mut scenario = after(handshake(), segment(V4.back(), ACK, 501, 101, b"data"));
             scenario.config.zones = [("other".to_owned(), 1)].into();
             scenario.zone = Zone(1);
+            scenario
+        }
+        DropReason::FtpRefused => {
+            const CONTROL: Ends = Ends::v4(4000, 21);
+            const BOUNCE: &[u8] = b"PORT 10,0,0,9,195,80\r\n";
+            let mut scenario = after(
+                vec![
+                    segment(CONTROL, SYN, 100, 0, &[]),
+                    segment(CONTROL.back(), SYN | ACK, 500, 101, &[]),
+                    segment(CONTROL, ACK, 101, 501, &[]),
+                ],
+                segment(CONTROL, ACK, 101 + BOUNCE.len() as u32, 501, b"NOOP\r\n"),
+            );
+            scenario.config.ftp.refused = RefusedAnnouncement::Drop;
+            scenario.then = |engine, now| {
+                let bounce = segment(CONTROL, ACK, 101, 501, BOUNCE);
+                let verdict = engine.process(Packet::new(&bounce, now));
+                assert_eq!(verdict.reason(), Some(DropReason::FtpRefused));
+                now
+            };
             scenario
         }
         DropReason::TcpAfterTimeout => late(Vec::new(), expired),

@@ -51,7 +51,7 @@ pub struct Scene<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// Listens at every address of a namespace on the ports of [`LISTENING`].
+/// Listens at every address of a namespace on the ports of `LISTENING`.
 ///
 /// # Errors
 /// A port is taken.

@@ -56,6 +56,8 @@ pub struct SessionRecord {
     pub resumed: bool,
     /// Half of it was found to be missing, and it passes nevertheless.
     pub bypassed: bool,
+    /// A reload has brought a policy that would not admit it, and was told to keep it.
+    pub former: bool,
     /// What the newest packet of each direction came in, original first.
     pub tunnels: [TunnelRef; 2],
 }

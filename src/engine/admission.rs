@@ -12,14 +12,13 @@ use crate::config::{Asymmetric, Midstream, TcpMode};
 use crate::event::{EndReason, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
-use crate::lifetime::LifetimeClass;
 use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
 use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
-use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Event, State, Track};
-use crate::track::{Lifetime, dccp, sctp};
-use crate::verdict::{Class, DropReason, Reply, Tracked, Verdict};
+
+use crate::track::tcp::{Event, Track};
+use crate::track::{dccp, sctp};
+use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
 /// The first port that is not a well-known one (RFC 6335 6).
 const FIRST_REGISTERED_PORT: u16 = 1024;
@@ -40,6 +39,8 @@ pub(super) struct Plan {
     /// of its responder.
     direction: Direction,
     marks: &'static [Mark],
+    /// Of a late packet that is readmitted: what is remembered of its session.
+    late: Option<Late>,
 }
 
 impl Plan {
@@ -49,6 +50,7 @@ impl Plan {
             letters,
             direction: Direction::Original,
             marks: &[],
+            late: None,
         }
     }
 
@@ -58,6 +60,7 @@ impl Plan {
             letters: tcp_letters_of_adopted(segment),
             direction,
             marks,
+            late: None,
         }
     }
 }
@@ -85,8 +88,7 @@ impl Engine {
         }
         let parent = match plan.opening {
             Opening::Tcp(_) if plan.marks.is_empty() => {
-                self.helpers
-                    .announced(&query, &settings.policy, candidate.instant)
+                self.helpers.announced(&query, settings, candidate.instant)
             }
             _ => None,
         };
@@ -99,7 +101,7 @@ impl Engine {
             direction: Some(plan.direction),
             session: None,
             tolerated: None,
-            late: None,
+            late: plan.late,
         };
         let rule = if let Some(parent) = parent {
             trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
@@ -151,48 +153,32 @@ impl Engine {
             // The asker of a query is not always the end that the packet came from: see `Flow::of`.
             debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
         }
-        let lifetime = match plan.opening {
+        match plan.opening {
             Opening::Tcp(track) => {
                 slot.track = track;
                 after.believed = true;
-                let mode = settings.tcp(rule, zone).mode;
-                if mode != TcpMode::Strict {
+                if settings.tcp(rule, zone).mode != TcpMode::Strict {
                     slot.track.set_liberal();
                 }
-                let cap = match track.state() {
-                    // Picked up in its middle: nobody has answered yet.
-                    State::Established => Some(LifetimeClass::TcpUnacknowledged),
-                    _ => None,
-                };
-                Lifetime {
-                    class: track.state().lifetime(),
-                    cap,
-                }
             }
-            Opening::Sctp(association) => {
-                slot.set_sctp(association);
-                Lifetime::of(association.state().lifetime())
-            }
-            Opening::Dccp(connection) => {
-                slot.set_dccp(connection);
-                Lifetime::of(connection.state().lifetime())
-            }
+            Opening::Sctp(association) => slot.set_sctp(association),
+            Opening::Dccp(connection) => slot.set_dccp(connection),
             Opening::Plain => {
                 if let Some(id) = tunnel_id(&parsed.transport) {
                     slot.note_tunnel_id(Direction::Original, id);
                 }
-                datagram::lifetime(Family::of(query.protocol), datagram::State::Unreplied)
             }
-        };
+        }
         if plan.direction == Direction::Reply {
             slot.set_seen_reply();
         }
         slot.count(plan.direction, parsed.ip.total_len);
+        let lifetime = slot.lifetime();
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
         let deadline = slot.deadline;
         let id = self.table.id(place.shard, number, slot.generation);
-        if let Some(parent) = parent.and_then(|announced| announced.session) {
-            self.helpers.adopted(id, parent);
+        if let Some(announced) = &parent {
+            self.helpers.adopted(id, announced);
         }
         let slot = shard.slab.hot(number);
         if plan.marks.contains(&Mark::Adopted) && settings.ftp.is_control(slot, rule) {
@@ -282,10 +268,19 @@ impl Engine {
             let direction = tombstone.direction_of(flow.source);
             after.seen = Some(Seen::alone(Evidence::AfterEnd));
             return match self.late(settings, &tombstone, (flow.source, segment), now) {
-                LateAnswer::Verdict(verdict) => Err(verdict),
-                LateAnswer::Readmit => Track::adopt(segment, direction, true)
-                    .map(|track| Plan::picked_up(track, segment, direction, &[Mark::Adopted, Mark::Resumed]))
-                    .ok_or(invalid(DropReason::TcpNoSession)),
+                LateAnswer::Verdict(verdict) => {
+                    if let Verdict::Reject(..) = verdict {
+                        after.answered = Some((tombstone.id, direction));
+                    }
+                    Err(verdict)
+                }
+                LateAnswer::Readmit(verdict) => match Track::adopt(segment, direction, true) {
+                    Some(track) => Ok(Plan {
+                        late: verdict.tracked().late,
+                        ..Plan::picked_up(track, segment, direction, &[Mark::Adopted, Mark::Resumed])
+                    }),
+                    None => Err(verdict),
+                },
             };
         }
         let answer = match Event::of(segment.flags) {
@@ -421,10 +416,11 @@ impl Engine {
             }
         }
         let to = (&candidate.flow.key, candidate.flow.source);
-        if reject
-            && may_be_answered(candidate.parsed.ip.source())
-            && self.may_send(settings, to, candidate.now).is_ok()
-        {
+        if reject && may_be_answered(candidate.parsed.ip.source()) {
+            if let Err(unsent) = self.may_send(settings, to, candidate.now) {
+                self.counters.reset(Err(unsent));
+                return Err(drop);
+            }
             return Err(Verdict::Reject(
                 DropReason::TcpNoSession,
                 Reply::TcpReset,

@@ -48,10 +48,15 @@ impl Checks {
         *self.tolerated.entry((reason, rule)).or_insert(0) += 1;
     }
 
-    /// Adds what settings before these have counted.
-    pub(super) fn add_tolerated(&self, previous: &Self) {
-        for (reason, rule, count) in previous.tolerated() {
-            *self.tolerated.entry((reason, rule)).or_insert(0) += count;
+    /// Takes over what settings before these have counted.
+    pub(super) fn take_tolerated(&self, previous: &Self) {
+        let mut taken = Vec::new();
+        previous.tolerated.retain(|key, count| {
+            taken.push((*key, *count));
+            false
+        });
+        for (key, count) in taken {
+            *self.tolerated.entry(key).or_insert(0) += count;
         }
     }
 

@@ -87,7 +87,7 @@ impl Engine {
             self.table.set_next_tick(number, shard.next_tick());
         }
         for ended in batch.iter().flatten() {
-            self.report_ended(number, ended, now, sink);
+            self.report_ended(number, ended, (now, None), sink);
         }
     }
 

@@ -4,7 +4,7 @@
 //! shard's lock: both directions in the order in which their segments were judged. Other sessions pay for a comparison of
 //! their port.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,15 +13,17 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::reload::opening_query_of;
+use super::settings::Settings;
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
 use crate::alg::ftp::{Ftp, Rules};
 use crate::alg::{
     Control, EventCounts, Expectation, HelperEvent, HelperSink, Segment as Heard, SessionEnds, first_byte,
 };
-use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
+use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
-use crate::policy::{Action, NewSession, Policy, RuleId};
+use crate::policy::{Action, NewSession, RuleId};
 use crate::session::{SessionId, Slot};
 
 /// Parts of the table of control sessions, with a lock each.
@@ -114,6 +116,14 @@ struct Listening {
     stopped: [Option<SeqNum>; 2],
 }
 
+/// Where an announced session comes from.
+#[derive(Debug, Clone, Copy)]
+struct Child {
+    /// The session that has announced it, if that is here, or was.
+    parent: Option<SessionId>,
+    ends: SessionEnds,
+}
+
 /// What was announced, and has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Announced {
@@ -134,7 +144,7 @@ pub(super) struct Helpers {
     /// Control sessions by their ends, for what they announce.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
     /// Announced sessions that have come, with the sessions that announced them.
-    children: DashMap<SessionId, SessionId, ahash::RandomState>,
+    children: DashMap<SessionId, Child, ahash::RandomState>,
     children_len: AtomicUsize,
     /// How many live children a session has, where it has any.
     families: DashMap<SessionId, u32, ahash::RandomState>,
@@ -211,7 +221,7 @@ impl Helpers {
         let has = |flag| segment.flags.contains(flag);
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
             let known = part.contains_key(&own.session);
-            if !known && self.parent_of(own.session).is_none() && settings.is_control(slot, own.rule) {
+            if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
                 let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
                 self.listen(&mut part, settings, slot, own, control);
@@ -318,9 +328,14 @@ impl Helpers {
         }
     }
 
-    /// What has announced a new session; the announcement is used up. One of another appliance is as good as the policy
-    /// says of the session that has announced it there.
-    pub(super) fn announced(&self, query: &NewSession, policy: &Policy, now: Instant) -> Option<Announced> {
+    /// What has announced a new session; the announcement is used up. The policy is asked of the session that has announced
+    /// it, which may be on another appliance, or one that a reload is about to end.
+    pub(super) fn announced(
+        &self,
+        query: &NewSession,
+        settings: &Settings,
+        now: Instant,
+    ) -> Option<Announced> {
         if self.expectations.is_empty() {
             return None;
         }
@@ -336,25 +351,16 @@ impl Helpers {
         };
         let parent = self.expectations.find(&call, now)?.parent;
         let own = self.parents.get(&parent).map(|parent| *parent);
-        let (session, rule) = match own {
-            Some(parent) => (Some(parent.session), parent.rule),
-            None => {
-                let decision = policy.look_up(&NewSession {
-                    src: parent.initiator.ip(),
-                    src_port: Some(parent.initiator.port()),
-                    dst: parent.responder.ip(),
-                    dst_port: Some(parent.responder.port()),
-                    ..*query
-                });
-                if decision.action != Action::Allow {
-                    return None;
-                }
-                (None, decision.rule)
-            }
+        let decision = settings.policy.look_up(&opening_query_of(&parent));
+        let rule = match (decision.action, own) {
+            (Action::Allow, _) => decision.rule,
+            // A reload was told to keep it.
+            (_, Some(parent)) if settings.on_reload == OnReload::Keep => parent.rule,
+            _ => return None,
         };
         let expectation = self.expectations.take(&call, now)?;
         Some(Announced {
-            session,
+            session: own.map(|parent| parent.session),
             rule,
             expectation,
         })
@@ -365,12 +371,26 @@ impl Helpers {
         let _ = self.expectations.insert(&announced.expectation, now);
     }
 
-    /// An announced session was opened.
-    pub(super) fn adopted(&self, child: SessionId, parent: SessionId) {
-        if self.children.insert(child, parent).is_none() {
+    /// An announced session was opened. The caller holds the lock of its shard.
+    pub(super) fn adopted(&self, child: SessionId, announced: &Announced) {
+        self.belongs(child, announced.session, announced.expectation.parent);
+    }
+
+    /// Notes where a session comes from. The caller holds the lock of its shard, so that it cannot end meanwhile.
+    pub(super) fn belongs(&self, child: SessionId, parent: Option<SessionId>, ends: SessionEnds) {
+        // What was announced announces nothing itself, so that nobody is kept alive by his own children's children.
+        let parent = parent.filter(|parent| *parent != child && !self.children.contains_key(parent));
+        if self.children.insert(child, Child { parent, ends }).is_none() {
             self.children_len.fetch_add(1, Ordering::Relaxed);
-            *self.families.entry(parent).or_insert(0) += 1;
+            if let Some(parent) = parent {
+                *self.families.entry(parent).or_insert(0) += 1;
+            }
         }
+    }
+
+    /// The sessions that have live children.
+    pub(super) fn families(&self) -> HashSet<SessionId> {
+        self.families.iter().map(|family| *family.key()).collect()
     }
 
     /// Whether a session has children that live: they keep it alive.
@@ -379,24 +399,39 @@ impl Helpers {
         self.children_len.load(Ordering::Relaxed) != 0 && self.families.contains_key(&id)
     }
 
-    /// The session that has announced this one.
+    /// Whether a session was announced by another.
+    pub(super) fn is_child(&self, id: SessionId) -> bool {
+        self.children_len.load(Ordering::Relaxed) != 0 && self.children.contains_key(&id)
+    }
+
+    /// The session that has announced this one, if it is here, or was.
     pub(super) fn parent_of(&self, child: SessionId) -> Option<SessionId> {
         if self.children_len.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.children.get(&child).map(|parent| *parent)
+        self.children.get(&child)?.parent
+    }
+
+    /// The ends of the session that has announced this one, wherever that is.
+    pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
+        if self.children_len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.children.get(&child).map(|child| child.ends)
     }
 
     /// A session has ended: nothing is kept of it, and what it has announced does not come any more.
     pub(super) fn ended(&self, id: SessionId, slot: &Slot) {
         if self.children_len.load(Ordering::Relaxed) != 0
-            && let Some((_, parent)) = self.children.remove(&id)
+            && let Some((_, child)) = self.children.remove(&id)
         {
             self.children_len.fetch_sub(1, Ordering::Relaxed);
-            self.families.remove_if_mut(&parent, |_, children| {
-                *children -= 1;
-                *children == 0
-            });
+            if let Some(parent) = child.parent {
+                self.families.remove_if_mut(&parent, |_, children| {
+                    *children -= 1;
+                    *children == 0
+                });
+            }
         }
         if slot.key.protocol() != PROTOCOL_TCP || self.controls() == 0 {
             return;
@@ -450,14 +485,6 @@ impl Helpers {
             None => Control::new(Ftp::new(rules, ends)),
         };
         self.listen(&mut part.lock(), settings, slot, own, control);
-    }
-
-    /// The ends of the session that has announced this one, while that is listened to.
-    pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
-        let parent = self.parent_of(child)?;
-        let part = self.part(parent)?.lock();
-        part.get(&parent)
-            .map(|listening| *listening.control.helper().session())
     }
 
     /// A control session is under another rule from now on, and so is what it announces; with other rules of its helper.

@@ -42,7 +42,11 @@ impl Engine {
         let held = self.table.lock(place.shard);
         let Held { shard, settings } = &*held;
         let found = shard.find(place.hash, &quoted.key);
-        let Some(number) = found.filter(|slot| shard.slab.hot(*slot).deadline > now.tick()) else {
+        let lives = |slot: &u32| {
+            let hot = shard.slab.hot(*slot);
+            hot.deadline > now.tick() || self.spare(settings, place.shard, hot, *slot, now).is_some()
+        };
+        let Some(number) = found.filter(lives) else {
             trace.step(|| Step::Miss);
             return invalid(DropReason::IcmpErrorNoSession);
         };

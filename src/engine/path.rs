@@ -15,7 +15,7 @@ use crate::flow::{Direction, Flow};
 use crate::lifetime::LifetimeClass;
 use crate::packet::{self, Checksums, IpVersion, PROTOCOL_TCP, Parsed, Segment, Transport};
 use crate::policy::RuleId;
-use crate::session::{Ended, Held, Mark, Micros, Place, Shard, Slot, TunnelRef};
+use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Fault, Known, Outcome, PassReason};
 use crate::track::{self, Lifetime, Worth, dccp, sctp};
@@ -38,6 +38,8 @@ pub(super) struct After {
     pub(super) bypassed: bool,
     /// What tells of a path whose other half does not pass here.
     pub(super) seen: Option<Seen>,
+    /// The session whose end this packet is told by its verdict: the sink need not tell its sender as well.
+    pub(super) answered: Option<(SessionId, Direction)>,
     /// The packet fits nothing in its zone: its session may be in another one.
     pub(super) elsewhere: bool,
     /// If it is not, the packet is judged again here.
@@ -141,7 +143,8 @@ impl Engine {
         // 7. Counters and events, without a lock.
         self.counters.verdict(&verdict, parsed.ip.total_len);
         for (shard, ended) in after.ended.iter().flatten() {
-            self.report_ended(*shard, ended, self.origin.micros(packet.now), sink);
+            let now = self.origin.micros(packet.now);
+            self.report_ended(*shard, ended, (now, after.answered), sink);
         }
         if let Some((reason, rule)) = after.tolerated {
             self.settings().checks.count(reason, rule);
@@ -320,10 +323,8 @@ impl Engine {
         let direction = slot.direction_of(candidate.flow.source);
         let id = self.table.id(place.shard, number, slot.generation);
         let class = match direction {
-            Direction::Original if !slot.seen_reply() => match self.helpers.parent_of(id) {
-                Some(_) => Class::Related,
-                None => Class::New,
-            },
+            Direction::Original if !slot.seen_reply() && self.helpers.is_child(id) => Class::Related,
+            Direction::Original if !slot.seen_reply() => Class::New,
             _ => Class::Established,
         };
         let tracked = Tracked {

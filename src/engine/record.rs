@@ -5,7 +5,7 @@ use crate::event::{SessionRecord, Sink, Traffic};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
-use crate::session::{Cold, Ended, Mark, Micros, Shard, Slot, TICK, TunnelRef};
+use crate::session::{Cold, Ended, Mark, Micros, SessionId, Shard, Slot, TICK, TunnelRef};
 
 /// The state's name.
 pub(super) fn state_name(slot: &Slot) -> &'static str {
@@ -58,6 +58,7 @@ impl Engine {
             adopted: cold.has(Mark::Adopted),
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),
+            former: cold.has(Mark::Former),
             tunnels,
         })
     }
@@ -66,8 +67,14 @@ impl Engine {
         self.record((shard, ended.number), &ended.slot, &ended.cold, ended.tunnels)
     }
 
-    /// Counts an ended session and tells the sink, with a RST to each end where its end calls for it; no lock is held.
-    pub(super) fn report_ended<S: Sink>(&self, shard: usize, ended: &Ended, now: Micros, sink: &mut S) {
+    /// `answered`: a session whose end was told to the sender of a direction already. Counts an ended session and tells the sink, with a RST to each end where its end calls for it; no lock is held.
+    pub(super) fn report_ended<S: Sink>(
+        &self,
+        shard: usize,
+        ended: &Ended,
+        (now, answered): (Micros, Option<(SessionId, Direction)>),
+        sink: &mut S,
+    ) {
         self.counters.ended(ended.reason);
         if S::LISTENS
             && let Some(record) = self.record_of_ended(shard, ended)
@@ -76,7 +83,10 @@ impl Engine {
         }
         let id = self.table.id(shard, ended.number, ended.slot.generation);
         self.helpers.ended(id, &ended.slot);
-        self.reset_both_ends(shard, ended, now, sink);
+        let answered = answered
+            .filter(|(session, _)| *session == id)
+            .map(|(_, direction)| direction);
+        self.reset_both_ends(shard, ended, (now, answered), sink);
     }
 }
 

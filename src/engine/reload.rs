@@ -12,11 +12,12 @@ use std::time::Instant;
 use super::Engine;
 use super::helpers::Parent;
 use super::settings::Settings;
+use crate::alg::SessionEnds;
 use crate::config::{Config, ConfigError, OnReload, TcpMode};
 use crate::event::{EndReason, SessionRecord, Sink};
 use crate::packet::{Checksums, IpVersion, PROTOCOL_TCP};
 use crate::policy::{Action, NewSession, Protocol, RuleId};
-use crate::session::{Ended, Held, Mark, Micros, SessionId, Shard, Slot, TICK};
+use crate::session::{Ended, Held, Mark, Micros, SessionId, Shard, Slot};
 
 /// What a reload has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,29 +65,39 @@ impl Engine {
         now: Instant,
         sink: &mut S,
     ) -> Result<Reload, ConfigError> {
-        let _one_at_a_time = self.reloading.lock();
-        let previous = self.settings();
-        let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-        let settings = Arc::new(Settings::new(compiled, self.hasher.clone()));
+        let (previous, settings) = {
+            let _one_at_a_time = self.reloading.lock();
+            let previous = self.settings();
+            let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
+            let settings = Arc::new(Settings::new(compiled, self.hasher.clone()));
+            settings.take_counts(&previous);
+            *self.settings.write() = Arc::clone(&settings);
+            let trusts = settings.checksums == Checksums::Trust;
+            self.trusts_checksums.store(trusts, Ordering::Relaxed);
+            (previous, settings)
+        };
         let now = self.origin.micros(now);
-        *self.settings.write() = Arc::clone(&settings);
-        let trusts = settings.checksums == Checksums::Trust;
-        self.trusts_checksums.store(trusts, Ordering::Relaxed);
+        let families = self.helpers.families();
         let mut done = Reload::default();
-        let mut revoked = HashSet::new();
         for number in 0..self.table.shards() {
             let ended = {
+                let _one_at_a_time = self.reloading.lock();
+                if !Arc::ptr_eq(&self.settings(), &settings) {
+                    // A newer reload has come between: it judges the rest.
+                    break;
+                }
                 let mut held = self.table.lock(number);
                 let Held { shard, settings: own } = &mut *held;
                 let before = std::mem::replace(own, Arc::clone(&settings));
-                self.judge_anew(shard, (&before, &settings), number, now, &mut revoked, &mut done)
+                self.judge_anew(shard, (&before, &settings), number, now, &families, &mut done)
             };
+            // No lock is held: the sink may call the engine.
             for ended in &ended {
-                self.report_ended(number, ended, now, sink);
+                self.report_ended(number, ended, (now, None), sink);
             }
         }
-        settings.policy.add_hits(&previous.policy);
-        settings.checks.add_tolerated(&previous.checks);
+        // What was counted by the old settings meanwhile.
+        self.settings().take_counts(&previous);
         Ok(done)
     }
 
@@ -105,7 +116,7 @@ impl Engine {
         let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
         let settings = Settings::new(compiled, self.hasher.clone());
         let now = self.origin.micros(now);
-        let mut revoked = HashSet::new();
+        let families = self.helpers.families();
         let mut would_end = Vec::new();
         for number in 0..self.table.shards() {
             let held = self.table.lock(number);
@@ -116,16 +127,9 @@ impl Engine {
                     continue;
                 }
                 let id = self.table.id(number, session, slot.generation);
-                let fate = self.fate(
-                    slot,
-                    RuleId(shard.slab.cold(session).rule),
-                    id,
-                    (own, &settings),
-                    now,
-                    &revoked,
-                );
+                let rule = RuleId(shard.slab.cold(session).rule);
+                let fate = self.fate(slot, rule, id, (own, &settings), now, &families);
                 if let Fate::Ends(reason) = fate {
-                    revoked.insert(id);
                     would_end.extend(
                         self.record_of(shard, number, session)
                             .map(|record| (record, reason)),
@@ -143,7 +147,7 @@ impl Engine {
         (previous, settings): (&Settings, &Settings),
         number: usize,
         now: Micros,
-        revoked: &mut HashSet<SessionId>,
+        families: &HashSet<SessionId>,
         done: &mut Reload,
     ) -> Vec<Ended> {
         let sessions: Vec<u32> = shard.sessions().collect();
@@ -157,12 +161,11 @@ impl Engine {
             done.judged += 1;
             let id = self.table.id(number, session, slot.generation);
             let before = RuleId(shard.slab.cold(session).rule);
-            match self.fate(slot, before, id, (previous, settings), now, revoked) {
+            match self.fate(slot, before, id, (previous, settings), now, families) {
                 Fate::Ends(reason) => {
                     let ended = shard.remove(session, reason);
                     self.table.release();
                     self.bury(number, &ended, now);
-                    revoked.insert(id);
                     match reason {
                         EndReason::Revoked => done.revoked += 1,
                         _ => done.expired += 1,
@@ -182,8 +185,9 @@ impl Engine {
                     let slot = shard.slab.hot_mut(session);
                     slot.profile = profile;
                     if slot.key.protocol() == PROTOCOL_TCP {
-                        if settings.tcp(rule, slot.key.zone()).mode != TcpMode::Strict {
-                            slot.track.set_liberal();
+                        match settings.tcp(rule, slot.key.zone()).mode {
+                            TcpMode::Strict => slot.track.set_strict(),
+                            _ => slot.track.set_liberal(),
                         }
                         self.helpers
                             .under_rule(Parent { session: id, rule }, slot, &settings.ftp);
@@ -201,7 +205,8 @@ impl Engine {
         all_ended
     }
 
-    /// What new settings make of a session, whose shard's lock is held. `revoked` are those that have ended by them so far.
+    /// What new settings make of a session, whose shard's lock is held. `families` are the sessions that had live children
+    /// before: their children keep them alive even if they end now.
     fn fate(
         &self,
         slot: &Slot,
@@ -209,32 +214,16 @@ impl Engine {
         id: SessionId,
         (previous, settings): (&Settings, &Settings),
         now: Micros,
-        revoked: &HashSet<SessionId>,
+        families: &HashSet<SessionId>,
     ) -> Fate {
         let own = opening_query(slot);
-        let parent = self.helpers.parent_of(id);
-        let decided = match parent {
-            // A child follows its parent.
-            Some(parent) if revoked.contains(&parent) => None,
-            Some(_) => match self.helpers.ends_of_parent(id) {
-                Some(ends) => {
-                    let decision = settings.policy.look_up(&NewSession {
-                        src: ends.initiator.ip(),
-                        src_port: Some(ends.initiator.port()),
-                        dst: ends.responder.ip(),
-                        dst_port: Some(ends.responder.port()),
-                        ..own
-                    });
-                    (decision.action == Action::Allow).then_some(decision.rule)
-                }
-                // The parent has ended before: what is left is its rule.
-                None => (settings.policy.action_of(rule) == Action::Allow).then_some(rule),
-            },
-            None => {
-                let decision = settings.policy.look_up(&own);
-                (decision.action == Action::Allow).then_some(decision.rule)
-            }
-        };
+        // A child is judged as the session that has announced it, whether that is still there or not.
+        let asked = self
+            .helpers
+            .ends_of_parent(id)
+            .map_or(own, |ends| opening_query_of(&ends));
+        let decision = settings.policy.look_up(&asked);
+        let decided = (decision.action == Action::Allow).then_some(decision.rule);
         if decided.is_none() && settings.on_reload == OnReload::End {
             return Fate::Ends(EndReason::Revoked);
         }
@@ -244,14 +233,16 @@ impl Engine {
         let lifetime = slot.lifetime();
         let before = previous.millis(slot.profile, lifetime);
         let after = settings.millis(profile, lifetime);
-        // By as much later or earlier as its lifetime is longer or shorter.
-        let tick = TICK.as_millis() as u32;
-        let deadline = if after >= before {
-            slot.deadline.saturating_add((after - before).div_ceil(tick))
-        } else {
-            slot.deadline.saturating_sub((before - after) / tick)
+        // It counts from the last packet, as if the new lifetime had held then. Where something else has set the deadline,
+        // such as a segment that cut it or one that did not refresh it, that stays, but for what is shorter now.
+        let renewed = slot.last().deadline(after);
+        let is_of_lifetime = slot.deadline.abs_diff(slot.last().deadline(before)) <= 1;
+        let deadline = match (before == after, is_of_lifetime) {
+            (true, _) => slot.deadline,
+            (false, true) => renewed,
+            (false, false) => slot.deadline.min(renewed),
         };
-        if deadline <= now.tick() && !self.helpers.has_children(id) {
+        if deadline <= now.tick() && !families.contains(&id) {
             return Fate::Ends(slot.end_of_life());
         }
         Fate::Lives {
@@ -260,6 +251,19 @@ impl Engine {
             profile,
             deadline,
         }
+    }
+}
+
+/// What the policy was asked of a control session.
+pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
+    NewSession {
+        zone: ends.zone,
+        src: ends.initiator.ip(),
+        dst: ends.responder.ip(),
+        protocol: PROTOCOL_TCP,
+        src_port: Some(ends.initiator.port()),
+        dst_port: Some(ends.responder.port()),
+        icmp: None,
     }
 }
 

@@ -40,8 +40,8 @@ const fn reason_after(end: EndReason) -> DropReason {
 pub(super) enum LateAnswer {
     /// This verdict.
     Verdict(Verdict),
-    /// A new session, if the policy admits it.
-    Readmit,
+    /// A new session, if the policy admits it; else this verdict.
+    Readmit(Verdict),
 }
 
 impl Engine {
@@ -52,7 +52,12 @@ impl Engine {
             ended.reason,
             EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
         );
-        if ended.slot.key.protocol() != PROTOCOL_TCP || !remembered {
+        if ended.slot.key.protocol() != PROTOCOL_TCP {
+            return;
+        }
+        // What was remembered of an earlier session of these ends is no longer true.
+        self.graveyard.forget(&ended.slot.key);
+        if !remembered {
             return;
         }
         if matches!(
@@ -70,8 +75,14 @@ impl Engine {
     }
 
     /// Tells both ends of an established TCP session that it is over, each with the exact number that it expects
-    /// (RFC 5961 3.2): its own last acknowledgment.
-    pub(super) fn reset_both_ends<S: Sink>(&self, shard: usize, ended: &Ended, now: Micros, sink: &mut S) {
+    /// (RFC 5961 3.2): its own last acknowledgment. The sender of a direction that was `answered` knows.
+    pub(super) fn reset_both_ends<S: Sink>(
+        &self,
+        shard: usize,
+        ended: &Ended,
+        (now, answered): (Micros, Option<Direction>),
+        sink: &mut S,
+    ) {
         let slot = &ended.slot;
         let told = slot.key.protocol() == PROTOCOL_TCP
             && matches!(ended.reason, EndReason::Timeout | EndReason::Revoked)
@@ -91,6 +102,9 @@ impl Engine {
         }
         let id = self.table.id(shard, ended.number, slot.generation);
         for direction in Direction::BOTH {
+            if answered == Some(direction.opposite()) {
+                continue;
+            }
             let from = match direction {
                 Direction::Original => slot.initiator(),
                 Direction::Reply => slot.initiator().opposite(),
@@ -150,7 +164,7 @@ impl Engine {
             return silent;
         }
         match settings.late(tombstone.rule, tombstone.key.zone()) {
-            LatePacket::Readmit => return LateAnswer::Readmit,
+            LatePacket::Readmit => return LateAnswer::Readmit(Verdict::Drop(reason, tracked)),
             LatePacket::Drop => {
                 // Only the challenge that one of our own RSTs has earned.
                 let was_told = matches!(tombstone.reason, EndReason::Timeout | EndReason::Revoked)

@@ -77,6 +77,14 @@ impl Settings {
         }
     }
 
+    /// Takes over what earlier settings have counted, by the names of the rules.
+    pub(super) fn take_counts(&self, previous: &Self) {
+        if !std::ptr::eq(self, previous) {
+            self.policy.take_hits(&previous.policy);
+            self.checks.take_tolerated(&previous.checks);
+        }
+    }
+
     /// How TCP is handled in sessions of a zone that a rule has admitted, or would.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))

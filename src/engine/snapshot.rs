@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
 use super::helpers::Parent;
-use super::reload::opening_query;
+use super::reload::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
 use crate::config::{OnReload, TcpMode};
@@ -14,7 +14,7 @@ use crate::lifetime::MAX_LIFETIME;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{Action, RuleId};
 use crate::session::{
-    Cold, Micros, PROTOCOLS_WITH_TRACKS, SessionId, Shard, Slot, TICK, Tombstone, TunnelRef,
+    Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SessionId, Shard, Slot, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     RestoreError, RestoreOptions, Restored, Saved, SavedSession, SavedState, SavedTombstone,
@@ -48,6 +48,7 @@ impl Engine {
     /// copied is saved as it was. For a stream that misses nothing, stop the packets first.
     #[must_use]
     pub fn save(&self, now: Instant, at: SystemTime) -> Vec<u8> {
+        let _no_reload_meanwhile = self.reloading.lock();
         let mut saved = Saved::default();
         self.for_each_saved(now, |session| saved.sessions.push(*session));
         let moment = self.origin.micros(now);
@@ -73,8 +74,11 @@ impl Engine {
             let records: Vec<_> = {
                 let held = self.table.lock(number);
                 let shard = &held.shard;
-                let live = |session: &u32| shard.slab.hot(*session).deadline > now.tick();
-                let record = |session| self.saved(shard, number, session, now);
+                let live = |session: &u32| self.deadline_of(&held, number, *session, now) > now.tick();
+                let record = |session| {
+                    let deadline = self.deadline_of(&held, number, session, now);
+                    self.saved(shard, number, session, (deadline, now))
+                };
                 shard.sessions().filter(live).map(record).collect()
             };
             records.iter().for_each(&mut each);
@@ -105,7 +109,8 @@ impl Engine {
             .iter()
             .enumerate()
             .map(|(record, session)| {
-                sound(session, moment, elapsed, options).map_err(|what| unsound((record, what)))
+                self.sound(session, moment, elapsed, options)
+                    .map_err(|what| unsound((record, what)))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let behind = sessions.len();
@@ -114,7 +119,7 @@ impl Engine {
             .iter()
             .enumerate()
             .map(|(record, tombstone)| {
-                to_tombstone(tombstone, moment, elapsed, options)
+                self.to_tombstone(tombstone, moment, elapsed, options)
                     .map_err(|what| unsound((behind + record, what)))
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -128,28 +133,24 @@ impl Engine {
             .collect();
         let rule = |number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
         let mut done = Restored::default();
-        let mut children = Vec::new();
-        for mut session in sessions {
+        // Who has announced comes before what was announced.
+        let (children, others): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|session| session.parent.is_some());
+        for mut session in others.into_iter().chain(children) {
             session.cold.rule = rule(session.cold.rule).0;
             match self.land(&settings, &session, moment) {
-                Landed::Lives(id) => {
-                    done.sessions += 1;
-                    children.extend(session.parent.map(|parent| (id, parent)));
-                }
+                Landed::Lives(_) => done.sessions += 1,
                 Landed::Expired => done.expired += 1,
                 Landed::Refused => done.refused += 1,
                 Landed::Present => done.present += 1,
                 Landed::NoRoom => done.no_room += 1,
             }
         }
-        for (child, parent) in children {
-            if let Some(parent) = self.id_of(&parent) {
-                self.helpers.adopted(child, parent);
-            }
-        }
         for mut tombstone in tombstones {
             tombstone.rule = rule(tombstone.rule.0);
-            if self.graveyard.lasts(&tombstone, moment) {
+            // What this engine knows itself is newer.
+            let known = self.graveyard.find(&tombstone.key, moment).is_some();
+            if !known && self.graveyard.lasts(&tombstone, moment) {
                 self.graveyard.bury(tombstone);
                 done.tombstones += 1;
             }
@@ -157,6 +158,7 @@ impl Engine {
         let mut expectations = saved.expectations;
         for expectation in &mut expectations {
             expectation.lifetime = expectation.lifetime.saturating_sub(elapsed);
+            expectation.parent.zone = self.fixed.zones.group_of(expectation.parent.zone);
         }
         expectations.retain(|expectation| !expectation.lifetime.is_zero());
         done.expectations = self.helpers.expectations().import(&expectations, now);
@@ -175,18 +177,26 @@ impl Engine {
         options: RestoreOptions,
     ) -> Result<Option<SessionId>, RestoreError> {
         let moment = self.origin.micros(now);
-        let sound = sound(session, moment, elapsed, options)
+        let mut sound = self
+            .sound(session, moment, elapsed, options)
             .map_err(|what| RestoreError::Unsound { record: 0, what })?;
+        // The numbers of another engine's rules mean nothing here.
+        sound.cold.rule = RuleId::DEFAULT.0;
         let _no_reload_meanwhile = self.reloading.lock();
         Ok(match self.land(&self.settings(), &sound, moment) {
-            Landed::Lives(id) => {
-                if let Some(parent) = session.parent.and_then(|parent| self.id_of(&parent)) {
-                    self.helpers.adopted(id, parent);
-                }
-                Some(id)
-            }
+            Landed::Lives(id) => Some(id),
             _ => None,
         })
+    }
+
+    /// When a session ends, that of live children included.
+    fn deadline_of(&self, held: &Held<Settings>, number: usize, session: u32, now: Micros) -> u32 {
+        let slot = held.shard.slab.hot(session);
+        if slot.deadline > now.tick() {
+            return slot.deadline;
+        }
+        self.spare(&held.settings, number, slot, session, now)
+            .unwrap_or(slot.deadline)
     }
 
     /// The session between two ends.
@@ -207,17 +217,16 @@ impl Engine {
             return Landed::Expired;
         }
         let query = opening_query(slot);
-        let decision = settings.policy.look_up(&query);
-        let rule = match (decision.action, session.parent) {
-            (Action::Allow, None) => decision.rule,
-            // What was announced was admitted by the rule of its parent.
-            (_, Some(_)) if settings.policy.action_of(RuleId(session.cold.rule)) == Action::Allow => {
-                RuleId(session.cold.rule)
-            }
-            (Action::Allow, Some(_)) => decision.rule,
-            _ if settings.on_reload == OnReload::End => return Landed::Refused,
-            _ => RuleId(session.cold.rule),
+        // As a reload judges it: a child as the session that has announced it.
+        let asked = session.parent.map_or(query, |ends| opening_query_of(&ends));
+        let decision = settings.policy.look_up(&asked);
+        let admitted = decision.action == Action::Allow;
+        let rule = match admitted {
+            true => decision.rule,
+            false if settings.on_reload == OnReload::End => return Landed::Refused,
+            false => RuleId(session.cold.rule),
         };
+        let parent = session.parent.and_then(|parent| self.id_of(&parent));
         let place = self.table.place(&session.key);
         let mut held = self.table.lock(place.shard);
         let shard: &mut Shard = &mut held.shard;
@@ -232,6 +241,7 @@ impl Engine {
         shard.slab.hot_mut(number).take_over(slot);
         let mut cold = session.cold;
         cold.rule = rule.0;
+        cold.set(Mark::Former, !admitted);
         *shard.slab.cold_mut(number) = cold;
         shard.slab.set_tunnels(number, session.tunnels);
         let own = shard.slab.hot_mut(number);
@@ -240,6 +250,9 @@ impl Engine {
         }
         let deadline = own.deadline;
         let id = self.table.id(place.shard, number, own.generation);
+        if let Some(ends) = session.parent {
+            self.helpers.belongs(id, parent, ends);
+        }
         if settings.ftp.is_control(own, rule) && session.parent.is_none() {
             self.helpers
                 .go_on(&settings.ftp, own, Parent { session: id, rule }, session.control);
@@ -250,7 +263,13 @@ impl Engine {
         Landed::Lives(id)
     }
 
-    fn saved(&self, shard: &Shard, number: usize, session: u32, now: Micros) -> SavedSession {
+    fn saved(
+        &self,
+        shard: &Shard,
+        number: usize,
+        session: u32,
+        (deadline, now): (u32, Micros),
+    ) -> SavedSession {
         let (slot, cold) = (shard.slab.hot(session), shard.slab.cold(session));
         let (key, initiator) = (&slot.key, slot.initiator());
         let id = self.table.id(number, session, slot.generation);
@@ -267,7 +286,7 @@ impl Engine {
             variant: key.variant(),
             age_us: micros(cold.start()),
             idle_us: micros(slot.last()),
-            left_us: (u64::from(slot.deadline) * TICK.as_micros() as u64).saturating_sub(now.0),
+            left_us: (u64::from(deadline) * TICK.as_micros() as u64).saturating_sub(now.0),
             state: match key.protocol() {
                 PROTOCOL_TCP => SavedState::Tcp(slot.track),
                 _ => SavedState::Words(slot.track.words()),
@@ -278,10 +297,7 @@ impl Engine {
             packets: traffic.map(|(packets, _)| packets),
             bytes: traffic.map(|(_, bytes)| bytes),
             rule: cold.rule,
-            parent: self
-                .helpers
-                .parent_of(id)
-                .and_then(|_| self.helpers.ends_of_parent(id)),
+            parent: self.helpers.ends_of_parent(id),
             control: self
                 .helpers
                 .at_rest(id)
@@ -291,54 +307,64 @@ impl Engine {
     }
 }
 
-/// A record as a session, or what is wrong with it.
-fn sound(
-    session: &SavedSession,
-    now: Micros,
-    elapsed: Duration,
-    options: RestoreOptions,
-) -> Result<Sound, &'static str> {
-    let src = SocketAddr::new(session.src, session.src_port);
-    let dst = SocketAddr::new(session.dst, session.dst_port);
-    let (key, initiator) =
-        FlowKey::between(Zone(session.zone), session.protocol, (src, dst), session.variant)?;
-    let track = match session.state {
-        SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
-            if !track.is_sound() {
-                return Err("the state of its connection is none");
+impl Engine {
+    /// A record as a session, or what is wrong with it.
+    fn sound(
+        &self,
+        session: &SavedSession,
+        now: Micros,
+        elapsed: Duration,
+        options: RestoreOptions,
+    ) -> Result<Sound, &'static str> {
+        let src = SocketAddr::new(session.src, session.src_port);
+        let dst = SocketAddr::new(session.dst, session.dst_port);
+        let zone = self.fixed.zones.group_of(Zone(session.zone));
+        let mut parent = session.parent;
+        if let Some(parent) = &mut parent {
+            parent.zone = self.fixed.zones.group_of(parent.zone);
+            if *parent == SessionEnds::new(zone, src, dst) {
+                return Err("it has announced itself");
             }
-            track
         }
-        SavedState::Words(words) if session.protocol != PROTOCOL_TCP => {
-            if !PROTOCOLS_WITH_TRACKS.contains(&session.protocol) && words != [0; 8] {
-                return Err("its protocol has no state");
+        let (key, initiator) = FlowKey::between(zone, session.protocol, (src, dst), session.variant)?;
+        let track = match session.state {
+            SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
+                if !track.is_sound() {
+                    return Err("the state of its connection is none");
+                }
+                track
             }
-            Track::from_words(words)
-        }
-        _ => return Err("its state is that of another protocol"),
-    };
-    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let ago = |micros: u64| Micros(now.0.saturating_sub(micros.saturating_add(elapsed_us)));
-    let left_us = session.left_us.min((MAX_LIFETIME + TICK).as_micros() as u64);
-    let deadline = match left_us.checked_sub(elapsed_us) {
-        Some(left) if left > 0 => Micros(now.0 + left).next_tick(),
-        _ => 0,
-    };
-    let mut slot = Slot::new(key);
-    slot.occupy(key, initiator, ago(session.idle_us), 0);
-    slot.track = track;
-    slot.deadline = deadline;
-    slot.restore(session.flags, session.packets, session.bytes);
-    let mut cold = Cold::new(ago(session.age_us.max(session.idle_us)), session.rule);
-    cold.set_parts(session.history, session.marks);
-    Ok(Sound {
-        key,
-        slot,
-        cold,
-        tunnels: tunnels(session.tunnels, options),
-        parent: session.parent,
-        control: session.control.map(|numbers| numbers.map(SeqNum)),
-    })
+            SavedState::Words(words) if session.protocol != PROTOCOL_TCP => {
+                if !PROTOCOLS_WITH_TRACKS.contains(&session.protocol) && words != [0; 8] {
+                    return Err("its protocol has no state");
+                }
+                Track::from_words(words)
+            }
+            _ => return Err("its state is that of another protocol"),
+        };
+        let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let ago = |micros: u64| Micros(now.0.saturating_sub(micros.saturating_add(elapsed_us)));
+        let left_us = session.left_us.min((MAX_LIFETIME + TICK).as_micros() as u64);
+        let deadline = match left_us.checked_sub(elapsed_us) {
+            Some(left) if left > 0 => Micros(now.0 + left).next_tick(),
+            _ => 0,
+        };
+        let mut slot = Slot::new(key);
+        slot.occupy(key, initiator, ago(session.idle_us), 0);
+        slot.track = track;
+        slot.deadline = deadline;
+        slot.restore(session.flags, session.packets, session.bytes);
+        let mut cold = Cold::new(ago(session.age_us.max(session.idle_us)), session.rule);
+        cold.set_parts(session.history, session.marks);
+        Ok(Sound {
+            key,
+            slot,
+            cold,
+            tunnels: tunnels(session.tunnels, options),
+            parent,
+            control: session.control.map(|numbers| numbers.map(SeqNum)),
+        })
+    }
 }
 
 fn tunnels(saved: [u64; 2], options: RestoreOptions) -> [TunnelRef; 2] {
@@ -368,25 +394,33 @@ fn of_tombstone(tombstone: &Tombstone, now: Micros) -> SavedTombstone {
     }
 }
 
-fn to_tombstone(
-    saved: &SavedTombstone,
-    now: Micros,
-    elapsed: Duration,
-    options: RestoreOptions,
-) -> Result<Tombstone, &'static str> {
-    let src = SocketAddr::new(saved.src, saved.src_port);
-    let dst = SocketAddr::new(saved.dst, saved.dst_port);
-    let plain = Variant::Plain;
-    let (key, initiator) = FlowKey::between(Zone(saved.zone), PROTOCOL_TCP, (src, dst), plain)?;
-    let reason = saved
-        .reason()
-        .ok_or("its session has ended for no known reason")?;
-    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let ended = Micros(now.0.saturating_sub(saved.ago_us.saturating_add(elapsed_us)));
-    Ok(Tombstone::restored(
-        (key, initiator),
-        (reason, RuleId(saved.rule), ended),
-        (saved.ends, saved.challenged),
-        tunnels(saved.tunnels, options),
-    ))
+impl Engine {
+    fn to_tombstone(
+        &self,
+        saved: &SavedTombstone,
+        now: Micros,
+        elapsed: Duration,
+        options: RestoreOptions,
+    ) -> Result<Tombstone, &'static str> {
+        let src = SocketAddr::new(saved.src, saved.src_port);
+        let dst = SocketAddr::new(saved.dst, saved.dst_port);
+        let plain = Variant::Plain;
+        let (key, initiator) = FlowKey::between(
+            self.fixed.zones.group_of(Zone(saved.zone)),
+            PROTOCOL_TCP,
+            (src, dst),
+            plain,
+        )?;
+        let reason = saved
+            .reason()
+            .ok_or("its session has ended for no known reason")?;
+        let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let ended = Micros(now.0.saturating_sub(saved.ago_us.saturating_add(elapsed_us)));
+        Ok(Tombstone::restored(
+            (key, initiator),
+            (reason, RuleId(saved.rule), ended),
+            (saved.ends, saved.challenged),
+            tunnels(saved.tunnels, options),
+        ))
+    }
 }

@@ -223,14 +223,6 @@ impl Policy {
             .map_or(DEFAULT_NAME, |(name, _)| name)
     }
 
-    /// What happens to the sessions that a rule matches; to those of a rule that is gone, nothing good.
-    pub(crate) fn action_of(&self, rule: RuleId) -> Action {
-        if rule == RuleId::DEFAULT {
-            return self.default;
-        }
-        self.rule(rule).map_or(Action::Deny, |rule| rule.action)
-    }
-
     /// The rules' numbers and names.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (RuleId, &str)> {
         self.numbers
@@ -273,16 +265,16 @@ impl Policy {
         Ok(())
     }
 
-    /// Adds the hits that a policy before has counted, by the names of the rules.
-    pub(crate) fn add_hits(&self, previous: &Self) {
-        let before = previous.default_hits.load(Ordering::Relaxed);
+    /// Takes over the hits that a policy before has counted, by the names of the rules.
+    pub(crate) fn take_hits(&self, previous: &Self) {
+        let before = previous.default_hits.swap(0, Ordering::Relaxed);
         self.default_hits.fetch_add(before, Ordering::Relaxed);
         for (number, hits) in previous.numbers.iter().zip(&previous.hits) {
             let own = self
                 .place(RuleId(*number))
                 .and_then(|place| self.hits.get(usize::from(place)));
             if let Some(own) = own {
-                own.fetch_add(hits.load(Ordering::Relaxed), Ordering::Relaxed);
+                own.fetch_add(hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
         }
     }

@@ -214,6 +214,24 @@ impl Graveyard {
         }
     }
 
+    /// Forgets what is remembered of a conversation.
+    pub(crate) fn forget(&self, key: &FlowKey) {
+        if self.len() == 0 {
+            return;
+        }
+        let Some((part, hash)) = self.part(key) else {
+            return;
+        };
+        let mut part = part.lock();
+        let Part { index, ring, .. } = &mut *part;
+        let found = index.find(hash, |slot| {
+            ring.get(slot as usize).is_some_and(|each| each.key == *key)
+        });
+        if let Some(slot) = found {
+            index.remove(hash, slot);
+        }
+    }
+
     /// The tombstone of a conversation, if it is not over.
     pub(crate) fn find(&self, key: &FlowKey, now: Micros) -> Option<Tombstone> {
         if self.len() == 0 {

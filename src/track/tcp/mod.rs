@@ -167,6 +167,21 @@ impl Track {
     /// Lets numbers outside the window pass from here on.
     pub const fn set_liberal(&mut self) {
         self.set_connection_flag(LIBERAL, true);
+        if self.is_unseen() {
+            // For good, and not only until both ends were seen.
+            self.set_connection_flag(UNSEEN, false);
+        }
+    }
+
+    /// Judges numbers strictly again, once both ends are known as they are now: what was tolerated may have moved them.
+    pub const fn set_strict(&mut self) {
+        let open = matches!(
+            self.state(),
+            State::Established | State::FinWait | State::CloseWait
+        );
+        if self.is_liberal() && open {
+            self.set_connection_flag(UNSEEN, true);
+        }
     }
 
     /// Whether numbers outside the window pass.
@@ -585,12 +600,9 @@ impl Track {
         }
         let receiver = self.side(direction.opposite());
         if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
-            // Nobody knows the number that a receiver expects which was never seen.
-            return if self.is_unseen() {
-                Rst::Challenged
-            } else {
-                Rst::Closes
-            };
+            // Nobody knows the number that a receiver expects which was never seen, but in a handshake.
+            let open = matches!(before, State::Established | State::FinWait | State::CloseWait);
+            return if open { Rst::Aside } else { Rst::Closes };
         }
         let expected = receiver.peer.max_ack;
         step(Step::Rst {
@@ -665,6 +677,7 @@ impl Track {
             }
             if liberal {
                 step(Step::Note("outside the window, which is tolerated"));
+                self.note_acknowledgment(direction, segment);
                 return self.accept(direction, known, (event, before, next), Some(fault));
             }
             return Outcome::Invalid(fault);
@@ -689,6 +702,16 @@ impl Track {
             }
         }
         self.accept(direction, known, (event, before, next), None)
+    }
+
+    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that would end the connection.
+    fn note_acknowledgment(&mut self, direction: Direction, segment: &Segment) {
+        let mut sender = self.side(direction);
+        if segment.flags.contains(TcpFlags::ACK) && segment.ack.after(sender.peer.max_ack) {
+            sender.peer.max_ack = segment.ack;
+            sender.flags.set(PeerFlags::MAX_ACK_KNOWN);
+            self.put_side(direction, sender);
+        }
     }
 
     /// The segment counts: takes the new state and says how long the session has from here.
@@ -722,7 +745,8 @@ impl Track {
             *flags |= PeerFlags::CLOSE_INITIATOR.0;
         }
         let seen_reply = known.seen_reply || direction == Direction::Reply;
-        if !known.seen_reply && event == Event::Rst {
+        let in_handshake = matches!(before, State::SynSent | State::SynSent2 | State::SynRecv);
+        if !known.seen_reply && in_handshake && event == Event::Rst {
             return Outcome::AcceptAndEnd;
         }
         if event == Event::Syn && before == State::SynSent && next == State::SynSent {

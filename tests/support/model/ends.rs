@@ -39,12 +39,15 @@ pub(super) struct Tombstone {
     /// Of the initiator and the responder.
     ends: [Numbers; 2],
     challenged: [bool; 2],
+    /// A later session of the same ends has ended since, and left none.
+    forgotten: bool,
 }
 
 /// What a late packet comes to.
 pub(super) enum Late {
     Verdict(Verdict),
-    Readmit(Direction),
+    /// A new session in this direction, else the verdict.
+    Readmit(Direction, Verdict),
 }
 
 impl Run {
@@ -87,6 +90,10 @@ impl Run {
             return;
         }
         for direction in Direction::BOTH {
+            if self.answered == Some((session.id, direction.opposite())) {
+                // The verdict tells this end.
+                continue;
+            }
             let (Some(seq), _) = numbers(&track, direction.opposite()) else {
                 self.counted.number_unknown += 1;
                 continue;
@@ -120,6 +127,9 @@ impl Run {
         let State::Tcp(track) = session.state else {
             return;
         };
+        for older in &mut self.tombstones {
+            older.forgotten |= older.initiator.direction_of(&session.initiator).is_some();
+        }
         let before_its_connection = matches!(
             reason,
             EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
@@ -139,6 +149,7 @@ impl Run {
             ended: self.now,
             ends: Direction::BOTH.map(|direction| numbers(&track, direction)),
             challenged: [false; 2],
+            forgotten: false,
         });
         if self.tombstones.len() > self.setup.tombstones.max as usize {
             self.tombstones.remove(0);
@@ -161,6 +172,7 @@ impl Run {
             .iter()
             .enumerate()
             .rev()
+            .filter(|(_, tombstone)| !tombstone.forgotten)
             .find_map(|(place, tombstone)| Some((place, find(tombstone)?)))?;
         let tombstone = self.tombstones[place].clone();
         if self.now - tombstone.ended >= self.setup.tombstones.lifetime {
@@ -168,17 +180,10 @@ impl Run {
         }
         let handling = self.setup.settings.handling(tombstone.rule, tuple.zone);
         let event = Event::of(segment.flags);
-        if event != Event::Rst && handling.late == LatePacket::Readmit {
-            return Some(Late::Readmit(direction));
-        }
         let says = *verdict.tracked();
         let late = says.late.expect("a late packet is told the end of its session");
         assert_eq!(late.reason, tombstone.reason);
         assert_eq!(late.ago(), TICK * self.ticks_between(tombstone.ended, self.now));
-        assert_eq!(
-            says.session.map(portcullis::SessionId::number),
-            Some(tombstone.id)
-        );
         let tracked = Tracked {
             class: Class::Invalid,
             direction: Some(direction),
@@ -193,6 +198,13 @@ impl Run {
             EndReason::Revoked => DropReason::TcpAfterRevocation,
             other => panic!("{other:?} is not remembered"),
         };
+        if event != Event::Rst && handling.late == LatePacket::Readmit {
+            return Some(Late::Readmit(direction, Verdict::Drop(reason, tracked)));
+        }
+        assert_eq!(
+            says.session.map(portcullis::SessionId::number),
+            Some(tombstone.id)
+        );
         self.tally.late += 1;
         let (known, _) = tombstone.ends[direction as usize];
         let answered = match handling.late {
@@ -243,6 +255,7 @@ impl Run {
         assert!(log.opened.is_empty());
         assert_eq!(preview, log.ended, "a preview names those that end");
         self.setup = setup;
+        let records_after = self.records();
         let (mut judged, mut kept) = (0, 0);
         for record in &before {
             if record.expires <= self.instant() {
@@ -265,14 +278,24 @@ impl Run {
             let lifetimes = settings.lifetimes(&session.initiator);
             let was = session.lifetime(&session.lifetimes);
             let will_be = session.lifetime(&lifetimes);
-            let change = was.abs_diff(will_be);
-            let deadline = (session.deadline + will_be).saturating_sub(was);
-            let rounding = if change.as_millis() % TICK.as_millis() == 0 {
-                Duration::ZERO
+            // From the last packet on, if it has set the deadline; else only what is shorter counts.
+            let renewed = session.last + will_be;
+            let off = session.deadline.abs_diff(session.last + was);
+            let far = off > 2 * TICK + session.slack;
+            let (deadline, slack) = if was == will_be || will_be > was && far {
+                (session.deadline, session.slack)
+            } else if will_be < was {
+                (session.deadline.min(renewed), session.slack)
+            } else if off == Duration::ZERO && session.slack == Duration::ZERO {
+                (renewed, session.slack)
             } else {
-                TICK
+                // Less than the ticks that it is told in: either.
+                let after = records_after.iter().find(|after| after.id == record.id);
+                let expires = after.map_or(now, |after| after.expires.saturating_duration_since(self.base));
+                let near = |deadline: Duration| expires.abs_diff(deadline) <= TICK + session.slack;
+                let deadline = if near(renewed) { renewed } else { session.deadline };
+                (deadline, session.slack)
             };
-            let slack = session.slack + rounding;
             if let Some(reason) = ends {
                 assert_eq!(reason, session.end_of_life());
                 assert!(
@@ -287,6 +310,9 @@ impl Run {
                 session.rule = rule;
             }
             (session.lifetimes, session.deadline, session.slack) = (lifetimes, deadline, slack);
+            if let State::Tcp(track) = &mut session.state {
+                track.set_strict();
+            }
         }
         let revoked = |(_, reason): &&(SessionRecord, EndReason)| *reason == EndReason::Revoked;
         let revoked = log.ended.iter().filter(revoked).count();
@@ -354,7 +380,8 @@ impl Run {
         let lifetime = self.setup.tombstones.lifetime;
         for (place, tombstone) in all.iter().enumerate() {
             let same = |newer: &Tombstone| newer.initiator.direction_of(&tombstone.initiator).is_some();
-            if now - tombstone.ended < lifetime && !all[place + 1..].iter().any(same) {
+            if now - tombstone.ended < lifetime && !tombstone.forgotten && !all[place + 1..].iter().any(same)
+            {
                 let known = settings.has_rule(tombstone.rule);
                 self.tombstones.push(Tombstone {
                     id: OF_ANOTHER_ENGINE,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use portcullis::config::Midstream;
 use portcullis::event::EndReason;
-use portcullis::lifetime::LifetimeClass;
 use portcullis::packet::{Parsed, Segment, Transport};
 use portcullis::policy::Action;
 use portcullis::track::Worth;
@@ -62,7 +61,7 @@ impl Run {
     ) -> Result<Plan, Miss> {
         match self.late(tuple, segment, verdict) {
             Some(Late::Verdict(expected)) => return Err(Miss::Verdict(expected)),
-            Some(Late::Readmit(direction)) => {
+            Some(Late::Readmit(direction, refused)) => {
                 let track = Track::adopt(segment, direction, true);
                 return track
                     .map(|track| Plan {
@@ -71,7 +70,7 @@ impl Run {
                         adopted: true,
                         resumed: true,
                     })
-                    .ok_or(Miss::Verdict(invalid(DropReason::TcpNoSession)));
+                    .ok_or(Miss::Verdict(refused));
             }
             None => {}
         }
@@ -140,7 +139,10 @@ impl Run {
             Err(miss) => return miss,
         };
         let is_tcp = matches!(plan.state, State::Tcp(_));
-        let new = tracked(Class::New, Some(plan.direction), None);
+        let new = Tracked {
+            late: verdict.tracked().late.filter(|_| plan.resumed),
+            ..tracked(Class::New, Some(plan.direction), None)
+        };
         let initiator = tuple.seen_from(plan.direction);
         let (action, rule) = self.setup.settings.decide(&initiator);
         let refused = match action {
@@ -200,12 +202,7 @@ impl Run {
             bytes: [0; 2],
         };
         session.count(plan.direction, parsed.ip.total_len, self.now);
-        let lifetime = session.lifetimes.of(session.class());
-        session.deadline += if plan.adopted {
-            lifetime.min(session.lifetimes.of(LifetimeClass::TcpUnacknowledged))
-        } else {
-            lifetime
-        };
+        session.deadline += session.lifetime(&session.lifetimes);
         assert!(
             self.sessions.iter().all(|other| other.id != session.id),
             "a name is used once"

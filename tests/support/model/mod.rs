@@ -103,6 +103,8 @@ pub(crate) struct Run {
     sessions: Vec<Session>,
     /// Oldest first.
     tombstones: Vec<Tombstone>,
+    /// The session whose end the packet is told by its verdict, and the packet's direction.
+    answered: Option<(SessionId, Direction)>,
     counted: Counted,
     pub(crate) tally: Tally,
 }
@@ -134,6 +136,7 @@ impl Run {
             shown: Duration::ZERO,
             sessions: Vec::new(),
             tombstones: Vec::new(),
+            answered: None,
             counted: Counted::default(),
             tally: Tally::default(),
         }
@@ -199,6 +202,10 @@ impl Run {
         let packet = Packet::new(bytes, self.instant()).zone(Zone(zone));
         let verdict = self.engine.process_with(packet, &mut log);
         let silent = log.is_empty();
+        self.answered = match verdict {
+            Verdict::Reject(.., tracked) if tracked.late.is_some() => tracked.session.zip(tracked.direction),
+            _ => None,
+        };
         let expected = self.expected(zone, bytes, &mut log, verdict);
         assert_eq!(verdict, expected);
         assert!(log.is_empty(), "unexpected: {log:?}");

@@ -240,7 +240,8 @@ impl Engine {
         let deadline = match (before == after, is_of_lifetime) {
             (true, _) => slot.deadline,
             (false, true) => renewed,
-            (false, false) => slot.deadline.min(renewed),
+            (false, false) if after < before => slot.deadline.min(renewed),
+            (false, false) => slot.deadline,
         };
         if deadline <= now.tick() && !families.contains(&id) {
             return Fate::Ends(slot.end_of_life());

@@ -291,10 +291,12 @@ pub fn check(
         holds: ii,
     });
     // III
-    let iii = !sack.after(rx.peer.end);
+    // The acknowledgment itself too: an edge may lie so far from it that both sides of the circle are behind the other.
+    let highest = if ack.after(rx.peer.end) { ack } else { sack };
+    let iii = !highest.after(rx.peer.end);
     seen(BoundCheck {
         bound: Bound::AckUpper,
-        value: sack,
+        value: highest,
         limit: rx.peer.end,
         holds: iii,
     });

@@ -337,6 +337,22 @@ fn unpermitted_sack_blocks_move_neither_acknowledgment_bound() {
     }
 }
 
+/// An acknowledgment of what was never sent lies behind both edges of an honest block, if it is far enough away.
+#[test]
+fn sack_blocks_do_not_hide_an_acknowledgment_on_the_other_side_of_the_circle() {
+    for sender in Direction::BOTH {
+        for place in PLACES {
+            let fixture = Fixture::new(sender, [7, place], SCALES[0], true);
+            let [next, sent] = fixture.next;
+            let mut far = probe(next, sent.add(0x7fff_ffff));
+            far.options.sack = [(sent.sub(732), sent)].into_iter().collect();
+            let (outcome, check, track) = fixture.judge(&far, Bound::AckUpper);
+            assert_eq!(outcome, Outcome::Invalid(Fault::AckOfUnseen), "{check:?}");
+            assert_eq!(track, fixture.track());
+        }
+    }
+}
+
 /// A sender may overshoot the offered window by less than a window, if the rest of the segment is right.
 #[test]
 fn an_overshoot_passes_up_to_a_window() {

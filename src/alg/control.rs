@@ -55,7 +55,8 @@ impl<H: Helper> Control<H> {
     }
 
     /// The same for a session in which nothing may pass unread: `false` if the payload cannot be read whole and in its
-    /// place, and then nothing has changed. See [`Stream::takes`].
+    /// place, and then nothing has changed. See [`Stream::takes`]. Whether the bytes of a helper that has stepped aside may
+    /// pass is for the caller to say.
     ///
     /// [`Stream::takes`]: super::stream::Stream::takes
     pub fn guarded_segment(
@@ -64,6 +65,9 @@ impl<H: Helper> Control<H> {
         segment: &Segment<'_>,
         sink: &mut dyn HelperSink,
     ) -> bool {
+        if self.helper.is_opaque() {
+            return true;
+        }
         self.guard(true);
         let (stream, helper) = self.parts(from);
         let limits = helper.limits(from);

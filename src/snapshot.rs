@@ -72,10 +72,23 @@ pub struct SavedSession {
     pub rule: u16,
     /// The ends of the session that has announced it.
     pub parent: Option<SessionEnds>,
-    /// Of a control session in which nothing is half said: the number of the next byte of each direction.
-    pub control: Option<[u32; 2]>,
+    /// Of a control session: where it goes on.
+    pub control: Option<SavedControl>,
     /// What the newest packet of each direction came in, in the words of the engine's caller.
     pub tunnels: [u64; 2],
+}
+
+/// Where a control session goes on. Directions are original first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SavedControl {
+    /// The number of the next byte of each direction, if a line begins with both.
+    pub lines: Option<[u32; 2]>,
+    /// The server has answered every command.
+    pub at_rest: bool,
+    /// The ends have agreed to encrypt it: nothing is read any more.
+    pub encrypted: bool,
+    /// From which number on nothing of a direction passes, since an announcement was refused.
+    pub stopped: [Option<u32>; 2],
 }
 
 /// What a tracker knows.

@@ -237,7 +237,7 @@ drop_reasons! {
     /// Its session was ended by a reload of the policy, which does not admit it any more.
     TcpAfterRevocation = "tcp_after_revocation",
     /// It belongs to a control session in which an announcement was refused, and its rule says that no such session goes
-    /// on.
+    /// on; or it cannot be read whole and in its place, and the rule says so.
     FtpRefused = "ftp_refused",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",

@@ -11,7 +11,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use portcullis::alg::HelperEvent;
+use portcullis::alg::{Expectation, HelperEvent};
 use portcullis::{Class, Config, Direction, DropReason, Engine, Packet, SessionRecord, Verdict};
 use support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
 
@@ -492,4 +492,147 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
         (engine.stats().control_sessions, engine.stats().control_memory),
         (0, 0)
     );
+}
+
+#[test]
+fn an_imported_announcement_is_one_that_a_helper_could_have_made() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    let sound = control.engine.export_expectations(control.now)[0];
+    let listing = format!("[ftp]\npassive_addresses = \"10.0.0.9\"\nactive_source_port = 20\n{ONLY_21}");
+    let engine =
+        |toml: &str| Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
+    let takes = |toml: &str, expectation| engine(toml).import_expectations(&[expectation], control.now) == 1;
+    assert!(takes(ONLY_21, sound));
+    let change = |with: &dyn Fn(&mut Expectation)| {
+        let mut changed = sound;
+        with(&mut changed);
+        changed
+    };
+    let foreign = change(&|it| it.destination.set_ip("10.0.0.9".parse().unwrap()));
+    assert!(!takes(ONLY_21, foreign));
+    assert!(takes(&listing, foreign), "an address that servers may announce");
+    for unsound in [
+        change(&|it| it.destination.set_port(22)),
+        change(&|it| it.source = "10.0.0.7".parse().unwrap()),
+        change(&|it| it.protocol = 17),
+        change(&|it| it.direction = Direction::Reply),
+        change(&|it| it.parent.responder.set_port(80)),
+    ] {
+        let engine = engine(ONLY_21);
+        assert_eq!(
+            engine.import_expectations(&[unsound, sound], control.now),
+            1,
+            "{unsound}"
+        );
+        let events = engine.stats().helper_events;
+        assert!(events.contains(&(HelperEvent::ImportRefused, 1)));
+    }
+    let active = change(&|it| {
+        it.direction = Direction::Reply;
+        (it.source, it.source_port) = (it.parent.responder.ip(), Some(4_000));
+        it.destination.set_ip(it.parent.initiator.ip());
+    });
+    assert!(takes(ONLY_21, active));
+    assert!(!takes(&listing, active), "not from port 20");
+    // It waits no longer than here.
+    let year = change(&|it| it.lifetime = Duration::from_secs(365 * 86_400));
+    let engine = engine(ONLY_21);
+    engine.import_expectations(&[year], control.now);
+    assert_eq!(
+        engine.export_expectations(control.now)[0].lifetime,
+        Duration::from_secs(30)
+    );
+}
+
+#[test]
+fn the_rule_of_a_control_session_elsewhere_says_whether_it_is_one() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    let announced = control.engine.export_expectations(control.now);
+    let off = format!("{ONLY_21}ftp = {{ ports = [] }}\n");
+    for (toml, related) in [(ONLY_21, true), (off.as_str(), false)] {
+        let engine = Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
+        engine.import_expectations(&announced, control.now);
+        let syn = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
+        let verdict = engine.process(Packet::new(&syn, control.now));
+        assert_eq!(verdict.is_forward(), related);
+    }
+}
+
+#[test]
+fn a_reload_that_takes_a_rules_control_ports_away_closes_what_was_announced() {
+    for off in [
+        format!("{ONLY_21}ftp = {{ ports = [] }}\n"),
+        format!("[ftp]\nports = []\n{ONLY_21}"),
+    ] {
+        for announced_before in [true, false] {
+            let mut control = Control::new(ONLY_21, false);
+            let config = Config::from_toml(&off, "test.toml").unwrap();
+            for reload in [!announced_before, announced_before] {
+                if reload {
+                    control.engine.reload(&config, control.now, &mut ()).unwrap();
+                } else {
+                    control.client("PASV\r\n");
+                    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+                }
+            }
+            assert!(!control.syn(1, 40_000, 2, 50_000).is_forward());
+            let stats = control.engine.stats();
+            assert_eq!((stats.control_sessions, stats.control_memory), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_closed_control_session_is_not_kept_by_its_data() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    let data = Ends::v4(40_000, 50_000);
+    control.passes(&segment(data, SYN, 100, 0, b""));
+    control.passes(&segment(data.back(), SYN | ACK, 500, 101, b""));
+    control.passes(&segment(data, ACK, 101, 501, b""));
+    control.passes(&segment(control.ends, RST, control.next[0], 0, b""));
+    for seq in 501..601 {
+        control.now += Duration::from_secs(10);
+        control.engine.expire(control.now, usize::MAX, &mut ());
+        control.passes(&segment(data.back(), ACK, seq, 101, b"x"));
+        control.passes(&segment(data, ACK, 101, seq + 1, b""));
+    }
+    let mut left = Vec::new();
+    control
+        .engine
+        .for_each_session(|session| left.push(session.dst_port));
+    assert_eq!(left, [50_000]);
+}
+
+#[test]
+fn a_fin_of_either_end_withdraws_what_was_announced() {
+    for by_server in [false, true] {
+        let mut control = Control::new(ONLY_21, false);
+        control.client("PASV\r\n");
+        control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+        let [client, server] = control.next;
+        let fin = if by_server {
+            segment(control.ends.back(), FIN | ACK, server, client, b"")
+        } else {
+            segment(control.ends, FIN | ACK, client, server, b"")
+        };
+        control.passes(&fin);
+        assert_eq!(control.engine.export_expectations(control.now), []);
+    }
+}
+
+#[test]
+fn a_reset_that_its_receiver_challenges_withdraws_nothing() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    let forged = segment(control.ends, RST, control.next[0] + 1_000, 0, b"");
+    control.passes(&forged);
+    assert_eq!(control.engine.export_expectations(control.now).len(), 1);
+    assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
 }

@@ -50,6 +50,40 @@ impl<H: Helper> Control<H> {
     /// A segment has come. Segments of both directions must be given in the order in which they came, since an
     /// acknowledgement that overtakes what it acknowledges looks like a loss.
     pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
+        self.guard(false);
+        self.hear(from, segment, sink);
+    }
+
+    /// The same for a session in which nothing may pass unread: `false` if the payload cannot be read whole and in its
+    /// place, and then nothing has changed. See [`Stream::takes`]. Whether the bytes of a helper that has stepped aside may
+    /// pass is for the caller to say.
+    ///
+    /// [`Stream::takes`]: super::stream::Stream::takes
+    pub fn guarded_segment(
+        &mut self,
+        from: Direction,
+        segment: &Segment<'_>,
+        sink: &mut dyn HelperSink,
+    ) -> bool {
+        if self.helper.is_opaque() {
+            return true;
+        }
+        self.guard(true);
+        let (stream, helper) = self.parts(from);
+        let limits = helper.limits(from);
+        if !segment.payload.is_empty() && !stream.takes(segment.seq, segment.payload, &limits) {
+            return false;
+        }
+        self.hear(from, segment, sink);
+        true
+    }
+
+    fn guard(&mut self, on: bool) {
+        self.original.guard(on);
+        self.reply.guard(on);
+    }
+
+    fn hear(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         if self.helper.is_opaque() {
             return;
         }
@@ -91,6 +125,15 @@ impl<H: Helper> Control<H> {
     #[must_use]
     pub fn line_starts(&self) -> Option<[SeqNum; 2]> {
         Some([self.original.line_start()?, self.reply.line_start()?])
+    }
+
+    /// The stream of a direction.
+    #[must_use]
+    pub const fn stream(&self, from: Direction) -> &Stream {
+        match from {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
     }
 
     /// The helper.

@@ -204,6 +204,9 @@ helper_events! {
     MalformedReply => "malformed_reply",
     /// EPRT or EPSV for a network protocol other than the session's (RFC 2428, section 2).
     EprtUnsupportedFamily => "eprt_unsupported_family",
+    /// A client's line that servers may read as another one: no verb, or one with a blank, a control character or TELNET in
+    /// it; a carriage return in its middle; where nothing may pass unread, a TLS record that nobody has agreed on.
+    UnreadableCommand => "unreadable_command",
     /// LPRT or LPSV (RFC 1639), which nobody should need any more.
     LprtRefused => "lprt_refused",
     /// PORT, EPRT or PASV after EPSV ALL (RFC 2428, section 4).
@@ -224,6 +227,8 @@ helper_events! {
     PipelineFull => "pipeline_full",
     /// There are more control sessions than are listened to; this one announces nothing.
     NotHeard => "not_heard",
+    /// An expectation of another appliance or of a save that no helper would have announced here.
+    ImportRefused => "import_refused",
 }
 
 impl HelperEvent {
@@ -240,8 +245,22 @@ impl HelperEvent {
                 | Self::MalformedCommand
                 | Self::MalformedReply
                 | Self::EprtUnsupportedFamily
+                | Self::UnreadableCommand
                 | Self::LprtRefused
                 | Self::EpsvAllViolation
+        )
+    }
+
+    /// Whether bytes of the stream cannot be read, or not as their receiver reads them.
+    #[must_use]
+    pub const fn is_unread(self) -> bool {
+        matches!(
+            self,
+            Self::LineTooLong
+                | Self::Gap
+                | Self::MidStream
+                | Self::ConflictingRetransmission
+                | Self::ReorderOverflow
         )
     }
 }

@@ -10,6 +10,10 @@
 //! them is none. This is seen as long as the bytes are kept: while they wait behind a hole, or belong to a line that
 //! has not ended.
 //!
+//! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read it whole
+//! ([`Stream::takes`]), so that one that it cannot read need not pass. What was read is kept until the receiver has
+//! acknowledged it: who sends it again must send the same, since the receiver may not have got the first copy.
+//!
 //! A line that starts in the middle of a segment and one that starts a segment are the same thing, and what starts a
 //! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
 //! a segment (CERT VU#328867) and against requests made to look like commands (NAT slipstreaming).
@@ -93,6 +97,10 @@ pub struct Stream {
     too_long: bool,
     /// The last byte in order was a carriage return.
     after_cr: bool,
+    /// What was read is kept in `sent`.
+    guarded: bool,
+    /// The bytes right before `next` that nobody has acknowledged.
+    sent: Vec<u8>,
 }
 
 /// Both parts of `bytes`, the second empty if `at` is behind the end.
@@ -110,6 +118,23 @@ fn line_end(bytes: &[u8], after_cr: bool, bare_lf: bool) -> Option<usize> {
         previous = *byte;
     }
     None
+}
+
+/// Whether bytes from `seq` on, which lie before `next`, differ from what is kept of those right before `next`.
+fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
+    let begin = next.sub(kept.len() as u32);
+    let (kept, past) = if seq.before(begin) {
+        (
+            kept,
+            past.get(begin.distance_from(seq) as usize..).unwrap_or_default(),
+        )
+    } else {
+        (
+            kept.get(seq.distance_from(begin) as usize..).unwrap_or_default(),
+            past,
+        )
+    };
+    kept.iter().zip(past).any(|(first, second)| first != second)
 }
 
 fn deliver(bytes: &[u8], whole: bool, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
@@ -141,6 +166,64 @@ impl Stream {
     /// Says where the stream ends: behind its last byte, where the FIN is.
     pub fn ends(&mut self, end: SeqNum) {
         self.end = Some(end);
+    }
+
+    /// Whether nothing passes but what [`Stream::takes`].
+    pub fn guard(&mut self, on: bool) {
+        self.guarded = on;
+        if !on {
+            self.sent = Vec::new();
+        }
+    }
+
+    /// Whether a segment can be read whole, now or once the hole before it is filled: the line that it goes on with is known
+    /// from its beginning, what was sent before and may not have come is the same again, and there is room for it.
+    #[must_use]
+    pub fn takes(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> bool {
+        let Some(next) = self.next else {
+            return false;
+        };
+        if self.skipping || self.too_long || self.suspect.is_some() {
+            return false;
+        }
+        let (offset, past, fresh) = if seq.before(next) {
+            let (past, fresh) = cut(payload, next.distance_from(seq) as usize);
+            (0, past, fresh)
+        } else {
+            (seq.distance_from(next) as usize, &[][..], payload)
+        };
+        if self.contradicts_line(seq, next, past) || contradicts(&self.sent, seq, next, past) {
+            return false;
+        }
+        if fresh.is_empty() || offset == 0 && self.ranges.is_empty() && self.sent.is_empty() {
+            return true;
+        }
+        let Some(end) = offset.checked_add(fresh.len()) else {
+            return false;
+        };
+        if end.saturating_add(self.sent.len()) > limits.window {
+            return false;
+        }
+        let apart = |range: &&Range| range.end < offset || range.start > end;
+        if offset > 0 && self.ranges.iter().filter(apart).count() >= limits.ranges {
+            return false;
+        }
+        self.ranges.iter().all(|range| {
+            let (from, to) = (range.start.max(offset), range.end.min(end));
+            from >= to || self.buffer.get(from..to) == fresh.get(from - offset..to - offset)
+        })
+    }
+
+    /// Whether the line that has not ended is too long already.
+    #[must_use]
+    pub const fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
+    /// The next byte in order.
+    #[must_use]
+    pub const fn next(&self) -> Option<SeqNum> {
+        self.next
     }
 
     /// Takes a segment's payload, whose first byte has the number `seq`.
@@ -193,6 +276,17 @@ impl Stream {
             Some(end) if ack.after(end) => end,
             _ => ack,
         };
+        if let Some(next) = self.next.filter(|_| !self.sent.is_empty()) {
+            let missing = if ack.before(next) {
+                next.distance_from(ack) as usize
+            } else {
+                0
+            };
+            self.sent.drain(..self.sent.len().saturating_sub(missing));
+            if self.sent.is_empty() {
+                self.sent = Vec::new();
+            }
+        }
         while let Some(next) = self.next
             && ack.after(next)
         {
@@ -213,7 +307,10 @@ impl Stream {
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.line.capacity() + self.buffer.capacity() + self.ranges.capacity() * size_of::<Range>()
+        self.line.capacity()
+            + self.buffer.capacity()
+            + self.sent.capacity()
+            + self.ranges.capacity() * size_of::<Range>()
     }
 
     /// Forgets what waits for missing bytes.
@@ -227,15 +324,7 @@ impl Stream {
         if self.skipping || self.too_long {
             return false;
         }
-        let begin = next.sub(self.line.len() as u32);
-        let (line, past) = if seq.before(begin) {
-            let before = begin.distance_from(seq) as usize;
-            (self.line.as_slice(), cut(past, before).1)
-        } else {
-            let before = seq.distance_from(begin) as usize;
-            (cut(&self.line, before).1, past)
-        };
-        line.iter().zip(past).any(|(first, second)| first != second)
+        contradicts(&self.line, seq, next, past)
     }
 
     /// What has come of the line is void, and the rest of it will be.
@@ -265,6 +354,9 @@ impl Stream {
             let (part, rest) = cut(bytes, run);
             self.begun = true;
             self.next = Some(next.add(part.len() as u32));
+            if self.guarded {
+                self.sent.extend_from_slice(part);
+            }
             if doubtful {
                 self.lose_line(out);
             } else {

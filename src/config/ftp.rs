@@ -38,7 +38,9 @@ pub enum RefusedAnnouncement {
     /// The text passes, and nothing is opened.
     #[default]
     Pass,
-    /// It is dropped, and so is all that its sender sends behind it: the control session comes to a stand.
+    /// It is dropped, and so is all that its sender sends behind it: the control session comes to a stand. So are data that
+    /// the helper cannot read whole and in their place, such as fragments and lines over 512 bytes; TLS that is not agreed on
+    /// by AUTH and 234 passes as little.
     Drop,
 }
 

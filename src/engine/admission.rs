@@ -15,7 +15,7 @@ use crate::flow::{Direction, Zone};
 use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
 use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
-
+use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
 use crate::track::{dccp, sctp};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
@@ -118,6 +118,14 @@ impl Engine {
             }
             decision.rule
         };
+        let is_whole = !candidate.bytes.is_empty();
+        if parent.is_none() && settings.ftp.bars_opening(&query, rule, parsed, is_whole) {
+            let tracked = Tracked {
+                class: Class::Invalid,
+                ..new
+            };
+            return Verdict::Drop(DropReason::FtpRefused, tracked);
+        }
         if let Some(finished) = replaces {
             let ended = shard.remove(finished, EndReason::Reused);
             self.table.release();
@@ -181,13 +189,16 @@ impl Engine {
             self.helpers.adopted(id, announced);
         }
         let slot = shard.slab.hot(number);
+        let mut passes = true;
         if plan.marks.contains(&Mark::Adopted) && settings.ftp.is_control(slot, rule) {
             let own = Parent { session: id, rule };
-            self.helpers.go_on(&settings.ftp, slot, own, None);
+            self.helpers
+                .go_on(&settings.ftp, slot, own, SavedControl::default());
             if let Transport::Tcp { segment, .. } = &parsed.transport {
-                let heard = (segment, parsed.payload(candidate.bytes));
-                self.helpers
-                    .control(&settings.ftp, slot, own, plan.direction, heard, candidate.instant);
+                let heard = (segment, candidate.payload());
+                passes =
+                    self.helpers
+                        .control(&settings.ftp, slot, own, plan.direction, heard, candidate.instant);
             }
         }
         for mark in plan.marks {
@@ -205,10 +216,15 @@ impl Engine {
                 trace.step(|| Step::Opened(Box::new(record)));
             }
         }
-        Verdict::Forward(Tracked {
+        let tracked = Tracked {
             session: Some(id),
             ..new
-        })
+        };
+        if !passes {
+            let class = Class::Invalid;
+            return Verdict::Drop(DropReason::FtpRefused, Tracked { class, ..tracked });
+        }
+        Verdict::Forward(tracked)
     }
 
     /// What a packet would open, or the verdict on one that opens nothing.

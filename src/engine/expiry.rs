@@ -8,6 +8,7 @@ use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
 use crate::session::{Ended, Expired, Held, Micros, Shard, Slot};
 use crate::track::Lifetime;
+use crate::track::tcp::State;
 
 /// Sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
@@ -91,8 +92,8 @@ impl Engine {
         }
     }
 
-    /// A later deadline for a session that is over by its own lifetime: one that has live children lives on, by a lifetime
-    /// of its own at a time.
+    /// A later deadline for a session that is over by its own lifetime: one that has live children and is not closed lives
+    /// on, by a lifetime of its own at a time.
     #[inline]
     pub(super) fn spare(
         &self,
@@ -104,6 +105,12 @@ impl Engine {
     ) -> Option<u32> {
         let id = || self.table.id(shard, number, slot.generation);
         if slot.key.protocol() != PROTOCOL_TCP || !self.helpers.has_children(id()) {
+            return None;
+        }
+        if matches!(
+            slot.track.state(),
+            State::LastAck | State::TimeWait | State::Close
+        ) {
             return None;
         }
         let lifetime = Lifetime::of(slot.track.state().lifetime());

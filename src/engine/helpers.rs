@@ -18,13 +18,16 @@ use super::settings::Settings;
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
 use crate::alg::ftp::{Ftp, Rules};
 use crate::alg::{
-    Control, EventCounts, Expectation, HelperEvent, HelperSink, Segment as Heard, SessionEnds, first_byte,
+    Control, EventCounts, Expectation, Helper, HelperEvent, HelperSink, Segment as Heard, SessionEnds,
+    first_byte,
 };
 use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
 use crate::flow::Direction;
-use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
+use crate::packet::{PROTOCOL_TCP, Parsed, Segment, SeqNum, TcpFlags, Transport};
 use crate::policy::{Action, NewSession, RuleId};
 use crate::session::{SessionId, Slot};
+use crate::snapshot::SavedControl;
+use crate::track::tcp::State;
 
 /// Parts of the table of control sessions, with a lock each.
 const PARTS: usize = 64;
@@ -35,6 +38,9 @@ const PARTS: usize = 64;
 /// [`max_line`]: crate::alg::ftp::Settings::max_line
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
 const MAX_CONTROLS: usize = 65_536;
+
+/// The first number of TELNET's commands; 255 begins them (RFC 854).
+const TELNET_COMMANDS: u8 = 240;
 
 /// The session that an announced one belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +97,31 @@ impl FtpSettings {
     /// Whether it is one by the rule that has admitted it.
     pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
         let port = slot.key.port(slot.initiator().opposite());
+        slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
+    }
+
+    /// Whether the first segment of a session must not pass, since it has data that nobody reads: those of a SYN.
+    pub(super) fn bars_opening(
+        &self,
+        query: &NewSession,
+        rule: RuleId,
+        parsed: &Parsed,
+        is_whole: bool,
+    ) -> bool {
+        let Transport::Tcp { segment, .. } = &parsed.transport else {
+            return false;
+        };
+        let brings = segment.payload_len > 0 || !is_whole;
+        brings
+            && segment.flags.contains(TcpFlags::SYN)
+            && self.stops(rule)
+            && self.is_port(query.dst_port, rule)
+    }
+
+    /// Whether a port is one of control sessions by a rule.
+    fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
         let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
-        slot.key.protocol() == PROTOCOL_TCP && ports.unwrap_or(&self.ports).contains(&port)
+        port.is_some_and(|port| ports.unwrap_or(&self.ports).contains(&port))
     }
 
     fn handling(&self, rule: RuleId) -> Option<&FtpHandling> {
@@ -152,15 +181,23 @@ pub(super) struct Helpers {
     counts: EventCounts,
 }
 
-/// Keeps expectations and counts, and notes whether anything was refused.
+/// Keeps expectations and counts, and notes what stops whom.
 struct Attentive<'a> {
     table: TableSink<'a>,
-    refused: bool,
+    /// What is refused or not read stops its sender.
+    stops: bool,
+    /// Who is stopped, original first.
+    refused: [bool; 2],
 }
 
 impl HelperSink for Attentive<'_> {
     fn event(&mut self, event: HelperEvent, from: Direction) {
-        self.refused |= event.is_refusal();
+        let [original, reply] = &mut self.refused;
+        let refused = match from {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        };
+        *refused |= self.stops && (event.is_refusal() || event.is_unread());
         self.table.event(event, from);
     }
 
@@ -178,6 +215,20 @@ fn ends_of(slot: &Slot) -> SessionEnds {
     let (initiator, key) = (slot.initiator(), &slot.key);
     let end = |end| SocketAddr::new(key.address(end), key.port(end));
     SessionEnds::new(key.zone(), end(initiator), end(initiator.opposite()))
+}
+
+/// Whether a segment brings data to its receiver, or something that changes what it reads.
+fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
+    let is_reset = segment.flags.contains(TcpFlags::RST);
+    !is_reset && (payload.is_none() || segment.payload_len > 0 || segment.flags.contains(TcpFlags::URG))
+}
+
+/// Whether urgent data are nothing but TELNET commands, as clients send them before ABOR (RFC 959, section 4.1.3). Which byte
+/// a receiver takes out of the stream as the urgent one is its own business: of these none is missed.
+fn is_synch(segment: &Segment, payload: &[u8]) -> bool {
+    let urgent = u32::from(segment.urgent);
+    let commands = payload.iter().all(|byte| *byte >= TELNET_COMMANDS);
+    commands && (1..=segment.payload_len).contains(&urgent)
 }
 
 impl Helpers {
@@ -203,6 +254,12 @@ impl Helpers {
 
     /// A segment of a control session was found right; whether it may pass. Listening begins with the SYN-ACK, so that
     /// nobody but a server that answers takes a place. What was announced does not announce anything itself.
+    ///
+    /// Where a refused announcement stops its sender, nothing passes that is not read whole and in its place. What cannot be
+    /// read at all is dropped and changes nothing here. A segment ahead of a hole passes, but only if it is kept: once the
+    /// hole is filled, it is read as well, and if there is anything to refuse in it, what would have filled the hole is
+    /// dropped, so that the refused line is never whole at its receiver. What was read and is not acknowledged is kept too:
+    /// the receiver may not have got it (too short a time to live, an old timestamp), and must not get anything else instead.
     #[cold]
     #[inline(never)]
     pub(super) fn control(
@@ -211,12 +268,13 @@ impl Helpers {
         slot: &Slot,
         own: Parent,
         direction: Direction,
-        (segment, payload): (&Segment, &[u8]),
+        (segment, payload): (&Segment, Option<&[u8]>),
         now: Instant,
     ) -> bool {
         let Some(part) = self.part(own.session) else {
             return true;
         };
+        let stops = settings.stops(own.rule);
         let mut part = part.lock();
         let has = |flag| segment.flags.contains(flag);
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
@@ -228,35 +286,44 @@ impl Helpers {
             }
         }
         let Some(listening) = part.get_mut(&own.session) else {
-            return true;
+            return !(stops && carries(segment, payload) && self.is_watched(settings, slot, own));
         };
-        let control = &mut listening.control;
         if has(TcpFlags::RST) {
-            self.expectations.withdraw(control.helper().session());
+            if slot.track.state() == State::Close {
+                // One that its receiver will challenge has closed nothing.
+                self.withdraw_all(listening);
+            }
             return true;
         }
         // The data of a SYN may be discarded by its receiver, and then come again: it is not read.
-        let (seq, payload) = if has(TcpFlags::SYN) {
-            let first = first_byte(segment.seq);
-            control.begins(direction, first);
-            (first, &[][..])
+        let seq = if has(TcpFlags::SYN) {
+            first_byte(segment.seq)
         } else {
-            (segment.seq, payload)
+            segment.seq
         };
-        let end = seq.add(payload.len() as u32);
-        let [original, reply] = &mut listening.stopped;
+        let end = seq.add(segment.payload_len);
+        let [original, reply] = listening.stopped;
         let stopped = match direction {
             Direction::Original => original,
             Direction::Reply => reply,
         };
-        if stopped.is_some_and(|from| end.after(from)) {
+        if stopped.is_some_and(|from| payload.is_none() || end.after(from)) {
             return false;
+        }
+        if stops && !self.can_be_read(listening, settings, (segment, payload)) {
+            return false;
+        }
+        let is_whole = payload.is_some();
+        let payload = payload.filter(|_| !has(TcpFlags::SYN)).unwrap_or_default();
+        let control = &mut listening.control;
+        if has(TcpFlags::SYN) {
+            control.begins(direction, seq);
         }
         let heard = Heard {
             seq,
             ack: has(TcpFlags::ACK).then_some(SeqNum(segment.ack.0)),
             payload,
-            fin: has(TcpFlags::FIN),
+            fin: has(TcpFlags::FIN) && is_whole,
         };
         let mut sink = Attentive {
             table: TableSink {
@@ -264,26 +331,116 @@ impl Helpers {
                 counts: &self.counts,
                 now,
             },
-            refused: false,
+            stops,
+            refused: [false; 2],
         };
-        control.segment(direction, &heard, &mut sink);
-        let passes = !(sink.refused && settings.stops(own.rule));
-        if !passes {
-            *stopped = Some(seq);
-            self.expectations.withdraw(control.helper().session());
+        control.helper_mut().set_guarded(stops);
+        let mut passes = true;
+        if stops {
+            let opposite = control.stream(direction.opposite()).next();
+            if !control.guarded_segment(direction, &heard, &mut sink) {
+                return false;
+            }
+            let [original, reply] = sink.refused;
+            let (own, peer) = match direction {
+                Direction::Original => (original, reply),
+                Direction::Reply => (reply, original),
+            };
+            passes = !own && !control.stream(direction).is_too_long();
+            let stop = if passes { None } else { Some(seq) };
+            // Found by what this segment acknowledges: the other end has said it, from where it was not read.
+            let stop_peer = if peer { opposite } else { None };
+            let (from_original, from_reply) = match direction {
+                Direction::Original => (stop, stop_peer),
+                Direction::Reply => (stop_peer, stop),
+            };
+            let [original, reply] = &mut listening.stopped;
+            *original = original.or(from_original);
+            *reply = reply.or(from_reply);
+            if !passes || peer {
+                self.withdraw_all(listening);
+            }
+        } else {
+            control.segment(direction, &heard, &mut sink);
         }
-        self.account(listening, settings.max_memory);
+        if !matches!(
+            slot.track.state(),
+            State::SynSent | State::SynSent2 | State::SynRecv | State::Established
+        ) {
+            // An end has said its last word: no data will follow.
+            self.withdraw_all(listening);
+        }
+        self.account(listening, settings.max_memory, stops);
         passes
     }
 
-    /// Brings the memory that a control session takes up to date, and sheds what it can do without where all take too much.
-    fn account(&self, listening: &mut Listening, max_memory: usize) {
+    /// Whether a segment may pass of which nobody reads the data: its numbers are wrong and it is let pass nevertheless.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn may_pass_unread(
+        &self,
+        settings: &FtpSettings,
+        slot: &Slot,
+        own: Parent,
+        (segment, payload): (&Segment, Option<&[u8]>),
+    ) -> bool {
+        if !settings.stops(own.rule) || !carries(segment, payload) {
+            return true;
+        }
+        let Some(part) = self.part(own.session) else {
+            return true;
+        };
+        match part.lock().get(&own.session) {
+            Some(listening) => listening.control.helper().is_encrypted(),
+            None => !self.is_watched(settings, slot, own),
+        }
+    }
+
+    /// Whether the data of a segment are at hand, in order and no surprise to a line's reader, and there is memory for them.
+    fn can_be_read(
+        &self,
+        listening: &Listening,
+        settings: &FtpSettings,
+        (segment, payload): (&Segment, Option<&[u8]>),
+    ) -> bool {
+        let helper = listening.control.helper();
+        if helper.is_opaque() {
+            return helper.is_encrypted() || !carries(segment, payload);
+        }
+        let Some(payload) = payload.filter(|payload| payload.len() as u64 == u64::from(segment.payload_len))
+        else {
+            return false;
+        };
+        if segment.flags.contains(TcpFlags::URG) && !is_synch(segment, payload) {
+            return false;
+        }
+        let memory = self.memory.load(Ordering::Relaxed);
+        payload.is_empty()
+            || !segment.flags.contains(TcpFlags::SYN)
+                && memory.saturating_add(payload.len()) <= settings.max_memory
+    }
+
+    /// Whether a session is one that should be listened to.
+    fn is_watched(&self, settings: &FtpSettings, slot: &Slot, own: Parent) -> bool {
+        settings.is_control(slot, own.rule) && self.parent_of(own.session).is_none()
+    }
+
+    /// Nothing that a control session has announced comes any more.
+    fn withdraw_all(&self, listening: &mut Listening) {
+        let helper = listening.control.helper_mut();
+        helper.forget_announced();
+        self.expectations.withdraw(helper.session());
+    }
+
+    /// Brings the memory that a control session takes up to date, and sheds what it can do without where all take too much,
+    /// but for a session that nothing may pass unread: what waits there has passed.
+    fn account(&self, listening: &mut Listening, max_memory: usize, stops: bool) {
         let mut memory = listening.control.memory();
         let others = self
             .memory
             .load(Ordering::Relaxed)
             .saturating_sub(listening.memory);
-        if others + memory > max_memory {
+        if others + memory > max_memory && !stops {
             listening.control.shed();
             memory = listening.control.memory();
         }
@@ -358,6 +515,9 @@ impl Helpers {
             (_, Some(parent)) if settings.on_reload == OnReload::Keep => parent.rule,
             _ => return None,
         };
+        if !settings.ftp.is_port(Some(parent.responder.port()), rule) {
+            return None;
+        }
         let expectation = self.expectations.take(&call, now)?;
         Some(Announced {
             session: own.map(|parent| parent.session),
@@ -366,9 +526,40 @@ impl Helpers {
         })
     }
 
-    /// What was announced could not be opened: it may come again.
+    /// What was announced could not be opened: it may come again, unless it was withdrawn meanwhile.
     pub(super) fn give_back(&self, announced: &Announced, now: Instant) {
-        let _ = self.expectations.insert(&announced.expectation, now);
+        let expectation = &announced.expectation;
+        let Some(parent) = announced.session else {
+            if !self.parents.contains_key(&expectation.parent) {
+                let _ = self.expectations.insert(expectation, now);
+            }
+            return;
+        };
+        // Under the lock that its parent withdraws it under.
+        let part = self.part(parent).map(|part| part.lock());
+        let listening = part.as_ref().and_then(|part| part.get(&parent));
+        if listening.is_some_and(|listening| listening.control.helper().stands_by(expectation)) {
+            let _ = self.expectations.insert(expectation, now);
+        }
+    }
+
+    /// Takes over what was announced elsewhere, as far as it could have been announced here; how many there was room for.
+    pub(super) fn import(&self, settings: &FtpSettings, expectations: &[Expectation], now: Instant) -> usize {
+        let longest = settings.rules.settings().lifetime;
+        let sound = |expectation: &&Expectation| {
+            let sound = settings.candidates.contains(&expectation.parent.responder.port())
+                && settings.rules.could_announce(expectation);
+            if !sound {
+                self.counts.count(HelperEvent::ImportRefused);
+            }
+            sound
+        };
+        let bounded = |expectation: &Expectation| Expectation {
+            lifetime: expectation.lifetime.min(longest),
+            ..*expectation
+        };
+        let expectations: Vec<_> = expectations.iter().filter(sound).map(bounded).collect();
+        self.expectations.import(&expectations, now)
     }
 
     /// An announced session was opened. The caller holds the lock of its shard.
@@ -452,44 +643,73 @@ impl Helpers {
         }
     }
 
-    /// Where both streams of a control session go on, if nothing in it is half said.
-    pub(super) fn at_rest(&self, id: SessionId) -> Option<[SeqNum; 2]> {
+    /// What another engine needs to go on with a control session.
+    pub(super) fn whereabouts(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;
         }
         let part = self.part(id)?.lock();
-        let control = &part.get(&id)?.control;
-        control.helper().is_at_rest().then(|| control.line_starts())?
+        let Listening { control, stopped, .. } = part.get(&id)?;
+        Some(SavedControl {
+            lines: control
+                .line_starts()
+                .map(|numbers| numbers.map(|number| number.0)),
+            at_rest: control.helper().is_at_rest(),
+            encrypted: control.helper().is_encrypted(),
+            stopped: stopped.map(|from| from.map(|number| number.0)),
+        })
     }
 
-    /// Goes on to listen to a control session that another engine has listened to: from where its streams are, or from their
-    /// next lines on.
-    pub(super) fn go_on(
-        &self,
-        settings: &FtpSettings,
-        slot: &Slot,
-        own: Parent,
-        at_rest: Option<[SeqNum; 2]>,
-    ) {
+    /// Goes on to listen to a control session that another engine has listened to, or none: from where its streams are, or
+    /// from their next lines on.
+    pub(super) fn go_on(&self, settings: &FtpSettings, slot: &Slot, own: Parent, saved: SavedControl) {
         let Some(part) = self.part(own.session) else {
             return;
         };
         let (rules, ends) = (Arc::clone(&settings.rules), ends_of(slot));
-        let control = match at_rest {
-            Some([client, server]) => {
-                let mut control = Control::new(Ftp::at_rest(rules, ends));
-                control.begins(Direction::Original, client);
-                control.begins(Direction::Reply, server);
-                control
-            }
-            None => Control::new(Ftp::new(rules, ends)),
+        let helper = match saved.lines {
+            _ if saved.encrypted => Ftp::encrypted(rules, ends),
+            Some(_) if saved.at_rest => Ftp::at_rest(rules, ends),
+            Some(_) => Ftp::unpaired(rules, ends),
+            None => Ftp::new(rules, ends),
         };
-        self.listen(&mut part.lock(), settings, slot, own, control);
+        let mut control = Control::new(helper);
+        if let Some([client, server]) = saved.lines {
+            control.begins(Direction::Original, SeqNum(client));
+            control.begins(Direction::Reply, SeqNum(server));
+        }
+        let mut part = part.lock();
+        self.listen(&mut part, settings, slot, own, control);
+        if let Some(listening) = part.get_mut(&own.session) {
+            listening.stopped = saved.stopped.map(|from| from.map(SeqNum));
+        }
+    }
+
+    /// A session is no control session any more: nothing is kept of it, and what it has announced does not come.
+    fn stop_listening(&self, id: SessionId, slot: &Slot) {
+        let removed = self.part(id).and_then(|part| part.lock().remove(&id));
+        if let Some(listening) = removed {
+            self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            let ends = ends_of(slot);
+            // The ports may have been taken by a new session meanwhile.
+            let own = self
+                .parents
+                .remove_if(&ends, |_, parent| parent.session == id)
+                .is_some();
+            if own {
+                self.expectations.withdraw(&ends);
+            }
+        }
     }
 
     /// A control session is under another rule from now on, and so is what it announces; with other rules of its helper.
     pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
         if self.controls() == 0 {
+            return;
+        }
+        if !settings.is_control(slot, own.rule) {
+            self.stop_listening(own.session, slot);
             return;
         }
         if let Some(mut parent) = self.parents.get_mut(&ends_of(slot)) {

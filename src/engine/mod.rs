@@ -278,10 +278,12 @@ impl Engine {
         self.helpers.expectations().export(now)
     }
 
-    /// Takes over what control sessions on another appliance have announced; how many there was room for. The announced
-    /// session is admitted if this engine's policy admits the control session, under that rule; it has no parent here.
+    /// Takes over what control sessions on another appliance have announced; how many there was room for. What no helper would
+    /// have announced by the settings of this engine is refused and counted
+    /// ([`HelperEvent::ImportRefused`](crate::alg::HelperEvent::ImportRefused)), and nothing waits longer than here. The
+    /// announced session is admitted if this engine's policy admits the control session, under that rule; it has no parent here.
     pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
-        self.helpers.expectations().import(expectations, now)
+        self.helpers.import(&self.settings().ftp, expectations, now)
     }
 
     /// Forgets what [`Engine::asymmetry`] reports.

@@ -79,6 +79,13 @@ pub(super) struct Candidate<'p> {
     pub(super) searched: bool,
 }
 
+impl<'p> Candidate<'p> {
+    /// The payload, if all of it is here: not that of a fragment.
+    pub(super) fn payload(&self) -> Option<&'p [u8]> {
+        (!self.bytes.is_empty()).then(|| self.parsed.payload(self.bytes))
+    }
+}
+
 pub(super) const fn drop_of(fault: Fault) -> DropReason {
     match fault {
         Fault::State => DropReason::TcpState,
@@ -362,21 +369,23 @@ impl Engine {
                             slot.set_assured();
                         }
                         tolerated = fault.map(drop_of);
-                        if let Some(kept) = kept.filter(|_| fault.is_none())
-                            && !self.hear(shard, settings, (number, tracked), candidate, segment)
+                        if let Some(kept) = kept
+                            && !self.hear(shard, settings, (number, tracked), candidate, fault.is_none())
                         {
                             // As if it had not come: what its sender repeats is refused again.
                             shard.slab.hot_mut(number).track = kept;
-                            let refused = Tracked {
-                                class: Class::Invalid,
-                                ..tracked
-                            };
-                            return Some(Verdict::Drop(DropReason::FtpRefused, refused));
+                            return Some(ftp_refused(tracked));
                         }
                         after.believed = true;
                         (lifetime, letters)
                     }
                     Outcome::Pass(reason) => {
+                        if let Some(kept) = kept
+                            && !self.hear(shard, settings, (number, tracked), candidate, false)
+                        {
+                            shard.slab.hot_mut(number).track = kept;
+                            return Some(ftp_refused(tracked));
+                        }
                         after.believed = matches!(reason, PassReason::Window(_));
                         (None, letters)
                     }
@@ -387,8 +396,8 @@ impl Engine {
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
                         if let Some(seen) = Seen::of(slot, direction, segment, fault) {
-                            let held = (shard, settings);
-                            return self.half(
+                            let held = (&mut *shard, settings);
+                            let verdict = self.half(
                                 (seen, fault),
                                 held,
                                 place,
@@ -397,6 +406,17 @@ impl Engine {
                                 after,
                                 trace,
                             );
+                            let unread = |verdict: &Verdict| {
+                                verdict.is_forward() && verdict.tracked().class == Class::Invalid
+                            };
+                            if kept.is_some()
+                                && verdict.as_ref().is_some_and(unread)
+                                && !self.hear(shard, settings, (number, tracked), candidate, false)
+                            {
+                                after.tolerated = None;
+                                return Some(ftp_refused(tracked));
+                            }
+                            return verdict;
                         }
                         after.seen = Some(Seen::present());
                         let stale = slot.assured() && slot.track.note_invalid_close(direction, segment);
@@ -411,7 +431,15 @@ impl Engine {
                             class: Class::Invalid,
                             ..tracked
                         };
-                        return Some(settings.failed(drop_of(fault), invalid, rule, after));
+                        let verdict = settings.failed(drop_of(fault), invalid, rule, after);
+                        if kept.is_some()
+                            && verdict.is_forward()
+                            && !self.hear(shard, settings, (number, tracked), candidate, false)
+                        {
+                            after.tolerated = None;
+                            return Some(ftp_refused(tracked));
+                        }
+                        return Some(verdict);
                     }
                 }
             }
@@ -496,7 +524,7 @@ impl Engine {
         Some(Verdict::Forward(Tracked { tolerated, ..tracked }))
     }
 
-    /// Hands a segment of a control session to its helper; whether it may pass.
+    /// Hands a segment of a control session to its helper, if it is right; whether it may pass.
     #[cold]
     #[inline(never)]
     fn hear(
@@ -505,21 +533,23 @@ impl Engine {
         settings: &Settings,
         (number, tracked): (u32, Tracked),
         candidate: &Candidate<'_>,
-        segment: &Segment,
+        is_right: bool,
     ) -> bool {
         let (Some(session), Some(direction)) = (tracked.session, tracked.direction) else {
             return true;
         };
+        let Transport::Tcp { segment, .. } = &candidate.parsed.transport else {
+            return true;
+        };
         let rule = RuleId(shard.slab.cold(number).rule);
-        let payload = candidate.parsed.payload(candidate.bytes);
-        self.helpers.control(
-            &settings.ftp,
-            shard.slab.hot(number),
-            Parent { session, rule },
-            direction,
-            (segment, payload),
-            candidate.instant,
-        )
+        let (own, slot) = (Parent { session, rule }, shard.slab.hot(number));
+        let heard = (segment, candidate.payload());
+        if is_right {
+            self.helpers
+                .control(&settings.ftp, slot, own, direction, heard, candidate.instant)
+        } else {
+            self.helpers.may_pass_unread(&settings.ftp, slot, own, heard)
+        }
     }
 
     /// Cuts a session's lifetime to that of unacknowledged data, if it has more left.
@@ -538,6 +568,15 @@ impl Engine {
             self.table.note_tick(shard_number, deadline);
         }
     }
+}
+
+/// The verdict on what stops with a refused announcement.
+const fn ftp_refused(tracked: Tracked) -> Verdict {
+    let refused = Tracked {
+        class: Class::Invalid,
+        ..tracked
+    };
+    Verdict::Drop(DropReason::FtpRefused, refused)
 }
 
 /// Runs TCP's judgement, with its steps where anybody looks.

@@ -11,13 +11,13 @@ use crate::alg::SessionEnds;
 use crate::config::{OnReload, TcpMode};
 use crate::flow::{FlowKey, Variant, Zone};
 use crate::lifetime::MAX_LIFETIME;
-use crate::packet::{PROTOCOL_TCP, SeqNum};
+use crate::packet::PROTOCOL_TCP;
 use crate::policy::{Action, RuleId};
 use crate::session::{
     Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SessionId, Shard, Slot, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
-    RestoreError, RestoreOptions, Restored, Saved, SavedSession, SavedState, SavedTombstone,
+    RestoreError, RestoreOptions, Restored, Saved, SavedControl, SavedSession, SavedState, SavedTombstone,
 };
 use crate::track::tcp::Track;
 
@@ -28,7 +28,7 @@ struct Sound {
     cold: Cold,
     tunnels: [TunnelRef; 2],
     parent: Option<SessionEnds>,
-    control: Option<[SeqNum; 2]>,
+    control: SavedControl,
 }
 
 /// What became of a record.
@@ -161,7 +161,7 @@ impl Engine {
             expectation.parent.zone = self.fixed.zones.group_of(expectation.parent.zone);
         }
         expectations.retain(|expectation| !expectation.lifetime.is_zero());
-        done.expectations = self.helpers.expectations().import(&expectations, now);
+        done.expectations = self.helpers.import(&settings.ftp, &expectations, now);
         Ok(done)
     }
 
@@ -298,10 +298,7 @@ impl Engine {
             bytes: traffic.map(|(_, bytes)| bytes),
             rule: cold.rule,
             parent: self.helpers.ends_of_parent(id),
-            control: self
-                .helpers
-                .at_rest(id)
-                .map(|numbers| numbers.map(|number| number.0)),
+            control: self.helpers.whereabouts(id),
             tunnels: shard.slab.tunnels(session).map(|tunnel| tunnel.0),
         }
     }
@@ -362,7 +359,7 @@ impl Engine {
             cold,
             tunnels: tunnels(session.tunnels, options),
             parent,
-            control: session.control.map(|numbers| numbers.map(SeqNum)),
+            control: session.control.unwrap_or_default(),
         })
     }
 }

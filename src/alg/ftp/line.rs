@@ -29,6 +29,16 @@ impl<'a> Command<'a> {
     }
 }
 
+/// Whether a server may read another command than [`Command::of`] does: some skip blanks before the verb, take any white
+/// space behind it, take TELNET commands out of its middle, or end a line at a carriage return.
+pub(super) fn is_ambiguous(line: &[u8]) -> bool {
+    let verb = Command::of(line).verb;
+    let returns = line.iter().rev().skip_while(|byte| **byte == b'\r');
+    !verb.iter().all(|byte| byte.is_ascii_graphic())
+        || verb.is_empty() && !without_telnet(line).is_empty()
+        || returns.into_iter().any(|byte| *byte == b'\r')
+}
+
 /// The line behind the TELNET commands that it begins with.
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {

@@ -14,6 +14,10 @@
 //! and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV. With AUTH answered by 234, with ADAT answered by 235 or
 //! with a TLS record in place of a command the helper steps aside.
 //!
+//! A session may be [guarded](Ftp::set_guarded), because nothing of it may pass unread: then the helper steps aside only for a
+//! 234 that answers AUTH. A TLS record that nobody has agreed on is a refused line, and after ADAT, which does not end
+//! plain commands, the helper goes on.
+//!
 //! When lines are lost or a reply comes that its command cannot have, commands and replies can no longer be paired.
 //! Then no reply counts, until a command comes while the last line of the server was the end of a reply.
 
@@ -94,6 +98,12 @@ pub struct Ftp {
     replying: Replying,
     only_extended: OnlyExtended,
     opaque: bool,
+    /// The server has agreed that the session is encrypted.
+    agreed: bool,
+    /// AUTH was asked.
+    asked: bool,
+    /// See [`Ftp::set_guarded`].
+    guarded: bool,
     /// Destinations of expectations that may still be open.
     active: Option<SocketAddr>,
     passive: Option<SocketAddr>,
@@ -112,9 +122,61 @@ impl Ftp {
             replying: Replying::Between { settled: false },
             only_extended: OnlyExtended::No,
             opaque: false,
+            agreed: false,
+            asked: false,
+            guarded: false,
             active: None,
             passive: None,
         }
+    }
+
+    /// The helper of a session that goes on with something unanswered: no reply counts before both ends are in step again.
+    #[must_use]
+    pub fn unpaired(rules: Arc<Rules>, session: SessionEnds) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            paired: false,
+            replying: Replying::Unknown,
+            ..Self::new(rules, session)
+        }
+    }
+
+    /// The helper of a session that goes on, and whose ends have agreed to encrypt it.
+    #[must_use]
+    pub fn encrypted(rules: Arc<Rules>, session: SessionEnds) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            opaque: true,
+            agreed: true,
+            ..Self::new(rules, session)
+        }
+    }
+
+    /// Whether nothing of the session may pass unread.
+    pub const fn set_guarded(&mut self, on: bool) {
+        self.guarded = on;
+    }
+
+    /// Whether the session is encrypted and its server has agreed to that: 234 to AUTH.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.opaque && self.agreed
+    }
+
+    /// Whether an expectation was announced here and not withdrawn since, as far as the session itself says.
+    #[must_use]
+    pub fn stands_by(&self, expectation: &Expectation) -> bool {
+        let waiting = match expectation.direction {
+            Direction::Original => self.passive,
+            Direction::Reply => self.active,
+        };
+        waiting == Some(expectation.destination)
+    }
+
+    /// All that was announced was withdrawn by others.
+    pub const fn forget_announced(&mut self) {
+        self.active = None;
+        self.passive = None;
     }
 
     /// The helper of a session that goes on, with nothing unanswered ([`Ftp::is_at_rest`]).
@@ -149,10 +211,17 @@ impl Ftp {
     fn command(&mut self, line: Line<'_>, sink: &mut dyn HelperSink) {
         if line.bytes.starts_with(&[0x16, 0x03]) {
             // A TLS handshake record (RFC 8446, section 5.1).
-            self.step_aside(Direction::Original, sink);
+            if self.guarded {
+                sink.event(HelperEvent::UnreadableCommand, Direction::Original);
+            } else {
+                self.step_aside(Direction::Original, false, sink);
+            }
             return;
         }
         let event = |sink: &mut dyn HelperSink, event| sink.event(event, Direction::Original);
+        if line::is_ambiguous(line.bytes) {
+            event(sink, HelperEvent::UnreadableCommand);
+        }
         if !self.paired && self.replying == (Replying::Between { settled: true }) {
             self.pending.clear();
             self.paired = true;
@@ -185,6 +254,7 @@ impl Ftp {
             event(sink, HelperEvent::LprtRefused);
             Pending::Other
         } else if command.is("AUTH") || command.is("ADAT") {
+            self.asked |= command.is("AUTH");
             Pending::Authentication
         } else if command.is("ABOR") {
             self.withdraw_all(Direction::Original, sink);
@@ -290,13 +360,14 @@ impl Ftp {
         if reply.is_preliminary() {
             return;
         }
+        let agreed = self.asked && reply.code == 234;
         let secured = match reply.code {
             234 => !self.paired || self.pending.contains(&Pending::Authentication),
             235 => !self.paired || self.pending.front() == Some(&Pending::Authentication),
             _ => false,
         };
-        if secured {
-            self.step_aside(Direction::Reply, sink);
+        if secured && (agreed || !self.guarded) {
+            self.step_aside(Direction::Reply, agreed, sink);
             return;
         }
         if reply.code == 421 {
@@ -444,10 +515,11 @@ impl Ftp {
         }
     }
 
-    fn step_aside(&mut self, from: Direction, sink: &mut dyn HelperSink) {
+    fn step_aside(&mut self, from: Direction, agreed: bool, sink: &mut dyn HelperSink) {
         self.withdraw_all(from, sink);
         self.pending = VecDeque::new();
         self.opaque = true;
+        self.agreed = agreed;
         sink.event(HelperEvent::Tls, from);
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::alg::stream::Limits;
+use crate::alg::{Expectation, SessionEnds};
 use crate::flow::Direction;
+use crate::packet::PROTOCOL_TCP;
 use crate::policy::address::AddressMap;
 
 /// When the expectation of PORT and EPRT opens.
@@ -107,6 +109,28 @@ impl Rules {
                 Direction::Reply => self.settings.server_bare_lf,
             },
         }
+    }
+
+    /// Whether the helper could have announced this, by these settings, in a session with the ends of its parent.
+    #[must_use]
+    pub fn could_announce(&self, expectation: &Expectation) -> bool {
+        let Expectation {
+            parent, direction, ..
+        } = expectation;
+        let is_canonical = SessionEnds::new(parent.zone, parent.initiator, parent.responder) == *parent;
+        let called = expectation.destination.ip();
+        let listed = *direction == Direction::Original && self.allows_passive(called);
+        let port = expectation.destination.port();
+        let source_port = match direction {
+            Direction::Original => None,
+            Direction::Reply => self.settings.active_source_port,
+        };
+        is_canonical
+            && expectation.protocol == PROTOCOL_TCP
+            && expectation.source == parent.sender(*direction).ip()
+            && (called == parent.sender(direction.opposite()).ip() || listed)
+            && port >= self.settings.port_floor.max(1)
+            && source_port.is_none_or(|port| expectation.source_port == Some(port))
     }
 
     pub(super) fn allows_passive(&self, address: IpAddr) -> bool {

@@ -309,3 +309,61 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_guarded_stream_takes_nothing_that_it_cannot_read() {
+    let takes = |reader: &Reader, at: u32, text: &str| {
+        let seq = reader.isn.add(at);
+        reader.stream.takes(seq, text.as_bytes(), &LIMITS)
+    };
+    let mut reader = Reader::mid_stream();
+    assert!(!takes(&reader, 0, "NOOP"), "its line has begun before");
+    reader = Reader::starting_at(u32::MAX - 3);
+    reader.stream.guard(true);
+    assert!(takes(&reader, 0, &"x".repeat(1_000)), "one segment of any size");
+    assert!(!takes(&reader, 200, &"x".repeat(57)), "beyond the window");
+    reader.put(0, "NOOP\r\nUS").put(12, "later");
+    assert!(takes(&reader, 0, "NOOP\r\nUS"));
+    assert!(!takes(&reader, 0, "QUIT\r\nUS"), "it may not have come");
+    assert!(takes(&reader, 10, "xxlater"));
+    assert!(!takes(&reader, 10, "xxlaser"));
+    reader.ack(7);
+    assert!(takes(&reader, 0, "QUIT\r\nUS"), "it has come");
+    assert!(!takes(&reader, 0, "QUIT\r\nUX"));
+    assert_eq!(reader.taken(), [Out::Line("NOOP".into())]);
+}
+
+proptest! {
+    #[test]
+    fn whatever_copy_of_a_guarded_stream_arrives_is_the_one_that_was_read(
+        segments in prop::collection::vec((0_u32..60, prop::collection::vec(prop::sample::select(&b"ab\n"[..]), 1..12), any::<bool>()), 1..80),
+    ) {
+        let mut reader = Reader::starting_at(u32::MAX - 20);
+        reader.stream.guard(true);
+        // What has passed in each place, and up to where the receiver has it.
+        let mut passed = [None; 80];
+        let mut acknowledged = 0;
+        for (at, bytes, acknowledges) in segments {
+            if reader.stream.takes(reader.isn.add(at), &bytes, &LIMITS) {
+                for (place, byte) in (at as usize..).zip(&bytes) {
+                    if place >= acknowledged {
+                        prop_assert_eq!(*passed[place].get_or_insert(*byte), *byte);
+                    }
+                }
+                reader.put(at, &bytes);
+            }
+            if acknowledges {
+                acknowledged = passed.iter().position(Option::is_none).unwrap();
+                reader.ack(acknowledged as u32);
+            }
+        }
+        let whole: Vec<u8> = passed.iter().map_while(|byte| *byte).collect();
+        let mut lines: Vec<_> = whole.split(|byte| *byte == b'\n').map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+        lines.pop();
+        let read: Vec<_> = reader.taken().into_iter().map(|out| match out {
+            Out::Line(line) => line,
+            other => format!("{other:?}"),
+        }).collect();
+        prop_assert_eq!(read, lines);
+    }
+}

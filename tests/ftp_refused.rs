@@ -1,0 +1,470 @@
+//! `ftp.refused = "drop"`: nothing of a control session passes that was not read whole and in its place.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+#![allow(dead_code, reason = "a part of the support is used")]
+
+mod support;
+
+use std::time::SystemTime;
+
+use etherparse::TcpOptionElement;
+use portcullis::alg::HelperEvent;
+use portcullis::{DropReason, RestoreOptions, Verdict};
+use support::packets::{ACK, Ends, FIN, Head, SYN, tcp};
+use support::scene::Scene;
+
+const URG: u8 = 0x20;
+
+const RULE: &str =
+    "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+
+/// An announcement of a third host.
+const BOUNCE: &str = "PORT 10,0,0,9,0,22\r\n";
+
+fn stopping(more: &str) -> String {
+    format!("{more}\n[ftp]\nrefused = \"drop\"\n[policy]\ndefault = \"deny\"\n{RULE}")
+}
+
+fn passing(more: &str) -> String {
+    format!("{more}\n[policy]\ndefault = \"deny\"\n{RULE}")
+}
+
+fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        flags,
+        seq,
+        ack,
+        window: 30_000,
+    };
+    tcp(ends, head, &[], payload)
+}
+
+/// A control connection from host 1 to host 2.
+struct Talk {
+    scene: Scene,
+    ends: Ends,
+    /// What the client and the server send next.
+    next: [u32; 2],
+}
+
+impl Talk {
+    fn new(toml: &str) -> Self {
+        Self::on(Scene::new(toml), Ends::v4(4000, 21))
+    }
+
+    fn on(scene: Scene, ends: Ends) -> Self {
+        let mut talk = Self {
+            scene,
+            ends,
+            next: [101, 501],
+        };
+        for (ends, flags, seq, ack) in [
+            (ends, SYN, 100, 0),
+            (ends.back(), SYN | ACK, 500, 101),
+            (ends, ACK, 101, 501),
+        ] {
+            talk.passes(&segment(ends, flags, seq, ack, b""));
+        }
+        talk.server("220 ready\r\n");
+        talk
+    }
+
+    #[track_caller]
+    fn passes(&self, bytes: &[u8]) {
+        let verdict = self.scene.decide(bytes);
+        assert!(verdict.is_forward(), "{verdict:?}");
+    }
+
+    #[track_caller]
+    fn refused(&self, bytes: &[u8]) {
+        let verdict = self.scene.decide(bytes);
+        assert_eq!(verdict.reason(), Some(DropReason::FtpRefused), "{verdict:?}");
+    }
+
+    /// What the client would send next.
+    fn client_segment(&self, line: &[u8]) -> Vec<u8> {
+        self.ahead(0, line)
+    }
+
+    /// What it would send behind so many bytes.
+    fn ahead(&self, by: u32, line: &[u8]) -> Vec<u8> {
+        segment(self.ends, ACK, self.next[0] + by, self.next[1], line)
+    }
+
+    fn server_segment(&self, line: &[u8]) -> Vec<u8> {
+        segment(self.ends.back(), ACK, self.next[1], self.next[0], line)
+    }
+
+    #[track_caller]
+    fn client(&mut self, line: &str) {
+        self.passes(&self.client_segment(line.as_bytes()));
+        self.next[0] += line.len() as u32;
+    }
+
+    #[track_caller]
+    fn server(&mut self, line: &str) {
+        self.passes(&self.server_segment(line.as_bytes()));
+        self.next[1] += line.len() as u32;
+    }
+
+    fn event(&self, event: HelperEvent) -> u64 {
+        let stats = self.scene.engine.stats();
+        let found = stats.helper_events.iter().find(|(each, _)| *each == event);
+        found.expect("every event is counted").1
+    }
+
+    fn syn(&self, port: u16) -> Verdict {
+        let ends = Ends {
+            dst_port: port,
+            src_port: 41_000,
+            ..self.ends
+        };
+        self.scene.decide(&segment(ends, SYN, 9_000, 0, b""))
+    }
+
+    /// The session goes on in another engine.
+    fn restart(&mut self, toml: &str) {
+        let at = SystemTime::UNIX_EPOCH;
+        let stream = self.scene.engine.save(self.scene.now, at);
+        let other = Scene::new(toml);
+        let options = RestoreOptions::default();
+        other
+            .engine
+            .restore(&stream, self.scene.now, at, options)
+            .unwrap();
+        self.scene.engine = other.engine;
+    }
+}
+
+/// A packet in two IPv4 fragments, cut behind so many bytes of TCP.
+fn fragments(packet: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let make = |from: usize, to: usize, more: u16| {
+        let mut bytes = packet[..20].to_vec();
+        bytes[2..4].copy_from_slice(&((20 + to - from) as u16).to_be_bytes());
+        bytes[4..6].copy_from_slice(&77_u16.to_be_bytes());
+        bytes[6..8].copy_from_slice(&((from / 8) as u16 | more).to_be_bytes());
+        bytes[10..12].fill(0);
+        let words = bytes
+            .chunks(2)
+            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+        let sum: u32 = words.sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        bytes[10..12].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
+        bytes.extend(&packet[20 + from..20 + to]);
+        bytes
+    };
+    [make(0, at, 0x2000), make(at, packet.len() - 20, 0)]
+}
+
+#[test]
+fn a_fragmented_segment_passes_only_where_nothing_stops() {
+    // With a part of the payload in the first fragment, and with none.
+    let options = [TcpOptionElement::Timestamp(1, 1)];
+    for (options, at) in [(&options[..0], 24), (&options[..], 32)] {
+        let head = |talk: &Talk| Head {
+            flags: ACK,
+            seq: talk.next[0],
+            ack: talk.next[1],
+            window: 30_000,
+        };
+        for before in [false, true] {
+            let talk = Talk::new(&stopping(""));
+            if before {
+                talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+            }
+            for fragment in fragments(&tcp(talk.ends, head(&talk), options, BOUNCE.as_bytes()), at) {
+                assert!(!talk.scene.decide(&fragment).is_forward());
+            }
+        }
+        let talk = Talk::new(&passing(""));
+        for fragment in fragments(&tcp(talk.ends, head(&talk), options, BOUNCE.as_bytes()), at) {
+            talk.passes(&fragment);
+        }
+    }
+}
+
+#[test]
+fn a_record_of_tls_that_nobody_has_agreed_on_ends_no_watch() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.refused(&talk.client_segment(b"\x16\x03\r\n"));
+    talk.server("421 timeout\r\n");
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    // ADAT does not end plain commands.
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("AUTH GSSAPI\r\n");
+    talk.server("334 go on\r\n");
+    talk.client("ADAT abcd\r\n");
+    talk.server("235 fine\r\n");
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+}
+
+#[test]
+fn what_the_server_has_agreed_to_encrypt_passes() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("AUTH TLS\r\n");
+    talk.server("234 go on\r\n");
+    let record = [0x16, 0x03, 0x01, 0x02, 0x00, b'\n', 0xff];
+    let bytes = talk.client_segment(&record.repeat(200));
+    talk.passes(&bytes);
+    talk.next[0] += 1400;
+    for fragment in fragments(&talk.client_segment(&[0x17; 64]), 24) {
+        talk.passes(&fragment);
+    }
+    talk.next[0] += 64;
+    talk.restart(&stopping(""));
+    talk.passes(&talk.client_segment(&record.repeat(200)));
+}
+
+#[test]
+fn other_bytes_in_the_place_of_those_that_have_passed_do_not_pass() {
+    let talk = Talk::new(&stopping(""));
+    talk.passes(&talk.client_segment(b"PORT 10,0,0,9,0,2"));
+    talk.refused(&talk.client_segment(b"PORT 10,0,0,9,0,3"));
+    talk.passes(&talk.client_segment(b"PORT 10,0,0,9,0,2"));
+    talk.refused(&talk.ahead(17, b"2\r\n"));
+    // A whole line as well, as long as the server has not acknowledged it: perhaps it never got it.
+    let mut talk = Talk::new(&stopping(""));
+    let harmless = b"NOOP 10,0,0,9,0,22\r\n";
+    talk.passes(&talk.client_segment(harmless));
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.passes(&talk.client_segment(harmless));
+    // Behind a hole as well.
+    talk.next[0] += 20;
+    talk.passes(&talk.ahead(6, harmless));
+    talk.refused(&talk.ahead(6, BOUNCE.as_bytes()));
+    talk.client("NOOP\r\n");
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.next[0] += 20;
+    talk.server("200 fine\r\n");
+    talk.client("NOOP\r\n");
+}
+
+#[test]
+fn a_line_that_is_too_long_does_not_pass() {
+    let spaces = " ".repeat(600);
+    let talk = Talk::new(&stopping(""));
+    talk.refused(&talk.client_segment(format!("PORT 10,0,0,9,0,22{spaces}\r\n").as_bytes()));
+    // Nor so much of it as is too long; and then not its end.
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("PORT 10,0,0,9,0,22");
+    talk.refused(&talk.client_segment(spaces.as_bytes()));
+    talk.refused(&talk.client_segment(b"\r\n"));
+    assert_eq!(talk.event(HelperEvent::ExpectationOpened), 0);
+}
+
+#[test]
+fn what_is_too_far_ahead_to_be_kept_does_not_pass() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.refused(&talk.ahead(5_000, BOUNCE.as_bytes()));
+    // Many short holes: the last one is too much.
+    for hole in 1..=16 {
+        talk.passes(&talk.ahead(hole * 10, b"x"));
+    }
+    talk.refused(&talk.ahead(170, b"x"));
+    // Without loss any number of bytes passes, and a segment of any size.
+    let mut far = Talk::new(&stopping(""));
+    far.passes(&far.client_segment(b"NOOP\r\n".repeat(1_500).as_slice()));
+    far.next[0] += 9_000;
+    far.server("200 fine\r\n");
+    far.client("PASV\r\n");
+    far.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    assert!(far.syn(50_000).is_forward());
+    talk = Talk::new(&passing(""));
+    talk.passes(&talk.ahead(5_000, BOUNCE.as_bytes()));
+}
+
+#[test]
+fn lines_cut_and_out_of_order_are_read_and_open() {
+    let mut talk = Talk::new(&stopping(""));
+    let line = b"NOOP\r\nPASV\r\n";
+    for part in [6..8, 2..5, 8..12, 0..3, 3..7, 0..12] {
+        talk.passes(&talk.ahead(part.start as u32, &line[part]));
+    }
+    talk.next[0] += 12;
+    talk.server("200 fine\r\n");
+    talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    assert!(talk.syn(50_000).is_forward());
+}
+
+#[test]
+fn what_fills_the_hole_before_a_refused_line_does_not_pass() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.passes(&talk.ahead(6, BOUNCE.as_bytes()));
+    assert_eq!(talk.event(HelperEvent::BounceRefused), 0, "not whole yet");
+    let filling = talk.client_segment(b"NOOP\r\n");
+    talk.refused(&filling);
+    talk.refused(&filling);
+    talk.refused(&talk.client_segment(b"N"));
+    assert_eq!(talk.event(HelperEvent::BounceRefused), 1);
+    talk.server("421 timeout\r\n");
+}
+
+#[test]
+fn an_acknowledgment_that_shows_a_gap_stops_the_other_direction() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.passes(&talk.ahead(6, BOUNCE.as_bytes()));
+    let [client, server] = talk.next;
+    let line = b"200 fine\r\n";
+    talk.passes(&segment(talk.ends.back(), ACK, server, client + 26, line));
+    talk.next = [client + 26, server + 10];
+    talk.refused(&talk.client_segment(b"NOOP\r\n"));
+    talk.server("421 timeout\r\n");
+}
+
+#[test]
+fn a_stop_outlives_a_restart() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.restart(&stopping(""));
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.client_segment(b"NOOP\r\n"));
+    talk.server("421 timeout\r\n");
+}
+
+#[test]
+fn a_session_goes_on_after_a_restart_though_its_server_has_yet_to_answer() {
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("RETR file\r\n");
+    talk.server("150 here it comes\r\n");
+    talk.restart(&stopping(""));
+    talk.server("226 done\r\n");
+    talk.client("PASV\r\n");
+    talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    assert!(talk.syn(50_000).is_forward());
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+}
+
+#[test]
+fn of_a_session_taken_up_in_its_middle_nothing_passes_unread() {
+    let scene = Scene::new(&(stopping("") + "tcp = { midstream = \"adopt\" }\n"));
+    let ends = Ends::v4(4000, 21);
+    let first = segment(ends, ACK, 101, 501, format!("NOOP\r\n{BOUNCE}").as_bytes());
+    for _ in 0..2 {
+        assert_eq!(scene.decide(&first).reason(), Some(DropReason::FtpRefused));
+    }
+    assert!(scene.decide(&segment(ends, ACK, 101, 501, b"")).is_forward());
+}
+
+#[test]
+fn data_that_the_tracker_does_not_believe_do_not_pass() {
+    for (mode, passes) in [("strict", false), ("liberal", false), ("strict", true)] {
+        let mode = format!("[tcp]\nmode = \"{mode}\"\n");
+        let toml = if passes { passing(&mode) } else { stopping(&mode) };
+        let talk = Talk::new(&toml);
+        let [client, server] = talk.next;
+        let old = segment(
+            talk.ends,
+            ACK,
+            client,
+            server.wrapping_sub(70_000),
+            BOUNCE.as_bytes(),
+        );
+        assert_eq!(talk.scene.decide(&old).is_forward(), passes);
+        // The same without data is nobody's business.
+        let empty = segment(talk.ends, ACK, client, server.wrapping_sub(70_000), b"");
+        talk.passes(&empty);
+    }
+    // Far outside the window, and tolerated.
+    let far = |toml: &str| {
+        let talk = Talk::new(toml);
+        talk.scene
+            .decide(&talk.ahead(1 << 20, BOUNCE.as_bytes()))
+            .is_forward()
+    };
+    let liberal = "[tcp]\nmode = \"liberal\"\n";
+    assert!(far(&passing(liberal)));
+    assert!(!far(&stopping(liberal)));
+    let reports = "[checks]\ntcp_seq_above_window = \"count\"\n";
+    assert!(far(&passing(reports)));
+    assert!(!far(&stopping(reports)));
+}
+
+#[test]
+fn urgent_data_pass_only_as_the_signal_before_abor() {
+    let urgent = |talk: &Talk, pointer: u16, payload: &[u8]| {
+        let [seq, ack] = talk.next;
+        let mut bytes = segment(talk.ends, ACK | URG, seq, ack, payload);
+        bytes[38..40].copy_from_slice(&pointer.to_be_bytes());
+        // The checksum over one more word.
+        let sum = u32::from(!u16::from_be_bytes([bytes[36], bytes[37]])) + u32::from(pointer);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        bytes[36..38].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        talk.scene.decide(&bytes)
+    };
+    let mut talk = Talk::new(&stopping(""));
+    for (pointer, payload) in [
+        (3, &b"POXRT 10,0,0,9,0,22\r\n"[..]),
+        (3, b""),
+        (9, b"\xff\xf4\xff"),
+    ] {
+        let verdict = urgent(&talk, pointer, payload);
+        assert_eq!(verdict.reason(), Some(DropReason::FtpRefused), "{payload:?}");
+    }
+    assert!(urgent(&talk, 3, b"\xff\xf4\xff").is_forward());
+    talk.next[0] += 3;
+    talk.passes(&talk.client_segment(b"\xf2ABOR\r\n"));
+    let talk = Talk::new(&passing(""));
+    assert!(urgent(&talk, 3, b"POXRT 10,0,0,9,0,22\r\n").is_forward());
+}
+
+#[test]
+fn a_line_that_servers_read_in_different_ways_does_not_pass() {
+    for line in [
+        &b" PORT 10,0,0,9,0,22\r\n"[..],
+        b"PORT\t10,0,0,9,0,22\r\n",
+        b"PO\xff\xf1RT 10,0,0,9,0,22\r\n",
+        b"NOOP x\rPORT 10,0,0,9,0,22\r\n",
+    ] {
+        let talk = Talk::new(&stopping(""));
+        talk.refused(&talk.client_segment(line));
+        assert_eq!(talk.event(HelperEvent::UnreadableCommand), 1);
+        let talk = Talk::new(&passing(""));
+        talk.passes(&talk.client_segment(line));
+    }
+    let mut talk = Talk::new(&stopping(""));
+    for line in ["\r\n", "noop\n", "STOR two words\r\n", "CWD \u{fc}\r\n"] {
+        talk.client(line);
+    }
+}
+
+#[test]
+fn the_data_of_a_syn_do_not_pass() {
+    let scene = Scene::new(&stopping(""));
+    let ends = Ends::v4(4000, 21);
+    let syn = segment(ends, SYN, 100, 0, BOUNCE.as_bytes());
+    assert_eq!(scene.decide(&syn).reason(), Some(DropReason::FtpRefused));
+    assert_eq!(scene.engine.sessions(), 0);
+    for fragment in fragments(&syn, 24) {
+        assert!(!scene.decide(&fragment).is_forward());
+    }
+    assert!(scene.decide(&segment(ends, SYN, 100, 0, b"")).is_forward());
+    assert!(!scene.decide(&syn).is_forward(), "nor sent again with data");
+    let other = Scene::new(&passing(""));
+    assert!(other.decide(&syn).is_forward());
+}
+
+#[test]
+fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
+    let toml = stopping("").replace("[ftp]", "[ftp]\nmax_memory = 65536");
+    let mut talk = Talk::new(&toml);
+    let mut port = 5000;
+    while talk.event(HelperEvent::NotHeard) == 0 {
+        port += 1;
+        let ends = Ends::v4(port, 21);
+        talk.passes(&segment(ends, SYN, 100, 0, b""));
+        talk.passes(&segment(ends.back(), SYN | ACK, 500, 101, b""));
+        talk.passes(&segment(ends, ACK, 101, 501, b""));
+        assert!(port < 6000);
+    }
+    talk.ends = Ends::v4(port, 21);
+    talk.next = [101, 501];
+    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.server_segment(b"220 ready\r\n"));
+    talk.passes(&talk.client_segment(b""));
+    let bytes = segment(talk.ends, FIN | ACK, 101, 501, b"");
+    talk.passes(&bytes);
+}

@@ -86,7 +86,7 @@ impl Talk {
     }
 
     /// What the client would send next.
-    fn client_segment(&self, line: &[u8]) -> Vec<u8> {
+    fn by_client(&self, line: &[u8]) -> Vec<u8> {
         self.ahead(0, line)
     }
 
@@ -95,19 +95,19 @@ impl Talk {
         segment(self.ends, ACK, self.next[0] + by, self.next[1], line)
     }
 
-    fn server_segment(&self, line: &[u8]) -> Vec<u8> {
+    fn by_server(&self, line: &[u8]) -> Vec<u8> {
         segment(self.ends.back(), ACK, self.next[1], self.next[0], line)
     }
 
     #[track_caller]
     fn client(&mut self, line: &str) {
-        self.passes(&self.client_segment(line.as_bytes()));
+        self.passes(&self.by_client(line.as_bytes()));
         self.next[0] += line.len() as u32;
     }
 
     #[track_caller]
     fn server(&mut self, line: &str) {
-        self.passes(&self.server_segment(line.as_bytes()));
+        self.passes(&self.by_server(line.as_bytes()));
         self.next[1] += line.len() as u32;
     }
 
@@ -174,7 +174,7 @@ fn a_fragmented_segment_passes_only_where_nothing_stops() {
         for before in [false, true] {
             let talk = Talk::new(&stopping(""));
             if before {
-                talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+                talk.refused(&talk.by_client(BOUNCE.as_bytes()));
             }
             for fragment in fragments(&tcp(talk.ends, head(&talk), options, BOUNCE.as_bytes()), at) {
                 assert!(!talk.scene.decide(&fragment).is_forward());
@@ -190,16 +190,16 @@ fn a_fragmented_segment_passes_only_where_nothing_stops() {
 #[test]
 fn a_record_of_tls_that_nobody_has_agreed_on_ends_no_watch() {
     let mut talk = Talk::new(&stopping(""));
-    talk.refused(&talk.client_segment(b"\x16\x03\r\n"));
+    talk.refused(&talk.by_client(b"\x16\x03\r\n"));
     talk.server("421 timeout\r\n");
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
     // ADAT does not end plain commands.
     let mut talk = Talk::new(&stopping(""));
     talk.client("AUTH GSSAPI\r\n");
     talk.server("334 go on\r\n");
     talk.client("ADAT abcd\r\n");
     talk.server("235 fine\r\n");
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
 }
 
 #[test]
@@ -208,36 +208,36 @@ fn what_the_server_has_agreed_to_encrypt_passes() {
     talk.client("AUTH TLS\r\n");
     talk.server("234 go on\r\n");
     let record = [0x16, 0x03, 0x01, 0x02, 0x00, b'\n', 0xff];
-    let bytes = talk.client_segment(&record.repeat(200));
+    let bytes = talk.by_client(&record.repeat(200));
     talk.passes(&bytes);
     talk.next[0] += 1400;
-    for fragment in fragments(&talk.client_segment(&[0x17; 64]), 24) {
+    for fragment in fragments(&talk.by_client(&[0x17; 64]), 24) {
         talk.passes(&fragment);
     }
     talk.next[0] += 64;
     talk.restart(&stopping(""));
-    talk.passes(&talk.client_segment(&record.repeat(200)));
+    talk.passes(&talk.by_client(&record.repeat(200)));
 }
 
 #[test]
 fn other_bytes_in_the_place_of_those_that_have_passed_do_not_pass() {
     let talk = Talk::new(&stopping(""));
-    talk.passes(&talk.client_segment(b"PORT 10,0,0,9,0,2"));
-    talk.refused(&talk.client_segment(b"PORT 10,0,0,9,0,3"));
-    talk.passes(&talk.client_segment(b"PORT 10,0,0,9,0,2"));
+    talk.passes(&talk.by_client(b"PORT 10,0,0,9,0,2"));
+    talk.refused(&talk.by_client(b"PORT 10,0,0,9,0,3"));
+    talk.passes(&talk.by_client(b"PORT 10,0,0,9,0,2"));
     talk.refused(&talk.ahead(17, b"2\r\n"));
     // A whole line as well, as long as the server has not acknowledged it: perhaps it never got it.
     let mut talk = Talk::new(&stopping(""));
     let harmless = b"NOOP 10,0,0,9,0,22\r\n";
-    talk.passes(&talk.client_segment(harmless));
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
-    talk.passes(&talk.client_segment(harmless));
+    talk.passes(&talk.by_client(harmless));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
+    talk.passes(&talk.by_client(harmless));
     // Behind a hole as well.
     talk.next[0] += 20;
     talk.passes(&talk.ahead(6, harmless));
     talk.refused(&talk.ahead(6, BOUNCE.as_bytes()));
     talk.client("NOOP\r\n");
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
     talk.next[0] += 20;
     talk.server("200 fine\r\n");
     talk.client("NOOP\r\n");
@@ -247,12 +247,12 @@ fn other_bytes_in_the_place_of_those_that_have_passed_do_not_pass() {
 fn a_line_that_is_too_long_does_not_pass() {
     let spaces = " ".repeat(600);
     let talk = Talk::new(&stopping(""));
-    talk.refused(&talk.client_segment(format!("PORT 10,0,0,9,0,22{spaces}\r\n").as_bytes()));
+    talk.refused(&talk.by_client(format!("PORT 10,0,0,9,0,22{spaces}\r\n").as_bytes()));
     // Nor so much of it as is too long; and then not its end.
     let mut talk = Talk::new(&stopping(""));
     talk.client("PORT 10,0,0,9,0,22");
-    talk.refused(&talk.client_segment(spaces.as_bytes()));
-    talk.refused(&talk.client_segment(b"\r\n"));
+    talk.refused(&talk.by_client(spaces.as_bytes()));
+    talk.refused(&talk.by_client(b"\r\n"));
     assert_eq!(talk.event(HelperEvent::ExpectationOpened), 0);
 }
 
@@ -267,7 +267,7 @@ fn what_is_too_far_ahead_to_be_kept_does_not_pass() {
     talk.refused(&talk.ahead(170, b"x"));
     // Without loss any number of bytes passes, and a segment of any size.
     let mut far = Talk::new(&stopping(""));
-    far.passes(&far.client_segment(b"NOOP\r\n".repeat(1_500).as_slice()));
+    far.passes(&far.by_client(b"NOOP\r\n".repeat(1_500).as_slice()));
     far.next[0] += 9_000;
     far.server("200 fine\r\n");
     far.client("PASV\r\n");
@@ -295,10 +295,10 @@ fn what_fills_the_hole_before_a_refused_line_does_not_pass() {
     let mut talk = Talk::new(&stopping(""));
     talk.passes(&talk.ahead(6, BOUNCE.as_bytes()));
     assert_eq!(talk.event(HelperEvent::BounceRefused), 0, "not whole yet");
-    let filling = talk.client_segment(b"NOOP\r\n");
+    let filling = talk.by_client(b"NOOP\r\n");
     talk.refused(&filling);
     talk.refused(&filling);
-    talk.refused(&talk.client_segment(b"N"));
+    talk.refused(&talk.by_client(b"N"));
     assert_eq!(talk.event(HelperEvent::BounceRefused), 1);
     talk.server("421 timeout\r\n");
 }
@@ -311,17 +311,17 @@ fn an_acknowledgment_that_shows_a_gap_stops_the_other_direction() {
     let line = b"200 fine\r\n";
     talk.passes(&segment(talk.ends.back(), ACK, server, client + 26, line));
     talk.next = [client + 26, server + 10];
-    talk.refused(&talk.client_segment(b"NOOP\r\n"));
+    talk.refused(&talk.by_client(b"NOOP\r\n"));
     talk.server("421 timeout\r\n");
 }
 
 #[test]
 fn a_stop_outlives_a_restart() {
     let mut talk = Talk::new(&stopping(""));
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
     talk.restart(&stopping(""));
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
-    talk.refused(&talk.client_segment(b"NOOP\r\n"));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(b"NOOP\r\n"));
     talk.server("421 timeout\r\n");
 }
 
@@ -335,7 +335,7 @@ fn a_session_goes_on_after_a_restart_though_its_server_has_yet_to_answer() {
     talk.client("PASV\r\n");
     talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     assert!(talk.syn(50_000).is_forward());
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn urgent_data_pass_only_as_the_signal_before_abor() {
     }
     assert!(urgent(&talk, 3, b"\xff\xf4\xff").is_forward());
     talk.next[0] += 3;
-    talk.passes(&talk.client_segment(b"\xf2ABOR\r\n"));
+    talk.passes(&talk.by_client(b"\xf2ABOR\r\n"));
     let talk = Talk::new(&passing(""));
     assert!(urgent(&talk, 3, b"POXRT 10,0,0,9,0,22\r\n").is_forward());
 }
@@ -420,10 +420,10 @@ fn a_line_that_servers_read_in_different_ways_does_not_pass() {
         b"NOOP x\rPORT 10,0,0,9,0,22\r\n",
     ] {
         let talk = Talk::new(&stopping(""));
-        talk.refused(&talk.client_segment(line));
+        talk.refused(&talk.by_client(line));
         assert_eq!(talk.event(HelperEvent::UnreadableCommand), 1);
         let talk = Talk::new(&passing(""));
-        talk.passes(&talk.client_segment(line));
+        talk.passes(&talk.by_client(line));
     }
     let mut talk = Talk::new(&stopping(""));
     for line in ["\r\n", "noop\n", "STOR two words\r\n", "CWD \u{fc}\r\n"] {
@@ -462,9 +462,9 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
     }
     talk.ends = Ends::v4(port, 21);
     talk.next = [101, 501];
-    talk.refused(&talk.client_segment(BOUNCE.as_bytes()));
-    talk.refused(&talk.server_segment(b"220 ready\r\n"));
-    talk.passes(&talk.client_segment(b""));
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
+    talk.refused(&talk.by_server(b"220 ready\r\n"));
+    talk.passes(&talk.by_client(b""));
     let bytes = segment(talk.ends, FIN | ACK, 101, 501, b"");
     talk.passes(&bytes);
 }

@@ -327,3 +327,20 @@ fn whole_lines_of_a_conversation_allocate_nothing() {
     assert_eq!(talk.events(), [""; 0]);
     assert!(size_of::<Control<Ftp>>() <= 512, "{}", size_of::<Control<Ftp>>());
 }
+
+#[test]
+fn a_session_stands_by_what_was_not_withdrawn_since() {
+    let announce = |talk: &mut Talk| {
+        talk.client("PASV\r\n").server("227 (192,0,2,1,195,80)\r\n");
+        *talk.record.open.last().unwrap()
+    };
+    let mut talk = Talk::new();
+    let first = announce(&mut talk);
+    assert!(talk.control.helper().stands_by(&first));
+    talk.client("ABOR\r\n");
+    assert!(!talk.control.helper().stands_by(&first), "the client has");
+    let mut talk = Talk::new();
+    let first = announce(&mut talk);
+    talk.control.helper_mut().forget_announced();
+    assert!(!talk.control.helper().stands_by(&first), "somebody else has");
+}

@@ -200,11 +200,13 @@ pub enum EndReason {
     Evicted,
     /// A reload brought a policy that does not admit it.
     Revoked,
+    /// An operator ended it.
+    Deleted,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::Closed,
         Self::Reset,
@@ -212,6 +214,7 @@ impl EndReason {
         Self::Reused,
         Self::Evicted,
         Self::Revoked,
+        Self::Deleted,
     ];
 
     /// The stable name.
@@ -225,7 +228,13 @@ impl EndReason {
             Self::Reused => "reused",
             Self::Evicted => "evicted",
             Self::Revoked => "revoked",
+            Self::Deleted => "deleted",
         }
+    }
+
+    /// Whether both ends of an established TCP session are told with a RST: they cannot know of its end.
+    pub(crate) const fn is_told(self) -> bool {
+        matches!(self, Self::Timeout | Self::Revoked | Self::Deleted)
     }
 }
 

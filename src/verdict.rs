@@ -236,6 +236,8 @@ drop_reasons! {
     TcpAfterEviction = "tcp_after_eviction",
     /// Its session was ended by a reload of the policy, which does not admit it any more.
     TcpAfterRevocation = "tcp_after_revocation",
+    /// Its session was ended by an operator.
+    TcpAfterDeletion = "tcp_after_deletion",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.

@@ -52,6 +52,7 @@ use crate::policy::Policy;
 use crate::verdict::DropReason;
 
 mod compile;
+mod document;
 mod effective;
 mod ending;
 mod error;
@@ -65,6 +66,7 @@ mod validate;
 mod values;
 mod warnings;
 
+pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
@@ -432,14 +434,7 @@ impl Config {
     /// Text that is not TOML, an unknown key, a value of the wrong type, and all that [`Self::validate`] finds. The
     /// error names the file, the line and the key.
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
-        let keys = keys::KeyIndex::new(text);
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError {
-            location: keys.locate(file_name, error.span()),
-            cause: ConfigErrorCause::Syntax(error.message().to_owned()),
-        })?;
-        config.provenance = keys.provenance(file_name);
-        config.validate()?;
-        Ok(config)
+        Document::parse(text, file_name)?.config()
     }
 }
 

@@ -3,11 +3,13 @@
 mod admission;
 mod budget;
 mod checks;
+mod ending;
 mod expiry;
 mod fragments;
 mod halves;
 mod helpers;
 mod icmp;
+mod inspect;
 mod letters;
 mod path;
 mod record;
@@ -38,7 +40,9 @@ use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
 pub use budget::Unsent;
+pub use ending::SessionFilter;
 pub use expiry::Expiry;
+pub use inspect::SessionDetail;
 pub use reload::Reload;
 
 /// An IP packet as it came in: its bytes, when, and in which zone.
@@ -296,6 +300,12 @@ impl Engine {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many sessions there can be.
+    #[must_use]
+    pub const fn max_sessions(&self) -> usize {
+        self.table.max_sessions()
     }
 
     /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.

@@ -32,6 +32,7 @@ const fn reason_after(end: EndReason) -> DropReason {
         EndReason::Reset => DropReason::TcpAfterReset,
         EndReason::Evicted => DropReason::TcpAfterEviction,
         EndReason::Revoked => DropReason::TcpAfterRevocation,
+        EndReason::Deleted => DropReason::TcpAfterDeletion,
         _ => DropReason::TcpAfterTimeout,
     }
 }
@@ -50,7 +51,11 @@ impl Engine {
     pub(super) fn bury(&self, shard: usize, ended: &Ended, now: Micros) {
         let remembered = matches!(
             ended.reason,
-            EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
+            EndReason::Timeout
+                | EndReason::Reset
+                | EndReason::Evicted
+                | EndReason::Revoked
+                | EndReason::Deleted
         );
         if ended.slot.key.protocol() != PROTOCOL_TCP || !remembered {
             return;
@@ -74,7 +79,7 @@ impl Engine {
     pub(super) fn reset_both_ends<S: Sink>(&self, shard: usize, ended: &Ended, now: Micros, sink: &mut S) {
         let slot = &ended.slot;
         let told = slot.key.protocol() == PROTOCOL_TCP
-            && matches!(ended.reason, EndReason::Timeout | EndReason::Revoked)
+            && ended.reason.is_told()
             && matches!(
                 slot.track.state(),
                 State::Established | State::FinWait | State::CloseWait | State::LastAck
@@ -153,7 +158,7 @@ impl Engine {
             LatePacket::Readmit => return LateAnswer::Readmit,
             LatePacket::Drop => {
                 // Only the challenge that one of our own RSTs has earned.
-                let was_told = matches!(tombstone.reason, EndReason::Timeout | EndReason::Revoked)
+                let was_told = tombstone.reason.is_told()
                     && tombstone.end(direction).expects.is_some();
                 let challenge = event == Event::Ack && segment.payload_len == 0 && was_told;
                 if !challenge || !self.graveyard.challenge(&tombstone.key, direction) {

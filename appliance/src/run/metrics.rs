@@ -1,0 +1,384 @@
+//! Metrics in the OpenMetrics text format, which Prometheus reads: counters and gauges as they are at the moment of the
+//! scrape.
+//!
+//! Counters end in `_total`, units are base units in the name, and every reason of an enumeration is a series from the start,
+//! so that a rate has no gap where something happens for the first time. `docs/METRICS.md` lists them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis::Stats;
+use portcullis::asymmetry::AsymmetryReport;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, LabelSetEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::dataplane::{Dataplane, EndpointReading, WorkerReading};
+use super::health::Health;
+use super::http::Page;
+use super::log::LogCounters;
+
+/// The content type of OpenMetrics.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is read for a scrape.
+#[derive(Debug)]
+struct Readings {
+    stats: Stats,
+    tolerated: Vec<(&'static str, String, u64)>,
+    rules: Vec<(String, u64)>,
+    asymmetry: AsymmetryReport,
+    datagrams: usize,
+    workers: Vec<WorkerReading>,
+    endpoints: Vec<EndpointReading>,
+    refused: Vec<(&'static str, u64)>,
+    stall_seconds: f64,
+    reasons: Vec<&'static str>,
+    log: [u64; 3],
+    uptime_seconds: f64,
+}
+
+/// Where the numbers come from.
+pub(crate) struct Metrics {
+    pub(crate) dataplane: Arc<dyn Dataplane>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) log: Arc<LogCounters>,
+    pub(crate) started: Instant,
+}
+
+impl Metrics {
+    /// The answer to a scrape.
+    pub(crate) fn page(&self, now: Instant) -> Page {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.read(now)));
+        let mut body = String::with_capacity(16 << 10);
+        match encode(&mut body, &registry) {
+            Ok(()) => Page {
+                status: 200,
+                content_type: CONTENT_TYPE,
+                body,
+            },
+            Err(error) => Page::text(500, format!("{error}\n")),
+        }
+    }
+
+    fn read(&self, now: Instant) -> Readings {
+        let engine = self.dataplane.engine();
+        let (written, dropped) = self.log.values();
+        Readings {
+            stats: engine.stats(),
+            tolerated: engine
+                .tolerated()
+                .into_iter()
+                .map(|(reason, rule, count)| (reason.name(), rule, count))
+                .collect(),
+            rules: engine
+                .policy()
+                .hits()
+                .map(|(rule, hits)| (rule.to_owned(), hits))
+                .collect(),
+            asymmetry: engine.asymmetry(),
+            datagrams: engine.datagrams(),
+            workers: self.dataplane.workers(),
+            endpoints: self.dataplane.endpoints(),
+            refused: self.dataplane.refused(),
+            stall_seconds: self.dataplane.longest_stall(now).as_secs_f64(),
+            reasons: self.health.verdict(now).iter().map(super::health::Unhealthy::name).collect(),
+            log: [written, dropped, self.dataplane.lost_events()],
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
+        }
+    }
+}
+
+/// A label set whose values live as long as the scrape.
+#[derive(Debug, Clone, Copy)]
+struct Labels<'a>(&'a [(&'static str, &'a str)]);
+
+impl prometheus_client::encoding::EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        use prometheus_client::encoding::EncodeLabel;
+        for label in self.0 {
+            label.encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+type Written = Result<(), fmt::Error>;
+
+/// Writes families one after the other.
+struct Families<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Families<'_, '_> {
+    fn counters<'l, V, L>(
+        &mut self,
+        (name, help, unit): (&str, &str, Option<&Unit>),
+        series: impl IntoIterator<Item = (L, V)>,
+    ) -> Written
+    where
+        V: EncodeCounterValue + fmt::Debug,
+        L: AsRef<[(&'static str, &'l str)]>,
+    {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in series {
+            let metric = family.encode_family(&Labels(labels.as_ref()))?;
+            ConstCounter::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Written {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
+    fn gauge<V: EncodeGaugeValue + fmt::Debug>(
+        &mut self,
+        (name, help, unit): (&str, &str, Option<&Unit>),
+        value: V,
+    ) -> Written {
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(metric)
+    }
+
+    fn gauges<'l, L: AsRef<[(&'static str, &'l str)]>>(
+        &mut self,
+        (name, help): (&str, &str),
+        series: impl IntoIterator<Item = (L, u64)>,
+    ) -> Written {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            let metric = family.encode_family(&Labels(labels.as_ref()))?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut to = Families(&mut encoder);
+        self.packets(&mut to)?;
+        self.table(&mut to)?;
+        self.resets_and_helpers(&mut to)?;
+        self.traffic(&mut to)?;
+        self.appliance(&mut to)
+    }
+}
+
+impl Readings {
+    fn packets(&self, to: &mut Families<'_, '_>) -> Written {
+        let stats = &self.stats;
+        to.counters(
+            ("portcullis_forwarded_packets", "Inner packets let pass, by their relation to the sessions", None),
+            stats
+                .forwarded
+                .iter()
+                .map(|(class, count)| ([("class", class.name())], *count)),
+        )?;
+        to.counters(
+            ("portcullis_forwarded", "Inner IP bytes let pass", Some(&Unit::Bytes)),
+            [([], stats.forwarded_bytes)],
+        )?;
+        to.counters(
+            ("portcullis_dropped_packets", "Inner packets not let pass, rejected ones included, by reason", None),
+            stats
+                .dropped
+                .iter()
+                .map(|(reason, count)| ([("reason", reason.name())], *count)),
+        )?;
+        to.counter("portcullis_rejected_packets", "Of the dropped packets: those that earn a RST or an ICMP error", stats.rejected)?;
+        to.counters(
+            ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally", None),
+            self.tolerated
+                .iter()
+                .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
+        )?;
+        to.counters(
+            ("portcullis_rule_hits", "New sessions that a rule has decided", None),
+            self.rules
+                .iter()
+                .map(|(rule, hits)| ([("rule", rule.as_str())], *hits)),
+        )
+    }
+
+    fn table(&self, to: &mut Families<'_, '_>) -> Written {
+        let stats = &self.stats;
+        to.gauges(
+            ("portcullis_sessions", "Sessions now, by what they are worth to a full table"),
+            stats
+                .sessions_by_worth
+                .iter()
+                .map(|(worth, count)| ([("worth", worth.name())], *count as u64)),
+        )?;
+        to.gauge(("portcullis_sessions_max", "The bound of the session table", None), stats.max_sessions as u64)?;
+        to.counter("portcullis_sessions_opened", "Sessions opened", stats.sessions_opened)?;
+        to.counters(
+            ("portcullis_sessions_ended", "Sessions ended, by reason", None),
+            stats
+                .sessions_ended
+                .iter()
+                .map(|(reason, count)| ([("reason", reason.name())], *count)),
+        )?;
+        to.counter("portcullis_sessions_adopted", "Of the sessions opened: picked up in their middle, resumed ones included", stats.sessions_adopted)?;
+        to.counter("portcullis_sessions_resumed", "Of the sessions adopted: late packets that were readmitted", stats.sessions_resumed)?;
+        to.counter("portcullis_sessions_bypassed", "Sessions that pass although half of them is missing", stats.sessions_bypassed)?;
+        to.gauge(("portcullis_tombstones", "Ended sessions that are remembered", None), stats.tombstones as u64)?;
+        to.gauge(("portcullis_fragmented_datagrams", "Fragmented datagrams of which something is missing", None), self.datagrams as u64)
+    }
+
+    fn resets_and_helpers(&self, to: &mut Families<'_, '_>) -> Written {
+        let stats = &self.stats;
+        to.counter("portcullis_resets_sent", "RSTs made at the end of sessions and for late packets", stats.resets_sent)?;
+        to.counters(
+            ("portcullis_resets_unsent", "RSTs that were not made, by reason", None),
+            stats
+                .resets_unsent
+                .iter()
+                .map(|(reason, count)| ([("reason", reason.name())], *count)),
+        )?;
+        to.counters(
+            ("portcullis_helper_events", "What helpers have seen and done in control sessions", None),
+            stats
+                .helper_events
+                .iter()
+                .map(|(event, count)| ([("event", event.name())], *count)),
+        )?;
+        to.gauge(("portcullis_control_sessions", "Control sessions that a helper listens to", None), stats.control_sessions as u64)?;
+        to.gauge(("portcullis_expectations", "Announced sessions that have not come yet", None), stats.expectations as u64)?;
+        to.gauge(("portcullis_asymmetry_lines", "Lines of the report of asymmetric paths", None), self.asymmetry.lines.len() as u64)?;
+        to.counter("portcullis_asymmetry_unlisted_packets", "Packets of asymmetric paths whose line found no place in the report", self.asymmetry.unlisted)
+    }
+
+    fn traffic(&self, to: &mut Families<'_, '_>) -> Written {
+        let numbers: Vec<String> = (0..self.workers.len()).map(|number| number.to_string()).collect();
+        let workers = || numbers.iter().map(String::as_str).zip(&self.workers);
+        let mut of_workers = |name, help, unit, value: fn(&WorkerReading) -> u64| {
+            to.counters(
+                (name, help, unit),
+                workers().map(|(number, worker)| ([("worker", number)], value(worker))),
+            )
+        };
+        of_workers("portcullis_worker_turns", "Turns of the worker's loop", None, |worker| worker.turns)?;
+        of_workers("portcullis_worker_received_datagrams", "Datagrams received", None, |worker| {
+            let [datagrams, _] = worker.received;
+            datagrams
+        })?;
+        of_workers("portcullis_worker_received", "UDP payload received", Some(&Unit::Bytes), |worker| {
+            let [_, bytes] = worker.received;
+            bytes
+        })?;
+        of_workers("portcullis_worker_truncated_datagrams", "Datagrams longer than the buffer", None, |worker| worker.truncated)?;
+        of_workers("portcullis_worker_returned_datagrams", "Datagrams sent back as they came", None, |worker| worker.returned)?;
+        of_workers("portcullis_worker_made_datagrams", "Datagrams of the appliance's own", None, |worker| worker.made)?;
+        of_workers("portcullis_worker_sent", "UDP payload sent", Some(&Unit::Bytes), |worker| worker.sent_bytes)?;
+        of_workers("portcullis_worker_resets_without_tunnel", "RSTs whose tunnel is not known any more", None, |worker| worker.resets_without_tunnel)?;
+        to.counters(
+            ("portcullis_worker_send_faults", "Datagrams that the system did not take, by reason", None),
+            workers().flat_map(|(number, worker)| {
+                let faults = worker.send_faults.iter();
+                faults.map(move |(reason, count)| ([("worker", number), ("reason", *reason)], *count))
+            }),
+        )?;
+        self.batches(to)?;
+        self.endpoints(to)?;
+        to.counters(
+            ("portcullis_refused_datagrams", "Datagrams that the front end did not pass to the engine, by reason", None),
+            self.refused
+                .iter()
+                .map(|(reason, count)| ([("reason", *reason)], *count)),
+        )
+    }
+
+    fn batches(&self, to: &mut Families<'_, '_>) -> Written {
+        let mut family = to.0.encode_descriptor(
+            "portcullis_worker_batch_datagrams",
+            "Datagrams that a call has received",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let number = number.to_string();
+            let labels = [("worker", number.as_str())];
+            let buckets: Vec<(f64, u64)> = worker
+                .batches
+                .iter()
+                .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound as f64), *count))
+                .collect();
+            let calls = worker.batches.iter().map(|(_, count)| count).sum();
+            let [datagrams, _] = worker.received;
+            family.encode_family(&Labels(&labels))?.encode_histogram::<NoLabelSet>(
+                datagrams as f64,
+                calls,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn endpoints(&self, to: &mut Families<'_, '_>) -> Written {
+        let mut of_endpoints = |name, help, unit, value: fn(&EndpointReading) -> u64| {
+            to.counters(
+                (name, help, unit),
+                self.endpoints.iter().map(|each| {
+                    (
+                        [("endpoint", each.endpoint.as_str()), ("zone", each.zone.as_str())],
+                        value(each),
+                    )
+                }),
+            )
+        };
+        of_endpoints("portcullis_endpoint_received_packets", "Inner packets from an endpoint", None, |each| {
+            let [packets, _] = each.received;
+            packets
+        })?;
+        of_endpoints("portcullis_endpoint_received", "Inner bytes from an endpoint", Some(&Unit::Bytes), |each| {
+            let [_, bytes] = each.received;
+            bytes
+        })?;
+        of_endpoints("portcullis_endpoint_returned_packets", "Inner packets returned to an endpoint", None, |each| {
+            let [packets, _] = each.returned;
+            packets
+        })?;
+        of_endpoints("portcullis_endpoint_returned", "Inner bytes returned to an endpoint", Some(&Unit::Bytes), |each| {
+            let [_, bytes] = each.returned;
+            bytes
+        })
+    }
+
+    fn appliance(&self, to: &mut Families<'_, '_>) -> Written {
+        let [written, dropped, lost] = self.log;
+        to.counter("portcullis_log_lines", "Lines of the session log written", written)?;
+        to.counters(
+            ("portcullis_log_lines_dropped", "Lines of the session log lost, by cause", None),
+            [([("cause", "queue_full")], lost), ([("cause", "write_failed")], dropped)],
+        )?;
+        to.gauges(
+            ("portcullis_healthy", "1 if health checks are answered with 200"),
+            [([], u64::from(self.reasons.is_empty()))],
+        )?;
+        const REASONS: [&str; 4] = ["draining", "failed_reload", "stalled_worker", "table_full"];
+        to.gauges(
+            ("portcullis_unhealthy", "1 for each reason for which health checks are answered with 503"),
+            REASONS.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
+        )?;
+        to.gauge(
+            ("portcullis_worker_stall", "For how long the slowest worker has not turned", Some(&Unit::Seconds)),
+            self.stall_seconds,
+        )?;
+        to.gauge(
+            ("portcullis_uptime", "Since the start", Some(&Unit::Seconds)),
+            self.uptime_seconds,
+        )?;
+        let mut info = to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
+        info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+    }
+}

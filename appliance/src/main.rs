@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod config_file;
 mod replay;
+mod run;
 mod simulate;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Be the appliance: take packets out of GENEVE, decide them, and return what is allowed
+    Run(run::RunArgs),
     /// Decide every packet of a capture and show the sessions
     Replay(replay::ReplayArgs),
     /// Validate a configuration file and print the values in force, each with its origin
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Replay(args) => replay::run(&args).map_err(|error| (error.exit_code(), error.to_string())),
+        Command::Run(args) => run::run(&args).map_err(|error| (1, error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),
         Command::Simulate(args) => simulate::run(&args).map_err(|error| (1, error.to_string())),

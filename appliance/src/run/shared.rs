@@ -4,8 +4,9 @@
 //! whole, but not all of one instant.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -25,7 +26,7 @@ pub(crate) struct Shared {
     /// Set when the appliance shall call itself unhealthy and go on serving: the first half of a clean end.
     pub(crate) draining: AtomicBool,
     /// Set when the workers shall end.
-    pub(crate) stop: AtomicBool,
+    pub(crate) stop: Arc<AtomicBool>,
     /// When the appliance has started.
     pub(crate) started: Instant,
     /// Where sessions that open and end are told of, if anybody listens.
@@ -41,14 +42,18 @@ impl Shared {
     /// What is wrong with the configuration.
     pub(crate) fn new(config: Config, events: Option<SyncSender<SessionEvent>>) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config);
-        let workers = (0..config.run.workers).map(|_| WorkerStats::default()).collect();
+        let workers = match config.run.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers as usize,
+        };
+        let workers = (0..workers).map(|_| WorkerStats::default()).collect();
         Ok(Self {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
             config: RwLock::new(config),
             workers,
             draining: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
+            stop: Arc::default(),
             started: Instant::now(),
             events,
             lost_events: AtomicU64::new(0),
@@ -68,7 +73,7 @@ impl Shared {
     ) -> Result<Reload, ConfigError> {
         let config = FrontEnd::adapt(config);
         let mut in_force = self.config.write();
-        config.run_after(&in_force)?;
+        config.check_running(&in_force)?;
         self.front.check_reload(&config)?;
         let done = self.engine.reload(&config, now, sink)?;
         self.front.reload(&config)?;
@@ -181,8 +186,6 @@ pub(crate) struct WorkerStats {
     pub(crate) received: Count,
     /// See `received`.
     pub(crate) received_bytes: Count,
-    /// Datagrams that were longer than the buffer, and are lost.
-    pub(crate) truncated: Count,
     /// Datagrams handed to the system as they came.
     pub(crate) returned: Count,
     /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs.
@@ -193,6 +196,8 @@ pub(crate) struct WorkerStats {
     pub(crate) send_faults: [Count; SendFault::ALL.len()],
     /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
+    /// Calls to receive that have failed.
+    pub(crate) receive_failed: Count,
     /// RSTs whose tunnel is not known any more.
     pub(crate) resets_without_tunnel: Count,
 }

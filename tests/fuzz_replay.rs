@@ -1,7 +1,8 @@
 //! What the fuzzer starts from and what it once found, replayed on stable.
 //!
 //! `fuzz/seeds/<target>/` holds small synthetic inputs, `fuzz/crashes/<target>/` every input that ever crashed a
-//! target. `cargo test --test fuzz_replay -- --ignored` writes the seeds anew.
+//! target. `cargo test --test fuzz_replay -- --ignored` writes the seeds anew, those of `ftp` excepted: they are control
+//! conversations of real programs, which `target/release/kernel-ftp --record fuzz/seeds/ftp` (tests/kernel) has recorded.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -57,6 +58,27 @@ fn stored_inputs_of_sequence_pass() {
 #[test]
 fn stored_inputs_of_config_pass() {
     replay("config", fuzz::config);
+}
+
+#[test]
+fn stored_inputs_of_ftp_pass() {
+    replay("ftp", fuzz::ftp);
+}
+
+#[test]
+fn recorded_conversations_announce_what_the_programs_then_used() {
+    let opened = |file: fs::DirEntry| fuzz::ftp_opened(&fs::read(file.path()).unwrap());
+    let mut conversations = 0;
+    for entry in fs::read_dir(folder("seeds", "ftp")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let opened = opened(entry);
+        // Upload, download and listing; what was broken off has fewer.
+        let least = if name.contains("abor") { 0 } else { 3 };
+        assert!(opened >= least, "{name}: {opened}");
+        conversations += 1;
+    }
+    assert!(conversations > 20, "{conversations} conversations");
 }
 
 /// An input of `process`: a packet in a frame.

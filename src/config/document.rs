@@ -164,7 +164,10 @@ mod tests {
         let own = both("[table]\n\n[server]\nport = \"x\"").unwrap_err();
         assert!(own.starts_with("f:4: server.port: invalid type"), "{own}");
         let unknown = both("[server]\nbort = 1").unwrap_err();
-        assert!(unknown.starts_with("f:2: server.bort: unknown field"), "{unknown}");
+        assert!(
+            unknown.starts_with("f:2: server.bort: unknown field"),
+            "{unknown}"
+        );
         let torn = both("[server\nport = 1").unwrap_err();
         assert!(torn.starts_with("f:1"), "{torn}");
     }
@@ -177,7 +180,9 @@ mod tests {
             table: Server,
         }
         let mut document = Document::parse(text, "f").unwrap();
-        let own: Shared = document.take(&["table.port", "table.absent", "absent.port"]).unwrap();
+        let own: Shared = document
+            .take(&["table.port", "table.absent", "absent.port"])
+            .unwrap();
         assert_eq!(own.table.port, 9);
         assert_eq!(document.config().unwrap().table.max_sessions, 5);
     }

@@ -57,6 +57,7 @@ mod effective;
 mod ending;
 mod error;
 mod ftp;
+mod geneve;
 mod keys;
 mod sections;
 mod tcp;
@@ -71,6 +72,7 @@ pub use self::effective::{EffectiveValue, Origin};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::FtpConfig;
+pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
@@ -101,6 +103,10 @@ pub struct Config {
     pub zone_groups: BTreeMap<String, Vec<String>>,
     /// `[gwlb]`.
     pub gwlb: GwlbConfig,
+    /// `[geneve]`.
+    pub geneve: GeneveConfig,
+    /// `[run]`.
+    pub run: RunConfig,
     /// `[lifetimes]`.
     pub lifetimes: LifetimesConfig,
     /// `[policy]`.
@@ -362,7 +368,7 @@ pub struct Zones {
 
 impl Zones {
     /// The zone that stands for a group is its member with the smallest number.
-    fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
+    pub(crate) fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
         let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
         let mut names: BTreeMap<_, _> = zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect();
         let mut members = Vec::new();

@@ -45,7 +45,10 @@ impl SessionFilter {
     #[must_use]
     pub fn matches(&self, session: &SessionRecord, now: Instant) -> bool {
         let within = |nets: &[IpNet], addresses: &[core::net::IpAddr]| {
-            nets.is_empty() || nets.iter().any(|net| addresses.iter().any(|each| net.contains(each)))
+            nets.is_empty()
+                || nets
+                    .iter()
+                    .any(|net| addresses.iter().any(|each| net.contains(each)))
         };
         let ports = || {
             Protocol(session.protocol).has_ports()
@@ -58,7 +61,9 @@ impl SessionFilter {
         let old_enough = |since, least| now.saturating_duration_since(since) >= least;
         (self.ids.is_empty() || self.ids.contains(&session.id))
             && self.zone.is_none_or(|zone| zone == session.zone)
-            && self.protocol.is_none_or(|protocol| protocol.0 == session.protocol)
+            && self
+                .protocol
+                .is_none_or(|protocol| protocol.0 == session.protocol)
             && self.rule.is_none_or(|rule| rule == session.rule)
             && self
                 .state

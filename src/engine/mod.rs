@@ -53,6 +53,8 @@ pub struct Packet<'a> {
     zone: Zone,
     offloaded: bool,
     tunnel: TunnelRef,
+    /// What of `tunnel` names a flow of whoever has sent it.
+    flow_bits: u64,
     /// Its checksums were not verified since the settings say so.
     unverified: bool,
 }
@@ -68,6 +70,7 @@ impl<'a> Packet<'a> {
             zone: Zone::DEFAULT,
             offloaded: false,
             tunnel: TunnelRef::NONE,
+            flow_bits: 0,
             unverified: false,
         }
     }
@@ -92,6 +95,14 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn tunnel(self, tunnel: TunnelRef) -> Self {
         Self { tunnel, ..self }
+    }
+
+    /// The same packet with a mask of the bits of its [`TunnelRef`] that name a flow: a load balancer's flow cookie. A SYN on a
+    /// live session, whose bits differ from those of the last packet of its direction, is the first of a new flow: it
+    /// opens a new session in place of that one, if the policy admits it. With 0, the default, nothing follows from them.
+    #[must_use]
+    pub const fn flow_bits(self, flow_bits: u64) -> Self {
+        Self { flow_bits, ..self }
     }
 
     /// Its bytes.

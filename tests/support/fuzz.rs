@@ -3,13 +3,20 @@
 //! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
 //! `tests/fuzz_replay.rs` runs them on every stored input.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
+use portcullis::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
+use portcullis::alg::ftp::{ActiveOpening, Ftp, Rules, Settings};
+use portcullis::alg::{
+    Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Segment, SessionEnds, Trouble,
+};
 use portcullis::config::{Checksums, Config, ConfigError, EngineConfig, TableConfig};
-use portcullis::packet::parse;
+use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply;
-use portcullis::{Class, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Zone};
+use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Zone};
 
 /// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and [`REPLY`], and the time
 /// since the packet before, in units of 64 ms.
@@ -408,6 +415,292 @@ pub(crate) fn config(data: &[u8]) {
             }
         }
     }
+}
+
+/// In the first byte of [`ftp`]: over IPv6.
+pub(crate) const FTP_V6: u8 = 0x01;
+/// In the first byte of a segment of [`ftp`]: the server has sent it.
+pub(crate) const FTP_SERVER: u8 = 0x01;
+/// In the first byte of a segment of [`ftp`]: it has a FIN.
+const FTP_FIN: u8 = 0x02;
+/// In the first byte of a segment of [`ftp`]: it acknowledges nothing; otherwise all that the other end has sent.
+const FTP_NO_ACK: u8 = 0x04;
+/// In the first byte of a segment of [`ftp`]: it was sent, and never came by.
+const FTP_LOST: u8 = 0x08;
+
+/// The helper of FTP, with an eye on the lines that it is given.
+#[derive(Debug)]
+struct Bounded(Ftp);
+
+impl Helper for Bounded {
+    fn limits(&self, from: Direction) -> Limits {
+        self.0.limits(from)
+    }
+
+    fn line(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink) {
+        assert!(
+            line.bytes.len() <= self.0.limits(from).line,
+            "a line beyond its bound"
+        );
+        assert!(!line.bytes.contains(&b'\n') || !self.0.limits(from).bare_lf);
+        self.0.line(from, line, sink);
+    }
+
+    fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink) {
+        self.0.trouble(from, trouble, sink);
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.0.is_opaque()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
+    }
+}
+
+/// What a control conversation has opened and withdrawn.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Opened(Expectation, bool),
+    Withdrawn(Expectation, bool),
+}
+
+/// Looks at every expectation before it goes to the table.
+struct Watch<'a> {
+    table: &'a ExpectationTable,
+    settings: &'a Settings,
+    ends: SessionEnds,
+    now: Instant,
+    said: Vec<Said>,
+}
+
+impl Watch<'_> {
+    fn check(&self, expectation: &Expectation) {
+        let caller = expectation.direction;
+        let called = self.ends.sender(caller.opposite()).ip();
+        let to = expectation.destination;
+        assert_eq!((expectation.parent, expectation.protocol), (self.ends, 6));
+        assert_eq!(
+            expectation.source,
+            self.ends.sender(caller).ip(),
+            "a foreign caller"
+        );
+        let listed = caller == Direction::Original
+            && self
+                .settings
+                .passive_addresses
+                .iter()
+                .any(|net| net.contains(&to.ip()));
+        assert!(to.ip() == called || listed, "a foreign address: {to}");
+        assert!(
+            to.port() != 0 && to.port() >= self.settings.port_floor,
+            "a low port: {to}"
+        );
+        let port = match caller {
+            Direction::Original => None,
+            Direction::Reply => self.settings.active_source_port,
+        };
+        assert_eq!(
+            (expectation.source_port, expectation.lifetime),
+            (port, self.settings.lifetime)
+        );
+    }
+}
+
+impl HelperSink for Watch<'_> {
+    fn event(&mut self, event: HelperEvent, _: Direction) {
+        assert!(!event.name().is_empty());
+    }
+
+    fn expect(&mut self, expectation: &Expectation) -> bool {
+        self.check(expectation);
+        let taken = self.table.insert(expectation, self.now).is_ok();
+        self.said.push(Said::Opened(*expectation, taken));
+        taken
+    }
+
+    fn withdraw(&mut self, expectation: &Expectation) -> bool {
+        self.check(expectation);
+        let was = self.table.withdraw_one(expectation);
+        self.said.push(Said::Withdrawn(*expectation, was));
+        was
+    }
+}
+
+/// A control conversation of FTP: a byte of settings, the last byte of the server's address, and segments, each with a
+/// byte of flags, the distance of its number from the next one (signed), its payload's length, and the payload. The high
+/// bits of the flags are the seconds that have passed since the segment before, by threes.
+///
+/// Where nothing was lost or out of order, cutting it into bytes must change nothing.
+pub(crate) fn ftp(data: &[u8]) {
+    let Some((&[settings, host], segments)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let (said, in_order) = converse(settings, host, segments, usize::MAX);
+    if in_order {
+        for piece in [1, 3] {
+            let (again, _) = converse(settings, host, segments, piece);
+            assert_eq!(again, said, "segments of {piece} bytes say something else");
+        }
+    }
+}
+
+/// How many expectations an input of [`ftp`] opens.
+pub(crate) fn ftp_opened(data: &[u8]) -> usize {
+    let Some((&[settings, host], segments)) = data.split_first_chunk::<2>() else {
+        return 0;
+    };
+    let (said, _) = converse(settings, host, segments, usize::MAX);
+    said.iter()
+        .filter(|each| matches!(each, Said::Opened(_, true)))
+        .count()
+}
+
+/// The settings by the bits of a byte.
+fn ftp_settings(bits: u8) -> Settings {
+    let default = Settings::default();
+    let bit = |number: u8| bits >> number & 1 != 0;
+    let small = bit(4);
+    let choose = |default, limit| if small { limit } else { default };
+    Settings {
+        active_source_port: bit(1).then_some(20),
+        active_opening: if bit(2) {
+            ActiveOpening::Reply
+        } else {
+            ActiveOpening::Command
+        },
+        port_floor: if bit(3) { 40_000 } else { default.port_floor },
+        max_line: choose(default.max_line, 40),
+        reorder_bytes: choose(default.reorder_bytes, 100),
+        reorder_ranges: choose(default.reorder_ranges, 2),
+        max_pipelined: choose(default.max_pipelined, 3),
+        passive_addresses: if bit(5) {
+            vec!["10.9.0.128/25".parse().expect("a network")]
+        } else {
+            Vec::new()
+        },
+        client_bare_lf: !bit(7),
+        server_bare_lf: bit(7),
+        ..default
+    }
+}
+
+/// One conversation, its payloads cut into pieces; what it said, and whether all of it came in order.
+fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bool) {
+    let end = |host: u8, port| {
+        let address = if bits & FTP_V6 != 0 {
+            IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, host.into()))
+        } else {
+            IpAddr::V4(Ipv4Addr::new(10, 9, 0, host))
+        };
+        SocketAddr::new(address, port)
+    };
+    let ends = SessionEnds::new(Zone(0), end(1, 40_000), end(host, 21));
+    let settings = ftp_settings(bits);
+    let most = if bits & 0x10 != 0 { 1 } else { 2 };
+    let table = ExpectationTable::new(
+        ExpectationLimits {
+            total: most,
+            per_parent: most,
+        },
+        [1, 2, 3, 4],
+    );
+    let ftp = Ftp::new(Arc::new(Rules::new(settings.clone())), ends);
+    let mut control = Control::new(Bounded(ftp));
+    let mut next = [u32::MAX - 20, 7];
+    // A conversation that is taken up in its middle begins somewhere.
+    let begun = bits & 0x40 == 0;
+    if begun {
+        for direction in Direction::BOTH {
+            control.begins(direction, SeqNum(next[direction as usize]));
+        }
+    }
+    let bound = size_of_val(&control)
+        + 2 * 2 * (settings.max_line + settings.reorder_bytes + 16 * (settings.reorder_ranges + 2))
+        + 2 * 48 * (settings.max_pipelined + 1)
+        + 256;
+    let mut watch = Watch {
+        table: &table,
+        settings: &settings,
+        ends,
+        now: Instant::now(),
+        said: Vec::new(),
+    };
+    let mut in_order = true;
+    while let Some((&[flags, distance, len], rest)) = data.split_first_chunk::<3>() {
+        let (payload, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        data = rest;
+        watch.now += Duration::from_secs(u64::from(flags >> 4) * 3);
+        let from = if flags & FTP_SERVER != 0 {
+            Direction::Reply
+        } else {
+            Direction::Original
+        };
+        let [own, peer] = [from as usize, from.opposite() as usize];
+        let start = next[own].wrapping_add_signed(i32::from(distance.cast_signed()));
+        let behind = start.wrapping_add(payload.len() as u32);
+        if SeqNum(behind).after(SeqNum(next[own])) {
+            next[own] = behind;
+        }
+        in_order &= distance == 0 && flags & (FTP_LOST | FTP_FIN) == 0;
+        if flags & FTP_LOST != 0 {
+            continue;
+        }
+        let was_opaque = control.helper().is_opaque();
+        let before = watch.said.len();
+        let mut pieces = payload.chunks(piece).peekable();
+        let mut at = start;
+        loop {
+            let part = pieces.next().unwrap_or_default();
+            control.segment(
+                from,
+                &Segment {
+                    seq: SeqNum(at),
+                    ack: (flags & FTP_NO_ACK == 0).then_some(SeqNum(next[peer])),
+                    payload: part,
+                    fin: flags & FTP_FIN != 0 && pieces.peek().is_none(),
+                },
+                &mut watch,
+            );
+            at = at.wrapping_add(part.len() as u32);
+            assert!(control.memory() <= bound, "{} of {bound} bytes", control.memory());
+            if pieces.peek().is_none() {
+                break;
+            }
+        }
+        assert!(
+            !was_opaque || watch.said.len() == before,
+            "it said it had stepped aside"
+        );
+        assert!(table.len() <= most, "{} expectations", table.len());
+        table.expire(watch.now, 10);
+        let left = table.export(watch.now);
+        assert_eq!(left.len(), table.len());
+        for caller in Direction::BOTH {
+            let of_mode = left.iter().filter(|each| each.direction == caller);
+            assert!(of_mode.count() <= 1, "two expectations of one mode");
+        }
+    }
+    // Time may have passed since the last segment that came.
+    table.expire(watch.now, 10);
+    for expectation in table.export(watch.now) {
+        let call = Call {
+            zone: Zone(0),
+            protocol: 6,
+            source: SocketAddr::new(expectation.source, expectation.source_port.unwrap_or(50_000)),
+            destination: expectation.destination,
+        };
+        assert_eq!(
+            table.take(&call, watch.now).map(|each| each.parent),
+            Some(ends),
+            "it can be used"
+        );
+        assert_eq!(table.take(&call, watch.now), None, "and once only");
+    }
+    assert_eq!((table.len(), table.withdraw(&ends)), (0, 0));
+    control.shed();
+    (watch.said, in_order && begun)
 }
 
 /// Whether a packet is a TCP segment with FIN or RST.

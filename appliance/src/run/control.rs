@@ -82,7 +82,11 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
             let _ = converse(stream, &plant);
             own.fetch_sub(1, Ordering::Relaxed);
         };
-        if thread::Builder::new().name("control-client".to_owned()).spawn(client).is_err() {
+        if thread::Builder::new()
+            .name("control-client".to_owned())
+            .spawn(client)
+            .is_err()
+        {
             clients.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -111,7 +115,10 @@ fn converse(stream: UnixStream, plant: &Plant) -> io::Result<()> {
             return Ok(());
         }
         if !line.ends_with('\n') {
-            put(&mut replies, &Reply::Error("the request is too long or torn".to_owned()))?;
+            put(
+                &mut replies,
+                &Reply::Error("the request is too long or torn".to_owned()),
+            )?;
             return replies.flush();
         }
         let last = match serde_json::from_str(&line) {
@@ -139,7 +146,7 @@ fn answer(
     put: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> io::Result<Reply> {
     let now = Instant::now();
-    let engine = plant.dataplane.engine();
+    let engine = &plant.plane.shared.engine;
     let done = |count: usize, text: Option<String>| Reply::Done {
         count: count as u64,
         text,
@@ -152,22 +159,20 @@ fn answer(
                 Reply::Error("this would end every session: say `all` if that is meant".to_owned())
             }
             Ok(filter) => {
-                let count = plant.dataplane.end_sessions(&filter, now);
+                let count = plant.plane.end_sessions(&filter, now);
                 done(count, Some(format!("{count} sessions ended")))
             }
         },
-        Request::Explain { id } => {
-            match SessionId::from_number(id).and_then(|id| engine.inspect(id, now)) {
-                Some(detail) => {
-                    let lines = explain(&detail, plant, now);
-                    for line in &lines {
-                        put(&Reply::Line(line.clone()))?;
-                    }
-                    done(lines.len(), None)
+        Request::Explain { id } => match SessionId::from_number(id).and_then(|id| engine.inspect(id, now)) {
+            Some(detail) => {
+                let lines = explain(&detail, plant, now);
+                for line in &lines {
+                    put(&Reply::Line(line.clone()))?;
                 }
-                None => Reply::Error(format!("there is no session {id}")),
+                done(lines.len(), None)
             }
-        }
+            None => Reply::Error(format!("there is no session {id}")),
+        },
         Request::Expectations => {
             let expectations = engine.expectations(now);
             for expectation in &expectations {
@@ -223,7 +228,11 @@ fn answer(
             for reason in &reasons {
                 put(&Reply::Line(reason.to_string()))?;
             }
-            let text = if reasons.is_empty() { "healthy" } else { "unhealthy" };
+            let text = if reasons.is_empty() {
+                "healthy"
+            } else {
+                "unhealthy"
+            };
             done(reasons.len(), Some(text.to_owned()))
         }
     })
@@ -265,7 +274,7 @@ fn sessions(
     now: Instant,
     put: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> io::Result<Reply> {
-    let engine = plant.dataplane.engine();
+    let engine = &plant.plane.shared.engine;
     let policy = engine.policy();
     let filter = match filter.read(&plant.zones, &policy) {
         Ok(filter) => filter,
@@ -300,7 +309,7 @@ fn sessions(
 }
 
 fn explain(detail: &SessionDetail, plant: &Plant, now: Instant) -> Vec<String> {
-    let policy = plant.dataplane.engine().policy();
+    let policy = plant.plane.shared.engine.policy();
     let viewer = plant.viewer(&policy, now);
     let view = viewer.view(&detail.record);
     let port = |port: Option<u16>| port.map_or(String::new(), |port| format!("#{port}"));
@@ -367,13 +376,24 @@ fn explain(detail: &SessionDetail, plant: &Plant, now: Instant) -> Vec<String> {
         ));
     }
     let marks = [
-        (detail.liberal, "tracked liberally: what does not fit the window passes"),
+        (
+            detail.liberal,
+            "tracked liberally: what does not fit the window passes",
+        ),
         (view.adopted, "picked up in the middle of its connection"),
         (view.resumed, "goes on with a session that had ended"),
         (view.bypassed, "half of it is missing, and it passes nevertheless"),
-        (detail.has_children, "has announced sessions that live, and lives as long as they do"),
+        (
+            detail.has_children,
+            "has announced sessions that live, and lives as long as they do",
+        ),
     ];
-    lines.extend(marks.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()));
+    lines.extend(
+        marks
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, text)| (*text).to_owned()),
+    );
     match (&detail.parent, view.parent) {
         (Some(parent), _) => {
             let parent = viewer.view(parent);
@@ -389,11 +409,16 @@ fn explain(detail: &SessionDetail, plant: &Plant, now: Instant) -> Vec<String> {
         (None, Some(parent)) => lines.push(format!("announced by session {parent}, which has ended")),
         (None, None) => {}
     }
+    let unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     for (name, tunnel) in ["original", "reply"].iter().zip(&view.tunnels) {
         lines.push(match tunnel {
             Some(tunnel) => format!(
                 "{name} direction: endpoint {}, attachment {}, cookie {}, from {} port {}",
-                tunnel.endpoint, tunnel.attachment, tunnel.cookie, tunnel.peer, tunnel.port
+                unknown(&tunnel.endpoint),
+                unknown(&tunnel.attachment),
+                unknown(&tunnel.cookie),
+                tunnel.peer,
+                tunnel.port
             ),
             None => format!("{name} direction: no tunnel is known"),
         });
@@ -427,9 +452,9 @@ fn named<N: AsRef<str>>(counts: impl IntoIterator<Item = (N, u64)>) -> Vec<(Stri
 }
 
 fn stats(plant: &Plant, now: Instant) -> StatsView {
-    let engine: &Engine = plant.dataplane.engine();
+    let engine: &Engine = &plant.plane.shared.engine;
     let of: Stats = engine.stats();
-    let workers = plant.dataplane.workers();
+    let front = plant.plane.shared.front.stats();
     let tolerated = engine.tolerated();
     let tolerated = tolerated
         .iter()
@@ -438,7 +463,11 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         uptime: now.saturating_duration_since(plant.started).as_secs_f64(),
         sessions: of.sessions as u64,
         max_sessions: of.max_sessions as u64,
-        sessions_by_worth: named(of.sessions_by_worth.iter().map(|(worth, n)| (worth.name(), *n as u64))),
+        sessions_by_worth: named(
+            of.sessions_by_worth
+                .iter()
+                .map(|(worth, n)| (worth.name(), *n as u64)),
+        ),
         sessions_opened: of.sessions_opened,
         sessions_ended: named(of.sessions_ended.iter().map(|(reason, n)| (reason.name(), *n))),
         sessions_adopted: of.sessions_adopted,
@@ -456,18 +485,23 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         tombstones: of.tombstones as u64,
         control_sessions: of.control_sessions as u64,
         expectations: of.expectations as u64,
-        refused: named(plant.dataplane.refused()),
-        received_datagrams: workers.iter().map(|worker| worker.received[0]).sum(),
-        sent_datagrams: workers.iter().map(|worker| worker.returned + worker.made).sum(),
-        workers: workers.len() as u64,
-        unhealthy: plant.health.verdict(now).iter().map(ToString::to_string).collect(),
+        refused: named(front.refused.iter().map(|(refusal, n)| (refusal.name(), *n))),
+        received_datagrams: front.received,
+        sent_datagrams: front.returned + front.rewritten + front.replied + front.told_too_big + front.resets,
+        workers: plant.plane.shared.workers.len() as u64,
+        unhealthy: plant
+            .health
+            .verdict(now)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
 impl Plant {
     pub(crate) fn viewer<'a>(&'a self, policy: &'a portcullis::policy::Policy, now: Instant) -> Viewer<'a> {
         Viewer {
-            dataplane: &*self.dataplane,
+            plane: &self.plane,
             zones: &self.zones,
             policy,
             clock: WallClock::now(),

@@ -10,8 +10,8 @@ use std::{io, thread};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::dataplane::Dataplane;
 use super::http::Page;
+use super::plane::Plane;
 use super::settings::HealthSettings;
 
 /// How often the port for checks by TCP follows the verdict.
@@ -67,16 +67,16 @@ impl fmt::Display for Unhealthy {
 
 /// What health is judged by.
 pub(crate) struct Health {
-    dataplane: Arc<dyn Dataplane>,
+    plane: Arc<Plane>,
     settings: RwLock<HealthSettings>,
     draining: AtomicBool,
     failed_reload: Mutex<Option<String>>,
 }
 
 impl Health {
-    pub(crate) fn new(dataplane: Arc<dyn Dataplane>, settings: HealthSettings) -> Self {
+    pub(crate) fn new(plane: Arc<Plane>, settings: HealthSettings) -> Self {
         Self {
-            dataplane,
+            plane,
             settings: RwLock::new(settings),
             draining: AtomicBool::new(false),
             failed_reload: Mutex::new(None),
@@ -90,11 +90,11 @@ impl Health {
         if self.draining.load(Ordering::Relaxed) {
             found.push(Unhealthy::Draining);
         }
-        let stall = self.dataplane.longest_stall(now);
+        let stall = self.plane.shared.longest_stall(now);
         if stall > settings.stall {
             found.push(Unhealthy::Stalled(stall));
         }
-        let engine = self.dataplane.engine();
+        let engine = &self.plane.shared.engine;
         let (sessions, max) = (engine.sessions(), engine.max_sessions());
         let percent = settings.full_table;
         if percent != 0 && sessions.saturating_mul(100) >= max.saturating_mul(usize::from(percent)) {
@@ -172,6 +172,8 @@ pub(crate) fn follow_with_port(
             thread::sleep(FOLLOW);
         }
     };
-    let thread = thread::Builder::new().name("health-tcp".to_owned()).spawn(follow)?;
+    let thread = thread::Builder::new()
+        .name("health-tcp".to_owned())
+        .spawn(follow)?;
     Ok((address, thread))
 }

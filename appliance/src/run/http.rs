@@ -67,7 +67,9 @@ pub(crate) fn serve(
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let run = move || {
         let tasks = LocalSet::new();
         // An error ends this listener; the load balancer finds the appliance unhealthy.

@@ -18,8 +18,9 @@ use file_rotate::{ContentLimit, FileRotate};
 use portcullis::{EndReason, SessionRecord};
 use serde::Serialize;
 
-use super::dataplane::{Dataplane, SessionEvent};
+use super::plane::Plane;
 use super::settings::{LogFormat, LogSettings, Logged};
+use super::shared::SessionEvent;
 use super::view::{SessionView, Viewer, WallClock, ZoneNames};
 
 /// How long an event may lie in the buffer before it is written, with nothing behind it.
@@ -49,7 +50,7 @@ impl LogCounters {
 /// What the log's thread needs.
 pub(crate) struct SessionLog {
     pub(crate) settings: LogSettings,
-    pub(crate) dataplane: Arc<dyn Dataplane>,
+    pub(crate) plane: Arc<Plane>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) counters: Arc<LogCounters>,
 }
@@ -68,7 +69,10 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Box<dyn Write + Send>> 
     }
     // Found out here, where it is an error: the rotation takes both for granted.
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)?;
     let limit = usize::try_from(settings.rotate_bytes).unwrap_or(usize::MAX);
     Ok(Box::new(FileRotate::new(
         path,
@@ -123,7 +127,7 @@ impl SessionLog {
     }
 
     fn write(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
-        let policy = self.dataplane.engine().policy();
+        let policy = self.plane.shared.engine.policy();
         let (record, reason): (&SessionRecord, Option<EndReason>) = match event {
             SessionEvent::Opened(_) if !self.settings.opened => return,
             SessionEvent::Opened(record) => (record, None),
@@ -133,7 +137,7 @@ impl SessionLog {
             return;
         }
         let viewer = Viewer {
-            dataplane: &*self.dataplane,
+            plane: &self.plane,
             zones: &self.zones,
             policy: &policy,
             clock: WallClock::now(),
@@ -240,14 +244,13 @@ mod vpc {
         let port = |port| if has_ports { port } else { 0 };
         let source = (session.src, port(session.src_port));
         let destination = (session.dst, port(session.dst_port));
-        let (start, end) = (clock.at(session.start).as_secs(), clock.at(session.last).as_secs());
+        let (start, end) = (
+            clock.at(session.start).as_secs(),
+            clock.at(session.last).as_secs(),
+        );
         let (account, interface) = (settings.account_id.clone(), settings.interface_id.clone());
         let protocol = session.protocol;
-        let line = move |(from, to, traffic): (
-            (std::net::IpAddr, u16),
-            (std::net::IpAddr, u16),
-            Traffic,
-        )| {
+        let line = move |(from, to, traffic): ((std::net::IpAddr, u16), (std::net::IpAddr, u16), Traffic)| {
             format!(
                 "2 {account} {interface} {} {} {} {} {protocol} {} {} {start} {end} ACCEPT OK",
                 from.0, to.0, from.1, to.1, traffic.packets, traffic.bytes

@@ -6,10 +6,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use portcullis::Stats;
 use portcullis::asymmetry::AsymmetryReport;
+use portcullis::config::parse_endpoint;
+use portcullis::geneve::front::{EndpointStats, FrontStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -20,25 +23,25 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::dataplane::{Dataplane, EndpointReading, WorkerReading};
 use super::health::Health;
 use super::http::Page;
 use super::log::LogCounters;
+use super::plane::Plane;
+use super::shared::{SendFault, WorkerStats};
 
 /// The content type of OpenMetrics.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Everything that is read for a scrape.
-#[derive(Debug)]
 struct Readings {
+    plane: Arc<Plane>,
     stats: Stats,
     tolerated: Vec<(&'static str, String, u64)>,
     rules: Vec<(String, u64)>,
     asymmetry: AsymmetryReport,
     datagrams: usize,
-    workers: Vec<WorkerReading>,
-    endpoints: Vec<EndpointReading>,
-    refused: Vec<(&'static str, u64)>,
+    front: FrontStats,
+    endpoints: Vec<(String, String, EndpointStats)>,
     stall_seconds: f64,
     reasons: Vec<&'static str>,
     log: [u64; 3],
@@ -47,7 +50,7 @@ struct Readings {
 
 /// Where the numbers come from.
 pub(crate) struct Metrics {
-    pub(crate) dataplane: Arc<dyn Dataplane>,
+    pub(crate) plane: Arc<Plane>,
     pub(crate) health: Arc<Health>,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) started: Instant,
@@ -70,7 +73,8 @@ impl Metrics {
     }
 
     fn read(&self, now: Instant) -> Readings {
-        let engine = self.dataplane.engine();
+        let engine = &self.plane.shared.engine;
+        let front = self.plane.shared.front.stats();
         let (written, dropped) = self.log.values();
         Readings {
             stats: engine.stats(),
@@ -86,14 +90,50 @@ impl Metrics {
                 .collect(),
             asymmetry: engine.asymmetry(),
             datagrams: engine.datagrams(),
-            workers: self.dataplane.workers(),
-            endpoints: self.dataplane.endpoints(),
-            refused: self.dataplane.refused(),
-            stall_seconds: self.dataplane.longest_stall(now).as_secs_f64(),
-            reasons: self.health.verdict(now).iter().map(super::health::Unhealthy::name).collect(),
-            log: [written, dropped, self.dataplane.lost_events()],
+            endpoints: self.endpoints(&front),
+            front,
+            plane: Arc::clone(&self.plane),
+            stall_seconds: self.plane.shared.longest_stall(now).as_secs_f64(),
+            reasons: self
+                .health
+                .verdict(now)
+                .iter()
+                .map(super::health::Unhealthy::name)
+                .collect(),
+            log: [
+                written,
+                dropped,
+                self.plane.shared.lost_events.load(Ordering::Relaxed),
+            ],
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
         }
+    }
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readings").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Endpoints with their zones.
+    fn endpoints(&self, front: &FrontStats) -> Vec<(String, String, EndpointStats)> {
+        let config = self.plane.shared.config.read();
+        let unknown = config.geneve.unknown_zone().unwrap_or_default();
+        let zone_of = |id| {
+            let named = config.geneve.endpoints.iter();
+            named
+                .filter(|(text, _)| parse_endpoint(text) == Some(id))
+                .map(|(_, zone)| zone.as_str())
+                .next()
+                .unwrap_or(unknown)
+        };
+        let row = |endpoint: &EndpointStats| match endpoint.id {
+            Some(id) => (id.to_string(), zone_of(id).to_owned(), *endpoint),
+            None => ("other".to_owned(), String::new(), *endpoint),
+        };
+        front.endpoints.iter().map(row).collect()
     }
 }
 
@@ -128,7 +168,8 @@ impl Families<'_, '_> {
     {
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (labels, value) in series {
-            let metric = family.encode_family(&Labels(labels.as_ref()))?;
+            let labels = Labels(labels.as_ref());
+            let metric = family.encode_family(&labels)?;
             ConstCounter::new(value).encode(metric)?;
         }
         Ok(())
@@ -155,7 +196,8 @@ impl Families<'_, '_> {
     ) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in series {
-            let metric = family.encode_family(&Labels(labels.as_ref()))?;
+            let labels = Labels(labels.as_ref());
+            let metric = family.encode_family(&labels)?;
             ConstGauge::new(value).encode(metric)?;
         }
         Ok(())
@@ -177,24 +219,40 @@ impl Readings {
     fn packets(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.counters(
-            ("portcullis_forwarded_packets", "Inner packets let pass, by their relation to the sessions", None),
+            (
+                "portcullis_forwarded_packets",
+                "Inner packets let pass, by their relation to the sessions",
+                None,
+            ),
             stats
                 .forwarded
                 .iter()
                 .map(|(class, count)| ([("class", class.name())], *count)),
         )?;
         to.counters(
-            ("portcullis_forwarded", "Inner IP bytes let pass", Some(&Unit::Bytes)),
+            (
+                "portcullis_forwarded",
+                "Inner IP bytes let pass",
+                Some(&Unit::Bytes),
+            ),
             [([], stats.forwarded_bytes)],
         )?;
         to.counters(
-            ("portcullis_dropped_packets", "Inner packets not let pass, rejected ones included, by reason", None),
+            (
+                "portcullis_dropped_packets",
+                "Inner packets not let pass, rejected ones included, by reason",
+                None,
+            ),
             stats
                 .dropped
                 .iter()
                 .map(|(reason, count)| ([("reason", reason.name())], *count)),
         )?;
-        to.counter("portcullis_rejected_packets", "Of the dropped packets: those that earn a RST or an ICMP error", stats.rejected)?;
+        to.counter(
+            "portcullis_rejected_packets",
+            "Of the dropped packets: those that earn a RST or an ICMP error",
+            stats.rejected,
+        )?;
         to.counters(
             ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally", None),
             self.tolerated
@@ -202,7 +260,11 @@ impl Readings {
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            ("portcullis_rule_hits", "New sessions that a rule has decided", None),
+            (
+                "portcullis_rule_hits",
+                "New sessions that a rule has decided",
+                None,
+            ),
             self.rules
                 .iter()
                 .map(|(rule, hits)| ([("rule", rule.as_str())], *hits)),
@@ -212,14 +274,24 @@ impl Readings {
     fn table(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.gauges(
-            ("portcullis_sessions", "Sessions now, by what they are worth to a full table"),
+            (
+                "portcullis_sessions",
+                "Sessions now, by what they are worth to a full table",
+            ),
             stats
                 .sessions_by_worth
                 .iter()
                 .map(|(worth, count)| ([("worth", worth.name())], *count as u64)),
         )?;
-        to.gauge(("portcullis_sessions_max", "The bound of the session table", None), stats.max_sessions as u64)?;
-        to.counter("portcullis_sessions_opened", "Sessions opened", stats.sessions_opened)?;
+        to.gauge(
+            ("portcullis_sessions_max", "The bound of the session table", None),
+            stats.max_sessions as u64,
+        )?;
+        to.counter(
+            "portcullis_sessions_opened",
+            "Sessions opened",
+            stats.sessions_opened,
+        )?;
         to.counters(
             ("portcullis_sessions_ended", "Sessions ended, by reason", None),
             stats
@@ -227,74 +299,185 @@ impl Readings {
                 .iter()
                 .map(|(reason, count)| ([("reason", reason.name())], *count)),
         )?;
-        to.counter("portcullis_sessions_adopted", "Of the sessions opened: picked up in their middle, resumed ones included", stats.sessions_adopted)?;
-        to.counter("portcullis_sessions_resumed", "Of the sessions adopted: late packets that were readmitted", stats.sessions_resumed)?;
-        to.counter("portcullis_sessions_bypassed", "Sessions that pass although half of them is missing", stats.sessions_bypassed)?;
-        to.gauge(("portcullis_tombstones", "Ended sessions that are remembered", None), stats.tombstones as u64)?;
-        to.gauge(("portcullis_fragmented_datagrams", "Fragmented datagrams of which something is missing", None), self.datagrams as u64)
+        to.counter(
+            "portcullis_sessions_adopted",
+            "Of the sessions opened: picked up in their middle, resumed ones included",
+            stats.sessions_adopted,
+        )?;
+        to.counter(
+            "portcullis_sessions_resumed",
+            "Of the sessions adopted: late packets that were readmitted",
+            stats.sessions_resumed,
+        )?;
+        to.counter(
+            "portcullis_sessions_bypassed",
+            "Sessions that pass although half of them is missing",
+            stats.sessions_bypassed,
+        )?;
+        to.gauge(
+            (
+                "portcullis_tombstones",
+                "Ended sessions that are remembered",
+                None,
+            ),
+            stats.tombstones as u64,
+        )?;
+        to.gauge(
+            (
+                "portcullis_fragmented_datagrams",
+                "Fragmented datagrams of which something is missing",
+                None,
+            ),
+            self.datagrams as u64,
+        )
     }
 
     fn resets_and_helpers(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
-        to.counter("portcullis_resets_sent", "RSTs made at the end of sessions and for late packets", stats.resets_sent)?;
+        to.counter(
+            "portcullis_resets_sent",
+            "RSTs made at the end of sessions and for late packets",
+            stats.resets_sent,
+        )?;
         to.counters(
-            ("portcullis_resets_unsent", "RSTs that were not made, by reason", None),
+            (
+                "portcullis_resets_unsent",
+                "RSTs that were not made, by reason",
+                None,
+            ),
             stats
                 .resets_unsent
                 .iter()
                 .map(|(reason, count)| ([("reason", reason.name())], *count)),
         )?;
         to.counters(
-            ("portcullis_helper_events", "What helpers have seen and done in control sessions", None),
+            (
+                "portcullis_helper_events",
+                "What helpers have seen and done in control sessions",
+                None,
+            ),
             stats
                 .helper_events
                 .iter()
                 .map(|(event, count)| ([("event", event.name())], *count)),
         )?;
-        to.gauge(("portcullis_control_sessions", "Control sessions that a helper listens to", None), stats.control_sessions as u64)?;
-        to.gauge(("portcullis_expectations", "Announced sessions that have not come yet", None), stats.expectations as u64)?;
-        to.gauge(("portcullis_asymmetry_lines", "Lines of the report of asymmetric paths", None), self.asymmetry.lines.len() as u64)?;
-        to.counter("portcullis_asymmetry_unlisted_packets", "Packets of asymmetric paths whose line found no place in the report", self.asymmetry.unlisted)
+        to.gauge(
+            (
+                "portcullis_control_sessions",
+                "Control sessions that a helper listens to",
+                None,
+            ),
+            stats.control_sessions as u64,
+        )?;
+        to.gauge(
+            (
+                "portcullis_expectations",
+                "Announced sessions that have not come yet",
+                None,
+            ),
+            stats.expectations as u64,
+        )?;
+        to.gauge(
+            (
+                "portcullis_asymmetry_lines",
+                "Lines of the report of asymmetric paths",
+                None,
+            ),
+            self.asymmetry.lines.len() as u64,
+        )?;
+        to.counter(
+            "portcullis_asymmetry_unlisted_packets",
+            "Packets of asymmetric paths whose line found no place in the report",
+            self.asymmetry.unlisted,
+        )
+    }
+
+    /// The workers with the values of their label; `control` sends what ends by an operator's word.
+    fn workers(&self) -> Vec<(String, &WorkerStats)> {
+        let workers = self.plane.shared.workers.iter().enumerate();
+        workers
+            .map(|(number, worker)| (number.to_string(), worker))
+            .chain([("control".to_owned(), &self.plane.sent)])
+            .collect()
     }
 
     fn traffic(&self, to: &mut Families<'_, '_>) -> Written {
-        let numbers: Vec<String> = (0..self.workers.len()).map(|number| number.to_string()).collect();
-        let workers = || numbers.iter().map(String::as_str).zip(&self.workers);
-        let mut of_workers = |name, help, unit, value: fn(&WorkerReading) -> u64| {
+        let workers = self.workers();
+        let mut of_workers = |name, help, unit: Option<&Unit>, value: fn(&WorkerStats) -> u64| {
             to.counters(
                 (name, help, unit),
-                workers().map(|(number, worker)| ([("worker", number)], value(worker))),
+                workers
+                    .iter()
+                    .map(|(name, worker)| ([("worker", name.as_str())], value(worker))),
             )
         };
-        of_workers("portcullis_worker_turns", "Turns of the worker's loop", None, |worker| worker.turns)?;
-        of_workers("portcullis_worker_received_datagrams", "Datagrams received", None, |worker| {
-            let [datagrams, _] = worker.received;
-            datagrams
-        })?;
-        of_workers("portcullis_worker_received", "UDP payload received", Some(&Unit::Bytes), |worker| {
-            let [_, bytes] = worker.received;
-            bytes
-        })?;
-        of_workers("portcullis_worker_truncated_datagrams", "Datagrams longer than the buffer", None, |worker| worker.truncated)?;
-        of_workers("portcullis_worker_returned_datagrams", "Datagrams sent back as they came", None, |worker| worker.returned)?;
-        of_workers("portcullis_worker_made_datagrams", "Datagrams of the appliance's own", None, |worker| worker.made)?;
-        of_workers("portcullis_worker_sent", "UDP payload sent", Some(&Unit::Bytes), |worker| worker.sent_bytes)?;
-        of_workers("portcullis_worker_resets_without_tunnel", "RSTs whose tunnel is not known any more", None, |worker| worker.resets_without_tunnel)?;
+        of_workers(
+            "portcullis_worker_turns",
+            "Turns of the worker's loop",
+            None,
+            |worker| worker.turns.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_received_datagrams",
+            "Datagrams received",
+            None,
+            |worker| worker.received.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_received",
+            "UDP payload received",
+            Some(&Unit::Bytes),
+            |worker| worker.received_bytes.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_receive_failures",
+            "Calls to receive that have failed",
+            None,
+            |worker| worker.receive_failed.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_returned_datagrams",
+            "Datagrams sent back as they came",
+            None,
+            |worker| worker.returned.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_made_datagrams",
+            "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs",
+            None,
+            |worker| worker.made.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_sent",
+            "UDP payload sent",
+            Some(&Unit::Bytes),
+            |worker| worker.sent_bytes.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_resets_without_tunnel",
+            "RSTs whose tunnel is not known any more",
+            None,
+            |worker| worker.resets_without_tunnel.value(),
+        )?;
         to.counters(
-            ("portcullis_worker_send_faults", "Datagrams that the system did not take, by reason", None),
-            workers().flat_map(|(number, worker)| {
-                let faults = worker.send_faults.iter();
-                faults.map(move |(reason, count)| ([("worker", number), ("reason", *reason)], *count))
+            (
+                "portcullis_worker_send_faults",
+                "Datagrams that the system did not take, by reason",
+                None,
+            ),
+            workers.iter().flat_map(|(name, worker)| {
+                let faults = SendFault::ALL.iter().zip(&worker.send_faults);
+                faults.map(move |(fault, count)| {
+                    (
+                        [("worker", name.as_str()), ("reason", fault.name())],
+                        count.value(),
+                    )
+                })
             }),
         )?;
         self.batches(to)?;
         self.endpoints(to)?;
-        to.counters(
-            ("portcullis_refused_datagrams", "Datagrams that the front end did not pass to the engine, by reason", None),
-            self.refused
-                .iter()
-                .map(|(reason, count)| ([("reason", *reason)], *count)),
-        )
+        self.front(to)
     }
 
     fn batches(&self, to: &mut Families<'_, '_>) -> Written {
@@ -304,18 +487,25 @@ impl Readings {
             None,
             MetricType::Histogram,
         )?;
-        for (number, worker) in self.workers.iter().enumerate() {
+        for (number, worker) in self.plane.shared.workers.iter().enumerate() {
             let number = number.to_string();
             let labels = [("worker", number.as_str())];
+            let labels = Labels(&labels);
+            let last = worker.batches.len() - 1;
+            // Class n is 2^n to 2^(n+1) - 1; the last has no upper bound.
+            let bound = |class: usize| match class {
+                class if class == last => f64::INFINITY,
+                class => f64::from((2u32 << class) - 1),
+            };
             let buckets: Vec<(f64, u64)> = worker
                 .batches
                 .iter()
-                .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound as f64), *count))
+                .enumerate()
+                .map(|(class, count)| (bound(class), count.value()))
                 .collect();
-            let calls = worker.batches.iter().map(|(_, count)| count).sum();
-            let [datagrams, _] = worker.received;
-            family.encode_family(&Labels(&labels))?.encode_histogram::<NoLabelSet>(
-                datagrams as f64,
+            let calls = buckets.iter().map(|(_, count)| count).sum();
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                worker.received.value() as f64,
                 calls,
                 &buckets,
                 None,
@@ -325,41 +515,102 @@ impl Readings {
     }
 
     fn endpoints(&self, to: &mut Families<'_, '_>) -> Written {
-        let mut of_endpoints = |name, help, unit, value: fn(&EndpointReading) -> u64| {
+        let mut of_endpoints = |name, help, unit: Option<&Unit>, value: fn(&EndpointStats) -> u64| {
             to.counters(
                 (name, help, unit),
-                self.endpoints.iter().map(|each| {
+                self.endpoints.iter().map(|(endpoint, zone, stats)| {
                     (
-                        [("endpoint", each.endpoint.as_str()), ("zone", each.zone.as_str())],
-                        value(each),
+                        [("endpoint", endpoint.as_str()), ("zone", zone.as_str())],
+                        value(stats),
                     )
                 }),
             )
         };
-        of_endpoints("portcullis_endpoint_received_packets", "Inner packets from an endpoint", None, |each| {
-            let [packets, _] = each.received;
-            packets
-        })?;
-        of_endpoints("portcullis_endpoint_received", "Inner bytes from an endpoint", Some(&Unit::Bytes), |each| {
-            let [_, bytes] = each.received;
-            bytes
-        })?;
-        of_endpoints("portcullis_endpoint_returned_packets", "Inner packets returned to an endpoint", None, |each| {
-            let [packets, _] = each.returned;
-            packets
-        })?;
-        of_endpoints("portcullis_endpoint_returned", "Inner bytes returned to an endpoint", Some(&Unit::Bytes), |each| {
-            let [_, bytes] = each.returned;
-            bytes
-        })
+        of_endpoints(
+            "portcullis_endpoint_received_datagrams",
+            "Datagrams from an endpoint; `other` are those that name none, were refused, or whose endpoint has no counter",
+            None,
+            |each| each.received,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_received",
+            "UDP payload from an endpoint",
+            Some(&Unit::Bytes),
+            |each| each.received_bytes,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_sent_datagrams",
+            "Datagrams to an endpoint",
+            None,
+            |each| each.sent,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_sent",
+            "UDP payload to an endpoint",
+            Some(&Unit::Bytes),
+            |each| each.sent_bytes,
+        )
+    }
+
+    fn front(&self, to: &mut Families<'_, '_>) -> Written {
+        let front = &self.front;
+        let refused = front.refused.iter().map(|(_, count)| count).sum::<u64>();
+        to.counters(
+            (
+                "portcullis_datagrams",
+                "Datagrams received, by what became of them",
+                None,
+            ),
+            [
+                ("returned", front.returned),
+                ("rewritten", front.rewritten),
+                ("replied", front.replied),
+                ("told_too_big", front.told_too_big),
+                ("refused", refused),
+                ("dropped", front.dropped),
+                ("unanswered", front.unanswered),
+            ]
+            .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        to.counters(
+            (
+                "portcullis_refused_datagrams",
+                "Datagrams that the front end did not pass to the engine, by reason",
+                None,
+            ),
+            front
+                .refused
+                .iter()
+                .map(|(refusal, count)| ([("reason", refusal.name())], *count)),
+        )?;
+        to.gauge(
+            ("portcullis_tunnel_ends", "Tunnel ends that are known", None),
+            front.tunnel_ends as u64,
+        )?;
+        to.counter(
+            "portcullis_tunnel_ends_refused",
+            "Tunnel ends that found no room: nothing can be sent in their sessions",
+            front.tunnel_ends_refused,
+        )
     }
 
     fn appliance(&self, to: &mut Families<'_, '_>) -> Written {
         let [written, dropped, lost] = self.log;
-        to.counter("portcullis_log_lines", "Lines of the session log written", written)?;
+        to.counter(
+            "portcullis_log_lines",
+            "Lines of the session log written",
+            written,
+        )?;
         to.counters(
-            ("portcullis_log_lines_dropped", "Lines of the session log lost, by cause", None),
-            [([("cause", "queue_full")], lost), ([("cause", "write_failed")], dropped)],
+            (
+                "portcullis_log_lines_dropped",
+                "Lines of the session log lost, by cause",
+                None,
+            ),
+            [
+                ([("cause", "queue_full")], lost),
+                ([("cause", "write_failed")], dropped),
+            ],
         )?;
         to.gauges(
             ("portcullis_healthy", "1 if health checks are answered with 200"),
@@ -367,18 +618,26 @@ impl Readings {
         )?;
         const REASONS: [&str; 4] = ["draining", "failed_reload", "stalled_worker", "table_full"];
         to.gauges(
-            ("portcullis_unhealthy", "1 for each reason for which health checks are answered with 503"),
+            (
+                "portcullis_unhealthy",
+                "1 for each reason for which health checks are answered with 503",
+            ),
             REASONS.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
         )?;
         to.gauge(
-            ("portcullis_worker_stall", "For how long the slowest worker has not turned", Some(&Unit::Seconds)),
+            (
+                "portcullis_worker_stall",
+                "For how long the slowest worker has not turned",
+                Some(&Unit::Seconds),
+            ),
             self.stall_seconds,
         )?;
         to.gauge(
             ("portcullis_uptime", "Since the start", Some(&Unit::Seconds)),
             self.uptime_seconds,
         )?;
-        let mut info = to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
+        let mut info =
+            to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
         info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
     }
 }

@@ -1,8 +1,8 @@
 //! What stands around the packet path, put together: health, metrics, session log, control socket, signals, and the sessions
 //! that are saved at the end.
 //!
-//! [`Operations::start`] comes before the workers, so that they find restored sessions; [`Operations::wait`] returns when the
-//! drain time is over; [`Operations::finish`] comes behind the workers' end, so that what is saved misses nothing. Every part has a
+//! [`Operations::start`] comes before the workers, so that they find restored sessions; [`Operations::is_over`] tells
+//! when the drain time is over; [`Operations::finish`] comes behind the workers' end, so that what is saved misses nothing. Every part has a
 //! thread of its own, and none of them waits for another one.
 
 use std::io;
@@ -18,13 +18,14 @@ use parking_lot::Mutex;
 use portcullis::{Config, ConfigError};
 use signal_hook::iterator::Handle;
 
-use super::dataplane::{Dataplane, SessionEvent};
 use super::drain::Ending;
 use super::health::{self, Health};
 use super::http::{self, Page};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::Metrics;
+use super::plane::Plane;
 use super::settings::{Listen, Settings};
+use super::shared::SessionEvent;
 use super::view::ZoneNames;
 use super::{control, saved, signals};
 use crate::{complain, config_file};
@@ -57,7 +58,7 @@ fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> Ope
 
 /// What all parts look at.
 pub(crate) struct Plant {
-    pub(crate) dataplane: Arc<dyn Dataplane>,
+    pub(crate) plane: Arc<Plane>,
     pub(crate) health: Arc<Health>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) started: Instant,
@@ -69,13 +70,13 @@ pub(crate) struct Plant {
 impl Plant {
     /// A configuration as this appliance would run it.
     pub(crate) fn adapted(&self, config: Config) -> Config {
-        self.dataplane.adapt(config)
+        self.plane.adapt(config)
     }
 
     /// Asks for the end.
     pub(crate) fn end(&self) {
         self.health.drain();
-        self.dataplane.drain();
+        self.plane.drain();
         let drain = self.settings.lock().run.drain;
         let left = self.ending.ask(drain, Instant::now());
         complain(&format!(
@@ -106,7 +107,7 @@ impl Plant {
             return Err(format!("{}: {key}: only a start can change this", file.display()));
         }
         let done = self
-            .dataplane
+            .plane
             .reload(config.clone(), Instant::now())
             .map_err(|error| error.to_string())?;
         self.zones.replace(&config);
@@ -121,7 +122,7 @@ impl Plant {
 
 /// What is needed to start.
 pub(crate) struct Start {
-    pub(crate) dataplane: Arc<dyn Dataplane>,
+    pub(crate) plane: Arc<Plane>,
     /// The configuration in force.
     pub(crate) config: Config,
     pub(crate) settings: Settings,
@@ -158,20 +159,20 @@ impl Operations {
     /// A part that is asked for cannot start. Saved sessions that are refused are no error: it is said, and the start goes on.
     pub(crate) fn start(start: Start) -> Result<Self, OperateError> {
         let Start {
-            dataplane,
+            plane,
             config,
             settings,
             file,
             events,
         } = start;
-        let health = Arc::new(Health::new(Arc::clone(&dataplane), settings.health.clone()));
+        let health = Arc::new(Health::new(Arc::clone(&plane), settings.health.clone()));
         let plant = Arc::new(Plant {
             zones: Arc::new(ZoneNames::new(&config)?),
             started: Instant::now(),
             settings: Mutex::new(settings.clone()),
             ending: Ending::default(),
             health,
-            dataplane,
+            plane,
             file,
         });
         if let Some(path) = &settings.run.sessions_file {
@@ -181,10 +182,11 @@ impl Operations {
         let mut threads = Vec::new();
         let counters = Arc::new(LogCounters::default());
         if settings.log.is_on() {
-            let output = log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
+            let output =
+                log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
             let log = SessionLog {
                 settings: settings.log.clone(),
-                dataplane: Arc::clone(&plant.dataplane),
+                plane: Arc::clone(&plant.plane),
                 zones: Arc::clone(&plant.zones),
                 counters: Arc::clone(&counters),
             };
@@ -210,16 +212,35 @@ impl Operations {
         self.plant.end();
     }
 
-    /// Waits until somebody has asked for the end and the drain time is over: the workers are to end now.
-    pub(crate) fn wait(&self) {
-        self.plant.ending.wait();
+    /// Says where the parts are found.
+    pub(crate) fn announce(&self) {
+        let Addresses {
+            health,
+            health_tcp,
+            metrics,
+        } = self.addresses;
+        let parts = [
+            ("health by HTTP", health),
+            ("health by TCP", health_tcp),
+            ("metrics", metrics),
+        ];
+        for (name, address) in parts {
+            if let Some(address) = address {
+                complain(&format!("{name} at {address}"));
+            }
+        }
+    }
+
+    /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.plant.ending.has_come(Instant::now())
     }
 
     /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before.
     pub(crate) fn finish(self) {
         let file = self.plant.settings.lock().run.sessions_file.clone();
         if let Some(path) = file {
-            let engine = self.plant.dataplane.engine();
+            let engine = &self.plant.plane.shared.engine;
             match saved::save(engine, &path) {
                 Ok(bytes) => complain(&format!(
                     "{} sessions saved in {} ({bytes} bytes)",
@@ -245,7 +266,7 @@ impl Operations {
 }
 
 fn restore(plant: &Plant, path: &Path) {
-    match saved::restore(plant.dataplane.engine(), path) {
+    match saved::restore(&plant.plane.shared.engine, path) {
         Ok(None) => {}
         Ok(Some(done)) => complain(&format!(
             "{}: {} sessions restored, {} had expired, {} are not admitted any more, {} found no room",
@@ -269,7 +290,7 @@ fn pages(
 ) -> Result<Addresses, OperateError> {
     let mut addresses = Addresses::default();
     let metrics = Arc::new(Metrics {
-        dataplane: Arc::clone(&plant.dataplane),
+        plane: Arc::clone(&plant.plane),
         health: Arc::clone(&plant.health),
         log,
         started: plant.started,

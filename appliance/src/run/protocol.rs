@@ -180,9 +180,17 @@ impl FilterSpec {
                 .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
                 .map_err(|_| format!("`{text}` is no address or prefix"))
         };
-        let prefixes =
-            |texts: &[String]| texts.iter().map(prefix).collect::<Result<Vec<ipnet::IpNet>, String>>();
-        let zone = |name: &String| zones.zone(name).ok_or_else(|| format!("there is no zone `{name}`"));
+        let prefixes = |texts: &[String]| {
+            texts
+                .iter()
+                .map(prefix)
+                .collect::<Result<Vec<ipnet::IpNet>, String>>()
+        };
+        let zone = |name: &String| {
+            zones
+                .zone(name)
+                .ok_or_else(|| format!("there is no zone `{name}`"))
+        };
         let rule = |name: &String| match policy.rule_named(name) {
             Some(rule) => Ok(rule),
             None if name == "default" => Ok(portcullis::policy::RuleId::DEFAULT),

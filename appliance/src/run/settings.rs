@@ -52,7 +52,10 @@ impl Settings {
         let keys = [
             ("run.control", self.run.control != other.run.control),
             ("health.listen", self.health.listen != other.health.listen),
-            ("health.tcp_listen", self.health.tcp_listen != other.health.tcp_listen),
+            (
+                "health.tcp_listen",
+                self.health.tcp_listen != other.health.tcp_listen,
+            ),
             ("metrics", self.metrics != other.metrics),
             ("log", self.log != other.log),
         ];
@@ -282,7 +285,10 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D, (low, high): (u64, u64)) -> Result<Duration, D::Error> {
+fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    (low, high): (u64, u64),
+) -> Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Value {
@@ -301,7 +307,9 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D, (low, high): (u64, u64))
         return Ok(duration);
     }
     let [value, low, high] = [duration, low, high].map(humantime::format_duration);
-    Err(D::Error::custom(format!("{value} is out of bounds: {low} to {high}")))
+    Err(D::Error::custom(format!(
+        "{value} is out of bounds: {low} to {high}"
+    )))
 }
 
 fn drain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -348,17 +356,32 @@ mod tests {
         assert_eq!(read("[table]\nmax_sessions = 9"), Ok(Settings::default()));
         let some = read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
         assert_eq!(some.health.listen, Listen(None));
-        assert_eq!((some.run.drain, some.run.control_path()), (Duration::from_secs(5), None));
+        assert_eq!(
+            (some.run.drain, some.run.control_path()),
+            (Duration::from_secs(5), None)
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (text, wanted) in [
-            ("\n[health]\nlisten = \"80\"", "f:3: health.listen: `80` is no address"),
-            ("[health]\nfull_table = 101", "f:2: health.full_table: 101 is out of bounds: 0 to 100"),
-            ("[health]\nstall = \"1ms\"", "f:2: health.stall: 1ms is out of bounds: 100ms to 5m"),
+            (
+                "\n[health]\nlisten = \"80\"",
+                "f:3: health.listen: `80` is no address",
+            ),
+            (
+                "[health]\nfull_table = 101",
+                "f:2: health.full_table: 101 is out of bounds: 0 to 100",
+            ),
+            (
+                "[health]\nstall = \"1ms\"",
+                "f:2: health.stall: 1ms is out of bounds: 100ms to 5m",
+            ),
             ("[run]\ndrain = \"soon\"", "f:2: run.drain: `soon` is no duration"),
-            ("[log]\nformat = \"xml\"", "f:2: log.format: unknown variant `xml`"),
+            (
+                "[log]\nformat = \"xml\"",
+                "f:2: log.format: unknown variant `xml`",
+            ),
             ("[log]\nfile = \"x\"", "f:2: log.file: unknown field `file`"),
         ] {
             let error = read(text).unwrap_err();
@@ -370,7 +393,10 @@ mod tests {
     fn what_only_a_start_can_change_is_named() {
         let of = |text| read(text).unwrap();
         let default = Settings::default();
-        assert_eq!(of("[health]\nstall = 9\n[run]\ndrain = 1").differs(&default), None);
+        assert_eq!(
+            of("[health]\nstall = 9\n[run]\ndrain = 1").differs(&default),
+            None
+        );
         assert_eq!(of("[log]\nkeep = 9").differs(&default), Some("log"));
     }
 }

@@ -24,7 +24,9 @@ pub(crate) fn start(plant: Arc<Plant>) -> io::Result<(Handle, JoinHandle<()>)> {
             }
             match plant.reload() {
                 Ok(done) => crate::complain(&format!("reload: {done}")),
-                Err(error) => crate::complain(&format!("reload refused, the old configuration goes on: {error}")),
+                Err(error) => {
+                    crate::complain(&format!("reload refused, the old configuration goes on: {error}"))
+                }
             }
         }
     };

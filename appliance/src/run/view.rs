@@ -9,7 +9,7 @@ use portcullis::policy::{Policy, Protocol};
 use portcullis::{Config, ConfigError, SessionRecord, TunnelRef, Zone};
 use serde::{Deserialize, Serialize};
 
-use super::dataplane::{Dataplane, TunnelView};
+use super::plane::{Plane, TunnelView};
 
 /// Maps the engine's moments to wall-clock time.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,9 @@ impl WallClock {
     pub(crate) fn at(&self, moment: Instant) -> Duration {
         let time = match self.instant.checked_duration_since(moment) {
             Some(ago) => self.time.checked_sub(ago),
-            None => self.time.checked_add(moment.saturating_duration_since(self.instant)),
+            None => self
+                .time
+                .checked_add(moment.saturating_duration_since(self.instant)),
         };
         time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
             .unwrap_or_default()
@@ -71,10 +73,7 @@ impl ZoneNames {
 
     /// The zone of a name or number.
     pub(crate) fn zone(&self, name: &str) -> Option<Zone> {
-        self.0
-            .read()
-            .zone(name)
-            .or_else(|| name.parse().ok().map(Zone))
+        self.0.read().zone(name).or_else(|| name.parse().ok().map(Zone))
     }
 }
 
@@ -140,7 +139,7 @@ impl SessionView {
 
 /// What turns records into rows.
 pub(crate) struct Viewer<'a> {
-    pub(crate) dataplane: &'a dyn Dataplane,
+    pub(crate) plane: &'a Plane,
     pub(crate) zones: &'a ZoneNames,
     pub(crate) policy: &'a Policy,
     pub(crate) clock: WallClock,
@@ -153,7 +152,7 @@ impl Viewer<'_> {
         let port = |port| has_number.then_some(port);
         let tunnel = |tunnel: TunnelRef| {
             (tunnel != TunnelRef::NONE)
-                .then(|| self.dataplane.describe(tunnel))
+                .then(|| self.plane.describe(tunnel))
                 .flatten()
         };
         SessionView {

@@ -5,6 +5,8 @@
 //!   connection after it must agree, except where `deviations.toml` says why not.
 //! - `kernel-bulk` lets two real TCP stacks transfer data through the engine over a lossy path. The engine must not
 //!   drop one packet.
+//! - `kernel-ftp` lets real FTP servers and clients talk through the engine, whose policy allows port 21 and nothing
+//!   else. Every transfer must work, and every other port must stay shut.
 //!
 //! Everything happens in network namespaces that are made for the run and removed after it.
 #![forbid(unsafe_code)]
@@ -15,6 +17,7 @@ pub mod conntrack;
 pub mod conversation;
 pub mod deviations;
 pub mod endpoint;
+pub mod ftp;
 pub mod kernel;
 pub mod namespace;
 pub mod run;

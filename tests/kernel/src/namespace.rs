@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
@@ -64,6 +65,46 @@ impl Namespace {
     pub fn enter(&self) -> Result<()> {
         let file = File::open(format!("/run/netns/{}", self.name))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
+    }
+
+    /// Does something inside: threads and programs that it starts stay there, the calling thread stays where it is.
+    ///
+    /// # Errors
+    /// The namespace is gone, or what is done fails.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.enter()?;
+                work()
+            });
+            thread
+                .join()
+                .map_err(|_| anyhow!("the thread in {} died", self.name))?
+        })
+    }
+
+    /// Makes a namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24 and fd09::/64.
+    ///
+    /// # Errors
+    /// No root, no `/dev/net/tun`, or the name is taken.
+    pub fn with_path(name: &str, host: u8) -> Result<(Self, Tun)> {
+        let namespace = Self::create(name)?;
+        let device = namespace.inside(|| Tun::create(&namespace, "path", 1500))?;
+        namespace.ip(&format!("addr add 10.9.0.{host}/24 dev path"))?;
+        namespace.ip(&format!("addr add fd09::{host}/64 dev path nodad"))?;
+        Ok((namespace, device))
+    }
+
+    /// Gives the device of [`Namespace::with_path`] both addresses of one more host. They are for those who ask for
+    /// them: connections come from the first host.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add_host(&self, host: u8) -> Result<()> {
+        self.ip(&format!("addr add 10.9.0.{host}/24 dev path"))?;
+        self.ip(&format!(
+            "addr add fd09::{host}/64 dev path nodad preferred_lft 0"
+        ))
     }
 
     /// Runs `ip` inside, with arguments that are separated by spaces.

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use portcullis_kernel_tests::bulk::relay::Relay;
 use portcullis_kernel_tests::bulk::traffic::{Kind, Log, call, serve};
-use portcullis_kernel_tests::namespace::{Interrupt, Namespace, Tun};
+use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 
 /// Clients at the same time, for each IP version.
 const CLIENTS: u64 = 5;
@@ -35,33 +35,6 @@ struct Arguments {
     namespace: Option<String>,
 }
 
-/// A namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24 and fd09::/64.
-fn end(name: &str, host: u8) -> Result<(Namespace, Tun)> {
-    let namespace = Namespace::create(name)?;
-    // The device is made by a thread inside; this one stays where it is.
-    let device = thread::scope(|scope| {
-        let inside = scope.spawn(|| -> Result<Tun> {
-            namespace.enter()?;
-            Tun::create(&namespace, "path", 1500)
-        });
-        inside.join().map_err(|_| anyhow!("the thread in {name} died"))?
-    })?;
-    namespace.ip(&format!("addr add 10.9.0.{host}/24 dev path"))?;
-    namespace.ip(&format!("addr add fd09::{host}/64 dev path nodad"))?;
-    Ok((namespace, device))
-}
-
-/// Starts threads inside a namespace.
-fn inside<T: Send>(namespace: &Namespace, start: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            namespace.enter()?;
-            start()
-        });
-        thread.join().map_err(|_| anyhow!("a thread died"))?
-    })
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let interrupt = Interrupt::listen()?;
@@ -71,8 +44,8 @@ fn main() -> Result<()> {
     let name = arguments
         .namespace
         .unwrap_or_else(|| format!("pc-kernel-{}", std::process::id()));
-    let (client, client_device) = end(&format!("{name}-a"), 1)?;
-    let (server, server_device) = end(&format!("{name}-b"), 2)?;
+    let (client, client_device) = Namespace::with_path(&format!("{name}-a"), 1)?;
+    let (server, server_device) = Namespace::with_path(&format!("{name}-b"), 2)?;
     let addresses = [
         IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)),
         IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2)),
@@ -80,13 +53,13 @@ fn main() -> Result<()> {
     let mut relay = Relay::new([client_device, server_device], seed)?;
     let (stop, stop_serving) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let log = Arc::new(Log::default());
-    inside(&server, || {
+    server.inside(|| {
         addresses
             .into_iter()
             .map(|address| serve(address, Arc::clone(&stop_serving), Arc::clone(&log)))
             .collect::<Result<Vec<_>>>()
     })?;
-    let clients: Vec<JoinHandle<()>> = inside(&client, || {
+    let clients: Vec<JoinHandle<()>> = client.inside(|| {
         let each = |number: u64| {
             let address = addresses.iter().cycle().nth(number as usize).copied();
             let address = address.context("no address")?;

@@ -1,0 +1,250 @@
+//! Every FTP data connection of a collection of captures that Linux or Suricata recognises, compared with the sessions
+//! that a replay calls related.
+//!
+//! The replay allows port 21 and nothing else, so that a data session can only be one that was announced. The collection
+//! is not part of the project: `ftp_data.toml` beside this file says where it lies and lists every connection that not
+//! all three recognise. Without the collection the run is skipped, except where `CI` is set.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    captures: PathBuf,
+    folders: Vec<String>,
+    connections: usize,
+    difference: Vec<Difference>,
+}
+
+/// Connections that not all recognise.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Difference {
+    capture: String,
+    modes: Vec<String>,
+    /// Each as `caller -> called`.
+    connections: Vec<String>,
+    recognised_by: BTreeSet<Who>,
+    reason: String,
+}
+
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Who {
+    Linux,
+    Suricata,
+    Ours,
+}
+
+fn settings() -> Settings {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ftp_data.toml");
+    toml::from_str(&std::fs::read_to_string(file).expect("ftp_data.toml")).expect("ftp_data.toml")
+}
+
+/// The captures of the folders that are looked at, or `None` where the collection is absent and may be.
+fn collection(settings: &Settings) -> Option<(PathBuf, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(&settings.captures);
+    if !root.exists() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no captures at {}",
+            root.display()
+        );
+        eprintln!("skipped: no captures at {}", root.display());
+        return None;
+    }
+    let mut captures = Vec::new();
+    for folder in &settings.folders {
+        for entry in std::fs::read_dir(root.join(folder)).expect("a folder of the collection") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            if name.ends_with(".pcap") || name.ends_with(".pcapng") {
+                captures.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    captures.sort();
+    Some((root, captures))
+}
+
+fn json(file: &Path) -> Value {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// `caller -> called`, of an object with these four fields.
+fn connection(row: &Value) -> String {
+    let word = |name: &str| row[name].as_str().expect("an address");
+    let port = |name: &str| row[name].as_u64().expect("a port");
+    format!(
+        "{} {} -> {} {}",
+        word("src"),
+        port("sport"),
+        word("dst"),
+        port("dport")
+    )
+}
+
+/// A replay: a row for each frame, and the sessions by their numbers.
+fn replay(capture: &Path, mode: &str, scratch: &Path) -> (Vec<Value>, BTreeMap<u64, Value>) {
+    let config = scratch.join("config.toml");
+    let text = format!(
+        "[tcp]\nmode = \"{mode}\"\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+         action = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n"
+    );
+    std::fs::write(&config, text).expect("the configuration is written");
+    let (verdicts, sessions) = (scratch.join("verdicts"), scratch.join("sessions"));
+    let arguments = [
+        "replay",
+        support::path(capture),
+        "--config",
+        support::path(&config),
+        "--verdicts",
+        support::path(&verdicts),
+        "--sessions",
+        support::path(&sessions),
+        "--json",
+        "--decapsulate",
+        "--pad-short",
+        "--no-lifetimes",
+    ];
+    let output = support::portcullis(&arguments);
+    let code = output.status.code();
+    assert!(
+        code == Some(0) || code == Some(2),
+        "{}: exit code {code:?}: {}",
+        capture.display(),
+        support::text(&output.stderr)
+    );
+    let sessions = support::rows(&sessions);
+    let number = |row: &Value| row["id"].as_u64().expect("a number");
+    (
+        support::rows(&verdicts),
+        sessions.into_iter().map(|row| (number(&row), row)).collect(),
+    )
+}
+
+/// The data sessions of the replay; each must belong to a control session between the same hosts.
+fn ours(sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
+    let children = sessions.values().filter(|row| !row["parent"].is_null());
+    children
+        .map(|row| {
+            let parent = &sessions[&row["parent"].as_u64().expect("a number")];
+            assert_eq!(parent["dport"].as_u64(), Some(21), "{row}");
+            let hosts = |row: &Value| {
+                BTreeSet::from(["src", "dst"].map(|end| row[end].as_str().expect("an address").to_owned()))
+            };
+            assert_eq!(hosts(row), hosts(parent), "{row}");
+            assert_eq!(row["rule"], parent["rule"], "{row}");
+            connection(row)
+        })
+        .collect()
+}
+
+/// The data connections of Linux: what the frames belong to that it calls related. Where the replay has no session, the
+/// frame stands for the connection.
+fn linux(baseline: &Value, rows: &[Value], sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
+    let runs = baseline["states"].as_array().expect("states");
+    let verdicts = runs.iter().flat_map(|run| {
+        let count = run[1].as_u64().expect("a count") as usize;
+        std::iter::repeat_n(run[0].as_str().expect("a state"), count)
+    });
+    let verdicts: Vec<_> = verdicts.collect();
+    assert_eq!(verdicts.len(), rows.len(), "frames of the baseline");
+    let related = verdicts
+        .iter()
+        .zip(rows)
+        .filter(|(verdict, _)| verdict.starts_with("REL"));
+    related
+        .map(|(_, row)| match row["session"].as_u64() {
+            Some(session) => connection(&sessions[&session]),
+            None => format!("frame {}", row["n"]),
+        })
+        .collect()
+}
+
+/// The data connections of Suricata.
+fn suricata(baseline: &Value) -> BTreeSet<String> {
+    let flows = baseline["flows"].as_array().expect("flows");
+    let data = flows
+        .iter()
+        .filter(|flow| flow["app_proto"].as_str() == Some("ftp-data"));
+    data.map(connection).collect()
+}
+
+#[test]
+fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_control_session() {
+    let settings = settings();
+    let Some((root, captures)) = collection(&settings) else {
+        return;
+    };
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let mut used = vec![BTreeSet::new(); settings.difference.len()];
+    let (mut recognised, mut unlisted) = (0, Vec::new());
+    for capture in &captures {
+        let file = root.join(capture);
+        let conntrack = json(&file.with_extension("conntrack.json"));
+        let tools = json(&file.with_extension("tools.json"));
+        for mode in ["strict", "loose"] {
+            let (rows, sessions) = replay(&file, mode, scratch.path());
+            let mut by: BTreeMap<String, BTreeSet<Who>> = BTreeMap::new();
+            for (who, connections) in [
+                (Who::Linux, linux(&conntrack[mode], &rows, &sessions)),
+                (Who::Suricata, suricata(&tools[&format!("suricata_{mode}")])),
+                (Who::Ours, ours(&sessions)),
+            ] {
+                for connection in connections {
+                    by.entry(connection).or_default().insert(who);
+                }
+            }
+            println!("{:3} {mode} {capture}", by.len());
+            for (connection, who) in by {
+                if who.len() == 3 {
+                    recognised += usize::from(mode == "strict");
+                    continue;
+                }
+                let entry = settings.difference.iter().position(|each| {
+                    each.capture == *capture
+                        && each.modes.iter().any(|each| each == mode)
+                        && each.connections.contains(&connection)
+                        && each.recognised_by == who
+                });
+                println!("    {connection}: {who:?}");
+                match entry {
+                    Some(entry) => {
+                        used[entry].insert((mode, connection));
+                    }
+                    None => unlisted.push(format!("{capture}, {mode}: {connection}: {who:?}")),
+                }
+            }
+        }
+    }
+    println!("{recognised} data connections are recognised by all three");
+    assert!(
+        unlisted.is_empty(),
+        "differences that are not listed:\n{}",
+        unlisted.join("\n")
+    );
+    for (entry, used) in settings.difference.iter().zip(&used) {
+        println!("listed, {}: {}", used.len(), entry.reason);
+        assert_eq!(
+            used.len(),
+            entry.connections.len() * entry.modes.len(),
+            "{}: listed, but there is no such difference",
+            entry.capture
+        );
+    }
+    assert_eq!(recognised, settings.connections, "recognised by all three");
+}

@@ -1,0 +1,148 @@
+//! Lets real FTP servers and clients talk through the portcullis engine, whose policy allows TCP port 21 and nothing
+//! else. Every transfer must work, and every other port must stay shut before, during and after.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use portcullis_kernel_tests::ftp::check::{Scene, listen};
+use portcullis_kernel_tests::ftp::path::Path;
+use portcullis_kernel_tests::ftp::programs::Scratch;
+use portcullis_kernel_tests::ftp::servers::{self, Server, Site};
+use portcullis_kernel_tests::ftp::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR};
+use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
+
+/// Real FTP programs through an engine that allows port 21 and nothing else. Needs vsftpd, pyftpdlib, curl, lftp, tnftp.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Names of the network namespaces, and of a folder for files, begin like this; by default made of the process
+    /// number.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Write the control conversations into this folder, as inputs of the fuzz target `ftp`.
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let interrupt = Interrupt::listen()?;
+    let name = arguments
+        .namespace
+        .unwrap_or_else(|| format!("pc-kernel-{}", std::process::id()));
+    let (clients, client_device) = Namespace::with_path(&format!("{name}-a"), CLIENT)?;
+    let (servers, server_device) = Namespace::with_path(&format!("{name}-b"), Server::VsftpdFrom20.host())?;
+    clients.add_host(CLIENT_NEIGHBOUR)?;
+    for host in [
+        Server::VsftpdFromAny.host(),
+        Server::Pyftpdlib.host(),
+        SERVER_NEIGHBOUR,
+    ] {
+        servers.add_host(host)?;
+    }
+    let scratch = Scratch::create(&name)?;
+    let site = Site::create(scratch.path())?;
+    let path = Path::new()?;
+    let scene = Scene {
+        path: &path,
+        clients: &clients,
+        servers: &servers,
+        site: &site,
+        folder: scratch.path(),
+        record: arguments.record.as_deref(),
+        interrupt: &interrupt,
+    };
+    scene.prepare(u64::from(std::process::id()))?;
+    let _listening = [listen(&clients)?, listen(&servers)?];
+    let _running = servers::start(&servers, &site, &interrupt)?;
+
+    let devices = [client_device, server_device];
+    thread::scope(|scope| {
+        let carrying = scope.spawn(|| path.run(&devices, &interrupt));
+        let result = all(&scene);
+        path.stop();
+        let carried = carrying
+            .join()
+            .map_err(|_| anyhow!("the thread of the engine died"))?;
+        carried.and(result)
+    })
+}
+
+/// All transfers, with ports tried beside them all the time.
+fn all(scene: &Scene<'_>) -> Result<()> {
+    let (stop, tries) = (AtomicBool::new(false), AtomicU64::new(0));
+    let start = Instant::now();
+    let seconds = || start.elapsed().as_secs_f64();
+    thread::scope(|scope| -> Result<()> {
+        let watching = scope.spawn(|| scene.watch(&stop, &tries));
+        let result = (|| {
+            // A round of tries before anything was announced.
+            while tries.load(Ordering::Relaxed) == 0 && !watching.is_finished() {
+                scene.interrupt.check()?;
+                thread::yield_now();
+            }
+            let ways = scene.every_way()?;
+            println!(
+                "{ways} ways of client, server, mode and IP version: upload, download, listing: {:.1} s",
+                seconds()
+            );
+            let took = scene.large().context("large files")?;
+            println!(
+                "100 MiB down in passive and up in active mode: {:.1} s",
+                took.as_secs_f64()
+            );
+            scene.at_once().context("ten at once")?;
+            println!("ten transfers at once: {:.1} s", seconds());
+            scene.aborted().context("aborted transfers")?;
+            println!(
+                "aborted transfers, with whole ones after them: {:.1} s",
+                seconds()
+            );
+            Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        let watched = watching
+            .join()
+            .map_err(|_| anyhow!("the thread of the tries died"))?;
+        watched.and(result)
+    })?;
+    let again = scene.shut_again()?;
+    scene.path.outlive()?;
+    let seen = scene.path.seen.lock();
+    let mut drops: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for drop in &seen.dropped {
+        *drops.entry((drop.reason, &drop.flags)).or_default() += 1;
+    }
+    println!(
+        "{} packets passed, {} sessions were opened, {} of them announced; dropped: {drops:?}",
+        seen.forwarded,
+        seen.opened.len(),
+        seen.children()
+    );
+    let words: Vec<_> = seen
+        .words
+        .iter()
+        .map(|((word, v6), count)| format!("{word}{} {count}", if *v6 { "/6" } else { "" }))
+        .collect();
+    println!("commands: {}", words.join(", "));
+    let events = scene.path.engine.stats().helper_events;
+    let events: Vec<_> = events
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(event, count)| format!("{event} {count}"))
+        .collect();
+    println!("events: {}", events.join(", "));
+    drop(seen);
+    scene.seen()?;
+    println!(
+        "{} tries at shut ports beside the transfers and {again} at used ones after them got no answer: {:.1} s",
+        tries.load(Ordering::Relaxed),
+        seconds()
+    );
+    Ok(())
+}

@@ -1,0 +1,521 @@
+//! The transfers, and what must hold of them and beside them.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path as File, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
+
+use super::clients::{Client, Mode, Task, Way};
+use super::path::{Opened, Path};
+use super::probe::{Answer, probe};
+use super::servers::{Server, Site};
+use super::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR, address};
+use crate::namespace::{Interrupt, Namespace};
+
+/// How long a program may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ports that nothing opens. On some of them somebody listens at either end, see [`listen`].
+const SHUT: [u16; 8] = [20, 22, 80, 990, 2121, 5000, 8080, 20_000];
+
+/// Where somebody listens who must not be reached.
+const LISTENING: [u16; 3] = [22, 5000, 20_000];
+
+/// Bytes of the large file.
+const LARGE: usize = 100 << 20;
+
+/// The whole scene.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The engine.
+    pub path: &'a Path,
+    /// Where the clients are.
+    pub clients: &'a Namespace,
+    /// Where the servers are.
+    pub servers: &'a Namespace,
+    /// What the servers serve.
+    pub site: &'a Site,
+    /// The clients' own folder.
+    pub folder: &'a File,
+    /// Where control conversations are written to.
+    pub record: Option<&'a File>,
+    /// Whether to go on.
+    pub interrupt: &'a Interrupt,
+}
+
+/// Listens at every address of a namespace on the ports of [`LISTENING`].
+///
+/// # Errors
+/// A port is taken.
+pub fn listen(namespace: &Namespace) -> Result<Vec<TcpListener>> {
+    namespace.inside(|| {
+        let listen = |port| TcpListener::bind(("::", port)).with_context(|| format!("listen on {port}"));
+        LISTENING.into_iter().map(listen).collect()
+    })
+}
+
+fn random_file(file: &File, bytes: usize, seed: u64) -> Result<()> {
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    let mut out = fs::File::create(file)?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut left = bytes;
+    while left > 0 {
+        dice.fill_bytes(&mut buffer);
+        let part = buffer.get(..left.min(buffer.len())).unwrap_or_default();
+        out.write_all(part)?;
+        left -= part.len();
+    }
+    Ok(())
+}
+
+fn same(one: &File, other: &File) -> Result<()> {
+    let read = |file: &File| fs::read(file).with_context(|| file.display().to_string());
+    let (first, second) = (read(one)?, read(other)?);
+    ensure!(!first.is_empty(), "{} is empty", one.display());
+    ensure!(
+        first == second,
+        "{} ({} bytes) and {} ({} bytes) differ",
+        one.display(),
+        first.len(),
+        other.display(),
+        second.len()
+    );
+    Ok(())
+}
+
+impl Scene<'_> {
+    /// Makes the files that are transferred.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn prepare(&self, seed: u64) -> Result<()> {
+        random_file(&self.site.file("small.bin"), 777_777, seed)?;
+        random_file(&self.site.file("large.bin"), LARGE, seed + 1)?;
+        random_file(&self.site.file("medium.bin"), 12_000_000, seed + 3)?;
+        random_file(&self.local("mine.bin"), 555_555, seed + 2)
+    }
+
+    fn local(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn children(&self) -> usize {
+        self.path.seen.lock().children()
+    }
+
+    /// Those that were opened since there were `before`.
+    fn new_children(&self, before: usize) -> Vec<Opened> {
+        let seen = self.path.seen.lock();
+        let children = seen.opened.iter().filter(|each| each.parent.is_some());
+        children.skip(before).copied().collect()
+    }
+
+    /// Upload, download and listing over every way that there is; how many ways.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn every_way(&self) -> Result<usize> {
+        let mut ways = 0;
+        for client in Client::ALL {
+            for server in Server::ALL {
+                for mode in Mode::ALL {
+                    for v6 in [false, true] {
+                        if client.can(mode, v6) {
+                            let way = Way {
+                                client,
+                                server,
+                                v6,
+                                mode,
+                            };
+                            self.way(way, &way.to_string()).with_context(|| way.to_string())?;
+                            ways += 1;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(ways)
+    }
+
+    /// One of each over one way. `label` is no file's beginning yet.
+    fn way(&self, way: Way, label: &str) -> Result<()> {
+        let (got, listed) = (
+            self.local(&format!("{label}.bin")),
+            self.local(&format!("{label}.list")),
+        );
+        let uploaded = format!("up/{label}.bin");
+        let tasks = [
+            Task::Upload(self.local("mine.bin"), uploaded.clone()),
+            Task::Download("small.bin".to_owned(), got.clone()),
+            Task::List(listed.clone()),
+        ];
+        let before = self.children();
+        self.path.seen.lock().record();
+        let program = way.start(&tasks, self.clients, self.folder, label)?;
+        program.finish(PATIENCE, self.interrupt)?;
+        if way.server != Server::VsftpdFromAny {
+            // The other vsftpd is told the same.
+            self.keep(label)?;
+        }
+        same(&self.local("mine.bin"), &self.site.file(&uploaded)).context("upload")?;
+        same(&self.site.file("small.bin"), &got).context("download")?;
+        let listing = fs::read_to_string(&listed).context("listing")?;
+        ensure!(listing.contains("small.bin"), "listing: {listing}");
+        let children = self.new_children(before);
+        ensure!(children.len() >= 3, "{} data sessions", children.len());
+        let waiting = self.path.engine.stats().expectations;
+        ensure!(waiting == 0, "{waiting} announcements are left");
+        self.as_agreed(way, &children)
+    }
+
+    /// The right end called, from the right port, and to a port that may be announced.
+    fn as_agreed(&self, way: Way, children: &[Opened]) -> Result<()> {
+        let (client, server) = (address(CLIENT, way.v6), address(way.server.host(), way.v6));
+        for child in children {
+            let fits = if way.mode.is_passive() {
+                (child.src.ip(), child.dst.ip()) == (client, server)
+                    && way.server.passive_ports().contains(&child.dst.port())
+            } else {
+                (child.src.ip(), child.dst.ip()) == (server, client)
+                    && way
+                        .server
+                        .calls_from()
+                        .is_none_or(|port| port == child.src.port())
+            };
+            ensure!(fits, "not as agreed: {child:?}");
+        }
+        Ok(())
+    }
+
+    /// Writes the recorded control conversations, if they are wanted.
+    fn keep(&self, label: &str) -> Result<()> {
+        let recorded = self.path.seen.lock().recorded();
+        let Some(folder) = self.record else {
+            return Ok(());
+        };
+        for (number, input) in (1..).zip(recorded) {
+            fs::write(folder.join(format!("{label}-{number}")), input)?;
+        }
+        Ok(())
+    }
+
+    /// A large file each way, one in passive and one in active mode; how long both took.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn large(&self) -> Result<Duration> {
+        let start = Instant::now();
+        let name = "large.bin";
+        let got = self.local(name);
+        let down = Way {
+            client: Client::Curl,
+            server: Server::VsftpdFromAny,
+            v6: false,
+            mode: Mode::Pasv,
+        };
+        let up = Way {
+            client: Client::Lftp,
+            server: Server::VsftpdFrom20,
+            v6: true,
+            mode: Mode::Eprt,
+        };
+        for (way, task) in [
+            (down, Task::Download(name.to_owned(), got.clone())),
+            (up, Task::Upload(got.clone(), format!("up/{name}"))),
+        ] {
+            let before = self.children();
+            let program = way.start(&[task], self.clients, self.folder, name)?;
+            program.finish(PATIENCE, self.interrupt)?;
+            let children = self.new_children(before);
+            ensure!(!children.is_empty(), "{way}: no data session");
+            self.as_agreed(way, &children)?;
+        }
+        same(&self.site.file(name), &got)?;
+        same(&got, &self.site.file(&format!("up/{name}")))?;
+        fs::remove_file(got)?;
+        Ok(start.elapsed())
+    }
+
+    /// Ten transfers at the same time.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn at_once(&self) -> Result<()> {
+        let before = self.children();
+        let mut running = Vec::new();
+        for number in 0..10_usize {
+            let v6 = number % 2 == 1;
+            let modes = if v6 {
+                [Mode::Epsv, Mode::Eprt, Mode::Epsv, Mode::Eprt]
+            } else {
+                Mode::ALL
+            };
+            let mode = *modes.get(number / 2 % 4).context("a mode")?;
+            let server = match number {
+                // See `servers`.
+                8 | 9 if mode.is_passive() => Server::Pyftpdlib,
+                _ if number < 5 => Server::VsftpdFrom20,
+                _ => Server::VsftpdFromAny,
+            };
+            let way = Way {
+                client: Client::Curl,
+                server,
+                v6,
+                mode,
+            };
+            let label = format!("parallel-{number}");
+            let got = self.local(&format!("{label}.bin"));
+            let task = Task::Download("medium.bin".to_owned(), got.clone());
+            let program = way.start_slowly(task, "3M", self.clients, self.local(&format!("{label}.log")))?;
+            running.push((program, got));
+        }
+        // More than the sockets hold, so that all ten take their time: there is a moment with ten data sessions.
+        let (mut most, end) = (0, Instant::now() + PATIENCE);
+        while most < 10 {
+            self.interrupt.check()?;
+            most = most.max(self.data_sessions());
+            ensure!(Instant::now() < end, "never more than {most} data sessions");
+            thread::sleep(Duration::from_millis(2));
+        }
+        for (program, got) in running {
+            program.finish(PATIENCE, self.interrupt)?;
+            same(&self.site.file("medium.bin"), &got)?;
+        }
+        ensure!(self.children() == before + 10, "more than ten data sessions");
+        Ok(())
+    }
+
+    /// Announced sessions that are open now.
+    fn data_sessions(&self) -> usize {
+        let mut count = 0;
+        self.path.engine.for_each_session(|session| {
+            count += usize::from(session.parent.is_some() && session.state == "ESTABLISHED");
+        });
+        count
+    }
+
+    /// Transfers that end in the middle: clients that are killed, and one that says ABOR and goes on.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn aborted(&self) -> Result<()> {
+        for (mode, v6) in [(Mode::Pasv, false), (Mode::Eprt, true), (Mode::Port, false)] {
+            let way = Way {
+                client: Client::Curl,
+                server: Server::VsftpdFromAny,
+                v6,
+                mode,
+            };
+            let before = self.children();
+            let task = Task::Download("large.bin".to_owned(), self.local("cut.bin"));
+            let mut program =
+                way.start_slowly(task, "500k", self.clients, self.local(&format!("{way}-cut.log")))?;
+            let child = self.next_child(before)?;
+            thread::sleep(Duration::from_millis(200));
+            // What was announced is used up: the same end calling the same port again gets nowhere.
+            let caller = if mode.is_passive() {
+                self.clients
+            } else {
+                self.servers
+            };
+            let answers = caller.inside(|| probe(child.src.ip(), &[child.dst]))?;
+            ensure!(
+                answers == [(child.dst, Answer::Silence)],
+                "a second data connection: {answers:?}"
+            );
+            program.signal(Signal::KILL)?;
+            program.wait(PATIENCE, self.interrupt)?;
+            let next = Way {
+                client: Client::Lftp,
+                mode: Mode::Epsv,
+                ..way
+            };
+            self.way(next, &format!("{way}-next"))
+                .context("after an aborted transfer")?;
+        }
+        self.abor()
+    }
+
+    /// lftp breaks a download off and does another one in the same control session.
+    fn abor(&self) -> Result<()> {
+        let way = Way {
+            client: Client::Lftp,
+            server: Server::VsftpdFrom20,
+            v6: false,
+            mode: Mode::Pasv,
+        };
+        let (cut, got) = (self.local("abor.bin"), self.local("after-abor.bin"));
+        let script = format!(
+            "set net:limit-rate 1M; set cmd:fail-exit no; get large.bin -o {} & sleep 1; kill all; wait all; \
+             set net:limit-rate 0; get small.bin -o {}; bye",
+            cut.display(),
+            got.display()
+        );
+        let said = || {
+            let seen = self.path.seen.lock();
+            seen.words.get(&("ABOR".to_owned(), false)).copied().unwrap_or(0)
+        };
+        let before = said();
+        self.path.seen.lock().record();
+        let program = way.start_script(&script, self.clients, self.local("abor.log"))?;
+        let written = program.finish(PATIENCE, self.interrupt);
+        self.keep("lftp-abor")?;
+        written?;
+        ensure!(said() > before, "lftp did not say ABOR");
+        same(&self.site.file("small.bin"), &got)
+    }
+
+    fn next_child(&self, before: usize) -> Result<Opened> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(child) = self.new_children(before).first() {
+                return Ok(*child);
+            }
+            self.interrupt.check()?;
+            ensure!(Instant::now() < end, "no data session");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Tries ports that must be shut, over and over until `stop`: from hosts that announce nothing to ports that might
+    /// be announced, and from those that take part to ports that are not. How many tries there were is added to `tries`.
+    ///
+    /// # Errors
+    /// A port is not shut; or port 21 is, and then the others say nothing.
+    pub fn watch(&self, stop: &AtomicBool, tries: &AtomicU64) -> Result<()> {
+        let mut round = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for v6 in [false, true] {
+                self.watch_round(round, v6, tries)?;
+            }
+            round += 1;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn watch_round(&self, round: u16, v6: bool, tries: &AtomicU64) -> Result<()> {
+        let at = |host: u8, port: u16| SocketAddr::new(address(host, v6), port);
+        let mut announced = Vec::new();
+        let mut control = Vec::new();
+        let mut others = Vec::new();
+        for server in Server::ALL {
+            if server != Server::Pyftpdlib {
+                control.push(at(server.host(), 21));
+            }
+            others.extend(SHUT.map(|port| at(server.host(), port)));
+            let first = *server.passive_ports().start();
+            announced.extend((0..40).map(|n| at(server.host(), first + (round * 40 + n) % 200)));
+        }
+        let neighbour = address(CLIENT_NEIGHBOUR, v6);
+        let (from_clients, from_neighbour, open) = self.clients.inside(|| {
+            Ok((
+                probe(address(CLIENT, v6), &others)?,
+                probe(neighbour, &[&announced[..], &others].concat())?,
+                probe(neighbour, &control)?,
+            ))
+        })?;
+        ensure!(
+            open.iter().all(|(_, answer)| *answer == Answer::Open),
+            "port 21 does not answer: {open:?}"
+        );
+        let back = SHUT.map(|port| at(CLIENT, port));
+        let dynamic = (0..100).map(|n| at(CLIENT, 32_768 + (round % 250) * 100 + n));
+        let from_servers = self.servers.inside(|| {
+            let own = Server::ALL.map(|server| probe(address(server.host(), v6), &back));
+            let mut all = own.into_iter().collect::<Result<Vec<_>>>()?;
+            let targets: Vec<_> = back.into_iter().chain(dynamic).collect();
+            all.push(probe(address(SERVER_NEIGHBOUR, v6), &targets)?);
+            Ok(all.concat())
+        })?;
+        for (target, answer) in [from_clients, from_neighbour, from_servers].concat() {
+            tries.fetch_add(1, Ordering::Relaxed);
+            ensure!(answer == Answer::Silence, "{target} is not shut: {answer:?}");
+        }
+        Ok(())
+    }
+
+    /// Every data connection that there was is tried once more by the end that called; how many.
+    ///
+    /// # Errors
+    /// A port is not shut.
+    pub fn shut_again(&self) -> Result<usize> {
+        let children = self.new_children(0);
+        let mut tried = 0;
+        let mut sources: Vec<IpAddr> = children.iter().map(|child| child.src.ip()).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        for source in sources {
+            let of_source = children.iter().filter(|child| child.src.ip() == source);
+            let targets: Vec<_> = of_source.map(|child| child.dst).collect();
+            let is_client = source == address(CLIENT, source.is_ipv6());
+            let namespace = if is_client { self.clients } else { self.servers };
+            let answers = namespace.inside(|| probe(source, &targets))?;
+            tried += answers.len();
+            for (target, answer) in answers {
+                ensure!(
+                    answer == Answer::Silence,
+                    "{source} to {target} afterwards: {answer:?}"
+                );
+            }
+        }
+        Ok(tried)
+    }
+
+    /// What the engine must have seen and done by the end.
+    ///
+    /// # Errors
+    /// What is missing, or what should not be.
+    pub fn seen(&self) -> Result<()> {
+        let seen = self.path.seen.lock();
+        ensure!(
+            seen.wrong.is_empty(),
+            "sessions that should not be: {:#?}",
+            seen.wrong
+        );
+        for mode in Mode::ALL {
+            for v6 in [false, true] {
+                if v6 && !mode.is_extended() {
+                    continue;
+                }
+                let key = (mode.word().to_owned(), v6);
+                ensure!(
+                    seen.words.contains_key(&key),
+                    "nobody said {} over IPv{}",
+                    mode.word(),
+                    if v6 { 6 } else { 4 }
+                );
+            }
+        }
+        // Helpers have found nothing wrong: programs say what they should.
+        let usual = |event| {
+            use portcullis::alg::HelperEvent;
+            matches!(
+                event,
+                HelperEvent::ExpectationOpened | HelperEvent::ExpectationWithdrawn
+            )
+        };
+        let events = self.path.engine.stats().helper_events;
+        let unusual: Vec<_> = events
+            .iter()
+            .filter(|(event, count)| *count > 0 && !usual(*event))
+            .collect();
+        ensure!(unusual.is_empty(), "unusual in control sessions: {unusual:?}");
+        // Whatever else was dropped belonged to a connection that works.
+        let others: Vec<_> = seen
+            .dropped
+            .iter()
+            .filter(|drop| (drop.reason, drop.flags.as_str()) != ("policy_deny", "S"))
+            .collect();
+        ensure!(others.is_empty(), "packets dropped: {others:#?}");
+        Ok(())
+    }
+}

@@ -1,0 +1,326 @@
+//! The engine between the two devices: what it decides, and all that has to be known of it afterwards.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
+use portcullis::packet::{Checksums, Parsed, TcpFlags, Transport, parse};
+use portcullis::{Class, Config, EndReason, Engine, Packet, SessionId, SessionRecord, Sink};
+
+use super::CLIENT;
+use crate::namespace::{Interrupt, Tun, wait};
+
+/// The only thing that is allowed.
+const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+                      protocol = \"tcp\"\ndestination_ports = 21\n";
+
+/// The longest a recorded conversation becomes, in bytes.
+const RECORDED: usize = 4096;
+
+/// An opened session as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Who called.
+    pub src: SocketAddr,
+    /// Who was called.
+    pub dst: SocketAddr,
+    /// Its name.
+    pub id: SessionId,
+    /// The session that announced it.
+    pub parent: Option<SessionId>,
+}
+
+/// A packet that was not forwarded: the reason, its ends and its TCP flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The name of the reason.
+    pub reason: &'static str,
+    /// Who sent it.
+    pub src: SocketAddr,
+    /// To whom.
+    pub dst: SocketAddr,
+    /// Of TCP, its flags.
+    pub flags: String,
+}
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Packets that passed.
+    pub forwarded: u64,
+    /// Sessions in the order in which they were opened.
+    pub opened: Vec<Opened>,
+    /// Sessions that have ended.
+    pub ended: u64,
+    /// Packets that did not pass.
+    pub dropped: Vec<Dropped>,
+    /// Sessions that nothing allowed.
+    pub wrong: Vec<String>,
+    /// The first words of commands that clients sent, by IP version (`true` for 6).
+    pub words: BTreeMap<(String, bool), u64>,
+    /// Control conversations: see [`Seen::record`].
+    recorded: HashMap<(SocketAddr, SocketAddr), Conversation>,
+    recording: bool,
+}
+
+/// A control conversation as the fuzz target `ftp` reads it.
+#[derive(Debug, Default)]
+struct Conversation {
+    order: usize,
+    input: Vec<u8>,
+}
+
+impl Seen {
+    /// From now on keeps the control conversations, until [`Seen::recorded`] takes them.
+    pub fn record(&mut self) {
+        self.recording = true;
+        self.recorded.clear();
+    }
+
+    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target `ftp`: a byte of settings (0, or 1
+    /// for IPv6), the last byte of the server's address, and for each segment a byte (1 if the server sent it, 2 if it
+    /// has a FIN), a byte 0, the payload's length and the payload.
+    pub fn recorded(&mut self) -> Vec<Vec<u8>> {
+        self.recording = false;
+        let mut all: Vec<_> = self.recorded.drain().map(|(_, each)| each).collect();
+        all.sort_by_key(|each| each.order);
+        all.into_iter().map(|each| each.input).collect()
+    }
+
+    /// How many announced sessions have been opened.
+    #[must_use]
+    pub fn children(&self) -> usize {
+        self.opened.iter().filter(|each| each.parent.is_some()).count()
+    }
+
+    fn note_control(&mut self, src: SocketAddr, dst: SocketAddr, flags: TcpFlags, payload: &[u8]) {
+        let from_server = src.port() == 21;
+        if !from_server && dst.port() != 21 {
+            return;
+        }
+        if !from_server {
+            // Clients send TELNET commands before ABOR.
+            let text = payload.iter().skip_while(|byte| **byte >= 0xf0);
+            let word: Vec<u8> = text.copied().take_while(u8::is_ascii_alphabetic).collect();
+            if !word.is_empty() {
+                let word = String::from_utf8_lossy(&word).into_owned();
+                *self.words.entry((word, src.is_ipv6())).or_default() += 1;
+            }
+        }
+        let fin = flags.contains(TcpFlags::FIN);
+        if !self.recording || payload.is_empty() && !fin {
+            return;
+        }
+        let order = self.recorded.len();
+        let (client, server) = if from_server { (dst, src) } else { (src, dst) };
+        if host_of(client) != CLIENT {
+            return;
+        }
+        let conversation = self
+            .recorded
+            .entry((client, server))
+            .or_insert_with(|| Conversation {
+                order,
+                input: vec![u8::from(server.is_ipv6()), host_of(server)],
+            });
+        let head = u8::from(from_server);
+        let mut parts = payload.chunks(255).peekable();
+        if parts.peek().is_none() {
+            conversation.input.extend([head | 2, 0, 0]);
+        }
+        while let Some(part) = parts.next() {
+            let fin = if fin && parts.peek().is_none() { 2 } else { 0 };
+            if conversation.input.len() + 3 + part.len() > RECORDED {
+                return;
+            }
+            conversation.input.extend([head | fin, 0, part.len() as u8]);
+            conversation.input.extend(part);
+        }
+    }
+}
+
+fn host_of(end: SocketAddr) -> u8 {
+    match end.ip() {
+        IpAddr::V4(address) => address.to_bits() as u8,
+        IpAddr::V6(address) => address.to_bits() as u8,
+    }
+}
+
+impl Sink for Seen {
+    fn session_opened(&mut self, session: &SessionRecord) {
+        let opened = Opened {
+            src: SocketAddr::new(session.src, session.src_port),
+            dst: SocketAddr::new(session.dst, session.dst_port),
+            id: session.id,
+            parent: session.parent,
+        };
+        let fault = match opened.parent {
+            None if session.protocol != 6 || session.dst_port != 21 => Some("nothing allows it"),
+            None => None,
+            Some(parent) => match self.opened.iter().rev().find(|each| each.id == parent) {
+                None => Some("its parent was never opened"),
+                Some(parent) if parent.parent.is_some() => Some("its parent is no control session"),
+                Some(parent) => {
+                    let same = (parent.src.ip(), parent.dst.ip()) == (opened.src.ip(), opened.dst.ip());
+                    let turned = (parent.dst.ip(), parent.src.ip()) == (opened.src.ip(), opened.dst.ip());
+                    (!same && !turned).then_some("its parent is of other hosts")
+                }
+            },
+        };
+        let fault = fault.or(
+            (session.protocol == 6 && session.dst_port < 1024 && session.dst_port != 21)
+                .then_some("a low port"),
+        );
+        if let Some(fault) = fault {
+            self.wrong.push(format!("{opened:?}: {fault}"));
+        }
+        self.opened.push(opened);
+    }
+
+    fn session_ended(&mut self, _: &SessionRecord, _: EndReason) {
+        self.ended += 1;
+    }
+}
+
+/// The engine and what it has seen.
+#[derive(Debug)]
+pub struct Path {
+    /// The engine.
+    pub engine: Engine,
+    /// What it has seen.
+    pub seen: Mutex<Seen>,
+    stop: AtomicBool,
+}
+
+impl Path {
+    /// An engine that allows port 21 and nothing else.
+    ///
+    /// # Errors
+    /// The engine does not take its configuration.
+    pub fn new() -> Result<Self> {
+        let mut config = Config::from_toml(POLICY, "kernel-ftp.toml")?;
+        config.engine.checksums = Checksums::Verify;
+        Ok(Self {
+            engine: Engine::new(&config)?,
+            seen: Mutex::default(),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets [`Path::run`] return.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Carries packets between the devices until it is stopped.
+    ///
+    /// # Errors
+    /// A device fails, or the process was asked to end.
+    pub fn run(&self, devices: &[Tun; 2], interrupt: &Interrupt) -> Result<()> {
+        let [left, right] = devices;
+        let mut buffer = vec![0; 70_000];
+        let mut expired = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            interrupt.check()?;
+            wait([left, right], 5000)?;
+            for (from, to) in [(left, right), (right, left)] {
+                for _ in 0..64 {
+                    let Some(packet) = from.receive(&mut buffer)? else {
+                        break;
+                    };
+                    if self.decide(packet) {
+                        to.send(packet)?;
+                    }
+                }
+            }
+            if expired.elapsed() > Duration::from_millis(50) {
+                expired = Instant::now();
+                let _ = self.engine.expire(expired, 1000, &mut *self.seen.lock());
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&self, bytes: &[u8]) -> bool {
+        let mut seen = self.seen.lock();
+        let opened = seen.opened.len();
+        let verdict = self
+            .engine
+            .process_with(Packet::new(bytes, Instant::now()), &mut *seen);
+        let tracked = verdict.tracked();
+        let is_child = seen.opened.get(opened).map(|each| each.parent.is_some());
+        if is_child.is_some_and(|child| child != (tracked.class == Class::Related)) {
+            let fault = format!("{:?}: class {}", seen.opened.last(), tracked.class.name());
+            seen.wrong.push(fault);
+        }
+        let parsed = parse(bytes, Checksums::Trust).ok();
+        let described = parsed.as_ref().and_then(|parsed| described(parsed, bytes));
+        if verdict.is_forward() {
+            seen.forwarded += 1;
+            if let Some((src, dst, flags, payload)) = described {
+                seen.note_control(src, dst, flags, payload);
+            }
+            return true;
+        }
+        let zero = SocketAddr::from(([0, 0, 0, 0], 0));
+        let (src, dst, flags, _) = described.unwrap_or((zero, zero, TcpFlags::default(), &[]));
+        seen.dropped.push(Dropped {
+            reason: verdict.reason().map_or("?", portcullis::DropReason::name),
+            src,
+            dst,
+            flags: flags.to_string(),
+        });
+        false
+    }
+
+    /// Lets so much time pass that nothing has a lifetime left.
+    ///
+    /// # Errors
+    /// Something is left all the same, or a count is not right.
+    pub fn outlive(&self) -> Result<()> {
+        let now = Instant::now();
+        let mut seen = self.seen.lock();
+        let announced = now + Duration::from_secs(31);
+        while self.engine.expire(announced, 1000, &mut *seen).more {}
+        let stats = self.engine.stats();
+        ensure!(stats.expectations == 0, "announcements outlive their lifetime");
+        let late = now + Duration::from_secs(30 * 86_400);
+        while self.engine.expire(late, 1000, &mut *seen).more {}
+        let stats = self.engine.stats();
+        ensure!(
+            (stats.sessions, stats.control_sessions, stats.expectations) == (0, 0, 0),
+            "sessions, control sessions and announcements left: {}, {}, {}",
+            stats.sessions,
+            stats.control_sessions,
+            stats.expectations
+        );
+        ensure!(seen.ended == seen.opened.len() as u64, "sessions ended unsaid");
+        self.engine
+            .check_invariants()
+            .map_err(anyhow::Error::msg)
+            .context("the table's invariants")
+    }
+}
+
+/// Ends, flags and payload of a TCP segment.
+fn described<'p>(parsed: &Parsed, bytes: &'p [u8]) -> Option<(SocketAddr, SocketAddr, TcpFlags, &'p [u8])> {
+    let Transport::Tcp {
+        src_port,
+        dst_port,
+        segment,
+        ..
+    } = &parsed.transport
+    else {
+        return None;
+    };
+    let end = parsed.ip.total_len as usize;
+    Some((
+        SocketAddr::new(parsed.ip.source(), *src_port),
+        SocketAddr::new(parsed.ip.destination(), *dst_port),
+        segment.flags,
+        bytes.get(end.checked_sub(segment.payload_len as usize)?..end)?,
+    ))
+}

@@ -1,0 +1,78 @@
+//! Which ports answer: a SYN to each of many at once.
+//!
+//! A port that is shut by the engine says nothing. A RST says that the SYN got through: such a port is not shut.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, getpeername, socket_with, sockopt::socket_error,
+};
+
+/// How many ports are tried at once.
+const AT_ONCE: usize = 200;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(120);
+
+/// What a port says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    Silence,
+    /// A SYN-ACK.
+    Open,
+    /// A RST, or anything else.
+    Refused,
+}
+
+/// Tries to connect from an address of the calling thread's namespace.
+///
+/// # Errors
+/// The address is not there, or there are too many sockets.
+pub fn probe(source: IpAddr, targets: &[SocketAddr]) -> Result<Vec<(SocketAddr, Answer)>> {
+    let mut answers = Vec::with_capacity(targets.len());
+    for some in targets.chunks(AT_ONCE) {
+        let sockets = some
+            .iter()
+            .map(|target| begin(source, *target))
+            .collect::<Result<Vec<_>>>()?;
+        thread::sleep(PATIENCE);
+        for (target, socket) in some.iter().zip(sockets) {
+            answers.push((*target, answer(socket)?));
+        }
+    }
+    Ok(answers)
+}
+
+fn begin(source: IpAddr, target: SocketAddr) -> Result<Result<OwnedFd, Errno>> {
+    let family = if source.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddr::new(source, 0)).with_context(|| format!("bind to {source}"))?;
+    Ok(match connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    })
+}
+
+fn answer(socket: Result<OwnedFd, Errno>) -> Result<Answer> {
+    let Ok(socket) = socket else {
+        return Ok(Answer::Refused);
+    };
+    if socket_error(&socket)?.is_err() {
+        return Ok(Answer::Refused);
+    }
+    Ok(match getpeername(&socket) {
+        Ok(_) => Answer::Open,
+        Err(_) => Answer::Silence,
+    })
+}

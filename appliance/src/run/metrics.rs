@@ -180,6 +180,12 @@ impl Families<'_, '_> {
         ConstCounter::new(value).encode(metric)
     }
 
+    fn bytes(&mut self, name: &str, help: &str, value: u64) -> Written {
+        let unit = Some(&Unit::Bytes);
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
     fn gauge<V: EncodeGaugeValue + fmt::Debug>(
         &mut self,
         (name, help, unit): (&str, &str, Option<&Unit>),
@@ -229,13 +235,10 @@ impl Readings {
                 .iter()
                 .map(|(class, count)| ([("class", class.name())], *count)),
         )?;
-        to.counters(
-            (
-                "portcullis_forwarded",
-                "Inner IP bytes let pass",
-                Some(&Unit::Bytes),
-            ),
-            [([], stats.forwarded_bytes)],
+        to.bytes(
+            "portcullis_forwarded",
+            "Inner IP bytes let pass",
+            stats.forwarded_bytes,
         )?;
         to.counters(
             (
@@ -612,9 +615,13 @@ impl Readings {
                 ([("cause", "write_failed")], dropped),
             ],
         )?;
-        to.gauges(
-            ("portcullis_healthy", "1 if health checks are answered with 200"),
-            [([], u64::from(self.reasons.is_empty()))],
+        to.gauge(
+            (
+                "portcullis_healthy",
+                "1 if health checks are answered with 200",
+                None,
+            ),
+            u64::from(self.reasons.is_empty()),
         )?;
         const REASONS: [&str; 4] = ["draining", "failed_reload", "stalled_worker", "table_full"];
         to.gauges(

@@ -206,6 +206,12 @@ impl Operations {
         })
     }
 
+    /// What all parts look at.
+    #[cfg(test)]
+    pub(crate) fn plant(&self) -> &Plant {
+        &self.plant
+    }
+
     /// Asks for the end, as SIGTERM does.
     #[cfg(test)]
     pub(crate) fn end(&self) {

@@ -1,6 +1,6 @@
 //! `portcullis sessions`: asks a running appliance by its control socket.
 
-mod client;
+pub(crate) mod client;
 mod table;
 mod top;
 
@@ -226,7 +226,11 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
     })
 }
 
-fn ask(args: &SessionsArgs, client: &mut Client, out: &mut impl Write) -> Result<(), SessionsError> {
+pub(crate) fn ask(
+    args: &SessionsArgs,
+    client: &mut Client,
+    out: &mut impl Write,
+) -> Result<(), SessionsError> {
     let request = request(args)?;
     if let Some(Command::Top { interval, count, .. }) = &args.command {
         return top::run(client, &request, Duration::from_secs(*interval), *count, out);

@@ -213,12 +213,7 @@ impl Route {
 }
 
 /// An ICMP error of a type and code about a packet, with an MTU or 0 in the lower half of its second word.
-fn icmp_error(
-    ip: &Ip,
-    packet: &[u8],
-    ((kind, code), mtu): ((u8, u8), u16),
-    out: &mut [u8],
-) -> Option<usize> {
+fn icmp_error(ip: &Ip, packet: &[u8], ((kind, code), mtu): ((u8, u8), u16), out: &mut [u8]) -> Option<usize> {
     let whole = packet.get(..ip.total_len as usize).unwrap_or(packet);
     let (limit, header, protocol) = match ip.version {
         IpVersion::V4 => (MAX_ICMPV4, 20, PROTOCOL_ICMP),

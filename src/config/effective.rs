@@ -62,7 +62,13 @@ pub(super) struct Values<'a> {
 
 impl Values<'_> {
     /// Adds a value; `source` explains the default.
-    pub(super) fn setting(&mut self, key: impl Into<String>, value: String, default: &str, source: &'static str) {
+    pub(super) fn setting(
+        &mut self,
+        key: impl Into<String>,
+        value: String,
+        default: &str,
+        source: &'static str,
+    ) {
         let key = key.into();
         let origin = match self.config.provenance.line(&key) {
             Some(line) => Origin::File { line: Some(line) },

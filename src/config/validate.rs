@@ -58,7 +58,12 @@ impl Config {
         }
     }
 
-    pub(super) fn out_of_bounds(&self, key: &str, value: impl fmt::Display, bounds: impl Into<String>) -> ConfigError {
+    pub(super) fn out_of_bounds(
+        &self,
+        key: &str,
+        value: impl fmt::Display,
+        bounds: impl Into<String>,
+    ) -> ConfigError {
         let (value, bounds) = (value.to_string(), bounds.into());
         self.error(key, ConfigErrorCause::OutOfBounds { value, bounds })
     }

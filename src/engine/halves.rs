@@ -223,10 +223,10 @@ impl Engine {
                     source: candidate.flow.source,
                 };
                 let moved = Candidate {
-                flow,
-                flow_bits: 0,
-                ..*candidate
-            };
+                    flow,
+                    flow_bits: 0,
+                    ..*candidate
+                };
                 let seen = after.seen;
                 let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
                 after.seen = seen;

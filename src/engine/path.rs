@@ -330,7 +330,8 @@ impl Engine {
                     };
                     let differs = (last.0 ^ candidate.tunnel.0) & candidate.flow_bits != 0;
                     if last != TunnelRef::NONE && differs {
-                        trace.step(|| Step::Note("a SYN of another flow of the load balancer: a new session"));
+                        trace
+                            .step(|| Step::Note("a SYN of another flow of the load balancer: a new session"));
                         return None;
                     }
                 }

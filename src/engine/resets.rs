@@ -1,8 +1,8 @@
 //! The RSTs at the end of a session, and the memory of it.
 
-use super::{Engine, Packet};
 use super::budget::Unsent;
 use super::settings::Settings;
+use super::{Engine, Packet};
 use crate::config::LatePacket;
 use crate::event::{EndReason, Sink};
 use crate::flow::{Direction, End, Flow, FlowKey};
@@ -135,9 +135,7 @@ impl Engine {
             number.map(|number| (slab.hot(number).direction_of(flow.source), slab.tunnels(number)))
         };
         let (direction, [original, reply]) = live.or_else(|| {
-            let tombstone = self
-                .graveyard
-                .find(&flow.key, self.origin.micros(packet.now))?;
+            let tombstone = self.graveyard.find(&flow.key, self.origin.micros(packet.now))?;
             Some((tombstone.direction_of(flow.source), tombstone.tunnels))
         })?;
         Some(match direction {

@@ -144,7 +144,9 @@ fn pin_to(processor: usize) {
         .set(processor)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     if let Err(error) = bound {
-        say(&format!("a worker is not bound to processor {processor}: {error}"));
+        say(&format!(
+            "a worker is not bound to processor {processor}: {error}"
+        ));
     }
 }
 

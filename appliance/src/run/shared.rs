@@ -119,8 +119,10 @@ impl Count {
     /// Adds; only for the thread that owns the counter.
     #[inline]
     pub(crate) fn add(&self, count: u64) {
-        self.0
-            .store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
     }
 
     /// The value.

@@ -177,9 +177,7 @@ impl Inlet {
                                 _ => None,
                             })
                         });
-                        to.map_or(listener.address, |to| {
-                            Ipv4Addr::from(u32::from_be(to.s_addr))
-                        })
+                        to.map_or(listener.address, |to| Ipv4Addr::from(u32::from_be(to.s_addr)))
                     } else {
                         listener.address
                     };

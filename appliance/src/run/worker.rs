@@ -100,8 +100,7 @@ impl Worker {
                     .handle(&shared.engine, &datagram, now, &mut scratch, &mut ears)
                 {
                     Answer::Return => {
-                        outlet
-                            .put_back(&datagram.back(), number, datagram.payload.len());
+                        outlet.put_back(&datagram.back(), number, datagram.payload.len());
                     }
                     Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
                     Answer::Nothing(_) => {}

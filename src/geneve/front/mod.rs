@@ -50,8 +50,6 @@ mod mss;
 mod scratch;
 mod settings;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -340,10 +338,7 @@ impl FrontEnd {
             // Nothing is known of the other direction: back the way it came.
             None => {
                 let header = datagram.payload.get(..found.header_len)?;
-                scratch
-                    .out()
-                    .get_mut(..found.header_len)?
-                    .copy_from_slice(header);
+                scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
                 (datagram.back(), found.header_len)
             }
         };

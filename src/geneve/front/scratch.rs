@@ -44,11 +44,7 @@ impl Found {
 
 /// The number of the end, the port and the cookie in a reference.
 pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
-    (
-        (tunnel.0 >> 48) as u16,
-        (tunnel.0 >> 32) as u16,
-        tunnel.0 as u32,
-    )
+    ((tunnel.0 >> 48) as u16, (tunnel.0 >> 32) as u16, tunnel.0 as u32)
 }
 
 /// A header that came before, and what it means.
@@ -179,8 +175,7 @@ impl Scratch {
     /// Finds out what the outside of a datagram says.
     #[inline]
     pub(super) fn find(&mut self, front: &FrontEnd, datagram: &Datagram<'_>) -> Result<Found, Refusal> {
-        let outer =
-            u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
         let place = place_of(outer, datagram.payload);
         let mask = self.settings.config.provider.cookie_mask();
         let remembered = self

@@ -276,12 +276,7 @@ impl FrontStats {
             replied: outcome(Outcome::Replied),
             told_too_big: outcome(Outcome::TooBig),
             refused: Refusal::all()
-                .map(|refusal| {
-                    (
-                        refusal,
-                        sum(&|counters| counters.refused.get(refusal.index())),
-                    )
-                })
+                .map(|refusal| (refusal, sum(&|counters| counters.refused.get(refusal.index()))))
                 .collect(),
             dropped: outcome(Outcome::Dropped),
             unanswered: outcome(Outcome::Unanswered),

@@ -478,13 +478,13 @@ fn endpoints_keep_the_same_addresses_apart() {
         endpoint: GREEN,
         ..Label::blue(1, 1)
     };
-    let ping = echo(Ends::v4(7, 0), true);
+    let ping = echo(Ends::v4(7, 7), true);
     assert_eq!(appliance.take(Label::blue(1, 1), &ping), Kept::Return);
     assert_eq!(
         appliance.take(green, &echo(Ends::v4(8, 0), true)),
         Kept::Nothing(NotSent::Dropped(DropReason::PolicyDeny))
     );
-    let answer = echo(Ends::v4(7, 0).back(), false);
+    let answer = echo(Ends::v4(7, 7).back(), false);
     assert_eq!(
         appliance.take(green, &answer),
         Kept::Nothing(NotSent::Dropped(DropReason::OtherZone))

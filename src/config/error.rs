@@ -121,6 +121,9 @@ pub enum ConfigErrorCause {
     /// An address to listen at twice, or beside all addresses.
     #[error("{0} is listened at already")]
     ListensAlready(std::net::Ipv4Addr),
+    /// An IPv6 prefix of outer sources.
+    #[error("{0} is no IPv4 prefix, and tunnels are IPv4")]
+    OuterIpv6(ipnet::IpNet),
     /// The id of an endpoint that is none.
     #[error("`{0}` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`")]
     BadEndpoint(String),

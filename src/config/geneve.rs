@@ -168,6 +168,12 @@ impl Config {
             }
         }
         self.check_prefixes("geneve.sources", &geneve.sources)?;
+        for (place, prefix) in geneve.sources.iter().enumerate() {
+            if let IpNet::V6(_) = prefix {
+                let key = format!("geneve.sources[{place}]");
+                return Err(self.error(&key, ConfigErrorCause::OuterIpv6(*prefix)));
+            }
+        }
         let mut taken = BTreeMap::new();
         for (id, zone) in &geneve.endpoints {
             let key = format!("geneve.endpoints.{}", key_segment(id));
@@ -334,5 +340,140 @@ impl Config {
             &default.receive_queue.to_string(),
             "some 10 ms at 3 GB/s",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        Config::from_toml(text, "t.toml").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_what_it_may_be() {
+        let rows = [
+            (
+                "[geneve]\nlisten = []",
+                "t.toml:2: geneve.listen: a list of 0 is out of bounds: 1 to 64 addresses",
+            ),
+            (
+                "[geneve]\nlisten = \"::1\"",
+                "t.toml:2: geneve.listen: `::1` is no IPv4 address",
+            ),
+            (
+                "[geneve]\nlisten = [\"10.0.0.1\", \"10.0.0.1\"]",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+            ),
+            (
+                "[geneve]\nlisten = [\"0.0.0.0\", \"10.0.0.1\"]",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+            ),
+            (
+                "[geneve]\nsources = [\"10.0.0.0/8\", \"fd00::/8\"]",
+                "t.toml:2: geneve.sources[1]: fd00::/8 is no IPv4 prefix, and tunnels are IPv4",
+            ),
+            (
+                "[geneve]\nsources = \"10.0.0.1/8\"",
+                "t.toml:2: geneve.sources: 10.0.0.1/8 has host bits set: the network is 10.0.0.0/8",
+            ),
+            (
+                "[geneve.endpoints]\n\"0x12345678901234567\" = \"default\"",
+                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is no endpoint id: 1 to 16 hexadecimal \
+                 digits behind `0x`",
+            ),
+            (
+                "[geneve.endpoints]\nvpce = \"default\"",
+                "t.toml:2: geneve.endpoints.vpce: `vpce` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`",
+            ),
+            (
+                "[geneve.endpoints]\n0x1 = \"default\"\n0x01 = \"default\"",
+                "t.toml:2: geneve.endpoints.0x1: the endpoint is named already, as `0x01`",
+            ),
+            (
+                "[geneve.endpoints]\n0x1 = \"blue\"",
+                "t.toml:2: geneve.endpoints.0x1: there is no zone `blue`: the zones are default",
+            ),
+            (
+                "[geneve]\nunknown_endpoints = \"blue\"",
+                "t.toml:2: geneve.unknown_endpoints: there is no zone `blue`: the zones are default",
+            ),
+            (
+                "[geneve]\nmax_endpoints = 0",
+                "t.toml:2: geneve.max_endpoints: 0 is out of bounds: 1 to 65535",
+            ),
+            (
+                "[geneve]\nmax_tunnel_ends = 65536",
+                "t.toml:2: geneve.max_tunnel_ends: 65536 is out of bounds: 1 to 65535",
+            ),
+            (
+                "[geneve]\ninner_mtu = 1279",
+                "t.toml:2: geneve.inner_mtu: 1279 is out of bounds: 1280 to 65467",
+            ),
+            (
+                "[geneve]\nmss_clamp = 63",
+                "t.toml:2: geneve.mss_clamp: 63 is out of bounds: 0, or 64 to 65495",
+            ),
+            (
+                "[geneve]\nprovider = \"azure\"",
+                "t.toml:2: geneve.provider: unknown variant `azure`, expected one of `gwlb`, `gcp`, `tencent`",
+            ),
+            (
+                "[geneve]\nprovider = \"gcp\"\nrequired = [\"cookie\"]",
+                "t.toml:3: geneve.required: `cookie` cannot be required: packets of `gcp` have none",
+            ),
+            (
+                "[run]\nworkers = 257",
+                "t.toml:2: run.workers: 257 is out of bounds: 0 to 256",
+            ),
+            (
+                "[run]\nreceive_queue = 1",
+                "t.toml:2: run.receive_queue: 1 is out of bounds: 65536 to 1073741824",
+            ),
+        ];
+        for (text, message) in rows {
+            let error = Config::from_toml(text, "t.toml").map(|_| ()).unwrap_err();
+            assert_eq!(error.to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoints_that_are_not_named_are_refused_once_some_are() {
+        assert_eq!(parse("").geneve.unknown_zone(), Some("default"));
+        let named = "[zones]\nblue = 1\n[geneve.endpoints]\n0x74a11ad96ec49886 = \"blue\"";
+        assert_eq!(parse(named).geneve.unknown_zone(), None);
+        let both = "[zones]\nblue = 1\n[geneve]\nunknown_endpoints = \"blue\"\nendpoints.0x1 = \"default\"";
+        assert_eq!(parse(both).geneve.unknown_zone(), Some("blue"));
+        let refused = "[geneve]\nunknown_endpoints = \"refuse\"";
+        assert_eq!(parse(refused).geneve.unknown_zone(), None);
+    }
+
+    #[test]
+    fn what_threads_and_sockets_are_made_of_needs_a_start() {
+        let running = parse("");
+        let change = |text: &str| {
+            parse(text)
+                .check_running(&running)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            change(
+                "[geneve]\ninner_mtu = 1500\nmss_clamp = 1400\nsources = []\n[geneve.endpoints]\n0x1 = \"default\""
+            ),
+            Ok(())
+        );
+        for (text, key) in [
+            ("[geneve]\nprovider = \"tencent\"", "geneve.provider"),
+            ("[geneve]\nlisten = \"10.0.0.1\"", "geneve.listen"),
+            ("[geneve]\nmax_endpoints = 7", "geneve.max_endpoints"),
+            ("[run]\nworkers = 2", "run.workers"),
+            ("[run]\npin = true", "run.pin"),
+        ] {
+            assert_eq!(
+                change(text),
+                Err(format!("t.toml:2: {key}: only a start can change this"))
+            );
+        }
     }
 }

@@ -36,11 +36,12 @@ use nix::unistd::Pid;
 use portcullis::config::GeneveConfig;
 use portcullis::policy::Action;
 use portcullis::{Config, ConfigError};
+use serde_json::{Value, json};
 
 use self::operations::{OperateError, Operations, Start};
 use self::plane::Plane;
 use self::settings::Settings;
-use self::shared::Shared;
+use self::shared::{Count, SendFault, Shared, WorkerStats};
 use self::socket::SocketError;
 use self::worker::Worker;
 use crate::config_file::{self, ConfigFileError};
@@ -121,6 +122,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     shared.stop.store(true, Ordering::Relaxed);
     let result = finish(threads);
     operations.finish();
+    say(&farewell(&shared).to_string());
     result
 }
 
@@ -140,6 +142,50 @@ impl Overrides {
             config.geneve.listen.clone_from(&self.listen);
         }
     }
+}
+
+/// What the appliance has done, as one object.
+fn farewell(shared: &Shared) -> Value {
+    let (front, engine) = (shared.front.stats(), shared.engine.stats());
+    let counted = |counts: Vec<(&'static str, u64)>| -> Value {
+        let some = counts.into_iter().filter(|(_, count)| *count > 0);
+        some.map(|(name, count)| (name.to_owned(), Value::from(count)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let workers = |of: fn(&WorkerStats) -> &Count| -> Vec<u64> {
+        shared.workers.iter().map(|worker| of(worker).value()).collect()
+    };
+    let faults = SendFault::ALL.map(|fault| {
+        let of_fault = |worker: &WorkerStats| worker.send_faults.get(fault as usize).map_or(0, Count::value);
+        (fault.name(), shared.workers.iter().map(of_fault).sum())
+    });
+    let refused = front
+        .refused
+        .iter()
+        .map(|(refusal, count)| (refusal.name(), *count));
+    let dropped = engine
+        .dropped
+        .iter()
+        .map(|(reason, count)| (reason.name(), *count));
+    json!({
+        "received": front.received,
+        "outcomes": front.outcomes(),
+        "returned": front.returned,
+        "rewritten": front.rewritten,
+        "replied": front.replied,
+        "told_too_big": front.told_too_big,
+        "resets": front.resets,
+        "refused": counted(refused.collect()),
+        "dropped": counted(dropped.collect()),
+        "unsent": counted(faults.to_vec()),
+        "endpoints": front.endpoints.len() - 1,
+        "tunnel_ends": front.tunnel_ends,
+        "sessions_opened": engine.sessions_opened,
+        "workers_received": workers(|worker| &worker.received),
+        "workers_returned": workers(|worker| &worker.returned),
+        "workers_made": workers(|worker| &worker.made),
+    })
 }
 
 /// The configuration of the file and the arguments, or the safe defaults.

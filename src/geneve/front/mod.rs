@@ -50,8 +50,6 @@ mod mss;
 mod scratch;
 mod settings;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

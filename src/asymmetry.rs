@@ -11,7 +11,7 @@
 use core::fmt;
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -231,6 +231,10 @@ struct Suspect {
 /// The suspects of a part, each in the place that its conversation hashes to.
 type Part = Box<[Option<Suspect>]>;
 
+/// For less than this one direction alone proves nothing, however many packets come: a sender may have a whole window on
+/// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
 /// How long a suspect keeps its place against others, in multiples of the time that proves it.
 const PATIENCE: u32 = 6;
 
@@ -442,6 +446,14 @@ impl Asymmetry {
         }
     }
 
+    /// Whether a conversation is suspected of this, by packets of this end.
+    pub(crate) fn suspects(&self, key: &FlowKey, source: End, evidence: Evidence) -> bool {
+        let is_so =
+            |suspect: &Suspect| (suspect.key, suspect.source, suspect.evidence) == (*key, source, evidence);
+        let found = self.place(key, |place| place.as_ref().is_some_and(is_so));
+        found.unwrap_or(false)
+    }
+
     pub(crate) fn report(&self) -> AsymmetryReport {
         let mut lines: Vec<_> = self.lines.iter().map(|line| *line.value()).collect();
         let order = |line: &AsymmetryLine| {
@@ -564,8 +576,14 @@ impl Suspect {
 
     /// What the packets so far prove. Once they have proved it, each further one counts alone.
     fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
-        let long = self.last.saturating_duration_since(self.first) >= config.time && self.packets > 1;
-        if self.listed == 0 && self.packets < config.packets && !long {
+        let time = self.last.saturating_duration_since(self.first);
+        let long = time >= config.time && self.packets > 1;
+        let alone = matches!(
+            self.evidence,
+            Evidence::OneDirectionOnly | Evidence::BeginningUnseen
+        );
+        let many = self.packets >= config.packets && (!alone || time >= ROUND_TRIP.min(config.time));
+        if self.listed == 0 && !many && !long {
             return None;
         }
         if self.evidence == Evidence::BeginningUnseen {
@@ -588,8 +606,6 @@ impl Suspect {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::session::testing;
 
@@ -637,20 +653,30 @@ mod tests {
     fn one_direction_alone_is_listed_after_enough_packets() {
         let scene = Scene::new();
         for packet in 0..3 {
-            scene.see(1, End::Low, Evidence::BeginningUnseen, None, packet);
+            scene.see(1, End::Low, Evidence::BeginningUnseen, None, 400 * packet);
         }
         assert_eq!(scene.lines(), []);
-        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 3);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 1200);
         assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 4)]);
-        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 4);
+        scene.see(1, End::Low, Evidence::BeginningUnseen, None, 1201);
         assert_eq!(scene.lines(), [(Evidence::OneDirectionOnly, 1, 5)]);
         let line = scene.asymmetry.report().lines[0];
         assert_eq!(
             (line.first, line.last),
-            (scene.start, scene.start + Duration::from_millis(4))
+            (scene.start, scene.start + Duration::from_millis(1201))
         );
         assert_eq!(line.missing(), Some((line.to, line.from)));
         assert_eq!(line.cause(), Cause::RoutingAsymmetry);
+    }
+
+    #[test]
+    fn a_window_full_of_packets_before_the_first_answer_is_no_asymmetry() {
+        let scene = Scene::new();
+        for packet in 0..100 {
+            scene.see(1, End::Low, Evidence::OneDirectionOnly, Some(0), packet);
+        }
+        scene.see(1, End::High, Evidence::OneDirectionOnly, Some(100), 100);
+        assert_eq!(scene.lines(), []);
     }
 
     #[test]
@@ -697,8 +723,8 @@ mod tests {
     fn an_accusation_is_taken_back_when_the_other_direction_comes() {
         let scene = Scene::new();
         for packet in 0..8 {
-            scene.see(1, End::Low, Evidence::BeginningUnseen, None, packet);
-            scene.see(2, End::Low, Evidence::AckWithoutSynAck, Some(0), packet);
+            scene.see(1, End::Low, Evidence::BeginningUnseen, None, 200 * packet);
+            scene.see(2, End::Low, Evidence::AckWithoutSynAck, Some(0), 200 * packet);
         }
         assert_eq!(
             scene.lines(),
@@ -707,7 +733,7 @@ mod tests {
                 (Evidence::OneDirectionOnly, 1, 8)
             ]
         );
-        scene.see(1, End::High, Evidence::BeginningUnseen, None, 9);
+        scene.see(1, End::High, Evidence::BeginningUnseen, None, 1_600);
         let cleared = Sighting {
             key: testing::key(2),
             source: End::High,

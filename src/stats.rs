@@ -73,6 +73,8 @@ pub struct Stats {
     pub helper_events: Vec<(HelperEvent, u64)>,
     /// Control sessions that a helper listens to.
     pub control_sessions: usize,
+    /// Bytes that these take.
+    pub control_memory: usize,
     /// Announced sessions that have not come yet.
     pub expectations: usize,
 }
@@ -226,6 +228,7 @@ impl Counters {
             max_sessions: 0,
             helper_events: Vec::new(),
             control_sessions: 0,
+            control_memory: 0,
             expectations: 0,
         }
     }

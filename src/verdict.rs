@@ -238,6 +238,9 @@ drop_reasons! {
     TcpAfterRevocation = "tcp_after_revocation",
     /// Its session was ended by an operator.
     TcpAfterDeletion = "tcp_after_deletion",
+    /// It belongs to a control session in which an announcement was refused, and its rule says that no such session goes
+    /// on.
+    FtpRefused = "ftp_refused",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.

@@ -1,5 +1,9 @@
 //! The packet path allocates nothing: not for a new session, not for a known one, not for a drop, not for expiry.
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +40,11 @@ fn udp(n: u16) -> Vec<u8> {
     bytes
 }
 
+/// Hears of everything and keeps nothing.
+struct Listener;
+
+impl portcullis::Sink for Listener {}
+
 #[test]
 fn the_packet_path_allocates_nothing() {
     let mut config = Config::default();
@@ -58,6 +67,15 @@ fn the_packet_path_allocates_nothing() {
     let many: Vec<_> = (1..200).map(udp).collect();
     // The first use of a thread's counters is not the path.
     let _ = engine.process(Packet::new(&[], start));
+    // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the same prefixes.
+    let late = Instant::now();
+    let before = late.checked_sub(Duration::from_secs(1_000)).expect("a long time");
+    for bytes in &story[..3] {
+        let _ = engine.process(Packet::new(bytes, before));
+    }
+    while engine.expire(late, 8, &mut Listener).more {}
+    let _ = engine.process(Packet::new(&story[3], late));
+    let start = start + Duration::from_secs(1);
     let info = allocation_counter::measure(|| {
         for (n, bytes) in (0..).zip(&story) {
             let _ = engine.process(Packet::new(bytes, start + Duration::from_millis(n)));
@@ -66,10 +84,25 @@ fn the_packet_path_allocates_nothing() {
             let _ = engine.process(Packet::new(bytes, start + Duration::from_secs(1)));
         }
         while engine.expire(start + Duration::from_secs(3_600), 8, &mut ()).more {}
+        // A connection that expires, and what comes after its end.
+        let again = start + Duration::from_secs(3_700);
+        for bytes in &story[..3] {
+            let _ = engine.process(Packet::new(bytes, again));
+        }
+        let over = again + Duration::from_secs(400);
+        while engine.expire(over, 8, &mut Listener).more {}
+        let _ = engine.process(Packet::new(&story[3], over));
     });
     assert_eq!(info.count_total, 0, "{info:?}");
     let stats = engine.stats();
-    assert_eq!(stats.sessions_opened, 200);
+    assert_eq!(stats.sessions_opened, 202);
+    assert_eq!(
+        (
+            stats.resets_sent,
+            stats.dropped_by(portcullis::DropReason::TcpAfterTimeout)
+        ),
+        (6, 2)
+    );
     assert!(stats.dropped_total() >= 3 && stats.sessions == 0, "{stats:?}");
 }
 

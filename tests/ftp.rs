@@ -306,3 +306,190 @@ fn what_was_announced_announces_nothing_itself() {
     control.passes(&segment(data.back(), SYN | ACK, 500, 101, b""));
     assert_eq!(control.engine.stats().control_sessions, 1);
 }
+
+#[test]
+fn where_the_rule_says_so_a_refused_announcement_stops_its_direction() {
+    let stopping = format!("{ONLY_21}ftp = {{ refused = \"drop\" }}\n");
+    let mut control = Control::new(&stopping, false);
+    control.client("NOOP\r\n");
+    control.server("200 ok\r\n");
+    // A bounce, and a harmless command behind it in the same segment.
+    let bounce = b"PORT 10,0,0,9,195,80\r\nNOOP\r\n";
+    let [client, server] = control.next;
+    let bytes = segment(control.ends, ACK, client, server, bounce);
+    for _ in 0..2 {
+        let verdict = control.decide(&bytes);
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::FtpRefused),
+            "sent again as well"
+        );
+        assert_eq!(verdict.tracked().class, Class::Invalid);
+    }
+    let behind = segment(
+        control.ends,
+        ACK,
+        client + bounce.len() as u32,
+        server,
+        b"PASV\r\n",
+    );
+    assert_eq!(control.decide(&behind).reason(), Some(DropReason::FtpRefused));
+    // Pure acknowledgements and the server's text go on.
+    control.passes(&segment(control.ends, ACK, client, server, b""));
+    control.server("421 Timeout\r\n");
+    assert_eq!(control.engine.export_expectations(control.now), []);
+    assert_eq!(control.event(HelperEvent::BounceRefused), 1);
+    // Without the rule's word the text passes, and nothing is opened.
+    let mut control = Control::new(ONLY_21, false);
+    control.client("PORT 10,0,0,9,195,80\r\n");
+    assert_eq!(control.engine.export_expectations(control.now), []);
+}
+
+#[test]
+fn a_rule_has_control_ports_of_its_own() {
+    let both = "[[policy.rule]]\nname = \"odd\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 2121\n\
+                ftp = { ports = [2121] }\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                destination_ports = [21, 2122]\nftp = { ports = [] }\n";
+    for (port, listens) in [(2121, true), (21, false), (2122, false)] {
+        let config = Config::from_toml(both, "test.toml").unwrap();
+        let engine = Engine::with_seed(&config, [1; 4]).unwrap();
+        let ends = Ends::v4(4000, port);
+        let now = Instant::now();
+        for packet in [
+            segment(ends, SYN, 100, 0, b""),
+            segment(ends.back(), SYN | ACK, 500, 101, b""),
+            segment(ends, ACK, 101, 501, b""),
+            segment(ends.back(), ACK, 501, 101, b"220 hello\r\n"),
+            segment(ends, ACK, 101, 512, b"EPSV\r\n"),
+            segment(ends.back(), ACK, 512, 107, b"229 Entering (|||50000|)\r\n"),
+        ] {
+            assert!(engine.process(Packet::new(&packet, now)).is_forward());
+        }
+        assert_eq!(
+            engine.export_expectations(now).len(),
+            usize::from(listens),
+            "{port}"
+        );
+    }
+}
+
+#[test]
+fn another_appliance_takes_over_what_was_announced() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("EPSV\r\n");
+    control.server("229 Entering (|||50000|)\r\n");
+    let announced = control.engine.export_expectations(control.now);
+    assert_eq!(announced.len(), 1);
+    let other =
+        |toml: &str| Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
+    let data = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
+    let engine = other(ONLY_21);
+    assert_eq!(engine.import_expectations(&announced, control.now), 1);
+    let verdict = engine.process(Packet::new(&data, control.now));
+    assert!(verdict.is_forward());
+    assert_eq!(verdict.tracked().class, Class::Related);
+    let mut rules = Vec::new();
+    engine.for_each_session(|session| {
+        rules.push((engine.policy().rule_name(session.rule).to_owned(), session.parent))
+    });
+    assert_eq!(rules, [("ftp".to_owned(), None)]);
+    // It is used up; and where the control session would not be admitted, neither is its data.
+    let another = segment(Ends::v4(40_001, 50_000), SYN, 9, 0, b"");
+    assert!(!engine.process(Packet::new(&another, control.now)).is_forward());
+    let strict = other("[policy]\ndefault = \"deny\"\n");
+    assert_eq!(strict.import_expectations(&announced, control.now), 1);
+    let refused = strict.process(Packet::new(&data, control.now));
+    assert_eq!(refused.reason(), Some(DropReason::PolicyDeny));
+}
+
+#[test]
+fn an_announcement_whose_session_finds_no_room_may_come_again() {
+    let toml = format!("[table]\nmax_sessions = 2\n{ONLY_21}");
+    let mut control = Control::new(&toml, false);
+    control.client("EPSV\r\n");
+    control.server("229 Entering (|||50000|)\r\n");
+    let other = Ends {
+        src: 7,
+        ..Ends::v4(4001, 21)
+    };
+    for packet in [
+        segment(other, SYN, 100, 0, b""),
+        segment(other.back(), SYN | ACK, 500, 101, b""),
+        segment(other, ACK, 101, 501, b""),
+    ] {
+        control.passes(&packet);
+    }
+    assert_eq!(
+        control.syn(1, 40_000, 2, 50_000).reason(),
+        Some(DropReason::TableFull)
+    );
+    control.passes(&segment(other, RST, 101, 501, b""));
+    control.now += Duration::from_secs(11);
+    assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
+}
+
+#[test]
+fn a_busy_data_session_keeps_its_idle_control_session_alive() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("EPSV\r\n");
+    control.server("229 Entering (|||50000|)\r\n");
+    let data = Ends::v4(40_000, 50_000);
+    control.passes(&segment(data, SYN, 100, 0, b""));
+    control.passes(&segment(data.back(), SYN | ACK, 500, 101, b""));
+    let mut sent = 501;
+    for _ in 0..20 {
+        control.passes(&segment(data, ACK, 101, sent, b""));
+        control.now += Duration::from_secs(100);
+        control.passes(&segment(data.back(), ACK, sent, 101, b"data"));
+        sent += 4;
+        control.passes(&segment(data, ACK, 101, sent, b""));
+        control.engine.expire(control.now, usize::MAX, &mut ());
+    }
+    assert_eq!(
+        control.engine.sessions(),
+        2,
+        "2000 s of data, and the control session is there"
+    );
+    control.server("226 done\r\n");
+    // Once the data session has ended, nothing keeps it but its own packets.
+    control.passes(&segment(data, RST, 101, sent, b""));
+    control.now += Duration::from_secs(11);
+    control.engine.expire(control.now, usize::MAX, &mut ());
+    assert_eq!(control.engine.sessions(), 1);
+    control.now += Duration::from_secs(341);
+    control.engine.expire(control.now, usize::MAX, &mut ());
+    assert_eq!(control.engine.sessions(), 0);
+}
+
+#[test]
+fn all_control_sessions_together_have_a_bound_of_memory() {
+    let toml = format!("[ftp]\nmax_memory = 65536\n{ONLY_21}");
+    let config = Config::from_toml(&toml, "test.toml").unwrap();
+    let engine = Engine::with_seed(&config, [1; 4]).unwrap();
+    let now = Instant::now();
+    for port in 0..2_000 {
+        let ends = Ends::v4(10_000 + port, 21);
+        for packet in [
+            segment(ends, SYN, 100, 0, b""),
+            segment(ends.back(), SYN | ACK, 500, 101, b""),
+            segment(ends, ACK, 101, 501, b""),
+            // Ahead of a hole: it waits for what is missing.
+            segment(ends, ACK, 3_000, 501, &[b'x'; 1_000]),
+        ] {
+            assert!(engine.process(Packet::new(&packet, now)).is_forward());
+        }
+    }
+    let stats = engine.stats();
+    assert!(stats.control_sessions < 400, "{}", stats.control_sessions);
+    assert!(stats.control_memory <= 65_536, "{}", stats.control_memory);
+    let not_heard = stats
+        .helper_events
+        .iter()
+        .find(|(event, _)| *event == HelperEvent::NotHeard);
+    assert!(not_heard.unwrap().1 > 1_600);
+    engine.expire(now + Duration::from_secs(400), usize::MAX, &mut ());
+    assert_eq!(
+        (engine.stats().control_sessions, engine.stats().control_memory),
+        (0, 0)
+    );
+}

@@ -11,9 +11,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
-use portcullis::config::{Checksums, Config, EngineConfig, FragmentsConfig, PolicyConfig, TableConfig};
+use portcullis::config::{
+    Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig, RefusedAnnouncement,
+    TableConfig,
+};
 use portcullis::policy::Action;
-use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict};
+use portcullis::{Class, DropReason, Engine, Malformed, Packet, SessionFilter, Stats, Verdict, Zone};
 use support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp, unreachable,
 };
@@ -23,8 +26,12 @@ struct Scenario {
     config: Config,
     /// Packets that must pass.
     before: Vec<Vec<u8>>,
+    /// What happens then; the moment at which the packet comes.
+    then: fn(&Engine, Instant) -> Instant,
     /// The packet that is dropped.
     packet: Vec<u8>,
+    /// Where it comes.
+    zone: Zone,
 }
 
 const V4: Ends = Ends::v4(4000, 80);
@@ -38,7 +45,9 @@ fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
     Scenario {
         config: Config::default(),
         before,
+        then: |_, now| now,
         packet,
+        zone: Zone::DEFAULT,
     }
 }
 
@@ -139,8 +148,7 @@ fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<
             fragments,
             ..Config::default()
         },
-        before,
-        packet,
+        ..after(before, packet)
     }
 }
 
@@ -262,6 +270,24 @@ fn malformed_transport(reason: Malformed) -> Option<Scenario> {
     })
 }
 
+/// Data of a session that has ended, where late packets are dropped in silence.
+fn late(end: Vec<Vec<u8>>, then: fn(&Engine, Instant) -> Instant) -> Scenario {
+    let before = handshake().into_iter().chain(end).collect();
+    let mut scenario = Scenario {
+        then,
+        ..after(before, segment(V4, ACK, 101, 501, b"late"))
+    };
+    scenario.config.tcp.late = LatePacket::Drop;
+    scenario
+}
+
+/// All lifetimes pass.
+fn expired(engine: &Engine, now: Instant) -> Instant {
+    let now = now + Duration::from_secs(400);
+    while engine.expire(now, 100, &mut ()).more {}
+    now
+}
+
 fn scenario(reason: DropReason) -> Option<Scenario> {
     Some(match reason {
         DropReason::Malformed(reason) => return malformed(reason),
@@ -364,9 +390,71 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                 },
                 ..Config::default()
             },
-            before: vec![udp(V4, b"question"), udp(V4.back(), b"answer")],
-            packet: udp(Ends::v4(4001, 80), b"question"),
+            ..after(
+                vec![udp(V4, b"question"), udp(V4.back(), b"answer")],
+                udp(Ends::v4(4001, 80), b"question"),
+            )
         },
+        DropReason::TcpSynAckWithoutSyn => alone(segment(V4, SYN | ACK, 100, 501, &[])),
+        DropReason::TcpAckWithoutSynAck => after(
+            vec![segment(V4, SYN, 100, 0, &[])],
+            segment(V4, ACK, 101, 501, &[]),
+        ),
+        DropReason::OtherZone => {
+            let mut scenario = after(handshake(), segment(V4.back(), ACK, 501, 101, b"data"));
+            scenario.config.zones = [("other".to_owned(), 1)].into();
+            scenario.zone = Zone(1);
+            scenario
+        }
+        DropReason::FtpRefused => {
+            const CONTROL: Ends = Ends::v4(4000, 21);
+            const BOUNCE: &[u8] = b"PORT 10,0,0,9,195,80\r\n";
+            let mut scenario = after(
+                vec![
+                    segment(CONTROL, SYN, 100, 0, &[]),
+                    segment(CONTROL.back(), SYN | ACK, 500, 101, &[]),
+                    segment(CONTROL, ACK, 101, 501, &[]),
+                ],
+                segment(CONTROL, ACK, 101 + BOUNCE.len() as u32, 501, b"NOOP\r\n"),
+            );
+            scenario.config.ftp.refused = RefusedAnnouncement::Drop;
+            scenario.then = |engine, now| {
+                let bounce = segment(CONTROL, ACK, 101, 501, BOUNCE);
+                let verdict = engine.process(Packet::new(&bounce, now));
+                assert_eq!(verdict.reason(), Some(DropReason::FtpRefused));
+                now
+            };
+            scenario
+        }
+        DropReason::TcpAfterTimeout => late(Vec::new(), expired),
+        DropReason::TcpAfterReset => late(vec![segment(V4.back(), RST, 501, 0, &[])], expired),
+        DropReason::TcpAfterEviction => {
+            let mut scenario = late(
+                vec![
+                    segment(V4, FIN | ACK, 101, 501, &[]),
+                    udp(Ends::v4(4001, 53), b"question"),
+                ],
+                |_, now| now,
+            );
+            scenario.config.table = TableConfig {
+                max_sessions: 1,
+                shards: Some(1),
+            };
+            scenario
+        }
+        DropReason::TcpAfterRevocation => late(Vec::new(), |engine, now| {
+            let mut config = Config::default();
+            config.policy.default = Action::Deny;
+            config.tcp.late = LatePacket::Drop;
+            let done = engine.reload(&config, now, &mut ()).unwrap();
+            assert_eq!(done.revoked, 1);
+            now
+        }),
+        DropReason::TcpAfterDeletion => late(Vec::new(), |engine, now| {
+            let ended = engine.end_sessions(&SessionFilter::default(), now, &mut ());
+            assert_eq!(ended, 1);
+            now
+        }),
         _ => return None,
     })
 }
@@ -401,8 +489,9 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
             assert!(meant, "{reason}, packet {number}: {verdict:?}");
             now += Duration::from_millis(10);
         }
+        now = (scenario.then)(&engine, now);
         let (stats, sessions) = (engine.stats(), records(&engine));
-        let verdict = engine.process(Packet::new(&scenario.packet, now));
+        let verdict = engine.process(Packet::new(&scenario.packet, now).zone(scenario.zone));
         assert_eq!(verdict.reason(), Some(reason), "{verdict:?}");
         assert_eq!(
             matches!(verdict, Verdict::Reject(..)),

@@ -219,14 +219,14 @@ impl ExpectationTable {
             .filter(|deadline| *deadline > now)
             .ok_or(ExpectationError::NoLifetime)?;
         let key = Key::of(expectation);
-        // What it replaces does not count against its limits.
-        if let Some((_, old)) = self.waiting.remove(&key) {
-            self.release(&key, &old);
-        }
+        // What it replaces does not count against its limits, and stays where it is refused.
+        let replaced = self.waiting.get(&key).map(|waiting| waiting.expectation.parent);
+        let total = self.limits.total + usize::from(replaced.is_some());
+        let per_parent = self.limits.per_parent + usize::from(replaced == Some(expectation.parent));
         let claimed = self
             .live
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-                (live < self.limits.total).then_some(live + 1)
+                (live < total).then_some(live + 1)
             });
         if claimed.is_err() {
             self.refused_full.fetch_add(1, Ordering::Relaxed);
@@ -239,7 +239,7 @@ impl ExpectationTable {
         };
         let room = {
             let mut of_parent = self.parents.entry(expectation.parent).or_default();
-            let room = of_parent.len() < self.limits.per_parent;
+            let room = of_parent.len() < per_parent;
             if room {
                 of_parent.push((waiting.ticket, key));
             }
@@ -254,7 +254,7 @@ impl ExpectationTable {
             return Err(ExpectationError::ParentLimit);
         }
         if let Some(old) = self.waiting.insert(key, waiting) {
-            // Another thread had the same expectation.
+            // The older one, or that of another thread.
             self.release(&key, &old);
         }
         self.order.lock().insert((deadline, waiting.ticket), key);
@@ -280,7 +280,8 @@ impl ExpectationTable {
         (waiting.admits(call) && waiting.deadline > now).then_some(waiting.expectation)
     }
 
-    /// The expectation of a session, which is used up thereby: of several callers one gets it.
+    /// The expectation of a session with what is left of its lifetime. It is used up thereby: of several callers one gets
+    /// it.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {
@@ -291,7 +292,10 @@ impl ExpectationTable {
             .waiting
             .remove_if(&key, |_, waiting| waiting.admits(call) && waiting.deadline > now)?;
         self.release(&key, &waiting);
-        Some(waiting.expectation)
+        Some(Expectation {
+            lifetime: waiting.deadline.saturating_duration_since(now),
+            ..waiting.expectation
+        })
     }
 
     /// Withdraws one expectation, if its parent still has it; whether it had.

@@ -226,6 +226,26 @@ helper_events! {
     NotHeard => "not_heard",
 }
 
+impl HelperEvent {
+    /// Whether something that was announced, or would have been, is refused.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::BounceRefused
+                | Self::PortBelowFloor
+                | Self::NumberOutOfRange
+                | Self::WrongDirection
+                | Self::UnsolicitedReply
+                | Self::MalformedCommand
+                | Self::MalformedReply
+                | Self::EprtUnsupportedFamily
+                | Self::LprtRefused
+                | Self::EpsvAllViolation
+        )
+    }
+}
+
 impl core::fmt::Display for HelperEvent {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.name())

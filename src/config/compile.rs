@@ -30,6 +30,13 @@ impl Config {
                 .keep_numbers(previous)
                 .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
         }
+        let ftp_rules = self
+            .policy
+            .rules
+            .iter()
+            .filter(|rule| !rule.ftp.is_empty())
+            .filter_map(|rule| Some((policy.rule_named(&rule.name)?, rule.ftp.clone())))
+            .collect();
         Ok(Compiled {
             lifetimes: self.compile_lifetimes(&zones, &policy),
             policy,
@@ -51,6 +58,7 @@ impl Config {
                 .filter(|check| self.checks.get(check.name()) == Some(&CheckMode::Count))
                 .collect(),
             ftp: self.ftp.clone(),
+            ftp_rules,
             fixed: self.fixed(&zones),
             zones,
         })

@@ -235,6 +235,30 @@ impl Config {
             &quoted(duration(default.lifetime)),
             "clients connect at once",
         );
+        values.setting(
+            "ftp.passive_addresses",
+            quoted_list(&self.ftp.passive_addresses),
+            "[]",
+            "a server announces its own address",
+        );
+        values.setting(
+            "ftp.active_source_port",
+            self.ftp.active_source_port.to_string(),
+            &default.active_source_port.to_string(),
+            "any: servers without privileges cannot call from port 20",
+        );
+        values.setting(
+            "ftp.refused",
+            quoted(self.ftp.refused.name()),
+            &quoted(default.refused.name()),
+            "nothing is opened, and the server answers for itself",
+        );
+        values.setting(
+            "ftp.max_memory",
+            self.ftp.max_memory.to_string(),
+            &default.max_memory.to_string(),
+            "64 MiB",
+        );
         for check in DropReason::CHECKS {
             let mode = match self.checks.get(check.name()) {
                 Some(CheckMode::Count) => "count",
@@ -425,6 +449,14 @@ fn rule_line(rule: &RuleConfig) -> String {
     }
     if !rule.tcp.is_empty() {
         keys.push(format!("tcp = {}", handling_value(&rule.tcp)));
+    }
+    if !rule.ftp.is_empty() {
+        let said: Vec<_> = rule
+            .ftp
+            .keys()
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        keys.push(format!("ftp = {}", inline(&said)));
     }
     inline(&keys)
 }

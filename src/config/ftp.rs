@@ -1,6 +1,7 @@
 //! `[ftp]`: the helper of FTP.
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::values;
@@ -17,17 +18,86 @@ pub struct FtpConfig {
     /// How long an announced session may take to come, 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
+    /// Prefixes of addresses that a server may announce besides its own: those of servers behind NAT.
+    #[serde(deserialize_with = "values::list_or_empty")]
+    pub passive_addresses: Vec<IpNet>,
+    /// The port that a server must call from in active mode: 20 by RFC 959; 0, the default, is any.
+    pub active_source_port: u16,
+    /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
+    pub refused: RefusedAnnouncement,
+    /// How many bytes all control sessions together may take, from [`Self::MIN_MEMORY`]; beyond it, what waits for
+    /// missing segments is given up, and new control sessions are not listened to.
+    pub max_memory: u32,
+}
+
+/// What becomes of a packet with an announcement that is refused: of a foreign address, a low port, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RefusedAnnouncement {
+    /// The text passes, and nothing is opened.
+    #[default]
+    Pass,
+    /// It is dropped, and so is all that its sender sends behind it: the control session comes to a stand.
+    Drop,
+}
+
+impl RefusedAnnouncement {
+    /// The name in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// What a rule says of the control sessions that it admits; `[ftp]` holds where it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FtpHandling {
+    /// See [`FtpConfig::ports`]; an empty list turns the helper off.
+    pub ports: Option<Vec<u16>>,
+    /// See [`FtpConfig::refused`].
+    pub refused: Option<RefusedAnnouncement>,
+}
+
+impl FtpHandling {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is said, as keys with their values.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
+        [
+            ("ports", self.ports.as_ref().map(|ports| format!("{ports:?}"))),
+            (
+                "refused",
+                self.refused.map(|refused| format!("\"{}\"", refused.name())),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+    }
 }
 
 impl FtpConfig {
     /// The longest `lifetime`.
     pub const MAX_LIFETIME: Duration = Duration::from_secs(300);
 
+    /// The least `max_memory`: a few control sessions.
+    pub const MIN_MEMORY: u32 = 1 << 16;
+
     /// The settings of the helper.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             port_floor: self.port_floor,
             lifetime: self.lifetime,
+            passive_addresses: self.passive_addresses.clone(),
+            active_source_port: (self.active_source_port != 0).then_some(self.active_source_port),
             ..Settings::default()
         }
     }
@@ -42,6 +112,10 @@ impl Default for FtpConfig {
             ports: vec![CONTROL_PORT],
             port_floor,
             lifetime,
+            passive_addresses: Vec::new(),
+            active_source_port: 0,
+            refused: RefusedAnnouncement::default(),
+            max_memory: 64 << 20,
         }
     }
 }

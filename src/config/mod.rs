@@ -48,7 +48,7 @@ use serde::{Deserialize, Deserializer};
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
 pub use crate::packet::Checksums;
-use crate::policy::Policy;
+use crate::policy::{Policy, RuleId};
 use crate::verdict::DropReason;
 
 mod compile;
@@ -71,7 +71,7 @@ pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
-pub use self::ftp::FtpConfig;
+pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
@@ -321,6 +321,8 @@ pub struct Compiled {
     pub fixed: Fixed,
     /// What is a control session of FTP, and what it may announce.
     pub ftp: FtpConfig,
+    /// What rules say of the control sessions that they admit.
+    pub ftp_rules: Vec<(RuleId, FtpHandling)>,
 }
 
 /// What only a start can change: the sizes of what is reserved then, and what sessions are told apart by.

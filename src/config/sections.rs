@@ -4,7 +4,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{OnReload, TcpHandling, values};
+use super::{FtpHandling, OnReload, TcpHandling, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -129,6 +129,10 @@ pub struct RuleConfig {
     /// How are TCP sessions tracked that this rule allows? What is missing is the zone's word, or the global one.
     #[serde(default)]
     pub tcp: TcpHandling,
+    /// What is a control session of FTP among the sessions that this rule allows, and what becomes of refused
+    /// announcements? What is missing is the word of `[ftp]`.
+    #[serde(default)]
+    pub ftp: FtpHandling,
 }
 
 impl RuleConfig {
@@ -147,6 +151,7 @@ impl RuleConfig {
             direction: RuleDirection::Any,
             log: false,
             tcp: TcpHandling::default(),
+            ftp: FtpHandling::default(),
         }
     }
 }

@@ -46,6 +46,10 @@ impl Config {
         self.check_tcp()?;
         let lifetime = (Duration::from_secs(1), FtpConfig::MAX_LIFETIME);
         self.check_duration("ftp.lifetime", self.ftp.lifetime, lifetime)?;
+        if self.ftp.max_memory < FtpConfig::MIN_MEMORY {
+            let least = format!("at least {}", FtpConfig::MIN_MEMORY);
+            return Err(self.out_of_bounds("ftp.max_memory", self.ftp.max_memory, least));
+        }
         self.check_ending()?;
         self.check_checks()?;
         self.check_policy()

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::halves::Seen;
+use super::helpers::Parent;
 use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
 use super::path::{After, Candidate, invalid, tunnel_id};
 use super::resets::LateAnswer;
@@ -13,7 +14,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
 use crate::lifetime::LifetimeClass;
 use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
-use crate::policy::{Action, NewSession, Policy};
+use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, State, Track};
@@ -83,7 +84,10 @@ impl Engine {
             trace_policy(&settings.policy, &query, trace);
         }
         let parent = match plan.opening {
-            Opening::Tcp(_) if plan.marks.is_empty() => self.helpers.announced(&query, candidate.instant),
+            Opening::Tcp(_) if plan.marks.is_empty() => {
+                self.helpers
+                    .announced(&query, &settings.policy, candidate.instant)
+            }
             _ => None,
         };
         let new = Tracked {
@@ -123,6 +127,9 @@ impl Engine {
                 self.spare(settings, place.shard, slot, number, candidate.now)
             }) else {
                 trace.step(|| Step::Note("the table is full of sessions that are worth more"));
+                if let Some(announced) = &parent {
+                    self.helpers.give_back(announced, candidate.instant);
+                }
                 return Verdict::Drop(DropReason::TableFull, new);
             };
             self.ended_here(place.shard, &ended, candidate.now, after, trace);
@@ -184,8 +191,18 @@ impl Engine {
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
         let deadline = slot.deadline;
         let id = self.table.id(place.shard, number, slot.generation);
-        if let Some(parent) = parent {
-            self.helpers.adopted(id, parent.session);
+        if let Some(parent) = parent.and_then(|announced| announced.session) {
+            self.helpers.adopted(id, parent);
+        }
+        let slot = shard.slab.hot(number);
+        if plan.marks.contains(&Mark::Adopted) && settings.ftp.is_control(slot, rule) {
+            let own = Parent { session: id, rule };
+            self.helpers.go_on(&settings.ftp, slot, own, None);
+            if let Transport::Tcp { segment, .. } = &parsed.transport {
+                let heard = (segment, parsed.payload(candidate.bytes));
+                self.helpers
+                    .control(&settings.ftp, slot, own, plan.direction, heard, candidate.instant);
+            }
         }
         for mark in plan.marks {
             shard.slab.cold_mut(number).set(*mark, true);
@@ -271,7 +288,7 @@ impl Engine {
                     .ok_or(invalid(DropReason::TcpNoSession)),
             };
         }
-        match Event::of(segment.flags) {
+        let answer = match Event::of(segment.flags) {
             Event::SynAck => self.answer_to_nothing(settings, candidate, segment, after, trace),
             event @ (Event::Ack | Event::Fin) => {
                 // Whoever repeats a FIN in vain speaks to somebody who has gone.
@@ -285,7 +302,17 @@ impl Engine {
                 after.seen = Some(Seen::present());
                 Err(invalid(DropReason::TcpNoSession))
             }
+        };
+        let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
+        if passes && !candidate.searched && settings.zones.len() > 1 {
+            // Its session may be in another zone, and then nothing begins here.
+            trace.step(|| Step::Note("first its session is looked for in other zones"));
+            after.tolerated = None;
+            after.look_elsewhere(settings);
+            after.then_here = true;
+            return Err(invalid(DropReason::TcpNoSession));
         }
+        answer
     }
 
     /// A SYN-ACK whose SYN has not passed here.
@@ -331,7 +358,8 @@ impl Engine {
     }
 
     /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are admitted,
-    /// a well-known port is that of the responder.
+    /// a well-known port is that of the responder. Where a rule, and not the default, speaks of the likelier of the two,
+    /// the other is not asked.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -342,6 +370,23 @@ impl Engine {
     ) -> Result<Plan, Verdict> {
         after.look_elsewhere(settings);
         let drop = invalid(DropReason::TcpNoSession);
+        let (key, source) = (&candidate.flow.key, candidate.flow.source);
+        if settings.any_asymmetric && self.asymmetry.suspects(key, source, Evidence::SynAckWithoutSyn) {
+            // What follows a SYN-ACK that was let pass is let pass too.
+            let decision =
+                settings
+                    .policy
+                    .look_up(&new_session(key.zone(), candidate.parsed, Direction::Reply));
+            let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
+            if (decision.action, mode) == (Action::Allow, Asymmetric::Report) {
+                let reason = DropReason::TcpNoSession;
+                after.tolerated = Some((reason, decision.rule));
+                return Err(Verdict::Forward(Tracked {
+                    tolerated: Some(reason),
+                    ..Tracked::class(Class::Invalid)
+                }));
+            }
+        }
         let failover = self.is_failing_over(settings, candidate.now);
         if !settings.any_midstream && !failover {
             return Err(drop);
@@ -364,6 +409,9 @@ impl Engine {
             let loose = handling.mode == TcpMode::Loose;
             let adopts = loose || failover || handling.midstream == Midstream::Adopt;
             if decision.action != Action::Allow || !adopts {
+                if decision.rule != RuleId::DEFAULT {
+                    break;
+                }
                 continue;
             }
             let until_seen = handling.mode == TcpMode::Strict;

@@ -150,23 +150,19 @@ impl Engine {
     pub(super) fn elsewhere<T: Trace>(
         &self,
         candidate: &Candidate<'_>,
-        verdict: Verdict,
         after: &mut After,
         trace: &mut T,
-    ) -> Verdict {
+    ) -> Option<Verdict> {
         let settings = self.settings();
         let config = &settings.asymmetry;
         let own = candidate.flow.key.zone();
         let zones = settings.zones.iter().filter(|zone| **zone != own);
         if !self.searches.take(candidate.now, config.searches) {
-            return verdict;
+            return None;
         }
-        for zone in zones.take(config.searched_zones as usize) {
-            if let Some(found) = self.in_zone(*zone, candidate, after, trace) {
-                return found;
-            }
-        }
-        verdict
+        zones
+            .take(config.searched_zones as usize)
+            .find_map(|zone| self.in_zone(*zone, candidate, after, trace))
     }
 
     fn in_zone<T: Trace>(

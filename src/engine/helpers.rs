@@ -15,11 +15,13 @@ use parking_lot::Mutex;
 
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
 use crate::alg::ftp::{Ftp, Rules};
-use crate::alg::{Control, EventCounts, HelperEvent, Segment as Heard, SessionEnds, first_byte};
-use crate::config::FtpConfig;
+use crate::alg::{
+    Control, EventCounts, Expectation, HelperEvent, HelperSink, Segment as Heard, SessionEnds, first_byte,
+};
+use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
-use crate::policy::{NewSession, RuleId};
+use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{SessionId, Slot};
 
 /// Parts of the table of control sessions, with a lock each.
@@ -40,29 +42,85 @@ pub(super) struct Parent {
 }
 
 /// What is kept of some control sessions.
-type Part = Mutex<HashMap<SessionId, Control<Ftp>>>;
+type Part = Mutex<HashMap<SessionId, Listening>>;
 
 /// What a configuration says of control sessions.
 #[derive(Debug)]
 pub(super) struct FtpSettings {
+    /// Each port that is one of a control session by some rule.
+    candidates: Box<[u16]>,
     ports: Box<[u16]>,
+    refused: RefusedAnnouncement,
+    /// What rules say otherwise, in the order of their numbers.
+    by_rule: Box<[(RuleId, FtpHandling)]>,
     rules: Arc<Rules>,
+    max_memory: usize,
 }
 
 impl FtpSettings {
-    pub(super) fn new(config: &FtpConfig) -> Self {
+    pub(super) fn new(config: &FtpConfig, by_rule: &[(RuleId, FtpHandling)]) -> Self {
+        let of_rules = by_rule
+            .iter()
+            .flat_map(|(_, handling)| handling.ports.iter().flatten());
+        let mut candidates: Vec<u16> = config.ports.iter().chain(of_rules).copied().collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        let mut by_rule = by_rule.to_vec();
+        by_rule.sort_unstable_by_key(|(rule, _)| *rule);
         Self {
+            candidates: candidates.into(),
             ports: config.ports.clone().into(),
+            refused: config.refused,
+            by_rule: by_rule.into(),
             rules: Arc::new(Rules::new(config.settings())),
+            max_memory: config.max_memory as usize,
         }
     }
 
-    /// Whether this is a TCP session to the port of a control session.
+    /// Whether this may be a control session: a TCP session to a port that is one of some rule.
     #[inline]
-    pub(super) fn is_control(&self, slot: &Slot) -> bool {
+    pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
         slot.key.protocol() == PROTOCOL_TCP
-            && self.ports.contains(&slot.key.port(slot.initiator().opposite()))
+            && self
+                .candidates
+                .contains(&slot.key.port(slot.initiator().opposite()))
     }
+
+    /// Whether it is one by the rule that has admitted it.
+    pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
+        let port = slot.key.port(slot.initiator().opposite());
+        let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
+        slot.key.protocol() == PROTOCOL_TCP && ports.unwrap_or(&self.ports).contains(&port)
+    }
+
+    fn handling(&self, rule: RuleId) -> Option<&FtpHandling> {
+        let place = self.by_rule.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
+        self.by_rule.get(place).map(|(_, handling)| handling)
+    }
+
+    fn stops(&self, rule: RuleId) -> bool {
+        let of_rule = self.handling(rule).and_then(|handling| handling.refused);
+        of_rule.unwrap_or(self.refused) == RefusedAnnouncement::Drop
+    }
+}
+
+/// What is kept of a control session.
+#[derive(Debug)]
+struct Listening {
+    control: Control<Ftp>,
+    /// Bytes that it was last found to take.
+    memory: usize,
+    /// From which number on nothing of a direction passes any more, original first.
+    stopped: [Option<SeqNum>; 2],
+}
+
+/// What was announced, and has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Announced {
+    /// The session that has announced it, if that is here and not on another appliance.
+    pub(super) session: Option<SessionId>,
+    pub(super) rule: RuleId,
+    expectation: Expectation,
 }
 
 /// Everything that helpers keep.
@@ -71,6 +129,8 @@ pub(super) struct Helpers {
     controls: Box<[Part]>,
     /// Control sessions that are listened to.
     live: AtomicUsize,
+    /// Bytes that these take.
+    memory: AtomicUsize,
     /// Control sessions by their ends, for what they announce.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
     /// Announced sessions that have come, with the sessions that announced them.
@@ -80,6 +140,27 @@ pub(super) struct Helpers {
     families: DashMap<SessionId, u32, ahash::RandomState>,
     expectations: ExpectationTable,
     counts: EventCounts,
+}
+
+/// Keeps expectations and counts, and notes whether anything was refused.
+struct Attentive<'a> {
+    table: TableSink<'a>,
+    refused: bool,
+}
+
+impl HelperSink for Attentive<'_> {
+    fn event(&mut self, event: HelperEvent, from: Direction) {
+        self.refused |= event.is_refusal();
+        self.table.event(event, from);
+    }
+
+    fn expect(&mut self, expectation: &Expectation) -> bool {
+        self.table.expect(expectation)
+    }
+
+    fn withdraw(&mut self, expectation: &Expectation) -> bool {
+        self.table.withdraw(expectation)
+    }
 }
 
 /// Both ends of a TCP session.
@@ -96,6 +177,7 @@ impl Helpers {
         Self {
             controls: (0..PARTS).map(|_| Mutex::default()).collect(),
             live: AtomicUsize::new(0),
+            memory: AtomicUsize::new(0),
             parents: DashMap::with_hasher(hasher.clone()),
             children: DashMap::with_hasher(hasher.clone()),
             families: DashMap::with_hasher(hasher),
@@ -109,8 +191,8 @@ impl Helpers {
         self.controls.get(id.number() as usize % PARTS)
     }
 
-    /// A segment of a control session was found right. Listening begins with the SYN-ACK, so that nobody but a server that
-    /// answers takes a place. What was announced does not announce anything itself.
+    /// A segment of a control session was found right; whether it may pass. Listening begins with the SYN-ACK, so that
+    /// nobody but a server that answers takes a place. What was announced does not announce anything itself.
     #[cold]
     #[inline(never)]
     pub(super) fn control(
@@ -121,26 +203,27 @@ impl Helpers {
         direction: Direction,
         (segment, payload): (&Segment, &[u8]),
         now: Instant,
-    ) {
+    ) -> bool {
         let Some(part) = self.part(own.session) else {
-            return;
+            return true;
         };
         let mut part = part.lock();
         let has = |flag| segment.flags.contains(flag);
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
             let known = part.contains_key(&own.session);
-            if !known && self.parent_of(own.session).is_none() {
+            if !known && self.parent_of(own.session).is_none() && settings.is_control(slot, own.rule) {
                 let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
-                self.listen(&mut part, slot, own, control);
+                self.listen(&mut part, settings, slot, own, control);
             }
         }
-        let Some(control) = part.get_mut(&own.session) else {
-            return;
+        let Some(listening) = part.get_mut(&own.session) else {
+            return true;
         };
+        let control = &mut listening.control;
         if has(TcpFlags::RST) {
             self.expectations.withdraw(control.helper().session());
-            return;
+            return true;
         }
         // The data of a SYN may be discarded by its receiver, and then come again: it is not read.
         let (seq, payload) = if has(TcpFlags::SYN) {
@@ -150,24 +233,60 @@ impl Helpers {
         } else {
             (segment.seq, payload)
         };
+        let end = seq.add(payload.len() as u32);
+        let [original, reply] = &mut listening.stopped;
+        let stopped = match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        };
+        if stopped.is_some_and(|from| end.after(from)) {
+            return false;
+        }
         let heard = Heard {
             seq,
             ack: has(TcpFlags::ACK).then_some(SeqNum(segment.ack.0)),
             payload,
             fin: has(TcpFlags::FIN),
         };
-        let mut sink = TableSink {
-            table: &self.expectations,
-            counts: &self.counts,
-            now,
+        let mut sink = Attentive {
+            table: TableSink {
+                table: &self.expectations,
+                counts: &self.counts,
+                now,
+            },
+            refused: false,
         };
         control.segment(direction, &heard, &mut sink);
+        let passes = !(sink.refused && settings.stops(own.rule));
+        if !passes {
+            *stopped = Some(seq);
+            self.expectations.withdraw(control.helper().session());
+        }
+        self.account(listening, settings.max_memory);
+        passes
+    }
+
+    /// Brings the memory that a control session takes up to date, and sheds what it can do without where all take too much.
+    fn account(&self, listening: &mut Listening, max_memory: usize) {
+        let mut memory = listening.control.memory();
+        let others = self
+            .memory
+            .load(Ordering::Relaxed)
+            .saturating_sub(listening.memory);
+        if others + memory > max_memory {
+            listening.control.shed();
+            memory = listening.control.memory();
+        }
+        self.memory.fetch_add(memory, Ordering::Relaxed);
+        self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
+        listening.memory = memory;
     }
 
     /// Begins to listen to a session.
     fn listen(
         &self,
-        part: &mut HashMap<SessionId, Control<Ftp>>,
+        part: &mut HashMap<SessionId, Listening>,
+        settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
         control: Control<Ftp>,
@@ -178,21 +297,30 @@ impl Helpers {
             // Names of ends have one form for IPv4 and IPv4-mapped addresses; the latter do not belong on the wire.
             return;
         }
-        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS {
+        let is_full = self.memory.load(Ordering::Relaxed) + control.memory() > settings.max_memory;
+        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS || is_full {
             self.live.fetch_sub(1, Ordering::Relaxed);
             self.counts.count(HelperEvent::NotHeard);
             return;
         }
         let ends = ends_of(slot);
-        part.insert(own.session, control);
+        let memory = control.memory();
+        self.memory.fetch_add(memory, Ordering::Relaxed);
+        let listening = Listening {
+            control,
+            memory,
+            stopped: [None; 2],
+        };
+        part.insert(own.session, listening);
         if self.parents.insert(ends, own).is_some() {
             // A session on the same ports before this one: what it has announced does not come any more.
             self.expectations.withdraw(&ends);
         }
     }
 
-    /// The session that has announced a new one; the announcement is used up.
-    pub(super) fn announced(&self, query: &NewSession, now: Instant) -> Option<Parent> {
+    /// What has announced a new session; the announcement is used up. One of another appliance is as good as the policy
+    /// says of the session that has announced it there.
+    pub(super) fn announced(&self, query: &NewSession, policy: &Policy, now: Instant) -> Option<Announced> {
         if self.expectations.is_empty() {
             return None;
         }
@@ -206,9 +334,35 @@ impl Helpers {
             source: SocketAddr::new(query.src, query.src_port?),
             destination: SocketAddr::new(query.dst, query.dst_port?),
         };
-        let expectation = self.expectations.find(&call, now)?;
-        let parent = *self.parents.get(&expectation.parent)?;
-        self.expectations.take(&call, now).map(|_| parent)
+        let parent = self.expectations.find(&call, now)?.parent;
+        let own = self.parents.get(&parent).map(|parent| *parent);
+        let (session, rule) = match own {
+            Some(parent) => (Some(parent.session), parent.rule),
+            None => {
+                let decision = policy.look_up(&NewSession {
+                    src: parent.initiator.ip(),
+                    src_port: Some(parent.initiator.port()),
+                    dst: parent.responder.ip(),
+                    dst_port: Some(parent.responder.port()),
+                    ..*query
+                });
+                if decision.action != Action::Allow {
+                    return None;
+                }
+                (None, decision.rule)
+            }
+        };
+        let expectation = self.expectations.take(&call, now)?;
+        Some(Announced {
+            session,
+            rule,
+            expectation,
+        })
+    }
+
+    /// What was announced could not be opened: it may come again.
+    pub(super) fn give_back(&self, announced: &Announced, now: Instant) {
+        let _ = self.expectations.insert(&announced.expectation, now);
     }
 
     /// An announced session was opened.
@@ -248,7 +402,8 @@ impl Helpers {
             return;
         }
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));
-        if removed.is_some() {
+        if let Some(listening) = removed {
+            self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
             self.live.fetch_sub(1, Ordering::Relaxed);
             let ends = ends_of(slot);
             // The ports may have been taken by a new session meanwhile.
@@ -268,8 +423,8 @@ impl Helpers {
             return None;
         }
         let part = self.part(id)?.lock();
-        let control = part.get(&id).filter(|control| control.helper().is_at_rest())?;
-        control.line_starts()
+        let control = &part.get(&id)?.control;
+        control.helper().is_at_rest().then(|| control.line_starts())?
     }
 
     /// Goes on to listen to a control session that another engine has listened to: from where its streams are, or from their
@@ -294,14 +449,15 @@ impl Helpers {
             }
             None => Control::new(Ftp::new(rules, ends)),
         };
-        self.listen(&mut part.lock(), slot, own, control);
+        self.listen(&mut part.lock(), settings, slot, own, control);
     }
 
     /// The ends of the session that has announced this one, while that is listened to.
     pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
         let parent = self.parent_of(child)?;
         let part = self.part(parent)?.lock();
-        part.get(&parent).map(|control| *control.helper().session())
+        part.get(&parent)
+            .map(|listening| *listening.control.helper().session())
     }
 
     /// A control session is under another rule from now on, and so is what it announces; with other rules of its helper.
@@ -313,8 +469,11 @@ impl Helpers {
             parent.rule = own.rule;
         }
         let mut part = self.part(own.session).map(|part| part.lock());
-        if let Some(control) = part.as_mut().and_then(|part| part.get_mut(&own.session)) {
-            control.helper_mut().set_rules(Arc::clone(&settings.rules));
+        if let Some(listening) = part.as_mut().and_then(|part| part.get_mut(&own.session)) {
+            listening
+                .control
+                .helper_mut()
+                .set_rules(Arc::clone(&settings.rules));
         }
     }
 
@@ -328,6 +487,11 @@ impl Helpers {
 
     pub(super) fn events(&self) -> Vec<(HelperEvent, u64)> {
         self.counts.all().collect()
+    }
+
+    /// Bytes that control sessions take.
+    pub(super) fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
     }
 
     /// Control sessions that are listened to.

@@ -79,10 +79,4 @@ impl Engine {
         let record = self.record_of(shard, number, session)?;
         Some(read(&held.settings, shard.slab.hot(session), record))
     }
-
-    /// What control sessions have announced and has not come yet, each with what is left of its lifetime.
-    #[must_use]
-    pub fn expectations(&self, now: Instant) -> Vec<crate::alg::Expectation> {
-        self.helpers.expectations().export(now)
-    }
 }

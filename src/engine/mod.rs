@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use self::settings::Settings;
+use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Config, ConfigError, Fixed};
 use crate::event::{SessionRecord, Sink};
@@ -207,7 +208,7 @@ impl Engine {
     }
 
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
-    /// and of the sessions that it announces.
+    /// and of the sessions that it announces, and for a new line of [`Engine::asymmetry`].
     ///
     /// 1. Parse and validate once. A bad packet is a verdict with a reason.
     /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
@@ -257,6 +258,7 @@ impl Engine {
         stats.tombstones = self.graveyard.len();
         stats.helper_events = self.helpers.events();
         stats.control_sessions = self.helpers.controls();
+        stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
         let mut by_worth = [0; Worth::ALL.len()];
         for shard in 0..self.table.shards() {
@@ -282,6 +284,19 @@ impl Engine {
     #[must_use]
     pub fn asymmetry(&self) -> AsymmetryReport {
         self.asymmetry.report()
+    }
+
+    /// What control sessions have announced and what has not come yet, each with what is left of its lifetime: for a look,
+    /// or for another appliance to which a load balancer may hand the announced session.
+    #[must_use]
+    pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
+        self.helpers.expectations().export(now)
+    }
+
+    /// Takes over what control sessions on another appliance have announced; how many there was room for. The announced
+    /// session is admitted if this engine's policy admits the control session, under that rule; it has no parent here.
+    pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
+        self.helpers.expectations().import(expectations, now)
     }
 
     /// Forgets what [`Engine::asymmetry`] reports.

@@ -40,6 +40,8 @@ pub(super) struct After {
     pub(super) seen: Option<Seen>,
     /// The packet fits nothing in its zone: its session may be in another one.
     pub(super) elsewhere: bool,
+    /// If it is not, the packet is judged again here.
+    pub(super) then_here: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.
@@ -73,6 +75,8 @@ pub(super) struct Candidate<'p> {
     pub(super) flow_bits: u64,
     /// Its checksums were not verified, though somebody might want that.
     pub(super) unverified: bool,
+    /// Its session was looked for in other zones, and is in none.
+    pub(super) searched: bool,
 }
 
 pub(super) const fn drop_of(fault: Fault) -> DropReason {
@@ -182,6 +186,7 @@ impl Engine {
                     tunnel: packet.tunnel,
                     flow_bits: packet.flow_bits,
                     unverified: packet.unverified && !packet.bytes.is_empty(),
+                    searched: false,
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);
@@ -189,7 +194,7 @@ impl Engine {
                     self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
                 };
                 if after.elsewhere && !verdict.is_forward() {
-                    return self.elsewhere(&candidate, verdict, after, trace);
+                    return self.beyond::<S, T>(&candidate, place, verdict, after, trace);
                 }
                 verdict
             }
@@ -222,6 +227,32 @@ impl Engine {
             }
             (None, _) => invalid(DropReason::IcmpTypeUnsupported),
         }
+    }
+
+    /// A packet that fits nothing in its own zone, or not for sure; no lock is held.
+    #[cold]
+    #[inline(never)]
+    fn beyond<S: Sink, T: Trace>(
+        &self,
+        candidate: &Candidate<'_>,
+        place: Place,
+        verdict: Verdict,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
+        if let Some(found) = self.elsewhere(candidate, after, trace) {
+            return found;
+        }
+        if !after.then_here {
+            return verdict;
+        }
+        let candidate = Candidate {
+            searched: true,
+            ..*candidate
+        };
+        let mut held = self.table.lock(place.shard);
+        let Held { shard, settings } = &mut *held;
+        self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
     }
 
     /// Steps 4 to 6, under the shard's lock.
@@ -319,7 +350,6 @@ impl Engine {
         let before = slot.worth();
         let mut tolerated = None;
         let mut refused = false;
-        let mut right = false;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 if candidate.flow_bits != 0 && Event::of(segment.flags) == Event::Syn {
@@ -337,6 +367,7 @@ impl Engine {
                 }
                 let slot = shard.slab.hot_mut(number);
                 let letters = tcp_letters(segment, slot, direction);
+                let kept = settings.ftp.may_be_control(slot).then_some(slot.track);
                 match judge(slot, direction, segment, settings.checks.split_handshake, trace) {
                     Outcome::Accept {
                         lifetime,
@@ -347,7 +378,17 @@ impl Engine {
                             slot.set_assured();
                         }
                         tolerated = fault.map(drop_of);
-                        right = fault.is_none();
+                        if let Some(kept) = kept.filter(|_| fault.is_none())
+                            && !self.hear(shard, settings, (number, tracked), candidate, segment)
+                        {
+                            // As if it had not come: what its sender repeats is refused again.
+                            shard.slab.hot_mut(number).track = kept;
+                            let refused = Tracked {
+                                class: Class::Invalid,
+                                ..tracked
+                            };
+                            return Some(Verdict::Drop(DropReason::FtpRefused, refused));
+                        }
                         after.believed = true;
                         (lifetime, letters)
                     }
@@ -442,26 +483,10 @@ impl Engine {
         }
         slot.count(direction, bytes);
         slot.touch(now);
-        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() {
+        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && after.seen.is_none() {
             after.seen = Some(Seen::of_unseen(slot, direction));
         }
         shard.slab.note_tunnel(number, direction, candidate.tunnel);
-        let slot = shard.slab.hot(number);
-        if right
-            && settings.ftp.is_control(slot)
-            && let Transport::Tcp { segment, .. } = &candidate.parsed.transport
-        {
-            let rule = RuleId(shard.slab.cold(number).rule);
-            let payload = candidate.parsed.payload(candidate.bytes);
-            self.helpers.control(
-                &settings.ftp,
-                shard.slab.hot(number),
-                Parent { session: id, rule },
-                direction,
-                (segment, payload),
-                candidate.instant,
-            );
-        }
         note(shard, number, direction, letters);
         if refused {
             // Its worth has changed with its state: the shard's counts must follow first.
@@ -485,6 +510,32 @@ impl Engine {
             after.tolerated = Some((reason, RuleId(shard.slab.cold(number).rule)));
         }
         Some(Verdict::Forward(Tracked { tolerated, ..tracked }))
+    }
+
+    /// Hands a segment of a control session to its helper; whether it may pass.
+    #[cold]
+    #[inline(never)]
+    fn hear(
+        &self,
+        shard: &Shard,
+        settings: &Settings,
+        (number, tracked): (u32, Tracked),
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+    ) -> bool {
+        let (Some(session), Some(direction)) = (tracked.session, tracked.direction) else {
+            return true;
+        };
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let payload = candidate.parsed.payload(candidate.bytes);
+        self.helpers.control(
+            &settings.ftp,
+            shard.slab.hot(number),
+            Parent { session, rule },
+            direction,
+            (segment, payload),
+            candidate.instant,
+        )
     }
 
     /// Cuts a session's lifetime to that of unacknowledged data, if it has more left.

@@ -71,7 +71,7 @@ impl Settings {
             asymmetry: compiled.asymmetry,
             resets: compiled.resets,
             failover_us: compiled.tcp.failover.as_micros() as u64,
-            ftp: FtpSettings::new(&compiled.ftp),
+            ftp: FtpSettings::new(&compiled.ftp, &compiled.ftp_rules),
             on_reload: compiled.on_reload,
             tcp_zones: compiled.tcp_zones.into(),
         }

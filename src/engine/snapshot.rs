@@ -240,7 +240,7 @@ impl Engine {
         }
         let deadline = own.deadline;
         let id = self.table.id(place.shard, number, own.generation);
-        if settings.ftp.is_control(own) && session.parent.is_none() {
+        if settings.ftp.is_control(own, rule) && session.parent.is_none() {
             self.helpers
                 .go_on(&settings.ftp, own, Parent { session: id, rule }, session.control);
         }

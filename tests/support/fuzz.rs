@@ -100,6 +100,10 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
         assert_eq!(after, before, "an invalid packet changes nothing");
     }
     if let Some(id) = verdict.tracked().session {
+        if verdict.tracked().late.is_some() {
+            // It is remembered, no more.
+            return;
+        }
         let gone = count.ended > ended;
         assert!(gone || records(engine).iter().any(|record| record.id == id));
     }
@@ -207,6 +211,10 @@ enum Step {
     Expire {
         budget: u8,
     },
+    Reload {
+        flags: u8,
+        seconds: u8,
+    },
 }
 
 /// A sequence number: near to the one of its direction, or anywhere.
@@ -276,11 +284,46 @@ impl Talk {
     }
 }
 
+/// Another policy and other lifetimes; a preview names how many end.
+fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: Instant, count: &mut Count) {
+    use portcullis::config::{LatePacket, Midstream, OnReload, RuleConfig};
+    use portcullis::lifetime::LifetimeClass;
+    use portcullis::policy::{Action, Protocol};
+    let has = |bit: u8| flags & bit != 0;
+    let mut config = Config {
+        table,
+        ..Config::default()
+    };
+    config.engine.checksums = Checksums::Trust;
+    config.policy.on_reload = if has(1) { OnReload::Keep } else { OnReload::End };
+    if has(2) {
+        config.policy.rules.push(RuleConfig {
+            protocol: vec![if has(4) { Protocol::TCP } else { Protocol::UDP }],
+            ..RuleConfig::new("no", Action::Deny)
+        });
+    }
+    config.tcp.late = LatePacket::ALL[usize::from(flags >> 3 & 3) % LatePacket::ALL.len()];
+    config.tcp.midstream = Midstream::ALL[usize::from(flags >> 5 & 3) % Midstream::ALL.len()];
+    let lifetime = Duration::from_secs(1 + u64::from(seconds));
+    config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::TcpEstablished, lifetime);
+    config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::UdpReplied, lifetime);
+    let preview = engine.preview(&config, now).expect("a right configuration");
+    let before = count.ended;
+    let done = engine.reload(&config, now, count).expect("a right configuration");
+    assert_eq!(preview.len() as u64, count.ended - before);
+    assert_eq!(preview.len(), done.revoked + done.expired);
+}
+
 /// Packets of a few conversations, time and expiry, in a table that overflows.
 pub(crate) fn sequence(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let size = input.arbitrary::<u8>().unwrap_or(0);
-    let engine = engine(Checksums::Trust, 2 + u32::from(size & 3), 1 << (size >> 2 & 1));
+    let (max_sessions, shards) = (2 + u32::from(size & 3), 1 << (size >> 2 & 1));
+    let engine = engine(Checksums::Trust, max_sessions, shards);
+    let table = TableConfig {
+        max_sessions,
+        shards: Some(shards),
+    };
     let mut count = Count::default();
     let mut now = Instant::now() + Duration::from_secs(60);
     // The next byte of each end of each conversation, as its segments say.
@@ -363,6 +406,11 @@ pub(crate) fn sequence(data: &[u8]) {
                 // Another thread, with an older clock, for one packet-less moment.
                 let then = now.checked_sub(Duration::from_millis(u64::from(millis)));
                 engine.expire(then.unwrap_or(now), 1, &mut count);
+                check(&engine, &count);
+                continue;
+            }
+            Step::Reload { flags, seconds } => {
+                reload(&engine, table.clone(), (flags, seconds), now, &mut count);
                 check(&engine, &count);
                 continue;
             }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use etherparse::TcpOptionElement;
+use portcullis::config::{LatePacket, Midstream, OnReload, TcpHandling};
+use portcullis::lifetime::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
+use super::model::{Handling, POLICIES, Settings};
 use super::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, icmp, other, tcp, udp, unreachable};
 
 /// How many conversations of each protocol there can be.
@@ -73,9 +76,19 @@ pub(crate) enum Op {
         kind: u8,
         bytes: Vec<u8>,
     },
+    /// The latest packet of a conversation comes again, in the other zone.
+    OtherZone {
+        talk: u8,
+    },
     Advance(Duration),
     Expire {
         budget: usize,
+    },
+    /// New settings.
+    Reload(Box<Settings>),
+    /// The engine is saved, and another one restored from that a while later.
+    Restart {
+        down: Duration,
     },
 }
 
@@ -107,7 +120,80 @@ pub(crate) fn step() -> impl Strategy<Value = Duration> {
     .prop_map(Duration::from_millis)
 }
 
-/// One thing that happens.
+/// Up to four lifetimes, from a millisecond to hours.
+pub(crate) fn lifetime_set() -> impl Strategy<Value = LifetimeSet> {
+    let lifetime = prop_oneof![1u64..300, 300u64..40_000, 40_000u64..10_000_000];
+    prop::collection::vec((0..LifetimeClass::COUNT, lifetime), 0..5).prop_map(|set| {
+        set.into_iter()
+            .fold(LifetimeSet::default(), |set, (class, millis)| {
+                set.with(LifetimeClass::ALL[class], Duration::from_millis(millis))
+            })
+    })
+}
+
+/// What a reload may bring.
+pub(crate) fn settings() -> impl Strategy<Value = Settings> {
+    let late = || {
+        prop_oneof![
+            3 => Just(LatePacket::Reset),
+            1 => Just(LatePacket::Drop),
+            1 => Just(LatePacket::Readmit),
+        ]
+    };
+    let midstream = prop_oneof![
+        3 => Just(Midstream::Drop),
+        1 => Just(Midstream::Reject),
+        1 => Just(Midstream::Adopt),
+    ];
+    let tcp = (prop::bool::weighted(0.8), late(), midstream).prop_map(|(timeout_reset, late, midstream)| {
+        Handling {
+            timeout_reset,
+            late,
+            midstream,
+        }
+    });
+    let tenant =
+        (prop::option::of(any::<bool>()), prop::option::of(late())).prop_map(|(timeout_reset, late)| {
+            TcpHandling {
+                timeout_reset,
+                late,
+                ..TcpHandling::default()
+            }
+        });
+    let on_reload = prop_oneof![2 => Just(OnReload::End), 1 => Just(OnReload::Keep)];
+    (
+        lifetime_set(),
+        [lifetime_set(), lifetime_set(), lifetime_set()],
+        0..POLICIES.len(),
+        on_reload,
+        tcp,
+        tenant,
+    )
+        .prop_map(|(global, overrides, policy, on_reload, tcp, tenant)| Settings {
+            global,
+            overrides,
+            policy,
+            on_reload,
+            tcp,
+            tenant,
+        })
+}
+
+/// One thing that happens, reloads and restarts included.
+pub(crate) fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        30 => op(),
+        1 => settings().prop_map(|settings| Op::Reload(Box::new(settings))),
+        1 => (0u64..60_000).prop_map(|millis| Op::Restart { down: Duration::from_millis(millis) }),
+    ]
+}
+
+/// Sequences of operations with reloads and restarts.
+pub(crate) fn any_ops() -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(any_op(), 1..150)
+}
+
+/// One thing that happens, without reloads and restarts.
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let talk = || 0..CONVERSATIONS;
     prop_oneof![
@@ -121,6 +207,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => (0..CONVERSATIONS * 4, any::<bool>())
             .prop_map(|(talk, to_sender)| Op::Unreachable { talk, to_sender }),
         1 => (0u8..4, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Op::Stray { kind, bytes }),
+        1 => (0..CONVERSATIONS * 4).prop_map(|talk| Op::OtherZone { talk }),
         8 => step().prop_map(Op::Advance),
         3 => prop_oneof![0usize..4, Just(1000)].prop_map(|budget| Op::Expire { budget }),
     ]
@@ -241,7 +328,11 @@ impl Traffic {
                     }
                 },
             )],
-            Op::Advance(_) | Op::Expire { .. } => Vec::new(),
+            Op::OtherZone { talk } => {
+                let (_, bytes) = &self.latest[usize::from(talk)];
+                vec![(1 - Self::zone(talk % CONVERSATIONS), bytes.clone())]
+            }
+            Op::Advance(_) | Op::Expire { .. } | Op::Reload(_) | Op::Restart { .. } => Vec::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Synthetic packets with right lengths and checksums.
 
+use std::net::{IpAddr, SocketAddr};
+
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
 
 /// FIN.
@@ -192,4 +194,60 @@ pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
     }
     payload.resize(payload.len() + rest, 0);
     other(ends, 33, &payload)
+}
+
+/// A TCP packet as it reads; its checksums are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TcpPacket {
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    pub(crate) ttl: u8,
+    pub(crate) seq: u32,
+    /// `None` without the flag.
+    pub(crate) ack: Option<u32>,
+    pub(crate) rst: bool,
+    /// Any other flag.
+    pub(crate) others: bool,
+    /// Neither options nor data.
+    pub(crate) bare: bool,
+}
+
+/// Reads a TCP packet.
+pub(crate) fn tcp_packet(bytes: &[u8]) -> TcpPacket {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+    let packet = SlicedPacket::from_ip(bytes).unwrap();
+    let Some(TransportSlice::Tcp(tcp)) = &packet.transport else {
+        panic!("no TCP: {bytes:?}");
+    };
+    let header = tcp.to_header();
+    let (src, dst, ttl, sum): (IpAddr, IpAddr, u8, u16) = match &packet.net {
+        Some(NetSlice::Ipv4(ip)) => {
+            let ip = ip.header().to_header();
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            assert_eq!(usize::from(ip.total_len), bytes.len());
+            let sum = header.calc_checksum_ipv4(&ip, tcp.payload()).unwrap();
+            (ip.source.into(), ip.destination.into(), ip.time_to_live, sum)
+        }
+        Some(NetSlice::Ipv6(ip)) => {
+            let ip = ip.header().to_header();
+            assert_eq!(usize::from(ip.payload_length) + 40, bytes.len());
+            let sum = header.calc_checksum_ipv6(&ip, tcp.payload()).unwrap();
+            (ip.source.into(), ip.destination.into(), ip.hop_limit, sum)
+        }
+        other => panic!("no IP: {other:?}"),
+    };
+    assert_eq!(header.checksum, sum);
+    let others = [
+        header.fin, header.syn, header.psh, header.urg, header.ece, header.cwr, header.ns,
+    ];
+    TcpPacket {
+        src: SocketAddr::new(src, header.source_port),
+        dst: SocketAddr::new(dst, header.destination_port),
+        ttl,
+        seq: header.sequence_number,
+        ack: header.ack.then_some(header.acknowledgment_number),
+        rst: header.rst,
+        others: others.contains(&true),
+        bare: header.options.is_empty() && tcp.payload().is_empty(),
+    }
 }

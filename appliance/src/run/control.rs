@@ -174,11 +174,16 @@ fn answer(
             None => Reply::Error(format!("there is no session {id}")),
         },
         Request::Expectations => {
-            let expectations = engine.expectations(now);
+            let expectations = engine.export_expectations(now);
             for expectation in &expectations {
                 put(&Reply::Expectation(*expectation))?;
             }
             done(expectations.len(), None)
+        }
+        Request::Import { expectations } => {
+            let taken = engine.import_expectations(&expectations, now);
+            let text = format!("{taken} of {} expectations taken over", expectations.len());
+            done(taken, Some(text))
         }
         Request::Asymmetry { clear } => {
             let report = engine.asymmetry();

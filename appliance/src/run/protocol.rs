@@ -34,6 +34,10 @@ pub(crate) enum Request {
     Explain { id: u64 },
     /// Announced sessions that have not come yet.
     Expectations,
+    /// Takes over announced sessions, as another appliance has listed them.
+    Import {
+        expectations: Vec<portcullis::alg::Expectation>,
+    },
     /// The report of asymmetric paths; `clear` forgets it afterwards.
     Asymmetry {
         #[serde(default)]

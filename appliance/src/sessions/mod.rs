@@ -5,10 +5,11 @@ mod table;
 mod top;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use portcullis::alg::Expectation;
 
 use self::client::Client;
 use crate::run::protocol::{FilterSpec, Reply, Request};
@@ -48,7 +49,11 @@ enum Command {
         id: u64,
     },
     /// Announced sessions that have not come yet
-    Expectations,
+    Expectations {
+        /// Take over those of another appliance instead: a file that `expectations --json` has written there
+        #[arg(long, value_name = "FILE")]
+        import: Option<PathBuf>,
+    },
     /// Paths of which only one half passes here, and the likely causes
     Asymmetry {
         /// Forget them afterwards
@@ -209,15 +214,14 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
             all: *all,
         },
         Some(Command::Explain { id }) => Request::Explain { id: *id },
-        Some(Command::Expectations) => Request::Expectations,
+        Some(Command::Expectations { import: None }) => Request::Expectations,
+        Some(Command::Expectations { import: Some(file) }) => Request::Import {
+            expectations: expectations(file)?,
+        },
         Some(Command::Asymmetry { clear }) => Request::Asymmetry { clear: *clear },
         Some(Command::Stats) => Request::Stats,
         Some(Command::Preview { file }) => {
-            let name = file.display().to_string();
-            let text = std::fs::read_to_string(file).map_err(|source| SessionsError::File {
-                path: name.clone(),
-                source,
-            })?;
+            let (name, text) = read(file)?;
             Request::Preview { name, text }
         }
         Some(Command::Adopt { seconds }) => Request::Adopt { seconds: *seconds },

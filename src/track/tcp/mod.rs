@@ -753,8 +753,8 @@ impl Track {
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
         let cap = if event == Event::Rst {
             Some(LifetimeClass::TcpClose)
-        } else if !seen_reply && self.state() == State::Established {
-            // Picked up in its middle, and nobody has answered yet.
+        } else if (!seen_reply || self.is_unseen()) && self.state() == State::Established {
+            // Picked up in its middle, and nobody has answered yet, or not all of it is known.
             Some(LifetimeClass::TcpUnacknowledged)
         } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
             Some(LifetimeClass::TcpRetransmitted)

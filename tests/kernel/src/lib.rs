@@ -7,6 +7,8 @@
 //!   drop one packet.
 //! - `kernel-ftp` lets real FTP servers and clients talk through the engine, whose policy allows port 21 and nothing
 //!   else. Every transfer must work, and every other port must stay shut.
+//! - `kernel-endings` ends connections between two real TCP stacks as the engine does, by timeout, reload or late answer,
+//!   and leads halves and middles of connections through it. Both stacks must believe every RST.
 //!
 //! Everything happens in network namespaces that are made for the run and removed after it.
 #![forbid(unsafe_code)]
@@ -16,6 +18,7 @@ pub mod bulk;
 pub mod conntrack;
 pub mod conversation;
 pub mod deviations;
+pub mod endings;
 pub mod endpoint;
 pub mod ftp;
 pub mod kernel;

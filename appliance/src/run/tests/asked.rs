@@ -298,6 +298,14 @@ fn an_announced_session_is_listed() {
         panic!("{replies:?}");
     };
     assert_eq!(expectation.destination.to_string(), "192.0.2.1:4660");
+    let other = Appliance::start("");
+    let request = Request::Import {
+        expectations: vec![*expectation],
+    };
+    let told = text(&ask(&other, &request).unwrap());
+    assert_eq!(told, "1 of 1 expectations taken over");
+    assert_eq!(ask(&other, &Request::Expectations).unwrap().len(), 2);
+    other.finish();
     appliance.finish();
 }
 

@@ -1,22 +1,28 @@
 //! A naive reference model of the session table: a `Vec` of sessions with exact deadlines, searched from front
 //! to back, beside an engine that is told the same. After every step the two are compared.
 //!
-//! The model restates the documented rules of UDP, ICMP and other protocols; of TCP it asks the library's pure
-//! [`Track`], which has tests of its own, and checks what the table makes of the answer. A session whose lifetime
-//! has passed may be there for another [`TICK`]: within it the model follows the engine.
+//! The model restates the documented rules of UDP, ICMP and other protocols, of what is remembered of ended sessions and
+//! sent at their end, of reloads and of restarts; of TCP it asks the library's pure [`Track`], which has tests of its own,
+//! and checks what the table makes of the answer. A session whose lifetime has passed may be there for another
+//! [`TICK`](portcullis::session::TICK): within it the model follows the engine.
+
+mod ends;
+mod miss;
+mod session;
+mod setup;
 
 use std::time::{Duration, Instant};
 
-use portcullis::config::{Config, LifetimeOverride, TableConfig};
 use portcullis::event::{EndReason, SessionRecord, Sink};
-use portcullis::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
-use portcullis::packet::{IpVersion, Parsed, QuotedTransport, SeqNum, Transport, parse};
-use portcullis::policy::{PortRange, Protocol};
-use portcullis::session::TICK;
-use portcullis::track::Worth;
-use portcullis::track::tcp::{Known, Outcome, Track};
-use portcullis::{Class, Direction, DropReason, Engine, Packet, SessionId, Tracked, Verdict, Zone};
+use portcullis::lifetime::LifetimeClass;
+use portcullis::packet::{IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse};
+use portcullis::track::tcp::{Event, Fault, Known, Outcome, Track};
+use portcullis::{Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone};
 
+use self::ends::Tombstone;
+use self::miss::Miss;
+use self::session::{Session, State, Tuple};
+pub(crate) use self::setup::{Handling, POLICIES, Settings, Setup};
 use super::ops::{Op, Traffic};
 
 /// What the sink was told.
@@ -24,6 +30,7 @@ use super::ops::{Op, Traffic};
 pub(crate) struct Log {
     pub(crate) opened: Vec<SessionRecord>,
     pub(crate) ended: Vec<(SessionRecord, EndReason)>,
+    pub(crate) resets: Vec<Reset>,
 }
 
 impl Sink for Log {
@@ -34,215 +41,21 @@ impl Sink for Log {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.ended.push((*session, reason));
     }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.resets.push(*reset);
+    }
 }
 
 impl Log {
+    fn is_empty(&self) -> bool {
+        self.opened.is_empty() && self.ended.is_empty() && self.resets.is_empty()
+    }
+
     /// Takes the end of a session out of the log.
     fn take(&mut self, id: SessionId) -> Option<(SessionRecord, EndReason)> {
         let place = self.ended.iter().position(|(record, _)| record.id == id)?;
         Some(self.ended.remove(place))
-    }
-}
-
-/// The sizes and lifetimes of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    pub(crate) max_sessions: u32,
-    pub(crate) shards: u32,
-    /// Global lifetimes.
-    pub(crate) global: LifetimeSet,
-    /// For UDP sessions to port 53, TCP sessions to port 80, and all else in zone 1.
-    pub(crate) overrides: [LifetimeSet; 3],
-    pub(crate) seed: u64,
-}
-
-impl Setup {
-    /// Default lifetimes and no overrides.
-    pub(crate) fn plain(max_sessions: u32, shards: u32) -> Self {
-        Self {
-            max_sessions,
-            shards,
-            global: LifetimeSet::default(),
-            overrides: [LifetimeSet::default(); 3],
-            seed: 1,
-        }
-    }
-
-    pub(crate) fn config(&self) -> Config {
-        let [dns, web, zone] = self.overrides;
-        let ports = |protocol, port, set| LifetimeOverride {
-            protocol: Some(protocol),
-            ports: vec![PortRange::single(port)],
-            set,
-            ..LifetimeOverride::default()
-        };
-        let mut config = Config {
-            table: TableConfig {
-                max_sessions: self.max_sessions,
-                shards: Some(self.shards),
-            },
-            zones: [("tenant".to_owned(), 1)].into(),
-            ..Config::default()
-        };
-        config.lifetimes.set = self.global;
-        config.lifetimes.overrides = vec![
-            ports(Protocol::UDP, 53, dns),
-            ports(Protocol::TCP, 80, web),
-            LifetimeOverride {
-                zone: Some("tenant".to_owned()),
-                set: zone,
-                ..LifetimeOverride::default()
-            },
-        ];
-        config
-    }
-
-    pub(crate) fn engine(&self) -> Engine {
-        Engine::with_seed(&self.config(), [self.seed, 2, 3, 4]).unwrap()
-    }
-
-    /// The lifetimes of a session: a narrower port range comes before a zone, and what an override leaves unset
-    /// is global.
-    fn lifetimes(&self, tuple: &Tuple) -> Lifetimes {
-        let global = Lifetimes::default().with(&self.global);
-        let [dns, web, zone] = &self.overrides;
-        match (tuple.protocol, tuple.dst.1) {
-            (17, 53) => global.with(dns),
-            (6, 80) => global.with(web),
-            _ if tuple.zone == 1 => global.with(zone),
-            _ => global,
-        }
-    }
-}
-
-/// A packet's addresses, directed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tuple {
-    zone: u16,
-    v6: bool,
-    protocol: u8,
-    src: (u128, u16),
-    dst: (u128, u16),
-    /// Of an ICMP query: whether the packet asks.
-    asks: Option<bool>,
-}
-
-impl Tuple {
-    fn of(zone: u16, parsed: &Parsed) -> Option<Self> {
-        let (src_port, dst_port, asks) = match parsed.transport {
-            Transport::Tcp {
-                src_port, dst_port, ..
-            }
-            | Transport::Udp {
-                src_port, dst_port, ..
-            } => (src_port, dst_port, None),
-            Transport::IcmpQuery(query) => (query.id, query.id, Some(query.request)),
-            Transport::Other | Transport::Gre { .. } | Transport::Esp { .. } => (0, 0, None),
-            _ => return None,
-        };
-        Some(Self {
-            zone,
-            v6: parsed.ip.version == IpVersion::V6,
-            protocol: parsed.ip.protocol,
-            src: (parsed.ip.src, src_port),
-            dst: (parsed.ip.dst, dst_port),
-            asks,
-        })
-    }
-
-    fn back(self) -> Self {
-        Self {
-            src: self.dst,
-            dst: self.src,
-            asks: self.asks.map(|asks| !asks),
-            ..self
-        }
-    }
-}
-
-/// A session as the model keeps it. Moments are durations since the run began.
-#[derive(Debug, Clone)]
-struct Session {
-    id: SessionId,
-    initiator: Tuple,
-    lifetimes: Lifetimes,
-    start: Duration,
-    last: Duration,
-    /// The exact end of its lifetime.
-    deadline: Duration,
-    seen_reply: bool,
-    assured: bool,
-    state: State,
-    packets: [u32; 2],
-    bytes: [u64; 2],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Unreplied,
-    Replied,
-    Stream,
-    Tcp(Track),
-}
-
-impl Session {
-    fn direction_of(&self, tuple: &Tuple) -> Option<Direction> {
-        if *tuple == self.initiator {
-            Some(Direction::Original)
-        } else if *tuple == self.initiator.back() {
-            Some(Direction::Reply)
-        } else {
-            None
-        }
-    }
-
-    fn state_name(&self) -> &'static str {
-        match &self.state {
-            State::Unreplied => "UNREPLIED",
-            State::Replied => "REPLIED",
-            State::Stream => "STREAM",
-            State::Tcp(track) => track.state().name(),
-        }
-    }
-
-    fn class(&self) -> LifetimeClass {
-        match (self.state, self.initiator.protocol) {
-            (State::Tcp(track), _) => track.state().lifetime(),
-            (State::Unreplied, 17) => LifetimeClass::UdpUnreplied,
-            (State::Replied, 17) => LifetimeClass::UdpReplied,
-            (State::Stream, _) => LifetimeClass::UdpStream,
-            (_, 1 | 58) => LifetimeClass::Icmp,
-            (State::Unreplied, _) => LifetimeClass::OtherUnreplied,
-            (State::Replied, _) => LifetimeClass::OtherReplied,
-        }
-    }
-
-    fn worth(&self) -> Worth {
-        match (self.state, self.initiator.protocol) {
-            (State::Tcp(track), _) => match track.state().name() {
-                "SYN_SENT" | "SYN_SENT2" | "SYN_RECV" => Worth::Embryonic,
-                "ESTABLISHED" => Worth::Assured,
-                _ => Worth::Closing,
-            },
-            (State::Unreplied, _) | (_, 1 | 58) => Worth::Embryonic,
-            _ => Worth::Assured,
-        }
-    }
-
-    /// Why it ends when its lifetime has passed.
-    fn end_of_life(&self) -> EndReason {
-        match self.state_name() {
-            "TIME_WAIT" => EndReason::Closed,
-            "CLOSE" => EndReason::Reset,
-            _ => EndReason::Timeout,
-        }
-    }
-
-    fn count(&mut self, direction: Direction, bytes: u32, now: Duration) {
-        self.packets[direction as usize] += 1;
-        self.bytes[direction as usize] += u64::from(bytes);
-        self.last = now;
-        self.seen_reply |= direction == Direction::Reply;
     }
 }
 
@@ -255,6 +68,27 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     pub(crate) expired: u64,
     pub(crate) invalid: u64,
+    pub(crate) resets: u64,
+    pub(crate) late: u64,
+    pub(crate) readmitted: u64,
+    pub(crate) adopted: u64,
+    pub(crate) other_zone: u64,
+    pub(crate) revoked: u64,
+    pub(crate) kept: u64,
+    pub(crate) restored: u64,
+    /// In the order of [`EndReason::ALL`].
+    pub(crate) by_reason: [u64; EndReason::ALL.len()],
+}
+
+/// What the engine must have counted since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Counted {
+    opened: u64,
+    ended: u64,
+    adopted: u64,
+    resumed: u64,
+    resets_sent: u64,
+    number_unknown: u64,
 }
 
 /// An engine and its model.
@@ -264,19 +98,43 @@ pub(crate) struct Run {
     base: Instant,
     pub(crate) now: Duration,
     traffic: Traffic,
+    /// The first moment that the engine was shown: its ticks begin there.
+    shown: Duration,
     sessions: Vec<Session>,
+    /// Oldest first.
+    tombstones: Vec<Tombstone>,
+    counted: Counted,
     pub(crate) tally: Tally,
+}
+
+fn invalid(reason: DropReason) -> Verdict {
+    Verdict::Drop(reason, tracked(Class::Invalid, None, None))
+}
+
+fn tracked(class: Class, direction: Option<Direction>, session: Option<SessionId>) -> Tracked {
+    Tracked {
+        class,
+        direction,
+        session,
+        tolerated: None,
+        late: None,
+    }
 }
 
 impl Run {
     pub(crate) fn new(setup: Setup) -> Self {
+        let (engine, base) = (setup.engine(), Instant::now());
+        engine.expire(base, 0, &mut ());
         Self {
-            engine: setup.engine(),
+            engine,
             setup,
-            base: Instant::now(),
+            base,
             now: Duration::ZERO,
             traffic: Traffic::new(),
+            shown: Duration::ZERO,
             sessions: Vec::new(),
+            tombstones: Vec::new(),
+            counted: Counted::default(),
             tally: Tally::default(),
         }
     }
@@ -292,6 +150,8 @@ impl Run {
             Op::Expire { budget } => {
                 self.expire(budget);
             }
+            Op::Reload(ref settings) => self.reload(settings),
+            Op::Restart { down } => self.restart(down),
             _ => {
                 for (zone, bytes) in self.traffic.packets(op) {
                     let _ = self.packet(zone, &bytes);
@@ -309,14 +169,15 @@ impl Run {
         assert!(log.opened.is_empty());
         assert_eq!(done.ended, log.ended.len(), "each end is reported");
         assert!(done.ended + done.moved <= budget, "{done:?}, budget {budget}");
-        for (record, reason) in log.ended {
+        for (record, reason) in std::mem::take(&mut log.ended) {
             let session = self.remove(record.id);
-            self.died(&session, &record, reason);
+            self.died(&session, &record, reason, &mut log);
         }
+        assert!(log.is_empty(), "unexpected: {log:?}");
         if !done.more {
             for session in &self.sessions {
                 assert!(
-                    session.deadline + TICK > self.now,
+                    session.latest() > self.now,
                     "nothing more is due, yet {session:?} is there at {:?}",
                     self.now
                 );
@@ -337,13 +198,10 @@ impl Run {
         let mut log = Log::default();
         let packet = Packet::new(bytes, self.instant()).zone(Zone(zone));
         let verdict = self.engine.process_with(packet, &mut log);
-        let silent = log.opened.is_empty() && log.ended.is_empty();
+        let silent = log.is_empty();
         let expected = self.expected(zone, bytes, &mut log, verdict);
         assert_eq!(verdict, expected);
-        assert!(
-            log.opened.is_empty() && log.ended.is_empty(),
-            "unexpected: {log:?}"
-        );
+        assert!(log.is_empty(), "unexpected: {log:?}");
         if verdict.tracked().class == Class::Invalid {
             self.tally.invalid += 1;
             if silent {
@@ -363,18 +221,6 @@ impl Run {
     }
 
     fn expected(&mut self, zone: u16, bytes: &[u8], log: &mut Log, verdict: Verdict) -> Verdict {
-        let invalid = |reason| {
-            Verdict::Drop(
-                reason,
-                Tracked {
-                    class: Class::Invalid,
-                    direction: None,
-                    session: None,
-                    tolerated: None,
-                    late: None,
-                },
-            )
-        };
         let parsed = match parse(bytes, portcullis::config::Checksums::Trust) {
             Ok(parsed) => parsed,
             Err(malformed) => return invalid(DropReason::Malformed(malformed)),
@@ -385,13 +231,7 @@ impl Run {
                 Transport::Neighbour if !matches!(parsed.ip.ttl, 1 | 255) => {
                     invalid(DropReason::DiscoveryOffLink)
                 }
-                Transport::Neighbour => Verdict::Forward(Tracked {
-                    class: Class::Untracked,
-                    direction: None,
-                    session: None,
-                    tolerated: None,
-                    late: None,
-                }),
+                Transport::Neighbour => Verdict::Forward(tracked(Class::Untracked, None, None)),
                 Transport::IcmpError(_) => self.related(zone, &parsed, verdict).unwrap_or_else(invalid),
                 _ => invalid(DropReason::IcmpTypeUnsupported),
             };
@@ -400,19 +240,25 @@ impl Run {
             .sessions
             .iter()
             .find_map(|session| Some((session.id, session.direction_of(&tuple)?)));
+        let mut replaces = None;
         if let Some((id, direction)) = found
             && !self.outlived(id, log)
         {
             if let Some(expected) = self.hit(id, direction, &parsed, log) {
                 return expected;
             }
-            let (record, reason) = log.take(id).expect("its ports are reused");
-            assert_eq!(reason, EndReason::Reused);
-            let session = self.remove(id);
-            self.agrees(&session, &record);
-            self.tally.ended += 1;
+            replaces = Some(id);
         }
-        self.miss(&tuple, &parsed, log, verdict).unwrap_or_else(invalid)
+        match self.miss(&tuple, &parsed, replaces, log, verdict) {
+            Miss::Verdict(expected) => expected,
+            Miss::Elsewhere(expected) => {
+                if let Some(elsewhere) = self.elsewhere(&tuple, &parsed, verdict) {
+                    self.tally.other_zone += 1;
+                    return elsewhere;
+                }
+                expected
+            }
+        }
     }
 
     /// Whether the packet of a session came after its end.
@@ -424,7 +270,7 @@ impl Run {
         let session = self.find(id);
         let Some(place) = place else {
             assert!(
-                self.now < session.deadline + TICK,
+                self.now < session.latest(),
                 "{session:?} counts as there at {:?}",
                 self.now
             );
@@ -432,7 +278,7 @@ impl Run {
         };
         let (record, reason) = log.ended.remove(place);
         let session = self.remove(id);
-        self.died(&session, &record, reason);
+        self.died(&session, &record, reason, log);
         true
     }
 
@@ -450,13 +296,7 @@ impl Run {
         } else {
             Class::Established
         };
-        let tracked = Tracked {
-            class,
-            direction: Some(direction),
-            session: Some(id),
-            tolerated: None,
-            late: None,
-        };
+        let mut tracked = tracked(class, Some(direction), Some(id));
         let bytes = parsed.ip.total_len;
         let cap = match (&mut session.state, &parsed.transport) {
             (State::Tcp(track), Transport::Tcp { segment, .. }) => {
@@ -468,8 +308,11 @@ impl Run {
                 let untouched = *track;
                 match track.segment(direction, segment, known, |_| {}) {
                     Outcome::Accept {
-                        lifetime, assured, ..
+                        lifetime,
+                        assured,
+                        tolerated,
                     } => {
+                        tracked.tolerated = tolerated.map(reason_of);
                         session.assured |= assured;
                         session.count(direction, bytes, now);
                         if let Some(lifetime) = lifetime {
@@ -488,8 +331,7 @@ impl Run {
                         let (record, reason) = log.take(id).expect("a refused session ends");
                         assert_eq!(reason, EndReason::Refused);
                         let session = self.remove(id);
-                        self.agrees(&session, &record);
-                        self.tally.ended += 1;
+                        self.ended(&session, &record, reason, log);
                         return Some(Verdict::Forward(tracked));
                     }
                     Outcome::Reopen => return None,
@@ -499,13 +341,10 @@ impl Run {
                             let kept = now + session.lifetimes.of(LifetimeClass::TcpUnacknowledged);
                             session.deadline = session.deadline.min(kept);
                         }
-                        use portcullis::track::tcp::Fault;
-                        let reason = match fault {
-                            Fault::State => DropReason::TcpState,
-                            Fault::SeqAboveWindow => DropReason::TcpSeqAboveWindow,
-                            Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
-                            Fault::SplitHandshake => DropReason::TcpSplitHandshake,
-                            Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
+                        let reason = if completes_unanswered(&untouched, direction, segment, fault) {
+                            DropReason::TcpAckWithoutSynAck
+                        } else {
+                            reason_of(fault)
                         };
                         return Some(Verdict::Drop(
                             reason,
@@ -537,116 +376,8 @@ impl Run {
         let lifetimes = session.lifetimes;
         let lifetime = lifetimes.of(session.class());
         session.deadline = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
+        session.slack = Duration::ZERO;
         Some(Verdict::Forward(tracked))
-    }
-
-    /// The verdict on a packet without a session, or the reason why it is invalid.
-    fn miss(
-        &mut self,
-        tuple: &Tuple,
-        parsed: &Parsed,
-        log: &mut Log,
-        verdict: Verdict,
-    ) -> Result<Verdict, DropReason> {
-        let state = match &parsed.transport {
-            Transport::Tcp { segment, .. } => {
-                State::Tcp(Track::open(segment).ok_or(DropReason::TcpNoSession)?)
-            }
-            Transport::IcmpQuery(query) if !query.request => return Err(DropReason::IcmpReplyNoSession),
-            _ => State::Unreplied,
-        };
-        let new = Tracked {
-            class: Class::New,
-            direction: Some(Direction::Original),
-            session: None,
-            tolerated: None,
-            late: None,
-        };
-        if self.sessions.len() == self.setup.max_sessions as usize {
-            if log.opened.is_empty() {
-                self.tally.refused += 1;
-                if self.setup.shards == 1 {
-                    for session in &self.sessions {
-                        assert_eq!(session.worth(), Worth::Assured, "worth less than a new session");
-                        assert!(
-                            !self.finds_what_expired() || self.now < session.deadline + TICK,
-                            "{session:?} has outlived its lifetime"
-                        );
-                    }
-                }
-                return Ok(Verdict::Drop(DropReason::TableFull, new));
-            }
-            self.made_room(log);
-        }
-        let mut session = Session {
-            id: verdict.tracked().session.expect("the packet opens a session"),
-            initiator: *tuple,
-            lifetimes: self.setup.lifetimes(tuple),
-            start: self.now,
-            last: self.now,
-            deadline: self.now,
-            seen_reply: false,
-            assured: false,
-            state,
-            packets: [0; 2],
-            bytes: [0; 2],
-        };
-        session.count(Direction::Original, parsed.ip.total_len, self.now);
-        session.deadline += session.lifetimes.of(session.class());
-        assert!(
-            self.sessions.iter().all(|other| other.id != session.id),
-            "a name is used once"
-        );
-        assert_eq!(log.opened.len(), 1, "the sink hears of a new session");
-        self.agrees(&session, &log.opened.remove(0));
-        self.tally.opened += 1;
-        let tracked = Tracked {
-            session: Some(session.id),
-            ..new
-        };
-        self.sessions.push(session);
-        Ok(Verdict::Forward(tracked))
-    }
-
-    /// Checks who had to go for a new session.
-    fn made_room(&mut self, log: &mut Log) {
-        assert_eq!(log.ended.len(), 1, "one goes for one that comes: {log:?}");
-        let (record, reason) = log.ended.remove(0);
-        let session = self.remove(record.id);
-        if reason != EndReason::Evicted {
-            self.died(&session, &record, reason);
-            return;
-        }
-        self.agrees(&session, &record);
-        self.tally.ended += 1;
-        self.tally.evicted += 1;
-        assert!(
-            self.now < session.deadline + TICK,
-            "{session:?} had expired before it was evicted"
-        );
-        let worth = session.worth();
-        assert_ne!(worth, Worth::Assured, "{session:?} was worth more than a new one");
-        if self.setup.shards > 1 {
-            // The bound is on all shards together, but room is made in the newcomer's.
-            return;
-        }
-        for other in &self.sessions {
-            assert!(other.worth() >= worth, "{other:?} is worth less than {session:?}");
-            assert!(
-                !self.finds_what_expired() || self.now < other.deadline + TICK,
-                "{other:?} has outlived its lifetime and {session:?} was evicted"
-            );
-        }
-    }
-
-    /// Whether a full table is sure to see what has expired: it takes a bounded number of steps, and each session
-    /// that lives on may take one for each level of the wheel.
-    fn finds_what_expired(&self) -> bool {
-        let alive = self
-            .sessions
-            .iter()
-            .filter(|session| self.now < session.deadline + TICK);
-        alive.count() * 6 < 16
     }
 
     /// An ICMP error: the verdict, or the reason why it is invalid.
@@ -687,17 +418,11 @@ impl Run {
             return Err(DropReason::IcmpErrorNoSession);
         }
         assert!(
-            self.now < session.deadline + TICK,
+            self.now < session.latest(),
             "{session:?} is gone at {:?}",
             self.now
         );
-        let tracked = |class| Tracked {
-            class,
-            direction: Some(direction.opposite()),
-            session: Some(session.id),
-            tolerated: None,
-            late: None,
-        };
+        let tracked = |class| tracked(class, Some(direction.opposite()), Some(session.id));
         if parsed.ip.dst != quoted.src {
             return Ok(Verdict::Drop(
                 DropReason::IcmpErrorNotToSender,
@@ -726,15 +451,14 @@ impl Run {
     }
 
     /// A session ended because its lifetime had passed.
-    fn died(&mut self, session: &Session, record: &SessionRecord, reason: EndReason) {
-        self.agrees(session, record);
+    fn died(&mut self, session: &Session, record: &SessionRecord, reason: EndReason, log: &mut Log) {
         assert!(
             self.now >= session.deadline,
             "{session:?} ended at {:?}, before its lifetime",
             self.now
         );
         assert_eq!(reason, session.end_of_life());
-        self.tally.ended += 1;
+        self.ended(session, record, reason, log);
         self.tally.expired += 1;
     }
 
@@ -752,9 +476,15 @@ impl Run {
         assert_eq!([record.original.bytes, record.reply.bytes], session.bytes);
         assert_eq!(record.start, self.base + session.start);
         assert_eq!(record.last, self.base + session.last);
+        assert_eq!(
+            (record.adopted, record.resumed),
+            (session.adopted, session.resumed)
+        );
+        assert!(!record.bypassed);
+        assert_eq!(self.engine.policy().rule_name(record.rule), session.rule);
         let deadline = self.base + session.deadline;
         assert!(
-            deadline <= record.expires && record.expires < deadline + TICK,
+            deadline <= record.expires && record.expires < self.base + session.latest(),
             "{session:?} announces its end {:?} late",
             record.expires.checked_duration_since(deadline)
         );
@@ -777,8 +507,17 @@ impl Run {
         let ended: u64 = stats.sessions_ended.iter().map(|(_, count)| count).sum();
         assert_eq!(self.engine.sessions(), self.sessions.len());
         assert_eq!(stats.sessions, self.sessions.len());
-        assert_eq!(stats.sessions_opened, self.tally.opened);
-        assert_eq!(ended, self.tally.ended);
+        let unsent: u64 = stats.resets_unsent.iter().map(|(_, count)| count).sum();
+        let counted = Counted {
+            opened: stats.sessions_opened,
+            ended,
+            adopted: stats.sessions_adopted,
+            resumed: stats.sessions_resumed,
+            resets_sent: stats.resets_sent,
+            number_unknown: unsent,
+        };
+        assert_eq!(counted, self.counted);
+        assert_eq!(stats.tombstones, self.tombstones.len());
         assert_eq!(stats.sessions_opened - ended, self.sessions.len() as u64);
         assert!(self.sessions.len() <= self.setup.max_sessions as usize);
         for (worth, count) in stats.sessions_by_worth {
@@ -798,4 +537,25 @@ impl Run {
         }
         self.engine.check_invariants().unwrap();
     }
+}
+
+fn reason_of(fault: Fault) -> DropReason {
+    match fault {
+        Fault::State => DropReason::TcpState,
+        Fault::SeqAboveWindow => DropReason::TcpSeqAboveWindow,
+        Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
+        Fault::SplitHandshake => DropReason::TcpSplitHandshake,
+        Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
+    }
+}
+
+/// Whether a segment completes a handshake whose SYN-ACK has not passed: an ACK of the initiator, at most a megabyte
+/// behind its SYN.
+fn completes_unanswered(track: &Track, direction: Direction, segment: &Segment, fault: Fault) -> bool {
+    let ahead = segment.seq.0.wrapping_sub(track.side(direction).peer.end.0);
+    fault == Fault::State
+        && track.state().name() == "SYN_SENT"
+        && direction == Direction::Original
+        && Event::of(segment.flags) == Event::Ack
+        && ahead <= 1 << 20
 }

@@ -1,0 +1,26 @@
+//! How connections between two real TCP stacks end, and how they begin anew, where the engine takes a hand in it.
+//!
+//! [`lab::Lab`] is the path: the engine with a clock of its own, or a way around it for either direction. Each scene is a
+//! function of it and an IP version; an error is what was not seen.
+
+pub mod expiry;
+pub mod halves;
+pub mod lab;
+pub mod late;
+pub mod middle;
+pub mod stacks;
+pub mod wire;
+
+use anyhow::Result;
+
+use self::lab::Lab;
+use self::stacks::Family;
+
+/// A scene, and what it shows in numbers.
+pub type Scene = fn(&mut Lab, Family) -> Result<String>;
+
+/// The configuration of a scene that has nothing special: everything is allowed.
+pub const ALLOW: &str = "policy.default = \"allow\"\n";
+
+/// All scenes with their claims.
+pub const SCENES: &[&[(&str, Scene)]] = &[expiry::SCENES, late::SCENES, halves::SCENES, middle::SCENES];

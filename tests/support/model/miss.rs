@@ -1,0 +1,311 @@
+//! A packet without a session: what it opens, or why not, and who makes room for it.
+
+use std::time::Duration;
+
+use portcullis::config::Midstream;
+use portcullis::event::EndReason;
+use portcullis::lifetime::LifetimeClass;
+use portcullis::packet::{Parsed, Segment, Transport};
+use portcullis::policy::Action;
+use portcullis::track::Worth;
+use portcullis::track::tcp::{Event, Known, Outcome, Track};
+use portcullis::{Class, Direction, DropReason, Reply, SessionId, Tracked, Verdict};
+
+use super::ends::Late;
+use super::session::{Session, State, Tuple};
+use super::setup::DEFAULT_RULE;
+use super::{Log, Run, invalid, tracked};
+
+/// What a packet without a session comes to.
+pub(super) enum Miss {
+    Verdict(Verdict),
+    /// It may be of a session in another zone; if not, this is the verdict.
+    Elsewhere(Verdict),
+}
+
+/// What a packet without a session would open.
+struct Plan {
+    state: State,
+    direction: Direction,
+    adopted: bool,
+    resumed: bool,
+}
+
+impl Run {
+    /// What a packet without a session would open, or the verdict on one that opens nothing.
+    fn plan(&mut self, tuple: &Tuple, parsed: &Parsed, verdict: Verdict) -> Result<Plan, Miss> {
+        let state = match &parsed.transport {
+            Transport::Tcp { segment, .. } => match Track::open(segment) {
+                Some(track) => State::Tcp(track),
+                None => return self.headless(tuple, parsed, segment, verdict),
+            },
+            Transport::IcmpQuery(query) if !query.request => {
+                return Err(Miss::Elsewhere(invalid(DropReason::IcmpReplyNoSession)));
+            }
+            _ => State::Unreplied,
+        };
+        Ok(Plan {
+            state,
+            direction: Direction::Original,
+            adopted: false,
+            resumed: false,
+        })
+    }
+
+    /// A segment without a session that is no SYN.
+    fn headless(
+        &mut self,
+        tuple: &Tuple,
+        parsed: &Parsed,
+        segment: &Segment,
+        verdict: Verdict,
+    ) -> Result<Plan, Miss> {
+        match self.late(tuple, segment, verdict) {
+            Some(Late::Verdict(expected)) => return Err(Miss::Verdict(expected)),
+            Some(Late::Readmit(direction)) => {
+                let track = Track::adopt(segment, direction, true);
+                return track
+                    .map(|track| Plan {
+                        state: State::Tcp(track),
+                        direction,
+                        adopted: true,
+                        resumed: true,
+                    })
+                    .ok_or(Miss::Verdict(invalid(DropReason::TcpNoSession)));
+            }
+            None => {}
+        }
+        match Event::of(segment.flags) {
+            Event::SynAck => Err(Miss::Elsewhere(invalid(DropReason::TcpSynAckWithoutSyn))),
+            Event::Ack | Event::Fin => match self.midstream(tuple, segment) {
+                // What would begin here may belong to a session in the other zone.
+                Ok(plan) => match self.elsewhere(tuple, parsed, verdict) {
+                    Some(found) => Err(Miss::Verdict(found)),
+                    None => Ok(plan),
+                },
+                refused => refused,
+            },
+            _ => Err(Miss::Verdict(invalid(DropReason::TcpNoSession))),
+        }
+    }
+
+    /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are
+    /// admitted, a well-known port is that of the responder; where a rule speaks of the likelier, the other is not asked.
+    fn midstream(&self, tuple: &Tuple, segment: &Segment) -> Result<Plan, Miss> {
+        let settings = &self.setup.settings;
+        let from_responder = tuple.src.1 < 1024 && tuple.src.1 < tuple.dst.1;
+        let mut order = [Direction::Original, Direction::Reply];
+        if from_responder {
+            order.reverse();
+        }
+        let mut reject = false;
+        for direction in order {
+            let (action, rule) = settings.decide(&tuple.seen_from(direction));
+            let midstream = settings.handling(rule, tuple.zone).midstream;
+            reject |= midstream == Midstream::Reject;
+            if action == Action::Allow
+                && midstream == Midstream::Adopt
+                && let Some(track) = Track::adopt(segment, direction, true)
+            {
+                return Ok(Plan {
+                    state: State::Tcp(track),
+                    direction,
+                    adopted: true,
+                    resumed: false,
+                });
+            }
+            if (action != Action::Allow || midstream != Midstream::Adopt) && rule != DEFAULT_RULE {
+                break;
+            }
+        }
+        let reason = DropReason::TcpNoSession;
+        Err(Miss::Elsewhere(if reject {
+            Verdict::Reject(reason, Reply::TcpReset, tracked(Class::Invalid, None, None))
+        } else {
+            invalid(reason)
+        }))
+    }
+
+    /// The verdict on a packet without a session. `replaces` is a finished session whose ports it takes.
+    pub(super) fn miss(
+        &mut self,
+        tuple: &Tuple,
+        parsed: &Parsed,
+        replaces: Option<SessionId>,
+        log: &mut Log,
+        verdict: Verdict,
+    ) -> Miss {
+        let plan = match self.plan(tuple, parsed, verdict) {
+            Ok(plan) => plan,
+            Err(miss) => return miss,
+        };
+        let is_tcp = matches!(plan.state, State::Tcp(_));
+        let new = tracked(Class::New, Some(plan.direction), None);
+        let initiator = tuple.seen_from(plan.direction);
+        let (action, rule) = self.setup.settings.decide(&initiator);
+        let refused = match action {
+            Action::Allow => None,
+            Action::Deny => Some(Verdict::Drop(DropReason::PolicyDeny, new)),
+            Action::Reject => {
+                let reply = if is_tcp {
+                    Reply::TcpReset
+                } else {
+                    Reply::Prohibited
+                };
+                Some(Verdict::Reject(DropReason::PolicyReject, reply, new))
+            }
+        };
+        // A picked-up segment fits nothing in its zone; of other protocols, what is not admitted.
+        let picked_up = plan.adopted && !plan.resumed;
+        if let Some(refused) = refused {
+            return if is_tcp && !picked_up {
+                Miss::Verdict(refused)
+            } else {
+                Miss::Elsewhere(refused)
+            };
+        }
+        if let Some(id) = replaces {
+            let (record, reason) = log.take(id).expect("its ports are reused");
+            assert_eq!(reason, EndReason::Reused);
+            let session = self.remove(id);
+            self.ended(&session, &record, reason, log);
+        }
+        if self.sessions.len() == self.setup.max_sessions as usize {
+            if log.opened.is_empty() {
+                self.refuses();
+                let full = Verdict::Drop(DropReason::TableFull, new);
+                return if picked_up {
+                    Miss::Elsewhere(full)
+                } else {
+                    Miss::Verdict(full)
+                };
+            }
+            self.made_room(log);
+        }
+        let mut session = Session {
+            id: verdict.tracked().session.expect("the packet opens a session"),
+            initiator,
+            rule,
+            lifetimes: self.setup.settings.lifetimes(&initiator),
+            start: self.now,
+            last: self.now,
+            deadline: self.now,
+            slack: Duration::ZERO,
+            seen_reply: false,
+            assured: false,
+            adopted: plan.adopted,
+            resumed: plan.resumed,
+            state: plan.state,
+            packets: [0; 2],
+            bytes: [0; 2],
+        };
+        session.count(plan.direction, parsed.ip.total_len, self.now);
+        let lifetime = session.lifetimes.of(session.class());
+        session.deadline += if plan.adopted {
+            lifetime.min(session.lifetimes.of(LifetimeClass::TcpUnacknowledged))
+        } else {
+            lifetime
+        };
+        assert!(
+            self.sessions.iter().all(|other| other.id != session.id),
+            "a name is used once"
+        );
+        assert_eq!(log.opened.len(), 1, "the sink hears of a new session");
+        self.agrees(&session, &log.opened.remove(0));
+        self.tally.opened += 1;
+        self.tally.adopted += u64::from(plan.adopted);
+        self.tally.readmitted += u64::from(plan.resumed);
+        self.counted.opened += 1;
+        self.counted.adopted += u64::from(plan.adopted);
+        self.counted.resumed += u64::from(plan.resumed);
+        let tracked = Tracked {
+            session: Some(session.id),
+            ..new
+        };
+        self.sessions.push(session);
+        Miss::Verdict(Verdict::Forward(tracked))
+    }
+
+    /// The verdict on a packet that fits nothing in its own zone, if its session is in the other one.
+    pub(super) fn elsewhere(&self, tuple: &Tuple, parsed: &Parsed, verdict: Verdict) -> Option<Verdict> {
+        let there = Tuple {
+            zone: 1 - tuple.zone,
+            ..*tuple
+        };
+        let found = self
+            .sessions
+            .iter()
+            .find_map(|session| Some((session, session.direction_of(&there)?)));
+        let (session, direction) = found?;
+        let agrees = verdict.reason() == Some(DropReason::OtherZone);
+        if self.now >= session.latest() || self.now >= session.deadline && !agrees {
+            return None;
+        }
+        if let (State::Tcp(track), Transport::Tcp { segment, .. }) = (session.state, &parsed.transport) {
+            let known = Known {
+                seen_reply: session.seen_reply,
+                assured: session.assured,
+                split_handshake: false,
+            };
+            let outcome = { track }.segment(direction, segment, known, |_| {});
+            if matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen) {
+                return None;
+            }
+        }
+        let tracked = tracked(Class::Invalid, Some(direction), Some(session.id));
+        Some(Verdict::Drop(DropReason::OtherZone, tracked))
+    }
+
+    /// Checks that a full table had nobody to end for a new session.
+    fn refuses(&mut self) {
+        self.tally.refused += 1;
+        if self.setup.shards > 1 {
+            // The bound is on all shards together, but room is made in the newcomer's.
+            return;
+        }
+        for session in &self.sessions {
+            assert_eq!(session.worth(), Worth::Assured, "worth less than a new session");
+            assert!(
+                !self.finds_what_expired() || self.now < session.latest(),
+                "{session:?} has outlived its lifetime"
+            );
+        }
+    }
+
+    /// Checks who had to go for a new session.
+    fn made_room(&mut self, log: &mut Log) {
+        assert_eq!(log.ended.len(), 1, "one goes for one that comes: {log:?}");
+        let (record, reason) = log.ended.remove(0);
+        let session = self.remove(record.id);
+        if reason != EndReason::Evicted {
+            self.died(&session, &record, reason, log);
+            return;
+        }
+        self.ended(&session, &record, reason, log);
+        self.tally.evicted += 1;
+        assert!(
+            self.now < session.latest(),
+            "{session:?} had expired before it was evicted"
+        );
+        let worth = session.worth();
+        assert_ne!(worth, Worth::Assured, "{session:?} was worth more than a new one");
+        if self.setup.shards > 1 {
+            // The bound is on all shards together, but room is made in the newcomer's.
+            return;
+        }
+        for other in &self.sessions {
+            assert!(other.worth() >= worth, "{other:?} is worth less than {session:?}");
+            assert!(
+                !self.finds_what_expired() || self.now < other.latest(),
+                "{other:?} has outlived its lifetime and {session:?} was evicted"
+            );
+        }
+    }
+
+    /// Whether a full table is sure to see what has expired: it takes a bounded number of steps, and each session
+    /// that lives on may take one for each level of the wheel.
+    fn finds_what_expired(&self) -> bool {
+        let alive = self.sessions.iter().filter(|session| self.now < session.latest());
+        alive.count() * 6 < 16
+    }
+}

@@ -1,0 +1,192 @@
+//! A session as the model keeps it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use portcullis::event::EndReason;
+use portcullis::lifetime::{LifetimeClass, Lifetimes};
+use portcullis::packet::{IpVersion, Parsed, Transport};
+use portcullis::session::TICK;
+use portcullis::track::Worth;
+use portcullis::track::tcp::Track;
+use portcullis::{Direction, SessionId};
+
+/// A packet's addresses, directed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tuple {
+    pub(super) zone: u16,
+    pub(super) v6: bool,
+    pub(super) protocol: u8,
+    pub(super) src: (u128, u16),
+    pub(super) dst: (u128, u16),
+    /// Of an ICMP query: whether the packet asks.
+    pub(super) asks: Option<bool>,
+}
+
+impl Tuple {
+    pub(super) fn of(zone: u16, parsed: &Parsed) -> Option<Self> {
+        let (src_port, dst_port, asks) = match parsed.transport {
+            Transport::Tcp {
+                src_port, dst_port, ..
+            }
+            | Transport::Udp {
+                src_port, dst_port, ..
+            } => (src_port, dst_port, None),
+            Transport::IcmpQuery(query) => (query.id, query.id, Some(query.request)),
+            Transport::Other | Transport::Gre { .. } | Transport::Esp { .. } => (0, 0, None),
+            _ => return None,
+        };
+        Some(Self {
+            zone,
+            v6: parsed.ip.version == IpVersion::V6,
+            protocol: parsed.ip.protocol,
+            src: (parsed.ip.src, src_port),
+            dst: (parsed.ip.dst, dst_port),
+            asks,
+        })
+    }
+
+    pub(super) fn back(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            asks: self.asks.map(|asks| !asks),
+            ..self
+        }
+    }
+
+    /// An end, as the wire has it.
+    pub(super) fn socket(&self, (address, port): (u128, u16)) -> SocketAddr {
+        let address = if self.v6 {
+            IpAddr::V6(address.into())
+        } else {
+            IpAddr::V4((address as u32).into())
+        };
+        SocketAddr::new(address, port)
+    }
+
+    /// The same packet as a session that travels in a direction would begin.
+    pub(super) fn seen_from(self, direction: Direction) -> Self {
+        match direction {
+            Direction::Original => self,
+            Direction::Reply => self.back(),
+        }
+    }
+
+    /// The direction of a packet in a session that this tuple has begun.
+    pub(super) fn direction_of(&self, packet: &Self) -> Option<Direction> {
+        if packet == self {
+            Some(Direction::Original)
+        } else if *packet == self.back() {
+            Some(Direction::Reply)
+        } else {
+            None
+        }
+    }
+}
+
+/// A session as the model keeps it. Moments are durations since the run began.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) initiator: Tuple,
+    /// The name of the rule that has admitted it.
+    pub(super) rule: &'static str,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) start: Duration,
+    pub(super) last: Duration,
+    /// The exact end of its lifetime.
+    pub(super) deadline: Duration,
+    /// How much later than a tick after that it may end: where a reload or a restart has moved its end, it was rounded up
+    /// once more.
+    pub(super) slack: Duration,
+    pub(super) seen_reply: bool,
+    pub(super) assured: bool,
+    /// Picked up in the middle of its connection.
+    pub(super) adopted: bool,
+    /// Begun by a late packet.
+    pub(super) resumed: bool,
+    pub(super) state: State,
+    pub(super) packets: [u32; 2],
+    pub(super) bytes: [u64; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Unreplied,
+    Replied,
+    Stream,
+    Tcp(Track),
+}
+
+impl Session {
+    pub(super) fn direction_of(&self, tuple: &Tuple) -> Option<Direction> {
+        self.initiator.direction_of(tuple)
+    }
+
+    pub(super) fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Unreplied => "UNREPLIED",
+            State::Replied => "REPLIED",
+            State::Stream => "STREAM",
+            State::Tcp(track) => track.state().name(),
+        }
+    }
+
+    pub(super) fn class(&self) -> LifetimeClass {
+        match (self.state, self.initiator.protocol) {
+            (State::Tcp(track), _) => track.state().lifetime(),
+            (State::Unreplied, 17) => LifetimeClass::UdpUnreplied,
+            (State::Replied, 17) => LifetimeClass::UdpReplied,
+            (State::Stream, _) => LifetimeClass::UdpStream,
+            (_, 1 | 58) => LifetimeClass::Icmp,
+            (State::Unreplied, _) => LifetimeClass::OtherUnreplied,
+            (State::Replied, _) => LifetimeClass::OtherReplied,
+        }
+    }
+
+    /// The lifetime of its present state, among these.
+    pub(super) fn lifetime(&self, among: &Lifetimes) -> Duration {
+        let lifetime = among.of(self.class());
+        let cap = match self.state {
+            State::Tcp(track) => track.lifetime(self.seen_reply).cap,
+            _ => None,
+        };
+        cap.map_or(lifetime, |cap| lifetime.min(among.of(cap)))
+    }
+
+    /// Later than this it is not there any more, once `expire` was called.
+    pub(super) fn latest(&self) -> Duration {
+        self.deadline + TICK + self.slack
+    }
+
+    pub(super) fn worth(&self) -> Worth {
+        match (self.state, self.initiator.protocol) {
+            (State::Tcp(track), _) => match track.state().name() {
+                "SYN_SENT" | "SYN_SENT2" | "SYN_RECV" => Worth::Embryonic,
+                // Picked up in its middle, and nobody has answered yet.
+                "ESTABLISHED" if !self.assured => Worth::Embryonic,
+                "ESTABLISHED" => Worth::Assured,
+                _ => Worth::Closing,
+            },
+            (State::Unreplied, _) | (_, 1 | 58) => Worth::Embryonic,
+            _ => Worth::Assured,
+        }
+    }
+
+    /// Why it ends when its lifetime has passed.
+    pub(super) fn end_of_life(&self) -> EndReason {
+        match self.state_name() {
+            "TIME_WAIT" => EndReason::Closed,
+            "CLOSE" => EndReason::Reset,
+            _ => EndReason::Timeout,
+        }
+    }
+
+    pub(super) fn count(&mut self, direction: Direction, bytes: u32, now: Duration) {
+        self.packets[direction as usize] += 1;
+        self.bytes[direction as usize] += u64::from(bytes);
+        self.last = now;
+        self.seen_reply |= direction == Direction::Reply;
+    }
+}

@@ -1,0 +1,282 @@
+//! What a run is made of: sizes, lifetimes, and one of a few policies, restated as plain data that the model searches
+//! from front to back.
+
+use std::time::Duration;
+
+use portcullis::Engine;
+use portcullis::config::{
+    Config, LatePacket, LifetimeOverride, Midstream, OnReload, ResetsConfig, RuleConfig, TableConfig,
+    TcpHandling, TombstonesConfig,
+};
+use portcullis::lifetime::{LifetimeSet, Lifetimes};
+use portcullis::policy::{Action, PortRange, Protocol};
+
+use super::session::Tuple;
+
+/// The name of zone 1.
+const TENANT: &str = "tenant";
+
+/// The sizes and lifetimes of a run, and what a reload changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) max_sessions: u32,
+    pub(crate) shards: u32,
+    pub(crate) tombstones: TombstonesConfig,
+    pub(crate) seed: u64,
+    pub(crate) settings: Settings,
+}
+
+/// What a reload changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Global lifetimes.
+    pub(crate) global: LifetimeSet,
+    /// For UDP sessions to port 53, TCP sessions to port 80, and all else in zone 1.
+    pub(crate) overrides: [LifetimeSet; 3],
+    /// Which of [`POLICIES`].
+    pub(crate) policy: usize,
+    pub(crate) on_reload: OnReload,
+    pub(crate) tcp: Handling,
+    /// What zone 1 says of TCP.
+    pub(crate) tenant: TcpHandling,
+}
+
+/// How TCP is handled where neither rule nor zone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handling {
+    pub(crate) timeout_reset: bool,
+    pub(crate) late: LatePacket,
+    pub(crate) midstream: Midstream,
+}
+
+impl Default for Handling {
+    fn default() -> Self {
+        Self {
+            timeout_reset: true,
+            late: LatePacket::Reset,
+            midstream: Midstream::Drop,
+        }
+    }
+}
+
+impl Handling {
+    fn under(self, first: TcpHandling) -> Self {
+        Self {
+            timeout_reset: first.timeout_reset.unwrap_or(self.timeout_reset),
+            late: first.late.unwrap_or(self.late),
+            midstream: first.midstream.unwrap_or(self.midstream),
+        }
+    }
+}
+
+/// A rule; what is `None` matches any.
+pub(crate) struct Rule {
+    name: &'static str,
+    action: Action,
+    protocols: &'static [u8],
+    port: Option<u16>,
+    zone: Option<u16>,
+    tcp: TcpHandling,
+}
+
+const SILENT: TcpHandling = TcpHandling {
+    mode: None,
+    timeout_reset: None,
+    late: None,
+    midstream: None,
+    asymmetric: None,
+};
+
+const fn rule(name: &'static str, action: Action, protocols: &'static [u8], port: u16) -> Rule {
+    Rule {
+        name,
+        action,
+        protocols,
+        port: if port == 0 { None } else { Some(port) },
+        zone: None,
+        tcp: SILENT,
+    }
+}
+
+/// Each with what happens to the sessions that no rule matches.
+pub(crate) const POLICIES: [(Action, &[Rule]); 5] = [
+    (Action::Allow, &[]),
+    (Action::Allow, &[rule("no-web", Action::Deny, &[6], 80)]),
+    (
+        Action::Deny,
+        &[
+            rule("dns", Action::Allow, &[17], 53),
+            Rule {
+                tcp: TcpHandling {
+                    timeout_reset: Some(false),
+                    late: Some(LatePacket::Drop),
+                    ..SILENT
+                },
+                ..rule("web", Action::Allow, &[6], 80)
+            },
+            Rule {
+                zone: Some(1),
+                ..rule("tenant", Action::Allow, &[], 0)
+            },
+        ],
+    ),
+    (
+        Action::Allow,
+        &[
+            Rule {
+                tcp: TcpHandling {
+                    late: Some(LatePacket::Readmit),
+                    ..SILENT
+                },
+                ..rule("tls", Action::Allow, &[6], 443)
+            },
+            Rule {
+                zone: Some(1),
+                ..rule("closed", Action::Reject, &[], 0)
+            },
+        ],
+    ),
+    (
+        Action::Allow,
+        &[
+            rule("no-ping", Action::Deny, &[1, 58], 0),
+            Rule {
+                tcp: TcpHandling {
+                    late: Some(LatePacket::Readmit),
+                    midstream: Some(Midstream::Adopt),
+                    ..SILENT
+                },
+                ..rule("web", Action::Allow, &[6], 80)
+            },
+        ],
+    ),
+];
+
+/// The name of what decides where no rule matches.
+pub(crate) const DEFAULT_RULE: &str = "default";
+
+impl Settings {
+    /// What the policy says of a session that begins with this tuple, and the rule that says so.
+    pub(crate) fn decide(&self, tuple: &Tuple) -> (Action, &'static str) {
+        let (default, rules) = POLICIES[self.policy];
+        let matches = |rule: &&Rule| {
+            (rule.protocols.is_empty() || rule.protocols.contains(&tuple.protocol))
+                && rule.port.is_none_or(|port| port == tuple.dst.1)
+                && rule.zone.is_none_or(|zone| zone == tuple.zone)
+        };
+        let found = rules.iter().find(matches);
+        found.map_or((default, DEFAULT_RULE), |rule| (rule.action, rule.name))
+    }
+
+    /// Whether a rule of this name is in the policy.
+    pub(crate) fn has_rule(&self, name: &str) -> bool {
+        POLICIES[self.policy].1.iter().any(|rule| rule.name == name)
+    }
+
+    /// The rule's word counts before the zone's, the zone's before the global one.
+    pub(crate) fn handling(&self, name: &str, zone: u16) -> Handling {
+        let of_zone = if zone == 1 {
+            self.tcp.under(self.tenant)
+        } else {
+            self.tcp
+        };
+        let rule = POLICIES[self.policy].1.iter().find(|rule| rule.name == name);
+        rule.map_or(of_zone, |rule| of_zone.under(rule.tcp))
+    }
+
+    /// The lifetimes of a session: a narrower port range comes before a zone, and what an override leaves unset
+    /// is global.
+    pub(crate) fn lifetimes(&self, tuple: &Tuple) -> Lifetimes {
+        let global = Lifetimes::default().with(&self.global);
+        let [dns, web, zone] = &self.overrides;
+        match (tuple.protocol, tuple.dst.1) {
+            (17, 53) => global.with(dns),
+            (6, 80) => global.with(web),
+            _ if tuple.zone == 1 => global.with(zone),
+            _ => global,
+        }
+    }
+}
+
+impl Setup {
+    /// Default lifetimes, no overrides, and everything is allowed.
+    pub(crate) fn plain(max_sessions: u32, shards: u32) -> Self {
+        Self {
+            max_sessions,
+            shards,
+            tombstones: TombstonesConfig {
+                max: 200,
+                lifetime: Duration::from_secs(600),
+            },
+            seed: 1,
+            settings: Settings {
+                global: LifetimeSet::default(),
+                overrides: [LifetimeSet::default(); 3],
+                policy: 0,
+                on_reload: OnReload::End,
+                tcp: Handling::default(),
+                tenant: SILENT,
+            },
+        }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let settings = &self.settings;
+        let [dns, web, zone] = settings.overrides;
+        let ports = |protocol, port, set| LifetimeOverride {
+            protocol: Some(protocol),
+            ports: vec![PortRange::single(port)],
+            set,
+            ..LifetimeOverride::default()
+        };
+        let mut config = Config {
+            table: TableConfig {
+                max_sessions: self.max_sessions,
+                shards: Some(self.shards),
+            },
+            zones: [(TENANT.to_owned(), 1)].into(),
+            tombstones: self.tombstones,
+            // So much that no budget matters.
+            resets: ResetsConfig {
+                per_destination: ResetsConfig::MAX_RATE,
+                overall: ResetsConfig::MAX_RATE,
+            },
+            ..Config::default()
+        };
+        config.lifetimes.set = settings.global;
+        config.lifetimes.overrides = vec![
+            ports(Protocol::UDP, 53, dns),
+            ports(Protocol::TCP, 80, web),
+            LifetimeOverride {
+                zone: Some(TENANT.to_owned()),
+                set: zone,
+                ..LifetimeOverride::default()
+            },
+        ];
+        let (default, rules) = POLICIES[settings.policy];
+        config.policy.default = default;
+        config.policy.on_reload = settings.on_reload;
+        config.policy.rules = rules.iter().map(Rule::config).collect();
+        config.tcp.timeout_reset = settings.tcp.timeout_reset;
+        config.tcp.late = settings.tcp.late;
+        config.tcp.midstream = settings.tcp.midstream;
+        config.tcp.zones = [(TENANT.to_owned(), settings.tenant)].into();
+        config
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        Engine::with_seed(&self.config(), [self.seed, 2, 3, 4]).unwrap()
+    }
+}
+
+impl Rule {
+    fn config(&self) -> RuleConfig {
+        RuleConfig {
+            zones: self.zone.iter().map(|_| TENANT.to_owned()).collect(),
+            protocol: self.protocols.iter().map(|number| Protocol(*number)).collect(),
+            destination_ports: self.port.map(PortRange::single).into_iter().collect(),
+            tcp: self.tcp,
+            ..RuleConfig::new(self.name, self.action)
+        }
+    }
+}

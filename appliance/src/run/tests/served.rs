@@ -270,3 +270,48 @@ fn health_and_metrics_can_share_an_address() {
     assert!(get(appliance.health(), "/metrics").1.ends_with("# EOF\n"));
     appliance.finish();
 }
+
+/// The page is made by `UPDATE=1 cargo test -p portcullis-appliance the_page_lists_every_metric`.
+#[test]
+fn the_page_lists_every_metric() {
+    let appliance = Appliance::start("");
+    let (_, text) = get(appliance.operations().addresses.metrics.unwrap(), "/metrics");
+    appliance.finish();
+    let kinds = parse(&text).kinds;
+    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`, in the OpenMetrics text format. A counter's series end in `_total`; \
+                    a series is there\nfrom the start for every reason. This page is made by a test: `UPDATE=1 cargo test -p \
+                    portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for line in text.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let labelled = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (_, labels) = rest.split_once('{')?;
+            let suffix = rest.split('{').next()?;
+            matches!(suffix, "" | "_total" | "_count" | "_info").then_some(labels)
+        });
+        let keys: Vec<_> = labelled
+            .and_then(|labels| labels.split('}').next())
+            .into_iter()
+            .flat_map(|labels| labels.split("\","))
+            .filter_map(|label| label.split('=').next())
+            .map(|key| format!("`{key}`"))
+            .collect();
+        page.push_str(&format!(
+            "| `{name}` | {} | {} | {help} |\n",
+            kinds[name],
+            keys.join(", ")
+        ));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        page,
+        "run it with UPDATE=1"
+    );
+}

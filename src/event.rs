@@ -266,6 +266,13 @@ impl Sink for () {
     const LISTENS: bool = false;
 }
 
+/// Collects the RSTs that are to be sent, and nothing else.
+impl Sink for Vec<Reset> {
+    fn reset(&mut self, reset: &Reset) {
+        self.push(*reset);
+    }
+}
+
 impl<S: Sink> Sink for &mut S {
     const LISTENS: bool = S::LISTENS;
 

@@ -243,7 +243,10 @@ mod tests {
     use super::*;
     use crate::geneve::{InnerProtocol, encode};
 
-    fn header(options: &[(u16, u8, &[u8])]) -> Vec<u8> {
+    /// Class, type and data of an option.
+    type Parts<'a> = (u16, u8, &'a [u8]);
+
+    fn header(options: &[Parts<'_>]) -> Vec<u8> {
         let options: Vec<_> = options
             .iter()
             .map(|(class, kind, data)| TunnelOption {
@@ -261,7 +264,7 @@ mod tests {
 
     fn read(
         provider: Provider,
-        options: &[(u16, u8, &[u8])],
+        options: &[Parts<'_>],
         required: &[MetadataField],
     ) -> Result<Metadata, MetadataError> {
         let bytes = header(options);
@@ -273,7 +276,7 @@ mod tests {
 
     #[test]
     fn options_are_found_by_type_in_any_order_among_others() {
-        let parts: [(u16, u8, &[u8]); 4] = [
+        let parts: [Parts<'_>; 4] = [
             (0x0108, 1, ID),
             (0x0108, 2, &[0, 0, 0, 0, 0, 0, 0, 9]),
             (0x0108, 3, &[0x39, 0xf7, 0xf1, 0xa7]),
@@ -303,7 +306,7 @@ mod tests {
         let aws = |kind, data| (0x0108u16, kind, data);
         let (all, none): (&[_], &[_]) = (&[Endpoint, Attachment, Cookie], &[]);
         let (endpoint, attachment, cookie) = (aws(1, ID), aws(2, ID), aws(3, &ID[..4]));
-        let rows: [(&[(u16, u8, &[u8])], _, _); 9] = [
+        let rows: [(&[Parts<'_>], _, _); 9] = [
             (&[endpoint, endpoint], none, MetadataError::EndpointDuplicate),
             (&[aws(1, &ID[..4])], none, MetadataError::EndpointLength),
             (&[attachment, cookie], all, MetadataError::EndpointMissing),
@@ -330,7 +333,7 @@ mod tests {
     #[test]
     fn the_direction_in_a_word_of_tencent_does_not_name_the_flow() {
         let cookie = |first: u8| {
-            let options: [(u16, u8, &[u8]); 2] = [(0x0167, 1, ID), (0x0167, 3, &[first, 1, 2, 3])];
+            let options: [Parts<'_>; 2] = [(0x0167, 1, ID), (0x0167, 3, &[first, 1, 2, 3])];
             let metadata = read(Provider::Tencent, &options, Provider::Tencent.required()).unwrap();
             metadata.cookie.unwrap().value
         };
@@ -343,7 +346,7 @@ mod tests {
     #[test]
     fn both_directions_of_a_network_of_gcp_are_one_endpoint() {
         let network = |last: u8| {
-            let options: [(u16, u8, &[u8]); 3] = [
+            let options: [Parts<'_>; 3] = [
                 (0x0132, 1, &[0, 0, 0x12, last]),
                 (0x0132, 2, &[9; 12]),
                 (0x0132, 3, ID),
@@ -354,7 +357,7 @@ mod tests {
         assert_eq!(network(0x30).endpoint, network(0x31).endpoint);
         assert_eq!(network(0x30).cookie, None);
         assert_eq!(network(0x30).attachment, Some(0x0909_0909_0909_0909));
-        let twice: [(u16, u8, &[u8]); 2] = [(0x0132, 3, ID), (0x0132, 3, ID)];
+        let twice: [Parts<'_>; 2] = [(0x0132, 3, ID), (0x0132, 3, ID)];
         assert_eq!(
             read(Provider::Gcp, &twice, &[]),
             Err(MetadataError::CookieDuplicate)

@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 use portcullis::geneve::PORT;
 use portcullis::geneve::front::{Datagram, Tunnel};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -27,8 +28,10 @@ const SEND_QUEUE: usize = 8 << 20;
 /// The room for a datagram: the longest one. No power of two, so that the beginnings of the buffers do not share a few places
 /// of the processor's cache.
 const ROOM: usize = 65_536 + 64;
-/// IPv4 and UDP headers.
-const OUTER: usize = 28;
+/// A UDP header.
+const OUTER: usize = 8;
+/// Addresses of ours that we send from at most.
+const EXITS: usize = 256;
 /// Peers whose addresses are kept.
 const PEERS: usize = 64;
 
@@ -247,40 +250,56 @@ struct Waiting {
     len: usize,
     /// The place of its destination among the peers.
     peer: usize,
+    /// The place of its source among the exits.
+    exit: usize,
 }
 
-/// Sends whole IPv4 packets in batches.
-pub(super) struct Outlet {
+/// A raw socket of one of our addresses.
+struct Exit {
+    source: Ipv4Addr,
     socket: Socket,
+}
+
+/// Sends UDP datagrams from any port in batches.
+///
+/// Its sockets are raw ones that send UDP headers of our making (raw(7)) but leave the IP header to the system, which then keeps
+/// the route of a destination from packet to packet; with `IP_HDRINCL` it would make one anew for each.
+pub(super) struct Outlet {
+    exits: Vec<Exit>,
     waiting: Vec<Waiting>,
     made: Vec<u8>,
     peers: Vec<(Ipv4Addr, SocketAddrAny)>,
 }
 
+/// A raw socket that sends from an address, and hears nothing but what this address would send to itself.
+fn exit(source: Ipv4Addr) -> io::Result<Exit> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+    // What the system does not deliver to it, it need not copy.
+    setsockopt(&socket, sockopt::RcvBuf, &0)?;
+    let own = SockAddr::from(SocketAddrV4::new(source, 0));
+    socket.bind(&own)?;
+    socket.connect(&own)?;
+    // Never to be fragmented, and never by what somebody says of the path.
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+    socket.set_write_timeout(Some(SEND_PATIENCE))?;
+    if setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE).is_err() {
+        let _ = setsockopt(&socket, sockopt::SndBuf, &SEND_QUEUE);
+    }
+    Ok(Exit { source, socket })
+}
+
 impl Outlet {
-    /// A socket that sends.
+    /// A way out; tries at once whether there may be one.
     ///
     /// # Errors
     /// What the system says; that a capability is missing, for one.
     pub(super) fn new() -> Result<Self, SocketError> {
-        // IPPROTO_RAW: packets come with their IP header, and nothing is received (raw(7)).
-        let protocol = Protocol::from(nix::libc::IPPROTO_RAW);
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(protocol)).map_err(|error| {
-            match error.raw_os_error() {
-                Some(nix::libc::EPERM | nix::libc::EACCES) => SocketError::NotPermitted,
-                _ => SocketError::Send(error),
-            }
+        exit(Ipv4Addr::LOCALHOST).map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::EPERM | nix::libc::EACCES) => SocketError::NotPermitted,
+            _ => SocketError::Send(error),
         })?;
-        let set_up = || {
-            socket.set_header_included_v4(true)?;
-            socket.set_write_timeout(Some(SEND_PATIENCE))
-        };
-        set_up().map_err(SocketError::Send)?;
-        if setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE).is_err() {
-            let _ = setsockopt(&socket, sockopt::SndBuf, &SEND_QUEUE);
-        }
         Ok(Self {
-            socket,
+            exits: Vec::new(),
             waiting: Vec::with_capacity(2 * BATCH),
             made: Vec::new(),
             peers: Vec::with_capacity(PEERS),
@@ -309,12 +328,28 @@ impl Outlet {
             self.peers.push((tunnel.destination, address));
             self.peers.len() - 1
         });
+        let found = self.exits.iter().position(|exit| exit.source == tunnel.source);
+        let exit = found.unwrap_or_else(|| self.open(tunnel.source));
         self.waiting.push(Waiting {
-            outer: outer(tunnel, len),
+            outer: udp_header(tunnel, len),
             place,
             len,
             peer,
+            exit,
         });
+    }
+
+    /// Opens the exit of an address that was not sent from before. Where that fails, there is none at the place.
+    #[cold]
+    fn open(&mut self, source: Ipv4Addr) -> usize {
+        if self.exits.len() < EXITS
+            && let Ok(exit) = exit(source)
+        {
+            self.exits.push(exit);
+            self.exits.len() - 1
+        } else {
+            EXITS
+        }
     }
 
     /// Whether nothing waits.
@@ -324,8 +359,10 @@ impl Outlet {
 
     /// Sends all that waits; `inlet` has the rooms that received datagrams are in.
     pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
-        for batch in self.waiting.chunks(BATCH) {
-            self.send(batch, inlet, stats);
+        for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
+            for batch in of_one_exit.chunks(BATCH) {
+                self.send(batch, inlet, stats);
+            }
         }
         self.waiting.clear();
         self.made.clear();
@@ -334,7 +371,14 @@ impl Outlet {
         }
     }
 
+    /// Sends datagrams of one exit, at most [`BATCH`].
     fn send(&self, batch: &[Waiting], inlet: &Inlet, stats: &WorkerStats) {
+        let Some(exit) = batch.first().and_then(|first| self.exits.get(first.exit)) else {
+            for _ in batch {
+                stats.send_failed(&io::ErrorKind::AddrNotAvailable.into());
+            }
+            return;
+        };
         let payload = |waiting: &Waiting| {
             let (bytes, start) = match waiting.place {
                 Place::Room(number) => (&inlet.rooms, number * ROOM),
@@ -363,7 +407,7 @@ impl Outlet {
             .collect();
         let mut done = 0;
         while let Some(left) = messages.get_mut(done..).filter(|left| !left.is_empty()) {
-            match sendmmsg(&self.socket, left, SendFlags::empty()) {
+            match sendmmsg(&exit.socket, left, SendFlags::empty()) {
                 Ok(sent) => {
                     let sent = sent.max(1);
                     for waiting in batch.iter().skip(done).take(sent) {
@@ -386,17 +430,19 @@ impl Outlet {
     }
 }
 
-/// IPv4 and UDP headers. The system fills in the IPv4 checksum; the UDP checksum is 0, which says that there is none.
-fn outer(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
-    let [total_high, total_low] = ((payload + OUTER) as u16).to_be_bytes();
-    let [udp_high, udp_low] = ((payload + 8) as u16).to_be_bytes();
-    let [s0, s1, s2, s3] = tunnel.source.octets();
-    let [d0, d1, d2, d3] = tunnel.destination.octets();
-    let [sp_high, sp_low] = tunnel.source_port.to_be_bytes();
-    let [dp_high, dp_low] = tunnel.destination_port.to_be_bytes();
+/// A UDP header. The checksum is 0, which says that there is none.
+fn udp_header(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
+    let [source_high, source_low] = tunnel.source_port.to_be_bytes();
+    let [destination_high, destination_low] = tunnel.destination_port.to_be_bytes();
+    let [len_high, len_low] = ((payload + OUTER) as u16).to_be_bytes();
     [
-        0x45, 0, total_high, total_low, 0, 0, 0x40, 0, // DF: the balancer reassembles nothing
-        64, 17, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3, // TTL, UDP
-        sp_high, sp_low, dp_high, dp_low, udp_high, udp_low, 0, 0,
+        source_high,
+        source_low,
+        destination_high,
+        destination_low,
+        len_high,
+        len_low,
+        0,
+        0,
     ]
 }

@@ -230,6 +230,28 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
     })
 }
 
+fn read(file: &Path) -> Result<(String, String), SessionsError> {
+    let path = file.display().to_string();
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok((path, text)),
+        Err(source) => Err(SessionsError::File { path, source }),
+    }
+}
+
+/// The announced sessions that another appliance has listed.
+fn expectations(file: &Path) -> Result<Vec<Expectation>, SessionsError> {
+    let (path, text) = read(file)?;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        match serde_json::from_str(line) {
+            Ok(Reply::Expectation(expectation)) => found.push(expectation),
+            Ok(_) => {}
+            Err(error) => return Err(SessionsError::Answer(format!("{path}: {error}"))),
+        }
+    }
+    Ok(found)
+}
+
 pub(crate) fn ask(
     args: &SessionsArgs,
     client: &mut Client,

@@ -130,8 +130,8 @@ fn endpoints_have_policies_of_their_own() {
         ("red", inside, outside, "TCP 443", "red-web", true),
         ("red", inside, outside, "TCP 25", "default", false),
         ("blue", inside, outside, "TCP 25", "blue-anything-out", true),
-        ("blue", inside, outside, "ping", "blue-anything-out", true),
         ("red", inside, outside, "ping", "default", false),
+        ("blue", inside, outside, "ping", "blue-anything-out", true),
         ("east", outside, inside, "TCP 443", "shop-in", true),
         (
             "west",

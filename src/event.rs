@@ -202,11 +202,13 @@ pub enum EndReason {
     Evicted,
     /// A reload brought a policy that does not admit it.
     Revoked,
+    /// An operator ended it.
+    Deleted,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::Closed,
         Self::Reset,
@@ -214,6 +216,7 @@ impl EndReason {
         Self::Reused,
         Self::Evicted,
         Self::Revoked,
+        Self::Deleted,
     ];
 
     /// The stable name.
@@ -227,7 +230,13 @@ impl EndReason {
             Self::Reused => "reused",
             Self::Evicted => "evicted",
             Self::Revoked => "revoked",
+            Self::Deleted => "deleted",
         }
+    }
+
+    /// Whether both ends of an established TCP session are told with a RST: they cannot know of its end.
+    pub(crate) const fn is_told(self) -> bool {
+        matches!(self, Self::Timeout | Self::Revoked | Self::Deleted)
     }
 }
 
@@ -257,6 +266,13 @@ pub trait Sink {
 
 impl Sink for () {
     const LISTENS: bool = false;
+}
+
+/// Collects the RSTs that are to be sent, and nothing else.
+impl Sink for Vec<Reset> {
+    fn reset(&mut self, reset: &Reset) {
+        self.push(*reset);
+    }
 }
 
 impl<S: Sink> Sink for &mut S {

@@ -41,7 +41,7 @@ pub mod track;
 mod verdict;
 
 pub use config::{Config, ConfigError};
-pub use engine::{Engine, Expiry, Packet, Reload, Unsent};
+pub use engine::{Engine, Expiry, Packet, Reload, SessionDetail, SessionFilter, Unsent};
 pub use event::{EndReason, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;

@@ -49,8 +49,56 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
         (Reply::TcpReset | Reply::TcpResetAt(_), _) => return None,
-        (Reply::Prohibited, _) => prohibited(&parsed.ip, packet, out)?,
+        (Reply::Prohibited, _) => {
+            // Type 3, code 13, and type 1, code 1: communication (with destination) administratively prohibited.
+            let kind = match parsed.ip.version {
+                IpVersion::V4 => (3, 13),
+                IpVersion::V6 => (1, 1),
+            };
+            icmp_error(&parsed.ip, packet, (kind, 0), out)?
+        }
     };
+    out.get(..written)
+}
+
+/// Writes the ICMP error that tells the sender of an IP packet that it is longer than `mtu` bytes, the most that can be sent
+/// on: fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2).
+///
+/// `None` where no such error may be sent: the packet is IPv4 and may be fragmented, is a later fragment, an ICMP error
+/// itself, does not parse, or names no single host as its source or destination (RFC 1122 3.2.2).
+#[must_use]
+pub fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+    let parsed = parse(packet, Checksums::Trust).ok()?;
+    let may_fragment = packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
+    if matches!(parsed.ip.version, IpVersion::V4) && may_fragment {
+        return None;
+    }
+    if let Transport::Fragment(fragment) = &parsed.transport
+        && fragment.offset != 0
+    {
+        return None;
+    }
+    let parsed = parse_first_fragment(packet, &parsed).ok()?;
+    let one_host = |address: core::net::IpAddr| match address {
+        core::net::IpAddr::V4(address) => {
+            !(address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_broadcast())
+        }
+        core::net::IpAddr::V6(address) => {
+            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        }
+    };
+    let is_error = matches!(parsed.transport, Transport::IcmpError(_));
+    if is_error || !one_host(parsed.ip.source()) || !one_host(parsed.ip.destination()) {
+        return None;
+    }
+    let kind = match parsed.ip.version {
+        IpVersion::V4 => (3, 4),
+        IpVersion::V6 => (2, 0),
+    };
+    let written = icmp_error(&parsed.ip, packet, (kind, mtu), out)?;
     out.get(..written)
 }
 
@@ -164,16 +212,16 @@ impl Route {
     }
 }
 
-fn prohibited(ip: &Ip, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+/// An ICMP error of a type and code about a packet, with an MTU or 0 in the lower half of its second word.
+fn icmp_error(ip: &Ip, packet: &[u8], ((kind, code), mtu): ((u8, u8), u16), out: &mut [u8]) -> Option<usize> {
     let whole = packet.get(..ip.total_len as usize).unwrap_or(packet);
-    let (limit, header, protocol, kind, code) = match ip.version {
-        // Type 3, code 13: communication administratively prohibited.
-        IpVersion::V4 => (MAX_ICMPV4, 20, PROTOCOL_ICMP, 3, 13),
-        // Type 1, code 1: communication with destination administratively prohibited.
-        IpVersion::V6 => (MAX_REPLY, 40, PROTOCOL_ICMPV6, 1, 1),
+    let (limit, header, protocol) = match ip.version {
+        IpVersion::V4 => (MAX_ICMPV4, 20, PROTOCOL_ICMP),
+        IpVersion::V6 => (MAX_REPLY, 40, PROTOCOL_ICMPV6),
     };
+    let [mtu_high, mtu_low] = mtu.to_be_bytes();
     let quote = whole.get(..limit - header - 8).unwrap_or(whole);
-    let mut icmp = [kind, code, 0, 0, 0, 0, 0, 0];
+    let mut icmp = [kind, code, 0, 0, 0, 0, mtu_high, mtu_low];
     let back = Route::back(ip);
     let pseudo = match ip.version {
         IpVersion::V4 => 0,
@@ -359,6 +407,37 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_how_much_may_be_sent() {
+        let mut v4 = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 9], 50).udp(4000, 53);
+        builder.write(&mut v4, &[7; 9000]).unwrap();
+        let mut v6 = Vec::new();
+        let builder = PacketBuilder::ipv6([1; 16], [2; 16], 50).udp(4000, 53);
+        builder.write(&mut v6, &[7; 9000]).unwrap();
+        let mut out = [0; MAX_REPLY];
+        for (packet, kind) in [(&v4, (3, 4)), (&v6, (2, 0))] {
+            let told = write_too_big(8500, packet, &mut out).unwrap();
+            let header = if kind == (3, 4) { 20 } else { 40 };
+            assert_eq!(told[header + 6..header + 8], 8500u16.to_be_bytes());
+            let Transport::IcmpError(error) = parse(told, Checksums::Verify).unwrap().transport else {
+                panic!("an ICMP error")
+            };
+            assert_eq!((error.icmp_type, error.code), kind);
+            let told = told.to_vec();
+            assert_eq!(
+                write_too_big(100, &told, &mut out),
+                None,
+                "no error about an error"
+            );
+        }
+        v4[6] = 0;
+        assert_eq!(write_too_big(8500, &v4, &mut out), None, "it may be fragmented");
+        v4[6] = 0x40;
+        v4[16..20].copy_from_slice(&[224, 0, 0, 1]);
+        assert_eq!(write_too_big(8500, &v4, &mut out), None, "it went to a group");
     }
 
     #[test]

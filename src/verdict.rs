@@ -236,6 +236,8 @@ drop_reasons! {
     TcpAfterEviction = "tcp_after_eviction",
     /// Its session was ended by a reload of the policy, which does not admit it any more.
     TcpAfterRevocation = "tcp_after_revocation",
+    /// Its session was ended by an operator.
+    TcpAfterDeletion = "tcp_after_deletion",
     /// It belongs to a control session in which an announcement was refused, and its rule says that no such session goes
     /// on; or it cannot be read whole and in its place, and the rule says so.
     FtpRefused = "ftp_refused",

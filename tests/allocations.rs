@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
+use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
 use portcullis::{Config, Engine, Packet};
 
 fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
@@ -103,4 +104,45 @@ fn the_packet_path_allocates_nothing() {
         (6, 2)
     );
     assert!(stats.dropped_total() >= 3 && stats.sessions == 0, "{stats:?}");
+}
+
+#[test]
+fn a_datagram_of_a_known_tunnel_end_allocates_nothing() {
+    let mut config = FrontEnd::adapt(Config::default());
+    config.table.max_sessions = 64;
+    config.geneve.mss_clamp = 1_000;
+    let engine = Engine::new(&config).expect("the default configuration");
+    let front = FrontEnd::new(&config).expect("the default configuration");
+    let mut scratch = Scratch::new(&front);
+    let now = Instant::now();
+    let header = |cookie: u8| {
+        let mut header = vec![5, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 2, 0, 0, 0, 0, 0, 0, 0, 7];
+        header.extend([1, 8, 3, 1, 0, 0, 0, cookie]);
+        header
+    };
+    let mut handle = |cookie: u8, inner: &[u8]| {
+        let payload = [header(cookie), inner.to_vec()].concat();
+        let datagram = Datagram {
+            source: [10, 0, 0, 1].into(),
+            source_port: 60_001,
+            destination: [10, 0, 0, 2].into(),
+            destination_port: 6081,
+            payload: &payload,
+        };
+        let mut returned = false;
+        let info = allocation_counter::measure(|| {
+            let answer = front.handle(&engine, &datagram, now, &mut scratch, &mut ());
+            returned = answer == Answer::Return;
+        });
+        (info.count_total, returned)
+    };
+    // The first packet of a tunnel end is remembered.
+    assert!(handle(0, &udp(1)).0 > 0);
+    for n in 0..200 {
+        assert_eq!(handle(n as u8, &udp(n)), (0, true));
+    }
+    assert_eq!(handle(1, &tcp(true, 100, 0, "S", b"")), (0, true));
+    assert_eq!(handle(2, &tcp(true, 100, 0, "S", b"")), (0, true));
+    assert_eq!(handle(3, &[0x45; 30]), (0, false));
+    assert_eq!(handle(4, b""), (0, false));
 }

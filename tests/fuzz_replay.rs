@@ -15,9 +15,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STRANGER, WRAPPED};
 use support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use support::ops::{Op, Tcp, Traffic};
-use support::packets::{Ends, icmp, udp, unreachable};
+use support::packets::{ACK, Ends, Head, SYN, icmp, tcp, udp, unreachable};
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,6 +62,11 @@ fn stored_inputs_of_config_pass() {
 }
 
 #[test]
+fn stored_inputs_of_front_pass() {
+    replay("front", front::front);
+}
+
+#[test]
 fn stored_inputs_of_ftp_pass() {
     replay("ftp", fuzz::ftp);
 }
@@ -86,6 +92,101 @@ fn frame(flags: u8, wait: u8, packet: &[u8]) -> Vec<u8> {
     let [high, low] = (packet.len() as u16).to_be_bytes();
     let header: [u8; PROCESS_HEADER] = [flags | high & 7, low, wait];
     [&header[..], packet].concat()
+}
+
+/// An input of `front`: one datagram.
+fn in_tunnel(what: u8, label: [u8; 3], bytes: &[u8]) -> Vec<u8> {
+    let [high, low] = (bytes.len() as u16).to_be_bytes();
+    let [endpoint, cookie, port] = label;
+    let header: [u8; FRONT_HEADER] = [what, endpoint, cookie, port, high, low];
+    [&header[..], bytes].concat()
+}
+
+/// The seeds of `front`, by name: settings, and datagrams.
+fn front_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let head = |flags, seq, ack| Head {
+        flags,
+        seq,
+        ack,
+        window: 9_000,
+    };
+    let ends = Ends::v4(4000, 80);
+    let mss = [etherparse::TcpOptionElement::MaximumSegmentSize(1_460)];
+    let syn = tcp(ends, head(SYN, 100, 0), &mss, b"");
+    let handshake = [
+        in_tunnel(WRAPPED, [1, 1, 1], &syn),
+        in_tunnel(
+            WRAPPED,
+            [1, 2, 2],
+            &tcp(ends.back(), head(SYN | ACK, 500, 101), &mss, b""),
+        ),
+        in_tunnel(WRAPPED, [1, 1, 3], &tcp(ends, head(ACK, 101, 501), &[], b"GET")),
+    ]
+    .concat();
+    let late = tcp(ends.back(), head(ACK, 501, 101), &[], b"late");
+    let ending = in_tunnel(WRAPPED | SECONDS, [255, 4, 4], &udp(Ends::v6(1, 53), b"question"));
+    let large = udp(ends, &[7; 1_300]);
+    let story = |settings: u8, parts: &[&[u8]]| [&[settings], parts.concat().as_slice()].concat();
+    let gwlb = [
+        &[
+            8, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0,
+        ][..],
+        &[1, 8, 3, 1, 1, 2, 3, 4],
+        &syn,
+    ]
+    .concat();
+    vec![
+        (
+            "session",
+            story(2, &[&handshake, &ending, &in_tunnel(WRAPPED, [1, 9, 9], &late)]),
+        ),
+        (
+            "clamped",
+            story(0x12, &[&handshake, &in_tunnel(WRAPPED, [1, 7, 7], &syn), &ending]),
+        ),
+        (
+            "rejected",
+            story(1, &[&handshake, &in_tunnel(WRAPPED | RELOAD, [1, 1, 1], &syn)]),
+        ),
+        (
+            "too_large",
+            story(
+                2,
+                &[
+                    &in_tunnel(WRAPPED, [1, 1, 1], &large),
+                    &in_tunnel(WRAPPED, [9, 1, 1], &large),
+                ],
+            ),
+        ),
+        (
+            "gcp",
+            story(
+                6,
+                &[
+                    &handshake,
+                    &ending,
+                    &in_tunnel(WRAPPED | OTHER_PEER, [1, 1, 1], &late),
+                ],
+            ),
+        ),
+        (
+            "tencent",
+            story(
+                0x2a,
+                &[&handshake, &in_tunnel(WRAPPED | STRANGER, [2, 1, 1], &syn)],
+            ),
+        ),
+        (
+            "raw",
+            story(
+                2,
+                &[
+                    &in_tunnel(0, [0, 0, 9], &gwlb),
+                    &in_tunnel(0, [0, 0, 9], &gwlb[..39]),
+                ],
+            ),
+        ),
+    ]
 }
 
 #[test]
@@ -216,6 +317,10 @@ fn write_seeds() {
             })
             .collect();
         write("sequence", name, &bytes);
+    }
+
+    for (name, input) in front_seeds() {
+        write("front", name, &input);
     }
 
     for (name, text) in [

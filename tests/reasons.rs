@@ -16,7 +16,7 @@ use portcullis::config::{
     TableConfig,
 };
 use portcullis::policy::Action;
-use portcullis::{Class, DropReason, Engine, Malformed, Packet, Stats, Verdict, Zone};
+use portcullis::{Class, DropReason, Engine, Malformed, Packet, SessionFilter, Stats, Verdict, Zone};
 use support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp, unreachable,
 };
@@ -448,6 +448,11 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             config.tcp.late = LatePacket::Drop;
             let done = engine.reload(&config, now, &mut ()).unwrap();
             assert_eq!(done.revoked, 1);
+            now
+        }),
+        DropReason::TcpAfterDeletion => late(Vec::new(), |engine, now| {
+            let ended = engine.end_sessions(&SessionFilter::default(), now, &mut ());
+            assert_eq!(ended, 1);
             now
         }),
         _ => return None,

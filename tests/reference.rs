@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use portcullis::DropReason;
+use portcullis::geneve::front::Refusal;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REASONS.md");
 
@@ -17,6 +18,13 @@ fn page() -> String {
             reason.name(),
             reason.describe().trim()
         ));
+    }
+    page.push_str(
+        "\n# Refusals\n\nEvery datagram that the GENEVE front end refuses before the engine sees a packet, or after, has one of \
+         these.\n\n| refusal | meaning |\n|---|---|\n",
+    );
+    for refusal in Refusal::all() {
+        page.push_str(&format!("| `{}` | {} |\n", refusal.name(), refusal.describe()));
     }
     page
 }

@@ -31,11 +31,14 @@ pub(crate) enum CheckError {
 /// # Errors
 /// What is wrong with the file.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
-    let config = config_file::load(&args.file)?;
+    let (config, settings) = config_file::load_all(&args.file)?;
     config.compile()?;
     let mut out = io::stdout().lock();
     for value in config.effective() {
         writeln!(out, "{value}")?;
+    }
+    for line in settings.lines() {
+        writeln!(out, "{line}")?;
     }
     out.flush()?;
     for warning in config.warnings() {

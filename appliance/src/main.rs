@@ -5,6 +5,8 @@ mod capture;
 mod check;
 mod config_file;
 mod replay;
+mod run;
+mod sessions;
 mod simulate;
 
 use std::process::ExitCode;
@@ -21,12 +23,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Be the appliance: take packets out of GENEVE, decide them, and return what is allowed
+    Run(run::RunArgs),
     /// Decide every packet of a capture and show the sessions
     Replay(replay::ReplayArgs),
     /// Validate a configuration file and print the values in force, each with its origin
     Check(check::CheckArgs),
     /// Measure what the engine costs on this machine
     Bench(bench::BenchArgs),
+    /// Ask a running appliance for its sessions and more, and give it orders
+    Sessions(Box<sessions::SessionsArgs>),
     /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
     Simulate(Box<simulate::SimulateArgs>),
 }
@@ -46,8 +52,10 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Replay(args) => replay::run(&args).map_err(|error| (error.exit_code(), error.to_string())),
+        Command::Run(args) => run::run(&args).map_err(|error| (1, error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),
+        Command::Sessions(args) => sessions::run(&args).map_err(|error| (1, error.to_string())),
         Command::Simulate(args) => simulate::run(&args).map_err(|error| (1, error.to_string())),
     };
     match result {

@@ -55,14 +55,20 @@ impl fmt::Display for Origin {
 }
 
 /// Collects the values of one configuration.
-struct Values<'a> {
+pub(super) struct Values<'a> {
     config: &'a Config,
     values: Vec<EffectiveValue>,
 }
 
 impl Values<'_> {
     /// Adds a value; `source` explains the default.
-    fn setting(&mut self, key: impl Into<String>, value: String, default: &str, source: &'static str) {
+    pub(super) fn setting(
+        &mut self,
+        key: impl Into<String>,
+        value: String,
+        default: &str,
+        source: &'static str,
+    ) {
         let key = key.into();
         let origin = match self.config.provenance.line(&key) {
             Some(line) => Origin::File { line: Some(line) },
@@ -73,7 +79,7 @@ impl Values<'_> {
     }
 
     /// Adds a value that has no default.
-    fn entry(&mut self, key: String, value: String) {
+    pub(super) fn entry(&mut self, key: String, value: String) {
         let origin = Origin::File {
             line: self.config.provenance.line(&key),
         };
@@ -183,6 +189,7 @@ impl Config {
             &quoted(duration(default.other_idle)),
             "GWLB's fixed value",
         );
+        self.effective_geneve(values);
         let mode = quoted(self.tcp.mode.name());
         values.setting(
             "tcp.mode",

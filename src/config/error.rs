@@ -118,6 +118,21 @@ pub enum ConfigErrorCause {
         /// The names that there are.
         known: String,
     },
+    /// An address to listen at twice, or beside all addresses.
+    #[error("{0} is listened at already")]
+    ListensAlready(std::net::Ipv4Addr),
+    /// An IPv6 prefix of outer sources.
+    #[error("{0} is no IPv4 prefix, and tunnels are IPv4")]
+    OuterIpv6(ipnet::IpNet),
+    /// The id of an endpoint that is none.
+    #[error("`{0}` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`")]
+    BadEndpoint(String),
+    /// An endpoint that is named twice, in two ways of writing.
+    #[error("the endpoint is named already, as `{0}`")]
+    DuplicateEndpoint(String),
+    /// A flow cookie that must be there and cannot.
+    #[error("`cookie` cannot be required: packets of `{0}` have none")]
+    NoCookie(&'static str),
     /// A prefix with bits beyond its length.
     #[error("{prefix} has host bits set: the network is {network}")]
     HostBits {

@@ -52,10 +52,12 @@ use crate::policy::{Policy, RuleId};
 use crate::verdict::DropReason;
 
 mod compile;
+mod document;
 mod effective;
 mod ending;
 mod error;
 mod ftp;
+mod geneve;
 mod keys;
 mod sections;
 mod tcp;
@@ -65,10 +67,12 @@ mod validate;
 mod values;
 mod warnings;
 
+pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
+pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
@@ -99,6 +103,10 @@ pub struct Config {
     pub zone_groups: BTreeMap<String, Vec<String>>,
     /// `[gwlb]`.
     pub gwlb: GwlbConfig,
+    /// `[geneve]`.
+    pub geneve: GeneveConfig,
+    /// `[run]`.
+    pub run: RunConfig,
     /// `[lifetimes]`.
     pub lifetimes: LifetimesConfig,
     /// `[policy]`.
@@ -362,7 +370,7 @@ pub struct Zones {
 
 impl Zones {
     /// The zone that stands for a group is its member with the smallest number.
-    fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
+    pub(crate) fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
         let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
         let mut names: BTreeMap<_, _> = zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect();
         let mut members = Vec::new();
@@ -434,14 +442,7 @@ impl Config {
     /// Text that is not TOML, an unknown key, a value of the wrong type, and all that [`Self::validate`] finds. The
     /// error names the file, the line and the key.
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
-        let keys = keys::KeyIndex::new(text);
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError {
-            location: keys.locate(file_name, error.span()),
-            cause: ConfigErrorCause::Syntax(error.message().to_owned()),
-        })?;
-        config.provenance = keys.provenance(file_name);
-        config.validate()?;
-        Ok(config)
+        Document::parse(text, file_name)?.config()
     }
 }
 

@@ -40,6 +40,7 @@ impl Config {
         } = self.gwlb;
         self.check_duration("gwlb.tcp_idle", tcp_idle, TCP_IDLE)?;
         self.check_duration("gwlb.other_idle", other_idle, OTHER_IDLE)?;
+        self.check_geneve()?;
         self.check_lifetimes("lifetimes", &self.lifetimes.set)?;
         self.check_overrides()?;
         self.check_tcp()?;
@@ -61,7 +62,12 @@ impl Config {
         }
     }
 
-    fn out_of_bounds(&self, key: &str, value: impl fmt::Display, bounds: impl Into<String>) -> ConfigError {
+    pub(super) fn out_of_bounds(
+        &self,
+        key: &str,
+        value: impl fmt::Display,
+        bounds: impl Into<String>,
+    ) -> ConfigError {
         let (value, bounds) = (value.to_string(), bounds.into());
         self.error(key, ConfigErrorCause::OutOfBounds { value, bounds })
     }
@@ -227,7 +233,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_prefixes(&self, key: &str, prefixes: &[IpNet]) -> Checked {
+    pub(super) fn check_prefixes(&self, key: &str, prefixes: &[IpNet]) -> Checked {
         for (place, prefix) in prefixes.iter().enumerate() {
             let network = prefix.trunc();
             if *prefix != network {
@@ -250,7 +256,7 @@ impl Config {
     }
 
     /// A zone or a group.
-    fn check_zone(&self, key: &str, zone: &str) -> Checked {
+    pub(super) fn check_zone(&self, key: &str, zone: &str) -> Checked {
         if self.zone_groups.contains_key(zone) {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! How single values are read from TOML and written back.
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -45,6 +46,18 @@ impl Scalar for IpNet {
 
     fn from_integer(number: i64) -> Result<Self, String> {
         Err(format!("{number} is no address or prefix such as \"10.0.0.0/8\""))
+    }
+}
+
+impl Scalar for Ipv4Addr {
+    const EXPECTED: &'static str = "an IPv4 address";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is no IPv4 address"))
+    }
+
+    fn from_integer(number: i64) -> Result<Self, String> {
+        Err(format!("{number} is no IPv4 address"))
     }
 }
 

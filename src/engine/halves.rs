@@ -218,7 +218,11 @@ impl Engine {
                     key,
                     source: candidate.flow.source,
                 };
-                let moved = Candidate { flow, ..*candidate };
+                let moved = Candidate {
+                    flow,
+                    flow_bits: 0,
+                    ..*candidate
+                };
                 let seen = after.seen;
                 let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
                 after.seen = seen;

@@ -3,11 +3,13 @@
 mod admission;
 mod budget;
 mod checks;
+mod ending;
 mod expiry;
 mod fragments;
 mod halves;
 mod helpers;
 mod icmp;
+mod inspect;
 mod letters;
 mod path;
 mod record;
@@ -39,7 +41,9 @@ use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
 pub use budget::Unsent;
+pub use ending::SessionFilter;
 pub use expiry::Expiry;
+pub use inspect::SessionDetail;
 pub use reload::Reload;
 
 /// An IP packet as it came in: its bytes, when, and in which zone.
@@ -50,6 +54,8 @@ pub struct Packet<'a> {
     zone: Zone,
     offloaded: bool,
     tunnel: TunnelRef,
+    /// What of `tunnel` names a flow of whoever has sent it.
+    flow_bits: u64,
     /// Its checksums were not verified since the settings say so.
     unverified: bool,
 }
@@ -65,6 +71,7 @@ impl<'a> Packet<'a> {
             zone: Zone::DEFAULT,
             offloaded: false,
             tunnel: TunnelRef::NONE,
+            flow_bits: 0,
             unverified: false,
         }
     }
@@ -89,6 +96,14 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn tunnel(self, tunnel: TunnelRef) -> Self {
         Self { tunnel, ..self }
+    }
+
+    /// The same packet with a mask of the bits of its [`TunnelRef`] that name a flow: a load balancer's flow cookie. A SYN on a
+    /// live session, whose bits differ from those of the last packet of its direction, is the first of a new flow: it
+    /// opens a new session in place of that one, if the policy admits it. With 0, the default, nothing follows from them.
+    #[must_use]
+    pub const fn flow_bits(self, flow_bits: u64) -> Self {
+        Self { flow_bits, ..self }
     }
 
     /// Its bytes.
@@ -313,6 +328,12 @@ impl Engine {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many sessions there can be.
+    #[must_use]
+    pub const fn max_sessions(&self) -> usize {
+        self.table.max_sessions()
     }
 
     /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.

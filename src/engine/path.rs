@@ -17,7 +17,7 @@ use crate::packet::{self, Checksums, IpVersion, PROTOCOL_TCP, Parsed, Segment, T
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Fault, Known, Outcome, PassReason};
+use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason};
 use crate::track::{self, Lifetime, Worth, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
@@ -73,6 +73,8 @@ pub(super) struct Candidate<'p> {
     /// The same moment as the caller said it.
     pub(super) instant: Instant,
     pub(super) tunnel: TunnelRef,
+    /// What of it names a flow.
+    pub(super) flow_bits: u64,
     /// Its checksums were not verified, though somebody might want that.
     pub(super) unverified: bool,
     /// Its session was looked for in other zones, and is in none.
@@ -192,6 +194,7 @@ impl Engine {
                     now: self.origin.micros(packet.now),
                     instant: packet.now,
                     tunnel: packet.tunnel,
+                    flow_bits: packet.flow_bits,
                     unverified: packet.unverified && !packet.bytes.is_empty(),
                     searched: false,
                 };
@@ -357,6 +360,20 @@ impl Engine {
         let mut refused = false;
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
+                if candidate.flow_bits != 0 && Event::of(segment.flags) == Event::Syn {
+                    let [original, reply] = shard.slab.tunnels(number);
+                    let last = match direction {
+                        Direction::Original => original,
+                        Direction::Reply => reply,
+                    };
+                    let differs = (last.0 ^ candidate.tunnel.0) & candidate.flow_bits != 0;
+                    if last != TunnelRef::NONE && differs {
+                        trace
+                            .step(|| Step::Note("a SYN of another flow of the load balancer: a new session"));
+                        return None;
+                    }
+                }
+                let slot = shard.slab.hot_mut(number);
                 let letters = tcp_letters(segment, slot, direction);
                 let kept = settings.ftp.may_be_control(slot).then_some(slot.track);
                 match judge(slot, direction, segment, settings.checks.split_handshake, trace) {

@@ -1,12 +1,12 @@
 //! The RSTs at the end of a session, and the memory of it.
 
-use super::Engine;
 use super::budget::Unsent;
 use super::settings::Settings;
+use super::{Engine, Packet};
 use crate::config::LatePacket;
 use crate::event::{EndReason, Sink};
-use crate::flow::{Direction, End, FlowKey};
-use crate::packet::{PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
+use crate::flow::{Direction, End, Flow, FlowKey};
+use crate::packet::{self, Checksums, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
 use crate::reset::Reset;
 use crate::session::{Ended, Micros, Remembered, Tombstone, TunnelRef};
@@ -32,6 +32,7 @@ const fn reason_after(end: EndReason) -> DropReason {
         EndReason::Reset => DropReason::TcpAfterReset,
         EndReason::Evicted => DropReason::TcpAfterEviction,
         EndReason::Revoked => DropReason::TcpAfterRevocation,
+        EndReason::Deleted => DropReason::TcpAfterDeletion,
         _ => DropReason::TcpAfterTimeout,
     }
 }
@@ -50,7 +51,11 @@ impl Engine {
     pub(super) fn bury(&self, shard: usize, ended: &Ended, now: Micros) {
         let remembered = matches!(
             ended.reason,
-            EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
+            EndReason::Timeout
+                | EndReason::Reset
+                | EndReason::Evicted
+                | EndReason::Revoked
+                | EndReason::Deleted
         );
         if ended.slot.key.protocol() != PROTOCOL_TCP {
             return;
@@ -85,7 +90,7 @@ impl Engine {
     ) {
         let slot = &ended.slot;
         let told = slot.key.protocol() == PROTOCOL_TCP
-            && matches!(ended.reason, EndReason::Timeout | EndReason::Revoked)
+            && ended.reason.is_told()
             && matches!(
                 slot.track.state(),
                 State::Established | State::FinWait | State::CloseWait | State::LastAck
@@ -128,6 +133,36 @@ impl Engine {
         }
     }
 
+    /// In what a reply to this packet is to go back: the reference of the newest packet of the other direction of its session,
+    /// or of what is remembered of it. [`TunnelRef::NONE`] where nothing is known of that direction; then the way that the
+    /// packet itself came is the best there is. For packets that are rejected: not as fast as the packet path.
+    #[must_use]
+    pub fn tunnel_back(&self, packet: Packet<'_>) -> TunnelRef {
+        self.known_tunnel_back(&packet).unwrap_or(TunnelRef::NONE)
+    }
+
+    fn known_tunnel_back(&self, packet: &Packet<'_>) -> Option<TunnelRef> {
+        let zone = self.fixed.zones.group_of(packet.zone);
+        let parsed = packet::parse(packet.bytes, Checksums::Trust).ok()?;
+        let parsed = packet::parse_first_fragment(packet.bytes, &parsed).ok()?;
+        let flow = Flow::of(zone, &parsed)?;
+        let place = self.table.place(&flow.key);
+        let live = {
+            let held = self.table.lock(place.shard);
+            let slab = &held.shard.slab;
+            let number = held.shard.find(place.hash, &flow.key);
+            number.map(|number| (slab.hot(number).direction_of(flow.source), slab.tunnels(number)))
+        };
+        let (direction, [original, reply]) = live.or_else(|| {
+            let tombstone = self.graveyard.find(&flow.key, self.origin.micros(packet.now))?;
+            Some((tombstone.direction_of(flow.source), tombstone.tunnels))
+        })?;
+        Some(match direction {
+            Direction::Original => reply,
+            Direction::Reply => original,
+        })
+    }
+
     /// Takes a packet to an end from the budgets.
     pub(super) fn may_send(
         &self,
@@ -167,8 +202,7 @@ impl Engine {
             LatePacket::Readmit => return LateAnswer::Readmit(Verdict::Drop(reason, tracked)),
             LatePacket::Drop => {
                 // Only the challenge that one of our own RSTs has earned.
-                let was_told = matches!(tombstone.reason, EndReason::Timeout | EndReason::Revoked)
-                    && tombstone.end(direction).expects.is_some();
+                let was_told = tombstone.reason.is_told() && tombstone.end(direction).expects.is_some();
                 let challenge = event == Event::Ack && segment.payload_len == 0 && was_told;
                 if !challenge || !self.graveyard.challenge(&tombstone.key, direction) {
                     return silent;

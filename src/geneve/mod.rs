@@ -2,18 +2,23 @@
 //!
 //! [`Header::parse`] reads the header of a datagram to UDP port [`PORT`] and gives the packet inside. It is strict and
 //! bounded: what a tunnel end may not ignore is an error with a name. Unknown options are left as they are, since a
-//! reply carries the header back byte for byte. [`encode`] writes a header.
+//! reply carries the header back byte for byte. [`encode`] writes a header. [`metadata`] reads what the load balancers say
+//! in their options, and [`front`] is all that an appliance does between its sockets and the engine.
 
 mod encode;
 mod error;
+pub mod front;
 mod header;
+pub mod metadata;
 
 #[cfg(test)]
 mod tests;
 
 pub use encode::encode;
 pub use error::GeneveError;
+use header::{FIXED, OPTION_HEADER};
 pub use header::{Header, Inner, InnerProtocol, TunnelOption, TunnelOptions};
+pub use metadata::{EndpointId, Metadata, MetadataError, MetadataField, Provider};
 
 /// The UDP port of GENEVE (RFC 8926 section 3.3).
 pub const PORT: u16 = 6081;

@@ -215,6 +215,12 @@ impl Policy {
         self.rules.iter().any(|rule| says(&rule.tcp))
     }
 
+    /// Whether sessions that this rule decides should be logged; never so for the default action.
+    #[must_use]
+    pub fn logs(&self, rule: RuleId) -> bool {
+        self.rule(rule).is_some_and(|rule| rule.log)
+    }
+
     /// The name of a rule, even of one that a reload has taken away; `default` for [`RuleId::DEFAULT`] and any number
     /// that is no rule's.
     pub fn rule_name(&self, rule: RuleId) -> &str {

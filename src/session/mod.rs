@@ -39,6 +39,15 @@ impl SessionId {
         }
     }
 
+    /// The name with a number that was read from a log; `None` for 0.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
     /// The number itself, for logs.
     #[must_use]
     pub const fn number(self) -> u64 {

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub(crate) mod front;
 pub(crate) mod fuzz;
 pub(crate) mod model;
 pub(crate) mod ops;

@@ -1,0 +1,290 @@
+//! `portcullis run`: the appliance. GENEVE in, decided, GENEVE out.
+//!
+//! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
+//! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
+
+mod control;
+mod drain;
+mod health;
+mod http;
+mod log;
+mod metrics;
+mod operations;
+mod plane;
+pub(crate) mod protocol;
+mod saved;
+pub(crate) mod settings;
+mod shared;
+mod signals;
+mod socket;
+#[cfg(test)]
+mod tests;
+pub(crate) mod view;
+mod worker;
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use portcullis::config::GeneveConfig;
+use portcullis::policy::Action;
+use portcullis::{Config, ConfigError};
+use serde_json::{Value, json};
+
+use self::operations::{OperateError, Operations, Start};
+use self::plane::Plane;
+use self::settings::Settings;
+use self::shared::{Count, SendFault, Shared, WorkerStats};
+use self::socket::SocketError;
+use self::worker::Worker;
+use crate::config_file::{self, ConfigFileError};
+
+/// How often the main thread looks whether the end has come.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The arguments of `portcullis run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The configuration file (TOML); without one, safe defaults hold, and every new session is denied
+    file: Option<PathBuf>,
+    /// Worker threads, in place of `run.workers`
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<u32>,
+    /// An IPv4 address at whose port 6081 to listen, in place of `geneve.listen`; may be given again
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<Ipv4Addr>,
+}
+
+/// Why the appliance did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The file is wrong or cannot be read.
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A socket could not be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// What stands around the packet path could not be had.
+    #[error(transparent)]
+    Operate(#[from] OperateError),
+    /// A worker cannot receive any more.
+    #[error("worker {0} cannot receive: {1}")]
+    Worker(usize, io::Error),
+    /// A worker has panicked.
+    #[error("worker {0} has ended in disorder")]
+    Panic(usize),
+    /// The system refuses a thread or a signal handler.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Runs the appliance until a signal ends it.
+///
+/// # Errors
+/// What kept it from starting, or ended it.
+pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
+    let overrides = Overrides {
+        workers: args.workers,
+        listen: args.listen.clone(),
+    };
+    let (config, settings) = configuration(args, &overrides)?;
+    let (sender, events) = sync_channel(settings.log.queue);
+    let listens = settings.log.is_on();
+    let shared = Arc::new(Shared::new(config.clone(), listens.then_some(sender))?);
+    // All sockets first: either every worker works, or none.
+    let workers = (0..shared.workers.len())
+        .map(|number| Worker::new(number, &shared))
+        .collect::<Result<Vec<_>, _>>()?;
+    let plane = Arc::new(Plane::new(Arc::clone(&shared), overrides)?);
+    announce(&shared, args.file.is_none());
+    let operations = Operations::start(Start {
+        plane,
+        config,
+        settings,
+        file: args.file.clone(),
+        events,
+    })?;
+    operations.announce();
+    let threads = start(workers, &shared)?;
+    while !operations.is_over() && threads.iter().all(|thread| !thread.is_finished()) {
+        thread::sleep(PATIENCE);
+    }
+    shared.stop.store(true, Ordering::Relaxed);
+    let result = finish(threads);
+    operations.finish();
+    say(&farewell(&shared).to_string());
+    result
+}
+
+/// What the arguments say in place of the file, at the start and at every reload.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    workers: Option<u32>,
+    listen: Vec<Ipv4Addr>,
+}
+
+impl Overrides {
+    fn apply(&self, config: &mut Config) {
+        if let Some(workers) = self.workers {
+            config.run.workers = workers;
+        }
+        if !self.listen.is_empty() {
+            config.geneve.listen.clone_from(&self.listen);
+        }
+    }
+}
+
+/// What the appliance has done, as one object.
+fn farewell(shared: &Shared) -> Value {
+    let (front, engine) = (shared.front.stats(), shared.engine.stats());
+    let counted = |counts: Vec<(&'static str, u64)>| -> Value {
+        let some = counts.into_iter().filter(|(_, count)| *count > 0);
+        some.map(|(name, count)| (name.to_owned(), Value::from(count)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let workers = |of: fn(&WorkerStats) -> &Count| -> Vec<u64> {
+        shared.workers.iter().map(|worker| of(worker).value()).collect()
+    };
+    let faults = SendFault::ALL.map(|fault| {
+        let of_fault = |worker: &WorkerStats| worker.send_faults.get(fault as usize).map_or(0, Count::value);
+        (fault.name(), shared.workers.iter().map(of_fault).sum())
+    });
+    let refused = front
+        .refused
+        .iter()
+        .map(|(refusal, count)| (refusal.name(), *count));
+    let dropped = engine
+        .dropped
+        .iter()
+        .map(|(reason, count)| (reason.name(), *count));
+    json!({
+        "received": front.received,
+        "outcomes": front.outcomes(),
+        "returned": front.returned,
+        "rewritten": front.rewritten,
+        "replied": front.replied,
+        "told_too_big": front.told_too_big,
+        "resets": front.resets,
+        "refused": counted(refused.collect()),
+        "dropped": counted(dropped.collect()),
+        "unsent": counted(faults.to_vec()),
+        "endpoints": front.endpoints.len() - 1,
+        "tunnel_ends": front.tunnel_ends,
+        "sessions_opened": engine.sessions_opened,
+        "workers_received": workers(|worker| &worker.received),
+        "workers_returned": workers(|worker| &worker.returned),
+        "workers_made": workers(|worker| &worker.made),
+    })
+}
+
+/// The configuration of the file and the arguments, or the safe defaults.
+fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Settings), RunError> {
+    let (mut config, settings) = match &args.file {
+        Some(file) => config_file::load_all(file)?,
+        None => {
+            let mut config = Config::default();
+            config.policy.default = Action::Deny;
+            (config, Settings::default())
+        }
+    };
+    overrides.apply(&mut config);
+    config.validate()?;
+    Ok((config, settings))
+}
+
+/// Starts the workers' threads, each on a processor of its own if asked.
+fn start(workers: Vec<Worker>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let pin = shared.config.read().run.pin;
+    let processors: Vec<usize> = match sched_getaffinity(Pid::from_raw(0)) {
+        Ok(allowed) if pin => (0..CpuSet::count())
+            .filter(|number| allowed.is_set(*number).unwrap_or(false))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let mut threads = Vec::with_capacity(workers.len());
+    for (number, worker) in workers.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        let processor = processors.iter().cycle().nth(number).copied();
+        let body = move || {
+            if let Some(processor) = processor {
+                pin_to(processor);
+            }
+            worker.run(&shared)
+        };
+        threads.push(
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(body)?,
+        );
+    }
+    Ok(threads)
+}
+
+/// Binds the calling thread to a processor. Where that fails, it runs unbound, and says so.
+fn pin_to(processor: usize) {
+    let mut only = CpuSet::new();
+    let bound = only
+        .set(processor)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+    if let Err(error) = bound {
+        say(&format!(
+            "a worker is not bound to processor {processor}: {error}"
+        ));
+    }
+}
+
+/// Waits for the workers.
+fn finish(threads: Vec<JoinHandle<io::Result<()>>>) -> Result<(), RunError> {
+    let mut result = Ok(());
+    for (number, thread) in threads.into_iter().enumerate() {
+        let outcome = match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(RunError::Worker(number, error)),
+            Err(_) => Err(RunError::Panic(number)),
+        };
+        result = result.and(outcome);
+    }
+    result
+}
+
+/// Says what is in force, so that nobody has to guess.
+fn announce(shared: &Shared, without_file: bool) {
+    let config = shared.config.read();
+    if without_file {
+        say("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
+        for value in config.effective() {
+            let told = ["policy.", "geneve.", "run.", "table."];
+            if told.iter().any(|section| value.key.starts_with(section)) {
+                say(&value.to_string());
+            }
+        }
+    }
+    for warning in config.warnings() {
+        say(&format!("warning: {warning}"));
+    }
+    let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();
+    let unknown = config.geneve.unknown_zone().unwrap_or(GeneveConfig::REFUSE);
+    say(&format!(
+        "listening at {} port {} with {} workers; {} endpoints named, others: {unknown}",
+        listen.join(", "),
+        portcullis::geneve::PORT,
+        shared.workers.len(),
+        config.geneve.endpoints.len(),
+    ));
+}
+
+/// Tells whoever reads the standard error.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "portcullis: {what}");
+}

@@ -1,0 +1,228 @@
+//! What is said over the control socket: a request is a line of JSON, its answer any number of lines, of which the last is
+//! `done` or `error`. A connection may ask again and again.
+
+use std::time::Duration;
+
+use portcullis::policy::{PortRange, Protocol};
+use portcullis::{SessionFilter, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::view::{SessionView, ZoneNames};
+
+/// The longest request, in bytes: a configuration file fits.
+pub(crate) const MAX_REQUEST: u64 = 16 << 20;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Sessions that the filter means; with a limit, those with the most bytes.
+    Sessions {
+        #[serde(default)]
+        filter: FilterSpec,
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+    /// Ends the sessions that the filter means. A filter that means every session needs `all`.
+    Delete {
+        #[serde(default)]
+        filter: FilterSpec,
+        #[serde(default)]
+        all: bool,
+    },
+    /// Everything about one session.
+    Explain { id: u64 },
+    /// Announced sessions that have not come yet.
+    Expectations,
+    /// Takes over announced sessions, as another appliance has listed them.
+    Import {
+        expectations: Vec<portcullis::alg::Expectation>,
+    },
+    /// The report of asymmetric paths; `clear` forgets it afterwards.
+    Asymmetry {
+        #[serde(default)]
+        clear: bool,
+    },
+    /// Counters and gauges.
+    Stats,
+    /// Which sessions a reload of this file would end; `name` is for messages.
+    Preview { name: String, text: String },
+    /// Adopts connections in their middle for some seconds, where the policy admits them; 0 ends it.
+    Adopt { seconds: u64 },
+    /// Reads the configuration file again, as SIGHUP does.
+    Reload,
+    /// The verdict of the health checks.
+    Health,
+}
+
+/// A line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// A session.
+    Session(Box<SessionView>),
+    /// A session that would end, and why.
+    WouldEnd {
+        reason: String,
+        session: Box<SessionView>,
+    },
+    /// A line for people.
+    Line(String),
+    /// An announced session that has not come yet.
+    Expectation(portcullis::alg::Expectation),
+    /// A line of the report of asymmetric paths.
+    Asymmetry(AsymmetryView),
+    /// Counters and gauges.
+    Stats(Box<StatsView>),
+    /// The answer is complete: how many things were found or done, and what was done, in words.
+    Done {
+        count: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    /// The request was refused.
+    Error(String),
+}
+
+/// A line of the report of asymmetric paths.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AsymmetryView {
+    pub(crate) zone: String,
+    pub(crate) other_zone: Option<String>,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) evidence: String,
+    pub(crate) cause: String,
+    pub(crate) flows: u64,
+    pub(crate) packets: u64,
+    /// Seconds ago.
+    pub(crate) first: f64,
+    /// Seconds ago.
+    pub(crate) last: f64,
+    /// All of it in a sentence.
+    pub(crate) text: String,
+}
+
+/// Counters and gauges. Reasons that never occurred are left out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct StatsView {
+    pub(crate) uptime: f64,
+    pub(crate) sessions: u64,
+    pub(crate) max_sessions: u64,
+    pub(crate) sessions_by_worth: Vec<(String, u64)>,
+    pub(crate) sessions_opened: u64,
+    pub(crate) sessions_ended: Vec<(String, u64)>,
+    pub(crate) sessions_adopted: u64,
+    pub(crate) sessions_resumed: u64,
+    pub(crate) sessions_bypassed: u64,
+    pub(crate) forwarded: Vec<(String, u64)>,
+    pub(crate) forwarded_bytes: u64,
+    pub(crate) dropped: Vec<(String, u64)>,
+    pub(crate) rejected: u64,
+    pub(crate) tolerated: Vec<(String, u64)>,
+    pub(crate) rules: Vec<(String, u64)>,
+    pub(crate) resets_sent: u64,
+    pub(crate) resets_unsent: Vec<(String, u64)>,
+    pub(crate) helper_events: Vec<(String, u64)>,
+    pub(crate) tombstones: u64,
+    pub(crate) control_sessions: u64,
+    pub(crate) expectations: u64,
+    pub(crate) refused: Vec<(String, u64)>,
+    pub(crate) received_datagrams: u64,
+    pub(crate) sent_datagrams: u64,
+    pub(crate) workers: u64,
+    pub(crate) unhealthy: Vec<String>,
+}
+
+/// Which sessions are meant, in words; see [`SessionFilter`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct FilterSpec {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) id: Vec<u64>,
+    /// Addresses or prefixes of either end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) address: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) src: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) dst: Vec<String>,
+    /// Ports or ranges of either end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) port: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<String>,
+    /// A name, or a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rule: Option<String>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_age_ms: Option<u64>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_idle_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_bytes: Option<u64>,
+}
+
+impl FilterSpec {
+    /// The filter that it says.
+    ///
+    /// # Errors
+    /// What of it cannot be read, or names what is not there.
+    pub(crate) fn read(
+        &self,
+        zones: &ZoneNames,
+        policy: &portcullis::policy::Policy,
+    ) -> Result<SessionFilter, String> {
+        let prefix = |text: &String| {
+            text.parse()
+                .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+                .map_err(|_| format!("`{text}` is no address or prefix"))
+        };
+        let prefixes = |texts: &[String]| {
+            texts
+                .iter()
+                .map(prefix)
+                .collect::<Result<Vec<ipnet::IpNet>, String>>()
+        };
+        let zone = |name: &String| {
+            zones
+                .zone(name)
+                .ok_or_else(|| format!("there is no zone `{name}`"))
+        };
+        let rule = |name: &String| match policy.rule_named(name) {
+            Some(rule) => Ok(rule),
+            None if name == "default" => Ok(portcullis::policy::RuleId::DEFAULT),
+            None => Err(format!("there is no rule `{name}`")),
+        };
+        let millis = |millis: Option<u64>| Duration::from_millis(millis.unwrap_or(0));
+        let id = |id: &u64| SessionId::from_number(*id).ok_or_else(|| "no session is called 0".to_owned());
+        Ok(SessionFilter {
+            ids: self.id.iter().map(id).collect::<Result<_, _>>()?,
+            address: prefixes(&self.address)?,
+            source: prefixes(&self.src)?,
+            destination: prefixes(&self.dst)?,
+            ports: self
+                .port
+                .iter()
+                .map(|text| text.parse::<PortRange>())
+                .collect::<Result<_, _>>()?,
+            protocol: self
+                .protocol
+                .as_ref()
+                .map(|text| text.parse::<Protocol>())
+                .transpose()?,
+            state: self.state.clone(),
+            zone: self.zone.as_ref().map(zone).transpose()?,
+            rule: self.rule.as_ref().map(rule).transpose()?,
+            min_age: millis(self.min_age_ms),
+            min_idle: millis(self.min_idle_ms),
+            min_bytes: self.min_bytes.unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Sessions in a file, from one run of the appliance to the next.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use portcullis::{Engine, RestoreError, RestoreOptions, Restored};
+
+/// The largest file that is read: 2^28 sessions do not fit, but more than any machine saves.
+const MAX_FILE: u64 = 64 << 30;
+
+/// Why sessions could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreFileError {
+    /// The file cannot be read.
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    /// It is no file, or a larger one than any that was saved.
+    #[error("it is no file of saved sessions")]
+    NotAFile,
+    /// It does not hold what was saved.
+    #[error("{0}")]
+    Refused(#[from] RestoreError),
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Saves all sessions of an engine, in the place of what the file has held; the file is whole at any time, and nobody but its
+/// owner can read it. Returns its size in bytes.
+///
+/// # Errors
+/// The file cannot be written; what it has held is still there.
+pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<usize> {
+    let stream = engine.save(Instant::now(), SystemTime::now());
+    let temporary = beside(path, ".new");
+    // What an interrupted save has left.
+    let _ = fs::remove_file(&temporary);
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&stream)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })?;
+    Ok(stream.len())
+}
+
+/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start restores them again: it
+/// gets the ending `.restored`.
+///
+/// # Errors
+/// Why the file cannot be used. Nothing has been restored then, and the file stays.
+pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, RestoreFileError> {
+    let about = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        about => about?,
+    };
+    if !about.is_file() || about.len() > MAX_FILE {
+        return Err(RestoreFileError::NotAFile);
+    }
+    let stream = fs::read(path)?;
+    // Another run has other numbers for its tunnels.
+    let options = RestoreOptions::default();
+    let restored = engine.restore(&stream, Instant::now(), SystemTime::now(), options)?;
+    fs::rename(path, beside(path, ".restored"))?;
+    Ok(Some(restored))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use portcullis::Config;
+
+    use super::*;
+
+    fn engine() -> Engine {
+        Engine::new(&Config::default()).unwrap()
+    }
+
+    #[test]
+    fn a_torn_or_foreign_file_is_refused_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        save(&engine(), &path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for bytes in [&whole[..whole.len() - 1], b"something else".as_slice(), b""] {
+            fs::write(&path, bytes).unwrap();
+            let error = restore(&engine(), &path).unwrap_err();
+            assert!(matches!(error, RestoreFileError::Refused(_)), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+        let error = restore(&engine(), directory.path()).unwrap_err();
+        assert!(matches!(error, RestoreFileError::NotAFile), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_its_owners_alone_and_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        fs::write(directory.path().join("sessions.new"), "what a crash has left").unwrap();
+        save(&engine(), &path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(restore(&engine(), &path).unwrap().is_some());
+        assert!(restore(&engine(), &path).unwrap().is_none());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_older_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing").join("sessions");
+        assert!(save(&engine(), &path).is_err());
+    }
+}

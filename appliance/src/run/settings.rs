@@ -1,0 +1,402 @@
+//! What the appliance itself reads of the configuration file: `[health]`, `[metrics]`, `[log]`, and of `[run]` what is not
+//! the engine's.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portcullis::ConfigError;
+use portcullis::config::Document;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// Where `portcullis sessions` finds a running appliance, unless said otherwise.
+pub(crate) const DEFAULT_CONTROL: &str = "/run/portcullis/control.sock";
+
+/// The appliance's own settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Of `[run]`: the end, and the control socket.
+    pub(crate) run: RunSettings,
+    /// `[health]`.
+    pub(crate) health: HealthSettings,
+    /// `[metrics]`.
+    pub(crate) metrics: MetricsSettings,
+    /// `[log]`.
+    pub(crate) log: LogSettings,
+}
+
+impl Settings {
+    /// The sections and keys that are the appliance's.
+    const KEYS: [&'static str; 6] = [
+        "run.drain",
+        "run.sessions_file",
+        "run.control",
+        "health",
+        "metrics",
+        "log",
+    ];
+
+    /// Takes the appliance's settings out of a file.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn take(document: &mut Document<'_>) -> Result<Self, ConfigError> {
+        document.take(&Self::KEYS)
+    }
+
+    /// The key of something that a running appliance cannot change.
+    pub(crate) fn differs(&self, other: &Self) -> Option<&'static str> {
+        let keys = [
+            ("run.control", self.run.control != other.run.control),
+            ("health.listen", self.health.listen != other.health.listen),
+            (
+                "health.tcp_listen",
+                self.health.tcp_listen != other.health.tcp_listen,
+            ),
+            ("metrics", self.metrics != other.metrics),
+            ("log", self.log != other.log),
+        ];
+        keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+    }
+
+    /// Every value in force, a line each, for people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_deref().map_or("\"off\"".to_owned(), quoted);
+        let span = |duration: Duration| format!("\"{}\"", humantime::format_duration(duration));
+        let listen = |listen: Listen| format!("\"{listen}\"");
+        vec![
+            format!("run.drain = {}", span(self.run.drain)),
+            format!("run.sessions_file = {}", path(&self.run.sessions_file)),
+            format!("run.control = {}", path(&self.run.control_path())),
+            format!("health.listen = {}", listen(self.health.listen)),
+            format!("health.tcp_listen = {}", listen(self.health.tcp_listen)),
+            format!("health.full_table = {}", self.health.full_table),
+            format!("health.stall = {}", span(self.health.stall)),
+            format!("metrics.listen = {}", listen(self.metrics.listen)),
+            format!("log.output = {}", quoted(&self.log.output)),
+            format!("log.format = \"{}\"", self.log.format.name()),
+            format!("log.sessions = \"{}\"", self.log.sessions.name()),
+            format!("log.opened = {}", self.log.opened),
+            format!("log.rotate_bytes = {}", self.log.rotate_bytes),
+            format!("log.keep = {}", self.log.keep),
+            format!("log.queue = {}", self.log.queue),
+        ]
+    }
+}
+
+fn quoted(path: impl AsRef<Path>) -> String {
+    format!("{:?}", path.as_ref())
+}
+
+/// Of `[run]`: the end, and the control socket.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RunSettings {
+    /// For how long packets are served after SIGTERM, while health says 503: at most an hour. Three probes of a load balancer
+    /// at their default interval of 10 s, and a little more.
+    #[serde(deserialize_with = "drain")]
+    pub(crate) drain: Duration,
+    /// Where sessions are saved at the end and restored from at the start; not at all if it is missing.
+    pub(crate) sessions_file: Option<PathBuf>,
+    /// The path of the control socket, or `off`; [`DEFAULT_CONTROL`] if it is missing.
+    pub(crate) control: Option<PathBuf>,
+}
+
+impl RunSettings {
+    /// The path of the control socket, if there shall be one.
+    pub(crate) fn control_path(&self) -> Option<PathBuf> {
+        match &self.control {
+            Some(path) if path.as_os_str() == "off" => None,
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from(DEFAULT_CONTROL)),
+        }
+    }
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(35),
+            sessions_file: None,
+            control: None,
+        }
+    }
+}
+
+/// `[health]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HealthSettings {
+    /// Where HTTP checks are answered, with 200 or 503.
+    pub(crate) listen: Listen,
+    /// Where TCP checks are answered: the port is open while the appliance is healthy.
+    pub(crate) tcp_listen: Listen,
+    /// From which fill of the session table on the appliance is unhealthy, in percent: 1 to 100, 0 for never.
+    #[serde(deserialize_with = "percent")]
+    pub(crate) full_table: u8,
+    /// For how long a worker may be still: 100 ms to 5 min.
+    #[serde(deserialize_with = "stall")]
+    pub(crate) stall: Duration,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            listen: Listen(Some(SocketAddr::from(([0, 0, 0, 0], 8080)))),
+            tcp_listen: Listen(None),
+            full_table: 98,
+            stall: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MetricsSettings {
+    /// Where `/metrics` is. If it is the address of `health.listen`, one listener answers both.
+    pub(crate) listen: Listen,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self {
+            listen: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 9681)))),
+        }
+    }
+}
+
+/// `[log]`: the session log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSettings {
+    /// `off`, `stdout`, or the path of a file.
+    pub(crate) output: PathBuf,
+    /// How a line is written.
+    pub(crate) format: LogFormat,
+    /// Which sessions are logged.
+    pub(crate) sessions: Logged,
+    /// Is a session's beginning logged too? Only in JSON.
+    pub(crate) opened: bool,
+    /// After how many bytes a new file is begun, 4 KiB to 1 TiB.
+    #[serde(deserialize_with = "rotate_bytes")]
+    pub(crate) rotate_bytes: u64,
+    /// How many old files are kept.
+    pub(crate) keep: u16,
+    /// How many events may wait for the writer, 16 to 2^22; what comes beyond is counted and lost.
+    #[serde(deserialize_with = "queue")]
+    pub(crate) queue: usize,
+    /// The account that lines in AWS' format name.
+    pub(crate) account_id: String,
+    /// The network interface that lines in AWS' format name.
+    pub(crate) interface_id: String,
+}
+
+impl LogSettings {
+    /// Whether there is a log.
+    pub(crate) fn is_on(&self) -> bool {
+        self.output.as_os_str() != "off"
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            output: PathBuf::from("off"),
+            format: LogFormat::default(),
+            sessions: Logged::default(),
+            opened: false,
+            rotate_bytes: 100 << 20,
+            keep: 5,
+            queue: 65_536,
+            account_id: "-".to_owned(),
+            interface_id: "-".to_owned(),
+        }
+    }
+}
+
+/// How a line of the session log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// An object of JSON.
+    #[default]
+    Json,
+    /// A VPC flow log record of version 2, one for each direction that has sent.
+    AwsVpcFlowV2,
+}
+
+impl LogFormat {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::AwsVpcFlowV2 => "aws_vpc_flow_v2",
+        }
+    }
+}
+
+/// Which sessions are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Logged {
+    /// All.
+    #[default]
+    All,
+    /// Those of rules with `log = true`.
+    Marked,
+}
+
+impl Logged {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Marked => "marked",
+        }
+    }
+}
+
+/// An address to listen at, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is no address with a port such as \"0.0.0.0:8080\", nor \"off\""
+            ))
+        })
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    (low, high): (u64, u64),
+) -> Result<Duration, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Seconds(u64),
+        Text(String),
+    }
+    let expected = "a duration such as \"30s\", or whole seconds";
+    let duration = match Value::deserialize(deserializer) {
+        Ok(Value::Seconds(seconds)) => Duration::from_secs(seconds),
+        Ok(Value::Text(text)) => humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("`{text}` is no duration: {error}")))?,
+        Err(_) => return Err(D::Error::custom(format!("expected {expected}"))),
+    };
+    let (low, high) = (Duration::from_millis(low), Duration::from_millis(high));
+    if (low..=high).contains(&duration) {
+        return Ok(duration);
+    }
+    let [value, low, high] = [duration, low, high].map(humantime::format_duration);
+    Err(D::Error::custom(format!(
+        "{value} is out of bounds: {low} to {high}"
+    )))
+}
+
+fn drain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration(deserializer, (0, 3_600_000))
+}
+
+fn stall<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration(deserializer, (100, 300_000))
+}
+
+fn within<'de, D: Deserializer<'de>>(deserializer: D, (low, high): (u64, u64)) -> Result<u64, D::Error> {
+    let value = u64::deserialize(deserializer)?;
+    if (low..=high).contains(&value) {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format!(
+        "{value} is out of bounds: {low} to {high}"
+    )))
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    within(deserializer, (0, 100)).map(|value| u8::try_from(value).unwrap_or(100))
+}
+
+fn rotate_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, (4 << 10, 1 << 40))
+}
+
+fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    within(deserializer, (16, 1 << 22)).map(|value| usize::try_from(value).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let mut document = Document::parse(text, "f").map_err(|error| error.to_string())?;
+        Settings::take(&mut document).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_missing_has_its_default() {
+        assert_eq!(read("[table]\nmax_sessions = 9"), Ok(Settings::default()));
+        let some = read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
+        assert_eq!(some.health.listen, Listen(None));
+        assert_eq!(
+            (some.run.drain, some.run.control_path()),
+            (Duration::from_secs(5), None)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, wanted) in [
+            (
+                "\n[health]\nlisten = \"80\"",
+                "f:3: health.listen: `80` is no address",
+            ),
+            (
+                "[health]\nfull_table = 101",
+                "f:2: health.full_table: 101 is out of bounds: 0 to 100",
+            ),
+            (
+                "[health]\nstall = \"1ms\"",
+                "f:2: health.stall: 1ms is out of bounds: 100ms to 5m",
+            ),
+            ("[run]\ndrain = \"soon\"", "f:2: run.drain: `soon` is no duration"),
+            (
+                "[log]\nformat = \"xml\"",
+                "f:2: log.format: unknown variant `xml`",
+            ),
+            ("[log]\nfile = \"x\"", "f:2: log.file: unknown field `file`"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_start_can_change_is_named() {
+        let of = |text| read(text).unwrap();
+        let default = Settings::default();
+        assert_eq!(
+            of("[health]\nstall = 9\n[run]\ndrain = 1").differs(&default),
+            None
+        );
+        assert_eq!(of("[log]\nkeep = 9").differs(&default), Some("log"));
+    }
+}

@@ -1,0 +1,242 @@
+//! What the threads of a running appliance share: the engine, the front end, the workers' counters, and the end of it all.
+//!
+//! Nothing here locks on the packet path. A worker owns its counters and alone changes them; whoever reads them gets each one
+//! whole, but not all of one instant.
+#![allow(dead_code, reason = "what watches the appliance is a module of its own")]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use portcullis::geneve::front::FrontEnd;
+use portcullis::{Config, ConfigError, EndReason, Engine, Reload, SessionRecord, Sink};
+
+/// What the threads of `portcullis run` share.
+pub(crate) struct Shared {
+    /// Decides.
+    pub(crate) engine: Engine,
+    /// Takes packets out of their tunnel and finds the way back.
+    pub(crate) front: FrontEnd,
+    /// The configuration in force: that of the start, or of the last reload that succeeded.
+    pub(crate) config: RwLock<Config>,
+    /// One for each worker, by its number.
+    pub(crate) workers: Box<[WorkerStats]>,
+    /// Set when the appliance shall call itself unhealthy and go on serving: the first half of a clean end.
+    pub(crate) draining: AtomicBool,
+    /// Set when the workers shall end.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// When the appliance has started.
+    pub(crate) started: Instant,
+    /// Where sessions that open and end are told of, if anybody listens.
+    events: Option<SyncSender<SessionEvent>>,
+    /// Events that found the channel full or closed.
+    pub(crate) lost_events: AtomicU64,
+}
+
+impl Shared {
+    /// What is shared at the start. `events` is the bounded channel of the session log, if there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub(crate) fn new(config: Config, events: Option<SyncSender<SessionEvent>>) -> Result<Self, ConfigError> {
+        let config = FrontEnd::adapt(config);
+        let workers = match config.run.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers as usize,
+        };
+        let workers = (0..workers).map(|_| WorkerStats::default()).collect();
+        Ok(Self {
+            engine: Engine::new(&config)?,
+            front: FrontEnd::new(&config)?,
+            config: RwLock::new(config),
+            workers,
+            draining: AtomicBool::new(false),
+            stop: Arc::default(),
+            started: Instant::now(),
+            events,
+            lost_events: AtomicU64::new(0),
+        })
+    }
+
+    /// Exchanges the configuration of engine and front end, or changes nothing. The RSTs of sessions that end by it go to
+    /// `sink`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or what of it only a start can change.
+    pub(crate) fn reload<S: Sink>(
+        &self,
+        config: Config,
+        now: Instant,
+        sink: &mut S,
+    ) -> Result<Reload, ConfigError> {
+        let config = FrontEnd::adapt(config);
+        let mut in_force = self.config.write();
+        config.check_running(&in_force)?;
+        self.front.check_reload(&config)?;
+        let done = self.engine.reload(&config, now, sink)?;
+        self.front.reload(&config)?;
+        *in_force = config;
+        Ok(done)
+    }
+
+    /// Tells the session log of an event; one that finds no room is counted as lost.
+    #[inline]
+    pub(crate) fn tell(&self, event: impl FnOnce() -> SessionEvent) {
+        let Some(events) = &self.events else { return };
+        if events.try_send(event()).is_err() {
+            self.lost_events.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long the worker that has been still for longest has not turned. A worker turns at least every
+    /// [`super::socket::PATIENCE`], packets or not.
+    pub(crate) fn longest_stall(&self, now: Instant) -> Duration {
+        let since_start = now.saturating_duration_since(self.started);
+        self.workers
+            .iter()
+            .map(|worker| since_start.saturating_sub(worker.last_turn()))
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+/// A session has opened or ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SessionEvent {
+    /// It was opened by an admitted packet.
+    Opened(SessionRecord),
+    /// It has ended.
+    Ended(SessionRecord, EndReason),
+}
+
+/// A counter that one thread changes and all may read.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only for the thread that owns the counter.
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The value.
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Why a datagram that was to be sent was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendFault {
+    /// It is longer than the outgoing interface's MTU.
+    TooLong,
+    /// The outgoing queue is full.
+    NoBuffer,
+    /// There is no route to the load balancer.
+    Unreachable,
+    /// The system does not permit it: a packet filter, or a lost capability.
+    NotPermitted,
+    /// Anything else.
+    Other,
+}
+
+impl SendFault {
+    /// All of them, in the order of [`WorkerStats::send_faults`].
+    pub(crate) const ALL: [Self; 5] = [
+        Self::TooLong,
+        Self::NoBuffer,
+        Self::Unreachable,
+        Self::NotPermitted,
+        Self::Other,
+    ];
+
+    /// The stable name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::NoBuffer => "no_buffer",
+            Self::Unreachable => "unreachable",
+            Self::NotPermitted => "not_permitted",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The counts of batch sizes: of 1, 2 to 3, 4 to 7, and so on; the last holds 64 and more.
+pub(crate) const BATCH_CLASSES: usize = 7;
+
+/// What a worker has done. What became of each datagram is counted by the front end and the engine.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct WorkerStats {
+    /// Turns of its loop.
+    pub(crate) turns: Count,
+    /// When it last turned: microseconds since [`Shared::started`].
+    last_turn_us: Count,
+    /// Datagrams received, and their UDP payload's bytes.
+    pub(crate) received: Count,
+    /// See `received`.
+    pub(crate) received_bytes: Count,
+    /// Datagrams handed to the system as they came.
+    pub(crate) returned: Count,
+    /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs.
+    pub(crate) made: Count,
+    /// UDP payload bytes handed to the system.
+    pub(crate) sent_bytes: Count,
+    /// Datagrams that the system did not take, by [`SendFault`].
+    pub(crate) send_faults: [Count; SendFault::ALL.len()],
+    /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
+    pub(crate) batches: [Count; BATCH_CLASSES],
+    /// Calls to receive that have failed.
+    pub(crate) receive_failed: Count,
+    /// RSTs whose tunnel is not known any more.
+    pub(crate) resets_without_tunnel: Count,
+}
+
+impl WorkerStats {
+    /// Notes that the worker turns, at this time since the start.
+    pub(crate) fn turn(&self, since_start: Duration) {
+        self.turns.add(1);
+        self.last_turn_us
+            .set(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// When it last turned, counted from the start.
+    pub(crate) fn last_turn(&self) -> Duration {
+        Duration::from_micros(self.last_turn_us.value())
+    }
+
+    /// Notes a call that brought `datagrams`, 1 or more.
+    pub(crate) fn batch(&self, datagrams: usize) {
+        let class = (datagrams.max(1).ilog2() as usize).min(BATCH_CLASSES - 1);
+        if let Some(count) = self.batches.get(class) {
+            count.add(1);
+        }
+    }
+
+    /// Notes a datagram that the system did not take.
+    pub(crate) fn send_failed(&self, error: &io::Error) {
+        let fault = match error.raw_os_error() {
+            Some(nix::libc::EMSGSIZE) => SendFault::TooLong,
+            Some(nix::libc::ENOBUFS | nix::libc::EAGAIN) => SendFault::NoBuffer,
+            Some(nix::libc::ENETUNREACH | nix::libc::EHOSTUNREACH) => SendFault::Unreachable,
+            Some(nix::libc::EPERM | nix::libc::EACCES) => SendFault::NotPermitted,
+            _ => SendFault::Other,
+        };
+        if let Some(count) = self.send_faults.get(fault as usize) {
+            count.add(1);
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The sockets of a worker: those that hear port 6081, shared with the other workers, and one that sends from any port.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt,
+};
+use portcullis::geneve::PORT;
+use portcullis::geneve::front::{Datagram, Tunnel};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::shared::WorkerStats;
+
+/// Datagrams of one call.
+pub(super) const BATCH: usize = 64;
+/// How long a worker waits for a datagram before it turns nevertheless.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
+/// How long the system may take to take datagrams.
+const SEND_PATIENCE: Duration = Duration::from_millis(100);
+/// What the send queue is asked to hold, in bytes.
+const SEND_QUEUE: usize = 8 << 20;
+/// The room for a datagram: the longest one. No power of two, so that the beginnings of the buffers do not share a few places
+/// of the processor's cache.
+const ROOM: usize = 65_536 + 64;
+/// A UDP header.
+const OUTER: usize = 8;
+/// Addresses of ours that we send from at most.
+const EXITS: usize = 256;
+/// Peers whose addresses are kept.
+const PEERS: usize = 64;
+
+/// Why a socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    /// The socket at port 6081.
+    #[error("cannot receive at {address}:{PORT}: {source}")]
+    Receive {
+        /// Where.
+        address: Ipv4Addr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket that sends.
+    #[error(
+        "the capability CAP_NET_RAW is missing: replies leave from the UDP source port with which the load balancer has sent, \
+         and only a raw socket can do that. Give it with `setcap cap_net_raw+ep` on the program, with \
+         AmbientCapabilities=CAP_NET_RAW in a systemd unit, or start as root"
+    )]
+    NotPermitted,
+    /// The same, for another reason.
+    #[error("cannot send: {0}")]
+    Send(io::Error),
+}
+
+/// A socket at port 6081 of an address that other workers have, too: the system shares out the flows.
+fn listen(address: Ipv4Addr, queue: usize) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    if setsockopt(&socket, sockopt::RcvBufForce, &queue).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &queue);
+    }
+    if address.is_unspecified() {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.bind(&SockAddr::from(SocketAddrV4::new(address, PORT)))?;
+    Ok(socket.into())
+}
+
+/// One received datagram, in its room.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    source: Ipv4Addr,
+    source_port: u16,
+    destination: Ipv4Addr,
+    len: usize,
+}
+
+struct Listener {
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    headers: MultiHeaders<SockaddrIn>,
+}
+
+/// Receives datagrams in batches.
+pub(super) struct Inlet {
+    listeners: Vec<Listener>,
+    /// Whose turn it is, where there are several.
+    next: usize,
+    rooms: Vec<u8>,
+    received: Vec<Received>,
+    /// For how many datagrams the next call asks: twice as many as there were.
+    ask: usize,
+}
+
+/// Sockets at port 6081 of these addresses.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn ports(addresses: &[Ipv4Addr], queue: usize) -> Result<Vec<(UdpSocket, Ipv4Addr)>, SocketError> {
+    addresses
+        .iter()
+        .map(|address| match listen(*address, queue) {
+            Ok(socket) => Ok((socket, *address)),
+            Err(source) => Err(SocketError::Receive {
+                address: *address,
+                source,
+            }),
+        })
+        .collect()
+}
+
+impl Inlet {
+    /// Receives from sockets of [`ports`]; stays on the thread that has made it.
+    pub(super) fn new(ports: Vec<(UdpSocket, Ipv4Addr)>) -> Self {
+        let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener {
+            socket,
+            headers: MultiHeaders::preallocate(
+                BATCH,
+                address
+                    .is_unspecified()
+                    .then(|| nix::cmsg_space!(nix::libc::in_pktinfo)),
+            ),
+            address,
+        };
+        Self {
+            listeners: ports.into_iter().map(listener).collect(),
+            next: 0,
+            rooms: vec![0; BATCH * ROOM],
+            received: Vec::with_capacity(BATCH),
+            ask: BATCH,
+        }
+    }
+
+    /// Waits for datagrams, [`PATIENCE`] at most, and takes those that are there. How many.
+    ///
+    /// # Errors
+    /// What the system says. That nothing came is none.
+    pub(super) fn receive(&mut self) -> io::Result<usize> {
+        self.received.clear();
+        let several = self.listeners.len() > 1;
+        if several && !self.wait()? {
+            return Ok(0);
+        }
+        let Some(listener) = self.listeners.get_mut(self.next) else {
+            return Ok(0);
+        };
+        let mut rooms = self.rooms.chunks_exact_mut(ROOM);
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
+        let flags = if several {
+            MsgFlags::MSG_DONTWAIT
+        } else {
+            MsgFlags::MSG_WAITFORONE
+        };
+        let result = recvmmsg(
+            listener.socket.as_raw_fd(),
+            &mut listener.headers,
+            slices.iter_mut().take(self.ask),
+            flags,
+            None,
+        );
+        match result {
+            Ok(messages) => {
+                for message in messages {
+                    let Some(from) = message.address.map(SocketAddrV4::from) else {
+                        continue;
+                    };
+                    let destination = if listener.address.is_unspecified() {
+                        let to = message.cmsgs().ok().and_then(|mut all| {
+                            all.find_map(|each| match each {
+                                ControlMessageOwned::Ipv4PacketInfo(info) => Some(info.ipi_addr),
+                                _ => None,
+                            })
+                        });
+                        to.map_or(listener.address, |to| Ipv4Addr::from(u32::from_be(to.s_addr)))
+                    } else {
+                        listener.address
+                    };
+                    self.received.push(Received {
+                        source: *from.ip(),
+                        source_port: from.port(),
+                        destination,
+                        len: message.bytes,
+                    });
+                }
+            }
+            // A refused connection is what an ICMP error about an earlier datagram looks like.
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.ask = (2 * self.received.len()).clamp(8, BATCH);
+        Ok(self.received.len())
+    }
+
+    /// Waits until one of several sockets has something, and makes it the next one.
+    fn wait(&mut self) -> io::Result<bool> {
+        let mut polled: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut polled, patience) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready = |place: &usize| polled.get(*place).and_then(PollFd::any) == Some(true);
+        let count = polled.len();
+        let turn = (1..=count).map(|step| (self.next + step) % count).find(ready);
+        if let Some(place) = turn {
+            self.next = place;
+        }
+        Ok(turn.is_some())
+    }
+
+    /// The datagrams of the last call, in their order.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let rooms = self.rooms.chunks_exact(ROOM);
+        self.received.iter().zip(rooms).map(|(received, room)| Datagram {
+            source: received.source,
+            source_port: received.source_port,
+            destination: received.destination,
+            destination_port: PORT,
+            payload: room.get(..received.len).unwrap_or_default(),
+        })
+    }
+}
+
+/// Where the payload of a datagram to send is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// As it came, in this room.
+    Room(usize),
+    /// Of our own, from here on.
+    Made(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    outer: [u8; OUTER],
+    place: Place,
+    len: usize,
+    /// The place of its destination among the peers.
+    peer: usize,
+    /// The place of its source among the exits.
+    exit: usize,
+}
+
+/// A raw socket of one of our addresses.
+struct Exit {
+    source: Ipv4Addr,
+    socket: Socket,
+}
+
+/// Sends UDP datagrams from any port in batches.
+///
+/// Its sockets are raw ones that send UDP headers of our making (raw(7)) but leave the IP header to the system, which then keeps
+/// the route of a destination from packet to packet; with `IP_HDRINCL` it would make one anew for each.
+pub(super) struct Outlet {
+    exits: Vec<Exit>,
+    waiting: Vec<Waiting>,
+    made: Vec<u8>,
+    peers: Vec<(Ipv4Addr, SocketAddrAny)>,
+}
+
+/// A raw socket that sends from an address, and hears nothing but what this address would send to itself.
+fn exit(source: Ipv4Addr) -> io::Result<Exit> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+    // What the system does not deliver to it, it need not copy.
+    setsockopt(&socket, sockopt::RcvBuf, &0)?;
+    let own = SockAddr::from(SocketAddrV4::new(source, 0));
+    socket.bind(&own)?;
+    socket.connect(&own)?;
+    // Never to be fragmented, and never by what somebody says of the path.
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+    socket.set_write_timeout(Some(SEND_PATIENCE))?;
+    if setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE).is_err() {
+        let _ = setsockopt(&socket, sockopt::SndBuf, &SEND_QUEUE);
+    }
+    Ok(Exit { source, socket })
+}
+
+impl Outlet {
+    /// A way out; tries at once whether there may be one.
+    ///
+    /// # Errors
+    /// What the system says; that a capability is missing, for one.
+    pub(super) fn new() -> Result<Self, SocketError> {
+        exit(Ipv4Addr::LOCALHOST).map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::EPERM | nix::libc::EACCES) => SocketError::NotPermitted,
+            _ => SocketError::Send(error),
+        })?;
+        Ok(Self {
+            exits: Vec::new(),
+            waiting: Vec::with_capacity(2 * BATCH),
+            made: Vec::new(),
+            peers: Vec::with_capacity(PEERS),
+        })
+    }
+
+    /// Puts the received datagram of a number in line, as it came.
+    pub(super) fn put_back(&mut self, tunnel: &Tunnel, number: usize, len: usize) {
+        self.put(tunnel, Place::Room(number), len);
+    }
+
+    /// Puts a payload of our own in line.
+    pub(super) fn put_made(&mut self, tunnel: &Tunnel, payload: &[u8]) {
+        let start = self.made.len();
+        self.made.extend_from_slice(payload);
+        self.put(tunnel, Place::Made(start), payload.len());
+    }
+
+    fn put(&mut self, tunnel: &Tunnel, place: Place, len: usize) {
+        let found = self
+            .peers
+            .iter()
+            .position(|(peer, _)| *peer == tunnel.destination);
+        let peer = found.unwrap_or_else(|| {
+            let address = SocketAddrAny::from(SocketAddrV4::new(tunnel.destination, 0));
+            self.peers.push((tunnel.destination, address));
+            self.peers.len() - 1
+        });
+        let found = self.exits.iter().position(|exit| exit.source == tunnel.source);
+        let exit = found.unwrap_or_else(|| self.open(tunnel.source));
+        self.waiting.push(Waiting {
+            outer: udp_header(tunnel, len),
+            place,
+            len,
+            peer,
+            exit,
+        });
+    }
+
+    /// Opens the exit of an address that was not sent from before. Where that fails, there is none at the place.
+    #[cold]
+    fn open(&mut self, source: Ipv4Addr) -> usize {
+        if self.exits.len() < EXITS
+            && let Ok(exit) = exit(source)
+        {
+            self.exits.push(exit);
+            self.exits.len() - 1
+        } else {
+            EXITS
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Sends all that waits; `inlet` has the rooms that received datagrams are in.
+    pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
+        for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
+            for batch in of_one_exit.chunks(BATCH) {
+                self.send(batch, inlet, stats);
+            }
+        }
+        self.waiting.clear();
+        self.made.clear();
+        if self.peers.len() >= PEERS {
+            self.peers.clear();
+        }
+    }
+
+    /// Sends datagrams of one exit, at most [`BATCH`].
+    fn send(&self, batch: &[Waiting], inlet: &Inlet, stats: &WorkerStats) {
+        let Some(exit) = batch.first().and_then(|first| self.exits.get(first.exit)) else {
+            for _ in batch {
+                stats.send_failed(&io::ErrorKind::AddrNotAvailable.into());
+            }
+            return;
+        };
+        let payload = |waiting: &Waiting| {
+            let (bytes, start) = match waiting.place {
+                Place::Room(number) => (&inlet.rooms, number * ROOM),
+                Place::Made(start) => (&self.made, start),
+            };
+            bytes.get(start..start + waiting.len)
+        };
+        let slices: [[IoSlice<'_>; 2]; BATCH] = std::array::from_fn(|place| {
+            let waiting = batch.get(place);
+            let outer: &[u8] = waiting.map_or(&[], |waiting| &waiting.outer);
+            [
+                IoSlice::new(outer),
+                IoSlice::new(waiting.and_then(payload).unwrap_or_default()),
+            ]
+        });
+        let mut control: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
+            std::array::from_fn(|_| SendAncillaryBuffer::default());
+        let mut messages: Vec<MMsgHdr<'_>> = batch
+            .iter()
+            .zip(&slices)
+            .zip(&mut control)
+            .filter_map(|((waiting, slices), control)| {
+                let (_, address) = self.peers.get(waiting.peer)?;
+                Some(MMsgHdr::new_with_addr(address, slices, control))
+            })
+            .collect();
+        let mut done = 0;
+        while let Some(left) = messages.get_mut(done..).filter(|left| !left.is_empty()) {
+            match sendmmsg(&exit.socket, left, SendFlags::empty()) {
+                Ok(sent) => {
+                    let sent = sent.max(1);
+                    for waiting in batch.iter().skip(done).take(sent) {
+                        match waiting.place {
+                            Place::Room(_) => stats.returned.add(1),
+                            Place::Made(_) => stats.made.add(1),
+                        }
+                        stats.sent_bytes.add(waiting.len as u64);
+                    }
+                    done += sent;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // It is the first of those left that the system does not take.
+                    stats.send_failed(&error.into());
+                    done += 1;
+                }
+            }
+        }
+    }
+}
+
+/// A UDP header. The checksum is 0, which says that there is none.
+fn udp_header(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
+    let [source_high, source_low] = tunnel.source_port.to_be_bytes();
+    let [destination_high, destination_low] = tunnel.destination_port.to_be_bytes();
+    let [len_high, len_low] = ((payload + OUTER) as u16).to_be_bytes();
+    [
+        source_high,
+        source_low,
+        destination_high,
+        destination_low,
+        len_high,
+        len_low,
+        0,
+        0,
+    ]
+}

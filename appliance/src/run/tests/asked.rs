@@ -1,0 +1,438 @@
+//! The control socket, asked by its client.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::sessions::client::Client;
+
+use super::*;
+
+fn ask(appliance: &Appliance, request: &Request) -> Result<Vec<Reply>, String> {
+    let mut client = Client::connect(&appliance.control()).unwrap();
+    client.ask(request).map_err(|error| error.to_string())
+}
+
+fn list(appliance: &Appliance, filter: FilterSpec, limit: Option<usize>) -> Vec<String> {
+    let replies = ask(appliance, &Request::Sessions { filter, limit }).unwrap();
+    let mut found: Vec<_> = replies
+        .iter()
+        .filter_map(|reply| match reply {
+            Reply::Session(view) => Some(format!("{} {}", view.proto, view.src)),
+            _ => None,
+        })
+        .collect();
+    if limit.is_none() {
+        found.sort();
+    }
+    found
+}
+
+fn text(replies: &[Reply]) -> String {
+    let text = |reply: &Reply| match reply {
+        Reply::Line(text) => Some(format!("{text}\n")),
+        Reply::Done { text, .. } => text.clone(),
+        _ => None,
+    };
+    replies.iter().filter_map(text).collect()
+}
+
+fn some_sessions() -> Appliance {
+    let appliance = Appliance::start("");
+    appliance.connection(1, 1_000);
+    appliance.connection(2, 2_000);
+    appliance.query(3, 1);
+    assert!(appliance.packet(&syn(4, 4_000, 80), 0).is_forward());
+    appliance
+}
+
+#[test]
+fn sessions_are_listed_by_every_filter() {
+    let appliance = some_sessions();
+    let nothing = FilterSpec::default;
+    let [one, two, three, four] = ["tcp 10.0.0.1", "tcp 10.0.0.2", "udp 10.0.0.3", "tcp 10.0.0.4"];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let rows: Vec<(FilterSpec, Vec<&str>)> = vec![
+        (nothing(), vec![one, two, four, three]),
+        (
+            FilterSpec {
+                address: words(&["10.0.0.2"]),
+                ..nothing()
+            },
+            vec![two],
+        ),
+        (
+            FilterSpec {
+                address: words(&["192.0.2.0/24"]),
+                ..nothing()
+            },
+            vec![one, two, four, three],
+        ),
+        (
+            FilterSpec {
+                src: words(&["192.0.2.0/24"]),
+                ..nothing()
+            },
+            vec![],
+        ),
+        (
+            FilterSpec {
+                src: words(&["10.0.0.1", "10.0.0.4/31"]),
+                ..nothing()
+            },
+            vec![one, four],
+        ),
+        (
+            FilterSpec {
+                dst: words(&["192.0.2.1"]),
+                port: words(&["53"]),
+                ..nothing()
+            },
+            vec![three],
+        ),
+        (
+            FilterSpec {
+                port: words(&["900-1999"]),
+                ..nothing()
+            },
+            vec![one],
+        ),
+        (
+            FilterSpec {
+                protocol: Some("udp".to_owned()),
+                ..nothing()
+            },
+            vec![three],
+        ),
+        (
+            FilterSpec {
+                state: Some("established".to_owned()),
+                ..nothing()
+            },
+            vec![one, two],
+        ),
+        (
+            FilterSpec {
+                zone: Some("blue".to_owned()),
+                ..nothing()
+            },
+            vec![three],
+        ),
+        (
+            FilterSpec {
+                zone: Some("0".to_owned()),
+                ..nothing()
+            },
+            vec![one, two, four],
+        ),
+        (
+            FilterSpec {
+                rule: Some("dns".to_owned()),
+                ..nothing()
+            },
+            vec![three],
+        ),
+        (
+            FilterSpec {
+                min_age_ms: Some(3_600_000),
+                ..nothing()
+            },
+            vec![],
+        ),
+        (
+            FilterSpec {
+                min_bytes: Some(100),
+                ..nothing()
+            },
+            vec![one, two],
+        ),
+    ];
+    for (filter, wanted) in rows {
+        assert_eq!(list(&appliance, filter.clone(), None), wanted, "{filter:?}");
+    }
+    assert_eq!(list(&appliance, nothing(), Some(2)).len(), 2);
+    for wrong in [
+        FilterSpec {
+            address: words(&["10.0.0.300"]),
+            ..nothing()
+        },
+        FilterSpec {
+            zone: Some("red".to_owned()),
+            ..nothing()
+        },
+        FilterSpec {
+            rule: Some("none".to_owned()),
+            ..nothing()
+        },
+        FilterSpec {
+            id: vec![0],
+            ..nothing()
+        },
+    ] {
+        let request = Request::Sessions {
+            filter: wrong,
+            limit: None,
+        };
+        assert!(ask(&appliance, &request).is_err());
+    }
+    appliance.finish();
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_everything_must_be_said_twice() {
+    let appliance = some_sessions();
+    let all = |all| Request::Delete {
+        filter: FilterSpec::default(),
+        all,
+    };
+    assert!(
+        ask(&appliance, &all(false))
+            .unwrap_err()
+            .contains("every session")
+    );
+    let filter = FilterSpec {
+        src: vec!["10.0.0.1".to_owned()],
+        ..FilterSpec::default()
+    };
+    let done = ask(&appliance, &Request::Delete { filter, all: false }).unwrap();
+    assert_eq!(text(&done), "1 sessions ended");
+    let [_, _, ack] = handshake(1, 1_000);
+    let reason = appliance.packet(&ack, 0).reason();
+    assert_eq!(reason.map(|reason| reason.name()), Some("tcp_after_deletion"));
+    assert_eq!(text(&ask(&appliance, &all(true)).unwrap()), "3 sessions ended");
+    assert_eq!(appliance.shared.engine.sessions(), 0);
+    appliance.finish();
+}
+
+#[test]
+fn a_live_session_is_explained() {
+    let appliance = some_sessions();
+    let mut ids = Vec::new();
+    appliance.shared.engine.for_each_session(|session| {
+        if session.src_port == 1_000 {
+            ids.push(session.id.number());
+        }
+    });
+    let told = text(&ask(&appliance, &Request::Explain { id: ids[0] }).unwrap());
+    for wanted in [
+        "zone default, tcp 10.0.0.1#1000 -> 192.0.2.1#80",
+        "state ESTABLISHED, assured; history ShA, conn_state S1",
+        "original: 2 packets, 80 bytes; reply: 1 packets, 40 bytes",
+        "lifetime 340.0 s (tcp.established, global)",
+        "admitted by rule `web`",
+        "original end: sent up to 1001, may send up to 9193",
+        "reply end: sent up to 5001",
+        "original direction: no tunnel is known",
+    ] {
+        assert!(told.contains(wanted), "no `{wanted}` in\n{told}");
+    }
+    assert!(ask(&appliance, &Request::Explain { id: 99 }).is_err());
+    appliance.finish();
+}
+
+#[test]
+fn a_preview_says_which_sessions_a_reload_would_end_and_ends_none() {
+    let appliance = some_sessions();
+    let text_of = |more: &str| Appliance::text(&appliance.directory, more);
+    let preview = |text: String| Request::Preview {
+        name: "new.toml".to_owned(),
+        text,
+    };
+    let without_web = text_of("").replace("[80]", "[81]");
+    let replies = ask(&appliance, &preview(without_web)).unwrap();
+    let would_end = replies
+        .iter()
+        .filter(|reply| matches!(reply, Reply::WouldEnd { .. }));
+    assert_eq!(would_end.count(), 3);
+    assert!(text(&replies).ends_with("3 of 4 sessions would end"));
+    assert_eq!(appliance.shared.engine.sessions(), 4);
+    let error = ask(&appliance, &preview("\n[policy]\ndefault = 1".to_owned())).unwrap_err();
+    assert!(error.starts_with("new.toml:3: policy.default: "), "{error}");
+    let error = ask(&appliance, &preview(text_of("table.max_sessions = 7\n"))).unwrap_err();
+    assert!(error.contains("only a start can change this"), "{error}");
+    appliance.finish();
+}
+
+#[test]
+fn orders_and_reports_are_answered() {
+    let appliance = some_sessions();
+    assert_eq!(text(&ask(&appliance, &Request::Health).unwrap()), "healthy");
+    assert!(text(&ask(&appliance, &Request::Reload).unwrap()).starts_with("4 sessions judged anew"));
+    assert_eq!(ask(&appliance, &Request::Expectations).unwrap().len(), 1);
+    assert_eq!(
+        ask(&appliance, &Request::Asymmetry { clear: true })
+            .unwrap()
+            .len(),
+        1
+    );
+    let [_, _, ack] = handshake(9, 9_000);
+    assert!(!appliance.packet(&ack, 0).is_forward());
+    ask(&appliance, &Request::Adopt { seconds: 60 }).unwrap();
+    assert!(appliance.packet(&ack, 0).is_forward(), "adopted in its middle");
+    let replies = ask(&appliance, &Request::Stats).unwrap();
+    let Some(Reply::Stats(stats)) = replies.first() else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(
+        (stats.sessions, stats.sessions_opened, stats.sessions_adopted),
+        (5, 5, 1)
+    );
+    assert!(
+        stats.dropped.contains(&("tcp_no_session".to_owned(), 1)),
+        "{:?}",
+        stats.dropped
+    );
+    assert!(stats.rules.contains(&("web".to_owned(), 4)), "{:?}", stats.rules);
+    appliance.finish();
+}
+
+#[test]
+fn an_announced_session_is_listed() {
+    let appliance = Appliance::start("policy.default = \"allow\"\n");
+    for packet in ftp_announcement() {
+        assert!(appliance.packet(&packet, 0).is_forward());
+    }
+    let replies = ask(&appliance, &Request::Expectations).unwrap();
+    let Some(Reply::Expectation(expectation)) = replies.first() else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(expectation.destination.to_string(), "192.0.2.1:4660");
+    let other = Appliance::start("");
+    let request = Request::Import {
+        expectations: vec![*expectation],
+    };
+    let told = text(&ask(&other, &request).unwrap());
+    assert_eq!(told, "1 of 1 expectations taken over");
+    assert_eq!(ask(&other, &Request::Expectations).unwrap().len(), 2);
+    other.finish();
+    appliance.finish();
+}
+
+/// A control session of FTP that announces port 4660 of the server.
+fn ftp_announcement() -> Vec<Vec<u8>> {
+    let (mut client, mut server) = (1_000, 5_000);
+    let mut packets = Vec::new();
+    let mut put = |from_client: bool, syn: bool, ack: bool, payload: &[u8]| {
+        let (src, dst, ports) = if from_client {
+            ([10, 0, 0, 1], [192, 0, 2, 1], (7_000, 21))
+        } else {
+            ([192, 0, 2, 1], [10, 0, 0, 1], (21, 7_000))
+        };
+        let (seq, acked) = if from_client {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        let mut step = PacketBuilder::ipv4(src, dst, 64).tcp(ports.0, ports.1, seq, 8_192);
+        if syn {
+            step = step.syn();
+        }
+        if ack {
+            step = step.ack(acked);
+        }
+        let mut packet = Vec::new();
+        step.write(&mut packet, payload).unwrap();
+        packets.push(packet);
+        let sent = payload.len() as u32 + u32::from(syn);
+        if from_client {
+            client += sent
+        } else {
+            server += sent
+        }
+    };
+    put(true, true, false, b"");
+    put(false, true, true, b"");
+    put(true, false, true, b"");
+    put(false, false, true, b"220 ready\r\n");
+    put(true, false, true, b"PASV\r\n");
+    put(
+        false,
+        false,
+        true,
+        b"227 Entering Passive Mode (192,0,2,1,18,52).\r\n",
+    );
+    packets
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_survives_nonsense() {
+    let appliance = some_sessions();
+    let mode = std::fs::metadata(appliance.control())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut stream = UnixStream::connect(appliance.control()).unwrap();
+    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
+    for nonsense in [
+        "",
+        "{}",
+        "{\"command\":\"conquer\"}",
+        "{\"command\":\"stats\",\"extra\":1}x",
+    ] {
+        stream.write_all(format!("{nonsense}\n").as_bytes()).unwrap();
+        let reply = replies.next().unwrap().unwrap();
+        assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
+    }
+    // Silent clients take places, and others are told so.
+    let silent: Vec<_> = (0..15)
+        .map(|_| UnixStream::connect(appliance.control()).unwrap())
+        .collect();
+    wait_for("a refusal", || ask(&appliance, &Request::Health).is_err());
+    drop((silent, stream, replies));
+    wait_for("a place", || ask(&appliance, &Request::Health).is_ok());
+    let control = appliance.control();
+    let directory = appliance.finish();
+    assert!(!control.exists());
+    drop(directory);
+}
+
+#[test]
+fn the_command_prints_tables_and_json() {
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: crate::sessions::SessionsArgs,
+    }
+    let appliance = some_sessions();
+    let control = appliance.control();
+    let run = |arguments: &[&str]| {
+        let mut all = vec!["sessions", "--control", control.to_str().unwrap()];
+        all.extend(arguments);
+        let cli = Cli::try_parse_from(all).unwrap();
+        let mut out = Vec::new();
+        let mut client = Client::connect(&control).unwrap();
+        crate::sessions::ask(&cli.args, &mut client, &mut out)
+            .map(|()| String::from_utf8(out).unwrap())
+            .map_err(|error| error.to_string())
+    };
+    let table = run(&["--protocol", "tcp"]).unwrap();
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(
+        table.contains("10.0.0.1#1000") && table.ends_with("3 sessions\n"),
+        "{table}"
+    );
+    let json = run(&["--json", "--zone", "blue"]).unwrap();
+    assert!(
+        json.starts_with("{\"session\":{\"id\":") && json.ends_with("{\"done\":{\"count\":1}}\n"),
+        "{json}"
+    );
+    assert!(run(&["stats"]).unwrap().contains("sessions              4 of "));
+    let top = run(&["top", "--count", "2", "--interval", "1"]).unwrap();
+    assert_eq!(top.matches("the 4 of 4 with the most bytes").count(), 2, "{top}");
+    assert_eq!(
+        run(&["delete", "--src", "10.0.0.2"]).unwrap(),
+        "1 sessions ended\n"
+    );
+    assert!(run(&["delete"]).is_err());
+    assert_eq!(run(&["asymmetry"]).unwrap(), "nothing\n");
+    assert!(
+        run(&["preview", "/nonexistent"])
+            .unwrap_err()
+            .starts_with("/nonexistent: ")
+    );
+    appliance.finish();
+}

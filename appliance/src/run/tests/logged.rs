@@ -1,0 +1,185 @@
+//! The session log, and sessions from one run to the next.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use portcullis::SessionFilter;
+
+use super::*;
+
+fn end_all(appliance: &Appliance) -> usize {
+    let mut ears = Ears(&appliance.shared, 0);
+    appliance
+        .shared
+        .engine
+        .end_sessions(&SessionFilter::default(), Instant::now(), &mut ears)
+}
+
+#[test]
+fn a_line_of_json_says_how_a_session_has_ended() {
+    let appliance = Appliance::start("log.output = \"DIR/sessions.log\"\nlog.opened = true\n");
+    appliance.connection(1, 1_000);
+    appliance.query(2, 1);
+    assert_eq!(end_all(&appliance), 2);
+    let directory = appliance.finish();
+    let text = fs::read_to_string(directory.path().join("sessions.log")).unwrap();
+    let rows: Vec<BTreeMap<String, serde_json::Value>> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    let of = |event: &str, proto: &str| {
+        rows.iter()
+            .find(|row| row["event"] == event && row["proto"] == proto)
+            .unwrap_or_else(|| panic!("no {event} {proto}: {text}"))
+    };
+    assert!(of("opened", "tcp")["end_reason"].is_null());
+    let tcp = of("ended", "tcp");
+    for (key, wanted) in [
+        ("end_reason", "deleted"),
+        ("zone", "default"),
+        ("rule", "web"),
+        ("state", "ESTABLISHED"),
+        ("history", "ShA"),
+        ("conn_state", "S1"),
+        ("src", "10.0.0.1"),
+        ("dst", "192.0.2.1"),
+    ] {
+        assert_eq!(tcp[key], wanted, "{key}");
+    }
+    assert_eq!((&tcp["sport"], &tcp["dport"]), (&1_000.into(), &80.into()));
+    assert_eq!((&tcp["orig_pkts"], &tcp["reply_pkts"]), (&2.into(), &1.into()));
+    assert_eq!(
+        (&tcp["orig_bytes"], &tcp["reply_bytes"]),
+        (&80.into(), &40.into())
+    );
+    for mark in ["adopted", "resumed", "bypassed"] {
+        assert_eq!(tcp[mark], false);
+    }
+    assert!(tcp["parent"].is_null());
+    assert!(tcp["start"].as_f64().unwrap() > 1.6e9);
+    assert_eq!(of("ended", "udp")["zone"], "blue");
+}
+
+#[test]
+fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
+    let appliance = Appliance::start(
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\naccount_id = \"123456789012\"\n\
+         interface_id = \"eni-0a\"\n",
+    );
+    appliance.connection(1, 1_000);
+    appliance.query(2, 0);
+    end_all(&appliance);
+    let directory = appliance.finish();
+    let text = fs::read_to_string(directory.path().join("flow.log")).unwrap();
+    let mut lines = text.lines();
+    let head: Vec<_> = lines.next().unwrap().split(' ').collect();
+    assert_eq!((head.len(), head[0], head[13]), (14, "version", "log-status"));
+    let lines: Vec<Vec<_>> = lines.map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines.iter().all(|line| line.len() == 14));
+    let found = |wanted: &str| {
+        let line = lines.iter().find(|line| line[..10].join(" ") == wanted);
+        let line = line.unwrap_or_else(|| panic!("no {wanted}: {text}"));
+        assert!(line[10].parse::<u64>().unwrap() <= line[11].parse().unwrap());
+        assert_eq!(line[12..], ["ACCEPT", "OK"]);
+    };
+    found("2 123456789012 eni-0a 10.0.0.1 192.0.2.1 1000 80 6 2 80");
+    found("2 123456789012 eni-0a 192.0.2.1 10.0.0.1 80 1000 6 1 40");
+    found("2 123456789012 eni-0a 10.0.0.2 192.0.2.1 4000 53 17 1 35");
+}
+
+#[test]
+fn only_sessions_of_rules_that_say_so_are_logged_if_asked() {
+    let appliance = Appliance::start("[log]\noutput = \"DIR/log\"\nsessions = \"marked\"\n");
+    appliance.connection(1, 1_000);
+    appliance.query(2, 0);
+    end_all(&appliance);
+    let directory = appliance.finish();
+    let text = fs::read_to_string(directory.path().join("log")).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.contains("\"rule\":\"web\""));
+}
+
+#[test]
+fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
+    let appliance =
+        Appliance::start("[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 2\nqueue = 100000\n");
+    for round in 0..40u16 {
+        for host in 0..100 {
+            assert!(appliance.packet(&udp(host, 10_000 + round, 53), 0).is_forward());
+        }
+        end_all(&appliance);
+        // Not all in one piece.
+        thread::sleep(Duration::from_millis(5));
+    }
+    let directory = appliance.finish();
+    let files: Vec<_> = fs::read_dir(directory.path().join("logs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(file).unwrap();
+        for line in text.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_costs_lines_that_are_counted_and_nothing_else() {
+    let appliance = Appliance::start("[log]\noutput = \"/dev/full\"\n");
+    appliance.query(1, 0);
+    end_all(&appliance);
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    let lost = "portcullis_log_lines_dropped_total{cause=\"write_failed\"} 1\n";
+    wait_for("the count", || get(metrics, "/metrics").1.contains(lost));
+    appliance.finish();
+}
+
+#[test]
+fn a_reader_that_does_not_read_costs_lines_and_no_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Open at both ends, so that nobody waits for the other one; nobody reads.
+    let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let appliance = Appliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
+    let begin = Instant::now();
+    for host in 0..100 {
+        for port in 0..20 {
+            assert!(appliance.packet(&udp(host, 10_000 + port, 53), 0).is_forward());
+        }
+        end_all(&appliance);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(appliance.shared.lost_events.load(Ordering::Relaxed) > 0);
+    let begin = Instant::now();
+    appliance.finish();
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "the end does not wait for the reader"
+    );
+}
+
+#[test]
+fn sessions_go_on_after_a_restart() {
+    let more = "run.sessions_file = \"DIR/sessions\"\n";
+    let appliance = Appliance::start(more);
+    appliance.connection(1, 1_000);
+    let directory = appliance.finish();
+    let appliance = Appliance::start_in(directory, more);
+    assert_eq!(appliance.shared.engine.sessions(), 1);
+    let [_, _, ack] = handshake(1, 1_000);
+    assert!(appliance.packet(&ack, 0).is_forward());
+    let directory = appliance.finish();
+    fs::write(directory.path().join("sessions"), "nonsense").unwrap();
+    let appliance = Appliance::start_in(directory, more);
+    assert_eq!(
+        appliance.shared.engine.sessions(),
+        0,
+        "refused, and the start goes on"
+    );
+    appliance.finish();
+}

@@ -1,0 +1,317 @@
+//! Health and metrics from outside.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::TcpStream;
+
+use portcullis::{DropReason, EndReason};
+
+use super::*;
+
+#[test]
+fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not() {
+    let appliance = Appliance::start("health.stall = \"200ms\"\n");
+    assert_eq!(get(appliance.health(), "/"), (200, "healthy\n".to_owned()));
+    appliance.turning.store(false, Ordering::Relaxed);
+    wait_for("503", || get(appliance.health(), "/").0 == 503);
+    let (_, body) = get(appliance.health(), "/any/path");
+    assert!(
+        body.starts_with("stalled_worker: a worker has not turned for "),
+        "{body}"
+    );
+    appliance.turning.store(true, Ordering::Relaxed);
+    wait_for("200", || get(appliance.health(), "/").0 == 200);
+    appliance.finish();
+}
+
+#[test]
+fn a_table_beyond_the_setting_is_unhealthy() {
+    let appliance = Appliance::start("health.full_table = 50\ntable.max_sessions = 10\n");
+    for host in 1..5 {
+        appliance.query(host, 0);
+    }
+    assert_eq!(get(appliance.health(), "/").0, 200);
+    appliance.query(5, 0);
+    let unhealthy = (503, "table_full: 5 of 10 sessions are 50 % or more\n".to_owned());
+    assert_eq!(get(appliance.health(), "/"), unhealthy);
+    appliance.finish();
+}
+
+#[test]
+fn a_bad_file_is_refused_and_the_old_goes_on_until_a_good_one_comes() {
+    let appliance = Appliance::start("");
+    let plant = appliance.operations().plant();
+    appliance.rewrite("table.max_sessions = 0\n");
+    let error = plant.reload().unwrap_err();
+    assert!(
+        error.contains("portcullis.toml:4: table.max_sessions: 0 is out of bounds"),
+        "{error}"
+    );
+    let (status, body) = get(appliance.health(), "/");
+    assert_eq!(status, 503);
+    assert!(
+        body.starts_with("failed_reload: ") && body.contains("table.max_sessions"),
+        "{body}"
+    );
+    assert!(
+        appliance.packet(&syn(1, 9, 80), 0).is_forward(),
+        "the old policy holds"
+    );
+    appliance.rewrite("log.output = \"stdout\"\n");
+    assert!(
+        plant
+            .reload()
+            .unwrap_err()
+            .ends_with("log: only a start can change this")
+    );
+    appliance.rewrite("health.stall = \"3s\"\npolicy.default = \"reject\"\n");
+    plant.reload().unwrap();
+    assert_eq!(get(appliance.health(), "/").0, 200);
+    let reason = appliance.packet(&syn(1, 10, 22), 0).reason();
+    assert_eq!(reason, Some(DropReason::PolicyReject));
+    appliance.finish();
+}
+
+#[test]
+fn draining_is_unhealthy_and_ends_after_its_time() {
+    let appliance = Appliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
+    let tcp = appliance.operations().addresses.health_tcp.unwrap();
+    assert!(TcpStream::connect(tcp).is_ok());
+    let begin = Instant::now();
+    appliance.operations().end();
+    let (status, body) = get(appliance.health(), "/");
+    assert_eq!(
+        (status, body.as_str()),
+        (503, "draining: the appliance is about to end\n")
+    );
+    assert!(
+        appliance.packet(&syn(1, 9, 80), 0).is_forward(),
+        "packets are served"
+    );
+    wait_for("the port's end", || TcpStream::connect(tcp).is_err());
+    wait_for("the end", || appliance.operations().is_over());
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    appliance.finish();
+}
+
+#[test]
+fn idle_and_slow_clients_disturb_nobody() {
+    let appliance = Appliance::start("");
+    let idle: Vec<_> = (0..200)
+        .filter_map(|n| {
+            let mut stream = TcpStream::connect(appliance.health()).ok()?;
+            if n % 2 == 0 {
+                stream.write_all(b"GET / HTTP/1.1\r\nSlow: ").ok()?;
+            }
+            Some(stream)
+        })
+        .collect();
+    let begin = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(get(appliance.health(), "/").0, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // Nor does one that talks nonsense, or wants to write.
+    let mut odd = TcpStream::connect(appliance.health()).unwrap();
+    odd.write_all(&[0; 100_000]).unwrap_or_default();
+    let mut post = TcpStream::connect(appliance.health()).unwrap();
+    post.write_all(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    post.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert_eq!(get(appliance.health(), "/").0, 200);
+    drop(idle);
+    appliance.finish();
+}
+
+/// A parsed exposition: the type of each family, and the value of each series.
+struct Exposition {
+    kinds: HashMap<String, String>,
+    series: HashMap<String, f64>,
+}
+
+/// Reads OpenMetrics text, and finds everything that must not be in it.
+fn parse(text: &str) -> Exposition {
+    let mut found = Exposition {
+        kinds: HashMap::new(),
+        series: HashMap::new(),
+    };
+    let mut helped = HashSet::new();
+    let body = text.strip_suffix("# EOF\n").expect("an end");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(helped.insert(name.to_owned()) && !help.is_empty(), "{line}");
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(
+                found.kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                "{line}"
+            );
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# UNIT ") {
+            let (name, unit) = rest.split_once(' ').unwrap();
+            assert!(name.ends_with(&format!("_{unit}")), "{line}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        let family = ["_total", "_bucket", "_sum", "_count", "_info"]
+            .iter()
+            .find_map(|suffix| {
+                name.strip_suffix(suffix)
+                    .filter(|name| found.kinds.contains_key(*name))
+            })
+            .unwrap_or(name);
+        let kind = found
+            .kinds
+            .get(family)
+            .unwrap_or_else(|| panic!("no type: {line}"));
+        match kind.as_str() {
+            "counter" => assert!(name.ends_with("_total"), "{line}"),
+            "gauge" => assert_eq!(name, family, "{line}"),
+            "histogram" => assert_ne!(name, family, "{line}"),
+            "info" => assert!(name.ends_with("_info"), "{line}"),
+            other => panic!("{other}"),
+        }
+        assert!(name.starts_with("portcullis_"), "{line}");
+        let value = value.parse().unwrap();
+        assert!(
+            found.series.insert(series.to_owned(), value).is_none(),
+            "twice: {line}"
+        );
+    }
+    assert!(found.kinds.keys().all(|name| helped.contains(name)));
+    found
+}
+
+#[test]
+fn the_exposition_parses_and_has_a_series_for_every_reason() {
+    let appliance = Appliance::start("run.workers = 2\n");
+    appliance.connection(1, 1_000);
+    appliance.query(2, 1);
+    assert!(!appliance.packet(&udp(3, 4_000, 99), 0).is_forward());
+    for worker in &appliance.shared.workers {
+        worker.batch(3);
+        worker.received.add(3);
+    }
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    let (status, text) = get(metrics, "/metrics");
+    assert_eq!(status, 200);
+    assert_eq!(get(metrics, "/").0, 404);
+    let found = parse(&text);
+    let value = |series: &str| *found.series.get(series).unwrap_or_else(|| panic!("no {series}"));
+    for reason in DropReason::all() {
+        value(&format!(
+            "portcullis_dropped_packets_total{{reason=\"{}\"}}",
+            reason.name()
+        ));
+    }
+    for reason in EndReason::ALL {
+        value(&format!(
+            "portcullis_sessions_ended_total{{reason=\"{}\"}}",
+            reason.name()
+        ));
+    }
+    for refusal in portcullis::geneve::front::Refusal::all() {
+        value(&format!(
+            "portcullis_refused_datagrams_total{{reason=\"{}\"}}",
+            refusal.name()
+        ));
+    }
+    for (series, wanted) in [
+        ("portcullis_dropped_packets_total{reason=\"policy_deny\"}", 1.0),
+        ("portcullis_rule_hits_total{rule=\"dns\"}", 1.0),
+        ("portcullis_sessions{worth=\"assured\"}", 1.0),
+        ("portcullis_sessions{worth=\"embryonic\"}", 1.0),
+        ("portcullis_sessions_opened_total", 2.0),
+        ("portcullis_worker_received_datagrams_total{worker=\"1\"}", 3.0),
+        ("portcullis_worker_batch_datagrams_count{worker=\"1\"}", 1.0),
+        (
+            "portcullis_worker_batch_datagrams_bucket{le=\"1.0\",worker=\"1\"}",
+            0.0,
+        ),
+        (
+            "portcullis_worker_batch_datagrams_bucket{le=\"3.0\",worker=\"1\"}",
+            1.0,
+        ),
+        (
+            "portcullis_worker_batch_datagrams_bucket{le=\"+Inf\",worker=\"1\"}",
+            1.0,
+        ),
+        ("portcullis_expectations", 0.0),
+        ("portcullis_asymmetry_lines", 0.0),
+        ("portcullis_healthy", 1.0),
+        ("portcullis_unhealthy{reason=\"draining\"}", 0.0),
+        ("portcullis_log_lines_dropped_total{cause=\"queue_full\"}", 0.0),
+    ] {
+        assert!(
+            (value(series) - wanted).abs() < 1e-9,
+            "{series}: {}",
+            value(series)
+        );
+    }
+    assert!(value("portcullis_forwarded_bytes_total") > 0.0);
+    appliance.operations().end();
+    let found = parse(&get(metrics, "/metrics").1);
+    assert!((found.series["portcullis_unhealthy{reason=\"draining\"}"] - 1.0).abs() < 1e-9);
+    appliance.finish();
+}
+
+#[test]
+fn health_and_metrics_can_share_an_address() {
+    let appliance = Appliance::start("metrics.listen = \"127.0.0.1:0\"\n");
+    let addresses = appliance.operations().addresses;
+    assert_eq!(addresses.health, addresses.metrics);
+    assert!(get(appliance.health(), "/metrics").1.ends_with("# EOF\n"));
+    appliance.finish();
+}
+
+/// The page is made by `UPDATE=1 cargo test -p portcullis-appliance the_page_lists_every_metric`.
+#[test]
+fn the_page_lists_every_metric() {
+    let appliance = Appliance::start("");
+    let (_, text) = get(appliance.operations().addresses.metrics.unwrap(), "/metrics");
+    appliance.finish();
+    let kinds = parse(&text).kinds;
+    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`, in the OpenMetrics text format. A counter's series end in `_total`; \
+                    a series is there\nfrom the start for every reason. This page is made by a test: `UPDATE=1 cargo test -p \
+                    portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for line in text.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let labelled = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (_, labels) = rest.split_once('{')?;
+            let suffix = rest.split('{').next()?;
+            matches!(suffix, "" | "_total" | "_count" | "_info").then_some(labels)
+        });
+        let keys: Vec<_> = labelled
+            .and_then(|labels| labels.split('}').next())
+            .into_iter()
+            .flat_map(|labels| labels.split("\","))
+            .filter_map(|label| label.split('=').next())
+            .map(|key| format!("`{key}`"))
+            .collect();
+        page.push_str(&format!(
+            "| `{name}` | {} | {} | {help} |\n",
+            kinds[name],
+            keys.join(", ")
+        ));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        page,
+        "run it with UPDATE=1"
+    );
+}

@@ -1,0 +1,124 @@
+//! A worker: receives a batch, decides it, sends what is to be sent, lets a little time pass, and begins anew.
+
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use portcullis::geneve::front::{Answer, Scratch};
+use portcullis::{EndReason, Reset, SessionRecord, Sink};
+
+use super::shared::{SessionEvent, Shared};
+use super::socket::{Inlet, Outlet, SocketError, ports};
+
+/// Sessions that a worker looks at for expiry in one turn.
+const EXPIRY_BUDGET: usize = 64;
+/// Failures in a row after which a worker gives up.
+const MAX_FAILURES: u32 = 100;
+/// How long a worker rests after its socket has failed, lest it fills a processor with failing.
+const REST: Duration = Duration::from_millis(10);
+
+/// A worker before its start: its sockets are there.
+pub(crate) struct Worker {
+    number: usize,
+    ports: Vec<(UdpSocket, Ipv4Addr)>,
+    outlet: Outlet,
+}
+
+/// What the engine tells while a worker turns.
+struct Ears<'s> {
+    shared: &'s Shared,
+    resets: Vec<Reset>,
+}
+
+impl Sink for Ears<'_> {
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.shared.tell(|| SessionEvent::Opened(*session));
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.shared.tell(|| SessionEvent::Ended(*session, reason));
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.resets.push(*reset);
+    }
+}
+
+impl Worker {
+    /// The worker of a number, with its sockets.
+    ///
+    /// # Errors
+    /// A socket could not be had.
+    pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
+        let config = shared.config.read();
+        Ok(Self {
+            number,
+            ports: ports(&config.geneve.listen, config.run.receive_queue as usize)?,
+            outlet: Outlet::new()?,
+        })
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// What the system says of the socket that receives, if it says so again and again.
+    pub(crate) fn run(self, shared: &Shared) -> io::Result<()> {
+        let Some(stats) = shared.workers.get(self.number) else {
+            return Ok(());
+        };
+        let (mut inlet, mut outlet) = (Inlet::new(self.ports), self.outlet);
+        let mut scratch = Scratch::new(&shared.front);
+        let mut ears = Ears {
+            shared,
+            resets: Vec::new(),
+        };
+        let mut failures = 0;
+        while !shared.stop.load(Ordering::Relaxed) {
+            match inlet.receive() {
+                Ok(count) => {
+                    failures = 0;
+                    if count > 0 {
+                        stats.batch(count);
+                    }
+                }
+                Err(_) if failures < MAX_FAILURES => {
+                    // Such as a lack of memory, which passes.
+                    failures += 1;
+                    stats.receive_failed.add(1);
+                    std::thread::sleep(REST);
+                }
+                Err(error) => return Err(error),
+            }
+            let now = Instant::now();
+            stats.turn(now.saturating_duration_since(shared.started));
+            for (number, datagram) in inlet.datagrams().enumerate() {
+                stats.received.add(1);
+                stats.received_bytes.add(datagram.payload.len() as u64);
+                match shared
+                    .front
+                    .handle(&shared.engine, &datagram, now, &mut scratch, &mut ears)
+                {
+                    Answer::Return => {
+                        outlet.put_back(&datagram.back(), number, datagram.payload.len());
+                    }
+                    Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
+                    Answer::Nothing(_) => {}
+                }
+            }
+            if shared.engine.next_expiry().is_some_and(|due| due <= now) {
+                shared.engine.expire(now, EXPIRY_BUDGET, &mut ears);
+            }
+            for reset in ears.resets.drain(..) {
+                match shared.front.reset(&reset, &mut scratch) {
+                    Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
+                    None => stats.resets_without_tunnel.add(1),
+                }
+            }
+            if !outlet.is_empty() {
+                outlet.flush(&inlet, stats);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! `portcullis sessions`: asks a running appliance by its control socket.
+
+pub(crate) mod client;
+mod table;
+mod top;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use portcullis::alg::Expectation;
+
+use self::client::Client;
+use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::run::settings::DEFAULT_CONTROL;
+
+/// The arguments of `portcullis sessions`.
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArgs {
+    /// The control socket of the appliance
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL, global = true)]
+    control: PathBuf,
+    /// Lines of JSON in place of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only so many sessions: those with the most bytes
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// End sessions, and tell both ends of TCP ones with a RST
+    Delete {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Every session
+        #[arg(long)]
+        all: bool,
+    },
+    /// Everything about one session: windows, lifetime, rule, parent, tunnel
+    Explain {
+        /// Its number, as the list has it
+        id: u64,
+    },
+    /// Announced sessions that have not come yet
+    Expectations {
+        /// Take over those of another appliance instead: a file that `expectations --json` has written there
+        #[arg(long, value_name = "FILE")]
+        import: Option<PathBuf>,
+    },
+    /// Paths of which only one half passes here, and the likely causes
+    Asymmetry {
+        /// Forget them afterwards
+        #[arg(long)]
+        clear: bool,
+    },
+    /// Counters and gauges
+    Stats,
+    /// The sessions with the most traffic, again and again; `q` ends it
+    Top {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Seconds between two looks
+        #[arg(long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        interval: u64,
+        /// End after so many looks
+        #[arg(long, value_name = "COUNT")]
+        count: Option<u64>,
+    },
+    /// Which sessions a reload of a configuration file would end
+    Preview {
+        /// The configuration file (TOML)
+        file: PathBuf,
+    },
+    /// Adopt connections in their middle for some seconds, where the policy admits them: a load balancer hands over live flows
+    Adopt {
+        /// For how long; 0 ends it
+        seconds: u64,
+    },
+    /// Read the configuration file again
+    Reload,
+    /// What the health checks are told
+    Health,
+}
+
+/// Which sessions are meant: those that fit all of it.
+#[derive(Debug, Clone, Default, Args)]
+struct FilterArgs {
+    /// The number of a session; may be given again, as may all that name several things
+    #[arg(long, value_name = "NUMBER")]
+    id: Vec<u64>,
+    /// An address or prefix of either end
+    #[arg(short, long, value_name = "PREFIX")]
+    address: Vec<String>,
+    /// An address or prefix of the initiator
+    #[arg(short, long, value_name = "PREFIX")]
+    src: Vec<String>,
+    /// An address or prefix of the responder
+    #[arg(short, long, value_name = "PREFIX")]
+    dst: Vec<String>,
+    /// A port, or a range such as 8000-8999, of either end
+    #[arg(short = 'P', long, value_name = "PORTS")]
+    port: Vec<String>,
+    /// An IP protocol, by name or number
+    #[arg(short, long)]
+    protocol: Option<String>,
+    /// The name of a state, such as ESTABLISHED
+    #[arg(long)]
+    state: Option<String>,
+    /// A zone, by name or number
+    #[arg(short, long)]
+    zone: Option<String>,
+    /// The name of the rule that has admitted it
+    #[arg(short, long)]
+    rule: Option<String>,
+    /// The least age, such as 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    min_age: Option<Duration>,
+    /// The least time since its last packet
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    min_idle: Option<Duration>,
+    /// The least number of bytes, both directions together
+    #[arg(long, value_name = "BYTES")]
+    min_bytes: Option<u64>,
+}
+
+impl From<&FilterArgs> for FilterSpec {
+    fn from(args: &FilterArgs) -> Self {
+        let millis =
+            |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            id: args.id.clone(),
+            address: args.address.clone(),
+            src: args.src.clone(),
+            dst: args.dst.clone(),
+            port: args.port.clone(),
+            protocol: args.protocol.clone(),
+            state: args.state.clone(),
+            zone: args.zone.clone(),
+            rule: args.rule.clone(),
+            min_age_ms: millis(args.min_age),
+            min_idle_ms: millis(args.min_idle),
+            min_bytes: args.min_bytes,
+        }
+    }
+}
+
+/// Why the appliance could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionsError {
+    /// Nobody answers.
+    #[error("{path}: {source}: is the appliance running, and `run.control` its socket?")]
+    Connect {
+        /// The socket.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The appliance refuses.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection is broken.
+    #[error("the appliance does not answer any more: {0}")]
+    Broken(io::Error),
+    /// The answer makes no sense.
+    #[error("the answer cannot be read, is it of another version? {0}")]
+    Answer(String),
+    /// The answer cannot be printed.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+}
+
+/// Asks, and prints the answer.
+///
+/// # Errors
+/// The appliance cannot be asked, or refuses.
+pub(crate) fn run(args: &SessionsArgs) -> Result<(), SessionsError> {
+    let mut client = Client::connect(&args.control)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = ask(args, &mut client, &mut out);
+    match out.flush().map_err(SessionsError::Output).and(done) {
+        // Whoever reads has had enough.
+        Err(SessionsError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
+    Ok(match &args.command {
+        None => Request::Sessions {
+            filter: FilterSpec::from(&args.filter),
+            limit: args.limit,
+        },
+        Some(Command::Top { filter, .. }) => Request::Sessions {
+            filter: FilterSpec::from(filter),
+            limit: Some(100),
+        },
+        Some(Command::Delete { filter, all }) => Request::Delete {
+            filter: FilterSpec::from(filter),
+            all: *all,
+        },
+        Some(Command::Explain { id }) => Request::Explain { id: *id },
+        Some(Command::Expectations { import: None }) => Request::Expectations,
+        Some(Command::Expectations { import: Some(file) }) => Request::Import {
+            expectations: expectations(file)?,
+        },
+        Some(Command::Asymmetry { clear }) => Request::Asymmetry { clear: *clear },
+        Some(Command::Stats) => Request::Stats,
+        Some(Command::Preview { file }) => {
+            let (name, text) = read(file)?;
+            Request::Preview { name, text }
+        }
+        Some(Command::Adopt { seconds }) => Request::Adopt { seconds: *seconds },
+        Some(Command::Reload) => Request::Reload,
+        Some(Command::Health) => Request::Health,
+    })
+}
+
+fn read(file: &Path) -> Result<(String, String), SessionsError> {
+    let path = file.display().to_string();
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok((path, text)),
+        Err(source) => Err(SessionsError::File { path, source }),
+    }
+}
+
+/// The announced sessions that another appliance has listed.
+fn expectations(file: &Path) -> Result<Vec<Expectation>, SessionsError> {
+    let (path, text) = read(file)?;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        match serde_json::from_str(line) {
+            Ok(Reply::Expectation(expectation)) => found.push(expectation),
+            Ok(_) => {}
+            Err(error) => return Err(SessionsError::Answer(format!("{path}: {error}"))),
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn ask(
+    args: &SessionsArgs,
+    client: &mut Client,
+    out: &mut impl Write,
+) -> Result<(), SessionsError> {
+    let request = request(args)?;
+    if let Some(Command::Top { interval, count, .. }) = &args.command {
+        return top::run(client, &request, Duration::from_secs(*interval), *count, out);
+    }
+    let is_list = matches!(request, Request::Sessions { .. });
+    client.send(&request)?;
+    let mut printed = 0;
+    loop {
+        let reply = client.receive()?;
+        if let Reply::Error(error) = reply {
+            return Err(SessionsError::Refused(error));
+        }
+        let is_last = matches!(reply, Reply::Done { .. });
+        let line = if args.json {
+            serde_json::to_string(&reply).map_err(|error| SessionsError::Answer(error.to_string()))?
+        } else {
+            table::line(&reply, printed, is_list)
+        };
+        if !line.is_empty() {
+            writeln!(out, "{line}").map_err(SessionsError::Output)?;
+        }
+        printed += 1;
+        if is_last {
+            return Ok(());
+        }
+    }
+}

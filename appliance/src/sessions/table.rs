@@ -1,0 +1,192 @@
+//! Answers as text: a line for each, columns of fixed width so that a million sessions need no memory.
+
+use std::time::{Duration, SystemTime};
+
+use crate::run::protocol::{Reply, StatsView};
+use crate::run::view::SessionView;
+
+/// The head of a list of sessions.
+pub(super) const HEAD: &str = "        number  proto  state         initiator                      responder                      \
+                               zone           packets     bytes    age   left  rule";
+
+/// A reply as text, the n-th of its answer; empty for what needs no line.
+pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
+    let first = |head: &str, line: String| if n == 0 { format!("{head}\n{line}") } else { line };
+    match reply {
+        Reply::Session(view) => first(HEAD, session(view, now())),
+        Reply::WouldEnd {
+            reason,
+            session: view,
+        } => first(
+            &format!("{HEAD}  ends by"),
+            format!("{}  {reason}", session(view, now())),
+        ),
+        Reply::Line(text) | Reply::Error(text) => text.clone(),
+        Reply::Expectation(expectation) => {
+            let left = Duration::from_secs(expectation.lifetime.as_secs());
+            format!(
+                "{expectation}, {} left, announced by {} -> {}",
+                humantime::format_duration(left),
+                expectation.parent.initiator,
+                expectation.parent.responder
+            )
+        }
+        Reply::Asymmetry(line) => {
+            let zone = line
+                .other_zone
+                .as_ref()
+                .map_or_else(|| line.zone.clone(), |other| format!("{}, {other}", line.zone));
+            format!("zone {zone}: {}; last {} ago", line.text, span(line.last))
+        }
+        Reply::Stats(view) => stats(view),
+        Reply::Done { text: Some(text), .. } => text.clone(),
+        Reply::Done { count, .. } if is_list => format!("{count} sessions"),
+        Reply::Done { count: 0, .. } => "nothing".to_owned(),
+        Reply::Done { .. } => String::new(),
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |now| now.as_secs_f64())
+}
+
+/// A session in columns.
+pub(super) fn session(view: &SessionView, now: f64) -> String {
+    let end = |address: std::net::IpAddr, port: Option<u16>| match port {
+        Some(port) => format!("{address}#{port}"),
+        None => address.to_string(),
+    };
+    let marks: String = [
+        (view.assured, ""),
+        (!view.assured, " unassured"),
+        (view.adopted, " adopted"),
+        (view.resumed, " resumed"),
+        (view.bypassed, " bypassed"),
+    ]
+    .iter()
+    .filter(|(is, _)| *is)
+    .map(|(_, mark)| *mark)
+    .collect();
+    let parent = view
+        .parent
+        .map_or(String::new(), |parent| format!(" child of {parent}"));
+    format!(
+        "{:>14}  {:<5}  {:<12}  {:<29}  {:<29}  {:<10}  {:>10}  {:>8}  {:>5}  {:>5}  {}{marks}{parent}",
+        view.id,
+        view.proto,
+        view.state,
+        end(view.src, view.sport),
+        end(view.dst, view.dport),
+        view.zone,
+        view.packets(),
+        amount(view.bytes() as f64),
+        span(now - view.start),
+        span(view.left),
+        view.rule,
+    )
+}
+
+/// A time in few letters.
+pub(super) fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    match seconds {
+        s if s < 100.0 => format!("{s:.0}s"),
+        s if s < 6_000.0 => format!("{:.0}m", s / 60.0),
+        s if s < 360_000.0 => format!("{:.0}h", s / 3_600.0),
+        s => format!("{:.0}d", s / 86_400.0),
+    }
+}
+
+/// A number in few letters, by powers of 1,000.
+pub(super) fn amount(number: f64) -> String {
+    let mut number = number;
+    for unit in ["", "k", "M", "G", "T"] {
+        if number < 999.5 {
+            return if unit.is_empty() || number >= 99.95 {
+                format!("{number:.0}{unit}")
+            } else {
+                format!("{number:.1}{unit}")
+            };
+        }
+        number /= 1_000.0;
+    }
+    format!("{number:.0}P")
+}
+
+fn stats(view: &StatsView) -> String {
+    let mut lines = vec![
+        format!("up for                {}", span(view.uptime)),
+        format!(
+            "health                {}",
+            if view.unhealthy.is_empty() {
+                "healthy".to_owned()
+            } else {
+                view.unhealthy.join("; ")
+            }
+        ),
+        format!("sessions              {} of {}", view.sessions, view.max_sessions),
+        format!("  opened              {}", view.sessions_opened),
+        format!(
+            "  adopted             {}, of these resumed {}; bypassed {}",
+            view.sessions_adopted, view.sessions_resumed, view.sessions_bypassed
+        ),
+        format!("datagrams received    {}", view.received_datagrams),
+        format!("datagrams sent        {}", view.sent_datagrams),
+        format!("forwarded bytes       {}", view.forwarded_bytes),
+        format!("rejected packets      {}", view.rejected),
+        format!("RSTs sent             {}", view.resets_sent),
+        format!("tombstones            {}", view.tombstones),
+        format!("control sessions      {}", view.control_sessions),
+        format!("expectations          {}", view.expectations),
+        format!("workers               {}", view.workers),
+    ];
+    let groups: [(&str, &Vec<(String, u64)>); 9] = [
+        ("sessions by worth", &view.sessions_by_worth),
+        ("sessions ended", &view.sessions_ended),
+        ("packets forwarded", &view.forwarded),
+        ("packets dropped", &view.dropped),
+        ("datagrams refused", &view.refused),
+        ("packets tolerated", &view.tolerated),
+        ("new sessions by rule", &view.rules),
+        ("RSTs not sent", &view.resets_unsent),
+        ("helper events", &view.helper_events),
+    ];
+    for (name, counts) in groups {
+        if !counts.is_empty() {
+            lines.push(format!("{name}:"));
+            lines.extend(counts.iter().map(|(name, count)| format!("  {name:<34} {count}")));
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_and_times_have_few_letters() {
+        let rows = [
+            (0.0, "0"),
+            (999.0, "999"),
+            (1_000.0, "1.0k"),
+            (123_456.0, "123k"),
+            (5e12, "5.0T"),
+        ];
+        for (number, text) in rows {
+            assert_eq!(amount(number), text);
+        }
+        for (seconds, text) in [
+            (-1.0, "0s"),
+            (99.0, "99s"),
+            (340.0, "6m"),
+            (86_400.0, "24h"),
+            (864_000.0, "10d"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

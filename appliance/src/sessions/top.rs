@@ -1,0 +1,195 @@
+//! The refreshing view: the sessions with the most traffic since the last look.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::{cursor, event, execute, queue, style, terminal};
+
+use super::SessionsError;
+use super::client::Client;
+use super::table::{HEAD, amount, session, span};
+use crate::run::protocol::{Reply, Request, StatsView};
+use crate::run::view::SessionView;
+
+/// Gives the terminal back as it was, however the view ends.
+struct Screen;
+
+impl Screen {
+    fn new(out: &mut impl Write) -> io::Result<Self> {
+        terminal::enable_raw_mode()?;
+        let screen = Self;
+        execute!(out, terminal::EnterAlternateScreen, cursor::Hide)?;
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error.
+        let _ = execute!(io::stderr(), cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// What was seen at a look.
+#[derive(Debug, Default)]
+struct Look {
+    at: Option<Instant>,
+    bytes: HashMap<u64, u64>,
+    stats: StatsView,
+}
+
+/// Shows the view until `count` looks are done, or somebody presses `q`.
+pub(super) fn run(
+    client: &mut Client,
+    request: &Request,
+    interval: Duration,
+    count: Option<u64>,
+    out: &mut impl Write,
+) -> Result<(), SessionsError> {
+    let is_screen = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let screen = is_screen
+        .then(|| Screen::new(out))
+        .transpose()
+        .map_err(SessionsError::Output)?;
+    let mut last = Look::default();
+    let mut looks = 0;
+    loop {
+        let (lines, look) = look(client, request, &last)?;
+        last = look;
+        show(out, &lines, screen.is_some()).map_err(SessionsError::Output)?;
+        looks += 1;
+        if count.is_some_and(|count| looks >= count) {
+            return Ok(());
+        }
+        if screen.is_some() {
+            if wants_to_leave(interval).map_err(SessionsError::Output)? {
+                return Ok(());
+            }
+        } else {
+            std::thread::sleep(interval);
+        }
+    }
+}
+
+fn look(client: &mut Client, request: &Request, last: &Look) -> Result<(Vec<String>, Look), SessionsError> {
+    let mut sessions = Vec::new();
+    let mut found = 0;
+    for reply in client.ask(request)? {
+        match reply {
+            Reply::Session(view) => sessions.push(*view),
+            Reply::Done { count, .. } => found = count,
+            _ => {}
+        }
+    }
+    let stats = client
+        .ask(&Request::Stats)?
+        .into_iter()
+        .find_map(|reply| match reply {
+            Reply::Stats(stats) => Some(*stats),
+            _ => None,
+        });
+    let look = Look {
+        at: Some(Instant::now()),
+        bytes: sessions.iter().map(|view| (view.id, view.bytes())).collect(),
+        stats: stats.unwrap_or_default(),
+    };
+    Ok((lines(&sessions, found, &look, last), look))
+}
+
+fn total(counts: &[(String, u64)]) -> u64 {
+    counts.iter().map(|(_, count)| count).sum()
+}
+
+fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<String> {
+    let stats = &look.stats;
+    let seconds = match (look.at, last.at) {
+        (Some(at), Some(before)) => Some(at.saturating_duration_since(before).as_secs_f64().max(0.001)),
+        _ => None,
+    };
+    let rate = |now: u64, before: u64| match seconds {
+        Some(seconds) => amount(now.saturating_sub(before) as f64 / seconds),
+        None => "-".to_owned(),
+    };
+    let health = if stats.unhealthy.is_empty() {
+        "healthy"
+    } else {
+        "UNHEALTHY"
+    };
+    let mut lines = vec![
+        format!(
+            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} dropped/s, {} bytes/s",
+            span(stats.uptime),
+            stats.sessions,
+            stats.max_sessions,
+            rate(stats.sessions_opened, last.stats.sessions_opened),
+            rate(total(&stats.forwarded), total(&last.stats.forwarded)),
+            rate(total(&stats.dropped), total(&last.stats.dropped)),
+            rate(stats.forwarded_bytes, last.stats.forwarded_bytes),
+        ),
+        format!(
+            "the {} of {found} with the most bytes, busiest first",
+            sessions.len()
+        ),
+        format!("{:>8}  {HEAD}", "bytes/s"),
+    ];
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |now| now.as_secs_f64());
+    let moved = |view: &SessionView| {
+        // One that was not there before has moved all that it has.
+        view.bytes()
+            .saturating_sub(last.bytes.get(&view.id).copied().unwrap_or(0))
+    };
+    let mut order: Vec<&SessionView> = sessions.iter().collect();
+    order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.bytes())));
+    lines.extend(order.into_iter().map(|view| {
+        let rate = seconds.map_or("-".to_owned(), |seconds| amount(moved(view) as f64 / seconds));
+        format!("{rate:>8}  {}", session(view, now))
+    }));
+    lines
+}
+
+fn show(out: &mut impl Write, lines: &[String], is_screen: bool) -> io::Result<()> {
+    if !is_screen {
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        return out.flush();
+    }
+    let (columns, rows) = terminal::size()?;
+    queue!(out, cursor::MoveTo(0, 0))?;
+    for line in lines.iter().take(usize::from(rows)) {
+        let shown: String = line.chars().take(usize::from(columns)).collect();
+        queue!(
+            out,
+            style::Print(shown),
+            terminal::Clear(terminal::ClearType::UntilNewLine),
+            cursor::MoveToNextLine(1)
+        )?;
+    }
+    queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+    out.flush()
+}
+
+/// Waits for the next look; whether somebody has pressed `q`, Escape or Control-C meanwhile.
+fn wants_to_leave(interval: Duration) -> io::Result<bool> {
+    let until = Instant::now() + interval;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !event::poll(left)? {
+            return Ok(false);
+        }
+        if let Event::Key(key) = event::read()?
+            && key.kind == KeyEventKind::Press
+        {
+            let is_interrupt =
+                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            if is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                return Ok(true);
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What a thread has to itself: its counters, the headers that it saw last, and room for a packet of our own.
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::ends::{EndKey, MAX_HEADER};
+use super::settings::Settings;
+use super::stats::{Counters, Refusal};
+use super::{Datagram, FrontEnd};
+use crate::flow::Zone;
+use crate::geneve::{GeneveError, Header, InnerProtocol, Metadata};
+use crate::session::TunnelRef;
+
+/// Headers that are remembered, a power of two.
+const REMEMBERED: usize = 128;
+/// The longest header that is remembered: longer ones are read each time.
+const MAX_REMEMBERED: usize = 64;
+/// The longest UDP payload.
+const MAX_PAYLOAD: usize = 65_535;
+
+/// What was found out of a datagram's outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) header_len: usize,
+    pub(super) zone: Zone,
+    /// The number of its endpoint, 0 for none.
+    pub(super) endpoint: u16,
+    /// What of its reference names a flow.
+    pub(super) flow_bits: u64,
+    /// The number of its tunnel end, 0 for none.
+    end: u16,
+    cookie: u32,
+}
+
+impl Found {
+    /// What a session remembers of the datagram.
+    pub(super) fn tunnel(&self, datagram: &Datagram<'_>) -> TunnelRef {
+        if self.end == 0 {
+            return TunnelRef::NONE;
+        }
+        let port = u64::from(datagram.source_port);
+        TunnelRef(u64::from(self.end) << 48 | port << 32 | u64::from(self.cookie))
+    }
+}
+
+/// The number of the end, the port and the cookie in a reference.
+pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
+    ((tunnel.0 >> 48) as u16, (tunnel.0 >> 32) as u16, tunnel.0 as u32)
+}
+
+/// A header that came before, and what it means.
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    outer: u64,
+    port: u16,
+    /// 0 where nothing is remembered.
+    len: u8,
+    /// 0 where there is no cookie.
+    cookie_offset: u8,
+    end: u16,
+    endpoint: u16,
+    zone: Zone,
+    /// The first nibble of the packet inside.
+    version: u8,
+    header: [u8; MAX_REMEMBERED],
+}
+
+impl Remembered {
+    const NOTHING: Self = Self {
+        outer: 0,
+        port: 0,
+        len: 0,
+        cookie_offset: 0,
+        end: 0,
+        endpoint: 0,
+        zone: Zone::DEFAULT,
+        version: 0,
+        header: [0; MAX_REMEMBERED],
+    };
+
+    /// What this says of a datagram, if its outside is the same but for port and cookie.
+    #[inline]
+    fn matches(&self, datagram: &Datagram<'_>, outer: u64, mask: u32) -> Option<Found> {
+        let header_len = usize::from(self.len);
+        let (header, inner) = datagram.payload.split_at_checked(header_len)?;
+        let own = self.header.get(..header_len)?;
+        if self.len == 0 || self.outer != outer || self.port != datagram.destination_port {
+            return None;
+        }
+        if inner.first().map(|first| first >> 4) != Some(self.version) {
+            return None;
+        }
+        let offset = usize::from(self.cookie_offset);
+        let (cookie, flow_bits) = if offset == 0 {
+            if header != own {
+                return None;
+            }
+            (0, 0)
+        } else {
+            let (before, at) = header.split_at_checked(offset)?;
+            let (own_before, own_at) = own.split_at_checked(offset)?;
+            let (cookie, behind) = at.split_first_chunk::<4>()?;
+            let (_, own_behind) = own_at.split_first_chunk::<4>()?;
+            if before != own_before || behind != own_behind {
+                return None;
+            }
+            (u32::from_be_bytes(*cookie), u64::from(mask))
+        };
+        Some(Found {
+            header_len,
+            zone: self.zone,
+            endpoint: self.endpoint,
+            flow_bits,
+            end: self.end,
+            cookie,
+        })
+    }
+}
+
+/// What a thread that calls [`FrontEnd::handle`] has to itself. About 100 KiB, and 32 bytes for each of `max_endpoints`.
+#[derive(Debug)]
+pub struct Scratch {
+    settings: Arc<Settings>,
+    counters: Arc<Counters>,
+    remembered: Box<[Remembered; REMEMBERED]>,
+    out: Box<[u8]>,
+}
+
+impl Scratch {
+    /// For a thread that feeds this front end. What it has counted stays when it is gone.
+    #[must_use]
+    pub fn new(front: &FrontEnd) -> Self {
+        Self {
+            settings: Arc::clone(&front.settings.read()),
+            counters: counters_of(front),
+            remembered: Box::new([Remembered::NOTHING; REMEMBERED]),
+            out: vec![0; MAX_HEADER + MAX_PAYLOAD].into(),
+        }
+    }
+
+    /// Takes over the settings of the front end if they have changed.
+    #[inline]
+    pub(super) fn follow(&mut self, front: &FrontEnd) {
+        if self.settings.epoch != front.epoch.load(Ordering::Acquire) {
+            self.refresh(front);
+        }
+    }
+
+    #[cold]
+    fn refresh(&mut self, front: &FrontEnd) {
+        self.settings = Arc::clone(&front.settings.read());
+        *self.remembered = [Remembered::NOTHING; REMEMBERED];
+        let is_known = |own: &Arc<Counters>| Arc::ptr_eq(own, &self.counters);
+        if !front.counters.lock().iter().any(is_known) {
+            // Another front end than before.
+            self.counters = counters_of(front);
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn out(&mut self) -> &mut [u8] {
+        &mut self.out
+    }
+
+    pub(super) fn written(&self, len: usize) -> &[u8] {
+        self.out.get(..len).unwrap_or_default()
+    }
+
+    /// Finds out what the outside of a datagram says.
+    #[inline]
+    pub(super) fn find(&mut self, front: &FrontEnd, datagram: &Datagram<'_>) -> Result<Found, Refusal> {
+        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        let place = place_of(outer, datagram.payload);
+        let mask = self.settings.config.provider.cookie_mask();
+        let remembered = self
+            .remembered
+            .get(place)
+            .and_then(|each| each.matches(datagram, outer, mask));
+        match remembered {
+            Some(found) => Ok(found),
+            None => self.look_up(front, datagram, (outer, place)),
+        }
+    }
+
+    /// The same from the beginning.
+    #[cold]
+    #[inline(never)]
+    fn look_up(
+        &mut self,
+        front: &FrontEnd,
+        datagram: &Datagram<'_>,
+        (outer, place): (u64, usize),
+    ) -> Result<Found, Refusal> {
+        let settings = &self.settings;
+        if !settings.allows(datagram.source) {
+            return Err(Refusal::Source);
+        }
+        let (header, inner) = Header::parse(datagram.payload, |_, _| false).map_err(Refusal::Geneve)?;
+        let version = match inner.protocol {
+            InnerProtocol::Ipv4 => 4,
+            InnerProtocol::Ipv6 => 6,
+            InnerProtocol::Ethernet => return Err(Refusal::Ethernet),
+        };
+        let provider = settings.config.provider;
+        let metadata = Metadata::read(provider, &header, settings.config.required_in_force())
+            .map_err(Refusal::Metadata)?;
+        let zone = settings.zone(metadata.endpoint).ok_or(Refusal::Endpoint)?;
+        let cookie_offset = metadata.cookie.map(|cookie| cookie.offset);
+        let key = EndKey::of(datagram, header.bytes(), cookie_offset)
+            .ok_or(Refusal::Geneve(GeneveError::OptionsTruncated))?;
+        let seen = {
+            let known = front.known.read();
+            known
+                .find(&key)
+                .and_then(|end| Some((end, known.endpoint(metadata.endpoint)?)))
+                .or_else(|| Some((0, known.refuses(metadata.endpoint)?)))
+        };
+        let (end, endpoint) = match seen {
+            Some(seen) => seen,
+            None => front.known.write().add(datagram, &key, &metadata),
+        };
+        let mut copy = [0; MAX_REMEMBERED];
+        if let Some(place) = self.remembered.get_mut(place)
+            && let Some(room) = copy.get_mut(..header.bytes().len())
+        {
+            room.copy_from_slice(header.bytes());
+            *place = Remembered {
+                outer,
+                port: datagram.destination_port,
+                len: header.bytes().len() as u8,
+                cookie_offset: cookie_offset.unwrap_or(0) as u8,
+                end,
+                endpoint,
+                zone,
+                version,
+                header: copy,
+            };
+        }
+        Ok(Found {
+            header_len: header.bytes().len(),
+            zone,
+            endpoint,
+            flow_bits: metadata.cookie.map_or(0, |_| u64::from(provider.cookie_mask())),
+            end,
+            cookie: metadata.cookie.map_or(0, |cookie| cookie.value),
+        })
+    }
+}
+
+/// Where a header is remembered, if it is: by its outer addresses, its first word and the beginning of its first option's data.
+/// Collisions cost a second look, no more.
+#[inline]
+fn place_of(outer: u64, payload: &[u8]) -> usize {
+    let first = payload
+        .first_chunk::<4>()
+        .map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
+    let data = payload
+        .get(12..20)
+        .and_then(<[u8]>::first_chunk::<8>)
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let mixed = (outer ^ first.rotate_left(17) ^ data.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 48) as usize % REMEMBERED
+}
+
+/// Counters that no other thread changes: those of a thread that has gone, or new ones.
+fn counters_of(front: &FrontEnd) -> Arc<Counters> {
+    let mut all = front.counters.lock();
+    // Nobody can share one meanwhile: only here they are handed out, under the lock.
+    if let Some(free) = all.iter().find(|counters| Arc::strong_count(counters) == 1) {
+        return Arc::clone(free);
+    }
+    let counters = Arc::new(Counters::new(front.known.read().max_endpoints()));
+    all.push(Arc::clone(&counters));
+    counters
+}

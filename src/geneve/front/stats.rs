@@ -1,0 +1,329 @@
+//! Counters: one for each outcome of a datagram.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::ends::Known;
+use crate::geneve::{EndpointId, GeneveError, MetadataError};
+use crate::verdict::DropReason;
+
+/// Why the front end itself sends nothing for a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It cannot be taken out of its tunnel.
+    Geneve(GeneveError),
+    /// Its metadata is wrong or incomplete.
+    Metadata(MetadataError),
+    /// It comes from an address that is not in `geneve.sources`.
+    Source,
+    /// Its endpoint is not in `geneve.endpoints`, and others are refused.
+    Endpoint,
+    /// The tunnel carries an Ethernet frame.
+    Ethernet,
+    /// The packet in it is longer than `geneve.inner_mtu`, and its sender cannot be told so: it may be fragmented, or is
+    /// nothing that an ICMP error may answer.
+    TooLarge,
+}
+
+/// The refusals that carry no other reason.
+const PLAIN: [Refusal; 4] = [
+    Refusal::Source,
+    Refusal::Endpoint,
+    Refusal::Ethernet,
+    Refusal::TooLarge,
+];
+
+impl Refusal {
+    /// How many there are.
+    pub const COUNT: usize = GeneveError::ALL.len() + MetadataError::ALL.len() + PLAIN.len();
+
+    /// All of them, in the order of [`Refusal::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        GeneveError::ALL
+            .iter()
+            .copied()
+            .map(Self::Geneve)
+            .chain(MetadataError::ALL.iter().copied().map(Self::Metadata))
+            .chain(PLAIN)
+    }
+
+    /// A number below [`Refusal::COUNT`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        const BEFORE: usize = GeneveError::ALL.len() + MetadataError::ALL.len();
+        match self {
+            Self::Geneve(error) => error as usize,
+            Self::Metadata(error) => GeneveError::ALL.len() + error as usize,
+            Self::Source => BEFORE,
+            Self::Endpoint => BEFORE + 1,
+            Self::Ethernet => BEFORE + 2,
+            Self::TooLarge => BEFORE + 3,
+        }
+    }
+
+    /// The stable name: counter label and log key.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Geneve(error) => error.name(),
+            Self::Metadata(error) => error.name(),
+            Self::Source => "source_refused",
+            Self::Endpoint => "endpoint_refused",
+            Self::Ethernet => "inner_ethernet",
+            Self::TooLarge => "inner_too_large",
+        }
+    }
+
+    /// One sentence for operators.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Geneve(error) => error.describe(),
+            Self::Metadata(error) => error.describe(),
+            Self::Source => "The datagram comes from an address that is not in geneve.sources.",
+            Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
+            Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
+            Self::TooLarge => {
+                "The packet is longer than geneve.inner_mtu, and its sender cannot be told: it may be fragmented, or is nothing \
+                 that an ICMP error may answer."
+            }
+        }
+    }
+}
+
+/// Why nothing is sent for a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotSent {
+    /// The front end refuses it.
+    Refused(Refusal),
+    /// The engine drops it.
+    Dropped(DropReason),
+    /// The engine rejects it, but no reply can be made to it.
+    Unanswered(DropReason),
+}
+
+impl NotSent {
+    /// The stable name of the reason.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.name(),
+            Self::Dropped(reason) | Self::Unanswered(reason) => reason.name(),
+        }
+    }
+}
+
+/// What became of a datagram, or of a RST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Outcome {
+    Returned = 0,
+    Rewritten = 1,
+    Replied = 2,
+    TooBig = 3,
+    Dropped = 4,
+    Unanswered = 5,
+    Reset = 6,
+    ResetLost = 7,
+}
+
+const OUTCOMES: usize = 8;
+
+/// Packets and UDP payload bytes of an endpoint, by way.
+#[derive(Debug, Default)]
+struct Traffic {
+    received: AtomicU64,
+    received_bytes: AtomicU64,
+    sent: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+/// The counters of one thread, which alone changes them.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Counters {
+    outcomes: [AtomicU64; OUTCOMES],
+    refused: [AtomicU64; Refusal::COUNT],
+    /// By the number of the endpoint.
+    traffic: Box<[Traffic]>,
+}
+
+/// Only one thread adds to a counter.
+#[inline]
+fn add(counter: Option<&AtomicU64>, count: u64) {
+    if let Some(counter) = counter {
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+impl Counters {
+    pub(super) fn new(max_endpoints: usize) -> Self {
+        Self {
+            outcomes: [const { AtomicU64::new(0) }; OUTCOMES],
+            refused: [const { AtomicU64::new(0) }; Refusal::COUNT],
+            traffic: (0..=max_endpoints).map(|_| Traffic::default()).collect(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn received(&self, endpoint: u16, bytes: usize) {
+        let traffic = self.traffic.get(usize::from(endpoint));
+        add(traffic.map(|traffic| &traffic.received), 1);
+        add(traffic.map(|traffic| &traffic.received_bytes), bytes as u64);
+    }
+
+    #[inline]
+    pub(super) fn sent(&self, endpoint: u16, bytes: usize) {
+        let traffic = self.traffic.get(usize::from(endpoint));
+        add(traffic.map(|traffic| &traffic.sent), 1);
+        add(traffic.map(|traffic| &traffic.sent_bytes), bytes as u64);
+    }
+
+    #[inline]
+    pub(super) fn count(&self, outcome: Outcome) {
+        add(self.outcomes.get(outcome as usize), 1);
+    }
+
+    pub(super) fn not_sent(&self, reason: NotSent) {
+        match reason {
+            NotSent::Refused(refusal) => add(self.refused.get(refusal.index()), 1),
+            NotSent::Dropped(_) => self.count(Outcome::Dropped),
+            NotSent::Unanswered(_) => self.count(Outcome::Unanswered),
+        }
+    }
+}
+
+/// The traffic of an endpoint. Packets are datagrams; bytes are those of their UDP payload, GENEVE header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none or were refused, and endpoints
+    /// beyond `geneve.max_endpoints`.
+    pub id: Option<EndpointId>,
+    /// Packets that came.
+    pub received: u64,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Packets to send: returned ones and our own.
+    pub sent: u64,
+    /// Bytes to send.
+    pub sent_bytes: u64,
+}
+
+/// A snapshot of the counters.
+///
+/// Each datagram is in exactly one of `returned`, `rewritten`, `replied`, `told_too_big`, `refused`, `dropped` and
+/// `unanswered`: they add up to `received`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FrontStats {
+    /// Datagrams that came.
+    pub received: u64,
+    /// Those that are returned as they came.
+    pub returned: u64,
+    /// SYNs that are returned with a smaller MSS.
+    pub rewritten: u64,
+    /// Those that are rejected, with a RST or ICMP error to send.
+    pub replied: u64,
+    /// Those that are too large to return, with an ICMP error to send that says so.
+    pub told_too_big: u64,
+    /// Those that the front end refuses, by reason; reasons that never occurred too.
+    pub refused: Vec<(Refusal, u64)>,
+    /// Those that the engine drops; [`Stats`](crate::Stats) has the reasons.
+    pub dropped: u64,
+    /// Those that the engine rejects without a reply that could be sent.
+    pub unanswered: u64,
+    /// RSTs of [`FrontEnd::reset`](super::FrontEnd::reset).
+    pub resets: u64,
+    /// RSTs whose session's tunnel is not known.
+    pub resets_without_tunnel: u64,
+    /// Traffic by endpoint; first that of all without an entry of their own.
+    pub endpoints: Vec<EndpointStats>,
+    /// Tunnel ends that are known.
+    pub tunnel_ends: usize,
+    /// How often a tunnel end found no room: no packets can be made for its sessions.
+    pub tunnel_ends_refused: u64,
+}
+
+impl FrontStats {
+    pub(super) fn sum(all: &[Arc<Counters>], known: &Known) -> Self {
+        let sum = |of: &dyn Fn(&Counters) -> Option<&AtomicU64>| {
+            all.iter()
+                .filter_map(|counters| of(counters))
+                .map(|counter| counter.load(Ordering::Relaxed))
+                .sum::<u64>()
+        };
+        let outcome = |outcome: Outcome| sum(&|counters| counters.outcomes.get(outcome as usize));
+        let traffic = |number: usize, id| EndpointStats {
+            id,
+            received: sum(&|counters| counters.traffic.get(number).map(|each| &each.received)),
+            received_bytes: sum(&|counters| counters.traffic.get(number).map(|each| &each.received_bytes)),
+            sent: sum(&|counters| counters.traffic.get(number).map(|each| &each.sent)),
+            sent_bytes: sum(&|counters| counters.traffic.get(number).map(|each| &each.sent_bytes)),
+        };
+        let named = known
+            .endpoints()
+            .enumerate()
+            .map(|(place, id)| traffic(place + 1, Some(id)));
+        let endpoints: Vec<_> = std::iter::once(traffic(0, None)).chain(named).collect();
+        Self {
+            received: endpoints.iter().map(|endpoint| endpoint.received).sum(),
+            returned: outcome(Outcome::Returned),
+            rewritten: outcome(Outcome::Rewritten),
+            replied: outcome(Outcome::Replied),
+            told_too_big: outcome(Outcome::TooBig),
+            refused: Refusal::all()
+                .map(|refusal| (refusal, sum(&|counters| counters.refused.get(refusal.index()))))
+                .collect(),
+            dropped: outcome(Outcome::Dropped),
+            unanswered: outcome(Outcome::Unanswered),
+            resets: outcome(Outcome::Reset),
+            resets_without_tunnel: outcome(Outcome::ResetLost),
+            endpoints,
+            tunnel_ends: known.ends(),
+            tunnel_ends_refused: known.refused(),
+        }
+    }
+
+    /// The count of one refusal.
+    #[must_use]
+    pub fn refused_by(&self, refusal: Refusal) -> u64 {
+        self.refused
+            .iter()
+            .find(|(each, _)| *each == refusal)
+            .map_or(0, |(_, count)| *count)
+    }
+
+    /// All datagrams that have an outcome: as many as were received.
+    #[must_use]
+    pub fn outcomes(&self) -> u64 {
+        let refused: u64 = self.refused.iter().map(|(_, count)| count).sum();
+        self.returned
+            + self.rewritten
+            + self.replied
+            + self.told_too_big
+            + refused
+            + self.dropped
+            + self.unanswered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_own_name_and_counter() {
+        let names: HashSet<_> = Refusal::all().map(Refusal::name).collect();
+        assert_eq!(names.len(), Refusal::COUNT);
+        for (index, refusal) in Refusal::all().enumerate() {
+            assert_eq!(refusal.index(), index);
+            assert!(!refusal.describe().is_empty());
+        }
+    }
+}

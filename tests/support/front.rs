@@ -1,0 +1,187 @@
+//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers, through the front end and an
+//! engine with small tables.
+//!
+//! It depends on nothing but the library, so that `fuzz/` builds it too, and `tests/fuzz_replay.rs` runs it on every stored
+//! input.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use portcullis::config::{Config, parse_endpoint};
+use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Outgoing, Scratch, Tunnel};
+use portcullis::geneve::{Header, InnerProtocol, PORT, Provider, TunnelOption, encode};
+use portcullis::packet::{Checksums, parse};
+use portcullis::policy::Action;
+use portcullis::{Engine, Malformed, Reset, Sink};
+
+/// Bytes before each datagram: what it is, an endpoint, a cookie, a port, and the length of what follows (11 bits).
+pub(crate) const FRONT_HEADER: usize = 6;
+/// In the first byte: the bytes are a packet, and come in a header of the provider.
+pub(crate) const WRAPPED: u8 = 0x01;
+/// Time passes first: four seconds for each of the endpoint.
+pub(crate) const SECONDS: u8 = 0x02;
+/// The datagram comes from an address that is not allowed.
+pub(crate) const STRANGER: u8 = 0x04;
+/// The datagram comes from the balancer's other address.
+pub(crate) const OTHER_PEER: u8 = 0x08;
+/// The configuration is exchanged first.
+pub(crate) const RELOAD: u8 = 0x10;
+/// The datagram comes to our other address.
+pub(crate) const OTHER_LOCAL: u8 = 0x20;
+
+const OURS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2)];
+const MAX_ENDPOINTS: u32 = 3;
+const MAX_ENDS: u32 = 8;
+
+#[derive(Default)]
+struct Resets(Vec<Reset>);
+
+impl Sink for Resets {
+    fn reset(&mut self, reset: &Reset) {
+        self.0.push(*reset);
+    }
+}
+
+fn config(settings: u8, second: bool) -> Config {
+    let mut config = FrontEnd::adapt(Config::default());
+    config.table.max_sessions = 8;
+    config.policy.default = match (settings & 3, second) {
+        (0, _) | (1, true) => Action::Deny,
+        (1, false) => Action::Reject,
+        _ => Action::Allow,
+    };
+    config.zones.insert("blue".to_owned(), 1);
+    let geneve = &mut config.geneve;
+    geneve.provider = Provider::ALL[usize::from(settings >> 2 & 3) % Provider::ALL.len()];
+    geneve.max_endpoints = MAX_ENDPOINTS;
+    geneve.max_tunnel_ends = MAX_ENDS;
+    geneve.inner_mtu = 1_280;
+    geneve.mss_clamp = if settings & 0x10 == 0 { 0 } else { 500 };
+    geneve.endpoints.insert("0x1".to_owned(), "blue".to_owned());
+    if settings & 0x20 == 0 {
+        geneve.unknown_endpoints = Some("default".to_owned());
+    }
+    config
+}
+
+/// The header that a provider sends.
+fn header(provider: Provider, endpoint: u8, cookie: u8, v6: bool) -> Vec<u8> {
+    let id = parse_endpoint(&format!("{endpoint:#x}")).expect("a number").0;
+    let long = id.to_be_bytes();
+    let short = ((id as u32) << 4).to_be_bytes();
+    let cookie = [0, 0, 0, cookie];
+    let option = |kind, data| TunnelOption {
+        class: provider.class(),
+        kind,
+        data,
+    };
+    let options = match provider {
+        Provider::Gcp => [option(1, &short[..]), option(2, &long), option(3, &long)],
+        _ => [option(1, &long[..]), option(2, &[0; 8]), option(3, &cookie)],
+    };
+    let protocol = if v6 {
+        InnerProtocol::Ipv6
+    } else {
+        InnerProtocol::Ipv4
+    };
+    let mut out = vec![0; 64];
+    let len = encode(protocol, 0, &options, &mut out).expect("there is room");
+    out.truncate(len);
+    out
+}
+
+/// A datagram of our own is one that the balancer understands, and comes from one of our addresses.
+fn check_sent(sent: &Outgoing<'_>, made: bool) {
+    assert!(OURS.contains(&sent.tunnel.source) && PEERS.contains(&sent.tunnel.destination));
+    assert_eq!(sent.tunnel.destination_port, PORT);
+    let (_, inner) = Header::parse(sent.payload, |_, _| false).expect("a header");
+    if made {
+        let parsed = parse(inner.bytes, Checksums::Verify);
+        let to_group = parsed == Err(Malformed::SourceAddressNotUnicast);
+        assert!(to_group || parsed.is_ok(), "{parsed:?}");
+    }
+}
+
+/// Datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its bound.
+pub(crate) fn front(data: &[u8]) {
+    let Some((&settings, mut data)) = data.split_first() else {
+        return;
+    };
+    let configs = [config(settings, false), config(settings, true)];
+    let engine = Engine::with_seed(&configs[0], [1, 2, 3, 4]).expect("the configuration is right");
+    let front = FrontEnd::new(&configs[0]).expect("the configuration is right");
+    let mut scratches = [Scratch::new(&front), Scratch::new(&front)];
+    let mut resets = Resets::default();
+    let mut now = Instant::now();
+    let (mut received, mut reloads) = (0, 0);
+    while let Some((&[what, endpoint, cookie, port, high, low], rest)) =
+        data.split_first_chunk::<FRONT_HEADER>()
+    {
+        let len = usize::from(u16::from_be_bytes([high & 7, low])).min(rest.len());
+        let (bytes, rest) = rest.split_at(len);
+        data = rest;
+        if what & RELOAD != 0 {
+            reloads += 1;
+            let config = &configs[reloads % 2];
+            engine
+                .reload(config, now, &mut resets)
+                .expect("it can be reloaded");
+            front.reload(config).expect("it can be reloaded");
+        }
+        if what & SECONDS != 0 {
+            now += Duration::from_secs(u64::from(endpoint) * 4);
+            let _ = engine.expire(now, 4, &mut resets);
+        }
+        let payload = if what & WRAPPED != 0 {
+            let v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+            [&header(configs[0].geneve.provider, endpoint, cookie, v6), bytes].concat()
+        } else {
+            bytes.to_vec()
+        };
+        let datagram = Datagram {
+            source: match what & (STRANGER | OTHER_PEER) {
+                0 => PEERS[0],
+                OTHER_PEER => PEERS[1],
+                _ => Ipv4Addr::new(192, 0, 2, 1),
+            },
+            source_port: u16::from(port),
+            destination: OURS[usize::from(what & OTHER_LOCAL != 0)],
+            destination_port: PORT,
+            payload: &payload,
+        };
+        received += 1;
+        let before = front.stats();
+        let scratch = &mut scratches[usize::from(cookie % 2)];
+        match front.handle(&engine, &datagram, now, scratch, &mut resets) {
+            Answer::Return => {
+                let back = Tunnel {
+                    source: datagram.destination,
+                    destination: datagram.source,
+                    source_port: datagram.source_port,
+                    destination_port: PORT,
+                };
+                assert_eq!(datagram.back(), back);
+                assert_eq!(front.stats().returned, before.returned + 1);
+                Header::parse(&payload, |_, _| false).expect("what is returned has a header");
+            }
+            Answer::Send(sent) => check_sent(&sent, front.stats().rewritten == before.rewritten),
+            Answer::Nothing(reason) => assert!(!reason.name().is_empty()),
+        }
+        for reset in resets.0.drain(..) {
+            if let Some(sent) = front.reset(&reset, scratch) {
+                check_sent(&sent, true);
+                assert!(front.describe(reset.tunnel).is_some());
+            }
+        }
+        let stats = front.stats();
+        assert_eq!(
+            (stats.received, stats.outcomes()),
+            (received, received),
+            "{stats:?}"
+        );
+        assert!(stats.tunnel_ends <= MAX_ENDS as usize, "{stats:?}");
+        assert!(stats.endpoints.len() <= 1 + MAX_ENDPOINTS as usize, "{stats:?}");
+        engine.check_invariants().expect("the table tells one story");
+    }
+}

@@ -626,3 +626,50 @@ fn random_track(rnd: &mut impl FnMut() -> u64) -> Option<portcullis::track::tcp:
     bytes.push((rnd() % 9) as u8 | ((rnd() % 6) as u8) << 4 | (rnd() as u8 & 0x80));
     postcard::from_bytes(&bytes).ok()
 }
+
+#[test]
+fn no_session_of_an_old_policy_survives_a_reload_while_packets_come() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let allow = config("[policy]\ndefault = \"allow\"\n");
+    let deny = config("[policy]\ndefault = \"deny\"\n");
+    let engine = Engine::with_seed(&allow, [1; 4]).unwrap();
+    let (now, over) = (Instant::now(), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        for host in [3, 4] {
+            let (engine, over) = (&engine, &over);
+            threads.spawn(move || {
+                let mut port = 1_024u16;
+                while !over.load(Ordering::Relaxed) {
+                    port = port.wrapping_add(1).max(1_024);
+                    let ends = Ends {
+                        src: host,
+                        ..Ends::v4(port, 53)
+                    };
+                    let packet = support::packets::udp(ends, b"?");
+                    let _ = engine.process(Packet::new(&packet, now));
+                }
+            });
+        }
+        let mut revoked = 0;
+        for round in 0..100_000 {
+            if round >= 200 && revoked > 0 {
+                break;
+            }
+            revoked += engine.reload(&deny, now, &mut ()).unwrap().revoked;
+            assert_eq!(engine.sessions(), 0, "nothing is admitted any more");
+            engine.reload(&allow, now, &mut ()).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(revoked > 0);
+    });
+    engine.check_invariants().unwrap();
+    let hits: u64 = engine.policy().hits().map(|(_, hits)| hits).sum();
+    let stats = engine.stats();
+    let asked = stats.sessions_opened
+        + stats.dropped_by(DropReason::PolicyDeny)
+        + stats.dropped_by(DropReason::TableFull);
+    assert_eq!(
+        hits, asked,
+        "each decision is counted once, whichever policy made it"
+    );
+}

@@ -106,6 +106,32 @@ impl Track {
             )
     }
 
+    /// Lets numbers outside the window pass from here on.
+    pub const fn set_liberal(&mut self) {
+        self.set_connection_flag(LIBERAL, true);
+        if self.is_unseen() {
+            // For good, and not only until both ends were seen.
+            self.set_connection_flag(UNSEEN, false);
+        }
+    }
+
+    /// Judges numbers strictly again, once both ends are known as they are now: what was tolerated may have moved them.
+    pub const fn set_strict(&mut self) {
+        let open = matches!(
+            self.state(),
+            State::Established | State::FinWait | State::CloseWait
+        );
+        if self.is_liberal() && open {
+            self.set_connection_flag(UNSEEN, true);
+        }
+    }
+
+    /// Whether numbers outside the window pass.
+    #[must_use]
+    pub const fn is_liberal(&self) -> bool {
+        self.connection_flag(LIBERAL)
+    }
+
     /// Takes a segment that does not fit what was seen at its word.
     pub(super) fn relearn(&mut self, direction: Direction, segment: &Segment) {
         let mut sender = self.side(direction);

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use support::captures::collection;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,33 +200,6 @@ fn is_part_of(part: &str, whole: &str) -> bool {
     part.chars().all(|letter| whole.any(|each| each == letter))
 }
 
-/// The files of the collection that have a baseline, or `None` where it is absent and may be.
-fn collection(settings: &Settings) -> Option<(PathBuf, Vec<String>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(&settings.captures);
-    let manifest = folder.join("MANIFEST.tsv");
-    if !manifest.exists() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no captures at {}",
-            folder.display()
-        );
-        eprintln!("skipped: no captures at {}", folder.display());
-        return None;
-    }
-    let text = std::fs::read_to_string(manifest).expect("the manifest is read");
-    let mut lines = text.lines();
-    let head = lines.next().expect("a head line");
-    let file = head
-        .split('\t')
-        .position(|name| name == "file")
-        .expect("a column of the manifest");
-    let files = lines
-        .map(|line| line.split('\t').nth(file).expect("a file").to_owned())
-        .filter(|file| baseline(&folder.join(file)).exists())
-        .collect();
-    Some((folder, files))
-}
-
 fn baseline(capture: &Path) -> PathBuf {
     capture.with_extension("zeek-conn.tsv")
 }
@@ -380,9 +354,15 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zeek.toml");
     let settings: Settings =
         toml::from_str(&std::fs::read_to_string(file).expect("zeek.toml")).expect("zeek.toml");
-    let Some((folder, files)) = collection(&settings) else {
+    let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };
+    let has_baseline = |file: &String| baseline(&folder.join(file)).exists();
+    let files: Vec<_> = captures
+        .into_iter()
+        .map(|capture| capture.file)
+        .filter(has_baseline)
+        .collect();
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let mut findings = Findings {
         settings: &settings,

@@ -627,20 +627,7 @@ impl Helpers {
         if slot.key.protocol() != PROTOCOL_TCP || self.controls() == 0 {
             return;
         }
-        let removed = self.part(id).and_then(|part| part.lock().remove(&id));
-        if let Some(listening) = removed {
-            self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            let ends = ends_of(slot);
-            // The ports may have been taken by a new session meanwhile.
-            if self
-                .parents
-                .remove_if(&ends, |_, parent| parent.session == id)
-                .is_some()
-            {
-                self.expectations.withdraw(&ends);
-            }
-        }
+        self.stop_listening(id, slot);
     }
 
     /// What another engine needs to go on with a control session.

@@ -3,7 +3,7 @@
 mod admission;
 mod budget;
 mod checks;
-mod ending;
+mod deletion;
 mod expiry;
 mod fragments;
 mod halves;
@@ -41,7 +41,7 @@ use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
 pub use budget::Unsent;
-pub use ending::SessionFilter;
+pub use deletion::SessionFilter;
 pub use expiry::Expiry;
 pub use inspect::SessionDetail;
 pub use reload::Reload;

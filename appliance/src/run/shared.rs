@@ -2,7 +2,6 @@
 //!
 //! Nothing here locks on the packet path. A worker owns its counters and alone changes them; whoever reads them gets each one
 //! whole, but not all of one instant.
-#![allow(dead_code, reason = "what watches the appliance is a module of its own")]
 
 use std::io;
 use std::sync::Arc;

@@ -21,6 +21,9 @@ use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 /// Packets that are made at once: they fit the second-level cache.
 const SLICE: usize = 1024;
 
+/// Packets of one call: what an appliance's worker receives at once under load.
+const BATCH: usize = 64;
+
 /// A fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
 
@@ -98,12 +101,34 @@ impl Table {
 
     /// Makes up to a slice of packets of established sessions, and times them.
     fn time_packets(&mut self, count: usize) -> Duration {
+        self.make(count);
+        self.time_frames(Verdict::is_forward)
+    }
+
+    fn make(&mut self, count: usize) {
         self.frames.clear();
         for _ in 0..count {
             let (round, session) = self.next();
             self.frames.push(session.packet(self.protocol, round));
         }
-        self.time_frames(Verdict::is_forward)
+    }
+
+    /// The same by batches of a receive call.
+    fn time_batches(&mut self, count: usize) -> Duration {
+        self.make(count);
+        let mut verdicts = Vec::with_capacity(BATCH);
+        let mut packets = Vec::with_capacity(BATCH);
+        let mut right = 0;
+        let start = Instant::now();
+        for frames in self.frames.chunks(BATCH) {
+            packets.clear();
+            packets.extend(frames.iter().map(|frame| Packet::new(frame.bytes(), self.now)));
+            self.engine.process_batch(&packets, &mut verdicts);
+            right += verdicts.iter().filter(|verdict| verdict.is_forward()).count();
+        }
+        let took = start.elapsed();
+        assert_eq!(right, self.frames.len());
+        took
     }
 
     /// Times what stands in the scratch buffer. Each verdict must be as expected.
@@ -166,17 +191,20 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
-/// Packets of established TCP connections in random order.
+/// Packets of established TCP connections in random order, one by one and in batches.
 fn established(c: &mut Criterion) {
-    let mut group = c.benchmark_group("process/established_tcp");
-    group.throughput(Throughput::Elements(1));
     for (name, sessions) in [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)] {
         let mut with_table = lazily(|| Table::established(sessions));
-        group.bench_function(name, |b| {
+        let mut group = c.benchmark_group(format!("established_tcp/{name}"));
+        group.throughput(Throughput::Elements(1));
+        group.bench_function("process", |b| {
             b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_packets(slice))));
         });
+        group.bench_function("process_batch", |b| {
+            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_batches(slice))));
+        });
+        group.finish();
     }
-    group.finish();
 }
 
 /// Packets that belong to no session and open none.

@@ -65,6 +65,7 @@ fn the_packet_path_allocates_nothing() {
     ];
     // More sessions than the table holds: evictions are part of the path.
     let many: Vec<_> = (1..200).map(udp).collect();
+    let mut verdicts = Vec::with_capacity(many.len());
     // The first use of a thread's counters is not the path.
     let _ = engine.process(Packet::new(&[], start));
     // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the same prefixes.
@@ -80,9 +81,15 @@ fn the_packet_path_allocates_nothing() {
         for (n, bytes) in (0..).zip(&story) {
             let _ = engine.process(Packet::new(bytes, start + Duration::from_millis(n)));
         }
-        for bytes in &many {
+        let (one_by_one, batch) = many.split_at(100);
+        for bytes in one_by_one {
             let _ = engine.process(Packet::new(bytes, start + Duration::from_secs(1)));
         }
+        let mut packets = [Packet::new(&[], start + Duration::from_secs(1)); 99];
+        for (packet, bytes) in packets.iter_mut().zip(batch) {
+            *packet = Packet::new(bytes, start + Duration::from_secs(1));
+        }
+        engine.process_batch(&packets, &mut verdicts);
         while engine.expire(start + Duration::from_secs(3_600), 8, &mut ()).more {}
         // A connection that expires, and what comes after its end.
         let again = start + Duration::from_secs(3_700);

@@ -5,7 +5,6 @@ use super::path::{After, invalid};
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
-use crate::flow::Flow;
 use crate::fragment::{DatagramKey, Fate, Followed, Joined, Part};
 use crate::packet::{self, Fragment, Parsed, Transport};
 use crate::session::history::Letter;
@@ -85,11 +84,12 @@ impl Engine {
                     bytes: &[],
                     ..*packet
                 };
-                let verdict = self.route::<S, T>(&without_payload, &first, after, trace);
+                let located = self.locate(packet.zone, &first);
+                let verdict = self.route::<S, T>(&without_payload, (&first, located), after, trace);
                 let tracked = *verdict.tracked();
                 let followed = Followed {
                     tracked,
-                    flow: Flow::of(packet.zone, &first).map(|flow| flow.key),
+                    flow: located.map(|located| located.flow.key),
                     base: match &first.transport {
                         Transport::Tcp { segment, .. } if after.believed => {
                             let end = segment.seq.add(sequence_len(segment));

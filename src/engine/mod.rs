@@ -1,6 +1,7 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
 mod admission;
+mod batch;
 mod budget;
 mod checks;
 mod deletion;

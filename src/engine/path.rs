@@ -11,9 +11,9 @@ use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::event::{EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Flow};
+use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
-use crate::packet::{self, Checksums, IpVersion, PROTOCOL_TCP, Parsed, Segment, Transport};
+use crate::packet::{self, Checksums, IpVersion, Malformed, PROTOCOL_TCP, Parsed, Segment, Transport};
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
@@ -60,6 +60,13 @@ impl After {
     pub(super) const fn look_elsewhere(&mut self, settings: &Settings) {
         self.elsewhere = settings.zones.len() > 1;
     }
+}
+
+/// A packet's flow, and where its session is, if it is there.
+#[derive(Clone, Copy)]
+pub(super) struct Located {
+    pub(super) flow: Flow,
+    pub(super) place: Place,
 }
 
 /// A packet between parsing and verdict.
@@ -117,14 +124,15 @@ pub(super) const fn invalid(reason: DropReason) -> Verdict {
 }
 
 impl Engine {
-    pub(super) fn decide<S: Sink, T: Trace>(
-        &self,
-        packet: Packet<'_>,
-        sink: &mut S,
-        trace: &mut T,
-    ) -> Verdict {
-        // 1. Parse.
-        let trusted = self.trusts_checksums.load(Ordering::Relaxed);
+    /// Whether the newest settings trust checksums.
+    #[inline]
+    pub(super) fn trusts_checksums(&self) -> bool {
+        self.trusts_checksums.load(Ordering::Relaxed)
+    }
+
+    /// What the settings say of a packet before it is parsed.
+    #[inline]
+    pub(super) fn dress<'p>(&self, packet: Packet<'p>, trusted: bool) -> (Packet<'p>, Checksums) {
         let packet = Packet {
             zone: self.fixed.zones.group_of(packet.zone),
             unverified: trusted && !packet.offloaded,
@@ -135,9 +143,43 @@ impl Engine {
         } else {
             Checksums::Verify
         };
+        (packet, checksums)
+    }
+
+    /// A packet's flow, and where its session is, if it is there.
+    #[inline]
+    pub(super) fn locate(&self, zone: Zone, parsed: &Parsed) -> Option<Located> {
+        let flow = Flow::of(zone, parsed)?;
+        let place = self.table.place(&flow.key);
+        Some(Located { flow, place })
+    }
+
+    pub(super) fn decide<S: Sink, T: Trace>(
+        &self,
+        packet: Packet<'_>,
+        sink: &mut S,
+        trace: &mut T,
+    ) -> Verdict {
+        let (packet, checksums) = self.dress(packet, self.trusts_checksums());
         // Borrowed and not moved out: a copy of what was just written would wait for the stores.
         let result = packet::parse(packet.bytes, checksums);
-        let parsed = match &result {
+        let located = match &result {
+            Ok(parsed) => self.locate(packet.zone, parsed),
+            Err(_) => None,
+        };
+        self.settle(&packet, (&result, located), sink, trace)
+    }
+
+    /// Steps 2 to 7, and what the first has found.
+    #[inline(always)]
+    pub(super) fn settle<S: Sink, T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        (result, located): (&Result<Parsed, Malformed>, Option<Located>),
+        sink: &mut S,
+        trace: &mut T,
+    ) -> Verdict {
+        let parsed = match result {
             Ok(parsed) => parsed,
             Err(malformed) => {
                 trace.step(|| Step::Malformed(*malformed));
@@ -148,7 +190,7 @@ impl Engine {
         };
         trace.step(|| Step::Parsed(Box::new(*parsed)));
         let mut after = After::default();
-        let verdict = self.route::<S, T>(&packet, parsed, &mut after, trace);
+        let verdict = self.route::<S, T>(packet, (parsed, located), &mut after, trace);
         // 7. Counters and events, without a lock.
         self.counters.verdict(&verdict, parsed.ip.total_len);
         for (shard, ended) in after.ended.iter().flatten() {
@@ -165,7 +207,7 @@ impl Engine {
             self.counters.bypassed();
         }
         if let Some(seen) = after.seen {
-            self.note_half(&packet, parsed, seen);
+            self.note_half(packet, parsed, seen);
         }
         if let Some(record) = &after.opened {
             sink.session_opened(record);
@@ -178,14 +220,13 @@ impl Engine {
     pub(super) fn route<S: Sink, T: Trace>(
         &self,
         packet: &Packet<'_>,
-        parsed: &Parsed,
+        (parsed, located): (&Parsed, Option<Located>),
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
-        match (Flow::of(packet.zone, parsed), &parsed.transport) {
+        match (located, &parsed.transport) {
             // 4. The session's lock.
-            (Some(flow), _) => {
-                let place = self.table.place(&flow.key);
+            (Some(Located { flow, place }), _) => {
                 trace.step(|| Step::Key(flow.key, place.shard));
                 let candidate = Candidate {
                     bytes: packet.bytes,

@@ -5,6 +5,8 @@
 //! that a removal can put its neighbours back without reading any slot. Nothing ever grows, leaves a tombstone
 //! or is rehashed: the cost of an operation does not depend on the table's history.
 
+use prefetch_index::prefetch_index;
+
 /// Entries per 100 places at the most: 78 gives 2.5 probes a hit and no cluster worth naming.
 const LOAD_PERCENT: usize = 78;
 
@@ -81,6 +83,18 @@ impl Index {
                 return None;
             }
         }
+    }
+
+    /// Asks the processor for the place where a hash would like to stand.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch_index(&self.places, self.home(hash));
+    }
+
+    /// The first slot that has this hash, whoever's it is.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
+        self.find(hash, |_| true)
     }
 
     /// Adds an entry; the caller keeps below the capacity.

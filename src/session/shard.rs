@@ -4,6 +4,8 @@
 //! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
 //! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
 
+use prefetch_index::prefetch_index;
+
 use super::index::Index;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
@@ -50,6 +52,16 @@ impl Slab {
     #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
     pub(crate) fn cold_mut(&mut self, slot: u32) -> &mut Cold {
         &mut self.cold[slot as usize]
+    }
+
+    /// Asks the processor for both cache lines of a slot, and for what its packets are noted in.
+    #[inline]
+    fn prefetch(&self, slot: usize) {
+        prefetch_index(&self.hot, slot);
+        if let Some(hot) = self.hot.get(slot) {
+            hot.prefetch_counts();
+        }
+        prefetch_index(&self.tunnels, slot);
     }
 
     /// What each direction of a session was last seen in.
@@ -165,6 +177,20 @@ impl Shard {
     #[inline]
     pub(crate) fn find(&self, hash: u32, key: &FlowKey) -> Option<u32> {
         self.index.find(hash, |slot| self.slab.hot(slot).key == *key)
+    }
+
+    /// Asks the processor for what of the index a hash needs.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, hash: u32) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks the processor for the memory of the session that a hash most likely means.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, hash: u32) {
+        if let Some(number) = self.index.candidate(hash) {
+            self.slab.prefetch(number as usize);
+        }
     }
 
     /// Takes a slot for a new session; the caller has made sure that there is room. Its deadline and state are

@@ -101,6 +101,22 @@ impl<S> Table<S> {
         self.padded(shard).held.lock()
     }
 
+    /// Asks the processor for what of the index a key needs; nothing where somebody else is in the shard.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, place: Place) {
+        if let Some(held) = self.padded(place.shard).held.try_lock() {
+            held.shard.prefetch_index(place.hash);
+        }
+    }
+
+    /// Asks the processor for the session that a key most likely has; nothing where somebody else is in the shard.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, place: Place) {
+        if let Some(held) = self.padded(place.shard).held.try_lock() {
+            held.shard.prefetch_slot(place.hash);
+        }
+    }
+
     pub(crate) const fn shards(&self) -> usize {
         self.shards.len()
     }

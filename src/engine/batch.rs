@@ -1,0 +1,90 @@
+//! Packets in batches: the memory that they need is asked for before it is needed.
+
+use super::path::Located;
+use super::{Engine, Packet};
+use crate::event::Sink;
+use crate::packet::{self, Malformed, Parsed};
+use crate::verdict::Verdict;
+
+/// Packets whose cache misses overlap.
+const OVERLAP: usize = 32;
+/// With fewer sessions than these, all that a packet needs is in the processor's caches anyway, and to ask for it would cost more
+/// than to wait for it. At 150 bytes a session, this is 1.2 MB.
+const FEW_SESSIONS: usize = 8192;
+
+impl Engine {
+    /// Decides packets in their order, with the verdicts that [`Engine::process`] would have given one by one, and writes
+    /// those over what is in `verdicts`. Faster where there are many sessions: the memory of all of a batch is fetched while
+    /// the first of them are decided. Allocates nothing if `verdicts` has room for as many as there are packets.
+    ///
+    /// ```
+    /// # use std::time::Instant;
+    /// # use portcullis::{Config, Engine, Packet};
+    /// # let engine = Engine::new(&Config::default())?;
+    /// let now = Instant::now();
+    /// let packets = [Packet::new(b"one", now), Packet::new(b"two", now)];
+    /// let mut verdicts = Vec::with_capacity(64);
+    /// engine.process_batch(&packets, &mut verdicts);
+    /// assert_eq!(verdicts.len(), packets.len());
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn process_batch(&self, packets: &[Packet<'_>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        verdicts.reserve(packets.len());
+        self.process_batch_with(packets, &mut (), |_, verdict, ()| verdicts.push(verdict));
+    }
+
+    /// Decides packets like [`Engine::process_batch`]. `each` is called with the number of each packet in the batch and its
+    /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
+    /// [`Engine::process_with`] tells of a packet just before.
+    pub fn process_batch_with<S: Sink>(
+        &self,
+        packets: &[Packet<'_>],
+        sink: &mut S,
+        mut each: impl FnMut(usize, Verdict, &mut S),
+    ) {
+        if self.table.len() < FEW_SESSIONS {
+            for (number, packet) in packets.iter().enumerate() {
+                let verdict = self.decide(*packet, sink, &mut ());
+                each(number, verdict, sink);
+            }
+            return;
+        }
+        for (turn, some) in packets.chunks(OVERLAP).enumerate() {
+            self.overlapped(some, sink, |number, verdict, sink| {
+                each(turn * OVERLAP + number, verdict, sink);
+            });
+        }
+    }
+
+    /// Decides up to [`OVERLAP`] packets.
+    fn overlapped<S: Sink>(
+        &self,
+        packets: &[Packet<'_>],
+        sink: &mut S,
+        mut each: impl FnMut(usize, Verdict, &mut S),
+    ) {
+        let trusted = self.trusts_checksums();
+        let mut located = [None; OVERLAP];
+        let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
+            let (packet, checksums) = self.dress(*packets.get(number).ok_or(Malformed::Empty)?, trusted);
+            packet::parse(packet.bytes, checksums)
+        });
+        for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {
+            let Ok(parsed) = parsed else { continue };
+            *located = self.locate(self.fixed.zones.group_of(packet.zone), parsed);
+            if let Some(Located { place, .. }) = located {
+                self.table.prefetch_index(*place);
+            }
+        }
+        for Located { place, .. } in located.iter().flatten() {
+            self.table.prefetch_slot(*place);
+        }
+        let known = parsed.iter().zip(located);
+        for (number, (packet, (parsed, located))) in packets.iter().zip(known).enumerate() {
+            let (packet, _) = self.dress(*packet, trusted);
+            let verdict = self.settle(&packet, (parsed, located), sink, &mut ());
+            each(number, verdict, sink);
+        }
+    }
+}

@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use super::values;
 
-/// `[resets]`: how many RSTs the engine sends of its own accord: at the end of a session, and to late packets.
+/// `[resets]`: how many RSTs the engine sends of its own accord: at the end of a session, and to late packets. As many again are
+/// the answers to packets that are rejected or too large ([`Engine::may_answer`](crate::Engine::may_answer)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResetsConfig {

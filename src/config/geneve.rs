@@ -29,11 +29,13 @@ pub struct GeneveConfig {
     /// What becomes of packets of other endpoints: `refuse`, or the name of their zone. `None` refuses them where
     /// `endpoints` names any, and else puts all of them into the zone `default`.
     pub unknown_endpoints: Option<String>,
-    /// How many endpoints are told apart in counters, 1 to [`Self::MAX_ENDS`]; what comes beyond is counted together.
+    /// How many endpoints are told apart in counters, 1 to [`Self::MAX_ENDS`] and as many as `endpoints` has at least; what
+    /// comes beyond is counted together. Those that nobody has named have half of them at most.
     pub max_endpoints: u32,
     /// How many tunnel ends are remembered, 1 to [`Self::MAX_ENDS`]: peer, local address, and header but for the cookie.
-    /// One endpoint has a quarter of them at most. Beyond, packets pass, but none can be made for them: no RST at the end
-    /// of a session.
+    /// One endpoint has a quarter of them at most, and so have all together that `endpoints` does not name, if it names any.
+    /// Beyond, packets pass, but none can be made for them: no RST at the end of a session. An end by which nothing has come
+    /// for ten minutes makes room; of more than 32,767, none does.
     pub max_tunnel_ends: u32,
     /// What metadata a header must have; `None` for what the provider always sends
     /// ([`Provider::required`](crate::geneve::Provider::required)).
@@ -184,6 +186,13 @@ impl Config {
                 return Err(self.error(&key, ConfigErrorCause::DuplicateEndpoint(first.clone())));
             }
             self.check_zone(&key, zone)?;
+        }
+        if geneve.endpoints.len() > geneve.max_endpoints as usize {
+            let bounds = format!(
+                "at least {}, as many as geneve.endpoints has",
+                geneve.endpoints.len()
+            );
+            return Err(self.out_of_bounds("geneve.max_endpoints", geneve.max_endpoints, bounds));
         }
         if let Some(zone) = &geneve.unknown_endpoints
             && zone != GeneveConfig::REFUSE
@@ -402,6 +411,10 @@ mod tests {
             (
                 "[geneve]\nmax_endpoints = 0",
                 "t.toml:2: geneve.max_endpoints: 0 is out of bounds: 1 to 65535",
+            ),
+            (
+                "[geneve]\nmax_endpoints = 1\n[geneve.endpoints]\n0x1 = \"default\"\n0x2 = \"default\"",
+                "t.toml:2: geneve.max_endpoints: 1 is out of bounds: at least 2, as many as geneve.endpoints has",
             ),
             (
                 "[geneve]\nmax_tunnel_ends = 65536",

@@ -12,7 +12,7 @@ use crate::config::{Asymmetric, Midstream, TcpMode};
 use crate::event::{EndReason, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
-use crate::packet::{IcmpQuery, Parsed, Segment, Transport};
+use crate::packet::{IcmpQuery, Ip, Parsed, Segment, Transport};
 use crate::policy::{Action, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
 use crate::snapshot::SavedControl;
@@ -109,7 +109,9 @@ impl Engine {
         } else {
             let decision = settings.policy.decide(&query);
             if decision.action != Action::Allow && !matches!(plan.opening, Opening::Tcp(_)) {
+                // Told of, if it is the answer to what went through another zone, but what the policy says stands.
                 after.look_elsewhere(settings);
+                after.stands = true;
             }
             match decision.action {
                 Action::Allow => {}
@@ -432,7 +434,7 @@ impl Engine {
             }
         }
         let to = (&candidate.flow.key, candidate.flow.source);
-        if reject && may_be_answered(candidate.parsed.ip.source()) {
+        if reject && may_be_answered(&candidate.parsed.ip) {
             if let Err(unsent) = self.may_send(settings, to, candidate.now) {
                 self.counters.reset(Err(unsent));
                 return Err(drop);
@@ -499,29 +501,28 @@ fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
     });
 }
 
-/// A rejection, if a reply may be sent at all: none to a group, which would multiply it (RFC 1122 3.2.2).
+/// A rejection, if a reply may be sent at all.
 fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
     let reply = match parsed.transport {
         Transport::Tcp { .. } => Reply::TcpReset,
         _ => Reply::Prohibited,
     };
-    if !may_be_answered(parsed.ip.source()) {
-        return Verdict::Drop(DropReason::PolicyReject, tracked);
-    }
-    let to_group = match parsed.ip.destination() {
-        core::net::IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
-        core::net::IpAddr::V6(to) => to.is_multicast(),
-    };
-    if to_group {
+    if !may_be_answered(&parsed.ip) {
         return Verdict::Drop(DropReason::PolicyReject, tracked);
     }
     Verdict::Reject(DropReason::PolicyReject, reply, tracked)
 }
 
-/// Whether a source is one host that an error may be sent to (RFC 1122 3.2.2, RFC 4443 2.4 e).
-const fn may_be_answered(source: core::net::IpAddr) -> bool {
-    match source {
+/// Whether a packet comes from one host that an error may be sent to, and did not go to a group, whose members would all answer
+/// (RFC 1122 3.2.2, RFC 4443 2.4 e).
+fn may_be_answered(ip: &Ip) -> bool {
+    let from_one = match ip.source() {
         core::net::IpAddr::V4(from) => !(from.is_unspecified() || from.is_loopback()),
         core::net::IpAddr::V6(from) => !(from.is_unspecified() || from.is_loopback()),
-    }
+    };
+    let to_group = match ip.destination() {
+        core::net::IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
+        core::net::IpAddr::V6(to) => to.is_multicast(),
+    };
+    from_one && !to_group
 }

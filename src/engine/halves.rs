@@ -189,11 +189,18 @@ impl Engine {
         ) {
             return None;
         }
+        if direction == Direction::Original && !has_numbers(&candidate.parsed.transport) {
+            // Anybody may have sent it, and no half is missing.
+            return None;
+        }
         trace.step(|| Step::Elsewhere(key));
         after.seen = Some(Seen {
             other_zone: Some(zone),
             ..Seen::alone(Evidence::OtherZone)
         });
+        if after.stands {
+            return None;
+        }
         let cold = shard.slab.cold(number);
         let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
         let reason = DropReason::OtherZone;
@@ -273,6 +280,14 @@ fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshak
         }
         _ => true,
     }
+}
+
+/// Whether a packet has numbers that only one who has seen its session can know.
+const fn has_numbers(transport: &Transport) -> bool {
+    matches!(
+        transport,
+        Transport::Tcp { .. } | Transport::Sctp { .. } | Transport::Dccp { .. }
+    )
 }
 
 const fn is_right<F>(outcome: &track::Outcome<F>) -> bool {

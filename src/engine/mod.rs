@@ -148,6 +148,8 @@ pub struct Engine {
     helpers: helpers::Helpers,
     graveyard: Graveyard,
     budget: budget::Budget,
+    /// For answers to packets that are refused.
+    answers: budget::Budget,
     /// How often a session may be looked for in other zones.
     searches: budget::Rate,
     asymmetry: Asymmetry,
@@ -201,7 +203,8 @@ impl Engine {
             origin: Origin::default(),
             helpers: helpers::Helpers::new(seed),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
-            budget: budget::Budget::new(hasher),
+            budget: budget::Budget::new(hasher.clone()),
+            answers: budget::Budget::new(hasher),
             searches: budget::Rate::default(),
             asymmetry: Asymmetry::new(seed),
             adopts_until: AtomicU64::new(0),

@@ -44,6 +44,8 @@ pub(super) struct After {
     pub(super) elsewhere: bool,
     /// If it is not, the packet is judged again here.
     pub(super) then_here: bool,
+    /// Wherever it is, the verdict of this zone's policy stands.
+    pub(super) stands: bool,
     /// Sessions that ended: one whose ports were reused or that was found expired, and one that made room.
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.

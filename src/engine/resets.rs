@@ -141,6 +141,26 @@ impl Engine {
         self.known_tunnel_back(&packet).unwrap_or(TunnelRef::NONE)
     }
 
+    /// Takes an answer to a packet from the budget of answers: whether it may be sent. The rates are those of `[resets]`, but
+    /// RSTs of sessions that end are counted apart, so that no flood of refused packets uses theirs up. For answers to packets
+    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors that the caller sends (RFC 4443 2.4 f); those
+    /// to late packets are taken from the budget when they are decided.
+    #[must_use]
+    pub fn may_answer(&self, packet: Packet<'_>) -> bool {
+        let zone = self.fixed.zones.group_of(packet.zone);
+        let Ok(parsed) = packet::parse(packet.bytes, Checksums::Trust) else {
+            return false;
+        };
+        let address = match parsed.ip.source() {
+            core::net::IpAddr::V4(source) => u128::from(source.to_bits()),
+            core::net::IpAddr::V6(source) => source.to_bits(),
+        };
+        let now = self.origin.micros(packet.now);
+        self.answers
+            .take((zone, address), now, &self.settings().resets)
+            .is_ok()
+    }
+
     fn known_tunnel_back(&self, packet: &Packet<'_>) -> Option<TunnelRef> {
         let zone = self.fixed.zones.group_of(packet.zone);
         let parsed = packet::parse(packet.bytes, Checksums::Trust).ok()?;
@@ -153,14 +173,16 @@ impl Engine {
             let number = held.shard.find(place.hash, &flow.key);
             number.map(|number| (slab.hot(number).direction_of(flow.source), slab.tunnels(number)))
         };
-        let (direction, [original, reply]) = live.or_else(|| {
+        let (direction, tunnels) = live.or_else(|| {
             let tombstone = self.graveyard.find(&flow.key, self.origin.micros(packet.now))?;
             Some((tombstone.direction_of(flow.source), tombstone.tunnels))
         })?;
-        Some(match direction {
-            Direction::Original => reply,
-            Direction::Reply => original,
-        })
+        let own = tunnel_of(tunnels, direction);
+        if own != TunnelRef::NONE && (own.0 ^ packet.tunnel.0) & packet.flow_bits != 0 {
+            // The packet is of a new flow, and what is known is of the old one, which nobody knows any more.
+            return None;
+        }
+        Some(tunnel_of(tunnels, direction.opposite()))
     }
 
     /// Takes a packet to an end from the budgets.

@@ -433,6 +433,12 @@ impl Readings {
             |worker| worker.received_bytes.value(),
         )?;
         of_workers(
+            "portcullis_worker_receive_overflow_datagrams",
+            "Datagrams that found no room in the receive queue; the system tells with the next one that does",
+            None,
+            |worker| worker.receive_overflow.value(),
+        )?;
+        of_workers(
             "portcullis_worker_receive_failures",
             "Calls to receive that have failed",
             None,

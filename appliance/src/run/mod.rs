@@ -105,6 +105,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let workers = (0..shared.workers.len())
         .map(|number| Worker::new(number, &shared))
         .collect::<Result<Vec<_>, _>>()?;
+    let asked = config.run.receive_queue as usize;
+    if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
+        say(&format!(
+            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
+        ));
+    }
     let plane = Arc::new(Plane::new(Arc::clone(&shared), overrides)?);
     announce(&shared, args.file.is_none());
     let operations = Operations::start(Start {
@@ -179,6 +185,7 @@ fn farewell(shared: &Shared) -> Value {
         "refused": counted(refused.collect()),
         "dropped": counted(dropped.collect()),
         "unsent": counted(faults.to_vec()),
+        "workers_receive_overflow": workers(|worker| &worker.receive_overflow),
         "endpoints": front.endpoints.len() - 1,
         "tunnel_ends": front.tunnel_ends,
         "sessions_opened": engine.sessions_opened,

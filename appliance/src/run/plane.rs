@@ -54,7 +54,7 @@ impl Plane {
     /// There is none to be had.
     pub(crate) fn new(shared: Arc<Shared>, overrides: Overrides) -> Result<Self, SocketError> {
         let sender = Sender {
-            outlet: Outlet::new()?,
+            outlet: Outlet::new(&[])?,
             scratch: Scratch::new(&shared.front),
         };
         Ok(Self {

@@ -198,6 +198,8 @@ pub(crate) struct WorkerStats {
     pub(crate) send_faults: [Count; SendFault::ALL.len()],
     /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
+    /// Datagrams that found no room in the receive queue, as far as the system has told.
+    pub(crate) receive_overflow: Count,
     /// Calls to receive that have failed.
     pub(crate) receive_failed: Count,
     /// RSTs whose tunnel is not known any more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, getsockopt, recvmmsg, setsockopt, sockopt,
 };
 use portcullis::geneve::PORT;
 use portcullis::geneve::front::{Datagram, Tunnel};
@@ -69,14 +69,21 @@ fn listen(address: Ipv4Addr, queue: usize) -> io::Result<UdpSocket> {
     if address.is_unspecified() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     }
+    // What it has no room for is counted and told with the next datagram.
+    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.bind(&SockAddr::from(SocketAddrV4::new(address, PORT)))?;
     Ok(socket.into())
 }
 
+/// What a socket's receive queue holds, in bytes: Linux says twice as much, for its own needs (socket(7)).
+pub(super) fn receive_queue(socket: &UdpSocket) -> Option<usize> {
+    getsockopt(socket, sockopt::RcvBuf).ok().map(|bytes| bytes / 2)
+}
+
 /// One received datagram, in its room.
 #[derive(Debug, Clone, Copy)]
-struct Received {
+struct Outside {
     source: Ipv4Addr,
     source_port: u16,
     destination: Ipv4Addr,
@@ -87,6 +94,17 @@ struct Listener {
     socket: UdpSocket,
     address: Ipv4Addr,
     headers: MultiHeaders<SockaddrIn>,
+    /// Datagrams that found no room in its queue, as far as the system has told.
+    lost: u32,
+}
+
+/// What a call has brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Received {
+    /// Datagrams.
+    pub(super) count: usize,
+    /// Datagrams that the system had no room for since it last said so.
+    pub(super) lost: u32,
 }
 
 /// Receives datagrams in batches.
@@ -95,7 +113,7 @@ pub(super) struct Inlet {
     /// Whose turn it is, where there are several.
     next: usize,
     rooms: Vec<u8>,
-    received: Vec<Received>,
+    received: Vec<Outside>,
     /// For how many datagrams the next call asks: twice as many as there were.
     ask: usize,
 }
@@ -122,13 +140,9 @@ impl Inlet {
     pub(super) fn new(ports: Vec<(UdpSocket, Ipv4Addr)>) -> Self {
         let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener {
             socket,
-            headers: MultiHeaders::preallocate(
-                BATCH,
-                address
-                    .is_unspecified()
-                    .then(|| nix::cmsg_space!(nix::libc::in_pktinfo)),
-            ),
+            headers: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(nix::libc::in_pktinfo, u32))),
             address,
+            lost: 0,
         };
         Self {
             listeners: ports.into_iter().map(listener).collect(),
@@ -139,23 +153,24 @@ impl Inlet {
         }
     }
 
-    /// Waits for datagrams, [`PATIENCE`] at most, and takes those that are there. How many.
+    /// Takes the datagrams that are there, and waits for them if asked, [`PATIENCE`] at most.
     ///
     /// # Errors
     /// What the system says. That nothing came is none.
-    pub(super) fn receive(&mut self) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, wait: bool) -> io::Result<Received> {
         self.received.clear();
         let several = self.listeners.len() > 1;
-        if several && !self.wait()? {
-            return Ok(0);
+        if several && !self.wait(wait)? {
+            return Ok(Received::default());
         }
         let Some(listener) = self.listeners.get_mut(self.next) else {
-            return Ok(0);
+            return Ok(Received::default());
         };
+        let mut lost = 0;
         let mut rooms = self.rooms.chunks_exact_mut(ROOM);
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
-        let flags = if several {
+        let flags = if several || !wait {
             MsgFlags::MSG_DONTWAIT
         } else {
             MsgFlags::MSG_WAITFORONE
@@ -170,21 +185,27 @@ impl Inlet {
         match result {
             Ok(messages) => {
                 for message in messages {
+                    let told = || message.cmsgs().ok().into_iter().flatten();
+                    if let Some(total) = told().find_map(|each| match each {
+                        ControlMessageOwned::RxqOvfl(total) => Some(total),
+                        _ => None,
+                    }) {
+                        lost += total.wrapping_sub(listener.lost);
+                        listener.lost = total;
+                    }
                     let Some(from) = message.address.map(SocketAddrV4::from) else {
                         continue;
                     };
                     let destination = if listener.address.is_unspecified() {
-                        let to = message.cmsgs().ok().and_then(|mut all| {
-                            all.find_map(|each| match each {
-                                ControlMessageOwned::Ipv4PacketInfo(info) => Some(info.ipi_addr),
-                                _ => None,
-                            })
+                        let to = told().find_map(|each| match each {
+                            ControlMessageOwned::Ipv4PacketInfo(info) => Some(info.ipi_addr),
+                            _ => None,
                         });
                         to.map_or(listener.address, |to| Ipv4Addr::from(u32::from_be(to.s_addr)))
                     } else {
                         listener.address
                     };
-                    self.received.push(Received {
+                    self.received.push(Outside {
                         source: *from.ip(),
                         source_port: from.port(),
                         destination,
@@ -197,17 +218,21 @@ impl Inlet {
             Err(error) => return Err(error.into()),
         }
         self.ask = (2 * self.received.len()).clamp(8, BATCH);
-        Ok(self.received.len())
+        Ok(Received {
+            count: self.received.len(),
+            lost,
+        })
     }
 
-    /// Waits until one of several sockets has something, and makes it the next one.
-    fn wait(&mut self) -> io::Result<bool> {
+    /// Waits, if asked, until one of several sockets has something, and makes it the next one.
+    fn wait(&mut self, wait: bool) -> io::Result<bool> {
         let mut polled: Vec<_> = self
             .listeners
             .iter()
             .map(|listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN))
             .collect();
-        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        let patience = if wait { PATIENCE } else { Duration::ZERO };
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
         match poll(&mut polled, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -289,17 +314,26 @@ fn exit(source: Ipv4Addr) -> io::Result<Exit> {
 }
 
 impl Outlet {
-    /// A way out; tries at once whether there may be one.
+    /// A way out of these addresses; where they are not named, tries at once whether there may be one.
     ///
     /// # Errors
     /// What the system says; that a capability is missing, for one.
-    pub(super) fn new() -> Result<Self, SocketError> {
-        exit(Ipv4Addr::LOCALHOST).map_err(|error| match error.raw_os_error() {
-            Some(nix::libc::EPERM | nix::libc::EACCES) => SocketError::NotPermitted,
-            _ => SocketError::Send(error),
-        })?;
+    pub(super) fn new(addresses: &[Ipv4Addr]) -> Result<Self, SocketError> {
+        let open = |address| {
+            exit(address).map_err(|error| match error.raw_os_error() {
+                Some(nix::libc::EPERM | nix::libc::EACCES) => SocketError::NotPermitted,
+                _ => SocketError::Send(error),
+            })
+        };
+        let named = addresses.iter().filter(|address| !address.is_unspecified());
+        let exits = named
+            .map(|address| open(*address))
+            .collect::<Result<Vec<_>, _>>()?;
+        if exits.is_empty() {
+            open(Ipv4Addr::LOCALHOST)?;
+        }
         Ok(Self {
-            exits: Vec::new(),
+            exits,
             waiting: Vec::with_capacity(2 * BATCH),
             made: Vec::new(),
             peers: Vec::with_capacity(PEERS),

@@ -9,10 +9,10 @@ use portcullis::geneve::front::{Answer, Scratch};
 use portcullis::{EndReason, Reset, SessionRecord, Sink};
 
 use super::shared::{SessionEvent, Shared};
-use super::socket::{Inlet, Outlet, SocketError, ports};
+use super::socket::{Inlet, Outlet, Received, SocketError, ports, receive_queue};
 
-/// Sessions that a worker looks at for expiry in one turn.
-const EXPIRY_BUDGET: usize = 64;
+/// Sessions that a worker looks at for expiry in one turn: some 50 us, less than a batch of datagrams takes.
+const EXPIRY_BUDGET: usize = 256;
 /// Failures in a row after which a worker gives up.
 const MAX_FAILURES: u32 = 100;
 /// How long a worker rests after its socket has failed, lest it fills a processor with failing.
@@ -55,8 +55,17 @@ impl Worker {
         Ok(Self {
             number,
             ports: ports(&config.geneve.listen, config.run.receive_queue as usize)?,
-            outlet: Outlet::new()?,
+            outlet: Outlet::new(&config.geneve.listen)?,
         })
+    }
+
+    /// What its smallest receive queue holds in bytes, if that is less than was asked for.
+    pub(crate) fn short_queue(&self, asked: usize) -> Option<usize> {
+        self.ports
+            .iter()
+            .filter_map(|(socket, _)| receive_queue(socket))
+            .min()
+            .filter(|granted| *granted < asked)
     }
 
     /// Works until it is told to stop.
@@ -74,13 +83,16 @@ impl Worker {
             resets: Vec::new(),
         };
         let mut failures = 0;
+        // More sessions are over than one turn has ended: the next one does not wait for datagrams.
+        let mut expiring = false;
         while !shared.stop.load(Ordering::Relaxed) {
-            match inlet.receive() {
-                Ok(count) => {
+            match inlet.receive(!expiring) {
+                Ok(Received { count, lost }) => {
                     failures = 0;
                     if count > 0 {
                         stats.batch(count);
                     }
+                    stats.receive_overflow.add(u64::from(lost));
                 }
                 Err(_) if failures < MAX_FAILURES => {
                     // Such as a lack of memory, which passes.
@@ -92,23 +104,27 @@ impl Worker {
             }
             let now = Instant::now();
             stats.turn(now.saturating_duration_since(shared.started));
-            for (number, datagram) in inlet.datagrams().enumerate() {
-                stats.received.add(1);
-                stats.received_bytes.add(datagram.payload.len() as u64);
-                match shared
-                    .front
-                    .handle(&shared.engine, &datagram, now, &mut scratch, &mut ears)
-                {
-                    Answer::Return => {
-                        outlet.put_back(&datagram.back(), number, datagram.payload.len());
+            let datagrams = inlet.datagrams();
+            shared.front.handle_batch(
+                &shared.engine,
+                datagrams,
+                now,
+                &mut scratch,
+                &mut ears,
+                |number, datagram, answer| {
+                    stats.received.add(1);
+                    stats.received_bytes.add(datagram.payload.len() as u64);
+                    match answer {
+                        Answer::Return => {
+                            outlet.put_back(&datagram.back(), number, datagram.payload.len());
+                        }
+                        Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
+                        Answer::Nothing(_) => {}
                     }
-                    Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
-                    Answer::Nothing(_) => {}
-                }
-            }
-            if shared.engine.next_expiry().is_some_and(|due| due <= now) {
-                shared.engine.expire(now, EXPIRY_BUDGET, &mut ears);
-            }
+                },
+            );
+            expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
+                && shared.engine.expire(now, EXPIRY_BUDGET, &mut ears).more;
             for reset in ears.resets.drain(..) {
                 match shared.front.reset(&reset, &mut scratch) {
                     Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),

@@ -1,18 +1,22 @@
-//! The tunnel ends and endpoints that were seen: bounded tables that only grow.
+//! The tunnel ends and endpoints that were seen: bounded tables. An end that nobody uses any more makes room for another one.
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Datagram;
 use super::settings::random_state;
-use crate::config::GeneveConfig;
+use crate::config::{GeneveConfig, parse_endpoint};
 use crate::geneve::{EndpointId, Metadata};
 
 /// The longest header: 8 bytes and 63 words of options (RFC 8926 section 3.4).
 pub(super) const MAX_HEADER: usize = 8 + 63 * 4;
 /// What tells ends apart beside the header: two addresses and a port.
 const OUTER: usize = 10;
+/// For how long nothing may have come by an end that makes room for another one. Longer than a load balancer keeps a flow that is
+/// idle unless told otherwise, and longer than a worker remembers a header without a look at this table.
+const UNUSED: u32 = 600;
+/// How often a second an end that nobody uses any more is looked for.
+const SEARCHES: u32 = 16;
 
 /// All that packets of our own need to go back to where others came from, but for port and cookie.
 #[derive(Debug)]
@@ -27,6 +31,11 @@ pub(super) struct End {
     pub(super) endpoint: Option<EndpointId>,
     pub(super) attachment: Option<u64>,
     pub(super) number_of_endpoint: u16,
+    /// How often its place was taken by another end before, as far as a reference can tell.
+    generation: u16,
+    /// The second in which a header of it was last looked up.
+    last_used: AtomicU32,
+    key: Box<[u8]>,
 }
 
 /// An end as a key: outer addresses and port, header without cookie. No allocation.
@@ -70,50 +79,106 @@ impl EndKey {
 /// What was seen.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Number `n` is at place `n - 1`: 0 is nobody's.
-    ends: Vec<Arc<End>>,
-    numbers: HashMap<Box<[u8]>, u16, ahash::RandomState>,
+    /// Place `n - 1` is number `n`: 0 is nobody's.
+    ends: Vec<End>,
+    references: HashMap<Box<[u8]>, u16, ahash::RandomState>,
     max_ends: usize,
+    /// How many bits of a reference are the number of a place; the others tell how often that was taken.
+    number_bits: u32,
     /// Number `n` is at place `n - 1`: 0 are all that found no room, and packets without an endpoint.
     endpoints: Vec<KnownEndpoint>,
     numbers_of_endpoints: HashMap<EndpointId, u16, ahash::RandomState>,
     max_endpoints: usize,
+    /// How many of them the configuration names, or has named.
+    named: usize,
     /// Of number 0.
     ends_of_others: usize,
+    /// Of endpoints that are not named, number 0 included.
+    ends_of_unnamed: usize,
     /// Packets whose end found no room, as often as somebody asked.
     refused: AtomicU64,
+    /// The second in which an unused end was last looked for, and how often.
+    searches: AtomicU64,
 }
 
 #[derive(Debug)]
 struct KnownEndpoint {
     id: EndpointId,
+    /// The configuration names it, or has named it.
+    named: bool,
     ends: usize,
+}
+
+/// Where a new end finds room.
+enum Room {
+    Free,
+    /// In this place, whose end nobody uses any more.
+    Instead(usize),
 }
 
 impl Known {
     pub(super) fn new(config: &GeneveConfig) -> Self {
-        Self {
+        let mut known = Self {
             ends: Vec::new(),
-            numbers: HashMap::with_hasher(random_state()),
+            references: HashMap::with_hasher(random_state()),
             max_ends: config.max_tunnel_ends as usize,
+            number_bits: (config.max_tunnel_ends + 1).next_power_of_two().ilog2(),
             endpoints: Vec::new(),
             numbers_of_endpoints: HashMap::with_hasher(random_state()),
             max_endpoints: config.max_endpoints as usize,
+            named: 0,
             ends_of_others: 0,
+            ends_of_unnamed: 0,
             refused: AtomicU64::new(0),
+            searches: AtomicU64::new(0),
+        };
+        known.name(config);
+        known
+    }
+
+    /// Gives the endpoints of a configuration their numbers, so that no other takes them.
+    pub(super) fn name(&mut self, config: &GeneveConfig) {
+        for id in config.endpoints.keys().filter_map(|id| parse_endpoint(id)) {
+            let number = self.number(id, true);
+            if let Some(place) = usize::from(number).checked_sub(1)
+                && let Some(endpoint) = self.endpoints.get_mut(place)
+                && !endpoint.named
+            {
+                endpoint.named = true;
+                self.named += 1;
+                self.ends_of_unnamed -= endpoint.ends;
+            }
         }
     }
 
-    /// The end of a number.
-    pub(super) fn end(&self, number: u16) -> Option<&End> {
-        self.ends
-            .get(usize::from(number).checked_sub(1)?)
-            .map(|end| &**end)
+    /// The place of a reference, and which of its ends is meant.
+    const fn split(&self, reference: u16) -> (usize, u16) {
+        let bits = self.number_bits;
+        let number = reference as usize & ((1 << bits) - 1);
+        (number.wrapping_sub(1), (reference as u32 >> bits) as u16)
     }
 
-    /// The number of an end that was seen before.
-    pub(super) fn find(&self, key: &EndKey) -> Option<u16> {
-        self.numbers.get(key.bytes()).copied()
+    /// The reference of the end in a place.
+    const fn reference(&self, place: usize, generation: u16) -> u16 {
+        (place + 1) as u16 | ((generation as u32) << self.number_bits) as u16
+    }
+
+    /// How many ends of one place a reference tells apart.
+    const fn generations(&self) -> u32 {
+        1 << 16_u32.saturating_sub(self.number_bits)
+    }
+
+    /// The end of a reference; `None` if it has made room for another one.
+    pub(super) fn end(&self, reference: u16) -> Option<&End> {
+        let (place, generation) = self.split(reference);
+        self.ends.get(place).filter(|end| end.generation == generation)
+    }
+
+    /// The reference of an end that was seen before. It is used in this second.
+    pub(super) fn find(&self, key: &EndKey, second: u32) -> Option<u16> {
+        let reference = self.references.get(key.bytes()).copied()?;
+        self.end(reference)?.last_used.store(second, Ordering::Relaxed);
+        Some(reference)
     }
 
     /// The number of an endpoint that was seen before.
@@ -124,19 +189,24 @@ impl Known {
         }
     }
 
-    /// Takes an end in, if there is room, and its endpoint: their numbers, 0 where there is none.
-    pub(super) fn add(&mut self, datagram: &Datagram<'_>, key: &EndKey, metadata: &Metadata) -> (u16, u16) {
+    /// Takes an end in, if there is room, and its endpoint: its reference and the number of its endpoint, 0 where there is none.
+    pub(super) fn add(
+        &mut self,
+        datagram: &Datagram<'_>,
+        key: &EndKey,
+        metadata: &Metadata,
+        second: u32,
+    ) -> (u16, u16) {
         let number_of_endpoint = self.add_endpoint(metadata.endpoint);
-        if let Some(number) = self.find(key) {
-            return (number, number_of_endpoint);
+        if let Some(reference) = self.find(key, second) {
+            return (reference, number_of_endpoint);
         }
-        let number = u16::try_from(self.ends.len() + 1);
-        let (Ok(number), true) = (number, self.has_room(number_of_endpoint)) else {
+        let Some(room) = self.room(number_of_endpoint, second) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return (0, number_of_endpoint);
         };
-        *self.ends_of(number_of_endpoint) += 1;
-        self.ends.push(Arc::new(End {
+        self.hold(number_of_endpoint, 1);
+        let mut end = End {
             peer: datagram.source,
             local: datagram.destination,
             local_port: datagram.destination_port,
@@ -145,36 +215,117 @@ impl Known {
             endpoint: metadata.endpoint,
             attachment: metadata.attachment,
             number_of_endpoint,
-        }));
-        self.numbers.insert(key.bytes().into(), number);
-        (number, number_of_endpoint)
+            generation: 0,
+            last_used: AtomicU32::new(second),
+            key: key.bytes().into(),
+        };
+        let generations = self.generations();
+        let reference = match room {
+            Room::Free => {
+                self.ends.push(end);
+                self.reference(self.ends.len() - 1, 0)
+            }
+            Room::Instead(place) => {
+                let Some(former) = self.ends.get_mut(place) else {
+                    return (0, number_of_endpoint);
+                };
+                end.generation = ((u32::from(former.generation) + 1) % generations) as u16;
+                let generation = end.generation;
+                let former = std::mem::replace(former, end);
+                self.references.remove(&former.key);
+                self.hold(former.number_of_endpoint, -1);
+                self.reference(place, generation)
+            }
+        };
+        self.references.insert(key.bytes().into(), reference);
+        (reference, number_of_endpoint)
     }
 
-    /// Whether there is room for one more end of an endpoint.
-    fn has_room(&self, number_of_endpoint: u16) -> bool {
-        let taken = usize::from(number_of_endpoint)
+    /// Where one more end of an endpoint finds room. No endpoint has more than a quarter of all, nor have those together that
+    /// nobody has named where others are named. What nobody uses any more makes room: one of its own where an endpoint has its
+    /// share.
+    fn room(&self, number_of_endpoint: u16, second: u32) -> Option<Room> {
+        let share = self.max_ends.div_ceil(4);
+        let is_full = self.ends.len() >= self.max_ends;
+        if self.held_by(number_of_endpoint) >= share {
+            return self.unused(second, |end| end.number_of_endpoint == number_of_endpoint);
+        }
+        if !self.is_named(number_of_endpoint) && self.named > 0 && self.ends_of_unnamed >= share {
+            return self.unused(second, |end| !self.is_named(end.number_of_endpoint));
+        }
+        if !is_full {
+            return Some(Room::Free);
+        }
+        self.unused(second, |_| true)
+    }
+
+    /// The end that was not used for longest, of those that may go.
+    fn unused(&self, second: u32, may_go: impl Fn(&End) -> bool) -> Option<Room> {
+        // Without a generation a reference of old would mean the new end.
+        if self.generations() == 1 || !self.may_search(second) {
+            return None;
+        }
+        let (place, end) = self
+            .ends
+            .iter()
+            .enumerate()
+            .filter(|(_, end)| may_go(end))
+            .min_by_key(|(_, end)| end.last_used.load(Ordering::Relaxed))?;
+        let idle = second.saturating_sub(end.last_used.load(Ordering::Relaxed));
+        (idle > UNUSED).then_some(Room::Instead(place))
+    }
+
+    /// Whether there is one more search in this second: a flood of new ends shall not cost one for each datagram.
+    fn may_search(&self, second: u32) -> bool {
+        let next = |searches: u64| {
+            let count = if (searches >> 32) as u32 == second {
+                searches as u32 + 1
+            } else {
+                1
+            };
+            (count <= SEARCHES).then_some(u64::from(second) << 32 | u64::from(count))
+        };
+        self.searches
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
+    }
+
+    fn is_named(&self, number_of_endpoint: u16) -> bool {
+        usize::from(number_of_endpoint)
             .checked_sub(1)
             .and_then(|place| self.endpoints.get(place))
-            .map_or(self.ends_of_others, |endpoint| endpoint.ends);
-        self.ends.len() < self.max_ends && taken < self.max_ends.div_ceil(4)
+            .is_some_and(|endpoint| endpoint.named)
     }
 
-    fn ends_of(&mut self, number_of_endpoint: u16) -> &mut usize {
+    /// How many ends an endpoint has.
+    fn held_by(&self, number_of_endpoint: u16) -> usize {
+        usize::from(number_of_endpoint)
+            .checked_sub(1)
+            .and_then(|place| self.endpoints.get(place))
+            .map_or(self.ends_of_others, |endpoint| endpoint.ends)
+    }
+
+    /// Notes that an endpoint has one end more or less.
+    fn hold(&mut self, number_of_endpoint: u16, change: isize) {
         let place = usize::from(number_of_endpoint).checked_sub(1);
-        match place.and_then(|place| self.endpoints.get_mut(place)) {
-            Some(endpoint) => &mut endpoint.ends,
-            None => &mut self.ends_of_others,
+        let (named, ends) = match place.and_then(|place| self.endpoints.get_mut(place)) {
+            Some(endpoint) => (endpoint.named, &mut endpoint.ends),
+            None => (false, &mut self.ends_of_others),
+        };
+        *ends = ends.saturating_add_signed(change);
+        if !named {
+            self.ends_of_unnamed = self.ends_of_unnamed.saturating_add_signed(change);
         }
     }
 
     /// The number of the endpoint whose end [`Known::add`] would refuse; `None` where it would take something in.
-    pub(super) fn refuses(&self, id: Option<EndpointId>) -> Option<u16> {
-        let number = match self.endpoint(id) {
-            Some(number) => number,
-            None if self.endpoints.len() < self.max_endpoints => return None,
-            None => 0,
+    pub(super) fn refuses(&self, id: Option<EndpointId>, second: u32) -> Option<u16> {
+        let number = match (self.endpoint(id), id) {
+            (Some(number), _) => number,
+            (None, Some(_)) if self.has_number(false) => return None,
+            (None, _) => 0,
         };
-        if self.has_room(number) {
+        if self.room(number, second).is_some() {
             return None;
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -186,19 +337,32 @@ impl Known {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn add_endpoint(&mut self, id: Option<EndpointId>) -> u16 {
-        if let Some(number) = self.endpoint(id) {
-            return number;
+    /// The number of an endpoint, a new one if there is any; 0 for none.
+    pub(super) fn add_endpoint(&mut self, id: Option<EndpointId>) -> u16 {
+        id.map_or(0, |id| self.number(id, false))
+    }
+
+    /// Whether one more endpoint gets a number: those that nobody has named have half of them at most.
+    fn has_number(&self, named: bool) -> bool {
+        let unnamed = self.endpoints.len() - self.named;
+        self.endpoints.len() < self.max_endpoints && (named || unnamed < self.max_endpoints.div_ceil(2))
+    }
+
+    fn number(&mut self, id: EndpointId, named: bool) -> u16 {
+        if let Some(number) = self.numbers_of_endpoints.get(&id) {
+            return *number;
         }
         let number = u16::try_from(self.endpoints.len() + 1).unwrap_or(0);
-        match id {
-            Some(id) if number != 0 && self.endpoints.len() < self.max_endpoints => {
-                self.endpoints.push(KnownEndpoint { id, ends: 0 });
-                self.numbers_of_endpoints.insert(id, number);
-                number
-            }
-            _ => 0,
+        if number == 0 || !self.has_number(named) {
+            return 0;
         }
+        self.endpoints.push(KnownEndpoint {
+            id,
+            named: false,
+            ends: 0,
+        });
+        self.numbers_of_endpoints.insert(id, number);
+        number
     }
 
     /// How many ends are known.

@@ -1,11 +1,13 @@
 //! What a thread has to itself: its counters, the headers that it saw last, and room for a packet of our own.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::ends::{EndKey, MAX_HEADER};
 use super::settings::Settings;
 use super::stats::{Counters, Refusal};
 use super::{Datagram, FrontEnd};
+use crate::engine::Packet;
 use crate::flow::Zone;
 use crate::geneve::{GeneveError, Header, InnerProtocol, Metadata};
 use crate::session::TunnelRef;
@@ -14,6 +16,8 @@ use crate::session::TunnelRef;
 const REMEMBERED: usize = 128;
 /// The longest header that is remembered: longer ones are read each time.
 const MAX_REMEMBERED: usize = 64;
+/// For how long headers are remembered.
+const LAPSE: Duration = Duration::from_secs(30);
 /// The longest UDP payload.
 const MAX_PAYLOAD: usize = 65_535;
 
@@ -26,23 +30,29 @@ pub(super) struct Found {
     pub(super) endpoint: u16,
     /// What of its reference names a flow.
     pub(super) flow_bits: u64,
-    /// The number of its tunnel end, 0 for none.
+    /// The reference of its tunnel end, 0 for none.
     end: u16,
     cookie: u32,
 }
 
 impl Found {
-    /// What a session remembers of the datagram.
+    /// The packet in the datagram.
+    pub(super) fn packet<'b>(&self, datagram: &Datagram<'b>, now: Instant) -> Packet<'b> {
+        let inner = datagram.payload.get(self.header_len..).unwrap_or_default();
+        Packet::new(inner, now)
+            .zone(self.zone)
+            .tunnel(self.tunnel(datagram))
+            .flow_bits(self.flow_bits)
+    }
+
+    /// What a session remembers of the datagram. Where its end is not known, this tells its flow from others nevertheless.
     pub(super) fn tunnel(&self, datagram: &Datagram<'_>) -> TunnelRef {
-        if self.end == 0 {
-            return TunnelRef::NONE;
-        }
         let port = u64::from(datagram.source_port);
         TunnelRef(u64::from(self.end) << 48 | port << 32 | u64::from(self.cookie))
     }
 }
 
-/// The number of the end, the port and the cookie in a reference.
+/// The reference of the end, the port and the cookie in a reference of a tunnel.
 pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
     ((tunnel.0 >> 48) as u16, (tunnel.0 >> 32) as u16, tunnel.0 as u32)
 }
@@ -122,6 +132,8 @@ pub struct Scratch {
     settings: Arc<Settings>,
     counters: Arc<Counters>,
     remembered: Box<[Remembered; REMEMBERED]>,
+    /// When all of that is looked up anew, so that the ends that are in use are seen to be.
+    lapse: Option<Instant>,
     out: Box<[u8]>,
 }
 
@@ -133,6 +145,7 @@ impl Scratch {
             settings: Arc::clone(&front.settings.read()),
             counters: counters_of(front),
             remembered: Box::new([Remembered::NOTHING; REMEMBERED]),
+            lapse: None,
             out: vec![0; MAX_HEADER + MAX_PAYLOAD].into(),
         }
     }
@@ -142,6 +155,15 @@ impl Scratch {
     pub(super) fn follow(&mut self, front: &FrontEnd) {
         if self.settings.epoch != front.epoch.load(Ordering::Acquire) {
             self.refresh(front);
+        }
+    }
+
+    /// Looks all headers up anew from time to time.
+    #[inline]
+    pub(super) fn lapse(&mut self, now: Instant) {
+        if self.lapse.is_none_or(|lapse| lapse <= now) {
+            *self.remembered = [Remembered::NOTHING; REMEMBERED];
+            self.lapse = now.checked_add(LAPSE);
         }
     }
 
@@ -160,6 +182,11 @@ impl Scratch {
         &self.settings
     }
 
+    /// The same, for as long as one likes.
+    pub(super) fn settings_in_force(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -172,9 +199,15 @@ impl Scratch {
         self.out.get(..len).unwrap_or_default()
     }
 
-    /// Finds out what the outside of a datagram says.
+    /// Finds out what the outside of a datagram that came at `now` says; if it is refused, also the number of its endpoint, 0 for
+    /// none.
     #[inline]
-    pub(super) fn find(&mut self, front: &FrontEnd, datagram: &Datagram<'_>) -> Result<Found, Refusal> {
+    pub(super) fn find(
+        &mut self,
+        front: &FrontEnd,
+        datagram: &Datagram<'_>,
+        now: Instant,
+    ) -> Result<Found, (Refusal, u16)> {
         let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
         let place = place_of(outer, datagram.payload);
         let mask = self.settings.config.provider.cookie_mask();
@@ -184,7 +217,7 @@ impl Scratch {
             .and_then(|each| each.matches(datagram, outer, mask));
         match remembered {
             Some(found) => Ok(found),
-            None => self.look_up(front, datagram, (outer, place)),
+            None => self.look_up(front, datagram, now, (outer, place)),
         }
     }
 
@@ -195,35 +228,46 @@ impl Scratch {
         &mut self,
         front: &FrontEnd,
         datagram: &Datagram<'_>,
+        now: Instant,
         (outer, place): (u64, usize),
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Found, (Refusal, u16)> {
         let settings = &self.settings;
+        let refused = |refusal| (refusal, 0);
         if !settings.allows(datagram.source) {
-            return Err(Refusal::Source);
+            return Err(refused(Refusal::Source));
         }
-        let (header, inner) = Header::parse(datagram.payload, |_, _| false).map_err(Refusal::Geneve)?;
+        if settings.is_ours(datagram.source) || datagram.source == datagram.destination {
+            return Err(refused(Refusal::OwnSource));
+        }
+        let (header, inner) = Header::parse(datagram.payload, |_, _| false)
+            .map_err(Refusal::Geneve)
+            .map_err(refused)?;
         let version = match inner.protocol {
             InnerProtocol::Ipv4 => 4,
             InnerProtocol::Ipv6 => 6,
-            InnerProtocol::Ethernet => return Err(Refusal::Ethernet),
+            InnerProtocol::Ethernet => return Err(refused(Refusal::Ethernet)),
         };
         let provider = settings.config.provider;
         let metadata = Metadata::read(provider, &header, settings.config.required_in_force())
-            .map_err(Refusal::Metadata)?;
-        let zone = settings.zone(metadata.endpoint).ok_or(Refusal::Endpoint)?;
+            .map_err(Refusal::Metadata)
+            .map_err(refused)?;
+        let Some(zone) = settings.zone(metadata.endpoint) else {
+            return Err((Refusal::Endpoint, front.number_of(metadata.endpoint)));
+        };
         let cookie_offset = metadata.cookie.map(|cookie| cookie.offset);
         let key = EndKey::of(datagram, header.bytes(), cookie_offset)
-            .ok_or(Refusal::Geneve(GeneveError::OptionsTruncated))?;
+            .ok_or(refused(Refusal::Geneve(GeneveError::OptionsTruncated)))?;
+        let second = front.second(now);
         let seen = {
             let known = front.known.read();
             known
-                .find(&key)
+                .find(&key, second)
                 .and_then(|end| Some((end, known.endpoint(metadata.endpoint)?)))
-                .or_else(|| Some((0, known.refuses(metadata.endpoint)?)))
+                .or_else(|| Some((0, known.refuses(metadata.endpoint, second)?)))
         };
         let (end, endpoint) = match seen {
             Some(seen) => seen,
-            None => front.known.write().add(datagram, &key, &metadata),
+            None => front.known.write().add(datagram, &key, &metadata, second),
         };
         let mut copy = [0; MAX_REMEMBERED];
         if let Some(place) = self.remembered.get_mut(place)
@@ -271,8 +315,12 @@ fn place_of(outer: u64, payload: &[u8]) -> usize {
 /// Counters that no other thread changes: those of a thread that has gone, or new ones.
 fn counters_of(front: &FrontEnd) -> Arc<Counters> {
     let mut all = front.counters.lock();
-    // Nobody can share one meanwhile: only here they are handed out, under the lock.
-    if let Some(free) = all.iter().find(|counters| Arc::strong_count(counters) == 1) {
+    // Nobody can share one meanwhile: only here they are handed out, under the lock. `get_mut` also waits for all that the
+    // thread before has written.
+    if let Some(free) = all.iter_mut().find_map(|counters| {
+        Arc::get_mut(counters)?;
+        Some(&*counters)
+    }) {
         return Arc::clone(free);
     }
     let counters = Arc::new(Counters::new(front.known.read().max_endpoints()));

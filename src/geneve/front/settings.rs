@@ -51,6 +51,11 @@ impl Settings {
         self.config.sources.is_empty() || self.config.sources.iter().any(holds)
     }
 
+    /// Whether an address is one of those that are listened at.
+    pub(super) fn is_ours(&self, source: Ipv4Addr) -> bool {
+        !source.is_unspecified() && self.config.listen.contains(&source)
+    }
+
     /// The zone of an endpoint; `None` refuses it.
     pub(super) fn zone(&self, endpoint: Option<EndpointId>) -> Option<Zone> {
         endpoint

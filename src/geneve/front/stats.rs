@@ -16,18 +16,21 @@ pub enum Refusal {
     Metadata(MetadataError),
     /// It comes from an address that is not in `geneve.sources`.
     Source,
+    /// It comes from the address that it was sent to, or another one of ours: the answer would come back to us.
+    OwnSource,
     /// Its endpoint is not in `geneve.endpoints`, and others are refused.
     Endpoint,
     /// The tunnel carries an Ethernet frame.
     Ethernet,
-    /// The packet in it is longer than `geneve.inner_mtu`, and its sender cannot be told so: it may be fragmented, or is
-    /// nothing that an ICMP error may answer.
+    /// The packet in it, padding included, is longer than `geneve.inner_mtu`, and its sender is not told so: it may be
+    /// fragmented, is nothing that an ICMP error may answer, or too many were told.
     TooLarge,
 }
 
 /// The refusals that carry no other reason.
-const PLAIN: [Refusal; 4] = [
+const PLAIN: [Refusal; 5] = [
     Refusal::Source,
+    Refusal::OwnSource,
     Refusal::Endpoint,
     Refusal::Ethernet,
     Refusal::TooLarge,
@@ -55,9 +58,10 @@ impl Refusal {
             Self::Geneve(error) => error as usize,
             Self::Metadata(error) => GeneveError::ALL.len() + error as usize,
             Self::Source => BEFORE,
-            Self::Endpoint => BEFORE + 1,
-            Self::Ethernet => BEFORE + 2,
-            Self::TooLarge => BEFORE + 3,
+            Self::OwnSource => BEFORE + 1,
+            Self::Endpoint => BEFORE + 2,
+            Self::Ethernet => BEFORE + 3,
+            Self::TooLarge => BEFORE + 4,
         }
     }
 
@@ -68,6 +72,7 @@ impl Refusal {
             Self::Geneve(error) => error.name(),
             Self::Metadata(error) => error.name(),
             Self::Source => "source_refused",
+            Self::OwnSource => "source_own",
             Self::Endpoint => "endpoint_refused",
             Self::Ethernet => "inner_ethernet",
             Self::TooLarge => "inner_too_large",
@@ -81,11 +86,14 @@ impl Refusal {
             Self::Geneve(error) => error.describe(),
             Self::Metadata(error) => error.describe(),
             Self::Source => "The datagram comes from an address that is not in geneve.sources.",
+            Self::OwnSource => {
+                "The datagram comes from one of our own addresses: the answer would come back to us."
+            }
             Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
             Self::TooLarge => {
-                "The packet is longer than geneve.inner_mtu, and its sender cannot be told: it may be fragmented, or is nothing \
-                 that an ICMP error may answer."
+                "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be fragmented, is nothing that an \
+                 ICMP error may answer, or too many were told."
             }
         }
     }
@@ -98,7 +106,7 @@ pub enum NotSent {
     Refused(Refusal),
     /// The engine drops it.
     Dropped(DropReason),
-    /// The engine rejects it, but no reply can be made to it.
+    /// The engine rejects it, but no reply can be made to it, or its sender has had as many as `[resets]` allows.
     Unanswered(DropReason),
 }
 
@@ -200,8 +208,8 @@ impl Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none or were refused, and endpoints
-    /// beyond `geneve.max_endpoints`.
+    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none or cannot be read, and endpoints
+    /// beyond `geneve.max_endpoints`. An endpoint that is refused has one, so that it can be found.
     pub id: Option<EndpointId>,
     /// Packets that came.
     pub received: u64,

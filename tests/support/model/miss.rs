@@ -234,6 +234,13 @@ impl Run {
             .iter()
             .find_map(|session| Some((session, session.direction_of(&there)?)));
         let (session, direction) = found?;
+        let has_numbers = matches!(
+            parsed.transport,
+            Transport::Tcp { .. } | Transport::Sctp { .. } | Transport::Dccp { .. }
+        );
+        if direction == Direction::Original && !has_numbers {
+            return None;
+        }
         let agrees = verdict.reason() == Some(DropReason::OtherZone);
         if self.now >= session.latest() || self.now >= session.deadline && !agrees {
             return None;

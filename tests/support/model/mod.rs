@@ -259,6 +259,14 @@ impl Run {
         match self.miss(&tuple, &parsed, replaces, log, verdict) {
             Miss::Verdict(expected) => expected,
             Miss::Elsewhere(expected) => {
+                let by_policy = matches!(
+                    expected.reason(),
+                    Some(DropReason::PolicyDeny | DropReason::PolicyReject)
+                );
+                if by_policy {
+                    // What the policy says of a packet stands, wherever its addresses are known.
+                    return expected;
+                }
                 if let Some(elsewhere) = self.elsewhere(&tuple, &parsed, verdict) {
                     self.tally.other_zone += 1;
                     return elsewhere;

@@ -1,5 +1,5 @@
 //! The MSS that a SYN announces (RFC 9293 section 3.7.1), made smaller.
-use crate::packet::{self, Checksums, IpVersion, TcpFlags, Transport};
+use crate::packet::{self, Checksums, Fragment, IpVersion, TcpFlags, Transport};
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -8,19 +8,30 @@ const OPTION_MSS: u8 = 2;
 const FIXED: usize = 20;
 const CHECKSUM: usize = 16;
 
-/// An MSS that is too large, in an IP packet.
+/// A TCP header in an IP packet, with an MSS that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLarge {
-    /// Where the TCP header begins.
-    tcp: usize,
-    /// Where the value stands in it.
-    value: usize,
+pub(super) struct Place {
+    /// Where the header begins, and where it ends with its options.
+    start: usize,
+    end: usize,
     limit: u16,
 }
 
-/// The MSS of a TCP SYN, if it is above `limit` for IPv4, or 20 less for IPv6.
-pub(super) fn find(packet: &[u8], limit: u16) -> Option<TooLarge> {
-    let parsed = packet::parse(packet, Checksums::Trust).ok()?;
+/// The header of a TCP SYN with an MSS above `limit` for IPv4, or above 20 less for IPv6. A SYN may have the option more than
+/// once, and which of them counts is up to its receiver (Linux takes the last): one that is too large is enough. The SYN may also
+/// be in a first fragment, which has the whole header.
+pub(super) fn find(packet: &[u8], limit: u16) -> Option<Place> {
+    let mut parsed = packet::parse(packet, Checksums::Trust).ok()?;
+    let mut start = usize::from(parsed.ip.header_len);
+    if let Transport::Fragment(Fragment {
+        offset: 0,
+        transport_offset,
+        ..
+    }) = parsed.transport
+    {
+        start = usize::from(transport_offset);
+        parsed = packet::parse_first_fragment(packet, &parsed).ok()?;
+    }
     let Transport::Tcp { segment, .. } = parsed.transport else {
         return None;
     };
@@ -31,55 +42,63 @@ pub(super) fn find(packet: &[u8], limit: u16) -> Option<TooLarge> {
         IpVersion::V4 => limit,
         IpVersion::V6 => limit.saturating_sub(20),
     };
-    let tcp = usize::from(parsed.ip.header_len);
-    let header = packet.get(tcp..parsed.ip.total_len as usize)?;
-    let end = usize::from(header.get(12)? >> 4) * 4;
-    let header = header.get(..end)?;
+    let header = packet.get(start..parsed.ip.total_len as usize)?;
+    let len = usize::from(header.get(12)? >> 4) * 4;
+    let header = header.get(..len)?;
     let mut at = FIXED;
-    loop {
-        match *header.get(at)? {
-            OPTION_END => return None,
-            OPTION_NOP => at += 1,
-            kind => {
-                let len = usize::from(*header.get(at + 1)?);
-                if kind == OPTION_MSS && len == 4 {
-                    let value = at + 2;
-                    let mss = header.get(value..)?.first_chunk::<2>()?;
-                    let too_large = u16::from_be_bytes(*mss) > limit;
-                    return too_large.then_some(TooLarge { tcp, value, limit });
-                }
-                if len < 2 {
-                    return None;
-                }
-                at += len;
-            }
+    while let Some((value, mss)) = next(header, at) {
+        if mss > limit {
+            let end = start + len;
+            return Some(Place { start, end, limit });
         }
+        at = value + 2;
+    }
+    None
+}
+
+/// The next MSS of a TCP header, from the option that begins at `at`, and where its value stands. The walk ends where an option's
+/// length is below 2 or beyond the header: what lies behind is read by nobody.
+fn next(header: &[u8], mut at: usize) -> Option<(usize, u16)> {
+    loop {
+        at += match *header.get(at..)? {
+            [OPTION_END, ..] => return None,
+            [OPTION_NOP, ..] => 1,
+            [OPTION_MSS, 4, a, b, ..] => return Some((at + 2, u16::from_be_bytes([a, b]))),
+            [_, len, ..] if len >= 2 => usize::from(len),
+            _ => return None,
+        };
     }
 }
 
-impl TooLarge {
-    /// Writes the limit into a copy of the packet, and corrects the checksum by the difference (RFC 1624).
+impl Place {
+    /// Writes the limit over each MSS above it, in a copy of the packet, and corrects the checksum by the difference (RFC 1624):
+    /// what it is made over need not be there, as in a first fragment.
     pub(super) fn write(self, packet: &mut [u8]) {
         self.try_write(packet);
     }
 
     fn try_write(self, packet: &mut [u8]) -> Option<()> {
-        let header = packet.get_mut(self.tcp..)?;
-        let field = header.get_mut(self.value..)?.first_chunk_mut::<2>()?;
-        let before = u16::from_be_bytes(*field);
-        *field = self.limit.to_be_bytes();
-        // A value at an odd place counts with its bytes swapped.
-        let (before, after) = if self.value.is_multiple_of(2) {
-            (before, self.limit)
-        } else {
-            (before.swap_bytes(), self.limit.swap_bytes())
-        };
-        let checksum = header.get_mut(CHECKSUM..)?.first_chunk_mut::<2>()?;
-        let mut sum = u32::from(!u16::from_be_bytes(*checksum)) + u32::from(!before) + u32::from(after);
-        while sum > 0xffff {
-            sum = (sum >> 16) + (sum & 0xffff);
+        let header = packet.get_mut(self.start..self.end)?;
+        let mut at = FIXED;
+        while let Some((value, before)) = next(header, at) {
+            at = value + 2;
+            if before <= self.limit {
+                continue;
+            }
+            *header.get_mut(value..)?.first_chunk_mut::<2>()? = self.limit.to_be_bytes();
+            // A value at an odd place counts with its bytes swapped.
+            let (before, after) = if value.is_multiple_of(2) {
+                (before, self.limit)
+            } else {
+                (before.swap_bytes(), self.limit.swap_bytes())
+            };
+            let checksum = header.get_mut(CHECKSUM..)?.first_chunk_mut::<2>()?;
+            let mut sum = u32::from(!u16::from_be_bytes(*checksum)) + u32::from(!before) + u32::from(after);
+            while sum > 0xffff {
+                sum = (sum >> 16) + (sum & 0xffff);
+            }
+            *checksum = (!(sum as u16)).to_be_bytes();
         }
-        *checksum = (!(sum as u16)).to_be_bytes();
         Some(())
     }
 }
@@ -107,27 +126,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_smaller_mss_leaves_the_checksum_right_wherever_the_option_stands(
-            v6 in any::<bool>(), mss in 1_000u16.., noops in 0usize..4, behind in any::<bool>(),
+        fn a_smaller_mss_leaves_the_checksum_right_wherever_the_option_stands_and_how_often(
+            v6 in any::<bool>(), values in prop::collection::vec((900u16.., 0usize..4, any::<bool>()), 1..4),
             data in prop::collection::vec(any::<u8>(), 0..50),
         ) {
             use TcpOptionElement::{MaximumSegmentSize, Noop, WindowScale};
-            let mut options = vec![Noop; noops];
-            if behind {
-                options.push(WindowScale(7));
+            let mut options = Vec::new();
+            for &(mss, noops, behind) in &values {
+                options.extend(vec![Noop; noops]);
+                options.extend(behind.then_some(WindowScale(7)));
+                options.push(MaximumSegmentSize(mss));
             }
-            options.push(MaximumSegmentSize(mss));
             let mut packet = syn(v6, &options, &data);
             prop_assert_eq!(find(&packet, u16::MAX), None);
             let limit = 1_000;
+            let effective = if v6 { limit - 20 } else { limit };
             let place = find(&packet, limit);
-            if v6 || mss > limit {
-                place.unwrap().write(&mut packet);
+            prop_assert_eq!(place.is_some(), values.iter().any(|each| each.0 > effective));
+            if let Some(place) = place {
+                place.write(&mut packet);
                 prop_assert!(packet::parse(&packet, Checksums::Verify).is_ok());
                 prop_assert_eq!(find(&packet, limit), None);
                 prop_assert!(find(&packet, limit - 1).is_some());
-            } else {
-                prop_assert_eq!(place, None);
+                for option in &mut options {
+                    if let MaximumSegmentSize(mss) = option {
+                        *mss = effective.min(*mss);
+                    }
+                }
+                prop_assert_eq!(packet, syn(v6, &options, &data));
             }
         }
     }

@@ -2,26 +2,35 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use etherparse::PacketBuilder;
 use portcullis::config::Document;
-use portcullis::{Config, DropReason, Engine, Packet, Zone};
+use portcullis::{Config, ConfigError, DropReason, Engine, Packet, Zone};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
 fn sample(name: &str) -> Config {
-    let text = std::fs::read_to_string(root().join(name)).unwrap();
-    let mut document = Document::parse(&text, name).unwrap();
+    config(&read(name)).unwrap()
+}
+
+/// The engine's part of a configuration.
+fn config(text: &str) -> Result<Config, ConfigError> {
+    let mut document = Document::parse(text, "t.toml")?;
     // The appliance's own sections.
     let own = [
         "health",
@@ -31,8 +40,25 @@ fn sample(name: &str) -> Config {
         "run.sessions_file",
         "run.control",
     ];
-    let _: toml::Table = document.take(&own).unwrap();
-    document.config().unwrap()
+    let _: toml::Table = document.take(&own)?;
+    document.config()
+}
+
+/// The rows of the table in a section of a page, without its head; each cell as it is written.
+fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section);
+    let lines = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &'a str| line.trim_matches('|').split('|').map(str::trim).collect();
+    lines.map(cells).collect()
+}
+
+/// The pieces of configuration in a page.
+fn pieces(page: &str) -> Vec<&str> {
+    let pieces = page.split("```toml\n").skip(1);
+    pieces.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
 #[test]
@@ -59,8 +85,12 @@ fn every_sample_is_valid_and_without_a_warning() {
 }
 
 /// The rule that decides the first packet of a session, and whether it passes.
-fn decide(engine: &Engine, zone: u16, from: Ipv4Addr, to: Ipv4Addr, what: &str) -> (String, bool) {
-    let ip = PacketBuilder::ipv4(from.octets(), to.octets(), 64);
+fn decide(engine: &Engine, zone: u16, from: IpAddr, to: IpAddr, what: &str) -> (String, bool) {
+    let ip = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
+        _ => panic!("{from} to {to}"),
+    };
     let mut bytes = Vec::new();
     match what.split_once(' ') {
         Some(("TCP", port)) => ip
@@ -96,36 +126,202 @@ fn decide(engine: &Engine, zone: u16, from: Ipv4Addr, to: Ipv4Addr, what: &str) 
 }
 
 #[test]
+fn the_pieces_of_the_pages_are_valid() {
+    for (name, count) in [("docs/GENEVE_PROXY.md", 2), ("docs/GWLB.md", 3)] {
+        let page = read(name);
+        let pieces = pieces(&page);
+        assert_eq!(pieces.len(), count, "{name}");
+        for piece in pieces {
+            config(piece).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+}
+
+#[test]
 fn the_sample_of_geneve_proxy_decides_as_its_page_says() {
     let engine = Engine::new(&sample("appliance/samples/geneve-proxy.toml")).unwrap();
-    let page = std::fs::read_to_string(root().join("docs/GENEVE_PROXY.md")).unwrap();
-    let mut rows = 0;
-    for line in page.lines() {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let [_, session, by, fate, _] = cells[..] else {
-            continue;
+    let page = read("docs/GENEVE_PROXY.md");
+    let rows = rows(&page, "The sample");
+    for row in &rows {
+        let &[session, by, fate] = row.as_slice() else {
+            panic!("{row:?}")
         };
-        let Some((ends, what)) = session.split_once(", ") else {
-            continue;
-        };
+        let (ends, what) = session.split_once(", ").unwrap();
         let (from, to) = ends.split_once(" to ").unwrap();
-        let found = decide(&engine, 0, from.parse().unwrap(), to.parse().unwrap(), what);
         assert_eq!(
-            found,
+            decide(&engine, 0, from.parse().unwrap(), to.parse().unwrap(), what),
             (by.trim_matches('`').to_owned(), fate == "allowed"),
-            "{line}"
+            "{row:?}"
         );
-        rows += 1;
     }
-    assert_eq!(rows, 8);
+    assert_eq!(rows.len(), 13);
+}
+
+/// A list of the page's table: `None` if it is missing.
+fn list(cell: &str) -> Option<Vec<u16>> {
+    if cell == "missing" {
+        return None;
+    }
+    let numbers = cell.strip_prefix('[').unwrap().strip_suffix(']').unwrap();
+    let numbers = numbers.split(", ").filter(|number| !number.is_empty());
+    Some(numbers.map(|number| number.parse().unwrap()).collect())
+}
+
+#[test]
+fn geneve_proxys_lists_allow_as_much_as_the_rules_that_the_page_makes_of_them() {
+    let page = read("docs/GENEVE_PROXY.md");
+    let rows = rows(&page, "What the two `allowed_` lists allow");
+    let (from, to) = (IpAddr::from([10, 1, 0, 5]), IpAddr::from([8, 8, 8, 8]));
+    let mut nothing = 0;
+    for row in &rows {
+        let &[protocols, ports, rules] = row.as_slice() else {
+            panic!("{row:?}")
+        };
+        let mut text = String::from("[policy]\ndefault = \"deny\"\n");
+        for (number, rule) in rules.split("; and ").filter(|rule| *rule != "none").enumerate() {
+            text += &format!("[[policy.rule]]\nname = \"rule-{number}\"\naction = \"allow\"\n");
+            let keys = rule.split('`').skip(1).step_by(2);
+            keys.for_each(|key| text += &format!("{key}\n"));
+        }
+        let engine = Engine::new(&config(&text).unwrap()).unwrap();
+        let (protocols, ports) = (list(protocols), list(ports));
+        // Missing is anything; else what is in the list.
+        let has = |list: &Option<Vec<u16>>, value| list.as_ref().is_none_or(|list| list.contains(&value));
+        let mut any = false;
+        for (protocol, name) in [(6, "TCP"), (17, "UDP")] {
+            for port in [443, 80, 25] {
+                let expected = has(&protocols, protocol) && has(&ports, port);
+                let (_, passes) = decide(&engine, 0, from, to, &format!("{name} {port}"));
+                assert_eq!(passes, expected, "{row:?}: {name} {port}");
+                any |= passes;
+            }
+        }
+        let (_, passes) = decide(&engine, 0, from, to, "ping");
+        assert_eq!(passes, has(&protocols, 1), "{row:?}: ping");
+        nothing += usize::from(!any && !passes);
+    }
+    assert_eq!((rows.len(), nothing), (12, 3));
+}
+
+#[test]
+fn an_empty_list_of_what_is_allowed_allows_nothing() {
+    let page = read("docs/GENEVE_PROXY.md");
+    let mut empty = 0;
+    for row in rows(&page, "What the two `allowed_` lists allow") {
+        if row[0] == "[]" {
+            assert_eq!(row[2], "none");
+            empty += 1;
+        } else if row[1] == "[]" {
+            assert!(["none", "`protocol = \"icmp\"`"].contains(&row[2]), "{row:?}");
+            empty += 1;
+        }
+    }
+    assert_eq!(empty, 5);
+}
+
+#[test]
+fn ports_without_a_protocol_that_has_them_are_an_error() {
+    for protocol in ["", "protocol = [\"tcp\", \"icmp\"]\n"] {
+        let text =
+            format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{protocol}destination_ports = [443]");
+        let error = config(&text).unwrap_err().to_string();
+        assert!(error.contains("ports need `protocol`"), "{error}");
+    }
+}
+
+#[test]
+fn numbers_of_protocols_are_taken_as_geneve_proxys_file_has_them() {
+    let page = read("docs/GENEVE_PROXY.md");
+    let numbers = "protocol = [0x0006, 0x0011]";
+    assert!(page.contains(numbers));
+    let of = |protocol: &str| {
+        let rule = format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{protocol}\n");
+        config(&format!("{rule}destination_ports = [443, 80]")).unwrap()
+    };
+    assert_eq!(of(numbers).policy, of("protocol = [\"tcp\", \"udp\"]").policy);
+}
+
+#[test]
+fn who_is_inside_is_as_the_page_says() {
+    let page = read("docs/GENEVE_PROXY.md");
+    let rule = "[[policy.rule]]\nname = \"out\"\naction = \"allow\"\ndirection = \"outbound\"";
+    let engine = |text: &str| Engine::new(&config(&format!("{text}\n{rule}")).unwrap()).unwrap();
+    let (theirs, ours) = (engine(pieces(&page)[0]), engine("[policy]\ndefault = \"deny\""));
+    let mut seen = 0;
+    let check = |address: IpAddr, [there, here]: [&str; 2]| {
+        let to = if address.is_ipv4() {
+            "8.8.8.8"
+        } else {
+            "2001:db8:ffff::1"
+        };
+        let is_inside = |engine| match decide(engine, 0, address, to.parse().unwrap(), "UDP 443").1 {
+            true => "inside",
+            false => "outside",
+        };
+        assert_eq!(is_inside(&ours), here, "{address}");
+        if there != "no IPv6 passes" {
+            assert_eq!(is_inside(&theirs), there, "{address}");
+        }
+    };
+    for row in rows(&page, "Who is inside") {
+        for prefix in row[0].split('`').skip(1).step_by(2) {
+            let (first, _) = prefix.split_once('/').unwrap();
+            check(first.parse().unwrap(), [row[1], row[2]]);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 15);
+    // Beside and between them.
+    for address in [
+        "9.255.255.255",
+        "172.32.0.0",
+        "192.0.0.9",
+        "192.0.0.172",
+        "198.20.0.0",
+    ] {
+        check(address.parse().unwrap(), ["outside", "outside"]);
+    }
+}
+
+#[test]
+fn the_samples_say_who_is_inside_for_ipv6_too() {
+    let inside: IpAddr = "2001:db8::1".parse().unwrap();
+    let outside: IpAddr = "2001:db8:ffff::1".parse().unwrap();
+    let engine = Engine::new(&sample("appliance/samples/quick-start.toml")).unwrap();
+    for (from, to, what, rule, passes) in [
+        (inside, outside, "TCP 443", "all-out", true),
+        (inside, outside, "TCP 80", "all-out", true),
+        (outside, inside, "TCP 80", "http-in", true),
+        (outside, inside, "TCP 443", "default", false),
+    ] {
+        let found = decide(&engine, 0, from, to, what);
+        assert_eq!(found, (rule.to_owned(), passes), "{from} {what}");
+    }
+}
+
+#[test]
+fn the_pages_rule_drops_ipv6_and_nothing_else() {
+    let page = read("docs/GENEVE_PROXY.md");
+    let text = read("appliance/samples/geneve-proxy.toml");
+    let first = format!("{}\n[[policy.rule]]", pieces(&page)[1]);
+    let engine = Engine::new(&config(&text.replacen("[[policy.rule]]", &first, 1)).unwrap()).unwrap();
+    for (from, to, rule, passes) in [
+        ("2001:db8::1", "2001:db8:ffff::1", "no-ipv6", false),
+        ("2001:db8:ffff::1", "2001:db8::1", "no-ipv6", false),
+        ("10.1.0.5", "8.8.8.8", "outbound-allowed", true),
+        ("8.8.8.8", "10.1.0.5", "inbound-allowed-ports", true),
+    ] {
+        let found = decide(&engine, 0, from.parse().unwrap(), to.parse().unwrap(), "TCP 443");
+        assert_eq!(found, (rule.to_owned(), passes), "{from}");
+    }
 }
 
 #[test]
 fn endpoints_have_policies_of_their_own() {
     let config = sample("appliance/samples/endpoints.toml");
     let engine = Engine::new(&config).unwrap();
-    let inside = Ipv4Addr::new(10, 0, 0, 5);
-    let outside = Ipv4Addr::new(198, 51, 100, 1);
+    let inside = IpAddr::from([10, 0, 0, 5]);
+    let outside = IpAddr::from([198, 51, 100, 1]);
     for (zone, from, to, what, rule, passes) in [
         ("red", inside, outside, "TCP 443", "red-web", true),
         ("red", inside, outside, "TCP 25", "default", false),
@@ -136,7 +332,7 @@ fn endpoints_have_policies_of_their_own() {
         (
             "west",
             outside,
-            Ipv4Addr::new(10, 0, 0, 6),
+            IpAddr::from([10, 0, 0, 6]),
             "TCP 443",
             "shop-in",
             true,
@@ -157,8 +353,8 @@ fn endpoints_have_policies_of_their_own() {
 #[test]
 fn the_quick_start_lets_http_in_and_everything_out() {
     let engine = Engine::new(&sample("appliance/samples/quick-start.toml")).unwrap();
-    let inside = Ipv4Addr::new(10, 0, 0, 5);
-    let outside = Ipv4Addr::new(198, 51, 100, 1);
+    let inside = IpAddr::from([10, 0, 0, 5]);
+    let outside = IpAddr::from([198, 51, 100, 1]);
     for (from, to, what, rule, passes) in [
         (outside, inside, "TCP 80", "http-in", true),
         (outside, inside, "TCP 443", "default", false),

@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use portcullis::geneve::PORT;
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch, Tunnel};
 use portcullis::{Config, Engine, Reset};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 fn send(raw: &Socket, tunnel: &Tunnel, payload: &[u8]) {
-    let ports = [tunnel.source_port, tunnel.destination_port];
-    let udp = [ports, [payload.len() as u16 + 8, 0]].concat();
+    let length = payload.len() as u16 + 8;
+    let udp = [tunnel.source_port, tunnel.destination_port, length, 0];
     let udp: Vec<u8> = udp.into_iter().flat_map(u16::to_be_bytes).collect();
     let to = SocketAddrV4::new(tunnel.destination, 0).into();
-    // What cannot be sent is lost, as on any wire.
-    let _ = raw.send_to(&[&udp, payload].concat(), &to);
+    let _ = raw.send_to(&[&udp, payload].concat(), &to); // what cannot be sent is lost, as on any wire
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (engine, front) = (Engine::new(&config)?, FrontEnd::new(&config)?);
     let (mut scratch, mut resets) = (Scratch::new(&front), Vec::<Reset>::new());
     let socket = UdpSocket::bind((local, PORT))?;
+    SockRef::from(&socket).set_recv_buffer_size(8 << 20)?; // for bursts, as far as net.core.rmem_max goes
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+    raw.set_recv_buffer_size(0)?; // it only sends
     raw.bind(&SocketAddrV4::new(local, 0).into())?;
     let mut buffer = vec![0; 65_535];
     loop {

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::config::AsymmetryConfig;
-use crate::flow::{End, FlowKey, Zone};
+use crate::flow::{Direction, End, FlowKey, Zone};
 
 /// What says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -446,12 +446,16 @@ impl Asymmetry {
         }
     }
 
-    /// Whether a conversation is suspected of this, by packets of this end.
-    pub(crate) fn suspects(&self, key: &FlowKey, source: End, evidence: Evidence) -> bool {
-        let is_so =
-            |suspect: &Suspect| (suspect.key, suspect.source, suspect.evidence) == (*key, source, evidence);
-        let found = self.place(key, |place| place.as_ref().is_some_and(is_so));
-        found.unwrap_or(false)
+    /// In which direction of its connection an end sends, of which a packet has told that the other half is missing.
+    pub(crate) fn suspected(&self, key: &FlowKey, source: End) -> Option<Direction> {
+        self.place(key, |place| {
+            let suspect = place.filter(|suspect| (suspect.key, suspect.source) == (*key, source))?;
+            match suspect.evidence {
+                Evidence::SynAckWithoutSyn | Evidence::OtherZone => Some(Direction::Reply),
+                Evidence::AckWithoutSynAck => Some(Direction::Original),
+                _ => None,
+            }
+        })?
     }
 
     pub(crate) fn report(&self) -> AsymmetryReport {

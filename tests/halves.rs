@@ -255,6 +255,69 @@ fn the_final_ack_without_a_syn_ack_is_named() {
 }
 
 #[test]
+fn what_is_only_reported_passes_to_its_end() {
+    // Only the initiator's half comes.
+    let mut scene = modes("report");
+    scene.pass(ENDS, SYN, 100, 0, b"");
+    for n in 0..3_000 {
+        let reason = if n < 1_000 {
+            DropReason::TcpAckWithoutSynAck
+        } else {
+            DropReason::TcpNoSession
+        };
+        reported(
+            &scene.tcp(ENDS, ACK, 101 + n * 1_000, 501 + n, &[0; 1_000]),
+            reason,
+        );
+        if n % 1_000 == 999 {
+            // The session of its SYN has ended meanwhile.
+            scene.wait(300);
+            assert_eq!(scene.engine.sessions(), 0);
+        }
+    }
+    reported(
+        &scene.tcp(ENDS, FIN | ACK, 3_000_101, 501, b""),
+        DropReason::TcpNoSession,
+    );
+
+    let scene = modes("report");
+    scene.pass(ENDS, SYN, 100, 0, b"");
+    let reason = DropReason::TcpAckWithoutSynAck;
+    dropped_for(&scene.tcp(ENDS, FIN | ACK, 101, 501, b""), DropReason::TcpState);
+    reported(&scene.tcp(ENDS, ACK, 101, 501, b""), reason);
+    reported(&scene.tcp(ENDS, FIN | ACK, 101, 501, b"the last"), reason);
+    assert_eq!(scene.record().state, "SYN_SENT");
+
+    // Only the responder's half comes here, the other one by another zone.
+    let mut scene = begun_in_zone_1("[tcp]\nasymmetric = \"report\"");
+    reported(
+        &scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b""),
+        DropReason::OtherZone,
+    );
+    for n in 0..100 {
+        let verdict = scene.tcp(ENDS.back(), ACK, 501 + n * 900, 101, &[0; 900]);
+        assert!(
+            verdict.is_forward() && verdict.tracked().tolerated.is_some(),
+            "{n}: {verdict:?}"
+        );
+        if n == 50 {
+            scene.wait(300);
+        }
+    }
+    let last = scene.tcp(ENDS.back(), FIN | ACK, 90_501, 101, b"");
+    assert!(last.is_forward(), "{last:?}");
+    // What nobody has told of does not pass.
+    let other = Ends {
+        src_port: 4001,
+        ..ENDS
+    };
+    dropped_for(
+        &scene.tcp(other.back(), FIN | ACK, 1, 1, b""),
+        DropReason::TcpNoSession,
+    );
+}
+
+#[test]
 fn acks_of_data_that_never_passed_are_named() {
     let reason = DropReason::TcpAckOfUnseen;
     let start = |mode| {

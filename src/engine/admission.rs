@@ -384,12 +384,12 @@ impl Engine {
         after.look_elsewhere(settings);
         let drop = invalid(DropReason::TcpNoSession);
         let (key, source) = (&candidate.flow.key, candidate.flow.source);
-        if settings.any_asymmetric && self.asymmetry.suspects(key, source, Evidence::SynAckWithoutSyn) {
-            // What follows a SYN-ACK that was let pass is let pass too.
-            let decision =
-                settings
-                    .policy
-                    .look_up(&new_session(key.zone(), candidate.parsed, Direction::Reply));
+        if settings.any_asymmetric
+            && let Some(direction) = self.asymmetry.suspected(key, source)
+        {
+            // What follows a packet that was let pass is let pass too: there is no session that would tell.
+            let query = new_session(key.zone(), candidate.parsed, direction);
+            let decision = settings.policy.look_up(&query);
             let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
             if (decision.action, mode) == (Action::Allow, Asymmetric::Report) {
                 let reason = DropReason::TcpNoSession;

@@ -88,6 +88,31 @@ impl Seen {
 }
 
 impl Engine {
+    /// A segment of an end that has completed a handshake whose SYN-ACK did not pass here, and was let pass: its session stays
+    /// where it was, and knows nothing of what follows.
+    #[cold]
+    pub(super) fn goes_on(
+        &self,
+        settings: &Settings,
+        shard: &Shard,
+        number: u32,
+        (candidate, segment): (&Candidate<'_>, &Segment),
+    ) -> Option<Seen> {
+        let slot = shard.slab.hot(number);
+        let (key, source) = (&candidate.flow.key, candidate.flow.source);
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let is_it = slot.track.state() == State::SynSent
+            && matches!(Event::of(segment.flags), Event::Ack | Event::Fin)
+            && settings.tcp(rule, key.zone()).asymmetric == Asymmetric::Report
+            && slot.direction_of(source) == Direction::Original
+            && self.asymmetry.suspected(key, source) == Some(Direction::Original);
+        let (packets, _) = slot.traffic(Direction::Reply);
+        is_it.then_some(Seen {
+            opposite: Some(packets),
+            ..Seen::alone(Evidence::AckWithoutSynAck)
+        })
+    }
+
     /// A segment that is invalid because something has not passed here. `None` as for [`Engine::hit`].
     #[cold]
     #[inline(never)]

@@ -455,7 +455,10 @@ impl Engine {
                     }
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
-                        if let Some(seen) = Seen::of(slot, direction, segment, fault) {
+                        let slot = shard.slab.hot(number);
+                        let seen = Seen::of(slot, direction, segment, fault)
+                            .or_else(|| self.goes_on(settings, shard, number, (candidate, segment)));
+                        if let Some(seen) = seen {
                             let held = (&mut *shard, settings);
                             let verdict = self.half(
                                 (seen, fault),
@@ -479,6 +482,7 @@ impl Engine {
                             return verdict;
                         }
                         after.seen = Some(Seen::present());
+                        let slot = shard.slab.hot_mut(number);
                         let stale = slot.assured() && slot.track.note_invalid_close(direction, segment);
                         if stale {
                             trace.step(|| {

@@ -50,6 +50,9 @@ pub(crate) struct BenchArgs {
     /// What is measured
     #[arg(long, value_enum, default_value_t = Mode::Packets)]
     mode: Mode,
+    /// Packets that are decided together, as those of a receive call: 1, one by one, to 1024
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SLICE as i64))]
+    batch: u32,
     /// How long to measure, filling the table not counted: 1 to 60
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,

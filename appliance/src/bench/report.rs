@@ -32,6 +32,7 @@ pub(super) struct Report {
     protocol: &'static str,
     sessions: u32,
     threads: u32,
+    batch: u32,
     checksums_verified: bool,
     /// Packets, or ended sessions, that were measured.
     measured: u64,
@@ -58,6 +59,7 @@ impl Report {
             protocol: args.protocol.name(),
             sessions: args.sessions,
             threads: args.threads,
+            batch: args.batch,
             checksums_verified: args.verify_checksums,
             measured: samples.iter().map(|each| each.count).sum(),
             ns_per_packet: packets.then_some(spread),
@@ -73,11 +75,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} {} sessions, {} thread(s), checksums {}",
+            "{}: {} {} sessions, {} thread(s), batches of {}, checksums {}",
             self.mode,
             self.sessions,
             self.protocol,
             self.threads,
+            self.batch,
             if self.checksums_verified {
                 "verified"
             } else {

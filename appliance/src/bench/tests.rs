@@ -7,6 +7,7 @@ fn args(mode: Mode, protocol: ProtocolArg, threads: u32) -> BenchArgs {
     BenchArgs {
         sessions: 1_500,
         threads,
+        batch: 1,
         shards: None,
         protocol,
         mode,
@@ -21,7 +22,11 @@ fn every_mode_measures_every_protocol_in_one_thread_and_in_three() {
     for mode in [Mode::Packets, Mode::Setup, Mode::Expire] {
         for protocol in [ProtocolArg::Tcp, ProtocolArg::Udp] {
             for threads in [1, 3] {
-                let report = measure(&args(mode, protocol, threads), Duration::from_millis(30)).unwrap();
+                let args = BenchArgs {
+                    batch: if threads == 3 { 64 } else { 1 },
+                    ..args(mode, protocol, threads)
+                };
+                let report = measure(&args, Duration::from_millis(30)).unwrap();
                 assert_eq!(report.ns_per_packet.is_none(), mode == Mode::Expire);
                 assert_eq!(report.ns_per_session.is_none(), mode == Mode::Packets);
                 let spread = report.ns_per_packet.or(report.ns_per_session).unwrap();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use portcullis::{DropReason, Engine, Packet};
+use portcullis::{DropReason, Engine, Packet, Verdict};
 
 use super::traffic::{Frame, Order, Protocol, Session};
 use super::{BenchArgs, BenchError, Mode, SLICE};
@@ -80,6 +80,7 @@ pub(super) struct Run<'e> {
     mode: Mode,
     sessions: u32,
     threads: u32,
+    batch: usize,
     time: Duration,
     start: Instant,
     /// How often time was put forward by [`ROUND`].
@@ -98,6 +99,7 @@ impl<'e> Run<'e> {
             mode: args.mode,
             sessions: args.sessions,
             threads: args.threads,
+            batch: args.batch as usize,
             time,
             start: Instant::now(),
             round: AtomicU32::new(0),
@@ -155,7 +157,11 @@ impl<'e> Run<'e> {
 
     #[inline]
     fn decide(&self, frame: &Frame, now: Instant) {
-        let verdict = self.engine.process(Packet::new(frame.bytes(), now));
+        self.check_verdict(self.engine.process(Packet::new(frame.bytes(), now)));
+    }
+
+    #[inline]
+    fn check_verdict(&self, verdict: Verdict) {
         if let Some(reason) = verdict.reason() {
             self.not_forwarded.fetch_add(1, Ordering::Relaxed);
             self.first_reason.get_or_init(|| reason);
@@ -210,9 +216,20 @@ impl<'e> Run<'e> {
 
     fn time_slice(&self, frames: &[Frame], samples: &mut Samples) {
         let now = self.now();
+        let packets: Vec<_> = frames
+            .iter()
+            .map(|frame| Packet::new(frame.bytes(), now))
+            .collect();
         let start = Instant::now();
-        for frame in frames {
-            self.decide(frame, now);
+        if self.batch == 1 {
+            for frame in frames {
+                self.decide(frame, now);
+            }
+        } else {
+            for batch in packets.chunks(self.batch) {
+                self.engine
+                    .process_batch_with(batch, &mut (), |_, verdict, ()| self.check_verdict(verdict));
+            }
         }
         samples.add(start.elapsed(), frames.len());
     }

@@ -1,9 +1,11 @@
 //! What is said over the control socket: a request is a line of JSON, its answer any number of lines, of which the last is
 //! `done` or `error`. A connection may ask again and again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portcullis::policy::{PortRange, Protocol};
+use portcullis::track::{datagram, dccp, sctp, tcp};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +171,16 @@ pub(crate) struct FilterSpec {
     pub(crate) min_bytes: Option<u64>,
 }
 
+/// The names of all states of sessions, in alphabetical order.
+fn states() -> Vec<&'static str> {
+    let tcp = tcp::State::ALL.map(tcp::State::name);
+    let sctp = sctp::State::ALL.map(sctp::State::name);
+    let dccp = dccp::State::ALL.map(dccp::State::name);
+    let others = datagram::State::ALL.map(datagram::State::name);
+    let all = tcp.into_iter().chain(sctp).chain(dccp).chain(others);
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 impl FilterSpec {
     /// The filter that it says.
     ///
@@ -200,6 +212,16 @@ impl FilterSpec {
             None if name == "default" => Ok(portcullis::policy::RuleId::DEFAULT),
             None => Err(format!("there is no rule `{name}`")),
         };
+        let state = |name: &String| {
+            let known = states();
+            if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                return Ok(name.clone());
+            }
+            Err(format!(
+                "there is no state `{name}`: the states are {}",
+                known.join(", ")
+            ))
+        };
         let millis = |millis: Option<u64>| Duration::from_millis(millis.unwrap_or(0));
         let id = |id: &u64| SessionId::from_number(*id).ok_or_else(|| "no session is called 0".to_owned());
         Ok(SessionFilter {
@@ -217,7 +239,7 @@ impl FilterSpec {
                 .as_ref()
                 .map(|text| text.parse::<Protocol>())
                 .transpose()?,
-            state: self.state.clone(),
+            state: self.state.as_ref().map(state).transpose()?,
             zone: self.zone.as_ref().map(zone).transpose()?,
             rule: self.rule.as_ref().map(rule).transpose()?,
             min_age: millis(self.min_age_ms),

@@ -40,7 +40,7 @@ enum Command {
         #[command(flatten)]
         filter: FilterArgs,
         /// Every session
-        #[arg(long)]
+        #[arg(long, conflicts_with = "FilterArgs")]
         all: bool,
     },
     /// Everything about one session: windows, lifetime, rule, parent, tunnel
@@ -90,7 +90,7 @@ enum Command {
 }
 
 /// Which sessions are meant: those that fit all of it.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 struct FilterArgs {
     /// The number of a session; may be given again, as may all that name several things
     #[arg(long, value_name = "NUMBER")]
@@ -162,6 +162,9 @@ pub(crate) enum SessionsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A filter, or a limit, that would not count.
+    #[error("a filter or limit before the command would not count: put what `{0}` takes behind it")]
+    Misplaced(&'static str),
     /// A file cannot be read.
     #[error("{path}: {source}")]
     File {
@@ -199,7 +202,30 @@ pub(crate) fn run(args: &SessionsArgs) -> Result<(), SessionsError> {
     }
 }
 
+impl Command {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Delete { .. } => "delete",
+            Self::Explain { .. } => "explain",
+            Self::Expectations { .. } => "expectations",
+            Self::Asymmetry { .. } => "asymmetry",
+            Self::Stats => "stats",
+            Self::Top { .. } => "top",
+            Self::Preview { .. } => "preview",
+            Self::Adopt { .. } => "adopt",
+            Self::Reload => "reload",
+            Self::Health => "health",
+        }
+    }
+}
+
 fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
+    if let Some(command) = &args.command
+        && (args.limit.is_some() || args.filter != FilterArgs::default())
+    {
+        // What chooses the sessions to list must not be taken for what chooses those to end.
+        return Err(SessionsError::Misplaced(command.name()));
+    }
     Ok(match &args.command {
         None => Request::Sessions {
             filter: FilterSpec::from(&args.filter),
@@ -259,7 +285,14 @@ pub(crate) fn ask(
 ) -> Result<(), SessionsError> {
     let request = request(args)?;
     if let Some(Command::Top { interval, count, .. }) = &args.command {
-        return top::run(client, &request, Duration::from_secs(*interval), *count, out);
+        return top::run(
+            client,
+            &request,
+            Duration::from_secs(*interval),
+            *count,
+            args.json,
+            out,
+        );
     }
     let is_list = matches!(request, Request::Sessions { .. });
     client.send(&request)?;

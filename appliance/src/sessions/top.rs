@@ -41,15 +41,24 @@ struct Look {
     stats: StatsView,
 }
 
-/// Shows the view until `count` looks are done, or somebody presses `q`.
+/// A look as a line of JSON.
+#[derive(serde::Serialize)]
+struct Row<'a> {
+    found: u64,
+    sessions: &'a [SessionView],
+    stats: &'a StatsView,
+}
+
+/// Shows the view until `count` looks are done, or somebody presses `q`; with `json`, writes a line for each look instead.
 pub(super) fn run(
     client: &mut Client,
     request: &Request,
     interval: Duration,
     count: Option<u64>,
+    json: bool,
     out: &mut impl Write,
 ) -> Result<(), SessionsError> {
-    let is_screen = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let is_screen = !json && io::stdout().is_terminal() && io::stdin().is_terminal();
     let screen = is_screen
         .then(|| Screen::new(out))
         .transpose()
@@ -57,7 +66,7 @@ pub(super) fn run(
     let mut last = Look::default();
     let mut looks = 0;
     loop {
-        let (lines, look) = look(client, request, &last)?;
+        let (lines, look) = look(client, request, &last, json)?;
         last = look;
         show(out, &lines, screen.is_some()).map_err(SessionsError::Output)?;
         looks += 1;
@@ -74,7 +83,12 @@ pub(super) fn run(
     }
 }
 
-fn look(client: &mut Client, request: &Request, last: &Look) -> Result<(Vec<String>, Look), SessionsError> {
+fn look(
+    client: &mut Client,
+    request: &Request,
+    last: &Look,
+    json: bool,
+) -> Result<(Vec<String>, Look), SessionsError> {
     let mut sessions = Vec::new();
     let mut found = 0;
     for reply in client.ask(request)? {
@@ -96,7 +110,17 @@ fn look(client: &mut Client, request: &Request, last: &Look) -> Result<(Vec<Stri
         bytes: sessions.iter().map(|view| (view.id, view.bytes())).collect(),
         stats: stats.unwrap_or_default(),
     };
-    Ok((lines(&sessions, found, &look, last), look))
+    let lines = if json {
+        let row = Row {
+            found,
+            sessions: &sessions,
+            stats: &look.stats,
+        };
+        vec![serde_json::to_string(&row).map_err(|error| SessionsError::Answer(error.to_string()))?]
+    } else {
+        lines(&sessions, found, &look, last)
+    };
+    Ok((lines, look))
 }
 
 fn total(counts: &[(String, u64)]) -> u64 {

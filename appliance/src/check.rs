@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::config_file::{self, ConfigFileError};
+use crate::run::settings::sources_warning;
 
 /// The arguments of `portcullis check`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     }
     out.flush()?;
     for warning in config.warnings() {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    if let Some(warning) = sources_warning(&config) {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
     Ok(())

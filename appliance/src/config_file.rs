@@ -1,11 +1,17 @@
 //! The configuration file, from disk: the engine's sections and the appliance's own.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use portcullis::config::Document;
+use portcullis::config::{ConfigErrorCause, Document};
 use portcullis::{Config, ConfigError};
 
 use crate::run::settings::Settings;
+
+/// The longest file, in bytes: what is longer is something else.
+const MAX_FILE: u64 = 16 << 20;
 
 /// Why a configuration file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +22,7 @@ pub(crate) enum ConfigFileError {
         /// The path as given.
         name: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It could be read but says something wrong.
     #[error(transparent)]
@@ -26,23 +32,64 @@ pub(crate) enum ConfigFileError {
 /// Reads and validates a configuration file, for what needs the engine alone.
 ///
 /// # Errors
-/// The file cannot be read, is not UTF-8, or says something wrong; the message names the file, the line and
+/// The file cannot be read, is too long or not UTF-8, or says something wrong; the message names the file, the line and
 /// the key.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
     load_all(path).map(|(config, _)| config)
 }
 
-/// Reads and validates a configuration file: the engine's configuration and the appliance's settings.
+/// Reads and validates a configuration file: the engine's configuration and the appliance's settings. A pipe will do.
 ///
 /// # Errors
 /// As those of [`load`].
 pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
+    read_and_parse(path, || File::open(path))
+}
+
+/// The same for an appliance that runs: nothing but a regular file, since anything else may have no end, or no beginning.
+///
+/// # Errors
+/// As those of [`load`].
+pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
+    read_and_parse(path, || {
+        // Opening a pipe would wait for its writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)?;
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "this is no regular file, and only a start reads anything else",
+        ))
+    })
+}
+
+fn read_and_parse(
+    path: &Path,
+    open: impl FnOnce() -> io::Result<File>,
+) -> Result<(Config, Settings), ConfigFileError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigFileError::Read {
-        name: name.clone(),
-        source,
-    })?;
-    Ok(parse(&text, &name)?)
+    match open().and_then(read) {
+        Ok(text) => Ok(parse(&text, &name)?),
+        Err(source) => Err(ConfigFileError::Read { name, source }),
+    }
+}
+
+fn read(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "this is longer than {} MiB, and no configuration file",
+                MAX_FILE >> 20
+            ),
+        ));
+    }
+    Ok(text)
 }
 
 /// The same from text; `name` is for messages.
@@ -52,5 +99,71 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
 pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), ConfigError> {
     let mut document = Document::parse(text, name)?;
     let settings = Settings::take(&mut document)?;
-    Ok((document.config()?, settings))
+    Ok((document.config().map_err(with_own_keys)?, settings))
+}
+
+/// Adds the appliance's own keys to those that the engine expects in the place of an unknown one.
+fn with_own_keys(mut error: ConfigError) -> ConfigError {
+    let key = &error.location.key;
+    if let ConfigErrorCause::Syntax(text) = &mut error.cause
+        && text.starts_with("unknown field `")
+        && text.contains("expected")
+    {
+        for own in Settings::keys_beside(key) {
+            text.push_str(&format!(", `{own}`"));
+        }
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text, "f").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_keys_of_both_readers() {
+        let top = error("nonsense = 1");
+        assert!(
+            top.starts_with("f:1: nonsense: unknown field `nonsense`, expected one of `engine`"),
+            "{top}"
+        );
+        assert!(top.ends_with(", `health`, `metrics`, `log`"), "{top}");
+        let run = error("[run]\nnonsense = 1");
+        assert!(
+            run.contains("`workers`") && run.ends_with(", `drain`, `sessions_file`, `control`"),
+            "{run}"
+        );
+        let table = error("[table]\nnonsense = 1");
+        assert!(
+            !table.contains("`health`") && !table.contains("`drain`"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_running_appliance_reads_regular_files_alone_and_never_waits_for_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+            let error = load_again(path).unwrap_err().to_string();
+            assert!(error.contains("no regular file"), "{error}");
+        }
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(load_again(&file).is_ok());
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let error = load_all(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/dev/zero: this is longer than 16 MiB"),
+            "{error}"
+        );
+    }
 }

@@ -62,7 +62,7 @@ fn pieces(page: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_sample_is_valid_and_without_a_warning() {
+fn every_sample_is_valid_and_warns_of_nothing_but_the_sources() {
     for name in [
         "appliance/portcullis.sample.toml",
         "appliance/samples/endpoints.toml",
@@ -75,10 +75,15 @@ fn every_sample_is_valid_and_without_a_warning() {
             .arg(root().join(name))
             .output()
             .unwrap();
-        let warnings = String::from_utf8_lossy(&output.stderr);
+        // Where the load balancer is, no sample knows.
+        let told = String::from_utf8_lossy(&output.stderr);
+        let warnings: Vec<_> = told
+            .lines()
+            .filter(|line| !line.starts_with("warning: geneve.sources is the default"))
+            .collect();
         assert!(
             output.status.success() && warnings.is_empty(),
-            "{name}: {warnings}"
+            "{name}: {warnings:?}"
         );
         assert!(String::from_utf8_lossy(&output.stdout).contains("\nhealth.listen = "));
     }

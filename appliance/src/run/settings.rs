@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis::ConfigError;
-use portcullis::config::Document;
+use portcullis::config::{Document, GeneveConfig};
+use portcullis::{Config, ConfigError};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -47,6 +47,18 @@ impl Settings {
         document.take(&Self::KEYS)
     }
 
+    /// The own keys of the section in which the engine has found the key at this path to be unknown.
+    pub(crate) fn keys_beside(path: &str) -> impl Iterator<Item = &'static str> {
+        let section = path.rsplit_once('.').map(|(section, _)| section.to_owned());
+        Self::KEYS
+            .into_iter()
+            .filter_map(move |key| match (&section, key.rsplit_once('.')) {
+                (None, None) => Some(key),
+                (Some(wanted), Some((section, key))) if section == wanted => Some(key),
+                _ => None,
+            })
+    }
+
     /// The key of something that a running appliance cannot change.
     pub(crate) fn differs(&self, other: &Self) -> Option<&'static str> {
         let keys = [
@@ -83,6 +95,8 @@ impl Settings {
             format!("log.rotate_bytes = {}", self.log.rotate_bytes),
             format!("log.keep = {}", self.log.keep),
             format!("log.queue = {}", self.log.queue),
+            format!("log.account_id = \"{}\"", self.log.account_id),
+            format!("log.interface_id = \"{}\"", self.log.interface_id),
         ]
     }
 }
@@ -189,9 +203,11 @@ pub(crate) struct LogSettings {
     /// How many events may wait for the writer, 16 to 2^22; what comes beyond is counted and lost.
     #[serde(deserialize_with = "queue")]
     pub(crate) queue: usize,
-    /// The account that lines in AWS' format name.
+    /// The account that lines in AWS' format name: 1 to 64 letters, digits and `-_.:`.
+    #[serde(deserialize_with = "log_field")]
     pub(crate) account_id: String,
-    /// The network interface that lines in AWS' format name.
+    /// The network interface that lines in AWS' format name: as `account_id`.
+    #[serde(deserialize_with = "log_field")]
     pub(crate) interface_id: String,
 }
 
@@ -342,6 +358,32 @@ fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> 
     within(deserializer, (16, 1 << 22)).map(|value| usize::try_from(value).unwrap_or(usize::MAX))
 }
 
+/// A field of a line whose fields are separated by spaces.
+fn log_field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text);
+    }
+    Err(D::Error::custom(format!(
+        "{text:?} is not 1 to 64 letters, digits and `-_.:`"
+    )))
+}
+
+/// What is to be said of `[geneve]` to whoever operates an appliance: that nobody has narrowed down whose tunnels are taken.
+pub(crate) fn sources_warning(config: &Config) -> Option<String> {
+    let who = if config.geneve.sources.is_empty() {
+        "empty: whoever reaches the appliance"
+    } else if config.geneve.sources == GeneveConfig::default().sources {
+        "the default, all of RFC 1918 and RFC 6598: whoever can send from there"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "geneve.sources is {who} can have packets reflected; in production, name the subnets of the load balancer"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,10 +425,34 @@ mod tests {
                 "f:2: log.format: unknown variant `xml`",
             ),
             ("[log]\nfile = \"x\"", "f:2: log.file: unknown field `file`"),
+            (
+                "[log]\naccount_id = \"1 2\"",
+                "f:2: log.account_id: \"1 2\" is not 1 to 64 letters, digits",
+            ),
+            ("[log]\ninterface_id = \"\"", "f:2: log.interface_id: \"\" is not"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(wanted), "{error}");
         }
+    }
+
+    #[test]
+    fn every_setting_is_told() {
+        let lines = read("[log]\naccount_id = \"123456789012\"").unwrap().lines();
+        for wanted in ["log.account_id = \"123456789012\"", "log.interface_id = \"-\""] {
+            assert!(lines.iter().any(|line| line == wanted), "no {wanted}");
+        }
+    }
+
+    #[test]
+    fn sources_that_nobody_has_narrowed_down_are_a_warning() {
+        let warning = |text: &str| {
+            let config = Document::parse(text, "f").unwrap().config().unwrap();
+            sources_warning(&config)
+        };
+        assert!(warning("").unwrap().contains("is the default"));
+        assert!(warning("geneve.sources = []").unwrap().contains("is empty"));
+        assert_eq!(warning("geneve.sources = \"10.1.0.0/24\""), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BinaryHeap;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,24 @@ pub(crate) fn serve(path: &Path, plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || accept(&listener, path, &plant, &stop))
+}
+
+/// Makes the directory of a socket if it is missing, for the owner alone: `/run` is empty after each boot. Those above it must be
+/// there.
+///
+/// # Errors
+/// It is missing and cannot be made.
+pub(crate) fn make_directory(of: &Path) -> io::Result<()> {
+    let Some(directory) = of.parent().filter(|directory| !directory.exists()) else {
+        return Ok(());
+    };
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| {
+            let what = format!("{} is missing and cannot be made: {error}", directory.display());
+            io::Error::new(error.kind(), what)
+        })
 }
 
 /// A socket that nobody but the owner can open, from its first moment on.
@@ -110,18 +128,18 @@ fn converse(stream: UnixStream, plant: &Plant) -> io::Result<()> {
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut replies = BufWriter::with_capacity(64 << 10, stream);
     loop {
-        let mut line = String::new();
-        if (&mut requests).take(MAX_REQUEST).read_line(&mut line)? == 0 {
+        let mut line = Vec::new();
+        if (&mut requests).take(MAX_REQUEST).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        if !line.ends_with('\n') {
+        if !line.ends_with(b"\n") {
             put(
                 &mut replies,
                 &Reply::Error("the request is too long or torn".to_owned()),
             )?;
             return replies.flush();
         }
-        let last = match serde_json::from_str(&line) {
+        let last = match serde_json::from_slice(&line) {
             Ok(request) => answer(request, plant, &mut |reply| put(&mut replies, reply))?,
             Err(error) => Reply::Error(format!("no request: {error}")),
         };

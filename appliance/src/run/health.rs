@@ -90,8 +90,9 @@ impl Health {
         if self.draining.load(Ordering::Relaxed) {
             found.push(Unhealthy::Draining);
         }
+        // Its ports are bound before the workers are there: until then it is not fit.
         let stall = self.plane.shared.longest_stall(now);
-        if stall > settings.stall {
+        if stall > settings.stall || !self.plane.shared.has_begun() {
             found.push(Unhealthy::Stalled(stall));
         }
         let engine = &self.plane.shared.engine;

@@ -7,6 +7,8 @@ mod control;
 mod drain;
 mod health;
 mod http;
+mod instance;
+mod limits;
 mod log;
 mod metrics;
 mod operations;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -38,9 +40,10 @@ use portcullis::policy::Action;
 use portcullis::{Config, ConfigError};
 use serde_json::{Value, json};
 
-use self::operations::{OperateError, Operations, Start};
+use self::instance::{Instance, Taken};
+use self::operations::{OperateError, Operations, SessionsFileError, Start};
 use self::plane::Plane;
-use self::settings::Settings;
+use self::settings::{Settings, sources_warning};
 use self::shared::{Count, SendFault, Shared, WorkerStats};
 use self::socket::SocketError;
 use self::worker::Worker;
@@ -48,6 +51,8 @@ use crate::config_file::{self, ConfigFileError};
 
 /// How often the main thread looks whether the end has come.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How long workers may take to end. One that is well does so within [`socket::PATIENCE`] and the time to send a batch.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The arguments of `portcullis run`.
 #[derive(Debug, clap::Args)]
@@ -83,6 +88,15 @@ pub(crate) enum RunError {
     /// A worker has panicked.
     #[error("worker {0} has ended in disorder")]
     Panic(usize),
+    /// A worker does not end.
+    #[error("worker {0} hangs: it has not ended within {n} s, and is left behind", n = GRACE.as_secs())]
+    Hangs(usize),
+    /// Another appliance is there.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// Sessions could not be taken over, or not be saved.
+    #[error(transparent)]
+    Sessions(#[from] SessionsFileError),
     /// The system refuses a thread or a signal handler.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
@@ -101,18 +115,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let (sender, events) = sync_channel(settings.log.queue);
     let listens = settings.log.is_on();
     let shared = Arc::new(Shared::new(config.clone(), listens.then_some(sender))?);
-    // All sockets first: either every worker works, or none.
-    let workers = (0..shared.workers.len())
-        .map(|number| Worker::new(number, &shared))
-        .collect::<Result<Vec<_>, _>>()?;
-    let asked = config.run.receive_queue as usize;
-    if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
-        say(&format!(
-            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
-        ));
+    announce(&shared, &settings, args.file.is_none());
+    if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
+        say(&format!("warning: {warning}"));
     }
+    // Whatever can be somebody else's comes before the port that workers share: a start that fails takes no packet from an
+    // appliance that runs.
     let plane = Arc::new(Plane::new(Arc::clone(&shared), overrides)?);
-    announce(&shared, args.file.is_none());
+    let _instance = Instance::claim(&config.geneve.listen)?;
+    let asked = config.run.receive_queue as usize;
     let operations = Operations::start(Start {
         plane,
         config,
@@ -120,16 +131,37 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         file: args.file.clone(),
         events,
     })?;
+    // All sockets first: either every worker works, or none.
+    let workers = (0..shared.workers.len())
+        .map(|number| Worker::new(number, &shared))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
+        say(&format!(
+            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
+        ));
+    }
+    operations.restore()?;
+    let threads = start(workers, &shared).inspect_err(|_| operations.put_back())?;
     operations.announce();
-    let threads = start(workers, &shared)?;
+    listening(&shared);
     while !operations.is_over() && threads.iter().all(|thread| !thread.is_finished()) {
         thread::sleep(PATIENCE);
     }
     shared.stop.store(true, Ordering::Relaxed);
-    let result = finish(threads);
-    operations.finish();
-    say(&farewell(&shared).to_string());
-    result
+    let ended = finish(threads, GRACE);
+    let hangs = matches!(ended, Err(RunError::Hangs(_)));
+    let saved = operations.finish(hangs);
+    // Counting would wait for the locks of a worker that hangs.
+    if !hangs {
+        say(&farewell(&shared).to_string());
+    }
+    match (ended, saved) {
+        (Err(ended), Err(saved)) => {
+            say(&saved.to_string());
+            Err(ended)
+        }
+        (ended, saved) => ended.and(saved.map_err(RunError::from)),
+    }
 }
 
 /// What the arguments say in place of the file, at the start and at every reload.
@@ -251,10 +283,21 @@ fn pin_to(processor: usize) {
     }
 }
 
-/// Waits for the workers.
-fn finish(threads: Vec<JoinHandle<io::Result<()>>>) -> Result<(), RunError> {
+/// Waits for the workers, but not for ever. That one hangs is the error of all that there may be.
+fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(), RunError> {
+    let until = Instant::now() + grace;
     let mut result = Ok(());
     for (number, thread) in threads.into_iter().enumerate() {
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if !thread.is_finished() {
+            result = match result {
+                Err(RunError::Hangs(_)) => result,
+                _ => Err(RunError::Hangs(number)),
+            };
+            continue;
+        }
         let outcome = match thread.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(RunError::Worker(number, error)),
@@ -266,7 +309,7 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>) -> Result<(), RunError> {
 }
 
 /// Says what is in force, so that nobody has to guess.
-fn announce(shared: &Shared, without_file: bool) {
+fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
     if without_file {
         say("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
@@ -276,10 +319,21 @@ fn announce(shared: &Shared, without_file: bool) {
                 say(&value.to_string());
             }
         }
+        for line in settings.lines() {
+            say(&line);
+        }
     }
     for warning in config.warnings() {
         say(&format!("warning: {warning}"));
     }
+    if let Some(warning) = sources_warning(&config) {
+        say(&format!("warning: {warning}"));
+    }
+}
+
+/// Says that packets are taken from here on.
+fn listening(shared: &Shared) {
+    let config = shared.config.read();
     let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();
     let unknown = config.geneve.unknown_zone().unwrap_or(GeneveConfig::REFUSE);
     say(&format!(
@@ -294,4 +348,31 @@ fn announce(shared: &Shared, without_file: bool) {
 /// Tells whoever reads the standard error.
 fn say(what: &str) {
     let _ = writeln!(io::stderr(), "portcullis: {what}");
+}
+
+#[cfg(test)]
+mod ends {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_hangs_is_left_behind() {
+        let (release, hold) = channel::<()>();
+        let hangs = thread::spawn(move || {
+            let _ = hold.recv();
+            Ok(())
+        });
+        let fails = thread::spawn(|| Err(io::ErrorKind::Other.into()));
+        let begin = Instant::now();
+        let result = finish(
+            vec![fails, hangs, thread::spawn(|| Ok(()))],
+            Duration::from_millis(50),
+        );
+        assert!(begin.elapsed() < Duration::from_secs(2));
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("worker 1 hangs"), "{error}");
+        drop(release);
+        assert!(finish(vec![thread::spawn(|| Ok(()))], GRACE).is_ok());
+    }
 }

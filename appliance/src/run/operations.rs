@@ -1,16 +1,19 @@
 //! What stands around the packet path, put together: health, metrics, session log, control socket, signals, and the sessions
 //! that are saved at the end.
 //!
-//! [`Operations::start`] comes before the workers, so that they find restored sessions; [`Operations::is_over`] tells
-//! when the drain time is over; [`Operations::finish`] comes behind the workers' end, so that what is saved misses nothing. Every part has a
-//! thread of its own, and none of them waits for another one.
+//! [`Operations::start`] takes everything that may be somebody else's, before the workers bind the port that they share;
+//! [`Operations::restore`] comes when nothing can fail any more but their threads, and before those, so that they find restored
+//! sessions; [`Operations::is_over`] tells when the drain time is over; [`Operations::finish`] comes behind the workers' end,
+//! so that what is saved misses nothing. Every part has a thread of its own, and none of them waits for another one.
+//!
+//! Locks: `applied`, then `settings`; a file is read without either. `settings` is held for moments only.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,8 @@ use crate::{complain, config_file};
 
 /// How long a thread may take to end before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long saving the sessions may take beside a worker that hangs, and perhaps holds a lock.
+const SAVE_GRACE: Duration = Duration::from_secs(30);
 
 /// Why the appliance cannot be operated.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,27 @@ pub(crate) enum OperateError {
     },
 }
 
+/// Sessions of which somebody has to be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionsFileError {
+    /// They could not be restored, and starting without them would lose them or bring them back later.
+    #[error("run.sessions_file: {path}: {source}")]
+    Restore {
+        /// The file.
+        path: String,
+        /// Why.
+        source: saved::RestoreFileError,
+    },
+    /// They are lost.
+    #[error("run.sessions_file: {path}: the sessions are not saved: {source}")]
+    Save {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
 fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> OperateError {
     let what = what.to_string();
     move |source| OperateError::Part { key, what, source }
@@ -63,6 +89,10 @@ pub(crate) struct Plant {
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) started: Instant,
     settings: Mutex<Settings>,
+    /// Reloads that were begun: each has a number.
+    reloads: AtomicU64,
+    /// The number of the newest reload that has read its file; held while one is carried out.
+    applied: Mutex<u64>,
     file: Option<PathBuf>,
     ending: Ending,
 }
@@ -94,17 +124,37 @@ impl Plant {
         let Some(file) = &self.file else {
             return Err("started without a configuration file: there is nothing to reload".to_owned());
         };
-        self.reload_from(file).inspect_err(|error| {
-            self.health.reload_failed(error.clone());
-        })
+        let number = self.reloads.fetch_add(1, Ordering::Relaxed) + 1;
+        // A file system may hang here for as long as it likes.
+        let read = config_file::load_again(file).map_err(|error| error.to_string());
+        let mut newest = self.applied.lock();
+        if *newest > number {
+            return Err(
+                "another reload, which was asked for later, has come first: its result counts".to_owned(),
+            );
+        }
+        *newest = number;
+        read.and_then(|(config, settings)| self.apply(file, config, settings))
+            .inspect_err(|error| self.health.reload_failed(error.clone()))
     }
 
-    fn reload_from(&self, file: &Path) -> Result<String, String> {
-        // One at a time, from the file to the end.
-        let mut in_force = self.settings.lock();
-        let (config, settings) = config_file::load_all(file).map_err(|error| error.to_string())?;
+    /// Takes over what a file says. One at a time: `applied` is held.
+    fn apply(&self, file: &Path, config: Config, settings: Settings) -> Result<String, String> {
+        let in_force = self.settings.lock().clone();
         if let Some(key) = settings.differs(&in_force) {
             return Err(format!("{}: {key}: only a start can change this", file.display()));
+        }
+        if let Some(path) = &settings.run.sessions_file
+            && settings.run.sessions_file != in_force.run.sessions_file
+        {
+            let wrong = |error| {
+                format!(
+                    "{}: run.sessions_file: {}: {error}",
+                    file.display(),
+                    path.display()
+                )
+            };
+            saved::check(path).map_err(wrong)?;
         }
         let done = self
             .plane
@@ -112,7 +162,7 @@ impl Plant {
             .map_err(|error| error.to_string())?;
         self.zones.replace(&config);
         self.health.reloaded(settings.health.clone());
-        *in_force = settings;
+        *self.settings.lock() = settings;
         Ok(format!(
             "{} sessions judged anew, {} ended by the policy, {} by their lifetime, {} kept against the policy",
             done.judged, done.revoked, done.expired, done.kept
@@ -143,20 +193,46 @@ pub(crate) struct Addresses {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
+/// Threads that end with `stop`, and the signals that one of them takes; all end when this is dropped.
+struct Parts {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    signals: Option<Handle>,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(signals) = &self.signals {
+            signals.close();
+        }
+        let until = Instant::now() + GRACE;
+        for thread in self.threads.drain(..) {
+            // One that hangs in an output that nobody reads is left behind.
+            while !thread.is_finished() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(10));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
 /// The running parts.
 pub(crate) struct Operations {
     plant: Arc<Plant>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-    signals: Handle,
     pub(crate) addresses: Addresses,
+    control: Option<PathBuf>,
+    /// Held for its end.
+    _parts: Parts,
 }
 
 impl Operations {
-    /// Restores saved sessions, and starts every part that the settings ask for.
+    /// Starts every part that the settings ask for.
     ///
     /// # Errors
-    /// A part that is asked for cannot start. Saved sessions that are refused are no error: it is said, and the start goes on.
+    /// A part that is asked for cannot start, or there is no place to save sessions in. Those that have started end again.
     pub(crate) fn start(start: Start) -> Result<Self, OperateError> {
         let Start {
             plane,
@@ -170,17 +246,29 @@ impl Operations {
             zones: Arc::new(ZoneNames::new(&config)?),
             started: Instant::now(),
             settings: Mutex::new(settings.clone()),
+            reloads: AtomicU64::new(0),
+            applied: Mutex::new(0),
             ending: Ending::default(),
             health,
             plane,
             file,
         });
-        if let Some(path) = &settings.run.sessions_file {
-            restore(&plant, path);
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
+        let mut parts = Parts {
+            stop: Arc::new(AtomicBool::new(false)),
+            threads: Vec::new(),
+            signals: None,
+        };
+        // From here on, an early end is an orderly one.
+        let (signals, threads) = signals::start(&plant).map_err(part("run", "signals"))?;
+        parts.signals = Some(signals);
+        parts.threads.extend(threads);
+        let control = control_socket(&plant, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
+        let addresses = pages(&plant, &settings, Arc::clone(&counters), &mut parts)?;
+        if let Some(path) = &settings.run.sessions_file {
+            let place = format!("{}: no sessions can be saved there", path.display());
+            saved::check(path).map_err(part("run.sessions_file", place))?;
+        }
         if settings.log.is_on() {
             let output =
                 log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
@@ -188,22 +276,64 @@ impl Operations {
                 settings: settings.log.clone(),
                 plane: Arc::clone(&plant.plane),
                 zones: Arc::clone(&plant.zones),
-                counters: Arc::clone(&counters),
+                counters,
             };
-            let thread = log.start(events, output, Arc::clone(&stop));
-            threads.push(thread.map_err(part("log", "a thread"))?);
+            let thread = log.start(events, output, Arc::clone(&parts.stop));
+            parts.threads.push(thread.map_err(part("log", "a thread"))?);
         }
-        let addresses = pages(&plant, &settings, counters, &stop, &mut threads)?;
-        control_socket(&plant, &settings, &stop, &mut threads)?;
-        let (signals, thread) = signals::start(Arc::clone(&plant)).map_err(part("run", "signals"))?;
-        threads.push(thread);
         Ok(Self {
             plant,
-            stop,
-            threads,
-            signals,
             addresses,
+            control,
+            _parts: parts,
         })
+    }
+
+    /// Restores saved sessions and takes their file away. A file that cannot be read, or that is none of ours, is no error: it is
+    /// said, and the start goes on.
+    ///
+    /// # Errors
+    /// Their file cannot be taken away: a later start would restore them again. It is still there.
+    pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
+        let Some(path) = self.sessions_file() else {
+            return Ok(());
+        };
+        let age = path.metadata().and_then(|about| about.modified()).ok();
+        let age = age.and_then(|saved| saved.elapsed().ok()).unwrap_or_default();
+        match saved::restore(&self.plant.plane.shared.engine, &path) {
+            Ok(None) => {}
+            Ok(Some(done)) => complain(&format!(
+                "{}: {} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",
+                path.display(),
+                done.sessions,
+                humantime::format_duration(Duration::from_secs(age.as_secs())),
+                done.expired,
+                done.refused,
+                done.no_room
+            )),
+            Err(source @ saved::RestoreFileError::NotTaken(_)) => {
+                return Err(SessionsFileError::Restore {
+                    path: path.display().to_string(),
+                    source,
+                });
+            }
+            Err(error) => complain(&format!("{}: no session restored: {error}", path.display())),
+        }
+        Ok(())
+    }
+
+    /// Puts the file of restored sessions back, since the start has failed behind [`Operations::restore`].
+    pub(crate) fn put_back(&self) {
+        if let Some(path) = self.sessions_file()
+            && let Err(error) = saved::put_back(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            complain(&format!("{}: not put back: {error}", path.display()));
+        }
+    }
+
+    fn sessions_file(&self) -> Option<PathBuf> {
+        self.plant.settings.lock().run.sessions_file.clone()
     }
 
     /// What all parts look at.
@@ -218,23 +348,28 @@ impl Operations {
         self.plant.end();
     }
 
-    /// Says where the parts are found.
+    /// Says where the parts are found, and which are off.
     pub(crate) fn announce(&self) {
-        let Addresses {
-            health,
-            health_tcp,
-            metrics,
-        } = self.addresses;
+        let address = |address: Option<SocketAddr>| match address {
+            Some(address) => format!("at {address}"),
+            None => "off".to_owned(),
+        };
+        let path = |path: &Option<PathBuf>| match path {
+            Some(path) => format!("at {}", path.display()),
+            None => "off".to_owned(),
+        };
+        let settings = self.plant.settings.lock().clone();
+        let log = settings.log.is_on().then(|| settings.log.output.clone());
         let parts = [
-            ("health by HTTP", health),
-            ("health by TCP", health_tcp),
-            ("metrics", metrics),
-        ];
-        for (name, address) in parts {
-            if let Some(address) = address {
-                complain(&format!("{name} at {address}"));
-            }
-        }
+            ("health by HTTP", address(self.addresses.health)),
+            ("health by TCP", address(self.addresses.health_tcp)),
+            ("metrics", address(self.addresses.metrics)),
+            ("control", path(&self.control)),
+            ("session log", path(&log)),
+            ("saved sessions", path(&settings.run.sessions_file)),
+        ]
+        .map(|(name, place)| format!("{name} {place}"));
+        complain(&parts.join("; "));
     }
 
     /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
@@ -242,47 +377,55 @@ impl Operations {
         self.plant.ending.has_come(Instant::now())
     }
 
-    /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before.
-    pub(crate) fn finish(self) {
-        let file = self.plant.settings.lock().run.sessions_file.clone();
-        if let Some(path) = file {
-            let engine = &self.plant.plane.shared.engine;
-            match saved::save(engine, &path) {
-                Ok(bytes) => complain(&format!(
-                    "{} sessions saved in {} ({bytes} bytes)",
-                    engine.sessions(),
+    /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before; if one hangs, saving must
+    /// not.
+    ///
+    /// # Errors
+    /// The sessions are not saved.
+    pub(crate) fn finish(self, hangs: bool) -> Result<(), SessionsFileError> {
+        let Some(path) = self.sessions_file() else {
+            return Ok(());
+        };
+        let saved = if hangs {
+            self.save_in_time(&path)
+        } else {
+            self.save(&path)
+        };
+        match saved {
+            Ok((sessions, bytes)) => {
+                complain(&format!(
+                    "{sessions} sessions saved in {} ({bytes} bytes)",
                     path.display()
-                )),
-                Err(error) => complain(&format!("sessions not saved: {}: {error}", path.display())),
+                ));
+                Ok(())
             }
-        }
-        self.stop.store(true, Ordering::Relaxed);
-        self.signals.close();
-        let until = Instant::now() + GRACE;
-        for thread in self.threads {
-            // One that hangs in an output that nobody reads is left behind.
-            while !thread.is_finished() && Instant::now() < until {
-                thread::sleep(Duration::from_millis(10));
-            }
-            if thread.is_finished() {
-                let _ = thread.join();
-            }
+            Err(source) => Err(SessionsFileError::Save {
+                path: path.display().to_string(),
+                source,
+            }),
         }
     }
-}
 
-fn restore(plant: &Plant, path: &Path) {
-    match saved::restore(&plant.plane.shared.engine, path) {
-        Ok(None) => {}
-        Ok(Some(done)) => complain(&format!(
-            "{}: {} sessions restored, {} had expired, {} are not admitted any more, {} found no room",
-            path.display(),
-            done.sessions,
-            done.expired,
-            done.refused,
-            done.no_room
-        )),
-        Err(error) => complain(&format!("{}: no session restored: {error}", path.display())),
+    /// Sessions and bytes.
+    fn save(&self, path: &Path) -> io::Result<(usize, usize)> {
+        let engine = &self.plant.plane.shared.engine;
+        Ok((engine.sessions(), saved::save(engine, path)?))
+    }
+
+    fn save_in_time(&self, path: &Path) -> io::Result<(usize, usize)> {
+        let (tell, told) = sync_channel(1);
+        let (plane, path) = (Arc::clone(&self.plant.plane), path.to_owned());
+        let save = move || {
+            let engine = &plane.shared.engine;
+            let _ = tell.send(saved::save(engine, &path).map(|bytes| (engine.sessions(), bytes)));
+        };
+        thread::Builder::new().name("save".to_owned()).spawn(save)?;
+        told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "a worker that hangs seems to hold some of them",
+            ))
+        })
     }
 }
 
@@ -291,9 +434,9 @@ fn pages(
     plant: &Arc<Plant>,
     settings: &Settings,
     log: Arc<LogCounters>,
-    stop: &Arc<AtomicBool>,
-    threads: &mut Vec<JoinHandle<()>>,
+    parts: &mut Parts,
 ) -> Result<Addresses, OperateError> {
+    let Parts { stop, threads, .. } = parts;
     let mut addresses = Addresses::default();
     let metrics = Arc::new(Metrics {
         plane: Arc::clone(&plant.plane),
@@ -336,22 +479,34 @@ fn pages(
     Ok(addresses)
 }
 
+/// The control socket; where it is, if there is one.
 fn control_socket(
     plant: &Arc<Plant>,
     settings: &Settings,
-    stop: &Arc<AtomicBool>,
-    threads: &mut Vec<JoinHandle<()>>,
-) -> Result<(), OperateError> {
+    parts: &mut Parts,
+) -> Result<Option<PathBuf>, OperateError> {
     let Some(path) = settings.run.control_path() else {
-        return Ok(());
+        return Ok(None);
     };
-    match control::serve(&path, Arc::clone(plant), Arc::clone(stop)) {
-        Ok(thread) => threads.push(thread),
-        Err(source) if settings.run.control.is_some() => {
-            return Err(part("run.control", path.display())(source));
+    let is_asked_for = settings.run.control.is_some();
+    let made = if is_asked_for {
+        Ok(())
+    } else {
+        control::make_directory(&path)
+    };
+    match made.and_then(|()| control::serve(&path, Arc::clone(plant), Arc::clone(&parts.stop))) {
+        Ok(thread) => {
+            parts.threads.push(thread);
+            Ok(Some(path))
         }
+        Err(source) if is_asked_for => Err(part("run.control", path.display())(source)),
         // Nobody has asked for it by name.
-        Err(error) => complain(&format!("no control socket: {}: {error}", path.display())),
+        Err(error) => {
+            complain(&format!(
+                "no control socket: {}: {error}; `run.control` names another place",
+                path.display()
+            ));
+            Ok(None)
+        }
     }
-    Ok(())
 }

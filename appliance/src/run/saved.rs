@@ -11,6 +11,11 @@ use portcullis::{Engine, RestoreError, RestoreOptions, Restored};
 /// The largest file that is read: 2^28 sessions do not fit, but more than any machine saves.
 const MAX_FILE: u64 = 64 << 30;
 
+/// The ending of a file that is being written.
+const NEW: &str = ".new";
+/// The ending of a file whose sessions were restored.
+const RESTORED: &str = ".restored";
+
 /// Why sessions could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreFileError {
@@ -23,6 +28,34 @@ pub(crate) enum RestoreFileError {
     /// It does not hold what was saved.
     #[error("{0}")]
     Refused(#[from] RestoreError),
+    /// Its sessions are restored, but it cannot be taken away.
+    #[error("the file cannot be taken away, and a later start would restore it again: {0}")]
+    NotTaken(io::Error),
+}
+
+/// Whether sessions can be saved in a file.
+///
+/// # Errors
+/// Its directory is missing or cannot be written to, or it is no file.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(about) if !about.is_file() => return Err(io::Error::other("this is no regular file")),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let temporary = beside(path, NEW);
+    let _ = fs::remove_file(&temporary);
+    create(&temporary)?;
+    fs::remove_file(&temporary)
+}
+
+/// A new file for its owner alone.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -38,15 +71,11 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// The file cannot be written; what it has held is still there.
 pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<usize> {
     let stream = engine.save(Instant::now(), SystemTime::now());
-    let temporary = beside(path, ".new");
+    let temporary = beside(path, NEW);
     // What an interrupted save has left.
     let _ = fs::remove_file(&temporary);
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = create(&temporary)?;
         file.write_all(&stream)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -63,7 +92,7 @@ pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<usize> {
 /// gets the ending `.restored`.
 ///
 /// # Errors
-/// Why the file cannot be used. Nothing has been restored then, and the file stays.
+/// Why the file cannot be used. The file stays then, and nothing has been restored but for [`RestoreFileError::NotTaken`].
 pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, RestoreFileError> {
     let about = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -76,8 +105,16 @@ pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, 
     // Another run has other numbers for its tunnels.
     let options = RestoreOptions::default();
     let restored = engine.restore(&stream, Instant::now(), SystemTime::now(), options)?;
-    fs::rename(path, beside(path, ".restored"))?;
+    fs::rename(path, beside(path, RESTORED)).map_err(RestoreFileError::NotTaken)?;
     Ok(Some(restored))
+}
+
+/// Puts the file back that [`restore`] has taken away: the start has failed nevertheless.
+///
+/// # Errors
+/// The file cannot be renamed.
+pub(crate) fn put_back(path: &Path) -> io::Result<()> {
+    fs::rename(beside(path, RESTORED), path)
 }
 
 #[cfg(test)]
@@ -118,6 +155,46 @@ mod tests {
         assert!(restore(&engine(), &path).unwrap().is_some());
         assert!(restore(&engine(), &path).unwrap().is_none());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_start_that_fails_puts_the_file_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        save(&engine(), &path).unwrap();
+        let saved = fs::read(&path).unwrap();
+        restore(&engine(), &path).unwrap();
+        put_back(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), saved);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_taken_away_is_no_file_that_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        save(&engine(), &path).unwrap();
+        // Nothing is renamed over a directory.
+        fs::create_dir(beside(&path, RESTORED)).unwrap();
+        let error = restore(&engine(), &path).unwrap_err();
+        assert!(matches!(error, RestoreFileError::NotTaken(_)), "{error}");
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn where_nothing_can_be_saved_is_known_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        fs::write(beside(&path, NEW), "what a crash has left").unwrap();
+        check(&path).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        save(&engine(), &path).unwrap();
+        let saved = fs::read(&path).unwrap();
+        check(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), saved);
+        assert!(check(directory.path()).is_err(), "a directory");
+        assert!(check(&directory.path().join("missing").join("sessions")).is_err());
+        // Not even root can write there.
+        assert!(check(Path::new("/proc/sessions")).is_err());
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Shared {
         }
     }
 
+    /// Whether every worker has turned at least once.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.workers.iter().all(|worker| worker.turns.value() > 0)
+    }
+
     /// For how long the worker that has been still for longest has not turned. A worker turns at least every
     /// [`super::socket::PATIENCE`], packets or not.
     pub(crate) fn longest_stall(&self, now: Instant) -> Duration {

@@ -1,35 +1,52 @@
 //! SIGTERM and SIGINT end the appliance after its drain time, a second one at once; SIGHUP reads the configuration file again.
+//!
+//! Files may hang, so they are read on a thread of their own: the one that takes the signals never waits for anything.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::operations::Plant;
+use crate::complain;
 
-/// Takes the signals from here on, on a thread that ends when the handle is closed.
+/// Takes the signals from here on, on threads that end when the handle is closed.
 ///
 /// # Errors
 /// The system does not let us.
-pub(crate) fn start(plant: Arc<Plant>) -> io::Result<(Handle, JoinHandle<()>)> {
+pub(crate) fn start(plant: &Arc<Plant>) -> io::Result<(Handle, [JoinHandle<()>; 2])> {
+    // One reload at work and one that waits: whatever else is asked for meanwhile, that one will see.
+    let (ask, asked) = sync_channel(1);
+    let reloader = {
+        let plant = Arc::clone(plant);
+        thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || reload(&plant, &asked))?
+    };
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = signals.handle();
+    let plant = Arc::clone(plant);
     let take = move || {
         for signal in signals.forever() {
             if signal != SIGHUP {
                 plant.end();
-                continue;
-            }
-            match plant.reload() {
-                Ok(done) => crate::complain(&format!("reload: {done}")),
-                Err(error) => {
-                    crate::complain(&format!("reload refused, the old configuration goes on: {error}"))
-                }
+            } else if ask.try_send(()).is_err() {
+                complain("reload: one is at work and another one waits already");
             }
         }
     };
-    let thread = thread::Builder::new().name("signals".to_owned()).spawn(take)?;
-    Ok((handle, thread))
+    let taker = thread::Builder::new().name("signals".to_owned()).spawn(take)?;
+    Ok((handle, [taker, reloader]))
+}
+
+fn reload(plant: &Plant, asked: &Receiver<()>) {
+    for () in asked {
+        match plant.reload() {
+            Ok(done) => complain(&format!("reload: {done}")),
+            Err(error) => complain(&format!("reload refused, the old configuration goes on: {error}")),
+        }
+    }
 }

@@ -152,6 +152,29 @@ fn sessions_are_listed_by_every_filter() {
         assert_eq!(list(&appliance, filter.clone(), None), wanted, "{filter:?}");
     }
     assert_eq!(list(&appliance, nothing(), Some(2)).len(), 2);
+    let unknown = FilterSpec {
+        state: Some("NOPE".to_owned()),
+        ..nothing()
+    };
+    for request in [
+        Request::Sessions {
+            filter: unknown.clone(),
+            limit: None,
+        },
+        Request::Delete {
+            filter: unknown,
+            all: false,
+        },
+    ] {
+        let error = ask(&appliance, &request).unwrap_err();
+        assert!(
+            error.starts_with("there is no state `NOPE`: the states are CLOSE, CLOSED, ")
+                && ["ESTABLISHED", "COOKIE_WAIT", "PARTOPEN", "UNREPLIED"]
+                    .iter()
+                    .all(|name| error.contains(name)),
+            "{error}"
+        );
+    }
     for wrong in [
         FilterSpec {
             address: words(&["10.0.0.300"]),
@@ -375,6 +398,11 @@ fn the_socket_is_its_owners_alone_and_survives_nonsense() {
         let reply = replies.next().unwrap().unwrap();
         assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
     }
+    stream.write_all(b"\xff\xfe\n{\"command\":\"\xff\"}\n").unwrap();
+    for _ in 0..2 {
+        let reply = replies.next().unwrap().unwrap();
+        assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
+    }
     // Silent clients take places, and others are told so.
     let silent: Vec<_> = (0..15)
         .map(|_| UnixStream::connect(appliance.control()).unwrap())
@@ -423,6 +451,42 @@ fn the_command_prints_tables_and_json() {
     assert!(run(&["stats"]).unwrap().contains("sessions              4 of "));
     let top = run(&["top", "--count", "2", "--interval", "1"]).unwrap();
     assert_eq!(top.matches("the 4 of 4 with the most bytes").count(), 2, "{top}");
+    let top = run(&[
+        "--json",
+        "top",
+        "--count",
+        "2",
+        "--interval",
+        "1",
+        "--protocol",
+        "tcp",
+    ])
+    .unwrap();
+    let rows: Vec<serde_json::Value> = top
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[1]["found"], &rows[1]["stats"]["sessions"]),
+        (&3.into(), &4.into())
+    );
+    assert_eq!(rows[1]["sessions"].as_array().unwrap().len(), 3);
+    // What chooses sessions to list does not silently choose none to end.
+    for misplaced in [
+        &["--src", "10.0.0.1", "delete", "--all"][..],
+        &["--limit", "1", "delete", "--all"],
+        &["--min-age", "5m", "top"],
+    ] {
+        let error = run(misplaced).unwrap_err();
+        assert!(error.contains("would not count"), "{error}");
+    }
+    assert_eq!(appliance.shared.engine.sessions(), 4);
+    for both in [["--src", "10.0.0.1"], ["--id", "7"], ["--min-bytes", "0"]] {
+        let all = ["sessions", "delete", "--all", both[0], both[1]];
+        assert!(Cli::try_parse_from(all).is_err(), "{both:?}");
+    }
+    assert!(Cli::try_parse_from(["sessions", "--json", "delete", "--all", "--control", "x"]).is_ok());
     assert_eq!(
         run(&["delete", "--src", "10.0.0.2"]).unwrap(),
         "1 sessions ended\n"
@@ -435,4 +499,22 @@ fn the_command_prints_tables_and_json() {
             .starts_with("/nonexistent: ")
     );
     appliance.finish();
+}
+
+#[test]
+fn a_missing_directory_of_the_socket_is_made_for_its_owner() {
+    use crate::run::control::make_directory;
+
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("portcullis").join("control.sock");
+    make_directory(&socket).unwrap();
+    make_directory(&socket).unwrap();
+    let mode = std::fs::metadata(socket.parent().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let deep = directory.path().join("a/b/control.sock");
+    let error = make_directory(&deep).unwrap_err().to_string();
+    assert!(error.contains("a/b is missing and cannot be made"), "{error}");
 }

@@ -97,6 +97,7 @@ impl Appliance {
                 }
             })
         };
+        wait_for("a turn", || shared.has_begun());
         let operations = Operations::start(Start {
             plane,
             config,
@@ -105,6 +106,7 @@ impl Appliance {
             events,
         })
         .unwrap();
+        operations.restore().unwrap();
         Self {
             shared,
             operations: Some(operations),
@@ -164,7 +166,7 @@ impl Appliance {
     fn finish(mut self) -> tempfile::TempDir {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.turner.take().unwrap().join().unwrap();
-        self.operations.take().unwrap().finish();
+        self.operations.take().unwrap().finish(false).unwrap();
         self.directory
     }
 }

@@ -73,6 +73,27 @@ fn a_bad_file_is_refused_and_the_old_goes_on_until_a_good_one_comes() {
 }
 
 #[test]
+fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_there() {
+    let appliance = Appliance::start("");
+    let plant = appliance.operations().plant();
+    appliance.rewrite("run.sessions_file = \"DIR/missing/sessions\"\n");
+    let error = plant.reload().unwrap_err();
+    assert!(
+        error.contains("run.sessions_file: ") && error.contains("missing/sessions: "),
+        "{error}"
+    );
+    let file = appliance.directory.path().join("portcullis.toml");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let begin = Instant::now();
+    let error = plant.reload().unwrap_err();
+    assert!(error.contains("no regular file"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(get(appliance.health(), "/").0, 503);
+    appliance.finish();
+}
+
+#[test]
 fn draining_is_unhealthy_and_ends_after_its_time() {
     let appliance = Appliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
     let tcp = appliance.operations().addresses.health_tcp.unwrap();

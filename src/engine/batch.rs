@@ -8,9 +8,11 @@ use crate::verdict::Verdict;
 
 /// Packets whose cache misses overlap.
 const OVERLAP: usize = 32;
-/// With fewer sessions than these, all that a packet needs is in the processor's caches anyway, and to ask for it would cost more
-/// than to wait for it. At 150 bytes a session, this is 1.2 MB.
-const FEW_SESSIONS: usize = 8192;
+/// With fewer sessions or fewer packets than these, to ask for memory would cost more than to wait for it. Not many more: what
+/// the system does between two batches leaves little in the processor's caches.
+const FEW_SESSIONS: usize = 256;
+/// See [`FEW_SESSIONS`].
+const FEW_PACKETS: usize = 4;
 
 impl Engine {
     /// Decides packets in their order, with the verdicts that [`Engine::process`] would have given one by one, and writes
@@ -43,7 +45,7 @@ impl Engine {
         sink: &mut S,
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
-        if self.table.len() < FEW_SESSIONS {
+        if self.table.len() < FEW_SESSIONS || packets.len() < FEW_PACKETS {
             for (number, packet) in packets.iter().enumerate() {
                 let verdict = self.decide(*packet, sink, &mut ());
                 each(number, verdict, sink);
@@ -74,8 +76,11 @@ impl Engine {
             let Ok(parsed) = parsed else { continue };
             *located = self.locate(self.fixed.zones.group_of(packet.zone), parsed);
             if let Some(Located { place, .. }) = located {
-                self.table.prefetch_index(*place);
+                self.table.prefetch_lock(*place);
             }
+        }
+        for Located { place, .. } in located.iter().flatten() {
+            self.table.prefetch_index(*place);
         }
         for Located { place, .. } in located.iter().flatten() {
             self.table.prefetch_slot(*place);

@@ -101,6 +101,12 @@ impl<S> Table<S> {
         self.padded(shard).held.lock()
     }
 
+    /// Asks the processor for a shard's lock.
+    #[inline]
+    pub(crate) fn prefetch_lock(&self, place: Place) {
+        prefetch_index::prefetch_index(&self.shards, place.shard & (self.shards.len() - 1));
+    }
+
     /// Asks the processor for what of the index a key needs; nothing where somebody else is in the shard.
     #[inline]
     pub(crate) fn prefetch_index(&self, place: Place) {

@@ -19,6 +19,8 @@ use super::shared::WorkerStats;
 
 /// Datagrams of one call.
 pub(super) const BATCH: usize = 64;
+/// What a call prepares for where there are few of them.
+const FEW: usize = 8;
 /// How long a worker waits for a datagram before it turns nevertheless.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 /// How long the system may take to take datagrams.
@@ -158,6 +160,15 @@ impl Inlet {
     /// # Errors
     /// What the system says. That nothing came is none.
     pub(super) fn receive(&mut self, wait: bool) -> io::Result<Received> {
+        if self.ask <= FEW {
+            self.receive_some::<FEW>(wait)
+        } else {
+            self.receive_some::<BATCH>(wait)
+        }
+    }
+
+    /// The same, at most `N`.
+    fn receive_some<const N: usize>(&mut self, wait: bool) -> io::Result<Received> {
         self.received.clear();
         let several = self.listeners.len() > 1;
         if several && !self.wait(wait)? {
@@ -168,7 +179,7 @@ impl Inlet {
         };
         let mut lost = 0;
         let mut rooms = self.rooms.chunks_exact_mut(ROOM);
-        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+        let mut slices: [[IoSliceMut<'_>; 1]; N] =
             std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
         let flags = if several || !wait {
             MsgFlags::MSG_DONTWAIT
@@ -217,7 +228,7 @@ impl Inlet {
             Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
             Err(error) => return Err(error.into()),
         }
-        self.ask = (2 * self.received.len()).clamp(8, BATCH);
+        self.ask = (2 * self.received.len()).clamp(FEW, BATCH);
         Ok(Received {
             count: self.received.len(),
             lost,
@@ -395,7 +406,11 @@ impl Outlet {
     pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
         for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
             for batch in of_one_exit.chunks(BATCH) {
-                self.send(batch, inlet, stats);
+                if batch.len() <= FEW {
+                    self.send::<FEW>(batch, inlet, stats);
+                } else {
+                    self.send::<BATCH>(batch, inlet, stats);
+                }
             }
         }
         self.waiting.clear();
@@ -405,8 +420,8 @@ impl Outlet {
         }
     }
 
-    /// Sends datagrams of one exit, at most [`BATCH`].
-    fn send(&self, batch: &[Waiting], inlet: &Inlet, stats: &WorkerStats) {
+    /// Sends datagrams of one exit, at most `N`.
+    fn send<const N: usize>(&self, batch: &[Waiting], inlet: &Inlet, stats: &WorkerStats) {
         let Some(exit) = batch.first().and_then(|first| self.exits.get(first.exit)) else {
             for _ in batch {
                 stats.send_failed(&io::ErrorKind::AddrNotAvailable.into());
@@ -420,7 +435,7 @@ impl Outlet {
             };
             bytes.get(start..start + waiting.len)
         };
-        let slices: [[IoSlice<'_>; 2]; BATCH] = std::array::from_fn(|place| {
+        let slices: [[IoSlice<'_>; 2]; N] = std::array::from_fn(|place| {
             let waiting = batch.get(place);
             let outer: &[u8] = waiting.map_or(&[], |waiting| &waiting.outer);
             [
@@ -428,7 +443,7 @@ impl Outlet {
                 IoSlice::new(waiting.and_then(payload).unwrap_or_default()),
             ]
         });
-        let mut control: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
+        let mut control: [SendAncillaryBuffer<'_, '_, '_>; N] =
             std::array::from_fn(|_| SendAncillaryBuffer::default());
         let mut messages: Vec<MMsgHdr<'_>> = batch
             .iter()

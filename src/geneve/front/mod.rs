@@ -74,6 +74,8 @@ use crate::verdict::{DropReason, Verdict};
 
 /// Datagrams that are decided together.
 const BATCH: usize = 32;
+/// Fewer are decided one by one.
+const FEW: usize = 4;
 
 /// One received datagram, as the socket gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +252,15 @@ impl FrontEnd {
         sink: &mut S,
         mut each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
     ) {
-        let mut datagrams = datagrams.into_iter().enumerate().peekable();
+        let datagrams = datagrams.into_iter();
+        if datagrams.size_hint().1.is_some_and(|count| count < FEW) {
+            for (place, datagram) in datagrams.enumerate() {
+                let answer = self.handle(engine, &datagram, now, scratch, sink);
+                each(place, &datagram, answer);
+            }
+            return;
+        }
+        let mut datagrams = datagrams.enumerate().peekable();
         let mut packets = [Packet::new(&[], now); BATCH];
         while datagrams.peek().is_some() {
             let mut entered: [Option<(usize, Datagram<'b>, Found)>; BATCH] = [None; BATCH];

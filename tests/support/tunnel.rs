@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, FrontStats, NotSent, Outgoing, Scratch, Tunnel};
-use portcullis::geneve::{InnerProtocol, PORT, TunnelOption, encode};
+use portcullis::geneve::{EndpointId, InnerProtocol, PORT, TunnelOption, encode};
 use portcullis::packet::{Checksums, Transport, parse};
-use portcullis::{Config, EndReason, Engine, Reset, SessionRecord, Sink};
+use portcullis::{Config, Engine};
 
+use super::model::Log;
 use super::packets::{ACK, Ends, Head, SYN, tcp};
 
 pub(crate) const BALANCER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -15,34 +16,12 @@ pub(crate) const OURS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 pub(crate) const BLUE: u64 = 0xb1;
 pub(crate) const GREEN: u64 = 0xc2;
 
-/// What the sink was told.
-#[derive(Default)]
-pub(crate) struct Told {
-    pub(crate) opened: Vec<SessionRecord>,
-    pub(crate) ended: Vec<(SessionRecord, EndReason)>,
-    pub(crate) resets: Vec<Reset>,
-}
-
-impl Sink for Told {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.opened.push(*session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.ended.push((*session, reason));
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
-}
-
 /// An appliance without sockets.
 pub(crate) struct Appliance {
     pub(crate) engine: Engine,
     pub(crate) front: FrontEnd,
     pub(crate) scratch: Scratch,
-    pub(crate) told: Told,
+    pub(crate) told: Log,
     pub(crate) now: Instant,
 }
 
@@ -76,7 +55,7 @@ impl Appliance {
             engine: Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(),
             scratch: Scratch::new(&front),
             front,
-            told: Told::default(),
+            told: Log::default(),
             now: Instant::now(),
         }
     }
@@ -95,6 +74,15 @@ impl Appliance {
     /// A packet in the tunnel.
     pub(crate) fn take(&mut self, label: Label, inner: &[u8]) -> Kept {
         self.handle(&datagram(label.port, &label.around(inner)))
+    }
+
+    /// Whether an endpoint has counters of its own.
+    pub(crate) fn counts(&self, endpoint: u64) -> bool {
+        let stats = self.front.stats();
+        stats
+            .endpoints
+            .iter()
+            .any(|each| each.id == Some(EndpointId(endpoint)))
     }
 
     /// The statistics, in which every datagram is once.

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::flow::{Direction, Zone};
-use crate::policy::RuleId;
+use crate::policy::{Action, RuleId};
 use crate::reset::Reset;
 use crate::session::history::{History, Letter};
 use crate::session::{SessionId, TunnelRef};
@@ -240,6 +240,36 @@ impl EndReason {
     }
 }
 
+/// A packet that would have opened a session, had the policy admitted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeniedSession {
+    /// The zone in which the session would be.
+    pub zone: Zone,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The initiator's address: that of the packet's sender.
+    pub src: IpAddr,
+    /// The initiator's port; the identifier of an ICMP query; 0 for protocols without either.
+    pub src_port: u16,
+    /// The responder's address.
+    pub dst: IpAddr,
+    /// The responder's port; the identifier of an ICMP query; 0 for protocols without either.
+    pub dst_port: u16,
+    /// The packet's IP bytes, header included, padding excluded; of a fragmented datagram, those of the first fragment.
+    pub bytes: u32,
+    /// The rule that has decided.
+    pub rule: RuleId,
+    /// What it says: [`Action::Deny`] or [`Action::Reject`].
+    pub action: Action,
+    /// The rule wants its sessions logged; never so for the default action.
+    pub log: bool,
+    /// When the packet came.
+    pub at: Instant,
+    /// What it came in.
+    pub tunnel: TunnelRef,
+}
+
 /// Receives what happens beside the verdicts. No lock is held while it is called, so it may call the engine.
 ///
 /// `()` ignores everything. Every session that was opened ends exactly once: with the sink of the call to
@@ -256,6 +286,16 @@ pub trait Sink {
     /// A session has ended.
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         let _ = (session, reason);
+    }
+
+    /// The policy has denied or rejected a session: called for each packet that would have opened it and is dropped with
+    /// [`DropReason::PolicyDeny`] or [`DropReason::PolicyReject`], as often as its sender repeats it. Later fragments, and TCP
+    /// segments of the middle of a connection, open nothing and are not told of.
+    ///
+    /// [`DropReason::PolicyDeny`]: crate::DropReason::PolicyDeny
+    /// [`DropReason::PolicyReject`]: crate::DropReason::PolicyReject
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        let _ = denied;
     }
 
     /// A RST is to be sent to one end of a session that has ended.
@@ -284,6 +324,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         (**self).session_ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        (**self).session_denied(denied);
     }
 
     fn reset(&mut self, reset: &Reset) {

@@ -42,7 +42,7 @@ mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, Expiry, Packet, Reload, SessionDetail, SessionFilter, Unsent};
-pub use event::{EndReason, SessionRecord, Sink};
+pub use event::{DeniedSession, EndReason, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;
 pub use reset::Reset;

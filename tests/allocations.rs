@@ -114,6 +114,29 @@ fn the_packet_path_allocates_nothing() {
 }
 
 #[test]
+fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
+    struct Denied(u32);
+    impl portcullis::Sink for Denied {
+        fn session_denied(&mut self, denied: &portcullis::DeniedSession) {
+            self.0 += denied.bytes;
+        }
+    }
+    let mut config = Config::default();
+    config.policy.default = portcullis::policy::Action::Deny;
+    let engine = Engine::new(&config).expect("a configuration");
+    let now = Instant::now();
+    let packets: Vec<_> = (1..100).map(udp).collect();
+    let _ = engine.process(Packet::new(&[], now));
+    let mut told = Denied(0);
+    let info = allocation_counter::measure(|| {
+        for bytes in &packets {
+            let _ = engine.process_with(Packet::new(bytes, now), &mut told);
+        }
+    });
+    assert_eq!((info.count_total, told.0), (0, 99 * 44));
+}
+
+#[test]
 fn a_datagram_of_a_known_tunnel_end_allocates_nothing() {
     let mut config = FrontEnd::adapt(Config::default());
     config.table.max_sessions = 64;

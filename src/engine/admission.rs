@@ -9,11 +9,11 @@ use super::resets::LateAnswer;
 use super::settings::Settings;
 use crate::asymmetry::Evidence;
 use crate::config::{Asymmetric, Midstream, TcpMode};
-use crate::event::{EndReason, Sink};
+use crate::event::{DeniedSession, EndReason, Sink};
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Zone};
+use crate::flow::{Direction, Flow, Zone};
 use crate::packet::{IcmpQuery, Ip, Parsed, Segment, Transport};
-use crate::policy::{Action, NewSession, Policy, RuleId};
+use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
@@ -112,6 +112,9 @@ impl Engine {
                 // Told of, if it is the answer to what went through another zone, but what the policy says stands.
                 after.look_elsewhere(settings);
                 after.stands = true;
+            }
+            if S::LISTENS && decision.action != Action::Allow && plan.marks.is_empty() {
+                after.denied = Some(denied(candidate, decision));
             }
             match decision.action {
                 Action::Allow => {}
@@ -480,6 +483,27 @@ pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> 
         src_port,
         dst_port,
         icmp,
+    }
+}
+
+/// What is told of a packet that the policy keeps from opening a session.
+#[cold]
+#[inline(never)]
+fn denied(candidate: &Candidate<'_>, decision: Decision) -> DeniedSession {
+    let Flow { key, source } = &candidate.flow;
+    DeniedSession {
+        zone: key.zone(),
+        protocol: key.protocol(),
+        src: key.address(*source),
+        src_port: key.port(*source),
+        dst: key.address(source.opposite()),
+        dst_port: key.port(source.opposite()),
+        bytes: candidate.parsed.ip.total_len,
+        rule: decision.rule,
+        action: decision.action,
+        log: decision.log,
+        at: candidate.instant,
+        tunnel: candidate.tunnel,
     }
 }
 

@@ -238,8 +238,8 @@ impl Engine {
         self.process_with(packet, &mut ())
     }
 
-    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens and of those
-    /// that end on the way: evicted, reused, refused, or found expired.
+    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens, or would open if the policy
+    /// admitted it, and of those that end on the way: evicted, reused, refused, or found expired.
     pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
         self.decide(packet, sink, &mut ())
     }

@@ -9,7 +9,7 @@ use super::letters::{note, plain_letters, tcp_letters};
 use super::record::state_name;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::event::{EndReason, SessionRecord, Sink};
+use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
@@ -32,6 +32,8 @@ pub(super) struct After {
     /// The session that the packet opened.
     pub(super) opened: Option<SessionRecord>,
     pub(super) any_opened: bool,
+    /// The session that the packet would have opened, if the verdict is that of the policy.
+    pub(super) denied: Option<DeniedSession>,
     /// What marks that one.
     pub(super) marks: &'static [Mark],
     /// A session goes on from here although half of it is missing.
@@ -213,6 +215,13 @@ impl Engine {
         }
         if let Some(record) = &after.opened {
             sink.session_opened(record);
+        }
+        if S::LISTENS
+            && let Some(denied) = &after.denied
+            && let Verdict::Drop(reason, _) | Verdict::Reject(reason, ..) = verdict
+            && matches!(reason, DropReason::PolicyDeny | DropReason::PolicyReject)
+        {
+            sink.session_denied(denied);
         }
         verdict
     }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use portcullis::Stats;
@@ -26,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::health::Health;
 use super::http::Page;
 use super::log::LogCounters;
+use super::log::queue::LostEvents;
 use super::plane::Plane;
 use super::shared::{SendFault, WorkerStats};
 
@@ -44,8 +44,17 @@ struct Readings {
     endpoints: Vec<(String, String, EndpointStats)>,
     stall_seconds: f64,
     reasons: Vec<&'static str>,
-    log: [u64; 3],
+    log: LogReadings,
     uptime_seconds: f64,
+}
+
+/// Of the session log.
+#[derive(Debug, Clone, Copy)]
+struct LogReadings {
+    written: u64,
+    dropped: u64,
+    lost: LostEvents,
+    is_running: bool,
 }
 
 /// Where the numbers come from.
@@ -100,11 +109,12 @@ impl Metrics {
                 .iter()
                 .map(super::health::Unhealthy::name)
                 .collect(),
-            log: [
+            log: LogReadings {
                 written,
                 dropped,
-                self.plane.shared.lost_events.load(Ordering::Relaxed),
-            ],
+                lost: self.plane.shared.lost_events(),
+                is_running: self.log.is_running(),
+            },
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
         }
     }
@@ -604,7 +614,12 @@ impl Readings {
     }
 
     fn appliance(&self, to: &mut Families<'_, '_>) -> Written {
-        let [written, dropped, lost] = self.log;
+        let LogReadings {
+            written,
+            dropped,
+            lost,
+            is_running,
+        } = self.log;
         to.counter(
             "portcullis_log_lines",
             "Lines of the session log written",
@@ -617,9 +632,18 @@ impl Readings {
                 None,
             ),
             [
-                ([("cause", "queue_full")], lost),
+                ([("cause", "denied_queue_full")], lost.denied),
+                ([("cause", "queue_full")], lost.sessions),
                 ([("cause", "write_failed")], dropped),
             ],
+        )?;
+        to.gauge(
+            (
+                "portcullis_log_running",
+                "1 while there is a thread that writes the session log",
+                None,
+            ),
+            u64::from(is_running),
         )?;
         to.gauge(
             (

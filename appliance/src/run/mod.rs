@@ -41,6 +41,7 @@ use portcullis::{Config, ConfigError};
 use serde_json::{Value, json};
 
 use self::instance::{Instance, Taken};
+use self::log::queue::EventQueue;
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
 use self::plane::Plane;
 use self::settings::{Settings, sources_warning};
@@ -113,8 +114,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     let (config, settings) = configuration(args, &overrides)?;
     let (sender, events) = sync_channel(settings.log.queue);
-    let listens = settings.log.is_on();
-    let shared = Arc::new(Shared::new(config.clone(), listens.then_some(sender))?);
+    let queue = settings
+        .log
+        .is_on()
+        .then(|| EventQueue::new(sender, &settings.log));
+    let shared = Arc::new(Shared::new(config.clone(), queue)?);
     announce(&shared, &settings, args.file.is_none());
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
         say(&format!("warning: {warning}"));

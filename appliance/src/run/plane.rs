@@ -12,7 +12,8 @@ use portcullis::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::shared::{SessionEvent, Shared, WorkerStats};
+use super::log::queue::Teller;
+use super::shared::{Shared, WorkerStats};
 use super::socket::{Inlet, Outlet};
 use super::{Overrides, SocketError};
 
@@ -33,13 +34,13 @@ pub(crate) struct Plane {
 
 /// What the engine tells while an operator's word is carried out.
 struct Ears<'s> {
-    shared: &'s Shared,
+    log: Teller<'s>,
     resets: Vec<Reset>,
 }
 
 impl Sink for Ears<'_> {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.shared.tell(|| SessionEvent::Ended(*session, reason));
+        self.log.ended(session, reason);
     }
 
     fn reset(&mut self, reset: &Reset) {
@@ -101,7 +102,7 @@ impl Plane {
 
     fn with_ears<R>(&self, work: impl FnOnce(&mut Ears<'_>) -> R) -> R {
         let mut ears = Ears {
-            shared: &self.shared,
+            log: Teller::new(&self.shared),
             resets: Vec::new(),
         };
         let done = work(&mut ears);

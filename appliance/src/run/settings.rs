@@ -92,6 +92,7 @@ impl Settings {
             format!("log.format = \"{}\"", self.log.format.name()),
             format!("log.sessions = \"{}\"", self.log.sessions.name()),
             format!("log.opened = {}", self.log.opened),
+            format!("log.denied = \"{}\"", self.log.denied.name()),
             format!("log.rotate_bytes = {}", self.log.rotate_bytes),
             format!("log.keep = {}", self.log.keep),
             format!("log.queue = {}", self.log.queue),
@@ -195,12 +196,15 @@ pub(crate) struct LogSettings {
     pub(crate) sessions: Logged,
     /// Is a session's beginning logged too? Only in JSON.
     pub(crate) opened: bool,
-    /// After how many bytes a new file is begun, 4 KiB to 1 TiB.
+    /// Which sessions that the policy denies or rejects are logged, by their first packet.
+    pub(crate) denied: LoggedDenied,
+    /// How many bytes a file may have before a new one is begun, 4 KiB to 1 TiB; only of a regular file.
     #[serde(deserialize_with = "rotate_bytes")]
     pub(crate) rotate_bytes: u64,
     /// How many old files are kept.
     pub(crate) keep: u16,
-    /// How many events may wait for the writer, 16 to 2^22; what comes beyond is counted and lost.
+    /// How many events may wait for the writer, 16 to 2^22, denied sessions in half of the places at most; what comes beyond is
+    /// counted and lost.
     #[serde(deserialize_with = "queue")]
     pub(crate) queue: usize,
     /// The account that lines in AWS' format name: 1 to 64 letters, digits and `-_.:`.
@@ -225,6 +229,7 @@ impl Default for LogSettings {
             format: LogFormat::default(),
             sessions: Logged::default(),
             opened: false,
+            denied: LoggedDenied::default(),
             rotate_bytes: 100 << 20,
             keep: 5,
             queue: 65_536,
@@ -270,6 +275,29 @@ impl Logged {
         match self {
             Self::All => "all",
             Self::Marked => "marked",
+        }
+    }
+}
+
+/// Which sessions that the policy does not admit are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoggedDenied {
+    /// None.
+    None,
+    /// Those of rules with `log = true`.
+    #[default]
+    Marked,
+    /// All, those of the default action included.
+    All,
+}
+
+impl LoggedDenied {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Marked => "marked",
+            Self::All => "all",
         }
     }
 }
@@ -424,6 +452,10 @@ mod tests {
                 "[log]\nformat = \"xml\"",
                 "f:2: log.format: unknown variant `xml`",
             ),
+            (
+                "[log]\ndenied = \"some\"",
+                "f:2: log.denied: unknown variant `some`, expected one of `none`, `marked`, `all`",
+            ),
             ("[log]\nfile = \"x\"", "f:2: log.file: unknown field `file`"),
             (
                 "[log]\naccount_id = \"1 2\"",
@@ -464,5 +496,29 @@ mod tests {
             None
         );
         assert_eq!(of("[log]\nkeep = 9").differs(&default), Some("log"));
+        assert_eq!(of("[log]\ndenied = \"all\"").differs(&default), Some("log"));
+    }
+
+    #[test]
+    fn denied_sessions_of_marked_rules_are_logged_unless_said_otherwise() {
+        let said = |text| {
+            let settings = read(text).unwrap();
+            let line = settings
+                .lines()
+                .into_iter()
+                .find(|line| line.starts_with("log.denied"));
+            (settings.log.denied, line.unwrap())
+        };
+        for (text, wanted, line) in [
+            ("", LoggedDenied::Marked, "log.denied = \"marked\""),
+            (
+                "log.denied = \"none\"",
+                LoggedDenied::None,
+                "log.denied = \"none\"",
+            ),
+            ("log.denied = \"all\"", LoggedDenied::All, "log.denied = \"all\""),
+        ] {
+            assert_eq!(said(text), (wanted, line.to_owned()));
+        }
     }
 }

@@ -6,12 +6,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use portcullis::geneve::front::FrontEnd;
-use portcullis::{Config, ConfigError, EndReason, Engine, Reload, SessionRecord, Sink};
+use portcullis::{Config, ConfigError, DeniedSession, EndReason, Engine, Reload, SessionRecord, Sink};
+
+use super::log::queue::{EventQueue, LostEvents};
 
 /// What the threads of `portcullis run` share.
 pub(crate) struct Shared {
@@ -29,18 +30,16 @@ pub(crate) struct Shared {
     pub(crate) stop: Arc<AtomicBool>,
     /// When the appliance has started.
     pub(crate) started: Instant,
-    /// Where sessions that open and end are told of, if anybody listens.
-    events: Option<SyncSender<SessionEvent>>,
-    /// Events that found the channel full or closed.
-    pub(crate) lost_events: AtomicU64,
+    /// Where the session log is told of events, if there is one.
+    pub(crate) events: Option<EventQueue>,
 }
 
 impl Shared {
-    /// What is shared at the start. `events` is the bounded channel of the session log, if there is one.
+    /// What is shared at the start. `events` is the queue of the session log, if there is one.
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub(crate) fn new(config: Config, events: Option<SyncSender<SessionEvent>>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: Config, events: Option<EventQueue>) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config);
         let workers = match config.run.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -56,7 +55,6 @@ impl Shared {
             stop: Arc::default(),
             started: Instant::now(),
             events,
-            lost_events: AtomicU64::new(0),
         })
     }
 
@@ -81,12 +79,15 @@ impl Shared {
         Ok(done)
     }
 
-    /// Tells the session log of an event; one that finds no room is counted as lost.
-    #[inline]
-    pub(crate) fn tell(&self, event: impl FnOnce() -> SessionEvent) {
-        let Some(events) = &self.events else { return };
-        if events.try_send(event()).is_err() {
-            self.lost_events.fetch_add(1, Ordering::Relaxed);
+    /// Events that the queue of the session log had no room for.
+    pub(crate) fn lost_events(&self) -> LostEvents {
+        self.events.as_ref().map(EventQueue::lost).unwrap_or_default()
+    }
+
+    /// An event has left that queue.
+    pub(crate) fn took(&self, event: &SessionEvent) {
+        if let Some(events) = &self.events {
+            events.took(event);
         }
     }
 
@@ -107,13 +108,15 @@ impl Shared {
     }
 }
 
-/// A session has opened or ended.
+/// A session has opened or ended, or was not admitted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SessionEvent {
     /// It was opened by an admitted packet.
     Opened(SessionRecord),
     /// It has ended.
     Ended(SessionRecord, EndReason),
+    /// The policy has denied or rejected it.
+    Denied(DeniedSession),
 }
 
 /// A counter that one thread changes and all may read.

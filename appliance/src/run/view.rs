@@ -39,7 +39,8 @@ impl WallClock {
             .unwrap_or_default()
     }
 
-    fn seconds(&self, moment: Instant) -> f64 {
+    /// Seconds since the Unix epoch.
+    pub(crate) fn seconds(&self, moment: Instant) -> f64 {
         // Microseconds are what the engine knows.
         self.at(moment).as_micros() as f64 / 1e6
     }
@@ -148,13 +149,7 @@ pub(crate) struct Viewer<'a> {
 
 impl Viewer<'_> {
     pub(crate) fn view(&self, session: &SessionRecord) -> SessionView {
-        let has_number = matches!(session.protocol, 1 | 58) || Protocol(session.protocol).has_ports();
-        let port = |port| has_number.then_some(port);
-        let tunnel = |tunnel: TunnelRef| {
-            (tunnel != TunnelRef::NONE)
-                .then(|| self.plane.describe(tunnel))
-                .flatten()
-        };
+        let port = |port| self.port(session.protocol, port);
         SessionView {
             id: session.id.number(),
             zone: self.zones.name(session.zone),
@@ -179,7 +174,20 @@ impl Viewer<'_> {
             adopted: session.adopted,
             resumed: session.resumed,
             bypassed: session.bypassed,
-            tunnels: session.tunnels.map(tunnel),
+            tunnels: session.tunnels.map(|tunnel| self.tunnel(tunnel)),
         }
+    }
+
+    /// The port, or an ICMP query's identifier, of a protocol that has either.
+    pub(crate) fn port(&self, protocol: u8, port: u16) -> Option<u16> {
+        let has_number = matches!(protocol, 1 | 58) || Protocol(protocol).has_ports();
+        has_number.then_some(port)
+    }
+
+    /// What a packet came in, as far as that is still known.
+    pub(crate) fn tunnel(&self, tunnel: TunnelRef) -> Option<TunnelView> {
+        (tunnel != TunnelRef::NONE)
+            .then(|| self.plane.describe(tunnel))
+            .flatten()
     }
 }

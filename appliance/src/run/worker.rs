@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::{Answer, Scratch};
-use portcullis::{EndReason, Reset, SessionRecord, Sink};
+use portcullis::{DeniedSession, EndReason, Reset, SessionRecord, Sink};
 
-use super::shared::{SessionEvent, Shared};
+use super::log::queue::Teller;
+use super::shared::Shared;
 use super::socket::{Inlet, Outlet, Received, SocketError, ports, receive_queue};
 
 /// Sessions that a worker looks at for expiry in one turn: some 50 us, less than a batch of datagrams takes.
@@ -27,17 +28,21 @@ pub(crate) struct Worker {
 
 /// What the engine tells while a worker turns.
 struct Ears<'s> {
-    shared: &'s Shared,
+    log: Teller<'s>,
     resets: Vec<Reset>,
 }
 
 impl Sink for Ears<'_> {
     fn session_opened(&mut self, session: &SessionRecord) {
-        self.shared.tell(|| SessionEvent::Opened(*session));
+        self.log.opened(session);
     }
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.shared.tell(|| SessionEvent::Ended(*session, reason));
+        self.log.ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.log.denied(denied);
     }
 
     fn reset(&mut self, reset: &Reset) {
@@ -79,7 +84,7 @@ impl Worker {
         let (mut inlet, mut outlet) = (Inlet::new(self.ports), self.outlet);
         let mut scratch = Scratch::new(&shared.front);
         let mut ears = Ears {
-            shared,
+            log: Teller::new(shared),
             resets: Vec::new(),
         };
         let mut failures = 0;
@@ -104,6 +109,7 @@ impl Worker {
             }
             let now = Instant::now();
             stats.turn(now.saturating_duration_since(shared.started));
+            ears.log.refresh();
             let datagrams = inlet.datagrams();
             shared.front.handle_batch(
                 &shared.engine,

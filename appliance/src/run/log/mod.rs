@@ -1,32 +1,36 @@
 //! The session log: a thread that writes a line for each session that has ended, behind a bounded queue.
 //!
-//! Workers put events into the queue and never wait. A disk that is full or slow, or a reader of standard output that does
-//! not read, costs lines, which are counted: those that found the queue full by the sender, those that could not be written
-//! here.
+//! Workers put events into the queue ([`queue`]) and never wait. A disk that is full or slow, or a reader of standard output that
+//! does not read, costs lines, which are counted: those that found the queue full by the sender, those that could not be written
+//! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
 
-use std::io::{self, Write};
-use std::path::Path;
+pub(crate) mod output;
+pub(crate) mod queue;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use file_rotate::compression::Compression;
-use file_rotate::suffix::AppendCount;
-use file_rotate::{ContentLimit, FileRotate};
-use portcullis::{EndReason, SessionRecord};
-use serde::Serialize;
-
+use self::output::Output;
+pub(crate) use self::output::open;
 use super::plane::Plane;
-use super::settings::{LogFormat, LogSettings, Logged};
+use super::settings::LogSettings;
 use super::shared::SessionEvent;
-use super::view::{SessionView, Viewer, WallClock, ZoneNames};
+use super::view::ZoneNames;
+use crate::complain;
 
-/// How long an event may lie in the buffer before it is written, with nothing behind it.
+/// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long a writer that fails is left alone.
+/// How long an output that fails is left alone.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often a failing output is told of at most.
+const SILENCE: Duration = Duration::from_secs(60);
 /// After so many lines the buffer is written whatever comes.
 const LINES: usize = 256;
 
@@ -35,6 +39,7 @@ const LINES: usize = 256;
 pub(crate) struct LogCounters {
     written: AtomicU64,
     dropped: AtomicU64,
+    runs: AtomicBool,
 }
 
 impl LogCounters {
@@ -44,6 +49,35 @@ impl LogCounters {
             self.written.load(Ordering::Relaxed),
             self.dropped.load(Ordering::Relaxed),
         )
+    }
+
+    /// Whether there is a thread that writes.
+    pub(crate) fn is_running(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    fn add_written(&self, lines: u64) {
+        self.written.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    fn add_dropped(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+/// The log's thread runs while this lives.
+struct Running<'c>(&'c LogCounters);
+
+impl<'c> Running<'c> {
+    fn new(counters: &'c LogCounters) -> Self {
+        counters.runs.store(true, Ordering::Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.runs.store(false, Ordering::Relaxed);
     }
 }
 
@@ -55,35 +89,6 @@ pub(crate) struct SessionLog {
     pub(crate) counters: Arc<LogCounters>,
 }
 
-/// Opens the output that the settings name.
-///
-/// # Errors
-/// The directory of the file cannot be made, or the file not be written.
-pub(crate) fn open(settings: &LogSettings) -> io::Result<Box<dyn Write + Send>> {
-    if settings.output.as_os_str() == "stdout" {
-        return Ok(Box::new(io::stdout()));
-    }
-    let path = std::path::absolute(&settings.output)?;
-    if path.file_name().is_none() {
-        return Err(io::Error::other(format!("{} is no file", path.display())));
-    }
-    // Found out here, where it is an error: the rotation takes both for granted.
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&path)?;
-    let limit = usize::try_from(settings.rotate_bytes).unwrap_or(usize::MAX);
-    Ok(Box::new(FileRotate::new(
-        path,
-        AppendCount::new(usize::from(settings.keep)),
-        // A file ends behind the line that exceeds the limit: no line is torn.
-        ContentLimit::BytesSurpassed(limit),
-        Compression::None,
-        None,
-    )))
-}
-
 impl SessionLog {
     /// Writes what comes until all senders are gone or `stop` is set, then what is left in the queue.
     ///
@@ -92,7 +97,7 @@ impl SessionLog {
     pub(crate) fn start(
         self,
         events: Receiver<SessionEvent>,
-        output: Box<dyn Write + Send>,
+        output: Output,
         stop: Arc<AtomicBool>,
     ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new()
@@ -100,168 +105,112 @@ impl SessionLog {
             .spawn(move || self.run(&events, output, &stop))
     }
 
-    fn run(&self, events: &Receiver<SessionEvent>, output: Box<dyn Write + Send>, stop: &AtomicBool) {
-        let mut lines = Lines {
-            output,
-            buffer: Vec::with_capacity(64 << 10),
-            count: 0,
-            torn: false,
-            counters: &self.counters,
-        };
-        if self.settings.format == LogFormat::AwsVpcFlowV2 {
-            lines.put(vpc::HEADER);
-        }
+    fn run(&self, events: &Receiver<SessionEvent>, output: Output, stop: &AtomicBool) {
+        let _running = Running::new(&self.counters);
+        let mut lines = Lines::new(output, &self.counters, stop);
         loop {
-            match events.recv_timeout(PATIENCE) {
-                Ok(event) => self.write(&event, &mut lines),
-                Err(RecvTimeoutError::Timeout) => {
-                    lines.flush();
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
+            match events.recv_timeout(lines.wait(Instant::now())) {
+                Ok(event) => self.put(&event, &mut lines),
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => break,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-        }
-        lines.flush();
-    }
-
-    fn write(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
-        let policy = self.plane.shared.engine.policy();
-        let (record, reason): (&SessionRecord, Option<EndReason>) = match event {
-            SessionEvent::Opened(_) if !self.settings.opened => return,
-            SessionEvent::Opened(record) => (record, None),
-            SessionEvent::Ended(record, reason) => (record, Some(*reason)),
-        };
-        if self.settings.sessions == Logged::Marked && !policy.logs(record.rule) {
-            return;
-        }
-        let viewer = Viewer {
-            plane: &self.plane,
-            zones: &self.zones,
-            policy: &policy,
-            clock: WallClock::now(),
-            now: Instant::now(),
-        };
-        match self.settings.format {
-            LogFormat::Json => {
-                let row = Row {
-                    event: if reason.is_some() { "ended" } else { "opened" },
-                    end_reason: reason.map(EndReason::name),
-                    session: viewer.view(record),
-                };
-                if let Ok(line) = serde_json::to_string(&row) {
-                    lines.put(&line);
-                }
-            }
-            LogFormat::AwsVpcFlowV2 => {
-                if reason.is_some() {
-                    for line in vpc::lines(&self.settings, record, &viewer.clock) {
-                        lines.put(&line);
-                    }
-                }
+            if lines.is_due(Instant::now()) {
+                lines.flush();
             }
         }
+        for event in events.try_iter() {
+            self.put(&event, &mut lines);
+        }
+        lines.finish();
     }
-}
 
-/// A line of JSON.
-#[derive(Debug, Serialize)]
-struct Row {
-    event: &'static str,
-    end_reason: Option<&'static str>,
-    #[serde(flatten)]
-    session: SessionView,
+    fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
+        self.plane.shared.took(event);
+        if rows::put(self, event, |line| lines.put(line)).is_err() {
+            self.counters.add_dropped(1);
+        }
+    }
 }
 
 /// Whole lines on their way to an output that may fail.
 struct Lines<'a> {
-    output: Box<dyn Write + Send>,
+    output: Output,
     buffer: Vec<u8>,
     count: usize,
-    /// The last write has failed, perhaps in the middle of a line.
-    torn: bool,
+    /// When the first line in the buffer has waited long enough.
+    due: Option<Instant>,
     counters: &'a LogCounters,
+    /// Nobody waits any more.
+    stop: &'a AtomicBool,
+    /// A failure was told of, and nothing was written since.
+    fails: bool,
+    /// When a failure was told of.
+    told: Option<Instant>,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn new(output: Output, counters: &'a LogCounters, stop: &'a AtomicBool) -> Self {
+        Self {
+            output,
+            buffer: Vec::with_capacity(64 << 10),
+            count: 0,
+            // A header is written at once.
+            due: Some(Instant::now()),
+            counters,
+            stop,
+            fails: false,
+            told: None,
+        }
+    }
+
+    /// For how long there is nothing to do but to wait for events.
+    fn wait(&self, now: Instant) -> Duration {
+        self.due
+            .map_or(PATIENCE, |due| due.saturating_duration_since(now))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.count >= LINES || self.due.is_some_and(|due| due <= now)
+    }
+
     fn put(&mut self, line: &str) {
         self.buffer.extend_from_slice(line.as_bytes());
         self.buffer.push(b'\n');
         self.count += 1;
-        if self.count >= LINES {
-            self.flush();
-        }
+        self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
 
     fn flush(&mut self) {
-        if self.count == 0 {
-            return;
-        }
-        let count = self.count as u64;
-        match self.write_out() {
-            Ok(()) => {
-                self.torn = false;
-                self.counters.written.fetch_add(count, Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.torn = true;
-                self.counters.dropped.fetch_add(count, Ordering::Relaxed);
-                thread::sleep(PAUSE);
-            }
-        }
+        let result = self.output.write(&self.buffer, self.counters);
         self.buffer.clear();
         self.count = 0;
-    }
-}
-
-impl Lines<'_> {
-    fn write_out(&mut self) -> io::Result<()> {
-        if self.torn {
-            self.output.write_all(b"\n")?;
+        self.due = None;
+        match result {
+            Ok(()) => {
+                if self.fails {
+                    complain("session log: lines are written again");
+                }
+                self.fails = false;
+                self.told = self.told.filter(|told| told.elapsed() < SILENCE);
+            }
+            Err(error) => {
+                if self.told.is_none() {
+                    complain(&format!("session log: lines are lost: {error}"));
+                    self.told = Some(Instant::now());
+                    self.fails = true;
+                }
+                if !self.stop.load(Ordering::Relaxed) {
+                    thread::sleep(PAUSE);
+                }
+                // What was begun does not wait for another line.
+                self.due = self.output.has_begun().then(|| Instant::now() + PATIENCE);
+            }
         }
-        self.output.write_all(&self.buffer)?;
-        self.output.flush()
     }
-}
 
-/// VPC flow log records of version 2, as AWS documents them.
-mod vpc {
-    use portcullis::{SessionRecord, event::Traffic};
-
-    use super::{LogSettings, WallClock};
-
-    pub(super) const HEADER: &str = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets \
-                                     bytes start end action log-status";
-
-    /// A line for each direction that has sent anything. Ports are 0 where the protocol has none, and for ICMP.
-    pub(super) fn lines(
-        settings: &LogSettings,
-        session: &SessionRecord,
-        clock: &WallClock,
-    ) -> impl Iterator<Item = String> {
-        let has_ports = portcullis::policy::Protocol(session.protocol).has_ports();
-        let port = |port| if has_ports { port } else { 0 };
-        let source = (session.src, port(session.src_port));
-        let destination = (session.dst, port(session.dst_port));
-        let (start, end) = (
-            clock.at(session.start).as_secs(),
-            clock.at(session.last).as_secs(),
-        );
-        let (account, interface) = (settings.account_id.clone(), settings.interface_id.clone());
-        let protocol = session.protocol;
-        let line = move |(from, to, traffic): ((std::net::IpAddr, u16), (std::net::IpAddr, u16), Traffic)| {
-            format!(
-                "2 {account} {interface} {} {} {} {} {protocol} {} {} {start} {end} ACCEPT OK",
-                from.0, to.0, from.1, to.1, traffic.packets, traffic.bytes
-            )
-        };
-        [
-            (source, destination, session.original),
-            (destination, source, session.reply),
-        ]
-        .into_iter()
-        .filter(|(_, _, traffic)| traffic.packets > 0)
-        .map(line)
+    fn finish(mut self) {
+        self.flush();
+        self.output.give_up(self.counters);
     }
 }

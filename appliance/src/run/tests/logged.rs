@@ -121,10 +121,228 @@ fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
     assert_eq!(files.len(), 3, "{files:?}");
     for file in files {
         let text = fs::read_to_string(file).unwrap();
+        assert!(text.len() <= 4_096, "{}", text.len());
         for line in text.lines() {
             serde_json::from_str::<serde_json::Value>(line).unwrap();
         }
     }
+}
+
+/// Lines written and lost, as the metrics have them: written, then by cause.
+fn counted(appliance: &Appliance) -> BTreeMap<String, u64> {
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    let page = get(metrics, "/metrics").1;
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("portcullis_log_"));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_file_that_comes_in_the_way_does_not_end_the_log() {
+    let appliance = Appliance::start(
+        "[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 1000\nqueue = 100000\n",
+    );
+    let logs = appliance.directory.path().join("logs");
+    for (name, lines) in [("log.1", 100), ("log.2", 200)] {
+        fs::write(logs.join(name), "").unwrap();
+        for host in 0..100 {
+            appliance.query(host, 0);
+        }
+        end_all(&appliance);
+        wait_for("all lines", || counted(&appliance)["lines_total"] == lines);
+    }
+    let counts = counted(&appliance);
+    assert_eq!(counts["running"], 1);
+    assert_eq!(counts["lines_dropped_total{cause=\"write_failed\"}"], 0);
+    let in_files: usize = fs::read_dir(&logs)
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap().lines().count())
+        .sum();
+    assert_eq!(in_files, 200);
+    appliance.finish();
+}
+
+#[test]
+fn a_line_does_not_wait_for_events_to_cease() {
+    let appliance = Appliance::start("log.output = \"DIR/log\"\n");
+    let file = appliance.directory.path().join("log");
+    let begin = Instant::now();
+    let mut waited = None;
+    while waited.is_none() && begin.elapsed() < Duration::from_secs(5) {
+        appliance.query(1, 0);
+        end_all(&appliance);
+        thread::sleep(Duration::from_millis(40));
+        let written = !fs::read_to_string(&file).unwrap().is_empty();
+        waited = written.then(|| begin.elapsed());
+    }
+    let waited = waited.expect("a line is written while others come");
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    appliance.finish();
+}
+
+#[test]
+fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
+    let settings = "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow_v2\"\nrotate_bytes = 4096\n";
+    let mut directory = tempfile::tempdir().unwrap();
+    for run in 0..3 {
+        let appliance = Appliance::start_in(directory, settings);
+        for host in 0..50 * run {
+            appliance.query(host, 0);
+        }
+        end_all(&appliance);
+        directory = appliance.finish();
+    }
+    let files: Vec<_> = fs::read_dir(directory.path().join("logs"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(files.len() > 1);
+    for text in files {
+        assert!(text.starts_with("version account-id "), "{text}");
+        assert_eq!(text.matches("version").count(), 1, "{text}");
+    }
+}
+
+/// An appliance whose log nobody reads, so that its queue fills.
+fn unread(more: &str) -> (Appliance, fs::File) {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let appliance = Appliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
+    // More than the pipe and the buffer hold.
+    for host in 0..100 {
+        for port in 0..40 {
+            let _ = appliance.packet(&syn(host, 10_000 + port, 80), 0);
+        }
+        end_all(&appliance);
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(appliance.shared.lost_events().sessions > 0);
+    (appliance, unread)
+}
+
+#[test]
+fn what_the_log_does_not_want_takes_no_place_in_the_queue() {
+    for more in [
+        "queue = 16\n",
+        "queue = 16\nopened = true\nformat = \"aws_vpc_flow_v2\"\n",
+        "queue = 16\nsessions = \"marked\"\nopened = true\n",
+    ] {
+        let (appliance, _unread) = unread(more);
+        let lost = appliance.shared.lost_events();
+        for port in 0..100 {
+            assert!(appliance.packet(&udp(1, 20_000 + port, 53), 0).is_forward());
+            assert!(!appliance.packet(&udp(1, 20_000 + port, 99), 0).is_forward());
+        }
+        assert_eq!(appliance.shared.lost_events(), lost, "{more}");
+        if more.contains("marked") {
+            end_all(&appliance);
+            assert_eq!(appliance.shared.lost_events(), lost, "{more}");
+        }
+        appliance.finish();
+    }
+}
+
+const DENYING: &str = "\n[[policy.rule]]\nname = \"no-telnet\"\naction = \"reject\"\nprotocol = \"tcp\"\n\
+                       destination_ports = [23]\nlog = true\n";
+
+#[test]
+fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
+    for (setting, wanted) in [
+        ("", vec!["no-telnet"]),
+        ("denied = \"marked\"\n", vec!["no-telnet"]),
+        ("denied = \"none\"\n", vec![]),
+        ("denied = \"all\"\n", vec!["no-telnet", "default"]),
+    ] {
+        let appliance = Appliance::start(&format!("[log]\noutput = \"DIR/log\"\n{setting}{DENYING}"));
+        assert!(!appliance.packet(&syn(1, 1_000, 23), 0).is_forward());
+        assert!(!appliance.packet(&udp(2, 4_000, 99), 1).is_forward());
+        let [_, _, ack] = handshake(3, 1_000);
+        assert!(
+            !appliance.packet(&ack, 0).is_forward(),
+            "of no session, and not the policy's word"
+        );
+        let directory = appliance.finish();
+        let text = fs::read_to_string(directory.path().join("log")).unwrap();
+        let rows: Vec<BTreeMap<String, serde_json::Value>> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let rules: Vec<_> = rows.iter().map(|row| row["rule"].as_str().unwrap()).collect();
+        assert_eq!(rules, wanted, "{setting}");
+        let Some(row) = rows.first() else { continue };
+        for (key, wanted) in [
+            ("event", "denied"),
+            ("action", "reject"),
+            ("zone", "default"),
+            ("proto", "tcp"),
+            ("src", "10.0.0.1"),
+            ("dst", "192.0.2.1"),
+        ] {
+            assert_eq!(row[key], wanted, "{key}");
+        }
+        for (key, wanted) in [
+            ("sport", 1_000),
+            ("dport", 23),
+            ("orig_pkts", 1),
+            ("orig_bytes", 40),
+        ] {
+            assert_eq!(row[key], wanted, "{key}");
+        }
+        assert!(row["start"].as_f64().unwrap() > 1.6e9);
+        if let Some(row) = rows.get(1) {
+            assert_eq!((&row["action"], &row["zone"]), (&"deny".into(), &"blue".into()));
+        }
+    }
+}
+
+#[test]
+fn a_flow_log_rejects_what_the_policy_denies() {
+    let appliance = Appliance::start(
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\ndenied = \"all\"\naccount_id = \"1\"\n\
+         interface_id = \"eni-0a\"\n",
+    );
+    assert!(!appliance.packet(&udp(2, 4_000, 99), 1).is_forward());
+    let directory = appliance.finish();
+    let text = fs::read_to_string(directory.path().join("flow.log")).unwrap();
+    let line: Vec<_> = text.lines().nth(1).unwrap().split(' ').collect();
+    assert_eq!(
+        line[..10].join(" "),
+        "2 1 eni-0a 10.0.0.2 192.0.2.1 4000 99 17 1 35"
+    );
+    assert_eq!(line[10], line[11], "one packet, one moment");
+    assert_eq!(line[12..], ["REJECT", "OK"]);
+}
+
+#[test]
+fn a_flood_of_denied_packets_takes_no_room_from_sessions_that_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let appliance = Appliance::start_in(
+        directory,
+        "[log]\noutput = \"DIR/pipe\"\nqueue = 64\ndenied = \"all\"\n",
+    );
+    wait_for("a queue full of denied sessions", || {
+        for port in 0..100 {
+            assert!(!appliance.packet(&udp(1, 20_000 + port, 99), 0).is_forward());
+        }
+        appliance.shared.lost_events().denied > 10_000
+    });
+    for port in 0..32 {
+        assert!(appliance.packet(&udp(1, 10_000 + port, 53), 0).is_forward());
+    }
+    assert_eq!(end_all(&appliance), 32);
+    assert_eq!(appliance.shared.lost_events().sessions, 0);
+    let counts = counted(&appliance);
+    assert!(counts["lines_dropped_total{cause=\"denied_queue_full\"}"] > 10_000);
+    appliance.finish();
 }
 
 #[test]
@@ -154,7 +372,7 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
         end_all(&appliance);
     }
     assert!(begin.elapsed() < Duration::from_secs(5));
-    assert!(appliance.shared.lost_events.load(Ordering::Relaxed) > 0);
+    assert!(appliance.shared.lost_events().sessions > 0);
     let begin = Instant::now();
     appliance.finish();
     assert!(

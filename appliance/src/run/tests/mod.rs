@@ -15,12 +15,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use portcullis::{EndReason, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone};
+use portcullis::{DeniedSession, EndReason, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone};
 
 use super::Overrides;
+use super::log::queue::{EventQueue, Teller};
 use super::operations::{Operations, Start};
 use super::plane::Plane;
-use super::shared::{SessionEvent, Shared};
+use super::shared::Shared;
 use crate::config_file;
 
 /// A running appliance without sockets at port 6081.
@@ -38,11 +39,15 @@ struct Ears<'s>(&'s Shared, usize);
 
 impl Sink for Ears<'_> {
     fn session_opened(&mut self, session: &SessionRecord) {
-        self.0.tell(|| SessionEvent::Opened(*session));
+        Teller::new(self.0).opened(session);
     }
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.0.tell(|| SessionEvent::Ended(*session, reason));
+        Teller::new(self.0).ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        Teller::new(self.0).denied(denied);
     }
 
     fn reset(&mut self, _: &Reset) {
@@ -80,7 +85,10 @@ impl Appliance {
         std::fs::write(&file, &text).unwrap();
         let (config, settings) = config_file::load_all(&file).unwrap();
         let (sender, events) = sync_channel(settings.log.queue);
-        let log = settings.log.is_on().then_some(sender);
+        let log = settings
+            .log
+            .is_on()
+            .then(|| EventQueue::new(sender, &settings.log));
         let shared = Arc::new(Shared::new(config.clone(), log).unwrap());
         let plane = Arc::new(Plane::silent(Arc::clone(&shared), Overrides::default()));
         let turning = Arc::new(AtomicBool::new(true));

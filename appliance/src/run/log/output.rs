@@ -1,0 +1,339 @@
+//! Where the lines go: a file that is rotated, or anything else that can be written to.
+//!
+//! Every failure is an error of the call that meets it, and the next call tries again: the file is opened anew, a rotation is
+//! gone on with. A line counts as written once all of it was handed to the system; of which a part was, it is completed
+//! before anything else is written.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
+use super::super::settings::{LogFormat, LogSettings};
+use super::{LogCounters, rows};
+
+/// What a path is taken for that names the standard output.
+const STDOUT: [&str; 2] = ["stdout", "/dev/stdout"];
+
+/// Opens the output that the settings name.
+///
+/// A regular file, or one that is not there yet, is rotated. Everything else is written to as it is: the standard output,
+/// devices, pipes, and links, whatever they point to.
+///
+/// # Errors
+/// The directory of the file cannot be made, or the file not be written.
+pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
+    let header: &[u8] = match settings.format {
+        LogFormat::Json => b"",
+        LogFormat::AwsVpcFlowV2 => rows::VPC_HEADER,
+    };
+    if STDOUT.iter().any(|name| settings.output.as_os_str() == *name) {
+        let copy = io::stdout().as_fd().try_clone_to_owned()?;
+        return Output::straight(File::from(copy), header);
+    }
+    let path = std::path::absolute(&settings.output)?;
+    if path.file_name().is_none() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
+    }
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    match fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_file() => Output::straight(open_straight(&path)?, header),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => {
+            let mut output = Output::new(None, header);
+            output.rotation = Some(Rotation {
+                path,
+                limit: settings.rotate_bytes,
+                keep: u32::from(settings.keep),
+            });
+            output.reopen()?;
+            Ok(output)
+        }
+    }
+}
+
+/// Opens what is not rotated.
+fn open_straight(path: &Path) -> io::Result<File> {
+    let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    File::options()
+        // A pipe that nobody reads yet would make the opening wait; one that is open at both ends does not.
+        .read(is_pipe)
+        .append(true)
+        .create(!is_pipe)
+        .open(path)
+}
+
+/// An open output, or one that is to be opened.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// `None` behind a failure to open the file that is rotated.
+    file: Option<File>,
+    /// `None` for what is not rotated.
+    rotation: Option<Rotation>,
+    /// The first line of each file; empty if there is none.
+    header: &'static [u8],
+    /// What must be written before any line: the header, or what is left of it.
+    header_left: &'static [u8],
+    /// What is left of a line of which a part was written.
+    line_left: Vec<u8>,
+    /// The file's length in bytes.
+    len: u64,
+}
+
+impl Output {
+    const fn new(file: Option<File>, header: &'static [u8]) -> Self {
+        Self {
+            file,
+            rotation: None,
+            header,
+            header_left: header,
+            line_left: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// One that is not rotated.
+    pub(super) fn straight(file: File, header: &'static [u8]) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let goes_on = found.is_file() && found.len() > 0;
+        let mut output = Self::new(Some(file), header);
+        if goes_on {
+            output.header_left = b"";
+        }
+        Ok(output)
+    }
+
+    /// Writes whole lines. All of them are counted: as written or as dropped, but for one of which a part was written; that
+    /// one is counted by the call that writes the rest, or gives it up.
+    ///
+    /// # Errors
+    /// What has kept the lines that are counted as dropped.
+    pub(super) fn write(&mut self, lines: &[u8], counters: &LogCounters) -> io::Result<()> {
+        let mut left = lines;
+        self.look_after(counters);
+        let result = self.write_all(&mut left, counters);
+        counters.add_dropped(count_lines(left));
+        result
+    }
+
+    /// Whether a part of a line was written.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.line_left.is_empty()
+    }
+
+    /// Gives up what is not written.
+    pub(super) fn give_up(&mut self, counters: &LogCounters) {
+        if !self.line_left.is_empty() {
+            counters.add_dropped(1);
+            self.line_left.clear();
+        }
+    }
+
+    fn write_all(&mut self, left: &mut &[u8], counters: &LogCounters) -> io::Result<()> {
+        loop {
+            if self.file.is_none() {
+                self.reopen()?;
+            }
+            self.complete(counters)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            match self.room(left) {
+                Some(room) => self.put(left, room, counters)?,
+                None => self.rotate()?,
+            }
+        }
+    }
+
+    /// How many bytes of whole lines go into this file; `None` if that is none. A line that is longer than a file may be has
+    /// a file of its own.
+    fn room(&self, lines: &[u8]) -> Option<usize> {
+        let Some(rotation) = &self.rotation else {
+            return Some(lines.len());
+        };
+        let room = usize::try_from(rotation.limit.saturating_sub(self.len)).unwrap_or(usize::MAX);
+        let within = lines.get(..room).unwrap_or(lines);
+        match within.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => Some(end + 1),
+            None if self.len > self.header.len() as u64 => None,
+            None => Some(first_line(lines)),
+        }
+    }
+
+    /// Writes what was begun.
+    fn complete(&mut self, counters: &LogCounters) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(ErrorKind::NotFound.into());
+        };
+        let (done, result) = send(file, self.header_left);
+        self.len += done as u64;
+        self.header_left = self.header_left.get(done..).unwrap_or_default();
+        result?;
+        if self.line_left.is_empty() {
+            return Ok(());
+        }
+        let (done, result) = send(file, &self.line_left);
+        self.len += done as u64;
+        self.line_left.drain(..done);
+        result?;
+        counters.add_written(1);
+        Ok(())
+    }
+
+    /// Writes the first `len` bytes of `left`, whole lines, and takes away what is written or begun.
+    fn put(&mut self, left: &mut &[u8], len: usize, counters: &LogCounters) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(ErrorKind::NotFound.into());
+        };
+        let (done, result) = send(file, left.get(..len).unwrap_or(left));
+        self.len += done as u64;
+        let (written, unwritten) = left.split_at_checked(done).unwrap_or((left, &[]));
+        counters.add_written(count_lines(written));
+        *left = unwritten;
+        if written.last().is_some_and(|last| *last != b'\n') {
+            let (begun, others) = unwritten
+                .split_at_checked(first_line(unwritten))
+                .unwrap_or((unwritten, &[]));
+            self.line_left.extend_from_slice(begun);
+            *left = others;
+        }
+        result
+    }
+
+    /// Finds out what others have done to the file: moved or removed it, so that it must be opened anew, or emptied it.
+    fn look_after(&mut self, counters: &LogCounters) {
+        let (Some(rotation), Some(file)) = (&self.rotation, &self.file) else {
+            return;
+        };
+        let name = |found: &Metadata| (found.dev(), found.ino());
+        let own = file.metadata();
+        let gone = match (&own, fs::symlink_metadata(&rotation.path)) {
+            (Ok(own), Ok(there)) => name(own) != name(&there),
+            (_, Err(error)) => error.kind() == ErrorKind::NotFound,
+            (Err(_), Ok(_)) => true,
+        };
+        let len = own.map_or(self.len, |own| own.len());
+        if gone {
+            self.file = None;
+            self.give_up(counters);
+        } else if len < self.len {
+            self.give_up(counters);
+            self.header_left = if len == 0 { self.header } else { b"" };
+        }
+        self.len = len;
+    }
+
+    /// Begins a new file.
+    fn rotate(&mut self) -> io::Result<()> {
+        self.file = None;
+        if let Some(rotation) = &self.rotation {
+            rotation.shift()?;
+        }
+        self.reopen()
+    }
+
+    /// Opens the file that is rotated, at its end.
+    fn reopen(&mut self) -> io::Result<()> {
+        let Some(rotation) = &self.rotation else {
+            return Ok(());
+        };
+        let file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            // What has taken the file's place neither leads elsewhere nor makes the opening wait.
+            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+            .open(&rotation.path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other(format!(
+                "{} is no regular file any more",
+                rotation.path.display()
+            )));
+        }
+        let mut last = [b'\n'];
+        if let Some(before_last) = found.len().checked_sub(1) {
+            file.read_exact_at(&mut last, before_last)?;
+            // A line that an earlier run has not completed ends here.
+            self.header_left = if last == *b"\n" { b"" } else { b"\n" };
+        } else {
+            self.header_left = self.header;
+        }
+        self.len = found.len();
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+/// How many bytes of a file there may be, and what becomes of it then.
+#[derive(Debug)]
+struct Rotation {
+    path: PathBuf,
+    /// No file is longer, but for one of a single line.
+    limit: u64,
+    /// How many old files stay, the newest with the number 1.
+    keep: u32,
+}
+
+impl Rotation {
+    fn old(&self, number: u32) -> PathBuf {
+        let mut name = OsString::from(&self.path);
+        name.push(format!(".{number}"));
+        name.into()
+    }
+
+    /// Makes way for a new file. Old ones move as far as the first number that is free, so that one that has failed halfway can
+    /// be begun anew.
+    fn shift(&self) -> io::Result<()> {
+        if self.keep == 0 {
+            return unless_missing(fs::remove_file(&self.path));
+        }
+        let is_taken = |number: &u32| fs::symlink_metadata(self.old(*number)).is_ok();
+        let taken = (1..self.keep).take_while(is_taken).count();
+        for number in (1..self.keep).take(taken).rev() {
+            unless_missing(fs::rename(self.old(number), self.old(number + 1)))?;
+        }
+        unless_missing(fs::rename(&self.path, self.old(1)))?;
+        // More may have been kept before.
+        let mut beyond = self.keep + 1;
+        while fs::remove_file(self.old(beyond)).is_ok() {
+            beyond += 1;
+        }
+        Ok(())
+    }
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes; how many bytes went, and what has kept the others.
+fn send(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write(rest) {
+            Ok(0) => return (done, Err(ErrorKind::WriteZero.into())),
+            Ok(sent) => done += sent,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return (done, Err(error)),
+        }
+    }
+    (done, Ok(()))
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// The length of the first line, its end included.
+fn first_line(lines: &[u8]) -> usize {
+    let end = lines.iter().position(|byte| *byte == b'\n');
+    end.map_or(lines.len(), |end| end + 1)
+}

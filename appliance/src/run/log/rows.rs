@@ -1,0 +1,191 @@
+//! What a line of the session log looks like: an object of JSON, or a VPC flow log record of version 2, as AWS documents them.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use portcullis::event::Traffic;
+use portcullis::policy::Protocol;
+use portcullis::{DeniedSession, EndReason, SessionRecord};
+use serde::Serialize;
+
+use super::super::plane::TunnelView;
+use super::super::settings::{LogFormat, LogSettings};
+use super::super::shared::SessionEvent;
+use super::super::view::{SessionView, Viewer, WallClock};
+use super::SessionLog;
+
+/// The first line of a file of VPC flow log records, its end included.
+pub(super) const VPC_HEADER: &[u8] =
+    b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets \
+bytes start end action log-status\n";
+
+/// Hands the lines of an event to `put`, without their ends.
+///
+/// # Errors
+/// It cannot be said in JSON.
+pub(super) fn put(
+    log: &SessionLog,
+    event: &SessionEvent,
+    mut put: impl FnMut(&str),
+) -> Result<(), serde_json::Error> {
+    let policy = log.plane.shared.engine.policy();
+    let viewer = Viewer {
+        plane: &log.plane,
+        zones: &log.zones,
+        policy: &policy,
+        clock: WallClock::now(),
+        now: Instant::now(),
+    };
+    match log.settings.format {
+        LogFormat::Json => {
+            let line = match event {
+                SessionEvent::Opened(session) => Row::line("opened", None, viewer.view(session)),
+                SessionEvent::Ended(session, reason) => {
+                    Row::line("ended", Some(*reason), viewer.view(session))
+                }
+                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, &viewer)),
+            };
+            put(&line?);
+        }
+        LogFormat::AwsVpcFlowV2 => match event {
+            SessionEvent::Opened(_) => {}
+            SessionEvent::Ended(session, _) => {
+                for record in FlowRecord::of_session(session) {
+                    put(&record.line(&log.settings, &viewer.clock));
+                }
+            }
+            SessionEvent::Denied(denied) => {
+                put(&FlowRecord::of_denied(denied).line(&log.settings, &viewer.clock));
+            }
+        },
+    }
+    Ok(())
+}
+
+/// A session that has been opened or has ended.
+#[derive(Debug, Serialize)]
+struct Row {
+    event: &'static str,
+    end_reason: Option<&'static str>,
+    #[serde(flatten)]
+    session: SessionView,
+}
+
+impl Row {
+    fn line(
+        event: &'static str,
+        reason: Option<EndReason>,
+        session: SessionView,
+    ) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Self {
+            event,
+            end_reason: reason.map(EndReason::name),
+            session,
+        })
+    }
+}
+
+/// A session that the policy did not admit. What it has in common with [`SessionView`] has the same name.
+#[derive(Debug, Serialize)]
+struct DeniedRow<'a> {
+    event: &'static str,
+    action: &'static str,
+    zone: String,
+    proto: String,
+    src: IpAddr,
+    sport: Option<u16>,
+    dst: IpAddr,
+    dport: Option<u16>,
+    orig_pkts: u32,
+    orig_bytes: u32,
+    start: f64,
+    rule: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnels: Option<[Option<TunnelView>; 2]>,
+}
+
+impl<'a> DeniedRow<'a> {
+    fn new(denied: &DeniedSession, viewer: &Viewer<'a>) -> Self {
+        let port = |port| viewer.port(denied.protocol, port);
+        Self {
+            event: "denied",
+            action: denied.action.name(),
+            zone: viewer.zones.name(denied.zone),
+            proto: Protocol(denied.protocol).to_string(),
+            src: denied.src,
+            sport: port(denied.src_port),
+            dst: denied.dst,
+            dport: port(denied.dst_port),
+            orig_pkts: 1,
+            orig_bytes: denied.bytes,
+            start: viewer.clock.seconds(denied.at),
+            rule: viewer.policy.rule_name(denied.rule),
+            tunnels: viewer.tunnel(denied.tunnel).map(|tunnel| [Some(tunnel), None]),
+        }
+    }
+}
+
+/// A VPC flow log record: what went from one end to the other.
+#[derive(Debug)]
+struct FlowRecord {
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
+    protocol: u8,
+    traffic: Traffic,
+    start: Instant,
+    end: Instant,
+    action: &'static str,
+}
+
+impl FlowRecord {
+    /// One for each direction that has sent anything.
+    fn of_session(session: &SessionRecord) -> impl Iterator<Item = Self> {
+        let (from, to) = ((session.src, session.src_port), (session.dst, session.dst_port));
+        let (protocol, start, end) = (session.protocol, session.start, session.last);
+        [(from, to, session.original), (to, from, session.reply)]
+            .into_iter()
+            .filter(|(_, _, traffic)| traffic.packets > 0)
+            .map(move |(from, to, traffic)| Self {
+                from,
+                to,
+                protocol,
+                traffic,
+                start,
+                end,
+                action: "ACCEPT",
+            })
+    }
+
+    fn of_denied(denied: &DeniedSession) -> Self {
+        Self {
+            from: (denied.src, denied.src_port),
+            to: (denied.dst, denied.dst_port),
+            protocol: denied.protocol,
+            traffic: Traffic {
+                packets: 1,
+                bytes: u64::from(denied.bytes),
+            },
+            start: denied.at,
+            end: denied.at,
+            action: "REJECT",
+        }
+    }
+
+    /// Ports are 0 where the protocol has none, and for ICMP.
+    fn line(&self, settings: &LogSettings, clock: &WallClock) -> String {
+        let has_ports = Protocol(self.protocol).has_ports();
+        let port = |port| if has_ports { port } else { 0 };
+        let (account, interface) = (&settings.account_id, &settings.interface_id);
+        let Traffic { packets, bytes } = self.traffic;
+        let (start, end) = (clock.at(self.start).as_secs(), clock.at(self.end).as_secs());
+        format!(
+            "2 {account} {interface} {} {} {} {} {} {packets} {bytes} {start} {end} {} OK",
+            self.from.0,
+            self.to.0,
+            port(self.from.1),
+            port(self.to.1),
+            self.protocol,
+            self.action
+        )
+    }
+}

@@ -32,8 +32,6 @@ pub(super) struct After {
     /// The session that the packet opened.
     pub(super) opened: Option<SessionRecord>,
     pub(super) any_opened: bool,
-    /// The session that the packet would have opened, if the verdict is that of the policy.
-    pub(super) denied: Option<DeniedSession>,
     /// What marks that one.
     pub(super) marks: &'static [Mark],
     /// A session goes on from here although half of it is missing.
@@ -52,6 +50,8 @@ pub(super) struct After {
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
+    /// The session that the packet would have opened, if the verdict is that of the policy.
+    pub(super) denied: Option<DeniedSession>,
 }
 
 impl After {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use portcullis::geneve::{Header, PORT};
 
-use super::flow::{FlowTable, Pending, Refused, Side};
+use super::flow::{FlowTable, Made, Pending, Refused, Side};
 use super::inner::{FlowKey, Inner, Kind, Place};
 use super::report::{Counters, Failure};
 use super::tunnel::{Endpoint, Label, MAX_INNER, Outer, geneve_header, metadata};
+use super::turns::{Fate, Turn, Turns};
 
 /// Unanswered packets in all, beyond which nothing is sent.
 pub(super) const MAX_UNANSWERED: usize = 65_536;
@@ -43,6 +44,15 @@ impl From<Refused> for Unsent {
             Refused::Backlog => Self::Backlog,
         }
     }
+}
+
+/// Whether a packet is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// It is, and has this turn if it is of a flow.
+    Now(Option<Turn>),
+    /// Not yet.
+    Kept,
 }
 
 /// Names a packet until it is answered.
@@ -88,6 +98,8 @@ pub(super) struct Balancer {
     unanswered: usize,
     number: u64,
     last_reply: Option<Instant>,
+    /// The order of packets that are sent in turn.
+    turns: Turns,
     /// What was seen.
     pub(super) counters: Counters,
 }
@@ -96,6 +108,7 @@ impl Balancer {
     /// A balancer without flows; `hasher` makes cookies and tells packets apart.
     pub(super) fn new(setup: Setup, hasher: RandomState) -> Self {
         Self {
+            turns: Turns::new(hasher.clone(), setup.timeout),
             flows: FlowTable::new(setup.max_flows, hasher, setup.cookie_per_direction),
             setup,
             order: VecDeque::new(),
@@ -120,6 +133,59 @@ impl Balancer {
     /// How many flows are known, and how many cookies they have had.
     pub(super) fn flows(&self) -> (usize, u64) {
         (self.flows.len(), self.flows.epochs)
+    }
+
+    /// Asks whether it is the turn of a packet, which is kept if it is not; then [`Balancer::next_in_turn`] gives it back.
+    pub(super) fn offer(&mut self, now: Instant, pair: usize, bytes: &[u8]) -> Offer {
+        let Some(inner) = Inner::read(pair, bytes) else {
+            return Offer::Now(None);
+        };
+        let place = match inner.kind {
+            Kind::IcmpError(Some((quoted, way))) => (quoted, way.back()),
+            _ => inner.place,
+        };
+        let syn = matches!(inner.kind, Kind::Tcp { opens: true, .. });
+        match self.turns.offer(now, place, syn, bytes) {
+            Some(turn) => Offer::Now(Some(turn)),
+            None => Offer::Kept,
+        }
+    }
+
+    /// A packet that was kept and whose turn it is now.
+    pub(super) fn next_in_turn(&mut self, now: Instant) -> Option<(Turn, Vec<u8>)> {
+        self.turns.next(now)
+    }
+
+    /// How many packets are kept until it is their turn, and whether no more can be.
+    pub(super) const fn kept(&self) -> (usize, bool) {
+        (self.turns.held(), self.turns.is_full())
+    }
+
+    /// How many packets came back after others had been sent that should have waited for them.
+    pub(super) const fn overtaken(&self) -> u64 {
+        self.turns.overtaken()
+    }
+
+    /// As [`Balancer::send`], of a packet whose turn it is.
+    ///
+    /// # Errors
+    /// As those of [`Balancer::send`].
+    pub(super) fn send_in_turn(
+        &mut self,
+        now: Instant,
+        pair: usize,
+        side: Side,
+        inner: &[u8],
+        turn: Option<Turn>,
+        out: &mut Vec<u8>,
+    ) -> Result<Ticket, Unsent> {
+        let sent = self.send(now, pair, side, inner, out);
+        match (&sent, turn) {
+            (_, None) => {}
+            (Ok(ticket), Some(turn)) => self.turns.sent(ticket.number, turn),
+            (Err(_), Some(turn)) => self.turns.done(turn, Fate::Lost),
+        }
+        sent
     }
 
     /// Puts the inner packet, which came in at this side of the pair, into the tunnel: writes the whole outer packet
@@ -184,6 +250,7 @@ impl Balancer {
         {
             self.unanswered -= 1;
         }
+        self.turns.decided(ticket.number, Fate::Lost);
         self.counters.unsent(inner_len);
         self.counters.not_sent.count(reason);
     }
@@ -253,13 +320,21 @@ impl Balancer {
         let (key, way) = inner.place;
         for pair in own.into_iter().chain(others) {
             let key = FlowKey { pair, ..key };
-            let taken = self
-                .flows
-                .flow(&key)
-                .and_then(|flow| flow.lane_mut(way).take(hash, reply.got));
-            if let Some(pending) = taken {
+            let Some(lane) = self.flows.flow(&key).map(|flow| flow.lane_mut(way)) else {
+                continue;
+            };
+            if let Some(pending) = lane.take(hash, reply.got, self.number) {
                 if !pending.given_up {
                     self.unanswered -= 1;
+                }
+                if !self.turns.is_empty() {
+                    // What was sent before it from its port was decided before it.
+                    let mut before = lane.before(&pending);
+                    while before
+                        .next()
+                        .is_some_and(|number| self.turns.decided(number, Fate::Lost))
+                    {}
+                    self.turns.decided(pending.number, Fate::Returned);
                 }
                 return Some(((key, way), pending));
             }
@@ -305,7 +380,8 @@ impl Balancer {
         };
         let (key, way) = place;
         let flow = self.flows.flow(&key)?;
-        let may = flow.may_be_made(way, reply.got);
+        let made = flow.made(way, reply.got);
+        let may = made.is_some();
         let is_rst = matches!(inner.kind, Kind::Tcp { .. });
         if is_rst && may {
             flow.reset();
@@ -319,6 +395,7 @@ impl Balancer {
         } else {
             self.counters.made_icmp += 1;
         }
+        self.counters.other_header += u64::from(made == Some(Made::Anew));
         self.delivery(place, reply).map(Ok)
     }
 
@@ -340,6 +417,7 @@ impl Balancer {
         match altered {
             Some(pending) => {
                 self.unanswered -= 1;
+                self.turns.decided(pending.number, Fate::Returned);
                 let (sent, got) = (pending.len, reply.inner.len());
                 (Failure::WrongBytes, Wrong::Bytes { sent, got })
             }
@@ -356,6 +434,7 @@ impl Balancer {
                 Some(pending) => {
                     pending.given_up = true;
                     self.unanswered -= 1;
+                    self.turns.decided(ticket.number, Fate::Lost);
                     self.counters.dropped += 1;
                     self.late.push_back((ticket, sent));
                 }

@@ -6,7 +6,9 @@ use super::flow::Side;
 use super::sender::Sender;
 use crate::capture::{CaptureError, CaptureReader, decapsulate, ip_packet, pad_cut};
 
-/// Sends the IP packets of a capture in their order, `loops` times. What is no IP, or cannot be taken out of its tunnel
+/// Sends the IP packets of a capture in their order, `loops` times; a packet waits for those of its flow's other direction before
+/// it (see [`super::turns`]). A loop is to the appliance what the capture appended to itself would be: the same connections
+/// again, from the same ports. What is no IP, or cannot be taken out of its tunnel
 /// with `inside`, is left out. A packet's side is of no meaning here.
 ///
 /// # Errors
@@ -30,10 +32,11 @@ pub(super) fn run(
                 Some(Ok(Some(inner))) => inner,
                 Some(Err(_)) => continue,
             };
-            if !sender.send(0, Side::Client, packet) {
+            if !sender.send_in_turn(0, Side::Client, packet) {
                 return Ok(());
             }
         }
     }
+    sender.send_kept(0, Side::Client);
     Ok(())
 }

@@ -66,8 +66,8 @@ pub(super) struct Lane {
     side: Option<Side>,
     /// Whether a packet was sent with `label`.
     sent: bool,
-    /// Whether a packet with `label` came back, so that the appliance certainly knows it.
-    answered: bool,
+    /// The newest packet of all when one with `label` came back last, so that the appliance has certainly known it.
+    answered: Option<u64>,
     fin: bool,
     /// Rising in `number`.
     queue: VecDeque<Pending>,
@@ -80,7 +80,7 @@ impl Lane {
             previous: None,
             side: None,
             sent: false,
-            answered: false,
+            answered: None,
             fin: false,
             queue: VecDeque::new(),
         }
@@ -91,16 +91,33 @@ impl Lane {
             self.previous = Some(self.label);
         }
         self.label = label;
-        (self.sent, self.answered, self.fin) = (false, false, false);
+        (self.sent, self.answered, self.fin) = (false, None, false);
     }
 
     /// Whether a packet that the appliance made may carry this label, as one that was sent this way.
     fn was_sent_with(&self, label: Label) -> bool {
-        (self.sent && self.label == label) || (!self.answered && self.previous == Some(label))
+        (self.sent && self.label == label) || (self.answered.is_none() && self.previous == Some(label))
+    }
+
+    /// Whether the newest packet with this label that has not come back was sent later than this one.
+    fn lacks_answer_since(&self, number: u64, label: Label) -> bool {
+        let newest = self.queue.iter().rev().find(|pending| pending.label == label);
+        newest.is_some_and(|pending| pending.number > number)
+    }
+
+    /// The numbers of the packets that were sent before this one with its label and have not come back, the newest first.
+    pub(super) fn before(&self, pending: &Pending) -> impl Iterator<Item = u64> {
+        let (number, label) = (pending.number, pending.label);
+        let end = self.queue.partition_point(|each| each.number < number);
+        let before = self.queue.range(..end).rev();
+        before
+            .filter(move |each| each.label == label)
+            .map(|each| each.number)
     }
 
     /// Takes the oldest packet of this hash out; one with this label first, so that a changed cookie confuses nothing.
-    pub(super) fn take(&mut self, hash: u64, label: Label) -> Option<Pending> {
+    /// `latest` is the number of the newest packet of all.
+    pub(super) fn take(&mut self, hash: u64, label: Label, latest: u64) -> Option<Pending> {
         let same = |pending: &Pending| pending.hash == hash;
         let at = self
             .queue
@@ -108,7 +125,9 @@ impl Lane {
             .position(|pending| same(pending) && pending.label == label)
             .or_else(|| self.queue.iter().position(same))?;
         let taken = self.queue.remove(at)?;
-        self.answered |= taken.label == self.label && label == self.label;
+        if taken.label == self.label && label == self.label {
+            self.answered = Some(latest);
+        }
         Some(taken)
     }
 
@@ -143,6 +162,18 @@ impl Lane {
     }
 }
 
+/// Why a packet that the appliance made carries a right label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// The label was sent this way; or it is the other way's, and nothing has come back of this way, so that the appliance may
+    /// have seen no other.
+    Known,
+    /// It is the other way's, though the appliance has known this one's, and returned nothing of this way since a packet of
+    /// the other that it has not returned: right if it has forgotten the flow in between, as over a restart or after the
+    /// flow's lifetime, and then refuses what it takes for a flow's middle. Nobody outside can tell.
+    Anew,
+}
+
 /// A flow.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -175,11 +206,15 @@ impl Flow {
         entry.or(self.lane(way.back()).side)
     }
 
-    /// Whether a packet that the appliance made, and that goes this way, may carry this label: one that was sent this
-    /// way, or, where the appliance may not have seen any this way, one of the other way.
-    pub(super) fn may_be_made(&self, way: Way, label: Label) -> bool {
-        let lane = self.lane(way);
-        lane.was_sent_with(label) || (!lane.answered && self.lane(way.back()).was_sent_with(label))
+    /// Whether a packet that the appliance made, and that goes this way, may carry this label, and why: `None` if it may not.
+    pub(super) fn made(&self, way: Way, label: Label) -> Option<Made> {
+        let (lane, back) = (self.lane(way), self.lane(way.back()));
+        match lane.answered {
+            _ if lane.was_sent_with(label) => Some(Made::Known),
+            _ if !back.was_sent_with(label) => None,
+            None => Some(Made::Known),
+            Some(answered) => back.lacks_answer_since(answered, label).then_some(Made::Anew),
+        }
     }
 
     /// A RST ended it.

@@ -18,7 +18,7 @@ pub(super) type End = (IpAddr, u16);
 
 /// A conversation as a load balancer tells them apart: by endpoint and five-tuple, without ports for all but TCP and
 /// UDP and for fragments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FlowKey {
     /// The index of the pair, that is, of the endpoint.
     pub(super) pair: usize,

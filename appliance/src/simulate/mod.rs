@@ -19,6 +19,7 @@ mod socket;
 mod tests;
 mod tun;
 mod tunnel;
+mod turns;
 
 use std::hash::BuildHasher;
 use std::io::{self, Write};
@@ -132,7 +133,13 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     let balancer = shared.balancer.lock();
     let end = balancer.last_reply().map_or(sent.at, |reply| reply.max(sent.at));
     let time = end.saturating_duration_since(start);
-    let report = Report::new(&balancer.counters, balancer.flows(), time, overflow);
+    let report = Report::new(
+        &balancer.counters,
+        balancer.flows(),
+        balancer.overtaken(),
+        time,
+        overflow,
+    );
     say(&if args.json {
         let json = serde_json::to_string(&report).map_err(|error| system("report")(error.into()))?;
         json + "\n"

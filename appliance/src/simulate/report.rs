@@ -74,6 +74,8 @@ pub(super) struct Counters {
     pub(super) late: u64,
     pub(super) made_rst: u64,
     pub(super) made_icmp: u64,
+    /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
+    pub(super) other_header: u64,
     pub(super) dropped: u64,
     pub(super) wrong_header: u64,
     pub(super) wrong_bytes: u64,
@@ -97,6 +99,7 @@ impl Default for Counters {
             late: 0,
             made_rst: 0,
             made_icmp: 0,
+            other_header: 0,
             dropped: 0,
             wrong_header: 0,
             wrong_bytes: 0,
@@ -170,8 +173,12 @@ pub(super) struct Report {
     returned: u64,
     /// Of the returned ones: after the time-out.
     late: u64,
+    /// Of the returned ones: after others that should have waited for them had been sent.
+    overtaken: u64,
     made_rst: u64,
     made_icmp: u64,
+    /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
+    other_header: u64,
     /// Never came back.
     dropped: u64,
     wrong_header: u64,
@@ -193,11 +200,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `flows` are those known at the end and the cookies they have had; `time` is from the first packet to the last
+    /// `flows` are those known at the end and the cookies they have had, `overtaken` packets that came back after others
+    /// which should have waited for them had been sent; `time` is from the first packet to the last
     /// reply.
     pub(super) fn new(
         counters: &Counters,
         flows: (usize, u64),
+        overtaken: u64,
         time: Duration,
         receive_overflow: u32,
     ) -> Self {
@@ -225,8 +234,10 @@ impl Report {
             sent_bytes: counters.sent_bytes,
             returned: counters.returned,
             late: counters.late,
+            overtaken,
             made_rst: counters.made_rst,
             made_icmp: counters.made_icmp,
+            other_header: counters.other_header,
             dropped: counters.dropped,
             wrong_header: counters.wrong_header,
             wrong_bytes: counters.wrong_bytes,
@@ -271,7 +282,15 @@ impl fmt::Display for Report {
             writeln!(f, "{count:>14} {name}")?;
         }
         let sometimes = [
+            (
+                self.other_header,
+                "of those made came under the other direction's header: right after a restart, wrong otherwise",
+            ),
             (self.late, "returned late, after the time-out"),
+            (
+                self.overtaken,
+                "returned after packets that should have waited for them were sent; a longer --timeout may help",
+            ),
             (self.not_delivered, "returned, but not taken by the device"),
             (
                 u64::from(self.receive_overflow),

@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::balancer::{Balancer, MAX_UNANSWERED, Unsent};
+use super::balancer::{Balancer, MAX_UNANSWERED, Offer, Unsent};
 use super::flow::Side;
 use super::socket::RawSender;
+use super::turns::Turn;
 
 /// How long to wait for replies before looking again whether the run is over.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -39,6 +40,15 @@ impl Shared {
             self.answered.wait_for(&mut balancer, PATIENCE);
             balancer.expire(Instant::now());
         }
+    }
+
+    /// Waits a little for replies, and says how long.
+    fn wait_for_replies(&self, mut balancer: MutexGuard<'_, Balancer>) -> Duration {
+        let begun = Instant::now();
+        self.answered.wait_for(&mut balancer, PATIENCE);
+        let now = Instant::now();
+        balancer.expire(now);
+        now.saturating_duration_since(begun)
     }
 }
 
@@ -83,11 +93,64 @@ impl<'s> Sender<'s> {
         if self.shared.is_over() {
             return false;
         }
+        self.put(pair, side, inner, None);
+        true
+    }
+
+    /// As [`Sender::send`], of a packet that may have to wait for others before it: then it is sent in a later call or in
+    /// [`Sender::send_kept`].
+    pub(super) fn send_in_turn(&mut self, pair: usize, side: Side, inner: &[u8]) -> bool {
+        loop {
+            self.wait();
+            if self.shared.is_over() {
+                return false;
+            }
+            let mut balancer = self.shared.balancer.lock();
+            let now = Instant::now();
+            if let Some((turn, kept)) = balancer.next_in_turn(now) {
+                drop(balancer);
+                self.put(pair, side, &kept, Some(turn));
+                continue;
+            }
+            if balancer.kept().1 {
+                self.start += self.shared.wait_for_replies(balancer);
+                continue;
+            }
+            let offer = balancer.offer(now, pair, inner);
+            drop(balancer);
+            if let Offer::Now(turn) = offer {
+                self.put(pair, side, inner, turn);
+            }
+            return true;
+        }
+    }
+
+    /// Sends all packets that still wait for others. False when sending is over.
+    pub(super) fn send_kept(&mut self, pair: usize, side: Side) -> bool {
+        loop {
+            self.wait();
+            if self.shared.is_over() {
+                return false;
+            }
+            let mut balancer = self.shared.balancer.lock();
+            if let Some((turn, kept)) = balancer.next_in_turn(Instant::now()) {
+                drop(balancer);
+                self.put(pair, side, &kept, Some(turn));
+            } else if balancer.kept().0 == 0 {
+                return true;
+            } else {
+                self.start += self.shared.wait_for_replies(balancer);
+            }
+        }
+    }
+
+    /// Sends an inner packet now.
+    fn put(&mut self, pair: usize, side: Side, inner: &[u8], turn: Option<Turn>) {
         self.count += 1;
         let ticket = {
             let mut balancer = self.shared.balancer.lock();
             let now = Instant::now();
-            balancer.send(now, pair, side, inner, &mut self.packet)
+            balancer.send_in_turn(now, pair, side, inner, turn, &mut self.packet)
         };
         if let Ok(ticket) = ticket
             && let Err(error) = self.socket.send(&self.packet, self.appliance)
@@ -100,7 +163,6 @@ impl<'s> Sender<'s> {
             balancer.unsend(ticket, inner.len(), reason);
             balancer.counters.refusal.get_or_insert_with(|| refusal(&error));
         }
-        true
     }
 
     fn wait(&self) {

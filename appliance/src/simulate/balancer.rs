@@ -161,6 +161,12 @@ impl Balancer {
         (self.turns.held(), self.turns.is_full())
     }
 
+    /// Whether nothing is left of packets that waited for their turn.
+    #[cfg(test)]
+    pub(super) fn nothing_waits(&self) -> bool {
+        self.turns.is_at_rest()
+    }
+
     /// How many packets came back after others had been sent that should have waited for them.
     pub(super) const fn overtaken(&self) -> u64 {
         self.turns.overtaken()

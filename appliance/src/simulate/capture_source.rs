@@ -7,9 +7,8 @@ use super::sender::Sender;
 use crate::capture::{CaptureError, CaptureReader, decapsulate, ip_packet, pad_cut};
 
 /// Sends the IP packets of a capture in their order, `loops` times; a packet waits for those of its flow's other direction before
-/// it (see [`super::turns`]). A loop is to the appliance what the capture appended to itself would be: the same connections
-/// again, from the same ports. What is no IP, or cannot be taken out of its tunnel
-/// with `inside`, is left out. A packet's side is of no meaning here.
+/// it (see [`super::turns`]). A loop brings the same connections again, from the same ports, each behind the one before. What is
+/// no IP, or cannot be taken out of its tunnel with `inside`, is left out. A packet's side is of no meaning here.
 ///
 /// # Errors
 /// The capture cannot be read to its end; what could be read has been sent.

@@ -31,7 +31,7 @@ pub(super) struct FlowKey {
 }
 
 /// Which way a packet of a flow goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Way {
     /// From the lower end to the higher.
     Up,

@@ -23,7 +23,7 @@ mod turns;
 
 use std::hash::BuildHasher;
 use std::io::{self, Write};
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -65,6 +65,12 @@ pub(crate) enum SimulateError {
     /// The capture cannot be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The box would hear itself.
+    #[error(
+        "{0} is also the address that replies would come to: what is sent there comes back at once, from no appliance. Name an \
+         appliance in another network namespace or on another machine, or give the box an address of its own with --local"
+    )]
+    OwnAddress(Ipv4Addr),
     /// Two pairs cannot be told apart.
     #[error("two pairs have the endpoint id {0:016x}")]
     SameEndpoint(u64),
@@ -97,6 +103,10 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
         Some(local) => local,
         None => local_address(*appliance.ip()).map_err(system(format!("no way to {appliance}")))?,
     };
+    // Nowhere in particular means this machine (ip(7)).
+    if *appliance.ip() == local || appliance.ip().is_unspecified() {
+        return Err(SimulateError::OwnAddress(*appliance.ip()));
+    }
     let pairs: Vec<&PairArg> = args.tun.iter().chain(&args.pairs).collect();
     let outer = Outer {
         destination_port: appliance.port(),

@@ -8,8 +8,11 @@
 //! 2. if it is a SYN, also until all before it of its own direction have or are: its port may be a new one;
 //! 3. if it begins something, as a SYN does or a packet of a flow that was at rest, until all before it of the other direction
 //!    between its two addresses have or are, such as the reply in which an FTP server announces a connection; and any other
-//!    packet until all before it have or are that begin something in the other direction, such as that connection, which must come
-//!    before the next announcement. At most for [`PATIENCE`], since few need it.
+//!    packet until all before it have or are that begin something in either direction, such as that connection, which must come
+//!    before the server says that it is over, and before the next announcement.
+//!
+//! Other flows do not wait for one that is stuck: of which a packet has not come back for [`PATIENCE`], or less, by half for each
+//! such flow in a row, until something of it comes back.
 //!
 //! A packet is lost when it is given up, or when one that was sent after it from the same port comes back. In a flow of which
 //! nothing comes back, as one that a policy denies, that would be one packet for each time-out; so each loss in a row is
@@ -27,7 +30,7 @@ use ahash::RandomState;
 
 use super::inner::{FlowKey, Place, Way};
 
-/// How long a packet waits for other flows of the same addresses.
+/// When a flow of which a packet has not come back no longer holds others up.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// The least time after which a packet is taken for lost.
 const LEAST: Duration = Duration::from_millis(4);
@@ -35,7 +38,7 @@ const LEAST: Duration = Duration::from_millis(4);
 const MAX_HELD: usize = 16_384;
 
 /// A packet whose turn it is, until it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     place: Place,
     /// Its number in the capture.
@@ -49,8 +52,6 @@ struct Held {
     syn: bool,
     /// Whether its flow was at rest, or it is a SYN.
     begins: bool,
-    /// Until when it waits for other flows.
-    patience: Instant,
 }
 
 /// What became of a packet that was sent.
@@ -71,6 +72,8 @@ struct Flow {
     past: u64,
     /// Losses in a row.
     losses: u32,
+    /// Whether other flows do not wait for it.
+    stuck: bool,
     /// When the newest packet was sent.
     last: Instant,
 }
@@ -111,11 +114,29 @@ impl Line {
 struct Between {
     /// All packets, for which those wait that begin something.
     all: Line,
-    /// Those that begin something, for which all others wait.
+    /// Those that begin something, for which all others wait, so that here they are of both directions.
     beginnings: Line,
+    /// Flows in a row that were stuck.
+    stuck: u32,
 }
 
 impl Between {
+    /// Others are to wait for this one.
+    fn count(&mut self, turn: Turn, begins: bool) {
+        let ((_, way), order) = (turn.place, turn.order);
+        both(&mut self.all.undecided, way).0.insert(order);
+        if begins {
+            for undecided in &mut self.beginnings.undecided {
+                undecided.insert(order);
+            }
+        }
+    }
+
+    /// How long a packet may be undecided before its flow is stuck.
+    fn patience(&self) -> Duration {
+        (PATIENCE / 2u32.saturating_pow(self.stuck)).max(LEAST)
+    }
+
     /// What a packet waits for.
     const fn line(&mut self, begins: bool) -> &mut Line {
         if begins {
@@ -147,6 +168,8 @@ pub(super) struct Turns {
     sent: HashMap<u64, Turn, RandomState>,
     /// Flows whose head may have its turn.
     candidates: VecDeque<FlowKey>,
+    /// When a flow is stuck if this packet of it is still undecided.
+    fading: BTreeSet<(Instant, Turn)>,
     /// When the head of a flow has waited long enough.
     alarms: BTreeSet<(Instant, FlowKey)>,
     held: usize,
@@ -165,6 +188,7 @@ impl Turns {
             between: HashMap::with_hasher(hasher.clone()),
             sent: HashMap::with_hasher(hasher),
             candidates: VecDeque::new(),
+            fading: BTreeSet::new(),
             alarms: BTreeSet::new(),
             held: 0,
             timeout,
@@ -187,6 +211,12 @@ impl Turns {
         self.sent.is_empty()
     }
 
+    /// Whether nothing is left of flows.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.held == 0 && self.flows.is_empty() && self.between.is_empty() && self.sent.is_empty()
+    }
+
     /// How many packets came back after others that should have waited for them were sent.
     pub(super) const fn overtaken(&self) -> u64 {
         self.overtaken
@@ -202,15 +232,12 @@ impl Turns {
         let (key, way) = place;
         let between = self.between.entry(hosts(&key)).or_default();
         let begins = syn || !self.flows.contains_key(&key);
-        both(&mut between.all.undecided, way).0.insert(turn.order);
-        if begins {
-            both(&mut between.beginnings.undecided, way).0.insert(turn.order);
-        }
         let flow = self.flows.entry(key).or_insert_with(|| Flow {
             unanswered: [0; 2],
             held: VecDeque::new(),
             past: turn.order - 1,
             losses: 0,
+            stuck: false,
             last: now,
         });
         let held = Held {
@@ -218,10 +245,13 @@ impl Turns {
             turn,
             syn,
             begins,
-            patience: now + PATIENCE,
         };
+        if !flow.stuck {
+            between.count(turn, begins);
+        }
         if flow.held.is_empty() && flow.is_free(&held) && between.line(begins).is_clear(way, turn.order) {
             flow.release(now, way);
+            self.fading.insert((now + between.patience(), turn));
             return Some(turn);
         }
         let packet = packet.to_vec();
@@ -236,6 +266,12 @@ impl Turns {
 
     /// A packet that was kept and whose turn it is now.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Turn, Vec<u8>)> {
+        while let Some((end, turn)) = self.fading.first().copied()
+            && end <= now
+        {
+            self.fading.pop_first();
+            self.fade(turn);
+        }
         while let Some((end, key)) = self.alarms.first().copied()
             && end <= now
         {
@@ -267,19 +303,21 @@ impl Turns {
             flow.losses += 1;
         }
         let head = flow.held.front()?;
+        let mut patience = PATIENCE;
         if let Some(between) = self.between.get_mut(&hosts(&key)) {
             let line = between.line(head.begins);
             let clear = line.is_clear(way, order);
             let waiting = both(&mut line.waiting, way).0;
-            if head.patience > now && !clear {
+            if !clear {
                 waiting.insert(order, key);
-                self.alarms.insert((head.patience, key));
                 return None;
             }
             waiting.remove(&order);
+            patience = between.patience();
         }
         let held = flow.held.pop_front()?;
         flow.release(now, way);
+        self.fading.insert((now + patience, held.turn));
         if !flow.held.is_empty() {
             self.candidates.push_back(key);
         }
@@ -309,6 +347,16 @@ impl Turns {
                 Fate::Returned => {
                     flow.losses = 0;
                     self.overtaken += u64::from(is_past);
+                    if let Some(between) = self.between.get_mut(&hosts(&key)) {
+                        between.stuck = 0;
+                    }
+                    if flow.stuck && !flow.held.is_empty() {
+                        let between = self.between.entry(hosts(&key)).or_default();
+                        for held in &flow.held {
+                            between.count(held.turn, held.begins);
+                        }
+                    }
+                    flow.stuck = false;
                 }
                 Fate::Lost if is_past => {}
                 Fate::Lost => flow.losses = flow.losses.max(1),
@@ -323,11 +371,39 @@ impl Turns {
                 self.flows.remove(&key);
             }
         }
+        self.done_between(turn);
+    }
+
+    /// If the packet of this turn is undecided, its flow is stuck.
+    fn fade(&mut self, turn: Turn) {
+        let (key, way) = turn.place;
+        let Some(between) = self.between.get_mut(&hosts(&key)) else {
+            return;
+        };
+        if !both(&mut between.all.undecided, way).0.contains(&turn.order) {
+            return;
+        }
+        between.stuck += 1;
+        let mut turns = vec![turn];
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.stuck = true;
+            turns.extend(flow.held.iter().map(|held| held.turn));
+        }
+        for turn in turns {
+            self.done_between(turn);
+        }
+    }
+
+    /// The packet of this turn no longer holds other flows up.
+    fn done_between(&mut self, turn: Turn) {
+        let (key, way) = turn.place;
         let hosts = hosts(&key);
         let Some(between) = self.between.get_mut(&hosts) else {
             return;
         };
-        between.beginnings.done(way, turn.order, &mut self.candidates);
+        for way in [Way::Up, Way::Down] {
+            between.beginnings.done(way, turn.order, &mut self.candidates);
+        }
         between.all.done(way, turn.order, &mut self.candidates);
         if between.all.undecided.iter().all(BTreeSet::is_empty) {
             self.between.remove(&hosts);

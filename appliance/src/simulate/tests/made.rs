@@ -52,6 +52,36 @@ fn a_rst_under_an_old_cookie_is_wrong_once_the_new_one_was_answered() {
 }
 
 #[test]
+fn after_a_refused_packet_the_other_directions_header_is_counted_apart() {
+    let mut lb = Rig::new(10, true);
+    let there = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
+    // The appliance has forgotten the flow, and takes this for its middle.
+    let refused = lb.send(Side::Client, &tcp(Side::Client, "A", 2));
+    let rst = there.with_inner(&tcp(Side::Server, "R", 7));
+    assert_eq!(lb.reply(&rst).unwrap().side, Side::Client);
+    let counters = &lb.balancer.counters;
+    assert_eq!((counters.made_rst, counters.other_header), (1, 1));
+    assert_eq!(lb.wrong(), [0; 3]);
+    // What comes back of the way shows that its header is known.
+    assert!(lb.reply(&refused).is_some());
+    lb.pass(Side::Server, &tcp(Side::Server, "A", 3));
+    assert_eq!(lb.reply(&rst), None);
+    assert_eq!((lb.balancer.counters.other_header, lb.wrong()), (1, [1, 0, 0]));
+}
+
+#[test]
+fn a_packet_refused_before_the_direction_was_answered_excuses_no_other_header() {
+    let mut lb = Rig::new(10, true);
+    lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    let refused = lb.send(Side::Client, &tcp(Side::Client, "A", 2));
+    lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
+    let rst = refused.with_inner(&tcp(Side::Server, "R", 7));
+    assert_eq!(lb.reply(&rst), None);
+    assert_eq!((lb.balancer.counters.other_header, lb.wrong()), (0, [1, 0, 0]));
+}
+
+#[test]
 fn a_rst_of_an_endpoint_is_not_the_appliances() {
     let mut lb = Rig::new(10, false);
     lb.pass(Side::Client, &tcp(Side::Client, "S", 1));

@@ -5,6 +5,7 @@ mod flows;
 mod load;
 mod made;
 mod replies;
+mod turns;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use etherparse::{Ipv4HeaderSlice, PacketBuilder, UdpHeaderSlice};
 
-use super::balancer::{Balancer, Delivery, Setup, Ticket, Unsent};
+use super::balancer::{Balancer, Delivery, Offer, Setup, Ticket, Unsent};
 use super::flow::Side;
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer};
 

@@ -235,6 +235,9 @@ type Part = Box<[Option<Suspect>]>;
 /// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
+/// For how long a half that is only reported may be silent and go on: as long as an established connection may by default.
+const GOES_ON: Duration = Duration::from_secs(340);
+
 /// How long a suspect keeps its place against others, in multiples of the time that proves it.
 const PATIENCE: u32 = 6;
 
@@ -446,12 +449,15 @@ impl Asymmetry {
         }
     }
 
-    /// In which direction of its connection an end sends, of which a packet has told that the other half is missing.
-    pub(crate) fn suspected(&self, key: &FlowKey, source: End) -> Option<Direction> {
+    /// In which direction of its connection an end sends, of which a packet has told not long ago that the other half is missing.
+    pub(crate) fn suspected(&self, key: &FlowKey, source: End, now: Instant) -> Option<Direction> {
         self.place(key, |place| {
-            let suspect = place.filter(|suspect| (suspect.key, suspect.source) == (*key, source))?;
+            let suspect = place.filter(|suspect| {
+                let silent = now.saturating_duration_since(suspect.last);
+                (suspect.key, suspect.source) == (*key, source) && silent <= GOES_ON
+            })?;
             match suspect.evidence {
-                Evidence::SynAckWithoutSyn | Evidence::OtherZone => Some(Direction::Reply),
+                Evidence::SynAckWithoutSyn => Some(Direction::Reply),
                 Evidence::AckWithoutSynAck => Some(Direction::Original),
                 _ => None,
             }
@@ -478,10 +484,12 @@ impl Asymmetry {
         }
     }
 
-    /// Forgets all lines and suspects.
+    /// Forgets all lines, and what the suspects have done up to now. That they are suspects stays: what passes by it goes on.
     pub(crate) fn clear(&self) {
         for part in &self.suspects {
-            part.lock().fill(None);
+            for suspect in part.lock().iter_mut().flatten() {
+                (suspect.packets, suspect.listed, suspect.first) = (0, 0, suspect.last);
+            }
         }
         self.lines.retain(|_, _| {
             self.len.fetch_sub(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use support::model::{Log, Settings, Setup};
 use support::ops::{self, Op, Traffic};
 use support::packets::{Ends, udp};
+use support::scene::Scene;
 
 /// Sessions from which on a batch fetches memory ahead, and a few more.
 const MANY: u32 = 300;
@@ -124,4 +125,33 @@ proptest! {
         prop_assert_eq!(format!("{:?}", single.stats()), format!("{:?}", batched.stats()));
         batched.check_invariants().unwrap();
     }
+}
+
+#[test]
+fn a_batch_of_none_and_calls_of_each() {
+    let s = Scene::new("");
+    for n in 0..300u16 {
+        assert!(s.udp(Ends::v4(2000 + n, 53)).is_forward());
+    }
+    let mut v = vec![];
+    s.engine.process_batch(&[], &mut v);
+    assert!(v.is_empty());
+    let bytes: Vec<_> = (0..100u16).map(|n| udp(Ends::v4(2000 + n, 53), b"x")).collect();
+    let packets: Vec<_> = bytes.iter().map(|b| Packet::new(b, s.now)).collect();
+    let mut n = 0;
+    s.engine.process_batch_with(&packets, &mut (), |i, v, ()| {
+        assert!(v.is_forward());
+        let _ = s.engine.process(packets[99 - i]);
+        s.engine.for_each_session(|_| {});
+        let _ = s.reload("");
+        n += 1;
+    });
+    assert_eq!(n, 100);
+    let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        s.engine
+            .process_batch_with(&packets, &mut (), |i, _, ()| assert!(i < 40))
+    }));
+    assert!(r.is_err());
+    let _ = s.engine.process(packets[0]);
+    s.engine.check_invariants().unwrap();
 }

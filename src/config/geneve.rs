@@ -29,8 +29,9 @@ pub struct GeneveConfig {
     /// What becomes of packets of other endpoints: `refuse`, or the name of their zone. `None` refuses them where
     /// `endpoints` names any, and else puts all of them into the zone `default`.
     pub unknown_endpoints: Option<String>,
-    /// How many endpoints are told apart in counters, 1 to [`Self::MAX_ENDS`] and as many as `endpoints` has at least; what
-    /// comes beyond is counted together. Those that nobody has named have half of them at most.
+    /// How many endpoints are told apart in counters, 1 to [`Self::MAX_ENDS`] and as many as `endpoints` has at least, and half as
+    /// many beside that nobody has named; what comes beyond is counted together. One that a reload names no more keeps its
+    /// place.
     pub max_endpoints: u32,
     /// How many tunnel ends are remembered, 1 to [`Self::MAX_ENDS`]: peer, local address, and header but for the cookie.
     /// One endpoint has a quarter of them at most, and so have all together that `endpoints` does not name, if it names any.
@@ -106,7 +107,7 @@ impl Default for GeneveConfig {
             endpoints: BTreeMap::new(),
             unknown_endpoints: None,
             max_endpoints: 1_024,
-            max_tunnel_ends: 4_096,
+            max_tunnel_ends: 4_095,
             required: None,
             inner_mtu: 8_500,
             mss_clamp: 0,
@@ -301,7 +302,7 @@ impl Config {
             "geneve.max_endpoints",
             geneve.max_endpoints.to_string(),
             &default.max_endpoints.to_string(),
-            "32 KiB of counters for each worker",
+            "48 KiB of counters for each worker",
         );
         values.setting(
             "geneve.max_tunnel_ends",

@@ -388,7 +388,7 @@ impl Engine {
         let drop = invalid(DropReason::TcpNoSession);
         let (key, source) = (&candidate.flow.key, candidate.flow.source);
         if settings.any_asymmetric
-            && let Some(direction) = self.asymmetry.suspected(key, source)
+            && let Some(direction) = self.asymmetry.suspected(key, source, candidate.instant)
         {
             // What follows a packet that was let pass is let pass too: there is no session that would tell.
             let query = new_session(key.zone(), candidate.parsed, direction);
@@ -436,9 +436,9 @@ impl Engine {
                 return Ok(Plan::picked_up(track, segment, direction, &[Mark::Adopted]));
             }
         }
-        let to = (&candidate.flow.key, candidate.flow.source);
         if reject && may_be_answered(&candidate.parsed.ip) {
-            if let Err(unsent) = self.may_send(settings, to, candidate.now) {
+            let destination = (key.zone(), key.address_number(source));
+            if let Err(unsent) = self.answers.take(destination, candidate.now, &settings.resets) {
                 self.counters.reset(Err(unsent));
                 return Err(drop);
             }

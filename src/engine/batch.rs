@@ -38,7 +38,8 @@ impl Engine {
 
     /// Decides packets like [`Engine::process_batch`]. `each` is called with the number of each packet in the batch and its
     /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
-    /// [`Engine::process_with`] tells of a packet just before.
+    /// [`Engine::process_with`] tells of a packet just before. Up to 32 packets are parsed before the first of them is decided:
+    /// whether checksums are verified was asked then, whatever a reload says meanwhile.
     pub fn process_batch_with<S: Sink>(
         &self,
         packets: &[Packet<'_>],

@@ -8,7 +8,7 @@ use crate::asymmetry::{Evidence, Sighting};
 use crate::config::Asymmetric;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey, Zone};
-use crate::packet::{Parsed, Segment, Transport};
+use crate::packet::{Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Held, Mark, Place, Shard, Slot};
 use crate::track::tcp::{Event, Fault, Known, Outcome, State};
@@ -105,7 +105,7 @@ impl Engine {
             && matches!(Event::of(segment.flags), Event::Ack | Event::Fin)
             && settings.tcp(rule, key.zone()).asymmetric == Asymmetric::Report
             && slot.direction_of(source) == Direction::Original
-            && self.asymmetry.suspected(key, source) == Some(Direction::Original);
+            && self.asymmetry.suspected(key, source, candidate.instant) == Some(Direction::Original);
         let (packets, _) = slot.traffic(Direction::Reply);
         is_it.then_some(Seen {
             opposite: Some(packets),
@@ -206,12 +206,15 @@ impl Engine {
         let number = found.filter(|number| shard.slab.hot(*number).deadline > candidate.now.tick())?;
         let slot = shard.slab.hot(number);
         let direction = slot.direction_of(candidate.flow.source);
-        if !fits(
-            slot,
-            direction,
-            &candidate.parsed.transport,
-            settings.checks.split_handshake,
-        ) {
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
+        let transport = &candidate.parsed.transport;
+        let split_handshake = settings.checks.split_handshake;
+        // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
+        let is_right = fits(slot, direction, transport, split_handshake)
+            || reports
+                && without_fin(transport).is_some_and(|it| fits(slot, direction, &it, split_handshake));
+        if !is_right {
             return None;
         }
         if direction == Direction::Original && !has_numbers(&candidate.parsed.transport) {
@@ -226,8 +229,7 @@ impl Engine {
         if after.stands {
             return None;
         }
-        let cold = shard.slab.cold(number);
-        let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
+        let known = shard.slab.cold(number).has(Mark::Bypassed);
         let reason = DropReason::OtherZone;
         let tracked = Tracked {
             direction: Some(direction),
@@ -305,6 +307,16 @@ fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshak
         }
         _ => true,
     }
+}
+
+/// A segment with a FIN as it would be without.
+fn without_fin(transport: &Transport) -> Option<Transport> {
+    let mut without = *transport;
+    let Transport::Tcp { segment, .. } = &mut without else {
+        return None;
+    };
+    (Event::of(segment.flags) == Event::Fin).then(|| segment.flags.0 &= !TcpFlags::FIN.0)?;
+    Some(without)
 }
 
 /// Whether a packet has numbers that only one who has seen its session can know.

@@ -143,8 +143,8 @@ impl Engine {
 
     /// Takes an answer to a packet from the budget of answers: whether it may be sent. The rates are those of `[resets]`, but
     /// RSTs of sessions that end are counted apart, so that no flood of refused packets uses theirs up. For answers to packets
-    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors that the caller sends (RFC 4443 2.4 f); those
-    /// to late packets are taken from the budget when they are decided.
+    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors that the caller sends (RFC 4443 2.4 f). The RSTs
+    /// of `tcp.midstream = "reject"` are taken from this budget when they are decided, those to late packets from that of sessions.
     #[must_use]
     pub fn may_answer(&self, packet: Packet<'_>) -> bool {
         let zone = self.fixed.zones.group_of(packet.zone);
@@ -177,12 +177,16 @@ impl Engine {
             let tombstone = self.graveyard.find(&flow.key, self.origin.micros(packet.now))?;
             Some((tombstone.direction_of(flow.source), tombstone.tunnels))
         })?;
-        let own = tunnel_of(tunnels, direction);
+        let [original, reply] = tunnels;
+        let (own, other) = match direction {
+            Direction::Original => (original, reply),
+            Direction::Reply => (reply, original),
+        };
         if own != TunnelRef::NONE && (own.0 ^ packet.tunnel.0) & packet.flow_bits != 0 {
             // The packet is of a new flow, and what is known is of the old one, which nobody knows any more.
             return None;
         }
-        Some(tunnel_of(tunnels, direction.opposite()))
+        Some(other)
     }
 
     /// Takes a packet to an end from the budgets.

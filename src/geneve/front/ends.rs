@@ -1,5 +1,5 @@
 //! The tunnel ends and endpoints that were seen: bounded tables. An end that nobody uses any more makes room for another one.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,8 +15,6 @@ const OUTER: usize = 10;
 /// For how long nothing may have come by an end that makes room for another one. Longer than a load balancer keeps a flow that is
 /// idle unless told otherwise, and longer than a worker remembers a header without a look at this table.
 const UNUSED: u32 = 600;
-/// How often a second an end that nobody uses any more is looked for.
-const SEARCHES: u32 = 16;
 
 /// All that packets of our own need to go back to where others came from, but for port and cookie.
 #[derive(Debug)]
@@ -97,8 +95,8 @@ pub(super) struct Known {
     ends_of_unnamed: usize,
     /// Packets whose end found no room, as often as somebody asked.
     refused: AtomicU64,
-    /// The second in which an unused end was last looked for, and how often.
-    searches: AtomicU64,
+    /// Before this second no unused end is found among all, among those that are not named, among those of number 0.
+    vain: [AtomicU32; 3],
 }
 
 #[derive(Debug)]
@@ -107,6 +105,8 @@ struct KnownEndpoint {
     /// The configuration names it, or has named it.
     named: bool,
     ends: usize,
+    /// Before this second no unused end of it is found.
+    vain: AtomicU32,
 }
 
 /// Where a new end finds room.
@@ -130,15 +130,28 @@ impl Known {
             ends_of_others: 0,
             ends_of_unnamed: 0,
             refused: AtomicU64::new(0),
-            searches: AtomicU64::new(0),
+            vain: [const { AtomicU32::new(0) }; 3],
         };
         known.name(config);
         known
     }
 
-    /// Gives the endpoints of a configuration their numbers, so that no other takes them.
+    /// Gives the endpoints of a configuration their numbers, so that no other takes them. One that it does not name any more
+    /// keeps its own.
     pub(super) fn name(&mut self, config: &GeneveConfig) {
-        for id in config.endpoints.keys().filter_map(|id| parse_endpoint(id)) {
+        let named: HashSet<_> = config
+            .endpoints
+            .keys()
+            .filter_map(|id| parse_endpoint(id))
+            .collect();
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.named) {
+            if !named.contains(&endpoint.id) {
+                endpoint.named = false;
+                self.named -= 1;
+                self.ends_of_unnamed += endpoint.ends;
+            }
+        }
+        for id in named {
             let number = self.number(id, true);
             if let Some(place) = usize::from(number).checked_sub(1)
                 && let Some(endpoint) = self.endpoints.get_mut(place)
@@ -187,6 +200,12 @@ impl Known {
             Some(id) => self.numbers_of_endpoints.get(&id).copied(),
             None => Some(0),
         }
+    }
+
+    /// The number of an endpoint, 0 if it has none and gets none; `None` if there is one to be had.
+    pub(super) fn number_in_force(&self, id: Option<EndpointId>) -> Option<u16> {
+        let none = || (!self.has_number(false)).then_some(0);
+        self.endpoint(id).or_else(none)
     }
 
     /// Takes an end in, if there is room, and its endpoint: its reference and the number of its endpoint, 0 where there is none.
@@ -247,22 +266,26 @@ impl Known {
     fn room(&self, number_of_endpoint: u16, second: u32) -> Option<Room> {
         let share = self.max_ends.div_ceil(4);
         let is_full = self.ends.len() >= self.max_ends;
+        let [all, unnamed, of_others] = &self.vain;
         if self.held_by(number_of_endpoint) >= share {
-            return self.unused(second, |end| end.number_of_endpoint == number_of_endpoint);
+            let endpoint = self.endpoint_of(number_of_endpoint);
+            let vain = endpoint.map_or(of_others, |endpoint| &endpoint.vain);
+            return self.unused(second, vain, |end| end.number_of_endpoint == number_of_endpoint);
         }
         if !self.is_named(number_of_endpoint) && self.named > 0 && self.ends_of_unnamed >= share {
-            return self.unused(second, |end| !self.is_named(end.number_of_endpoint));
+            return self.unused(second, unnamed, |end| !self.is_named(end.number_of_endpoint));
         }
         if !is_full {
             return Some(Room::Free);
         }
-        self.unused(second, |_| true)
+        self.unused(second, all, |_| true)
     }
 
-    /// The end that was not used for longest, of those that may go.
-    fn unused(&self, second: u32, may_go: impl Fn(&End) -> bool) -> Option<Room> {
+    /// The end that was not used for longest, of those that may go. A search in vain says when the next one can find something:
+    /// a flood of new ends shall not cost one for each datagram.
+    fn unused(&self, second: u32, vain: &AtomicU32, may_go: impl Fn(&End) -> bool) -> Option<Room> {
         // Without a generation a reference of old would mean the new end.
-        if self.generations() == 1 || !self.may_search(second) {
+        if self.generations() == 1 || second < vain.load(Ordering::Relaxed) {
             return None;
         }
         let (place, end) = self
@@ -271,37 +294,26 @@ impl Known {
             .enumerate()
             .filter(|(_, end)| may_go(end))
             .min_by_key(|(_, end)| end.last_used.load(Ordering::Relaxed))?;
-        let idle = second.saturating_sub(end.last_used.load(Ordering::Relaxed));
-        (idle > UNUSED).then_some(Room::Instead(place))
+        let free = end.last_used.load(Ordering::Relaxed).saturating_add(UNUSED + 1);
+        if second < free {
+            vain.store(free, Ordering::Relaxed);
+            return None;
+        }
+        Some(Room::Instead(place))
     }
 
-    /// Whether there is one more search in this second: a flood of new ends shall not cost one for each datagram.
-    fn may_search(&self, second: u32) -> bool {
-        let next = |searches: u64| {
-            let count = if (searches >> 32) as u32 == second {
-                searches as u32 + 1
-            } else {
-                1
-            };
-            (count <= SEARCHES).then_some(u64::from(second) << 32 | u64::from(count))
-        };
-        self.searches
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .is_ok()
+    fn endpoint_of(&self, number: u16) -> Option<&KnownEndpoint> {
+        self.endpoints.get(usize::from(number).checked_sub(1)?)
     }
 
     fn is_named(&self, number_of_endpoint: u16) -> bool {
-        usize::from(number_of_endpoint)
-            .checked_sub(1)
-            .and_then(|place| self.endpoints.get(place))
+        self.endpoint_of(number_of_endpoint)
             .is_some_and(|endpoint| endpoint.named)
     }
 
     /// How many ends an endpoint has.
     fn held_by(&self, number_of_endpoint: u16) -> usize {
-        usize::from(number_of_endpoint)
-            .checked_sub(1)
-            .and_then(|place| self.endpoints.get(place))
+        self.endpoint_of(number_of_endpoint)
             .map_or(self.ends_of_others, |endpoint| endpoint.ends)
     }
 
@@ -320,11 +332,7 @@ impl Known {
 
     /// The number of the endpoint whose end [`Known::add`] would refuse; `None` where it would take something in.
     pub(super) fn refuses(&self, id: Option<EndpointId>, second: u32) -> Option<u16> {
-        let number = match (self.endpoint(id), id) {
-            (Some(number), _) => number,
-            (None, Some(_)) if self.has_number(false) => return None,
-            (None, _) => 0,
-        };
+        let number = self.number_in_force(id)?;
         if self.room(number, second).is_some() {
             return None;
         }
@@ -342,10 +350,10 @@ impl Known {
         id.map_or(0, |id| self.number(id, false))
     }
 
-    /// Whether one more endpoint gets a number: those that nobody has named have half of them at most.
+    /// Whether one more endpoint gets a number. Those that nobody has named have places beside those of the others.
     fn has_number(&self, named: bool) -> bool {
         let unnamed = self.endpoints.len() - self.named;
-        self.endpoints.len() < self.max_endpoints && (named || unnamed < self.max_endpoints.div_ceil(2))
+        self.endpoints.len() < self.max_numbers() && (named || unnamed < self.max_endpoints.div_ceil(2))
     }
 
     fn number(&mut self, id: EndpointId, named: bool) -> u16 {
@@ -360,8 +368,22 @@ impl Known {
             id,
             named: false,
             ends: 0,
+            vain: AtomicU32::new(0),
         });
         self.numbers_of_endpoints.insert(id, number);
+        // What came of it before was counted among the others.
+        for end in self.ends.iter_mut().filter(|end| end.endpoint == Some(id)) {
+            end.number_of_endpoint = number;
+        }
+        let own = self
+            .ends
+            .iter()
+            .filter(|end| end.number_of_endpoint == number)
+            .count();
+        self.ends_of_others -= own;
+        if let Some(endpoint) = self.endpoints.last_mut() {
+            endpoint.ends = own;
+        }
         number
     }
 
@@ -375,8 +397,13 @@ impl Known {
         self.endpoints.iter().map(|endpoint| endpoint.id)
     }
 
-    /// How many endpoints have a number at most.
-    pub(super) const fn max_endpoints(&self) -> usize {
-        self.max_endpoints
+    /// How many endpoints have a number at most: as many as can be named, and half as many that are not.
+    pub(super) const fn max_numbers(&self) -> usize {
+        let numbers = self.max_endpoints + self.max_endpoints.div_ceil(2);
+        if numbers < u16::MAX as usize {
+            numbers
+        } else {
+            u16::MAX as usize
+        }
     }
 }

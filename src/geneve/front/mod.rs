@@ -240,9 +240,11 @@ impl FrontEnd {
         }
     }
 
-    /// Decides datagrams that came at `now` like [`FrontEnd::handle`], in their order and with the same answers, but faster
+    /// Decides datagrams that came at `now` like [`FrontEnd::handle`], in their order and with the same verdicts, but faster
     /// where there are many sessions: see [`Engine::process_batch`]. `each` is called with the place of each datagram and
-    /// what to send for it; up to 32 datagrams that are refused outside the tunnel are told of before those that are not.
+    /// what to send for it. The outsides of up to 32 datagrams are read before the first of them is decided: those that are
+    /// refused there are told of first, a reload counts for the next 32, and an end that makes room for that of a later one
+    /// is gone for the answer to an earlier one.
     pub fn handle_batch<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -326,14 +328,12 @@ impl FrontEnd {
             Verdict::Forward(_) => {}
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
             Verdict::Reject(reason, reply, _) => {
-                // Answers that tell of a session's end are counted when they are decided.
-                if reason == DropReason::PolicyReject && !engine.may_answer(packet) {
-                    return nothing(scratch, NotSent::Unanswered(reason));
-                }
                 let written = self.answer(engine, (datagram, found, packet), scratch, |out| {
                     reset::write_reply(reply, inner, out).map(<[u8]>::len)
                 });
-                return match written {
+                // All other answers were taken from a budget when they were decided.
+                let may = |_: &Written| reason != DropReason::PolicyReject || engine.may_answer(packet);
+                return match written.filter(may) {
                     Some(written) => send(scratch, Outcome::Replied, written),
                     None => nothing(scratch, NotSent::Unanswered(reason)),
                 };
@@ -378,13 +378,13 @@ impl FrontEnd {
         // It is not the packet that is too large where padding makes it so.
         let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
             .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
-        if !is_packet || !engine.may_answer(all.2) {
+        if !is_packet {
             return nothing(scratch, NotSent::Refused(Refusal::TooLarge));
         }
         let written = self.answer(engine, all, scratch, |out| {
             reset::write_too_big(mtu, inner, out).map(<[u8]>::len)
         });
-        match written {
+        match written.filter(|_| engine.may_answer(all.2)) {
             Some(written) => send(scratch, Outcome::TooBig, written),
             None => nothing(scratch, NotSent::Refused(Refusal::TooLarge)),
         }
@@ -501,7 +501,7 @@ impl FrontEnd {
     /// The number of an endpoint, refused or not, 0 for none.
     #[cold]
     fn number_of(&self, endpoint: Option<EndpointId>) -> u16 {
-        let seen = self.known.read().endpoint(endpoint);
+        let seen = self.known.read().number_in_force(endpoint);
         seen.unwrap_or_else(|| self.known.write().add_endpoint(endpoint))
     }
 }

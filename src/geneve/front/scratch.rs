@@ -126,7 +126,7 @@ impl Remembered {
     }
 }
 
-/// What a thread that calls [`FrontEnd::handle`] has to itself. About 100 KiB, and 32 bytes for each of `max_endpoints`.
+/// What a thread that calls [`FrontEnd::handle`] has to itself. About 100 KiB, and 48 bytes for each of `max_endpoints`.
 #[derive(Debug)]
 pub struct Scratch {
     settings: Arc<Settings>,
@@ -262,7 +262,7 @@ impl Scratch {
             let known = front.known.read();
             known
                 .find(&key, second)
-                .and_then(|end| Some((end, known.endpoint(metadata.endpoint)?)))
+                .and_then(|end| Some((end, known.number_in_force(metadata.endpoint)?)))
                 .or_else(|| Some((0, known.refuses(metadata.endpoint, second)?)))
         };
         let (end, endpoint) = match seen {
@@ -323,7 +323,7 @@ fn counters_of(front: &FrontEnd) -> Arc<Counters> {
     }) {
         return Arc::clone(free);
     }
-    let counters = Arc::new(Counters::new(front.known.read().max_endpoints()));
+    let counters = Arc::new(Counters::new(front.known.read().max_numbers()));
     all.push(Arc::clone(&counters));
     counters
 }

@@ -11,7 +11,7 @@
 mod support;
 use portcullis::geneve::EndpointId;
 use portcullis::geneve::front::{Datagram, NotSent, Refusal, Scratch};
-use portcullis::{Engine, Packet, Sink, TunnelRef};
+use portcullis::{Engine, Packet, TunnelRef};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use support::packets::{ACK, Ends, RST, SYN, echo, udp};

@@ -1,6 +1,7 @@
 //! `[geneve]`: the tunnel in front of the engine, and whose packets come out of it. `[run]`: the threads of the appliance.
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -125,11 +126,18 @@ pub struct RunConfig {
     pub pin: bool,
     /// What each worker's receive queue is asked to hold, in bytes, 64 KiB to 1 GiB.
     pub receive_queue: u32,
+    /// For how long a worker under load rests behind a small batch, so that the next one is larger, at most
+    /// [`Self::MAX_COALESCE`]: what network interfaces call interrupt moderation. Packets wait no longer than that and what
+    /// the system's timers add, some 50 us. 0 for never.
+    #[serde(deserialize_with = "values::scalar")]
+    pub coalesce: Duration,
 }
 
 impl RunConfig {
     /// The largest `workers`.
     pub const MAX_WORKERS: u32 = 256;
+    /// The longest `coalesce`.
+    pub const MAX_COALESCE: Duration = Duration::from_millis(1);
     const RECEIVE_QUEUE: (u32, u32) = (64 << 10, 1 << 30);
 }
 
@@ -139,6 +147,7 @@ impl Default for RunConfig {
             workers: 0,
             pin: false,
             receive_queue: 32 << 20,
+            coalesce: Duration::from_micros(50),
         }
     }
 }
@@ -227,6 +236,8 @@ impl Config {
                 return Err(self.out_of_bounds(key, value, format!("{low} to {high}")));
             }
         }
+        let coalesce = (Duration::ZERO, RunConfig::MAX_COALESCE);
+        self.check_duration("run.coalesce", self.run.coalesce, coalesce)?;
         if geneve.mss_clamp != 0 && !(64..=65_495).contains(&geneve.mss_clamp) {
             let bounds = "0, or 64 to 65495";
             return Err(self.out_of_bounds("geneve.mss_clamp", geneve.mss_clamp, bounds));
@@ -249,6 +260,7 @@ impl Config {
                 "run.receive_queue",
                 self.run.receive_queue != in_force.run.receive_queue,
             ),
+            ("run.coalesce", self.run.coalesce != in_force.run.coalesce),
         ];
         let run = || keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key);
         match self.geneve.differs(&in_force.geneve).or_else(run) {
@@ -350,6 +362,12 @@ impl Config {
             &default.receive_queue.to_string(),
             "some 10 ms at 3 GB/s",
         );
+        values.setting(
+            "run.coalesce",
+            quoted(humantime::format_duration(self.run.coalesce).to_string()),
+            &quoted(humantime::format_duration(default.coalesce).to_string()),
+            "as network interfaces do",
+        );
     }
 }
 
@@ -444,6 +462,10 @@ mod tests {
             (
                 "[run]\nreceive_queue = 1",
                 "t.toml:2: run.receive_queue: 1 is out of bounds: 65536 to 1073741824",
+            ),
+            (
+                "[run]\ncoalesce = \"2ms\"",
+                "t.toml:2: run.coalesce: 2ms is out of bounds: 0s to 1ms",
             ),
         ];
         for (text, message) in rows {

@@ -217,7 +217,12 @@ impl Config {
         }
     }
 
-    fn check_duration(&self, key: &str, value: Duration, (min, max): (Duration, Duration)) -> Checked {
+    pub(super) fn check_duration(
+        &self,
+        key: &str,
+        value: Duration,
+        (min, max): (Duration, Duration),
+    ) -> Checked {
         if (min..=max).contains(&value) {
             return Ok(());
         }

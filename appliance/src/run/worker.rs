@@ -16,6 +16,12 @@ use super::socket::{Inlet, Outlet, Received, SocketError, ports, receive_queue};
 const EXPIRY_BUDGET: usize = 256;
 /// Failures in a row after which a worker gives up.
 const MAX_FAILURES: u32 = 100;
+/// A batch of fewer datagrams is worth waiting for more, under load.
+const SMALL: usize = 16;
+/// Batches that follow each other within this time are load,
+const CLOSE: Duration = Duration::from_micros(250);
+/// once there were so many of them.
+const STREAK: u32 = 8;
 /// How long a worker rests after its socket has failed, lest it fills a processor with failing.
 const REST: Duration = Duration::from_millis(10);
 
@@ -87,16 +93,20 @@ impl Worker {
             log: Teller::new(shared),
             resets: Vec::new(),
         };
+        let coalesce = shared.config.read().run.coalesce;
+        let (mut streak, mut last) = (0, shared.started);
         let mut failures = 0;
         // More sessions are over than one turn has ended: the next one does not wait for datagrams.
         let mut expiring = false;
         while !shared.stop.load(Ordering::Relaxed) {
+            let mut small = false;
             match inlet.receive(!expiring) {
                 Ok(Received { count, lost }) => {
                     failures = 0;
                     if count > 0 {
                         stats.batch(count);
                     }
+                    small = (1..SMALL).contains(&count);
                     stats.receive_overflow.add(u64::from(lost));
                 }
                 Err(_) if failures < MAX_FAILURES => {
@@ -109,6 +119,12 @@ impl Worker {
             }
             let now = Instant::now();
             stats.turn(now.saturating_duration_since(shared.started));
+            streak = if now.saturating_duration_since(last) < CLOSE {
+                streak + 1
+            } else {
+                0
+            };
+            last = now;
             ears.log.refresh();
             let datagrams = inlet.datagrams();
             shared.front.handle_batch(
@@ -139,6 +155,9 @@ impl Worker {
             }
             if !outlet.is_empty() {
                 outlet.flush(&inlet, stats);
+            }
+            if small && streak >= STREAK && !coalesce.is_zero() {
+                std::thread::sleep(coalesce);
             }
         }
         Ok(())

@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]
-#![allow(dead_code, reason = "a part of the support is used")]
 
 mod support;
 

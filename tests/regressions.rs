@@ -7,7 +7,6 @@
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]
-#![allow(dead_code, reason = "a part of the support is used")]
 
 mod support;
 
@@ -39,7 +38,6 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 }
 
 const ONLY_21: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
-const STOP: &str = "[ftp]\nrefused = \"drop\"\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
 const C: Ends = Ends::v4(4000, 21);
 
 struct Ftp {
@@ -115,32 +113,6 @@ impl Ftp {
             assert!(v.is_forward(), "{v:?}");
         }
     }
-}
-
-const BOUNCE: &str = "PORT 10,0,0,9,0,22\r\n";
-
-fn frag(packet: &[u8], at: usize) -> [Vec<u8>; 2] {
-    let make = |from: usize, to: usize, more: bool| {
-        let mut h = packet[..20].to_vec();
-        let total = (20 + to - from) as u16;
-        h[2..4].copy_from_slice(&total.to_be_bytes());
-        h[4..6].copy_from_slice(&77u16.to_be_bytes());
-        let off = (from / 8) as u16 | if more { 0x2000 } else { 0 };
-        h[6..8].copy_from_slice(&off.to_be_bytes());
-        h[10..12].copy_from_slice(&[0, 0]);
-        let mut sum = 0u32;
-        for w in h.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([w[0], w[1]]));
-        }
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        h[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-        h.extend(&packet[20 + from..20 + to]);
-        h
-    };
-    let len = packet.len() - 20;
-    [make(0, at, true), make(at, len, false)]
 }
 
 fn imported(port: u16) -> Expectation {

@@ -4,7 +4,6 @@
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
-#![allow(dead_code, reason = "a part of the support is used")]
 
 mod support;
 

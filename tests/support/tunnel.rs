@@ -76,6 +76,13 @@ impl Appliance {
         self.handle(&datagram(label.port, &label.around(inner)))
     }
 
+    /// Exchanges the configuration of front end and engine.
+    pub(crate) fn reload(&mut self, text: &str) {
+        let config = config(text);
+        self.front.reload(&config).unwrap();
+        self.engine.reload(&config, self.now, &mut self.told).unwrap();
+    }
+
     /// Whether an endpoint has counters of its own.
     pub(crate) fn counts(&self, endpoint: u64) -> bool {
         let stats = self.front.stats();

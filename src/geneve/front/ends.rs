@@ -1,5 +1,5 @@
 //! The tunnel ends and endpoints that were seen: bounded tables. An end that nobody uses any more makes room for another one.
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -139,7 +139,8 @@ impl Known {
     /// Gives the endpoints of a configuration their numbers, so that no other takes them. One that it does not name any more
     /// keeps its own.
     pub(super) fn name(&mut self, config: &GeneveConfig) {
-        let named: HashSet<_> = config
+        // In order, so that each start gives the same endpoints the same numbers.
+        let named: BTreeSet<_> = config
             .endpoints
             .keys()
             .filter_map(|id| parse_endpoint(id))

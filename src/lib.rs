@@ -48,5 +48,5 @@ pub use packet::Malformed;
 pub use reset::Reset;
 pub use session::{SessionId, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, SavedSession};
-pub use stats::Stats;
+pub use stats::{Openings, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

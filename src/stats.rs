@@ -79,6 +79,16 @@ pub struct Stats {
     pub expectations: usize,
 }
 
+/// Sessions that packets have opened since the start, and packets that found no room for theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Openings {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Packets dropped as [`DropReason::TableFull`].
+    pub refused: u64,
+}
+
 impl Stats {
     /// The count of one drop reason.
     #[must_use]
@@ -183,6 +193,16 @@ impl Counters {
             Ok(()) => Some(&stripe.resets_sent),
             Err(reason) => stripe.resets_unsent.get(reason as usize),
         }));
+    }
+
+    /// Sessions opened since the start.
+    pub(crate) fn sessions_opened(&self) -> u64 {
+        self.sum(|stripe| Some(&stripe.opened))
+    }
+
+    /// Packets dropped for a reason since the start.
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+        self.sum(|stripe| stripe.dropped.get(reason.index()))
     }
 
     fn sum(&self, of: impl Fn(&Stripe) -> Option<&AtomicU64>) -> u64 {

@@ -227,6 +227,9 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
     let refused = run.packet(0, &segment(Ends::v4(3000, WEB), SYN, 7, 0));
     assert_eq!(refused.reason(), Some(DropReason::TableFull));
     assert_eq!(worth(&run, Worth::Assured), 3);
+    assert_eq!(run.engine.assured_sessions(), 3);
+    let openings = run.engine.openings();
+    assert_eq!((openings.opened, openings.refused), (103, 1));
 }
 
 #[test]

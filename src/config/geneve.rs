@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::effective::Values;
 use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
+use super::running::{FixedKey, OF_GENEVE, OF_RUN};
 use super::values::{self, quoted, quoted_list};
 use super::{Config, DEFAULT_ZONE};
 use crate::geneve::metadata::{EndpointId, MetadataField, Provider};
@@ -75,16 +76,8 @@ impl GeneveConfig {
 
     /// A key that only a start can change, and that is not the same in `other`.
     fn differs(&self, other: &Self) -> Option<&'static str> {
-        let keys = [
-            ("geneve.provider", self.provider != other.provider),
-            ("geneve.listen", self.listen != other.listen),
-            ("geneve.max_endpoints", self.max_endpoints != other.max_endpoints),
-            (
-                "geneve.max_tunnel_ends",
-                self.max_tunnel_ends != other.max_tunnel_ends,
-            ),
-        ];
-        keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+        let differs = |each: &&FixedKey<Self>| (each.differs)(self, other);
+        OF_GENEVE.iter().find(differs).map(|each| each.key)
     }
 
     /// The metadata that a header must have.
@@ -253,16 +246,8 @@ impl Config {
     /// # Errors
     /// The first key of `[geneve]` or `[run]` that only a start can change.
     pub fn check_running(&self, in_force: &Self) -> Result<(), ConfigError> {
-        let keys = [
-            ("run.workers", self.run.workers != in_force.run.workers),
-            ("run.pin", self.run.pin != in_force.run.pin),
-            (
-                "run.receive_queue",
-                self.run.receive_queue != in_force.run.receive_queue,
-            ),
-            ("run.coalesce", self.run.coalesce != in_force.run.coalesce),
-        ];
-        let run = || keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key);
+        let differs = |each: &&FixedKey<RunConfig>| (each.differs)(&self.run, &in_force.run);
+        let run = || OF_RUN.iter().find(differs).map(|each| each.key);
         match self.geneve.differs(&in_force.geneve).or_else(run) {
             Some(key) => Err(self.error(key, ConfigErrorCause::NotReloadable)),
             None => Ok(()),

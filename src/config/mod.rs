@@ -59,6 +59,7 @@ mod error;
 mod ftp;
 mod geneve;
 mod keys;
+mod running;
 mod sections;
 mod tcp;
 #[cfg(test)]

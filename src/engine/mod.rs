@@ -37,7 +37,7 @@ use crate::fragment::Datagrams;
 use crate::packet::Checksums;
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, Table, TunnelRef};
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
@@ -338,6 +338,23 @@ impl Engine {
     #[must_use]
     pub const fn max_sessions(&self) -> usize {
         self.table.max_sessions()
+    }
+
+    /// Returns how many sessions a full table keeps: those that are worth more than a new one. The
+    /// next packet that opens a session may evict any other. Takes each shard's lock for a moment.
+    #[must_use]
+    pub fn assured_sessions(&self) -> usize {
+        let assured = |shard| self.table.lock(shard).shard.count(Worth::Assured);
+        (0..self.table.shards()).map(assured).sum()
+    }
+
+    /// Returns the counters of new sessions. Takes no lock.
+    #[must_use]
+    pub fn openings(&self) -> Openings {
+        Openings {
+            opened: self.counters.sessions_opened(),
+            refused: self.counters.dropped(DropReason::TableFull),
+        }
     }
 
     /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.

@@ -57,8 +57,9 @@ impl Engine {
     /// Each session is looked at once, shard by shard; a shard is locked meanwhile.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or what of it only a start can change: sizes of tables, `zone_groups`,
-    /// `engine.tunnel_references`. Nothing has changed then.
+    /// What is wrong with the configuration, or a key that only a start can change and whose value
+    /// differs: sizes of tables, `zone_groups`, `engine.tunnel_references`. Nothing has changed
+    /// then. [`Config::keep_running`] keeps the running values of such keys and names them.
     pub fn reload<S: Sink>(
         &self,
         config: &Config,

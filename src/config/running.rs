@@ -1,0 +1,153 @@
+//! Keys that a reload cannot change, and how their running values stay in force.
+
+use super::{Config, GeneveConfig, RunConfig, Zones};
+
+/// A key that only a start can change.
+pub(super) struct FixedKey<T: 'static> {
+    /// The path of the key.
+    pub(super) key: &'static str,
+    /// Whether the two have different values in force.
+    pub(super) differs: fn(&T, &T) -> bool,
+    /// Copies the value of the second to the first.
+    keep: fn(&mut T, &T),
+}
+
+macro_rules! fixed {
+    ($key:literal, $($field:ident).+) => {
+        FixedKey {
+            key: $key,
+            differs: |one, other| one.$($field).+ != other.$($field).+,
+            keep: |to, from| to.$($field).+.clone_from(&from.$($field).+),
+        }
+    };
+}
+
+/// Of `[geneve]`: sockets, and sizes of tables.
+pub(super) const OF_GENEVE: &[FixedKey<GeneveConfig>] = &[
+    fixed!("geneve.provider", provider),
+    fixed!("geneve.listen", listen),
+    fixed!("geneve.max_endpoints", max_endpoints),
+    fixed!("geneve.max_tunnel_ends", max_tunnel_ends),
+];
+
+/// Of `[run]`: threads and sockets.
+pub(super) const OF_RUN: &[FixedKey<RunConfig>] = &[
+    fixed!("run.workers", workers),
+    fixed!("run.pin", pin),
+    fixed!("run.receive_queue", receive_queue),
+    fixed!("run.coalesce", coalesce),
+];
+
+/// Of the engine, in the order in which they are kept: the default of `table.shards` follows from
+/// `table.max_sessions`. [`super::Fixed`] holds the same.
+const OF_ENGINE: &[FixedKey<Config>] = &[
+    fixed!("table.max_sessions", table.max_sessions),
+    FixedKey {
+        key: "table.shards",
+        differs: |one, other| one.table.shards_in_force() != other.table.shards_in_force(),
+        keep: |to, from| to.table.shards = from.table.shards,
+    },
+    fixed!("fragments", fragments),
+    fixed!("tombstones", tombstones),
+    fixed!("engine.tunnel_references", engine.tunnel_references),
+    FixedKey {
+        key: "zone_groups",
+        differs: |one, other| {
+            let zones = |config: &Config| Zones::new(&config.zones, &config.zone_groups);
+            !zones(one).same_groups(&zones(other))
+        },
+        keep: |to, from| to.zone_groups.clone_from(&from.zone_groups),
+    },
+];
+
+/// Keeps the running value of each key that differs, and adds these keys to `kept`.
+fn keep<T>(keys: &[FixedKey<T>], to: &mut T, running: &T, kept: &mut Vec<&'static str>) {
+    for each in keys {
+        if (each.differs)(to, running) {
+            (each.keep)(to, running);
+            kept.push(each.key);
+        }
+    }
+}
+
+impl Config {
+    /// Replaces every value that only a start can change with the value of `running`, the
+    /// configuration in force, and returns the keys whose values differed. These wait for a
+    /// restart; [`Engine::reload`](crate::Engine::reload) accepts the rest.
+    ///
+    /// The kept values may not fit the others: a rule may name a zone group that is not running
+    /// yet. [`Config::validate`], or the reload, finds that.
+    pub fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        keep(OF_ENGINE, self, running, &mut kept);
+        keep(OF_GENEVE, &mut self.geneve, &running.geneve, &mut kept);
+        keep(OF_RUN, &mut self.run, &running.run, &mut kept);
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::Engine;
+
+    fn parse(text: &str) -> Config {
+        Config::from_toml(text, "t.toml").unwrap()
+    }
+
+    #[test]
+    fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
+        let running = parse("[zones]\na = 1\nb = 2");
+        for (text, key) in [
+            ("[table]\nmax_sessions = 77", "table.max_sessions"),
+            ("[table]\nshards = 2", "table.shards"),
+            ("[fragments]\nmax_datagrams = 7", "fragments"),
+            ("[tombstones]\nmax = 7", "tombstones"),
+            ("[engine]\ntunnel_references = true", "engine.tunnel_references"),
+            ("[zone_groups]\nab = [\"a\", \"b\"]", "zone_groups"),
+            ("[geneve]\nprovider = \"tencent\"", "geneve.provider"),
+            ("[geneve]\nlisten = \"10.0.0.1\"", "geneve.listen"),
+            ("[geneve]\nmax_endpoints = 7", "geneve.max_endpoints"),
+            ("[geneve]\nmax_tunnel_ends = 7", "geneve.max_tunnel_ends"),
+            ("[run]\nworkers = 7", "run.workers"),
+            ("[run]\npin = true", "run.pin"),
+            ("[run]\nreceive_queue = 100_000", "run.receive_queue"),
+            ("[run]\ncoalesce = \"10us\"", "run.coalesce"),
+        ] {
+            let mut config = parse(&format!("[zones]\na = 1\nb = 2\n{text}"));
+            config.policy.on_reload = crate::config::OnReload::Keep;
+            assert_eq!(config.keep_running(&running), [key], "{text}");
+            assert_eq!(config.keep_running(&running), [""; 0], "{text}");
+            assert_eq!(
+                config.policy.on_reload,
+                crate::config::OnReload::Keep,
+                "the rest is new"
+            );
+            assert_eq!(config.check_running(&running), Ok(()), "{text}");
+            let engine = Engine::with_seed(&running, [1; 4]).unwrap();
+            assert!(engine.reload(&config, Instant::now(), &mut ()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn kept_values_that_do_not_fit_the_rest_are_an_error_of_the_reload() {
+        let running = parse("[zones]\na = 1\nb = 2");
+        let group = "[zones]\na = 1\nb = 2\n[zone_groups]\nab = [\"a\", \"b\"]\n";
+        let rule = "[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nzones = [\"ab\"]";
+        let mut config = parse(&format!("{group}{rule}"));
+        assert_eq!(config.keep_running(&running), ["zone_groups"]);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("policy.rule[0].zones"), "{error}");
+    }
+
+    #[test]
+    fn the_shards_that_follow_from_the_size_do_not_wait_on_their_own() {
+        let running = parse("[table]\nmax_sessions = 1_000");
+        let mut config = parse("[table]\nmax_sessions = 1_000_000");
+        assert_ne!(config.table.shards_in_force(), running.table.shards_in_force());
+        assert_eq!(config.keep_running(&running), ["table.max_sessions"]);
+        assert_eq!(config.table.shards_in_force(), running.table.shards_in_force());
+    }
+}

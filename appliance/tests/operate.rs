@@ -205,10 +205,18 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
             assert!(balancer.returns(&query(10_000 + count)), "lost at query {count}");
         }
     };
+    let strict = text.replace("[metrics]", "failed_reload = \"unhealthy\"\n[metrics]");
     for (reload, status, reason) in [
         (text.replace("2s", "3s"), 200, "healthy"),
-        (text.replace("allow", "alow"), 503, "failed_reload: "),
+        (text.replace("allow", "alow"), 200, "healthy"),
+        (strict.clone(), 200, "healthy"),
+        (
+            strict.replace("allow", "alow"),
+            503,
+            "failed_reload: the configuration file was refused\n",
+        ),
         (text.clone(), 200, "healthy"),
+        (format!("{text}[table]\nmax_sessions = 77\n"), 200, "healthy"),
     ] {
         std::fs::write(&file, reload).unwrap();
         appliance.signal(Signal::SIGHUP);
@@ -216,6 +224,14 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
         let (found, body) = health();
         assert!(found == status && body.starts_with(reason), "{found} {body}");
     }
+    let stats = sessions(&at("control"), &["stats"]);
+    for line in [
+        "reloads               4 applied, 2 refused",
+        "wait for a restart    table.max_sessions",
+    ] {
+        assert!(stats.contains(line), "no `{line}` in {stats}");
+    }
+    std::fs::write(&file, &text).unwrap();
 
     appliance.signal(Signal::SIGTERM);
     let asked = Instant::now();

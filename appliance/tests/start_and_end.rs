@@ -55,7 +55,8 @@ impl Place {
         format!(
             "[geneve]\nlisten = \"{address}\"\nsources = [\"127.0.0.0/8\"]\n\
              [run]\nworkers = 1\ndrain = \"0s\"\nsessions_file = {:?}\ncontrol = {:?}\n\
-             [health]\nlisten = \"{address}:18080\"\n[metrics]\nlisten = \"off\"\n",
+             [health]\nlisten = \"{address}:18080\"\nfailed_reload = \"unhealthy\"\n\
+             [metrics]\nlisten = \"off\"\n",
             self.at(sessions),
             self.at(control)
         )

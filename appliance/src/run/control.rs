@@ -18,8 +18,8 @@ use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
 use super::operations::Plant;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, StatsView};
+use super::reload::ReloadState;
 use super::view::{Viewer, WallClock};
-use crate::config_file;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -219,23 +219,20 @@ fn answer(
             put(&Reply::Stats(Box::new(stats(plant, now))))?;
             done(1, None)
         }
-        Request::Preview { name, text } => match config_file::parse(&text, &name) {
-            Err(error) => Reply::Error(error.to_string()),
-            Ok((config, _)) => match engine.preview(&plant.adapted(config), now) {
-                Err(error) => Reply::Error(error.to_string()),
-                Ok(would_end) => {
-                    let policy = engine.policy();
-                    let viewer = plant.viewer(&policy, now);
-                    for (session, reason) in &would_end {
-                        put(&Reply::WouldEnd {
-                            reason: reason.name().to_owned(),
-                            session: Box::new(viewer.view(session)),
-                        })?;
-                    }
-                    let text = format!("{} of {} sessions would end", would_end.len(), engine.sessions());
-                    done(would_end.len(), Some(text))
+        Request::Preview { name, text } => match plant.preview(&name, &text, now) {
+            Err(error) => Reply::Error(error),
+            Ok(preview) => {
+                let policy = engine.policy();
+                let viewer = plant.viewer(&policy, now);
+                for (session, reason) in &preview.would_end {
+                    put(&Reply::WouldEnd {
+                        reason: reason.name().to_owned(),
+                        session: Box::new(viewer.view(session)),
+                    })?;
                 }
-            },
+                let text = preview.text(engine.sessions());
+                done(preview.would_end.len(), Some(text))
+            }
         },
         Request::Adopt { seconds } => {
             engine.adopt_for(Duration::from_secs(seconds), now);
@@ -250,6 +247,9 @@ fn answer(
             let reasons = plant.health.verdict(now);
             for reason in &reasons {
                 put(&Reply::Line(reason.to_string()))?;
+            }
+            for line in notes(&plant.reloads.state()) {
+                put(&Reply::Line(line))?;
             }
             let text = if reasons.is_empty() {
                 "healthy"
@@ -466,6 +466,19 @@ fn asymmetry(line: &portcullis::asymmetry::AsymmetryLine, plant: &Plant, now: In
     }
 }
 
+/// What an operator has to know of the last reload.
+pub(super) fn notes(state: &ReloadState) -> Vec<String> {
+    let failed = state
+        .failed
+        .iter()
+        .map(|error| format!("the last reload was refused: {error}"));
+    let waiting = state
+        .waiting
+        .iter()
+        .map(|key| format!("{key} waits for a restart"));
+    failed.chain(waiting).collect()
+}
+
 fn named<N: AsRef<str>>(counts: impl IntoIterator<Item = (N, u64)>) -> Vec<(String, u64)> {
     counts
         .into_iter()
@@ -478,6 +491,7 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
     let engine: &Engine = &plant.plane.shared.engine;
     let of: Stats = engine.stats();
     let front = plant.plane.shared.front.stats();
+    let reloads = plant.reloads.state();
     let tolerated = engine.tolerated();
     let tolerated = tolerated
         .iter()
@@ -518,6 +532,10 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        reloads_applied: plant.reloads.applied(),
+        reloads_refused: plant.reloads.refused(),
+        failed_reload: reloads.failed,
+        waiting_for_restart: reloads.waiting.into_iter().map(ToOwned::to_owned).collect(),
     }
 }
 

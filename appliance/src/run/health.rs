@@ -1,50 +1,81 @@
 //! Is the appliance fit for packets? And the port that says so to checks by TCP.
+//!
+//! A verdict takes no lock that the packet path takes: whoever asks disturbs nobody, and gets an
+//! answer even if a worker hangs with a lock held.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Mutex, RwLock};
+use socket2::SockRef;
 
-use super::http::Page;
+use super::http::{self, Door, Page};
 use super::plane::Plane;
-use super::settings::HealthSettings;
+use super::reload::Reloads;
+use super::settings::{FailedReload, HealthSettings};
+use super::watch::{self, Failing, Judgement, Refusals};
 
 /// How often the port for checks by TCP follows the verdict.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// Why the appliance is not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why the appliance is not fit. As text: the stable name, and figures; nothing else, since anyone
+/// may be able to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unhealthy {
     /// It is about to end.
     Draining,
     /// A worker does not turn.
-    Stalled(Duration),
-    /// The session table is too full.
+    StalledWorker(Duration),
+    /// Nobody reads the counters, so that other reasons cannot be known.
+    StalledWatch(Duration),
+    /// Nearly no send of a worker succeeds.
+    SendFailing(Failing),
+    /// A worker cannot receive.
+    ReceiveFailing(Failing),
+    /// Sessions that no new one can evict fill the table.
     TableFull {
-        /// Sessions now.
+        /// Of such sessions.
         sessions: usize,
         /// The table's bound.
         max: usize,
         /// The setting, in percent.
         percent: u8,
     },
-    /// The configuration file was refused, and what is in force is not what it says.
-    FailedReload(String),
+    /// New sessions find no room, whatever the fill.
+    SessionsRefused(Refusals),
+    /// The configuration file was refused, and the settings say that this is a reason.
+    FailedReload,
 }
 
 impl Unhealthy {
+    /// All stable names, in alphabetical order.
+    pub(crate) const NAMES: [&'static str; 7] = [
+        "draining",
+        "failed_reload",
+        "receive_failing",
+        "send_failing",
+        "stalled_watch",
+        "stalled_worker",
+        "table_full",
+    ];
+
     /// The stable name.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Draining => "draining",
-            Self::Stalled(_) => "stalled_worker",
-            Self::TableFull { .. } => "table_full",
-            Self::FailedReload(_) => "failed_reload",
+            Self::StalledWorker(_) => "stalled_worker",
+            Self::StalledWatch(_) => "stalled_watch",
+            Self::SendFailing(_) => "send_failing",
+            Self::ReceiveFailing(_) => "receive_failing",
+            Self::TableFull { .. } | Self::SessionsRefused(_) => "table_full",
+            Self::FailedReload => "failed_reload",
         }
     }
 }
@@ -54,13 +85,27 @@ impl fmt::Display for Unhealthy {
         write!(f, "{}: ", self.name())?;
         match self {
             Self::Draining => f.write_str("the appliance is about to end"),
-            Self::Stalled(time) => write!(f, "a worker has not turned for {} ms", time.as_millis()),
+            Self::StalledWorker(time) => {
+                write!(f, "a worker has not turned for {} ms", time.as_millis())
+            }
+            Self::StalledWatch(time) => {
+                write!(f, "the counters were not read for {} ms", time.as_millis())
+            }
+            Self::SendFailing(Failing { workers, failures }) => {
+                write!(f, "{workers} workers cannot send, {failures} datagrams not sent")
+            }
+            Self::ReceiveFailing(Failing { workers, failures }) => {
+                write!(f, "{workers} workers cannot receive, {failures} calls failed")
+            }
             Self::TableFull {
                 sessions,
                 max,
                 percent,
-            } => write!(f, "{sessions} of {max} sessions are {percent} % or more"),
-            Self::FailedReload(error) => f.write_str(error),
+            } => write!(f, "{sessions} assured of {max} sessions are {percent} % or more"),
+            Self::SessionsRefused(Refusals { refused, opened }) => {
+                write!(f, "{refused} new sessions refused in 5 s, {opened} opened")
+            }
+            Self::FailedReload => f.write_str("the configuration file was refused"),
         }
     }
 }
@@ -68,47 +113,77 @@ impl fmt::Display for Unhealthy {
 /// What health is judged by.
 pub(crate) struct Health {
     plane: Arc<Plane>,
+    reloads: Arc<Reloads>,
     settings: RwLock<HealthSettings>,
     draining: AtomicBool,
-    failed_reload: Mutex<Option<String>>,
+    judgement: Mutex<Judgement>,
 }
 
 impl Health {
-    pub(crate) fn new(plane: Arc<Plane>, settings: HealthSettings) -> Self {
+    pub(crate) fn new(plane: Arc<Plane>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
         Self {
             plane,
+            reloads,
             settings: RwLock::new(settings),
             draining: AtomicBool::new(false),
-            failed_reload: Mutex::new(None),
+            judgement: Mutex::new(Judgement::none(Instant::now())),
         }
     }
 
     /// Everything that makes the appliance unfit at this moment; nothing if it is healthy.
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
+        let judgement = *self.judgement.lock();
+        let shared = &self.plane.shared;
         let mut found = Vec::new();
-        if self.draining.load(Ordering::Relaxed) {
+        // Once one worker has ended, all do.
+        if self.draining.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
             found.push(Unhealthy::Draining);
         }
         // Its ports are bound before the workers are there: until then it is not fit.
-        let stall = self.plane.shared.longest_stall(now);
-        if stall > settings.stall || !self.plane.shared.has_begun() {
-            found.push(Unhealthy::Stalled(stall));
+        let stall = shared.longest_stall(now);
+        if stall > settings.stall || !shared.has_begun() {
+            found.push(Unhealthy::StalledWorker(stall));
         }
-        let engine = &self.plane.shared.engine;
-        let (sessions, max) = (engine.sessions(), engine.max_sessions());
+        let unread = now.saturating_duration_since(judgement.at);
+        if unread > settings.stall.max(watch::PERSISTS) {
+            found.push(Unhealthy::StalledWatch(unread));
+        }
+        found.extend(judgement.sending.map(Unhealthy::SendFailing));
+        found.extend(judgement.receiving.map(Unhealthy::ReceiveFailing));
+        found.extend(Self::full_table_of(
+            &judgement,
+            shared.engine.max_sessions(),
+            &settings,
+        ));
+        if settings.failed_reload == FailedReload::Unhealthy && self.reloads.has_failed() {
+            found.push(Unhealthy::FailedReload);
+        }
+        found
+    }
+
+    fn full_table_of(judgement: &Judgement, max: usize, settings: &HealthSettings) -> Option<Unhealthy> {
         let percent = settings.full_table;
-        if percent != 0 && sessions.saturating_mul(100) >= max.saturating_mul(usize::from(percent)) {
-            found.push(Unhealthy::TableFull {
+        let sessions = judgement.assured.unwrap_or(0);
+        if watch::is_filled(sessions, max, percent) {
+            return Some(Unhealthy::TableFull {
                 sessions,
                 max,
                 percent,
             });
         }
-        if let Some(error) = &*self.failed_reload.lock() {
-            found.push(Unhealthy::FailedReload(error.clone()));
-        }
-        found
+        let refusals = judgement.refusals.filter(|_| percent != 0);
+        refusals.map(Unhealthy::SessionsRefused)
+    }
+
+    /// The setting of the table's fill, in percent.
+    pub(crate) fn full_table(&self) -> u8 {
+        self.settings.read().full_table
+    }
+
+    /// The counters were read.
+    pub(crate) fn judged(&self, judgement: Judgement) {
+        *self.judgement.lock() = judgement;
     }
 
     /// The end is near.
@@ -119,12 +194,11 @@ impl Health {
     /// A reload has succeeded, with these settings.
     pub(crate) fn reloaded(&self, settings: HealthSettings) {
         *self.settings.write() = settings;
-        *self.failed_reload.lock() = None;
     }
 
-    /// A reload was refused: unhealthy until one succeeds.
-    pub(crate) fn reload_failed(&self, error: String) {
-        *self.failed_reload.lock() = Some(error);
+    /// Whether a source may ask.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        self.settings.read().allows(address)
     }
 
     /// The answer to a check by HTTP: a line for each reason.
@@ -141,40 +215,63 @@ impl Health {
 /// Keeps a port open while the appliance is healthy, and closed while it is not: what a check by TCP looks at. Returns the
 /// address, and a thread that ends with `stop`.
 ///
+/// The system completes a connection before its source can be looked at, so a source that is not
+/// allowed sees the port open, and a RST.
+///
 /// # Errors
 /// The address cannot be listened at.
 pub(crate) fn follow_with_port(
-    address: SocketAddr,
+    door: Door,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let open = |address| -> io::Result<TcpListener> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    let listener = open(address)?;
+    let listener = http::listen(door.address)?;
     let address = listener.local_addr()?;
     let mut listener = Some(listener);
     let follow = move || {
         while !stop.load(Ordering::Relaxed) {
             if health.verdict(Instant::now()).is_empty() {
                 // A port that cannot be opened again is tried again at the next turn.
-                listener = listener.take().or_else(|| open(address).ok());
+                listener = listener.take().or_else(|| http::listen(address).ok());
             } else {
                 listener = None;
             }
-            if let Some(listener) = &listener {
-                // That the connection was made is the answer.
-                while let Ok((connection, _)) = listener.accept() {
-                    drop(connection);
-                }
+            match &listener {
+                Some(listener) => accept_for(FOLLOW, listener, &door),
+                None => thread::sleep(FOLLOW),
             }
-            thread::sleep(FOLLOW);
         }
     };
     let thread = thread::Builder::new()
         .name("health-tcp".to_owned())
         .spawn(follow)?;
     Ok((address, thread))
+}
+
+/// Takes connections as they come, for so long. That a connection was made is the answer.
+fn accept_for(time: Duration, listener: &TcpListener, door: &Door) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        match listener.accept() {
+            Ok((connection, from)) => {
+                if !(door.gate)(from.ip()) {
+                    door.counters.refuse();
+                    http::refuse(SockRef::from(&connection));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut polled = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+                if poll(&mut polled, patience).is_err() {
+                    thread::sleep(left);
+                }
+            }
+            // No descriptor is left, or the client has gone.
+            Err(_) => thread::sleep(left.min(FOLLOW / 10)),
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! A small HTTP/1.1 server for health and metrics: one thread of its own, one request a connection.
 //!
-//! Nobody can hold it up: a connection has [`LIFETIME`] for everything, and when there are [`MAX_CONNECTIONS`], a new one
-//! takes the place of the oldest.
+//! Nobody can hold it up: a connection has [`LIFETIME`] for everything, and when there are
+//! [`MAX_CONNECTIONS`], a new one takes the place of the oldest of the source address that holds
+//! the most.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{future, io};
@@ -18,7 +18,11 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, LocalSet};
+
+use super::sharing::Sharing;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -28,6 +32,8 @@ const LIFETIME: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(3);
 /// The longest head of a request, in bytes; 8 KiB is the least that hyper knows.
 const MAX_HEAD: usize = 8 << 10;
+/// Connections that may wait to be accepted, as far as the system grants it.
+const BACKLOG: i32 = 4_096;
 /// How often the server looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -53,6 +59,62 @@ impl Page {
 /// Makes an answer of a path.
 pub(crate) type Handler = Arc<dyn Fn(&str) -> Page + Send + Sync>;
 
+/// Whether a source address may connect.
+pub(crate) type Gate = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// What a listener counts.
+#[derive(Debug, Default)]
+pub(crate) struct DoorCounters {
+    /// Connections from sources that are not allowed.
+    refused: AtomicU64,
+    /// Connections that made room for others.
+    evicted: AtomicU64,
+}
+
+impl DoorCounters {
+    /// Counts a connection from a source that is not allowed.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections from sources that are not allowed.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that made room for others.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+}
+
+/// A listener: where it is, who may come, and who came.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Arc<DoorCounters>,
+}
+
+/// Listens for connections, without blocking.
+///
+/// # Errors
+/// The address cannot be listened at.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Closes a connection with a RST, so that nothing of it remains in the system.
+pub(crate) fn refuse(connection: SockRef<'_>) {
+    // Where this fails, the connection ends with a FIN.
+    let _ = connection.set_linger(Some(Duration::ZERO));
+}
+
 /// Answers GET and HEAD at an address, on a thread of its own that ends with `stop`. Returns the address, whose port may have
 /// been left open.
 ///
@@ -60,12 +122,11 @@ pub(crate) type Handler = Arc<dyn Fn(&str) -> Page + Send + Sync>;
 /// The address cannot be listened at, or there can be no thread.
 pub(crate) fn serve(
     name: &str,
-    address: SocketAddr,
+    door: Door,
     handler: Handler,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
+    let listener = listen(door.address)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -73,46 +134,70 @@ pub(crate) fn serve(
     let run = move || {
         let tasks = LocalSet::new();
         // An error ends this listener; the load balancer finds the appliance unhealthy.
-        let _ = tasks.block_on(&runtime, accept(listener, &handler, &stop));
+        let _ = tasks.block_on(&runtime, accept(listener, &door, &handler, &stop));
     };
     let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
     Ok((address, thread))
 }
 
-async fn accept(listener: TcpListener, handler: &Handler, stop: &AtomicBool) -> io::Result<()> {
+/// A connection that is served.
+struct Served {
+    task: AbortHandle,
+    /// A second handle to its socket; nothing if there was no descriptor left.
+    socket: Option<Socket>,
+}
+
+impl Served {
+    fn evict(self) {
+        if let Some(socket) = &self.socket {
+            refuse(SockRef::from(socket));
+        }
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, door: &Door, handler: &Handler, stop: &AtomicBool) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    let mut served = Sharing::new(MAX_CONNECTIONS);
     while !stop.load(Ordering::Relaxed) {
-        let stream = match tokio::time::timeout(LOOK, listener.accept()).await {
+        let accepted = tokio::time::timeout(LOOK, listener.accept()).await;
+        served.retain(|connection: &Served| !connection.task.is_finished());
+        let (stream, from) = match accepted {
             Err(_) => continue,
-            Ok(Ok((stream, _))) => stream,
+            Ok(Ok(accepted)) => accepted,
             Ok(Err(_)) => {
                 // No descriptor is left, or the client has gone: a moment later there may be one.
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
         };
-        connections.retain(|connection| !connection.is_finished());
-        if connections.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.abort();
+        if !(door.gate)(from.ip()) {
+            door.counters.refuse();
+            refuse(SockRef::from(&stream));
+            continue;
         }
-        let handler = Arc::clone(handler);
-        let connection = async move {
-            let answer = service_fn(move |request| future::ready(answer(&handler, &request)));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .max_buf_size(MAX_HEAD)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), answer);
-            // What goes wrong with a connection is its client's concern.
-            let _ = tokio::time::timeout(LIFETIME, connection).await;
-        };
-        connections.push_back(tokio::task::spawn_local(connection).abort_handle());
+        let socket = SockRef::from(&stream).try_clone().ok();
+        let task = tokio::task::spawn_local(connection(stream, Arc::clone(handler))).abort_handle();
+        if let Some(evicted) = served.admit(from.ip(), Served { task, socket }) {
+            door.counters.evicted.fetch_add(1, Ordering::Relaxed);
+            evicted.evict();
+        }
+        // The tasks, aborted ones included, get their turn before the next connection comes.
+        tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+async fn connection(stream: TcpStream, handler: Handler) {
+    let answer = service_fn(move |request| future::ready(answer(&handler, &request)));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    // What goes wrong with a connection is its client's concern.
+    let _ = tokio::time::timeout(LIFETIME, connection).await;
 }
 
 fn answer(handler: &Handler, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

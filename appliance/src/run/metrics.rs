@@ -22,11 +22,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::health::Health;
-use super::http::Page;
+use super::health::{Health, Unhealthy};
+use super::http::{DoorCounters, Page};
 use super::log::LogCounters;
 use super::log::queue::LostEvents;
 use super::plane::Plane;
+use super::reload::Reloads;
 use super::shared::{SendFault, WorkerStats};
 
 /// The content type of OpenMetrics.
@@ -44,8 +45,41 @@ struct Readings {
     endpoints: Vec<(String, String, EndpointStats)>,
     stall_seconds: f64,
     reasons: Vec<&'static str>,
+    reloads: ReloadReadings,
+    doors: Doors,
     log: LogReadings,
     uptime_seconds: f64,
+}
+
+/// Of reloads.
+#[derive(Debug, Clone, Copy)]
+struct ReloadReadings {
+    applied: u64,
+    refused: u64,
+    has_failed: bool,
+    waiting: usize,
+}
+
+impl ReloadReadings {
+    fn of(reloads: &Reloads) -> Self {
+        Self {
+            applied: reloads.applied(),
+            refused: reloads.refused(),
+            has_failed: reloads.has_failed(),
+            waiting: reloads.state().waiting.len(),
+        }
+    }
+}
+
+/// What the listeners count.
+#[derive(Clone, Default)]
+pub(crate) struct Doors {
+    /// `health.listen`.
+    pub(crate) health: Arc<DoorCounters>,
+    /// `health.tcp_listen`, which holds no connection.
+    pub(crate) health_tcp: Arc<DoorCounters>,
+    /// `metrics.listen`, if it is another address than `health.listen`.
+    pub(crate) metrics: Arc<DoorCounters>,
 }
 
 /// Of the session log.
@@ -61,6 +95,8 @@ struct LogReadings {
 pub(crate) struct Metrics {
     pub(crate) plane: Arc<Plane>,
     pub(crate) health: Arc<Health>,
+    pub(crate) reloads: Arc<Reloads>,
+    pub(crate) doors: Doors,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) started: Instant,
 }
@@ -103,12 +139,9 @@ impl Metrics {
             front,
             plane: Arc::clone(&self.plane),
             stall_seconds: self.plane.shared.longest_stall(now).as_secs_f64(),
-            reasons: self
-                .health
-                .verdict(now)
-                .iter()
-                .map(super::health::Unhealthy::name)
-                .collect(),
+            reasons: self.health.verdict(now).iter().map(Unhealthy::name).collect(),
+            reloads: ReloadReadings::of(&self.reloads),
+            doors: self.doors.clone(),
             log: LogReadings {
                 written,
                 dropped,
@@ -653,14 +686,15 @@ impl Readings {
             ),
             u64::from(self.reasons.is_empty()),
         )?;
-        const REASONS: [&str; 4] = ["draining", "failed_reload", "stalled_worker", "table_full"];
         to.gauges(
             (
                 "portcullis_unhealthy",
                 "1 for each reason for which health checks are answered with 503",
             ),
-            REASONS.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
+            Unhealthy::NAMES.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
         )?;
+        self.reloads(to)?;
+        self.doors(to)?;
         to.gauge(
             (
                 "portcullis_worker_stall",
@@ -676,5 +710,60 @@ impl Readings {
         let mut info =
             to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
         info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+    }
+
+    fn reloads(&self, to: &mut Families<'_, '_>) -> Written {
+        let reloads = self.reloads;
+        to.counters(
+            (
+                "portcullis_reloads",
+                "Reloads of the configuration file, by outcome",
+                None,
+            ),
+            [("applied", reloads.applied), ("refused", reloads.refused)]
+                .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        to.gauge(
+            (
+                "portcullis_reload_failed",
+                "1 if the last configuration file was refused: what is in force is not what it says",
+                None,
+            ),
+            u64::from(reloads.has_failed),
+        )?;
+        to.gauge(
+            (
+                "portcullis_reload_waiting_keys",
+                "Keys of the configuration file that wait for a restart",
+                None,
+            ),
+            reloads.waiting as u64,
+        )
+    }
+
+    fn doors(&self, to: &mut Families<'_, '_>) -> Written {
+        let Doors {
+            health,
+            health_tcp,
+            metrics,
+        } = &self.doors;
+        to.counters(
+            (
+                "portcullis_listener_refused_connections",
+                "Connections from sources that `health.sources` does not allow",
+                None,
+            ),
+            [("health", health), ("health_tcp", health_tcp)]
+                .map(|(listener, counters)| ([("listener", listener)], counters.refused())),
+        )?;
+        to.counters(
+            (
+                "portcullis_listener_evicted_connections",
+                "Connections that made room for others: the oldest of the source address with the most",
+                None,
+            ),
+            [("health", health), ("metrics", metrics)]
+                .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),
+        )
     }
 }

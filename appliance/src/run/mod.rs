@@ -14,14 +14,18 @@ mod metrics;
 mod operations;
 mod plane;
 pub(crate) mod protocol;
+mod reload;
 mod saved;
+mod sends;
 pub(crate) mod settings;
 mod shared;
+mod sharing;
 mod signals;
 mod socket;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
+mod watch;
 mod worker;
 
 use std::io::{self, Write};

@@ -6,7 +6,7 @@
 //! sessions; [`Operations::is_over`] tells when the drain time is over; [`Operations::finish`] comes behind the workers' end,
 //! so that what is saved misses nothing. Every part has a thread of its own, and none of them waits for another one.
 //!
-//! Locks: `applied`, then `settings`; a file is read without either. `settings` is held for moments only.
+//! Locks: `newest`, then `settings`; a file is read without either. `settings` is held for moments only.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,15 +23,16 @@ use signal_hook::iterator::Handle;
 
 use super::drain::Ending;
 use super::health::{self, Health};
-use super::http::{self, Page};
+use super::http::{self, Door, DoorCounters, Gate, Page};
 use super::log::{self, LogCounters, SessionLog};
-use super::metrics::Metrics;
+use super::metrics::{Doors, Metrics};
 use super::plane::Plane;
+use super::reload::Reloads;
 use super::settings::{Listen, Settings};
 use super::shared::SessionEvent;
 use super::view::ZoneNames;
-use super::{control, saved, signals};
-use crate::{complain, config_file};
+use super::{control, saved, signals, watch};
+use crate::complain;
 
 /// How long a thread may take to end before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
@@ -88,21 +89,18 @@ pub(crate) struct Plant {
     pub(crate) health: Arc<Health>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) started: Instant,
-    settings: Mutex<Settings>,
+    pub(super) settings: Mutex<Settings>,
+    /// What became of reloads.
+    pub(crate) reloads: Arc<Reloads>,
     /// Reloads that were begun: each has a number.
-    reloads: AtomicU64,
+    pub(super) begun: AtomicU64,
     /// The number of the newest reload that has read its file; held while one is carried out.
-    applied: Mutex<u64>,
-    file: Option<PathBuf>,
+    pub(super) newest: Mutex<u64>,
+    pub(super) file: Option<PathBuf>,
     ending: Ending,
 }
 
 impl Plant {
-    /// A configuration as this appliance would run it.
-    pub(crate) fn adapted(&self, config: Config) -> Config {
-        self.plane.adapt(config)
-    }
-
     /// Asks for the end.
     pub(crate) fn end(&self) {
         self.health.drain();
@@ -113,60 +111,6 @@ impl Plant {
             "asked to end: serving for another {}",
             humantime::format_duration(left)
         ));
-    }
-
-    /// Reads the configuration file again; what was done, in words. A file that is refused makes the appliance unhealthy, and
-    /// the old configuration goes on.
-    ///
-    /// # Errors
-    /// Why it was refused.
-    pub(crate) fn reload(&self) -> Result<String, String> {
-        let Some(file) = &self.file else {
-            return Err("started without a configuration file: there is nothing to reload".to_owned());
-        };
-        let number = self.reloads.fetch_add(1, Ordering::Relaxed) + 1;
-        // A file system may hang here for as long as it likes.
-        let read = config_file::load_again(file).map_err(|error| error.to_string());
-        let mut newest = self.applied.lock();
-        if *newest > number {
-            return Err(
-                "another reload, which was asked for later, has come first: its result counts".to_owned(),
-            );
-        }
-        *newest = number;
-        read.and_then(|(config, settings)| self.apply(file, config, settings))
-            .inspect_err(|error| self.health.reload_failed(error.clone()))
-    }
-
-    /// Takes over what a file says. One at a time: `applied` is held.
-    fn apply(&self, file: &Path, config: Config, settings: Settings) -> Result<String, String> {
-        let in_force = self.settings.lock().clone();
-        if let Some(key) = settings.differs(&in_force) {
-            return Err(format!("{}: {key}: only a start can change this", file.display()));
-        }
-        if let Some(path) = &settings.run.sessions_file
-            && settings.run.sessions_file != in_force.run.sessions_file
-        {
-            let wrong = |error| {
-                format!(
-                    "{}: run.sessions_file: {}: {error}",
-                    file.display(),
-                    path.display()
-                )
-            };
-            saved::check(path).map_err(wrong)?;
-        }
-        let done = self
-            .plane
-            .reload(config.clone(), Instant::now())
-            .map_err(|error| error.to_string())?;
-        self.zones.replace(&config);
-        self.health.reloaded(settings.health.clone());
-        *self.settings.lock() = settings;
-        Ok(format!(
-            "{} sessions judged anew, {} ended by the policy, {} by their lifetime, {} kept against the policy",
-            done.judged, done.revoked, done.expired, done.kept
-        ))
     }
 }
 
@@ -241,13 +185,16 @@ impl Operations {
             file,
             events,
         } = start;
-        let health = Arc::new(Health::new(Arc::clone(&plane), settings.health.clone()));
+        let reloads = Arc::new(Reloads::default());
+        let health = Health::new(Arc::clone(&plane), Arc::clone(&reloads), settings.health.clone());
+        let health = Arc::new(health);
         let plant = Arc::new(Plant {
             zones: Arc::new(ZoneNames::new(&config)?),
             started: Instant::now(),
             settings: Mutex::new(settings.clone()),
-            reloads: AtomicU64::new(0),
-            applied: Mutex::new(0),
+            reloads,
+            begun: AtomicU64::new(0),
+            newest: Mutex::new(0),
             ending: Ending::default(),
             health,
             plane,
@@ -262,6 +209,12 @@ impl Operations {
         let (signals, threads) = signals::start(&plant).map_err(part("run", "signals"))?;
         parts.signals = Some(signals);
         parts.threads.extend(threads);
+        let watch = watch::start(
+            Arc::clone(&plant.plane.shared),
+            Arc::clone(&plant.health),
+            Arc::clone(&parts.stop),
+        );
+        parts.threads.push(watch.map_err(part("health", "a thread"))?);
         let control = control_socket(&plant, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
         let addresses = pages(&plant, &settings, Arc::clone(&counters), &mut parts)?;
@@ -438,14 +391,26 @@ fn pages(
 ) -> Result<Addresses, OperateError> {
     let Parts { stop, threads, .. } = parts;
     let mut addresses = Addresses::default();
+    let doors = Doors::default();
     let metrics = Arc::new(Metrics {
         plane: Arc::clone(&plant.plane),
         health: Arc::clone(&plant.health),
+        reloads: Arc::clone(&plant.reloads),
+        doors: doors.clone(),
         log,
         started: plant.started,
     });
     let (Listen(for_health), Listen(for_metrics)) = (settings.health.listen, settings.metrics.listen);
     let is_shared = for_health == for_metrics;
+    let probers: Gate = {
+        let health = Arc::clone(&plant.health);
+        Arc::new(move |address| health.allows(address))
+    };
+    let door = |address, gate: &Gate, counters: &Arc<DoorCounters>| Door {
+        address,
+        gate: Arc::clone(gate),
+        counters: Arc::clone(counters),
+    };
     if let Some(address) = for_health {
         let health = Arc::clone(&plant.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
@@ -453,7 +418,8 @@ fn pages(
             Some(metrics) if path == "/metrics" => metrics.page(Instant::now()),
             _ => health.page(Instant::now()),
         };
-        let (address, thread) = http::serve("health", address, Arc::new(handler), Arc::clone(stop))
+        let door = door(address, &probers, &doors.health);
+        let (address, thread) = http::serve("health", door, Arc::new(handler), Arc::clone(stop))
             .map_err(part("health.listen", address))?;
         addresses.health = Some(address);
         addresses.metrics = is_shared.then_some(address);
@@ -464,14 +430,17 @@ fn pages(
             "/metrics" => metrics.page(Instant::now()),
             _ => Page::text(404, "/metrics\n".to_owned()),
         };
-        let (address, thread) = http::serve("metrics", address, Arc::new(handler), Arc::clone(stop))
+        let anybody: Gate = Arc::new(|_| true);
+        let door = door(address, &anybody, &doors.metrics);
+        let (address, thread) = http::serve("metrics", door, Arc::new(handler), Arc::clone(stop))
             .map_err(part("metrics.listen", address))?;
         addresses.metrics = Some(address);
         threads.push(thread);
     }
     if let Listen(Some(address)) = settings.health.tcp_listen {
         let health = Arc::clone(&plant.health);
-        let (address, thread) = health::follow_with_port(address, health, Arc::clone(stop))
+        let door = door(address, &probers, &doors.health_tcp);
+        let (address, thread) = health::follow_with_port(door, health, Arc::clone(stop))
             .map_err(part("health.tcp_listen", address))?;
         addresses.health_tcp = Some(address);
         threads.push(thread);

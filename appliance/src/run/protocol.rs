@@ -134,6 +134,16 @@ pub(crate) struct StatsView {
     pub(crate) sent_datagrams: u64,
     pub(crate) workers: u64,
     pub(crate) unhealthy: Vec<String>,
+    #[serde(default)]
+    pub(crate) reloads_applied: u64,
+    #[serde(default)]
+    pub(crate) reloads_refused: u64,
+    /// Why the last reload was refused, with the file and the line; nothing if it was not.
+    #[serde(default)]
+    pub(crate) failed_reload: Option<String>,
+    /// Keys of the configuration file that wait for a restart.
+    #[serde(default)]
+    pub(crate) waiting_for_restart: Vec<String>,
 }
 
 /// Which sessions are meant, in words; see [`SessionFilter`].

@@ -2,10 +2,11 @@
 //! the engine's.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portcullis::config::{Document, GeneveConfig};
 use portcullis::{Config, ConfigError};
 use serde::de::Error;
@@ -59,19 +60,39 @@ impl Settings {
             })
     }
 
-    /// The key of something that a running appliance cannot change.
-    pub(crate) fn differs(&self, other: &Self) -> Option<&'static str> {
-        let keys = [
-            ("run.control", self.run.control != other.run.control),
-            ("health.listen", self.health.listen != other.health.listen),
-            (
-                "health.tcp_listen",
-                self.health.tcp_listen != other.health.tcp_listen,
-            ),
-            ("metrics", self.metrics != other.metrics),
-            ("log", self.log != other.log),
-        ];
-        keys.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+    /// Replaces every value that only a start can change with the value of `running`, the settings
+    /// in force, and returns the keys whose values differed.
+    pub(crate) fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        // Where the default is written out, nothing differs.
+        if self.run.control_path() != running.run.control_path() {
+            kept.push("run.control");
+        }
+        self.run.control.clone_from(&running.run.control);
+        macro_rules! keep {
+            ($($section:ident.$key:ident),+ $(,)?) => {
+                $(if self.$section.$key != running.$section.$key {
+                    self.$section.$key.clone_from(&running.$section.$key);
+                    kept.push(concat!(stringify!($section), ".", stringify!($key)));
+                })+
+            };
+        }
+        keep!(
+            health.listen,
+            health.tcp_listen,
+            metrics.listen,
+            log.output,
+            log.format,
+            log.sessions,
+            log.opened,
+            log.denied,
+            log.rotate_bytes,
+            log.keep,
+            log.queue,
+            log.account_id,
+            log.interface_id,
+        );
+        kept
     }
 
     /// Every value in force, a line each, for people.
@@ -87,6 +108,8 @@ impl Settings {
             format!("health.tcp_listen = {}", listen(self.health.tcp_listen)),
             format!("health.full_table = {}", self.health.full_table),
             format!("health.stall = {}", span(self.health.stall)),
+            format!("health.failed_reload = \"{}\"", self.health.failed_reload.name()),
+            format!("health.sources = {}", prefixes(&self.health.sources)),
             format!("metrics.listen = {}", listen(self.metrics.listen)),
             format!("log.output = {}", quoted(&self.log.output)),
             format!("log.format = \"{}\"", self.log.format.name()),
@@ -100,6 +123,11 @@ impl Settings {
             format!("log.interface_id = \"{}\"", self.log.interface_id),
         ]
     }
+}
+
+fn prefixes(prefixes: &[IpNet]) -> String {
+    let quoted: Vec<_> = prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn quoted(path: impl AsRef<Path>) -> String {
@@ -149,12 +177,48 @@ pub(crate) struct HealthSettings {
     pub(crate) listen: Listen,
     /// Where TCP checks are answered: the port is open while the appliance is healthy.
     pub(crate) tcp_listen: Listen,
-    /// From which fill of the session table on the appliance is unhealthy, in percent: 1 to 100, 0 for never.
+    /// From which fill of the session table on the appliance is unhealthy, in percent: 1 to 100, 0
+    /// for never. Only sessions that no new one can evict count. New sessions that find no room
+    /// are a reason at any fill, if they are a tenth of all.
     #[serde(deserialize_with = "percent")]
     pub(crate) full_table: u8,
     /// For how long a worker may be still: 100 ms to 5 min.
     #[serde(deserialize_with = "stall")]
     pub(crate) stall: Duration,
+    /// What a refused configuration file means.
+    pub(crate) failed_reload: FailedReload,
+    /// Who may connect to both listeners: addresses and prefixes; empty for everybody. If `/metrics`
+    /// is at the same address, it is behind the same list.
+    #[serde(deserialize_with = "sources")]
+    pub(crate) sources: Vec<IpNet>,
+}
+
+impl HealthSettings {
+    /// Whether a source address may connect.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+/// What a refused configuration file means to health, while the old configuration stays in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FailedReload {
+    /// Nothing: the appliance is as fit as before. A metric and the log show it.
+    #[default]
+    Ignore,
+    /// The appliance is unhealthy until a file is taken over.
+    Unhealthy,
+}
+
+impl FailedReload {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 impl Default for HealthSettings {
@@ -164,6 +228,8 @@ impl Default for HealthSettings {
             tcp_listen: Listen(None),
             full_table: 98,
             stall: Duration::from_secs(2),
+            failed_reload: FailedReload::default(),
+            sources: Vec::new(),
         }
     }
 }
@@ -378,6 +444,34 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     within(deserializer, (0, 100)).map(|value| u8::try_from(value).unwrap_or(100))
 }
 
+/// One address or prefix, or a list of them.
+fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        One(String),
+        Many(Vec<String>),
+    }
+    let texts = match Value::deserialize(deserializer) {
+        Ok(Value::One(text)) => vec![text],
+        Ok(Value::Many(texts)) => texts,
+        Err(_) => {
+            return Err(D::Error::custom(
+                "expected a list of addresses or prefixes such as \"10.0.0.0/24\"",
+            ));
+        }
+    };
+    let prefix = |text: &String| {
+        let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        parsed.map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is not an address or a prefix such as \"10.0.0.0/24\""
+            ))
+        })
+    };
+    texts.iter().map(prefix).collect()
+}
+
 fn rotate_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     within(deserializer, (4 << 10, 1 << 40))
 }
@@ -447,6 +541,18 @@ mod tests {
                 "[health]\nstall = \"1ms\"",
                 "f:2: health.stall: 1ms is out of bounds: 100ms to 5m",
             ),
+            (
+                "[health]\nfailed_reload = \"maybe\"",
+                "f:2: health.failed_reload: unknown variant `maybe`, expected `ignore` or `unhealthy`",
+            ),
+            (
+                "[health]\nsources = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+                "f:2: health.sources: `10.0.0.0/33` is not an address or a prefix",
+            ),
+            (
+                "[health]\nsources = 7",
+                "f:2: health.sources: expected a list of addresses or prefixes",
+            ),
             ("[run]\ndrain = \"soon\"", "f:2: run.drain: `soon` is no duration"),
             (
                 "[log]\nformat = \"xml\"",
@@ -488,15 +594,66 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_start_can_change_is_named() {
-        let of = |text| read(text).unwrap();
+    fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
+        fn of(text: &str) -> Settings {
+            read(text).unwrap()
+        }
         let default = Settings::default();
+        let mut settings = of("[health]\nstall = 9\nsources = \"10.0.0.1\"\n[run]\ndrain = 1");
+        let new = settings.clone();
+        assert_eq!(settings.keep_running(&default), [""; 0]);
+        assert_eq!(settings, new);
+        for (text, key) in [
+            ("run.control = \"off\"", "run.control"),
+            ("health.listen = \"off\"", "health.listen"),
+            ("health.tcp_listen = \"10.0.0.1:1\"", "health.tcp_listen"),
+            ("metrics.listen = \"off\"", "metrics.listen"),
+            ("log.output = \"stdout\"", "log.output"),
+            ("log.format = \"aws_vpc_flow_v2\"", "log.format"),
+            ("log.sessions = \"marked\"", "log.sessions"),
+            ("log.opened = true", "log.opened"),
+            ("log.denied = \"all\"", "log.denied"),
+            ("log.rotate_bytes = 5_000", "log.rotate_bytes"),
+            ("log.keep = 9", "log.keep"),
+            ("log.queue = 16", "log.queue"),
+            ("log.account_id = \"1\"", "log.account_id"),
+            ("log.interface_id = \"1\"", "log.interface_id"),
+        ] {
+            let text = format!("{text}\nhealth.stall = 9");
+            let mut settings = of(&text);
+            assert_eq!(settings.keep_running(&default), [key]);
+            let rest = of("health.stall = 9");
+            assert_eq!(
+                settings, rest,
+                "{key}: its value is the running one, the rest is new"
+            );
+        }
+        let text = format!("run.control = \"{DEFAULT_CONTROL}\"");
+        let mut written = of(&text);
         assert_eq!(
-            of("[health]\nstall = 9\n[run]\ndrain = 1").differs(&default),
-            None
+            written.keep_running(&default),
+            [""; 0],
+            "the default, written out"
         );
-        assert_eq!(of("[log]\nkeep = 9").differs(&default), Some("log"));
-        assert_eq!(of("[log]\ndenied = \"all\"").differs(&default), Some("log"));
+    }
+
+    #[test]
+    fn sources_are_addresses_and_prefixes_and_an_empty_list_is_everybody() {
+        let settings = read("health.sources = [\"10.1.0.0/16\", \"2001:db8::1\"]").unwrap();
+        let allows = |address: &str| settings.health.allows(address.parse().unwrap());
+        for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
+            assert!(allows(address), "{address}");
+        }
+        for address in ["10.2.0.1", "::ffff:10.2.0.1", "2001:db8::2"] {
+            assert!(!allows(address), "{address}");
+        }
+        assert!(Settings::default().health.allows([192, 0, 2, 1].into()));
+        let line = "health.sources = [\"10.1.0.0/16\", \"2001:db8::1/128\"]";
+        assert!(
+            settings.lines().iter().any(|each| each == line),
+            "{:?}",
+            settings.lines()
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use portcullis::geneve::front::FrontEnd;
 use portcullis::{Config, ConfigError, DeniedSession, EndReason, Engine, Reload, SessionRecord, Sink};
 
 use super::log::queue::{EventQueue, LostEvents};
+use super::sends::{SendPath, Sends};
 
 /// What the threads of `portcullis run` share.
 pub(crate) struct Shared {
@@ -45,7 +46,12 @@ impl Shared {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         };
-        let workers = (0..workers).map(|_| WorkerStats::default()).collect();
+        let proven = Arc::default();
+        let worker = |_| WorkerStats {
+            sends: Sends::beside(&proven),
+            ..WorkerStats::default()
+        };
+        let workers = (0..workers).map(worker).collect();
         Ok(Self {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
@@ -204,6 +210,8 @@ pub(crate) struct WorkerStats {
     pub(crate) sent_bytes: Count,
     /// Datagrams that the system did not take, by [`SendFault`].
     pub(crate) send_faults: [Count; SendFault::ALL.len()],
+    /// Where sends succeed and fail, for the health check.
+    pub(crate) sends: Sends,
     /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
     /// Datagrams that found no room in the receive queue, as far as the system has told.
@@ -236,7 +244,7 @@ impl WorkerStats {
     }
 
     /// Notes a datagram that the system did not take.
-    pub(crate) fn send_failed(&self, error: &io::Error) {
+    pub(crate) fn send_failed(&self, error: &io::Error, path: SendPath) {
         let fault = match error.raw_os_error() {
             Some(nix::libc::EMSGSIZE) => SendFault::TooLong,
             Some(nix::libc::ENOBUFS | nix::libc::EAGAIN) => SendFault::NoBuffer,
@@ -247,5 +255,6 @@ impl WorkerStats {
         if let Some(count) = self.send_faults.get(fault as usize) {
             count.add(1);
         }
+        self.sends.failed(path, fault);
     }
 }

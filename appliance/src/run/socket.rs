@@ -15,6 +15,7 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::sends::SendPath;
 use super::shared::WorkerStats;
 
 /// Datagrams of one call.
@@ -284,6 +285,8 @@ struct Waiting {
     outer: [u8; OUTER],
     place: Place,
     len: usize,
+    /// From where to where it goes.
+    path: SendPath,
     /// The place of its destination among the peers.
     peer: usize,
     /// The place of its source among the exits.
@@ -379,6 +382,10 @@ impl Outlet {
             outer: udp_header(tunnel, len),
             place,
             len,
+            path: SendPath {
+                source: tunnel.source,
+                destination: tunnel.destination,
+            },
             peer,
             exit,
         });
@@ -423,8 +430,8 @@ impl Outlet {
     /// Sends datagrams of one exit, at most `N`.
     fn send<const N: usize>(&self, batch: &[Waiting], inlet: &Inlet, stats: &WorkerStats) {
         let Some(exit) = batch.first().and_then(|first| self.exits.get(first.exit)) else {
-            for _ in batch {
-                stats.send_failed(&io::ErrorKind::AddrNotAvailable.into());
+            for waiting in batch {
+                stats.send_failed(&io::ErrorKind::AddrNotAvailable.into(), waiting.path);
             }
             return;
         };
@@ -459,6 +466,9 @@ impl Outlet {
             match sendmmsg(&exit.socket, left, SendFlags::empty()) {
                 Ok(sent) => {
                     let sent = sent.max(1);
+                    if let Some(first) = batch.get(done) {
+                        stats.sends.succeeded(first.path);
+                    }
                     for waiting in batch.iter().skip(done).take(sent) {
                         match waiting.place {
                             Place::Room(_) => stats.returned.add(1),
@@ -471,7 +481,9 @@ impl Outlet {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     // It is the first of those left that the system does not take.
-                    stats.send_failed(&error.into());
+                    if let Some(first) = batch.get(done) {
+                        stats.send_failed(&error.into(), first.path);
+                    }
                     done += 1;
                 }
             }

@@ -127,6 +127,10 @@ fn stats(view: &StatsView) -> String {
                 view.unhealthy.join("; ")
             }
         ),
+        format!(
+            "reloads               {} applied, {} refused",
+            view.reloads_applied, view.reloads_refused
+        ),
         format!("sessions              {} of {}", view.sessions, view.max_sessions),
         format!("  opened              {}", view.sessions_opened),
         format!(
@@ -143,6 +147,12 @@ fn stats(view: &StatsView) -> String {
         format!("expectations          {}", view.expectations),
         format!("workers               {}", view.workers),
     ];
+    let failed = view.failed_reload.iter();
+    lines.extend(failed.map(|error| format!("last reload refused   {error}")));
+    if !view.waiting_for_restart.is_empty() {
+        let keys = view.waiting_for_restart.join(", ");
+        lines.push(format!("wait for a restart    {keys}"));
+    }
     let groups: [(&str, &Vec<(String, u64)>); 9] = [
         ("sessions by worth", &view.sessions_by_worth),
         ("sessions ended", &view.sessions_ended),
@@ -166,6 +176,27 @@ fn stats(view: &StatsView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_reload_has_left_is_shown() {
+        let mut view = StatsView::default();
+        let text = stats(&view);
+        assert!(
+            !text.contains("last reload") && !text.contains("restart"),
+            "{text}"
+        );
+        view.failed_reload = Some("a.toml:1: no".to_owned());
+        view.waiting_for_restart = vec!["log.output".to_owned(), "run.workers".to_owned()];
+        view.reloads_refused = 1;
+        let text = stats(&view);
+        for line in [
+            "reloads               0 applied, 1 refused",
+            "last reload refused   a.toml:1: no",
+            "wait for a restart    log.output, run.workers",
+        ] {
+            assert!(text.lines().any(|each| each == line), "no `{line}` in {text}");
+        }
+    }
 
     #[test]
     fn amounts_and_times_have_few_letters() {

@@ -2,8 +2,11 @@
 //! 6081: the engine is fed directly.
 
 mod asked;
+mod fit;
 mod logged;
+mod reloaded;
 mod served;
+mod shared_out;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -170,6 +173,15 @@ impl Appliance {
         assert!(self.packet(&udp(host, 4_000, 53), zone).is_forward());
     }
 
+    /// The value of a series of `/metrics`.
+    fn metric(&self, series: &str) -> f64 {
+        let (_, text) = get(self.operations().addresses.metrics.unwrap(), "/metrics");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
+    }
+
     /// Ends everything but the directory.
     fn finish(mut self) -> tempfile::TempDir {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -224,6 +236,17 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.to_owned())
+}
+
+/// What health says to whoever asks by HTTP.
+fn wait_for_health(appliance: &Appliance, status: u16) -> String {
+    let mut body = String::new();
+    wait_for(&format!("health {status}"), || {
+        let answer = get(appliance.health(), "/");
+        body = answer.1;
+        answer.0 == status
+    });
+    body
 }
 
 /// Waits until something holds.

@@ -1,0 +1,200 @@
+//! The configuration file, read again: what of it is taken over, what waits for a restart, and what
+//! became of it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use portcullis::{Config, EndReason, SessionRecord};
+
+use super::operations::Plant;
+use super::saved;
+use super::settings::Settings;
+use crate::{complain, config_file};
+
+/// What became of reloads, for those who look.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    state: Mutex<ReloadState>,
+}
+
+/// What the last reload has left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ReloadState {
+    /// Why the file was refused; nothing once one was taken over.
+    pub(crate) failed: Option<String>,
+    /// Keys whose values in the file wait for a restart.
+    pub(crate) waiting: Vec<&'static str>,
+}
+
+impl Reloads {
+    /// Files that were taken over.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    /// Files that were refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What the last one has left.
+    pub(crate) fn state(&self) -> ReloadState {
+        self.state.lock().clone()
+    }
+
+    /// Whether the last file was refused: what is in force is not what it says.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.lock().failed.is_some()
+    }
+
+    fn refuse(&self, error: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().failed = Some(error.to_owned());
+    }
+
+    fn apply(&self, waiting: Vec<&'static str>) {
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        *self.state.lock() = ReloadState {
+            failed: None,
+            waiting,
+        };
+    }
+}
+
+/// A configuration that can be taken over.
+struct Prepared {
+    config: Config,
+    settings: Settings,
+    waiting: Vec<&'static str>,
+}
+
+/// What a reload would do.
+pub(crate) struct Preview {
+    /// Sessions that would end, and why.
+    pub(crate) would_end: Vec<(SessionRecord, EndReason)>,
+    waiting: Vec<&'static str>,
+}
+
+impl Preview {
+    /// What a reload would do to `sessions`, in words.
+    pub(crate) fn text(&self, sessions: usize) -> String {
+        let text = format!("{} of {sessions} sessions would end", self.would_end.len());
+        with_waiting(text, &self.waiting)
+    }
+}
+
+/// Adds the keys that wait for a restart, if there are any.
+fn with_waiting(text: String, waiting: &[&str]) -> String {
+    if waiting.is_empty() {
+        return text;
+    }
+    format!("{text}; these keys wait for a restart: {}", waiting.join(", "))
+}
+
+impl Plant {
+    /// Reads the configuration file again, and logs what became of it. Returns what was done, in
+    /// words. If the file is refused, the old configuration stays in force as a whole.
+    ///
+    /// # Errors
+    /// Why the file was refused.
+    pub(crate) fn reload(&self) -> Result<String, String> {
+        let outcome = self.reload_in_turn();
+        match &outcome {
+            Ok(done) => complain(&format!("reload: {done}")),
+            Err(error) => complain(&format!(
+                "warning: reload refused, the old configuration stays in force: {error}"
+            )),
+        }
+        outcome
+    }
+
+    fn reload_in_turn(&self) -> Result<String, String> {
+        let Some(file) = &self.file else {
+            return Err("started without a configuration file: there is nothing to reload".to_owned());
+        };
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        // A file system may hang here for as long as it likes.
+        let read = config_file::load_again(file).map_err(|error| error.to_string());
+        let mut newest = self.newest.lock();
+        if *newest > number {
+            return Err(
+                "another reload, which was asked for later, has come first: its result counts".to_owned(),
+            );
+        }
+        *newest = number;
+        read.and_then(|(config, settings)| {
+            let prepared = self.prepare(&file.display().to_string(), config, settings)?;
+            self.apply(prepared)
+        })
+        .inspect_err(|error| self.reloads.refuse(error))
+    }
+
+    /// What a reload of a file with this text would do. Nothing changes. `name` is for messages.
+    ///
+    /// # Errors
+    /// Why the file would be refused.
+    pub(crate) fn preview(&self, name: &str, text: &str, now: Instant) -> Result<Preview, String> {
+        let (config, settings) = config_file::parse(text, name).map_err(|error| error.to_string())?;
+        let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;
+        let engine = &self.plane.shared.engine;
+        let would_end = engine.preview(&config, now).map_err(|error| error.to_string())?;
+        Ok(Preview { would_end, waiting })
+    }
+
+    /// Keeps the running value of everything that only a start can change, and checks the result.
+    fn prepare(&self, name: &str, config: Config, settings: Settings) -> Result<Prepared, String> {
+        let mut config = self.plane.adapt(config);
+        let mut waiting = config.keep_running(&self.plane.shared.config.read());
+        // The file itself is right. What is kept may not fit it.
+        config.validate().map_err(|error| {
+            with_waiting(format!("{error}, as long as running values are kept"), &waiting)
+        })?;
+        let mut settings = settings;
+        let in_force = self.settings.lock().clone();
+        waiting.extend(settings.keep_running(&in_force));
+        check_sessions_file(name, &settings, &in_force)?;
+        Ok(Prepared {
+            config,
+            settings,
+            waiting,
+        })
+    }
+
+    /// Takes a configuration over. One at a time: `newest` is held.
+    fn apply(&self, prepared: Prepared) -> Result<String, String> {
+        let Prepared {
+            config,
+            settings,
+            waiting,
+        } = prepared;
+        let done = self
+            .plane
+            .reload(config.clone(), Instant::now())
+            .map_err(|error| error.to_string())?;
+        self.zones.replace(&config);
+        self.health.reloaded(settings.health.clone());
+        *self.settings.lock() = settings;
+        self.reloads.apply(waiting.clone());
+        let text = format!(
+            "{} sessions judged anew, {} ended by the policy, {} by their lifetime, {} kept against the policy",
+            done.judged, done.revoked, done.expired, done.kept
+        );
+        Ok(with_waiting(text, &waiting))
+    }
+}
+
+/// Whether sessions could be saved at a new place.
+fn check_sessions_file(name: &str, settings: &Settings, in_force: &Settings) -> Result<(), String> {
+    match &settings.run.sessions_file {
+        Some(path) if settings.run.sessions_file != in_force.run.sessions_file => check_path(name, path),
+        _ => Ok(()),
+    }
+}
+
+fn check_path(name: &str, path: &Path) -> Result<(), String> {
+    saved::check(path).map_err(|error| format!("{name}: run.sessions_file: {}: {error}", path.display()))
+}

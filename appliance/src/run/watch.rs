@@ -1,0 +1,446 @@
+//! Judges from counters, read at intervals, whether the data path works.
+//!
+//! A single failure is no evidence: trouble holds once it has gone on for [`PERSISTS`] without
+//! anything to the contrary. Without traffic there is no evidence at all; the last judgement then
+//! stands for [`FORGET`], so that an appliance that gets no packets while it is unhealthy can be
+//! tried again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::health::Health;
+use super::shared::{Shared, WorkerStats};
+
+/// How often the counters are read.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
+/// How long trouble goes on before it counts.
+pub(crate) const PERSISTS: Duration = Duration::from_secs(2);
+/// How long the last evidence of trouble counts when no other follows.
+pub(crate) const FORGET: Duration = Duration::from_secs(60);
+/// Over which time new sessions that found no room are counted.
+const REFUSALS: Duration = Duration::from_secs(5);
+/// From how many of them on they count, and only if at least a tenth of all new sessions is among
+/// them. Shards fill unevenly: a few are refused where others would find room.
+const FEW_REFUSALS: u64 = 10;
+
+/// A worker's counters at one moment. All may wrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct WorkerReading {
+    turns: u64,
+    sent: u64,
+    unsent: u64,
+    receive_failed: u64,
+}
+
+impl WorkerReading {
+    fn of(stats: &WorkerStats) -> Self {
+        Self {
+            turns: stats.turns.value(),
+            sent: stats.returned.value().wrapping_add(stats.made.value()),
+            unsent: stats.sends.failures(),
+            receive_failed: stats.receive_failed.value(),
+        }
+    }
+
+    /// What has happened since an earlier reading.
+    fn since(self, before: Self) -> Self {
+        Self {
+            turns: self.turns.wrapping_sub(before.turns),
+            sent: self.sent.wrapping_sub(before.sent),
+            unsent: self.unsent.wrapping_sub(before.unsent),
+            receive_failed: self.receive_failed.wrapping_sub(before.receive_failed),
+        }
+    }
+}
+
+/// Everything that is read at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Reading {
+    workers: Vec<WorkerReading>,
+    opened: u64,
+    refused: u64,
+    /// Sessions that no new one can evict; nothing if there are too few sessions to ask.
+    assured: Option<usize>,
+}
+
+impl Reading {
+    /// Reads the counters. Shards are locked only from a fill of `percent` on: below that, the
+    /// assured sessions alone cannot reach it.
+    fn take(shared: &Shared, percent: u8) -> Self {
+        let openings = shared.engine.openings();
+        let may_be_full = is_filled(shared.engine.sessions(), shared.engine.max_sessions(), percent);
+        Self {
+            workers: shared.workers.iter().map(WorkerReading::of).collect(),
+            opened: openings.opened,
+            refused: openings.refused,
+            assured: may_be_full.then(|| shared.engine.assured_sessions()),
+        }
+    }
+}
+
+/// Whether `sessions` of `max` are `percent` or more; 0 percent is never.
+pub(crate) fn is_filled(sessions: usize, max: usize, percent: u8) -> bool {
+    percent != 0 && sessions.saturating_mul(100) >= max.saturating_mul(usize::from(percent))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Evidence {
+    /// So many failures, and nearly nothing else.
+    Bad(u64),
+    Good,
+}
+
+/// Something that may fail persistently.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    /// The first and the last evidence without anything to the contrary.
+    span: Option<Span>,
+    failures: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: Instant,
+    last: Instant,
+}
+
+impl Trouble {
+    fn note(&mut self, evidence: Evidence, now: Instant) {
+        let Evidence::Bad(failures) = evidence else {
+            *self = Self::default();
+            return;
+        };
+        self.forget(now);
+        let first = self.span.map_or(now, |span| span.first);
+        self.span = Some(Span { first, last: now });
+        self.failures = self.failures.saturating_add(failures);
+    }
+
+    fn forget(&mut self, now: Instant) {
+        if self
+            .span
+            .is_some_and(|span| now.saturating_duration_since(span.last) >= FORGET)
+        {
+            *self = Self::default();
+        }
+    }
+
+    /// How many failures there were, if they persist.
+    fn failures(&self) -> Option<u64> {
+        let span = self.span?;
+        (span.last.saturating_duration_since(span.first) >= PERSISTS).then_some(self.failures)
+    }
+}
+
+/// Workers whose trouble persists, and its failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub(crate) workers: usize,
+    pub(crate) failures: u64,
+}
+
+impl Failing {
+    fn of<'t>(troubles: impl Iterator<Item = &'t Trouble>) -> Option<Self> {
+        let none = Self {
+            workers: 0,
+            failures: 0,
+        };
+        let all = troubles
+            .filter_map(Trouble::failures)
+            .fold(none, |sum, failures| Self {
+                workers: sum.workers + 1,
+                failures: sum.failures.saturating_add(failures),
+            });
+        (all.workers > 0).then_some(all)
+    }
+}
+
+/// New sessions of the last seconds that found no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    pub(crate) refused: u64,
+    pub(crate) opened: u64,
+}
+
+/// What the counters say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// When they were read.
+    pub(crate) at: Instant,
+    /// Workers of which nearly no send succeeds.
+    pub(crate) sending: Option<Failing>,
+    /// Workers whose calls to receive fail.
+    pub(crate) receiving: Option<Failing>,
+    /// New sessions are refused.
+    pub(crate) refusals: Option<Refusals>,
+    /// Sessions that no new one can evict, if there are many.
+    pub(crate) assured: Option<usize>,
+}
+
+impl Judgement {
+    /// Before anything was read.
+    pub(crate) const fn none(at: Instant) -> Self {
+        Self {
+            at,
+            sending: None,
+            receiving: None,
+            refusals: None,
+            assured: None,
+        }
+    }
+}
+
+/// Follows the counters.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    last: Vec<WorkerReading>,
+    sending: Vec<Trouble>,
+    receiving: Vec<Trouble>,
+    openings: VecDeque<(Instant, Refusals)>,
+}
+
+impl Watch {
+    /// Takes a reading into account. The first one says only where the counters begin.
+    pub(crate) fn judge(&mut self, reading: &Reading, now: Instant) -> Judgement {
+        if self.last.len() == reading.workers.len() {
+            for (place, (worker, before)) in reading.workers.iter().zip(&self.last).enumerate() {
+                let since = worker.since(*before);
+                if let (Some(sending), Some(receiving)) =
+                    (self.sending.get_mut(place), self.receiving.get_mut(place))
+                {
+                    sending.forget(now);
+                    if let Some(evidence) = of_sends(since) {
+                        sending.note(evidence, now);
+                    }
+                    receiving.note(of_receives(since), now);
+                }
+            }
+        } else {
+            self.sending = vec![Trouble::default(); reading.workers.len()];
+            self.receiving = self.sending.clone();
+        }
+        self.last.clone_from(&reading.workers);
+        Judgement {
+            at: now,
+            sending: Failing::of(self.sending.iter()),
+            receiving: Failing::of(self.receiving.iter()),
+            refusals: self.refusals(reading, now),
+            assured: reading.assured,
+        }
+    }
+
+    fn refusals(&mut self, reading: &Reading, now: Instant) -> Option<Refusals> {
+        let at_present = Refusals {
+            refused: reading.refused,
+            opened: reading.opened,
+        };
+        self.openings.push_back((now, at_present));
+        // One reading that is older than the window is its beginning.
+        while let Some((at, _)) = self.openings.get(1)
+            && now.saturating_duration_since(*at) >= REFUSALS
+        {
+            self.openings.pop_front();
+        }
+        let (_, begin) = self.openings.front()?;
+        let found = Refusals {
+            refused: at_present.refused.wrapping_sub(begin.refused),
+            opened: at_present.opened.wrapping_sub(begin.opened),
+        };
+        let all = found.opened.saturating_add(found.refused);
+        (found.refused >= FEW_REFUSALS && found.refused.saturating_mul(10) >= all).then_some(found)
+    }
+}
+
+/// Bad if nine of ten datagrams or more were not sent; nothing if there were none.
+fn of_sends(since: WorkerReading) -> Option<Evidence> {
+    let all = since.sent.saturating_add(since.unsent);
+    match all {
+        0 => None,
+        _ if since.unsent.saturating_mul(10) >= all.saturating_mul(9) => Some(Evidence::Bad(since.unsent)),
+        _ => Some(Evidence::Good),
+    }
+}
+
+/// Bad if half of the calls or more have failed. A worker calls with and without traffic.
+fn of_receives(since: WorkerReading) -> Evidence {
+    if since.receive_failed > 0 && since.receive_failed.saturating_mul(2) >= since.turns {
+        Evidence::Bad(since.receive_failed)
+    } else {
+        Evidence::Good
+    }
+}
+
+/// Reads the counters every [`INTERVAL`] on a thread of its own, which ends with `stop`.
+///
+/// # Errors
+/// There can be no thread.
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
+    let mut watch = Watch::default();
+    let follow = move || {
+        while !stop.load(Ordering::Relaxed) {
+            let reading = Reading::take(&shared, health.full_table());
+            health.judged(watch.judge(&reading, Instant::now()));
+            thread::sleep(INTERVAL);
+        }
+    };
+    thread::Builder::new()
+        .name("health-watch".to_owned())
+        .spawn(follow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock, and the counters of two workers.
+    struct Scene {
+        watch: Watch,
+        reading: Reading,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            // Counters that are about to wrap.
+            let worker = WorkerReading {
+                turns: u64::MAX - 3,
+                sent: u64::MAX - 3,
+                unsent: u64::MAX - 3,
+                receive_failed: u64::MAX - 3,
+            };
+            let mut scene = Self {
+                watch: Watch::default(),
+                reading: Reading {
+                    workers: vec![worker; 2],
+                    opened: u64::MAX - 3,
+                    refused: u64::MAX - 3,
+                    assured: None,
+                },
+                now: Instant::now(),
+            };
+            scene.look();
+            scene
+        }
+
+        fn look(&mut self) -> Judgement {
+            self.watch.judge(&self.reading, self.now)
+        }
+
+        /// Worker 1 sends and fails to send so much in each of `intervals`; worker 0 works.
+        fn send(&mut self, sent: u64, unsent: u64, intervals: u32) -> Option<Failing> {
+            let mut found = None;
+            for _ in 0..intervals {
+                self.now += INTERVAL;
+                let [first, second] = self.reading.workers.as_mut_slice() else {
+                    panic!("two workers")
+                };
+                first.sent = first.sent.wrapping_add(100);
+                second.sent = second.sent.wrapping_add(sent);
+                second.unsent = second.unsent.wrapping_add(unsent);
+                found = self.look().sending;
+            }
+            found
+        }
+    }
+
+    const SECOND: u32 = 4;
+
+    #[test]
+    fn a_worker_whose_sends_all_fail_is_failing_after_two_seconds_and_until_one_succeeds() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.send(0, 10, 2 * SECOND), None);
+        let failing = Failing {
+            workers: 1,
+            failures: 90,
+        };
+        assert_eq!(scene.send(0, 10, 1), Some(failing));
+        assert_eq!(scene.send(10, 0, 1), None);
+        assert_eq!(scene.send(0, 10, 2 * SECOND), None, "all begins anew");
+    }
+
+    #[test]
+    fn one_success_of_ten_is_failing_and_two_are_not() {
+        let mut scene = Scene::new();
+        assert!(scene.send(1, 9, 3 * SECOND).is_some());
+        assert_eq!(scene.send(2, 8, 3 * SECOND), None);
+    }
+
+    #[test]
+    fn without_traffic_the_last_judgement_stands_for_a_minute() {
+        let mut scene = Scene::new();
+        assert!(scene.send(0, 10, 3 * SECOND).is_some());
+        assert!(scene.send(0, 0, 60 * SECOND - 1).is_some());
+        assert_eq!(scene.send(0, 0, 1), None);
+        assert_eq!(scene.send(0, 10, 2 * SECOND), None, "all begins anew");
+        assert!(scene.send(0, 10, 1).is_some());
+    }
+
+    #[test]
+    fn two_failures_far_apart_persist_only_if_nothing_was_sent_between() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.send(0, 1, 1), None);
+        assert_eq!(scene.send(0, 0, 30 * SECOND), None);
+        assert!(scene.send(0, 1, 1).is_some());
+        let mut scene = Scene::new();
+        assert_eq!(scene.send(0, 1, 1), None);
+        assert_eq!(scene.send(0, 0, 61 * SECOND), None);
+        assert_eq!(scene.send(0, 1, 1), None);
+    }
+
+    #[test]
+    fn a_socket_that_always_fails_is_failing_with_and_without_a_second_one() {
+        for turns in [20, 40] {
+            let mut scene = Scene::new();
+            let mut found = None;
+            for interval in 0..=2 * SECOND {
+                assert_eq!(found, None, "{interval}");
+                scene.now += INTERVAL;
+                for worker in &mut scene.reading.workers {
+                    worker.turns = worker.turns.wrapping_add(turns);
+                    worker.receive_failed = worker.receive_failed.wrapping_add(20);
+                }
+                found = scene.look().receiving;
+            }
+            assert_eq!(found.map(|failing| failing.workers), Some(2));
+            scene.now += INTERVAL;
+            assert_eq!(scene.look().receiving, None);
+        }
+    }
+
+    #[test]
+    fn refusals_count_for_five_seconds_if_they_are_a_tenth() {
+        let mut scene = Scene::new();
+        let mut open = |opened: u64, refused: u64| {
+            scene.now += INTERVAL;
+            scene.reading.opened = scene.reading.opened.wrapping_add(opened);
+            scene.reading.refused = scene.reading.refused.wrapping_add(refused);
+            scene.look().refusals
+        };
+        assert_eq!(open(0, 9), None, "too few");
+        let found = Refusals {
+            refused: 10,
+            opened: 90,
+        };
+        assert_eq!(open(90, 1), Some(found));
+        assert_eq!(open(1, 0), None, "less than a tenth");
+        assert!(open(0, 100).is_some());
+        for _ in 0..5 * SECOND - 1 {
+            assert!(open(0, 0).is_some());
+        }
+        assert_eq!(open(0, 0), None);
+    }
+
+    #[test]
+    fn a_fill_of_zero_percent_is_never() {
+        assert!(is_filled(98, 100, 98) && !is_filled(97, 100, 98));
+        assert!(!is_filled(100, 100, 0));
+    }
+}

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors that are not the workers': two to a connection of health, metrics and control, and files.
-const AROUND: u64 = 256;
+const AROUND: u64 = 320;
 /// Addresses from which a worker that listens at all of them is thought to send.
 const UNSPECIFIED: u64 = 16;
 
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(few_files(1_024, 8, 1, false), None);
         let said = few_files(1_024, 128, 4, false).unwrap();
         assert!(
-            said.starts_with("1024 files may be open, and 128 workers need up to 1280: "),
+            said.starts_with("1024 files may be open, and 128 workers need up to 1344: "),
             "{said}"
         );
         assert!(few_files(1_024, 64, 1, true).is_some());

@@ -18,7 +18,11 @@ fn connect(from: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// What a prober at an address is told; nothing if it is told nothing.
 fn probe(from: [u8; 4], to: SocketAddr) -> Option<String> {
-    let mut stream = connect(from, to).ok()?;
+    ask(connect(from, to).ok()?)
+}
+
+/// The status that a connection is answered with.
+fn ask(mut stream: TcpStream) -> Option<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -70,6 +74,32 @@ fn one_source_that_holds_connections_keeps_no_prober_out() {
     for listener in ["health", "metrics"] {
         let series = format!("portcullis_listener_evicted_connections_total{{listener=\"{listener}\"}}");
         assert!(appliance.metric(&series) > 0.5, "{series}");
+    }
+    appliance.finish();
+}
+
+#[test]
+fn a_prober_that_is_slow_to_ask_keeps_its_place_while_others_come() {
+    let appliance = Appliance::start("");
+    let to = appliance.health();
+    let some = |count: usize| -> Vec<TcpStream> {
+        let connections = (0..count).map(|_| connect([127, 0, 0, 3], to).unwrap());
+        connections.collect()
+    };
+    let evicted = || appliance.metric("portcullis_listener_evicted_connections_total{listener=\"health\"}");
+    let before = some(64);
+    let prober = connect([127, 0, 0, 2], to).unwrap();
+    let after = some(200);
+    wait_for("the evictions", || evicted() > 200.5);
+    assert_eq!(ask(prober).as_deref(), Some("200"));
+    let last = after.last().unwrap().try_clone().unwrap();
+    assert_eq!(
+        ask(last).as_deref(),
+        Some("200"),
+        "the newest have a place as well"
+    );
+    for first in before {
+        assert_eq!(ask(first), None);
     }
     appliance.finish();
 }

@@ -217,6 +217,9 @@ drop_reasons! {
     IcmpErrorAboutError = "icmp_error_about_error",
     /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight (RFC 5927 4.1).
     IcmpErrorSequence = "icmp_error_sequence",
+    /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link belongs
+    /// (`engine.attachment`).
+    DiscoveryInTunnel = "discovery_in_tunnel",
     /// It is neighbour or listener discovery with a hop limit that says that it has left its link (RFC 4861 7.1.1,
     /// RFC 3810 5).
     DiscoveryOffLink = "discovery_off_link",

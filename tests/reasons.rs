@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig, RefusedAnnouncement,
-    TableConfig,
+    Attachment, Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig,
+    RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
 use portcullis::{Class, DropReason, Engine, Malformed, Packet, SessionFilter, Stats, Verdict, Zone};
@@ -371,6 +371,11 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             handshake(),
             unreachable(false, 1, &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent")),
         ),
+        DropReason::DiscoveryInTunnel => {
+            let mut scenario = alone(edited(icmp(V6, 135, [0; 4], &[0; 16]), |p| p[7] = 255));
+            scenario.config.engine.attachment = Attachment::Tunnel;
+            scenario
+        }
         DropReason::DiscoveryOffLink => alone(icmp(V6, 135, [0; 4], &[0; 16])),
         DropReason::IcmpRedirect => after(
             vec![udp(V4, b"payload")],

@@ -41,6 +41,7 @@ impl Config {
             lifetimes: self.compile_lifetimes(&zones, &policy),
             policy,
             checksums: self.engine.checksums,
+            attachment: self.engine.attachment,
             tcp_zones: self
                 .tcp
                 .zones

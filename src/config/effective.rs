@@ -132,6 +132,12 @@ impl Config {
             "the receiving host verifies them",
         );
         values.setting(
+            "engine.attachment",
+            quoted(self.engine.attachment.name()),
+            "\"auto\"",
+            "a tunnel behind the GENEVE front end, else a link",
+        );
+        values.setting(
             "engine.tunnel_references",
             self.engine.tunnel_references.to_string(),
             "false",

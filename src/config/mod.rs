@@ -138,8 +138,49 @@ pub struct Config {
 pub struct EngineConfig {
     /// Are checksums verified?
     pub checksums: Checksums,
+    /// What packets come from: a link, or a tunnel in which nothing of a link belongs.
+    pub attachment: Attachment,
     /// Does each session remember the newest [`TunnelRef`](crate::TunnelRef) of each direction? 16 bytes a session.
     pub tunnel_references: bool,
+}
+
+/// Where packets come from. In configuration `auto`, `link` or `tunnel`.
+///
+/// A layer-3 tunnel connects hosts of other links. Discovery and link-local addresses have no business in
+/// it, so the engine drops them by name. On a link they pass, once they are found valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attachment {
+    /// A tunnel for packets that say so ([`Packet::tunneled`](crate::Packet::tunneled)), as those of the GENEVE
+    /// front end do, and a link for all others.
+    #[default]
+    Auto,
+    /// A link: a bump in the wire, or a capture of a link.
+    Link,
+    /// A layer-3 tunnel, or packets that a router has forwarded.
+    Tunnel,
+}
+
+impl Attachment {
+    /// The name in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Link => "link",
+            Self::Tunnel => "tunnel",
+        }
+    }
+
+    /// Whether a packet comes from a tunnel; `tunneled` is what the packet itself says.
+    #[must_use]
+    pub const fn is_tunnel(self, tunneled: bool) -> bool {
+        match self {
+            Self::Auto => tunneled,
+            Self::Link => false,
+            Self::Tunnel => true,
+        }
+    }
 }
 
 /// `[table]`: the size of the session table.
@@ -304,6 +345,8 @@ pub struct Compiled {
     pub zones: Zones,
     /// Are checksums verified?
     pub checksums: Checksums,
+    /// What packets come from.
+    pub attachment: Attachment,
     /// How TCP is tracked in each zone that says something.
     pub tcp_zones: Vec<(Zone, TcpHandling)>,
     /// How TCP is tracked where neither rule nor zone says.

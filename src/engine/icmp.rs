@@ -13,6 +13,13 @@ use crate::verdict::{Class, DropReason, Tracked, Verdict};
 const ICMPV4_REDIRECT: u8 = 5;
 
 impl Engine {
+    /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest settings, so
+    /// it is for the few packets that belong to a link.
+    #[cold]
+    pub(super) fn is_in_tunnel(&self, packet: &Packet<'_>) -> bool {
+        self.settings().attachment.is_tunnel(packet.tunneled)
+    }
+
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
     /// nothing.
     pub(super) fn related<T: Trace>(

@@ -54,6 +54,7 @@ pub struct Packet<'a> {
     now: Instant,
     zone: Zone,
     offloaded: bool,
+    tunneled: bool,
     tunnel: TunnelRef,
     /// What of `tunnel` names a flow of whoever has sent it.
     flow_bits: u64,
@@ -71,6 +72,7 @@ impl<'a> Packet<'a> {
             now,
             zone: Zone::DEFAULT,
             offloaded: false,
+            tunneled: false,
             tunnel: TunnelRef::NONE,
             flow_bits: 0,
             unverified: false,
@@ -88,6 +90,15 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn offloaded(self, offloaded: bool) -> Self {
         Self { offloaded, ..self }
+    }
+
+    /// The same packet as one of a layer-3 tunnel, where nothing of a link belongs, unless [`EngineConfig::attachment`]
+    /// says otherwise. [`FrontEnd`](crate::geneve::front::FrontEnd) sets it.
+    ///
+    /// [`EngineConfig::attachment`]: crate::config::EngineConfig::attachment
+    #[must_use]
+    pub const fn tunneled(self, tunneled: bool) -> Self {
+        Self { tunneled, ..self }
     }
 
     /// The same packet with a note of what it came in: the engine keeps the newest of each direction of a session, and

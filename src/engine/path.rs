@@ -266,6 +266,9 @@ impl Engine {
             }
             // 3. ICMP errors, discovery.
             (None, Transport::IcmpError(error)) => self.related(packet, parsed, error, after, trace),
+            (None, Transport::Neighbour) if self.is_in_tunnel(packet) => {
+                invalid(DropReason::DiscoveryInTunnel)
+            }
             // Discovery has the hop limit 255, listener discovery 1: what a router has forwarded has neither.
             (None, Transport::Neighbour) if !matches!(parsed.ip.ttl, 1 | 255) => {
                 invalid(DropReason::DiscoveryOffLink)

@@ -6,8 +6,8 @@ use super::checks::Checks;
 use super::helpers::FtpSettings;
 use super::path::After;
 use crate::config::{
-    Asymmetric, AsymmetryConfig, Compiled, Handling, LatePacket, Midstream, OnReload, ResetsConfig,
-    TcpHandling, TcpMode,
+    Asymmetric, AsymmetryConfig, Attachment, Compiled, Handling, LatePacket, Midstream, OnReload,
+    ResetsConfig, TcpHandling, TcpMode,
 };
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) policy: Arc<Policy>,
     pub(super) lifetimes: LifetimeTable,
     pub(super) checksums: Checksums,
+    /// What packets come from.
+    pub(super) attachment: Attachment,
     pub(super) checks: Checks,
     pub(super) asymmetry: AsymmetryConfig,
     pub(super) resets: ResetsConfig,
@@ -68,6 +70,7 @@ impl Settings {
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
             checksums: compiled.checksums,
+            attachment: compiled.attachment,
             asymmetry: compiled.asymmetry,
             resets: compiled.resets,
             failover_us: compiled.tcp.failover.as_micros() as u64,

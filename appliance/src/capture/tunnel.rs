@@ -26,12 +26,21 @@ impl NotInside {
     }
 }
 
+/// A packet that was taken out of its tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inside<'a> {
+    /// The IP packet.
+    pub(crate) bytes: &'a [u8],
+    /// Whether the tunnel carries IP packets, and not the frames of a link.
+    pub(crate) is_layer_3: bool,
+}
+
 /// The IP packet that `packet` carries in GENEVE, `None` where it is no GENEVE. Fragments are not looked into.
 /// A capture is looked at, not forwarded: critical options hide nothing.
 ///
 /// # Errors
 /// See [`NotInside`].
-pub(crate) fn decapsulate(packet: &[u8]) -> Result<Option<&[u8]>, NotInside> {
+pub(crate) fn decapsulate(packet: &[u8]) -> Result<Option<Inside<'_>>, NotInside> {
     let Ok(outer) = parse(packet, Checksums::Trust) else {
         return Ok(None);
     };
@@ -40,9 +49,15 @@ pub(crate) fn decapsulate(packet: &[u8]) -> Result<Option<&[u8]>, NotInside> {
     }
     let (_, inner) = Header::parse(outer.payload(packet), |_, _| true)?;
     match inner.protocol {
-        InnerProtocol::Ipv4 | InnerProtocol::Ipv6 => Ok(Some(inner.bytes)),
+        InnerProtocol::Ipv4 | InnerProtocol::Ipv6 => Ok(Some(Inside {
+            bytes: inner.bytes,
+            is_layer_3: true,
+        })),
         InnerProtocol::Ethernet => match ip_packet(LinkType::Ethernet, inner.bytes) {
-            Ok(ip) => Ok(Some(ip.bytes)),
+            Ok(ip) => Ok(Some(Inside {
+                bytes: ip.bytes,
+                is_layer_3: false,
+            })),
             Err(not_ip) => Err(NotInside::Ethernet(not_ip)),
         },
     }

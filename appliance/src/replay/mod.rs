@@ -258,8 +258,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
                 }
                 VerdictRow::skip(frame.number, reason)
             }
-            Ok(whole) => {
-                let packet = Packet::new(whole.bytes, now).offloaded(whole.padded > 0);
+            Ok((whole, tunneled)) => {
+                let packet = Packet::new(whole.bytes, now)
+                    .offloaded(whole.padded > 0)
+                    .tunneled(tunneled);
                 let verdict = if wanted {
                     let (verdict, steps) = engine.explain(packet, &mut collector);
                     let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
@@ -322,12 +324,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     }
 }
 
-/// The packet of a frame that is to be decided, at its length on the wire, or the name of what the frame is instead.
+/// The packet of a frame that is to be decided, at its length on the wire, and whether it comes from a layer-3
+/// tunnel; or the name of what the frame is instead.
 fn packet_of<'b>(
     args: &ReplayArgs,
     frame: &Frame<'b>,
     scratch: &'b mut Vec<u8>,
-) -> Result<Padded<'b>, &'static str> {
+) -> Result<(Padded<'b>, bool), &'static str> {
     let ip = ip_packet(frame.link, frame.bytes).map_err(|not_ip| not_ip.name())?;
     let short = match ip_len(ip.bytes) {
         Some(stated) if args.pad_short => stated.saturating_sub(ip.bytes.len()),
@@ -335,11 +338,12 @@ fn packet_of<'b>(
     };
     let whole = pad_cut(ip.bytes, frame.cut().max(short), scratch);
     if args.decapsulate
-        && let Some(bytes) = decapsulate(whole.bytes).map_err(NotInside::name)?
+        && let Some(inside) = decapsulate(whole.bytes).map_err(NotInside::name)?
     {
-        return Ok(Padded { bytes, ..whole });
+        let bytes = inside.bytes;
+        return Ok((Padded { bytes, ..whole }, inside.is_layer_3));
     }
-    Ok(whole)
+    Ok((whole, false))
 }
 
 /// Opening a result empties it: none may be the capture, or another result.

@@ -28,7 +28,7 @@ pub(super) fn run(
             let whole = pad_cut(ip.bytes, frame.cut(), &mut scratch);
             let packet = match inside.then(|| decapsulate(whole.bytes)) {
                 None | Some(Ok(None)) => whole.bytes,
-                Some(Ok(Some(inner))) => inner,
+                Some(Ok(Some(inner))) => inner.bytes,
                 Some(Err(_)) => continue,
             };
             if !sender.send_in_turn(0, Side::Client, packet) {

@@ -41,6 +41,7 @@ impl Found {
         let inner = datagram.payload.get(self.header_len..).unwrap_or_default();
         Packet::new(inner, now)
             .zone(self.zone)
+            .tunneled(true)
             .tunnel(self.tunnel(datagram))
             .flow_bits(self.flow_bits)
     }

@@ -325,7 +325,7 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             error.quoted.protocol,
             error.quoted.transport
         ),
-        Transport::Neighbour => f.write_str("IPv6 neighbour or multicast listener discovery"),
+        Transport::Discovery { kind } => write!(f, "ICMPv6 discovery type {kind}"),
         Transport::IcmpOther { kind, code } => write!(f, "ICMP type {kind} code {code}"),
         Transport::Fragment(fragment) => write!(
             f,

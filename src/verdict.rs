@@ -83,7 +83,8 @@ pub enum Class {
     Related = 2,
     /// It fits nothing.
     Invalid = 3,
-    /// It is never tracked: neighbour discovery and multicast listener discovery.
+    /// It is never tracked: neighbor and multicast listener discovery on a link, and ICMPv6 redirects where they
+    /// are allowed.
     Untracked = 4,
 }
 
@@ -220,10 +221,11 @@ drop_reasons! {
     /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link belongs
     /// (`engine.attachment`).
     DiscoveryInTunnel = "discovery_in_tunnel",
-    /// It is neighbour or listener discovery with a hop limit that says that it has left its link (RFC 4861 7.1.1,
-    /// RFC 3810 5).
+    /// It is discovery whose hop limit is not that of its type, 255 or 1, which says that it has left its link (RFC 4861
+    /// 7.1.1, RFC 3810 5).
     DiscoveryOffLink = "discovery_off_link",
-    /// It is an ICMP redirect, which belongs on the link of the host that it is for.
+    /// It is an ICMP redirect, which belongs on the link of the host that it is for: `icmp.redirects` does not allow
+    /// it, or it comes from a tunnel.
     IcmpRedirect = "icmp_redirect",
     /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another path.
     TcpSynAckWithoutSyn = "tcp_syn_ack_without_syn",

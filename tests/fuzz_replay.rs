@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STRANGER, WRAPPED};
 use support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use support::ops::{Op, Tcp, Traffic};
-use support::packets::{ACK, Ends, Head, SYN, icmp, tcp, udp, unreachable};
+use support::packets::{ACK, Ends, Head, SYN, discovery, icmp, tcp, udp, unreachable};
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -304,6 +304,14 @@ fn write_seeds() {
     ];
     let input: Vec<u8> = odd.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "odd", &input);
+    let link = [
+        discovery("fe80::1", "ff02::2", 133, &[0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1]),
+        discovery("fe80::1", "ff02::1", 130, &[0; 20]),
+        discovery("fe80::1", "ff02::16", 143, &[0; 4]),
+        icmp(Ends::v4(0, 0), 42, [0, 7, 1, 1], b"interface"),
+    ];
+    let input: Vec<u8> = link.iter().flat_map(|packet| frame(0, 1, packet)).collect();
+    write("process", "link", &input);
 
     // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of its steps.
     let mut state = 1u64;

@@ -18,7 +18,8 @@ use portcullis::config::{
 use portcullis::policy::Action;
 use portcullis::{Class, DropReason, Engine, Malformed, Packet, SessionFilter, Stats, Verdict, Zone};
 use support::packets::{
-    ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp, unreachable,
+    ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, discovery, echo, icmp, init, other, sctp, tcp, udp,
+    unreachable,
 };
 
 /// What makes one reason come up.
@@ -228,6 +229,13 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::IcmpVersionMismatch => alone(other(V4, 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
         Malformed::IcmpErrorQuoteTruncated => alone(unreachable(false, 1, &datagram()[..27])),
         Malformed::IcmpErrorQuoteMalformed => alone(unreachable(false, 1, &datagram6())),
+        Malformed::DiscoverySource => alone(discovery("2001:db8::1", "ff02::1", 134, &[0; 12])),
+        Malformed::DiscoveryHeaders => alone(edited(discovery("fe80::1", "ff02::16", 143, &[0; 4]), |p| {
+            p[42] = 0xc2
+        })),
+        Malformed::DiscoveryLength => alone(discovery("fe80::1", "ff02::1", 134, &[0; 8])),
+        Malformed::DiscoveryFields => alone(discovery("fe80::1", "fe80::2", 135, &[0; 20])),
+        Malformed::DiscoveryOptions => alone(discovery("fe80::1", "fe80::2", 133, &[0; 12])),
         other => return malformed_transport(other),
     })
 }
@@ -372,11 +380,13 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             unreachable(false, 1, &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent")),
         ),
         DropReason::DiscoveryInTunnel => {
-            let mut scenario = alone(edited(icmp(V6, 135, [0; 4], &[0; 16]), |p| p[7] = 255));
+            let mut scenario = alone(discovery("fe80::1", "fe80::2", 133, &[0; 4]));
             scenario.config.engine.attachment = Attachment::Tunnel;
             scenario
         }
-        DropReason::DiscoveryOffLink => alone(icmp(V6, 135, [0; 4], &[0; 16])),
+        DropReason::DiscoveryOffLink => alone(edited(discovery("fe80::1", "fe80::2", 133, &[0; 4]), |p| {
+            p[7] = 1
+        })),
         DropReason::IcmpRedirect => after(
             vec![udp(V4, b"payload")],
             icmp(V4, 5, [0; 4], &udp(V4, b"payload")),

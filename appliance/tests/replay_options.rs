@@ -102,10 +102,29 @@ fn packets_in_geneve_are_decided_as_they_would_be_outside() {
         scratch.path().join("geneve.pcap"),
     );
     write(&inside, &(header, tunnelled));
+    let config = scratch.path().join("link.toml");
+    std::fs::write(
+        &config,
+        "[engine]\nattachment = \"link\"\n[policy]\ndefault = \"allow\"\n",
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let expected = verdicts(&outside, &["--decapsulate", "--config", config]);
     assert_eq!(
-        verdicts(&inside, &["--decapsulate"]),
-        verdicts(&outside, &["--decapsulate"])
+        verdicts(&inside, &["--decapsulate", "--config", config]),
+        expected
     );
+    // By default, what comes out of a tunnel does not belong to a link.
+    let mut dropped = 0;
+    for (inside, outside) in verdicts(&inside, &["--decapsulate"]).iter().zip(&expected) {
+        if outside["class"] == "untracked" {
+            assert_eq!(inside["reason"], "discovery_in_tunnel", "{inside:?}");
+            dropped += 1;
+        } else {
+            assert_eq!(inside, outside);
+        }
+    }
+    assert!(dropped > 0, "the capture has discovery");
     assert!(
         verdicts(&inside, &[])
             .iter()

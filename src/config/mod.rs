@@ -318,7 +318,8 @@ impl Permission {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IcmpConfig {
-    /// What becomes of redirects: they change a host's routes, and belong on the link of that host alone.
+    /// What becomes of redirects: they change a host's routes, and belong on the link of that host alone. In a tunnel
+    /// ([`EngineConfig::attachment`]) they are dropped in any case.
     pub redirects: Permission,
 }
 

@@ -74,7 +74,7 @@ impl Engine {
                 trace.step(|| Step::Malformed(malformed));
                 (invalid(DropReason::Malformed(malformed)), None)
             }
-            Ok(first) if matches!(first.transport, Transport::Neighbour) => {
+            Ok(first) if matches!(first.transport, Transport::Discovery { .. }) => {
                 (invalid(DropReason::DiscoveryFragmented), None)
             }
             Ok(first) => {

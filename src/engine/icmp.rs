@@ -1,10 +1,14 @@
-//! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote.
+//! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and discovery belongs to
+//! its link.
 
 use super::path::{After, invalid, trace_found};
 use super::{Engine, Packet};
 use crate::explain::{Step, Trace};
 use crate::flow::Flow;
-use crate::packet::{IcmpError, IpVersion, Parsed, QuotedTransport, SeqNum};
+use crate::packet::{
+    DiscoveryFault, ICMPV6_REDIRECT, IcmpError, IpVersion, Parsed, QuotedTransport, SeqNum,
+    validate_discovery,
+};
 use crate::policy::RuleId;
 use crate::session::Held;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -20,6 +24,52 @@ impl Engine {
         self.settings().attachment.is_tunnel(packet.tunneled)
     }
 
+    /// Step 3: discovery passes untracked on a link, if it is valid.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn discovery<T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        kind: u8,
+        trace: &mut T,
+    ) -> Verdict {
+        let in_tunnel = self.is_in_tunnel(packet);
+        if kind == ICMPV6_REDIRECT {
+            if in_tunnel || !self.settings().checks.icmp_redirects {
+                return invalid(DropReason::IcmpRedirect);
+            }
+        } else if in_tunnel {
+            return invalid(DropReason::DiscoveryInTunnel);
+        }
+        match validate_discovery(packet.bytes, parsed) {
+            Ok(()) => {
+                trace.step(|| Step::Note("valid discovery on a link is never tracked"));
+                Verdict::Forward(Tracked::class(Class::Untracked))
+            }
+            Err(DiscoveryFault::OffLink) => invalid(DropReason::DiscoveryOffLink),
+            Err(DiscoveryFault::Malformed(malformed)) => {
+                trace.step(|| Step::Malformed(malformed));
+                invalid(DropReason::Malformed(malformed))
+            }
+        }
+    }
+
+    /// The reason to refuse an ICMP error whatever session it is about.
+    fn refused(&self, packet: &Packet<'_>, version: IpVersion, error: &IcmpError) -> Option<DropReason> {
+        let is_v4 = matches!(version, IpVersion::V4);
+        if is_v4 && error.icmp_type == ICMPV4_REDIRECT {
+            let allowed = self.settings().checks.icmp_redirects && !self.is_in_tunnel(packet);
+            if !allowed {
+                return Some(DropReason::IcmpRedirect);
+            }
+        }
+        if let QuotedTransport::IcmpError = error.quoted.transport {
+            return Some(DropReason::IcmpErrorAboutError);
+        }
+        None
+    }
+
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
     /// nothing.
     pub(super) fn related<T: Trace>(
@@ -30,14 +80,8 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
-        if error.icmp_type == ICMPV4_REDIRECT
-            && matches!(parsed.ip.version, IpVersion::V4)
-            && !self.settings().checks.icmp_redirects
-        {
-            return invalid(DropReason::IcmpRedirect);
-        }
-        if let QuotedTransport::IcmpError = error.quoted.transport {
-            return invalid(DropReason::IcmpErrorAboutError);
+        if let Some(reason) = self.refused(packet, parsed.ip.version, error) {
+            return invalid(reason);
         }
         let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
             trace.step(|| Step::Note("the quoted packet names no flow"));

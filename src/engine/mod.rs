@@ -231,8 +231,8 @@ impl Engine {
     ///    is kept. A later one follows that decision; it is counted in the session and moves the end of a TCP segment,
     ///    under the shard's lock, and skips all other steps. No fragment is held back. (An IPv6 atomic fragment is a
     ///    whole packet.)
-    /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbour
-    ///    and multicast listener discovery pass untracked.
+    /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbor
+    ///    and multicast listener discovery pass untracked on a link, if they are valid; in a tunnel they are dropped.
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
     ///    here** and held to the end of step 6; it is the only one, but for what helpers keep.
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only

@@ -13,16 +13,13 @@ use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
-use crate::packet::{self, Checksums, IpVersion, Malformed, PROTOCOL_TCP, Parsed, Segment, Transport};
+use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, Transport};
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason};
 use crate::track::{self, Lifetime, Worth, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
-
-/// ICMPv6 redirect (RFC 4861 4.5).
-const ICMPV6_REDIRECT: u8 = 137;
 
 /// What happens once the lock is released.
 #[derive(Default)]
@@ -266,30 +263,7 @@ impl Engine {
             }
             // 3. ICMP errors, discovery.
             (None, Transport::IcmpError(error)) => self.related(packet, parsed, error, after, trace),
-            (None, Transport::Neighbour) if self.is_in_tunnel(packet) => {
-                invalid(DropReason::DiscoveryInTunnel)
-            }
-            // Discovery has the hop limit 255, listener discovery 1: what a router has forwarded has neither.
-            (None, Transport::Neighbour) if !matches!(parsed.ip.ttl, 1 | 255) => {
-                invalid(DropReason::DiscoveryOffLink)
-            }
-            (None, Transport::Neighbour) => {
-                trace.step(|| Step::Note("discovery on the link is never tracked"));
-                Verdict::Forward(Tracked::class(Class::Untracked))
-            }
-            (
-                None,
-                Transport::IcmpOther {
-                    kind: ICMPV6_REDIRECT,
-                    ..
-                },
-            ) if matches!(parsed.ip.version, IpVersion::V6) => {
-                if self.settings().checks.icmp_redirects {
-                    Verdict::Forward(Tracked::class(Class::Untracked))
-                } else {
-                    invalid(DropReason::IcmpRedirect)
-                }
-            }
+            (None, Transport::Discovery { kind }) => self.discovery(packet, parsed, *kind, trace),
             (None, _) => invalid(DropReason::IcmpTypeUnsupported),
         }
     }

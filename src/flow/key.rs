@@ -103,7 +103,7 @@ pub enum Variant {
 
 impl Flow {
     /// The flow of a parsed packet, or `None` where the packet belongs to no session of its own: an ICMP error,
-    /// a fragment, neighbour discovery, an ICMP type that asks nothing.
+    /// a fragment, discovery, an ICMP type that asks nothing.
     #[inline]
     #[must_use]
     pub fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
@@ -137,7 +137,7 @@ impl Flow {
             )),
             Transport::Esp { .. } | Transport::Ah { .. } | Transport::Other => Some(ends(0, 0)),
             Transport::IcmpError(_)
-            | Transport::Neighbour
+            | Transport::Discovery { .. }
             | Transport::IcmpOther { .. }
             | Transport::Fragment(_) => None,
         }

@@ -2,7 +2,9 @@
 
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
-use super::{Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, gre, ipv4, ipv6};
+use super::{
+    Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, discovery, gre, ipv4, ipv6,
+};
 
 /// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
 const HEADER_LEN: usize = 8;
@@ -118,7 +120,7 @@ pub enum QuotedTransport {
 enum Class {
     Query { kind: IcmpKind, request: bool },
     Error,
-    Neighbour,
+    Discovery,
     Other,
 }
 
@@ -126,7 +128,7 @@ impl Class {
     const fn of(version: IpVersion, icmp_type: u8) -> Self {
         let (kind, request) = match (version, icmp_type) {
             (IpVersion::V4, 3 | 4 | 5 | 11 | 12) | (IpVersion::V6, 1..=127) => return Self::Error,
-            (IpVersion::V6, 130..=136 | 143) => return Self::Neighbour,
+            (IpVersion::V6, kind) if discovery::is_discovery(kind) => return Self::Discovery,
             (IpVersion::V4, 8) | (IpVersion::V6, 128) => (IcmpKind::Echo, true),
             (IpVersion::V4, 0) | (IpVersion::V6, 129) => (IcmpKind::Echo, false),
             (IpVersion::V4, 13) => (IcmpKind::Timestamp, true),
@@ -167,7 +169,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
             icmp_type,
             code,
         }),
-        Class::Neighbour => Transport::Neighbour,
+        Class::Discovery => Transport::Discovery { kind: icmp_type },
         Class::Other => Transport::IcmpOther {
             kind: icmp_type,
             code,
@@ -276,6 +278,6 @@ fn quoted_transport(
             request,
         },
         Class::Error => QuotedTransport::IcmpError,
-        Class::Neighbour | Class::Other => QuotedTransport::Other,
+        Class::Discovery | Class::Other => QuotedTransport::Other,
     })
 }

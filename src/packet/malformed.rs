@@ -77,6 +77,17 @@ reasons! {
         IcmpErrorQuoteMalformed, "icmp_error_quote_malformed",
             "The packet that the ICMP error quotes has a bad IP or GRE header or is of the other IP version.";
 
+        DiscoverySource, "discovery_source",
+            "The source address may not send this kind of discovery: a router, a redirect or a listener needs a link-local one, and only a host without an address may use ::.";
+        DiscoveryHeaders, "discovery_headers",
+            "Neighbor discovery stands behind IPv6 extension headers, or listener discovery behind others than one hop-by-hop header with the router alert alone (RFC 3810 6.2).";
+        DiscoveryLength, "discovery_length",
+            "The discovery message is shorter than its type, or not as long as its records and sources.";
+        DiscoveryFields, "discovery_fields",
+            "The code, a flag, the destination, the target or a multicast address of the discovery message is not one that its type allows (RFC 4861, RFC 2710, RFC 3810).";
+        DiscoveryOptions, "discovery_options",
+            "An option of the discovery message is empty, goes beyond its end or is not one that its type allows, or more than 32 bytes of options are foreign to its type.";
+
         SctpHeaderTruncated, "sctp_header_truncated",
             "The IP payload is shorter than the 12 bytes of an SCTP common header.";
         SctpNoChunk, "sctp_no_chunk", "The SCTP packet has no chunk.";

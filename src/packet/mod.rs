@@ -10,6 +10,7 @@
 
 mod checksum;
 mod dccp;
+mod discovery;
 mod first;
 mod flags;
 mod gre;
@@ -33,6 +34,8 @@ use etherparse::IpNumber;
 use serde::Deserialize;
 
 pub use dccp::{DccpPacket, DccpType};
+pub(crate) use discovery::REDIRECT as ICMPV6_REDIRECT;
+pub use discovery::{DiscoveryFault, validate_discovery};
 pub use first::parse_first_fragment;
 pub use flags::TcpFlags;
 pub use gre::GreKey;
@@ -214,11 +217,13 @@ pub enum Transport {
     IcmpQuery(IcmpQuery),
     /// An ICMP or ICMPv6 error with the packet that it quotes.
     IcmpError(IcmpError),
-    /// IPv6 neighbour discovery (ICMPv6 133 to 136) or multicast listener discovery (130, 131, 132 and 143): belongs
-    /// to a link, and to no session.
-    Neighbour,
-    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4 or an
-    /// ICMPv6 redirect (137).
+    /// IPv6 neighbor discovery (ICMPv6 133 to 137) or multicast listener discovery (130, 131, 132 and 143). It belongs
+    /// to a link and to no session; [`validate_discovery`] checks what it says.
+    Discovery {
+        /// ICMPv6 type.
+        kind: u8,
+    },
+    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4.
     IcmpOther {
         /// ICMP type.
         kind: u8,

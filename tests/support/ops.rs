@@ -8,7 +8,7 @@ use portcullis::lifetime::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
 use super::model::{Handling, POLICIES, Settings};
-use super::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, icmp, other, tcp, udp, unreachable};
+use super::packets::{ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable};
 
 /// How many conversations of each protocol there can be.
 pub(crate) const CONVERSATIONS: u8 = 12;
@@ -318,7 +318,7 @@ impl Traffic {
                 0,
                 match kind {
                     0 => bytes.clone(),
-                    1 => icmp(Ends::v6(0, 0), 135, [0; 4], bytes),
+                    1 => discovery("fe80::1", "ff02::2", 133, &[&[0; 4], &bytes[..]].concat()),
                     2 => icmp(Ends::v4(0, 0), 9, [0; 4], bytes),
                     _ => {
                         let mut fragment = other(Ends::v4(0, 0), 17, &[0; 16]);

@@ -1,7 +1,8 @@
 //! Synthetic packets with right lengths and checksums.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
 
 /// FIN.
@@ -126,6 +127,33 @@ pub(crate) fn icmp(ends: Ends, kind: u8, bytes5to8: [u8; 4], rest: &[u8]) -> Vec
             .write(&mut packet, rest)
             .unwrap();
     }
+    packet
+}
+
+/// A discovery message with the hop limit and the extension header of its type; `body` is what follows the checksum.
+pub(crate) fn discovery(source: &str, destination: &str, kind: u8, body: &[u8]) -> Vec<u8> {
+    let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+    let is_listener = matches!(kind, 130..=132 | 143);
+    let extensions: &[u8] = if is_listener {
+        &[58, 0, 5, 2, 0, 0, 1, 0]
+    } else {
+        &[]
+    };
+    let ends = [address(source), address(destination)].concat();
+    let message = [&[kind, 0, 0, 0], body].concat();
+    let sum = Sum16BitWords::new()
+        .add_slice(&ends)
+        .add_slice(&(message.len() as u32).to_be_bytes())
+        .add_slice(&[0, 0, 0, 58])
+        .add_slice(&message);
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(((extensions.len() + message.len()) as u16).to_be_bytes());
+    packet.extend(if is_listener { [0, 1] } else { [58, 255] });
+    packet.extend(ends);
+    packet.extend(extensions);
+    packet.extend([kind, 0]);
+    packet.extend(sum.ones_complement().to_ne_bytes());
+    packet.extend(body);
     packet
 }
 

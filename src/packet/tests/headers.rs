@@ -275,9 +275,9 @@ fn icmp_queries_have_a_kind_an_id_and_a_direction() {
 
 #[test]
 fn neighbour_and_listener_discovery_belong_to_the_link() {
-    for icmp_type in [130, 131, 132, 133, 134, 135, 136, 143] {
-        let packet = ipv6(ICMPV6, &icmp(icmp_type, 0, [0; 4], &[0; 16]));
-        assert_eq!(parsed(&packet).transport, Transport::Neighbour);
+    for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
+        let packet = ipv6(ICMPV6, &icmp(kind, 0, [0; 4], &[0; 16]));
+        assert_eq!(parsed(&packet).transport, Transport::Discovery { kind });
     }
 }
 
@@ -287,7 +287,7 @@ fn other_icmp_messages_are_other() {
         let packet = ipv4(ICMP, &icmp(kind, 2, [0; 4], &[]));
         assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
     }
-    for kind in [0, 137, 138, 141, 142, 144, 155, 255] {
+    for kind in [0, 138, 141, 142, 144, 155, 255] {
         let packet = ipv6(ICMPV6, &icmp(kind, 2, [0; 4], &[]));
         assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
     }

@@ -1,6 +1,7 @@
 //! Tests of the parser as a whole, and the packets that they are made of.
 
 mod chains;
+mod discovery;
 mod errors;
 mod headers;
 mod properties;

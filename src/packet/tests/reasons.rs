@@ -474,6 +474,7 @@ fn every_reason_has_a_packet_that_is_malformed_for_it() {
         .into_iter()
         .chain(table_of_transports())
         .chain(verified_table())
+        .chain(discovery::table())
         .filter(|(_, packets)| !packets.is_empty())
         .map(|(reason, _)| reason)
         .chain([Malformed::FragmentTiny])

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::lifetime::LifetimeClass;
-use portcullis::packet::{IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse};
+use portcullis::packet::{
+    DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
+};
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, Track};
 use portcullis::{Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone};
 
@@ -235,10 +237,12 @@ impl Run {
         let Some(tuple) = Tuple::of(zone, &parsed) else {
             return match &parsed.transport {
                 Transport::Fragment(_) => invalid(DropReason::FragmentBeforeFirst),
-                Transport::Neighbour if !matches!(parsed.ip.ttl, 1 | 255) => {
-                    invalid(DropReason::DiscoveryOffLink)
-                }
-                Transport::Neighbour => Verdict::Forward(tracked(Class::Untracked, None, None)),
+                Transport::Discovery { kind: 137 } => invalid(DropReason::IcmpRedirect),
+                Transport::Discovery { .. } => match validate_discovery(bytes, &parsed) {
+                    Ok(()) => Verdict::Forward(tracked(Class::Untracked, None, None)),
+                    Err(DiscoveryFault::OffLink) => invalid(DropReason::DiscoveryOffLink),
+                    Err(DiscoveryFault::Malformed(fault)) => invalid(DropReason::Malformed(fault)),
+                },
                 Transport::IcmpError(_) => self.related(zone, &parsed, verdict).unwrap_or_else(invalid),
                 _ => invalid(DropReason::IcmpTypeUnsupported),
             };

@@ -208,7 +208,8 @@ drop_reasons! {
     DccpAckOfUnseen = "dccp_ack_of_unseen",
     /// It is an ICMP reply to a query that was never asked.
     IcmpReplyNoSession = "icmp_reply_no_session",
-    /// It is an ICMP message that is neither query, reply, error nor discovery, such as a router advertisement.
+    /// It is an ICMPv6 error of a type that is not assigned, reserved, or for private experiments: 0 and 5 to 127
+    /// (RFC 4443).
     IcmpTypeUnsupported = "icmp_type_unsupported",
     /// It is an ICMP error that quotes a packet of no session.
     IcmpErrorNoSession = "icmp_error_no_session",
@@ -218,6 +219,13 @@ drop_reasons! {
     IcmpErrorAboutError = "icmp_error_about_error",
     /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight (RFC 5927 4.1).
     IcmpErrorSequence = "icmp_error_sequence",
+    /// It is an ICMP source quench, which nobody may send or believe (RFC 6633).
+    IcmpSourceQuench = "icmp_source_quench",
+    /// It is an ICMP error that announces an MTU below the least one: 68 bytes in IPv4 (RFC 791), 1280 in IPv6 (RFC 8200
+    /// 5, RFC 8201 4).
+    IcmpErrorMtuTooSmall = "icmp_error_mtu_too_small",
+    /// It is an ICMP error that announces an MTU, and the packet that it quotes, other than one of a tunnel, would fit.
+    IcmpErrorMtuFits = "icmp_error_mtu_fits",
     /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link belongs
     /// (`engine.attachment`).
     DiscoveryInTunnel = "discovery_in_tunnel",
@@ -256,7 +264,7 @@ drop_reasons! {
 
 impl DropReason {
     /// The reasons that are the word of a check, which can be set to count instead of dropping.
-    pub const CHECKS: [Self; 11] = [
+    pub const CHECKS: [Self; 12] = [
         Self::TcpState,
         Self::TcpSeqAboveWindow,
         Self::TcpAckOfUnseen,
@@ -264,6 +272,7 @@ impl DropReason {
         Self::TcpSplitHandshake,
         Self::IcmpErrorNotToSender,
         Self::IcmpErrorSequence,
+        Self::IcmpErrorMtuFits,
         Self::SctpState,
         Self::SctpTag,
         Self::DccpState,

@@ -361,7 +361,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::DccpState => after(vec![dccp(V4, 0, 1, 0)], dccp(V4, 3, 2, 1)),
         DropReason::DccpAckOfUnseen => after(vec![dccp(V4, 0, 1, 0)], dccp(V4.back(), 7, 0, 2)),
         DropReason::IcmpReplyNoSession => alone(echo(V4, false)),
-        DropReason::IcmpTypeUnsupported => alone(icmp(V4, 9, [0; 4], &[])),
+        DropReason::IcmpTypeUnsupported => alone(icmp(V6, 5, [0; 4], &udp(V6, b"payload"))),
         DropReason::IcmpErrorNoSession => alone(unreachable(false, 1, &udp(V4, b"payload"))),
         DropReason::IcmpErrorNotToSender => after(
             vec![udp(V4, b"payload")],
@@ -387,6 +387,18 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::DiscoveryOffLink => alone(edited(discovery("fe80::1", "fe80::2", 133, &[0; 4]), |p| {
             p[7] = 1
         })),
+        DropReason::IcmpSourceQuench => after(
+            vec![udp(V4, b"payload")],
+            icmp(V4.back(), 4, [0; 4], &udp(V4, b"payload")),
+        ),
+        DropReason::IcmpErrorMtuTooSmall => after(
+            vec![udp(V6, b"payload")],
+            icmp(V6.back(), 2, [0, 0, 4, 0xff], &udp(V6, &[0; 1300])),
+        ),
+        DropReason::IcmpErrorMtuFits => after(
+            vec![udp(V6, b"payload")],
+            icmp(V6.back(), 2, [0, 0, 5, 0], &udp(V6, b"payload")),
+        ),
         DropReason::IcmpRedirect => after(
             vec![udp(V4, b"payload")],
             icmp(V4, 5, [0; 4], &udp(V4, b"payload")),

@@ -234,6 +234,13 @@ pub enum WarningKind {
         /// The earlier rule's name.
         by: String,
     },
+    /// ICMP types in a rule that no packet which asks the policy has.
+    IcmpTypesNeverAsk {
+        /// The types.
+        types: String,
+    },
+    /// ICMP redirects are allowed where all packets come from a tunnel.
+    RedirectsInTunnel,
 }
 
 impl fmt::Display for WarningKind {
@@ -248,6 +255,13 @@ impl fmt::Display for WarningKind {
                 "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow before the session ends"
             ),
             Self::Shadowed { rule, by } => write!(f, "rule `{rule}` never matches: `{by}` covers it"),
+            Self::IcmpTypesNeverAsk { types } => write!(
+                f,
+                "{types} can never match: replies and errors pass with the session that they answer or quote, and discovery asks no rule"
+            ),
+            Self::RedirectsInTunnel => f.write_str(
+                "redirects are dropped in spite of this: engine.attachment says that all packets come from a tunnel"
+            ),
         }
     }
 }

@@ -199,7 +199,7 @@ const ERRORS: &[(&str, &str)] = &[
         "[checks]\npolicy_deny = \"count\"",
         "t.toml:2: checks.policy_deny: there is no check `policy_deny` that can only count: those are tcp_state, \
          tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, \
-         icmp_error_sequence, sctp_state, sctp_tag, dccp_state, dccp_ack_of_unseen",
+         icmp_error_sequence, icmp_error_mtu_fits, sctp_state, sctp_tag, dccp_state, dccp_ack_of_unseen",
     ),
     (
         "[fragments]\nmax_datagrams = 0",
@@ -423,7 +423,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"ping\"",
-        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, router-advertisement, router-solicitation, time-exceeded, parameter-problem, timestamp-request, timestamp-reply, address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, neighbour-advertisement, node-information-query",
+        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, router-advertisement, router-solicitation, time-exceeded, parameter-problem, timestamp-request, timestamp-reply, information-request, information-reply, address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, neighbour-advertisement, node-information-query, extended-echo-request, extended-echo-reply",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndirection = \"up\"",

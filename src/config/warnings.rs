@@ -1,12 +1,14 @@
 //! What is allowed but hardly meant.
 use super::error::{Warning, WarningKind};
-use super::{Config, Zones, values};
+use super::{Attachment, Config, Permission, RuleConfig, Zones, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
+use crate::packet::{IpVersion, may_open};
+use crate::policy::{IcmpType, Protocol};
 
 impl Config {
     /// What is allowed but hardly meant, in the order of the keys: lifetimes that are not below the load balancer's
-    /// idle timer, and rules that an earlier rule covers. Rules are compared only in a configuration that
-    /// compiles.
+    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, and rules that an earlier
+    /// rule covers. Rules are compared only in a configuration that compiles.
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         if self.gwlb.enabled {
@@ -19,6 +21,30 @@ impl Config {
             self.warn_lifetimes("lifetimes", &all, &mut warnings);
             for (place, each) in self.lifetimes.overrides.iter().enumerate() {
                 self.warn_lifetimes(&format!("lifetimes.override[{place}]"), &each.set, &mut warnings);
+            }
+        }
+        if self.icmp.redirects == Permission::Allow && self.engine.attachment == Attachment::Tunnel {
+            warnings.push(Warning {
+                location: self.provenance.locate("icmp.redirects"),
+                kind: WarningKind::RedirectsInTunnel,
+            });
+        }
+        for (place, rule) in self.policy.rules.iter().enumerate() {
+            let types: Vec<_> = rule
+                .icmp_types
+                .iter()
+                .filter(|icmp_type| never_asks(rule, **icmp_type))
+                .map(ToString::to_string)
+                .collect();
+            if !types.is_empty() {
+                warnings.push(Warning {
+                    location: self
+                        .provenance
+                        .locate(&format!("policy.rule[{place}].icmp_types")),
+                    kind: WarningKind::IcmpTypesNeverAsk {
+                        types: types.join(", "),
+                    },
+                });
             }
         }
         if self.validate().is_ok() {
@@ -62,4 +88,18 @@ impl Config {
             });
         }
     }
+}
+
+/// Whether no message of a type asks the policy, in any of the rule's protocols.
+fn never_asks(rule: &RuleConfig, icmp_type: IcmpType) -> bool {
+    let asks = |protocol: &Protocol| {
+        let version = match *protocol {
+            Protocol::ICMP => IpVersion::V4,
+            _ => IpVersion::V6,
+        };
+        icmp_type
+            .of(*protocol)
+            .is_some_and(|number| may_open(version, number))
+    };
+    !rule.protocol.iter().any(asks)
 }

@@ -12,7 +12,7 @@ use crate::config::{Asymmetric, Midstream, TcpMode};
 use crate::event::{DeniedSession, EndReason, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
-use crate::packet::{IcmpQuery, Ip, Parsed, Segment, Transport};
+use crate::packet::{IcmpQuery, Ip, IpVersion, Parsed, Segment, Transport};
 use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
 use crate::session::{Mark, Place, Shard};
 use crate::snapshot::SavedControl;
@@ -468,6 +468,7 @@ pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> 
             src_port, dst_port, ..
         } => (Some(*src_port), Some(*dst_port), None),
         Transport::IcmpQuery(query) => (None, None, Some((query.icmp_type, query.code))),
+        Transport::IcmpOther { kind, code } => (None, None, Some((*kind, *code))),
         _ => (None, None, None),
     };
     let (from, to) = (parsed.ip.source(), parsed.ip.destination());
@@ -531,7 +532,10 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
         Transport::Tcp { .. } => Reply::TcpReset,
         _ => Reply::Prohibited,
     };
-    if !may_be_answered(&parsed.ip) {
+    // An ICMP error must not be answered with another (RFC 1122 3.2.2), and types that are not known may be errors.
+    let may_be_error =
+        matches!(parsed.transport, Transport::IcmpOther { .. }) && matches!(parsed.ip.version, IpVersion::V4);
+    if may_be_error || !may_be_answered(&parsed.ip) {
         return Verdict::Drop(DropReason::PolicyReject, tracked);
     }
     Verdict::Reject(DropReason::PolicyReject, reply, tracked)

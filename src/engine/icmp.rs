@@ -13,8 +13,14 @@ use crate::policy::RuleId;
 use crate::session::Held;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
+/// ICMPv4 source quench (RFC 792), which RFC 6633 forbids.
+const ICMPV4_SOURCE_QUENCH: u8 = 4;
 /// ICMPv4 redirect (RFC 792).
 const ICMPV4_REDIRECT: u8 = 5;
+/// The least MTU of IPv4: what every link carries whole (RFC 791 3.2).
+const MIN_MTU_V4: u32 = 68;
+/// The least MTU of IPv6 (RFC 8200 5).
+const MIN_MTU_V6: u32 = 1280;
 
 impl Engine {
     /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest settings, so
@@ -64,10 +70,15 @@ impl Engine {
                 return Some(DropReason::IcmpRedirect);
             }
         }
+        if is_v4 && error.icmp_type == ICMPV4_SOURCE_QUENCH {
+            return Some(DropReason::IcmpSourceQuench);
+        }
         if let QuotedTransport::IcmpError = error.quoted.transport {
             return Some(DropReason::IcmpErrorAboutError);
         }
-        None
+        let least = if is_v4 { MIN_MTU_V4 } else { MIN_MTU_V6 };
+        // Routers before RFC 1191 announce none: their receivers estimate one.
+        (error.mtu != 0 && error.mtu < least).then_some(DropReason::IcmpErrorMtuTooSmall)
     }
 
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
@@ -129,6 +140,23 @@ impl Engine {
         {
             return settings.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
         }
+        if names_a_fitting_mtu(error) {
+            return settings.failed(DropReason::IcmpErrorMtuFits, invalid, rule, after);
+        }
         Verdict::Forward(tracked)
+    }
+}
+
+/// Whether an error announces an MTU that the quoted packet of a host does not exceed. Packets of a tunnel are not held
+/// against it: what had to fit may have been encapsulated once more.
+const fn names_a_fitting_mtu(error: &IcmpError) -> bool {
+    match error.quoted.transport {
+        QuotedTransport::Ports { .. }
+        | QuotedTransport::IcmpQuery { .. }
+        | QuotedTransport::IcmpOther { .. } => error.quoted.total_len <= error.mtu,
+        QuotedTransport::Gre(_)
+        | QuotedTransport::IcmpError
+        | QuotedTransport::Fragment
+        | QuotedTransport::Other => false,
     }
 }

@@ -235,8 +235,8 @@ impl Engine {
     ///    and multicast listener discovery pass untracked on a link, if they are valid; in a tunnel they are dropped.
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
     ///    here** and held to the end of step 6; it is the only one, but for what helpers keep.
-    /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP a query) asks the policy; only
-    ///    one that the policy admits makes a session. A full table makes room first, or refuses.
+    /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP anything but a reply) asks the policy;
+    ///    only one that the policy admits makes a session. A full table makes room first, or refuses.
     ///    A session that a control session has announced is admitted by the rule of that one.
     /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
     ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST

@@ -286,6 +286,10 @@ pub(super) fn opening_query(slot: &Slot) -> NewSession {
         protocol: key.protocol(),
         src_port: port(initiator),
         dst_port: port(initiator.opposite()),
-        icmp: key.icmp_kind().map(|kind| (kind.request_type(version), 0)),
+        icmp: key
+            .icmp_kind()
+            .map(|kind| kind.request_type(version))
+            .or(key.icmp_message())
+            .map(|icmp_type| (icmp_type, 0)),
     }
 }

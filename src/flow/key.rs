@@ -45,6 +45,8 @@ pub struct Flow {
 /// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their ports, an ICMP
 /// query has its identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo,
 /// timestamp, …) and which end asks, so that two hosts that ping each other with one identifier have two sessions.
+/// An ICMP message of another type has its type in place of the kind ([`FlowKey::icmp_message`]). It has no answer, so
+/// messages of the other end are another session.
 ///
 /// GRE of version 0 has its key ([`FlowKey::gre_key`]), the same in both directions: each key between two hosts is a
 /// session, and so is the tunnel without one. PPTP's call ID is not in it, since each direction has another and
@@ -64,7 +66,7 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 
 /// `tag`: the packet is IPv6.
 const TAG_V6: u8 = 1;
-/// `tag`: of an ICMP query, the high end asks.
+/// `tag`: of an ICMP query, the high end asks; of another ICMP message, the high end sends.
 const TAG_HIGH_ASKS: u8 = 2;
 /// `tag`: where the ICMP query's kind starts, 0 for none; three bits.
 const TAG_KIND_SHIFT: u32 = 2;
@@ -73,6 +75,9 @@ const KIND_GRE_KEY: u8 = 6;
 /// In place of an ICMP query's kind: GRE of version 1.
 const KIND_GRE_CALL: u8 = 7;
 
+/// In place of an ICMP query's kind: a message of another type, which stands where others have their ports.
+const KIND_ICMP_MESSAGE: u8 = 7;
+
 const fn kind_code(kind: IcmpKind) -> u8 {
     match kind {
         IcmpKind::Echo => 1,
@@ -80,6 +85,7 @@ const fn kind_code(kind: IcmpKind) -> u8 {
         IcmpKind::Information => 3,
         IcmpKind::AddressMask => 4,
         IcmpKind::NodeInformation => 5,
+        IcmpKind::ExtendedEcho => 6,
     }
 }
 
@@ -93,17 +99,20 @@ const fn words(address: u128) -> [u64; 2] {
 pub enum Variant {
     /// Nothing.
     Plain,
-    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node information 5.
+    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node information 5,
+    /// extended echo 6.
     IcmpQuery(u8),
     /// GRE of version 0 with a key.
     GreKey(u32),
     /// GRE of version 1.
     GreCall,
+    /// ICMP messages of one type and one direction that neither ask nor answer.
+    IcmpMessage(u8),
 }
 
 impl Flow {
     /// The flow of a parsed packet, or `None` where the packet belongs to no session of its own: an ICMP error,
-    /// a fragment, discovery, an ICMP type that asks nothing.
+    /// a fragment, discovery.
     #[inline]
     #[must_use]
     pub fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
@@ -131,15 +140,24 @@ impl Flow {
                 ip.protocol,
                 ip.src,
                 ip.dst,
-                query.kind,
+                kind_code(query.kind),
                 query.id,
                 query.request,
             )),
             Transport::Esp { .. } | Transport::Ah { .. } | Transport::Other => Some(ends(0, 0)),
-            Transport::IcmpError(_)
-            | Transport::Discovery { .. }
-            | Transport::IcmpOther { .. }
-            | Transport::Fragment(_) => None,
+            // An error of a type that nobody has assigned.
+            Transport::IcmpOther { kind: ..=127, .. } if v6 => None,
+            Transport::IcmpOther { kind, .. } => Some(Self::icmp_query(
+                zone,
+                v6,
+                ip.protocol,
+                ip.src,
+                ip.dst,
+                KIND_ICMP_MESSAGE,
+                u16::from(*kind),
+                true,
+            )),
+            Transport::IcmpError(_) | Transport::Discovery { .. } | Transport::Fragment(_) => None,
         }
     }
 
@@ -162,9 +180,19 @@ impl Flow {
                 quoted.protocol,
                 quoted.src,
                 quoted.dst,
-                kind,
+                kind_code(kind),
                 id,
                 request,
+            )),
+            QuotedTransport::IcmpOther { kind } => Some(Self::icmp_query(
+                zone,
+                v6,
+                quoted.protocol,
+                quoted.src,
+                quoted.dst,
+                KIND_ICMP_MESSAGE,
+                u16::from(kind),
+                true,
             )),
             QuotedTransport::Other | QuotedTransport::Gre(_) => {
                 let flow = Self::between(zone, v6, quoted.protocol, (quoted.src, 0), (quoted.dst, 0));
@@ -221,7 +249,7 @@ impl Flow {
         protocol: u8,
         src: u128,
         dst: u128,
-        kind: IcmpKind,
+        kind: u8,
         id: u16,
         request: bool,
     ) -> Self {
@@ -235,10 +263,7 @@ impl Flow {
         } else {
             flow.source.opposite()
         };
-        flow.key.tag |= kind_code(kind) << TAG_KIND_SHIFT;
-        if asker == End::High {
-            flow.key.tag |= TAG_HIGH_ASKS;
-        }
+        flow.key = flow.key.with_icmp(kind, asker);
         flow
     }
 }
@@ -295,7 +320,7 @@ impl FlowKey {
     pub const fn port(&self, end: End) -> u16 {
         let [low, high] = self.ports;
         match end {
-            _ if self.protocol == PROTOCOL_GRE => 0,
+            _ if self.protocol == PROTOCOL_GRE || self.icmp_message().is_some() => 0,
             End::Low => low,
             End::High => high,
         }
@@ -312,8 +337,20 @@ impl FlowKey {
             3 => IcmpKind::Information,
             4 => IcmpKind::AddressMask,
             5 => IcmpKind::NodeInformation,
+            6 => IcmpKind::ExtendedEcho,
             _ => return None,
         })
+    }
+
+    /// The type of ICMP messages that neither ask nor answer.
+    #[must_use]
+    pub const fn icmp_message(&self) -> Option<u8> {
+        let is_icmp = matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
+        if !is_icmp || self.tag >> TAG_KIND_SHIFT != KIND_ICMP_MESSAGE {
+            return None;
+        }
+        let [kind, _] = self.ports;
+        Some(kind as u8)
     }
 
     /// What tells the conversation apart from others of its ends.
@@ -324,6 +361,10 @@ impl FlowKey {
                 Variant::GreKey((upper as u32) << 16 | lower as u32)
             }
             (PROTOCOL_GRE, KIND_GRE_CALL) => Variant::GreCall,
+            (PROTOCOL_ICMP | PROTOCOL_ICMPV6, KIND_ICMP_MESSAGE) => {
+                let [kind, _] = self.ports;
+                Variant::IcmpMessage(kind as u8)
+            }
             (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind) => Variant::IcmpQuery(kind),
             _ => Variant::Plain,
         }
@@ -360,11 +401,12 @@ impl FlowKey {
             Variant::Plain if has_ports => {}
             Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
             }
-            Variant::IcmpQuery(kind @ 1..=5) if is_icmp && from.1 == to.1 => {
-                key.tag |= kind << TAG_KIND_SHIFT;
-                if source == End::High {
-                    key.tag |= TAG_HIGH_ASKS;
-                }
+            Variant::IcmpQuery(kind @ 1..=6) if is_icmp && from.1 == to.1 => {
+                key = key.with_icmp(kind, source);
+            }
+            Variant::IcmpMessage(kind) if is_icmp && key.ports == [0; 2] => {
+                key.ports = [u16::from(kind); 2];
+                key = key.with_icmp(KIND_ICMP_MESSAGE, source);
             }
             Variant::GreKey(gre) if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
                 key = flow.with_gre(GreKey::Key(gre)).key;
@@ -375,6 +417,15 @@ impl FlowKey {
             _ => return Err("its ports or its kind are those of another protocol"),
         }
         Ok((key, source))
+    }
+
+    /// The key with what an ICMP message is, and the end that asks or sends.
+    const fn with_icmp(mut self, kind: u8, asker: End) -> Self {
+        self.tag |= kind << TAG_KIND_SHIFT;
+        if matches!(asker, End::High) {
+            self.tag |= TAG_HIGH_ASKS;
+        }
+        self
     }
 
     /// The key of a GRE tunnel of version 0 that has one.
@@ -503,7 +554,9 @@ mod tests {
 
     #[test]
     fn two_hosts_that_ping_each_other_with_one_identifier_have_two_sessions() {
-        let q = |src, dst, request| Flow::icmp_query(Zone(0), false, 1, src, dst, IcmpKind::Echo, 8, request);
+        let q = |src, dst, request| {
+            Flow::icmp_query(Zone(0), false, 1, src, dst, kind_code(IcmpKind::Echo), 8, request)
+        };
         let (asks, answer) = (q(v4(1), v4(2), true), q(v4(2), v4(1), false));
         assert_eq!(asks.key, answer.key);
         assert_ne!(asks.key, q(v4(2), v4(1), true).key);
@@ -511,7 +564,18 @@ mod tests {
 
     #[test]
     fn a_host_that_pings_itself_has_one_session_and_two_directions() {
-        let q = |request| Flow::icmp_query(Zone(0), false, 1, v4(1), v4(1), IcmpKind::Echo, 8, request);
+        let q = |request| {
+            Flow::icmp_query(
+                Zone(0),
+                false,
+                1,
+                v4(1),
+                v4(1),
+                kind_code(IcmpKind::Echo),
+                8,
+                request,
+            )
+        };
         assert_eq!(q(true).key, q(false).key);
         assert_eq!(q(true).source, q(false).source.opposite());
     }

@@ -22,6 +22,8 @@ pub enum IcmpKind {
     AddressMask,
     /// Node information: ICMPv6 139 and 140 (RFC 4620).
     NodeInformation,
+    /// Extended echo: ICMP 42 and 43, ICMPv6 160 and 161 (RFC 8335).
+    ExtendedEcho,
 }
 
 impl IcmpKind {
@@ -34,6 +36,8 @@ impl IcmpKind {
             (Self::Information, _) => 15,
             (Self::AddressMask, _) => 17,
             (Self::NodeInformation, _) => 139,
+            (Self::ExtendedEcho, IpVersion::V4) => 42,
+            (Self::ExtendedEcho, IpVersion::V6) => 160,
         }
     }
 }
@@ -53,7 +57,7 @@ pub struct IcmpQuery {
     pub code: u8,
 }
 
-/// An ICMP error (types 3, 4, 5, 11 and 12) or ICMPv6 error (types 1 to 127).
+/// An ICMP error (types 3, 4, 5, 11 and 12) or ICMPv6 error (types 1 to 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 // The order of the fields matters, here and in `Quoted`: with the version in front, whose one byte has values to
 // spare, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
@@ -65,6 +69,9 @@ pub struct IcmpError {
     pub icmp_type: u8,
     /// ICMP code as on the wire.
     pub code: u8,
+    /// The MTU that the error announces, in bytes: that of ICMP 3 code 4 (RFC 1191 4) or of ICMPv6 2. 0 where it
+    /// announces none, as other errors do and routers before RFC 1191.
+    pub mtu: u32,
 }
 
 /// The start of a packet, as an ICMP error quotes it. It has the IP version of the error.
@@ -110,16 +117,26 @@ pub enum QuotedTransport {
     Gre(GreKey),
     /// An ICMP error: there must be no error about an error (RFC 1122, section 3.2.2).
     IcmpError,
+    /// An ICMP or ICMPv6 message that is a conversation of its own, see [`Transport::IcmpOther`].
+    IcmpOther {
+        /// ICMP type.
+        kind: u8,
+    },
     /// A fragment other than the first: it has no transport header.
     Fragment,
-    /// Another protocol, or another ICMP message.
+    /// Another protocol, or discovery.
     Other,
 }
 
 /// What a type of ICMP message is.
 enum Class {
-    Query { kind: IcmpKind, request: bool },
+    Query {
+        kind: IcmpKind,
+        request: bool,
+    },
     Error,
+    /// An ICMPv6 error of a type that is not assigned, or reserved, or for private experiments (RFC 4443 6.1).
+    Unassigned,
     Discovery,
     Other,
 }
@@ -127,7 +144,8 @@ enum Class {
 impl Class {
     const fn of(version: IpVersion, icmp_type: u8) -> Self {
         let (kind, request) = match (version, icmp_type) {
-            (IpVersion::V4, 3 | 4 | 5 | 11 | 12) | (IpVersion::V6, 1..=127) => return Self::Error,
+            (IpVersion::V4, 3 | 4 | 5 | 11 | 12) | (IpVersion::V6, 1..=4) => return Self::Error,
+            (IpVersion::V6, ..=127) => return Self::Unassigned,
             (IpVersion::V6, kind) if discovery::is_discovery(kind) => return Self::Discovery,
             (IpVersion::V4, 8) | (IpVersion::V6, 128) => (IcmpKind::Echo, true),
             (IpVersion::V4, 0) | (IpVersion::V6, 129) => (IcmpKind::Echo, false),
@@ -139,15 +157,35 @@ impl Class {
             (IpVersion::V4, 18) => (IcmpKind::AddressMask, false),
             (IpVersion::V6, 139) => (IcmpKind::NodeInformation, true),
             (IpVersion::V6, 140) => (IcmpKind::NodeInformation, false),
+            (IpVersion::V4, 42) | (IpVersion::V6, 160) => (IcmpKind::ExtendedEcho, true),
+            (IpVersion::V4, 43) | (IpVersion::V6, 161) => (IcmpKind::ExtendedEcho, false),
             _ => return Self::Other,
         };
         Self::Query { kind, request }
     }
 }
 
+/// Whether a message of this type may open a session, and so ask the policy.
+pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
+    match Class::of(version, icmp_type) {
+        Class::Query { request, .. } => request,
+        Class::Other => true,
+        Class::Error | Class::Unassigned | Class::Discovery => false,
+    }
+}
+
+/// The MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of its header.
+const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -> u32 {
+    match (version, icmp_type, code) {
+        (IpVersion::V4, 3, 4) => word & 0xffff,
+        (IpVersion::V6, 2, _) => word,
+        _ => 0,
+    }
+}
+
 /// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of an IP packet.
 pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
-    let &[icmp_type, code, _, _, id_high, id_low, _, _, ref rest @ ..] = payload else {
+    let &[icmp_type, code, _, _, a, b, c, d, ref rest @ ..] = payload else {
         return Err(Malformed::IcmpHeaderTruncated);
     };
     if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
@@ -156,7 +194,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     let transport = match Class::of(ip.version, icmp_type) {
         Class::Query { kind, request } => Transport::IcmpQuery(IcmpQuery {
             kind,
-            id: u16::from_be_bytes([id_high, id_low]),
+            id: u16::from_be_bytes([a, b]),
             request,
             icmp_type,
             code,
@@ -168,9 +206,10 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
             },
             icmp_type,
             code,
+            mtu: announced_mtu(ip.version, icmp_type, code, u32::from_be_bytes([a, b, c, d])),
         }),
         Class::Discovery => Transport::Discovery { kind: icmp_type },
-        Class::Other => Transport::IcmpOther {
+        Class::Unassigned | Class::Other => Transport::IcmpOther {
             kind: icmp_type,
             code,
         },
@@ -277,7 +316,8 @@ fn quoted_transport(
             id: u16::from_be_bytes([e, f]),
             request,
         },
-        Class::Error => QuotedTransport::IcmpError,
-        Class::Discovery | Class::Other => QuotedTransport::Other,
+        Class::Error | Class::Unassigned => QuotedTransport::IcmpError,
+        Class::Other => QuotedTransport::IcmpOther { kind: a },
+        Class::Discovery => QuotedTransport::Other,
     })
 }

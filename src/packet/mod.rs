@@ -39,6 +39,7 @@ pub use discovery::{DiscoveryFault, validate_discovery};
 pub use first::parse_first_fragment;
 pub use flags::TcpFlags;
 pub use gre::GreKey;
+pub(crate) use icmp::may_open;
 pub use icmp::{IcmpError, IcmpKind, IcmpQuery, Quoted, QuotedTransport};
 pub use malformed::Malformed;
 pub use sctp::{SctpChunks, SctpPacket};
@@ -223,7 +224,8 @@ pub enum Transport {
         /// ICMPv6 type.
         kind: u8,
     },
-    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4.
+    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4. An ICMPv6 type
+    /// below 128 is that of an error that nobody has assigned.
     IcmpOther {
         /// ICMP type.
         kind: u8,

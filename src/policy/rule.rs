@@ -199,7 +199,7 @@ pub struct IcmpType {
 
 impl IcmpType {
     /// Names of types: in ICMP, in ICMPv6; from the IANA registries.
-    const NAMES: [(&'static str, Option<u8>, Option<u8>); 17] = [
+    const NAMES: [(&'static str, Option<u8>, Option<u8>); 21] = [
         ("echo-reply", Some(0), Some(129)),
         ("destination-unreachable", Some(3), Some(1)),
         ("source-quench", Some(4), None),
@@ -211,12 +211,16 @@ impl IcmpType {
         ("parameter-problem", Some(12), Some(4)),
         ("timestamp-request", Some(13), None),
         ("timestamp-reply", Some(14), None),
+        ("information-request", Some(15), None),
+        ("information-reply", Some(16), None),
         ("address-mask-request", Some(17), None),
         ("address-mask-reply", Some(18), None),
         ("packet-too-big", None, Some(2)),
         ("neighbour-solicitation", None, Some(135)),
         ("neighbour-advertisement", None, Some(136)),
         ("node-information-query", None, Some(139)),
+        ("extended-echo-request", Some(42), Some(160)),
+        ("extended-echo-reply", Some(43), Some(161)),
     ];
 
     /// The type of this number in ICMP and in ICMPv6.

@@ -71,7 +71,7 @@ pub(crate) enum Op {
         talk: u8,
         to_sender: bool,
     },
-    /// Bytes that are no packet, or one that is never tracked.
+    /// Bytes that are no packet, one that is never tracked, or an ICMP message without an answer.
     Stray {
         kind: u8,
         bytes: Vec<u8>,

@@ -250,12 +250,16 @@ fn icmp_queries_have_a_kind_an_id_and_a_direction() {
         (16, IcmpKind::Information, false),
         (17, IcmpKind::AddressMask, true),
         (18, IcmpKind::AddressMask, false),
+        (42, IcmpKind::ExtendedEcho, true),
+        (43, IcmpKind::ExtendedEcho, false),
     ];
     let table6 = [
         (128, IcmpKind::Echo, true),
         (129, IcmpKind::Echo, false),
         (139, IcmpKind::NodeInformation, true),
         (140, IcmpKind::NodeInformation, false),
+        (160, IcmpKind::ExtendedEcho, true),
+        (161, IcmpKind::ExtendedEcho, false),
     ];
     let packets = table
         .map(|row| (row, ipv4(ICMP, &icmp(row.0, 1, [0xab, 0xcd, 0, 1], b"ping"))))
@@ -283,11 +287,11 @@ fn neighbour_and_listener_discovery_belong_to_the_link() {
 
 #[test]
 fn other_icmp_messages_are_other() {
-    for kind in [1, 2, 6, 7, 9, 10, 19, 30, 42, 128, 255] {
+    for kind in [1, 2, 6, 7, 9, 10, 19, 30, 40, 128, 255] {
         let packet = ipv4(ICMP, &icmp(kind, 2, [0; 4], &[]));
         assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
     }
-    for kind in [0, 138, 141, 142, 144, 155, 255] {
+    for kind in [0, 5, 127, 138, 141, 142, 144, 155, 255] {
         let packet = ipv6(ICMPV6, &icmp(kind, 2, [0; 4], &[]));
         assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
     }

@@ -405,20 +405,34 @@ impl Run {
             unreachable!();
         };
         let quoted = &error.quoted;
+        let v6 = quoted.version == IpVersion::V6;
+        match error.icmp_type {
+            4 if !v6 => return Err(DropReason::IcmpSourceQuench),
+            5 if !v6 => return Err(DropReason::IcmpRedirect),
+            _ => {}
+        }
         let (src_port, dst_port, asks) = match quoted.transport {
             QuotedTransport::Ports { src, dst, .. } => (src, dst, None),
             QuotedTransport::IcmpQuery { id, request, .. } => (id, id, Some(request)),
             QuotedTransport::Other | QuotedTransport::Gre(_) => (0, 0, None),
+            QuotedTransport::IcmpOther { .. } => (0, 0, Some(true)),
             QuotedTransport::IcmpError => return Err(DropReason::IcmpErrorAboutError),
             QuotedTransport::Fragment => return Err(DropReason::IcmpErrorNoSession),
         };
+        if (1..if v6 { 1280 } else { 68 }).contains(&error.mtu) {
+            return Err(DropReason::IcmpErrorMtuTooSmall);
+        }
         let tuple = Tuple {
             zone,
-            v6: quoted.version == IpVersion::V6,
+            v6,
             protocol: quoted.protocol,
             src: (quoted.src, src_port),
             dst: (quoted.dst, dst_port),
             asks,
+            message: match quoted.transport {
+                QuotedTransport::IcmpOther { kind } => Some(kind),
+                _ => None,
+            },
         };
         let found = self
             .sessions
@@ -454,6 +468,13 @@ impl Run {
         {
             return Ok(Verdict::Drop(
                 DropReason::IcmpErrorSequence,
+                tracked(Class::Invalid),
+            ));
+        }
+        let is_tunnel = matches!(quoted.transport, QuotedTransport::Other | QuotedTransport::Gre(_));
+        if error.mtu >= quoted.total_len && !is_tunnel {
+            return Ok(Verdict::Drop(
+                DropReason::IcmpErrorMtuFits,
                 tracked(Class::Invalid),
             ));
         }

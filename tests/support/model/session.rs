@@ -21,6 +21,8 @@ pub(crate) struct Tuple {
     pub(super) dst: (u128, u16),
     /// Of an ICMP query: whether the packet asks.
     pub(super) asks: Option<bool>,
+    /// Of an ICMP message that neither asks nor answers: its type. It has no reply.
+    pub(super) message: Option<u8>,
 }
 
 impl Tuple {
@@ -33,6 +35,9 @@ impl Tuple {
                 src_port, dst_port, ..
             } => (src_port, dst_port, None),
             Transport::IcmpQuery(query) => (query.id, query.id, Some(query.request)),
+            Transport::IcmpOther { kind, .. } if parsed.ip.version == IpVersion::V4 || kind >= 128 => {
+                (0, 0, Some(true))
+            }
             Transport::Other | Transport::Gre { .. } | Transport::Esp { .. } => (0, 0, None),
             _ => return None,
         };
@@ -43,6 +48,10 @@ impl Tuple {
             src: (parsed.ip.src, src_port),
             dst: (parsed.ip.dst, dst_port),
             asks,
+            message: match parsed.transport {
+                Transport::IcmpOther { kind, .. } => Some(kind),
+                _ => None,
+            },
         })
     }
 

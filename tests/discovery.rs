@@ -1,4 +1,5 @@
-//! Discovery on a link passes without a session, if it is valid; in a tunnel nothing of a link belongs.
+//! Discovery on a link passes without a session, if it is valid; in a tunnel nothing of a link
+//! belongs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

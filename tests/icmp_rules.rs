@@ -249,7 +249,8 @@ fn a_source_quench_is_refused() {
     dropped_for(&scene.decide(&error), DropReason::IcmpSourceQuench);
 }
 
-/// Fragmentation needed or packet too big about a packet of some length: whether it passes, or why not.
+/// Fragmentation needed or packet too big about a packet of some length: whether it passes, or why
+/// not.
 fn too_big(ends: Ends, mtu: u32, len: usize) -> Option<DropReason> {
     let headers = if ends.v6 { 48 } else { 28 };
     let kind = if ends.v6 { 2 } else { 3 };

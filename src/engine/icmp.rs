@@ -1,5 +1,5 @@
-//! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and discovery belongs to
-//! its link.
+//! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and
+//! discovery belongs to its link.
 
 use super::path::{After, invalid, trace_found};
 use super::{Engine, Packet};
@@ -23,8 +23,8 @@ const MIN_MTU_V4: u32 = 68;
 const MIN_MTU_V6: u32 = 1280;
 
 impl Engine {
-    /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest settings, so
-    /// it is for the few packets that belong to a link.
+    /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest
+    /// settings, so it is for the few packets that belong to a link.
     #[cold]
     pub(super) fn is_in_tunnel(&self, packet: &Packet<'_>) -> bool {
         self.settings().attachment.is_tunnel(packet.tunneled)
@@ -147,8 +147,8 @@ impl Engine {
     }
 }
 
-/// Whether an error announces an MTU that the quoted packet of a host does not exceed. Packets of a tunnel are not held
-/// against it: what had to fit may have been encapsulated once more.
+/// Whether an error announces an MTU that the quoted packet of a host does not exceed. Packets of a
+/// tunnel are not held against it: what had to fit may have been encapsulated once more.
 const fn names_a_fitting_mtu(error: &IcmpError) -> bool {
     match error.quoted.transport {
         QuotedTransport::Ports { .. }

@@ -1,9 +1,9 @@
-//! Validation of discovery on a link: neighbor and router discovery (RFC 4861), and multicast listener discovery
-//! (RFC 2710, RFC 3810).
+//! Validation of discovery on a link: neighbor and router discovery (RFC 4861), and multicast
+//! listener discovery (RFC 2710, RFC 3810).
 //!
-//! Discovery passes without a session, so that a link works whatever the policy says. What passes unasked must be
-//! narrow: each message is held against the rules of its type, receivers' and senders' alike, and nothing may follow
-//! it. Otherwise it would carry data past the policy.
+//! Discovery passes without a session, so that a link works whatever the policy says. What passes
+//! unasked must be narrow: each message is held against the rules of its type, receivers' and
+//! senders' alike, and nothing may follow it. Otherwise it would carry data past the policy.
 
 use super::{Ip, Malformed, Parsed, Transport, ipv6};
 
@@ -33,11 +33,13 @@ const ALL_MLDV2_ROUTERS: u128 = 0xff02 << 112 | 0x16;
 /// The solicited-node multicast prefix, `ff02::1:ff00:0/104`.
 const SOLICITED_NODE: u128 = 0xff02 << 112 | 0x1_ff00_0000;
 
-/// Bytes of a router solicitation without options (RFC 4861 4.1); also of a listener report of version 2 without records.
+/// Bytes of a router solicitation without options (RFC 4861 4.1); also of a listener report of
+/// version 2 without records.
 const SHORT: usize = 8;
 /// Bytes of a router advertisement without options (RFC 4861 4.2).
 const ADVERTISEMENT: usize = 16;
-/// Bytes of a neighbor solicitation or advertisement without options; also of a listener message of version 1.
+/// Bytes of a neighbor solicitation or advertisement without options; also of a listener message of
+/// version 1.
 const WITH_ADDRESS: usize = 24;
 /// Bytes of a listener query of version 2 without sources (RFC 3810 5.1).
 const QUERY_V2: usize = 28;
@@ -52,8 +54,8 @@ const ADDRESS: usize = 16;
 
 /// The source link-layer address option (RFC 4861 4.6.1).
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
-/// How many bytes of options a message may have that its type does not define. Receivers ignore them (RFC 4861 4.6),
-/// which leaves room for later standards, but no room for a channel.
+/// How many bytes of options a message may have that its type does not define. Receivers ignore
+/// them (RFC 4861 4.6), which leaves room for later standards, but no room for a channel.
 const MAX_FOREIGN: usize = 32;
 
 /// Why a discovery message may not pass.
@@ -76,10 +78,10 @@ pub(super) const fn is_discovery(icmp_type: u8) -> bool {
     matches!(icmp_type, LISTENER_QUERY..=REDIRECT | LISTENER_REPORT_V2)
 }
 
-/// Validates a discovery message in `bytes`, the packet that `parsed` was made from. Anything else is valid.
+/// Validates a discovery message in `bytes`, the packet that `parsed` was made from. Anything else
+/// is valid.
 ///
-/// # Errors
-/// Why the message may not pass.
+/// # Errors Why the message may not pass.
 pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), DiscoveryFault> {
     let Transport::Discovery { kind } = parsed.transport else {
         return Ok(());
@@ -117,8 +119,8 @@ pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), Discovery
     checked.map_err(DiscoveryFault::Malformed)
 }
 
-/// Whether an address may be the source of a message (RFC 4861 4.1 to 4.5, RFC 3810 5.1.14 and 5.2.13, RFC 3590 4). A
-/// multicast address is the source of no packet.
+/// Whether an address may be the source of a message (RFC 4861 4.1 to 4.5, RFC 3810 5.1.14 and
+/// 5.2.13, RFC 3590 4). A multicast address is the source of no packet.
 const fn may_send(kind: u8, source: u128) -> bool {
     match kind {
         LISTENER_QUERY | ROUTER_ADVERTISEMENT | REDIRECT => is_link_local(source),
@@ -130,8 +132,9 @@ const fn may_send(kind: u8, source: u128) -> bool {
     }
 }
 
-/// Whether the extension headers are a hop-by-hop header with the router alert for listener discovery (RFC 2711 2.1) and
-/// nothing but padding beside it. RFC 3810 6.2 and 7.6 discard messages without the option.
+/// Whether the extension headers are a hop-by-hop header with the router alert for listener
+/// discovery (RFC 2711 2.1) and nothing but padding beside it. RFC 3810 6.2 and 7.6 discard
+/// messages without the option.
 fn is_router_alert(next_header: Option<u8>, extensions: &[u8]) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const ALERT: [u8; 4] = [5, 2, 0, 0];
@@ -210,12 +213,13 @@ impl OptionRule {
         })
     }
 
-    /// The rule for an option in a message; `None` for one that the message's type does not define. Those of secure
-    /// neighbor discovery (RFC 3971) are not among them, but for its nonce, which duplicate address detection uses
-    /// (RFC 7527).
+    /// The rule for an option in a message; `None` for one that the message's type does not define.
+    /// Those of secure neighbor discovery (RFC 3971) are not among them, but for its nonce, which
+    /// duplicate address detection uses (RFC 7527).
     const fn of(kind: u8, option: u8) -> Option<Self> {
         match (kind, option) {
-            // Link-layer addresses: 6 bytes of Ethernet, 8 of IEEE 802.15.4, 20 of InfiniBand (RFC 4391 9.3).
+            // Link-layer addresses: 6 bytes of Ethernet, 8 of IEEE 802.15.4, 20 of InfiniBand (RFC
+            // 4391 9.3).
             (
                 ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | NEIGHBOR_SOLICITATION,
                 SOURCE_LINK_LAYER_ADDRESS,
@@ -239,7 +243,8 @@ impl OptionRule {
         match option {
             // Prefix information.
             3 => Self::many(4, 4),
-            // MTU; advertisement interval and home agent (RFC 6275 7.3, 7.4); more flags (RFC 5175 4).
+            // MTU; advertisement interval and home agent (RFC 6275 7.3, 7.4); more flags (RFC 5175
+            // 4).
             5 | 7 | 8 | 26 => Self::once(1, 1),
             // Route information (RFC 4191 2.3).
             24 => Self::many(1, 3),
@@ -291,7 +296,8 @@ fn neighbor_options(kind: u8, from_unspecified: bool, options: &[u8]) -> Result<
     }
 }
 
-/// Validates a listener query: of version 1 if it has 24 bytes, of version 2 from 28 on (RFC 3810 8.1).
+/// Validates a listener query: of version 1 if it has 24 bytes, of version 2 from 28 on (RFC 3810
+/// 8.1).
 fn listener_query(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     let group = address_at(body, 8).ok_or(Malformed::DiscoveryLength)?;
     let sources = if body.len() == WITH_ADDRESS {
@@ -333,7 +339,8 @@ fn listener_v1(kind: u8, ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// Validates a listener report of version 2. No record may have auxiliary data, as none is defined (RFC 3810 5.2.10).
+/// Validates a listener report of version 2. No record may have auxiliary data, as none is defined
+/// (RFC 3810 5.2.10).
 fn listener_report(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     let mut rest = body.get(SHORT..).ok_or(Malformed::DiscoveryLength)?;
     if ip.dst != ALL_MLDV2_ROUTERS {
@@ -346,7 +353,8 @@ fn listener_report(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
         let group = address_at(rest, RECORD - ADDRESS).ok_or(Malformed::DiscoveryLength)?;
         let end = RECORD + number_at(rest, 2).unwrap_or_default() * ADDRESS;
         let sources = rest.get(RECORD..end).ok_or(Malformed::DiscoveryLength)?;
-        if !matches!(kind, 1..=6) || auxiliary != 0 || !is_multicast(group) || !are_unicast(sources) {
+        let is_known = matches!(kind, 1..=6) && auxiliary == 0;
+        if !is_known || !is_multicast(group) || !are_unicast(sources) {
             return Err(Malformed::DiscoveryFields);
         }
         rest = rest.get(end..).unwrap_or_default();

@@ -19,7 +19,8 @@ pub(super) fn address(text: &str) -> [u8; 16] {
     text.parse::<Ipv6Addr>().unwrap().octets()
 }
 
-/// A discovery message with the hop limit and the extension header of its type; `body` is what follows the checksum.
+/// A discovery message with the hop limit and the extension header of its type; `body` is what
+/// follows the checksum.
 pub(super) fn message(kind: u8, source: &str, destination: &str, body: &[u8]) -> Vec<u8> {
     let is_listener = matches!(kind, 130..=132 | 143);
     let extensions = if is_listener { &ALERT[..] } else { &[] };
@@ -117,7 +118,8 @@ fn valid() -> Vec<Vec<u8>> {
             HOST,
             &with(&[(1, 1), (5, 1), (3, 4), (3, 4), (25, 5), (31, 3), (24, 2), (38, 2)]),
         ),
-        // Address resolution, a probe of a known neighbor, and duplicate address detection with a nonce.
+        // Address resolution, a probe of a known neighbor, and duplicate address detection with a
+        // nonce.
         solicitation(GLOBAL, SOLICITED, &option(1, 1)),
         solicitation(GLOBAL, TARGET, &[]),
         solicitation("::", SOLICITED, &option(14, 1)),
@@ -196,7 +198,8 @@ pub(super) fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
                 without_alert,
                 behind_options,
                 long_alert,
-                // The router alert of another protocol, another option, and padding that is not empty.
+                // The router alert of another protocol, another option, and padding that is not
+                // empty.
                 patched(report(HOST, "ff02::16", 1, &exclude), 45, &[1]),
                 patched(report(HOST, "ff02::16", 1, &exclude), 42, &[0xc2]),
                 patched(report(HOST, "ff02::16", 1, &exclude), 42, &[1, 2, 9, 9]),
@@ -347,8 +350,8 @@ fn the_padding_of_a_frame_is_no_part_of_the_message() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever options follow, what passes stays small: no message of the three that hosts exchange at will carries a
-    /// payload.
+    /// Whatever options follow, what passes stays small: no message of the three that hosts
+    /// exchange at will carries a payload.
     #[test]
     fn what_passes_is_no_channel(
         which in 0..3usize,
@@ -366,7 +369,8 @@ proptest! {
         }
     }
 
-    /// Any change of any message is judged without a panic, and what is cut inside the message never passes.
+    /// Any change of any message is judged without a panic, and what is cut inside the message
+    /// never passes.
     #[test]
     fn any_message_is_judged(
         which in any::<prop::sample::Index>(),

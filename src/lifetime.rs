@@ -42,26 +42,27 @@ pub const MAX_OVERRIDES: usize = 254;
 /// | `TcpSynSent` | `tcp.syn_sent` | 30 s | pf `tcp.opening`, ASA embryonic; Linux 120 s |
 /// | `TcpSynRecv` | `tcp.syn_recv` | 60 s | Linux |
 /// | `TcpEstablished` | `tcp.established` | 340 s | below GWLB's default TCP idle of 350 s |
-/// | `TcpFinWait` | `tcp.fin_wait` | 120 s | Linux |
-/// | `TcpCloseWait` | `tcp.close_wait` | 60 s | Linux |
+/// | `TcpFinWait` | `tcp.fin_wait` | as `tcp.established` | half-closed is open one way; Linux 120 s |
+/// | `TcpCloseWait` | `tcp.close_wait` | as `tcp.established` | half-closed is open one way; Linux 60 s |
 /// | `TcpLastAck` | `tcp.last_ack` | 30 s | Linux |
 /// | `TcpTimeWait` | `tcp.time_wait` | 120 s | Linux |
 /// | `TcpClose` | `tcp.close` | 10 s | Linux |
 /// | `TcpUnacknowledged` | `tcp.unacknowledged` | 300 s | Linux |
 /// | `TcpRetransmitted` | `tcp.retransmitted` | 300 s | Linux |
 /// | `UdpUnreplied` | `udp.unreplied` | 30 s | Linux |
-/// | `UdpReplied` | `udp.replied` | 30 s | Linux |
+/// | `UdpExchange` | `udp.exchange` | 30 s, or `udp.replied` if that is set | Linux, where it is `udp` |
+/// | `UdpReplied` | `udp.replied` | 110 s | RFC 4787 REQ-5 has 2 min, GWLB's idle: below it |
 /// | `UdpStream` | `udp.stream` | 110 s | Linux has 120 s, GWLB's idle for all that is not TCP: below it |
 /// | `Icmp` | `icmp` | 30 s | Linux |
 /// | `OtherUnreplied` | `other.unreplied` | 60 s | pf; Linux has 600 s, above GWLB's 120 s |
 /// | `OtherReplied` | `other.replied` | 110 s | below GWLB's 120 s |
 /// | `SctpInitSent` | `sctp.init_sent` | 10 s | Linux, where it is `closed` |
-/// | `SctpCookieWait` | `sctp.cookie_wait` | 3 s | Linux |
-/// | `SctpCookieEchoed` | `sctp.cookie_echoed` | 3 s | Linux |
+/// | `SctpCookieWait` | `sctp.cookie_wait` | 30 s | four retransmissions from 3 s on; Linux 3 s |
+/// | `SctpCookieEchoed` | `sctp.cookie_echoed` | 30 s | four retransmissions from 3 s on; Linux 3 s |
 /// | `SctpEstablished` | `sctp.established` | 110 s | Linux has 210 s, above GWLB's 120 s |
-/// | `SctpShutdownSent` | `sctp.shutdown_sent` | 3 s | Linux |
-/// | `SctpShutdownRecd` | `sctp.shutdown_recd` | 3 s | Linux |
-/// | `SctpShutdownAckSent` | `sctp.shutdown_ack_sent` | 3 s | Linux |
+/// | `SctpShutdownSent` | `sctp.shutdown_sent` | 30 s | four retransmissions from 3 s on; Linux 3 s |
+/// | `SctpShutdownRecd` | `sctp.shutdown_recd` | 30 s | four retransmissions from 3 s on; Linux 3 s |
+/// | `SctpShutdownAckSent` | `sctp.shutdown_ack_sent` | 30 s | four retransmissions from 3 s on; Linux 3 s |
 /// | `SctpClosed` | `sctp.closed` | 10 s | Linux |
 /// | `DccpRequest` | `dccp.request` | 30 s | as `tcp.syn_sent`; Linux has 240 s |
 /// | `DccpRespond` | `dccp.respond` | 60 s | as `tcp.syn_recv`; Linux has 480 s |
@@ -70,6 +71,22 @@ pub const MAX_OVERRIDES: usize = 254;
 /// | `DccpCloseReq` | `dccp.closereq` | 64 s | Linux |
 /// | `DccpClosing` | `dccp.closing` | 64 s | Linux |
 /// | `DccpTimeWait` | `dccp.timewait` | 110 s | Linux has 240 s (RFC 4340: 2 MSL), above GWLB's 120 s |
+///
+/// # Classes that follow another
+/// A class that is not set follows another one that is: `tcp.fin_wait` and `tcp.close_wait` follow
+/// `tcp.established`, and `udp.exchange` follows `udp.replied`. This holds in an override too, for
+/// what neither the override nor the global lifetimes set. See [`LifetimeClass::follows`].
+///
+/// # Half-closed connections
+/// A connection of which one end has sent its FIN is open in the other direction, and may be silent
+/// for as long as any other: a client that has sent its request shuts down its half and waits
+/// (RFC 9293 3.6). RFC 5382 REQ-5 has at least 4 minutes for it.
+///
+/// # UDP
+/// RFC 4787 REQ-5 wants at least 2 minutes for a mapping that is in use. A question with its one
+/// answer, and whatever is asked of a server's port 53 within two seconds (REQ-5 a), is over with the
+/// answer: such exchanges have a class of their own, so that a flood of DNS queries does not fill the
+/// table.
 ///
 /// # Established connections behind GWLB
 /// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux keeps it
@@ -103,7 +120,9 @@ pub enum LifetimeClass {
     TcpRetransmitted,
     /// Datagrams one way only.
     UdpUnreplied,
-    /// Datagrams both ways.
+    /// One datagram each way, or a few between a client and a DNS server: an exchange that is over.
+    UdpExchange,
+    /// Datagrams both ways, more than one exchange.
     UdpReplied,
     /// Datagrams both ways for a while: a stream.
     UdpStream,
@@ -150,7 +169,7 @@ impl LifetimeClass {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All classes, in the order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::TcpSynSent,
         Self::TcpSynRecv,
         Self::TcpEstablished,
@@ -162,6 +181,7 @@ impl LifetimeClass {
         Self::TcpUnacknowledged,
         Self::TcpRetransmitted,
         Self::UdpUnreplied,
+        Self::UdpExchange,
         Self::UdpReplied,
         Self::UdpStream,
         Self::Icmp,
@@ -199,6 +219,16 @@ impl LifetimeClass {
         self.row().2
     }
 
+    /// The class whose lifetime this one takes if that is set and this one is not.
+    #[must_use]
+    pub const fn follows(self) -> Option<Self> {
+        match self {
+            Self::TcpFinWait | Self::TcpCloseWait => Some(Self::TcpEstablished),
+            Self::UdpExchange => Some(Self::UdpReplied),
+            _ => None,
+        }
+    }
+
     /// Is this a class of TCP connections?
     pub const fn is_tcp(self) -> bool {
         (self as u8) < (Self::UdpUnreplied as u8)
@@ -214,15 +244,20 @@ impl LifetimeClass {
                 340_000,
                 "below GWLB's default TCP idle of 350 s",
             ),
-            Self::TcpFinWait => ("tcp.fin_wait", 120_000, "Linux"),
-            Self::TcpCloseWait => ("tcp.close_wait", 60_000, "Linux"),
+            Self::TcpFinWait => ("tcp.fin_wait", 340_000, "as tcp.established"),
+            Self::TcpCloseWait => ("tcp.close_wait", 340_000, "as tcp.established"),
             Self::TcpLastAck => ("tcp.last_ack", 30_000, "Linux"),
             Self::TcpTimeWait => ("tcp.time_wait", 120_000, "Linux"),
             Self::TcpClose => ("tcp.close", 10_000, "Linux"),
             Self::TcpUnacknowledged => ("tcp.unacknowledged", 300_000, "Linux"),
             Self::TcpRetransmitted => ("tcp.retransmitted", 300_000, "Linux"),
             Self::UdpUnreplied => ("udp.unreplied", 30_000, "Linux"),
-            Self::UdpReplied => ("udp.replied", 30_000, "Linux"),
+            Self::UdpExchange => ("udp.exchange", 30_000, "Linux; udp.replied if that is set"),
+            Self::UdpReplied => (
+                "udp.replied",
+                110_000,
+                "RFC 4787's 2 min, below GWLB's idle of 120 s for all that is not TCP",
+            ),
             Self::UdpStream => (
                 "udp.stream",
                 110_000,
@@ -236,16 +271,16 @@ impl LifetimeClass {
                 "below GWLB's idle of 120 s for all that is not TCP",
             ),
             Self::SctpInitSent => ("sctp.init_sent", 10_000, "Linux, where it is closed"),
-            Self::SctpCookieWait => ("sctp.cookie_wait", 3_000, "Linux"),
-            Self::SctpCookieEchoed => ("sctp.cookie_echoed", 3_000, "Linux"),
+            Self::SctpCookieWait => ("sctp.cookie_wait", 30_000, SCTP_RETRANSMITS),
+            Self::SctpCookieEchoed => ("sctp.cookie_echoed", 30_000, SCTP_RETRANSMITS),
             Self::SctpEstablished => (
                 "sctp.established",
                 110_000,
                 "below GWLB's idle of 120 s for all that is not TCP",
             ),
-            Self::SctpShutdownSent => ("sctp.shutdown_sent", 3_000, "Linux"),
-            Self::SctpShutdownRecd => ("sctp.shutdown_recd", 3_000, "Linux"),
-            Self::SctpShutdownAckSent => ("sctp.shutdown_ack_sent", 3_000, "Linux"),
+            Self::SctpShutdownSent => ("sctp.shutdown_sent", 30_000, SCTP_RETRANSMITS),
+            Self::SctpShutdownRecd => ("sctp.shutdown_recd", 30_000, SCTP_RETRANSMITS),
+            Self::SctpShutdownAckSent => ("sctp.shutdown_ack_sent", 30_000, SCTP_RETRANSMITS),
             Self::SctpClosed => ("sctp.closed", 10_000, "Linux"),
             Self::DccpRequest => ("dccp.request", 30_000, "as tcp.syn_sent"),
             Self::DccpRespond => ("dccp.respond", 60_000, "as tcp.syn_recv"),
@@ -270,9 +305,18 @@ impl LifetimeClass {
     }
 }
 
+/// Why the states of an SCTP association that begins or ends last as long as they do.
+const SCTP_RETRANSMITS: &str = "four retransmissions from RTO.Initial 3 s on (RFC 4960 15)";
+
 /// A lifetime for each class, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetimes([u32; LifetimeClass::COUNT]);
+pub struct Lifetimes {
+    millis: [u32; LifetimeClass::COUNT],
+    /// The classes that were set, each as the bit of its number.
+    set: u32,
+}
+
+const _: () = assert!(LifetimeClass::COUNT <= u32::BITS as usize);
 
 impl Lifetimes {
     /// The lifetime of a class.
@@ -282,24 +326,47 @@ impl Lifetimes {
 
     /// The lifetime of a class in milliseconds.
     pub fn millis(&self, class: LifetimeClass) -> u32 {
-        self.0.get(class as usize).copied().unwrap_or_default()
+        self.millis.get(class as usize).copied().unwrap_or_default()
     }
 
-    /// The same lifetimes with those of `changes` in place.
+    /// The same lifetimes with those of `changes` in place, and with what follows them: see
+    /// [`LifetimeClass::follows`].
     #[must_use]
     pub fn with(mut self, changes: &LifetimeSet) -> Self {
-        for (millis, change) in self.0.iter_mut().zip(changes.0) {
-            if let Some(lifetime) = change {
-                *millis = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
+        for (class, lifetime) in changes.iter() {
+            let millis = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
+            self.put(class, millis);
+            self.set |= 1 << class as u32;
+        }
+        for class in LifetimeClass::ALL {
+            if let Some(leader) = self.leader(class) {
+                self.put(class, self.millis(leader));
             }
         }
         self
+    }
+
+    /// The class that gives this one its lifetime, if it is another: one that is set, while this one
+    /// is not.
+    #[must_use]
+    pub fn leader(&self, class: LifetimeClass) -> Option<LifetimeClass> {
+        let is_set = |class: LifetimeClass| self.set & 1 << class as u32 != 0;
+        class.follows().filter(|leader| !is_set(class) && is_set(*leader))
+    }
+
+    fn put(&mut self, class: LifetimeClass, lifetime: u32) {
+        if let Some(millis) = self.millis.get_mut(class as usize) {
+            *millis = lifetime;
+        }
     }
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self(LifetimeClass::ALL.map(|class| class.row().1))
+        Self {
+            millis: LifetimeClass::ALL.map(|class| class.row().1),
+            set: 0,
+        }
     }
 }
 
@@ -550,11 +617,63 @@ mod tests {
         assert_eq!(
             seconds,
             [
-                30, 60, 340, 120, 60, 30, 120, 10, 300, 300, 30, 30, 110, 30, 60, 110, 10, 3, 3, 110, 3, 3,
-                3, 10, 30, 60, 110, 110, 64, 64, 110
+                30, 60, 340, 340, 340, 30, 120, 10, 300, 300, 30, 30, 110, 110, 30, 60, 110, 10, 30, 30, 110,
+                30, 30, 30, 10, 30, 60, 110, 110, 64, 64, 110
             ],
             "in the order of LifetimeClass::ALL"
         );
+    }
+
+    /// What a class lives in a profile, by what the global lifetimes and the override set, in seconds.
+    #[test]
+    fn a_class_that_is_not_set_follows_its_leader_where_that_is_set() {
+        use LifetimeClass::{TcpCloseWait, TcpEstablished, TcpFinWait, UdpExchange, UdpReplied};
+        let set = |pairs: &[(LifetimeClass, u64)]| {
+            pairs
+                .iter()
+                .fold(LifetimeSet::default(), |set, (class, seconds)| {
+                    set.with(*class, Duration::from_secs(*seconds))
+                })
+        };
+        type Pairs<'a> = &'a [(LifetimeClass, u64)];
+        let rows: [(Pairs<'_>, Pairs<'_>, Pairs<'_>); 8] = [
+            (
+                &[],
+                &[],
+                &[(TcpFinWait, 340), (TcpCloseWait, 340), (UdpExchange, 30)],
+            ),
+            (
+                &[(TcpEstablished, 3600)],
+                &[],
+                &[(TcpFinWait, 3600), (TcpCloseWait, 3600)],
+            ),
+            (
+                &[],
+                &[(TcpEstablished, 3600)],
+                &[(TcpFinWait, 3600), (TcpCloseWait, 3600)],
+            ),
+            (
+                &[(TcpFinWait, 60)],
+                &[(TcpEstablished, 3600)],
+                &[(TcpFinWait, 60), (TcpCloseWait, 3600)],
+            ),
+            (
+                &[(TcpEstablished, 3600)],
+                &[(TcpCloseWait, 50)],
+                &[(TcpFinWait, 3600), (TcpCloseWait, 50)],
+            ),
+            (&[], &[(UdpReplied, 10)], &[(UdpReplied, 10), (UdpExchange, 10)]),
+            (&[(UdpReplied, 60)], &[], &[(UdpReplied, 60), (UdpExchange, 60)]),
+            (&[(UdpExchange, 5)], &[(UdpReplied, 60)], &[(UdpExchange, 5)]),
+        ];
+        for (global, own, expected) in rows {
+            let global_lifetimes = Lifetimes::default().with(&set(global));
+            let table = LifetimeTable::new(global_lifetimes, &[(OverrideMatch::default(), set(own))]);
+            for (class, seconds) in expected {
+                let lifetime = table.profile(1).of(*class);
+                assert_eq!(lifetime.as_secs(), *seconds, "{class:?}: {global:?}, {own:?}");
+            }
+        }
     }
 
     fn net(text: &str) -> IpNet {

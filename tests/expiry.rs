@@ -17,7 +17,8 @@ use portcullis::{Class, DropReason};
 use proptest::prelude::*;
 use support::model::{Run, Setup};
 use support::ops::{self, Op};
-use support::packets::{ACK, Ends, Head, SYN, tcp, udp};
+use support::packets::{ACK, Ends, FIN, Head, SYN, tcp, udp};
+use support::scene::{Scene, dropped_for};
 
 fn setup() -> impl Strategy<Value = Setup> {
     (
@@ -183,4 +184,118 @@ fn a_session_is_there_until_the_last_millisecond_of_its_lifetime() {
         run.packet(0, &udp(V4.back(), b"answer")).tracked().class,
         Class::Established
     );
+}
+
+/// The states of the sessions that have ended within a time, and the RSTs that were sent for them.
+fn ended_within(scene: &mut Scene, seconds: u64) -> (Vec<&'static str>, usize) {
+    let heard = scene.wait(seconds);
+    let states = heard.ended.iter().map(|(record, _)| record.state).collect();
+    (states, heard.resets.len())
+}
+
+#[test]
+fn a_half_closed_connection_lives_as_long_as_an_established_one() {
+    let mut scene = Scene::new("");
+    scene.handshake(V4);
+    scene.pass(V4, ACK | FIN, 101, 501, b"");
+    assert_eq!(scene.record().state, "FIN_WAIT");
+    assert_eq!(ended_within(&mut scene, 280), (vec![], 0));
+    scene.pass(V4.back(), ACK, 501, 102, b"");
+    assert_eq!(scene.record().state, "CLOSE_WAIT");
+    assert_eq!(ended_within(&mut scene, 339), (vec![], 0));
+    scene.pass(V4.back(), ACK, 501, 102, b"the answer");
+    scene.pass(V4, ACK, 102, 511, b"");
+    assert_eq!(ended_within(&mut scene, 341), (vec!["CLOSE_WAIT"], 2));
+}
+
+#[test]
+fn data_refreshes_a_half_closed_connection_by_its_whole_lifetime() {
+    let mut scene = Scene::new("");
+    scene.handshake(V4);
+    scene.pass(V4, ACK | FIN, 101, 501, b"");
+    scene.pass(V4.back(), ACK, 501, 102, b"");
+    for round in 0..20 {
+        scene.pass(V4.back(), ACK, 501 + 10 * round, 102, b"ten bytes!");
+        scene.pass(V4, ACK, 102, 511 + 10 * round, b"");
+        let left = scene.record().expires.duration_since(scene.now);
+        assert!(left >= lifetime(LifetimeClass::TcpEstablished), "{left:?}");
+        assert_eq!(ended_within(&mut scene, 339), (vec![], 0), "round {round}");
+    }
+}
+
+#[test]
+fn half_closed_connections_follow_the_established_ones_unless_they_are_set() {
+    let hour = "[[lifetimes.override]]\nprotocol = \"tcp\"\nports = 80\ntcp.established = \"1h\"\n";
+    for (toml, seconds) in [
+        ("[lifetimes]\ntcp.established = \"1h\"\n".to_owned(), 3600),
+        (hour.to_owned(), 3600),
+        (format!("[lifetimes]\ntcp.close_wait = \"70s\"\n{hour}"), 70),
+        (format!("{hour}tcp.close_wait = \"20s\"\n"), 20),
+    ] {
+        let mut scene = Scene::new(&toml);
+        scene.handshake(V4);
+        scene.pass(V4, ACK | FIN, 101, 501, b"");
+        scene.pass(V4.back(), ACK, 501, 102, b"");
+        assert_eq!(ended_within(&mut scene, seconds - 1), (vec![], 0), "{toml}");
+        assert_eq!(ended_within(&mut scene, 2), (vec!["CLOSE_WAIT"], 2), "{toml}");
+    }
+}
+
+/// A UDP conversation to a port: for each packet, whether the responder sends it, and the milliseconds before it.
+fn conversation(toml: &str, port: u16, packets: &[(bool, u64)]) -> (&'static str, Duration) {
+    let ends = Ends::v4(4000, port);
+    let mut scene = Scene::new(toml);
+    for (answers, wait) in packets {
+        scene.now += Duration::from_millis(*wait);
+        let ends = if *answers { ends.back() } else { ends };
+        assert!(scene.udp(ends).is_forward());
+    }
+    let record = scene.record();
+    (record.state, record.expires.duration_since(scene.now))
+}
+
+#[test]
+fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
+    const ASK: (bool, u64) = (false, 10);
+    const ANSWER: (bool, u64) = (true, 10);
+    let whole = |(state, left): (&'static str, Duration)| (state, left.as_secs());
+    let said = |port, packets: &[(bool, u64)]| whole(conversation("", port, packets));
+    assert_eq!(said(5000, &[ASK, ANSWER]), ("EXCHANGE", 30));
+    assert_eq!(said(5000, &[ASK, ANSWER, ASK]), ("REPLIED", 110));
+    assert_eq!(said(5000, &[ASK, ANSWER, ANSWER]), ("REPLIED", 110));
+    assert_eq!(said(5000, &[ASK, ASK, ANSWER]), ("REPLIED", 110));
+    assert_eq!(said(5000, &[ASK, ANSWER, (false, 25_000)]), ("STREAM", 110));
+    // A and AAAA from one port, and one of them again.
+    assert_eq!(
+        said(53, &[ASK, ASK, ANSWER, ANSWER, ASK, ANSWER]),
+        ("EXCHANGE", 30)
+    );
+    assert_eq!(said(53, &[ASK, ANSWER, (false, 2_000), ANSWER]), ("STREAM", 110));
+    // An answer from port 53 alone makes nobody a server.
+    let back = Ends::v4(53, 5000);
+    let scene = Scene::new("");
+    for ends in [back, back, back.back()] {
+        assert!(scene.udp(ends).is_forward());
+    }
+    assert_eq!(scene.record().state, "REPLIED");
+
+    let toml = "[lifetimes]\nudp.replied = \"60s\"\n";
+    assert_eq!(whole(conversation(toml, 5000, &[ASK, ANSWER])), ("EXCHANGE", 60));
+    let toml = "[lifetimes]\nudp.replied = \"60s\"\nudp.exchange = \"5s\"\n";
+    assert_eq!(whole(conversation(toml, 5000, &[ASK, ANSWER])), ("EXCHANGE", 5));
+}
+
+#[test]
+fn an_answer_after_a_minute_belongs_to_its_conversation() {
+    let mut scene = Scene::new(
+        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"\n",
+    );
+    let ends = Ends::v4(4500, 4500);
+    for ends in [ends, ends.back(), ends] {
+        assert!(scene.udp(ends).is_forward());
+    }
+    scene.wait(109);
+    assert!(scene.udp(ends.back()).is_forward());
+    scene.wait(111);
+    dropped_for(&scene.udp(ends.back()), DropReason::PolicyDeny);
 }

@@ -7,7 +7,7 @@ use super::{
     LifetimeOverride, OnReload, PolicyConfig, ResetsConfig, RuleConfig, TableConfig, TcpConfig, TcpHandling,
     TombstonesConfig,
 };
-use crate::lifetime::{LifetimeClass, LifetimeSet};
+use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::policy::RuleDirection;
 use crate::verdict::DropReason;
 
@@ -37,6 +37,11 @@ pub enum Origin {
         /// Why the default is what it is, in one clause.
         source: &'static str,
     },
+    /// Nobody set it, and it has the value of another key, which was set.
+    Follows {
+        /// The other key, below `lifetimes`.
+        key: &'static str,
+    },
     /// It was set.
     File {
         /// The line, counted from 1; `None` if it was set in code.
@@ -48,6 +53,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { source } => write!(f, "default: {source}"),
+            Self::Follows { key } => write!(f, "as {key}"),
             Self::File { line: Some(line) } => write!(f, "line {line}"),
             Self::File { line: None } => f.write_str("set in code"),
         }
@@ -78,6 +84,19 @@ impl Values<'_> {
         self.values.push(EffectiveValue { key, value, origin });
     }
 
+    /// Adds the lifetime of a class.
+    fn lifetime(&mut self, class: LifetimeClass, lifetimes: &Lifetimes) {
+        let key = format!("lifetimes.{}", class.name());
+        let value = quoted(duration(lifetimes.of(class)));
+        if let Some(leader) = lifetimes.leader(class) {
+            let origin = Origin::Follows { key: leader.name() };
+            self.values.push(EffectiveValue { key, value, origin });
+            return;
+        }
+        let default = quoted(duration(class.default_lifetime()));
+        self.setting(key, value, &default, class.default_source());
+    }
+
     /// Adds a value that has no default.
     pub(super) fn entry(&mut self, key: String, value: String) {
         let origin = Origin::File {
@@ -105,16 +124,9 @@ impl Config {
             values: Vec::new(),
         };
         self.effective_settings(&mut values);
+        let lifetimes = Lifetimes::default().with(&self.lifetimes.set);
         for class in LifetimeClass::ALL {
-            let default = class.default_lifetime();
-            let lifetime = self.lifetimes.set.of(class).unwrap_or(default);
-            let key = format!("lifetimes.{}", class.name());
-            values.setting(
-                key,
-                quoted(duration(lifetime)),
-                &quoted(duration(default)),
-                class.default_source(),
-            );
+            values.lifetime(class, &lifetimes);
         }
         for (place, each) in self.lifetimes.overrides.iter().enumerate() {
             values.entry(format!("lifetimes.override[{place}]"), override_line(each));

@@ -18,7 +18,7 @@
 //!     [[lifetimes.override]]
 //!     protocol = "udp"
 //!     ports = 53
-//!     udp.replied = "10s"
+//!     udp.exchange = "10s"
 //!
 //!     [[policy.rule]]
 //!     name = "web"

@@ -196,6 +196,7 @@ lifetime_table! {
     /// Keys below `udp`.
     UdpFile {
         unreplied => UdpUnreplied,
+        exchange => UdpExchange,
         replied => UdpReplied,
         stream => UdpStream,
     }

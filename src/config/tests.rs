@@ -671,6 +671,10 @@ fn a_lifetime_not_below_the_load_balancers_is_a_warning() {
     );
     let short = warnings("[gwlb]\ntcp_idle = 330");
     assert_eq!(short.len(), 1, "a default is compared as well: {short:?}");
+    let followed = warnings("[lifetimes]\ntcp.established = \"1h\"\nudp.replied = \"2m\"");
+    assert_eq!(followed.len(), 2, "what follows needs no warning: {followed:?}");
+    let chosen = warnings("[lifetimes]\ntcp.close_wait = \"1h\"\nudp.exchange = \"2m\"");
+    assert_eq!(chosen.len(), 2, "{chosen:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is allowed but hardly meant.
 use super::error::{Warning, WarningKind};
 use super::{Attachment, Config, Permission, RuleConfig, Zones, values};
-use crate::lifetime::{LifetimeClass, LifetimeSet};
+use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
 use crate::policy::{IcmpType, Protocol};
 
@@ -12,11 +12,18 @@ impl Config {
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         if self.gwlb.enabled {
+            let lifetimes = Lifetimes::default().with(&self.lifetimes.set);
+            // One warning for each lifetime that can be chosen, and none for what follows it.
+            let follows = |class: LifetimeClass| {
+                let unset = self.lifetimes.set.of(class).is_none();
+                let leader = class.follows().map(|leader| lifetimes.of(leader));
+                unset && leader == Some(lifetimes.of(class))
+            };
             let all = LifetimeClass::ALL
                 .into_iter()
+                .filter(|class| !follows(*class))
                 .fold(LifetimeSet::default(), |all, class| {
-                    let lifetime = self.lifetimes.set.of(class).unwrap_or(class.default_lifetime());
-                    all.with(class, lifetime)
+                    all.with(class, lifetimes.of(class))
                 });
             self.warn_lifetimes("lifetimes", &all, &mut warnings);
             for (place, each) in self.lifetimes.overrides.iter().enumerate() {

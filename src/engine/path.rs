@@ -523,11 +523,20 @@ impl Engine {
                 // Only a conversation that may become a stream is asked for its age: the start stands on a cache
                 // line that no other packet needs.
                 let age_ms = match state {
-                    datagram::State::Replied => now.since(shard.slab.cold(number).start()).as_millis() as u64,
+                    datagram::State::Replied | datagram::State::Exchange => {
+                        now.since(shard.slab.cold(number).start()).as_millis() as u64
+                    }
                     datagram::State::Unreplied | datagram::State::Stream => 0,
                 };
                 let slot = shard.slab.hot_mut(number);
-                let next = datagram::next(family, state, direction, age_ms);
+                let (asked, _) = slot.traffic(Direction::Original);
+                let known = datagram::Known {
+                    family,
+                    responder_port: slot.key.port(slot.initiator().opposite()),
+                    asked,
+                    age_ms,
+                };
+                let next = datagram::next(known, state, direction);
                 trace.step(|| Step::State(state.name(), next.name()));
                 slot.set_plain_state(next as u8);
                 if next != datagram::State::Unreplied {

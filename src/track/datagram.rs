@@ -1,8 +1,10 @@
 //! UDP, UDP-Lite, ICMP queries and every protocol that has no state machine of its own.
 //!
-//! Life cycle: *unreplied* until the first packet of the responder, then *replied*; a UDP conversation that
-//! still talks both ways two seconds after it began is a *stream* (the rule of Linux `nf_conntrack_proto_udp`:
-//! a DNS question does not hold its slot for as long as a call does).
+//! Life cycle: *unreplied* until the first packet of the responder, then *replied*. A UDP conversation
+//! of one packet each way is an *exchange*, and is kept for as long as it takes a late copy to arrive;
+//! a conversation with a DNS server stays one until it is a stream. A UDP conversation that goes on two
+//! seconds after it began is a *stream* (the rule of Linux `nf_conntrack_proto_udp`: a DNS question does
+//! not hold its slot for as long as a call does).
 
 use crate::flow::Direction;
 use crate::lifetime::LifetimeClass;
@@ -11,6 +13,11 @@ use crate::track::{Lifetime, Worth};
 
 /// How old a two-way UDP conversation is when it becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;
+
+/// The responder's port whose conversations are questions with one answer each, although a resolver
+/// may ask several from one port. RFC 4787 REQ-5 a allows a shorter timer for the protocol of a
+/// well-known port.
+const DNS_PORT: u16 = 53;
 
 /// The states of a conversation without a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,11 +29,13 @@ pub enum State {
     Replied = 1,
     /// UDP only: both have spoken for longer than [`STREAM_AGE_MS`].
     Stream = 2,
+    /// UDP only: one packet each way so far, or a young conversation with a DNS server.
+    Exchange = 3,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 3] = [Self::Unreplied, Self::Replied, Self::Stream];
+    pub const ALL: [Self; 4] = [Self::Unreplied, Self::Replied, Self::Stream, Self::Exchange];
 
     /// The stable name.
     #[must_use]
@@ -35,6 +44,7 @@ impl State {
             Self::Unreplied => "UNREPLIED",
             Self::Replied => "REPLIED",
             Self::Stream => "STREAM",
+            Self::Exchange => "EXCHANGE",
         }
     }
 
@@ -42,7 +52,8 @@ impl State {
         match bits {
             0 => Self::Unreplied,
             1 => Self::Replied,
-            _ => Self::Stream,
+            2 => Self::Stream,
+            _ => Self::Exchange,
         }
     }
 }
@@ -70,14 +81,33 @@ impl Family {
     }
 }
 
-/// The state after a packet. A packet of the responder makes it replied, one of either end may make it a stream.
+/// What the next state depends on, beside the state and the direction of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The family of the session's protocol.
+    pub family: Family,
+    /// The port that the initiator called; 0 for a protocol without ports.
+    pub responder_port: u16,
+    /// Packets of the initiator before this one.
+    pub asked: u32,
+    /// The age of the session in milliseconds; read in the states [`State::Replied`] and
+    /// [`State::Exchange`] only.
+    pub age_ms: u64,
+}
+
+/// The state after a packet. A packet of the responder ends the unreplied state; one of either end may
+/// make the conversation a stream.
 #[must_use]
-pub fn next(family: Family, state: State, direction: Direction, age_ms: u64) -> State {
+pub const fn next(known: Known, state: State, direction: Direction) -> State {
+    let is_udp = matches!(known.family, Family::Udp);
+    let is_dns = is_udp && known.responder_port == DNS_PORT;
     match (state, direction) {
         (State::Unreplied, Direction::Original) => State::Unreplied,
+        (State::Unreplied, Direction::Reply) if is_dns || is_udp && known.asked <= 1 => State::Exchange,
         (State::Unreplied, Direction::Reply) => State::Replied,
-        (State::Replied, _) if family == Family::Udp && age_ms >= STREAM_AGE_MS => State::Stream,
-        (State::Replied, _) => State::Replied,
+        (State::Replied | State::Exchange, _) if is_udp && known.age_ms >= STREAM_AGE_MS => State::Stream,
+        (State::Exchange, _) if is_dns => State::Exchange,
+        (State::Replied | State::Exchange, _) => State::Replied,
         (State::Stream, _) => State::Stream,
     }
 }
@@ -87,6 +117,7 @@ pub fn next(family: Family, state: State, direction: Direction, age_ms: u64) -> 
 pub const fn lifetime(family: Family, state: State) -> Lifetime {
     Lifetime::of(match (family, state) {
         (Family::Udp, State::Unreplied) => LifetimeClass::UdpUnreplied,
+        (Family::Udp, State::Exchange) => LifetimeClass::UdpExchange,
         (Family::Udp, State::Replied) => LifetimeClass::UdpReplied,
         (Family::Udp, State::Stream) => LifetimeClass::UdpStream,
         (Family::Icmp, _) => LifetimeClass::Icmp,
@@ -109,32 +140,83 @@ pub const fn worth(family: Family, state: State) -> Worth {
 mod tests {
     use super::*;
     use Direction::{Original, Reply};
-    use State::{Replied, Stream, Unreplied};
+    use State::{Exchange, Replied, Stream, Unreplied};
+
+    const UDP: Known = Known {
+        family: Family::Udp,
+        responder_port: 5000,
+        asked: 2,
+        age_ms: 0,
+    };
+
+    #[test]
+    fn states_keep_their_numbers() {
+        for state in State::ALL {
+            assert_eq!(State::from_bits(state as u8), state);
+        }
+    }
 
     #[test]
     fn only_the_responder_ends_the_unreplied_state() {
-        assert_eq!(next(Family::Udp, Unreplied, Original, 60_000), Unreplied);
-        assert_eq!(next(Family::Udp, Unreplied, Reply, 60_000), Replied);
+        let old = Known {
+            age_ms: 60_000,
+            ..UDP
+        };
+        assert_eq!(next(old, Unreplied, Original), Unreplied);
+        assert_eq!(next(old, Unreplied, Reply), Replied);
+    }
+
+    #[test]
+    fn one_packet_each_way_is_an_exchange_and_a_third_ends_it() {
+        let once = Known { asked: 1, ..UDP };
+        assert_eq!(next(once, Unreplied, Reply), Exchange);
+        for direction in Direction::BOTH {
+            assert_eq!(next(UDP, Exchange, direction), Replied);
+        }
+        let old = Known { age_ms: 2_000, ..UDP };
+        assert_eq!(next(old, Exchange, Original), Stream);
+    }
+
+    #[test]
+    fn questions_to_a_dns_server_are_exchanges_until_they_are_a_stream() {
+        let dns = Known {
+            responder_port: 53,
+            ..UDP
+        };
+        assert_eq!(next(dns, Unreplied, Reply), Exchange);
+        for age_ms in [0, 1_999] {
+            assert_eq!(next(Known { age_ms, ..dns }, Exchange, Original), Exchange);
+        }
+        assert_eq!(next(Known { age_ms: 2_000, ..dns }, Exchange, Reply), Stream);
     }
 
     #[test]
     fn a_two_way_udp_conversation_becomes_a_stream_after_two_seconds() {
-        assert_eq!(next(Family::Udp, Replied, Original, 1_999), Replied);
-        assert_eq!(next(Family::Udp, Replied, Original, 2_000), Stream);
-        assert_eq!(next(Family::Udp, Replied, Reply, 2_000), Stream);
-        assert_eq!(next(Family::Udp, Stream, Original, 0), Stream);
+        let aged = |age_ms| Known { age_ms, ..UDP };
+        assert_eq!(next(aged(1_999), Replied, Original), Replied);
+        assert_eq!(next(aged(2_000), Replied, Original), Stream);
+        assert_eq!(next(aged(2_000), Replied, Reply), Stream);
+        assert_eq!(next(aged(0), Stream, Original), Stream);
     }
 
     #[test]
-    fn only_udp_has_streams() {
+    fn only_udp_has_streams_and_exchanges() {
         for family in [Family::Icmp, Family::Other] {
-            assert_eq!(next(family, Replied, Reply, 60_000), Replied);
+            let known = Known {
+                family,
+                responder_port: 53,
+                asked: 1,
+                age_ms: 60_000,
+            };
+            assert_eq!(next(known, Unreplied, Reply), Replied);
+            assert_eq!(next(known, Replied, Reply), Replied);
         }
     }
 
     #[test]
     fn the_unanswered_and_pings_are_evictable() {
         assert_eq!(worth(Family::Udp, Unreplied), Worth::Embryonic);
+        assert_eq!(worth(Family::Udp, Exchange), Worth::Assured);
         assert_eq!(worth(Family::Udp, Replied), Worth::Assured);
         assert_eq!(worth(Family::Icmp, Replied), Worth::Embryonic);
         assert_eq!(worth(Family::Other, Replied), Worth::Assured);

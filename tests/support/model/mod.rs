@@ -379,12 +379,16 @@ impl Run {
                 let age = now - session.start;
                 *state = match (*state, direction) {
                     (State::Unreplied, Direction::Original) => State::Unreplied,
-                    (State::Unreplied, Direction::Reply) => State::Replied,
-                    (State::Replied, _)
+                    (State::Unreplied, Direction::Reply) => match session.initiator.protocol {
+                        17 if session.initiator.dst.1 == 53 || session.packets[0] == 1 => State::Exchange,
+                        _ => State::Replied,
+                    },
+                    (State::Exchange | State::Replied, _)
                         if session.initiator.protocol == 17 && age >= Duration::from_secs(2) =>
                     {
                         State::Stream
                     }
+                    (State::Exchange, _) if session.initiator.dst.1 != 53 => State::Replied,
                     (other, _) => other,
                 };
                 session.assured |= *state != State::Unreplied;

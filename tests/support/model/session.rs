@@ -123,6 +123,7 @@ pub(super) struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Unreplied,
+    Exchange,
     Replied,
     Stream,
     Tcp(Track),
@@ -136,6 +137,7 @@ impl Session {
     pub(super) fn state_name(&self) -> &'static str {
         match &self.state {
             State::Unreplied => "UNREPLIED",
+            State::Exchange => "EXCHANGE",
             State::Replied => "REPLIED",
             State::Stream => "STREAM",
             State::Tcp(track) => track.state().name(),
@@ -146,6 +148,7 @@ impl Session {
         match (self.state, self.initiator.protocol) {
             (State::Tcp(track), _) => track.state().lifetime(),
             (State::Unreplied, 17) => LifetimeClass::UdpUnreplied,
+            (State::Exchange, _) => LifetimeClass::UdpExchange,
             (State::Replied, 17) => LifetimeClass::UdpReplied,
             (State::Stream, _) => LifetimeClass::UdpStream,
             (_, 1 | 58) => LifetimeClass::Icmp,

@@ -488,25 +488,31 @@ fn what_does_not_fit_the_session_of_the_other_zone_is_not_taken_for_its_packet()
 }
 
 #[test]
-fn the_search_in_other_zones_has_a_budget() {
-    let searched = |toml| {
+fn searches_in_vain_have_a_budget_and_those_that_find_are_free() {
+    let reason = DropReason::OtherZone;
+    // Five answers in zone 2, of which the first `strangers` answer nothing.
+    let found = |toml: &str, strangers: u16| {
         let mut scene = begun_in_zone_1(toml);
         let answers = |scene: &Scene| {
+            for port in 0..strangers {
+                let stranger = Ends::v4(5000 + port, 80);
+                let verdict = scene.tcp(stranger.back(), SYN | ACK, 500, 101, b"");
+                dropped_for(&verdict, DropReason::TcpSynAckWithoutSyn);
+            }
             (0..5)
-                .filter(|_| {
-                    let verdict = scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b"");
-                    verdict.reason() == Some(DropReason::OtherZone)
-                })
+                .filter(|_| scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b"").reason() == Some(reason))
                 .count()
         };
         let first = answers(&scene);
         scene.now += Duration::from_secs(1);
         [first, answers(&scene)]
     };
-    assert_eq!(searched(""), [5, 5]);
-    assert_eq!(searched("[asymmetry]\nsearches = 2"), [2, 2]);
-    assert_eq!(searched("[asymmetry]\nsearches = 0"), [0, 0]);
-    assert_eq!(searched("[asymmetry]\nsearched_zones = 0"), [0, 0]);
+    // Zones `a`, `b` and `default` have two searches each.
+    assert_eq!(found("[asymmetry]\nsearches = 6", 0), [5, 5]);
+    assert_eq!(found("[asymmetry]\nsearches = 6", 1), [5, 5]);
+    assert_eq!(found("[asymmetry]\nsearches = 6", 2), [0, 0]);
+    assert_eq!(found("[asymmetry]\nsearches = 0", 0), [0, 0]);
+    assert_eq!(found("[asymmetry]\nsearched_zones = 0", 0), [0, 0]);
 }
 
 #[test]

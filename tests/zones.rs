@@ -7,11 +7,13 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::asymmetry::{Cause, Evidence};
+use portcullis::snapshot::RestoreOptions;
 use portcullis::{Config, DropReason, Engine, Packet, Verdict, Zone};
-use support::packets::{ACK, Ends, Head, SYN, tcp};
+use support::packets::{ACK, Ends, Head, SYN, tcp, udp};
+use support::scene::Scene;
 
 const ENDS: Ends = Ends::v4(4000, 80);
 
@@ -126,4 +128,148 @@ fn a_first_window_in_an_adopted_session_is_no_asymmetry() {
     let lines = engine.asymmetry().lines;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0].evidence, Evidence::OneDirectionOnly);
+}
+
+const BYPASS: &str = "[zones]\na = 1\nb = 2\nc = 3\n[tcp]\nasymmetric = \"bypass\"\n";
+
+/// A connection whose initiator comes in zone 1 and whose responder comes in zone 2.
+fn across(toml: &str) -> Scene {
+    let mut scene = Scene::new(toml);
+    connect(&mut scene, ENDS);
+    scene
+}
+
+fn connect(scene: &mut Scene, ends: Ends) {
+    scene.zone = Zone(1);
+    scene.pass(ends, SYN, 100, 0, b"");
+    scene.zone = Zone(2);
+    scene.pass(ends.back(), SYN | ACK, 500, 101, b"");
+    scene.zone = Zone(1);
+    scene.pass(ends, ACK, 101, 501, b"");
+    scene.zone = Zone(2);
+}
+
+/// Forged segments in a zone, each of another flow.
+fn flood(scene: &mut Scene, zone: u16, segments: u32) {
+    let before = std::mem::replace(&mut scene.zone, Zone(zone));
+    for number in 0..segments {
+        let ends = Ends {
+            src: 77,
+            ..Ends::v4((number % 60_000) as u16 + 1, 80)
+        };
+        let verdict = scene.tcp(ends, ACK, number, number, b"");
+        assert_eq!(verdict.reason(), Some(DropReason::TcpNoSession));
+    }
+    scene.zone = before;
+}
+
+#[test]
+fn a_bypassed_connection_is_as_fast_as_any_other() {
+    for mode in ["bypass", "report"] {
+        let mut scene = across(&BYPASS.replace("bypass", mode));
+        // 20,000 packets a second for 3 s, each of which answers the one before.
+        for number in 0..60_000u32 {
+            scene.now += Duration::from_micros(50);
+            let (seq, payload) = if mode == "bypass" {
+                (501 + number * 100, [b'x'; 100].as_slice())
+            } else {
+                (501, b"".as_slice())
+            };
+            scene.zone = Zone(2);
+            scene.pass(ENDS.back(), ACK, seq, 101, payload);
+            scene.zone = Zone(1);
+            let ack = seq + payload.len() as u32;
+            scene.pass(ENDS, ACK, 101, ack, b"");
+        }
+        assert_eq!(scene.engine.sessions(), 1, "{mode}");
+    }
+}
+
+#[test]
+fn forged_segments_do_not_starve_bypassed_connections() {
+    let mut scene = across(BYPASS);
+    for round in 0..300u16 {
+        // 30,000 forged segments and 100 healthy packets a second, in one zone.
+        flood(&mut scene, 2, 300);
+        scene.now += Duration::from_millis(10);
+        scene.pass(ENDS.back(), ACK, 501, 101, b"");
+        if round % 10 == 0 {
+            // What begins meanwhile goes on as well.
+            connect(&mut scene, Ends::v4(10_000 + round, 80));
+        }
+    }
+}
+
+#[test]
+fn a_flood_in_one_zone_leaves_the_searches_of_the_others() {
+    let toml = BYPASS.replace("bypass", "drop");
+    for (flooded, found) in [(3, DropReason::OtherZone), (2, DropReason::TcpSynAckWithoutSyn)] {
+        let mut scene = Scene::new(&toml);
+        scene.zone = Zone(1);
+        scene.pass(ENDS, SYN, 100, 0, b"");
+        flood(&mut scene, flooded, 20_000);
+        scene.zone = Zone(2);
+        let verdict = scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b"");
+        assert_eq!(verdict.reason(), Some(found));
+    }
+}
+
+#[test]
+fn a_session_that_moves_to_another_zone_is_found_there() {
+    let mut scene = across(BYPASS);
+    scene.wait(400);
+    assert_eq!(scene.engine.sessions(), 0);
+    // The same ports again, in zone 3: what is remembered of zone 1 is wrong.
+    scene.zone = Zone(3);
+    scene.pass(ENDS, SYN, 7_000, 0, b"");
+    scene.zone = Zone(2);
+    scene.pass(ENDS.back(), SYN | ACK, 9_000, 7_001, b"");
+    assert_eq!(scene.record().zone, Zone(3));
+}
+
+#[test]
+fn bypassed_connections_go_on_through_a_reload_and_a_restart() {
+    let mut scene = across(BYPASS);
+    flood(&mut scene, 2, 20_000);
+    scene.reload(BYPASS);
+    flood(&mut scene, 2, 20_000);
+    scene.pass(ENDS.back(), ACK, 501, 101, b"");
+    // A new engine has to search once.
+    let saved = scene.engine.save(scene.now, SystemTime::UNIX_EPOCH);
+    let restored = Scene::new(BYPASS);
+    let done = restored.engine.restore(
+        &saved,
+        scene.now,
+        SystemTime::UNIX_EPOCH,
+        RestoreOptions::default(),
+    );
+    assert_eq!(done.expect("a sound stream").sessions, 1);
+    let mut scene = Scene {
+        zone: Zone(2),
+        now: scene.now,
+        ..restored
+    };
+    scene.pass(ENDS.back(), ACK, 501, 101, b"");
+    flood(&mut scene, 2, 20_000);
+    scene.pass(ENDS.back(), ACK, 501, 101, b"");
+}
+
+#[test]
+fn batches_find_sessions_in_other_zones_like_single_packets() {
+    let mut scene = across(BYPASS);
+    flood(&mut scene, 2, 20_000);
+    // Enough sessions for packets to be decided in batches.
+    for port in 0..300 {
+        assert!(scene.udp(Ends::v4(port, 53)).is_forward());
+    }
+    let answer = segment(ENDS.back(), ACK, 501, 101, b"");
+    let other = udp(Ends::v4(1, 53), b"ask");
+    let packet = |bytes| Packet::new(bytes, scene.now).zone(Zone(2));
+    let packets: Vec<_> = (0..40)
+        .map(|number| packet(if number % 2 == 0 { &answer } else { &other }))
+        .collect();
+    let mut verdicts = Vec::new();
+    scene.engine.process_batch(&packets, &mut verdicts);
+    assert!(verdicts.iter().all(Verdict::is_forward), "{verdicts:?}");
+    assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }

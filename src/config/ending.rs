@@ -72,7 +72,8 @@ pub struct AsymmetryConfig {
     pub max_entries: u32,
     /// Other zones in which a packet's session is looked for, 0 to [`Self::MAX_ZONES`].
     pub searched_zones: u32,
-    /// Packets a second for which that is done, 0 to 1,000,000.
+    /// How many packets a second may be looked for in vain, 0 to 1,000,000, all zones together: each zone
+    /// in which packets come has an equal share. A search that finds the session costs nothing.
     pub searches: u32,
     /// The length of IPv4 prefixes in the report.
     pub prefix_v4: u8,

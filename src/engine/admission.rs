@@ -214,6 +214,7 @@ impl Engine {
         note(shard, number, plan.direction, plan.letters);
         shard.hang(number);
         self.table.note_tick(place.shard, deadline);
+        self.note_begun(settings, &candidate.flow.key);
         after.any_opened = true;
         if S::LISTENS || T::ON {
             after.opened = self.record_of(shard, place.shard, number);
@@ -320,7 +321,7 @@ impl Engine {
             }
         };
         let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
-        if passes && !candidate.searched && settings.zones.len() > 1 {
+        if passes && !candidate.searched && settings.elsewhere.has_others() {
             // Its session may be in another zone, and then nothing begins here.
             trace.step(|| Step::Note("first its session is looked for in other zones"));
             after.tolerated = None;

@@ -35,7 +35,7 @@ impl Rate {
     }
 
     /// Gives one packet back.
-    fn put_back(&self, per_second: u32) {
+    pub(super) fn put_back(&self, per_second: u32) {
         let interval = SECOND / u64::from(per_second.max(1));
         self.0.fetch_sub(interval, Ordering::Relaxed);
     }

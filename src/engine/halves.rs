@@ -7,12 +7,11 @@ use super::{Engine, Packet};
 use crate::asymmetry::{Evidence, Sighting};
 use crate::config::Asymmetric;
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Flow, FlowKey, Zone};
-use crate::packet::{Parsed, Segment, TcpFlags, Transport};
+use crate::flow::{Direction, Flow, Zone};
+use crate::packet::{Parsed, Segment};
 use crate::policy::RuleId;
-use crate::session::{Held, Mark, Place, Shard, Slot};
-use crate::track::tcp::{Event, Fault, Known, Outcome, State};
-use crate::track::{self, dccp, sctp};
+use crate::session::{Mark, Place, Shard, Slot};
+use crate::track::tcp::{Event, Fault, State};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// How far ahead of its window a sender may be before that is somebody else's number, in bytes.
@@ -35,6 +34,14 @@ impl Seen {
             evidence: Some(evidence),
             opposite: None,
             other_zone: None,
+        }
+    }
+
+    /// Of a packet whose session is in another zone.
+    pub(super) const fn in_zone(zone: Zone) -> Self {
+        Self {
+            other_zone: Some(zone),
+            ..Self::alone(Evidence::OtherZone)
         }
     }
 
@@ -168,103 +175,6 @@ impl Engine {
         }
     }
 
-    /// Looks for the session of a packet that fits nothing in its own zone: the two directions of a conversation may come
-    /// through different endpoints. No lock is held; each zone costs a look-up, and there is a budget.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn elsewhere<T: Trace>(
-        &self,
-        candidate: &Candidate<'_>,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Option<Verdict> {
-        let settings = self.settings();
-        let config = &settings.asymmetry;
-        let own = candidate.flow.key.zone();
-        let zones = settings.zones.iter().filter(|zone| **zone != own);
-        if !self.searches.take(candidate.now, config.searches) {
-            return None;
-        }
-        zones
-            .take(config.searched_zones as usize)
-            .find_map(|zone| self.in_zone(*zone, candidate, after, trace))
-    }
-
-    fn in_zone<T: Trace>(
-        &self,
-        zone: Zone,
-        candidate: &Candidate<'_>,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Option<Verdict> {
-        let key: FlowKey = candidate.flow.key.in_zone(zone);
-        let place = self.table.place(&key);
-        let mut held = self.table.lock(place.shard);
-        let Held { shard, settings } = &mut *held;
-        let settings: &Settings = settings;
-        let found = shard.find(place.hash, &key);
-        let number = found.filter(|number| shard.slab.hot(*number).deadline > candidate.now.tick())?;
-        let slot = shard.slab.hot(number);
-        let direction = slot.direction_of(candidate.flow.source);
-        let rule = RuleId(shard.slab.cold(number).rule);
-        let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
-        let transport = &candidate.parsed.transport;
-        let split_handshake = settings.checks.split_handshake;
-        // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
-        let is_right = fits(slot, direction, transport, split_handshake)
-            || reports
-                && without_fin(transport).is_some_and(|it| fits(slot, direction, &it, split_handshake));
-        if !is_right {
-            return None;
-        }
-        if direction == Direction::Original && !has_numbers(&candidate.parsed.transport) {
-            // Anybody may have sent it, and no half is missing.
-            return None;
-        }
-        trace.step(|| Step::Elsewhere(key));
-        after.seen = Some(Seen {
-            other_zone: Some(zone),
-            ..Seen::alone(Evidence::OtherZone)
-        });
-        if after.stands {
-            return None;
-        }
-        let known = shard.slab.cold(number).has(Mark::Bypassed);
-        let reason = DropReason::OtherZone;
-        let tracked = Tracked {
-            direction: Some(direction),
-            session: Some(self.table.id(place.shard, number, slot.generation)),
-            ..Tracked::class(Class::Invalid)
-        };
-        match settings.tcp(rule, zone).asymmetric {
-            Asymmetric::Drop => Some(Verdict::Drop(reason, tracked)),
-            Asymmetric::Report => {
-                after.tolerated = Some((reason, rule));
-                Some(Verdict::Forward(Tracked {
-                    tolerated: Some(reason),
-                    ..tracked
-                }))
-            }
-            Asymmetric::Bypass => {
-                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
-                after.bypassed |= !known;
-                let flow = Flow {
-                    key,
-                    source: candidate.flow.source,
-                };
-                let moved = Candidate {
-                    flow,
-                    flow_bits: 0,
-                    ..*candidate
-                };
-                let seen = after.seen;
-                let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
-                after.seen = seen;
-                verdict
-            }
-        }
-    }
-
     /// Hands on what a packet has said.
     #[cold]
     #[inline(never)]
@@ -282,51 +192,4 @@ impl Engine {
         };
         self.asymmetry.see(&sighting, &self.settings().asymmetry);
     }
-}
-
-/// Whether a packet would pass in a session, found out on a copy of it.
-fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> bool {
-    match transport {
-        Transport::Tcp { segment, .. } => {
-            let known = Known {
-                seen_reply: slot.seen_reply(),
-                assured: slot.assured(),
-                split_handshake,
-            };
-            let mut track = slot.track;
-            let outcome = track.segment(direction, segment, known, |_| {});
-            !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen)
-        }
-        Transport::Sctp { packet, .. } => {
-            let mut association: sctp::Track = slot.sctp();
-            is_right(&association.packet(direction, packet))
-        }
-        Transport::Dccp { packet, .. } => {
-            let mut connection: dccp::Track = slot.dccp();
-            is_right(&connection.packet(direction, packet))
-        }
-        _ => true,
-    }
-}
-
-/// A segment with a FIN as it would be without.
-fn without_fin(transport: &Transport) -> Option<Transport> {
-    let mut without = *transport;
-    let Transport::Tcp { segment, .. } = &mut without else {
-        return None;
-    };
-    (Event::of(segment.flags) == Event::Fin).then(|| segment.flags.0 &= !TcpFlags::FIN.0)?;
-    Some(without)
-}
-
-/// Whether a packet has numbers that only one who has seen its session can know.
-const fn has_numbers(transport: &Transport) -> bool {
-    matches!(
-        transport,
-        Transport::Tcp { .. } | Transport::Sctp { .. } | Transport::Dccp { .. }
-    )
-}
-
-const fn is_right<F>(outcome: &track::Outcome<F>) -> bool {
-    !matches!(outcome, track::Outcome::Invalid(_) | track::Outcome::Reopen)
 }

@@ -5,6 +5,7 @@ mod batch;
 mod budget;
 mod checks;
 mod deletion;
+mod elsewhere;
 mod expiry;
 mod fragments;
 mod halves;
@@ -12,6 +13,7 @@ mod helpers;
 mod icmp;
 mod inspect;
 mod letters;
+mod memo;
 mod path;
 mod record;
 mod reload;
@@ -161,8 +163,6 @@ pub struct Engine {
     budget: budget::Budget,
     /// For answers to packets that are refused.
     answers: budget::Budget,
-    /// How often a session may be looked for in other zones.
-    searches: budget::Rate,
     asymmetry: Asymmetry,
     /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
     adopts_until: AtomicU64,
@@ -195,7 +195,7 @@ impl Engine {
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
-        let settings = Arc::new(Settings::new(compiled, hasher.clone()));
+        let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
         Ok(Self {
             table: Table::new(
                 fixed.max_sessions as usize,
@@ -216,7 +216,6 @@ impl Engine {
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
             budget: budget::Budget::new(hasher.clone()),
             answers: budget::Budget::new(hasher),
-            searches: budget::Rate::default(),
             asymmetry: Asymmetry::new(seed),
             adopts_until: AtomicU64::new(0),
         })

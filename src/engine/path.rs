@@ -59,7 +59,7 @@ impl After {
     }
 
     pub(super) const fn look_elsewhere(&mut self, settings: &Settings) {
-        self.elsewhere = settings.zones.len() > 1;
+        self.elsewhere = settings.elsewhere.has_others();
     }
 }
 
@@ -279,7 +279,7 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
-        if let Some(found) = self.elsewhere(candidate, after, trace) {
+        if let Some(found) = self.elsewhere(candidate, place, after, trace) {
             return found;
         }
         if !after.then_here {

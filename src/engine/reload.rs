@@ -70,7 +70,7 @@ impl Engine {
             let _one_at_a_time = self.reloading.lock();
             let previous = self.settings();
             let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-            let settings = Arc::new(Settings::new(compiled, self.hasher.clone()));
+            let settings = Arc::new(Settings::new(compiled, self.hasher.clone(), Some(&previous)));
             settings.take_counts(&previous);
             *self.settings.write() = Arc::clone(&settings);
             let trusts = settings.checksums == Checksums::Trust;
@@ -115,7 +115,7 @@ impl Engine {
         let _no_reload_meanwhile = self.reloading.lock();
         let previous = self.settings();
         let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-        let settings = Settings::new(compiled, self.hasher.clone());
+        let settings = Settings::new(compiled, self.hasher.clone(), Some(&previous));
         let now = self.origin.micros(now);
         let families = self.helpers.families();
         let mut would_end = Vec::new();

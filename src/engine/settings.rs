@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::checks::Checks;
+use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
 use super::path::After;
 use crate::config::{
@@ -36,8 +37,8 @@ pub(super) struct Settings {
     pub(super) on_reload: OnReload,
     tcp: Handling,
     tcp_zones: Box<[(Zone, TcpHandling)]>,
-    /// Each zone once: where else a packet's session may be.
-    pub(super) zones: Box<[Zone]>,
+    /// Where else a packet's session may be.
+    pub(super) elsewhere: Elsewhere,
     /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
     pub(super) any_midstream: bool,
     /// The same of asymmetric paths.
@@ -45,7 +46,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(compiled: Compiled, hasher: ahash::RandomState) -> Self {
+    /// What `previous` settings know of sessions in other zones is still known.
+    pub(super) fn new(compiled: Compiled, hasher: ahash::RandomState, previous: Option<&Self>) -> Self {
         let tcp = compiled.tcp.handling();
         let zones = &compiled.tcp_zones;
         let any = |says: &dyn Fn(&TcpHandling) -> bool| {
@@ -66,7 +68,12 @@ impl Settings {
             any_midstream,
             any_asymmetric,
             tcp,
-            zones: compiled.zones.distinct().collect(),
+            elsewhere: Elsewhere::new(
+                compiled.zones.distinct().collect(),
+                any_asymmetric,
+                compiled.fixed.max_sessions as usize,
+                previous.map(|settings| &settings.elsewhere),
+            ),
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
             checksums: compiled.checksums,

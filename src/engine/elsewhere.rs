@@ -1,0 +1,381 @@
+//! The search for the session of a packet in other zones than the one in which it came: the two
+//! directions of a conversation may come through different endpoints.
+
+use super::Engine;
+use super::budget::Rate;
+use super::halves::Seen;
+use super::memo::{Memo, Noted};
+use super::path::{After, Candidate};
+use super::settings::Settings;
+use crate::config::{Asymmetric, AsymmetryConfig};
+use crate::explain::{Step, Trace};
+use crate::flow::{Direction, Flow, FlowKey, Zone};
+use crate::packet::{TcpFlags, Transport};
+use crate::policy::RuleId;
+use crate::session::{Held, Mark, Micros, Place, Slot};
+use crate::track::tcp::{Event, Known, Outcome};
+use crate::track::{self, dccp, sctp};
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+use std::sync::Arc;
+
+/// The fewest and the most flows whose zone is remembered, in each of two tables of 8 KiB to 2 MiB.
+const MIN_REMEMBERED: usize = 1 << 10;
+const MAX_REMEMBERED: usize = 1 << 18;
+
+/// The other zones, how often they may be searched in vain, and what was found there.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    /// Each zone once, in their order.
+    zones: Box<[Zone]>,
+    /// Searches in vain of what comes in each zone, and in zones without a name together.
+    budgets: Box<[Rate]>,
+    /// In which zone the session of a flow was found last, by the flow's key where it comes; `None`
+    /// where there is one zone. Only a packet that fits a session writes here: no flood of forged
+    /// packets makes a flow be forgotten.
+    found: Option<Arc<Memo>>,
+    /// In which zone the newest session of a flow began, by its key without a zone; `None` where no path
+    /// may be asymmetric. So the first packet of a flow that comes in another zone needs no search.
+    begun: Option<Arc<Memo>>,
+}
+
+impl Elsewhere {
+    /// For zones in their order. What `previous` remembers is kept: a hint that is wrong costs one
+    /// look-up.
+    pub(super) fn new(
+        zones: Box<[Zone]>,
+        any_asymmetric: bool,
+        max_sessions: usize,
+        previous: Option<&Self>,
+    ) -> Self {
+        let places = (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED);
+        let keep = |known: Option<&Option<Arc<Memo>>>| {
+            let known = known.and_then(|known| known.clone());
+            known.unwrap_or_else(|| Arc::new(Memo::new(places)))
+        };
+        let several = zones.len() > 1;
+        let found = several.then(|| keep(previous.map(|previous| &previous.found)));
+        let begun = (several && any_asymmetric).then(|| keep(previous.map(|previous| &previous.begun)));
+        Self {
+            budgets: (0..=zones.len()).map(|_| Rate::default()).collect(),
+            zones,
+            found,
+            begun,
+        }
+    }
+
+    /// Whether there is more than one zone.
+    pub(super) const fn has_others(&self) -> bool {
+        self.zones.len() > 1
+    }
+
+    /// The zone in which the session of a flow was found last.
+    fn remembered(&self, place: Place) -> Option<Zone> {
+        self.zone_in(self.found.as_deref()?, place)
+    }
+
+    fn zone_in(&self, memo: &Memo, place: Place) -> Option<Zone> {
+        let Noted::Own(zone) = memo.get(place) else {
+            return None;
+        };
+        let zone = Zone(u16::try_from(zone).ok()?);
+        // A reload may have taken its name away.
+        self.zones.binary_search(&zone).is_ok().then_some(zone)
+    }
+
+    fn remember(&self, place: Place, zone: Zone) {
+        if let Some(found) = &self.found {
+            found.note(place, u32::from(zone.0));
+        }
+    }
+
+    /// Takes one search of what comes in a zone, with what gives it back.
+    fn take(&self, zone: Zone, now: Micros, config: &AsymmetryConfig) -> Option<Search<'_>> {
+        let number = self.zones.binary_search(&zone).unwrap_or(self.zones.len());
+        let rate = self.budgets.get(number)?;
+        let share = config.searches.div_ceil((self.zones.len() as u32).max(1));
+        rate.take(now, share).then_some(Search { rate, share })
+    }
+}
+
+/// A search that was taken from a budget.
+struct Search<'a> {
+    rate: &'a Rate,
+    share: u32,
+}
+
+impl Search<'_> {
+    /// The search has found something, and costs nothing.
+    fn was_right(self) {
+        self.rate.put_back(self.share);
+    }
+}
+
+/// What was found in a zone.
+enum Found {
+    /// No session that the packet fits.
+    Nothing,
+    /// A session, but the verdict of the packet's own zone stands.
+    Reported,
+    /// A session, and the verdict on the packet there.
+    Decided(Verdict),
+}
+
+impl Found {
+    const fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Decided(verdict) => Some(verdict),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Notes in which zone a session begins. Its shard's lock is held.
+    #[inline]
+    pub(super) fn note_begun(&self, settings: &Settings, key: &FlowKey) {
+        if let Some(begun) = &settings.elsewhere.begun {
+            let place = self.table.place(&key.in_zone(Zone::DEFAULT));
+            begun.note(place, u32::from(key.zone().0));
+        }
+    }
+
+    /// The zone in which the newest session of a flow began.
+    fn begun_in(&self, settings: &Settings, key: &FlowKey) -> Option<Zone> {
+        let begun = settings.elsewhere.begun.as_deref()?;
+        let place = self.table.place(&key.in_zone(Zone::DEFAULT));
+        settings.elsewhere.zone_in(begun, place)
+    }
+
+    /// Looks for the session of a packet that fits nothing in its own zone. `place` is that of its key in
+    /// its own zone. No lock is held.
+    ///
+    /// 1. The zone in which the session of this flow was found last, and the one in which it began. A
+    ///    look-up each, and no budget.
+    /// 2. All other zones, up to [`AsymmetryConfig::searched_zones`]: a look-up each. A search that finds
+    ///    nothing is charged to the budget of the zone in which the packet came.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn elsewhere<T: Trace>(
+        &self,
+        candidate: &Candidate<'_>,
+        place: Place,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let settings = self.settings();
+        let (elsewhere, config) = (&settings.elsewhere, &settings.asymmetry);
+        let own = candidate.flow.key.zone();
+        if config.searches == 0 || config.searched_zones == 0 {
+            return None;
+        }
+        let remembered = elsewhere.remembered(place).filter(|zone| *zone != own);
+        if let Some(zone) = remembered {
+            let found = self.in_zone(zone, candidate, after, trace);
+            if !matches!(found, Found::Nothing) {
+                return found.verdict();
+            }
+        }
+        let begun = self.begun_in(&settings, &candidate.flow.key);
+        if let Some(zone) = begun.filter(|zone| *zone != own && Some(*zone) != remembered) {
+            let found = self.in_zone(zone, candidate, after, trace);
+            if !matches!(found, Found::Nothing) {
+                elsewhere.remember(place, zone);
+                return found.verdict();
+            }
+        }
+        let search = elsewhere.take(own, candidate.now, config)?;
+        let others = elsewhere.zones.iter().filter(|zone| **zone != own);
+        for zone in others.take(config.searched_zones as usize) {
+            let found = self.in_zone(*zone, candidate, after, trace);
+            if !matches!(found, Found::Nothing) {
+                search.was_right();
+                elsewhere.remember(place, *zone);
+                return found.verdict();
+            }
+        }
+        None
+    }
+
+    fn in_zone<T: Trace>(
+        &self,
+        zone: Zone,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Found {
+        let key: FlowKey = candidate.flow.key.in_zone(zone);
+        let place = self.table.place(&key);
+        let mut held = self.table.lock(place.shard);
+        let Held { shard, settings } = &mut *held;
+        let settings: &Settings = settings;
+        let found = shard.find(place.hash, &key);
+        let Some(number) = found.filter(|number| shard.slab.hot(*number).deadline > candidate.now.tick())
+        else {
+            return Found::Nothing;
+        };
+        let slot = shard.slab.hot(number);
+        let direction = slot.direction_of(candidate.flow.source);
+        let rule = RuleId(shard.slab.cold(number).rule);
+        let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
+        let transport = &candidate.parsed.transport;
+        let split_handshake = settings.checks.split_handshake;
+        // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
+        let is_right = fits(slot, direction, transport, split_handshake)
+            || reports
+                && without_fin(transport).is_some_and(|it| fits(slot, direction, &it, split_handshake));
+        if !is_right {
+            return Found::Nothing;
+        }
+        if direction == Direction::Original && !has_numbers(transport) {
+            // Anybody may have sent it, and no half is missing.
+            return Found::Nothing;
+        }
+        trace.step(|| Step::Elsewhere(key));
+        after.seen = Some(Seen::in_zone(zone));
+        if after.stands {
+            return Found::Reported;
+        }
+        let known = shard.slab.cold(number).has(Mark::Bypassed);
+        let reason = DropReason::OtherZone;
+        let tracked = Tracked {
+            direction: Some(direction),
+            session: Some(self.table.id(place.shard, number, slot.generation)),
+            ..Tracked::class(Class::Invalid)
+        };
+        match settings.tcp(rule, zone).asymmetric {
+            Asymmetric::Drop => Found::Decided(Verdict::Drop(reason, tracked)),
+            Asymmetric::Report => {
+                after.tolerated = Some((reason, rule));
+                Found::Decided(Verdict::Forward(Tracked {
+                    tolerated: Some(reason),
+                    ..tracked
+                }))
+            }
+            Asymmetric::Bypass => {
+                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
+                after.bypassed |= !known;
+                let flow = Flow {
+                    key,
+                    source: candidate.flow.source,
+                };
+                let moved = Candidate {
+                    flow,
+                    flow_bits: 0,
+                    ..*candidate
+                };
+                let seen = after.seen;
+                let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
+                after.seen = seen;
+                verdict.map_or(Found::Nothing, Found::Decided)
+            }
+        }
+    }
+}
+
+/// Whether a packet would pass in a session, found out on a copy of it.
+fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> bool {
+    match transport {
+        Transport::Tcp { segment, .. } => {
+            let known = Known {
+                seen_reply: slot.seen_reply(),
+                assured: slot.assured(),
+                split_handshake,
+            };
+            let mut track = slot.track;
+            let outcome = track.segment(direction, segment, known, |_| {});
+            !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen)
+        }
+        Transport::Sctp { packet, .. } => {
+            let mut association: sctp::Track = slot.sctp();
+            is_right(&association.packet(direction, packet))
+        }
+        Transport::Dccp { packet, .. } => {
+            let mut connection: dccp::Track = slot.dccp();
+            is_right(&connection.packet(direction, packet))
+        }
+        _ => true,
+    }
+}
+
+/// A segment with a FIN as it would be without.
+fn without_fin(transport: &Transport) -> Option<Transport> {
+    let mut without = *transport;
+    let Transport::Tcp { segment, .. } = &mut without else {
+        return None;
+    };
+    (Event::of(segment.flags) == Event::Fin).then(|| segment.flags.0 &= !TcpFlags::FIN.0)?;
+    Some(without)
+}
+
+/// Whether a packet has numbers that only one who has seen its session can know.
+const fn has_numbers(transport: &Transport) -> bool {
+    matches!(
+        transport,
+        Transport::Tcp { .. } | Transport::Sctp { .. } | Transport::Dccp { .. }
+    )
+}
+
+const fn is_right<F>(outcome: &track::Outcome<F>) -> bool {
+    !matches!(outcome, track::Outcome::Invalid(_) | track::Outcome::Reopen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: AsymmetryConfig = AsymmetryConfig {
+        packets: 16,
+        time: std::time::Duration::from_secs(10),
+        max_entries: 1,
+        searched_zones: 16,
+        searches: 20,
+        prefix_v4: 24,
+        prefix_v6: 64,
+    };
+
+    fn zones(numbers: &[u16]) -> Box<[Zone]> {
+        numbers.iter().copied().map(Zone).collect()
+    }
+
+    fn taken(elsewhere: &Elsewhere, zone: u16, at: Micros) -> usize {
+        (0..100)
+            .filter(|_| elsewhere.take(Zone(zone), at, &CONFIG).is_some())
+            .count()
+    }
+
+    #[test]
+    fn zones_share_the_searches_and_none_takes_those_of_another() {
+        let elsewhere = Elsewhere::new(zones(&[0, 1, 5, 7]), true, 100, None);
+        let at = Micros(3_600_000_000);
+        let each: Vec<_> = [0, 1, 5, 7].map(|zone| taken(&elsewhere, zone, at)).into();
+        assert_eq!(each, [5, 5, 5, 5]);
+        // Zones that the configuration does not name have one share together.
+        assert_eq!((taken(&elsewhere, 2, at), taken(&elsewhere, 9, at)), (5, 0));
+    }
+
+    #[test]
+    fn a_search_that_was_right_costs_nothing() {
+        let elsewhere = Elsewhere::new(zones(&[0, 1]), true, 100, None);
+        let at = Micros(3_600_000_000);
+        for _ in 0..100 {
+            let search = elsewhere.take(Zone(1), at, &CONFIG);
+            search.expect("a search").was_right();
+        }
+        assert_eq!(taken(&elsewhere, 1, at), 10);
+    }
+
+    #[test]
+    fn what_was_found_is_remembered_through_a_reload_while_its_zone_is_there() {
+        let place = Place { shard: 3, hash: 77 };
+        let elsewhere = Elsewhere::new(zones(&[0, 1, 2]), true, 100, None);
+        assert_eq!(elsewhere.remembered(place), None);
+        elsewhere.remember(place, Zone(2));
+        assert_eq!(elsewhere.remembered(place), Some(Zone(2)));
+        let reloaded = Elsewhere::new(zones(&[0, 2, 9]), true, 100, Some(&elsewhere));
+        assert_eq!(reloaded.remembered(place), Some(Zone(2)));
+        let renamed = Elsewhere::new(zones(&[0, 1]), true, 100, Some(&reloaded));
+        assert_eq!(renamed.remembered(place), None);
+        assert!(!Elsewhere::new(zones(&[0]), true, 100, Some(&renamed)).has_others());
+    }
+}

@@ -1,0 +1,87 @@
+//! Bounded notes about flows: a direct-mapped table in which a newer flow takes the place of an older one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::session::Place;
+
+/// A number noted of some flows, each under the hash of its key. Two flows may share a hash, so a note is
+/// a hint. Reading and writing touch one cache line and take no lock.
+#[derive(Debug)]
+pub(super) struct Memo {
+    /// The hash in the upper half, the number plus one in the lower; 0 for a free place.
+    places: Box<[AtomicU64]>,
+}
+
+/// What stands in the place of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// Nothing.
+    Nothing,
+    /// The number that was noted of the flow itself.
+    Own(u32),
+    /// The number that was noted of another flow, which may have taken the place of this one.
+    Other(u32),
+}
+
+impl Memo {
+    /// A memo with at least this many places; a power of two of them.
+    pub(super) fn new(places: usize) -> Self {
+        let places = places.max(1).next_power_of_two();
+        Self {
+            places: (0..places).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn place(&self, place: Place) -> Option<&AtomicU64> {
+        self.places.get(place.hash as usize & (self.places.len() - 1))
+    }
+
+    /// Notes a number, in place of what stood there.
+    pub(super) fn note(&self, place: Place, number: u32) {
+        let word = u64::from(place.hash) << 32 | u64::from(number.saturating_add(1));
+        if let Some(at) = self.place(place)
+            && at.load(Ordering::Relaxed) != word
+        {
+            at.store(word, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self, place: Place) -> Noted {
+        let word = self.place(place).map_or(0, |at| at.load(Ordering::Relaxed));
+        let hash = (word >> 32) as u32;
+        match (word as u32).checked_sub(1) {
+            None => Noted::Nothing,
+            Some(number) if hash == place.hash => Noted::Own(number),
+            Some(number) => Noted::Other(number),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(hash: u32) -> Place {
+        Place { shard: 0, hash }
+    }
+
+    #[test]
+    fn a_note_is_found_until_another_flow_takes_its_place() {
+        let memo = Memo::new(5);
+        assert_eq!(memo.get(at(3)), Noted::Nothing);
+        memo.note(at(3), 0);
+        memo.note(at(4), 9);
+        assert_eq!(memo.get(at(3)), Noted::Own(0));
+        assert_eq!(memo.get(at(3 + 8)), Noted::Other(0));
+        memo.note(at(3 + 8), 7);
+        assert_eq!(memo.get(at(3)), Noted::Other(7));
+        assert_eq!(memo.get(at(4)), Noted::Own(9));
+    }
+
+    #[test]
+    fn the_greatest_number_is_kept_as_near_as_it_can_be() {
+        let memo = Memo::new(1);
+        memo.note(at(u32::MAX), u32::MAX);
+        assert_eq!(memo.get(at(u32::MAX)), Noted::Own(u32::MAX - 1));
+    }
+}

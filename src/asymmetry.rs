@@ -1,9 +1,12 @@
 //! What says that we see one half of a conversation, and the report of it.
 //!
-//! A single packet proves nothing: a capture begins somewhere, a forger sends what he likes. So each piece of
-//! [`Evidence`] makes its conversation a *suspect*, and only a conversation of which nothing but one direction comes for a
-//! while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]) makes a line of the report. Two kinds need no patience:
-//! a session that is found in another zone, and a packet of a session that is known to have ended here.
+//! Nothing but this proves that the other half travels elsewhere: something was received that never passed
+//! here. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or data, or a sender goes on beyond
+//! the window that it was offered. What repeats a packet proves nothing, nor does what answers a packet that
+//! this firewall has dropped itself, or that passed before a restart. So each piece of [`Evidence`] makes its
+//! conversation a *suspect*, and says whether it is a proof. A line of the report needs a proof, and that nothing of the other direction comes for a while ([`AsymmetryConfig::packets`],
+//! [`AsymmetryConfig::time`]). Two kinds need neither: a session that is found in another zone, and a packet
+//! of a session that is known to have ended here.
 //!
 //! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route are one line. Suspects
 //! and lines are bounded; what finds no place is counted.
@@ -20,6 +23,11 @@ use parking_lot::Mutex;
 
 use crate::config::AsymmetryConfig;
 use crate::flow::{Direction, End, FlowKey, Zone};
+use crate::packet::SeqNum;
+
+mod suspect;
+
+use suspect::{Change, Proof, Suspect};
 
 /// What says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -199,6 +207,23 @@ pub struct AsymmetryReport {
     pub unnoticed: u64,
 }
 
+/// What a packet proves of the half of its conversation that does not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// Nothing: it may repeat or answer what was dropped here, or what passed before.
+    Nothing,
+    /// Its sender has received something that never passed.
+    Proof,
+    /// It acknowledges something that never passed. One alone may repeat an older one, or may belong to
+    /// what was on its way when the flow came here: one that advances is proof.
+    Acknowledges {
+        /// Up to where.
+        ack: SeqNum,
+        /// All of the connection has passed here up to now, so that it needs no round trip to tell.
+        first_hand: bool,
+    },
+}
+
 /// A packet that says something.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sighting {
@@ -207,39 +232,18 @@ pub(crate) struct Sighting {
     pub(crate) source: End,
     /// `None` of a packet that says nothing but that its direction comes.
     pub(crate) evidence: Option<Evidence>,
+    pub(crate) sign: Sign,
     /// Of a packet with a session: how many packets that has seen of the other direction.
     pub(crate) opposite: Option<u32>,
     pub(crate) other_zone: Option<Zone>,
     pub(crate) at: Instant,
 }
 
-/// A conversation of which only one direction has come so far.
-#[derive(Debug, Clone, Copy)]
-struct Suspect {
-    key: FlowKey,
-    /// The end that is seen.
-    source: End,
-    evidence: Evidence,
-    opposite: Option<u32>,
-    packets: u32,
-    first: Instant,
-    last: Instant,
-    /// Packets of it that stand in its line.
-    listed: u32,
-}
-
 /// The suspects of a part, each in the place that its conversation hashes to.
 type Part = Box<[Option<Suspect>]>;
 
-/// For less than this one direction alone proves nothing, however many packets come: a sender may have a whole window on
-/// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
-const ROUND_TRIP: Duration = Duration::from_secs(1);
-
 /// For how long a half that is only reported may be silent and go on: as long as an established connection may by default.
 const GOES_ON: Duration = Duration::from_secs(340);
-
-/// How long a suspect keeps its place against others, in multiples of the time that proves it.
-const PATIENCE: u32 = 6;
 
 /// Suspects at once, with a lock for each part of them.
 const PARTS: usize = 16;
@@ -263,27 +267,6 @@ pub(crate) struct Asymmetry {
     unlisted: AtomicU64,
     unnoticed: AtomicU64,
     hasher: ahash::RandomState,
-}
-
-/// What the packets of a conversation have proved.
-#[derive(Debug, Clone, Copy)]
-struct Proof {
-    evidence: Evidence,
-    /// The end that has sent them.
-    source: End,
-    packets: u32,
-    first: Instant,
-    last: Instant,
-    /// It is the first of its conversation.
-    news: bool,
-}
-
-/// What a packet makes of the report.
-#[derive(Debug, Clone, Copy, Default)]
-struct Change {
-    /// What turned out to be wrong: the other direction came after all.
-    retracted: Option<Proof>,
-    proved: Option<Proof>,
 }
 
 impl Asymmetry {
@@ -489,130 +472,13 @@ impl Asymmetry {
         for part in &self.suspects {
             for suspect in part.lock().iter_mut().flatten() {
                 (suspect.packets, suspect.listed, suspect.first) = (0, 0, suspect.last);
+                suspect.proved = false;
             }
         }
         self.lines.retain(|_, _| {
             self.len.fetch_sub(1, Ordering::Relaxed);
             false
         });
-    }
-}
-
-impl Suspect {
-    const fn new(sighting: &Sighting, evidence: Evidence) -> Self {
-        Self {
-            key: sighting.key,
-            source: sighting.source,
-            evidence,
-            opposite: sighting.opposite,
-            packets: 1,
-            first: sighting.at,
-            last: sighting.at,
-            listed: 0,
-        }
-    }
-
-    fn may_be_forgotten(&self, at: Instant, config: &AsymmetryConfig) -> bool {
-        let quiet = at.saturating_duration_since(self.last);
-        self.packets <= 1 || quiet > config.time * PATIENCE
-    }
-
-    /// What stands of it in the report, if it accuses a direction.
-    fn listing(&self) -> Option<Proof> {
-        (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone).then_some(
-            Proof {
-                evidence: self.evidence,
-                source: self.source,
-                packets: self.listed,
-                first: self.first,
-                last: self.last,
-                news: false,
-            },
-        )
-    }
-
-    /// Another packet of the conversation, and what follows from it.
-    fn again(&mut self, sighting: &Sighting, evidence: Evidence, config: &AsymmetryConfig) -> Change {
-        let without_session =
-            |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
-        let other_end = sighting.source != self.source;
-        let other_counted = match (self.opposite, sighting.opposite) {
-            (Some(before), Some(now)) => before != now,
-            (None, Some(now)) => now > 0,
-            _ => false,
-        };
-        if !other_end && !other_counted {
-            if self.evidence == Evidence::BeginningUnseen && self.listed > 0 {
-                self.last = sighting.at;
-                return Change::default();
-            }
-            self.packets = self.packets.saturating_add(1);
-            self.last = self.last.max(sighting.at);
-            self.opposite = self.opposite.or(sighting.opposite);
-            return Change {
-                retracted: None,
-                proved: self.proof(config),
-            };
-        }
-        // The other direction comes after all.
-        let retracted = self.listing();
-        let unseen_beginning = without_session(self.evidence) && (without_session(evidence) || other_counted)
-            || self.evidence == Evidence::OneDirectionOnly && without_session(evidence);
-        if !unseen_beginning {
-            *self = Self::new(sighting, evidence);
-            return Change {
-                retracted,
-                proved: self.proof(config),
-            };
-        }
-        // Nothing but the beginning is missing: that is said once.
-        let known = self.evidence == Evidence::BeginningUnseen && self.listed > 0;
-        let first = self.first;
-        *self = Self {
-            listed: 1,
-            ..Self::new(sighting, Evidence::BeginningUnseen)
-        };
-        let proof = Proof {
-            evidence: Evidence::BeginningUnseen,
-            source: self.source,
-            packets: 1,
-            first,
-            last: sighting.at,
-            news: true,
-        };
-        Change {
-            retracted,
-            proved: (!known).then_some(proof),
-        }
-    }
-
-    /// What the packets so far prove. Once they have proved it, each further one counts alone.
-    fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
-        let time = self.last.saturating_duration_since(self.first);
-        let long = time >= config.time && self.packets > 1;
-        let alone = matches!(
-            self.evidence,
-            Evidence::OneDirectionOnly | Evidence::BeginningUnseen
-        );
-        let many = self.packets >= config.packets && (!alone || time >= ROUND_TRIP.min(config.time));
-        if self.listed == 0 && !many && !long {
-            return None;
-        }
-        if self.evidence == Evidence::BeginningUnseen {
-            // From here on the conversation is that of one direction.
-            self.evidence = Evidence::OneDirectionOnly;
-        }
-        let news = self.listed == 0;
-        let packets = if news { self.packets } else { 1 };
-        self.listed = self.listed.saturating_add(packets);
-        Some(Proof {
-            evidence: self.evidence,
-            source: self.source,
-            packets,
-            first: if news { self.first } else { self.last },
-            last: self.last,
-            news,
-        })
     }
 }
 

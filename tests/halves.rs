@@ -326,9 +326,11 @@ fn acks_of_data_that_never_passed_are_named() {
         scene.handshake(ENDS);
         scene
     };
-    let scene = start("drop");
+    let mut scene = start("drop");
     for n in 1..=3 {
+        assert_eq!(scene.engine.asymmetry().lines, []);
         dropped_for(&scene.tcp(ENDS, ACK, 101, 501 + n * 900, b""), reason);
+        scene.now += Duration::from_millis(500);
     }
     says(
         &only_line(&scene),

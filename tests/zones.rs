@@ -125,6 +125,9 @@ fn a_first_window_in_an_adopted_session_is_no_asymmetry() {
     assert_eq!(engine.asymmetry().lines, []);
     let late = now + Duration::from_secs(2);
     decide(&engine, late, &[(1, segment(ENDS, ACK, 134, 507, b"x"))]);
+    // Nobody may have answered: only what acknowledges more than before proves that somebody has.
+    assert_eq!(engine.asymmetry().lines, []);
+    decide(&engine, late, &[(1, segment(ENDS, ACK, 135, 907, b"x"))]);
     let lines = engine.asymmetry().lines;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0].evidence, Evidence::OneDirectionOnly);

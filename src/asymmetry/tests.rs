@@ -21,11 +21,31 @@ impl Scene {
         }
     }
 
+    /// A packet that proves what its kind does, and acknowledges one more each millisecond.
     fn see(&self, flow: u32, source: End, evidence: Evidence, opposite: Option<u32>, after: u64) {
+        let sign = match evidence {
+            Evidence::SynAckWithoutSyn | Evidence::AckWithoutSynAck => Sign::Proof,
+            _ => Sign::Acknowledges {
+                ack: SeqNum(after as u32),
+                first_hand: evidence == Evidence::UnseenDataAcknowledged,
+            },
+        };
+        self.see_sign((flow, source), evidence, sign, opposite, after);
+    }
+
+    fn see_sign(
+        &self,
+        (flow, source): (u32, End),
+        evidence: Evidence,
+        sign: Sign,
+        opposite: Option<u32>,
+        after: u64,
+    ) {
         let sighting = Sighting {
             key: testing::key(flow),
             source,
             evidence: Some(evidence),
+            sign,
             opposite,
             other_zone: None,
             at: self.start + Duration::from_millis(after),
@@ -131,6 +151,7 @@ fn an_accusation_is_taken_back_when_the_other_direction_comes() {
         key: testing::key(2),
         source: End::High,
         evidence: None,
+        sign: Sign::Nothing,
         opposite: None,
         other_zone: None,
         at: scene.start,
@@ -147,10 +168,78 @@ fn a_session_whose_other_direction_comes_is_no_suspect() {
         scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, opposite, packet);
     }
     assert_eq!(scene.lines(), []);
-    for packet in 50..54 {
+    for packet in [50, 51, 52, 1_052] {
         scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, Some(50), packet);
     }
     assert_eq!(scene.lines(), [(Evidence::UnseenDataAcknowledged, 1, 4)]);
+}
+
+/// Acknowledgments of a conversation, at milliseconds, and the line that they make.
+fn acknowledged(evidence: Evidence, first_hand: bool, acks: &[(u64, u32)]) -> Vec<(Evidence, u64, u64)> {
+    let scene = Scene::new();
+    for (after, ack) in acks {
+        let sign = Sign::Acknowledges {
+            ack: SeqNum(*ack),
+            first_hand,
+        };
+        scene.see_sign((1, End::Low), evidence, sign, Some(0), *after);
+    }
+    scene.lines()
+}
+
+#[test]
+fn only_an_acknowledgment_that_advances_is_proof() {
+    use Evidence::{BeginningUnseen, OneDirectionOnly, UnseenDataAcknowledged};
+    // A segment that is repeated until its sender gives up.
+    let repeated: Vec<_> = (0..60).map(|second| (second * 1_000, 500)).collect();
+    // An older one that was overtaken.
+    let reordered = [(0, 500), (1, 400), (2_000, 450), (20_000, 500), (20_001, 500)];
+    // What was on its way when the flow came here.
+    let mut on_its_way: Vec<_> = (0..20).map(|n| (n * 40, 500 + n as u32)).collect();
+    on_its_way.extend((0..20).map(|second| (1_000 + second * 1_000, 519)));
+    for evidence in [BeginningUnseen, OneDirectionOnly, UnseenDataAcknowledged] {
+        for first_hand in [true, false] {
+            assert_eq!(acknowledged(evidence, first_hand, &repeated), []);
+            assert_eq!(acknowledged(evidence, first_hand, &reordered), []);
+        }
+        assert_eq!(acknowledged(evidence, false, &on_its_way), []);
+    }
+    // Of a connection all of which has passed here, nothing else is on its way.
+    let lines = acknowledged(UnseenDataAcknowledged, true, &on_its_way);
+    assert_eq!(lines, [(UnseenDataAcknowledged, 1, 40)]);
+    // After a round trip it counts in any case; the sequence space wraps.
+    let goes_on = [(0, u32::MAX), (10, u32::MAX), (1_500, 3), (1_501, 3)];
+    let lines = acknowledged(BeginningUnseen, false, &goes_on);
+    assert_eq!(lines, [(OneDirectionOnly, 1, 4)]);
+}
+
+#[test]
+fn what_moved_away_and_came_back_has_to_prove_it_again() {
+    let twice = [
+        (0, 500),
+        (1_000, 500),
+        (12_000, 900),
+        (12_500, 950),
+        (22_500, 950),
+    ];
+    assert_eq!(acknowledged(Evidence::BeginningUnseen, false, &twice), []);
+}
+
+#[test]
+fn what_proves_nothing_is_never_listed() {
+    let scene = Scene::new();
+    for second in 0..60 {
+        for evidence in [Evidence::SynAckWithoutSyn, Evidence::OneDirectionOnly] {
+            let flow = evidence as u32;
+            scene.see_sign((flow, End::Low), evidence, Sign::Nothing, None, 1_000 * second);
+        }
+    }
+    assert_eq!(scene.lines(), []);
+    // It is remembered all the same: what follows a packet that was let pass goes on.
+    let key = testing::key(Evidence::SynAckWithoutSyn as u32);
+    let at = scene.start + Duration::from_secs(60);
+    let suspected = scene.asymmetry.suspected(&key, End::Low, at);
+    assert_eq!(suspected, Some(Direction::Reply));
 }
 
 #[test]

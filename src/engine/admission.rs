@@ -7,7 +7,7 @@ use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_l
 use super::path::{After, Candidate, invalid, tunnel_id};
 use super::resets::LateAnswer;
 use super::settings::Settings;
-use crate::asymmetry::Evidence;
+use crate::asymmetry::{Evidence, Sign};
 use crate::config::{Asymmetric, Midstream, TcpMode};
 use crate::event::{DeniedSession, EndReason, Sink};
 use crate::explain::{Step, Trace};
@@ -288,7 +288,7 @@ impl Engine {
                 Step::Buried(tombstone.id, tombstone.reason, ago)
             });
             let direction = tombstone.direction_of(flow.source);
-            after.seen = Some(Seen::alone(Evidence::AfterEnd));
+            after.seen = Some(Seen::alone(Evidence::AfterEnd, Sign::Nothing));
             return match self.late(settings, &tombstone, (flow.source, segment), now) {
                 LateAnswer::Verdict(verdict) => {
                     if let Verdict::Reject(..) = verdict {
@@ -310,7 +310,7 @@ impl Engine {
             event @ (Event::Ack | Event::Fin) => {
                 // Whoever repeats a FIN in vain speaks to somebody who has gone.
                 after.seen = Some(match event {
-                    Event::Ack => Seen::alone(Evidence::BeginningUnseen),
+                    Event::Ack => Seen::middle(segment),
                     _ => Seen::present(),
                 });
                 self.midstream(settings, candidate, segment, after, trace)
@@ -342,7 +342,7 @@ impl Engine {
         trace: &mut T,
     ) -> Result<Plan, Verdict> {
         let reason = DropReason::TcpSynAckWithoutSyn;
-        after.seen = Some(Seen::alone(Evidence::SynAckWithoutSyn));
+        after.seen = Some(Seen::alone(Evidence::SynAckWithoutSyn, Sign::Proof));
         if settings.any_asymmetric {
             let zone = candidate.flow.key.zone();
             let query = new_session(zone, candidate.parsed, Direction::Reply);

@@ -1,27 +1,96 @@
 //! Sessions of which one half does not pass here: what says so, what becomes of their packets, and where else the
 //! session may be. The report of it is made in [`crate::asymmetry`].
 
+use super::memo::{Memo, Noted};
 use super::path::{After, Candidate, drop_of};
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::asymmetry::{Evidence, Sighting};
+use crate::asymmetry::{Evidence, Sighting, Sign};
 use crate::config::Asymmetric;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
-use crate::packet::{Parsed, Segment};
+use crate::packet::{Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
-use crate::session::{Mark, Place, Shard, Slot};
+use crate::session::{Mark, Micros, Place, Shard, Slot};
 use crate::track::tcp::{Event, Fault, State};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
+use std::time::Instant;
+
 /// How far ahead of its window a sender may be before that is somebody else's number, in bytes.
 const NEAR: u32 = 1 << 20;
+
+/// For how long a handshake that was cut here may be answered, in ticks: 64 s, the time for which Linux
+/// repeats a SYN-ACK.
+const ANSWERED: u32 = 640;
+/// Ticks in a unit of what [`CutHandshakes`] notes: 1.6 s.
+const UNIT: u32 = 16;
+
+/// What of a handshake was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its SYN was dropped, or its session ended before the handshake did.
+    Syn = 0,
+    /// A SYN-ACK was dropped.
+    Answer = 1,
+}
+
+/// Handshakes that this firewall has cut itself: what answers them is no evidence of another path.
+#[derive(Debug)]
+pub(super) struct CutHandshakes(Memo);
+
+impl CutHandshakes {
+    /// The most handshakes that are remembered: 512 KiB.
+    const MAX: usize = 1 << 16;
+
+    pub(super) fn new(max_sessions: usize) -> Self {
+        Self(Memo::new((max_sessions / 8).clamp(1 << 10, Self::MAX)))
+    }
+
+    pub(super) fn note(&self, place: Place, cut: Cut, now: Micros) {
+        self.0.note(place, now.tick() / UNIT << 1 | cut as u32);
+    }
+
+    /// Whether this firewall has dropped the SYN not long ago, or may have: a flood of others may have
+    /// taken the place of that note.
+    fn may_be_syn(&self, place: Place, now: Micros) -> bool {
+        match self.0.get(place) {
+            Noted::Own(note) => is_recent(note, now) && note & 1 == Cut::Syn as u32,
+            Noted::Other(note) => is_recent(note, now),
+            Noted::Nothing => false,
+        }
+    }
+
+    /// Whether this firewall has dropped a SYN-ACK of the session not long ago.
+    fn is_answer(&self, place: Place, now: Micros) -> bool {
+        let Noted::Own(note) = self.0.get(place) else {
+            return false;
+        };
+        is_recent(note, now) && note & 1 == Cut::Answer as u32
+    }
+}
+
+const fn is_recent(note: u32, now: Micros) -> bool {
+    (now.tick() / UNIT).saturating_sub(note >> 1) <= ANSWERED / UNIT
+}
+
+/// What a segment acknowledges.
+const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
+    if !segment.flags.contains(TcpFlags::ACK) {
+        return Sign::Nothing;
+    }
+    Sign::Acknowledges {
+        ack: segment.ack,
+        first_hand,
+    }
+}
 
 /// What a packet says of the half of its conversation that it does not belong to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     /// `None`: nothing but that its direction comes.
     evidence: Option<Evidence>,
+    sign: Sign,
     /// Packets of the other direction that the session has seen.
     opposite: Option<u32>,
     other_zone: Option<Zone>,
@@ -29,9 +98,10 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Of a packet without a session.
-    pub(super) const fn alone(evidence: Evidence) -> Self {
+    pub(super) const fn alone(evidence: Evidence, sign: Sign) -> Self {
         Self {
             evidence: Some(evidence),
+            sign,
             opposite: None,
             other_zone: None,
         }
@@ -41,7 +111,7 @@ impl Seen {
     pub(super) const fn in_zone(zone: Zone) -> Self {
         Self {
             other_zone: Some(zone),
-            ..Self::alone(Evidence::OtherZone)
+            ..Self::alone(Evidence::OtherZone, Sign::Nothing)
         }
     }
 
@@ -49,23 +119,40 @@ impl Seen {
     pub(super) const fn present() -> Self {
         Self {
             evidence: None,
+            sign: Sign::Nothing,
             opposite: None,
             other_zone: None,
         }
     }
 
+    /// Of a segment without a session that acknowledges something.
+    pub(super) const fn middle(segment: &Segment) -> Self {
+        Self::alone(Evidence::BeginningUnseen, acknowledges(segment, false))
+    }
+
     /// Of a packet whose session is not wholly seen yet.
-    pub(super) fn of_unseen(slot: &Slot, direction: Direction) -> Self {
+    pub(super) fn of_unseen(slot: &Slot, direction: Direction, transport: &Transport) -> Self {
         let (packets, _) = slot.traffic(direction.opposite());
+        let sign = match transport {
+            Transport::Tcp { segment, .. } => acknowledges(segment, false),
+            _ => Sign::Nothing,
+        };
         Self {
             opposite: Some(packets),
-            ..Self::alone(Evidence::OneDirectionOnly)
+            ..Self::alone(Evidence::OneDirectionOnly, sign)
         }
     }
 
-    /// Of an invalid segment: whether it would be valid if something had passed that has not.
+    /// Of an invalid segment: whether it would be valid if something had passed that has not. A `stale`
+    /// session does not know all that has passed, so that its numbers prove little.
     #[cold]
-    pub(super) fn of(slot: &Slot, direction: Direction, segment: &Segment, fault: Fault) -> Option<Self> {
+    pub(super) fn of(
+        slot: &Slot,
+        direction: Direction,
+        segment: &Segment,
+        fault: Fault,
+        stale: bool,
+    ) -> Option<Self> {
         let (track, sender) = (&slot.track, slot.track.side(direction).peer);
         if Event::of(segment.flags) != Event::Ack {
             return None;
@@ -76,20 +163,26 @@ impl Seen {
             track.state(),
             State::Established | State::FinWait | State::CloseWait
         );
-        let evidence = match fault {
+        let proof = if stale { Sign::Nothing } else { Sign::Proof };
+        let (evidence, sign) = match fault {
             Fault::State
                 if track.state() == State::SynSent && direction == Direction::Original && follows(NEAR) =>
             {
-                Evidence::AckWithoutSynAck
+                (Evidence::AckWithoutSynAck, proof)
             }
-            Fault::AckOfUnseen if open && !track.is_liberal() => Evidence::UnseenDataAcknowledged,
-            Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => Evidence::OneDirectionOnly,
+            Fault::AckOfUnseen if open && !track.is_liberal() => {
+                (Evidence::UnseenDataAcknowledged, acknowledges(segment, !stale))
+            }
+            Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => {
+                // It goes on where the window that was offered here has ended: another offer went elsewhere.
+                (Evidence::OneDirectionOnly, proof)
+            }
             _ => return None,
         };
         let (packets, _) = slot.traffic(direction.opposite());
         Some(Self {
             opposite: Some(packets),
-            ..Self::alone(evidence)
+            ..Self::alone(evidence, sign)
         })
     }
 }
@@ -116,7 +209,7 @@ impl Engine {
         let (packets, _) = slot.traffic(Direction::Reply);
         is_it.then_some(Seen {
             opposite: Some(packets),
-            ..Seen::alone(Evidence::AckWithoutSynAck)
+            ..Seen::alone(Evidence::AckWithoutSynAck, Sign::Proof)
         })
     }
 
@@ -154,6 +247,9 @@ impl Engine {
             Asymmetric::Drop => Some(settings.failed(reason, tracked, rule, after)),
             Asymmetric::Report => {
                 after.tolerated = Some((reason, rule));
+                // What passes now is not known to the session, and is no proof once it is acknowledged.
+                let is_known = seen.evidence == Some(Evidence::AckWithoutSynAck);
+                shard.slab.cold_mut(number).set_if(Mark::Stale, !is_known);
                 Some(Verdict::Forward(Tracked {
                     tolerated: Some(reason),
                     ..tracked
@@ -182,14 +278,35 @@ impl Engine {
         let Some(flow) = Flow::of(packet.zone, parsed) else {
             return;
         };
+        let now = self.origin.micros(packet.now);
+        let place = self.table.place(&flow.key);
+        let sign = match seen.evidence {
+            Some(Evidence::SynAckWithoutSyn) if self.cut.may_be_syn(place, now) => Sign::Nothing,
+            Some(Evidence::AckWithoutSynAck) if self.cut.is_answer(place, now) => Sign::Nothing,
+            _ => seen.sign,
+        };
         let sighting = Sighting {
             key: flow.key,
             source: flow.source,
             evidence: seen.evidence,
+            sign,
             opposite: seen.opposite,
             other_zone: seen.other_zone,
             at: packet.now,
         };
         self.asymmetry.see(&sighting, &self.settings().asymmetry);
+    }
+
+    /// Notes that a packet of a handshake was dropped here.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note_cut(&self, place: Place, segment: &Segment, dropped: &Tracked, now: Instant) {
+        let now = self.origin.micros(now);
+        match Event::of(segment.flags) {
+            Event::Syn => self.cut.note(place, Cut::Syn, now),
+            // One without a session answers nothing here.
+            Event::SynAck if dropped.session.is_some() => self.cut.note(place, Cut::Answer, now),
+            _ => {}
+        }
     }
 }

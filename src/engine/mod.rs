@@ -164,6 +164,7 @@ pub struct Engine {
     /// For answers to packets that are refused.
     answers: budget::Budget,
     asymmetry: Asymmetry,
+    cut: halves::CutHandshakes,
     /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
     adopts_until: AtomicU64,
 }
@@ -195,6 +196,7 @@ impl Engine {
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
+        let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
         Ok(Self {
             table: Table::new(
@@ -217,6 +219,7 @@ impl Engine {
             budget: budget::Budget::new(hasher.clone()),
             answers: budget::Budget::new(hasher),
             asymmetry: Asymmetry::new(seed),
+            cut,
             adopts_until: AtomicU64::new(0),
         })
     }

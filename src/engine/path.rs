@@ -13,7 +13,7 @@ use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::lifetime::LifetimeClass;
-use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, Transport};
+use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
@@ -209,6 +209,13 @@ impl Engine {
         }
         if let Some(seen) = after.seen {
             self.note_half(packet, parsed, seen);
+        }
+        if !verdict.is_forward()
+            && let (Some(Located { place, .. }), Transport::Tcp { segment, .. }) =
+                (located, &parsed.transport)
+            && segment.flags.contains(TcpFlags::SYN)
+        {
+            self.note_cut(place, segment, verdict.tracked(), packet.now);
         }
         if let Some(record) = &after.opened {
             sink.session_opened(record);
@@ -442,7 +449,8 @@ impl Engine {
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
                         let slot = shard.slab.hot(number);
-                        let seen = Seen::of(slot, direction, segment, fault)
+                        let stale = shard.slab.cold(number).has(Mark::Stale);
+                        let seen = Seen::of(slot, direction, segment, fault, stale)
                             .or_else(|| self.goes_on(settings, shard, number, (candidate, segment)));
                         if let Some(seen) = seen {
                             let held = (&mut *shard, settings);
@@ -482,6 +490,10 @@ impl Engine {
                             ..tracked
                         };
                         let verdict = settings.failed(drop_of(fault), invalid, rule, after);
+                        shard
+                            .slab
+                            .cold_mut(number)
+                            .set_if(Mark::Stale, verdict.is_forward());
                         if kept.is_some()
                             && verdict.is_forward()
                             && !self.hear(shard, settings, (number, tracked), candidate, false)
@@ -555,7 +567,7 @@ impl Engine {
         slot.count(direction, bytes);
         slot.touch(now);
         if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && after.seen.is_none() {
-            after.seen = Some(Seen::of_unseen(slot, direction));
+            after.seen = Some(Seen::of_unseen(slot, direction, &candidate.parsed.transport));
         }
         shard.slab.note_tunnel(number, direction, candidate.tunnel);
         note(shard, number, direction, letters);

@@ -1,6 +1,7 @@
 //! The RSTs at the end of a session, and the memory of it.
 
 use super::budget::Unsent;
+use super::halves::Cut;
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::config::LatePacket;
@@ -62,11 +63,17 @@ impl Engine {
         }
         // What was remembered of an earlier session of these ends is no longer true.
         self.graveyard.forget(&ended.slot.key);
+        let state = ended.slot.track.state();
+        if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
+            // Its SYN has passed, and may still be answered.
+            let place = self.table.place(&ended.slot.key);
+            self.cut.note(place, Cut::Syn, now);
+        }
         if !remembered {
             return;
         }
         if matches!(
-            ended.slot.track.state(),
+            state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
         ) {
             // Nobody believes that it lives.

@@ -242,6 +242,8 @@ impl Engine {
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::Former, !admitted);
+        // What has passed since it was saved is not known here.
+        cold.set(Mark::Stale, true);
         *shard.slab.cold_mut(number) = cold;
         shard.slab.set_tunnels(number, session.tunnels);
         let own = shard.slab.hot_mut(number);

@@ -71,6 +71,9 @@ pub(crate) enum Mark {
     Bypassed = 0x04,
     /// A reload has brought a policy that would not admit it, and was told to keep it.
     Former = 0x08,
+    /// More of it has passed than it knows: it was restored from a record, or something passed that was not believed.
+    /// It is not saved.
+    Stale = 0x10,
 }
 
 /// Where the marks stand.
@@ -391,9 +394,10 @@ impl Cold {
         self.packed = self.packed & !((1 << MARKS_SHIFT) - 1) | history.bits();
     }
 
-    /// The history's bits and those of the marks.
+    /// The history's bits and those of the marks, as they are saved.
     pub(crate) const fn parts(&self) -> (u64, u8) {
-        (self.history().bits(), (self.packed >> MARKS_SHIFT) as u8)
+        let marks = (self.packed >> MARKS_SHIFT) as u8 & !(Mark::Stale as u8);
+        (self.history().bits(), marks)
     }
 
     pub(crate) const fn set_parts(&mut self, history: u64, marks: u8) {
@@ -402,6 +406,13 @@ impl Cold {
 
     pub(crate) const fn has(&self, mark: Mark) -> bool {
         self.packed >> MARKS_SHIFT & mark as u64 != 0
+    }
+
+    /// Sets a mark if `on`; else it stays as it is.
+    pub(crate) const fn set_if(&mut self, mark: Mark, on: bool) {
+        if on {
+            self.set(mark, true);
+        }
     }
 
     pub(crate) const fn set(&mut self, mark: Mark, on: bool) {

@@ -1,0 +1,212 @@
+//! A conversation of which one direction has come so far, and what its packets prove.
+
+use std::time::{Duration, Instant};
+
+use super::{Evidence, Sighting, Sign};
+use crate::config::AsymmetryConfig;
+use crate::flow::{End, FlowKey};
+use crate::packet::SeqNum;
+
+/// A conversation of which only one direction has come so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspect {
+    pub(super) key: FlowKey,
+    /// The end that is seen.
+    pub(super) source: End,
+    pub(super) evidence: Evidence,
+    opposite: Option<u32>,
+    pub(super) packets: u32,
+    pub(super) first: Instant,
+    pub(super) last: Instant,
+    /// Packets of it that stand in its line.
+    pub(super) listed: u32,
+    /// The highest acknowledgment of what never passed.
+    pub(super) ack: Option<SeqNum>,
+    /// One of its packets, or two together, are a proof.
+    pub(super) proved: bool,
+}
+
+/// For less than this one direction alone proves nothing, however many packets come: a sender may have a whole window on
+/// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// How long a suspect keeps its place against others, in multiples of the time that proves it.
+const PATIENCE: u32 = 6;
+
+/// What the packets of a conversation have proved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof {
+    pub(super) evidence: Evidence,
+    /// The end that has sent them.
+    pub(super) source: End,
+    pub(super) packets: u32,
+    pub(super) first: Instant,
+    pub(super) last: Instant,
+    /// It is the first of its conversation.
+    pub(super) news: bool,
+}
+
+/// What a packet makes of the report.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Change {
+    /// What turned out to be wrong: the other direction came after all.
+    pub(super) retracted: Option<Proof>,
+    pub(super) proved: Option<Proof>,
+}
+
+impl Suspect {
+    pub(super) const fn new(sighting: &Sighting, evidence: Evidence) -> Self {
+        let ack = match sighting.sign {
+            Sign::Acknowledges { ack, .. } => Some(ack),
+            Sign::Nothing | Sign::Proof => None,
+        };
+        Self {
+            ack,
+            proved: matches!(sighting.sign, Sign::Proof),
+            key: sighting.key,
+            source: sighting.source,
+            evidence,
+            opposite: sighting.opposite,
+            packets: 1,
+            first: sighting.at,
+            last: sighting.at,
+            listed: 0,
+        }
+    }
+
+    /// Takes what a further packet of the same direction proves.
+    fn weigh(&mut self, sighting: &Sighting, config: &AsymmetryConfig) {
+        let (ack, first_hand) = match sighting.sign {
+            Sign::Nothing => return,
+            Sign::Proof => {
+                self.proved = true;
+                return;
+            }
+            Sign::Acknowledges { ack, first_hand } => (ack, first_hand),
+        };
+        let silence = sighting.at.saturating_duration_since(self.last);
+        if !self.proved && silence > config.time {
+            // It may have been elsewhere meanwhile, both halves of it.
+            (self.ack, self.first, self.packets) = (Some(ack), sighting.at, 0);
+            return;
+        }
+        let known = *self.ack.get_or_insert(ack);
+        if ack.after(known) {
+            self.ack = Some(ack);
+            let time = sighting.at.saturating_duration_since(self.first);
+            self.proved |= first_hand || time >= ROUND_TRIP.min(config.time);
+        }
+    }
+
+    pub(super) fn may_be_forgotten(&self, at: Instant, config: &AsymmetryConfig) -> bool {
+        let quiet = at.saturating_duration_since(self.last);
+        self.packets <= 1 || quiet > config.time * PATIENCE
+    }
+
+    /// What stands of it in the report, if it accuses a direction.
+    pub(super) fn listing(&self) -> Option<Proof> {
+        (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone).then_some(
+            Proof {
+                evidence: self.evidence,
+                source: self.source,
+                packets: self.listed,
+                first: self.first,
+                last: self.last,
+                news: false,
+            },
+        )
+    }
+
+    /// Another packet of the conversation, and what follows from it.
+    pub(super) fn again(
+        &mut self,
+        sighting: &Sighting,
+        evidence: Evidence,
+        config: &AsymmetryConfig,
+    ) -> Change {
+        let without_session =
+            |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
+        let other_end = sighting.source != self.source;
+        let other_counted = match (self.opposite, sighting.opposite) {
+            (Some(before), Some(now)) => before != now,
+            (None, Some(now)) => now > 0,
+            _ => false,
+        };
+        if !other_end && !other_counted {
+            if self.evidence == Evidence::BeginningUnseen && self.listed > 0 {
+                self.last = sighting.at;
+                return Change::default();
+            }
+            self.weigh(sighting, config);
+            self.packets = self.packets.saturating_add(1);
+            self.last = self.last.max(sighting.at);
+            self.opposite = self.opposite.or(sighting.opposite);
+            return Change {
+                retracted: None,
+                proved: self.proof(config),
+            };
+        }
+        // The other direction comes after all.
+        let retracted = self.listing();
+        let unseen_beginning = without_session(self.evidence) && (without_session(evidence) || other_counted)
+            || self.evidence == Evidence::OneDirectionOnly && without_session(evidence);
+        if !unseen_beginning {
+            *self = Self::new(sighting, evidence);
+            return Change {
+                retracted,
+                proved: self.proof(config),
+            };
+        }
+        // Nothing but the beginning is missing: that is said once.
+        let known = self.evidence == Evidence::BeginningUnseen && self.listed > 0;
+        let first = self.first;
+        *self = Self {
+            listed: 1,
+            ..Self::new(sighting, Evidence::BeginningUnseen)
+        };
+        let proof = Proof {
+            evidence: Evidence::BeginningUnseen,
+            source: self.source,
+            packets: 1,
+            first,
+            last: sighting.at,
+            news: true,
+        };
+        Change {
+            retracted,
+            proved: (!known).then_some(proof),
+        }
+    }
+
+    /// What the packets so far prove. Once they have proved it, each further one counts alone.
+    pub(super) fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
+        if !self.proved {
+            return None;
+        }
+        let time = self.last.saturating_duration_since(self.first);
+        let long = time >= config.time && self.packets > 1;
+        let alone = matches!(
+            self.evidence,
+            Evidence::OneDirectionOnly | Evidence::BeginningUnseen | Evidence::UnseenDataAcknowledged
+        );
+        let many = self.packets >= config.packets && (!alone || time >= ROUND_TRIP.min(config.time));
+        if self.listed == 0 && !many && !long {
+            return None;
+        }
+        if self.evidence == Evidence::BeginningUnseen {
+            // From here on the conversation is that of one direction.
+            self.evidence = Evidence::OneDirectionOnly;
+        }
+        let news = self.listed == 0;
+        let packets = if news { self.packets } else { 1 };
+        self.listed = self.listed.saturating_add(packets);
+        Some(Proof {
+            evidence: self.evidence,
+            source: self.source,
+            packets,
+            first: if news { self.first } else { self.last },
+            last: self.last,
+            news,
+        })
+    }
+}

@@ -4,7 +4,8 @@
 //! here. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or data, or a sender goes on beyond
 //! the window that it was offered. What repeats a packet proves nothing, nor does what answers a packet that
 //! this firewall has dropped itself, or that passed before a restart. So each piece of [`Evidence`] makes its
-//! conversation a *suspect*, and says whether it is a proof. A line of the report needs a proof, and that nothing of the other direction comes for a while ([`AsymmetryConfig::packets`],
+//! conversation a *suspect*, and says whether it is a proof. A line of the report needs a proof, and that
+//! nothing of the other direction comes for a while ([`AsymmetryConfig::packets`],
 //! [`AsymmetryConfig::time`]). Two kinds need neither: a session that is found in another zone, and a packet
 //! of a session that is known to have ended here.
 //!

@@ -61,9 +61,9 @@ impl Default for TombstonesConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AsymmetryConfig {
-    /// Packets of one direction alone, in a session that was adopted or bypassed, that are evidence: 2 to 2^32 - 1. Where
-    /// nothing else tells that the other one is missing, they must take a second at least: a whole window may be on its way
-    /// before the first answer.
+    /// Packets of one direction alone after which its path is reported, if one of them is a proof
+    /// ([`crate::asymmetry`]): 2 to 2^32 - 1. But for those of a handshake, they must take a second at
+    /// least: a whole window may be on its way before the first answer.
     pub packets: u32,
     /// The time that one direction alone goes on, with the same effect.
     #[serde(deserialize_with = "values::scalar")]

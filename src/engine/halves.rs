@@ -200,7 +200,13 @@ impl Engine {
     ) -> Option<Seen> {
         let slot = shard.slab.hot(number);
         let (key, source) = (&candidate.flow.key, candidate.flow.source);
-        let rule = RuleId(shard.slab.cold(number).rule);
+        let cold = shard.slab.cold(number);
+        let rule = RuleId(cold.rule);
+        let sign = if cold.has(Mark::Stale) {
+            Sign::Nothing
+        } else {
+            Sign::Proof
+        };
         let is_it = slot.track.state() == State::SynSent
             && matches!(Event::of(segment.flags), Event::Ack | Event::Fin)
             && settings.tcp(rule, key.zone()).asymmetric == Asymmetric::Report
@@ -209,7 +215,7 @@ impl Engine {
         let (packets, _) = slot.traffic(Direction::Reply);
         is_it.then_some(Seen {
             opposite: Some(packets),
-            ..Seen::alone(Evidence::AckWithoutSynAck, Sign::Proof)
+            ..Seen::alone(Evidence::AckWithoutSynAck, sign)
         })
     }
 

@@ -48,7 +48,7 @@ impl CutHandshakes {
     }
 
     pub(super) fn note(&self, place: Place, cut: Cut, now: Micros) {
-        self.0.note(place, now.tick() / UNIT << 1 | cut as u32);
+        self.0.note(place, (now.tick() / UNIT) << 1 | cut as u32);
     }
 
     /// Whether this firewall has dropped the SYN not long ago, or may have: a flood of others may have

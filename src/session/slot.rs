@@ -476,7 +476,7 @@ mod tests {
         let key = crate::session::testing::key(1);
         let mut slot = Slot::new(key);
         slot.occupy(key, End::Low, Micros(0), 7);
-        for state in 0..3 {
+        for state in 0..4 {
             slot.set_plain_state(state);
             assert_eq!(slot.plain_state(), state);
             assert!(slot.in_use() && !slot.seen_reply() && !slot.assured());

@@ -513,10 +513,18 @@ fn every_refusal_has_a_datagram_that_shows_it() {
         appliance.handle(&ourselves),
         Kept::Nothing(NotSent::Refused(Refusal::OwnSource))
     );
+    let nowhere = Datagram {
+        destination: [0; 4].into(),
+        ..datagram(1, &good)
+    };
+    assert_eq!(
+        appliance.handle(&nowhere),
+        Kept::Nothing(NotSent::Refused(Refusal::NoDestination))
+    );
     let stats = appliance.stats();
     for refusal in Refusal::all() {
         let count = match refusal {
-            Refusal::Source | Refusal::OwnSource => 1,
+            Refusal::Source | Refusal::OwnSource | Refusal::NoDestination => 1,
             _ => 2,
         };
         assert_eq!(stats.refused_by(refusal), count, "{refusal:?}");

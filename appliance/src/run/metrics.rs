@@ -120,6 +120,7 @@ impl Metrics {
     fn read(&self, now: Instant) -> Readings {
         let engine = &self.plane.shared.engine;
         let front = self.plane.shared.front.stats();
+        self.plane.shared.read_receive_overflow();
         let (written, dropped) = self.log.values();
         Readings {
             stats: engine.stats(),
@@ -477,7 +478,7 @@ impl Readings {
         )?;
         of_workers(
             "portcullis_worker_receive_overflow_datagrams",
-            "Datagrams that found no room in the receive queue; the system tells with the next one that does",
+            "Datagrams that found no room in the receive queue, as the kernel has counted them",
             None,
             |worker| worker.receive_overflow.value(),
         )?;

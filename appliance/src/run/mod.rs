@@ -12,6 +12,7 @@ mod limits;
 mod log;
 mod metrics;
 mod operations;
+mod overflow;
 mod plane;
 pub(crate) mod protocol;
 mod reload;
@@ -148,6 +149,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
             "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
         ));
     }
+    if let Err(error) = overflow::KernelDrops::read() {
+        say(&format!(
+            "warning: portcullis_worker_receive_overflow_datagrams will not count: /proc/self/net/udp: {error}"
+        ));
+    }
     operations.restore()?;
     let threads = start(workers, &shared).inspect_err(|_| operations.put_back())?;
     operations.announce();
@@ -202,6 +208,11 @@ fn farewell(shared: &Shared) -> Value {
     let workers = |of: fn(&WorkerStats) -> &Count| -> Vec<u64> {
         shared.workers.iter().map(|worker| of(worker).value()).collect()
     };
+    let overflow: Vec<u64> = shared
+        .workers
+        .iter()
+        .map(|worker| worker.receive_overflow.value())
+        .collect();
     let faults = SendFault::ALL.map(|fault| {
         let of_fault = |worker: &WorkerStats| worker.send_faults.get(fault as usize).map_or(0, Count::value);
         (fault.name(), shared.workers.iter().map(of_fault).sum())
@@ -225,7 +236,7 @@ fn farewell(shared: &Shared) -> Value {
         "refused": counted(refused.collect()),
         "dropped": counted(dropped.collect()),
         "unsent": counted(faults.to_vec()),
-        "workers_receive_overflow": workers(|worker| &worker.receive_overflow),
+        "workers_receive_overflow": overflow,
         "endpoints": front.endpoints.len() - 1,
         "tunnel_ends": front.tunnel_ends,
         "sessions_opened": engine.sessions_opened,

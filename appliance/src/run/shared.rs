@@ -13,6 +13,7 @@ use portcullis::geneve::front::FrontEnd;
 use portcullis::{Config, ConfigError, DeniedSession, EndReason, Engine, Reload, SessionRecord, Sink};
 
 use super::log::queue::{EventQueue, LostEvents};
+use super::overflow::{KernelDrops, QueueDrops};
 use super::sends::{SendPath, Sends};
 
 /// What the threads of `portcullis run` share.
@@ -94,6 +95,16 @@ impl Shared {
     pub(crate) fn took(&self, event: &SessionEvent) {
         if let Some(events) = &self.events {
             events.took(event);
+        }
+    }
+
+    /// Reads how many datagrams found the workers' receive queues full. Where the system does not
+    /// say, the counts stay.
+    pub(crate) fn read_receive_overflow(&self) {
+        if let Ok(kernel) = KernelDrops::read() {
+            for worker in &self.workers {
+                worker.receive_overflow.update(&kernel);
+            }
         }
     }
 
@@ -214,8 +225,9 @@ pub(crate) struct WorkerStats {
     pub(crate) sends: Sends,
     /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
-    /// Datagrams that found no room in the receive queue, as far as the system has told.
-    pub(crate) receive_overflow: Count,
+    /// Datagrams that found no room in the receive queues, as of the last reading of the kernel's
+    /// counts.
+    pub(crate) receive_overflow: QueueDrops,
     /// Calls to receive that have failed.
     pub(crate) receive_failed: Count,
     /// RSTs whose tunnel is not known any more.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, getsockopt, recvmmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, getsockopt, recvmmsg, setsockopt,
+    sockopt,
 };
 use portcullis::geneve::PORT;
 use portcullis::geneve::front::{Datagram, Tunnel};
@@ -62,7 +63,7 @@ pub(crate) enum SocketError {
 }
 
 /// A socket at port 6081 of an address that other workers have, too: the system shares out the flows.
-fn listen(address: Ipv4Addr, queue: usize) -> io::Result<UdpSocket> {
+pub(super) fn listen(address: Ipv4Addr, port: u16, queue: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
     // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
@@ -72,10 +73,8 @@ fn listen(address: Ipv4Addr, queue: usize) -> io::Result<UdpSocket> {
     if address.is_unspecified() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
     }
-    // What it has no room for is counted and told with the next datagram.
-    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.bind(&SockAddr::from(SocketAddrV4::new(address, PORT)))?;
+    socket.bind(&SockAddr::from(SocketAddrV4::new(address, port)))?;
     Ok(socket.into())
 }
 
@@ -96,9 +95,45 @@ struct Outside {
 struct Listener {
     socket: UdpSocket,
     address: Ipv4Addr,
-    headers: MultiHeaders<SockaddrIn>,
-    /// Datagrams that found no room in its queue, as far as the system has told.
-    lost: u32,
+}
+
+impl Listener {
+    /// Whether each datagram must say which of our addresses it was sent to.
+    const fn is_wildcard(&self) -> bool {
+        self.address.is_unspecified()
+    }
+
+    /// Returns headers for one call, with room for all control messages that the socket is set to
+    /// send.
+    ///
+    /// They are not reused: a call leaves in each the length of the control messages that it wrote,
+    /// the next call would take this length for the room there is, and nix offers no way to set it
+    /// back.
+    fn headers<const N: usize>(&self) -> MultiHeaders<SockaddrIn> {
+        let control = self
+            .is_wildcard()
+            .then(|| nix::cmsg_space!(nix::libc::in_pktinfo));
+        MultiHeaders::preallocate(N, control)
+    }
+
+    /// Returns the address that a datagram was sent to; [`Ipv4Addr::UNSPECIFIED`] if the system did
+    /// not say it, or not whole. The front end refuses such a datagram: an answer could only leave
+    /// from a guessed address.
+    fn destination(&self, message: &RecvMsg<'_, '_, SockaddrIn>) -> Ipv4Addr {
+        if !self.is_wildcard() {
+            return self.address;
+        }
+        // Truncated control messages are an error.
+        let mut control = message.cmsgs().into_iter().flatten();
+        control
+            .find_map(|each| match each {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)))
+                }
+                _ => None,
+            })
+            .unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
 }
 
 /// What a call has brought.
@@ -106,8 +141,6 @@ struct Listener {
 pub(super) struct Received {
     /// Datagrams.
     pub(super) count: usize,
-    /// Datagrams that the system had no room for since it last said so.
-    pub(super) lost: u32,
 }
 
 /// Receives datagrams in batches.
@@ -128,7 +161,7 @@ pub(super) struct Inlet {
 pub(super) fn ports(addresses: &[Ipv4Addr], queue: usize) -> Result<Vec<(UdpSocket, Ipv4Addr)>, SocketError> {
     addresses
         .iter()
-        .map(|address| match listen(*address, queue) {
+        .map(|address| match listen(*address, PORT, queue) {
             Ok(socket) => Ok((socket, *address)),
             Err(source) => Err(SocketError::Receive {
                 address: *address,
@@ -141,12 +174,7 @@ pub(super) fn ports(addresses: &[Ipv4Addr], queue: usize) -> Result<Vec<(UdpSock
 impl Inlet {
     /// Receives from sockets of [`ports`]; stays on the thread that has made it.
     pub(super) fn new(ports: Vec<(UdpSocket, Ipv4Addr)>) -> Self {
-        let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener {
-            socket,
-            headers: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(nix::libc::in_pktinfo, u32))),
-            address,
-            lost: 0,
-        };
+        let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener { socket, address };
         Self {
             listeners: ports.into_iter().map(listener).collect(),
             next: 0,
@@ -178,7 +206,7 @@ impl Inlet {
         let Some(listener) = self.listeners.get_mut(self.next) else {
             return Ok(Received::default());
         };
-        let mut lost = 0;
+        let mut headers = listener.headers::<N>();
         let mut rooms = self.rooms.chunks_exact_mut(ROOM);
         let mut slices: [[IoSliceMut<'_>; 1]; N] =
             std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
@@ -189,7 +217,7 @@ impl Inlet {
         };
         let result = recvmmsg(
             listener.socket.as_raw_fd(),
-            &mut listener.headers,
+            &mut headers,
             slices.iter_mut().take(self.ask),
             flags,
             None,
@@ -197,30 +225,13 @@ impl Inlet {
         match result {
             Ok(messages) => {
                 for message in messages {
-                    let told = || message.cmsgs().ok().into_iter().flatten();
-                    if let Some(total) = told().find_map(|each| match each {
-                        ControlMessageOwned::RxqOvfl(total) => Some(total),
-                        _ => None,
-                    }) {
-                        lost += total.wrapping_sub(listener.lost);
-                        listener.lost = total;
-                    }
-                    let Some(from) = message.address.map(SocketAddrV4::from) else {
-                        continue;
-                    };
-                    let destination = if listener.address.is_unspecified() {
-                        let to = told().find_map(|each| match each {
-                            ControlMessageOwned::Ipv4PacketInfo(info) => Some(info.ipi_addr),
-                            _ => None,
-                        });
-                        to.map_or(listener.address, |to| Ipv4Addr::from(u32::from_be(to.s_addr)))
-                    } else {
-                        listener.address
-                    };
+                    let from = message
+                        .address
+                        .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
                     self.received.push(Outside {
                         source: *from.ip(),
                         source_port: from.port(),
-                        destination,
+                        destination: listener.destination(&message),
                         len: message.bytes,
                     });
                 }
@@ -232,7 +243,6 @@ impl Inlet {
         self.ask = (2 * self.received.len()).clamp(FEW, BATCH);
         Ok(Received {
             count: self.received.len(),
-            lost,
         })
     }
 

@@ -63,9 +63,17 @@ impl Worker {
     /// A socket could not be had.
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
+        let ports = ports(&config.geneve.listen, config.run.receive_queue as usize)?;
+        if let Some(stats) = shared.workers.get(number) {
+            for (socket, _) in &ports {
+                // A socket that the system does not identify keeps nobody from working: its drops
+                // are not counted.
+                let _ = stats.receive_overflow.watch(socket);
+            }
+        }
         Ok(Self {
             number,
-            ports: ports(&config.geneve.listen, config.run.receive_queue as usize)?,
+            ports,
             outlet: Outlet::new(&config.geneve.listen)?,
         })
     }
@@ -101,13 +109,12 @@ impl Worker {
         while !shared.stop.load(Ordering::Relaxed) {
             let mut small = false;
             match inlet.receive(!expiring) {
-                Ok(Received { count, lost }) => {
+                Ok(Received { count }) => {
                     failures = 0;
                     if count > 0 {
                         stats.batch(count);
                     }
                     small = (1..SMALL).contains(&count);
-                    stats.receive_overflow.add(u64::from(lost));
                 }
                 Err(_) if failures < MAX_FAILURES => {
                     // Such as a lack of memory, which passes.
@@ -160,6 +167,8 @@ impl Worker {
                 std::thread::sleep(coalesce);
             }
         }
+        // The counts end with the sockets.
+        shared.read_receive_overflow();
         Ok(())
     }
 }

@@ -48,6 +48,8 @@ pub(super) fn local_address(peer: Ipv4Addr) -> io::Result<Ipv4Addr> {
 /// Receives datagrams in batches.
 pub(super) struct Receiver<'s> {
     socket: &'s UdpSocket,
+    /// Reused: without control messages, and with addresses of one length, no call leaves less room
+    /// for the next one.
     headers: MultiHeaders<SockaddrIn>,
     buffers: Vec<Vec<u8>>,
     received: Vec<(SocketAddrV4, usize)>,

@@ -240,6 +240,9 @@ impl Scratch {
         if settings.is_ours(datagram.source) || datagram.source == datagram.destination {
             return Err(refused(Refusal::OwnSource));
         }
+        if datagram.destination.is_unspecified() {
+            return Err(refused(Refusal::NoDestination));
+        }
         let (header, inner) = Header::parse(datagram.payload, |_, _| false)
             .map_err(Refusal::Geneve)
             .map_err(refused)?;

@@ -18,6 +18,8 @@ pub enum Refusal {
     Source,
     /// It comes from the address that it was sent to, or another one of ours: the answer would come back to us.
     OwnSource,
+    /// The address that it was sent to is not known, so that no answer can leave from there.
+    NoDestination,
     /// Its endpoint is not in `geneve.endpoints`, and others are refused.
     Endpoint,
     /// The tunnel carries an Ethernet frame.
@@ -28,9 +30,10 @@ pub enum Refusal {
 }
 
 /// The refusals that carry no other reason.
-const PLAIN: [Refusal; 5] = [
+const PLAIN: [Refusal; 6] = [
     Refusal::Source,
     Refusal::OwnSource,
+    Refusal::NoDestination,
     Refusal::Endpoint,
     Refusal::Ethernet,
     Refusal::TooLarge,
@@ -59,9 +62,10 @@ impl Refusal {
             Self::Metadata(error) => GeneveError::ALL.len() + error as usize,
             Self::Source => BEFORE,
             Self::OwnSource => BEFORE + 1,
-            Self::Endpoint => BEFORE + 2,
-            Self::Ethernet => BEFORE + 3,
-            Self::TooLarge => BEFORE + 4,
+            Self::NoDestination => BEFORE + 2,
+            Self::Endpoint => BEFORE + 3,
+            Self::Ethernet => BEFORE + 4,
+            Self::TooLarge => BEFORE + 5,
         }
     }
 
@@ -73,6 +77,7 @@ impl Refusal {
             Self::Metadata(error) => error.name(),
             Self::Source => "source_refused",
             Self::OwnSource => "source_own",
+            Self::NoDestination => "destination_unknown",
             Self::Endpoint => "endpoint_refused",
             Self::Ethernet => "inner_ethernet",
             Self::TooLarge => "inner_too_large",
@@ -88,6 +93,9 @@ impl Refusal {
             Self::Source => "The datagram comes from an address that is not in geneve.sources.",
             Self::OwnSource => {
                 "The datagram comes from one of our own addresses: the answer would come back to us."
+            }
+            Self::NoDestination => {
+                "The system did not say which of our addresses the datagram was sent to, so that no answer can leave from there."
             }
             Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",

@@ -4,6 +4,7 @@
 mod asked;
 mod fit;
 mod logged;
+mod received;
 mod reloaded;
 mod served;
 mod shared_out;

@@ -260,6 +260,8 @@ drop_reasons! {
     PolicyReject = "policy_reject",
     /// The session table is full, and nothing in reach is worth less than the session that it would open.
     TableFull = "table_full",
+    /// It would open a session, and its worker is behind: packets of sessions come first.
+    Overload = "overload",
 }
 
 impl DropReason {

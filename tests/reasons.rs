@@ -33,6 +33,8 @@ struct Scenario {
     packet: Vec<u8>,
     /// Where it comes.
     zone: Zone,
+    /// Whether it comes while the caller is overloaded.
+    sheddable: bool,
 }
 
 const V4: Ends = Ends::v4(4000, 80);
@@ -49,6 +51,7 @@ fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
         then: |_, now| now,
         packet,
         zone: Zone::DEFAULT,
+        sheddable: false,
     }
 }
 
@@ -422,6 +425,10 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                 udp(Ends::v4(4001, 80), b"question"),
             )
         },
+        DropReason::Overload => Scenario {
+            sheddable: true,
+            ..after(vec![udp(V4, b"question")], udp(Ends::v4(4001, 80), b"question"))
+        },
         DropReason::TcpSynAckWithoutSyn => alone(segment(V4, SYN | ACK, 100, 501, &[])),
         DropReason::TcpAckWithoutSynAck => after(
             vec![segment(V4, SYN, 100, 0, &[])],
@@ -518,7 +525,11 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         }
         now = (scenario.then)(&engine, now);
         let (stats, sessions) = (engine.stats(), records(&engine));
-        let verdict = engine.process(Packet::new(&scenario.packet, now).zone(scenario.zone));
+        let verdict = engine.process(
+            Packet::new(&scenario.packet, now)
+                .zone(scenario.zone)
+                .sheddable(scenario.sheddable),
+        );
         assert_eq!(verdict.reason(), Some(reason), "{verdict:?}");
         assert_eq!(
             matches!(verdict, Verdict::Reject(..)),
@@ -529,6 +540,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
             DropReason::PolicyDeny
                 | DropReason::PolicyReject
                 | DropReason::TableFull
+                | DropReason::Overload
                 | DropReason::FragmentDuplicate
         );
         let class = if about_new { Class::New } else { Class::Invalid };

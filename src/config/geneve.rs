@@ -124,6 +124,15 @@ pub struct RunConfig {
     /// the system's timers add, some 50 us. 0 for never.
     #[serde(deserialize_with = "values::scalar")]
     pub coalesce: Duration,
+    /// How long a datagram may have waited in the receive queue when a worker takes it: older ones
+    /// are refused ([`Refusal::QueueDelay`]). From a quarter of it on, a packet that would open a
+    /// session is dropped ([`DropReason::Overload`]), so that packets of sessions come first. 0 for
+    /// no bound, else 1 ms to [`Self::MAX_QUEUE_DELAY`].
+    ///
+    /// [`Refusal::QueueDelay`]: crate::geneve::front::Refusal::QueueDelay
+    /// [`DropReason::Overload`]: crate::DropReason::Overload
+    #[serde(deserialize_with = "values::scalar")]
+    pub queue_delay: Duration,
 }
 
 impl RunConfig {
@@ -131,6 +140,11 @@ impl RunConfig {
     pub const MAX_WORKERS: u32 = 256;
     /// The longest `coalesce`.
     pub const MAX_COALESCE: Duration = Duration::from_millis(1);
+    /// The longest `queue_delay`.
+    pub const MAX_QUEUE_DELAY: Duration = Duration::from_secs(10);
+    /// The shortest `queue_delay` that is not 0: what a scheduler may add to any wait is not
+    /// overload.
+    const MIN_QUEUE_DELAY: Duration = Duration::from_millis(1);
     const RECEIVE_QUEUE: (u32, u32) = (64 << 10, 1 << 30);
 }
 
@@ -141,6 +155,7 @@ impl Default for RunConfig {
             pin: false,
             receive_queue: 32 << 20,
             coalesce: Duration::from_micros(50),
+            queue_delay: Duration::from_millis(10),
         }
     }
 }
@@ -231,6 +246,10 @@ impl Config {
         }
         let coalesce = (Duration::ZERO, RunConfig::MAX_COALESCE);
         self.check_duration("run.coalesce", self.run.coalesce, coalesce)?;
+        if !self.run.queue_delay.is_zero() {
+            let bounds = (RunConfig::MIN_QUEUE_DELAY, RunConfig::MAX_QUEUE_DELAY);
+            self.check_duration("run.queue_delay", self.run.queue_delay, bounds)?;
+        }
         if geneve.mss_clamp != 0 && !(64..=65_495).contains(&geneve.mss_clamp) {
             let bounds = "0, or 64 to 65495";
             return Err(self.out_of_bounds("geneve.mss_clamp", geneve.mss_clamp, bounds));
@@ -353,6 +372,12 @@ impl Config {
             &quoted(humantime::format_duration(default.coalesce).to_string()),
             "as network interfaces do",
         );
+        values.setting(
+            "run.queue_delay",
+            quoted(humantime::format_duration(self.run.queue_delay).to_string()),
+            &quoted(humantime::format_duration(default.queue_delay).to_string()),
+            "late packets help nobody",
+        );
     }
 }
 
@@ -451,6 +476,14 @@ mod tests {
             (
                 "[run]\ncoalesce = \"2ms\"",
                 "t.toml:2: run.coalesce: 2ms is out of bounds: 0s to 1ms",
+            ),
+            (
+                "[run]\nqueue_delay = \"100us\"",
+                "t.toml:2: run.queue_delay: 100us is out of bounds: 1ms to 10s",
+            ),
+            (
+                "[run]\nqueue_delay = \"11s\"",
+                "t.toml:2: run.queue_delay: 11s is out of bounds: 1ms to 10s",
             ),
         ];
         for (text, message) in rows {

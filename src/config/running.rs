@@ -36,6 +36,7 @@ pub(super) const OF_RUN: &[FixedKey<RunConfig>] = &[
     fixed!("run.pin", pin),
     fixed!("run.receive_queue", receive_queue),
     fixed!("run.coalesce", coalesce),
+    fixed!("run.queue_delay", queue_delay),
 ];
 
 /// Of the engine, in the order in which they are kept: the default of `table.shards` follows from
@@ -115,6 +116,7 @@ mod tests {
             ("[run]\npin = true", "run.pin"),
             ("[run]\nreceive_queue = 100_000", "run.receive_queue"),
             ("[run]\ncoalesce = \"10us\"", "run.coalesce"),
+            ("[run]\nqueue_delay = \"5ms\"", "run.queue_delay"),
         ] {
             let mut config = parse(&format!("[zones]\na = 1\nb = 2\n{text}"));
             config.policy.on_reload = crate::config::OnReload::Keep;

@@ -106,6 +106,9 @@ impl Engine {
         let rule = if let Some(parent) = parent {
             trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
             parent.rule
+        } else if candidate.sheddable {
+            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass"));
+            return Verdict::Drop(DropReason::Overload, new);
         } else {
             let decision = settings.policy.decide(&query);
             if decision.action != Action::Allow && !matches!(plan.opening, Opening::Tcp(_)) {

@@ -62,6 +62,8 @@ pub struct Packet<'a> {
     flow_bits: u64,
     /// Its checksums were not verified since the settings say so.
     unverified: bool,
+    /// It is dropped if it would open a session.
+    sheddable: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -78,6 +80,7 @@ impl<'a> Packet<'a> {
             tunnel: TunnelRef::NONE,
             flow_bits: 0,
             unverified: false,
+            sheddable: false,
         }
     }
 
@@ -118,6 +121,14 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn flow_bits(self, flow_bits: u64) -> Self {
         Self { flow_bits, ..self }
+    }
+
+    /// The same packet under overload: one that would open a session is dropped
+    /// ([`DropReason::Overload`]) before the policy is asked. Packets of sessions, ICMP errors,
+    /// later fragments, and what a control session has announced are decided as always.
+    #[must_use]
+    pub const fn sheddable(self, sheddable: bool) -> Self {
+        Self { sheddable, ..self }
     }
 
     /// Its bytes.

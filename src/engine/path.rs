@@ -87,6 +87,8 @@ pub(super) struct Candidate<'p> {
     pub(super) unverified: bool,
     /// Its session was looked for in other zones, and is in none.
     pub(super) searched: bool,
+    /// It must not open a session.
+    pub(super) sheddable: bool,
 }
 
 impl<'p> Candidate<'p> {
@@ -253,6 +255,7 @@ impl Engine {
                     flow_bits: packet.flow_bits,
                     unverified: packet.unverified && !packet.bytes.is_empty(),
                     searched: false,
+                    sheddable: packet.sheddable,
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);

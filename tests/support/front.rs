@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use portcullis::config::{Config, parse_endpoint};
-use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Outgoing, Scratch, Tunnel};
+use portcullis::geneve::front::{
+    Answer, Datagram, FrontEnd, NotSent, Outgoing, Queued, Refusal, Scratch, Tunnel, Waited,
+};
 use portcullis::geneve::{Header, InnerProtocol, PORT, Provider, TunnelOption, encode};
 use portcullis::packet::{Checksums, parse};
 use portcullis::policy::Action;
@@ -28,6 +30,11 @@ pub(crate) const OTHER_PEER: u8 = 0x08;
 pub(crate) const RELOAD: u8 = 0x10;
 /// The datagram comes to our other address.
 pub(crate) const OTHER_LOCAL: u8 = 0x20;
+
+/// The datagram waited long.
+pub(crate) const LONG: u8 = 0x40;
+/// The datagram waited for too long.
+pub(crate) const TOO_LONG: u8 = 0x80;
 
 const OURS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
 const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2)];
@@ -103,6 +110,28 @@ fn check_sent(sent: &Outgoing<'_>, made: bool) {
     }
 }
 
+/// A datagram that waited long opens no session, and one that waited for too long does nothing.
+fn shed(engine: &Engine, front: &FrontEnd, queued: Queued<'_>, now: Instant, scratch: &mut Scratch) {
+    let before = engine.stats();
+    let mut resets = Resets::default();
+    let mut answered = 0;
+    front.handle_queued_batch(engine, [queued], now, scratch, &mut resets, |_, _, answer| {
+        answered += 1;
+        if queued.waited == Waited::TooLong {
+            let refused = NotSent::Refused(Refusal::QueueDelay);
+            assert_eq!(answer, Answer::Nothing(refused));
+        }
+    });
+    assert_eq!(answered, 1, "every datagram has one answer");
+    let after = engine.stats();
+    // Only what a control session has announced is opened.
+    let announced = after.sessions_opened - before.sessions_opened;
+    assert!(announced <= before.expectations as u64, "{before:?} {after:?}");
+    if queued.waited == Waited::TooLong {
+        assert_eq!(after, before);
+    }
+}
+
 /// Datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its bound.
 pub(crate) fn front(data: &[u8]) {
     let Some((&settings, mut data)) = data.split_first() else {
@@ -153,6 +182,17 @@ pub(crate) fn front(data: &[u8]) {
         received += 1;
         let before = front.stats();
         let scratch = &mut scratches[usize::from(cookie % 2)];
+        if what & (LONG | TOO_LONG) != 0 {
+            let waited = if what & TOO_LONG == 0 {
+                Waited::Long
+            } else {
+                Waited::TooLong
+            };
+            shed(&engine, &front, Queued { datagram, waited }, now, scratch);
+            let stats = front.stats();
+            assert_eq!((stats.received, stats.outcomes()), (received, received));
+            continue;
+        }
         match front.handle(&engine, &datagram, now, scratch, &mut resets) {
             Answer::Return => {
                 let back = Tunnel {

@@ -47,6 +47,7 @@
 //! ```
 mod ends;
 mod mss;
+mod queued;
 mod scratch;
 mod settings;
 mod stats;
@@ -59,6 +60,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use self::ends::Known;
+pub use self::queued::{Queued, Waited};
 pub use self::scratch::Scratch;
 use self::scratch::{Found, split_ref};
 use self::settings::Settings;
@@ -231,10 +233,21 @@ impl FrontEnd {
         scratch: &'b mut Scratch,
         sink: &mut S,
     ) -> Answer<'b> {
-        match self.enter(datagram, now, scratch) {
+        self.handle_queued(engine, &Queued::from(*datagram), now, scratch, sink)
+    }
+
+    fn handle_queued<'b, S: Sink>(
+        &self,
+        engine: &Engine,
+        queued: &Queued<'b>,
+        now: Instant,
+        scratch: &'b mut Scratch,
+        sink: &mut S,
+    ) -> Answer<'b> {
+        match self.enter(queued, now, scratch) {
             Ok((found, packet)) => {
                 let verdict = engine.process_with(packet, sink);
-                self.leave(engine, (datagram, &found, packet), verdict, scratch)
+                self.leave(engine, (&queued.datagram, &found, packet), verdict, scratch)
             }
             Err(refusal) => nothing(scratch, NotSent::Refused(refusal)),
         }
@@ -252,13 +265,28 @@ impl FrontEnd {
         now: Instant,
         scratch: &mut Scratch,
         sink: &mut S,
+        each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
+    ) {
+        let datagrams = datagrams.into_iter().map(Queued::from);
+        self.handle_queued_batch(engine, datagrams, now, scratch, sink, each);
+    }
+
+    /// Decides datagrams like [`FrontEnd::handle_batch`], and sheds load where they have waited for
+    /// too long ([`Waited`]). None is moved: those that are decided are decided in their order.
+    pub fn handle_queued_batch<'b, S: Sink>(
+        &self,
+        engine: &Engine,
+        datagrams: impl IntoIterator<Item = Queued<'b>>,
+        now: Instant,
+        scratch: &mut Scratch,
+        sink: &mut S,
         mut each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
     ) {
         let datagrams = datagrams.into_iter();
         if datagrams.size_hint().1.is_some_and(|count| count < FEW) {
-            for (place, datagram) in datagrams.enumerate() {
-                let answer = self.handle(engine, &datagram, now, scratch, sink);
-                each(place, &datagram, answer);
+            for (place, queued) in datagrams.enumerate() {
+                let answer = self.handle_queued(engine, &queued, now, scratch, sink);
+                each(place, &queued.datagram, answer);
             }
             return;
         }
@@ -267,11 +295,12 @@ impl FrontEnd {
         while datagrams.peek().is_some() {
             let mut entered: [Option<(usize, Datagram<'b>, Found)>; BATCH] = [None; BATCH];
             let mut count = 0;
-            for (place, datagram) in datagrams.by_ref().take(BATCH) {
-                match self.enter(&datagram, now, scratch) {
-                    Ok((found, _)) => {
+            for (place, queued) in datagrams.by_ref().take(BATCH) {
+                let datagram = queued.datagram;
+                match self.enter(&queued, now, scratch) {
+                    Ok((found, entering)) => {
                         if let (Some(packet), Some(room)) = (packets.get_mut(count), entered.get_mut(count)) {
-                            *packet = found.packet(&datagram, now);
+                            *packet = entering;
                             *room = Some((place, datagram, found));
                             count += 1;
                         }
@@ -295,17 +324,23 @@ impl FrontEnd {
     #[inline]
     fn enter<'b>(
         &self,
-        datagram: &Datagram<'b>,
+        queued: &Queued<'b>,
         now: Instant,
         scratch: &mut Scratch,
     ) -> Result<(Found, Packet<'b>), Refusal> {
         scratch.follow(self);
         scratch.lapse(now);
+        let datagram = &queued.datagram;
         let len = datagram.payload.len();
+        if queued.waited == Waited::TooLong {
+            scratch.counters().received(0, len);
+            return Err(Refusal::QueueDelay);
+        }
         match scratch.find(self, datagram, now) {
             Ok(found) => {
                 scratch.counters().received(found.endpoint, len);
-                Ok((found, found.packet(datagram, now)))
+                let packet = found.packet(datagram, now);
+                Ok((found, packet.sheddable(queued.waited == Waited::Long)))
             }
             Err((refusal, endpoint)) => {
                 scratch.counters().received(endpoint, len);

@@ -20,6 +20,8 @@ pub enum Refusal {
     OwnSource,
     /// The address that it was sent to is not known, so that no answer can leave from there.
     NoDestination,
+    /// It has waited for too long, and was not read: see [`Waited`](super::Waited).
+    QueueDelay,
     /// Its endpoint is not in `geneve.endpoints`, and others are refused.
     Endpoint,
     /// The tunnel carries an Ethernet frame.
@@ -30,10 +32,11 @@ pub enum Refusal {
 }
 
 /// The refusals that carry no other reason.
-const PLAIN: [Refusal; 6] = [
+const PLAIN: [Refusal; 7] = [
     Refusal::Source,
     Refusal::OwnSource,
     Refusal::NoDestination,
+    Refusal::QueueDelay,
     Refusal::Endpoint,
     Refusal::Ethernet,
     Refusal::TooLarge,
@@ -63,9 +66,10 @@ impl Refusal {
             Self::Source => BEFORE,
             Self::OwnSource => BEFORE + 1,
             Self::NoDestination => BEFORE + 2,
-            Self::Endpoint => BEFORE + 3,
-            Self::Ethernet => BEFORE + 4,
-            Self::TooLarge => BEFORE + 5,
+            Self::QueueDelay => BEFORE + 3,
+            Self::Endpoint => BEFORE + 4,
+            Self::Ethernet => BEFORE + 5,
+            Self::TooLarge => BEFORE + 6,
         }
     }
 
@@ -78,6 +82,7 @@ impl Refusal {
             Self::Source => "source_refused",
             Self::OwnSource => "source_own",
             Self::NoDestination => "destination_unknown",
+            Self::QueueDelay => "queue_delay",
             Self::Endpoint => "endpoint_refused",
             Self::Ethernet => "inner_ethernet",
             Self::TooLarge => "inner_too_large",
@@ -96,6 +101,9 @@ impl Refusal {
             }
             Self::NoDestination => {
                 "The system did not say which of our addresses the datagram was sent to, so that no answer can leave from there."
+            }
+            Self::QueueDelay => {
+                "The datagram waited in the receive queue for longer than run.queue_delay, and was not read."
             }
             Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
@@ -216,8 +224,9 @@ impl Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none or cannot be read, and endpoints
-    /// beyond `geneve.max_endpoints`. An endpoint that is refused has one, so that it can be found.
+    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none,
+    /// cannot be read or were not read, and endpoints beyond `geneve.max_endpoints`. An endpoint
+    /// that is refused has one, so that it can be found.
     pub id: Option<EndpointId>,
     /// Packets that came.
     pub received: u64,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use portcullis::geneve::PORT;
 
+use super::flood::FloodArgs;
 use super::generate::MIN_SIZE;
 use super::reflector::ReflectorArgs;
 
 /// The endpoint id where none is given.
-const ENDPOINT: &str = "74a11ad96ec49886";
+pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
 
 /// What `portcullis simulate` does.
 #[derive(Debug, Clone, Args)]
@@ -104,6 +105,8 @@ pub(crate) struct SimulateArgs {
 pub(super) enum Peer {
     /// Be the simplest appliance: send everything back
     Reflector(ReflectorArgs),
+    /// Flood the appliance with packets of many flows, whose replies nobody judges
+    Flood(FloodArgs),
 }
 
 /// The protocol of a load.
@@ -125,7 +128,7 @@ pub(super) struct PairArg {
     pub(super) endpoint: Option<u64>,
 }
 
-fn appliance(text: &str) -> Result<SocketAddrV4, String> {
+pub(super) fn appliance(text: &str) -> Result<SocketAddrV4, String> {
     let whole = text.parse();
     whole
         .or_else(|_| text.parse().map(|address| SocketAddrV4::new(address, PORT)))
@@ -168,13 +171,13 @@ pub(super) fn pair(text: &str) -> Result<PairArg, String> {
     })
 }
 
-fn hexadecimal(text: &str) -> Result<u64, String> {
+pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     u64::from_str_radix(digits, 16)
         .map_err(|_| format!("{text:?} is not a number of up to 16 hexadecimal digits"))
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()
         .map_err(|_| "a number of seconds is needed".to_owned())?;

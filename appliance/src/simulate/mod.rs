@@ -8,6 +8,7 @@
 mod args;
 mod balancer;
 mod capture_source;
+mod flood;
 mod flow;
 mod generate;
 mod inner;
@@ -91,9 +92,17 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
     }
-    if let Some(Peer::Reflector(args)) = &args.peer {
-        let reflected = reflector::run(args, &stop).map_err(system("reflector"))?;
-        return say(&format!("{reflected:>14} reflected\n"));
+    match &args.peer {
+        Some(Peer::Reflector(args)) => {
+            let reflected = reflector::run(args, &stop).map_err(system("reflector"))?;
+            return say(&format!("{reflected:>14} reflected\n"));
+        }
+        Some(Peer::Flood(args)) => {
+            let flooded = flood::run(args, &stop).map_err(system("flood"))?;
+            let json = serde_json::to_string(&flooded).map_err(|error| system("report")(error.into()))?;
+            return say(&(json + "\n"));
+        }
+        None => {}
     }
     let Some(appliance) = args.appliance else {
         // clap requires it.

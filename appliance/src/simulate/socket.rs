@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt};
@@ -114,6 +114,12 @@ pub(super) fn receive_overflow(address: Ipv4Addr) -> u32 {
 /// Sends whole IPv4 packets, from any source port.
 pub(super) struct RawSender {
     socket: Socket,
+}
+
+impl AsFd for RawSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl RawSender {

@@ -1,0 +1,256 @@
+//! An open-loop flood: small flows without state, sent in batches, whose replies nobody judges.
+//!
+//! It loads an appliance beyond what a load with bookkeeping can. The packets are UDP over IPv4
+//! from as many flows as asked for, or each of a flow of its own.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use etherparse::{IpNumber, Ipv4Header, UdpHeader};
+use portcullis::geneve::InnerProtocol;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+use serde::Serialize;
+
+use super::args::{ENDPOINT, appliance, hexadecimal, seconds};
+use super::socket::{RawSender, local_address};
+use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer, geneve_header};
+
+/// Datagrams of one call.
+const BATCH: usize = 32;
+/// How long the flood rests when it is ahead of its rate.
+const REST: Duration = Duration::from_micros(50);
+/// How much of its rate the flood makes up for after it was kept from sending.
+const CATCH_UP: Duration = Duration::from_millis(10);
+/// Headers of an inner packet.
+const HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
+/// The server of all flows, in the network for measurements (RFC 2544).
+const SERVER: [u8; 4] = [198, 19, 0, 2];
+const SERVER_PORT: u16 = 443;
+/// The first address of the clients: 10.128.0.0/9.
+const CLIENTS: u32 = 0x0a80_0000;
+/// Flows of one client port: as many as there are clients.
+const FLOWS_OF_PORT: u64 = 1 << 23;
+/// The first client port, and the first outer port.
+const FIRST_PORT: u16 = 49_152;
+
+/// What to send.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FloodArgs {
+    /// The appliance: an IPv4 address, its port 6081 unless another is given
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = appliance)]
+    appliance: SocketAddrV4,
+    /// The outer source address, ours or not [default: that of the route to the appliance]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<Ipv4Addr>,
+    /// So many flows; 0 makes each packet the first of a new one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    flows: u64,
+    /// Bytes of an inner packet
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500))]
+    size: u16,
+    /// Packets per second [default: as fast as the system takes them]
+    #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Packets in all
+    #[arg(long, value_name = "N")]
+    packets: Option<u64>,
+    /// Stop after so long
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// The endpoint id in the tunnel headers, 16 hexadecimal digits
+    #[arg(long, value_name = "ENDPOINT", default_value = ENDPOINT, value_parser = hexadecimal)]
+    endpoint: u64,
+}
+
+/// What a flood has sent.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Flooded {
+    sent: u64,
+    /// Refused by the system.
+    refused: u64,
+    seconds: f64,
+    sent_per_second: f64,
+}
+
+/// An outer packet that becomes that of any flow.
+#[derive(Debug, Clone)]
+struct Template {
+    bytes: Vec<u8>,
+    /// The sum over the inner IPv4 header without the source address, for its checksum.
+    sum: u32,
+}
+
+impl Template {
+    fn new(outer: Outer, endpoint: u64, size: usize) -> Self {
+        let payload = size.saturating_sub(HEADERS);
+        let ip = Ipv4Header {
+            total_len: size as u16,
+            time_to_live: 64,
+            protocol: IpNumber::UDP,
+            destination: SERVER,
+            ..Ipv4Header::default()
+        };
+        let udp = UdpHeader {
+            source_port: 0,
+            destination_port: SERVER_PORT,
+            length: (size - Ipv4Header::MIN_LEN) as u16,
+            // There is none.
+            checksum: 0,
+        };
+        let ip = ip.to_bytes();
+        let inner = [&ip[..], &udp.to_bytes()[..], &vec![0x5a; payload][..]].concat();
+        let header = geneve_header(
+            Endpoint {
+                id: endpoint,
+                attachment: 0,
+            },
+            0,
+            InnerProtocol::Ipv4,
+        );
+        let mut bytes = Vec::new();
+        outer.write(0, &header, &inner, &mut bytes);
+        let words = ip.chunks_exact(2).map(|word| match word {
+            [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+            _ => 0,
+        });
+        Self {
+            sum: words.sum(),
+            bytes,
+        }
+    }
+
+    /// Makes this the packet of a flow.
+    fn become_flow(&mut self, flow: u64) {
+        let source = CLIENTS | (flow % FLOWS_OF_PORT) as u32;
+        let port = FIRST_PORT | (flow / FLOWS_OF_PORT) as u16;
+        let outer_port = FIRST_PORT | flow as u16;
+        let mut sum = self.sum + (source >> 16) + (source & 0xffff);
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(room) = self.bytes.get_mut(at..at + bytes.len()) {
+                room.copy_from_slice(bytes);
+            }
+        };
+        put(Ipv4Header::MIN_LEN, &outer_port.to_be_bytes());
+        // The cookie is the last word of the GENEVE header.
+        put(OVERHEAD - 4, &(flow as u32).to_be_bytes());
+        put(OVERHEAD + 10, &(!(sum as u16)).to_be_bytes());
+        put(OVERHEAD + 12, &source.to_be_bytes());
+        put(OVERHEAD + Ipv4Header::MIN_LEN, &port.to_be_bytes());
+    }
+}
+
+const _: () = assert!(OVERHEAD == Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_LEN);
+
+/// Sends until all is sent, the time is over, or it is told to stop.
+///
+/// # Errors
+/// There is no raw socket, or no route to the appliance.
+pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Flooded> {
+    let from = match args.from {
+        Some(from) => from,
+        None => local_address(*args.appliance.ip())?,
+    };
+    let outer = Outer {
+        destination_port: args.appliance.port(),
+        ..Outer::new(from, *args.appliance.ip())
+    };
+    let socket = RawSender::new()?;
+    let template = Template::new(outer, args.endpoint, usize::from(args.size));
+    let mut packets = vec![template; BATCH];
+    let to = SocketAddrAny::from(SocketAddrV4::new(*args.appliance.ip(), 0));
+    let begun = Instant::now();
+    let (mut done, mut paced_from, mut paced) = (Flooded::default(), begun, 0);
+    let mut next = 0u64;
+    while !stop.load(Ordering::Relaxed) && begun.elapsed() < args.seconds {
+        let left = args.packets.map_or(u64::MAX, |packets| packets - next);
+        let mut count = left.min(BATCH as u64);
+        if let Some(rate) = args.rate {
+            let due = |time: Duration| (time.as_secs_f64() * rate as f64) as u64;
+            let mut behind = due(paced_from.elapsed()).saturating_sub(paced);
+            if behind > due(CATCH_UP) {
+                (paced_from, paced, behind) = (Instant::now(), 0, 1);
+            }
+            count = count.min(behind);
+            if count == 0 && left > 0 {
+                std::thread::sleep(REST);
+                continue;
+            }
+        }
+        if count == 0 {
+            break;
+        }
+        let batch = packets.get_mut(..count as usize).unwrap_or_default();
+        for packet in batch.iter_mut() {
+            packet.become_flow(if args.flows == 0 { next } else { next % args.flows });
+            next += 1;
+        }
+        paced += count;
+        let sent = send(&socket, &to, batch);
+        done.sent += sent;
+        done.refused += count - sent;
+    }
+    done.seconds = begun.elapsed().as_secs_f64();
+    done.sent_per_second = done.sent as f64 / done.seconds;
+    Ok(done)
+}
+
+/// Sends a batch, and returns how many datagrams the system has taken.
+fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
+    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|packet| [IoSlice::new(&packet.bytes)]).collect();
+    let mut control: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut messages: Vec<MMsgHdr<'_>> = slices
+        .iter()
+        .zip(&mut control)
+        .map(|(slices, control)| MMsgHdr::new_with_addr(to, slices, control))
+        .collect();
+    let (mut done, mut taken) = (0, 0);
+    while let Some(left) = messages.get_mut(done..).filter(|left| !left.is_empty()) {
+        match sendmmsg(socket, left, SendFlags::empty()) {
+            Ok(sent) => {
+                done += sent.max(1);
+                taken += sent as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            // The first of those left is lost, as on a wire.
+            Err(_) => done += 1,
+        }
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use portcullis::geneve::Header;
+    use portcullis::packet::{Checksums, parse};
+
+    use super::*;
+
+    #[test]
+    fn every_packet_is_a_right_one_of_its_flow() {
+        let outer = Outer::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut template = Template::new(outer, 0xb1, 100);
+        let mut seen = HashSet::new();
+        for flow in [0, 1, 2, 65_535, 65_536, FLOWS_OF_PORT - 1, FLOWS_OF_PORT, 1 << 24] {
+            template.become_flow(flow);
+            let payload = &template.bytes[Ipv4Header::MIN_LEN + UdpHeader::LEN..];
+            let (header, inner) = Header::parse(payload, |_, _| false).unwrap();
+            assert_eq!(
+                super::super::tunnel::metadata(&header),
+                (Some(0xb1), Some(flow as u32))
+            );
+            assert_eq!(inner.bytes.len(), 100);
+            let parsed = parse(inner.bytes, Checksums::Verify).unwrap();
+            assert!(seen.insert(format!("{:?} {:?}", parsed.ip.src, parsed.transport)));
+        }
+    }
+}

@@ -119,7 +119,7 @@ impl Plane {
         }
         if !outlet.is_empty() {
             // All that is sent is our own: nothing was received.
-            outlet.flush(&Inlet::new(Vec::new()), &self.sent);
+            outlet.flush(&Inlet::without_sockets(), &self.sent);
         }
         done
     }

@@ -3,15 +3,15 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, getsockopt, recvmmsg, setsockopt,
-    sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, MultiResults, RecvMsg, SockaddrIn, getsockopt, recvmmsg,
+    setsockopt, sockopt,
 };
 use portcullis::geneve::PORT;
-use portcullis::geneve::front::{Datagram, Tunnel};
+use portcullis::geneve::front::{Datagram, Queued, Tunnel, Waited};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -62,8 +62,36 @@ pub(crate) enum SocketError {
     Send(io::Error),
 }
 
-/// A socket at port 6081 of an address that other workers have, too: the system shares out the flows.
-pub(super) fn listen(address: Ipv4Addr, port: u16, queue: usize) -> io::Result<UdpSocket> {
+/// What receive queues hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueBounds {
+    /// What each is asked to hold, in bytes.
+    pub(super) bytes: usize,
+    /// For how long a datagram may wait in it; 0 for no bound.
+    pub(super) delay: Duration,
+}
+
+impl QueueBounds {
+    /// From this part of `delay` on, what would open a session is dropped. The queue of a worker
+    /// that is not overloaded is empty with each turn, so that 2.5 ms are more than it ever sees;
+    /// and the other three parts are left to packets of sessions.
+    const LONG: u32 = 4;
+
+    /// Judges a datagram that waited for so long.
+    fn judge(self, age: Duration) -> Waited {
+        if age > self.delay {
+            Waited::TooLong
+        } else if age > self.delay / Self::LONG {
+            Waited::Long
+        } else {
+            Waited::Briefly
+        }
+    }
+}
+
+/// A socket at a port of an address that other workers have, too: the system shares out the flows.
+pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::Result<UdpSocket> {
+    let queue = bounds.bytes;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
     // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
@@ -72,6 +100,9 @@ pub(super) fn listen(address: Ipv4Addr, port: u16, queue: usize) -> io::Result<U
     }
     if address.is_unspecified() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    if !bounds.delay.is_zero() {
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     }
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.bind(&SockAddr::from(SocketAddrV4::new(address, port)))?;
@@ -90,11 +121,62 @@ struct Outside {
     source_port: u16,
     destination: Ipv4Addr,
     len: usize,
+    waited: Waited,
+}
+
+/// What the control messages of a datagram say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Control {
+    /// The address that it was sent to.
+    destination: Option<Ipv4Addr>,
+    /// When the system got it, by the wall clock, since the Unix epoch.
+    arrived: Option<Duration>,
+}
+
+impl Control {
+    fn of(message: &RecvMsg<'_, '_, SockaddrIn>) -> Self {
+        let mut control = Self::default();
+        // Truncated messages are an error, and say nothing.
+        for each in message.cmsgs().into_iter().flatten() {
+            match each {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    control.destination = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)));
+                }
+                ControlMessageOwned::ScmTimestampns(at) => control.arrived = Some(at.into()),
+                _ => {}
+            }
+        }
+        control
+    }
+}
+
+/// The clocks after a call.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    /// The wall clock, of which the system's timestamps are, since the Unix epoch.
+    wall: Duration,
+    /// For how long the worker has taken datagrams out of the queue without emptying it.
+    behind: Duration,
+}
+
+impl Clocks {
+    /// Returns how long a datagram waited that came at a moment of the wall clock, but no longer
+    /// than the worker has been behind.
+    ///
+    /// So what waited because the worker was kept from working is not held against it, as long as
+    /// the worker catches up; and a wall clock that is set makes nothing old, nor does the future.
+    fn age(&self, arrived: Duration) -> Duration {
+        self.wall.saturating_sub(arrived).min(self.behind)
+    }
 }
 
 struct Listener {
     socket: UdpSocket,
     address: Ipv4Addr,
+    bounds: QueueBounds,
+    /// When the first call returned of those that have not emptied its queue; `None` if the last
+    /// one has.
+    behind_since: Option<Instant>,
 }
 
 impl Listener {
@@ -110,29 +192,72 @@ impl Listener {
     /// the next call would take this length for the room there is, and nix offers no way to set it
     /// back.
     fn headers<const N: usize>(&self) -> MultiHeaders<SockaddrIn> {
-        let control = self
-            .is_wildcard()
-            .then(|| nix::cmsg_space!(nix::libc::in_pktinfo));
+        use nix::libc::{in_pktinfo, timespec};
+        let control = match (self.is_wildcard(), self.bounds.delay.is_zero()) {
+            (true, true) => Some(nix::cmsg_space!(in_pktinfo)),
+            (true, false) => Some(nix::cmsg_space!(in_pktinfo, timespec)),
+            (false, true) => None,
+            (false, false) => Some(nix::cmsg_space!(timespec)),
+        };
         MultiHeaders::preallocate(N, control)
     }
 
-    /// Returns the address that a datagram was sent to; [`Ipv4Addr::UNSPECIFIED`] if the system did
-    /// not say it, or not whole. The front end refuses such a datagram: an answer could only leave
-    /// from a guessed address.
-    fn destination(&self, message: &RecvMsg<'_, '_, SockaddrIn>) -> Ipv4Addr {
-        if !self.is_wildcard() {
-            return self.address;
+    /// Reads the clocks after a call, if a datagram may have waited long.
+    fn clocks(&mut self) -> Option<Clocks> {
+        if self.bounds.delay.is_zero() {
+            return None;
         }
-        // Truncated control messages are an error.
-        let mut control = message.cmsgs().into_iter().flatten();
-        control
-            .find_map(|each| match each {
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)))
-                }
-                _ => None,
-            })
-            .unwrap_or(Ipv4Addr::UNSPECIFIED)
+        let now = Instant::now();
+        let since = *self.behind_since.get_or_insert(now);
+        let behind = now.saturating_duration_since(since);
+        if self.bounds.judge(behind) == Waited::Briefly {
+            return None;
+        }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let wall = wall.unwrap_or_default();
+        Some(Clocks { wall, behind })
+    }
+
+    /// Writes what a call has taken to `received`, where it had room for `room` datagrams.
+    ///
+    /// Datagrams come in the order of their arrival: where the first has not waited long, none has,
+    /// and of the others no time is read.
+    fn outsides(&mut self, messages: MultiResults<'_, SockaddrIn>, room: usize, received: &mut Vec<Outside>) {
+        let mut clocks = self.clocks();
+        for message in messages {
+            let control = if clocks.is_some() || self.is_wildcard() {
+                Control::of(&message)
+            } else {
+                Control::default()
+            };
+            let waited = match (clocks, control.arrived) {
+                (Some(clocks), Some(arrived)) => self.bounds.judge(clocks.age(arrived)),
+                _ => Waited::Briefly,
+            };
+            if waited == Waited::Briefly {
+                clocks = None;
+            }
+            // Without its address a datagram of a wildcard socket is refused by the front end: an
+            // answer could only leave from a guessed one.
+            let destination = if self.is_wildcard() {
+                control.destination.unwrap_or(Ipv4Addr::UNSPECIFIED)
+            } else {
+                self.address
+            };
+            let from = message
+                .address
+                .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+            received.push(Outside {
+                source: *from.ip(),
+                source_port: from.port(),
+                destination,
+                len: message.bytes,
+                waited,
+            });
+        }
+        if received.len() < room {
+            self.behind_since = None;
+        }
     }
 }
 
@@ -158,10 +283,13 @@ pub(super) struct Inlet {
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn ports(addresses: &[Ipv4Addr], queue: usize) -> Result<Vec<(UdpSocket, Ipv4Addr)>, SocketError> {
+pub(super) fn ports(
+    addresses: &[Ipv4Addr],
+    bounds: QueueBounds,
+) -> Result<Vec<(UdpSocket, Ipv4Addr)>, SocketError> {
     addresses
         .iter()
-        .map(|address| match listen(*address, PORT, queue) {
+        .map(|address| match listen(*address, PORT, bounds) {
             Ok(socket) => Ok((socket, *address)),
             Err(source) => Err(SocketError::Receive {
                 address: *address,
@@ -173,8 +301,13 @@ pub(super) fn ports(addresses: &[Ipv4Addr], queue: usize) -> Result<Vec<(UdpSock
 
 impl Inlet {
     /// Receives from sockets of [`ports`]; stays on the thread that has made it.
-    pub(super) fn new(ports: Vec<(UdpSocket, Ipv4Addr)>) -> Self {
-        let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener { socket, address };
+    pub(super) fn new(ports: Vec<(UdpSocket, Ipv4Addr)>, bounds: QueueBounds) -> Self {
+        let listener = |(socket, address): (UdpSocket, Ipv4Addr)| Listener {
+            socket,
+            address,
+            bounds,
+            behind_since: None,
+        };
         Self {
             listeners: ports.into_iter().map(listener).collect(),
             next: 0,
@@ -182,6 +315,15 @@ impl Inlet {
             received: Vec::with_capacity(BATCH),
             ask: BATCH,
         }
+    }
+
+    /// Receives nothing.
+    pub(super) fn without_sockets() -> Self {
+        let bounds = QueueBounds {
+            bytes: 0,
+            delay: Duration::ZERO,
+        };
+        Self::new(Vec::new(), bounds)
     }
 
     /// Takes the datagrams that are there, and waits for them if asked, [`PATIENCE`] at most.
@@ -223,21 +365,11 @@ impl Inlet {
             None,
         );
         match result {
-            Ok(messages) => {
-                for message in messages {
-                    let from = message
-                        .address
-                        .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
-                    self.received.push(Outside {
-                        source: *from.ip(),
-                        source_port: from.port(),
-                        destination: listener.destination(&message),
-                        len: message.bytes,
-                    });
-                }
-            }
+            Ok(messages) => listener.outsides(messages, self.ask, &mut self.received),
             // A refused connection is what an ICMP error about an earlier datagram looks like.
-            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {
+                listener.behind_since = None;
+            }
             Err(error) => return Err(error.into()),
         }
         self.ask = (2 * self.received.len()).clamp(FEW, BATCH);
@@ -269,14 +401,17 @@ impl Inlet {
     }
 
     /// The datagrams of the last call, in their order.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = Queued<'_>> {
         let rooms = self.rooms.chunks_exact(ROOM);
-        self.received.iter().zip(rooms).map(|(received, room)| Datagram {
-            source: received.source,
-            source_port: received.source_port,
-            destination: received.destination,
-            destination_port: PORT,
-            payload: room.get(..received.len).unwrap_or_default(),
+        self.received.iter().zip(rooms).map(|(received, room)| Queued {
+            datagram: Datagram {
+                source: received.source,
+                source_port: received.source_port,
+                destination: received.destination,
+                destination_port: PORT,
+                payload: room.get(..received.len).unwrap_or_default(),
+            },
+            waited: received.waited,
         })
     }
 }
@@ -516,4 +651,47 @@ fn udp_header(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
         0,
         0,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn a_quarter_of_the_bound_is_long_and_what_is_beyond_it_too_long() {
+        let bounds = QueueBounds {
+            bytes: 0,
+            delay: ms(40),
+        };
+        for (age, waited) in [
+            (ms(0), Waited::Briefly),
+            (ms(10), Waited::Briefly),
+            (ms(11), Waited::Long),
+            (ms(40), Waited::Long),
+            (ms(41), Waited::TooLong),
+        ] {
+            assert_eq!(bounds.judge(age), waited, "{age:?}");
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_makes_nothing_older_than_the_worker_is_behind() {
+        let clocks = Clocks {
+            wall: ms(1_000_000),
+            behind: ms(5),
+        };
+        for (arrived, age) in [
+            (ms(999_997), ms(3)),
+            (ms(999_000), ms(5)),
+            (ms(0), ms(5)),
+            (ms(1_000_001), ms(0)),
+            (Duration::MAX, ms(0)),
+        ] {
+            assert_eq!(clocks.age(arrived), age, "{arrived:?}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use portcullis::{DeniedSession, EndReason, Reset, SessionRecord, Sink};
 
 use super::log::queue::Teller;
 use super::shared::Shared;
-use super::socket::{Inlet, Outlet, Received, SocketError, ports, receive_queue};
+use super::socket::{Inlet, Outlet, QueueBounds, Received, SocketError, ports, receive_queue};
 
 /// Sessions that a worker looks at for expiry in one turn: some 50 us, less than a batch of datagrams takes.
 const EXPIRY_BUDGET: usize = 256;
@@ -29,6 +29,7 @@ const REST: Duration = Duration::from_millis(10);
 pub(crate) struct Worker {
     number: usize,
     ports: Vec<(UdpSocket, Ipv4Addr)>,
+    bounds: QueueBounds,
     outlet: Outlet,
 }
 
@@ -63,7 +64,11 @@ impl Worker {
     /// A socket could not be had.
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
-        let ports = ports(&config.geneve.listen, config.run.receive_queue as usize)?;
+        let bounds = QueueBounds {
+            bytes: config.run.receive_queue as usize,
+            delay: config.run.queue_delay,
+        };
+        let ports = ports(&config.geneve.listen, bounds)?;
         if let Some(stats) = shared.workers.get(number) {
             for (socket, _) in &ports {
                 // A socket that the system does not identify keeps nobody from working: its drops
@@ -74,6 +79,7 @@ impl Worker {
         Ok(Self {
             number,
             ports,
+            bounds,
             outlet: Outlet::new(&config.geneve.listen)?,
         })
     }
@@ -95,7 +101,7 @@ impl Worker {
         let Some(stats) = shared.workers.get(self.number) else {
             return Ok(());
         };
-        let (mut inlet, mut outlet) = (Inlet::new(self.ports), self.outlet);
+        let (mut inlet, mut outlet) = (Inlet::new(self.ports, self.bounds), self.outlet);
         let mut scratch = Scratch::new(&shared.front);
         let mut ears = Ears {
             log: Teller::new(shared),
@@ -134,7 +140,7 @@ impl Worker {
             last = now;
             ears.log.refresh();
             let datagrams = inlet.datagrams();
-            shared.front.handle_batch(
+            shared.front.handle_queued_batch(
                 &shared.engine,
                 datagrams,
                 now,

@@ -1,13 +1,20 @@
 //! The sockets of a worker after their receive queue was full.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::thread::sleep;
+use std::time::Duration;
+
+use portcullis::geneve::front::Waited;
 
 use super::super::overflow::{KernelDrops, QueueDrops};
-use super::super::socket::{Inlet, listen};
+use super::super::socket::{Inlet, QueueBounds, listen};
 use super::wait_for;
 
-/// What the queues are asked to hold, in bytes: the least that `run.receive_queue` allows.
-const QUEUE: usize = 64 << 10;
+/// The least that `run.receive_queue` allows, and no datagram waits for too long.
+const BOUNDS: QueueBounds = QueueBounds {
+    bytes: 64 << 10,
+    delay: Duration::from_secs(3600),
+};
 /// Datagrams of a flood: more than the queue holds of either size.
 const FLOOD: usize = 2_000;
 
@@ -21,13 +28,13 @@ struct Pair {
 
 impl Pair {
     /// The socket listens at `address`; the datagrams are sent to `ours`.
-    fn new(address: Ipv4Addr, ours: Ipv4Addr) -> Self {
-        let socket = listen(address, 0, QUEUE).unwrap();
+    fn new(address: Ipv4Addr, ours: Ipv4Addr, bounds: QueueBounds) -> Self {
+        let socket = listen(address, 0, bounds).unwrap();
         let port = socket.local_addr().unwrap().port();
         let drops = QueueDrops::default();
         drops.watch(&socket).unwrap();
         Self {
-            inlet: Inlet::new(vec![(socket, address)]),
+            inlet: Inlet::new(vec![(socket, address)], bounds),
             drops,
             sender: UdpSocket::bind("127.97.2.9:0").unwrap(),
             to: SocketAddr::from((ours, port)),
@@ -41,11 +48,12 @@ impl Pair {
         }
     }
 
-    /// Takes all that is there, and returns to which address each was sent.
-    fn take(&mut self) -> Vec<Ipv4Addr> {
+    /// Takes all that is there, and returns to which address each was sent and how long it waited.
+    fn take(&mut self) -> Vec<(Ipv4Addr, Waited)> {
         let mut taken = Vec::new();
         while self.inlet.receive(false).unwrap().count > 0 {
-            taken.extend(self.inlet.datagrams().map(|datagram| datagram.destination));
+            let datagrams = self.inlet.datagrams();
+            taken.extend(datagrams.map(|queued| (queued.datagram.destination, queued.waited)));
         }
         taken
     }
@@ -62,17 +70,18 @@ fn every_datagram_after_an_overflow_names_its_destination_and_all_that_were_lost
     for address in [Ipv4Addr::UNSPECIFIED, ours] {
         for size in [100, 8_500] {
             let case = format!("{address}, {size} bytes");
-            let mut pair = Pair::new(address, ours);
+            let mut pair = Pair::new(address, ours, BOUNDS);
             pair.send(FLOOD, size);
             let taken = pair.take();
             assert!(!taken.is_empty() && taken.len() < FLOOD, "{case}");
             // No datagram has come since.
             assert_eq!(pair.dropped(), FLOOD - taken.len(), "{case}");
-            assert!(taken.iter().all(|to| *to == ours), "{case}: {taken:?}");
+            assert!(taken.iter().all(|(to, _)| *to == ours), "{case}: {taken:?}");
+            assert!(taken.iter().all(|(_, waited)| *waited == Waited::Briefly));
             for count in [1, 2, 7] {
                 for _ in 0..10 {
                     pair.send(count, size);
-                    assert_eq!(pair.take(), vec![ours; count], "{case}");
+                    assert_eq!(pair.take(), vec![(ours, Waited::Briefly); count], "{case}");
                 }
             }
             assert_eq!(pair.dropped(), FLOOD - taken.len(), "{case}");
@@ -85,10 +94,71 @@ fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
     // A socket that does not ask for the address.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let to = SocketAddr::from(([127, 97, 2, 2], socket.local_addr().unwrap().port()));
-    let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)]);
+    let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)], BOUNDS);
     let sender = UdpSocket::bind("127.97.2.9:0").unwrap();
     sender.send_to(b"nowhere", to).unwrap();
     wait_for("the datagram", || inlet.receive(false).unwrap().count == 1);
-    let destinations: Vec<_> = inlet.datagrams().map(|datagram| datagram.destination).collect();
+    let destinations: Vec<_> = inlet
+        .datagrams()
+        .map(|queued| queued.datagram.destination)
+        .collect();
     assert_eq!(destinations, [Ipv4Addr::UNSPECIFIED]);
+}
+
+#[test]
+fn what_waits_for_too_long_while_the_worker_does_not_catch_up_is_marked() {
+    let ours = Ipv4Addr::new(127, 97, 2, 3);
+    for address in [Ipv4Addr::UNSPECIFIED, ours] {
+        let bounds = QueueBounds {
+            bytes: 8 << 20,
+            delay: Duration::from_millis(20),
+        };
+        let mut pair = Pair::new(address, ours, bounds);
+        let waited = |pair: &Pair, inlet: &mut Inlet| {
+            assert!(inlet.receive(false).unwrap().count > 0);
+            assert_eq!(pair.dropped(), 0);
+            inlet.datagrams().map(|queued| queued.waited).collect::<Vec<_>>()
+        };
+        let mut inlet = std::mem::replace(&mut pair.inlet, Inlet::without_sockets());
+        // Nothing is held against a worker that was kept from working, if it empties its queue
+        // then.
+        pair.send(3, 100);
+        sleep(Duration::from_millis(30));
+        assert_eq!(waited(&pair, &mut inlet), [Waited::Briefly; 3], "{address}");
+        pair.send(200, 100);
+        sleep(Duration::from_millis(30));
+        let first = waited(&pair, &mut inlet);
+        assert!(first.iter().all(|waited| *waited == Waited::Briefly), "{address}");
+        // It has taken some, and more are left for too long.
+        sleep(Duration::from_millis(30));
+        let mut count = first.len();
+        while count < 200 {
+            let next = waited(&pair, &mut inlet);
+            assert!(
+                next.iter().all(|waited| *waited == Waited::TooLong),
+                "{address}: {next:?}"
+            );
+            count += next.len();
+        }
+        pair.send(3, 100);
+        assert_eq!(waited(&pair, &mut inlet), [Waited::Briefly; 3], "{address}");
+    }
+}
+
+#[test]
+fn without_a_bound_nothing_waits_for_too_long() {
+    let ours = Ipv4Addr::new(127, 97, 2, 4);
+    let bounds = QueueBounds {
+        delay: Duration::ZERO,
+        ..BOUNDS
+    };
+    let mut pair = Pair::new(Ipv4Addr::UNSPECIFIED, ours, bounds);
+    pair.send(1, 100);
+    sleep(Duration::from_millis(50));
+    assert_eq!(pair.inlet.receive(false).unwrap().count, 1);
+    assert!(
+        pair.inlet
+            .datagrams()
+            .all(|queued| queued.waited == Waited::Briefly)
+    );
 }

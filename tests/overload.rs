@@ -154,11 +154,14 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
     for count in [40, 3, 1] {
         let payloads: Vec<_> = (0..count)
             .map(|place: u16| {
-                let waited =
-                    [Waited::TooLong, Waited::Long, Waited::Long, Waited::Briefly][usize::from(place % 4)];
+                let waited = match place % 4 {
+                    0 => Waited::TooLong,
+                    3 => Waited::Briefly,
+                    _ => Waited::Long,
+                };
                 // Flows 0 to 3 are known, those from 100 on are not, and open where they waited
                 // briefly.
-                let number = if place % 3 == 0 {
+                let number = if place.is_multiple_of(3) {
                     place % 4
                 } else {
                     100 + count + place

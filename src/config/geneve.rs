@@ -523,6 +523,7 @@ mod tests {
             ("[geneve]\nmax_endpoints = 7", "geneve.max_endpoints"),
             ("[run]\nworkers = 2", "run.workers"),
             ("[run]\npin = true", "run.pin"),
+            ("[run]\nqueue_delay = 0", "run.queue_delay"),
         ] {
             assert_eq!(
                 change(text),

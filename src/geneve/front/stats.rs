@@ -100,10 +100,12 @@ impl Refusal {
                 "The datagram comes from one of our own addresses: the answer would come back to us."
             }
             Self::NoDestination => {
-                "The system did not say which of our addresses the datagram was sent to, so that no answer can leave from there."
+                "The system did not say which of our addresses the datagram was sent to, so that no answer \
+                 can leave from there."
             }
             Self::QueueDelay => {
-                "The datagram waited in the receive queue for longer than run.queue_delay, and was not read."
+                "The datagram waited in the receive queue for longer than run.queue_delay, and was not \
+                 read."
             }
             Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",

@@ -12,13 +12,12 @@ use super::{Engine, Packet};
 use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
-use crate::lifetime::LifetimeClass;
 use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason};
-use crate::track::{self, Lifetime, Worth, dccp, sctp};
+use crate::track::{self, Lifetime, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// What happens once the lock is released.
@@ -397,6 +396,9 @@ impl Engine {
         let before = slot.worth();
         let mut tolerated = None;
         let mut refused = false;
+        // A RST that its receiver ignores is counted, and nothing else.
+        let mut ignored = false;
+        let tcp_before = (slot.key.protocol() == PROTOCOL_TCP).then(|| slot.track.state());
         let (lifetime, letters) = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => {
                 if candidate.flow_bits != 0 && Event::of(segment.flags) == Event::Syn {
@@ -443,6 +445,7 @@ impl Engine {
                             return Some(ftp_refused(tracked));
                         }
                         after.believed = matches!(reason, PassReason::Window(_));
+                        ignored = matches!(reason, PassReason::Rst);
                         (None, letters)
                     }
                     Outcome::AcceptAndEnd => {
@@ -479,14 +482,6 @@ impl Engine {
                             return verdict;
                         }
                         after.seen = Some(Seen::present());
-                        let slot = shard.slab.hot_mut(number);
-                        let stale = slot.assured() && slot.track.note_invalid_close(direction, segment);
-                        if stale {
-                            trace.step(|| {
-                                Step::Note("both ends have tried to close: the session is kept for less")
-                            });
-                            self.shorten((&mut *shard, settings), place.shard, number, now, before, trace);
-                        }
                         let rule = RuleId(shard.slab.cold(number).rule);
                         let invalid = Tracked {
                             class: Class::Invalid,
@@ -564,10 +559,15 @@ impl Engine {
             }
         };
         let slot = shard.slab.hot_mut(number);
+        slot.count(direction, bytes);
+        if ignored {
+            note(shard, number, direction, letters);
+            trace.step(|| Step::NotRefreshed("the receiver of this RST does not take it"));
+            return Some(Verdict::Forward(tracked));
+        }
         if direction == Direction::Reply {
             slot.set_seen_reply();
         }
-        slot.count(direction, bytes);
         slot.touch(now);
         if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && after.seen.is_none() {
             after.seen = Some(Seen::of_unseen(slot, direction, &candidate.parsed.transport));
@@ -585,7 +585,11 @@ impl Engine {
         }
         match lifetime {
             Some(lifetime) => {
-                let deadline = settings.deadline(shard.slab.hot(number), lifetime, now, trace);
+                let slot = shard.slab.hot(number);
+                let deadline = match tcp_before {
+                    Some(state) => settings.tcp_deadline(slot, state, lifetime, now, trace),
+                    None => settings.deadline(slot, lifetime, now, trace),
+                };
                 if shard.rearm(number, deadline, before) {
                     self.table.note_tick(place.shard, deadline);
                 }
@@ -623,23 +627,6 @@ impl Engine {
                 .control(&settings.ftp, slot, own, direction, heard, candidate.instant)
         } else {
             self.helpers.may_pass_unread(&settings.ftp, slot, own, heard)
-        }
-    }
-
-    /// Cuts a session's lifetime to that of unacknowledged data, if it has more left.
-    fn shorten<T: Trace>(
-        &self,
-        (shard, settings): (&mut Shard, &Settings),
-        shard_number: usize,
-        number: u32,
-        now: Micros,
-        before: Worth,
-        trace: &mut T,
-    ) {
-        let lifetime = Lifetime::of(LifetimeClass::TcpUnacknowledged);
-        let deadline = settings.deadline(shard.slab.hot(number), lifetime, now, trace);
-        if deadline < shard.slab.hot(number).deadline && shard.rearm(number, deadline, before) {
-            self.table.note_tick(shard_number, deadline);
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::packet::Checksums;
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::session::{Micros, Slot};
 use crate::track::Lifetime;
+use crate::track::tcp::State;
 use crate::verdict::{DropReason, Tracked, Verdict};
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
@@ -167,5 +168,31 @@ impl Settings {
         });
         // A thread with an older clock does not take back what a newer packet has given.
         now.max(slot.last()).deadline(millis)
+    }
+
+    /// The deadline of a TCP session after a segment that counts and that found it in the state `before`.
+    ///
+    /// Only a segment that closes the connection brings the deadline nearer. All others extend it, or
+    /// leave it as it is: a cap limits how far they extend it.
+    pub(super) fn tcp_deadline<T: Trace>(
+        &self,
+        slot: &Slot,
+        before: State,
+        lifetime: Lifetime,
+        now: Micros,
+        trace: &mut T,
+    ) -> u32 {
+        let refreshed = self.deadline(slot, lifetime, now, trace);
+        let state = slot.track.state();
+        let kept = if state != before && state.is_closing() {
+            let whole = self.millis(slot.profile, Lifetime::of(lifetime.class));
+            slot.deadline.min(now.max(slot.last()).deadline(whole))
+        } else {
+            slot.deadline
+        };
+        if kept > refreshed {
+            trace.step(|| Step::Note("the session lives longer already: its end stays where it is"));
+        }
+        refreshed.max(kept)
     }
 }

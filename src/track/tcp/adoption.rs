@@ -6,7 +6,7 @@
 //! is assumed, so that no window is taken for smaller than it is.
 
 use super::{
-    Event, LIBERAL, MARK_SACK_PERMITTED, Peer, PeerFlags, Side, State, Track, UNSEEN, digest, window,
+    CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, digest, window,
 };
 use crate::flow::Direction;
 use crate::packet::Segment;
@@ -58,7 +58,6 @@ impl Track {
         track.remember(Event::SynAck, Direction::Reply);
         track.last_end = segment.seq.add(window::sequence_len(segment));
         track.last_window = segment.window;
-        track.last_mark = u16::from(segment.options.sack_permitted) * MARK_SACK_PERMITTED;
         Some(track)
     }
 
@@ -76,6 +75,7 @@ impl Track {
         let until_seen = !self.connection_flag(LIBERAL);
         self.set_connection_flag(LIBERAL, true);
         if self.state() == State::SynSent {
+            self.set_connection_flag(CHALLENGE_EXPECTED, false);
             let scaled = self
                 .side(direction.opposite())
                 .flags

@@ -7,6 +7,8 @@
 //! in ARCHITECTURE.md.
 
 mod adoption;
+mod handshake;
+mod reset;
 pub mod state;
 pub mod window;
 
@@ -63,6 +65,8 @@ pub enum PassReason {
     OutOfStep,
     /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the last ACK.
     ChallengeAck,
+    /// A RST that its receiver challenges or ignores. It changes nothing at all.
+    Rst,
     /// A bound of the window that marks old or slightly early data.
     Window(Bound),
 }
@@ -118,7 +122,7 @@ pub struct Track {
     last_end: SeqNum,
     /// Its window as on the wire.
     last_window: u16,
-    /// After an ACK: a digest of its numbers, to know a repetition. After a remembered SYN: its options.
+    /// After an ACK: a digest of its numbers, to know a repetition. After a remembered SYN: its options and length.
     last_mark: u16,
     /// Window scales, original in the low nibble.
     scales: u8,
@@ -130,56 +134,19 @@ pub struct Track {
 
 const _: () = assert!(size_of::<Track>() == 44);
 
-/// In `flags[0]`: an ACK of the responder may be a challenge.
+/// In `flags[0]`: in LAST_ACK, an ACK of the responder may be a challenge. In SYN_SENT, one has passed, and the
+/// responder's `max_end` holds the number of the RST that answers it.
 const CHALLENGE_EXPECTED: u8 = 0x40;
 /// In `flags[0]`, while the connection is established or half closed: it is liberal only until both ends were seen.
 const UNSEEN: u8 = CHALLENGE_EXPECTED;
 /// In `flags[0]`: both ends sent a SYN.
 const SIMULTANEOUS_OPEN: u8 = 0x80;
-/// In `flags[0]`, once the connection is established: the initiator has sent an invalid FIN or RST.
-const INVALID_CLOSE: u8 = SIMULTANEOUS_OPEN;
 /// In `flags[0]`: numbers outside the window pass.
 const LIBERAL: u8 = 0x20;
-/// In `flags[1]`, once the connection is established: the responder has sent an invalid FIN or RST.
-const INVALID_CLOSE_REPLY: u8 = 0x20;
 /// In `flags[1]`: where the count of repetitions stands.
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
-/// In `last_mark` after a SYN: it carried a window scale; the scale is in the low byte.
-const MARK_WINDOW_SCALE: u16 = 0x100;
-/// In `last_mark` after a SYN: it permitted SACK.
-const MARK_SACK_PERMITTED: u16 = 0x200;
-
 impl Track {
-    /// The state after a connection's first segment, which must be a SYN; `None` for any other.
-    #[must_use]
-    pub fn open(segment: &Segment) -> Option<Self> {
-        if Event::of(segment.flags) != Event::Syn {
-            return None;
-        }
-        let mut track = Self::default();
-        track.put_side(Direction::Original, Side::from_syn(segment));
-        track.remember(Event::Syn, Direction::Original);
-        track.last_end = segment.seq.add(window::sequence_len(segment));
-        Some(track)
-    }
-
-    /// Notes that an end of an established connection has sent a FIN or RST that was invalid. `true` if both
-    /// have: then our picture is stale, and the session should not be kept for long on the strength of it.
-    pub fn note_invalid_close(&mut self, direction: Direction, segment: &Segment) -> bool {
-        if !matches!(Event::of(segment.flags), Event::Fin | Event::Rst)
-            || matches!(self.state(), State::SynSent | State::SynSent2 | State::SynRecv)
-        {
-            return false;
-        }
-        let [original, reply] = &mut self.flags;
-        match direction {
-            Direction::Original => *original |= INVALID_CLOSE,
-            Direction::Reply => *reply |= INVALID_CLOSE_REPLY,
-        }
-        *original & INVALID_CLOSE != 0 && *reply & INVALID_CLOSE_REPLY != 0
-    }
-
     /// Whether an end can have a segment with this sequence number in flight, or had not long ago; what an ICMP
     /// error quotes must fit (RFC 5927 4.1).
     #[must_use]
@@ -343,6 +310,22 @@ impl Track {
             state: before,
             cell,
         });
+        if event == Event::Rst {
+            return self.reset(direction, segment, known, before, step);
+        }
+        let is_opening = matches!(before, State::SynSent | State::SynSent2);
+        if is_opening && (event, direction) == (Event::Syn, Direction::Original) {
+            self.another_syn(segment);
+            // A SYN that nobody answers keeps nothing alive.
+            return Outcome::Accept {
+                lifetime: None,
+                assured: false,
+                tolerated: None,
+            };
+        }
+        if is_opening && (event, direction) == (Event::SynAck, Direction::Reply) {
+            return self.syn_ack(segment, known, before, step);
+        }
         let mut next = match cell {
             Cell::To(next) => next,
             // In a simultaneous open the responder's SYN-ACK may be the later of the two.
@@ -355,12 +338,12 @@ impl Track {
             Cell::Invalid => return Outcome::Invalid(Fault::State),
             Cell::Reopen if self.may_reopen(direction, segment) => return Outcome::Reopen,
             Cell::Reopen | Cell::Ignore => {
-                if self.answers_remembered_syn(event, direction, segment) {
+                if let Some(syn) = self.answered_syn(event, direction, segment) {
                     step(Step::Note(
                         "answers the SYN that was passed: both ends are in step, so are we again",
                     ));
                     let before = *self;
-                    self.resync(direction);
+                    self.begin_with(syn);
                     let stages = (event, State::SynSent, State::SynRecv);
                     let outcome = self.in_window(direction, segment, known, stages, step);
                     if let Outcome::Invalid(_) = outcome {
@@ -391,17 +374,6 @@ impl Track {
                 }
                 next = State::Established;
             }
-            State::Close if event == Event::Rst => {
-                match self.judge_rst(direction, segment, known, before, &mut step) {
-                    Rst::Invalid(fault) => return Outcome::Invalid(fault),
-                    Rst::Trusted => {
-                        return self.accept(direction, known, (event, before, State::Close), None);
-                    }
-                    Rst::Aside => return Outcome::Pass(PassReason::OutOfStep),
-                    Rst::Closes => {}
-                    Rst::Challenged => next = before,
-                }
-            }
             _ => {}
         }
         self.in_window(direction, segment, known, (event, before, next), step)
@@ -410,6 +382,9 @@ impl Track {
     /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP
     /// fragment of it has come. See [`window::extend`].
     pub fn extend(&mut self, direction: Direction, from: SeqNum, to: SeqNum) {
+        if self.extend_syn(direction, from, to) {
+            return;
+        }
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
         window::extend(&mut sender, &mut receiver, from, to);
@@ -431,76 +406,29 @@ impl Track {
         closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
     }
 
-    /// Whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it neither answers a newer SYN
-    /// of the initiator that was passed, nor has other numbers than what the responder has sent.
-    fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
-        let initiator = self.side(Direction::Original).peer;
-        let responder = self.side(Direction::Reply).peer;
-        let end = segment.seq.add(window::sequence_len(segment));
-        let other = end.after(responder.end) || end.before(responder.end.sub(initiator.max_window));
-        let answers_newer = self.answers_remembered_syn(Event::SynAck, Direction::Reply, segment)
-            && self.last_end != initiator.end;
-        self.connection_flag(SIMULTANEOUS_OPEN) && !other && !answers_newer
-    }
-
-    fn answers_remembered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> bool {
-        event == Event::SynAck
-            && self.last() == (Event::Syn, direction.opposite())
-            && segment.ack == self.last_end
-    }
-
-    /// Takes up the connection that the remembered SYN has begun.
-    fn resync(&mut self, direction: Direction) {
-        let mut flags = PeerFlags::default();
-        if self.last_mark & MARK_WINDOW_SCALE != 0 {
-            flags.set(PeerFlags::WINDOW_SCALE);
-        }
-        if self.last_mark & MARK_SACK_PERMITTED != 0 {
-            flags.set(PeerFlags::SACK_PERMITTED);
-        }
-        let side = Side {
-            peer: Peer {
-                end: self.last_end,
-                max_end: self.last_end,
-                max_window: u32::from(self.last_window).max(1),
-                max_ack: SeqNum(0),
-            },
-            flags,
-            scale: (self.last_mark & 0x0f) as u8,
-        };
-        self.put_side(direction.opposite(), side);
-        self.put_side(direction, Side::default());
-        self.set_connection_flag(CHALLENGE_EXPECTED, false);
-        self.set_connection_flag(SIMULTANEOUS_OPEN, false);
-        let [_, reply] = &mut self.flags;
-        *reply &= !INVALID_CLOSE_REPLY;
-    }
-
-    fn note_out_of_step(&mut self, event: Event, direction: Direction, segment: &Segment, state: State) {
-        if event == Event::SynAck && self.last() == (Event::Syn, direction.opposite()) {
-            // A SYN-ACK that does not answer the remembered SYN is stale; the right one may still come.
-            return;
-        }
-        self.remember(event, direction);
-        self.last_end = segment.seq.add(window::sequence_len(segment));
-        self.last_window = segment.window;
-        self.last_mark = 0;
-        if event == Event::Syn && direction == Direction::Original {
-            if let Some(scale) = segment.options.window_scale {
-                self.last_mark |= MARK_WINDOW_SCALE | u16::from(scale);
+    /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
+    fn syn_ack(
+        &mut self,
+        segment: &Segment,
+        known: Known,
+        before: State,
+        step: impl FnMut(Step),
+    ) -> Outcome {
+        let untouched = *self;
+        self.select_syn(segment.ack);
+        // The number that the initiator would acknowledge, if it has seen a SYN of the responder.
+        let crossed = self.side(Direction::Original).peer.max_ack == segment.seq.add(1);
+        let stages = (Event::SynAck, before, State::SynRecv);
+        let outcome = self.in_window(Direction::Reply, segment, known, stages, step);
+        match outcome {
+            Outcome::Accept { .. } if !crossed => {
+                // The SYN of the responder that passed was not its own.
+                self.set_connection_flag(SIMULTANEOUS_OPEN, false);
             }
-            if segment.options.sack_permitted {
-                self.last_mark |= MARK_SACK_PERMITTED;
-            }
-            if state == State::LastAck {
-                self.set_connection_flag(CHALLENGE_EXPECTED, true);
-            }
+            Outcome::Invalid(_) => *self = untouched,
+            _ => {}
         }
-        if state == State::SynSent && event == Event::Ack && direction == Direction::Reply {
-            // Perhaps a challenge ACK of a half-open responder: the RST that it earns carries this number.
-            let [_, reply] = &mut self.peers;
-            reply.max_ack = segment.ack;
-        }
+        outcome
     }
 
     fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {
@@ -510,104 +438,12 @@ impl Track {
             && self.connection_flag(CHALLENGE_EXPECTED)
     }
 
-    fn judge_rst(
-        &self,
-        direction: Direction,
-        segment: &Segment,
-        known: Known,
-        before: State,
-        step: &mut impl FnMut(Step),
-    ) -> Rst {
-        if matches!(before, State::LastAck | State::TimeWait | State::Close) {
-            step(Step::Note("both ends have closed: any RST is taken"));
-            return Rst::Trusted;
+    fn stage(&self, direction: Direction, before: State) -> window::Stage {
+        window::Stage {
+            opening: matches!(before, State::SynSent | State::SynSent2),
+            reply: direction == Direction::Reply,
+            followed: !self.connection_flag(LIBERAL),
         }
-        let (last_event, last_direction) = self.last();
-        let acknowledges = segment.flags.contains(TcpFlags::ACK) && segment.ack == self.last_end;
-        let answers = last_direction == direction.opposite() && acknowledges;
-        if answers && known.seen_reply && last_event == Event::Syn {
-            // Whoever can send a SYN with a forged source can send its refusal too: an assured connection does
-            // not end by it. If the responder has really lost it, its lifetime does the rest.
-            if known.assured {
-                step(Step::Note(
-                    "refuses the SYN that was passed, which proves nothing about the connection",
-                ));
-                return Rst::Aside;
-            }
-            step(Step::Note(
-                "refuses the SYN that was passed: the connection is dead",
-            ));
-            return Rst::Trusted;
-        }
-        if answers && !known.assured && last_event == Event::Ack {
-            step(Step::Note(
-                "answers an ACK that was passed out of step: the connection is dead",
-            ));
-            return Rst::Trusted;
-        }
-        let [_, reply] = self.peers;
-        if before == State::SynSent
-            && (last_event, last_direction) == (Event::Ack, Direction::Reply)
-            && segment.seq == reply.max_ack
-        {
-            step(Step::Note("answers a challenge ACK"));
-            return Rst::Trusted;
-        }
-        if before == State::SynSent {
-            // The initiator takes a refusal only if it acknowledges its SYN (RFC 9293 3.10.7.3), and itself sends
-            // a RST only with the number of its SYN or that behind it.
-            let initiator = self.side(Direction::Original).peer;
-            return match direction {
-                Direction::Reply if !segment.flags.contains(TcpFlags::ACK) => {
-                    step(Step::Note("a refusal without an acknowledgment proves nothing"));
-                    Rst::Aside
-                }
-                Direction::Reply if segment.ack != initiator.end => Rst::Invalid(Fault::AckOfUnseen),
-                Direction::Original if segment.seq.after(initiator.end) => {
-                    Rst::Invalid(Fault::SeqAboveWindow)
-                }
-                Direction::Original if initiator.end.distance_from(segment.seq) > 1 => {
-                    Rst::Invalid(Fault::RstBelowWindow)
-                }
-                _ => Rst::Closes,
-            };
-        }
-        let receiver = self.side(direction.opposite());
-        if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
-            // Nobody knows the number that a receiver expects which was never seen, but in a handshake.
-            let open = matches!(before, State::Established | State::FinWait | State::CloseWait);
-            return if open { Rst::Aside } else { Rst::Closes };
-        }
-        let expected = receiver.peer.max_ack;
-        step(Step::Rst {
-            seq: segment.seq,
-            expected,
-        });
-        if segment.seq == SeqNum(0) && matches!(before, State::SynSent2 | State::SynRecv) {
-            return Rst::Closes;
-        }
-        let half_closed = matches!(before, State::FinWait | State::CloseWait);
-        if segment.seq.before(expected) {
-            // A closed socket answers late data with the number that those acknowledged: old, but no forgery.
-            return if half_closed {
-                Rst::Aside
-            } else {
-                Rst::Invalid(Fault::RstBelowWindow)
-            };
-        }
-        let behind_its_own_data = match self.last() {
-            (Event::Ack, last) => last == direction && segment.seq == self.last_end,
-            (Event::Fin, last) => last == direction && segment.seq == self.side(direction).peer.end,
-            _ => false,
-        };
-        let judged = before == State::Established || half_closed;
-        if !judged || segment.seq == expected || behind_its_own_data {
-            return Rst::Closes;
-        }
-        step(Step::Note(
-            "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
-        ));
-        Rst::Challenged
     }
 
     fn in_window(
@@ -620,11 +456,7 @@ impl Track {
     ) -> Outcome {
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
-        let stage = window::Stage {
-            syn_sent: before == State::SynSent,
-            in_handshake: matches!(before, State::SynSent | State::SynRecv),
-            reply: direction == Direction::Reply,
-        };
+        let stage = self.stage(direction, before);
         let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
             step(Step::Bound(check))
         });
@@ -632,6 +464,7 @@ impl Track {
         let liberal = self.connection_flag(LIBERAL) && event != Event::Rst;
         let fault = match verdict {
             WindowVerdict::Fits => None,
+            WindowVerdict::Passes(_) if event == Event::Rst => return Outcome::Pass(PassReason::Rst),
             WindowVerdict::Passes(_) if liberal => None,
             WindowVerdict::Passes(bound) => {
                 self.put_side(direction, sender);
@@ -703,7 +536,13 @@ impl Track {
         if next == State::SynSent2 {
             self.set_connection_flag(SIMULTANEOUS_OPEN, true);
         }
-        self.remember(event, direction);
+        let is_opening = matches!(before, State::SynSent | State::SynSent2);
+        let keeps_syn = direction == Direction::Reply
+            && is_opening
+            && (event == Event::Syn || event == Event::SynAck && self.other_syn().is_some());
+        if !keeps_syn {
+            self.remember(event, direction);
+        }
         self.set_state(next);
         if before != next && !matches!(next, State::Established | State::FinWait | State::CloseWait) {
             // From here on the bit means something else.
@@ -722,14 +561,6 @@ impl Track {
         let in_handshake = matches!(before, State::SynSent | State::SynSent2 | State::SynRecv);
         if !known.seen_reply && in_handshake && event == Event::Rst {
             return Outcome::AcceptAndEnd;
-        }
-        if event == Event::Syn && before == State::SynSent && next == State::SynSent {
-            // The retransmission of a SYN that nobody answers keeps nothing alive.
-            return Outcome::Accept {
-                lifetime: None,
-                assured: false,
-                tolerated,
-            };
         }
         let assured = known.assured
             || seen_reply
@@ -750,7 +581,7 @@ impl Track {
         let [original, reply] = self.flags;
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
         let cap = if event == Event::Rst {
-            Some(LifetimeClass::TcpClose)
+            None
         } else if (!seen_reply || self.is_unseen()) && self.state() == State::Established {
             // Picked up in its middle, and nobody has answered yet, or not all of it is known.
             Some(LifetimeClass::TcpUnacknowledged)
@@ -768,20 +599,6 @@ impl Track {
             cap,
         }
     }
-}
-
-/// What to do with a RST.
-enum Rst {
-    /// It closes the connection if the window agrees.
-    Closes,
-    /// It closes the connection whatever the window says.
-    Trusted,
-    /// It passes and changes nothing.
-    Aside,
-    /// It may be a forgery: it passes if the window agrees, the connection stays as it is for a while.
-    Challenged,
-    /// No receiver would take it.
-    Invalid(Fault),
 }
 
 /// A digest of the numbers of an ACK that, with its end, its window and its direction, tells a repetition.

@@ -3,6 +3,8 @@
 
 mod bounds;
 mod conversation;
+mod fast_open;
+mod handshake;
 mod opening_and_closing;
 mod properties;
 mod resets;
@@ -15,7 +17,7 @@ mod transfer;
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum, TcpFlags, TcpOptions};
 
-use super::{Known, Outcome, Step, Track};
+use super::{Known, Outcome, PassReason, Step, Track};
 
 const SYN: TcpFlags = TcpFlags::SYN;
 const ACK: TcpFlags = TcpFlags::ACK;
@@ -82,6 +84,7 @@ impl Session {
                 self.known.assured |= assured;
                 self.known.seen_reply |= direction == Direction::Reply;
             }
+            Outcome::Pass(PassReason::Rst) => {}
             Outcome::Pass(_) => self.known.seen_reply |= direction == Direction::Reply,
             Outcome::AcceptAndEnd => *self = Self::NONE,
             Outcome::Reopen => {

@@ -30,7 +30,9 @@ pub struct Peer {
     pub max_end: SeqNum,
     /// The largest window that it has offered, scaled; 0 while it has sent nothing.
     pub max_window: u32,
-    /// The highest acknowledgment number that it has sent: the exact sequence number that it expects next.
+    /// The highest acknowledgment number that it has sent: the exact sequence number that it expects
+    /// next. Before it has sent one ([`PeerFlags::MAX_ACK_KNOWN`] is clear), the least that it can
+    /// send: the number after the SYN flag of the other end.
     pub max_ack: SeqNum,
 }
 
@@ -165,6 +167,20 @@ impl Side {
     }
 }
 
+impl Side {
+    /// A responder as its SYN or SYN-ACK leaves it. The window of the initiator's SYN is an offer: a
+    /// Fast Open server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
+    fn answering(segment: &Segment, least_ack: SeqNum, offered: u32) -> Self {
+        let mut side = Self::from_syn(segment);
+        side.peer.max_ack = least_ack;
+        let allowed = segment.seq.add(1).add(offered);
+        if allowed.after(side.peer.max_end) {
+            side.peer.max_end = allowed;
+        }
+        side
+    }
+}
+
 /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP fragment
 /// of it has come. What one segment of that length would have done to both sides is done, no more.
 pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) {
@@ -187,15 +203,15 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
     }
 }
 
-/// Where in the handshake the segment finds the connection.
+/// What the state of the connection says of the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// SYN_SENT: the initiator's SYN is all that has passed.
-    pub syn_sent: bool,
-    /// The handshake is open: a new SYN of an end replaces its older one.
-    pub in_handshake: bool,
+    /// No SYN-ACK has passed yet: a SYN or SYN-ACK of the responder is the first of its numbers.
+    pub opening: bool,
     /// The sender is the responder.
     pub reply: bool,
+    /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the start.
+    pub followed: bool,
 }
 
 /// Judges a segment by the four bounds and, where it fits, brings both sides up to date. Nothing is changed
@@ -212,8 +228,8 @@ pub fn check(
     let syn = flags.contains(TcpFlags::SYN);
     let has_ack = flags.contains(TcpFlags::ACK);
     let len = sequence_len(segment);
-    let mut seq = segment.seq;
-    let mut end = seq.add(len);
+    let seq = segment.seq;
+    let end = seq.add(len);
     let mut ack = segment.ack;
     let mut sack = ack;
     if has_ack && rx.flags.contains(PeerFlags::SACK_PERMITTED) {
@@ -231,20 +247,19 @@ pub fn check(
     }
 
     let first_of_sender = tx.peer.max_window == 0;
-    let newer_syn = syn && stage.in_handshake && end.after(tx.peer.end);
-    if syn && (first_of_sender || newer_syn) {
-        tx = Side::from_syn(segment);
-        if stage.reply {
-            // RFC 7323 1.3: the scale counts only if both SYNs carried it.
-            if !(tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE)) {
-                tx.scale = 0;
-                rx.scale = 0;
-            }
-            if !has_ack {
-                // Simultaneous open: a SYN alone has nothing to compare with.
-                (*sender, *receiver) = (tx, rx);
-                return WindowVerdict::Fits;
-            }
+    let is_rst = flags.contains(TcpFlags::RST);
+    // An end that has acknowledged nothing yet acknowledges at least the SYN of the other one.
+    let first_ack = stage.followed && has_ack && !is_rst && !tx.flags.contains(PeerFlags::MAX_ACK_KNOWN);
+    let least_ack = first_ack.then_some(tx.peer.max_ack);
+    if syn && (first_of_sender || stage.opening && stage.reply) {
+        tx = Side::answering(segment, tx.peer.max_ack, rx.peer.max_window);
+        if !rx.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+            rx.peer.max_ack = segment.seq.add(1);
+        }
+        if !has_ack {
+            // Simultaneous open: a SYN alone has nothing to compare with.
+            (*sender, *receiver) = (tx, rx);
+            return WindowVerdict::Fits;
         }
     } else if first_of_sender {
         // The sender's history never passed here: take the segment's word for it.
@@ -255,21 +270,24 @@ pub fn check(
         if rx.peer.max_window == 0 {
             rx.peer.end = sack;
             rx.peer.max_end = sack;
-        } else if !stage.syn_sent && sack == rx.peer.end.add(1) {
+        } else if sack == rx.peer.end.add(1) {
             // The answer to a keepalive that we did not see.
             rx.peer.end = sack;
         }
+    }
+    if syn
+        && has_ack
+        && !(tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE))
+    {
+        // RFC 7323 1.3: the scale counts only if both SYNs carried it.
+        tx.scale = 0;
+        rx.scale = 0;
     }
 
     if !has_ack {
         // The acknowledgment number means nothing without the flag (RFC 9293 3.1): as if it were perfect.
         ack = rx.peer.end;
         sack = ack;
-    }
-    if flags.contains(TcpFlags::RST) && seq == SeqNum(0) && stage.syn_sent {
-        // A RST that refuses a SYN has sequence number 0 (RFC 9293 3.5.2).
-        seq = tx.peer.end;
-        end = seq;
     }
 
     // I
@@ -301,16 +319,20 @@ pub fn check(
         holds: iii,
     });
     // IV
-    let oldest_ack = rx.peer.end.sub(tx.peer.max_window.max(MIN_ACK_WINDOW));
-    let iv = !sack.before(oldest_ack);
+    let ack_window = tx.peer.max_window.max(MIN_ACK_WINDOW);
+    let (latest, oldest_ack) = match least_ack {
+        Some(least) => (ack, least),
+        None => (sack, rx.peer.end.sub(ack_window)),
+    };
+    let iv = !latest.before(oldest_ack);
     seen(BoundCheck {
         bound: Bound::AckLower,
-        value: sack,
+        value: latest,
         limit: oldest_ack,
         holds: iv,
     });
 
-    if !i && !flags.contains(TcpFlags::RST) {
+    if !i && !is_rst {
         // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
         // it does, its ACK must not look like one for data never sent.
         let overshot = end.distance_from(tx.peer.max_end).wrapping_add(1);
@@ -330,17 +352,23 @@ pub fn check(
     if !ii {
         return WindowVerdict::Passes(Bound::SeqLower);
     }
+    if !iv && first_ack {
+        // Not old: nobody has ever sent what it acknowledges (RFC 9293 3.10.7.3 and 3.10.7.4).
+        return WindowVerdict::Breaks(Bound::AckLower);
+    }
     if !iv {
-        // Its acknowledgment is old, its data need not be: the receiver will acknowledge them.
-        if end.after(tx.peer.end) {
+        // Its acknowledgment is old, its data need not be: the receiver will acknowledge them. Beyond
+        // two windows it discards them as well (RFC 5961 5.2), as it does those of a blind forger.
+        let is_near = rx.peer.end.distance_from(sack) / 2 <= ack_window;
+        if is_near && !is_rst && end.after(tx.peer.end) {
             sender.peer.end = end;
             sender.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
         }
         return WindowVerdict::Passes(Bound::AckLower);
     }
 
-    if flags.contains(TcpFlags::RST) {
-        // A RST says nothing of data or windows, and may be a forgery that its receiver challenges.
+    if is_rst {
+        // A RST says nothing of data or windows.
         return WindowVerdict::Fits;
     }
     let window = u32::from(segment.window) << if syn { 0 } else { tx.scale };

@@ -14,11 +14,11 @@ mod setup;
 use std::time::{Duration, Instant};
 
 use portcullis::event::{EndReason, SessionRecord, Sink};
-use portcullis::lifetime::LifetimeClass;
 use portcullis::packet::{
     DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
 };
-use portcullis::track::tcp::{Event, Fault, Known, Outcome, Track};
+use portcullis::track::Worth;
+use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone};
 
 use self::ends::Tombstone;
@@ -214,15 +214,7 @@ impl Run {
         if verdict.tracked().class == Class::Invalid {
             self.tally.invalid += 1;
             if silent {
-                // Except that an invalid FIN or RST of each end shortens a lifetime, which the model follows.
-                let shorter = |(after, before): (&SessionRecord, &SessionRecord)| {
-                    let mut after = *after;
-                    after.expires = after.expires.max(before.expires);
-                    after
-                };
                 let after = self.records();
-                assert_eq!(after.len(), before.len());
-                let after: Vec<_> = after.iter().zip(&before).map(shorter).collect();
                 assert!(after == before, "an invalid packet changes nothing");
             }
         }
@@ -317,6 +309,7 @@ impl Run {
         };
         let mut tracked = tracked(class, Some(direction), Some(id));
         let bytes = parsed.ip.total_len;
+        let mut state_before = None;
         let cap = match (&mut session.state, &parsed.transport) {
             (State::Tcp(track), Transport::Tcp { segment, .. }) => {
                 let known = Known {
@@ -325,6 +318,7 @@ impl Run {
                     split_handshake: false,
                 };
                 let untouched = *track;
+                state_before = Some(untouched.state());
                 match track.segment(direction, segment, known, |_| {}) {
                     Outcome::Accept {
                         lifetime,
@@ -341,6 +335,11 @@ impl Run {
                             return Some(Verdict::Forward(tracked));
                         }
                     }
+                    Outcome::Pass(PassReason::Rst) => {
+                        // It is counted, and nothing else.
+                        session.count_only(direction, bytes);
+                        return Some(Verdict::Forward(tracked));
+                    }
                     Outcome::Pass(_) => {
                         session.count(direction, bytes, now);
                         return Some(Verdict::Forward(tracked));
@@ -356,10 +355,6 @@ impl Run {
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
                         assert_eq!(*track, untouched, "an invalid segment changes nothing");
-                        if session.assured && track.note_invalid_close(direction, segment) {
-                            let kept = now + session.lifetimes.of(LifetimeClass::TcpUnacknowledged);
-                            session.deadline = session.deadline.min(kept);
-                        }
                         let reason = if completes_unanswered(&untouched, direction, segment, fault) {
                             DropReason::TcpAckWithoutSynAck
                         } else {
@@ -398,8 +393,21 @@ impl Run {
         };
         let lifetimes = session.lifetimes;
         let lifetime = lifetimes.of(session.class());
-        session.deadline = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
-        session.slack = Duration::ZERO;
+        let refreshed = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
+        // Only a segment that closes a TCP connection brings its end nearer.
+        let kept = match (state_before, &session.state) {
+            (None, _) => Duration::ZERO,
+            (Some(before), State::Tcp(track))
+                if track.state() != before && session.worth() == Worth::Closing =>
+            {
+                session.deadline.min(now + lifetime)
+            }
+            (Some(_), _) => session.deadline,
+        };
+        if refreshed >= kept {
+            session.slack = Duration::ZERO;
+        }
+        session.deadline = refreshed.max(kept);
         Some(Verdict::Forward(tracked))
     }
 

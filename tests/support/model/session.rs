@@ -195,9 +195,14 @@ impl Session {
         }
     }
 
-    pub(super) fn count(&mut self, direction: Direction, bytes: u32, now: Duration) {
+    /// Counts a packet that says nothing of the session.
+    pub(super) fn count_only(&mut self, direction: Direction, bytes: u32) {
         self.packets[direction as usize] += 1;
         self.bytes[direction as usize] += u64::from(bytes);
+    }
+
+    pub(super) fn count(&mut self, direction: Direction, bytes: u32, now: Duration) {
+        self.count_only(direction, bytes);
         self.last = now;
         self.seen_reply |= direction == Direction::Reply;
     }

@@ -57,7 +57,7 @@ fn a_simultaneous_open() {
         ),
         (
             "SYNs again before the SYN-ACKs",
-            "> S 0            | SYN_SENT2
+            "> S 0            | SYN_SENT2, kept
              < S 0            | SYN_SENT2
              > SA 0 ack 1     | SYN_RECV
              < SA 0 ack 1     | SYN_RECV
@@ -203,9 +203,11 @@ fn data_in_a_syn() {
         "> S 0+100 win 1000     | SYN_SENT, opened
          < SA 0 ack 101         | SYN_RECV
          < PA 1+500 ack 101     | SYN_RECV, until tcp.unacknowledged
-         < PA 501+500 ack 101   | SYN_RECV, passed (I)
-         > A 101 ack 1001       | ESTABLISHED, assured
-         > PA 101+10 ack 1001   | ESTABLISHED, until tcp.unacknowledged",
+         < PA 501+500 ack 101   | SYN_RECV, until tcp.unacknowledged
+         < PA 1001+500 ack 101  | SYN_RECV, until tcp.unacknowledged
+         < PA 1501+500 ack 101  | SYN_RECV, passed (I)
+         > A 101 ack 1001       | ESTABLISHED, assured, until tcp.unacknowledged
+         > PA 101+10 ack 1501   | ESTABLISHED, until tcp.unacknowledged",
     );
     tell(
         "not taken by the responder: it comes again",

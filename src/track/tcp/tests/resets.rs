@@ -12,20 +12,20 @@ const RECEIVED_A_THOUSAND: &str = "> S 0              | SYN_SENT, opened
 #[test]
 fn a_reset_is_judged_by_its_number() {
     for (name, reset, fate) in [
-        ("exact", "< R 1001 win 0", "CLOSE, until tcp.close"),
-        ("exact, with ACK", "< RA 1001 ack 1", "CLOSE, until tcp.close"),
+        ("exact", "< R 1001 win 0", "CLOSE"),
+        ("exact, with ACK", "< RA 1001 ack 1", "CLOSE"),
         ("one below", "< R 1000 win 0", "ESTABLISHED, invalid (old RST)"),
         ("far below", "< R -99999 win 0", "ESTABLISHED, invalid (old RST)"),
-        ("one above", "< R 1002 win 0", "ESTABLISHED, until tcp.close"),
+        ("one above", "< R 1002 win 0", "ESTABLISHED, passed (RST)"),
         (
             "within the window",
             "< R 1500 win 0",
-            "ESTABLISHED, until tcp.close",
+            "ESTABLISHED, passed (RST)",
         ),
         (
             "the window's last number",
             "< R 2001 win 0",
-            "ESTABLISHED, until tcp.close",
+            "ESTABLISHED, passed (RST)",
         ),
         (
             "a window above the window",
@@ -45,7 +45,7 @@ fn a_reset_is_judged_by_its_number() {
         (
             "the other direction, exact",
             "> R 1 win 0",
-            "CLOSE, until tcp.close",
+            "CLOSE",
         ),
         (
             "the other direction, below",
@@ -55,7 +55,7 @@ fn a_reset_is_judged_by_its_number() {
         (
             "the other direction, above",
             "> R 2 win 0",
-            "ESTABLISHED, until tcp.close",
+            "ESTABLISHED, passed (RST)",
         ),
     ] {
         tell(name, &format!("{RECEIVED_A_THOUSAND}\n{reset} | {fate}"));
@@ -68,17 +68,17 @@ fn a_challenged_reset_leaves_the_connection_alive() {
         "not exact, challenge ACK, exact",
         &format!(
             "{RECEIVED_A_THOUSAND}
-             < R 1500 win 0  | ESTABLISHED, until tcp.close
+             < R 1500 win 0  | ESTABLISHED, passed (RST)
              > A 1 ack 1001  | ESTABLISHED
-             < R 1001 win 0  | CLOSE, until tcp.close"
+             < R 1001 win 0  | CLOSE"
         ),
     );
     tell(
-        "a forgery: the connection goes on, and with it its lifetime",
+        "a forgery: the connection goes on",
         &format!(
             "{RECEIVED_A_THOUSAND}
-             < R 1500 win 0        | ESTABLISHED, until tcp.close
-             > A 1 ack 1001        | ESTABLISHED
+             < R 1500 win 0        | ESTABLISHED, passed (RST)
+             > A 1 ack 1001        | ESTABLISHED   # the challenge
              < PA 1001+600 ack 1   | ESTABLISHED, until tcp.unacknowledged
              > A 1 ack 1601        | ESTABLISHED
              > PA 1+10 ack 1601    | ESTABLISHED, until tcp.unacknowledged
@@ -106,7 +106,7 @@ fn four_bad_resets_are_invalid_and_the_exact_one_closes() {
          > PA 1+1000 ack 3001 win 65535      | ESTABLISHED, until tcp.unacknowledged
          < A 3001 ack 1001 win 65535         | ESTABLISHED
          < RA 3000 ack 1001 win 0            | ESTABLISHED, invalid (old RST)
-         < RA 3001 ack 1001 win 0            | CLOSE, until tcp.close",
+         < RA 3001 ack 1001 win 0            | CLOSE",
     );
 }
 
@@ -117,7 +117,7 @@ fn a_reset_right_behind_its_own_data_closes() {
         &format!(
             "{RECEIVED_A_THOUSAND}
              < PA 1001+19 ack 1  | ESTABLISHED, until tcp.unacknowledged
-             < RA 1020 ack 1     | CLOSE, until tcp.close"
+             < RA 1020 ack 1     | CLOSE"
         ),
     );
     tell(
@@ -126,7 +126,7 @@ fn a_reset_right_behind_its_own_data_closes() {
             "{RECEIVED_A_THOUSAND}
              < PA 1001+19 ack 1    | ESTABLISHED, until tcp.unacknowledged
              > PA 1+10 ack 1001    | ESTABLISHED, until tcp.unacknowledged
-             < RA 1020 ack 11      | ESTABLISHED, until tcp.close"
+             < RA 1020 ack 11      | ESTABLISHED, passed (RST)"
         ),
     );
 }
@@ -135,7 +135,7 @@ fn a_reset_right_behind_its_own_data_closes() {
 #[test]
 fn a_zero_acknowledgment_is_not_perfect() {
     for (name, initial, fate) in [
-        ("0 lies far behind", 1_000_000, "ESTABLISHED, passed (IV)"),
+        ("0 lies far behind", 1_000_000, "ESTABLISHED, passed (RST)"),
         (
             "0 lies ahead of all that was sent",
             u32::MAX - 10_000,
@@ -144,12 +144,12 @@ fn a_zero_acknowledgment_is_not_perfect() {
         (
             "0 lies within the acknowledgments that may still arrive",
             65_000,
-            "CLOSE, until tcp.close",
+            "CLOSE",
         ),
         (
             "0 is what was sent last, by chance",
             u32::MAX,
-            "CLOSE, until tcp.close",
+            "CLOSE",
         ),
     ] {
         tell_from(
@@ -160,7 +160,7 @@ fn a_zero_acknowledgment_is_not_perfect() {
         tell_from(
             "without the flag the number means nothing",
             (initial, 77),
-            &format!("{RECEIVED_A_THOUSAND}\n< R 1001 ack =0 win 0 | CLOSE, until tcp.close"),
+            &format!("{RECEIVED_A_THOUSAND}\n< R 1001 ack =0 win 0 | CLOSE"),
         );
     }
 }
@@ -183,26 +183,34 @@ fn a_refused_connection_ends_at_once() {
 }
 
 #[test]
-fn a_reset_in_the_handshake_closes() {
+fn only_an_exact_reset_in_the_handshake_closes() {
     let begin = "> S 0 | SYN_SENT, opened
                  < SA 0 ack 1 | SYN_RECV";
     for (name, reset, fate) in [
-        ("of the responder", "< RA 1 ack 1", "CLOSE, until tcp.close"),
-        ("of the initiator", "> R 1", "CLOSE, until tcp.close"),
+        ("of the responder", "< RA 1 ack 1", "CLOSE"),
+        ("of the initiator", "> R 1", "CLOSE"),
         ("of the initiator, old", "> R -1", "SYN_RECV, invalid (old RST)"),
+        ("of the initiator, ahead", "> R 2", "SYN_RECV, passed (RST)"),
+        ("of the responder, ahead", "< R 900", "SYN_RECV, passed (RST)"),
+        ("of the responder, far ahead", "< R 90000", "SYN_RECV, invalid (I)"),
         (
-            "of the responder, far above",
+            "of the responder, number 0 and the right acknowledgment",
+            "< RA =0 ack 1",
+            "SYN_RECV, passed (RST)",
+        ),
+        (
+            "a refusal: who waits for the SYN-ACK takes it",
             "< RA 90000 ack 1",
-            "SYN_RECV, invalid (I)",
+            "SYN_RECV, passed (RST)",
         ),
     ] {
         tell(name, &format!("{begin}\n{reset} | {fate}"));
     }
 }
 
-/// When a connection is closing, its numbers may be outdated: no stray reset of it is invalid.
+/// Once a connection is closed, its numbers may be outdated: no stray reset of it is invalid.
 #[test]
-fn a_closing_connection_takes_any_reset() {
+fn a_closed_connection_lets_any_reset_pass() {
     tell(
         "FIN, ACK, a RST for unread data, and a late RST of the other end",
         "> S 0 win 65535 sackok wscale 8     | SYN_SENT, opened
@@ -213,8 +221,8 @@ fn a_closing_connection_takes_any_reset() {
          > PA 1+1000 ack 3001 win 65535      | ESTABLISHED, until tcp.unacknowledged
          < FA 3001 ack 1001 win 65535        | FIN_WAIT, until tcp.unacknowledged
          > A 1001 ack 3002 win 65535         | CLOSE_WAIT
-         > RA 1001 ack 3002 win 0            | CLOSE, until tcp.close
-         < R 2001 win 0                      | CLOSE, until tcp.close
-         < R -70000 win 0                    | CLOSE, until tcp.close",
+         > RA 1001 ack 3002 win 0            | CLOSE
+         < R 2001 win 0                      | CLOSE, passed (RST)
+         < R -70000 win 0                    | CLOSE, passed (RST)",
     );
 }

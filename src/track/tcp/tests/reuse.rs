@@ -137,7 +137,7 @@ fn a_challenged_syn_resets_the_session_and_opens_a_new_one() {
          < A 1 ack 101 win 256                | ESTABLISHED
          > S 2000 win 32792 wscale 7          | ESTABLISHED, passed (out of step)
          < A 1 ack 101 win 256                | ESTABLISHED
-         > RA 101 ack 1 win 257               | CLOSE, until tcp.close
+         > RA 101 ack 1 win 257               | CLOSE
          > S 2000 win 32792 wscale 0          | SYN_SENT, reopened
          < SA 90000 ack 2001                  | SYN_RECV
          > A 2001 ack 90001                   | ESTABLISHED, assured",
@@ -150,8 +150,8 @@ fn a_half_open_responder_challenges_the_first_syn() {
         "SYN, challenge ACK of an old incarnation, RST, SYN, SYN-ACK",
         "> S 0 win 65535 sackok wscale 8              | SYN_SENT, opened
          < A 145824453 ack 643160523 win 240          | SYN_SENT, passed (out of step)
-         > R 643160523 win 0                          | CLOSE, until tcp.close
-         > S 0 win 65535 sackok wscale 8              | SYN_SENT, reopened
+         > R 643160523 win 0                          | SYN_SENT, passed (RST)
+         > S 0 win 65535 sackok wscale 8              | SYN_SENT, kept
          < SA 0 ack 1 win 250 wscale 0                | SYN_RECV
          > A 1 ack 1 win 256                          | ESTABLISHED, assured",
     );
@@ -187,16 +187,17 @@ fn a_refusal_of_a_passed_syn_passes_and_proves_nothing() {
         &format!(
             "{ESTABLISHED}
              > S 50000                  | ESTABLISHED, passed (out of step)
-             < RA =0 ack 50001 win 0    | ESTABLISHED, passed (out of step)
+             < RA =0 ack 50001 win 0    | ESTABLISHED, passed (RST)
              > PA 1+10 ack 1            | ESTABLISHED, until tcp.unacknowledged"
         ),
     );
     tell(
-        "before the handshake is complete it ends the attempt",
+        "nor before the handshake is complete",
         "> S 0                   | SYN_SENT, opened
          < SA 0 ack 1            | SYN_RECV
          > S 50000               | SYN_RECV, passed (out of step)
-         < RA =0 ack 50001 win 0 | CLOSE, until tcp.close",
+         < RA =0 ack 50001 win 0 | SYN_RECV, passed (RST)
+         > A 1 ack 1             | ESTABLISHED, assured",
     );
 }
 
@@ -260,25 +261,25 @@ fn a_closed_session_opens_again_for_the_end_that_closed_it() {
     for (name, lines) in [
         (
             "closed by the initiator's RST",
-            "> R 1        | CLOSE, until tcp.close
+            "> R 1        | CLOSE
              > S 50000    | SYN_SENT, reopened",
         ),
         (
             "closed by a FIN, then a RST of the responder",
             "> FA 1 ack 1   | FIN_WAIT, until tcp.unacknowledged
-             < RA 1 ack 2   | CLOSE, until tcp.close
+             < RA 1 ack 2   | CLOSE
              > S 50000      | SYN_SENT, reopened",
         ),
         (
             "closed by the responder's RST: its SYN-ACK must confirm",
-            "< R 1                 | CLOSE, until tcp.close
+            "< R 1                 | CLOSE
              > S 50000             | CLOSE, passed (out of step)
              < SA 70000 ack 50001  | SYN_RECV, resynced
              > A 50001 ack 70001   | ESTABLISHED",
         ),
         (
             "the responder opens nothing",
-            "< R 1       | CLOSE, until tcp.close
+            "< R 1       | CLOSE
              < S 50000   | CLOSE, invalid (state)",
         ),
     ] {

@@ -16,7 +16,7 @@
 //! - `kept`: accepted, but the lifetime is not refreshed;
 //! - `until CLASS`: accepted, the lifetime cut to that of CLASS;
 //! - `resynced`: it answers a SYN that was passed, and the picture was replaced;
-//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`: passed, nothing believed;
+//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`, `passed (RST)`: passed, nothing believed;
 //! - `invalid (...)`: refused, with the fault.
 //!
 //! `gone` in place of a state: the session has ended with this segment. `none`: there is no session.
@@ -195,6 +195,13 @@ impl Story {
                 happened += match reason {
                     PassReason::OutOfStep => ", passed (out of step)",
                     PassReason::ChallengeAck => ", passed (challenge)",
+                    PassReason::Rst => {
+                        assert_eq!(
+                            self.session.known, before.known,
+                            "a RST that is not taken proves nothing"
+                        );
+                        ", passed (RST)"
+                    }
                     PassReason::Window(Bound::SeqUpper) => ", passed (I)",
                     PassReason::Window(Bound::SeqLower) => ", passed (II)",
                     PassReason::Window(Bound::AckUpper) => ", passed (III)",

@@ -73,7 +73,7 @@ fn a_passed_syn_does_not_make_an_inexact_reset_close() {
              < PA 1+500 ack 1  | ESTABLISHED, until tcp.unacknowledged
              > A 1 ack 501     | ESTABLISHED
              > S 50000         | ESTABLISHED, passed (out of step)
-             < R 900 win 0     | ESTABLISHED, until tcp.close"
+             < R 900 win 0     | ESTABLISHED, passed (RST)"
         ),
     );
 }

@@ -56,7 +56,7 @@ fn session_in(state: State) -> Session {
     let rest = match state {
         State::SynSent => String::new(),
         State::SynSent2 => "< S 0 | SYN_SENT2".to_owned(),
-        State::Close => life(2) + "\n> R 1 | CLOSE, until tcp.close",
+        State::Close => life(2) + "\n> R 1 | CLOSE",
         other => life(other as usize - 1),
     };
     let story = tell_from(
@@ -79,7 +79,9 @@ fn outcome_of(direction: Direction, flags: TcpFlags, state: State) -> &'static s
     };
     match session.pass(direction, &segment, |_| {}) {
         Done::Judged(Outcome::Accept { .. }) => session.track.unwrap().state().name(),
-        Done::Judged(Outcome::Pass(PassReason::OutOfStep | PassReason::ChallengeAck)) => "passed",
+        Done::Judged(Outcome::Pass(
+            PassReason::OutOfStep | PassReason::ChallengeAck | PassReason::Rst,
+        )) => "passed",
         Done::Judged(Outcome::Pass(PassReason::Window(bound))) => panic!("{bound:?} of perfect numbers"),
         Done::Judged(Outcome::Reopen) => "reopened",
         Done::Judged(Outcome::AcceptAndEnd) => "ended",

@@ -1,0 +1,239 @@
+//! RSTs: which of them end a connection.
+//!
+//! A RST ends a connection here only if its receiver takes it. In the handshake that is one that
+//! acknowledges the SYN (RFC 9293 3.10.7.3); in all other states it is one with the exact number that
+//! the receiver expects (RFC 5961 3.2). Any other may be a forgery: it passes if it is in the window, and
+//! changes nothing.
+
+use super::window::{self, PeerFlags, Side, WindowVerdict};
+use super::{Bound, Event, Fault, Known, Outcome, PassReason, State, Step, Track};
+use crate::flow::Direction;
+use crate::packet::{Segment, TcpFlags};
+
+/// What to do with a RST.
+enum Rst {
+    /// It closes the connection if the window agrees.
+    Closes,
+    /// It closes the connection whatever the window says.
+    Trusted,
+    /// It ends the handshake of the SYN that it answers; another SYN that is remembered takes its place.
+    EndsHandshake,
+    /// It ends the attempt that the other SYN has made.
+    EndsOther,
+    /// It passes and changes nothing.
+    Aside,
+    /// It passes and changes nothing if the window agrees.
+    Challenged,
+    /// No receiver would take it.
+    Invalid(Fault),
+}
+
+impl Track {
+    /// Judges a RST.
+    pub(super) fn reset(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        known: Known,
+        before: State,
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
+        let judged = match before {
+            State::SynSent | State::SynSent2 => self.judge_opening(direction, segment, &mut step),
+            State::SynRecv => self.judge_syn_recv(direction, segment, &mut step),
+            State::LastAck | State::TimeWait | State::Close => {
+                self.judge_closed(direction, segment, before, &mut step)
+            }
+            State::Established | State::FinWait | State::CloseWait => {
+                self.judge_open(direction, segment, before, &mut step)
+            }
+        };
+        let stages = (Event::Rst, before, State::Close);
+        match judged {
+            Rst::Closes => self.in_window(direction, segment, known, stages, step),
+            Rst::Trusted => self.accept(direction, known, stages, None),
+            Rst::EndsHandshake => match self.other_syn() {
+                Some(other) => {
+                    step(Step::Note("another SYN is remembered: it takes the place of this one"));
+                    self.begin_with(other);
+                    Outcome::Accept {
+                        lifetime: None,
+                        assured: false,
+                        tolerated: None,
+                    }
+                }
+                None => self.accept(direction, known, stages, None),
+            },
+            Rst::EndsOther => {
+                self.forget_other_syn();
+                Outcome::Pass(PassReason::Rst)
+            }
+            Rst::Aside => Outcome::Pass(PassReason::Rst),
+            Rst::Challenged => self.challenged(direction, segment, step),
+            Rst::Invalid(fault) => Outcome::Invalid(fault),
+        }
+    }
+
+    /// SYN_SENT, SYN_SENT2: the initiator takes a refusal that acknowledges its SYN or some of its data
+    /// (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN or its data.
+    fn judge_opening(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
+        let (current, other) = (self.current_syn(), self.other_syn());
+        if direction == Direction::Reply {
+            if !segment.flags.contains(TcpFlags::ACK) {
+                step(Step::Note("a refusal without an acknowledgment proves nothing"));
+                return Rst::Aside;
+            }
+            if current.is_acknowledged_by(segment.ack) {
+                return Rst::EndsHandshake;
+            }
+            return if other.is_some_and(|syn| syn.is_acknowledged_by(segment.ack)) {
+                Rst::EndsOther
+            } else {
+                Rst::Invalid(Fault::AckOfUnseen)
+            };
+        }
+        if current.may_abort_at(segment.seq) {
+            Rst::EndsHandshake
+        } else if other.is_some_and(|syn| syn.may_abort_at(segment.seq)) {
+            Rst::EndsOther
+        } else if self.answers_challenge(segment.seq) {
+            step(Step::Note(
+                "answers a challenge ACK: the initiator goes on with its SYN",
+            ));
+            Rst::Aside
+        } else if segment.seq.after(current.end()) {
+            Rst::Invalid(Fault::SeqAboveWindow)
+        } else {
+            Rst::Invalid(Fault::RstBelowWindow)
+        }
+    }
+
+    /// SYN_RECV: the exact number closes. A refusal of the SYN passes, since the SYN-ACK may not have
+    /// reached the initiator.
+    fn judge_syn_recv(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
+        let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
+        let acknowledges = segment.flags.contains(TcpFlags::ACK);
+        let expected = receiver.peer.max_ack;
+        step(Step::Rst {
+            seq: segment.seq,
+            expected,
+        });
+        if segment.seq == expected || segment.seq == sender.peer.end {
+            return if self.other_syn().is_some() {
+                Rst::EndsHandshake
+            } else {
+                Rst::Closes
+            };
+        }
+        // The least and the greatest acknowledgment that are acceptable to the initiator.
+        let (least, greatest) = (sender.peer.max_ack, receiver.peer.end);
+        let refuses = !segment.ack.before(least) && !segment.ack.after(greatest)
+            || self.other_syn().is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
+        if direction == Direction::Reply && acknowledges && refuses {
+            step(Step::Note(
+                "refuses a SYN: an initiator that waits for the SYN-ACK takes it, another one does not",
+            ));
+            return Rst::Aside;
+        }
+        if segment.seq.before(expected) {
+            return Rst::Invalid(Fault::RstBelowWindow);
+        }
+        Rst::Challenged
+    }
+
+    /// ESTABLISHED, FIN_WAIT, CLOSE_WAIT.
+    fn judge_open(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        before: State,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
+        let refuses = segment.flags.contains(TcpFlags::ACK)
+            && self.other_syn().is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
+        if refuses && direction == Direction::Reply {
+            // Whoever can forge a SYN can forge its refusal.
+            step(Step::Note(
+                "refuses the SYN that was passed, which proves nothing about the connection",
+            ));
+            return Rst::Aside;
+        }
+        let receiver = self.side(direction.opposite());
+        if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+            // Nobody knows the number that a receiver expects which was never seen.
+            return Rst::Aside;
+        }
+        let expected = receiver.peer.max_ack;
+        step(Step::Rst {
+            seq: segment.seq,
+            expected,
+        });
+        if segment.seq == expected || self.ends_own_data(direction, segment) {
+            return Rst::Closes;
+        }
+        if segment.seq.before(expected) {
+            // A closed socket answers late data with the number that those acknowledged: old, but no forgery.
+            return if before == State::Established {
+                Rst::Invalid(Fault::RstBelowWindow)
+            } else {
+                Rst::Aside
+            };
+        }
+        Rst::Challenged
+    }
+
+    /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN be
+    /// forgotten that begins a new connection on these ports.
+    fn judge_closed(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        before: State,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
+        let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
+        let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
+        let expected = receiver.peer.max_ack;
+        step(Step::Rst {
+            seq: segment.seq,
+            expected,
+        });
+        let is_exact = is_known && segment.seq == expected || segment.seq == sender.peer.end;
+        let (event, from) = self.last();
+        let awaits_answer = event == Event::Syn && (from != direction || before == State::Close);
+        if is_exact && !awaits_answer {
+            Rst::Trusted
+        } else {
+            Rst::Aside
+        }
+    }
+
+    /// Whether the RST comes right after the sender's own last segment, which nobody has acknowledged yet.
+    fn ends_own_data(&self, direction: Direction, segment: &Segment) -> bool {
+        match self.last() {
+            (Event::Ack, last) => last == direction && segment.seq == self.last_end,
+            (Event::Fin, last) => last == direction && segment.seq == self.side(direction).peer.end,
+            _ => false,
+        }
+    }
+
+    /// A RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the window.
+    fn challenged(&self, direction: Direction, segment: &Segment, mut step: impl FnMut(Step)) -> Outcome {
+        step(Step::Note(
+            "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
+        ));
+        let (mut sender, mut receiver): (Side, Side) =
+            (self.side(direction), self.side(direction.opposite()));
+        let stage = self.stage(direction, self.state());
+        let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
+            step(Step::Bound(check))
+        });
+        match verdict {
+            WindowVerdict::Fits | WindowVerdict::Passes(_) => Outcome::Pass(PassReason::Rst),
+            WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => {
+                Outcome::Invalid(Fault::SeqAboveWindow)
+            }
+            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => Outcome::Invalid(Fault::AckOfUnseen),
+        }
+    }
+}

@@ -63,7 +63,11 @@ impl Syn {
     fn repeated(self, again: Self) -> Self {
         Self {
             first: self.first,
-            end: if again.end.after(self.end) { again.end } else { self.end },
+            end: if again.end.after(self.end) {
+                again.end
+            } else {
+                self.end
+            },
             window: self.window.max(again.window),
             scale: self.scale.or(again.scale),
             sack_permitted: self.sack_permitted || again.sack_permitted,
@@ -179,7 +183,10 @@ impl Track {
             return;
         }
         let known = self.remembered_syn().filter(|known| known.first == syn.first);
-        self.remember_syn(Direction::Original, known.map_or(syn, |known| known.repeated(syn)));
+        self.remember_syn(
+            Direction::Original,
+            known.map_or(syn, |known| known.repeated(syn)),
+        );
     }
 
     /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the one that
@@ -261,9 +268,7 @@ impl Track {
     /// Whether a RST of the initiator answers an ACK that passed in SYN_SENT.
     pub(super) fn answers_challenge(&self, seq: SeqNum) -> bool {
         let [_, responder] = self.peers;
-        self.state() == State::SynSent
-            && self.connection_flag(CHALLENGE_EXPECTED)
-            && responder.max_end == seq
+        self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq
     }
 
     /// Takes note of more data of the remembered SYN; whether it is not the SYN that the handshake goes by.

@@ -407,13 +407,7 @@ impl Track {
     }
 
     /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
-    fn syn_ack(
-        &mut self,
-        segment: &Segment,
-        known: Known,
-        before: State,
-        step: impl FnMut(Step),
-    ) -> Outcome {
+    fn syn_ack(&mut self, segment: &Segment, known: Known, before: State, step: impl FnMut(Step)) -> Outcome {
         let untouched = *self;
         self.select_syn(segment.ack);
         // The number that the initiator would acknowledge, if it has seen a SYN of the responder.

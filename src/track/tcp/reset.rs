@@ -54,7 +54,9 @@ impl Track {
             Rst::Trusted => self.accept(direction, known, stages, None),
             Rst::EndsHandshake => match self.other_syn() {
                 Some(other) => {
-                    step(Step::Note("another SYN is remembered: it takes the place of this one"));
+                    step(Step::Note(
+                        "another SYN is remembered: it takes the place of this one",
+                    ));
                     self.begin_with(other);
                     Outcome::Accept {
                         lifetime: None,
@@ -128,7 +130,9 @@ impl Track {
         // The least and the greatest acknowledgment that are acceptable to the initiator.
         let (least, greatest) = (sender.peer.max_ack, receiver.peer.end);
         let refuses = !segment.ack.before(least) && !segment.ack.after(greatest)
-            || self.other_syn().is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
+            || self
+                .other_syn()
+                .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if direction == Direction::Reply && acknowledges && refuses {
             step(Step::Note(
                 "refuses a SYN: an initiator that waits for the SYN-ACK takes it, another one does not",
@@ -150,7 +154,9 @@ impl Track {
         step: &mut impl FnMut(Step),
     ) -> Rst {
         let refuses = segment.flags.contains(TcpFlags::ACK)
-            && self.other_syn().is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
+            && self
+                .other_syn()
+                .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if refuses && direction == Direction::Reply {
             // Whoever can forge a SYN can forge its refusal.
             step(Step::Note(

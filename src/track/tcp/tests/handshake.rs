@@ -4,7 +4,16 @@ use super::story::{tell, tell_from};
 
 #[test]
 fn the_syn_ack_selects_the_syn_that_it_acknowledges() {
-    for other in [-1_i64, 1, -1_000, 1_000, -70_000, 70_000, -1_000_000_000, 1_000_000_000] {
+    for other in [
+        -1_i64,
+        1,
+        -1_000,
+        1_000,
+        -70_000,
+        70_000,
+        -1_000_000_000,
+        1_000_000_000,
+    ] {
         tell(
             "it answers the later SYN",
             &format!(

@@ -17,11 +17,7 @@ fn a_reset_is_judged_by_its_number() {
         ("one below", "< R 1000 win 0", "ESTABLISHED, invalid (old RST)"),
         ("far below", "< R -99999 win 0", "ESTABLISHED, invalid (old RST)"),
         ("one above", "< R 1002 win 0", "ESTABLISHED, passed (RST)"),
-        (
-            "within the window",
-            "< R 1500 win 0",
-            "ESTABLISHED, passed (RST)",
-        ),
+        ("within the window", "< R 1500 win 0", "ESTABLISHED, passed (RST)"),
         (
             "the window's last number",
             "< R 2001 win 0",
@@ -42,11 +38,7 @@ fn a_reset_is_judged_by_its_number() {
             "< RA 1001 ack 2",
             "ESTABLISHED, invalid (III)",
         ),
-        (
-            "the other direction, exact",
-            "> R 1 win 0",
-            "CLOSE",
-        ),
+        ("the other direction, exact", "> R 1 win 0", "CLOSE"),
         (
             "the other direction, below",
             "> R 0 win 0",
@@ -146,11 +138,7 @@ fn a_zero_acknowledgment_is_not_perfect() {
             65_000,
             "CLOSE",
         ),
-        (
-            "0 is what was sent last, by chance",
-            u32::MAX,
-            "CLOSE",
-        ),
+        ("0 is what was sent last, by chance", u32::MAX, "CLOSE"),
     ] {
         tell_from(
             name,
@@ -192,7 +180,11 @@ fn only_an_exact_reset_in_the_handshake_closes() {
         ("of the initiator, old", "> R -1", "SYN_RECV, invalid (old RST)"),
         ("of the initiator, ahead", "> R 2", "SYN_RECV, passed (RST)"),
         ("of the responder, ahead", "< R 900", "SYN_RECV, passed (RST)"),
-        ("of the responder, far ahead", "< R 90000", "SYN_RECV, invalid (I)"),
+        (
+            "of the responder, far ahead",
+            "< R 90000",
+            "SYN_RECV, invalid (I)",
+        ),
         (
             "of the responder, number 0 and the right acknowledgment",
             "< RA =0 ack 1",

@@ -417,6 +417,21 @@ impl Lab {
         }
     }
 
+    /// Gives the engine a packet that no stack has sent, in the stacks' numbers, and delivers it if it passes.
+    ///
+    /// # Errors
+    /// The packet or the engine's answer cannot be delivered.
+    pub fn forge_and_deliver(&mut self, from: End, packet: &[u8]) -> Result<()> {
+        ensure!(
+            self.offsets == [0; 2],
+            "the engine sees other numbers than the stacks"
+        );
+        if self.forge(from, packet)?.is_forward() {
+            self.deliver(from.other(), packet)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, events: Events) -> Result<()> {
         self.diary.opened.extend(events.opened);
         self.diary.ended.extend(events.ended);

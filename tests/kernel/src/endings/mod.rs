@@ -4,6 +4,7 @@
 //! function of it and an IP version; an error is what was not seen.
 
 pub mod expiry;
+pub mod forged;
 pub mod halves;
 pub mod lab;
 pub mod late;
@@ -23,4 +24,10 @@ pub type Scene = fn(&mut Lab, Family) -> Result<String>;
 pub const ALLOW: &str = "policy.default = \"allow\"\n";
 
 /// All scenes with their claims.
-pub const SCENES: &[&[(&str, Scene)]] = &[expiry::SCENES, late::SCENES, halves::SCENES, middle::SCENES];
+pub const SCENES: &[&[(&str, Scene)]] = &[
+    expiry::SCENES,
+    late::SCENES,
+    halves::SCENES,
+    middle::SCENES,
+    forged::SCENES,
+];

@@ -23,6 +23,13 @@ pub const PORT: u16 = 443;
 /// How long a socket may stand still.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
+/// A socket's state in `/proc/net/tcp`: the connection is open.
+pub const ESTABLISHED: u8 = 1;
+/// Its own FIN was acknowledged, and it waits for that of the other end.
+pub const FIN_WAIT2: u8 = 5;
+/// It has received a FIN, and its own half is open.
+pub const CLOSE_WAIT: u8 = 8;
+
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -99,10 +106,6 @@ impl Stacks {
     pub fn start(name: &str) -> Result<(Self, [Tun; 2])> {
         let (client, client_device) = Namespace::with_path(&format!("{name}-a"), 1)?;
         let (server, server_device) = Namespace::with_path(&format!("{name}-b"), 2)?;
-        for namespace in [&client, &server] {
-            // As many challenges in a row as are asked for.
-            namespace.inside(|| sysctl("ipv4/tcp_invalid_ratelimit", "0"))?;
-        }
         let listeners = server.inside(|| {
             let listen = |family: Family| {
                 let listener = TcpListener::bind((family.address(End::Server), PORT))?;
@@ -116,7 +119,20 @@ impl Stacks {
             listeners,
             next_port: 20_000,
         };
+        stacks.limit_challenges(Duration::ZERO)?;
         Ok((stacks, [client_device, server_device]))
+    }
+
+    /// Lets each connection challenge at most one bad segment in this time; zero: every one.
+    ///
+    /// # Errors
+    /// The kernel has no such setting.
+    pub fn limit_challenges(&self, each: Duration) -> Result<()> {
+        for namespace in &self.namespaces {
+            let millis = each.as_millis().to_string();
+            namespace.inside(|| sysctl("ipv4/tcp_invalid_ratelimit", &millis))?;
+        }
+        Ok(())
     }
 
     /// A port that no client has had.
@@ -177,6 +193,14 @@ impl Stacks {
     /// # Errors
     /// There is no `/proc`.
     pub fn has_socket(&self, end: End, port: u16) -> Result<bool> {
+        Ok(self.socket_state(end, port)?.is_some())
+    }
+
+    /// The state of an end's socket for the connection of a client's port, as the kernel numbers it.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn socket_state(&self, end: End, port: u16) -> Result<Option<u8>> {
         let wanted = match end {
             End::Client => (port, PORT),
             End::Server => (PORT, port),
@@ -189,9 +213,11 @@ impl Stacks {
             let (_, port) = field?.rsplit_once(':')?;
             u16::from_str_radix(port, 16).ok()
         };
-        Ok(text.lines().any(|line| {
+        Ok(text.lines().find_map(|line| {
             let mut fields = line.split_whitespace().skip(1);
-            (port_of(fields.next()), port_of(fields.next())) == (Some(wanted.0), Some(wanted.1))
+            let ports = (port_of(fields.next()), port_of(fields.next()));
+            let state = fields.next().and_then(|state| u8::from_str_radix(state, 16).ok());
+            state.filter(|_| ports == (Some(wanted.0), Some(wanted.1)))
         }))
     }
 }

@@ -128,6 +128,13 @@ impl Track {
         self.set_state(State::SynSent);
     }
 
+    /// Puts a SYN in the initiator's place. What the initiator can acknowledge stays.
+    fn put_syn(&mut self, syn: Syn) {
+        let mut side = syn.side();
+        side.peer.max_ack = self.side(Direction::Original).peer.max_ack;
+        self.put_side(Direction::Original, side);
+    }
+
     fn remember_syn(&mut self, direction: Direction, syn: Syn) {
         self.remember(Event::Syn, direction);
         self.last_end = syn.end;
@@ -176,7 +183,7 @@ impl Track {
         let (syn, current) = (Syn::of(segment), self.current_syn());
         if syn.first == current.first {
             let repeated = current.repeated(syn);
-            self.put_side(Direction::Original, repeated.side());
+            self.put_syn(repeated);
             if self.other_syn().is_none() {
                 self.remember_syn(Direction::Original, repeated);
             }
@@ -197,7 +204,7 @@ impl Track {
         if let Some(other) = other
             && !current.is_acknowledged_by(ack)
         {
-            self.put_side(Direction::Original, other.side());
+            self.put_syn(other);
             let [_, responder] = &mut self.peers;
             responder.max_ack = other.first;
             self.remember_syn(Direction::Original, current);

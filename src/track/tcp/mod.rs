@@ -432,10 +432,9 @@ impl Track {
             && self.connection_flag(CHALLENGE_EXPECTED)
     }
 
-    fn stage(&self, direction: Direction, before: State) -> window::Stage {
+    fn stage(&self, before: State) -> window::Stage {
         window::Stage {
             opening: matches!(before, State::SynSent | State::SynSent2),
-            reply: direction == Direction::Reply,
             followed: !self.connection_flag(LIBERAL),
         }
     }
@@ -450,7 +449,7 @@ impl Track {
     ) -> Outcome {
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
-        let stage = self.stage(direction, before);
+        let stage = self.stage(before);
         let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
             step(Step::Bound(check))
         });

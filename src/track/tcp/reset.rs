@@ -42,7 +42,7 @@ impl Track {
             State::SynSent | State::SynSent2 => self.judge_opening(direction, segment, &mut step),
             State::SynRecv => self.judge_syn_recv(direction, segment, &mut step),
             State::LastAck | State::TimeWait | State::Close => {
-                self.judge_closed(direction, segment, before, &mut step)
+                self.judge_closed(direction, segment, &mut step)
             }
             State::Established | State::FinWait | State::CloseWait => {
                 self.judge_open(direction, segment, before, &mut step)
@@ -165,7 +165,8 @@ impl Track {
             return Rst::Aside;
         }
         let receiver = self.side(direction.opposite());
-        if !receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+        let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) || !self.is_liberal();
+        if !is_known {
             // Nobody knows the number that a receiver expects which was never seen.
             return Rst::Aside;
         }
@@ -174,10 +175,11 @@ impl Track {
             seq: segment.seq,
             expected,
         });
-        if segment.seq == expected || self.ends_own_data(direction, segment) {
+        let is_old = segment.seq.before(expected);
+        if segment.seq == expected || !is_old && self.ends_own_data(direction, segment) {
             return Rst::Closes;
         }
-        if segment.seq.before(expected) {
+        if is_old {
             // A closed socket answers late data with the number that those acknowledged: old, but no forgery.
             return if before == State::Established {
                 Rst::Invalid(Fault::RstBelowWindow)
@@ -190,13 +192,7 @@ impl Track {
 
     /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN be
     /// forgotten that begins a new connection on these ports.
-    fn judge_closed(
-        &self,
-        direction: Direction,
-        segment: &Segment,
-        before: State,
-        step: &mut impl FnMut(Step),
-    ) -> Rst {
+    fn judge_closed(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
         let expected = receiver.peer.max_ack;
@@ -206,7 +202,7 @@ impl Track {
         });
         let is_exact = is_known && segment.seq == expected || segment.seq == sender.peer.end;
         let (event, from) = self.last();
-        let awaits_answer = event == Event::Syn && (from != direction || before == State::Close);
+        let awaits_answer = event == Event::Syn && from != direction;
         if is_exact && !awaits_answer {
             Rst::Trusted
         } else {
@@ -230,7 +226,7 @@ impl Track {
         ));
         let (mut sender, mut receiver): (Side, Side) =
             (self.side(direction), self.side(direction.opposite()));
-        let stage = self.stage(direction, self.state());
+        let stage = self.stage(self.state());
         let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
             step(Step::Bound(check))
         });

@@ -168,8 +168,8 @@ impl Side {
 }
 
 impl Side {
-    /// A responder as its SYN or SYN-ACK leaves it. The window of the initiator's SYN is an offer: a
-    /// Fast Open server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
+    /// An end as its SYN or SYN-ACK leaves it. The window of the other end's SYN is an offer: a Fast Open
+    /// server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
     fn answering(segment: &Segment, least_ack: SeqNum, offered: u32) -> Self {
         let mut side = Self::from_syn(segment);
         side.peer.max_ack = least_ack;
@@ -206,10 +206,9 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
 /// What the state of the connection says of the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// No SYN-ACK has passed yet: a SYN or SYN-ACK of the responder is the first of its numbers.
+    /// No SYN-ACK has passed yet: the SYN of an end is worth no more than its SYN-ACK, which proves by its
+    /// acknowledgment that its sender has seen the other one's SYN.
     pub opening: bool,
-    /// The sender is the responder.
-    pub reply: bool,
     /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the start.
     pub followed: bool,
 }
@@ -251,8 +250,17 @@ pub fn check(
     // An end that has acknowledged nothing yet acknowledges at least the SYN of the other one.
     let first_ack = stage.followed && has_ack && !is_rst && !tx.flags.contains(PeerFlags::MAX_ACK_KNOWN);
     let least_ack = first_ack.then_some(tx.peer.max_ack);
-    if syn && (first_of_sender || stage.opening && stage.reply) {
+    if syn && (first_of_sender || stage.opening) {
+        // A repetition of its own SYN, perhaps without the data that this one carried.
+        let repeats = !first_of_sender && segment.seq.add(1) == rx.peer.max_ack;
+        let sent = tx.peer.end;
         tx = Side::answering(segment, tx.peer.max_ack, rx.peer.max_window);
+        if repeats && sent.after(tx.peer.end) {
+            tx.peer.end = sent;
+            if sent.after(tx.peer.max_end) {
+                tx.peer.max_end = sent;
+            }
+        }
         if !rx.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
             rx.peer.max_ack = segment.seq.add(1);
         }
@@ -332,7 +340,7 @@ pub fn check(
         holds: iv,
     });
 
-    if !i && !is_rst {
+    if !i && !is_rst && !syn {
         // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
         // it does, its ACK must not look like one for data never sent.
         let overshot = end.distance_from(tx.peer.max_end).wrapping_add(1);

@@ -167,6 +167,36 @@ fn a_syn_of_the_responder_does_not_break_its_syn_ack() {
     );
 }
 
+/// In a simultaneous open as well, a SYN may come more than once.
+#[test]
+fn a_repeated_syn_of_a_simultaneous_open_takes_nothing_back() {
+    for repeated in ["> S 0 wscale 7", "< S 0 wscale 7"] {
+        let begin = format!(
+            "> S 0 wscale 7           | SYN_SENT, opened
+             < S 0 wscale 7           | SYN_SENT2
+             {repeated}               | SYN_SENT2{}",
+            if repeated.starts_with('>') { ", kept" } else { "" }
+        );
+        tell(
+            "the initiator's SYN-ACK and an ACK of the responder that has sent its own",
+            &format!(
+                "{begin}
+                 > SA 0 ack 1 wscale 7    | SYN_RECV
+                 < SA 0 ack 1 wscale 7    | SYN_RECV
+                 < A 1 ack 1              | ESTABLISHED, assured"
+            ),
+        );
+        tell(
+            "a SYN-ACK that acknowledges no SYN",
+            &format!(
+                "{begin}
+                 > SA 0 ack 0 wscale 7    | SYN_SENT2, invalid (III)
+                 < SA 0 ack 0 wscale 7    | SYN_SENT2, invalid (III)"
+            ),
+        );
+    }
+}
+
 /// The third ACK opens the session to data: a sender that has not seen the SYN-ACK must guess its number.
 #[test]
 fn the_third_ack_acknowledges_at_least_the_syn_ack_and_at_most_what_was_sent() {

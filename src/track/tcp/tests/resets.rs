@@ -123,6 +123,18 @@ fn a_reset_right_behind_its_own_data_closes() {
     );
 }
 
+#[test]
+fn an_old_reset_closes_nothing_even_right_behind_an_old_segment() {
+    tell(
+        "a repeated segment, then a RST of its number",
+        &format!(
+            "{RECEIVED_A_THOUSAND}
+             < A 1+500 ack 1     | ESTABLISHED
+             < R 501 win 0       | ESTABLISHED, invalid (old RST)"
+        ),
+    );
+}
+
 /// An acknowledgment number of 0 in a RST is a number like any other, however the initial number lies to it.
 #[test]
 fn a_zero_acknowledgment_is_not_perfect() {

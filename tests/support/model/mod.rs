@@ -404,9 +404,8 @@ impl Run {
             }
             (Some(_), _) => session.deadline,
         };
-        if refreshed >= kept {
-            session.slack = Duration::ZERO;
-        }
+        // The older deadline may be later than `kept` by the slack, and then it stands.
+        session.slack = (kept + session.slack).saturating_sub(refreshed.max(kept));
         session.deadline = refreshed.max(kept);
         Some(Verdict::Forward(tracked))
     }

@@ -6,7 +6,7 @@
 //! the latest SYN that has passed. The SYN-ACK selects one of them by its acknowledgment.
 
 use super::window::{self, Peer, PeerFlags, Side};
-use super::{CHALLENGE_EXPECTED, Event, SIMULTANEOUS_OPEN, State, Track};
+use super::{CHALLENGE_EXPECTED, Event, Known, Outcome, SIMULTANEOUS_OPEN, State, Step, Track};
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum};
 
@@ -198,7 +198,7 @@ impl Track {
 
     /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the one that
     /// it went by stays remembered.
-    pub(super) fn select_syn(&mut self, ack: SeqNum) {
+    fn select_syn(&mut self, ack: SeqNum) {
         let current = self.current_syn();
         let other = self.other_syn().filter(|syn| syn.is_acknowledged_by(ack));
         if let Some(other) = other
@@ -209,6 +209,31 @@ impl Track {
             responder.max_ack = other.first;
             self.remember_syn(Direction::Original, current);
         }
+    }
+
+    /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
+    pub(super) fn syn_ack(
+        &mut self,
+        segment: &Segment,
+        known: Known,
+        before: State,
+        step: impl FnMut(Step),
+    ) -> Outcome {
+        let untouched = *self;
+        self.select_syn(segment.ack);
+        // The number that the initiator would acknowledge, if it has seen a SYN of the responder.
+        let crossed = self.side(Direction::Original).peer.max_ack == segment.seq.add(1);
+        let stages = (Event::SynAck, before, State::SynRecv);
+        let outcome = self.in_window(Direction::Reply, segment, known, stages, step);
+        match outcome {
+            Outcome::Accept { .. } if !crossed => {
+                // The SYN of the responder that passed was not its own.
+                self.set_connection_flag(SIMULTANEOUS_OPEN, false);
+            }
+            Outcome::Invalid(_) => *self = untouched,
+            _ => {}
+        }
+        outcome
     }
 
     /// Forgets the other SYN: the responder has refused it, or its sender has given it up.

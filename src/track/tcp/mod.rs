@@ -122,7 +122,8 @@ pub struct Track {
     last_end: SeqNum,
     /// Its window as on the wire.
     last_window: u16,
-    /// After an ACK: a digest of its numbers, to know a repetition. After a remembered SYN: its options and length.
+    /// After an ACK: a digest of its numbers, to know a repetition. After an ACK or a FIN: [`MARK_IN_ORDER`]. After a
+    /// remembered SYN: its options and length.
     last_mark: u16,
     /// Window scales, original in the low nibble.
     scales: u8,
@@ -143,6 +144,8 @@ const UNSEEN: u8 = CHALLENGE_EXPECTED;
 const SIMULTANEOUS_OPEN: u8 = 0x80;
 /// In `flags[0]`: numbers outside the window pass.
 const LIBERAL: u8 = 0x20;
+/// In `last_mark` after an ACK or a FIN: it began no later than where the data before it ended.
+const MARK_IN_ORDER: u16 = 1;
 /// In `flags[1]`: where the count of repetitions stands.
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
@@ -406,25 +409,6 @@ impl Track {
         closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
     }
 
-    /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
-    fn syn_ack(&mut self, segment: &Segment, known: Known, before: State, step: impl FnMut(Step)) -> Outcome {
-        let untouched = *self;
-        self.select_syn(segment.ack);
-        // The number that the initiator would acknowledge, if it has seen a SYN of the responder.
-        let crossed = self.side(Direction::Original).peer.max_ack == segment.seq.add(1);
-        let stages = (Event::SynAck, before, State::SynRecv);
-        let outcome = self.in_window(Direction::Reply, segment, known, stages, step);
-        match outcome {
-            Outcome::Accept { .. } if !crossed => {
-                // The SYN of the responder that passed was not its own.
-                self.set_connection_flag(SIMULTANEOUS_OPEN, false);
-            }
-            Outcome::Invalid(_) => *self = untouched,
-            _ => {}
-        }
-        outcome
-    }
-
     fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {
         before == State::LastAck
             && event == Event::Ack
@@ -449,6 +433,7 @@ impl Track {
     ) -> Outcome {
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
+        let in_order = sender.peer.max_window != 0 && !segment.seq.after(sender.peer.end);
         let stage = self.stage(before);
         let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
             step(Step::Bound(check))
@@ -489,7 +474,7 @@ impl Track {
         }
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
-            let mark = digest(segment);
+            let mark = digest(segment) | u16::from(in_order) * MARK_IN_ORDER;
             if self.last() == (Event::Ack, direction)
                 && (self.last_end, self.last_window, self.last_mark) == (end, segment.window, mark)
             {
@@ -500,6 +485,10 @@ impl Track {
                 self.last_mark = mark;
                 self.set_retransmissions(0);
             }
+        }
+        if event == Event::Fin {
+            self.last_end = segment.seq.add(window::sequence_len(segment));
+            self.last_mark = u16::from(in_order) * MARK_IN_ORDER;
         }
         self.accept(direction, known, (event, before, next), None)
     }
@@ -594,10 +583,10 @@ impl Track {
     }
 }
 
-/// A digest of the numbers of an ACK that, with its end, its window and its direction, tells a repetition.
+/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction, tells a repetition.
 fn digest(segment: &Segment) -> u16 {
     let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
-    (mixed >> 16) as u16
+    (mixed >> 16) as u16 & !MARK_IN_ORDER
 }
 
 #[cfg(test)]

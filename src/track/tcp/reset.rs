@@ -6,7 +6,7 @@
 //! changes nothing.
 
 use super::window::{self, PeerFlags, Side, WindowVerdict};
-use super::{Bound, Event, Fault, Known, Outcome, PassReason, State, Step, Track};
+use super::{Bound, Event, Fault, Known, MARK_IN_ORDER, Outcome, PassReason, State, Step, Track};
 use crate::flow::Direction;
 use crate::packet::{Segment, TcpFlags};
 
@@ -210,13 +210,15 @@ impl Track {
         }
     }
 
-    /// Whether the RST comes right after the sender's own last segment, which nobody has acknowledged yet.
+    /// Whether the RST comes right after the sender's own last data, which nobody has acknowledged yet. A
+    /// segment ahead of a hole does not count: anybody who knows the window could choose its number.
     fn ends_own_data(&self, direction: Direction, segment: &Segment) -> bool {
-        match self.last() {
-            (Event::Ack, last) => last == direction && segment.seq == self.last_end,
-            (Event::Fin, last) => last == direction && segment.seq == self.side(direction).peer.end,
-            _ => false,
-        }
+        let (event, last) = self.last();
+        matches!(event, Event::Ack | Event::Fin)
+            && last == direction
+            && self.last_mark & MARK_IN_ORDER != 0
+            && segment.seq == self.last_end
+            && segment.seq == self.side(direction).peer.end
     }
 
     /// A RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the window.

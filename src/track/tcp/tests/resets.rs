@@ -113,6 +113,38 @@ fn a_reset_right_behind_its_own_data_closes() {
         ),
     );
     tell(
+        "without the flag ACK, and after an ACK of the same number",
+        &format!(
+            "{RECEIVED_A_THOUSAND}
+             < PA 1001+19 ack 1  | ESTABLISHED, until tcp.unacknowledged
+             < A 1020 ack 1      | ESTABLISHED, until tcp.unacknowledged
+             < R 1020 win 0      | CLOSE"
+        ),
+    );
+    tell(
+        "after a FIN",
+        &format!(
+            "{RECEIVED_A_THOUSAND}
+             < FA 1001+19 ack 1  | FIN_WAIT, until tcp.unacknowledged
+             < R 1021 win 0      | CLOSE"
+        ),
+    );
+    for ahead in ["PA 1500+19", "FA 1500+18", "A 1519"] {
+        let state = if ahead.starts_with('F') {
+            "FIN_WAIT"
+        } else {
+            "ESTABLISHED"
+        };
+        tell(
+            "ahead of a hole",
+            &format!(
+                "{RECEIVED_A_THOUSAND}
+                 < {ahead} ack 1   | {state}, until tcp.unacknowledged
+                 < R 1519 win 0    | {state}, passed (RST)"
+            ),
+        );
+    }
+    tell(
         "the other end has spoken since",
         &format!(
             "{RECEIVED_A_THOUSAND}
@@ -131,6 +163,28 @@ fn an_old_reset_closes_nothing_even_right_behind_an_old_segment() {
             "{RECEIVED_A_THOUSAND}
              < A 1+500 ack 1     | ESTABLISHED
              < R 501 win 0       | ESTABLISHED, invalid (old RST)"
+        ),
+    );
+}
+
+#[test]
+fn a_reset_right_behind_a_segment_ahead_of_a_hole_closes_nothing() {
+    tell(
+        "an ACK whose number lies in the window, and a RST of the same number",
+        &format!(
+            "{RECEIVED_A_THOUSAND}
+             < PA 1001+500 ack 1  | ESTABLISHED, until tcp.unacknowledged
+             < A 1200 ack 1       | ESTABLISHED, until tcp.unacknowledged
+             < R 1200 win 0       | ESTABLISHED, passed (RST)"
+        ),
+    );
+    tell(
+        "ahead of all data",
+        &format!(
+            "{RECEIVED_A_THOUSAND}
+             < A 1500 ack 1          | ESTABLISHED, until tcp.unacknowledged
+             < R 1500 win 0          | ESTABLISHED, passed (RST)
+             < RA 1500 ack 1 win 0   | ESTABLISHED, passed (RST)"
         ),
     );
 }

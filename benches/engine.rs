@@ -176,8 +176,20 @@ fn parse(c: &mut Criterion) {
         .unwrap()
         .write(&mut tcp6, &[0; 14])
         .unwrap();
+    let full = |len: usize| {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .tcp(443, 40_000, 1_000, 65_535)
+            .ack(2_000)
+            .write(&mut packet, &vec![0x5a; len - 40])
+            .unwrap();
+        packet
+    };
+    let (tcp4_1500, tcp4_8500) = (full(1_500), full(8_500));
     let packets = [
         ("tcp_ipv4_timestamps", tcp4.bytes()),
+        ("tcp_ipv4_1500", &tcp4_1500),
+        ("tcp_ipv4_8500", &tcp4_8500),
         ("tcp_ipv6_timestamps", &tcp6),
         ("udp_ipv4", udp4.bytes()),
     ];

@@ -181,6 +181,33 @@ drop_reasons! {
     FragmentTableFull = "fragment_table_full",
     /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented (RFC 6980).
     DiscoveryFragmented = "discovery_fragmented",
+    /// It has a source route: an IPv4 LSRR or SSRR option, or an IPv6 routing header with segments left. It would go on
+    /// from its destination address to another one, which no rule sees (RFC 7126 4.3, 4.4).
+    SourceRoute = "source_route",
+    /// It has an IPv4 option, or an IPv6 hop-by-hop, destination or routing header, and neither `ip.options` nor its rule
+    /// allows that.
+    IpOptions = "ip_options",
+    /// Its time to live, or hop limit, is 0: no host sends and no router forwards such a packet.
+    TtlZero = "ttl_zero",
+    /// Its source and destination are the same address.
+    AddressLand = "address_land",
+    /// One of its addresses is a loopback address (127.0.0.0/8, ::1), which never leaves its host. A packet of a loopback
+    /// interface, whose both ends are such addresses, passes on a link.
+    AddressLoopback = "address_loopback",
+    /// One of its addresses is unspecified (0.0.0.0, ::). On a link, a source without an address may ask for one (DHCP), and
+    /// send IGMP or discovery.
+    AddressUnspecified = "address_unspecified",
+    /// One of its addresses is reserved (0.0.0.0/8, 240.0.0.0/4), or it is a limited broadcast (255.255.255.255) in a
+    /// tunnel.
+    AddressReserved = "address_reserved",
+    /// One of its IPv6 addresses stands for an IPv4 address (::ffff:0.0.0.0/96, ::/96), which no IPv4 rule would match.
+    AddressMapped = "address_mapped",
+    /// One of its addresses is of a single link (fe80::/10, or a group of that scope), and it comes through a tunnel.
+    AddressLinkLocal = "address_link_local",
+    /// It is TCP, SCTP or DCCP to a multicast or broadcast address: these protocols connect two hosts.
+    ConnectionToMulticast = "connection_to_multicast",
+    /// Neither end of the session that it would open lies in the prefixes of its zone (`ip.inside`).
+    AddressOutside = "address_outside",
     /// It is TCP, has no session, and is no SYN that could open one.
     TcpNoSession = "tcp_no_session",
     /// This kind of TCP segment does not fit the session's state and direction.

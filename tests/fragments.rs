@@ -6,12 +6,15 @@
     clippy::panic
 )]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use portcullis::explain::Step;
 use portcullis::packet::Malformed;
 use portcullis::{Class, Config, Direction, DropReason, Engine, Packet, Verdict, Zone};
+use support::seal::sealed;
 
 const CLIENT: [u8; 4] = [10, 0, 0, 1];
 const SERVER: [u8; 4] = [10, 0, 0, 2];
@@ -360,6 +363,64 @@ fn a_datagram_has_one_end() {
         bench.passes(&cut(&whole, 1, places[0]));
         bench.drops(&cut(&whole, 1, places[1]), DropReason::FragmentBeyondEnd);
         bench.drops(&cut(&whole, 1, (808, 1_600, true)), DropReason::FragmentOfDropped);
+    }
+}
+
+/// A later fragment of 3 bytes that ends at `end`, without the headers that its first one has.
+fn last_at(v6: bool, end: usize) -> Vec<u8> {
+    let start = (end - 3) / 8 * 8;
+    let whole = if v6 { udp6(65_000) } else { udp(true, 53, 65_000) };
+    // No payload goes that far: the place is written over a fragment of the right length.
+    let mut packet = cut(&whole, 7, (0, end - start, false));
+    if v6 {
+        packet[42..44].copy_from_slice(&(start as u16).to_be_bytes());
+    } else {
+        packet[6..8].copy_from_slice(&(start as u16 / 8).to_be_bytes());
+        fix_checksum(&mut packet);
+    }
+    packet
+}
+
+/// The first fragment of a datagram, with 8 bytes of headers that later ones need not have: IPv4
+/// options, or an IPv6 destination options header before the fragment header.
+fn first_with_headers(v6: bool) -> Vec<u8> {
+    if v6 {
+        let mut packet = cut(&udp6(1_000), 7, (0, 800, true));
+        packet.splice(40..40, [44, 0, 1, 4, 0, 0, 0, 0]);
+        packet[6] = 60;
+        let len = packet.len() as u16 - 40;
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+        return packet;
+    }
+    let mut packet = cut(&udp(true, 53, 1_000), 7, (0, 800, true));
+    packet.splice(20..20, [7, 7, 4, 0, 0, 0, 0, 0]);
+    packet[0] = 0x47;
+    let len = packet.len() as u16;
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    sealed(packet)
+}
+
+#[test]
+fn the_headers_of_the_first_fragment_count_for_the_length_of_the_whole() {
+    let part = |v6, place| {
+        let whole = if v6 { udp6(2_000) } else { udp(true, 53, 2_000) };
+        cut(&whole, 7, place)
+    };
+    for (v6, most) in [(false, 65_535 - 20), (true, 65_535)] {
+        // Without such headers the datagram may be as long as its length field can say.
+        let bench = Bench::new();
+        bench.passes(&part(v6, (0, 800, true)));
+        bench.passes(&last_at(v6, most));
+        let bench = Bench::new();
+        bench.passes(&first_with_headers(v6));
+        bench.passes(&last_at(v6, most - 8));
+        for end in [most - 7, most] {
+            let bench = Bench::new();
+            bench.passes(&first_with_headers(v6));
+            let beyond = DropReason::Malformed(Malformed::FragmentBeyond65535);
+            bench.drops(&last_at(v6, end), beyond);
+            bench.drops(&part(v6, (800, 1_600, true)), DropReason::FragmentOfDropped);
+        }
     }
 }
 

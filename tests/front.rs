@@ -21,6 +21,7 @@ use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::{Direction, DropReason, EndReason};
 use proptest::prelude::*;
 use support::packets::{ACK, Ends, Head, RST, SYN, echo, tcp, udp};
+use support::seal::sealed;
 use support::tunnel::{
     ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, flags, segment, sent,
 };
@@ -440,7 +441,7 @@ fn every_refusal_has_a_datagram_that_shows_it() {
     };
     let mut large = udp(Ends::v4(1, 2), &[0; 1_400]);
     large[6] = 0;
-    large[10..12].copy_from_slice(&[0x21, 0x56]);
+    let large = sealed(large);
     let shown = [
         (good[..7].to_vec(), Refusal::Geneve(GeneveError::HeaderTruncated)),
         (changed(0, 0x48), Refusal::Geneve(GeneveError::Version)),

@@ -15,6 +15,7 @@ use portcullis::snapshot::RestoreOptions;
 use portcullis::{Class, Config, Direction, DropReason, Engine, Verdict};
 use support::packets::{Ends, icmp, other, udp, unreachable};
 use support::scene::{Scene, config, dropped_for};
+use support::seal::sealed;
 
 const V4: Ends = Ends::v4(0, 0);
 const V6: Ends = Ends::v6(0, 0);
@@ -258,7 +259,7 @@ fn too_big(ends: Ends, mtu: u32, len: usize) -> Option<DropReason> {
     if !ends.v6 {
         error[21] = 4;
     }
-    let verdict = scene.decide(&error);
+    let verdict = scene.decide(&sealed(error));
     let class = verdict.tracked().class;
     assert_eq!(verdict.is_forward(), class == Class::Related, "{verdict:?}");
     verdict.reason()
@@ -299,6 +300,7 @@ fn an_error_about_a_tunnel_is_not_measured() {
         assert!(scene.decide(&packet).is_forward());
         let mut error = icmp(V4.back(), 3, [0, 0, 5, 0], &packet);
         error[21] = 4;
+        let error = sealed(error);
         assert_eq!(scene.decide(&error).tracked().class, Class::Related);
     }
 }
@@ -313,6 +315,7 @@ fn the_mtu_of_an_error_of_another_kind_is_no_mtu() {
 fn an_mtu_that_fits_may_only_be_counted() {
     let (scene, mut error) = about(V4, 3, [0, 0, 5, 0], 100);
     error[21] = 4;
+    let error = sealed(error);
     let mut counting = config("[checks]\nicmp_error_mtu_fits = \"count\"\n");
     counting.policy.default = portcullis::policy::Action::Allow;
     let engine = Engine::with_seed(&counting, [1, 2, 3, 4]).unwrap();
@@ -337,6 +340,7 @@ fn an_error_about_a_first_fragment_is_measured_against_the_fragment() {
     for (mtu, passes) in [(1280, true), (1400, false)] {
         let mut error = icmp(router, 3, u32::to_be_bytes(mtu), &quoted);
         error[21] = 4;
+        let error = sealed(error);
         assert_eq!(scene.decide(&error).is_forward(), passes, "{mtu}");
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Attachment, Checksums, Config, EngineConfig, FragmentsConfig, LatePacket, PolicyConfig,
+    Attachment, Checksums, Config, FragmentsConfig, LatePacket, OptionsMode, PolicyConfig,
     RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
@@ -21,6 +21,7 @@ use support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, discovery, echo, icmp, init, other, sctp, tcp, udp,
     unreachable,
 };
+use support::seal::sealed;
 
 /// What makes one reason come up.
 struct Scenario {
@@ -55,18 +56,16 @@ fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
     }
 }
 
-/// A packet of which only the verification of checksums finds fault.
+/// A scenario whose packet's checksums are looked at as `checksums` says.
+fn with_checksums(checksums: Checksums, packet: Vec<u8>) -> Scenario {
+    let mut scenario = alone(packet);
+    scenario.config.engine.checksums = checksums;
+    scenario
+}
+
+/// A packet of which only the verification of checksums finds fault, as it does by default.
 fn verified(packet: Vec<u8>) -> Scenario {
-    Scenario {
-        config: Config {
-            engine: EngineConfig {
-                checksums: Checksums::Verify,
-                ..EngineConfig::default()
-            },
-            ..Config::default()
-        },
-        ..alone(packet)
-    }
+    alone(packet)
 }
 
 fn with_policy(default: Action, packet: Vec<u8>) -> Scenario {
@@ -111,7 +110,13 @@ fn association() -> Vec<Vec<u8>> {
     ]
 }
 
-fn edited(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+/// An edited packet with right checksums.
+fn edited(packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    sealed(damaged(packet, edit))
+}
+
+/// An edited packet, whose checksums are those of the one before.
+fn damaged(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
     edit(&mut packet);
     packet
 }
@@ -156,6 +161,26 @@ fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<
     }
 }
 
+/// A UDP datagram over IPv4 with options: whole words.
+fn with_options(options: &[u8]) -> Vec<u8> {
+    let mut packet = udp(V4, b"payload");
+    packet.splice(20..20, options.iter().copied());
+    let len = packet.len() as u8;
+    edited(packet, |p| {
+        p[0] += options.len() as u8 / 4;
+        p[2..4].copy_from_slice(&[0, len]);
+    })
+}
+
+/// A packet between two addresses.
+fn between<const N: usize>(packet: Vec<u8>, src: [u8; N], dst: [u8; N]) -> Vec<u8> {
+    let start = if N == 4 { 12 } else { 8 };
+    edited(packet, |p| {
+        p[start..start + N].copy_from_slice(&src);
+        p[start + N..start + 2 * N].copy_from_slice(&dst);
+    })
+}
+
 /// An IPv6 packet whose next header is `first`.
 fn chain(first: u8, payload: &[u8]) -> Vec<u8> {
     // The builder would not write such chains: it writes another protocol, whose number is then replaced.
@@ -189,7 +214,8 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
             let packet = datagram();
             alone(packet[..packet.len() - 1].to_vec())
         }
-        Malformed::Ipv4HeaderChecksum => verified(edited(datagram(), |p| p[10] ^= 0xff)),
+        Malformed::Ipv4HeaderChecksum => verified(damaged(datagram(), |p| p[10] ^= 0xff)),
+        Malformed::Ipv4Option => alone(with_options(&[130, 1, 0, 0])),
         Malformed::Ipv6HeaderTruncated => alone(datagram6()[..39].to_vec()),
         Malformed::Ipv6PayloadLengthZero => alone(edited(datagram6(), |p| p[4..6].fill(0))),
         Malformed::Ipv6PayloadLengthBeyondPacket => {
@@ -222,13 +248,15 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::TcpHeaderTruncated => alone(other(V4, 6, &[0; 19])),
         Malformed::TcpHeaderLength => alone(edited(syn(), |p| p[32] = 0x40)),
         Malformed::TcpFlags => alone(segment(V4, SYN | FIN, 100, 0, &[])),
-        Malformed::TcpChecksum => verified(edited(syn(), |p| p[36] ^= 0xff)),
+        Malformed::TcpChecksum => verified(damaged(syn(), |p| p[36] ^= 0xff)),
         Malformed::UdpHeaderTruncated => alone(other(V4, 17, &[0; 7])),
         Malformed::UdpLength => alone(edited(datagram(), |p| p[24..26].copy_from_slice(&[0, 7]))),
-        Malformed::UdpChecksum => verified(edited(datagram(), |p| p[26] ^= 0xff)),
-        Malformed::UdpChecksumMissingIpv6 => verified(edited(datagram6(), |p| p[46..48].fill(0))),
+        Malformed::UdpChecksum => verified(damaged(datagram(), |p| p[26] ^= 0xff)),
+        Malformed::UdpChecksumMissingIpv6 => {
+            with_checksums(Checksums::Require, damaged(datagram6(), |p| p[46..48].fill(0)))
+        }
         Malformed::IcmpHeaderTruncated => alone(other(V4, 1, &[8, 0, 0, 0, 0, 0, 0])),
-        Malformed::IcmpChecksum => verified(edited(echo(V4, true), |p| p[22] ^= 0xff)),
+        Malformed::IcmpChecksum => verified(damaged(echo(V4, true), |p| p[22] ^= 0xff)),
         Malformed::IcmpVersionMismatch => alone(other(V4, 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
         Malformed::IcmpErrorQuoteTruncated => alone(unreachable(false, 1, &datagram()[..27])),
         Malformed::IcmpErrorQuoteMalformed => alone(unreachable(false, 1, &datagram6())),
@@ -256,13 +284,13 @@ fn malformed_transport(reason: Malformed) -> Option<Scenario> {
         Malformed::SctpBundling => alone(sctp(V4, 0, &[init(1, 1), data].concat())),
         Malformed::SctpInit => alone(sctp(V4, 0, &init(1, 0))),
         Malformed::SctpTagOfInit => alone(sctp(V4, 9, &init(1, 1))),
-        Malformed::SctpChecksum => verified(sctp(V4, 0, &init(1, 1))),
+        Malformed::SctpChecksum => verified(damaged(sctp(V4, 0, &init(1, 1)), |p| p[28] ^= 1)),
         Malformed::DccpHeaderTruncated => alone(other(V4, 33, &[0; 11])),
         Malformed::DccpType => alone(edited(request(), |p| p[28] = 10 << 1 | 1)),
         Malformed::DccpShortSequence => alone(edited(request(), |p| p[28] &= !1)),
         Malformed::DccpDataOffset => alone(edited(request(), |p| p[24] = 4)),
         Malformed::DccpChecksumCoverage => alone(edited(request(), |p| p[25] = 2)),
-        Malformed::DccpChecksum => verified(request()),
+        Malformed::DccpChecksum => verified(damaged(request(), |p| p[26] ^= 1)),
         Malformed::UdpLiteHeaderTruncated => alone(other(V4, 136, &[0; 7])),
         Malformed::UdpLiteChecksumCoverage => alone(lite(7, 1)),
         Malformed::UdpLiteChecksumMissing => verified(lite(0, 0)),
@@ -299,7 +327,53 @@ fn expired(engine: &Engine, now: Instant) -> Instant {
     now
 }
 
+/// Packets that are dropped for what their IP header says.
+fn ip_header(reason: DropReason) -> Option<Scenario> {
+    const HOST: [u8; 4] = [10, 0, 0, 1];
+    let datagram = |src: [u8; 4], dst: [u8; 4]| alone(between(udp(V4, b"payload"), src, dst));
+    let syn = segment(V4, SYN, 100, 0, &[]);
+    Some(match reason {
+        DropReason::SourceRoute => alone(with_options(&[131, 7, 4, 10, 0, 0, 9, 0])),
+        DropReason::IpOptions => {
+            let mut scenario = alone(with_options(&[148, 4, 0, 0]));
+            scenario.config.ip.options = OptionsMode::Strict;
+            scenario
+        }
+        DropReason::TtlZero => alone(edited(udp(V4, b"payload"), |p| p[8] = 0)),
+        DropReason::AddressLand => datagram(HOST, HOST),
+        DropReason::AddressLoopback => datagram([127, 0, 0, 1], HOST),
+        DropReason::AddressUnspecified => datagram([0; 4], HOST),
+        DropReason::AddressReserved => datagram([240, 0, 0, 1], HOST),
+        DropReason::AddressMapped => {
+            let mut mapped = [0; 16];
+            mapped[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 1]);
+            let mut host = [0; 16];
+            host[..2].copy_from_slice(&[0x20, 1]);
+            alone(between(udp(V6, b"payload"), mapped, host))
+        }
+        DropReason::AddressLinkLocal => {
+            let mut scenario = alone(edited(udp(V6, b"payload"), |p| {
+                p[8..10].copy_from_slice(&[0xfe, 0x80]);
+            }));
+            scenario.config.engine.attachment = Attachment::Tunnel;
+            scenario
+        }
+        DropReason::ConnectionToMulticast => alone(between(syn, HOST, [224, 0, 1, 1])),
+        DropReason::AddressOutside => {
+            let mut scenario = datagram([198, 51, 100, 1], [203, 0, 113, 1]);
+            let inside = vec!["10.0.0.0/8".parse().unwrap()];
+            scenario.config.ip.inside.insert("default".to_owned(), inside);
+            scenario
+        }
+        _ => return None,
+    })
+}
+
 fn scenario(reason: DropReason) -> Option<Scenario> {
+    let of_ip_header = ip_header(reason);
+    if of_ip_header.is_some() {
+        return of_ip_header;
+    }
     Some(match reason {
         DropReason::Malformed(reason) => return malformed(reason),
         DropReason::FragmentBeforeFirst => alone(later_fragment(2)),
@@ -408,7 +482,9 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         ),
         DropReason::IcmpErrorAboutError => {
             let about = unreachable(false, 2, &udp(V4, b"payload"));
-            after(vec![udp(V4, b"payload")], unreachable(false, 200, &about))
+            // From another router than the one that sent what it is about.
+            let error = edited(unreachable(false, 200, &about), |p| p[15] = 201);
+            after(vec![udp(V4, b"payload")], error)
         }
         DropReason::PolicyDeny => with_policy(Action::Deny, udp(V4, b"payload")),
         DropReason::PolicyReject => with_policy(Action::Reject, segment(V4, SYN, 100, 0, &[])),
@@ -567,7 +643,9 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
     ] {
         let scenario = malformed(reason).unwrap();
         let now = Instant::now();
-        let trusting = Engine::with_seed(&Config::default(), [1, 2, 3, 4]).unwrap();
+        let mut trust = Config::default();
+        trust.engine.checksums = Checksums::Trust;
+        let trusting = Engine::with_seed(&trust, [1, 2, 3, 4]).unwrap();
         let verdict = trusting.process(Packet::new(&scenario.packet, now));
         assert!(verdict.is_forward(), "{reason}: {verdict:?}");
         let verifying = Engine::with_seed(&scenario.config, [1, 2, 3, 4]).unwrap();

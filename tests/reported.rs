@@ -25,7 +25,7 @@ fn a_flood_of_rejected_middles_leaves_the_resets_of_sessions_their_budget() {
     for port in 0..10u16 {
         let e = Ends {
             src: 77,
-            dst: 78,
+            dst: 99,
             ..Ends::v4(9000 + port, 80)
         };
         let e = Ends {

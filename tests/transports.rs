@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::Config;
 use portcullis::{Class, Direction, DropReason, EndReason, Engine, Packet, SessionRecord, Sink, Verdict};
 use support::packets::{Ends, chunk, dccp, init, other, sctp, unreachable};
+use support::seal::sealed;
 
 const V4: Ends = Ends::v4(4000, 2905);
 const V6: Ends = Ends::v6(4000, 2905);
@@ -223,7 +224,7 @@ fn rules_compare_the_ports_of_sctp_dccp_and_udp_lite() {
     let lite = |ends: Ends| {
         let [a, b] = ends.src_port.to_be_bytes();
         let [c, d] = ends.dst_port.to_be_bytes();
-        other(ends, 136, &[a, b, c, d, 0, 0, 0, 0, 1])
+        sealed(other(ends, 136, &[a, b, c, d, 0, 0, 0, 0, 1]))
     };
     for (good, bad) in [
         (sctp(V4, 0, &init(1, A)), sctp(closed, 0, &init(1, A))),

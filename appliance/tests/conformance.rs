@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::collection;
+use support::captures::{MARTIANS, collection, configuration};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +116,13 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
     for capture in &captures {
         let file = folder.join(&capture.file);
         let Some(linux) = baseline(&file) else { continue };
-        let ours = replay(&file, &scratch.path().join("verdicts"), AS_THE_BASELINE);
+        let configuration = configuration(&file, scratch.path());
+        let configured: Vec<_> = configuration
+            .iter()
+            .flat_map(|file| ["--config", support::path(file)])
+            .collect();
+        let options = [AS_THE_BASELINE, &configured].concat();
+        let ours = replay(&file, &scratch.path().join("verdicts"), &options);
         assert_eq!(
             ours.len(),
             linux.len(),
@@ -239,5 +245,19 @@ fn every_capture_gives_a_row_for_each_of_its_frames() {
                 capture.file
             );
         }
+    }
+}
+
+#[test]
+fn captures_of_martians_are_dropped_by_default() {
+    let settings = settings();
+    let Some((folder, _)) = collection(&settings.captures) else {
+        return;
+    };
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    for (file, reason) in MARTIANS {
+        let rows = replay(&folder.join(file), &scratch.path().join("verdicts"), &[]);
+        assert!(!rows.is_empty());
+        assert!(rows.iter().all(|row| row["reason"] == reason), "{file}");
     }
 }

@@ -208,7 +208,11 @@ fn baseline(capture: &Path) -> PathBuf {
 fn replay(capture: &Path, command: &str, scratch: &Path) -> (Vec<Value>, Vec<Value>) {
     let verified = !command.is_empty() && !command.split_whitespace().any(|word| word == "-C");
     let [sessions, verdicts] = ["sessions", "verdicts"].map(|name| scratch.join(name));
-    let output = support::portcullis(&[
+    let configuration = support::captures::configuration(capture, scratch);
+    let configured = configuration
+        .iter()
+        .flat_map(|file| ["--config", support::path(file)]);
+    let arguments = [
         "replay",
         support::path(capture),
         "--sessions",
@@ -218,7 +222,9 @@ fn replay(capture: &Path, command: &str, scratch: &Path) -> (Vec<Value>, Vec<Val
         "--checksums",
         if verified { "verify" } else { "trust" },
         "--json",
-    ]);
+    ];
+    let arguments: Vec<_> = arguments.into_iter().chain(configured).collect();
+    let output = support::portcullis(&arguments);
     let code = output.status.code();
     assert!(
         code == Some(0) || code == Some(2),

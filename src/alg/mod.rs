@@ -82,6 +82,7 @@ impl SessionEnds {
                 dst: number(self.responder.ip()),
                 protocol: PROTOCOL_TCP,
                 ttl: 0,
+                options: crate::packet::IpOptions::NONE,
                 header_len: 0,
                 total_len: 0,
             },

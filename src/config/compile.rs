@@ -1,6 +1,11 @@
 //! From a checked configuration to what the packet path reads.
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{CheckMode, Compiled, Config, Fixed, RuleConfig, Zones};
+use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
 use crate::policy::{Policy, Rule, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
@@ -52,6 +57,8 @@ impl Config {
             resets: self.resets,
             asymmetry: self.asymmetry,
             on_reload: self.policy.on_reload,
+            inside: self.compile_inside(&zones),
+            ip: self.ip.clone(),
             icmp_redirects: self.icmp.redirects,
             counting: DropReason::CHECKS
                 .iter()
@@ -74,6 +81,17 @@ impl Config {
             tunnel_references: self.engine.tunnel_references,
             zones: zones.clone(),
         }
+    }
+
+    /// Zones of one group share their prefixes, as they share all else.
+    fn compile_inside(&self, zones: &Zones) -> BTreeMap<Zone, Vec<IpNet>> {
+        let mut inside: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (name, prefixes) in &self.ip.inside {
+            if let Some(zone) = zones.zone(name) {
+                inside.entry(zone).or_default().extend(prefixes);
+            }
+        }
+        inside
     }
 
     fn compile_lifetimes(&self, zones: &Zones, policy: &Policy) -> LifetimeTable {
@@ -122,5 +140,6 @@ fn compile_rule(rule: &RuleConfig, zones: &Zones) -> Rule {
         direction: rule.direction,
         log: rule.log,
         tcp: rule.tcp,
+        ip_options: rule.ip_options,
     }
 }

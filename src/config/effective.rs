@@ -140,8 +140,8 @@ impl Config {
         values.setting(
             "engine.checksums",
             checksums,
-            "\"trust\"",
-            "the receiving host verifies them",
+            "\"verify\"",
+            "in a tunnel nobody else does",
         );
         values.setting(
             "engine.attachment",
@@ -227,6 +227,7 @@ impl Config {
             "\"drop\"",
             "an evasion, no stack does it",
         );
+        self.effective_ip(values);
         let redirects = quoted(self.icmp.redirects.name());
         values.setting(
             "icmp.redirects",
@@ -467,6 +468,9 @@ fn rule_line(rule: &RuleConfig) -> String {
     }
     if !rule.tcp.is_empty() {
         keys.push(format!("tcp = {}", handling_value(&rule.tcp)));
+    }
+    if let Some(options) = rule.ip_options {
+        keys.push(format!("ip_options = {}", quoted(options.name())));
     }
     if !rule.ftp.is_empty() {
         let said: Vec<_> = rule

@@ -43,6 +43,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
@@ -58,6 +59,7 @@ mod ending;
 mod error;
 mod ftp;
 mod geneve;
+mod ip;
 mod keys;
 mod running;
 mod sections;
@@ -74,6 +76,7 @@ pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
+pub use self::ip::{IpConfig, OptionsMode};
 pub use self::keys::Provenance;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
@@ -121,6 +124,8 @@ pub struct Config {
     pub tombstones: TombstonesConfig,
     /// `[asymmetry]`.
     pub asymmetry: AsymmetryConfig,
+    /// `[ip]`.
+    pub ip: IpConfig,
     /// `[icmp]`.
     pub icmp: IcmpConfig,
     /// `[ftp]`.
@@ -136,7 +141,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineConfig {
-    /// Are checksums verified?
+    /// Whether checksums are verified. In a tunnel nobody else does it before the packet reaches its end, and a segment
+    /// with a wrong checksum must not change a session. A caller whose packets have no checksums yet, since an interface
+    /// is to fill them in, says so of each one ([`Packet::offloaded`](crate::Packet::offloaded)).
     pub checksums: Checksums,
     /// What packets come from: a link, or a tunnel in which nothing of a link belongs.
     pub attachment: Attachment,
@@ -358,6 +365,10 @@ pub struct Compiled {
     pub asymmetry: AsymmetryConfig,
     /// What a reload does with sessions that it would not admit.
     pub on_reload: OnReload,
+    /// What the IP header of a packet may say.
+    pub ip: IpConfig,
+    /// Prefixes of which one must hold an end of each new session, by zone.
+    pub inside: BTreeMap<Zone, Vec<IpNet>>,
     /// What becomes of ICMP redirects.
     pub icmp_redirects: Permission,
     /// Checks that only count.

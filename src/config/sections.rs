@@ -4,7 +4,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{FtpHandling, OnReload, TcpHandling, values};
+use super::{FtpHandling, OnReload, OptionsMode, TcpHandling, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -129,6 +129,9 @@ pub struct RuleConfig {
     /// How are TCP sessions tracked that this rule allows? What is missing is the zone's word, or the global one.
     #[serde(default)]
     pub tcp: TcpHandling,
+    /// What happens to packets with IP options in sessions that this rule allows? Without it: what `ip.options` says.
+    #[serde(default)]
+    pub ip_options: Option<OptionsMode>,
     /// What is a control session of FTP among the sessions that this rule allows, and what becomes of refused
     /// announcements? What is missing is the word of `[ftp]`.
     #[serde(default)]
@@ -151,6 +154,7 @@ impl RuleConfig {
             direction: RuleDirection::Any,
             log: false,
             tcp: TcpHandling::default(),
+            ip_options: None,
             ftp: FtpHandling::default(),
         }
     }

@@ -31,7 +31,7 @@ fn without_a_file_everything_is_allowed_at_the_defaults() {
     let config = Config::default();
     assert!(config.warnings().is_empty());
     let compiled = config.compile().unwrap();
-    assert_eq!(compiled.checksums, Checksums::Trust);
+    assert_eq!(compiled.checksums, Checksums::Verify);
     assert_eq!(compiled.tcp.mode, TcpMode::Strict);
     assert_eq!(compiled.fixed.max_sessions, 1_048_576);
     assert_eq!(compiled.fixed.shards, 64);
@@ -145,7 +145,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `tombstones`, `asymmetry`, `icmp`, `ftp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
     ),
     (
         "[table]\nmax_session = 5",
@@ -185,7 +185,39 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[engine]\nchecksums = \"check\"",
-        "t.toml:2: engine.checksums: unknown variant `check`, expected `verify` or `trust`",
+        "t.toml:2: engine.checksums: unknown variant `check`, expected one of `verify`, `require`, `trust`",
+    ),
+    (
+        "[ip]\noptions = \"drop\"",
+        "t.toml:2: ip.options: unknown variant `drop`, expected `allow` or `strict`",
+    ),
+    (
+        "[ip]\nsource_routes = \"strict\"",
+        "t.toml:2: ip.source_routes: unknown variant `strict`, expected `drop` or `allow`",
+    ),
+    (
+        "[ip]\nmartians = false",
+        "t.toml:2: ip.martians: wanted string or table",
+    ),
+    (
+        "[ip]\ninside = [\"10.0.0.0/8\"]",
+        "t.toml:2: ip.inside: invalid type: sequence, expected a map",
+    ),
+    (
+        "[ip.inside]\noffice = \"10.0.0.0/8\"",
+        "t.toml:2: ip.inside.office: there is no zone `office`: the zones are default",
+    ),
+    (
+        "[ip.inside]\ndefault = [\"10.0.0.0/8\", \"10.1.2.3/16\"]",
+        "t.toml:2: ip.inside.default[1]: 10.1.2.3/16 has host bits set: the network is 10.1.0.0/16",
+    ),
+    (
+        "[ip.inside]\ndefault = []",
+        "t.toml:2: ip.inside.default: an empty list matches nothing: leave the key out to match anything",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nip_options = \"drop\"",
+        "t.toml:4: policy.rule[0].ip_options: unknown variant `drop`, expected `allow` or `strict`",
     ),
     (
         "[tcp]\nmode = \"lax\"",
@@ -335,7 +367,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ftp`",
+        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",

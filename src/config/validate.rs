@@ -44,6 +44,7 @@ impl Config {
         self.check_lifetimes("lifetimes", &self.lifetimes.set)?;
         self.check_overrides()?;
         self.check_tcp()?;
+        self.check_ip()?;
         let lifetime = (Duration::from_secs(1), FtpConfig::MAX_LIFETIME);
         self.check_duration("ftp.lifetime", self.ftp.lifetime, lifetime)?;
         if self.ftp.max_memory < FtpConfig::MIN_MEMORY {

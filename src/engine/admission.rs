@@ -82,6 +82,9 @@ impl Engine {
             Err(verdict) => return verdict,
         };
         let zone = candidate.flow.key.zone();
+        if settings.is_outside(zone, &parsed.ip) {
+            return invalid(DropReason::AddressOutside);
+        }
         let query = new_session(zone, parsed, plan.direction);
         if T::ON {
             trace_policy(&settings.policy, &query, trace);
@@ -126,6 +129,12 @@ impl Engine {
             }
             decision.rule
         };
+        if settings.any_strict_options && !parsed.ip.options.is_empty() && !settings.allows_options(rule) {
+            if let Some(announced) = &parent {
+                self.helpers.give_back(announced, candidate.instant);
+            }
+            return invalid(DropReason::IpOptions);
+        }
         let is_whole = !candidate.bytes.is_empty();
         if parent.is_none() && settings.ftp.bars_opening(&query, rule, parsed, is_whole) {
             let tracked = Tracked {

@@ -39,7 +39,8 @@ impl Engine {
     /// Decides packets like [`Engine::process_batch`]. `each` is called with the number of each packet in the batch and its
     /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
     /// [`Engine::process_with`] tells of a packet just before. Up to 32 packets are parsed before the first of them is decided:
-    /// whether checksums are verified was asked then, whatever a reload says meanwhile.
+    /// checksums and IP headers of all of them are judged by the settings of that moment, unless the packet's session is
+    /// judged by newer ones.
     pub fn process_batch_with<S: Sink>(
         &self,
         packets: &[Packet<'_>],
@@ -67,10 +68,10 @@ impl Engine {
         sink: &mut S,
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
-        let trusted = self.trusts_checksums();
+        let screen = self.screen.get();
         let mut located = [None; OVERLAP];
         let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
-            let (packet, checksums) = self.dress(*packets.get(number).ok_or(Malformed::Empty)?, trusted);
+            let (packet, checksums) = self.dress(*packets.get(number).ok_or(Malformed::Empty)?, screen);
             packet::parse(packet.bytes, checksums)
         });
         for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {
@@ -88,7 +89,7 @@ impl Engine {
         }
         let known = parsed.iter().zip(located);
         for (number, (packet, (parsed, located))) in packets.iter().zip(known).enumerate() {
-            let (packet, _) = self.dress(*packet, trusted);
+            let (packet, _) = self.dress(*packet, screen);
             let verdict = self.settle(&packet, (parsed, located), sink, &mut ());
             each(number, verdict, sink);
         }

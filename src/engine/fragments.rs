@@ -7,6 +7,7 @@ use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::fragment::{DatagramKey, Fate, Followed, Joined, Part};
 use crate::packet::{self, Fragment, Parsed, Transport};
+use crate::policy::RuleId;
 use crate::session::history::Letter;
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -61,7 +62,10 @@ impl Engine {
     ) -> Verdict {
         let now = self.origin.micros(packet.now);
         // There must be room first: a packet that was admitted has changed its session.
-        let ticket = match self.datagrams.open(&key, fragment, now) {
+        let ticket = match self
+            .datagrams
+            .open(&key, fragment, fragment.max_end(&parsed.ip), now)
+        {
             Ok(ticket) => ticket,
             Err(reason) => {
                 trace.step(|| Step::Datagram(key, reason.describe()));
@@ -111,6 +115,9 @@ impl Engine {
     fn later<T: Trace>(&self, packet: &Packet<'_>, parsed: &Parsed, part: &Part, trace: &mut T) -> Verdict {
         let Followed { tracked, flow, .. } = part.followed;
         let verdict = Verdict::Forward(tracked);
+        if !parsed.ip.options.is_empty() && !self.allows_options_of(&part.followed) {
+            return Verdict::Drop(DropReason::IpOptions, tracked);
+        }
         let (Some(key), Some(direction)) = (flow, tracked.direction) else {
             return verdict;
         };
@@ -139,5 +146,26 @@ impl Engine {
         }
         trace.step(|| Step::NotRefreshed("the first fragment did, if its datagram does"));
         verdict
+    }
+
+    /// Returns whether a later fragment may have IP options, by the rule of its datagram's session. A
+    /// datagram without a session, or whose session has ended, has no rule.
+    #[cold]
+    fn allows_options_of(&self, followed: &Followed) -> bool {
+        let settings = self.settings();
+        if !settings.any_strict_options {
+            return true;
+        }
+        let rule = followed.flow.and_then(|key| {
+            let place = self.table.place(&key);
+            let held = self.table.lock(place.shard);
+            let shard = &held.shard;
+            let number = shard.find(place.hash, &key)?;
+            let id = self
+                .table
+                .id(place.shard, number, shard.slab.hot(number).generation);
+            (followed.tracked.session == Some(id)).then(|| RuleId(shard.slab.cold(number).rule))
+        });
+        settings.allows_options(rule.unwrap_or(RuleId::DEFAULT))
     }
 }

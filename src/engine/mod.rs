@@ -18,16 +18,18 @@ mod path;
 mod record;
 mod reload;
 mod resets;
+mod screen;
 mod settings;
 mod snapshot;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use self::screen::{NewestScreen, Screen};
 use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
@@ -36,7 +38,6 @@ use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::Datagrams;
-use crate::packet::Checksums;
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
@@ -60,8 +61,8 @@ pub struct Packet<'a> {
     tunnel: TunnelRef,
     /// What of `tunnel` names a flow of whoever has sent it.
     flow_bits: u64,
-    /// Its checksums were not verified since the settings say so.
-    unverified: bool,
+    /// The settings by which it is parsed and its IP header judged.
+    screen: Screen,
     /// It is dropped if it would open a session.
     sheddable: bool,
 }
@@ -79,7 +80,7 @@ impl<'a> Packet<'a> {
             tunneled: false,
             tunnel: TunnelRef::NONE,
             flow_bits: 0,
-            unverified: false,
+            screen: Screen::NONE,
             sheddable: false,
         }
     }
@@ -90,8 +91,8 @@ impl<'a> Packet<'a> {
         Self { zone, ..self }
     }
 
-    /// The same packet with checksums that are not verified even where the configuration says so: an interface
-    /// that computes them has not done so yet, or a capture has cut the packet.
+    /// The same packet with checksums that are not verified. By default they are: say so of packets whose checksums an
+    /// interface has not computed yet, such as those that this host sends, and of packets that a capture has cut.
     #[must_use]
     pub const fn offloaded(self, offloaded: bool) -> Self {
         Self { offloaded, ..self }
@@ -160,7 +161,7 @@ pub struct Engine {
     /// Each shard has the settings that hold for it; these are the newest, for what is done without a shard's lock.
     table: Table<Settings>,
     settings: RwLock<Arc<Settings>>,
-    trusts_checksums: AtomicBool,
+    screen: NewestScreen,
     /// What no reload changes.
     fixed: Fixed,
     reloading: Mutex<()>,
@@ -217,7 +218,7 @@ impl Engine {
                 &settings,
                 seed,
             ),
-            trusts_checksums: AtomicBool::new(settings.checksums == Checksums::Trust),
+            screen: NewestScreen::new(settings.screen),
             settings: RwLock::new(settings),
             fixed,
             reloading: Mutex::new(()),
@@ -238,7 +239,8 @@ impl Engine {
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
     /// and of the sessions that it announces, and for a new line of [`Engine::asymmetry`].
     ///
-    /// 1. Parse and validate once. A bad packet is a verdict with a reason.
+    /// 1. Parse and validate once. A bad packet is a verdict with a reason, and so is one whose IP header says what no
+    ///    packet on its way may say: a source route, a martian address, a TTL of 0 (`[ip]`).
     /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
     ///    first fragment has the transport header: it goes through the steps that follow, and what is decided of it
     ///    is kept. A later one follows that decision; it is counted in the session and moves the end of a TCP segment,

@@ -1,12 +1,12 @@
 //! The packet path, step by step as [`Engine::process`] numbers it.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::halves::Seen;
 use super::helpers::Parent;
 use super::letters::{note, plain_letters, tcp_letters};
 use super::record::state_name;
+use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
@@ -82,8 +82,12 @@ pub(super) struct Candidate<'p> {
     pub(super) tunnel: TunnelRef,
     /// What of it names a flow.
     pub(super) flow_bits: u64,
-    /// Its checksums were not verified, though somebody might want that.
-    pub(super) unverified: bool,
+    /// The settings by which its IP header was judged.
+    pub(super) screen: Screen,
+    /// It says that it comes from a tunnel.
+    pub(super) tunneled: bool,
+    /// Its checksums count: an interface is not to fill them in later.
+    pub(super) has_checksums: bool,
     /// Its session was looked for in other zones, and is in none.
     pub(super) searched: bool,
     /// It must not open a session.
@@ -126,24 +130,18 @@ pub(super) const fn invalid(reason: DropReason) -> Verdict {
 }
 
 impl Engine {
-    /// Whether the newest settings trust checksums.
-    #[inline]
-    pub(super) fn trusts_checksums(&self) -> bool {
-        self.trusts_checksums.load(Ordering::Relaxed)
-    }
-
     /// What the settings say of a packet before it is parsed.
     #[inline]
-    pub(super) fn dress<'p>(&self, packet: Packet<'p>, trusted: bool) -> (Packet<'p>, Checksums) {
+    pub(super) fn dress<'p>(&self, packet: Packet<'p>, screen: Screen) -> (Packet<'p>, Checksums) {
         let packet = Packet {
             zone: self.fixed.zones.group_of(packet.zone),
-            unverified: trusted && !packet.offloaded,
+            screen,
             ..packet
         };
-        let checksums = if packet.offloaded || trusted {
+        let checksums = if packet.offloaded {
             Checksums::Trust
         } else {
-            Checksums::Verify
+            screen.checksums()
         };
         (packet, checksums)
     }
@@ -162,7 +160,7 @@ impl Engine {
         sink: &mut S,
         trace: &mut T,
     ) -> Verdict {
-        let (packet, checksums) = self.dress(packet, self.trusts_checksums());
+        let (packet, checksums) = self.dress(packet, self.screen.get());
         // Borrowed and not moved out: a copy of what was just written would wait for the stores.
         let result = packet::parse(packet.bytes, checksums);
         let located = match &result {
@@ -191,6 +189,11 @@ impl Engine {
             }
         };
         trace.step(|| Step::Parsed(Box::new(*parsed)));
+        if let Some(reason) = packet.screen.check(parsed, packet.tunneled) {
+            let verdict = invalid(reason);
+            self.counters.verdict(&verdict, parsed.ip.total_len);
+            return verdict;
+        }
         let mut after = After::default();
         let verdict = self.route::<S, T>(packet, (parsed, located), &mut after, trace);
         // 7. Counters and events, without a lock.
@@ -252,7 +255,9 @@ impl Engine {
                     instant: packet.now,
                     tunnel: packet.tunnel,
                     flow_bits: packet.flow_bits,
-                    unverified: packet.unverified && !packet.bytes.is_empty(),
+                    screen: packet.screen,
+                    tunneled: packet.tunneled,
+                    has_checksums: !packet.offloaded && !packet.bytes.is_empty(),
                     searched: false,
                     sheddable: packet.sheddable,
                 };
@@ -312,11 +317,10 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
-        if candidate.unverified && settings.checksums == Checksums::Verify {
-            // A reload has come between: this shard verifies what was parsed without.
-            if let Err(malformed) = packet::parse(candidate.bytes, Checksums::Verify) {
-                return invalid(DropReason::Malformed(malformed));
-            }
+        if candidate.screen != settings.screen
+            && let Some(reason) = screened_anew(candidate, settings)
+        {
+            return invalid(reason);
         }
         let mut replaces = None;
         if let Some(slot) = shard.find(place.hash, &candidate.flow.key) {
@@ -382,6 +386,16 @@ impl Engine {
             tolerated: None,
             late: None,
         };
+        if settings.any_strict_options
+            && !candidate.parsed.ip.options.is_empty()
+            && !settings.allows_options(RuleId(shard.slab.cold(number).rule))
+        {
+            let invalid = Tracked {
+                class: Class::Invalid,
+                ..tracked
+            };
+            return Some(Verdict::Drop(DropReason::IpOptions, invalid));
+        }
         if T::ON
             && let Some(record) = self.record_of(shard, place.shard, number)
         {
@@ -629,6 +643,20 @@ impl Engine {
             self.helpers.may_pass_unread(&settings.ftp, slot, own, heard)
         }
     }
+}
+
+/// Judges a packet by the settings of its shard, which a reload has exchanged since it was parsed.
+#[cold]
+#[inline(never)]
+fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> Option<DropReason> {
+    let (before, now) = (candidate.screen.checksums(), settings.screen.checksums());
+    if candidate.has_checksums
+        && now != before
+        && let Err(malformed) = packet::parse(candidate.bytes, now)
+    {
+        return Some(DropReason::Malformed(malformed));
+    }
+    settings.screen.check(candidate.parsed, candidate.tunneled)
 }
 
 /// The verdict on what stops with a refused announcement.

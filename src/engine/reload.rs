@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Engine;
@@ -15,7 +14,7 @@ use super::settings::Settings;
 use crate::alg::SessionEnds;
 use crate::config::{Config, ConfigError, OnReload, TcpMode};
 use crate::event::{EndReason, SessionRecord, Sink};
-use crate::packet::{Checksums, IpVersion, PROTOCOL_TCP};
+use crate::packet::{IpVersion, PROTOCOL_TCP};
 use crate::policy::{Action, NewSession, Protocol, RuleId};
 use crate::session::{Ended, Held, Mark, Micros, SessionId, Shard, Slot};
 
@@ -73,8 +72,7 @@ impl Engine {
             let settings = Arc::new(Settings::new(compiled, self.hasher.clone(), Some(&previous)));
             settings.take_counts(&previous);
             *self.settings.write() = Arc::clone(&settings);
-            let trusts = settings.checksums == Checksums::Trust;
-            self.trusts_checksums.store(trusts, Ordering::Relaxed);
+            self.screen.set(settings.screen);
             (previous, settings)
         };
         let now = self.origin.micros(now);

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::checks::Checks;
 use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
 use super::path::After;
+use super::screen::Screen;
 use crate::config::{
     Asymmetric, AsymmetryConfig, Attachment, Compiled, Handling, LatePacket, Midstream, OnReload,
-    ResetsConfig, TcpHandling, TcpMode,
+    OptionsMode, ResetsConfig, TcpHandling, TcpMode,
 };
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
-use crate::packet::Checksums;
+use crate::packet::Ip;
+use crate::policy::address::AddressMap;
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::session::{Micros, Slot};
 use crate::track::Lifetime;
@@ -26,9 +30,16 @@ use crate::verdict::{DropReason, Tracked, Verdict};
 pub(super) struct Settings {
     pub(super) policy: Arc<Policy>,
     pub(super) lifetimes: LifetimeTable,
-    pub(super) checksums: Checksums,
     /// What packets come from.
     pub(super) attachment: Attachment,
+    pub(super) screen: Screen,
+    /// What happens to packets with IP options where the rule does not say.
+    options: OptionsMode,
+    /// Whether packets with IP options may have to be dropped.
+    pub(super) any_strict_options: bool,
+    /// Prefixes of which one must hold an end of a new session, in the order of
+    /// the zones. Most configurations have none.
+    inside: Box<[(Zone, AddressMap<()>)]>,
     pub(super) checks: Checks,
     pub(super) asymmetry: AsymmetryConfig,
     pub(super) resets: ResetsConfig,
@@ -64,6 +75,13 @@ impl Settings {
             });
         let any_asymmetric = tcp.asymmetric != Asymmetric::Drop
             || any(&|handling| handling.asymmetric.is_some_and(|mode| mode != Asymmetric::Drop));
+        let any_strict_options =
+            compiled.ip.options == OptionsMode::Strict || compiled.policy.any_strict_options();
+        let inside = compiled
+            .inside
+            .iter()
+            .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
+        let inside = inside.collect();
         Self {
             checks: Checks::new(&compiled, hasher),
             any_midstream,
@@ -77,8 +95,11 @@ impl Settings {
             ),
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
-            checksums: compiled.checksums,
             attachment: compiled.attachment,
+            screen: Screen::new(compiled.checksums, compiled.attachment, &compiled.ip),
+            options: compiled.ip.options,
+            any_strict_options,
+            inside,
             asymmetry: compiled.asymmetry,
             resets: compiled.resets,
             failover_us: compiled.tcp.failover.as_micros() as u64,
@@ -86,6 +107,23 @@ impl Settings {
             on_reload: compiled.on_reload,
             tcp_zones: compiled.tcp_zones.into(),
         }
+    }
+
+    /// Returns whether packets with IP options may pass in sessions of a rule.
+    #[cold]
+    pub(super) fn allows_options(&self, rule: RuleId) -> bool {
+        self.policy.options(rule).unwrap_or(self.options) == OptionsMode::Allow
+    }
+
+    /// Returns whether a new session has no end in the prefixes of its zone, where the zone has some.
+    #[inline]
+    pub(super) fn is_outside(&self, zone: Zone, ip: &Ip) -> bool {
+        let place = self.inside.binary_search_by_key(&zone, |(each, _)| *each);
+        let of_zone = place.ok().and_then(|place| self.inside.get(place));
+        of_zone.is_some_and(|(_, prefixes)| {
+            let ends = [ip.source(), ip.destination()];
+            !ends.iter().any(|end| prefixes.longest_match(*end).is_some())
+        })
     }
 
     /// Takes over what earlier settings have counted, by the names of the rules.
@@ -195,4 +233,12 @@ impl Settings {
         }
         refreshed.max(kept)
     }
+}
+
+fn address_set(prefixes: &[IpNet]) -> AddressMap<()> {
+    let mut set = AddressMap::new();
+    for prefix in prefixes {
+        set.at(*prefix);
+    }
+    set
 }

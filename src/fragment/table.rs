@@ -10,7 +10,7 @@ use super::ranges::{Added, Range, Ranges};
 use super::{DatagramKey, MAX_FRAGMENTS};
 use crate::config::FragmentsConfig;
 use crate::flow::FlowKey;
-use crate::packet::{Fragment, SeqNum};
+use crate::packet::{Fragment, Malformed, SeqNum};
 use crate::session::Micros;
 use crate::verdict::{DropReason, Tracked};
 
@@ -68,6 +68,8 @@ struct Datagram {
     /// `None` while the first fragment is being decided.
     fate: Option<Fate>,
     ranges: Ranges,
+    /// Where it must end, for its length field to say so: see [`Fragment::max_end`].
+    max_end: u16,
     /// Where the datagram ends, once its last fragment has passed.
     end: Option<u16>,
     fragments: u16,
@@ -97,6 +99,10 @@ impl Datagram {
             start: fragment.offset,
             end: fragment.offset.saturating_add(fragment.payload_len),
         };
+        if new.end > self.max_end {
+            let reason = DropReason::Malformed(Malformed::FragmentBeyond65535);
+            return Taken::Breaks(reason, followed.tracked);
+        }
         let furthest = self.ranges.end();
         let fits = match self.end {
             Some(end) if fragment.more => new.end <= end,
@@ -222,7 +228,8 @@ impl Datagrams {
         }
     }
 
-    /// Takes up a datagram whose first fragment has come; [`Datagrams::settle`] must follow.
+    /// Takes up a datagram whose first fragment has come; [`Datagrams::settle`] must follow. `max_end` is where it must
+    /// end at most, see [`Fragment::max_end`].
     ///
     /// # Errors
     /// Why there is no room for it.
@@ -230,6 +237,7 @@ impl Datagrams {
         &self,
         key: &DatagramKey,
         fragment: &Fragment,
+        max_end: u16,
         now: Micros,
     ) -> Result<Ticket, DropReason> {
         self.expire(now, CLEARED);
@@ -252,6 +260,7 @@ impl Datagrams {
             deadline,
             fate: None,
             ranges,
+            max_end,
             end: None,
             fragments: 1,
         };

@@ -63,7 +63,7 @@ fn refused() -> Fate {
 
 /// Opens a datagram with a first fragment of 8 bytes.
 fn open(datagrams: &Datagrams, key: &DatagramKey, now: Micros, fate: Fate) -> Result<(), DropReason> {
-    let ticket = datagrams.open(key, &part(0, 8, true), now)?;
+    let ticket = datagrams.open(key, &part(0, 8, true), u16::MAX, now)?;
     datagrams.settle(key, ticket, fate);
     Ok(())
 }
@@ -129,8 +129,8 @@ fn refused_datagrams_take_a_quarter_of_the_room_at_most() {
 fn of_two_copies_of_a_first_fragment_on_two_threads_one_decides() {
     let datagrams = datagrams(4, 4);
     let first = part(0, 8, true);
-    let ticket = datagrams.open(&key(1), &first, seconds(0)).unwrap();
-    let second = datagrams.open(&key(1), &first, seconds(0));
+    let ticket = datagrams.open(&key(1), &first, u16::MAX, seconds(0)).unwrap();
+    let second = datagrams.open(&key(1), &first, u16::MAX, seconds(0));
     assert_eq!(second.err(), Some(DropReason::FragmentDuplicate));
     let join = |fragment| datagrams.join(&key(1), &fragment, seconds(0));
     assert!(matches!(
@@ -161,7 +161,7 @@ fn threads_that_share_the_table_leave_the_counts_right() {
                     let fragment = part(8 * (n % 4) as u16, 8, n % 4 != 3);
                     match datagrams.join(&key, &fragment, now) {
                         Joined::Unknown | Joined::Expired if fragment.offset == 0 => {
-                            if let Ok(ticket) = datagrams.open(&key, &fragment, now) {
+                            if let Ok(ticket) = datagrams.open(&key, &fragment, u16::MAX, now) {
                                 let fate = if n % 5 == 0 { refused() } else { admitted() };
                                 datagrams.settle(&key, ticket, fate);
                             }

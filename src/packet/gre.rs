@@ -1,8 +1,6 @@
 //! GRE (RFC 2784, RFC 2890) and the enhanced GRE of PPTP (RFC 2637).
 
-use etherparse::checksum::Sum16BitWords;
-
-use super::{Ip, Malformed, Parsed, Part, Transport};
+use super::{Ip, Malformed, Parsed, Part, Transport, checksum};
 
 /// Bytes of the header without its optional fields.
 const MIN_HEADER_LEN: usize = 4;
@@ -128,10 +126,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
         },
     };
     // Over header and payload, without a pseudo header (RFC 2784, section 2.5).
-    if part.is_verified()
-        && flags & CHECKSUM_PRESENT != 0
-        && Sum16BitWords::new().add_slice(payload).ones_complement() != 0
-    {
+    if part.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(checksum::sum(payload)) {
         return Err(Malformed::GreChecksum);
     }
     Ok(Parsed {

@@ -188,7 +188,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     let &[icmp_type, code, _, _, a, b, c, d, ref rest @ ..] = payload else {
         return Err(Malformed::IcmpHeaderTruncated);
     };
-    if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
+    if checksums.are_verified() && !checksum::transport_is_valid(ip, payload) {
         return Err(Malformed::IcmpChecksum);
     }
     let transport = match Class::of(ip.version, icmp_type) {

@@ -1,6 +1,6 @@
 //! The IPv4 header.
 
-use super::{Checksums, Fragment, Ip, IpVersion, Malformed, Network, checksum};
+use super::{Checksums, Fragment, Ip, IpOptions, IpVersion, Malformed, Network, checksum, options};
 
 /// Bytes of an IPv4 header without options (RFC 791).
 const MIN_HEADER_LEN: usize = 20;
@@ -53,9 +53,13 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
     let Some(payload) = bytes.get(header_len..usize::from(total_len)) else {
         return Err(Malformed::Ipv4TotalLengthBeyondPacket);
     };
-    if checksums == Checksums::Verify && !checksum::ipv4_header_is_valid(header) {
+    if checksums.are_verified() && !checksum::ipv4_header_is_valid(header) {
         return Err(Malformed::Ipv4HeaderChecksum);
     }
+    let options = match header.get(MIN_HEADER_LEN..) {
+        None | Some([]) => IpOptions::NONE,
+        Some(options) => options::walk_ipv4(options)?,
+    };
     let src = u32::from_be_bytes([s0, s1, s2, s3]);
     // Multicast (RFC 5771) and the limited broadcast address.
     if src >> 28 == 0xe || src == u32::MAX {
@@ -84,6 +88,7 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
             dst: mapped(u32::from_be_bytes([d0, d1, d2, d3])),
             protocol,
             ttl,
+            options,
             header_len: header_len as u16,
             total_len: u32::from(total_len),
         },

@@ -2,13 +2,13 @@
 
 use etherparse::{IpNumber, Ipv6HeaderSlice};
 
-use super::{Fragment, Ip, IpVersion, Malformed, Network};
+use super::{Fragment, Ip, IpOptions, IpVersion, Malformed, Network};
 
 /// Bytes of the IPv6 header (RFC 8200, section 3).
 pub(super) const HEADER_LEN: usize = 40;
 
 /// Bytes of the fragment header (RFC 8200, section 4.5).
-const FRAGMENT_HEADER_LEN: usize = 8;
+pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
 
 /// How many extension headers are walked. RFC 8200, section 4.1, knows six, one of them twice; this leaves room for
 /// one that it does not know.
@@ -54,12 +54,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
             dst: u128::from_be_bytes(header.destination()),
             protocol: chain.protocol.0,
             ttl: header.hop_limit(),
+            options: chain.options,
             header_len: header_len as u16,
             total_len: total_len as u32,
         },
         payload: payload.get(chain.len..).unwrap_or_default(),
         fragment,
-        rerouted: chain.rerouted,
+        // The destination address is not yet the final one.
+        rerouted: chain.options.contains(IpOptions::SOURCE_ROUTE),
     })
 }
 
@@ -72,8 +74,8 @@ pub(super) struct Chain {
     pub(super) len: usize,
     /// The fragment header, unless the fragment is atomic, that is, the whole packet (RFC 6946).
     pub(super) fragment: Option<ChainFragment>,
-    /// Whether a routing header has segments left: the destination address is not yet the final one.
-    pub(super) rerouted: bool,
+    /// Which of the walked extension headers carry options or a route.
+    pub(super) options: IpOptions,
 }
 
 /// A fragment header in a chain.
@@ -88,7 +90,8 @@ pub(super) struct ChainFragment {
 
 /// Walks the extension headers at the start of an IPv6 payload, of which the first has the number `first`.
 ///
-/// ESP and the authentication header end the walk like a transport protocol. So does the fragment header of a
+/// ESP and the authentication header end the walk like a transport protocol. So do mobility (135), HIP (139) and
+/// Shim6 (140), which are protocols of their own to a policy: what they protect or set up is not looked at. So does the fragment header of a
 /// fragment other than the first, behind which there is no header.
 #[inline]
 pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> {
@@ -96,7 +99,7 @@ pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> 
         protocol: first,
         len: 0,
         fragment: None,
-        rerouted: false,
+        options: IpOptions::NONE,
     };
     match first {
         IpNumber::TCP | IpNumber::UDP | IpNumber::IPV6_ICMP => {}
@@ -119,10 +122,7 @@ fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
             IpNumber::IPV6_HEADER_HOP_BY_HOP
             | IpNumber::IPV6_ROUTE_HEADER
             | IpNumber::IPV6_FRAGMENTATION_HEADER
-            | IpNumber::IPV6_DESTINATION_OPTIONS
-            | IpNumber::MOBILITY_HEADER
-            | IpNumber::HIP
-            | IpNumber::SHIM6 => {}
+            | IpNumber::IPV6_DESTINATION_OPTIONS => {}
             _ => break,
         }
         if walked == MAX_EXTENSIONS {
@@ -133,13 +133,17 @@ fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
         };
         let mut len = 8 * (usize::from(units) + 1);
         let mut last = false;
+        let mut found = IpOptions::NONE;
         match chain.protocol {
             IpNumber::IPV6_ROUTE_HEADER => {
                 let (routing_type, segments_left) = (a, b);
                 if routing_type == 0 && segments_left > 0 {
                     return Err(Malformed::Ipv6RoutingHeaderType0);
                 }
-                chain.rerouted |= segments_left > 0;
+                found = IpOptions::ROUTING;
+                if segments_left > 0 {
+                    found = found | IpOptions::SOURCE_ROUTE;
+                }
             }
             IpNumber::IPV6_FRAGMENTATION_HEADER => {
                 fragmented = true;
@@ -158,6 +162,8 @@ fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
                     });
                 }
             }
+            IpNumber::IPV6_HEADER_HOP_BY_HOP => found = IpOptions::HOP_BY_HOP,
+            IpNumber::IPV6_DESTINATION_OPTIONS => found = IpOptions::DESTINATION,
             _ => {}
         }
         let Some(after) = rest.get(len..) else {
@@ -165,6 +171,7 @@ fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
         };
         rest = after;
         chain.len += len;
+        chain.options = chain.options | found;
         chain.protocol = IpNumber(next);
         if last {
             break;

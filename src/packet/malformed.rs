@@ -21,6 +21,8 @@ reasons! {
             "The IPv4 total length is beyond the end of the packet.";
         Ipv4HeaderChecksum, "ipv4_header_checksum",
             "The IPv4 header checksum is wrong.";
+        Ipv4Option, "ipv4_option",
+            "An IPv4 option has a length below 2 or beyond the header, or a pointer outside the option, or is a second source route.";
 
         Ipv6HeaderTruncated, "ipv6_header_truncated",
             "The packet ends inside the 40 bytes of the IPv6 header.";
@@ -65,7 +67,7 @@ reasons! {
             "The UDP length is below 8 or beyond the end of the IP payload.";
         UdpChecksum, "udp_checksum", "The UDP checksum is wrong.";
         UdpChecksumMissingIpv6, "udp_checksum_missing_ipv6",
-            "The UDP checksum is 0, which IPv6 does not allow.";
+            "The UDP checksum is 0 over IPv6, and `engine.checksums` is `require`.";
 
         IcmpHeaderTruncated, "icmp_header_truncated",
             "The IP payload is shorter than the 8 bytes of an ICMP header.";

@@ -19,6 +19,7 @@ mod ipsec;
 mod ipv4;
 mod ipv6;
 mod malformed;
+mod options;
 mod sctp;
 mod seq;
 mod tcp;
@@ -42,6 +43,7 @@ pub use gre::GreKey;
 pub(crate) use icmp::may_open;
 pub use icmp::{IcmpError, IcmpKind, IcmpQuery, Quoted, QuotedTransport};
 pub use malformed::Malformed;
+pub use options::IpOptions;
 pub use sctp::{SctpChunks, SctpPacket};
 pub use seq::SeqNum;
 pub use tcp::{SackBlocks, Segment, TcpOptions};
@@ -135,6 +137,8 @@ pub struct Ip {
     pub protocol: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
+    /// IPv4 options, and IPv6 extension headers with options or a route.
+    pub options: IpOptions,
     /// Bytes before the transport header: IPv4 options and IPv6 extension headers are included.
     pub header_len: u16,
     /// Bytes of the packet on the wire without padding: the IPv4 total length, or 40 and the IPv6 payload length.
@@ -285,6 +289,20 @@ impl Fragment {
         })
     }
 
+    /// The most bytes that a datagram may have whose first fragment this is: the length field of the
+    /// datagram counts them, and the headers that the first fragment has before them. An IPv4 header
+    /// counts whole. Of IPv6, only extension headers before the fragment header count (RFC 8200,
+    /// section 4.5). Later fragments may have other headers, which are not part of the datagram.
+    pub(crate) const fn max_end(&self, ip: &Ip) -> u16 {
+        let headers = ip.total_len.saturating_sub(self.payload_len as u32);
+        let uncounted = match ip.version {
+            IpVersion::V4 => 0,
+            IpVersion::V6 => (ipv6::HEADER_LEN + ipv6::FRAGMENT_HEADER_LEN) as u32,
+        };
+        // At most the 65,535 bytes of a packet that was parsed.
+        u16::MAX.saturating_sub(headers.saturating_sub(uncounted) as u16)
+    }
+
     /// The result of parsing a fragment. A datagram of TCP cannot go on inside the header of 20 bytes that its first
     /// fragment must have whole: who sends such a fragment wants to change what the first one said.
     #[inline(never)]
@@ -299,15 +317,21 @@ impl Fragment {
     }
 }
 
-/// Whether checksums are looked at. In configuration `verify` or `trust`.
+/// Whether checksums are checked. In configuration `verify`, `require` or `trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksums {
-    /// The IPv4 header's, and those of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (where it has one) must be right. Two cannot be told and pass: that of a fragment, and
-    /// that of a packet whose IPv6 routing header has segments left, since it is made over an address to come.
-    Verify,
-    /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
+    /// The checksums of the IPv4 header and of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (if it has
+    /// one) must be right. A UDP checksum of 0 passes: over IPv4 it means that there is none (RFC 768),
+    /// and so it does for tunnels over IPv6 (RFC 6935, RFC 6936).
+    ///
+    /// Two kinds of packets cannot be verified and pass: fragments, and packets whose IPv6 routing
+    /// header has segments left, whose checksum is computed with their last destination address.
     #[default]
+    Verify,
+    /// As `Verify`, and UDP over IPv6 must have a checksum (RFC 8200, section 8.1).
+    Require,
+    /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
     Trust,
 }
 
@@ -317,8 +341,16 @@ impl Checksums {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Verify => "verify",
+            Self::Require => "require",
             Self::Trust => "trust",
         }
+    }
+
+    /// Returns whether checksums are checked at all.
+    #[inline]
+    #[must_use]
+    pub const fn are_verified(self) -> bool {
+        !matches!(self, Self::Trust)
     }
 }
 
@@ -338,7 +370,7 @@ impl Part {
 
     /// Whether the checksum is looked at.
     const fn is_verified(self) -> bool {
-        matches!(self, Self::Whole(Checksums::Verify))
+        matches!(self, Self::Whole(checksums) if checksums.are_verified())
     }
 }
 

@@ -223,7 +223,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     let Some((options, data)) = options_len.and_then(|len| rest.split_at_checked(len)) else {
         return Err(Malformed::TcpHeaderLength);
     };
-    if checksums == Checksums::Verify && !checksum::transport_is_valid(ip, payload) {
+    if checksums.are_verified() && !checksum::transport_is_valid(ip, payload) {
         return Err(Malformed::TcpChecksum);
     }
     if !TcpFlags(flags).is_valid_combination() {

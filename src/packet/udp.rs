@@ -19,10 +19,13 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     let Some(datagram) = payload.get(..usize::from(len)) else {
         return Err(Malformed::UdpLength);
     };
-    if checksums == Checksums::Verify {
+    if checksums.are_verified() {
         match (u16::from_be_bytes([c0, c1]), ip.version) {
-            (0, IpVersion::V4) => {}
-            (0, IpVersion::V6) => return Err(Malformed::UdpChecksumMissingIpv6),
+            // A sender whose sum is 0 writes 0xffff.
+            (0, IpVersion::V6) if checksums == Checksums::Require => {
+                return Err(Malformed::UdpChecksumMissingIpv6);
+            }
+            (0, _) => {}
             _ if checksum::transport_is_valid(ip, datagram) => {}
             _ => return Err(Malformed::UdpChecksum),
         }

@@ -48,7 +48,7 @@ use ipnet::IpNet;
 
 use self::address::AddressMap;
 use self::compiled::Tables;
-use crate::config::{Handling, TcpHandling};
+use crate::config::{Handling, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 
 pub(crate) mod address;
@@ -213,6 +213,18 @@ impl Policy {
     /// Does any rule say this of TCP?
     pub(crate) fn any_tcp(&self, says: impl Fn(&TcpHandling) -> bool) -> bool {
         self.rules.iter().any(|rule| says(&rule.tcp))
+    }
+
+    /// Returns what happens to packets with IP options in sessions that a rule has admitted, if the
+    /// rule says so.
+    pub(crate) fn options(&self, rule: RuleId) -> Option<OptionsMode> {
+        self.rule(rule)?.ip_options
+    }
+
+    /// Returns whether any rule drops packets with IP options.
+    pub(crate) fn any_strict_options(&self) -> bool {
+        let mut modes = self.rules.iter().map(|rule| rule.ip_options);
+        modes.any(|mode| mode == Some(OptionsMode::Strict))
     }
 
     /// Whether sessions that this rule decides should be logged; never so for the default action.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
-use crate::config::TcpHandling;
+use crate::config::{OptionsMode, TcpHandling};
 use crate::flow::Zone;
 
 /// IP protocol number of ICMP.
@@ -333,6 +333,7 @@ pub(crate) struct Rule {
     pub(crate) direction: RuleDirection,
     pub(crate) log: bool,
     pub(crate) tcp: TcpHandling,
+    pub(crate) ip_options: Option<OptionsMode>,
 }
 
 impl Rule {

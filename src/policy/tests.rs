@@ -17,6 +17,7 @@ fn rule(name: &str) -> Rule {
         direction: RuleDirection::Any,
         log: false,
         tcp: TcpHandling::default(),
+        ip_options: None,
     }
 }
 

@@ -85,6 +85,7 @@ pub(crate) mod testing {
                 dst: 0xffff_c000_0201,
                 protocol: 17,
                 ttl: 64,
+                options: crate::packet::IpOptions::NONE,
                 header_len: 20,
                 total_len: 28,
             },

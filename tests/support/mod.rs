@@ -16,6 +16,7 @@ pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod packets;
 pub(crate) mod scene;
+pub(crate) mod seal;
 pub(crate) mod tunnel;
 
 /// Property tests without a file of regressions: what one finds becomes a test with a name.

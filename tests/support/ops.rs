@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use etherparse::TcpOptionElement;
-use portcullis::config::{LatePacket, Midstream, OnReload, TcpHandling};
+use portcullis::config::{LatePacket, Midstream, OnReload, Permission, TcpHandling};
 use portcullis::lifetime::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
 use super::model::{Handling, POLICIES, Settings};
 use super::packets::{ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable};
+use super::seal::sealed;
 
 /// How many conversations of each protocol there can be.
 pub(crate) const CONVERSATIONS: u8 = 12;
@@ -168,15 +169,19 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         on_reload,
         tcp,
         tenant,
+        prop_oneof![3 => Just(Permission::Allow), 1 => Just(Permission::Drop)],
     )
-        .prop_map(|(global, overrides, policy, on_reload, tcp, tenant)| Settings {
-            global,
-            overrides,
-            policy,
-            on_reload,
-            tcp,
-            tenant,
-        })
+        .prop_map(
+            |(global, overrides, policy, on_reload, tcp, tenant, martians)| Settings {
+                global,
+                overrides,
+                policy,
+                on_reload,
+                tcp,
+                martians,
+                tenant,
+            },
+        )
 }
 
 /// One thing that happens, reloads and restarts included.
@@ -207,7 +212,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => (0..CONVERSATIONS * 4, any::<bool>())
             .prop_map(|(talk, to_sender)| Op::Unreachable { talk, to_sender }),
         1 => (0u8..4, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Op::Stray { kind, bytes }),
-        1 => (0..CONVERSATIONS * 4).prop_map(|talk| Op::OtherZone { talk }),
+        2 => (0..CONVERSATIONS * 4).prop_map(|talk| Op::OtherZone { talk }),
         8 => step().prop_map(Op::Advance),
         3 => prop_oneof![0usize..4, Just(1000)].prop_map(|budget| Op::Expire { budget }),
     ]
@@ -246,7 +251,7 @@ impl Traffic {
     }
 
     /// The ends of a conversation: few hosts and ports, both IP versions; a third shares its addresses with
-    /// another zone's, and one host talks to itself.
+    /// another zone's, and one host talks to itself, which is allowed or not by the settings.
     fn ends(talk: u8, reply: bool) -> Ends {
         let ends = Ends {
             v6: talk % 4 == 1,
@@ -324,7 +329,7 @@ impl Traffic {
                         let mut fragment = other(Ends::v4(0, 0), 17, &[0; 16]);
                         // The last one, at byte 8.
                         fragment[7] = 1;
-                        fragment
+                        sealed(fragment)
                     }
                 },
             )],

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crc::{CRC_32_ISCSI, Crc};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
+
+use super::seal::sealed;
 
 /// FIN.
 pub(crate) const FIN: u8 = 0x01;
@@ -191,7 +194,7 @@ pub(crate) fn init(chunk_type: u8, tag: u32) -> Vec<u8> {
     chunk(chunk_type, 0, &body)
 }
 
-/// An SCTP packet with the checksum 0.
+/// An SCTP packet.
 pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     payload.extend(ends.src_port.to_be_bytes());
@@ -199,10 +202,12 @@ pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
     payload.extend(tag.to_be_bytes());
     payload.extend([0; 4]);
     payload.extend(chunks);
+    let sum = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&payload);
+    payload[8..12].copy_from_slice(&sum.to_le_bytes());
     other(ends, 132, &payload)
 }
 
-/// A DCCP packet with numbers of 48 bits and the checksum 0. What follows the acknowledgement number is 0.
+/// A DCCP packet with numbers of 48 bits. What follows the acknowledgement number is 0.
 pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
     let (acks, rest) = match kind {
         0 => (false, 4),
@@ -221,7 +226,7 @@ pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
         payload.extend(ack.to_be_bytes());
     }
     payload.resize(payload.len() + rest, 0);
-    other(ends, 33, &payload)
+    sealed(other(ends, 33, &payload))
 }
 
 /// A TCP packet as it reads; its checksums are right.

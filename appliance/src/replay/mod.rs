@@ -42,8 +42,8 @@ pub(crate) struct ReplayArgs {
     /// The configuration; without it: allow new sessions, strict TCP, default lifetimes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Verify checksums, or trust them as a capture taken at a sender needs it; without it: what the
-    /// configuration says, or trust
+    /// Verify checksums, also require them of UDP over IPv6, or trust them as a capture taken at a
+    /// sender needs it [default: as the configuration says, or trust]
     #[arg(long, value_enum)]
     checksums: Option<ChecksumsArg>,
     /// Write a JSON line for every frame
@@ -75,6 +75,7 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ChecksumsArg {
     Verify,
+    Require,
     Trust,
 }
 
@@ -215,7 +216,12 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     };
     match args.checksums {
         Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
+        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
         Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
+        // Where a capture was taken, an interface may not yet have computed them.
+        None if config.provenance.line("engine.checksums").is_none() => {
+            config.engine.checksums = Checksums::Trust;
+        }
         None => {}
     }
     refuse_same_files(args)?;

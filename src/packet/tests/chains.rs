@@ -18,7 +18,7 @@ fn syn() -> Vec<u8> {
 
 #[test]
 fn the_transport_header_is_found_behind_every_walked_extension() {
-    for next in [0, 43, 60, 135, 139, 140] {
+    for next in [0, 43, 60] {
         let packet = ipv6_raw(next, &[&extension(TCP)[..], &syn()].concat());
         let found = parsed(&packet);
         assert_eq!(
@@ -28,6 +28,26 @@ fn the_transport_header_is_found_behind_every_walked_extension() {
         assert!(matches!(found.transport, Transport::Tcp { src_port: 1000, .. }));
         assert_eq!(found.payload(&packet), b"data");
     }
+}
+
+#[test]
+fn mobility_hip_shim6_and_experiments_are_protocols() {
+    // RFC 6275, RFC 7401, RFC 5533; RFC 3692.
+    for protocol in [135, 139, 140, 253, 254] {
+        let found = parsed(&ipv6_raw(
+            60,
+            &[&extension(protocol)[..], &extension(TCP), &syn()].concat(),
+        ));
+        assert_eq!((found.ip.protocol, found.ip.header_len), (protocol, 48));
+        assert_eq!(found.transport, Transport::Other);
+    }
+}
+
+#[test]
+fn protocol_0_is_an_extension_header_in_ipv6_alone() {
+    let found = parsed(&ipv4(0, &[&extension(TCP)[..], &syn()].concat()));
+    assert_eq!((found.ip.protocol, found.transport), (0, Transport::Other));
+    assert!(found.ip.options.is_empty());
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn a_tcp_segment_over_ipv4_is_read_field_by_field() {
             dst: 0xffff_c633_6402,
             protocol: TCP,
             ttl: 64,
+            options: IpOptions::NONE,
             header_len: 20,
             total_len: 44,
         }

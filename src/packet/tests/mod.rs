@@ -4,6 +4,7 @@ mod chains;
 mod discovery;
 mod errors;
 mod headers;
+mod options;
 mod properties;
 mod reasons;
 mod transports;
@@ -187,7 +188,7 @@ fn a_parsed_packet_fits_two_cache_lines() {
 }
 
 #[test]
-fn checksums_are_named_in_lowercase_and_trusted_by_default() {
+fn checksums_are_named_in_lowercase_and_verified_by_default() {
     #[derive(Deserialize)]
     struct Section {
         #[serde(default)]
@@ -196,6 +197,7 @@ fn checksums_are_named_in_lowercase_and_trusted_by_default() {
     let read = |text| toml::from_str::<Section>(text).map(|section| section.checksums);
     assert_eq!(read("checksums = 'verify'"), Ok(Checksums::Verify));
     assert_eq!(read("checksums = 'trust'"), Ok(Checksums::Trust));
-    assert_eq!(read(""), Ok(Checksums::Trust));
+    assert_eq!(read("checksums = 'require'"), Ok(Checksums::Require));
+    assert_eq!(read(""), Ok(Checksums::Verify));
     assert!(read("checksums = 'Verify'").is_err());
 }

@@ -57,6 +57,13 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
             M::Ipv4TotalLengthBeyondPacket,
             vec![cut(&v4, 39), patched(v4.clone(), 2, &[0, 41])],
         ),
+        (
+            M::Ipv4Option,
+            super::options::INVALID
+                .iter()
+                .map(|(_, options)| ipv4_with_options(TCP, options, &syn))
+                .collect(),
+        ),
         (M::Ipv6HeaderTruncated, vec![vec![0x60], cut(&v6, 39)]),
         (
             M::Ipv6PayloadLengthZero,
@@ -462,8 +469,14 @@ fn every_reason_has_a_packet_that_is_malformed_for_it() {
     }
     for (reason, packets) in verified_table() {
         for (i, packet) in packets.iter().enumerate() {
-            let found = parse(packet, Checksums::Verify);
+            let found = parse(packet, Checksums::Require);
             assert_eq!(found, Err(reason), "packet {i} of {reason:?}");
+            let required_only = reason == Malformed::UdpChecksumMissingIpv6;
+            assert_eq!(
+                parse(packet, Checksums::Verify).is_ok(),
+                required_only,
+                "packet {i} of {reason:?}, verified"
+            );
             assert!(
                 parse(packet, Checksums::Trust).is_ok(),
                 "packet {i} of {reason:?}, trusted"

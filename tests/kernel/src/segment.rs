@@ -185,8 +185,16 @@ impl Segment {
         PacketBuilder::ip(ip)
             .tcp_header(tcp)
             .write(&mut bytes, &payload)?;
-        if let (Some(offset), Some(byte)) = (self.wrong_offset, bytes.get_mut(offset_at)) {
+        // Data offset and flags are one word of the checksum, which stands two words behind.
+        if let (Some(offset), Some([word @ .., _, _, high, low])) =
+            (self.wrong_offset, bytes.get_mut(offset_at..offset_at + 6))
+            && let [byte, flags] = word
+        {
+            let before = u16::from_be_bytes([*byte, *flags]);
             *byte = *byte & 0x0f | offset << 4;
+            let after = u16::from_be_bytes([*byte, *flags]);
+            let checksum = u16::from_be_bytes([*high, *low]);
+            [*high, *low] = updated(checksum, before, after).to_be_bytes();
         }
         Ok(bytes)
     }
@@ -216,9 +224,35 @@ impl fmt::Display for Segment {
     }
 }
 
+/// Returns a checksum after one of the words that it covers has changed (RFC 1624, equation 3).
+const fn updated(checksum: u16, before: u16, after: u16) -> u16 {
+    let sum = !checksum as u32 + !before as u32 + after as u32;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_data_offset_has_a_right_checksum() {
+        for offset in [5, 6, 7] {
+            let segment = Segment {
+                flags: ACK,
+                len: 12,
+                wrong_offset: Some(offset),
+                ..Segment::default()
+            };
+            for (from, to) in [("10.0.0.1:1", "10.0.0.2:2"), ("[fd00::1]:1", "[fd00::2]:2")] {
+                let bytes = segment
+                    .packet(from.parse().unwrap(), to.parse().unwrap())
+                    .unwrap();
+                let parsed = portcullis::packet::parse(&bytes, portcullis::packet::Checksums::Verify);
+                assert!(parsed.is_ok(), "{offset} {from}: {parsed:?}");
+            }
+        }
+    }
 
     #[test]
     fn every_option_fits_and_the_engine_reads_it_back() {

@@ -13,6 +13,7 @@ mod setup;
 
 use std::time::{Duration, Instant};
 
+use portcullis::config::Permission;
 use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::packet::{
     DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
@@ -70,6 +71,8 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     pub(crate) expired: u64,
     pub(crate) invalid: u64,
+    /// Packets of a host that talks to itself, dropped.
+    pub(crate) martians: u64,
     pub(crate) resets: u64,
     pub(crate) late: u64,
     pub(crate) readmitted: u64,
@@ -222,10 +225,15 @@ impl Run {
     }
 
     fn expected(&mut self, zone: u16, bytes: &[u8], log: &mut Log, verdict: Verdict) -> Verdict {
-        let parsed = match parse(bytes, portcullis::config::Checksums::Trust) {
+        let parsed = match parse(bytes, portcullis::config::Checksums::Verify) {
             Ok(parsed) => parsed,
             Err(malformed) => return invalid(DropReason::Malformed(malformed)),
         };
+        // Of all martians, the traffic has only these.
+        if self.setup.settings.martians == Permission::Drop && parsed.ip.src == parsed.ip.dst {
+            self.tally.martians += 1;
+            return invalid(DropReason::AddressLand);
+        }
         let Some(tuple) = Tuple::of(zone, &parsed) else {
             return match &parsed.transport {
                 Transport::Fragment(_) => invalid(DropReason::FragmentBeforeFirst),

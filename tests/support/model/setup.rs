@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portcullis::Engine;
 use portcullis::config::{
-    Config, LatePacket, LifetimeOverride, Midstream, OnReload, ResetsConfig, RuleConfig, TableConfig,
-    TcpHandling, TombstonesConfig,
+    Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission, ResetsConfig, RuleConfig,
+    TableConfig, TcpHandling, TombstonesConfig,
 };
 use portcullis::lifetime::{LifetimeSet, Lifetimes};
 use portcullis::policy::{Action, PortRange, Protocol};
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) policy: usize,
     pub(crate) on_reload: OnReload,
     pub(crate) tcp: Handling,
+    /// Whether martians pass: a host that talks to itself is one.
+    pub(crate) martians: Permission,
     /// What zone 1 says of TCP.
     pub(crate) tenant: TcpHandling,
 }
@@ -215,6 +217,7 @@ impl Setup {
                 policy: 0,
                 on_reload: OnReload::End,
                 tcp: Handling::default(),
+                martians: Permission::Allow,
                 tenant: SILENT,
             },
         }
@@ -259,6 +262,7 @@ impl Setup {
         config.policy.rules = rules.iter().map(Rule::config).collect();
         config.tcp.timeout_reset = settings.tcp.timeout_reset;
         config.tcp.late = settings.tcp.late;
+        config.ip.martians = settings.martians;
         config.tcp.midstream = settings.tcp.midstream;
         config.tcp.zones = [(TENANT.to_owned(), settings.tenant)].into();
         config

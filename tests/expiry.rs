@@ -209,6 +209,19 @@ fn a_half_closed_connection_lives_as_long_as_an_established_one() {
 }
 
 #[test]
+fn a_completed_handshake_ends_the_lifetimes_of_the_handshake() {
+    let mut scene = Scene::new("[lifetimes]\ntcp.established = \"2s\"\n[gwlb]\nenabled = false\n");
+    let ends = Ends::v4(4000, 80);
+    scene.pass(ends, SYN, 100, 0, b"");
+    scene.pass(ends.back(), SYN | ACK, 500, 101, b"");
+    scene.pass(ends, ACK, 101, 501, b"");
+    let left = scene.record().expires.duration_since(scene.now);
+    assert!(left <= Duration::from_secs(2) + TICK, "{left:?}");
+    let (states, resets) = ended_within(&mut scene, 3);
+    assert_eq!((states, resets), (vec!["ESTABLISHED"], 2));
+}
+
+#[test]
 fn data_refreshes_a_half_closed_connection_by_its_whole_lifetime() {
     let mut scene = Scene::new("");
     scene.handshake(V4);

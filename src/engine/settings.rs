@@ -210,8 +210,9 @@ impl Settings {
 
     /// The deadline of a TCP session after a segment that counts and that found it in the state `before`.
     ///
-    /// Only a segment that closes the connection brings the deadline nearer. All others extend it, or
-    /// leave it as it is: a cap limits how far they extend it.
+    /// A segment that goes on with the handshake or closes the connection gives it the lifetime of its
+    /// new state, which may bring the deadline nearer. No other segment does: a cap only limits how far it
+    /// extends the deadline.
     pub(super) fn tcp_deadline<T: Trace>(
         &self,
         slot: &Slot,
@@ -222,7 +223,7 @@ impl Settings {
     ) -> u32 {
         let refreshed = self.deadline(slot, lifetime, now, trace);
         let state = slot.track.state();
-        let kept = if state != before && state.is_closing() {
+        let kept = if state != before && (before.is_opening() || state.is_closing()) {
             let whole = self.millis(slot.profile, Lifetime::of(lifetime.class));
             slot.deadline.min(now.max(slot.last()).deadline(whole))
         } else {

@@ -87,6 +87,12 @@ impl State {
         }
     }
 
+    /// Whether the handshake is not complete.
+    #[must_use]
+    pub const fn is_opening(self) -> bool {
+        matches!(self, Self::SynSent | Self::SynSent2 | Self::SynRecv)
+    }
+
     /// Whether the connection is past its end: at least one FIN or a RST has passed.
     #[must_use]
     pub const fn is_closing(self) -> bool {

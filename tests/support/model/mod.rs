@@ -402,11 +402,11 @@ impl Run {
         let lifetimes = session.lifetimes;
         let lifetime = lifetimes.of(session.class());
         let refreshed = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
-        // Only a segment that closes a TCP connection brings its end nearer.
+        // Only a segment that goes on with a TCP handshake or closes the connection brings its end nearer.
         let kept = match (state_before, &session.state) {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
-                if track.state() != before && session.worth() == Worth::Closing =>
+                if track.state() != before && (before.is_opening() || session.worth() == Worth::Closing) =>
             {
                 session.deadline.min(now + lifetime)
             }

@@ -39,6 +39,8 @@ pub(crate) enum Unhealthy {
     SendFailing(Failing),
     /// A worker cannot receive.
     ReceiveFailing(Failing),
+    /// A worker is not told which address datagrams were sent to, and refuses them.
+    DestinationUnknown(Failing),
     /// Sessions that no new one can evict fill the table.
     TableFull {
         /// Of such sessions.
@@ -56,7 +58,8 @@ pub(crate) enum Unhealthy {
 
 impl Unhealthy {
     /// All stable names, in alphabetical order.
-    pub(crate) const NAMES: [&'static str; 7] = [
+    pub(crate) const NAMES: [&'static str; 8] = [
+        "destination_unknown",
         "draining",
         "failed_reload",
         "receive_failing",
@@ -74,6 +77,7 @@ impl Unhealthy {
             Self::StalledWatch(_) => "stalled_watch",
             Self::SendFailing(_) => "send_failing",
             Self::ReceiveFailing(_) => "receive_failing",
+            Self::DestinationUnknown(_) => "destination_unknown",
             Self::TableFull { .. } | Self::SessionsRefused(_) => "table_full",
             Self::FailedReload => "failed_reload",
         }
@@ -96,6 +100,12 @@ impl fmt::Display for Unhealthy {
             }
             Self::ReceiveFailing(Failing { workers, failures }) => {
                 write!(f, "{workers} workers cannot receive, {failures} calls failed")
+            }
+            Self::DestinationUnknown(Failing { workers, failures }) => {
+                write!(
+                    f,
+                    "{workers} workers cannot answer, {failures} datagrams without our address"
+                )
             }
             Self::TableFull {
                 sessions,
@@ -151,6 +161,7 @@ impl Health {
         }
         found.extend(judgement.sending.map(Unhealthy::SendFailing));
         found.extend(judgement.receiving.map(Unhealthy::ReceiveFailing));
+        found.extend(judgement.addressing.map(Unhealthy::DestinationUnknown));
         found.extend(Self::full_table_of(
             &judgement,
             shared.engine.max_sessions(),

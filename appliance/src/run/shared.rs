@@ -230,6 +230,8 @@ pub(crate) struct WorkerStats {
     pub(crate) receive_overflow: QueueDrops,
     /// Calls to receive that have failed.
     pub(crate) receive_failed: Count,
+    /// Datagrams that came without the address that they were sent to.
+    pub(crate) unaddressed: Count,
     /// RSTs whose tunnel is not known any more.
     pub(crate) resets_without_tunnel: Count,
 }

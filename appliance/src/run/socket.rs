@@ -218,12 +218,19 @@ impl Listener {
         Some(Clocks { wall, behind })
     }
 
-    /// Writes what a call has taken to `received`, where it had room for `room` datagrams.
+    /// Writes what a call has taken to `received`, where it had room for `room` datagrams. Returns
+    /// how many lack the address that they were sent to.
     ///
     /// Datagrams come in the order of their arrival: where the first has not waited long, none has,
     /// and of the others no time is read.
-    fn outsides(&mut self, messages: MultiResults<'_, SockaddrIn>, room: usize, received: &mut Vec<Outside>) {
+    fn outsides(
+        &mut self,
+        messages: MultiResults<'_, SockaddrIn>,
+        room: usize,
+        received: &mut Vec<Outside>,
+    ) -> usize {
         let mut clocks = self.clocks();
+        let mut unaddressed = 0;
         for message in messages {
             let control = if clocks.is_some() || self.is_wildcard() {
                 Control::of(&message)
@@ -240,6 +247,7 @@ impl Listener {
             // Without its address a datagram of a wildcard socket is refused by the front end: an
             // answer could only leave from a guessed one.
             let destination = if self.is_wildcard() {
+                unaddressed += usize::from(control.destination.is_none());
                 control.destination.unwrap_or(Ipv4Addr::UNSPECIFIED)
             } else {
                 self.address
@@ -258,6 +266,7 @@ impl Listener {
         if received.len() < room {
             self.behind_since = None;
         }
+        unaddressed
     }
 }
 
@@ -266,6 +275,9 @@ impl Listener {
 pub(super) struct Received {
     /// Datagrams.
     pub(super) count: usize,
+    /// Those of which the system did not say which address they were sent to. No sender can cause
+    /// that.
+    pub(super) unaddressed: usize,
 }
 
 /// Receives datagrams in batches.
@@ -364,17 +376,19 @@ impl Inlet {
             flags,
             None,
         );
-        match result {
+        let unaddressed = match result {
             Ok(messages) => listener.outsides(messages, self.ask, &mut self.received),
             // A refused connection is what an ICMP error about an earlier datagram looks like.
             Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {
                 listener.behind_since = None;
+                0
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         self.ask = (2 * self.received.len()).clamp(FEW, BATCH);
         Ok(Received {
             count: self.received.len(),
+            unaddressed,
         })
     }
 

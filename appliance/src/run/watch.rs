@@ -34,6 +34,8 @@ pub(crate) struct WorkerReading {
     sent: u64,
     unsent: u64,
     receive_failed: u64,
+    received: u64,
+    unaddressed: u64,
 }
 
 impl WorkerReading {
@@ -43,6 +45,8 @@ impl WorkerReading {
             sent: stats.returned.value().wrapping_add(stats.made.value()),
             unsent: stats.sends.failures(),
             receive_failed: stats.receive_failed.value(),
+            received: stats.received.value(),
+            unaddressed: stats.unaddressed.value(),
         }
     }
 
@@ -53,6 +57,8 @@ impl WorkerReading {
             sent: self.sent.wrapping_sub(before.sent),
             unsent: self.unsent.wrapping_sub(before.unsent),
             receive_failed: self.receive_failed.wrapping_sub(before.receive_failed),
+            received: self.received.wrapping_sub(before.received),
+            unaddressed: self.unaddressed.wrapping_sub(before.unaddressed),
         }
     }
 }
@@ -136,6 +142,29 @@ impl Trouble {
     }
 }
 
+/// What may fail of one worker.
+#[derive(Debug, Clone, Copy, Default)]
+struct Troubles {
+    sending: Trouble,
+    receiving: Trouble,
+    addressing: Trouble,
+}
+
+impl Troubles {
+    fn note(&mut self, since: WorkerReading, now: Instant) {
+        self.receiving.note(of_receives(since), now);
+        for (trouble, evidence) in [
+            (&mut self.sending, of_sends(since)),
+            (&mut self.addressing, of_addresses(since)),
+        ] {
+            trouble.forget(now);
+            if let Some(evidence) = evidence {
+                trouble.note(evidence, now);
+            }
+        }
+    }
+}
+
 /// Workers whose trouble persists, and its failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failing {
@@ -175,6 +204,8 @@ pub(crate) struct Judgement {
     pub(crate) sending: Option<Failing>,
     /// Workers whose calls to receive fail.
     pub(crate) receiving: Option<Failing>,
+    /// Workers that are not told which address datagrams were sent to, so that they answer none.
+    pub(crate) addressing: Option<Failing>,
     /// New sessions are refused.
     pub(crate) refusals: Option<Refusals>,
     /// Sessions that no new one can evict, if there are many.
@@ -188,6 +219,7 @@ impl Judgement {
             at,
             sending: None,
             receiving: None,
+            addressing: None,
             refusals: None,
             assured: None,
         }
@@ -198,8 +230,7 @@ impl Judgement {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     last: Vec<WorkerReading>,
-    sending: Vec<Trouble>,
-    receiving: Vec<Trouble>,
+    troubles: Vec<Troubles>,
     openings: VecDeque<(Instant, Refusals)>,
 }
 
@@ -207,27 +238,19 @@ impl Watch {
     /// Takes a reading into account. The first one says only where the counters begin.
     pub(crate) fn judge(&mut self, reading: &Reading, now: Instant) -> Judgement {
         if self.last.len() == reading.workers.len() {
-            for (place, (worker, before)) in reading.workers.iter().zip(&self.last).enumerate() {
-                let since = worker.since(*before);
-                if let (Some(sending), Some(receiving)) =
-                    (self.sending.get_mut(place), self.receiving.get_mut(place))
-                {
-                    sending.forget(now);
-                    if let Some(evidence) = of_sends(since) {
-                        sending.note(evidence, now);
-                    }
-                    receiving.note(of_receives(since), now);
-                }
+            let readings = reading.workers.iter().zip(&self.last);
+            for (troubles, (worker, before)) in self.troubles.iter_mut().zip(readings) {
+                troubles.note(worker.since(*before), now);
             }
         } else {
-            self.sending = vec![Trouble::default(); reading.workers.len()];
-            self.receiving = self.sending.clone();
+            self.troubles = vec![Troubles::default(); reading.workers.len()];
         }
         self.last.clone_from(&reading.workers);
         Judgement {
             at: now,
-            sending: Failing::of(self.sending.iter()),
-            receiving: Failing::of(self.receiving.iter()),
+            sending: Failing::of(self.troubles.iter().map(|of| &of.sending)),
+            receiving: Failing::of(self.troubles.iter().map(|of| &of.receiving)),
+            addressing: Failing::of(self.troubles.iter().map(|of| &of.addressing)),
             refusals: self.refusals(reading, now),
             assured: reading.assured,
         }
@@ -257,10 +280,21 @@ impl Watch {
 
 /// Bad if nine of ten datagrams or more were not sent; nothing if there were none.
 fn of_sends(since: WorkerReading) -> Option<Evidence> {
-    let all = since.sent.saturating_add(since.unsent);
+    of_most(since.unsent, since.sent.saturating_add(since.unsent))
+}
+
+/// Bad if nine of ten datagrams or more came without the address that they were sent to; nothing if
+/// none came.
+fn of_addresses(since: WorkerReading) -> Option<Evidence> {
+    // The two are not counted at one moment.
+    of_most(since.unaddressed, since.received.max(since.unaddressed))
+}
+
+/// Bad if nine of ten or more of all have failed; nothing if there were none.
+fn of_most(failed: u64, all: u64) -> Option<Evidence> {
     match all {
         0 => None,
-        _ if since.unsent.saturating_mul(10) >= all.saturating_mul(9) => Some(Evidence::Bad(since.unsent)),
+        _ if failed.saturating_mul(10) >= all.saturating_mul(9) => Some(Evidence::Bad(failed)),
         _ => Some(Evidence::Good),
     }
 }
@@ -315,6 +349,8 @@ mod tests {
                 sent: u64::MAX - 3,
                 unsent: u64::MAX - 3,
                 receive_failed: u64::MAX - 3,
+                received: u64::MAX - 3,
+                unaddressed: u64::MAX - 3,
             };
             let mut scene = Self {
                 watch: Watch::default(),
@@ -412,6 +448,33 @@ mod tests {
             assert_eq!(found.map(|failing| failing.workers), Some(2));
             scene.now += INTERVAL;
             assert_eq!(scene.look().receiving, None);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_gets_no_addresses_is_failing_until_it_gets_some() {
+        let mut scene = Scene::new();
+        let mut receive = |received: u64, unaddressed: u64| {
+            scene.now += INTERVAL;
+            let [_, second] = scene.reading.workers.as_mut_slice() else {
+                panic!("two workers")
+            };
+            second.received = second.received.wrapping_add(received);
+            second.unaddressed = second.unaddressed.wrapping_add(unaddressed);
+            scene.look().addressing
+        };
+        for _ in 0..2 * SECOND {
+            assert_eq!(receive(10, 9), None);
+        }
+        let failing = Failing {
+            workers: 1,
+            failures: 81,
+        };
+        assert_eq!(receive(10, 9), Some(failing));
+        assert_eq!(receive(0, 0), Some(failing), "nothing says otherwise");
+        assert_eq!(receive(10, 8), None);
+        for _ in 0..3 * SECOND {
+            assert_eq!(receive(10, 8), None);
         }
     }
 

@@ -115,10 +115,13 @@ impl Worker {
         while !shared.stop.load(Ordering::Relaxed) {
             let mut small = false;
             match inlet.receive(!expiring) {
-                Ok(Received { count }) => {
+                Ok(Received { count, unaddressed }) => {
                     failures = 0;
                     if count > 0 {
                         stats.batch(count);
+                    }
+                    if unaddressed > 0 {
+                        stats.unaddressed.add(unaddressed as u64);
                     }
                     small = (1..SMALL).contains(&count);
                 }

@@ -124,6 +124,23 @@ fn a_worker_that_cannot_receive_is_unhealthy() {
 }
 
 #[test]
+fn a_worker_that_gets_no_addresses_is_unhealthy_until_it_gets_some() {
+    let appliance = Appliance::start("");
+    let stats = &appliance.shared.workers[0];
+    wait_for("503", || {
+        stats.received.add(1);
+        stats.unaddressed.add(1);
+        get(appliance.health(), "/")
+            .1
+            .starts_with("destination_unknown: 1 workers cannot answer, ")
+    });
+    assert!(appliance.metric("portcullis_unhealthy{reason=\"destination_unknown\"}") > 0.5);
+    stats.received.add(1);
+    wait_for_health(&appliance, 200);
+    appliance.finish();
+}
+
+#[test]
 fn the_end_of_the_workers_is_unhealthy_at_once() {
     let appliance = Appliance::start("");
     appliance.shared.stop.store(true, Ordering::Relaxed);

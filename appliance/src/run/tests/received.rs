@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis::geneve::front::Waited;
 
 use super::super::overflow::{KernelDrops, QueueDrops};
-use super::super::socket::{Inlet, QueueBounds, listen};
+use super::super::socket::{Inlet, QueueBounds, Received, listen};
 use super::wait_for;
 
 /// The least that `run.receive_queue` allows, and no datagram waits for too long.
@@ -97,7 +97,12 @@ fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
     let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)], BOUNDS);
     let sender = UdpSocket::bind("127.97.2.9:0").unwrap();
     sender.send_to(b"nowhere", to).unwrap();
-    wait_for("the datagram", || inlet.receive(false).unwrap().count == 1);
+    let mut received = Received::default();
+    wait_for("the datagram", || {
+        received = inlet.receive(false).unwrap();
+        received.count == 1
+    });
+    assert_eq!(received.unaddressed, 1);
     let destinations: Vec<_> = inlet
         .datagrams()
         .map(|queued| queued.datagram.destination)

@@ -127,7 +127,8 @@ struct Outside {
 /// What the control messages of a datagram say.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
-    /// The address that it was sent to.
+    /// The address of ours that it was sent to; 0.0.0.0 if it was sent to a broadcast address or a
+    /// multicast group, which no answer can leave from.
     destination: Option<Ipv4Addr>,
     /// When the system got it, by the wall clock, since the Unix epoch.
     arrived: Option<Duration>,
@@ -140,7 +141,10 @@ impl Control {
         for each in message.cmsgs().into_iter().flatten() {
             match each {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    control.destination = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)));
+                    // They differ where the first is no address of ours (ip(7)).
+                    let is_ours = info.ipi_addr == info.ipi_spec_dst;
+                    let sent_to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    control.destination = Some(if is_ours { sent_to } else { Ipv4Addr::UNSPECIFIED });
                 }
                 ControlMessageOwned::ScmTimestampns(at) => control.arrived = Some(at.into()),
                 _ => {}
@@ -405,9 +409,15 @@ impl Inlet {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready = |place: &usize| polled.get(*place).and_then(PollFd::any) == Some(true);
-        let count = polled.len();
-        let turn = (1..=count).map(|step| (self.next + step) % count).find(ready);
+        let ready: Vec<_> = polled.iter().map(|socket| socket.any() == Some(true)).collect();
+        for (listener, is_ready) in self.listeners.iter_mut().zip(&ready) {
+            if !is_ready {
+                listener.behind_since = None;
+            }
+        }
+        let count = ready.len();
+        let mut turns = (1..=count).map(|step| (self.next + step) % count);
+        let turn = turns.find(|place| ready.get(*place) == Some(&true));
         if let Some(place) = turn {
             self.next = place;
         }

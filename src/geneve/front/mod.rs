@@ -86,7 +86,8 @@ pub struct Datagram<'a> {
     pub source: Ipv4Addr,
     /// The outer UDP source port.
     pub source_port: u16,
-    /// The outer destination address: ours. A datagram without one (0.0.0.0) is refused.
+    /// The outer destination address: ours. A datagram without one (0.0.0.0) is
+    /// refused.
     pub destination: Ipv4Addr,
     /// The outer UDP destination port: [`super::PORT`].
     pub destination_port: u16,

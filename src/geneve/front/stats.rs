@@ -18,7 +18,8 @@ pub enum Refusal {
     Source,
     /// It comes from the address that it was sent to, or another one of ours: the answer would come back to us.
     OwnSource,
-    /// The address that it was sent to is not known, so that no answer can leave from there.
+    /// The address of ours that it was sent to is not known, or it was sent to a group, so that no
+    /// answer can leave from there.
     NoDestination,
     /// It has waited for too long, and was not read: see [`Waited`](super::Waited).
     QueueDelay,
@@ -100,8 +101,8 @@ impl Refusal {
                 "The datagram comes from one of our own addresses: the answer would come back to us."
             }
             Self::NoDestination => {
-                "The system did not say which of our addresses the datagram was sent to, so that no answer \
-                 can leave from there."
+                "The datagram was sent to a broadcast address or a multicast group, or the system did not say \
+                 to which of our addresses, so that no answer can leave from there."
             }
             Self::QueueDelay => {
                 "The datagram waited in the receive queue for longer than run.queue_delay, and was not \

@@ -1,13 +1,14 @@
 //! The sockets of a worker after their receive queue was full.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-use portcullis::geneve::front::Waited;
+use portcullis::geneve::front::{Queued, Waited};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::super::overflow::{KernelDrops, QueueDrops};
-use super::super::socket::{Inlet, QueueBounds, Received, listen};
+use super::super::socket::{BATCH, Inlet, QueueBounds, Received, listen};
 use super::wait_for;
 
 /// The least that `run.receive_queue` allows, and no datagram waits for too long.
@@ -108,6 +109,69 @@ fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
         .map(|queued| queued.datagram.destination)
         .collect();
     assert_eq!(destinations, [Ipv4Addr::UNSPECIFIED]);
+}
+
+#[test]
+fn a_datagram_to_a_group_has_no_destination_and_says_nothing_of_the_system() {
+    let group = Ipv4Addr::new(239, 97, 2, 1);
+    let socket = listen(Ipv4Addr::UNSPECIFIED, 0, BOUNDS).unwrap();
+    socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)], BOUNDS);
+    let sender = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    sender.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+    sender.set_broadcast(true).unwrap();
+    let ours = Ipv4Addr::new(127, 97, 2, 5);
+    for (to, destination) in [
+        (group, Ipv4Addr::UNSPECIFIED),
+        (Ipv4Addr::new(127, 255, 255, 255), Ipv4Addr::UNSPECIFIED),
+        (ours, ours),
+    ] {
+        let address = SockAddr::from(SocketAddrV4::new(to, port));
+        sender.send_to(b"anybody", &address).unwrap();
+        let mut received = Received::default();
+        wait_for("the datagram", || {
+            received = inlet.receive(false).unwrap();
+            received.count == 1
+        });
+        assert_eq!(received.unaddressed, 0, "{to}");
+        let of = |queued: Queued<'_>| queued.datagram.destination;
+        assert_eq!(inlet.datagrams().map(of).next(), Some(destination), "{to}");
+    }
+}
+
+#[test]
+fn a_socket_that_was_emptied_is_not_behind_while_others_are_read() {
+    let ours = Ipv4Addr::new(127, 97, 2, 6);
+    let bounds = QueueBounds {
+        bytes: 8 << 20,
+        delay: Duration::from_millis(20),
+    };
+    let [one, other] = [ours, Ipv4Addr::new(127, 97, 2, 7)].map(|address| {
+        let socket = listen(address, 0, bounds).unwrap();
+        let to = socket.local_addr().unwrap();
+        ((socket, address), to)
+    });
+    let mut inlet = Inlet::new(vec![one.0, other.0], bounds);
+    let sender = UdpSocket::bind("127.97.2.9:0").unwrap();
+    let mut take = || {
+        let count = inlet.receive(false).unwrap().count;
+        let waited: Vec<_> = inlet.datagrams().map(|queued| queued.waited).collect();
+        assert_eq!(waited, vec![Waited::Briefly; count]);
+        count
+    };
+    // As many as the first call has room for: that none is left shows only later.
+    for _ in 0..BATCH {
+        sender.send_to(b"full", one.1).unwrap();
+    }
+    assert_eq!(take(), BATCH);
+    sender.send_to(b"other", other.1).unwrap();
+    assert_eq!(take(), 1);
+    sleep(Duration::from_millis(30));
+    // The worker is kept from working, and catches up.
+    sender.send_to(b"late", one.1).unwrap();
+    sleep(Duration::from_millis(30));
+    assert_eq!(take(), 1);
 }
 
 #[test]

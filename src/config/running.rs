@@ -1,6 +1,7 @@
 //! Keys that a reload cannot change, and how their running values stay in force.
 
 use super::{Config, GeneveConfig, RunConfig, Zones};
+use crate::Zone;
 
 /// A key that only a start can change.
 pub(super) struct FixedKey<T: 'static> {
@@ -57,7 +58,7 @@ const OF_ENGINE: &[FixedKey<Config>] = &[
             let zones = |config: &Config| Zones::new(&config.zones, &config.zone_groups);
             !zones(one).same_groups(&zones(other))
         },
-        keep: |to, from| to.zone_groups.clone_from(&from.zone_groups),
+        keep: keep_groups,
     },
 ];
 
@@ -66,8 +67,38 @@ fn keep<T>(keys: &[FixedKey<T>], to: &mut T, running: &T, kept: &mut Vec<&'stati
     for each in keys {
         if (each.differs)(to, running) {
             (each.keep)(to, running);
-            kept.push(each.key);
+            // What could not be kept is left to whoever takes it over, who refuses it.
+            if !(each.differs)(to, running) {
+                kept.push(each.key);
+            }
         }
+    }
+}
+
+/// Keeps the running groups unless a name would then stand for other zones: a rule for one zone
+/// would hold for a whole group, or the reverse.
+fn keep_groups(to: &mut Config, from: &Config) {
+    let asked = Zones::new(&to.zones, &to.zone_groups);
+    let kept = Zones::new(&to.zones, &from.zone_groups);
+    let means_the_same = |name: &str| {
+        let (Some(asked_zone), Some(kept_zone)) = (asked.zone(name), kept.zone(name)) else {
+            // Validation says that there is no such zone.
+            return true;
+        };
+        let numbered = to.zones.values().map(|number| Zone(*number));
+        numbered
+            .chain([Zone::DEFAULT])
+            .all(|zone| (asked.group_of(zone) == asked_zone) == (kept.group_of(zone) == kept_zone))
+    };
+    let of_rules = to.policy.rules.iter().flat_map(|rule| &rule.zones);
+    let of_lifetimes = to
+        .lifetimes
+        .overrides
+        .iter()
+        .filter_map(|each| each.zone.as_ref());
+    let mut names = of_rules.chain(of_lifetimes).chain(to.tcp.zones.keys());
+    if names.all(|name| means_the_same(name)) {
+        to.zone_groups.clone_from(&from.zone_groups);
     }
 }
 
@@ -77,7 +108,8 @@ impl Config {
     /// restart; [`Engine::reload`](crate::Engine::reload) accepts the rest.
     ///
     /// The kept values may not fit the others: a rule may name a zone group that is not running
-    /// yet. [`Config::validate`], or the reload, finds that.
+    /// yet. [`Config::validate`], or the reload, finds that. Zone groups are not kept, so that the
+    /// reload refuses them, where a rule would hold for other zones than the configuration says.
     pub fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
         keep(OF_ENGINE, self, running, &mut kept);
@@ -142,6 +174,45 @@ mod tests {
         assert_eq!(config.keep_running(&running), ["zone_groups"]);
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("policy.rule[0].zones"), "{error}");
+    }
+
+    #[test]
+    fn groups_are_not_kept_where_a_name_would_stand_for_other_zones() {
+        let zones = "[zones]\na = 1\nb = 2\nc = 3\n";
+        let group = "[zone_groups]\nab = [\"a\", \"b\"]\n";
+        let larger = "[zone_groups]\nab = [\"a\", \"b\", \"c\"]\n";
+        let rule =
+            |zone: &str| format!("[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nzones = [\"{zone}\"]\n");
+        let default = "[zone_groups]\nx = [\"default\", \"b\"]\n";
+        let lifetime = "[[lifetimes.override]]\nzone = \"a\"\nudp.unreplied = \"9s\"\n";
+        let handling = "[tcp.zones]\na = { asymmetric = \"bypass\" }\n";
+        let renumbered = "[zones]\na = 4\nb = 2\nc = 3\n";
+        for (running, new, is_kept) in [
+            ([zones, group, ""], [zones, "", ""], true),
+            ([zones, group, ""], [zones, "", &rule("c")], true),
+            ([zones, group, ""], [zones, "", &rule("a")], false),
+            ([zones, group, ""], [zones, "", lifetime], false),
+            ([zones, group, ""], [zones, "", handling], false),
+            ([zones, "", ""], [zones, group, &rule("a")], false),
+            ([zones, group, ""], [zones, larger, &rule("ab")], false),
+            ([zones, group, ""], [zones, larger, &rule("c")], false),
+            ([zones, "", ""], [zones, default, &rule("b")], false),
+            ([zones, group, ""], [renumbered, group, ""], false),
+        ] {
+            let running = parse(&running.concat());
+            let mut config = parse(&new.concat());
+            let kept = config.keep_running(&running);
+            let engine = Engine::with_seed(&running, [1; 4]).unwrap();
+            let done = engine.reload(&config, Instant::now(), &mut ());
+            if is_kept {
+                assert_eq!(kept, ["zone_groups"], "{new:?}");
+                assert!(done.is_ok(), "{new:?}");
+            } else {
+                assert_eq!(kept, [""; 0], "{new:?}");
+                let error = done.unwrap_err().to_string();
+                assert!(error.contains("zone_groups: only a start can change"), "{error}");
+            }
+        }
     }
 
     #[test]

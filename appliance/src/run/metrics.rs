@@ -478,7 +478,7 @@ impl Readings {
         )?;
         of_workers(
             "portcullis_worker_receive_overflow_datagrams",
-            "Datagrams that found no room in the receive queue, as the kernel has counted them",
+            "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP checksum",
             None,
             |worker| worker.receive_overflow.value(),
         )?;

@@ -1,5 +1,6 @@
 //! Counts of the datagrams that found a receive queue full, as the kernel keeps them for each
-//! socket.
+//! socket. Its count includes datagrams whose UDP checksum is wrong, which it finds when they are
+//! received.
 //!
 //! The kernel also sends its count with the next datagram that it queues (`SO_RXQ_OVFL`), but no
 //! datagram may follow a flood, and the count would take control space from the datagram's

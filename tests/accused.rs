@@ -221,3 +221,31 @@ fn one_segment_beyond_what_passed_accuses_nobody() {
     dropped_for(&verdict, DropReason::TcpAckOfUnseen);
     assert_eq!(evidence(&scene), []);
 }
+
+/// Whoever guesses addresses and ports can forge an acknowledgment, but not a number near those that its
+/// sender has reached.
+#[test]
+fn a_forged_acknowledgment_accuses_nobody() {
+    for (seq, expected) in [
+        (101, vec![Evidence::UnseenDataAcknowledged]),
+        (101_u32.wrapping_sub(2_000), vec![]),
+        (101_u32.wrapping_sub(1_000_000_000), vec![]),
+    ] {
+        let mut scene = Scene::new("");
+        scene.handshake(ENDS);
+        for number in 0..20 {
+            let verdict = scene.tcp(ENDS, ACK, seq, 50_000 + number * 900, b"");
+            dropped_for(&verdict, DropReason::TcpAckOfUnseen);
+            scene.now += Duration::from_millis(700);
+        }
+        assert_eq!(evidence(&scene), expected, "{seq}");
+    }
+    // Nor does it make a session give up its numbers.
+    let scene = Scene::new("[tcp]\nasymmetric = \"bypass\"\n");
+    scene.handshake(ENDS);
+    dropped_for(
+        &scene.tcp(ENDS, ACK, 4_000_000_000, 50_000, b""),
+        DropReason::TcpAckOfUnseen,
+    );
+    assert!(!scene.record().bypassed);
+}

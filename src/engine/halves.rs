@@ -12,7 +12,7 @@ use crate::flow::{Direction, Flow, Zone};
 use crate::packet::{Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Mark, Micros, Place, Shard, Slot};
-use crate::track::tcp::{Event, Fault, State};
+use crate::track::tcp::{Event, Fault, Peer, State};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 use std::time::Instant;
@@ -72,6 +72,12 @@ impl CutHandshakes {
 
 const fn is_recent(note: u32, now: Micros) -> bool {
     (now.tick() / UNIT).saturating_sub(note >> 1) <= ANSWERED / UNIT
+}
+
+/// Whether a segment lies a window or more behind what its sender has sent, whose half comes here: it is
+/// forged, or too old to tell anything.
+fn is_older(segment: &Segment, sender: Peer, receiver: Peer) -> bool {
+    segment.seq.before(sender.end.sub(receiver.max_window))
 }
 
 /// What a segment acknowledges.
@@ -154,6 +160,7 @@ impl Seen {
         stale: bool,
     ) -> Option<Self> {
         let (track, sender) = (&slot.track, slot.track.side(direction).peer);
+        let receiver = track.side(direction.opposite()).peer;
         if Event::of(segment.flags) != Event::Ack {
             return None;
         }
@@ -170,7 +177,7 @@ impl Seen {
             {
                 (Evidence::AckWithoutSynAck, proof)
             }
-            Fault::AckOfUnseen if open && !track.is_liberal() => {
+            Fault::AckOfUnseen if open && !track.is_liberal() && !is_older(segment, sender, receiver) => {
                 (Evidence::UnseenDataAcknowledged, acknowledges(segment, !stale))
             }
             Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => {

@@ -283,6 +283,42 @@ fn a_syn_on_the_same_ports_does_not_break_the_handshake() {
     assert_eq!(scene.record().state, "ESTABLISHED");
 }
 
+/// Both ends are forged: a SYN of the responder, and the SYN-ACK of the initiator that answers it.
+#[test]
+fn a_forged_simultaneous_open_does_not_break_the_handshake() {
+    let (client, server) = (1_000_000_u32, 3_000_000_000_u32);
+    for guess in [client - 1, client + 1, client.wrapping_sub(70_000), 2_500_000_000] {
+        let scene = Scene::new("");
+        scene.pass(ENDS, SYN, client, 0, b"");
+        scene.pass(ENDS.back(), SYN, 123_456_789, 0, b"");
+        dropped_for(
+            &scene.tcp(ENDS, SYN | ACK, guess, 123_456_790, b""),
+            DropReason::TcpSeqAboveWindow,
+        );
+        scene.pass(ENDS.back(), SYN | ACK, server, client + 1, b"");
+        scene.pass(ENDS, ACK, client + 1, server + 1, b"GET /");
+        assert_eq!(scene.record().state, "ESTABLISHED", "{guess}");
+    }
+    // With a forged SYN of the initiator as well, whose number the SYN-ACK has.
+    let scene = Scene::new("");
+    scene.pass(ENDS, SYN, client, 0, b"");
+    scene.pass(ENDS.back(), SYN, 123_456_789, 0, b"");
+    scene.pass(ENDS, SYN, 77, 0, b"");
+    scene.pass(ENDS, SYN | ACK, 77, 123_456_790, b"");
+    scene.pass(ENDS.back(), SYN | ACK, server, client + 1, b"");
+    scene.pass(ENDS, ACK, client + 1, server + 1, b"GET /");
+    assert_eq!(scene.record().state, "ESTABLISHED");
+    // A true one, after a forged SYN of the initiator, which opened the session.
+    let scene = Scene::new("");
+    scene.pass(ENDS, SYN, 77, 0, b"");
+    scene.pass(ENDS, SYN, client, 0, b"");
+    scene.pass(ENDS.back(), SYN, server, 0, b"");
+    scene.pass(ENDS, SYN | ACK, client, server + 1, b"");
+    scene.pass(ENDS.back(), SYN | ACK, server, client + 1, b"");
+    scene.pass(ENDS, ACK, client + 1, server + 1, b"hello");
+    assert_eq!(scene.record().state, "ESTABLISHED");
+}
+
 #[test]
 fn a_forged_handshake_must_guess_the_number_of_the_syn_ack() {
     let scene = Scene::new("");

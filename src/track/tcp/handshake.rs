@@ -6,7 +6,7 @@
 //! the latest SYN that has passed. The SYN-ACK selects one of them by its acknowledgment.
 
 use super::window::{self, Peer, PeerFlags, Side};
-use super::{CHALLENGE_EXPECTED, Event, Known, Outcome, SIMULTANEOUS_OPEN, State, Step, Track};
+use super::{CHALLENGE_EXPECTED, Event, Fault, Known, Outcome, SIMULTANEOUS_OPEN, State, Step, Track};
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum};
 
@@ -234,6 +234,35 @@ impl Track {
             _ => {}
         }
         outcome
+    }
+
+    /// The initiator's SYN-ACK of a simultaneous open: it has the number of one of its SYNs (RFC 9293 3.5,
+    /// figure 7). Anybody could replace that number otherwise, with a forged SYN of the responder before.
+    pub(super) fn own_syn_ack(&mut self, segment: &Segment, known: Known, step: impl FnMut(Step)) -> Outcome {
+        let untouched = *self;
+        if !self.select_own_syn(segment.seq) {
+            return Outcome::Invalid(Fault::SeqAboveWindow);
+        }
+        let stages = (Event::SynAck, State::SynSent2, State::SynRecv);
+        let outcome = self.in_window(Direction::Original, segment, known, stages, step);
+        if let Outcome::Invalid(_) = outcome {
+            *self = untouched;
+        }
+        outcome
+    }
+
+    /// Lets the handshake go by the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5,
+    /// figure 7); `false` if none has it, and nothing has changed.
+    fn select_own_syn(&mut self, seq: SeqNum) -> bool {
+        let first = seq.add(1);
+        if self.current_syn().first == first {
+            return true;
+        }
+        let is_other = self.other_syn().is_some_and(|syn| syn.first == first);
+        if is_other {
+            self.select_syn(first);
+        }
+        is_other
     }
 
     /// Forgets the other SYN: the responder has refused it, or its sender has given it up.

@@ -329,6 +329,9 @@ impl Track {
         if is_opening && (event, direction) == (Event::SynAck, Direction::Reply) {
             return self.syn_ack(segment, known, before, step);
         }
+        if before == State::SynSent2 && (event, direction) == (Event::SynAck, Direction::Original) {
+            return self.own_syn_ack(segment, known, step);
+        }
         let mut next = match cell {
             Cell::To(next) => next,
             // In a simultaneous open the responder's SYN-ACK may be the later of the two.
@@ -519,9 +522,9 @@ impl Track {
             self.set_connection_flag(SIMULTANEOUS_OPEN, true);
         }
         let is_opening = matches!(before, State::SynSent | State::SynSent2);
-        let keeps_syn = direction == Direction::Reply
-            && is_opening
-            && (event == Event::Syn || event == Event::SynAck && self.other_syn().is_some());
+        let keeps_syn = is_opening
+            && (direction == Direction::Reply && event == Event::Syn
+                || event == Event::SynAck && self.other_syn().is_some());
         if !keeps_syn {
             self.remember(event, direction);
         }

@@ -73,9 +73,12 @@ fn outcome_of(direction: Direction, flags: TcpFlags, state: State) -> &'static s
     let track = session.track.unwrap();
     let sender = track.side(direction).peer;
     let receiver = track.side(direction.opposite()).peer;
+    // Whoever has sent a SYN answers the other one with the same number.
+    let repeats = state == State::SynSent2 && flags == TcpFlags(SYN.0 | ACK.0);
+    let seq = sender.end.sub(u32::from(repeats));
     let segment = Segment {
         window: 1_000,
-        ..bare(flags, sender.end, receiver.end)
+        ..bare(flags, seq, receiver.end)
     };
     match session.pass(direction, &segment, |_| {}) {
         Done::Judged(Outcome::Accept { .. }) => session.track.unwrap().state().name(),

@@ -319,6 +319,34 @@ fn a_forged_simultaneous_open_does_not_break_the_handshake() {
     assert_eq!(scene.record().state, "ESTABLISHED");
 }
 
+/// A liberal session lets them pass, and keeps its state and its end.
+#[test]
+fn a_fin_that_its_receiver_ignores_closes_no_liberal_session() {
+    for mode in ["strict", "liberal", "loose"] {
+        let scene = Scene::new(&format!("[tcp]\nmode = \"{mode}\"\n"));
+        scene.handshake(ENDS);
+        let before = scene.record().expires;
+        for (from, seq, ack) in [
+            (ENDS, 3_000_000_000, 2_000_000_000),
+            (ENDS.back(), 3_000_000_000, 2_000_000_000),
+            (ENDS, 1_000_000_000, 4_000_000_000),
+            (ENDS.back(), 4_000_000_000, 4_000_000_000),
+            (ENDS, 4_000_000_000, 501),
+            (ENDS.back(), 501, 4_000_000_000),
+        ] {
+            let verdict = scene.tcp(from, FIN | ACK, seq, ack, b"");
+            assert!(mode == "strict" || verdict.is_forward(), "{verdict:?}");
+            assert_eq!(scene.record().state, "ESTABLISHED", "{mode}: {seq} {ack}");
+        }
+        assert!(scene.record().expires >= before);
+        // The true ones close it.
+        scene.pass(ENDS, FIN | ACK, 101, 501, b"");
+        scene.pass(ENDS.back(), FIN | ACK, 501, 102, b"");
+        scene.pass(ENDS, ACK, 102, 502, b"");
+        assert_eq!(scene.record().state, "TIME_WAIT", "{mode}");
+    }
+}
+
 #[test]
 fn a_forged_handshake_must_guess_the_number_of_the_syn_ack() {
     let scene = Scene::new("");

@@ -443,6 +443,14 @@ impl Track {
         });
         // A RST outside the window is never tolerated: it is the cheapest forgery.
         let liberal = self.connection_flag(LIBERAL) && event != Event::Rst;
+        // A FIN that its receiver ignores may be tolerated, but closes nothing.
+        let ignored = event == Event::Fin
+            && match verdict {
+                WindowVerdict::Fits => false,
+                WindowVerdict::Passes(_) => true,
+                WindowVerdict::Breaks(_) => !self.is_unseen(),
+            };
+        let next = if ignored { before } else { next };
         let fault = match verdict {
             WindowVerdict::Fits => None,
             WindowVerdict::Passes(_) if event == Event::Rst => return Outcome::Pass(PassReason::Rst),

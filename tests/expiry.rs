@@ -236,6 +236,30 @@ fn data_refreshes_a_half_closed_connection_by_its_whole_lifetime() {
     }
 }
 
+/// The acknowledgment of the first FIN is late, so that it comes again: one half is still open.
+#[test]
+fn a_fin_that_is_repeated_closes_one_half_only() {
+    let story = |scene: &mut Scene, first: Ends, [own, other]: [u32; 2]| {
+        scene.handshake(V4);
+        scene.pass(first, ACK | FIN, own, other, b"");
+        scene.now += Duration::from_millis(300);
+        scene.pass(first, ACK | FIN, own, other, b"");
+        assert_eq!(scene.record().state, "FIN_WAIT");
+        scene.pass(first.back(), ACK, other, own + 1, b"");
+        scene.pass(first, ACK | FIN, own, other, b"");
+        assert_eq!(scene.record().state, "CLOSE_WAIT");
+        assert!(ended_within(scene, 299).0.is_empty());
+        scene.pass(first.back(), ACK, other, own + 1, b"answer");
+        scene.pass(first, ACK, own + 1, other + 6, b"");
+        scene.pass(first.back(), ACK | FIN, other + 6, own + 1, b"");
+        assert_eq!(scene.record().state, "LAST_ACK");
+        scene.pass(first, ACK, own + 1, other + 7, b"");
+        assert_eq!(scene.record().state, "TIME_WAIT");
+    };
+    story(&mut Scene::new(""), V4, [101, 501]);
+    story(&mut Scene::new(""), V4.back(), [501, 101]);
+}
+
 #[test]
 fn half_closed_connections_follow_the_established_ones_unless_they_are_set() {
     let hour = "[[lifetimes.override]]\nprotocol = \"tcp\"\nports = 80\ntcp.established = \"1h\"\n";

@@ -333,6 +333,10 @@ impl Track {
             return self.own_syn_ack(segment, known, step);
         }
         let mut next = match cell {
+            Cell::To(State::LastAck) if self.repeats_first_fin(event, direction, before) => {
+                step(Step::Note("the first FIN once more: the other half stays open"));
+                before
+            }
             Cell::To(next) => next,
             // In a simultaneous open the responder's SYN-ACK may be the later of the two.
             Cell::Ignore
@@ -410,6 +414,18 @@ impl Track {
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
         let higher = segment.seq.after(self.side(direction).peer.end);
         closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
+    }
+
+    /// Whether a FIN repeats the one that has closed its sender's half, while the other half is open.
+    const fn repeats_first_fin(&self, event: Event, direction: Direction, before: State) -> bool {
+        let [original, reply] = self.flags;
+        let flags = match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        };
+        matches!(event, Event::Fin)
+            && matches!(before, State::FinWait | State::CloseWait)
+            && flags & PeerFlags::CLOSE_INITIATOR.0 != 0
     }
 
     fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {

@@ -20,9 +20,11 @@ pub enum State {
     SynRecv = 2,
     /// The handshake is complete. Either: a FIN leads to [`State::FinWait`], the exact RST to [`State::Close`].
     Established = 3,
-    /// One end has sent a FIN. Either: an ACK leads to [`State::CloseWait`], a FIN to [`State::LastAck`].
+    /// One end has sent a FIN. Either: an ACK leads to [`State::CloseWait`]. The other end: a FIN leads to
+    /// [`State::LastAck`].
     FinWait = 4,
-    /// The FIN was acknowledged; the other half may go on for long. Either: a FIN leads to [`State::LastAck`].
+    /// The FIN was acknowledged; the other half may go on for long. The other end: a FIN leads to
+    /// [`State::LastAck`].
     CloseWait = 5,
     /// Both ends have sent a FIN. Either: an ACK leads to [`State::TimeWait`].
     LastAck = 6,
@@ -213,7 +215,8 @@ const TABLE: [[Row; 6]; 2] = [
         [To(Ss), To(S2), Ig, Ig, Ig, Ig, Ig, Re, Re],
         // SYN-ACK: only in a simultaneous open does the initiator send one.
         [Iv, To(Sr), To(Sr), Iv, Iv, Iv, Iv, Iv, Iv],
-        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK.
+        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK. One that
+        // repeats the first leaves the state.
         [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],
         // ACK: completes the handshake, acknowledges FINs.
         [Iv, Iv, To(Es), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis::asymmetry::{Cause, Evidence};
 use portcullis::snapshot::RestoreOptions;
 use portcullis::{Config, DropReason, Engine, Packet, Verdict, Zone};
-use support::packets::{ACK, Ends, Head, SYN, tcp, udp};
+use support::packets::{ACK, Ends, Head, RST, SYN, tcp, udp};
 use support::scene::Scene;
 
 const ENDS: Ends = Ends::v4(4000, 80);
@@ -275,4 +275,29 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
     scene.engine.process_batch(&packets, &mut verdicts);
     assert!(verdicts.iter().all(Verdict::is_forward), "{verdicts:?}");
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
+}
+
+/// They pass in the session's own zone, but whoever sends them knows no number of it.
+#[test]
+fn a_forged_segment_in_another_zone_accuses_nobody() {
+    for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {
+        let engine = engine(&format!("tcp.asymmetric = \"{mode}\""));
+        let own: Vec<_> = conversation().into_iter().map(|(_, bytes)| (1, bytes)).collect();
+        let now = Instant::now();
+        assert!(decide(&engine, now, &own).iter().all(Verdict::is_forward));
+        let forged = [(SYN | ACK, 7_000_000), (RST, 600)].map(|(flags, seq)| {
+            let ack = if flags & ACK == 0 { 0 } else { 9_000_000 };
+            (2, segment(ENDS.back(), flags, seq, ack, b""))
+        });
+        let verdicts = decide(&engine, now, &forged);
+        assert_eq!(
+            verdicts.iter().filter(|each| each.is_forward()).count(),
+            2 * usize::from(passes),
+            "{mode}"
+        );
+        assert_eq!(engine.asymmetry().lines, [], "{mode}");
+        // What has the numbers of the session is named.
+        decide(&engine, now, &[(2, segment(ENDS.back(), ACK, 507, 104, b"more"))]);
+        assert_eq!(engine.asymmetry().lines.len(), 1, "{mode}");
+    }
 }

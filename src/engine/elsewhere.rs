@@ -13,7 +13,7 @@ use crate::flow::{Direction, Flow, FlowKey, Zone};
 use crate::packet::{TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Held, Mark, Micros, Place, Slot};
-use crate::track::tcp::{Event, Known, Outcome};
+use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
@@ -220,11 +220,13 @@ impl Engine {
         let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
         let transport = &candidate.parsed.transport;
         let split_handshake = settings.checks.split_handshake;
-        // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
-        let is_right = fits(slot, direction, transport, split_handshake)
-            || reports
-                && without_fin(transport).is_some_and(|it| fits(slot, direction, &it, split_handshake));
-        if !is_right {
+        let mut fit = Fit::of(slot, direction, transport, split_handshake);
+        if fit == Fit::Not && reports {
+            // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
+            let it = without_fin(transport);
+            fit = it.map_or(fit, |it| Fit::of(slot, direction, &it, split_handshake));
+        }
+        if fit == Fit::Not {
             return Found::Nothing;
         }
         if direction == Direction::Original && !has_numbers(transport) {
@@ -232,7 +234,7 @@ impl Engine {
             return Found::Nothing;
         }
         trace.step(|| Step::Elsewhere(key));
-        after.seen = Some(Seen::in_zone(zone));
+        after.seen = (fit == Fit::Known).then(|| Seen::in_zone(zone));
         if after.stands {
             return Found::Reported;
         }
@@ -273,28 +275,43 @@ impl Engine {
     }
 }
 
-/// Whether a packet would pass in a session, found out on a copy of it.
-fn fits(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> bool {
-    match transport {
-        Transport::Tcp { segment, .. } => {
-            let known = Known {
-                seen_reply: slot.seen_reply(),
-                assured: slot.assured(),
-                split_handshake,
-            };
-            let mut track = slot.track;
-            let outcome = track.segment(direction, segment, known, |_| {});
-            !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen)
-        }
-        Transport::Sctp { packet, .. } => {
-            let mut association: sctp::Track = slot.sctp();
-            is_right(&association.packet(direction, packet))
-        }
-        Transport::Dccp { packet, .. } => {
-            let mut connection: dccp::Track = slot.dccp();
-            is_right(&connection.packet(direction, packet))
-        }
-        _ => true,
+/// How a packet fits a session, found out on a copy of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// It would not pass.
+    Not,
+    /// It would pass, but anybody may have sent it: a RST that is not exact, a SYN-ACK that answers nothing.
+    Unproved,
+    /// It would pass, and has numbers of the session if its protocol has any.
+    Known,
+}
+
+impl Fit {
+    fn of(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> Self {
+        let is_right = match transport {
+            Transport::Tcp { segment, .. } => {
+                let known = Known {
+                    seen_reply: slot.seen_reply(),
+                    assured: slot.assured(),
+                    split_handshake,
+                };
+                let mut track = slot.track;
+                match track.segment(direction, segment, known, |_| {}) {
+                    Outcome::Pass(PassReason::OutOfStep | PassReason::Rst) => return Self::Unproved,
+                    outcome => !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen),
+                }
+            }
+            Transport::Sctp { packet, .. } => {
+                let mut association: sctp::Track = slot.sctp();
+                is_right(&association.packet(direction, packet))
+            }
+            Transport::Dccp { packet, .. } => {
+                let mut connection: dccp::Track = slot.dccp();
+                is_right(&connection.packet(direction, packet))
+            }
+            _ => true,
+        };
+        if is_right { Self::Known } else { Self::Not }
     }
 }
 

@@ -301,3 +301,23 @@ fn a_forged_segment_in_another_zone_accuses_nobody() {
         assert_eq!(engine.asymmetry().lines.len(), 1, "{mode}");
     }
 }
+
+#[test]
+fn a_reset_ends_a_bypassed_session_in_the_other_zone() {
+    // One that refuses the SYN, and one that closes.
+    for (passed, flags, seq, ack) in [(1, RST | ACK, 0, 101), (6, RST, 507, 0)] {
+        let engine = engine("tcp.asymmetric = \"bypass\"");
+        let now = Instant::now();
+        decide(&engine, now, &conversation()[..passed]);
+        let reset = [(2, segment(ENDS.back(), flags, seq, ack, b""))];
+        let verdicts = decide(&engine, now, &reset);
+        assert!(verdicts[0].is_forward(), "{verdicts:?}");
+        engine.for_each_session(|record| assert_eq!(record.state, "CLOSE"));
+        assert_eq!(engine.sessions(), usize::from(passed > 1));
+    }
+    // Nowhere is a session that it fits.
+    let engine = engine("tcp.asymmetric = \"bypass\"");
+    let stray = [(2, segment(ENDS.back(), RST, 507, 0, b""))];
+    let verdicts = decide(&engine, Instant::now(), &stray);
+    assert_eq!(verdicts[0].reason(), Some(DropReason::TcpNoSession));
+}

@@ -329,6 +329,7 @@ impl Engine {
             }
             _ => {
                 after.seen = Some(Seen::present());
+                after.look_elsewhere(settings);
                 Err(invalid(DropReason::TcpNoSession))
             }
         };

@@ -84,7 +84,7 @@ impl Run {
                 },
                 refused => refused,
             },
-            _ => Err(Miss::Verdict(invalid(DropReason::TcpNoSession))),
+            _ => Err(Miss::Elsewhere(invalid(DropReason::TcpNoSession))),
         }
     }
 

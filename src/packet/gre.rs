@@ -126,7 +126,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
         },
     };
     // Over header and payload, without a pseudo header (RFC 2784, section 2.5).
-    if part.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(checksum::sum(payload)) {
+    if part.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(payload) {
         return Err(Malformed::GreChecksum);
     }
     Ok(Parsed {

@@ -13,7 +13,9 @@ use portcullis::alg::ftp::{ActiveOpening, Ftp, Rules, Settings};
 use portcullis::alg::{
     Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Segment, SessionEnds, Trouble,
 };
-use portcullis::config::{Checksums, Config, ConfigError, EngineConfig, TableConfig};
+use portcullis::config::{
+    Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission, TableConfig,
+};
 use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply;
 use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Zone};
@@ -44,7 +46,12 @@ impl Sink for Count {
 }
 
 fn engine(checksums: Checksums, max_sessions: u32, shards: u32) -> Engine {
+    engine_with(checksums, IpConfig::default(), max_sessions, shards)
+}
+
+fn engine_with(checksums: Checksums, ip: IpConfig, max_sessions: u32, shards: u32) -> Engine {
     let config = Config {
+        ip,
         engine: EngineConfig {
             checksums,
             ..EngineConfig::default()
@@ -109,9 +116,19 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
     }
 }
 
-/// Raw bytes as packets, with time, zone and direction, once with checksums trusted and once verified.
+/// Raw bytes as packets, with time, zone and direction, once with checksums trusted and once verified, and with the
+/// switches of the IP header one way and the other.
 pub(crate) fn process(mut data: &[u8]) {
-    let engines = [engine(Checksums::Trust, 4, 2), engine(Checksums::Verify, 4, 2)];
+    let others = IpConfig {
+        source_routes: Permission::Allow,
+        martians: Permission::Allow,
+        options: OptionsMode::Strict,
+        ..IpConfig::default()
+    };
+    let engines = [
+        engine_with(Checksums::Trust, others, 4, 2),
+        engine(Checksums::Verify, 4, 2),
+    ];
     let mut counts = [Count::default(), Count::default()];
     let mut now = Instant::now();
     let mut last: Vec<u8> = Vec::new();

@@ -217,6 +217,12 @@ fn redirects_that_are_allowed_in_a_tunnel_are_warned_of() {
     assert!(text.starts_with("t.toml:4: icmp.redirects: "), "{text}");
 }
 
+/// An ICMP error with the code 4 instead of its own.
+fn with_code_4(mut error: Vec<u8>) -> Vec<u8> {
+    error[21] = 4;
+    sealed(error)
+}
+
 /// A UDP session of hosts 1 and 2, and an error of router 200 to host 1.
 fn about(ends: Ends, kind: u8, word: [u8; 4], len: usize) -> (Scene, Vec<u8>) {
     let scene = Scene::new(
@@ -257,9 +263,9 @@ fn too_big(ends: Ends, mtu: u32, len: usize) -> Option<DropReason> {
     let kind = if ends.v6 { 2 } else { 3 };
     let (scene, mut error) = about(ends, kind, mtu.to_be_bytes(), len - headers);
     if !ends.v6 {
-        error[21] = 4;
+        error = with_code_4(error);
     }
-    let verdict = scene.decide(&sealed(error));
+    let verdict = scene.decide(&error);
     let class = verdict.tracked().class;
     assert_eq!(verdict.is_forward(), class == Class::Related, "{verdict:?}");
     verdict.reason()
@@ -271,7 +277,8 @@ fn no_error_announces_less_than_the_least_mtu() {
     for (mtu, expected) in [(1, small), (67, small), (68, None), (1400, None), (0, None)] {
         assert_eq!(too_big(V4, mtu, 1500), expected, "IPv4, {mtu}");
     }
-    for (mtu, expected) in [(1, small), (1279, small), (1280, None), (1400, None)] {
+    // A packet too big always announces one: 0 is as small as any other.
+    for (mtu, expected) in [(0, small), (1, small), (1279, small), (1280, None), (1400, None)] {
         assert_eq!(too_big(V6, mtu, 1500), expected, "IPv6, {mtu}");
     }
 }
@@ -299,8 +306,7 @@ fn an_error_about_a_tunnel_is_not_measured() {
         let packet = other(V4, protocol, payload);
         assert!(scene.decide(&packet).is_forward());
         let mut error = icmp(V4.back(), 3, [0, 0, 5, 0], &packet);
-        error[21] = 4;
-        let error = sealed(error);
+        error = with_code_4(error);
         assert_eq!(scene.decide(&error).tracked().class, Class::Related);
     }
 }
@@ -314,8 +320,7 @@ fn the_mtu_of_an_error_of_another_kind_is_no_mtu() {
 #[test]
 fn an_mtu_that_fits_may_only_be_counted() {
     let (scene, mut error) = about(V4, 3, [0, 0, 5, 0], 100);
-    error[21] = 4;
-    let error = sealed(error);
+    error = with_code_4(error);
     let mut counting = config("[checks]\nicmp_error_mtu_fits = \"count\"\n");
     counting.policy.default = portcullis::policy::Action::Allow;
     let engine = Engine::with_seed(&counting, [1, 2, 3, 4]).unwrap();
@@ -339,8 +344,7 @@ fn an_error_about_a_first_fragment_is_measured_against_the_fragment() {
     };
     for (mtu, passes) in [(1280, true), (1400, false)] {
         let mut error = icmp(router, 3, u32::to_be_bytes(mtu), &quoted);
-        error[21] = 4;
-        let error = sealed(error);
+        error = with_code_4(error);
         assert_eq!(scene.decide(&error).is_forward(), passes, "{mtu}");
     }
 }

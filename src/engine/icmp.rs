@@ -17,6 +17,8 @@ use crate::verdict::{Class, DropReason, Tracked, Verdict};
 const ICMPV4_SOURCE_QUENCH: u8 = 4;
 /// ICMPv4 redirect (RFC 792).
 const ICMPV4_REDIRECT: u8 = 5;
+/// ICMPv6 packet too big (RFC 4443 3.2), which always announces an MTU.
+const ICMPV6_PACKET_TOO_BIG: u8 = 2;
 /// The least MTU of IPv4: what every link carries whole (RFC 791 3.2).
 const MIN_MTU_V4: u32 = 68;
 /// The least MTU of IPv6 (RFC 8200 5).
@@ -76,9 +78,13 @@ impl Engine {
         if let QuotedTransport::IcmpError = error.quoted.transport {
             return Some(DropReason::IcmpErrorAboutError);
         }
-        let least = if is_v4 { MIN_MTU_V4 } else { MIN_MTU_V6 };
-        // Routers before RFC 1191 announce none: their receivers estimate one.
-        (error.mtu != 0 && error.mtu < least).then_some(DropReason::IcmpErrorMtuTooSmall)
+        let is_too_small = if is_v4 {
+            // Routers before RFC 1191 announce none: their receivers estimate one.
+            error.mtu != 0 && error.mtu < MIN_MTU_V4
+        } else {
+            error.icmp_type == ICMPV6_PACKET_TOO_BIG && error.mtu < MIN_MTU_V6
+        };
+        is_too_small.then_some(DropReason::IcmpErrorMtuTooSmall)
     }
 
     /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes

@@ -247,6 +247,70 @@ fn later_fragments_have_options_only_if_their_rule_allows_them() {
 }
 
 #[test]
+fn a_fragmented_error_has_no_options_where_they_are_strict() {
+    let scene = Scene::new("ip.options = \"strict\"");
+    let datagram = udp(V4, b"datagram");
+    assert!(scene.decide(&datagram).is_forward());
+    let whole = icmp(V4.back(), 3, [0; 4], &[&datagram[..], &[0; 4]].concat());
+    let fragment = |options: &[u8], offset: u8, more: u8| {
+        let mut packet = with_options(whole.clone(), options);
+        (packet[6], packet[7]) = (more << 5, offset);
+        sealed(packet)
+    };
+    dropped_for(
+        &scene.decide(&fragment(&ROUTER_ALERT, 0, 1)),
+        DropReason::IpOptions,
+    );
+    dropped_for(&scene.decide(&fragment(&[], 6, 0)), DropReason::FragmentOfDropped);
+    let plain = Scene {
+        now: scene.now + std::time::Duration::from_secs(60),
+        ..scene
+    };
+    assert!(plain.decide(&datagram).is_forward());
+    let verdict = plain.decide(&fragment(&[], 0, 1));
+    assert_eq!(verdict.tracked().class, Class::Related, "{verdict:?}");
+}
+
+#[test]
+fn what_is_only_reported_has_options_and_addresses_like_a_session() {
+    let toml = "tcp.asymmetric = \"report\"\n";
+    let answer = || segment(V4.back(), SYN | ACK, 500, 101, b"");
+    let alert = with_options(answer(), &ROUTER_ALERT);
+    assert!(Scene::new(toml).decide(&alert).is_forward());
+    let strict = Scene::new(&format!("{toml}ip.options = \"strict\"\n"));
+    dropped_for(&strict.decide(&alert), DropReason::IpOptions);
+    assert!(strict.decide(&answer()).is_forward());
+    // What follows passes without a session, too.
+    let rest = segment(V4.back(), ACK, 501, 101, b"data");
+    assert!(strict.decide(&rest).is_forward());
+    dropped_for(
+        &strict.decide(&with_options(rest, &ROUTER_ALERT)),
+        DropReason::IpOptions,
+    );
+    let mut inside = Scene::new(&format!(
+        "{toml}[zones]\na = 1\n[ip.inside]\na = \"192.0.2.0/24\"\n"
+    ));
+    inside.zone = Zone(1);
+    dropped_for(&inside.decide(&answer()), DropReason::AddressOutside);
+}
+
+#[test]
+fn a_session_of_another_zone_has_no_options_that_its_rule_forbids() {
+    for mode in ["drop", "report", "bypass"] {
+        let mut scene = Scene::new(&format!(
+            "ip.options = \"strict\"\ntcp.asymmetric = \"{mode}\"\n[zones]\na = 1\nb = 2\n"
+        ));
+        scene.zone = Zone(1);
+        scene.handshake(V4);
+        scene.zone = Zone(2);
+        let data = with_options(segment(V4, ACK, 101, 501, b"data"), &ROUTER_ALERT);
+        dropped_for(&scene.decide(&data), DropReason::IpOptions);
+        let plain = segment(V4, ACK, 101, 501, b"data");
+        assert_eq!(scene.decide(&plain).is_forward(), mode != "drop", "{mode}");
+    }
+}
+
+#[test]
 fn hip_mobility_and_shim6_are_protocols_to_the_policy() {
     // Mobility, HIP and Shim6 headers, the experiments, and IPv4's protocol 0.
     for (ends, protocol) in [

@@ -129,7 +129,7 @@ impl Engine {
             }
             decision.rule
         };
-        if settings.any_strict_options && !parsed.ip.options.is_empty() && !settings.allows_options(rule) {
+        if settings.bars_options(&parsed.ip, rule) {
             if let Some(announced) = &parent {
                 self.helpers.give_back(announced, candidate.instant);
             }
@@ -374,6 +374,9 @@ impl Engine {
                     }
                 }
                 (Action::Allow, Asymmetric::Report) => {
+                    if let Some(reason) = settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule) {
+                        return Err(invalid(reason));
+                    }
                     after.tolerated = Some((reason, decision.rule));
                     return Err(Verdict::Forward(Tracked {
                         tolerated: Some(reason),
@@ -409,6 +412,10 @@ impl Engine {
             let decision = settings.policy.look_up(&query);
             let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
             if (decision.action, mode) == (Action::Allow, Asymmetric::Report) {
+                if let Some(reason) = settings.bars_untracked(key.zone(), &candidate.parsed.ip, decision.rule)
+                {
+                    return Err(invalid(reason));
+                }
                 let reason = DropReason::TcpNoSession;
                 after.tolerated = Some((reason, decision.rule));
                 return Err(Verdict::Forward(Tracked {

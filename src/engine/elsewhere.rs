@@ -245,6 +245,9 @@ impl Engine {
             session: Some(self.table.id(place.shard, number, slot.generation)),
             ..Tracked::class(Class::Invalid)
         };
+        if settings.bars_options(&candidate.parsed.ip, rule) {
+            return Found::Decided(Verdict::Drop(DropReason::IpOptions, tracked));
+        }
         match settings.tcp(rule, zone).asymmetric {
             Asymmetric::Drop => Found::Decided(Verdict::Drop(reason, tracked)),
             Asymmetric::Report => {

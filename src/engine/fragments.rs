@@ -83,6 +83,12 @@ impl Engine {
             }
             Ok(first) => {
                 trace.step(|| Step::Parsed(Box::new(first)));
+                // Which options it may have depends on what it is, which was not known before.
+                if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
+                    let refused = Tracked::class(Class::Invalid);
+                    self.datagrams.settle(&key, ticket, Fate::Refused(refused));
+                    return invalid(reason);
+                }
                 // A helper does not read half a payload: without the bytes it sees a gap.
                 let without_payload = Packet {
                     bytes: &[],

@@ -109,6 +109,12 @@ impl Settings {
         }
     }
 
+    /// Returns whether a packet has IP options that a rule's sessions may not have.
+    #[inline]
+    pub(super) fn bars_options(&self, ip: &Ip, rule: RuleId) -> bool {
+        self.any_strict_options && !ip.options.is_empty() && !self.allows_options(rule)
+    }
+
     /// Returns whether packets with IP options may pass in sessions of a rule.
     #[cold]
     pub(super) fn allows_options(&self, rule: RuleId) -> bool {
@@ -124,6 +130,16 @@ impl Settings {
             let ends = [ip.source(), ip.destination()];
             !ends.iter().any(|end| prefixes.longest_match(*end).is_some())
         })
+    }
+
+    /// Returns why a packet that a rule lets pass without a session may not: it is held against what a
+    /// session's first packet is.
+    #[cold]
+    pub(super) fn bars_untracked(&self, zone: Zone, ip: &Ip, rule: RuleId) -> Option<DropReason> {
+        if self.is_outside(zone, ip) {
+            return Some(DropReason::AddressOutside);
+        }
+        self.bars_options(ip, rule).then_some(DropReason::IpOptions)
     }
 
     /// Takes over what earlier settings have counted, by the names of the rules.

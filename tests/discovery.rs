@@ -114,6 +114,7 @@ fn the_hop_limit_of_another_type_is_off_link() {
         (solicitation(), 1),
         (discovery("fe80::1", "ff02::16", 143, &[0; 4]), 255),
     ] {
+        // 0 is that of no packet on its way (`ttl_zero`).
         for hop_limit in [other, 64] {
             let mut packet = packet.clone();
             packet[7] = hop_limit;
@@ -152,4 +153,28 @@ fn group_management_of_ipv4_asks_the_policy() {
     let mut report = other(Ends::v4(0, 0), 2, &[0x16, 0, 9, 4, 224, 0, 0, 251]);
     report[8] = 1;
     dropped_for(&scene.decide(&sealed(report)), DropReason::PolicyDeny);
+}
+
+#[test]
+fn discovery_has_no_martian_addresses() {
+    let scene = Scene::new(DENY);
+    let target = "2001:db8::9".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let solicit = |source, destination| {
+        let body = [&[0; 4][..], &target].concat();
+        scene.decide(&discovery(source, destination, 135, &body))
+    };
+    untracked(&solicit("2001:db8::1", "2001:db8::9"));
+    untracked(&solicit("fe80::1", "fe80::9"));
+    untracked(&solicit("::", "ff02::1:ff00:9"));
+    for (source, destination, reason) in [
+        ("::1", "2001:db8::9", DropReason::AddressLoopback),
+        ("2001:db8::1", "::1", DropReason::AddressLoopback),
+        ("2001:db8::1", "::", DropReason::AddressUnspecified),
+        ("::", "2001:db8::9", DropReason::AddressUnspecified),
+        ("::ffff:10.0.0.1", "2001:db8::9", DropReason::AddressMapped),
+        ("2001:db8::1", "::ffff:10.0.0.1", DropReason::AddressMapped),
+        ("fe80::1", "fe80::1", DropReason::AddressLand),
+    ] {
+        dropped_for(&solicit(source, destination), reason);
+    }
 }

@@ -90,8 +90,8 @@ impl Screen {
         if self.has(Self::SOURCE_ROUTES) && options.contains(IpOptions::SOURCE_ROUTE) {
             return Some(DropReason::SourceRoute);
         }
-        // Packets of sessions are judged by the session's rule, fragments as their first one. Listener
-        // discovery must have a router alert (RFC 2710, section 3; RFC 3810, section 5).
+        // Packets of sessions are judged by the session's rule, fragments as their first one (once it
+        // is known what that is). Listener discovery must have a router alert (RFC 2710, section 3; RFC 3810, section 5).
         let by_rule = match parsed.transport {
             Transport::Discovery { .. } => options == IpOptions::HOP_BY_HOP,
             Transport::IcmpError(_) => false,
@@ -146,9 +146,10 @@ fn martian(parsed: &Parsed, tunnel: bool) -> Option<DropReason> {
     let is_discovery = matches!(parsed.transport, Transport::Discovery { .. });
     let found = match ip.version {
         IpVersion::V4 => martian_ipv4(ip, tunnel),
-        // Discovery has addresses of its link: its own checks know which.
-        IpVersion::V6 if is_discovery => None,
-        IpVersion::V6 => martian_ipv6(ip, tunnel),
+        // A host without an address may send discovery (RFC 4862, section 5.4). In a tunnel all of it
+        // is dropped, and on a link its addresses may be those of the link.
+        IpVersion::V6 if is_discovery && ip.src == 0 && ip.dst >> 120 == 0xff => None,
+        IpVersion::V6 => martian_ipv6(ip, tunnel && !is_discovery),
     };
     match found {
         Some(Odd::Loopback) => None,

@@ -57,6 +57,9 @@ const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 /// How many bytes of options a message may have that its type does not define. Receivers ignore
 /// them (RFC 4861 4.6), which leaves room for later standards, but no room for a channel.
 const MAX_FOREIGN: usize = 32;
+/// How many bytes may follow the packet: what is left of its frame, which carries no channel either.
+/// No message is so short that Ethernet pads it.
+const MAX_PADDING: usize = 32;
 
 /// Why a discovery message may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,9 @@ pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), Discovery
         }
     } else if !extensions.is_empty() {
         return Err(Malformed::DiscoveryHeaders.into());
+    }
+    if bytes.len() > ip.total_len as usize + MAX_PADDING {
+        return Err(Malformed::DiscoveryLength.into());
     }
     let &[_, code, ..] = body else {
         return Err(Malformed::DiscoveryLength.into());

@@ -84,7 +84,7 @@ reasons! {
         DiscoveryHeaders, "discovery_headers",
             "Neighbor discovery stands behind IPv6 extension headers, or listener discovery behind others than one hop-by-hop header with the router alert alone (RFC 3810 6.2).";
         DiscoveryLength, "discovery_length",
-            "The discovery message is shorter than its type, or not as long as its records and sources.";
+            "The discovery message is shorter than its type, or not as long as its records and sources, or more than 32 bytes follow it.";
         DiscoveryFields, "discovery_fields",
             "The code, a flag, the destination, the target or a multicast address of the discovery message is not one that its type allows (RFC 4861, RFC 2710, RFC 3810).";
         DiscoveryOptions, "discovery_options",

@@ -341,9 +341,12 @@ fn the_hop_limit_is_the_one_of_the_type() {
 }
 
 #[test]
-fn the_padding_of_a_frame_is_no_part_of_the_message() {
+fn the_padding_of_a_frame_is_no_part_of_the_message_and_is_short() {
     for packet in valid() {
         assert_eq!(judged(&[&packet[..], &[0; 18]].concat()), Ok(()));
+        let padded = [&packet[..], &[0; 33]].concat();
+        let fault = DiscoveryFault::Malformed(Malformed::DiscoveryLength);
+        assert_eq!(judged(&padded), Err(fault));
     }
 }
 

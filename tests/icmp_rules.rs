@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis::flow::Variant;
 use portcullis::snapshot::RestoreOptions;
-use portcullis::{Class, Config, Direction, DropReason, Engine, Verdict};
+use portcullis::{Class, Config, Direction, DropReason, Engine, Malformed, Packet, Verdict};
 use support::packets::{Ends, icmp, other, udp, unreachable};
 use support::scene::{Scene, config, dropped_for};
 use support::seal::sealed;
@@ -346,5 +346,29 @@ fn an_error_about_a_first_fragment_is_measured_against_the_fragment() {
         let mut error = icmp(router, 3, u32::to_be_bytes(mtu), &quoted);
         error = with_code_4(error);
         assert_eq!(scene.decide(&error).is_forward(), passes, "{mtu}");
+    }
+}
+
+#[test]
+fn no_error_goes_to_a_group() {
+    // A packet of a session with a group, and an error that claims to be about what the group sent.
+    for (ends, at, group) in [
+        (V4, 12, &[239, 1, 2, 3][..]),
+        (V6, 8, &[0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]),
+    ] {
+        let len = group.len();
+        let to_group = |mut packet: Vec<u8>| {
+            packet[at + len..at + 2 * len].copy_from_slice(group);
+            sealed(packet)
+        };
+        let scene = Scene::new("");
+        assert!(scene.decide(&to_group(udp(ends, b"to all"))).is_forward());
+        let mut quoted = udp(ends.back(), b"from all");
+        quoted[at..at + len].copy_from_slice(group);
+        let error = to_group(unreachable(ends.v6, 2, &quoted));
+        let reason = DropReason::Malformed(Malformed::IcmpErrorQuoteMalformed);
+        // Nothing can be sealed that is malformed.
+        let error = Packet::new(&error, scene.now).offloaded(true);
+        dropped_for(&scene.engine.process(error), reason);
     }
 }

@@ -231,6 +231,10 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
         return Err(Malformed::IcmpErrorQuoteMalformed);
     };
     let protocol = header.protocol();
+    let src = u32::from_be_bytes(header.source());
+    if !ipv4::is_unicast(src) {
+        return Err(Malformed::IcmpErrorQuoteMalformed);
+    }
     let transport = if header.fragments_offset().value() == 0 {
         let available = bytes.get(header_len..).unwrap_or_default();
         quoted_transport(IpVersion::V4, protocol, up_to(available, payload_len))?
@@ -241,7 +245,7 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
         transport,
         version: IpVersion::V4,
         protocol: protocol.0,
-        src: ipv4::mapped(u32::from_be_bytes(header.source())),
+        src: ipv4::mapped(src),
         dst: ipv4::mapped(u32::from_be_bytes(header.destination())),
         total_len: u32::from(header.total_len()),
     })
@@ -256,6 +260,10 @@ fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
     let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else {
         return Err(Malformed::IcmpErrorQuoteTruncated);
     };
+    let src = u128::from_be_bytes(header.source());
+    if !ipv6::is_unicast(src) {
+        return Err(Malformed::IcmpErrorQuoteMalformed);
+    }
     let available = bytes.get(ipv6::HEADER_LEN..).unwrap_or_default();
     let payload = up_to(available, usize::from(header.payload_length()));
     let chain = ipv6::walk(header.next_header(), payload).map_err(|reason| match reason {
@@ -273,7 +281,7 @@ fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
         transport,
         version: IpVersion::V6,
         protocol: chain.protocol.0,
-        src: u128::from_be_bytes(header.source()),
+        src,
         dst: u128::from_be_bytes(header.destination()),
         total_len: ipv6::HEADER_LEN as u32 + u32::from(header.payload_length()),
     })

@@ -61,8 +61,7 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
         Some(options) => options::walk_ipv4(options)?,
     };
     let src = u32::from_be_bytes([s0, s1, s2, s3]);
-    // Multicast (RFC 5771) and the limited broadcast address.
-    if src >> 28 == 0xe || src == u32::MAX {
+    if !is_unicast(src) {
         return Err(Malformed::SourceAddressNotUnicast);
     }
     let field = u16::from_be_bytes([f0, f1]);
@@ -96,6 +95,13 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
         fragment,
         rerouted: false,
     })
+}
+
+/// Returns whether an address may be the source of a packet: it is neither multicast (RFC 5771) nor the
+/// limited broadcast address.
+#[inline]
+pub(super) const fn is_unicast(address: u32) -> bool {
+    address >> 28 != 0xe && address != u32::MAX
 }
 
 /// The number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).

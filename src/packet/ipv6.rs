@@ -29,8 +29,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
         return Err(Malformed::Ipv6PayloadLengthBeyondPacket);
     };
     let src = u128::from_be_bytes(header.source());
-    // Multicast: ff00::/8 (RFC 4291, section 2.7).
-    if src >> 120 == 0xff {
+    if !is_unicast(src) {
         return Err(Malformed::SourceAddressNotUnicast);
     }
     let chain = walk(header.next_header(), payload)?;
@@ -63,6 +62,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
         // The destination address is not yet the final one.
         rerouted: chain.options.contains(IpOptions::SOURCE_ROUTE),
     })
+}
+
+/// Returns whether an address is not multicast: not of ff00::/8 (RFC 4291, section 2.7).
+#[inline]
+pub(super) const fn is_unicast(address: u128) -> bool {
+    address >> 120 != 0xff
 }
 
 /// Where a chain of extension headers leads.

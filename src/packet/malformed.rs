@@ -77,7 +77,7 @@ reasons! {
         IcmpErrorQuoteTruncated, "icmp_error_quote_truncated",
             "The ICMP error quotes less than the IP header and 8 bytes of the transport header.";
         IcmpErrorQuoteMalformed, "icmp_error_quote_malformed",
-            "The packet that the ICMP error quotes has a bad IP or GRE header or is of the other IP version.";
+            "The packet that the ICMP error quotes has a bad IP or GRE header, is of the other IP version or comes from a group.";
 
         DiscoverySource, "discovery_source",
             "The source address may not send this kind of discovery: a router, a redirect or a listener needs a link-local one, and only a host without an address may use ::.";

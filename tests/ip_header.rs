@@ -586,6 +586,52 @@ fn one_switch_lets_martians_pass_and_a_reload_turns_it() {
 }
 
 #[test]
+fn a_reload_within_a_batch_holds_for_all_that_follows() {
+    let scene =
+        Scene::new("ip.martians = \"allow\"\nip.source_routes = \"allow\"\nengine.checksums = \"trust\"\n");
+    // With so many sessions the packets of a batch are parsed before the first of them is decided.
+    for port in 0..300 {
+        assert!(scene.decide(&udp(Ends::v4(5000 + port, 9), b"")).is_forward());
+    }
+    let datagram = udp(V4, b"x");
+    let error = unreachable(false, 1, &datagram);
+    let mut damaged = error.clone();
+    damaged[22] ^= 1;
+    let mut fragment = udp(V4, &[0; 8]);
+    fragment[6] = 0x20;
+    let mut checksum = datagram.clone();
+    checksum[26] ^= 1;
+    let packets = [
+        (datagram.clone(), None),
+        (
+            from_to(&datagram, "10.0.0.1", "10.0.0.1"),
+            Some(DropReason::AddressLand),
+        ),
+        (with_options(datagram, &LOOSE), Some(DropReason::SourceRoute)),
+        (checksum, Some(DropReason::Malformed(Malformed::UdpChecksum))),
+        (
+            from_to(&error, "127.0.0.1", "10.0.0.1"),
+            Some(DropReason::AddressLoopback),
+        ),
+        (damaged, Some(DropReason::Malformed(Malformed::IcmpChecksum))),
+        (with_options(fragment, &LOOSE), Some(DropReason::SourceRoute)),
+        (error, None),
+    ];
+    let batch: Vec<_> = packets
+        .iter()
+        .map(|(bytes, _)| Packet::new(bytes, scene.now))
+        .collect();
+    scene
+        .engine
+        .process_batch_with(&batch, &mut (), |number, verdict, _| {
+            expect(&verdict, packets[number].1, &number.to_string());
+            if number == 0 {
+                scene.reload("");
+            }
+        });
+}
+
+#[test]
 fn a_zone_with_prefixes_of_its_own_takes_no_strangers() {
     let toml = "[zones]\noffice = 1\nlab = 2\nfree = 3\n[ip.inside]\noffice = [\"10.1.0.0/16\", \"2001:db8:1::/48\"]\n\
                 lab = \"10.2.0.0/16\"\n";

@@ -39,8 +39,8 @@ impl Engine {
     /// Decides packets like [`Engine::process_batch`]. `each` is called with the number of each packet in the batch and its
     /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
     /// [`Engine::process_with`] tells of a packet just before. Up to 32 packets are parsed before the first of them is decided:
-    /// checksums and IP headers of all of them are judged by the settings of that moment, unless the packet's session is
-    /// judged by newer ones.
+    /// checksums and IP headers of all of them are judged by the settings of that moment, and by newer
+    /// ones as well where a reload has exchanged them meanwhile.
     pub fn process_batch_with<S: Sink>(
         &self,
         packets: &[Packet<'_>],

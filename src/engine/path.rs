@@ -271,14 +271,24 @@ impl Engine {
                 }
                 verdict
             }
-            // 2. Fragments.
-            (None, Transport::Fragment(fragment)) => {
-                self.fragment::<S, T>(packet, parsed, fragment, after, trace)
+            (None, transport) => {
+                let newest = self.screen.get();
+                if newest != packet.screen
+                    && let Some(reason) = newest.check_anew(packet, parsed)
+                {
+                    return invalid(reason);
+                }
+                match transport {
+                    // 2. Fragments.
+                    Transport::Fragment(fragment) => {
+                        self.fragment::<S, T>(packet, parsed, fragment, after, trace)
+                    }
+                    // 3. ICMP errors, discovery.
+                    Transport::IcmpError(error) => self.related(packet, parsed, error, after, trace),
+                    Transport::Discovery { kind } => self.discovery(packet, parsed, *kind, trace),
+                    _ => invalid(DropReason::IcmpTypeUnsupported),
+                }
             }
-            // 3. ICMP errors, discovery.
-            (None, Transport::IcmpError(error)) => self.related(packet, parsed, error, after, trace),
-            (None, Transport::Discovery { kind }) => self.discovery(packet, parsed, *kind, trace),
-            (None, _) => invalid(DropReason::IcmpTypeUnsupported),
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::Packet;
 use crate::config::{Attachment, Checksums, IpConfig, OptionsMode, Permission};
 use crate::packet::{
-    Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed, Transport,
+    self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
+    Transport,
 };
 use crate::verdict::DropReason;
 
@@ -82,6 +84,21 @@ impl Screen {
             return None;
         }
         martian(parsed, self.is_tunnel(tunneled))
+    }
+
+    /// Judges a packet that belongs to no session of its own, and that was parsed by an older screen.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn check_anew(self, packet: &Packet<'_>, parsed: &Parsed) -> Option<DropReason> {
+        // A first fragment that goes on has no bytes, and no checksum that could be verified.
+        let has_checksums = !packet.offloaded && !packet.bytes.is_empty();
+        if has_checksums
+            && self.checksums() != packet.screen.checksums()
+            && let Err(malformed) = packet::parse(packet.bytes, self.checksums())
+        {
+            return Some(DropReason::Malformed(malformed));
+        }
+        self.check(parsed, packet.tunneled)
     }
 
     #[cold]

@@ -375,6 +375,8 @@ impl Engine {
                 }
                 (Action::Allow, Asymmetric::Report) => {
                     if let Some(reason) = settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule) {
+                        // The rule of its session in another zone may allow it.
+                        after.look_elsewhere(settings);
                         return Err(invalid(reason));
                     }
                     after.tolerated = Some((reason, decision.rule));

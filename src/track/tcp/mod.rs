@@ -501,7 +501,7 @@ impl Track {
         }
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
-            let mark = digest(segment) | u16::from(in_order) * MARK_IN_ORDER;
+            let mark = digest(segment) | (u16::from(in_order) * MARK_IN_ORDER);
             if self.last() == (Event::Ack, direction)
                 && (self.last_end, self.last_window, self.last_mark) == (end, segment.window, mark)
             {

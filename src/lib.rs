@@ -30,6 +30,7 @@ pub mod flow;
 pub mod fragment;
 pub mod geneve;
 pub mod lifetime;
+mod limits;
 pub mod packet;
 pub mod policy;
 mod reasons;

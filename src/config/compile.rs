@@ -67,6 +67,7 @@ impl Config {
                 .collect(),
             ftp: self.ftp.clone(),
             ftp_rules,
+            limits: self.limits.compile(),
             fixed: self.fixed(&zones),
             zones,
         })
@@ -76,6 +77,7 @@ impl Config {
         Fixed {
             max_sessions: self.table.max_sessions,
             shards: self.table.shards_in_force(),
+            prefixes: self.limits.prefixes(),
             fragments: self.fragments,
             tombstones: self.tombstones,
             tunnel_references: self.engine.tunnel_references,

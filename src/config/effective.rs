@@ -172,6 +172,7 @@ impl Config {
             "64, or fewer to have 1024 sessions in each",
         );
 
+        self.effective_limits(values);
         self.effective_fragments(values);
         values.setting("zones.default", "0".to_owned(), "0", "always there");
         for (name, id) in self.zones.iter().filter(|(name, _)| *name != DEFAULT_ZONE) {

@@ -48,6 +48,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
+use crate::limits::{Limits, Prefixes};
 pub use crate::packet::Checksums;
 use crate::policy::{Policy, RuleId};
 use crate::verdict::DropReason;
@@ -61,6 +62,7 @@ mod ftp;
 mod geneve;
 mod ip;
 mod keys;
+mod limits;
 mod running;
 mod sections;
 mod tcp;
@@ -78,6 +80,7 @@ pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::ip::{IpConfig, OptionsMode};
 pub use self::keys::Provenance;
+pub use self::limits::LimitsConfig;
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
 pub(crate) use self::tcp::Handling;
@@ -97,6 +100,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[table]`.
     pub table: TableConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
     /// `[fragments]`.
     pub fragments: FragmentsConfig,
     /// `[zones]`: a number for each name. `default = 0` need not be there.
@@ -373,6 +378,8 @@ pub struct Compiled {
     pub icmp_redirects: Permission,
     /// Checks that only count.
     pub counting: Vec<DropReason>,
+    /// What zones, rules and sources may hold.
+    pub(crate) limits: Limits,
     /// What a reload cannot change.
     pub fixed: Fixed,
     /// What is a control session of FTP, and what it may announce.
@@ -388,6 +395,8 @@ pub struct Fixed {
     pub max_sessions: u32,
     /// How many parts the session table has: a power of two.
     pub shards: u32,
+    /// The prefixes by which sources and destinations are counted.
+    pub(crate) prefixes: Prefixes,
     /// How many fragmented datagrams there can be, and for how long.
     pub fragments: FragmentsConfig,
     /// What is remembered of ended sessions.
@@ -404,6 +413,8 @@ impl Fixed {
         let keys = [
             ("table.max_sessions", self.max_sessions != other.max_sessions),
             ("table.shards", self.shards != other.shards),
+            ("limits.ipv4_prefix", self.prefixes.v4 != other.prefixes.v4),
+            ("limits.ipv6_prefix", self.prefixes.v6 != other.prefixes.v6),
             ("fragments", self.fragments != other.fragments),
             ("tombstones", self.tombstones != other.tombstones),
             (

@@ -49,6 +49,8 @@ const OF_ENGINE: &[FixedKey<Config>] = &[
         differs: |one, other| one.table.shards_in_force() != other.table.shards_in_force(),
         keep: |to, from| to.table.shards = from.table.shards,
     },
+    fixed!("limits.ipv4_prefix", limits.ipv4_prefix),
+    fixed!("limits.ipv6_prefix", limits.ipv6_prefix),
     fixed!("fragments", fragments),
     fixed!("tombstones", tombstones),
     fixed!("engine.tunnel_references", engine.tunnel_references),
@@ -136,6 +138,8 @@ mod tests {
         for (text, key) in [
             ("[table]\nmax_sessions = 77", "table.max_sessions"),
             ("[table]\nshards = 2", "table.shards"),
+            ("[limits]\nipv4_prefix = 24", "limits.ipv4_prefix"),
+            ("[limits]\nipv6_prefix = 56", "limits.ipv6_prefix"),
             ("[fragments]\nmax_datagrams = 7", "fragments"),
             ("[tombstones]\nmax = 7", "tombstones"),
             ("[engine]\ntunnel_references = true", "engine.tunnel_references"),

@@ -145,7 +145,15 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
+    ),
+    (
+        "[limits]\nipv4_prefix = 33",
+        "t.toml:2: limits.ipv4_prefix: 33 is out of bounds: 0 to 32",
+    ),
+    (
+        "[limits]\nipv6_prefix = 129",
+        "t.toml:2: limits.ipv6_prefix: 129 is out of bounds: 0 to 128",
     ),
     (
         "[table]\nmax_session = 5",

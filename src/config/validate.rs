@@ -32,6 +32,7 @@ impl Config {
     /// number, too many rules or overrides, or two overrides of which neither is more specific.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_table()?;
+        self.check_limits()?;
         self.check_fragments()?;
         self.check_zones()?;
         self.check_zone_groups()?;

@@ -14,7 +14,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::packet::{IcmpQuery, Ip, IpVersion, Parsed, Segment, Transport};
 use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
-use crate::session::{Mark, Place, Shard};
+use crate::session::{Mark, Place, Room, Shard};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
 use crate::track::{dccp, sctp};
@@ -145,21 +145,24 @@ impl Engine {
         }
         if let Some(finished) = replaces {
             let ended = shard.remove(finished, EndReason::Reused);
-            self.table.release();
             self.ended_here(place.shard, &ended, candidate.now, after, trace);
         }
-        if shard.is_full() || !self.table.reserve() {
-            // Whoever makes room leaves its place in the common count to the newcomer.
-            let Some(ended) = shard.make_room(candidate.now.tick(), |slot, number| {
+        if shard.is_full() || !self.accounts.claim(zone) {
+            // The session that makes room leaves its place to the new one.
+            let room = shard.make_room(zone, candidate.now.tick(), |slot, number| {
                 self.spare(settings, place.shard, slot, number, candidate.now)
-            }) else {
+            });
+            let is_granted = room.as_ref().is_some_and(|room| room.is_granted);
+            if let Some(Room { ended, .. }) = room {
+                self.ended_here(place.shard, &ended, candidate.now, after, trace);
+            }
+            if !is_granted {
                 trace.step(|| Step::Note("the table is full of sessions that are worth more"));
                 if let Some(announced) = &parent {
                     self.helpers.give_back(announced, candidate.instant);
                 }
                 return Verdict::Drop(DropReason::TableFull, new);
-            };
-            self.ended_here(place.shard, &ended, candidate.now, after, trace);
+            }
         }
         let profile = settings.profile(&query, rule);
         let initiator = match plan.direction {

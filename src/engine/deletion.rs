@@ -125,7 +125,6 @@ impl Engine {
             .into_iter()
             .map(|session| {
                 let ended = shard.remove(session, EndReason::Deleted);
-                self.table.release();
                 self.bury(number, &ended, moment);
                 ended
             })

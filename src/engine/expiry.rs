@@ -76,7 +76,6 @@ impl Engine {
             for place in batch.iter_mut().take(budget) {
                 match shard.expire(now.tick(), &mut spare) {
                     Expired::Ended(ended) => {
-                        self.table.release();
                         self.bury(number, &ended, now);
                         *place = Some(ended);
                         done.ended += 1;

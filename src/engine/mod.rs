@@ -22,6 +22,7 @@ mod screen;
 mod settings;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,7 @@ use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::Datagrams;
+use crate::limits::{Accounts, Standing};
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
@@ -161,6 +163,8 @@ pub struct Engine {
     /// Each shard has the settings that hold for it; these are the newest, for what is done without a shard's lock.
     table: Table<Settings>,
     settings: RwLock<Arc<Settings>>,
+    /// The counts of sessions by zone.
+    accounts: Arc<Accounts>,
     screen: NewestScreen,
     /// What no reload changes.
     fixed: Fixed,
@@ -210,9 +214,10 @@ impl Engine {
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
+        let accounts = Arc::new(Accounts::new(fixed.max_sessions as usize));
         Ok(Self {
             table: Table::new(
-                fixed.max_sessions as usize,
+                &accounts,
                 fixed.shards as usize,
                 fixed.tunnel_references,
                 &settings,
@@ -220,6 +225,7 @@ impl Engine {
             ),
             screen: NewestScreen::new(settings.screen),
             settings: RwLock::new(settings),
+            accounts,
             fixed,
             reloading: Mutex::new(()),
             hasher: hasher.clone(),
@@ -363,7 +369,7 @@ impl Engine {
     /// How many sessions there can be.
     #[must_use]
     pub const fn max_sessions(&self) -> usize {
-        self.table.max_sessions()
+        self.fixed.max_sessions as usize
     }
 
     /// Returns how many sessions a full table keeps: those that are worth more than a new one. The
@@ -419,6 +425,8 @@ impl Engine {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.datagrams.check_invariants()?;
         let mut sessions = 0;
+        let mut assured = 0;
+        let mut by_zone: BTreeMap<Zone, [u32; 2]> = BTreeMap::new();
         let mut first = u32::MAX;
         for number in 0..self.table.shards() {
             let held = self.table.lock(number);
@@ -427,6 +435,14 @@ impl Engine {
                 .check_invariants()
                 .map_err(|what| format!("shard {number}: {what}"))?;
             sessions += shard.len();
+            for each in shard.sessions() {
+                let slot = shard.slab.hot(each);
+                let standing = Standing::of(slot.key.protocol(), slot.worth());
+                let [all, half_open] = by_zone.entry(slot.key.zone()).or_default();
+                *all += 1;
+                *half_open += u32::from(standing.half_open);
+                assured += usize::from(standing.assured);
+            }
             let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
             let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
             if due.is_some_and(|tick| tick < hint) {
@@ -441,6 +457,6 @@ impl Engine {
                 self.table.max_sessions()
             ));
         }
-        Ok(())
+        self.accounts.check_invariants(&by_zone, assured)
     }
 }

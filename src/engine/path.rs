@@ -338,7 +338,6 @@ impl Engine {
                 && !self.spare_at(shard, settings, place.shard, slot, candidate.now)
             {
                 let ended = shard.end_expired(slot);
-                self.table.release();
                 self.ended_here(place.shard, &ended, candidate.now, after, trace);
             } else {
                 match self.hit((&mut *shard, settings), place, slot, candidate, after, trace) {
@@ -603,7 +602,6 @@ impl Engine {
             let deadline = shard.slab.hot(number).deadline;
             shard.rearm(number, deadline, before);
             let ended = shard.remove(number, EndReason::Refused);
-            self.table.release();
             self.ended_here(place.shard, &ended, now, after, trace);
             return Some(Verdict::Forward(tracked));
         }

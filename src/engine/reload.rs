@@ -163,7 +163,6 @@ impl Engine {
             match self.fate(slot, before, id, (previous, settings), now, families) {
                 Fate::Ends(reason) => {
                     let ended = shard.remove(session, reason);
-                    self.table.release();
                     self.bury(number, &ended, now);
                     match reason {
                         EndReason::Revoked => done.revoked += 1,

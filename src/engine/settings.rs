@@ -16,6 +16,7 @@ use crate::config::{
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
+use crate::limits::Limits;
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
 use crate::policy::{NewSession, Policy, RuleId};
@@ -49,6 +50,8 @@ pub(super) struct Settings {
     pub(super) on_reload: OnReload,
     tcp: Handling,
     tcp_zones: Box<[(Zone, TcpHandling)]>,
+    /// What zones, rules and sources may hold.
+    pub(super) limits: Limits,
     /// Where else a packet's session may be.
     pub(super) elsewhere: Elsewhere,
     /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
@@ -106,6 +109,7 @@ impl Settings {
             ftp: FtpSettings::new(&compiled.ftp, &compiled.ftp_rules),
             on_reload: compiled.on_reload,
             tcp_zones: compiled.tcp_zones.into(),
+            limits: compiled.limits,
         }
     }
 

@@ -233,7 +233,7 @@ impl Engine {
         if shard.find(place.hash, &session.key).is_some() {
             return Landed::Present;
         }
-        if shard.is_full() || !self.table.reserve() {
+        if shard.is_full() || !self.accounts.claim(session.key.zone()) {
             return Landed::NoRoom;
         }
         let profile = settings.profile(&query, rule);

@@ -14,7 +14,7 @@ mod wheel;
 
 use std::num::NonZeroU64;
 
-pub(crate) use shard::{Ended, Expired, Shard};
+pub(crate) use shard::{Ended, Expired, Room, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
 pub(crate) use table::{Held, Place, Table};
 pub(crate) use time::{HEADROOM, Micros, Origin};

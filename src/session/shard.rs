@@ -4,6 +4,8 @@
 //! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
 //! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
 
+use std::sync::Arc;
+
 use prefetch_index::prefetch_index;
 
 use super::index::Index;
@@ -11,7 +13,8 @@ use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel, behind};
 use crate::event::EndReason;
-use crate::flow::{Direction, End, FlowKey};
+use crate::flow::{Direction, End, FlowKey, Zone};
+use crate::limits::{Accounts, Standing};
 use crate::session::TunnelRef;
 use crate::track::Worth;
 
@@ -126,6 +129,15 @@ pub(crate) struct Shard {
     capacity: usize,
     keeps_tunnels: bool,
     by_worth: [usize; 3],
+    /// The counts of all shards together: each session is counted there as it is here.
+    accounts: Arc<Accounts>,
+}
+
+/// A session that has ended for a new one.
+pub(crate) struct Room {
+    pub(crate) ended: Ended,
+    /// The new session's zone has a place now. If not, somebody else took it.
+    pub(crate) is_granted: bool,
 }
 
 /// What [`Shard::expire`] did next.
@@ -139,7 +151,12 @@ pub(crate) enum Expired {
 }
 
 impl Shard {
-    pub(crate) fn new(capacity: usize, tunnels: bool, hasher: ahash::RandomState) -> Self {
+    pub(crate) fn new(
+        capacity: usize,
+        tunnels: bool,
+        hasher: ahash::RandomState,
+        accounts: Arc<Accounts>,
+    ) -> Self {
         Self {
             // Room is reserved, not touched: memory is used as sessions come.
             slab: Slab {
@@ -154,6 +171,7 @@ impl Shard {
             capacity,
             keeps_tunnels: tunnels,
             by_worth: [0; 3],
+            accounts,
         }
     }
 
@@ -193,8 +211,8 @@ impl Shard {
         }
     }
 
-    /// Takes a slot for a new session; the caller has made sure that there is room. Its deadline and state are
-    /// still to be set, then [`Shard::hang`] must be called.
+    /// Takes a slot for a new session; the caller has claimed a place of its zone, and has made sure that there
+    /// is room here. Its deadline and state are still to be set, then [`Shard::hang`] must be called.
     pub(crate) fn insert(
         &mut self,
         hash: u32,
@@ -228,7 +246,10 @@ impl Shard {
 
     /// Hangs a new session up by its deadline and worth.
     pub(crate) fn hang(&mut self, slot: u32) {
-        let worth = self.slab.hot(slot).worth();
+        let hot = self.slab.hot(slot);
+        let worth = hot.worth();
+        let standing = Standing::of(hot.key.protocol(), worth);
+        self.accounts.begins(hot.key.zone(), standing);
         self.add(worth, 1);
         self.wheel.hang(&mut self.slab, slot, worth);
     }
@@ -251,18 +272,34 @@ impl Shard {
         }
         self.wheel.take(&mut self.slab, slot);
         self.wheel.hang(&mut self.slab, slot, worth);
-        self.add(before, -1);
-        self.add(worth, 1);
+        if worth != before {
+            self.add(before, -1);
+            self.add(worth, 1);
+            let key = &self.slab.hot(slot).key;
+            let standing = |worth| Standing::of(key.protocol(), worth);
+            self.accounts
+                .changes(key.zone(), standing(before), standing(worth));
+        }
         true
     }
 
-    /// Ends a session.
+    /// Ends a session and releases its place.
     pub(crate) fn remove(&mut self, number: u32, reason: EndReason) -> Ended {
+        let ended = self.unlink(number, reason);
+        self.accounts.release(ended.slot.key.zone());
+        ended
+    }
+
+    /// Ends a session whose place the caller releases or hands over.
+    fn unlink(&mut self, number: u32, reason: EndReason) -> Ended {
         let slot = *self.slab.hot(number);
         let removed = self.index.remove(self.hash(&slot.key), number);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, number);
-        self.add(slot.worth(), -1);
+        let worth = slot.worth();
+        self.add(worth, -1);
+        self.accounts
+            .ends(slot.key.zone(), Standing::of(slot.key.protocol(), worth));
         let free = self.free;
         let hot = self.slab.hot_mut(number);
         hot.vacate();
@@ -321,15 +358,20 @@ impl Shard {
 
     /// Ends one session so that a new one finds room: one that has expired, else the embryonic one closest to
     /// its end, else the closing one closest to its end; `None` where all are worth more than a new session.
-    /// Looks at a bounded number of sessions.
+    /// The place of the session that ends is claimed for `zone`, that of the new one. Looks at a bounded number
+    /// of sessions.
     pub(crate) fn make_room(
         &mut self,
+        zone: Zone,
         now: u32,
         mut spare: impl FnMut(&Slot, u32) -> Option<u32>,
-    ) -> Option<Ended> {
+    ) -> Option<Room> {
         for _ in 0..EVICTION_CANDIDATES {
             match self.expire(now, &mut spare) {
-                Expired::Ended(ended) => return Some(ended),
+                Expired::Ended(ended) => {
+                    let is_granted = self.accounts.claim(zone);
+                    return Some(Room { ended, is_granted });
+                }
                 Expired::Moved => {}
                 Expired::Idle => break,
             }
@@ -347,10 +389,17 @@ impl Shard {
                 }
                 candidate = behind(self.slab.hot(each).links);
             }
-            if self.slab.hot(best).deadline <= now {
-                return Some(self.end_expired(best));
+            let slot = self.slab.hot(best);
+            let reason = if slot.deadline <= now {
+                slot.end_of_life()
+            } else {
+                EndReason::Evicted
+            };
+            if self.accounts.hand_over(slot.key.zone(), zone) {
+                let ended = self.unlink(best, reason);
+                let is_granted = true;
+                return Some(Room { ended, is_granted });
             }
-            return Some(self.remove(best, EndReason::Evicted));
         }
         None
     }

@@ -9,6 +9,7 @@ use super::SessionId;
 use super::shard::Shard;
 use super::wheel::MAX_SLOTS;
 use crate::flow::FlowKey;
+use crate::limits::Accounts;
 
 /// What a shard's lock guards: its sessions, and what holds for them.
 #[derive(Debug)]
@@ -32,8 +33,7 @@ pub(crate) struct Table<S> {
     shards: Box<[Padded<S>]>,
     hasher: ahash::RandomState,
     /// Sessions in all shards: the bound is on their sum, so that an uneven spread refuses nobody.
-    live: AtomicUsize,
-    max_sessions: usize,
+    accounts: Arc<Accounts>,
     /// Where the next call to `expire` begins.
     pub(crate) cursor: AtomicUsize,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Place {
 impl<S> Table<S> {
     /// `shards` is a power of two. The seed keys the hash: a secret, or fixed in a test.
     pub(crate) fn new(
-        max_sessions: usize,
+        accounts: &Arc<Accounts>,
         shards: usize,
         tunnels: bool,
         settings: &Arc<S>,
@@ -56,6 +56,7 @@ impl<S> Table<S> {
     ) -> Self {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(a, b, c, d);
+        let max_sessions = accounts.max_sessions();
         let fair = max_sessions.div_ceil(shards);
         // Six standard deviations of a random spread.
         let slack = if shards == 1 { 0 } else { 6 * fair.isqrt() + 16 };
@@ -63,7 +64,7 @@ impl<S> Table<S> {
         let shards = (0..shards)
             .map(|_| Padded {
                 held: Mutex::new(Held {
-                    shard: Shard::new(capacity, tunnels, hasher.clone()),
+                    shard: Shard::new(capacity, tunnels, hasher.clone(), Arc::clone(accounts)),
                     settings: Arc::clone(settings),
                 }),
                 next_tick: AtomicU32::new(u32::MAX),
@@ -72,8 +73,7 @@ impl<S> Table<S> {
         Self {
             shards,
             hasher,
-            live: AtomicUsize::new(0),
-            max_sessions,
+            accounts: Arc::clone(accounts),
             cursor: AtomicUsize::new(0),
         }
     }
@@ -136,25 +136,11 @@ impl<S> Table<S> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.accounts.len()
     }
 
-    pub(crate) const fn max_sessions(&self) -> usize {
-        self.max_sessions
-    }
-
-    /// Claims room for one more session; whether there was any.
-    pub(crate) fn reserve(&self) -> bool {
-        if self.live.fetch_add(1, Ordering::Relaxed) < self.max_sessions {
-            return true;
-        }
-        self.live.fetch_sub(1, Ordering::Relaxed);
-        false
-    }
-
-    /// Gives the room of an ended session back.
-    pub(crate) fn release(&self) {
-        self.live.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn max_sessions(&self) -> usize {
+        self.accounts.max_sessions()
     }
 
     /// Notes that a shard has something to do at `tick`; the caller holds its lock.

@@ -1,0 +1,389 @@
+//! Counts of sessions by zone, and the places of the table that each zone is sure of.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::flow::Zone;
+use crate::packet::PROTOCOL_TCP;
+use crate::track::Worth;
+
+/// What an account knows of a session beside that it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// It is a TCP connection whose handshake is not complete.
+    pub(crate) half_open: bool,
+    /// It is never evicted.
+    pub(crate) assured: bool,
+}
+
+impl Standing {
+    /// Returns the standing of a session by its protocol and worth.
+    pub(crate) const fn of(protocol: u8, worth: Worth) -> Self {
+        Self {
+            half_open: protocol == PROTOCOL_TCP && matches!(worth, Worth::Embryonic),
+            assured: matches!(worth, Worth::Assured),
+        }
+    }
+}
+
+/// The counters of a zone.
+#[derive(Debug, Default)]
+pub(crate) struct ZoneAccount {
+    sessions: AtomicU32,
+    half_open: AtomicU32,
+    /// Places that no other zone can take.
+    guarantee: AtomicU32,
+}
+
+impl ZoneAccount {
+    /// Returns the number of sessions of the zone.
+    pub(crate) fn sessions(&self) -> u32 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of TCP sessions of the zone whose handshake is not complete.
+    pub(crate) fn half_open(&self) -> u32 {
+        self.half_open.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of places that no other zone can take.
+    pub(crate) fn guarantee(&self) -> u32 {
+        self.guarantee.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the zone has more sessions than it is sure of.
+    pub(crate) fn is_above_guarantee(&self) -> bool {
+        self.sessions() > self.guarantee()
+    }
+}
+
+/// The counters of all zones, and the bound on their sum.
+///
+/// The sum of what zones use and of what they are still sure of never exceeds the bound:
+/// `committed` is the sum over all zones of the greater of sessions and guarantee. A zone within its
+/// guarantee takes a place without asking anybody; beyond it, a place comes out of what is not
+/// committed.
+///
+/// Places are claimed and released under a shard's lock. [`Accounts::guarantee`] must find no such
+/// call in progress, so its caller holds the locks of all shards.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    zones: Box<[ZoneAccount]>,
+    committed: AtomicUsize,
+    live: AtomicUsize,
+    /// Sessions that are never evicted.
+    assured: AtomicUsize,
+    max_sessions: usize,
+}
+
+impl Accounts {
+    pub(crate) fn new(max_sessions: usize) -> Self {
+        Self {
+            zones: (0..=u16::MAX).map(|_| ZoneAccount::default()).collect(),
+            committed: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
+            assured: AtomicUsize::new(0),
+            max_sessions,
+        }
+    }
+
+    /// Returns the counters of a zone.
+    #[expect(clippy::indexing_slicing, reason = "every zone number has an account")]
+    #[inline]
+    pub(crate) fn zone(&self, zone: Zone) -> &ZoneAccount {
+        &self.zones[usize::from(zone.0)]
+    }
+
+    /// Returns the number of sessions in all zones.
+    pub(crate) fn len(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of sessions that are never evicted.
+    pub(crate) fn assured(&self) -> usize {
+        self.assured.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many sessions there can be.
+    pub(crate) const fn max_sessions(&self) -> usize {
+        self.max_sessions
+    }
+
+    /// Returns how many more sessions a zone could have if no other zone took a place meanwhile.
+    pub(crate) fn free(&self, zone: Zone) -> usize {
+        let account = self.zone(zone);
+        let of_guarantee = account.guarantee().saturating_sub(account.sessions());
+        let others = self.committed.load(Ordering::Relaxed);
+        of_guarantee as usize + self.max_sessions.saturating_sub(others)
+    }
+
+    /// Claims a place for one more session of a zone. Returns whether there was one.
+    pub(crate) fn claim(&self, zone: Zone) -> bool {
+        if !self.take(zone, false) {
+            return false;
+        }
+        // New guarantees may stand for places that other zones have taken before.
+        let more = |live: usize| (live < self.max_sessions).then_some(live + 1);
+        let fits = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if fits.is_err() && self.leave(zone) {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits.is_ok()
+    }
+
+    /// Gives back the place of a session that has ended.
+    pub(crate) fn release(&self, zone: Zone) {
+        if self.leave(zone) {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Hands the place of an evicted session over to one of another zone. Returns whether that is
+    /// allowed: a zone within its guarantee gives no place to another one.
+    pub(crate) fn hand_over(&self, from: Zone, to: Zone) -> bool {
+        if from == to {
+            return true;
+        }
+        if !self.leave_above(from) {
+            return false;
+        }
+        // The place is committed to nobody now, and cannot be taken by anybody else.
+        self.take(to, true)
+    }
+
+    /// Counts one more session of a zone. Beyond the zone's guarantee it needs a place that is not
+    /// committed, or the one that the caller `brings`.
+    fn take(&self, zone: Zone, brings: bool) -> bool {
+        let account = self.zone(zone);
+        let mut seen = account.sessions();
+        // Whether a place is in hand beside those of the guarantee.
+        let mut in_hand = brings;
+        let taken = loop {
+            let needs = seen >= account.guarantee();
+            if needs && !in_hand {
+                in_hand = self.commit();
+                if !in_hand {
+                    break false;
+                }
+            }
+            match account
+                .sessions
+                .compare_exchange_weak(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    in_hand &= !needs;
+                    break true;
+                }
+                Err(now) => seen = now,
+            }
+        };
+        if in_hand {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Commits one more place, if there is one.
+    fn commit(&self) -> bool {
+        let more = |committed: usize| (committed < self.max_sessions).then_some(committed + 1);
+        self.committed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
+    /// Counts one session of a zone less. Returns whether its place was beyond the guarantee.
+    fn leave(&self, zone: Zone) -> bool {
+        let account = self.zone(zone);
+        let before = account.sessions.fetch_sub(1, Ordering::Relaxed);
+        before > account.guarantee()
+    }
+
+    /// Counts one session of a zone less, if the zone is above its guarantee.
+    fn leave_above(&self, zone: Zone) -> bool {
+        let account = self.zone(zone);
+        let guarantee = account.guarantee();
+        let less = |sessions: u32| (sessions > guarantee).then(|| sessions.saturating_sub(1));
+        account
+            .sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+
+    /// Makes the guarantees those of the given zones: each of `zones` has a share of half of the table,
+    /// and none has one where they are fewer than two. The caller holds the locks of all shards.
+    pub(crate) fn guarantee(&self, zones: &[Zone]) {
+        let each = match zones.len() {
+            0 | 1 => 0,
+            many if many > self.max_sessions => 0,
+            many => (self.max_sessions / (2 * many)).max(1),
+        };
+        for account in &self.zones {
+            account.guarantee.store(0, Ordering::Relaxed);
+        }
+        for zone in zones {
+            let guarantee = u32::try_from(each).unwrap_or(u32::MAX);
+            self.zone(*zone).guarantee.store(guarantee, Ordering::Relaxed);
+        }
+        self.committed.store(self.sum_committed(), Ordering::Relaxed);
+    }
+
+    fn sum_committed(&self) -> usize {
+        let greater = |account: &ZoneAccount| account.sessions().max(account.guarantee()) as usize;
+        self.zones.iter().map(greater).sum()
+    }
+
+    /// Counts a session that begins with a standing.
+    pub(crate) fn begins(&self, zone: Zone, standing: Standing) {
+        if standing.half_open {
+            self.zone(zone).half_open.fetch_add(1, Ordering::Relaxed);
+        }
+        if standing.assured {
+            self.assured.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a session that ends with a standing.
+    pub(crate) fn ends(&self, zone: Zone, standing: Standing) {
+        if standing.half_open {
+            self.zone(zone).half_open.fetch_sub(1, Ordering::Relaxed);
+        }
+        if standing.assured {
+            self.assured.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a session whose standing changes.
+    pub(crate) fn changes(&self, zone: Zone, before: Standing, after: Standing) {
+        if before != after {
+            self.ends(zone, before);
+            self.begins(zone, after);
+        }
+    }
+
+    /// Compares the counts with those of the table. `counted` says sessions and half-open sessions
+    /// of each zone that has any.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub(crate) fn check_invariants(
+        &self,
+        counted: &std::collections::BTreeMap<Zone, [u32; 2]>,
+        assured: usize,
+    ) -> Result<(), String> {
+        for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
+            let own = [account.sessions(), account.half_open()];
+            let of_table = counted.get(&zone).copied().unwrap_or_default();
+            if own != of_table {
+                return Err(format!(
+                    "zone {zone}: {of_table:?} sessions and half-open, counted {own:?}"
+                ));
+            }
+        }
+        let committed = self.committed.load(Ordering::Relaxed);
+        if committed != self.sum_committed() {
+            let sum = self.sum_committed();
+            return Err(format!("{committed} places committed, {sum} by zones"));
+        }
+        if self.assured() != assured {
+            return Err(format!("{assured} assured sessions, counted {}", self.assured()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLUE: Zone = Zone(1);
+    const GREEN: Zone = Zone(2);
+
+    fn claimed(accounts: &Accounts, zone: Zone) -> usize {
+        (0..1_000).take_while(|_| accounts.claim(zone)).count()
+    }
+
+    #[test]
+    fn a_single_zone_has_the_whole_table() {
+        let accounts = Accounts::new(100);
+        accounts.guarantee(&[Zone::DEFAULT]);
+        assert_eq!(claimed(&accounts, Zone(7)), 100);
+        assert_eq!(accounts.free(Zone::DEFAULT), 0);
+    }
+
+    #[test]
+    fn a_zone_cannot_take_what_others_are_sure_of() {
+        let accounts = Accounts::new(100);
+        accounts.guarantee(&[BLUE, GREEN]);
+        assert_eq!((accounts.free(GREEN), claimed(&accounts, GREEN)), (75, 75));
+        assert_eq!((accounts.free(BLUE), claimed(&accounts, BLUE)), (25, 25));
+        assert_eq!(accounts.len(), 100);
+        accounts.release(GREEN);
+        assert!(
+            accounts.claim(BLUE),
+            "what is free beyond guarantees is anybody's"
+        );
+        accounts.release(BLUE);
+        assert!(accounts.claim(GREEN));
+        for _ in 0..60 {
+            accounts.release(GREEN);
+        }
+        assert_eq!(claimed(&accounts, BLUE), 50, "green keeps 25");
+    }
+
+    #[test]
+    fn a_zone_gives_back_what_is_above_its_guarantee_and_no_more() {
+        let accounts = Accounts::new(8);
+        accounts.guarantee(&[BLUE, GREEN]);
+        assert_eq!(claimed(&accounts, GREEN), 6);
+        assert_eq!(claimed(&accounts, BLUE), 2);
+        for _ in 0..4 {
+            assert!(accounts.hand_over(GREEN, BLUE));
+        }
+        assert!(!accounts.hand_over(GREEN, BLUE), "green is at its guarantee");
+        assert!(accounts.hand_over(GREEN, GREEN));
+        assert_eq!(accounts.len(), 8);
+        let counted = [(BLUE, [6, 0]), (GREEN, [2, 0])].into();
+        accounts.check_invariants(&counted, 0).unwrap();
+    }
+
+    #[test]
+    fn new_guarantees_count_what_zones_hold_already() {
+        let accounts = Accounts::new(100);
+        accounts.guarantee(&[BLUE]);
+        assert_eq!(claimed(&accounts, BLUE), 100);
+        accounts.guarantee(&[BLUE, GREEN]);
+        assert!(!accounts.claim(GREEN), "nobody has a place to spare");
+        accounts.release(BLUE);
+        assert_eq!(accounts.len(), 99);
+        accounts.guarantee(&[]);
+        assert!(accounts.claim(GREEN));
+        accounts
+            .check_invariants(&[(BLUE, [99, 0]), (GREEN, [1, 0])].into(), 0)
+            .unwrap();
+    }
+
+    #[test]
+    fn threads_leave_exact_sums_behind() {
+        let accounts = Accounts::new(64);
+        accounts.guarantee(&[BLUE, GREEN]);
+        std::thread::scope(|scope| {
+            for thread in 0..4u32 {
+                let accounts = &accounts;
+                scope.spawn(move || {
+                    let zone = if thread % 2 == 0 { BLUE } else { GREEN };
+                    for round in 0..20_000u32 {
+                        let held = (0..round % 40).filter(|_| accounts.claim(zone)).count();
+                        for _ in 0..held {
+                            accounts.release(zone);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(accounts.len(), 0);
+        accounts
+            .check_invariants(&std::collections::BTreeMap::new(), 0)
+            .unwrap();
+        assert_eq!(claimed(&accounts, BLUE), 48);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod prefix;
+pub(crate) mod share;
 
 pub(crate) use self::accounts::{Accounts, Standing};
 pub(crate) use self::prefix::Prefixes;

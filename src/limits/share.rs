@@ -1,0 +1,287 @@
+//! Shares of a bounded resource by zone: guarantees, not quotas.
+//!
+//! With `Z` zones in force, each has `max / (2 * Z)` places that no other zone can take, and at
+//! least one. The rest is the common part, which whoever comes first may use. With fewer than two
+//! zones there are no guarantees, and everything is common.
+//!
+//! A source that already holds half of its zone's guarantee draws from the common part alone, and
+//! only while it leaves as much of that part as it takes. So one source never uses up the
+//! guarantee of its zone, and `n` sources leave at least `1 / (n + 1)` of the common part.
+//!
+//! The counters are exact and lock-free. Two rules hold at every moment:
+//! - the places in use never exceed `max`;
+//! - the places in use and the guarantees not in use do not exceed `max` together. The exception
+//!   is a reload that adds zones while the resource is full: the new guarantees take effect as
+//!   places come back.
+//!
+//! Zones that no configuration names have no guarantee.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::flow::Zone;
+
+#[cfg(test)]
+mod tests;
+
+/// Zone numbers of one page of counters.
+const PAGE: usize = 256;
+
+/// The counters of 256 zone numbers.
+type Page = Box<[AtomicU64; PAGE]>;
+
+/// The counter of a zone: how many places are guaranteed, and how many it uses.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    guarantee: u32,
+    used: u32,
+}
+
+impl Account {
+    const fn of(word: u64) -> Self {
+        Self {
+            guarantee: (word >> 32) as u32,
+            used: word as u32,
+        }
+    }
+
+    const fn word(self) -> u64 {
+        (self.guarantee as u64) << 32 | self.used as u64
+    }
+
+    /// Returns how many of the places in use are from the common part.
+    const fn excess(self) -> i64 {
+        self.used.saturating_sub(self.guarantee) as i64
+    }
+}
+
+/// Where a claim took its places from; needed to return them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drawn {
+    /// The guarantee of the zone, or the common part once that is used up.
+    Zone,
+    /// The common part alone.
+    Common,
+}
+
+/// Shares of a bounded resource by zone. See the [module](self).
+#[derive(Debug)]
+pub(crate) struct ZoneShares {
+    /// Pages are made for the zones of a configuration, and once for others that come.
+    pages: Box<[OnceLock<Page>]>,
+    /// What is left of the common part. Below zero while guarantees wait for places.
+    common: AtomicI64,
+    /// Places in use.
+    used: AtomicU64,
+    max: AtomicU64,
+    /// The zones with a guarantee.
+    named: Mutex<BTreeSet<Zone>>,
+}
+
+impl ZoneShares {
+    /// Returns shares of `max` places among the given zones, with all places free.
+    pub(crate) fn new(max: u32, zones: impl IntoIterator<Item = Zone>) -> Self {
+        let shares = Self {
+            pages: (0..=usize::from(u16::MAX) / PAGE)
+                .map(|_| OnceLock::new())
+                .collect(),
+            common: AtomicI64::new(i64::from(max)),
+            used: AtomicU64::new(0),
+            max: AtomicU64::new(u64::from(max)),
+            named: Mutex::default(),
+        };
+        shares.set(max, zones);
+        shares
+    }
+
+    fn account(&self, zone: Zone) -> Option<&AtomicU64> {
+        let number = usize::from(zone.0);
+        let page = self.pages.get(number / PAGE)?;
+        page.get_or_init(|| Box::new([const { AtomicU64::new(0) }; PAGE]))
+            .get(number % PAGE)
+    }
+
+    /// Exchanges the number of places and the zones that have a guarantee. Places in use stay in
+    /// use, also beyond a smaller `max`.
+    pub(crate) fn set(&self, max: u32, zones: impl IntoIterator<Item = Zone>) {
+        let mut named = self.named.lock();
+        let zones: BTreeSet<Zone> = zones.into_iter().collect();
+        let guarantee = guarantee(max, zones.len());
+        let before = self.max.swap(u64::from(max), Ordering::AcqRel);
+        self.common
+            .fetch_add(i64::from(max) - before as i64, Ordering::AcqRel);
+        for zone in named.difference(&zones) {
+            self.guarantee_to(*zone, 0);
+        }
+        for zone in &zones {
+            self.guarantee_to(*zone, guarantee);
+        }
+        *named = zones;
+    }
+
+    fn guarantee_to(&self, zone: Zone, guarantee: u32) {
+        let Some(account) = self.account(zone) else {
+            return;
+        };
+        let change = |word| {
+            Some(
+                Account {
+                    guarantee,
+                    ..Account::of(word)
+                }
+                .word(),
+            )
+        };
+        let changed = account.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        let before = Account::of(changed.unwrap_or_else(|word| word));
+        let after = Account { guarantee, ..before };
+        let taken = i64::from(after.guarantee) + after.excess();
+        let returned = i64::from(before.guarantee) + before.excess();
+        self.common.fetch_add(returned - taken, Ordering::AcqRel);
+    }
+
+    /// Takes a place for a zone, if it has one left in its guarantee or in the common part.
+    pub(crate) fn claim(&self, zone: Zone) -> bool {
+        self.claim_places(zone, 1)
+    }
+
+    /// Takes `places` for a zone, all or none.
+    pub(crate) fn claim_places(&self, zone: Zone, places: u32) -> bool {
+        let Some(account) = self.account(zone) else {
+            return false;
+        };
+        let mut word = account.load(Ordering::Acquire);
+        loop {
+            let before = Account::of(word);
+            let Some(used) = before.used.checked_add(places) else {
+                return false;
+            };
+            let after = Account { used, ..before };
+            let common = after.excess() - before.excess();
+            if common > 0 && !self.claim_common(common) {
+                return false;
+            }
+            match account.compare_exchange_weak(word, after.word(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if self.use_places(places) => return true,
+                // A guarantee that a reload has given, whose places others still use.
+                Ok(_) => {
+                    self.give_back(account, places);
+                    return false;
+                }
+                Err(now) => {
+                    self.common.fetch_add(common, Ordering::AcqRel);
+                    word = now;
+                }
+            }
+        }
+    }
+
+    /// Takes `places` for a source of a zone that holds `held` already, all or none. A source with
+    /// half of its zone's guarantee draws from the common part, and leaves as much as it takes.
+    pub(crate) fn claim_for_source(&self, zone: Zone, places: u32, held: u32) -> Option<Drawn> {
+        let own = self.guarantee(zone).div_ceil(2);
+        let holds = held.saturating_add(places);
+        if holds <= own {
+            return self.claim_places(zone, places).then_some(Drawn::Zone);
+        }
+        // Half of the common part, with what the source has taken of it.
+        let left = self.common.load(Ordering::Acquire);
+        let taken = i64::from(held.saturating_sub(own));
+        if left - i64::from(places) < taken || !self.claim_common(i64::from(places)) {
+            return None;
+        }
+        if !self.use_places(places) {
+            self.common.fetch_add(i64::from(places), Ordering::AcqRel);
+            return None;
+        }
+        Some(Drawn::Common)
+    }
+
+    fn claim_common(&self, places: i64) -> bool {
+        let take = |left: i64| (left >= places).then_some(left - places);
+        self.common
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .is_ok()
+    }
+
+    /// Counts places that were taken; `false` where there are not as many.
+    fn use_places(&self, places: u32) -> bool {
+        let max = self.max.load(Ordering::Acquire);
+        let take = |used: u64| (used + u64::from(places) <= max).then_some(used + u64::from(places));
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .is_ok()
+    }
+
+    fn give_back(&self, account: &AtomicU64, places: u32) {
+        let less = |word| {
+            let account = Account::of(word);
+            let used = account.used.saturating_sub(places);
+            Some(Account { used, ..account }.word())
+        };
+        let changed = account.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let before = Account::of(changed.unwrap_or_else(|word| word));
+        let used = before.used.saturating_sub(places);
+        let common = before.excess() - Account { used, ..before }.excess();
+        if common > 0 {
+            self.common.fetch_add(common, Ordering::AcqRel);
+        }
+    }
+
+    /// Returns a place of a zone.
+    pub(crate) fn release(&self, zone: Zone) {
+        self.release_drawn(zone, 1, Drawn::Zone);
+    }
+
+    /// Returns places to where they were drawn from. Whoever returns them has claimed them.
+    pub(crate) fn release_drawn(&self, zone: Zone, places: u32, drawn: Drawn) {
+        // First the sum, so that it never exceeds what the other counters allow.
+        self.used.fetch_sub(u64::from(places), Ordering::AcqRel);
+        match drawn {
+            Drawn::Common => {
+                self.common.fetch_add(i64::from(places), Ordering::AcqRel);
+            }
+            Drawn::Zone => {
+                if let Some(account) = self.account(zone) {
+                    self.give_back(account, places);
+                }
+            }
+        }
+    }
+
+    /// Returns how many places are in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire) as usize
+    }
+
+    /// Returns how many places a zone uses, but for those of sources that draw from the common part.
+    pub(crate) fn used_by(&self, zone: Zone) -> u32 {
+        self.account(zone)
+            .map_or(0, |account| Account::of(account.load(Ordering::Acquire)).used)
+    }
+
+    /// Returns how many places are guaranteed to a zone.
+    pub(crate) fn guarantee(&self, zone: Zone) -> u32 {
+        self.account(zone).map_or(0, |account| {
+            Account::of(account.load(Ordering::Acquire)).guarantee
+        })
+    }
+
+    /// Returns whether a zone uses more than is guaranteed to it.
+    pub(crate) fn is_over(&self, zone: Zone) -> bool {
+        self.account(zone)
+            .is_some_and(|account| Account::of(account.load(Ordering::Acquire)).excess() > 0)
+    }
+}
+
+/// Returns how many places of `max` are guaranteed to each of so many zones.
+pub(crate) fn guarantee(max: u32, zones: usize) -> u32 {
+    let zones = u32::try_from(zones).unwrap_or(u32::MAX);
+    if zones < 2 || zones > max {
+        return 0;
+    }
+    (max / zones / 2).max(1)
+}

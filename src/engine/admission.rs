@@ -464,7 +464,7 @@ impl Engine {
         }
         if reject && may_be_answered(&candidate.parsed.ip) {
             let destination = (key.zone(), key.address_number(source));
-            if let Err(unsent) = self.answers.take(destination, candidate.now, &settings.resets) {
+            if let Err(unsent) = self.answers.take(destination, candidate.now, settings.rates()) {
                 self.counters.reset(Err(unsent));
                 return Err(drop);
             }

@@ -1,9 +1,23 @@
 //! How many packets of its own the engine sends: a rate for each destination, and one for all.
+//!
+//! Each kind of packet has a budget with both rates of its own, so that no sender uses up what
+//! another kind needs:
+//!
+//! | budget | what pays from it | who can provoke it |
+//! |---|---|---|
+//! | ends | RSTs to both ends of a session that ends | whoever lets sessions end |
+//! | late | RSTs to late packets of sessions that have ended | whoever sends them |
+//! | answers | replies to rejected packets, `tcp.midstream = "reject"`, ICMP errors of a front end | any sender |
+//!
+//! With several zones, each is sure of its part of the rate for all
+//! ([`guarantee`](crate::limits::share::guarantee)); the rest goes to whoever comes first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::ResetsConfig;
 use crate::flow::Zone;
+use crate::limits::by_zone::ByZone;
+use crate::limits::share::guarantee;
 use crate::session::Micros;
 
 /// Counters of destinations. Two destinations may share one, by a keyed hash: memory stays bounded and nothing is
@@ -47,7 +61,7 @@ impl Rate {
 pub enum Unsent {
     /// Its destination has had as many as `resets.per_destination` allows.
     DestinationBudget,
-    /// All together are as many as `resets.overall` allows.
+    /// All together are as many as `resets.overall` allows, and those of the zone as many as are guaranteed to it.
     OverallBudget,
     /// The number that its receiver accepts was never seen.
     NumberUnknown,
@@ -76,11 +90,21 @@ impl Unsent {
     }
 }
 
-/// Both rates.
+/// The rates in force, and the zones that share them, in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates<'a> {
+    pub(super) config: &'a ResetsConfig,
+    pub(super) zones: &'a [Zone],
+}
+
+/// The budget of one kind of packet.
 #[derive(Debug)]
 pub(super) struct Budget {
     destinations: Box<[Rate]>,
-    overall: Rate,
+    /// What each zone is sure of.
+    zones: ByZone<Rate>,
+    /// What is common to all zones.
+    common: Rate,
     hasher: ahash::RandomState,
 }
 
@@ -88,7 +112,8 @@ impl Budget {
     pub(super) fn new(hasher: ahash::RandomState) -> Self {
         Self {
             destinations: (0..DESTINATIONS).map(|_| Rate::default()).collect(),
-            overall: Rate::default(),
+            zones: ByZone::default(),
+            common: Rate::default(),
             hasher,
         }
     }
@@ -98,20 +123,37 @@ impl Budget {
         &self,
         (zone, address): (Zone, u128),
         now: Micros,
-        config: &ResetsConfig,
+        rates: Rates<'_>,
     ) -> Result<(), Unsent> {
+        let per_destination = rates.config.per_destination;
         let hash = self.hasher.hash_one((zone, address)) as usize;
         let Some(destination) = self.destinations.get(hash % DESTINATIONS) else {
             return Err(Unsent::DestinationBudget);
         };
-        if !destination.take(now, config.per_destination) {
+        if !destination.take(now, per_destination) {
             return Err(Unsent::DestinationBudget);
         }
-        if !self.overall.take(now, config.overall) {
-            destination.put_back(config.per_destination);
+        if !self.take_of_all(zone, now, rates) {
+            destination.put_back(per_destination);
             return Err(Unsent::OverallBudget);
         }
         Ok(())
+    }
+
+    fn take_of_all(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
+        let overall = rates.config.overall;
+        let own = guarantee(overall, rates.zones.len());
+        if own == 0 {
+            return self.common.take(now, overall);
+        }
+        let is_sure = rates.zones.binary_search(&zone).is_ok();
+        let of_zone = self.zones.get(zone).filter(|_| is_sure);
+        if of_zone.is_some_and(|rate| rate.take(now, own)) {
+            return true;
+        }
+        let zones = u32::try_from(rates.zones.len()).unwrap_or(u32::MAX);
+        self.common
+            .take(now, overall.saturating_sub(own.saturating_mul(zones)))
     }
 }
 
@@ -128,10 +170,53 @@ mod tests {
         Budget::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
     }
 
+    const ALONE: Rates<'_> = Rates {
+        config: &CONFIG,
+        zones: &[Zone::DEFAULT],
+    };
+
     fn taken(budget: &Budget, destination: u128, at: Micros) -> usize {
         (0..100)
-            .filter(|_| budget.take((Zone::DEFAULT, destination), at, &CONFIG).is_ok())
+            .filter(|_| budget.take((Zone::DEFAULT, destination), at, ALONE).is_ok())
             .count()
+    }
+
+    #[test]
+    fn a_zone_is_sure_of_its_part_whatever_another_takes() {
+        let config = ResetsConfig {
+            per_destination: 1_000,
+            overall: 40,
+        };
+        let zones = [Zone(1), Zone(2)];
+        let rates = Rates {
+            config: &config,
+            zones: &zones,
+        };
+        let budget = budget();
+        let taken = |zone, address, at: u64| {
+            let at = Micros(3_600_000_000 + at);
+            let take = || budget.take((Zone(zone), address), at, rates).is_ok();
+            std::iter::repeat_with(take).take_while(|taken| *taken).count()
+        };
+        assert_eq!(taken(1, 1, 0), 30, "its 10, and all 20 that are common");
+        assert_eq!(taken(3, 2, 0), 0, "a zone that no configuration names");
+        assert_eq!(taken(2, 3, 0), 10);
+        // Half a second later.
+        assert_eq!(taken(1, 1, 500_000), 15);
+        assert_eq!(taken(2, 3, 500_000), 5);
+    }
+
+    #[test]
+    fn zones_beyond_the_rate_share_it() {
+        let zones: Vec<_> = (0..30).map(Zone).collect();
+        let rates = Rates {
+            zones: &zones,
+            ..ALONE
+        };
+        let budget = budget();
+        let at = Micros(3_600_000_000);
+        let taken = (0..100).filter(|n| budget.take((Zone(*n % 30), 1), at, rates).is_ok());
+        assert_eq!(taken.count(), 25);
     }
 
     #[test]
@@ -152,7 +237,7 @@ mod tests {
             .collect();
         assert_eq!(each, [10, 10, 5, 0]);
         assert_eq!(
-            budget.take((Zone::DEFAULT, 9), at, &CONFIG),
+            budget.take((Zone::DEFAULT, 9), at, ALONE),
             Err(Unsent::OverallBudget)
         );
         // What the overall budget refused was not taken from the destination's.
@@ -165,7 +250,11 @@ mod tests {
             per_destination: 0,
             ..CONFIG
         };
-        let refused = budget().take((Zone::DEFAULT, 1), Micros(1), &none);
+        let rates = Rates {
+            config: &none,
+            ..ALONE
+        };
+        let refused = budget().take((Zone::DEFAULT, 1), Micros(1), rates);
         assert_eq!(refused, Err(Unsent::DestinationBudget));
     }
 }

@@ -176,7 +176,10 @@ pub struct Engine {
     origin: Origin,
     helpers: helpers::Helpers,
     graveyard: Graveyard,
-    budget: budget::Budget,
+    /// For RSTs to both ends of a session that ends.
+    resets_at_end: budget::Budget,
+    /// For RSTs to late packets.
+    late_resets: budget::Budget,
     /// For answers to packets that are refused.
     answers: budget::Budget,
     asymmetry: Asymmetry,
@@ -234,7 +237,8 @@ impl Engine {
             origin: Origin::default(),
             helpers: helpers::Helpers::new(seed),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
-            budget: budget::Budget::new(hasher.clone()),
+            resets_at_end: budget::Budget::new(hasher.clone()),
+            late_resets: budget::Budget::new(hasher.clone()),
             answers: budget::Budget::new(hasher),
             asymmetry: Asymmetry::new(seed),
             cut,

@@ -6,7 +6,7 @@ use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::config::LatePacket;
 use crate::event::{EndReason, Sink};
-use crate::flow::{Direction, End, Flow, FlowKey};
+use crate::flow::{Direction, End, Flow, FlowKey, Zone};
 use crate::packet::{self, Checksums, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
 use crate::reset::Reset;
@@ -26,6 +26,11 @@ pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> 
     } else {
         first
     }
+}
+
+/// The destination of a packet to an end, as budgets count it.
+const fn destination(key: &FlowKey, to: End) -> (Zone, u128) {
+    (key.zone(), key.address_number(to))
 }
 
 const fn reason_after(end: EndReason) -> DropReason {
@@ -127,7 +132,8 @@ impl Engine {
                 None => Err(Unsent::NumberUnknown),
                 Some(_) if !S::LISTENS => Err(Unsent::NoSink),
                 Some(seq) => self
-                    .may_send(&settings, (&slot.key, from.opposite()), now)
+                    .resets_at_end
+                    .take(destination(&slot.key, from.opposite()), now, settings.rates())
                     .map(|()| {
                         let tunnel = tunnel_of(ended.tunnels, direction);
                         let numbers = (seq, sender.expects);
@@ -151,7 +157,8 @@ impl Engine {
     /// Takes an answer to a packet from the budget of answers: whether it may be sent. The rates are those of `[resets]`, but
     /// RSTs of sessions that end are counted apart, so that no flood of refused packets uses theirs up. For answers to packets
     /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors that the caller sends (RFC 4443 2.4 f). The RSTs
-    /// of `tcp.midstream = "reject"` are taken from this budget when they are decided, those to late packets from that of sessions.
+    /// of `tcp.midstream = "reject"` are taken from this budget when they are decided. Those to late packets have one of their own.
+    /// With several zones, each has a part of the rate for all that no other zone can use.
     #[must_use]
     pub fn may_answer(&self, packet: Packet<'_>) -> bool {
         let zone = self.fixed.zones.group_of(packet.zone);
@@ -164,7 +171,7 @@ impl Engine {
         };
         let now = self.origin.micros(packet.now);
         self.answers
-            .take((zone, address), now, &self.settings().resets)
+            .take((zone, address), now, self.settings().rates())
             .is_ok()
     }
 
@@ -194,17 +201,6 @@ impl Engine {
             return None;
         }
         Some(other)
-    }
-
-    /// Takes a packet to an end from the budgets.
-    pub(super) fn may_send(
-        &self,
-        settings: &Settings,
-        (key, to): (&FlowKey, End),
-        now: Micros,
-    ) -> Result<(), Unsent> {
-        let destination = (key.zone(), key.address_number(to));
-        self.budget.take(destination, now, &settings.resets)
     }
 
     /// A packet whose session is remembered: it comes too late.
@@ -243,7 +239,9 @@ impl Engine {
             }
             LatePacket::Reset => {}
         }
-        let outcome = self.may_send(settings, (&tombstone.key, source), now);
+        let outcome = self
+            .late_resets
+            .take(destination(&tombstone.key, source), now, settings.rates());
         self.counters.reset(outcome);
         if outcome.is_err() {
             return silent;

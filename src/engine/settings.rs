@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::budget::Rates;
 use super::checks::Checks;
 use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
@@ -43,13 +44,15 @@ pub(super) struct Settings {
     inside: Box<[(Zone, AddressMap<()>)]>,
     pub(super) checks: Checks,
     pub(super) asymmetry: AsymmetryConfig,
-    pub(super) resets: ResetsConfig,
+    resets: ResetsConfig,
     /// For how many microseconds after the first packet connections are adopted.
     pub(super) failover_us: u64,
     pub(super) ftp: FtpSettings,
     pub(super) on_reload: OnReload,
     tcp: Handling,
     tcp_zones: Box<[(Zone, TcpHandling)]>,
+    /// Each zone once: those among which what is bounded is shared.
+    pub(super) zones: Box<[Zone]>,
     /// What zones, rules and sources may hold.
     pub(super) limits: Limits,
     /// Where else a packet's session may be.
@@ -85,13 +88,15 @@ impl Settings {
             .iter()
             .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
         let inside = inside.collect();
+        let distinct: Box<[Zone]> = compiled.zones.distinct().collect();
         Self {
             checks: Checks::new(&compiled, hasher),
             any_midstream,
             any_asymmetric,
+            zones: distinct.clone(),
             tcp,
             elsewhere: Elsewhere::new(
-                compiled.zones.distinct().collect(),
+                distinct,
                 any_asymmetric,
                 compiled.fixed.max_sessions as usize,
                 previous.map(|settings| &settings.elsewhere),
@@ -110,6 +115,14 @@ impl Settings {
             on_reload: compiled.on_reload,
             tcp_zones: compiled.tcp_zones.into(),
             limits: compiled.limits,
+        }
+    }
+
+    /// Returns the rates of packets of the engine's own.
+    pub(super) fn rates(&self) -> Rates<'_> {
+        Rates {
+            config: &self.resets,
+            zones: &self.zones,
         }
     }
 

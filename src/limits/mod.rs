@@ -4,6 +4,7 @@
 //! are atomic, so that a packet takes no other shard's lock to read them.
 
 mod accounts;
+pub(crate) mod by_zone;
 mod prefix;
 pub(crate) mod share;
 

@@ -17,21 +17,15 @@
 //! Zones that no configuration names have no guarantee.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::by_zone::ByZone;
 use crate::flow::Zone;
 
 #[cfg(test)]
 mod tests;
-
-/// Zone numbers of one page of counters.
-const PAGE: usize = 256;
-
-/// The counters of 256 zone numbers.
-type Page = Box<[AtomicU64; PAGE]>;
 
 /// The counter of a zone: how many places are guaranteed, and how many it uses.
 #[derive(Debug, Clone, Copy)]
@@ -70,8 +64,7 @@ pub(crate) enum Drawn {
 /// Shares of a bounded resource by zone. See the [module](self).
 #[derive(Debug)]
 pub(crate) struct ZoneShares {
-    /// Pages are made for the zones of a configuration, and once for others that come.
-    pages: Box<[OnceLock<Page>]>,
+    accounts: ByZone<AtomicU64>,
     /// What is left of the common part. Below zero while guarantees wait for places.
     common: AtomicI64,
     /// Places in use.
@@ -85,9 +78,7 @@ impl ZoneShares {
     /// Returns shares of `max` places among the given zones, with all places free.
     pub(crate) fn new(max: u32, zones: impl IntoIterator<Item = Zone>) -> Self {
         let shares = Self {
-            pages: (0..=usize::from(u16::MAX) / PAGE)
-                .map(|_| OnceLock::new())
-                .collect(),
+            accounts: ByZone::default(),
             common: AtomicI64::new(i64::from(max)),
             used: AtomicU64::new(0),
             max: AtomicU64::new(u64::from(max)),
@@ -98,10 +89,7 @@ impl ZoneShares {
     }
 
     fn account(&self, zone: Zone) -> Option<&AtomicU64> {
-        let number = usize::from(zone.0);
-        let page = self.pages.get(number / PAGE)?;
-        page.get_or_init(|| Box::new([const { AtomicU64::new(0) }; PAGE]))
-            .get(number % PAGE)
+        self.accounts.get(zone)
     }
 
     /// Exchanges the number of places and the zones that have a guarantee. Places in use stay in

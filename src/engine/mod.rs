@@ -218,7 +218,7 @@ impl Engine {
         let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
         let accounts = Arc::new(Accounts::new(fixed.max_sessions as usize));
-        Ok(Self {
+        let engine = Self {
             table: Table::new(
                 &accounts,
                 fixed.shards as usize,
@@ -227,7 +227,7 @@ impl Engine {
                 seed,
             ),
             screen: NewestScreen::new(settings.screen),
-            settings: RwLock::new(settings),
+            settings: RwLock::new(Arc::clone(&settings)),
             accounts,
             fixed,
             reloading: Mutex::new(()),
@@ -243,7 +243,14 @@ impl Engine {
             asymmetry: Asymmetry::new(seed),
             cut,
             adopts_until: AtomicU64::new(0),
-        })
+        };
+        engine.set_shares(&settings);
+        Ok(engine)
+    }
+
+    /// Divides what all zones share by new settings.
+    fn set_shares(&self, settings: &Settings) {
+        self.graveyard.set_zones(&settings.zones);
     }
 
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session

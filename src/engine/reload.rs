@@ -73,6 +73,7 @@ impl Engine {
             settings.take_counts(&previous);
             *self.settings.write() = Arc::clone(&settings);
             self.screen.set(settings.screen);
+            self.set_shares(&settings);
             (previous, settings)
         };
         let now = self.origin.micros(now);

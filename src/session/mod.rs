@@ -78,6 +78,11 @@ pub(crate) mod testing {
 
     /// A UDP conversation between two hosts, told apart by `n`.
     pub(crate) fn key(n: u32) -> FlowKey {
+        key_in(Zone::DEFAULT, n)
+    }
+
+    /// The same conversation in a zone.
+    pub(crate) fn key_in(zone: Zone, n: u32) -> FlowKey {
         let parsed = Parsed {
             ip: Ip {
                 version: IpVersion::V4,
@@ -95,6 +100,6 @@ pub(crate) mod testing {
                 payload_len: 0,
             },
         };
-        Flow::of(Zone::DEFAULT, &parsed).expect("UDP has a flow").key
+        Flow::of(zone, &parsed).expect("UDP has a flow").key
     }
 }

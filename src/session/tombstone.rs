@@ -1,22 +1,30 @@
 //! What is remembered of TCP sessions that ended before their connection did.
 //!
-//! A ring of fixed size in each part, with an index: the newest takes the place of the oldest, nothing is swept. All have
-//! one lifetime, so that the oldest is also the first to be over. The memory is reserved at the start and touched as
-//! sessions end.
+//! A fixed number of places in each part, with an index; nothing is swept. All have one lifetime, so that the oldest is also
+//! the first to be over. The memory is reserved at the start and touched as sessions end.
+//!
+//! In a full part one tombstone makes room for the newest:
+//! 1. the oldest of all, if it is over;
+//! 2. else the oldest of the newest's own zone, if that zone has at least its guarantee;
+//! 3. else the oldest of the zone that is most above its guarantee.
+//!
+//! With one zone, that is the oldest of all. The guarantee is that of [`crate::limits::share`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::index::Index;
+use self::part::Part;
 use super::slot::Slot;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
 use crate::event::EndReason;
-use crate::flow::{Direction, End, FlowKey};
+use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::SeqNum;
 use crate::policy::RuleId;
 use crate::track::tcp::PeerFlags;
+
+mod part;
 
 /// Parts with a lock each.
 const PARTS: usize = 16;
@@ -126,21 +134,12 @@ impl Tombstone {
     }
 }
 
-#[derive(Debug)]
-struct Part {
-    index: Index,
-    ring: Vec<Tombstone>,
-    /// Where the next one goes once the ring is full: the oldest.
-    next: usize,
-    capacity: usize,
-}
-
 /// All tombstones.
 #[derive(Debug)]
 pub(crate) struct Graveyard {
     parts: Box<[Mutex<Part>]>,
     hasher: ahash::RandomState,
-    /// Tombstones in the rings, whether over or not: 0 skips the look-up.
+    /// Tombstones, whether over or not: 0 skips the look-up.
     len: AtomicUsize,
     lifetime_us: u64,
 }
@@ -150,19 +149,21 @@ impl Graveyard {
         let [a, b, c, d] = seed;
         let parts = if max < PARTS * 16 { 1 } else { PARTS };
         let capacity = max / parts;
-        let part = |_| {
-            Mutex::new(Part {
-                index: Index::new(capacity),
-                ring: Vec::with_capacity(capacity),
-                next: 0,
-                capacity,
-            })
-        };
+        let hasher = ahash::RandomState::with_seeds(c, d, a, b);
         Self {
-            parts: (0..parts).map(part).collect(),
-            hasher: ahash::RandomState::with_seeds(c, d, a, b),
+            parts: (0..parts)
+                .map(|_| Mutex::new(Part::new(capacity, hasher.clone())))
+                .collect(),
+            hasher,
             len: AtomicUsize::new(0),
             lifetime_us: u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Exchanges the zones that have a guaranteed part of the places.
+    pub(crate) fn set_zones(&self, zones: &[Zone]) {
+        for part in &self.parts {
+            part.lock().set_zones(zones);
         }
     }
 
@@ -176,42 +177,21 @@ impl Graveyard {
         Some((part, (hash >> 32) as u32))
     }
 
-    /// Remembers a session. The oldest makes room; of two of one conversation the newer counts.
+    /// Remembers a session. In a full part another one makes room, see the [module](self). Of two of
+    /// one conversation the newer counts.
     pub(crate) fn bury(&self, tombstone: Tombstone) {
         let Some((part, hash)) = self.part(&tombstone.key) else {
             return;
         };
         let mut part = part.lock();
-        let Part {
-            index,
-            ring,
-            next,
-            capacity,
-        } = &mut *part;
-        if *capacity == 0 {
-            return;
+        let before = part.len();
+        if let Some(older) = part.find(hash, &tombstone.key) {
+            part.remove(older);
         }
-        let is_of_key = |slot: u32| {
-            ring.get(slot as usize)
-                .is_some_and(|each| each.key == tombstone.key)
-        };
-        if let Some(older) = index.find(hash, is_of_key) {
-            index.remove(hash, older);
-        }
-        if ring.len() < *capacity {
-            index.insert(hash, ring.len() as u32);
-            ring.push(tombstone);
-            self.len.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let slot = *next as u32;
-        if let Some(place) = ring.get_mut(*next) {
-            let oldest = (self.hasher.hash_one(place.key) >> 32) as u32;
-            index.remove(oldest, slot);
-            *place = tombstone;
-            index.insert(hash, slot);
-            *next = (*next + 1) % *capacity;
-        }
+        part.add(hash, tombstone, self.lifetime_us);
+        // The lock is held: nobody else changes how many this part has.
+        let change = part.len().wrapping_sub(before);
+        self.len.fetch_add(change, Ordering::Relaxed);
     }
 
     /// Forgets what is remembered of a conversation.
@@ -223,12 +203,9 @@ impl Graveyard {
             return;
         };
         let mut part = part.lock();
-        let Part { index, ring, .. } = &mut *part;
-        let found = index.find(hash, |slot| {
-            ring.get(slot as usize).is_some_and(|each| each.key == *key)
-        });
-        if let Some(slot) = found {
-            index.remove(hash, slot);
+        if let Some(place) = part.find(hash, key) {
+            part.remove(place);
+            self.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -239,12 +216,8 @@ impl Graveyard {
         }
         let (part, hash) = self.part(key)?;
         let part = part.lock();
-        let slot = part.index.find(hash, |slot| {
-            part.ring.get(slot as usize).is_some_and(|each| each.key == *key)
-        })?;
-        let found = part.ring.get(slot as usize)?;
-        let age = now.0.saturating_sub(found.ended.0);
-        (age < self.lifetime_us).then_some(*found)
+        let found = part.get(part.find(hash, key)?)?;
+        self.lasts(found, now).then_some(*found)
     }
 
     /// Whether a tombstone is not over.
@@ -257,14 +230,7 @@ impl Graveyard {
         let mut all = Vec::new();
         for part in &self.parts {
             let part = part.lock();
-            let (newer, older) = part.ring.split_at(part.next.min(part.ring.len()));
-            let slots = (part.next as u32..).zip(older).chain((0..).zip(newer));
-            let indexed = |(slot, tombstone): &(u32, &Tombstone)| {
-                let hash = (self.hasher.hash_one(tombstone.key) >> 32) as u32;
-                part.index.find(hash, |each| each == *slot).is_some()
-            };
-            let live = slots.filter(indexed).map(|(_, tombstone)| *tombstone);
-            all.extend(live.filter(|tombstone| self.lasts(tombstone, now)));
+            all.extend(part.by_age().filter(|tombstone| self.lasts(tombstone, now)));
         }
         all
     }
@@ -275,11 +241,8 @@ impl Graveyard {
             return false;
         };
         let mut part = part.lock();
-        let Part { index, ring, .. } = &mut *part;
-        let slot = index.find(hash, |slot| {
-            ring.get(slot as usize).is_some_and(|each| each.key == *key)
-        });
-        let Some(found) = slot.and_then(|slot| ring.get_mut(slot as usize)) else {
+        let place = part.find(hash, key);
+        let Some(found) = place.and_then(|place| part.get_mut(place)) else {
             return false;
         };
         let bit = 1 << direction as u8;
@@ -342,6 +305,73 @@ mod tests {
         );
         assert!(yard.find(&testing::key(2), Micros(5)).is_some());
         assert!(yard.find(&testing::key(3), Micros(5)).is_some());
+    }
+
+    fn of_zone(zone: u16, n: u32, at: u64) -> Tombstone {
+        let mut slot = Slot::new(testing::key(n));
+        slot.key = testing::key_in(Zone(zone), n);
+        Tombstone::new(
+            &slot,
+            SessionId::new(1),
+            RuleId::DEFAULT,
+            EndReason::Timeout,
+            Micros(at),
+        )
+    }
+
+    fn known(yard: &Graveyard, zone: u16, numbers: std::ops::Range<u32>, at: u64) -> usize {
+        numbers
+            .filter(|n| yard.find(&testing::key_in(Zone(zone), *n), Micros(at)).is_some())
+            .count()
+    }
+
+    #[test]
+    fn a_zone_that_ends_many_sessions_erases_no_other_zone() {
+        let yard = yard(48);
+        yard.set_zones(&[Zone(0), Zone(1), Zone(2)]);
+        for n in 0..8 {
+            yard.bury(of_zone(2, n, 1));
+        }
+        for n in 0..1_000 {
+            yard.bury(of_zone(1, n, 2));
+        }
+        assert_eq!(known(&yard, 2, 0..8, 3), 8);
+        assert_eq!(known(&yard, 1, 960..1_000, 3), 40, "its newest");
+        // A zone below its guarantee takes the places of the one that has most above it.
+        for n in 0..100 {
+            yard.bury(of_zone(0, n, 4));
+        }
+        assert_eq!(known(&yard, 0, 92..100, 5), 8);
+        assert_eq!(known(&yard, 1, 968..1_000, 5), 32);
+        assert_eq!((known(&yard, 2, 0..8, 5), yard.len()), (8, 48));
+    }
+
+    #[test]
+    fn what_is_over_makes_room_whatever_its_zone() {
+        let yard = yard(12);
+        yard.set_zones(&[Zone(1), Zone(2)]);
+        for n in 0..12 {
+            yard.bury(of_zone(1, n, 1));
+        }
+        for n in 0..12 {
+            yard.bury(of_zone(2, n, 10_000_002));
+        }
+        assert_eq!(known(&yard, 2, 0..12, 10_000_003), 12);
+    }
+
+    #[test]
+    fn a_place_that_is_forgotten_is_used_again() {
+        let yard = yard(8);
+        for round in 0..100 {
+            for n in 0..8 {
+                yard.bury(tombstone(n, round));
+                if n % 2 == 0 {
+                    yard.forget(&testing::key(n));
+                }
+            }
+            assert_eq!(yard.len(), 4);
+        }
+        assert_eq!(yard.all(Micros(100)).len(), 4);
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! One part of all tombstones: places, their index, and their order by age, in all and by zone.
+
+use std::collections::HashMap;
+
+use super::Tombstone;
+use crate::flow::{FlowKey, Zone};
+use crate::limits::share::guarantee;
+use crate::session::index::Index;
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// The neighbors of a place in a list, toward older and newer ones.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    older: u32,
+    newer: u32,
+}
+
+impl Links {
+    const NONE: Self = Self {
+        older: NONE,
+        newer: NONE,
+    };
+}
+
+/// A list by age.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    oldest: u32,
+    newest: u32,
+    len: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self {
+        oldest: NONE,
+        newest: NONE,
+        len: 0,
+    };
+
+    fn push(&mut self, links: &mut [Links], place: u32) {
+        let newest = self.newest;
+        if let Some(own) = links.get_mut(place as usize) {
+            *own = Links {
+                older: newest,
+                newer: NONE,
+            };
+        }
+        match links.get_mut(newest as usize) {
+            Some(before) => before.newer = place,
+            None => self.oldest = place,
+        }
+        self.newest = place;
+        self.len += 1;
+    }
+
+    fn remove(&mut self, links: &mut [Links], place: u32) {
+        let Some(own) = links.get_mut(place as usize) else {
+            return;
+        };
+        let Links { older, newer } = std::mem::replace(own, Links::NONE);
+        match links.get_mut(older as usize) {
+            Some(before) => before.newer = newer,
+            None => self.oldest = newer,
+        }
+        match links.get_mut(newer as usize) {
+            Some(after) => after.older = older,
+            None => self.newest = older,
+        }
+        self.len = self.len.saturating_sub(1);
+    }
+}
+
+/// One part. Its lock is that of the caller.
+#[derive(Debug)]
+pub(super) struct Part {
+    index: Index,
+    /// Reserved at the start, and filled from the front.
+    places: Vec<Tombstone>,
+    /// The hash of each place's key.
+    hashes: Vec<u32>,
+    capacity: usize,
+    /// Places that were forgotten.
+    free: Vec<u32>,
+    all: List,
+    links_of_all: Vec<Links>,
+    zones: HashMap<Zone, List, ahash::RandomState>,
+    links_of_zones: Vec<Links>,
+    /// The zones that have a guarantee, in order.
+    named: Box<[Zone]>,
+    guarantee: u32,
+}
+
+impl Part {
+    pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
+        Self {
+            index: Index::new(capacity),
+            places: Vec::with_capacity(capacity),
+            hashes: Vec::with_capacity(capacity),
+            capacity,
+            free: Vec::with_capacity(capacity),
+            all: List::EMPTY,
+            links_of_all: Vec::with_capacity(capacity),
+            zones: HashMap::with_hasher(hasher),
+            links_of_zones: Vec::with_capacity(capacity),
+            named: Box::default(),
+            guarantee: 0,
+        }
+    }
+
+    pub(super) fn set_zones(&mut self, zones: &[Zone]) {
+        self.guarantee = guarantee(u32::try_from(self.capacity).unwrap_or(u32::MAX), zones.len());
+        self.named = zones.into();
+        self.named.sort_unstable();
+        // The lists of these zones need no memory later.
+        self.zones.reserve(zones.len());
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.all.len as usize
+    }
+
+    pub(super) fn get(&self, place: u32) -> Option<&Tombstone> {
+        self.places.get(place as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Tombstone> {
+        self.places.get_mut(place as usize)
+    }
+
+    pub(super) fn find(&self, hash: u32, key: &FlowKey) -> Option<u32> {
+        self.index
+            .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
+    }
+
+    /// Returns all tombstones, the oldest first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = Tombstone> {
+        let newer = |place: &u32| self.links_of_all.get(*place as usize).map(|links| links.newer);
+        std::iter::successors(Some(self.all.oldest), newer).filter_map(|place| self.get(place).copied())
+    }
+
+    pub(super) fn remove(&mut self, place: u32) {
+        let Some(zone) = self.get(place).map(|tombstone| tombstone.key.zone()) else {
+            return;
+        };
+        if let Some(hash) = self.hashes.get(place as usize) {
+            self.index.remove(*hash, place);
+        }
+        self.all.remove(&mut self.links_of_all, place);
+        if let Some(list) = self.zones.get_mut(&zone) {
+            list.remove(&mut self.links_of_zones, place);
+            if list.len == 0 {
+                self.zones.remove(&zone);
+            }
+        }
+        self.free.push(place);
+    }
+
+    /// Adds a tombstone whose conversation has none. One that makes room is lost.
+    pub(super) fn add(&mut self, hash: u32, tombstone: Tombstone, lifetime_us: u64) {
+        let zone = tombstone.key.zone();
+        if self.free.is_empty()
+            && self.places.len() >= self.capacity
+            && let Some(place) = self.gives_way(&tombstone, lifetime_us)
+        {
+            self.remove(place);
+        }
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.places.len() < self.capacity => {
+                self.hashes.push(0);
+                self.links_of_all.push(Links::NONE);
+                self.links_of_zones.push(Links::NONE);
+                self.places.push(tombstone);
+                (self.places.len() - 1) as u32
+            }
+            None => return,
+        };
+        if let Some(own) = self.get_mut(place) {
+            *own = tombstone;
+        }
+        if let Some(own) = self.hashes.get_mut(place as usize) {
+            *own = hash;
+        }
+        self.index.insert(hash, place);
+        self.all.push(&mut self.links_of_all, place);
+        let list = self.zones.entry(zone).or_insert(List::EMPTY);
+        list.push(&mut self.links_of_zones, place);
+    }
+
+    /// Returns the place that makes room for a new tombstone.
+    fn gives_way(&self, newest: &Tombstone, lifetime_us: u64) -> Option<u32> {
+        let oldest = self.get(self.all.oldest)?;
+        if self.guarantee == 0 || newest.ended.0.saturating_sub(oldest.ended.0) >= lifetime_us {
+            return Some(self.all.oldest);
+        }
+        let zone = newest.key.zone();
+        let own = self.zones.get(&zone).copied().unwrap_or(List::EMPTY);
+        if own.len > 0 && own.len >= self.guarantee_of(zone) {
+            return Some(own.oldest);
+        }
+        // A zone takes this way only until it has its guarantee.
+        self.zones
+            .iter()
+            .max_by_key(|(zone, list)| (list.len.saturating_sub(self.guarantee_of(**zone)), **zone))
+            .map(|(_, list)| list.oldest)
+    }
+
+    fn guarantee_of(&self, zone: Zone) -> u32 {
+        match self.named.binary_search(&zone) {
+            Ok(_) => self.guarantee,
+            Err(_) => 0,
+        }
+    }
+}

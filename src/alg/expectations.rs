@@ -3,6 +3,8 @@
 //! An expectation is found by what its first packet will have: zone, protocol, both addresses and the destination port;
 //! the source port is open or fixed. It is used once, expires, and leaves with its parent. How many there are is
 //! bounded, for each parent and in all. While there is none, [`ExpectationTable::take`] reads one atomic number.
+//! With several zones each has a guaranteed part of the table, of which one source leaves half, and
+//! of what is common to all it leaves as much as it takes. The source is the parent's initiator.
 //!
 //! Two parents can expect the same session only if both ends are the same hosts. Then the newer expectation holds.
 //!
@@ -11,7 +13,7 @@
 //! the order, off its parent and out of the count.
 
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -20,6 +22,8 @@ use parking_lot::Mutex;
 
 use super::{EventCounts, Expectation, HelperEvent, HelperSink, SessionEnds};
 use crate::flow::{Direction, Zone};
+use crate::limits::Prefixes;
+use crate::limits::sources::{Claim, Source, SourceShares};
 
 #[cfg(test)]
 mod tests;
@@ -33,10 +37,16 @@ const SHARDS: usize = 16;
 /// How many expectations there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectationLimits {
-    /// In all: 16384 by default.
+    /// In all: 16384 by default, at most `u32::MAX`.
     pub total: usize,
     /// Of one parent: 4 by default. The helper of FTP has two at most.
     pub per_parent: usize,
+}
+
+impl ExpectationLimits {
+    fn places(self) -> u32 {
+        u32::try_from(self.total).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for ExpectationLimits {
@@ -51,8 +61,8 @@ impl Default for ExpectationLimits {
 /// Why an expectation was not taken up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExpectationError {
-    /// The table is full.
-    #[error("the table of expectations is full")]
+    /// The table is full, or its source holds its share.
+    #[error("the table of expectations has no place for this source")]
     TableFull,
     /// Its parent has as many as it may have.
     #[error("the session has too many expectations")]
@@ -112,6 +122,8 @@ struct Waiting {
     deadline: Instant,
     /// No two expectations of a table have the same.
     ticket: u64,
+    /// Its place; `None` until it has that of an expectation that it replaces.
+    place: Option<Claim>,
 }
 
 impl Waiting {
@@ -154,7 +166,8 @@ pub struct ExpectationTable {
     waiting: DashMap<Key, Waiting, ahash::RandomState>,
     parents: DashMap<SessionEnds, Vec<(u64, Key)>, ahash::RandomState>,
     order: Mutex<BTreeMap<(Instant, u64), Key>>,
-    live: AtomicUsize,
+    places: SourceShares,
+    prefixes: Prefixes,
     tickets: AtomicU64,
     refused_full: AtomicU64,
     refused_parent: AtomicU64,
@@ -171,9 +184,10 @@ impl ExpectationTable {
         Self {
             limits,
             waiting: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
-            parents: DashMap::with_hasher_and_shard_amount(hasher, SHARDS),
+            parents: DashMap::with_hasher_and_shard_amount(hasher.clone(), SHARDS),
             order: Mutex::default(),
-            live: AtomicUsize::new(0),
+            places: SourceShares::new(limits.places(), [], hasher),
+            prefixes: Prefixes::DEFAULT,
             tickets: AtomicU64::new(0),
             refused_full: AtomicU64::new(0),
             refused_parent: AtomicU64::new(0),
@@ -181,10 +195,34 @@ impl ExpectationTable {
         }
     }
 
+    /// Returns the table with other prefixes by which sources are counted.
+    pub(crate) fn counted_by(self, prefixes: Prefixes) -> Self {
+        Self { prefixes, ..self }
+    }
+
+    /// Exchanges the zones that have a guaranteed part of the table. Without zones, or with one,
+    /// nothing is guaranteed.
+    pub(crate) fn set_zones(&self, zones: &[Zone]) {
+        self.places.set(self.limits.places(), zones.iter().copied());
+    }
+
+    /// Returns whom an expectation is counted for: the initiator of its parent.
+    fn source_of(&self, expectation: &Expectation) -> Source {
+        let parent = &expectation.parent;
+        let (address, is_v6) = match parent.initiator.ip() {
+            IpAddr::V4(address) => (address.to_ipv6_mapped().to_bits(), false),
+            IpAddr::V6(address) => (address.to_bits(), true),
+        };
+        Source {
+            zone: parent.zone,
+            prefix: self.prefixes.counted(address, is_v6),
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.live.load(Ordering::Acquire)
+        self.places.used()
     }
 
     /// Is there none?
@@ -221,14 +259,9 @@ impl ExpectationTable {
         let key = Key::of(expectation);
         // What it replaces does not count against its limits, and stays where it is refused.
         let replaced = self.waiting.get(&key).map(|waiting| waiting.expectation.parent);
-        let total = self.limits.total + usize::from(replaced.is_some());
         let per_parent = self.limits.per_parent + usize::from(replaced == Some(expectation.parent));
-        let claimed = self
-            .live
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-                (live < total).then_some(live + 1)
-            });
-        if claimed.is_err() {
+        let place = self.places.claim(self.source_of(expectation), 1);
+        if place.is_none() && replaced.is_none() {
             self.refused_full.fetch_add(1, Ordering::Relaxed);
             return Err(ExpectationError::TableFull);
         }
@@ -236,6 +269,7 @@ impl ExpectationTable {
             expectation: *expectation,
             deadline,
             ticket: self.tickets.fetch_add(1, Ordering::Relaxed),
+            place,
         };
         let room = {
             let mut of_parent = self.parents.entry(expectation.parent).or_default();
@@ -249,13 +283,21 @@ impl ExpectationTable {
             // With a limit of 0 the list was made for nothing.
             self.parents
                 .remove_if(&expectation.parent, |_, tickets| tickets.is_empty());
-            self.live.fetch_sub(1, Ordering::AcqRel);
+            self.return_place(place);
             self.refused_parent.fetch_add(1, Ordering::Relaxed);
             return Err(ExpectationError::ParentLimit);
         }
-        if let Some(old) = self.waiting.insert(key, waiting) {
+        match self.waiting.insert(key, waiting) {
             // The older one, or that of another thread.
-            self.release(&key, &old);
+            Some(old) if place.is_some() => self.release(&key, &old),
+            Some(old) => self.replace(&key, &old, waiting.ticket),
+            // The older one has gone, and its place with it.
+            None if place.is_none() => {
+                self.forget(&key, waiting.ticket);
+                self.refused_full.fetch_add(1, Ordering::Relaxed);
+                return Err(ExpectationError::TableFull);
+            }
+            None => {}
         }
         self.order.lock().insert((deadline, waiting.ticket), key);
         let held = self
@@ -392,8 +434,32 @@ impl ExpectationTable {
         removed.is_some()
     }
 
+    /// Hands the place of an expectation to the one that has replaced it.
+    fn replace(&self, key: &Key, old: &Waiting, ticket: u64) {
+        self.unlist(key, old);
+        let mut place = old.place;
+        if let Some(mut newer) = self.waiting.get_mut(key)
+            && newer.ticket == ticket
+        {
+            newer.place = place.take();
+        }
+        self.return_place(place);
+    }
+
+    fn return_place(&self, place: Option<Claim>) {
+        if let Some(place) = place {
+            self.places.release(place);
+        }
+    }
+
     /// Gives back what an expectation had taken, once it is out of the map.
     fn release(&self, key: &Key, waiting: &Waiting) {
+        self.unlist(key, waiting);
+        self.return_place(waiting.place);
+    }
+
+    /// Takes an expectation that is out of the map out of the order and off its parent.
+    fn unlist(&self, key: &Key, waiting: &Waiting) {
         self.order.lock().remove(&(waiting.deadline, waiting.ticket));
         if let Entry::Occupied(mut tickets) = self.parents.entry(waiting.expectation.parent) {
             tickets
@@ -403,6 +469,5 @@ impl ExpectationTable {
                 tickets.remove();
             }
         }
-        self.live.fetch_sub(1, Ordering::AcqRel);
     }
 }

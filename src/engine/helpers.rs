@@ -13,6 +13,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::control_shares::{ControlShares, Holding};
 use super::reload::opening_query_of;
 use super::settings::Settings;
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
@@ -22,7 +23,8 @@ use crate::alg::{
     first_byte,
 };
 use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
-use crate::flow::Direction;
+use crate::flow::{Direction, Zone};
+use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, Parsed, Segment, SeqNum, TcpFlags, Transport};
 use crate::policy::{Action, NewSession, RuleId};
 use crate::session::{SessionId, Slot};
@@ -37,7 +39,7 @@ const PARTS: usize = 64;
 ///
 /// [`max_line`]: crate::alg::ftp::Settings::max_line
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
-const MAX_CONTROLS: usize = 65_536;
+const MAX_CONTROLS: u32 = 65_536;
 
 /// The first number of TELNET's commands; 255 begins them (RFC 854).
 const TELNET_COMMANDS: u8 = 240;
@@ -62,7 +64,7 @@ pub(super) struct FtpSettings {
     /// What rules say otherwise, in the order of their numbers.
     by_rule: Box<[(RuleId, FtpHandling)]>,
     rules: Arc<Rules>,
-    max_memory: usize,
+    max_memory: u32,
 }
 
 impl FtpSettings {
@@ -81,7 +83,7 @@ impl FtpSettings {
             refused: config.refused,
             by_rule: by_rule.into(),
             rules: Arc::new(Rules::new(config.settings())),
-            max_memory: config.max_memory as usize,
+            max_memory: config.max_memory,
         }
     }
 
@@ -139,8 +141,8 @@ impl FtpSettings {
 #[derive(Debug)]
 struct Listening {
     control: Control<Ftp>,
-    /// Bytes that it was last found to take.
-    memory: usize,
+    /// Its place, and the memory that it was last found to take.
+    holding: Holding,
     /// From which number on nothing of a direction passes any more, original first.
     stopped: [Option<SeqNum>; 2],
 }
@@ -166,10 +168,8 @@ pub(super) struct Announced {
 #[derive(Debug)]
 pub(super) struct Helpers {
     controls: Box<[Part]>,
-    /// Control sessions that are listened to.
-    live: AtomicUsize,
-    /// Bytes that these take.
-    memory: AtomicUsize,
+    /// Their places and their memory.
+    shares: ControlShares,
     /// Control sessions by their ends, for what they announce.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
     /// Announced sessions that have come, with the sessions that announced them.
@@ -232,20 +232,25 @@ fn is_synch(segment: &Segment, payload: &[u8]) -> bool {
 }
 
 impl Helpers {
-    pub(super) fn new(seed: [u64; 4]) -> Self {
+    pub(super) fn new(prefixes: Prefixes, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(d, a, b, c);
         Self {
             controls: (0..PARTS).map(|_| Mutex::default()).collect(),
-            live: AtomicUsize::new(0),
-            memory: AtomicUsize::new(0),
+            shares: ControlShares::new(MAX_CONTROLS, prefixes, &hasher),
             parents: DashMap::with_hasher(hasher.clone()),
             children: DashMap::with_hasher(hasher.clone()),
             families: DashMap::with_hasher(hasher),
             children_len: AtomicUsize::new(0),
-            expectations: ExpectationTable::new(ExpectationLimits::default(), seed),
+            expectations: ExpectationTable::new(ExpectationLimits::default(), seed).counted_by(prefixes),
             counts: EventCounts::default(),
         }
+    }
+
+    /// Takes over what new settings say of shares.
+    pub(super) fn set_shares(&self, zones: &[Zone], settings: &FtpSettings) {
+        self.shares.set(zones, settings.max_memory);
+        self.expectations.set_zones(zones);
     }
 
     fn part(&self, id: SessionId) -> Option<&Part> {
@@ -282,7 +287,7 @@ impl Helpers {
             if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
                 let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
-                self.listen(&mut part, settings, slot, own, control);
+                self.listen(&mut part, slot, own, control);
             }
         }
         let Some(listening) = part.get_mut(&own.session) else {
@@ -310,7 +315,7 @@ impl Helpers {
         if stopped.is_some_and(|from| payload.is_none() || end.after(from)) {
             return false;
         }
-        if stops && !self.can_be_read(listening, settings, (segment, payload)) {
+        if stops && !self.can_be_read(listening, (segment, payload)) {
             return false;
         }
         let is_whole = payload.is_some();
@@ -339,6 +344,7 @@ impl Helpers {
         if stops {
             let opposite = control.stream(direction.opposite()).next();
             if !control.guarded_segment(direction, &heard, &mut sink) {
+                self.shares.fit(&mut listening.holding, control.memory());
                 return false;
             }
             let [original, reply] = sink.refused;
@@ -370,7 +376,12 @@ impl Helpers {
             // An end has said its last word: no data will follow.
             self.withdraw_all(listening);
         }
-        self.account(listening, settings.max_memory, stops);
+        if !self.account(listening, stops)
+            && let Some(listening) = part.remove(&own.session)
+        {
+            self.counts.count(HelperEvent::NotHeard);
+            self.dismiss(listening, own.session, slot);
+        }
         passes
     }
 
@@ -397,12 +408,7 @@ impl Helpers {
     }
 
     /// Whether the data of a segment are at hand, in order and no surprise to a line's reader, and there is memory for them.
-    fn can_be_read(
-        &self,
-        listening: &Listening,
-        settings: &FtpSettings,
-        (segment, payload): (&Segment, Option<&[u8]>),
-    ) -> bool {
+    fn can_be_read(&self, listening: &mut Listening, (segment, payload): (&Segment, Option<&[u8]>)) -> bool {
         let helper = listening.control.helper();
         if helper.is_opaque() {
             return helper.is_encrypted() || !carries(segment, payload);
@@ -414,10 +420,10 @@ impl Helpers {
         if segment.flags.contains(TcpFlags::URG) && !is_synch(segment, payload) {
             return false;
         }
-        let memory = self.memory.load(Ordering::Relaxed);
+        // The most that its buffers grow by.
+        let memory = payload.len().saturating_mul(2);
         payload.is_empty()
-            || !segment.flags.contains(TcpFlags::SYN)
-                && memory.saturating_add(payload.len()) <= settings.max_memory
+            || !segment.flags.contains(TcpFlags::SYN) && self.shares.extend(&mut listening.holding, memory)
     }
 
     /// Whether a session is one that should be listened to.
@@ -432,28 +438,22 @@ impl Helpers {
         self.expectations.withdraw(helper.session());
     }
 
-    /// Brings the memory that a control session takes up to date, and sheds what it can do without where all take too much,
-    /// but for a session that nothing may pass unread: what waits there has passed.
-    fn account(&self, listening: &mut Listening, max_memory: usize, stops: bool) {
-        let mut memory = listening.control.memory();
-        let others = self
-            .memory
-            .load(Ordering::Relaxed)
-            .saturating_sub(listening.memory);
-        if others + memory > max_memory && !stops {
-            listening.control.shed();
-            memory = listening.control.memory();
+    /// Brings the memory that a control session takes up to date. One that takes more than its share sheds what waits for
+    /// missing segments; `false` if that is not enough. One that nothing may pass unread sheds nothing: what waits there
+    /// has passed.
+    fn account(&self, listening: &mut Listening, stops: bool) -> bool {
+        let Listening { control, holding, .. } = listening;
+        if self.shares.fit(holding, control.memory()) || stops {
+            return true;
         }
-        self.memory.fetch_add(memory, Ordering::Relaxed);
-        self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
-        listening.memory = memory;
+        control.shed();
+        self.shares.fit(holding, control.memory())
     }
 
     /// Begins to listen to a session.
     fn listen(
         &self,
         part: &mut HashMap<SessionId, Listening>,
-        settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
         control: Control<Ftp>,
@@ -464,21 +464,19 @@ impl Helpers {
             // Names of ends have one form for IPv4 and IPv4-mapped addresses; the latter do not belong on the wire.
             return;
         }
-        let is_full = self.memory.load(Ordering::Relaxed) + control.memory() > settings.max_memory;
-        if self.live.fetch_add(1, Ordering::Relaxed) >= MAX_CONTROLS || is_full {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        let Some(holding) = self.shares.claim(slot, control.memory()) else {
             self.counts.count(HelperEvent::NotHeard);
             return;
-        }
+        };
         let ends = ends_of(slot);
-        let memory = control.memory();
-        self.memory.fetch_add(memory, Ordering::Relaxed);
         let listening = Listening {
             control,
-            memory,
+            holding,
             stopped: [None; 2],
         };
-        part.insert(own.session, listening);
+        if let Some(former) = part.insert(own.session, listening) {
+            self.shares.release(former.holding);
+        }
         if self.parents.insert(ends, own).is_some() {
             // A session on the same ports before this one: what it has announced does not come any more.
             self.expectations.withdraw(&ends);
@@ -666,7 +664,7 @@ impl Helpers {
             control.begins(Direction::Reply, SeqNum(server));
         }
         let mut part = part.lock();
-        self.listen(&mut part, settings, slot, own, control);
+        self.listen(&mut part, slot, own, control);
         if let Some(listening) = part.get_mut(&own.session) {
             listening.stopped = saved.stopped.map(|from| from.map(SeqNum));
         }
@@ -676,17 +674,21 @@ impl Helpers {
     fn stop_listening(&self, id: SessionId, slot: &Slot) {
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));
         if let Some(listening) = removed {
-            self.memory.fetch_sub(listening.memory, Ordering::Relaxed);
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            let ends = ends_of(slot);
-            // The ports may have been taken by a new session meanwhile.
-            let own = self
-                .parents
-                .remove_if(&ends, |_, parent| parent.session == id)
-                .is_some();
-            if own {
-                self.expectations.withdraw(&ends);
-            }
+            self.dismiss(listening, id, slot);
+        }
+    }
+
+    /// Gives back what a session held that is listened to no more.
+    fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
+        self.shares.release(listening.holding);
+        let ends = ends_of(slot);
+        // The ports may have been taken by a new session meanwhile.
+        let own = self
+            .parents
+            .remove_if(&ends, |_, parent| parent.session == id)
+            .is_some();
+        if own {
+            self.expectations.withdraw(&ends);
         }
     }
 
@@ -725,11 +727,11 @@ impl Helpers {
 
     /// Bytes that control sessions take.
     pub(super) fn memory(&self) -> usize {
-        self.memory.load(Ordering::Relaxed)
+        self.shares.memory()
     }
 
     /// Control sessions that are listened to.
     pub(super) fn controls(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.shares.controls()
     }
 }

@@ -4,6 +4,7 @@ mod admission;
 mod batch;
 mod budget;
 mod checks;
+mod control_shares;
 mod deletion;
 mod elsewhere;
 mod expiry;
@@ -235,7 +236,7 @@ impl Engine {
             datagrams: Datagrams::new(&fragments, seed),
             counters: Counters::new(),
             origin: Origin::default(),
-            helpers: helpers::Helpers::new(seed),
+            helpers: helpers::Helpers::new(settings.limits.prefixes, seed),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
             resets_at_end: budget::Budget::new(hasher.clone()),
             late_resets: budget::Budget::new(hasher.clone()),
@@ -250,6 +251,7 @@ impl Engine {
 
     /// Divides what all zones share by new settings.
     fn set_shares(&self, settings: &Settings) {
+        self.helpers.set_shares(&settings.zones, &settings.ftp);
         self.graveyard.set_zones(&settings.zones);
     }
 

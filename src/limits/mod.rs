@@ -7,6 +7,7 @@ mod accounts;
 pub(crate) mod by_zone;
 mod prefix;
 pub(crate) mod share;
+pub(crate) mod sources;
 
 pub(crate) use self::accounts::{Accounts, Standing};
 pub(crate) use self::prefix::Prefixes;

@@ -4,9 +4,10 @@
 //! least one. The rest is the common part, which whoever comes first may use. With fewer than two
 //! zones there are no guarantees, and everything is common.
 //!
-//! A source that already holds half of its zone's guarantee draws from the common part alone, and
-//! only while it leaves as much of that part as it takes. So one source never uses up the
-//! guarantee of its zone, and `n` sources leave at least `1 / (n + 1)` of the common part.
+//! A source that already holds half of its zone's guarantee draws from the common part alone. From
+//! the common part a source draws only while it leaves about as much as it takes. So one source
+//! never uses up the guarantee of its zone, and each further source takes a fraction of what the
+//! others have left.
 //!
 //! The counters are exact and lock-free. Two rules hold at every moment:
 //! - the places in use never exceed `max`;
@@ -132,12 +133,19 @@ impl ZoneShares {
     }
 
     /// Takes a place for a zone, if it has one left in its guarantee or in the common part.
+    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn claim(&self, zone: Zone) -> bool {
         self.claim_places(zone, 1)
     }
 
     /// Takes `places` for a zone, all or none.
+    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn claim_places(&self, zone: Zone, places: u32) -> bool {
+        self.claim_leaving(zone, places, 0)
+    }
+
+    /// Takes `places` for a zone, all or none; of the common part only while so much of it is left.
+    fn claim_leaving(&self, zone: Zone, places: u32, left: i64) -> bool {
         let Some(account) = self.account(zone) else {
             return false;
         };
@@ -149,7 +157,7 @@ impl ZoneShares {
             };
             let after = Account { used, ..before };
             let common = after.excess() - before.excess();
-            if common > 0 && !self.claim_common(common) {
+            if common > 0 && !self.claim_common(common, left) {
                 return false;
             }
             match account.compare_exchange_weak(word, after.word(), Ordering::AcqRel, Ordering::Acquire) {
@@ -168,17 +176,16 @@ impl ZoneShares {
     }
 
     /// Takes `places` for a source of a zone that holds `held` already, all or none. A source with
-    /// half of its zone's guarantee draws from the common part, and leaves as much as it takes.
+    /// half of its zone's guarantee draws from the common part. There it leaves as much as it takes.
     pub(crate) fn claim_for_source(&self, zone: Zone, places: u32, held: u32) -> Option<Drawn> {
         let own = self.guarantee(zone).div_ceil(2);
         let holds = held.saturating_add(places);
         if holds <= own {
-            return self.claim_places(zone, places).then_some(Drawn::Zone);
+            let claimed = self.claim_leaving(zone, places, i64::from(held));
+            return claimed.then_some(Drawn::Zone);
         }
-        // Half of the common part, with what the source has taken of it.
-        let left = self.common.load(Ordering::Acquire);
         let taken = i64::from(held.saturating_sub(own));
-        if left - i64::from(places) < taken || !self.claim_common(i64::from(places)) {
+        if !self.claim_common(i64::from(places), taken) {
             return None;
         }
         if !self.use_places(places) {
@@ -188,8 +195,8 @@ impl ZoneShares {
         Some(Drawn::Common)
     }
 
-    fn claim_common(&self, places: i64) -> bool {
-        let take = |left: i64| (left >= places).then_some(left - places);
+    fn claim_common(&self, places: i64, leaving: i64) -> bool {
+        let take = |left: i64| (left - places >= leaving).then_some(left - places);
         self.common
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
             .is_ok()
@@ -220,6 +227,7 @@ impl ZoneShares {
     }
 
     /// Returns a place of a zone.
+    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn release(&self, zone: Zone) {
         self.release_drawn(zone, 1, Drawn::Zone);
     }
@@ -246,6 +254,7 @@ impl ZoneShares {
     }
 
     /// Returns how many places a zone uses, but for those of sources that draw from the common part.
+    #[cfg(test)]
     pub(crate) fn used_by(&self, zone: Zone) -> u32 {
         self.account(zone)
             .map_or(0, |account| Account::of(account.load(Ordering::Acquire)).used)
@@ -256,12 +265,6 @@ impl ZoneShares {
         self.account(zone).map_or(0, |account| {
             Account::of(account.load(Ordering::Acquire)).guarantee
         })
-    }
-
-    /// Returns whether a zone uses more than is guaranteed to it.
-    pub(crate) fn is_over(&self, zone: Zone) -> bool {
-        self.account(zone)
-            .is_some_and(|account| Account::of(account.load(Ordering::Acquire)).excess() > 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control socket: a Unix socket that answers its owner and root, see [`super::protocol`].
 //!
-//! Each client has a thread, at most [`MAX_CLIENTS`] of them; one that does not read is left after [`PATIENCE`]. Nothing that
+//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts a client that is idle, see
+//! [`super::clients`]. One that does not read is left after [`PATIENCE`], and one that asks nothing after [`FIRST`]. Nothing that
 //! is asked holds more than one shard's lock, and that only for as long as copying its sessions takes.
 
 use std::collections::BinaryHeap;
@@ -9,13 +10,14 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
+use super::clients::{Clients, Place};
 use super::operations::Plant;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, StatsView};
 use super::reload::ReloadState;
@@ -25,7 +27,9 @@ use super::view::{Viewer, WallClock};
 const MAX_CLIENTS: usize = 16;
 /// How long a client may take to read a part of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client may say nothing.
+/// How long a client may take for its first request.
+const FIRST: Duration = Duration::from_secs(5);
+/// How long a client may say nothing after an answer.
 const SILENCE: Duration = Duration::from_secs(300);
 /// How often the thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -83,32 +87,41 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &AtomicBool) {
-    let clients = Arc::new(AtomicUsize::new(0));
+    let clients = Arc::new(Clients::new(MAX_CLIENTS, PATIENCE));
+    let owners = [0, nix::unistd::geteuid().as_raw()];
     while !stop.load(Ordering::Relaxed) {
         let Ok((stream, _)) = listener.accept() else {
             thread::sleep(LOOK);
             continue;
         };
-        if clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            clients.fetch_sub(1, Ordering::Relaxed);
-            refuse(stream, "too many clients");
+        let peer = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
+        if !peer.is_ok_and(|peer| owners.contains(&peer)) {
+            refuse(stream, "only its owner may ask");
             continue;
         }
-        let (plant, own) = (Arc::clone(plant), Arc::clone(&clients));
-        let client = move || {
-            // What goes wrong with a client is its own concern.
-            let _ = converse(stream, &plant);
-            own.fetch_sub(1, Ordering::Relaxed);
+        let Some(place) = admit(&clients, &stream) else {
+            refuse(stream, "too many clients");
+            continue;
         };
-        if thread::Builder::new()
+        let plant = Arc::clone(plant);
+        // What goes wrong with a client is its own concern. Its place is free once the thread has ended, or was not made.
+        let client = move || converse(stream, &plant, &place);
+        let _ = thread::Builder::new()
             .name("control-client".to_owned())
-            .spawn(client)
-            .is_err()
-        {
-            clients.fetch_sub(1, Ordering::Relaxed);
-        }
+            .spawn(client);
     }
     let _ = std::fs::remove_file(path);
+}
+
+/// Gives a client a place, if need be after a moment: the thread of an evicted one takes a while to end.
+fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<Place> {
+    let until = Instant::now() + LOOK;
+    loop {
+        match clients.admit(stream, Instant::now()) {
+            Ok(None) if Instant::now() < until => thread::sleep(LOOK / 20),
+            place => return place.ok().flatten(),
+        }
+    }
 }
 
 fn refuse(stream: UnixStream, why: &str) {
@@ -116,15 +129,10 @@ fn refuse(stream: UnixStream, why: &str) {
     let _ = put(&mut &stream, &Reply::Error(why.to_owned()));
 }
 
-fn converse(stream: UnixStream, plant: &Plant) -> io::Result<()> {
+fn converse(stream: UnixStream, plant: &Plant, place: &Place) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    let peer = getsockopt(&stream, PeerCredentials)?.uid();
-    if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
-        refuse(stream, "only its owner may ask");
-        return Ok(());
-    }
+    stream.set_read_timeout(Some(FIRST))?;
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut replies = BufWriter::with_capacity(64 << 10, stream);
     loop {
@@ -139,12 +147,15 @@ fn converse(stream: UnixStream, plant: &Plant) -> io::Result<()> {
             )?;
             return replies.flush();
         }
+        place.asks();
         let last = match serde_json::from_slice(&line) {
             Ok(request) => answer(request, plant, &mut |reply| put(&mut replies, reply))?,
             Err(error) => Reply::Error(format!("no request: {error}")),
         };
         put(&mut replies, &last)?;
         replies.flush()?;
+        place.is_answered();
+        requests.get_ref().set_read_timeout(Some(SILENCE))?;
     }
 }
 

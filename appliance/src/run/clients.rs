@@ -1,0 +1,228 @@
+//! The places at the control socket: a newcomer is never kept out by clients that are idle.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// What a client does, from least to most worth its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Doing {
+    /// It has asked nothing yet.
+    Silent,
+    /// It has had an answer.
+    Idle,
+    /// It is being answered.
+    Asking,
+}
+
+/// One client.
+#[derive(Debug)]
+struct Client {
+    number: u64,
+    /// A second handle to its connection.
+    stream: UnixStream,
+    doing: Doing,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    clients: Vec<Client>,
+    next: u64,
+    /// Threads that serve clients, those of evicted ones included.
+    threads: usize,
+}
+
+/// Clients in a bounded number of places.
+#[derive(Debug)]
+pub(super) struct Clients {
+    max: usize,
+    /// For how long a client that is being answered keeps its place for certain.
+    patience: Duration,
+    places: Mutex<Places>,
+}
+
+/// A place that was given; returned when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    clients: Arc<Clients>,
+    number: u64,
+}
+
+impl Clients {
+    /// Returns `max` free places.
+    pub(super) fn new(max: usize, patience: Duration) -> Self {
+        Self {
+            max,
+            patience,
+            places: Mutex::default(),
+        }
+    }
+
+    /// Gives a place to a client. In a full house one makes room, whose connection ends: the one that
+    /// has asked nothing for longest, else the one that is idle for longest, else the one that has
+    /// been answered for longest, beyond the patience. `None` where all are busy.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub(super) fn admit(self: &Arc<Self>, stream: &UnixStream, now: Instant) -> io::Result<Option<Place>> {
+        let stream = stream.try_clone()?;
+        let mut places = self.places.lock();
+        // The thread of an evicted client ends once it notices.
+        if places.threads >= 2 * self.max {
+            return Ok(None);
+        }
+        if places.clients.len() >= self.max {
+            let may_go = |client: &Client| {
+                client.doing != Doing::Asking || now.saturating_duration_since(client.since) > self.patience
+            };
+            let of_least_worth = places
+                .clients
+                .iter()
+                .enumerate()
+                .filter(|(_, client)| may_go(client))
+                .min_by_key(|(_, client)| (client.doing, client.since))
+                .map(|(place, _)| place);
+            let Some(place) = of_least_worth else {
+                return Ok(None);
+            };
+            let evicted = places.clients.swap_remove(place);
+            // Where this fails, the client has gone already.
+            let _ = evicted.stream.shutdown(Shutdown::Both);
+        }
+        let number = places.next;
+        places.next += 1;
+        places.threads += 1;
+        places.clients.push(Client {
+            number,
+            stream,
+            doing: Doing::Silent,
+            since: now,
+        });
+        Ok(Some(Place {
+            clients: Arc::clone(self),
+            number,
+        }))
+    }
+}
+
+impl Place {
+    /// Notes that the client has asked.
+    pub(super) fn asks(&self) {
+        self.does(Doing::Asking);
+    }
+
+    /// Notes that the client has its answer.
+    pub(super) fn is_answered(&self) {
+        self.does(Doing::Idle);
+    }
+
+    fn does(&self, doing: Doing) {
+        let mut places = self.clients.places.lock();
+        let own = places
+            .clients
+            .iter_mut()
+            .find(|client| client.number == self.number);
+        if let Some(client) = own {
+            client.doing = doing;
+            client.since = Instant::now();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.clients.places.lock();
+        places.threads -= 1;
+        places.clients.retain(|client| client.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// A client and its end of the connection.
+    struct Guest(UnixStream, Option<Place>);
+
+    impl Guest {
+        fn new(clients: &Arc<Clients>, now: Instant) -> Self {
+            let (own, theirs) = UnixStream::pair().unwrap();
+            own.set_nonblocking(true).unwrap();
+            Self(own, clients.admit(&theirs, now).unwrap())
+        }
+
+        fn place(&self) -> &Place {
+            self.1.as_ref().unwrap()
+        }
+
+        fn is_evicted(&self) -> bool {
+            matches!((&self.0).read(&mut [0]), Ok(0))
+        }
+    }
+
+    fn clients() -> Arc<Clients> {
+        Arc::new(Clients::new(2, Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn the_client_that_has_asked_nothing_for_longest_makes_room() {
+        let (clients, now) = (clients(), Instant::now());
+        let mut guests: Vec<Guest> = Vec::new();
+        // Each newcomer gets a place, however many keep silent.
+        for second in 0..4 {
+            guests.push(Guest::new(&clients, now + Duration::from_secs(second)));
+            assert!(guests.last().is_some_and(|guest| guest.1.is_some()), "{second}");
+        }
+        let evicted: Vec<_> = guests.iter().map(Guest::is_evicted).collect();
+        assert_eq!(evicted, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_client_that_has_asked_outlasts_one_that_has_not() {
+        let (clients, now) = (clients(), Instant::now());
+        let first = Guest::new(&clients, now);
+        first.place().asks();
+        first.place().is_answered();
+        let silent = Guest::new(&clients, now + Duration::from_secs(60));
+        let third = Guest::new(&clients, now + Duration::from_secs(61));
+        third.place().asks();
+        assert_eq!([first.is_evicted(), silent.is_evicted()], [false, true]);
+        let _fourth = Guest::new(&clients, now + Duration::from_secs(62));
+        assert_eq!([first.is_evicted(), third.is_evicted()], [true, false]);
+    }
+
+    #[test]
+    fn a_client_that_is_being_answered_keeps_its_place_for_a_while() {
+        let (clients, now) = (clients(), Instant::now());
+        let busy: Vec<_> = (0..2).map(|_| Guest::new(&clients, now)).collect();
+        for guest in &busy {
+            guest.place().asks();
+        }
+        assert!(Guest::new(&clients, Instant::now()).1.is_none());
+        let later = Instant::now() + Duration::from_secs(11);
+        assert!(Guest::new(&clients, later).1.is_some());
+        assert_eq!(busy.iter().filter(|guest| guest.is_evicted()).count(), 1);
+    }
+
+    #[test]
+    fn threads_of_evicted_clients_are_bounded() {
+        let (clients, now) = (clients(), Instant::now());
+        let mut guests: Vec<_> = (0..4).map(|_| Guest::new(&clients, now)).collect();
+        assert!(
+            Guest::new(&clients, now).1.is_none(),
+            "four threads for two places"
+        );
+        guests.remove(0);
+        assert!(Guest::new(&clients, now).1.is_some());
+        drop(guests);
+        let places = clients.places.lock();
+        assert_eq!((places.clients.len(), places.threads), (0, 0));
+    }
+}

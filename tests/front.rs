@@ -338,12 +338,15 @@ fn forged_endpoints_fill_a_bounded_table_and_leave_the_others_their_share() {
     let stats = appliance.stats();
     assert_eq!(
         stats.endpoints.len(),
-        3,
-        "two that nobody has named, and all others"
+        2,
+        "one that nobody has named and that has proven nothing, and all others"
     );
-    assert_eq!(stats.endpoints[0].received, 998);
-    assert_eq!(stats.tunnel_ends, 6, "two, and a quarter of 16 for all others");
-    assert_eq!(stats.tunnel_ends_refused, 994);
+    assert_eq!(stats.endpoints[0].received, 999);
+    assert_eq!(
+        stats.tunnel_ends, 3,
+        "one, and half of a quarter of 16 for all others"
+    );
+    assert_eq!(stats.tunnel_ends_refused, 997);
     // Without a tunnel end nothing is known of the other direction: an answer goes back the way that the packet came.
     let label = Label {
         endpoint: 999,

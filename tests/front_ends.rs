@@ -98,6 +98,86 @@ fn four_forged_endpoints_do_not_take_all_tunnel_ends() {
     );
 }
 
+/// Endpoints that no configuration names.
+const UNNAMED: &str = "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 8\nmax_tunnel_ends = 64\n";
+
+/// Datagrams of endpoints and ends that are made up, each a new one.
+fn forge(appliance: &mut Appliance) {
+    let ping = echo(Ends::v4(7, 0), true);
+    for endpoint in 1_000..1_020 {
+        for number in 0..40 {
+            let payload = vni(ep(endpoint, 1), number, &ping);
+            assert_eq!(appliance.handle(&datagram(1, &payload)), Kept::Return);
+        }
+    }
+}
+
+#[test]
+fn forged_ends_leave_room_for_those_of_answered_sessions() {
+    let mut appliance = Appliance::new(UNNAMED);
+    for _ in 0..3 {
+        forge(&mut appliance);
+    }
+    let forged = appliance.stats();
+    assert!(forged.tunnel_ends <= 32 && forged.tunnel_ends_refused > 0);
+    let ends = Ends::v4(4000, 80);
+    established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
+    for seq in 101..103 {
+        assert_eq!(
+            appliance.take(Label::blue(1, 1), &segment(ends, ACK, seq, 501, b"x")),
+            Kept::Return
+        );
+        assert_eq!(
+            appliance.take(Label::blue(2, 2), &segment(ends.back(), ACK, 501, seq + 1, b"")),
+            Kept::Return
+        );
+    }
+    // Its endpoint has a label of its own, and its sessions have RSTs at their end.
+    assert!(appliance.counts(BLUE));
+    appliance.now += Duration::from_secs(4_000);
+    while appliance
+        .engine
+        .expire(appliance.now, 64, &mut appliance.told)
+        .more
+    {}
+    let resets = std::mem::take(&mut appliance.told.resets);
+    assert_eq!(resets.len(), 2);
+    for reset in &resets {
+        assert!(appliance.front.reset(reset, &mut appliance.scratch).is_some());
+    }
+}
+
+#[test]
+fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
+    let mut appliance = Appliance::new(&format!("{UNNAMED}[geneve.endpoints]\n\"0xb1\" = \"default\"\n"));
+    let ping = echo(Ends::v4(7, 0), true);
+    for number in 1..100 {
+        let payload = vni(Label::blue(1, 1), number, &ping);
+        assert_eq!(appliance.handle(&datagram(1, &payload)), Kept::Return);
+    }
+    assert_eq!(appliance.stats().tunnel_ends, 8, "half of a quarter");
+    let ends = Ends::v4(4000, 80);
+    established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
+    assert_eq!(
+        appliance.take(Label::blue(1, 1), &segment(ends, ACK, 101, 501, b"x")),
+        Kept::Return
+    );
+    assert_eq!(appliance.stats().tunnel_ends, 9);
+    let answer = segment(ends.back(), ACK, 501, 102, b"");
+    assert_eq!(appliance.take(Label::blue(2, 2), &answer), Kept::Return);
+    appliance.now += Duration::from_secs(4_000);
+    while appliance
+        .engine
+        .expire(appliance.now, 64, &mut appliance.told)
+        .more
+    {}
+    let resets = std::mem::take(&mut appliance.told.resets);
+    assert_eq!(resets.len(), 2);
+    for reset in &resets {
+        assert!(appliance.front.reset(reset, &mut appliance.scratch).is_some());
+    }
+}
+
 #[test]
 fn ends_that_nobody_uses_any_more_make_room() {
     // Balancers come and go: their addresses change. A day between each of them, no session left.
@@ -576,7 +656,8 @@ fn threads_agree_on_ends_that_make_room() {
 
 #[test]
 fn as_many_ends_make_room_as_nobody_uses() {
-    let mut a = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 64\n");
+    // Those that are only seen have half of a quarter: 16.
+    let mut a = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 128\n");
     let ping = echo(Ends::v4(7, 0), true);
     for v in 0..16 {
         let p = vni(ep(1, 1), v, &ping);

@@ -135,6 +135,12 @@ impl<'a> Packet<'a> {
         Self { sheddable, ..self }
     }
 
+    /// The moment of its arrival.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

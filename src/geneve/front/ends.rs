@@ -1,4 +1,8 @@
 //! The tunnel ends and endpoints that were seen: bounded tables. An end that nobody uses any more makes room for another one.
+//!
+//! Endpoint ids are free to choose for whoever can send to us. So what is only seen gets at most
+//! half of the places, of all and of each share; the other half is for ends that are proven, by a
+//! packet of an answered session that came by them. Nothing is stored of an end that gets no place.
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -109,6 +113,36 @@ struct KnownEndpoint {
     vain: AtomicU32,
 }
 
+/// What is known of whoever came by an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A datagram that may be forged.
+    Seen,
+    /// A packet of an answered session that passed.
+    Proven,
+}
+
+impl Standing {
+    /// Returns how many of so many places there are for it.
+    const fn of(self, places: usize) -> usize {
+        match self {
+            Self::Seen => places.div_ceil(2),
+            Self::Proven => places,
+        }
+    }
+}
+
+/// What is known of a datagram's end, or that there is no room for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// The reference of the end, 0 for none.
+    pub(super) end: u16,
+    /// The number of its endpoint, 0 for none.
+    pub(super) endpoint: u16,
+    /// There is more to be had for it once it is proven.
+    pub(super) may_be_proven: bool,
+}
+
 /// Where a new end finds room.
 enum Room {
     Free,
@@ -153,7 +187,7 @@ impl Known {
             }
         }
         for id in named {
-            let number = self.number(id, true);
+            let number = self.number(id, None);
             if let Some(place) = usize::from(number).checked_sub(1)
                 && let Some(endpoint) = self.endpoints.get_mut(place)
                 && !endpoint.named
@@ -205,8 +239,27 @@ impl Known {
 
     /// The number of an endpoint, 0 if it has none and gets none; `None` if there is one to be had.
     pub(super) fn number_in_force(&self, id: Option<EndpointId>) -> Option<u16> {
-        let none = || (!self.has_number(false)).then_some(0);
+        let none = || (!self.has_number(Some(Standing::Seen))).then_some(0);
         self.endpoint(id).or_else(none)
+    }
+
+    /// Returns the place of a datagram's end, if nothing needs to be added for it.
+    pub(super) fn place(&self, key: &EndKey, id: Option<EndpointId>, second: u32) -> Option<Place> {
+        let endpoint = self.number_in_force(id)?;
+        let end = self.find(key, second);
+        if end.is_none() && self.room(endpoint, second, Standing::Seen).is_some() {
+            return None;
+        }
+        let finds_room = || self.room(endpoint, second, Standing::Proven).is_some();
+        let gets_number = endpoint == 0 && id.is_some() && self.has_number(Some(Standing::Proven));
+        if end.is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Place {
+            end: end.unwrap_or(0),
+            endpoint,
+            may_be_proven: gets_number || end.is_none() && finds_room(),
+        })
     }
 
     /// Takes an end in, if there is room, and its endpoint: its reference and the number of its endpoint, 0 where there is none.
@@ -216,12 +269,13 @@ impl Known {
         key: &EndKey,
         metadata: &Metadata,
         second: u32,
+        standing: Standing,
     ) -> (u16, u16) {
-        let number_of_endpoint = self.add_endpoint(metadata.endpoint);
+        let number_of_endpoint = self.add_endpoint(metadata.endpoint, standing);
         if let Some(reference) = self.find(key, second) {
             return (reference, number_of_endpoint);
         }
-        let Some(room) = self.room(number_of_endpoint, second) else {
+        let Some(room) = self.room(number_of_endpoint, second, standing) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return (0, number_of_endpoint);
         };
@@ -262,21 +316,26 @@ impl Known {
     }
 
     /// Where one more end of an endpoint finds room. No endpoint has more than a quarter of all, nor have those together that
-    /// nobody has named where others are named. What nobody uses any more makes room: one of its own where an endpoint has its
-    /// share.
-    fn room(&self, number_of_endpoint: u16, second: u32) -> Option<Room> {
-        let share = self.max_ends.div_ceil(4);
-        let is_full = self.ends.len() >= self.max_ends;
+    /// nobody has named where others are named. What is only seen has half of each, and half of all unless its endpoint is named.
+    /// What nobody uses any more makes room: one of its own where an endpoint has its share.
+    fn room(&self, number_of_endpoint: u16, second: u32, standing: Standing) -> Option<Room> {
+        let share = standing.of(self.max_ends.div_ceil(4));
+        let is_named = self.is_named(number_of_endpoint);
+        let most = if is_named {
+            self.max_ends
+        } else {
+            standing.of(self.max_ends)
+        };
         let [all, unnamed, of_others] = &self.vain;
         if self.held_by(number_of_endpoint) >= share {
             let endpoint = self.endpoint_of(number_of_endpoint);
             let vain = endpoint.map_or(of_others, |endpoint| &endpoint.vain);
             return self.unused(second, vain, |end| end.number_of_endpoint == number_of_endpoint);
         }
-        if !self.is_named(number_of_endpoint) && self.named > 0 && self.ends_of_unnamed >= share {
+        if !is_named && self.named > 0 && self.ends_of_unnamed >= share {
             return self.unused(second, unnamed, |end| !self.is_named(end.number_of_endpoint));
         }
-        if !is_full {
+        if self.ends.len() < most {
             return Some(Room::Free);
         }
         self.unused(second, all, |_| true)
@@ -331,38 +390,30 @@ impl Known {
         }
     }
 
-    /// The number of the endpoint whose end [`Known::add`] would refuse; `None` where it would take something in.
-    pub(super) fn refuses(&self, id: Option<EndpointId>, second: u32) -> Option<u16> {
-        let number = self.number_in_force(id)?;
-        if self.room(number, second).is_some() {
-            return None;
-        }
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        Some(number)
-    }
-
     /// How often an end found no room.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
     /// The number of an endpoint, a new one if there is any; 0 for none.
-    pub(super) fn add_endpoint(&mut self, id: Option<EndpointId>) -> u16 {
-        id.map_or(0, |id| self.number(id, false))
+    pub(super) fn add_endpoint(&mut self, id: Option<EndpointId>, standing: Standing) -> u16 {
+        id.map_or(0, |id| self.number(id, Some(standing)))
     }
 
-    /// Whether one more endpoint gets a number. Those that nobody has named have places beside those of the others.
-    fn has_number(&self, named: bool) -> bool {
+    /// Whether one more endpoint gets a number: one that is named where there is no standing. Those that nobody has named have
+    /// places beside those of the others.
+    fn has_number(&self, standing: Option<Standing>) -> bool {
         let unnamed = self.endpoints.len() - self.named;
-        self.endpoints.len() < self.max_numbers() && (named || unnamed < self.max_endpoints.div_ceil(2))
+        let most = standing.map(|standing| standing.of(self.max_endpoints.div_ceil(2)));
+        self.endpoints.len() < self.max_numbers() && most.is_none_or(|most| unnamed < most)
     }
 
-    fn number(&mut self, id: EndpointId, named: bool) -> u16 {
+    fn number(&mut self, id: EndpointId, standing: Option<Standing>) -> u16 {
         if let Some(number) = self.numbers_of_endpoints.get(&id) {
             return *number;
         }
         let number = u16::try_from(self.endpoints.len() + 1).unwrap_or(0);
-        if number == 0 || !self.has_number(named) {
+        if number == 0 || !self.has_number(standing) {
             return 0;
         }
         self.endpoints.push(KnownEndpoint {

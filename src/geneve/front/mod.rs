@@ -59,7 +59,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
-use self::ends::Known;
+use self::ends::{Known, Standing};
 pub use self::queued::{Queued, Waited};
 pub use self::scratch::Scratch;
 use self::scratch::{Found, split_ref};
@@ -72,7 +72,7 @@ use crate::engine::{Engine, Packet};
 use crate::event::Sink;
 use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{Class, DropReason, Verdict};
 
 /// Datagrams that are decided together.
 const BATCH: usize = 32;
@@ -361,7 +361,11 @@ impl FrontEnd {
     ) -> Answer<'b> {
         let inner = packet.bytes();
         match verdict {
-            Verdict::Forward(_) => {}
+            Verdict::Forward(tracked) => {
+                if found.may_be_proven && tracked.class == Class::Established {
+                    scratch.prove(self, datagram, packet.now());
+                }
+            }
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
             Verdict::Reject(reason, reply, _) => {
                 let written = self.answer(engine, (datagram, found, packet), scratch, |out| {
@@ -538,7 +542,7 @@ impl FrontEnd {
     #[cold]
     fn number_of(&self, endpoint: Option<EndpointId>) -> u16 {
         let seen = self.known.read().number_in_force(endpoint);
-        seen.unwrap_or_else(|| self.known.write().add_endpoint(endpoint))
+        seen.unwrap_or_else(|| self.known.write().add_endpoint(endpoint, Standing::Seen))
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::ends::{EndKey, MAX_HEADER};
+use super::ends::{EndKey, MAX_HEADER, Place, Standing};
 use super::settings::Settings;
 use super::stats::{Counters, Refusal};
 use super::{Datagram, FrontEnd};
@@ -33,6 +33,8 @@ pub(super) struct Found {
     /// The reference of its tunnel end, 0 for none.
     end: u16,
     cookie: u32,
+    /// A packet of an answered session would get its end or endpoint a place.
+    pub(super) may_be_proven: bool,
 }
 
 impl Found {
@@ -69,6 +71,7 @@ struct Remembered {
     cookie_offset: u8,
     end: u16,
     endpoint: u16,
+    may_be_proven: bool,
     zone: Zone,
     /// The first nibble of the packet inside.
     version: u8,
@@ -83,6 +86,7 @@ impl Remembered {
         cookie_offset: 0,
         end: 0,
         endpoint: 0,
+        may_be_proven: false,
         zone: Zone::DEFAULT,
         version: 0,
         header: [0; MAX_REMEMBERED],
@@ -123,6 +127,7 @@ impl Remembered {
             flow_bits,
             end: self.end,
             cookie,
+            may_be_proven: self.may_be_proven,
         })
     }
 }
@@ -262,16 +267,22 @@ impl Scratch {
         let key = EndKey::of(datagram, header.bytes(), cookie_offset)
             .ok_or(refused(Refusal::Geneve(GeneveError::OptionsTruncated)))?;
         let second = front.second(now);
-        let seen = {
-            let known = front.known.read();
-            known
-                .find(&key, second)
-                .and_then(|end| Some((end, known.number_in_force(metadata.endpoint)?)))
-                .or_else(|| Some((0, known.refuses(metadata.endpoint, second)?)))
-        };
-        let (end, endpoint) = match seen {
+        let seen = front.known.read().place(&key, metadata.endpoint, second);
+        let Place {
+            end,
+            endpoint,
+            may_be_proven,
+        } = match seen {
             Some(seen) => seen,
-            None => front.known.write().add(datagram, &key, &metadata, second),
+            None => {
+                let mut known = front.known.write();
+                let (end, endpoint) = known.add(datagram, &key, &metadata, second, Standing::Seen);
+                Place {
+                    end,
+                    endpoint,
+                    may_be_proven: false,
+                }
+            }
         };
         let mut copy = [0; MAX_REMEMBERED];
         if let Some(place) = self.remembered.get_mut(place)
@@ -285,6 +296,7 @@ impl Scratch {
                 cookie_offset: cookie_offset.unwrap_or(0) as u8,
                 end,
                 endpoint,
+                may_be_proven,
                 zone,
                 version,
                 header: copy,
@@ -297,7 +309,33 @@ impl Scratch {
             flow_bits: metadata.cookie.map_or(0, |_| u64::from(provider.cookie_mask())),
             end,
             cookie: metadata.cookie.map_or(0, |cookie| cookie.value),
+            may_be_proven,
         })
+    }
+
+    /// Takes in the end of a datagram by which a packet of an answered session has come, and its endpoint.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {
+        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        if let Some(remembered) = self.remembered.get_mut(place_of(outer, datagram.payload)) {
+            // What is known now is looked up with the next datagram.
+            *remembered = Remembered::NOTHING;
+        }
+        let config = &self.settings.config;
+        let Ok((header, _)) = Header::parse(datagram.payload, |_, _| false) else {
+            return;
+        };
+        let Ok(metadata) = Metadata::read(config.provider, &header, config.required_in_force()) else {
+            return;
+        };
+        let cookie_offset = metadata.cookie.map(|cookie| cookie.offset);
+        let Some(key) = EndKey::of(datagram, header.bytes(), cookie_offset) else {
+            return;
+        };
+        let second = front.second(now);
+        let mut known = front.known.write();
+        known.add(datagram, &key, &metadata, second, Standing::Proven);
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::Engine;
+use super::settings::Settings;
 use crate::event::{EndReason, SessionRecord, Sink};
 use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol, RuleId};
-use crate::session::{Ended, Micros, SessionId};
+use crate::session::{Ended, Held, SLICE, SessionId};
 
 /// Which sessions are meant: those that fit all of it. What is empty, `None` or zero fits any session, and so does
 /// [`SessionFilter::default`].
@@ -90,44 +91,50 @@ impl Engine {
     /// returns how many. A late packet of one of them finds out that it was ended ([`EndReason::Deleted`]); a new
     /// connection is free to come, if the policy admits it.
     ///
-    /// Each session is looked at once, shard by shard; a shard is locked meanwhile.
+    /// Looks at each session once, in slices of a few dozen under the lock of their shard, as
+    /// [`Engine::for_each_session`] does.
     pub fn end_sessions<S: Sink>(&self, filter: &SessionFilter, now: Instant, sink: &mut S) -> usize {
         let moment = self.origin.micros(now);
         let mut count = 0;
+        let mut ended = Vec::with_capacity(SLICE as usize);
         for number in 0..self.table.shards() {
-            let ended = self.end_in_shard(number, filter, (now, moment));
-            count += ended.len();
-            for ended in &ended {
-                self.report_ended(number, ended, (moment, None), sink);
+            let mut walk = self.table.walk(number);
+            while walk.next(|held, slots| {
+                for session in slots {
+                    ended.extend(self.end_if(held, number, session, filter, now));
+                }
+            }) {
+                count += ended.len();
+                // No lock is held: the sink may call the engine.
+                for ended in ended.drain(..) {
+                    self.report_ended(number, &ended, (moment, None), sink);
+                }
             }
         }
         count
     }
 
-    fn end_in_shard(
+    /// Ends the session in a slot if there is one that the filter means. The caller holds the lock.
+    fn end_if(
         &self,
+        held: &mut Held<Settings>,
         number: usize,
+        session: u32,
         filter: &SessionFilter,
-        (now, moment): (Instant, Micros),
-    ) -> Vec<Ended> {
-        let mut held = self.table.lock(number);
-        let shard = &mut held.shard;
-        let meant: Vec<u32> = shard
-            .sessions()
-            // One that is over ends by its lifetime, whatever is asked for.
-            .filter(|session| shard.slab.hot(*session).deadline > moment.tick())
-            .filter(|session| {
-                self.record_of(shard, number, *session)
-                    .is_some_and(|record| filter.matches(&record, now))
-            })
-            .collect();
-        meant
-            .into_iter()
-            .map(|session| {
-                let ended = shard.remove(session, EndReason::Deleted);
-                self.bury(number, &ended, moment);
-                ended
-            })
-            .collect()
+        now: Instant,
+    ) -> Option<Ended> {
+        let (shard, moment) = (&mut held.shard, self.origin.micros(now));
+        let slot = shard.slab.hot(session);
+        // One that is over ends by its lifetime, whatever is asked for.
+        if !slot.in_use() || slot.deadline <= moment.tick() {
+            return None;
+        }
+        let record = self.record_of(shard, number, session)?;
+        if !filter.matches(&record, now) {
+            return None;
+        }
+        let ended = shard.remove(session, EndReason::Deleted);
+        self.bury(number, &ended, moment);
+        Some(ended)
     }
 }

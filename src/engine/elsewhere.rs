@@ -207,11 +207,13 @@ impl Engine {
         let key: FlowKey = candidate.flow.key.in_zone(zone);
         let place = self.table.place(&key);
         let mut held = self.table.lock(place.shard);
-        let Held { shard, settings } = &mut *held;
+        let found = held.shard.find(place.hash, &key);
+        let found = found
+            .filter(|number| !self.is_to_end(&mut held, place, *number))
+            .filter(|number| held.shard.slab.hot(*number).deadline > candidate.now.tick());
+        let Held { shard, settings, .. } = &mut *held;
         let settings: &Settings = settings;
-        let found = shard.find(place.hash, &key);
-        let Some(number) = found.filter(|number| shard.slab.hot(*number).deadline > candidate.now.tick())
-        else {
+        let Some(number) = found else {
             return Found::Nothing;
         };
         let slot = shard.slab.hot(number);

@@ -71,7 +71,13 @@ impl Engine {
         let mut batch: [Option<Ended>; BATCH] = [None; BATCH];
         {
             let mut held = self.table.lock(number);
-            let Held { shard, settings } = &mut *held;
+            if held.judging.is_some() {
+                // Lifetimes are those of a reload that has not come to all of the sessions yet.
+                drop(held);
+                done.moved += self.judge_slice(number, None, sink).unwrap_or_default();
+                return;
+            }
+            let Held { shard, settings, .. } = &mut *held;
             let mut spare = |slot: &Slot, of: u32| self.spare(settings, number, slot, of, now);
             for place in batch.iter_mut().take(budget) {
                 match shard.expire(now.tick(), &mut spare) {

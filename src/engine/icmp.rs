@@ -107,9 +107,10 @@ impl Engine {
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard));
-        let held = self.table.lock(place.shard);
-        let Held { shard, settings } = &*held;
-        let found = shard.find(place.hash, &quoted.key);
+        let mut held = self.table.lock(place.shard);
+        let found = held.shard.find(place.hash, &quoted.key);
+        let found = found.filter(|number| !self.is_to_end(&mut held, place, *number));
+        let Held { shard, settings, .. } = &*held;
         let lives = |slot: &u32| {
             let hot = shard.slab.hot(*slot);
             hot.deadline > now.tick() || self.spare(settings, place.shard, hot, *slot, now).is_some()

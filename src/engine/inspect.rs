@@ -37,7 +37,7 @@ pub struct SessionDetail {
 }
 
 impl Engine {
-    /// A live session by its name. Looks through one shard, under its lock.
+    /// Returns a live session by its name. Takes the lock of its shard for a moment.
     #[must_use]
     pub fn inspect(&self, id: SessionId, now: Instant) -> Option<SessionDetail> {
         let mut detail = self.with_session(id, |settings, slot, record| {
@@ -68,14 +68,16 @@ impl Engine {
         id: SessionId,
         read: impl FnOnce(&super::Settings, &Slot, SessionRecord) -> R,
     ) -> Option<R> {
-        let number = (id.number() & 0xffff_ffff) as usize % self.table.shards();
+        let (number, session) = self.table.slot_of(id);
         let held = self.table.lock(number);
         let shard = &held.shard;
-        let named = |session: &u32| {
-            let generation = shard.slab.hot(*session).generation;
-            self.table.id(number, *session, generation) == id
-        };
-        let session = shard.sessions().find(named)?;
+        let slot = shard
+            .sessions_in(session..session.saturating_add(1).min(shard.slots()))
+            .next()
+            .map(|session| shard.slab.hot(session))?;
+        if self.table.id(number, session, slot.generation) != id {
+            return None;
+        }
         let record = self.record_of(shard, number, session)?;
         Some(read(&held.settings, shard.slab.hot(session), record))
     }

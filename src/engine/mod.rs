@@ -42,7 +42,7 @@ use crate::flow::Zone;
 use crate::fragment::Datagrams;
 use crate::limits::{Accounts, Standing};
 use crate::policy::Policy;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, Table, TunnelRef};
+use crate::session::{Graveyard, HEADROOM, Micros, Origin, SLICE, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
@@ -420,19 +420,24 @@ impl Engine {
         Arc::clone(&self.settings.read().policy)
     }
 
-    /// Calls `each` with every session, one shard after the other. Each shard's records are copied before
-    /// `each` sees them, so no lock is held meanwhile; sessions that come or go during the walk may be missed.
+    /// Calls `each` with every session, in slices of a few dozen: their records are copied under the
+    /// lock of their shard, and no lock is held while `each` sees them.
+    ///
+    /// A session that lives during the whole walk is seen exactly once. One that comes or goes meanwhile
+    /// is seen once or missed; no session is seen twice. Each record is true of one moment, and
+    /// different records of different moments.
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
+        let mut records = Vec::with_capacity(SLICE as usize);
         for number in 0..self.table.shards() {
-            let records: Vec<_> = {
-                let held = self.table.lock(number);
+            let mut walk = self.table.walk(number);
+            while walk.next(|held, slots| {
                 let shard = &held.shard;
-                shard
-                    .sessions()
-                    .filter_map(|slot| self.record_of(shard, number, slot))
-                    .collect()
-            };
-            records.iter().for_each(&mut each);
+                let sessions = shard.sessions_in(slots);
+                records.extend(sessions.filter_map(|slot| self.record_of(shard, number, slot)));
+            }) {
+                records.iter().for_each(&mut each);
+                records.clear();
+            }
         }
     }
 

@@ -263,7 +263,10 @@ impl Engine {
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);
-                    let Held { shard, settings } = &mut *held;
+                    if held.judging.is_some() {
+                        self.under_reload(&mut held, place, &candidate, after, trace);
+                    }
+                    let Held { shard, settings, .. } = &mut *held;
                     self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
                 };
                 if after.elsewhere && !verdict.is_forward() {
@@ -314,8 +317,27 @@ impl Engine {
             ..*candidate
         };
         let mut held = self.table.lock(place.shard);
-        let Held { shard, settings } = &mut *held;
+        if held.judging.is_some() {
+            self.under_reload(&mut held, place, &candidate, after, trace);
+        }
+        let Held { shard, settings, .. } = &mut *held;
         self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
+    }
+
+    /// Before step 4: a reload that has not come to the packet's session yet judges it now.
+    #[cold]
+    #[inline(never)]
+    fn under_reload<T: Trace>(
+        &self,
+        held: &mut Held<Settings>,
+        place: Place,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) {
+        if let Some(ended) = self.judge_first(held, place, &candidate.flow.key) {
+            self.ended_here(place.shard, &ended, candidate.now, after, trace);
+        }
     }
 
     /// Steps 4 to 6, under the shard's lock.

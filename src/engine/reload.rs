@@ -1,12 +1,20 @@
 //! A new configuration for a running engine, and what becomes of its sessions.
 //!
-//! Each shard holds its settings under its own lock, and its sessions are judged anew when these are exchanged: a packet
-//! finds either the old settings and the session as they left it, or both new. What has no shard (the addresses of an error
-//! in ICMP, budgets) takes the newest settings, which are exchanged first.
+//! Each shard holds its settings under its own lock. They are exchanged at once, and the shard's
+//! sessions are then judged in slices, between which the lock is released. A packet of a session that
+//! is not judged yet judges it first: a packet finds either the old settings and the session as they
+//! left it, or both new. What has no shard (the addresses of an error in ICMP, budgets) takes the
+//! newest settings, which are exchanged first.
+//!
+//! A shard is under one reload at a time. A newer reload that comes to a shard whose sessions are not
+//! all judged finishes that first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+use parking_lot::MutexGuard;
 
 use super::Engine;
 use super::helpers::Parent;
@@ -14,9 +22,10 @@ use super::settings::Settings;
 use crate::alg::SessionEnds;
 use crate::config::{Config, ConfigError, OnReload, TcpMode};
 use crate::event::{EndReason, SessionRecord, Sink};
+use crate::flow::FlowKey;
 use crate::packet::{IpVersion, PROTOCOL_TCP};
 use crate::policy::{Action, NewSession, Protocol, RuleId};
-use crate::session::{Ended, Held, Mark, Micros, SessionId, Shard, Slot};
+use crate::session::{Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, Slot, Tally, Unjudged};
 
 /// What a reload has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,13 +56,26 @@ enum Fate {
     },
 }
 
+/// What became of an attempt to put new settings in force in a shard.
+enum Exchange {
+    Done,
+    /// An older reload has still to judge sessions there.
+    Waits,
+    /// There are newer settings.
+    Overtaken,
+}
+
 impl Engine {
     /// Exchanges policy and settings. No session is lost but those that the new policy would not admit, if
     /// [`policy.on_reload`](crate::config::PolicyConfig::on_reload) says so, and those whose lifetime is over by the new
     /// settings; `sink` is told of each, with a RST to both ends of established TCP ones. What was announced by a control
     /// session is judged as that one. Rules keep their counters by their names.
     ///
-    /// Each session is looked at once, shard by shard; a shard is locked meanwhile.
+    /// Each session is judged once, as of `now`: by this call, in slices of a few dozen sessions under
+    /// the lock of their shard, or by its first packet, whichever is earlier. The sink of whoever judges
+    /// is told of the sessions that end. [`Reload`] counts both. Sessions that end meanwhile for another
+    /// reason are not judged. A reload that is overtaken by a newer one judges the shards that
+    /// it has come to, and leaves the others to the newer one.
     ///
     /// # Errors
     /// What is wrong with the configuration, or a key that only a start can change and whose value
@@ -77,28 +99,144 @@ impl Engine {
             (previous, settings)
         };
         let now = self.origin.micros(now);
-        let families = self.helpers.families();
-        let mut done = Reload::default();
+        let families = Arc::new(self.helpers.families());
+        let tally = Arc::new(Tally::default());
         for number in 0..self.table.shards() {
-            let ended = {
-                let _one_at_a_time = self.reloading.lock();
-                if !Arc::ptr_eq(&self.settings(), &settings) {
-                    // A newer reload has come between: it judges the rest.
-                    break;
+            loop {
+                let judging = |previous| Judging {
+                    previous,
+                    families: Arc::clone(&families),
+                    now,
+                    tally: Arc::clone(&tally),
+                };
+                match self.exchange(number, &settings, judging) {
+                    Exchange::Done => break,
+                    // An older reload has not judged all sessions of this shard.
+                    Exchange::Waits => {
+                        self.judge_slice(number, None, sink);
+                    }
+                    Exchange::Overtaken => return Ok(self.end_reload(&previous, &tally)),
                 }
-                let mut held = self.table.lock(number);
-                let Held { shard, settings: own } = &mut *held;
-                let before = std::mem::replace(own, Arc::clone(&settings));
-                self.judge_anew(shard, (&before, &settings), number, now, &families, &mut done)
-            };
-            // No lock is held: the sink may call the engine.
-            for ended in &ended {
-                self.report_ended(number, ended, (now, None), sink);
             }
+            while self.judge_slice(number, Some(&tally), sink).is_some() {}
         }
-        // What was counted by the old settings meanwhile.
-        self.settings().take_counts(&previous);
-        Ok(done)
+        Ok(self.end_reload(&previous, &tally))
+    }
+
+    /// Takes over what was counted by the previous settings since the exchange.
+    fn end_reload(&self, previous: &Settings, tally: &Tally) -> Reload {
+        self.settings().take_counts(previous);
+        Reload {
+            judged: tally.judged.load(Ordering::Relaxed),
+            revoked: tally.revoked.load(Ordering::Relaxed),
+            expired: tally.expired.load(Ordering::Relaxed),
+            kept: tally.kept.load(Ordering::Relaxed),
+            retimed: tally.retimed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Puts new settings in force in a shard, whose sessions are to be judged from then on. What it
+    /// needs is allocated before the shard is locked.
+    fn exchange(
+        &self,
+        number: usize,
+        settings: &Arc<Settings>,
+        judging: impl FnOnce(Arc<Settings>) -> Judging<Settings>,
+    ) -> Exchange {
+        let _one_at_a_time = self.reloading.lock();
+        if !Arc::ptr_eq(&self.settings(), settings) {
+            return Exchange::Overtaken;
+        }
+        let (own, capacity) = {
+            let held = self.table.lock(number);
+            (Arc::clone(&held.settings), held.shard.capacity())
+        };
+        // Only a reload exchanges them, so these are still the shard's.
+        let judging = Arc::new(judging(own));
+        let bits = Unjudged::bits(capacity);
+        let mut held = self.table.lock(number);
+        if held.judging.is_some() {
+            return Exchange::Waits;
+        }
+        held.settings = Arc::clone(settings);
+        held.judging = Some(judging);
+        let end = held.shard.slots();
+        let _freed_without_the_lock = held.shard.unjudged.begin(end, bits);
+        drop(held);
+        Exchange::Done
+    }
+
+    /// Judges the next sessions of a shard under a reload, and tells `sink` of those that end. Returns
+    /// how many were looked at; `None` if the shard is under no reload, or not under that of `tally`.
+    pub(super) fn judge_slice<S: Sink>(
+        &self,
+        number: usize,
+        tally: Option<&Arc<Tally>>,
+        sink: &mut S,
+    ) -> Option<usize> {
+        let mut ended = Vec::with_capacity(SLICE as usize);
+        let mut held = self.table.lock(number);
+        let judging = held.judging.clone()?;
+        if tally.is_some_and(|tally| !Arc::ptr_eq(tally, &judging.tally)) {
+            return None;
+        }
+        let mut looked_at = 0;
+        if let Some(slice) = held.shard.unjudged.next_slice() {
+            for session in slice.clone() {
+                if held.shard.unjudged.contains(session) && held.shard.slab.hot(session).in_use() {
+                    looked_at += 1;
+                    ended.extend(self.judge_session(&mut held, &judging, number, session));
+                }
+            }
+            held.shard.unjudged.end_slice(&slice);
+        }
+        let over = held.shard.unjudged.next_slice().is_none();
+        // Freed once the lock is released: they may be the last to hold large settings.
+        let _freed = over.then(|| (held.judging.take(), held.shard.unjudged.end()));
+        MutexGuard::unlock_fair(held);
+        // No lock is held: the sink may call the engine.
+        for ended in &ended {
+            self.report_ended(number, ended, (judging.now, None), sink);
+        }
+        Some(looked_at)
+    }
+
+    /// Judges the session of a packet before the packet, if a reload has not come to it yet. Returns the
+    /// session if it ends; the caller reports it once the lock is released.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn judge_first(
+        &self,
+        held: &mut Held<Settings>,
+        place: Place,
+        key: &FlowKey,
+    ) -> Option<Ended> {
+        let judging = held.judging.clone()?;
+        let session = held.shard.find(place.hash, key)?;
+        if !held.shard.unjudged.contains(session) {
+            return None;
+        }
+        self.judge_session(held, &judging, place.shard, session)
+    }
+
+    /// Judges a session as [`Engine::judge_first`] does, for a caller that cannot report its end. A
+    /// session that ends is left to the reload. Returns whether that is so; the caller then treats
+    /// the session as gone.
+    pub(super) fn is_to_end(&self, held: &mut Held<Settings>, place: Place, session: u32) -> bool {
+        let Some(judging) = held.judging.clone() else {
+            return false;
+        };
+        if !held.shard.unjudged.contains(session) {
+            return false;
+        }
+        let ends = matches!(
+            self.fate_in(held, &judging, place.shard, session),
+            Some(Fate::Ends(_))
+        );
+        if !ends {
+            self.judge_session(held, &judging, place.shard, session);
+        }
+        ends
     }
 
     /// Which sessions [`Engine::reload`] would end, and why, if it were called now with this configuration. Nothing
@@ -119,89 +257,126 @@ impl Engine {
         let families = self.helpers.families();
         let mut would_end = Vec::new();
         for number in 0..self.table.shards() {
-            let held = self.table.lock(number);
-            let (shard, own) = (&held.shard, &held.settings);
-            for session in shard.sessions() {
-                let slot = shard.slab.hot(session);
-                if slot.deadline <= now.tick() {
-                    continue;
+            let mut walk = self.table.walk(number);
+            while walk.next(|held, slots| {
+                let held: &Held<Settings> = held;
+                let lives = |slot: &Slot| slot.deadline > now.tick();
+                for session in held.shard.sessions_in(slots) {
+                    let found = self.after_reload(held, number, session);
+                    let Some((slot, rule)) = found.filter(|(slot, _)| lives(slot)) else {
+                        continue;
+                    };
+                    let id = self.table.id(number, session, slot.generation);
+                    let both = (&*held.settings, &settings);
+                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, both, now, &families) {
+                        let record = self.record_of(&held.shard, number, session);
+                        would_end.extend(record.map(|record| (record, reason)));
+                    }
                 }
-                let id = self.table.id(number, session, slot.generation);
-                let rule = RuleId(shard.slab.cold(session).rule);
-                let fate = self.fate(slot, rule, id, (own, &settings), now, &families);
-                if let Fate::Ends(reason) = fate {
-                    would_end.extend(
-                        self.record_of(shard, number, session)
-                            .map(|record| (record, reason)),
-                    );
-                }
-            }
+            }) {}
         }
         Ok(would_end)
     }
 
-    /// Judges all sessions of a shard by new settings, and ends those that it must. The caller holds its lock.
-    fn judge_anew(
-        &self,
-        shard: &mut Shard,
-        (previous, settings): (&Settings, &Settings),
-        number: usize,
-        now: Micros,
-        families: &HashSet<SessionId>,
-        done: &mut Reload,
-    ) -> Vec<Ended> {
-        let sessions: Vec<u32> = shard.sessions().collect();
-        let mut all_ended = Vec::new();
-        for session in sessions {
-            let slot = shard.slab.hot(session);
-            if slot.deadline <= now.tick() {
-                // It is over, whatever the settings say.
-                continue;
-            }
-            done.judged += 1;
-            let id = self.table.id(number, session, slot.generation);
-            let before = RuleId(shard.slab.cold(session).rule);
-            match self.fate(slot, before, id, (previous, settings), now, families) {
-                Fate::Ends(reason) => {
-                    let ended = shard.remove(session, reason);
-                    self.bury(number, &ended, now);
-                    match reason {
-                        EndReason::Revoked => done.revoked += 1,
-                        _ => done.expired += 1,
-                    }
-                    all_ended.push(ended);
-                }
-                Fate::Lives {
-                    rule,
-                    admitted,
-                    profile,
-                    deadline,
-                } => {
-                    done.kept += usize::from(!admitted);
-                    let cold = shard.slab.cold_mut(session);
-                    cold.rule = rule.0;
-                    cold.set(Mark::Former, !admitted);
-                    let slot = shard.slab.hot_mut(session);
-                    slot.profile = profile;
-                    if slot.key.protocol() == PROTOCOL_TCP {
-                        match settings.tcp(rule, slot.key.zone()).mode {
-                            TcpMode::Strict => slot.track.set_strict(),
-                            _ => slot.track.set_liberal(),
-                        }
-                        self.helpers
-                            .under_rule(Parent { session: id, rule }, slot, &settings.ftp);
-                    }
-                    if deadline != slot.deadline {
-                        done.retimed += 1;
-                        let worth = slot.worth();
-                        if shard.rearm(session, deadline, worth) {
-                            self.table.note_tick(number, deadline);
-                        }
-                    }
-                }
+    /// Returns a session and its rule as the reload that its shard is under will leave them; `None` if
+    /// that ends it.
+    fn after_reload(&self, held: &Held<Settings>, number: usize, session: u32) -> Option<(Slot, RuleId)> {
+        let mut slot = *held.shard.slab.hot(session);
+        let before = RuleId(held.shard.slab.cold(session).rule);
+        let judging = held.judging.as_ref();
+        let Some(judging) = judging.filter(|_| held.shard.unjudged.contains(session)) else {
+            return Some((slot, before));
+        };
+        match self.fate_in(held, judging, number, session) {
+            None => Some((slot, before)),
+            Some(Fate::Ends(_)) => None,
+            Some(Fate::Lives {
+                rule,
+                profile,
+                deadline,
+                ..
+            }) => {
+                (slot.profile, slot.deadline) = (profile, deadline);
+                Some((slot, rule))
             }
         }
-        all_ended
+    }
+
+    /// Returns what the reload that a shard is under makes of a session; `None` if it was over then,
+    /// whatever the settings say.
+    fn fate_in(
+        &self,
+        held: &Held<Settings>,
+        judging: &Judging<Settings>,
+        number: usize,
+        session: u32,
+    ) -> Option<Fate> {
+        let slot = held.shard.slab.hot(session);
+        if slot.deadline <= judging.now.tick() {
+            return None;
+        }
+        let id = self.table.id(number, session, slot.generation);
+        let rule = RuleId(held.shard.slab.cold(session).rule);
+        let settings = (&*judging.previous, &*held.settings);
+        Some(self.fate(slot, rule, id, settings, judging.now, &judging.families))
+    }
+
+    /// Judges a session that is not judged yet by the reload that its shard is under. The caller holds
+    /// the shard's lock. Returns the session if it ends.
+    fn judge_session(
+        &self,
+        held: &mut Held<Settings>,
+        judging: &Judging<Settings>,
+        number: usize,
+        session: u32,
+    ) -> Option<Ended> {
+        held.shard.unjudged.set_judged(session);
+        let fate = self.fate_in(held, judging, number, session)?;
+        let tally = &*judging.tally;
+        Tally::count(&tally.judged);
+        let Held { shard, settings, .. } = held;
+        let (rule, admitted, profile, deadline) = match fate {
+            Fate::Ends(reason) => {
+                let ended = shard.remove(session, reason);
+                self.bury(number, &ended, judging.now);
+                Tally::count(match reason {
+                    EndReason::Revoked => &tally.revoked,
+                    _ => &tally.expired,
+                });
+                return Some(ended);
+            }
+            Fate::Lives {
+                rule,
+                admitted,
+                profile,
+                deadline,
+            } => (rule, admitted, profile, deadline),
+        };
+        if !admitted {
+            Tally::count(&tally.kept);
+        }
+        let cold = shard.slab.cold_mut(session);
+        cold.rule = rule.0;
+        cold.set(Mark::Former, !admitted);
+        let slot = shard.slab.hot_mut(session);
+        slot.profile = profile;
+        if slot.key.protocol() == PROTOCOL_TCP {
+            match settings.tcp(rule, slot.key.zone()).mode {
+                TcpMode::Strict => slot.track.set_strict(),
+                _ => slot.track.set_liberal(),
+            }
+            let id = self.table.id(number, session, slot.generation);
+            self.helpers
+                .under_rule(Parent { session: id, rule }, slot, &settings.ftp);
+        }
+        if deadline != slot.deadline {
+            Tally::count(&tally.retimed);
+            let worth = slot.worth();
+            if shard.rearm(session, deadline, worth) {
+                self.table.note_tick(number, deadline);
+            }
+        }
+        None
     }
 
     /// What new settings make of a session, whose shard's lock is held. `families` are the sessions that had live children

@@ -14,7 +14,8 @@ use crate::lifetime::MAX_LIFETIME;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::{Action, RuleId};
 use crate::session::{
-    Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SessionId, Shard, Slot, TICK, Tombstone, TunnelRef,
+    Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, Slot, TICK, Tombstone,
+    TunnelRef,
 };
 use crate::snapshot::{
     RestoreError, RestoreOptions, Restored, Saved, SavedControl, SavedSession, SavedState, SavedTombstone,
@@ -67,21 +68,24 @@ impl Engine {
         saved.to_stream(at)
     }
 
-    /// Calls `each` with every session as it would be saved. No lock is held meanwhile.
+    /// Calls `each` with every session as it would be saved. No lock is held meanwhile. What is seen of
+    /// sessions that come or go is as in [`Engine::for_each_session`].
     pub fn for_each_saved(&self, now: Instant, mut each: impl FnMut(&SavedSession)) {
         let now = self.origin.micros(now);
+        let mut records = Vec::with_capacity(SLICE as usize);
         for number in 0..self.table.shards() {
-            let records: Vec<_> = {
-                let held = self.table.lock(number);
-                let shard = &held.shard;
-                let live = |session: &u32| self.deadline_of(&held, number, *session, now) > now.tick();
-                let record = |session| {
-                    let deadline = self.deadline_of(&held, number, session, now);
-                    self.saved(shard, number, session, (deadline, now))
-                };
-                shard.sessions().filter(live).map(record).collect()
-            };
-            records.iter().for_each(&mut each);
+            let mut walk = self.table.walk(number);
+            while walk.next(|held, slots| {
+                for session in held.shard.sessions_in(slots) {
+                    let deadline = self.deadline_of(held, number, session, now);
+                    if deadline > now.tick() {
+                        records.push(self.saved(&held.shard, number, session, (deadline, now)));
+                    }
+                }
+            }) {
+                records.iter().for_each(&mut each);
+                records.clear();
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod history;
 mod index;
+mod judging;
 mod shard;
 mod slot;
 mod table;
@@ -14,9 +15,10 @@ mod wheel;
 
 use std::num::NonZeroU64;
 
+pub(crate) use judging::{Judging, Tally, Unjudged};
 pub(crate) use shard::{Ended, Expired, Room, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
-pub(crate) use table::{Held, Place, Table};
+pub(crate) use table::{Held, Place, SLICE, Table};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 

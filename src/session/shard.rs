@@ -4,11 +4,13 @@
 //! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
 //! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
 use super::index::Index;
+use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel, behind};
@@ -128,6 +130,8 @@ pub(crate) struct Shard {
     free: u32,
     capacity: usize,
     keeps_tunnels: bool,
+    /// The slots whose sessions a reload has still to judge.
+    pub(crate) unjudged: Unjudged,
     by_worth: [usize; 3],
     /// The counts of all shards together: each session is counted there as it is here.
     accounts: Arc<Accounts>,
@@ -170,6 +174,7 @@ impl Shard {
             free: NIL,
             capacity,
             keeps_tunnels: tunnels,
+            unjudged: Unjudged::default(),
             by_worth: [0; 3],
             accounts,
         }
@@ -235,6 +240,8 @@ impl Shard {
             self.free = self.slab.hot(number).links.next;
             number
         };
+        // A new session is opened by the newest settings.
+        self.unjudged.set_judged(number);
         self.slab.hot_mut(number).occupy(key, initiator, now, profile);
         *self.slab.cold_mut(number) = Cold::new(now, rule);
         if let Some(tunnels) = self.slab.tunnels.get_mut(number as usize) {
@@ -404,14 +411,29 @@ impl Shard {
         None
     }
 
+    /// The number of slots that have ever been in use: all numbers are below it.
+    pub(crate) const fn slots(&self) -> u32 {
+        self.slab.hot.len() as u32
+    }
+
+    /// The number of slots that there can be.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The numbers of the sessions in a range of slots.
+    pub(crate) fn sessions_in(&self, slots: Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        let range = slots.start as usize..slots.end as usize;
+        let hot = self.slab.hot.get(range).unwrap_or_default();
+        slots
+            .zip(hot)
+            .filter(|(_, slot)| slot.in_use())
+            .map(|(number, _)| number)
+    }
+
     /// The numbers of all sessions.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slab
-            .hot
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.in_use())
-            .map(|(number, _)| number as u32)
+        self.sessions_in(0..self.slots())
     }
 
     /// Whether index, wheel, free list and counts tell one story.

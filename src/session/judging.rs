@@ -1,0 +1,128 @@
+//! A reload that judges the sessions of a shard in slices, with what it needs meanwhile.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::SessionId;
+use super::table::SLICE;
+use super::time::Micros;
+
+/// A reload whose settings are in force in a shard, some of whose sessions are not judged yet.
+///
+/// Every session is judged as of the moment of the reload, whether the reload comes to it or a
+/// packet of the session is earlier.
+#[derive(Debug)]
+pub(crate) struct Judging<S> {
+    /// The settings that the sessions had before.
+    pub(crate) previous: Arc<S>,
+    /// The sessions that had live children before.
+    pub(crate) families: Arc<HashSet<SessionId>>,
+    pub(crate) now: Micros,
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// The counts of a reload, whoever judges.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) judged: AtomicUsize,
+    pub(crate) revoked: AtomicUsize,
+    pub(crate) expired: AtomicUsize,
+    pub(crate) kept: AtomicUsize,
+    pub(crate) retimed: AtomicUsize,
+}
+
+impl Tally {
+    /// Adds one. Every count is written under the lock of a shard, and read when all are done.
+    pub(crate) fn count(count: &AtomicUsize) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The slots of a shard whose sessions are not judged yet: those of a range of numbers, but for those
+/// that are marked.
+#[derive(Debug, Default)]
+pub(crate) struct Unjudged {
+    slots: Range<u32>,
+    /// One bit a slot, set for a session that is judged already or that needs no judgment.
+    judged: Box<[u64]>,
+}
+
+impl Unjudged {
+    /// Returns the bits for a shard of `capacity` slots, all of them clear.
+    pub(crate) fn bits(capacity: usize) -> Box<[u64]> {
+        vec![0; capacity.div_ceil(64)].into_boxed_slice()
+    }
+
+    /// Begins with all slots below `end`. Returns the bits of the time before.
+    pub(crate) fn begin(&mut self, end: u32, bits: Box<[u64]>) -> Box<[u64]> {
+        self.slots = 0..end;
+        std::mem::replace(&mut self.judged, bits)
+    }
+
+    /// Takes the next slice of slots, of which each is still to be tested with
+    /// [`Unjudged::set_judged`]; `None` after the last.
+    pub(crate) fn next_slice(&mut self) -> Option<Range<u32>> {
+        let start = self.slots.start;
+        let end = self.slots.end.min(start.saturating_add(SLICE));
+        (start < end).then_some(start..end)
+    }
+
+    /// Ends a slice whose sessions are all judged.
+    pub(crate) fn end_slice(&mut self, slice: &Range<u32>) {
+        self.slots.start = self.slots.start.max(slice.end);
+    }
+
+    /// Returns whether the session in a slot is still to be judged.
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        let word = self.judged.get(slot as usize / 64).copied().unwrap_or(u64::MAX);
+        self.slots.contains(&slot) && word & (1 << (slot % 64)) == 0
+    }
+
+    /// Notes that the session in a slot needs no judgment any more.
+    #[inline]
+    pub(crate) fn set_judged(&mut self, slot: u32) {
+        if self.slots.contains(&slot)
+            && let Some(word) = self.judged.get_mut(slot as usize / 64)
+        {
+            *word |= 1 << (slot % 64);
+        }
+    }
+
+    /// Forgets everything. Returns the bits, so that the caller can free them without a lock.
+    pub(crate) fn end(&mut self) -> Box<[u64]> {
+        self.begin(0, Box::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_judged_once_by_the_slices_or_before_them() {
+        let mut unjudged = Unjudged::default();
+        assert!(!unjudged.contains(0));
+        unjudged.begin(130, Unjudged::bits(200));
+        unjudged.set_judged(3);
+        unjudged.set_judged(129);
+        unjudged.set_judged(150);
+        let mut seen = Vec::new();
+        while let Some(slice) = unjudged.next_slice() {
+            assert!(slice.len() <= SLICE as usize);
+            for slot in slice.clone() {
+                if unjudged.contains(slot) {
+                    unjudged.set_judged(slot);
+                    seen.push(slot);
+                }
+            }
+            unjudged.end_slice(&slice);
+        }
+        let expected: Vec<u32> = (0..130).filter(|slot| ![3, 129].contains(slot)).collect();
+        assert_eq!(seen, expected);
+        assert!(!unjudged.contains(10));
+        unjudged.end();
+        assert_eq!(unjudged.next_slice(), None);
+    }
+}

@@ -48,6 +48,6 @@ pub use flow::{Direction, Zone};
 pub use packet::Malformed;
 pub use reset::Reset;
 pub use session::{SessionId, TunnelRef};
-pub use snapshot::{RestoreError, RestoreOptions, Restored, SavedSession};
+pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{Openings, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

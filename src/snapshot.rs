@@ -1,36 +1,33 @@
-//! Sessions outside an engine: what [`Engine::save`](crate::Engine::save) writes and
-//! [`Engine::restore`](crate::Engine::restore) reads, session by session or as one stream.
+//! Sessions outside an engine: what [`Engine::save_to`](crate::Engine::save_to) writes and
+//! [`Engine::restore_from`](crate::Engine::restore_from) reads, session by session or as one stream.
 //!
-//! A stream is a fixed head (magic, version, length and CRC-64 of the rest) and a body in the
-//! [postcard](https://postcard.jamesmunns.com/wire-format) format: [`SavedSession`]s, what is remembered of ended ones, and
-//! what control sessions have announced. Times are relative, so that they mean something to another engine: the head has
-//! the wall-clock time of the save, and a restore takes what has passed since off each lifetime. A stream that is torn,
-//! foreign, of another version or not sound in any record is refused as a whole, before anything is changed.
+//! A stream has a head (magic, version, the time of the save), chunks of records in the
+//! [postcard](https://postcard.jamesmunns.com/wire-format) format, each with a CRC-64 of the stream up to its end, and a
+//! last chunk with the number of records. The records are [`SavedSession`]s, what is remembered of ended ones, what
+//! control sessions have announced, and the names of the rules. A stream is written and read with one chunk in memory.
+//!
+//! Times are relative, so that they mean something to another engine: the head has the wall-clock time of the save, and a
+//! restore takes what has passed since off each lifetime. A stream that is torn, foreign, of an unknown version or not
+//! sound in any record is refused as a whole, before anything is changed. Streams of version 1 can be read.
 //!
 //! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line, counters, and the report of
 //! asymmetric paths.
 
-use core::net::IpAddr;
-use std::time::{Duration, SystemTime};
+mod first;
+mod stream;
 
-use crc::{CRC_64_XZ, Crc, Table};
+use core::net::IpAddr;
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
-use crate::alg::{Expectation, SessionEnds};
+use crate::alg::SessionEnds;
 use crate::event::EndReason;
 use crate::flow::Variant;
 use crate::track::tcp::Track;
 
-/// The first bytes of a stream.
-const MAGIC: [u8; 8] = *b"PCULLIS\n";
-
-/// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
-
-/// Magic, version, length and checksum of the body, and the time of the save.
-const HEAD: usize = 8 + 4 + 8 + 8 + 8;
-
-const CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
+pub use stream::VERSION;
+pub(crate) use stream::{Kind, Record, SavedRule, Source, Writer, count_of};
 
 /// A session as it leaves an engine, or enters one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,16 +122,6 @@ impl SavedTombstone {
     }
 }
 
-/// The body of a stream.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Saved {
-    pub(crate) sessions: Vec<SavedSession>,
-    pub(crate) tombstones: Vec<SavedTombstone>,
-    pub(crate) expectations: Vec<Expectation>,
-    /// The names of the rules that the records name by number.
-    pub(crate) rules: Vec<(u16, String)>,
-}
-
 /// Why a stream, or a record of it, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -142,20 +129,15 @@ pub enum RestoreError {
     /// It does not begin like one.
     #[error("this is no stream of saved sessions")]
     Foreign,
-    /// It was written by another version.
-    #[error("the stream has version {found}; version {VERSION} can be read")]
+    /// It was written by an unknown version.
+    #[error("the stream has version {found}; versions 1 to {VERSION} can be read")]
     Version {
         /// The version of the stream.
         found: u32,
     },
-    /// It ends too early, or goes on for too long.
-    #[error("the stream is torn: its body has {found} bytes of {expected}")]
-    Torn {
-        /// Bytes behind the head.
-        found: u64,
-        /// Bytes that the head announces.
-        expected: u64,
-    },
+    /// It ends too early.
+    #[error("the stream is torn: it ends before its last record")]
+    Torn,
     /// Its bytes are not those that were written.
     #[error("the checksum of the stream is wrong")]
     Checksum,
@@ -170,6 +152,37 @@ pub enum RestoreError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// It could not be read from where it is.
+    #[error("{what}")]
+    Read {
+        /// The kind of the error.
+        kind: io::ErrorKind,
+        /// What the system said.
+        what: String,
+    },
+}
+
+impl From<io::Error> for RestoreError {
+    fn from(error: io::Error) -> Self {
+        Self::Read {
+            kind: error.kind(),
+            what: error.to_string(),
+        }
+    }
+}
+
+/// What a save has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Saved {
+    /// Sessions.
+    pub sessions: u64,
+    /// What is remembered of ended sessions.
+    pub tombstones: u64,
+    /// Announced sessions that may still come.
+    pub expectations: u64,
+    /// Bytes of the stream.
+    pub bytes: u64,
 }
 
 /// How a restore goes about it.
@@ -197,71 +210,4 @@ pub struct Restored {
     pub tombstones: usize,
     /// Announced sessions that may still come.
     pub expectations: usize,
-}
-
-impl Saved {
-    pub(crate) fn to_stream(&self, at: SystemTime) -> Vec<u8> {
-        let mut stream = Vec::with_capacity(HEAD + 128 * self.sessions.len());
-        stream.extend_from_slice(&[0; HEAD]);
-        // Writing to memory does not fail, and every type here is one that the format knows.
-        let mut stream = postcard::to_extend(self, stream).unwrap_or_default();
-        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(since_epoch.as_micros())
-            .unwrap_or(u64::MAX)
-            .to_le_bytes();
-        let Some((head, body)) = stream.split_at_mut_checked(HEAD) else {
-            return stream;
-        };
-        let mut digest = CHECKSUM.digest();
-        digest.update(&micros);
-        digest.update(body);
-        let fields = MAGIC
-            .into_iter()
-            .chain(VERSION.to_le_bytes())
-            .chain((body.len() as u64).to_le_bytes())
-            .chain(digest.finalize().to_le_bytes())
-            .chain(micros);
-        for (byte, value) in head.iter_mut().zip(fields) {
-            *byte = value;
-        }
-        stream
-    }
-
-    /// The records of a stream, and the time that has passed since it was written.
-    pub(crate) fn from_stream(stream: &[u8], at: SystemTime) -> Result<(Self, Duration), RestoreError> {
-        let (magic, rest) = stream.split_first_chunk::<8>().ok_or(RestoreError::Foreign)?;
-        if *magic != MAGIC {
-            return Err(RestoreError::Foreign);
-        }
-        let torn = |found: usize, expected: u64| RestoreError::Torn {
-            found: found as u64,
-            expected,
-        };
-        let (version, rest) = rest.split_first_chunk::<4>().ok_or(torn(0, 0))?;
-        let found = u32::from_le_bytes(*version);
-        if found != VERSION {
-            return Err(RestoreError::Version { found });
-        }
-        let (length, rest) = rest.split_first_chunk::<8>().ok_or(torn(0, 0))?;
-        let length = u64::from_le_bytes(*length);
-        let (checksum, checked) = rest.split_first_chunk::<8>().ok_or(torn(0, length))?;
-        let (micros, body) = checked.split_first_chunk::<8>().ok_or(torn(0, length))?;
-        if body.len() as u64 != length {
-            return Err(torn(body.len(), length));
-        }
-        if CHECKSUM.checksum(checked) != u64::from_le_bytes(*checksum) {
-            return Err(RestoreError::Checksum);
-        }
-        let unreadable = |error: postcard::Error| RestoreError::Unreadable(error.to_string());
-        let (saved, rest) = postcard::take_from_bytes::<Self>(body).map_err(unreadable)?;
-        if !rest.is_empty() {
-            return Err(RestoreError::Unreadable(format!(
-                "{} bytes behind the last record",
-                rest.len()
-            )));
-        }
-        let written = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(u64::from_le_bytes(*micros)));
-        let elapsed = written.and_then(|written| at.duration_since(written).ok());
-        Ok((saved, elapsed.unwrap_or_default()))
-    }
 }

@@ -196,7 +196,7 @@ fn a_stream_that_is_torn_foreign_or_changed_is_refused_whole() {
     for cut in 0..stream.len() {
         let error = refused(&stream[..cut]);
         assert!(
-            matches!(error, RestoreError::Foreign | RestoreError::Torn { .. }),
+            matches!(error, RestoreError::Foreign | RestoreError::Torn),
             "{cut}: {error}"
         );
     }
@@ -207,15 +207,292 @@ fn a_stream_that_is_torn_foreign_or_changed_is_refused_whole() {
     }
     let mut longer = stream.clone();
     longer.push(0);
-    assert!(matches!(refused(&longer), RestoreError::Torn { .. }));
+    assert!(matches!(refused(&longer), RestoreError::Unreadable(_)));
     assert_eq!(refused(b"#!/bin/sh\n"), RestoreError::Foreign);
     let mut next = stream.clone();
     next[8] += 1;
     assert_eq!(refused(&next), RestoreError::Version { found: VERSION + 1 });
     assert_eq!(
         refused(&next).to_string(),
-        "the stream has version 2; version 1 can be read"
+        "the stream has version 3; versions 1 to 2 can be read"
     );
+}
+
+/// The end of the head, and of each chunk behind it.
+fn chunk_ends(stream: &[u8]) -> Vec<usize> {
+    let mut ends = vec![20];
+    while let Some(length) = stream[ends[ends.len() - 1]..].first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        ends.push(ends[ends.len() - 1] + 4 + length + 8);
+    }
+    assert_eq!(ends.last(), Some(&stream.len()));
+    ends
+}
+
+/// Gives every chunk the checksum of a stream that was written like that.
+fn sealed(stream: &[u8]) -> Vec<u8> {
+    let mut sealed = stream.to_vec();
+    for end in chunk_ends(stream).into_iter().skip(1) {
+        let mut digest = CRC.digest();
+        let mut at = 20;
+        digest.update(&sealed[..20]);
+        for each in chunk_ends(&sealed)
+            .into_iter()
+            .skip(1)
+            .take_while(|each| *each <= end)
+        {
+            digest.update(&sealed[at..each - 8]);
+            at = each;
+        }
+        sealed[end - 8..end].copy_from_slice(&digest.finalize().to_le_bytes());
+    }
+    sealed
+}
+
+const CRC: crc::Crc<u64> = crc::Crc::<u64>::new(&crc::CRC_64_XZ);
+
+/// An engine whose stream has several chunks of sessions.
+fn many(now: Instant) -> (Engine, Vec<u8>) {
+    let old = engine("");
+    for port in 0..2_000 {
+        pass(&old, now, &[udp(Ends::v4(10_000 + port, 53), b"?")]);
+    }
+    let stream = old.save(now, SAVED_AT);
+    assert!(chunk_ends(&stream).len() > 4, "{:?}", chunk_ends(&stream));
+    assert_eq!(sealed(&stream), stream, "the checksums are those of the format");
+    (old, stream)
+}
+
+#[test]
+fn a_chunk_that_is_missing_repeated_or_in_another_place_is_found() {
+    let now = Instant::now();
+    let (_, stream) = many(now);
+    let ends = chunk_ends(&stream);
+    let chunk = |place: usize| &stream[ends[place]..ends[place + 1]];
+    let chunks = ends.len() - 1;
+    let joined = |places: &[usize]| {
+        let mut joined = stream[..20].to_vec();
+        for place in places {
+            joined.extend(chunk(*place));
+        }
+        joined
+    };
+    let whole: Vec<usize> = (0..chunks).collect();
+    assert_eq!(joined(&whole), stream);
+    let (first, second, last) = (chunks - 3, chunks - 2, chunks - 1);
+    let mut missing = whole.clone();
+    missing.remove(second);
+    let mut repeated = whole.clone();
+    repeated.insert(second, second);
+    let mut swapped = whole.clone();
+    swapped.swap(first, second);
+    let mut early = whole.clone();
+    early.swap(second, last);
+    for places in [missing, repeated, swapped, early] {
+        let new = engine("");
+        let wrong = joined(&places);
+        let refused = |bytes: &[u8]| new.restore(bytes, now, SAVED_AT, RestoreOptions::default());
+        assert_eq!(refused(&wrong), Err(RestoreError::Checksum), "{places:?}");
+        // With right checksums the counts of the last chunk, or the order of the kinds, still say so.
+        let same_set = places.len() == chunks && places != whole && places[last] == last;
+        if !same_set {
+            assert!(matches!(
+                refused(&sealed(&wrong)),
+                Err(RestoreError::Unreadable(_))
+            ));
+        }
+        assert_eq!(new.sessions(), 0);
+    }
+}
+
+#[test]
+fn an_unsound_record_at_the_end_changes_nothing() {
+    let now = Instant::now();
+    let (_, mut stream) = many(now);
+    // The protocol of the last session, behind its zone: the kind of its addresses must follow it.
+    let ends = chunk_ends(&stream);
+    let last_chunk = ends[ends.len() - 3]..ends[ends.len() - 2];
+    let mut unsound = 0;
+    for place in last_chunk.start + 5..last_chunk.end - 8 {
+        let before = stream[place];
+        stream[place] = if before == 17 { 6 } else { before };
+        if before == 17 {
+            let new = engine("");
+            let refused = new.restore(&sealed(&stream), now, SAVED_AT, RestoreOptions::default());
+            unsound +=
+                u32::from(matches!(refused, Err(RestoreError::Unsound { record, .. }) if record > 1_000));
+            assert!(refused.is_ok() || new.sessions() == 0, "{refused:?}");
+        }
+        stream[place] = before;
+    }
+    assert!(unsound > 100, "{unsound}");
+}
+
+#[test]
+fn a_stream_of_the_first_version_is_read() {
+    let now = Instant::now();
+    let stream = include_bytes!("support/sessions_v1.bin");
+    let new = engine(
+        "[[policy.rule]]\nname = \"other\"\naction = \"allow\"\nprotocol = \"udp\"\n\
+         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [80]\n",
+    );
+    let done = new
+        .restore(stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!((done.sessions, done.tombstones, done.expectations), (15, 1, 1));
+    assert_eq!(
+        (done.expired, done.refused, done.present, done.no_room),
+        (0, 0, 0, 0)
+    );
+    let web = |session: &&SessionRecord| session.protocol == 6 && session.dst_port == 80;
+    let sessions = sessions(&new);
+    let of_web: Vec<_> = sessions.iter().filter(web).collect();
+    assert_eq!(of_web.len(), 2);
+    for session in of_web {
+        assert_eq!(new.policy().rule_name(session.rule), "web");
+    }
+    new.check_invariants().unwrap();
+    for cut in 0..stream.len() {
+        let new = engine("");
+        let error = new.restore(&stream[..cut], now, SAVED_AT, RestoreOptions::default());
+        assert!(
+            matches!(error, Err(RestoreError::Foreign | RestoreError::Torn)),
+            "{cut}"
+        );
+        assert_eq!(new.sessions(), 0);
+    }
+    let mut changed = stream.to_vec();
+    changed[500] ^= 1;
+    let error = new.restore(&changed, now, SAVED_AT, RestoreOptions::default());
+    assert_eq!(error, Err(RestoreError::Checksum));
+}
+
+/// Fails after some bytes.
+struct Full(usize);
+
+impl std::io::Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self
+            .0
+            .checked_sub(bytes.len())
+            .ok_or(std::io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_place_that_is_full_is_an_error_and_what_is_written_is_counted() {
+    let now = Instant::now();
+    let (old, stream) = many(now);
+    let saved = old.save_to(now, SAVED_AT, &mut Full(stream.len())).unwrap();
+    assert_eq!((saved.sessions, saved.bytes), (2_000, stream.len() as u64));
+    for room in [0, 20, 40_000, stream.len() - 1] {
+        let error = old.save_to(now, SAVED_AT, &mut Full(room)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{room}");
+    }
+}
+
+#[test]
+fn the_memory_of_a_save_and_a_restore_does_not_grow_with_the_sessions() {
+    use allocation_counter::measure;
+    let now = Instant::now();
+    let peaks = [500, 5_000].map(|sessions| {
+        let rest = "[table]\nmax_sessions = 8192\n";
+        let old = engine(rest);
+        for n in 0..sessions {
+            pass(&old, now, &handshake(Ends::v4(10_000 + n, 80)));
+        }
+        let stream = old.save(now, SAVED_AT);
+        let saved = measure(|| {
+            old.save_to(now, SAVED_AT, &mut std::io::sink()).unwrap();
+        });
+        let new = engine(rest);
+        let mut input = std::io::Cursor::new(&stream);
+        let restored = measure(|| {
+            let options = RestoreOptions::default();
+            let done = new.restore_from(&mut input, now, SAVED_AT, options).unwrap();
+            assert_eq!(done.sessions, usize::from(sessions));
+        });
+        (stream.len() as u64, saved.bytes_max, restored.bytes_max)
+    });
+    let [(few, save_few, restore_few), (many, save_many, restore_many)] = peaks;
+    assert!(many > 9 * few);
+    assert!(save_few.max(save_many) < 256 << 10, "{peaks:?}");
+    assert!(restore_few.max(restore_many) < 256 << 10, "{peaks:?}");
+    assert!(save_many < save_few + (64 << 10), "{peaks:?}");
+    assert!(restore_many < restore_few + (64 << 10), "{peaks:?}");
+}
+
+#[test]
+fn a_stream_with_any_change_is_refused_or_sound_and_takes_no_more_memory() {
+    use allocation_counter::measure;
+    let now = Instant::now();
+    let small = "[table]\nmax_sessions = 512\nshards = 4\n[tombstones]\nmax = 256\n";
+    let old = engine(small);
+    pass(&old, now, &of_each_kind());
+    let stream = old.save(now, SAVED_AT);
+    let mut random = 0x1234_5678_9abc_def1_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize
+    };
+    let (mut restored, mut refused) = (0, 0);
+    for _ in 0..4_000 {
+        let mut changed = stream.clone();
+        let ends = chunk_ends(&stream);
+        for _ in 0..1 + next() % 3 {
+            // Within the records of some chunk, so that the checksums can be made right.
+            let chunk = next() % (ends.len() - 1);
+            let records = ends[chunk] + 5..ends[chunk + 1] - 8;
+            let at = records.start + next() % records.len();
+            changed[at] = match next() % 4 {
+                0 => changed[at] ^ 1 << (next() % 8),
+                1 => next() as u8,
+                2 => 0xff,
+                _ => 0,
+            };
+        }
+        let changed = sealed(&changed);
+        let new = engine(small);
+        let mut outcome = None;
+        let used = measure(|| {
+            outcome = Some(new.restore(&changed, now, SAVED_AT, RestoreOptions::default()));
+        });
+        assert!(used.bytes_max < 1 << 20, "{} bytes", used.bytes_max);
+        new.check_invariants().unwrap();
+        match outcome.unwrap() {
+            Err(_) => {
+                assert_eq!(new.sessions(), 0);
+                refused += 1;
+            }
+            Ok(_) => {
+                let again = new.save(now, SAVED_AT);
+                let third = engine(small);
+                third
+                    .restore(&again, now, SAVED_AT, RestoreOptions::default())
+                    .expect("what was restored is saved so that it can be restored");
+                restored += 1;
+            }
+        }
+    }
+    assert!(restored > 500 && refused > 500, "{restored} {refused}");
+}
+
+#[test]
+fn a_stream_may_stand_behind_something_else() {
+    let now = Instant::now();
+    let (_, stream) = many(now);
+    let mut file = std::io::Cursor::new([b"head".as_slice(), &stream].concat());
+    file.set_position(4);
+    let new = engine("");
+    let done = new.restore_from(&mut file, now, SAVED_AT, RestoreOptions::default());
+    assert_eq!(done.unwrap().sessions, 2_000);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Sessions out of the engine and into it: the engine's side of [`crate::snapshot`].
 
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +21,8 @@ use crate::session::{
     TunnelRef,
 };
 use crate::snapshot::{
-    RestoreError, RestoreOptions, Restored, Saved, SavedControl, SavedSession, SavedState, SavedTombstone,
+    Kind, Record, RestoreError, RestoreOptions, Restored, Saved, SavedControl, SavedRule, SavedSession,
+    SavedState, SavedTombstone, Source, Writer, count_of,
 };
 use crate::track::tcp::Track;
 
@@ -41,36 +45,192 @@ enum Landed {
     NoRoom,
 }
 
+/// Which records of a stream are taken over. Who has announced comes before what was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Sessions that nobody has announced.
+    Parents,
+    /// All that `Parents` leaves.
+    Rest,
+    All,
+}
+
+impl Pass {
+    fn takes(self, record: &Record) -> bool {
+        let is_parent = matches!(record, Record::Session(session) if session.parent.is_none());
+        match self {
+            Self::Parents => is_parent,
+            Self::Rest => !is_parent,
+            Self::All => true,
+        }
+    }
+}
+
+/// A stream on its way into an engine.
+struct Import<'e> {
+    engine: &'e Engine,
+    now: Instant,
+    moment: Micros,
+    /// The time since the save.
+    elapsed: Duration,
+    options: RestoreOptions,
+}
+
+impl Import<'_> {
+    /// Checks a whole stream. Returns whether it has sessions that others have announced.
+    fn check<R: io::Read + io::Seek>(&self, source: &mut Source<'_, R>) -> Result<bool, RestoreError> {
+        let (mut place, mut has_children) = (0, false);
+        source.read(|record| {
+            let sound = match &record {
+                Record::Session(session) => {
+                    has_children |= session.parent.is_some();
+                    self.session(session).map(|_| ())
+                }
+                Record::Tombstone(tombstone) => self.tombstone(tombstone).map(|_| ()),
+                Record::Rule(_) | Record::Expectation(_) => return Ok(()),
+            };
+            let record = place;
+            place += 1;
+            sound.map_err(|what| RestoreError::Unsound { record, what })
+        })?;
+        Ok(has_children)
+    }
+
+    /// Takes over the records of a pass, all of which were checked.
+    fn take_over<R: io::Read + io::Seek>(
+        &self,
+        source: &mut Source<'_, R>,
+        pass: Pass,
+        settings: &Settings,
+        done: &mut Restored,
+    ) -> Result<(), RestoreError> {
+        let engine = self.engine;
+        // Numbers of rules are this engine's business: names are what lasts.
+        let mut numbers: HashMap<u16, RuleId> = HashMap::new();
+        let rule =
+            |numbers: &HashMap<u16, RuleId>, number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
+        let unsound = |what| RestoreError::Unsound { record: 0, what };
+        source.read(|record| {
+            if let Record::Rule(SavedRule { number, name }) = &record {
+                let known = settings.policy.rule_named(name);
+                numbers.extend(known.map(|own| (*number, own)));
+                return Ok(());
+            }
+            if !pass.takes(&record) {
+                return Ok(());
+            }
+            match record {
+                Record::Rule(_) => {}
+                Record::Session(session) => {
+                    let mut sound = self.session(&session).map_err(unsound)?;
+                    sound.cold.rule = rule(&numbers, sound.cold.rule).0;
+                    match engine.land(settings, &sound, self.moment) {
+                        Landed::Lives(_) => done.sessions += 1,
+                        Landed::Expired => done.expired += 1,
+                        Landed::Refused => done.refused += 1,
+                        Landed::Present => done.present += 1,
+                        Landed::NoRoom => done.no_room += 1,
+                    }
+                }
+                Record::Tombstone(tombstone) => {
+                    let mut tombstone = self.tombstone(&tombstone).map_err(unsound)?;
+                    tombstone.rule = rule(&numbers, tombstone.rule.0);
+                    let (graveyard, moment) = (&engine.graveyard, self.moment);
+                    // What this engine knows itself is newer.
+                    let known = graveyard.find(&tombstone.key, moment).is_some();
+                    if !known && graveyard.lasts(&tombstone, moment) {
+                        graveyard.bury(tombstone);
+                        done.tombstones += 1;
+                    }
+                }
+                Record::Expectation(mut expectation) => {
+                    expectation.lifetime = expectation.lifetime.saturating_sub(self.elapsed);
+                    expectation.parent.zone = engine.fixed.zones.group_of(expectation.parent.zone);
+                    if !expectation.lifetime.is_zero() {
+                        let ftp = &settings.ftp;
+                        done.expectations += engine.helpers.import(ftp, &[expectation], self.now);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn session(&self, session: &SavedSession) -> Result<Sound, &'static str> {
+        self.engine
+            .sound(session, self.moment, self.elapsed, self.options)
+    }
+
+    fn tombstone(&self, tombstone: &SavedTombstone) -> Result<Tombstone, &'static str> {
+        self.engine
+            .to_tombstone(tombstone, self.moment, self.elapsed, self.options)
+    }
+}
+
 impl Engine {
-    /// All sessions, what is remembered of ended ones, and what was announced, as one stream ([`crate::snapshot`]). `at` is
-    /// the wall-clock time that `now` is.
-    ///
-    /// Shard by shard, each copied under its lock: packets go on meanwhile, and a session that changes after its shard was
-    /// copied is saved as it was. For a stream that misses nothing, stop the packets first.
+    /// Returns what [`Engine::save_to`] writes, in memory.
     #[must_use]
     pub fn save(&self, now: Instant, at: SystemTime) -> Vec<u8> {
+        let mut stream = Vec::new();
+        // Memory takes all that is written, and every record is one that the format knows.
+        let saved = self.save_to(now, at, &mut stream);
+        debug_assert!(saved.is_ok(), "{saved:?}");
+        stream
+    }
+
+    /// Writes all sessions, what is remembered of ended ones, and what was announced, as one stream
+    /// ([`crate::snapshot`]). `at` is the wall-clock time that `now` is.
+    ///
+    /// Sessions are copied in slices, as by [`Engine::for_each_session`]: packets go on meanwhile, and a session that changes
+    /// after it was copied is saved as it was. For a stream that misses nothing, stop the packets first. Needs some 100 KiB
+    /// of memory, however many sessions there are. `out` is called without a shard's lock, in pieces of about 32 KiB;
+    /// reloads, previews and restores wait until the stream is written, so `out` must not call those.
+    ///
+    /// # Errors
+    /// `out` has failed. What it holds then is no stream.
+    pub fn save_to(&self, now: Instant, at: SystemTime, out: &mut impl io::Write) -> io::Result<Saved> {
         let _no_reload_meanwhile = self.reloading.lock();
-        let mut saved = Saved::default();
-        self.for_each_saved(now, |session| saved.sessions.push(*session));
+        let mut writer = Writer::new(out, at)?;
+        for (number, name) in self.policy().numbered() {
+            let rule = SavedRule {
+                number: number.0,
+                name: name.to_owned(),
+            };
+            writer.put(Kind::Rule, &rule)?;
+        }
+        self.try_each_saved(now, |session| writer.put(Kind::Session, session))?;
         let moment = self.origin.micros(now);
-        saved.tombstones = self
-            .graveyard
-            .all(moment)
-            .iter()
-            .map(|each| of_tombstone(each, moment))
-            .collect();
-        saved.expectations = self.helpers.expectations().export(now);
-        let policy = self.policy();
-        saved.rules = policy
-            .numbered()
-            .map(|(number, name)| (number.0, name.to_owned()))
-            .collect();
-        saved.to_stream(at)
+        self.graveyard.try_each(moment, |tombstone| {
+            writer.put(Kind::Tombstone, &of_tombstone(tombstone, moment))
+        })?;
+        for expectation in self.helpers.expectations().export(now) {
+            writer.put(Kind::Expectation, &expectation)?;
+        }
+        let (counts, bytes) = writer.finish()?;
+        Ok(Saved {
+            sessions: count_of(&counts, Kind::Session),
+            tombstones: count_of(&counts, Kind::Tombstone),
+            expectations: count_of(&counts, Kind::Expectation),
+            bytes,
+        })
     }
 
     /// Calls `each` with every session as it would be saved. No lock is held meanwhile. What is seen of
     /// sessions that come or go is as in [`Engine::for_each_session`].
     pub fn for_each_saved(&self, now: Instant, mut each: impl FnMut(&SavedSession)) {
+        let done = self.try_each_saved(now, |session| {
+            each(session);
+            Ok::<(), Infallible>(())
+        });
+        let Ok(()) = done;
+    }
+
+    /// Calls `each` until it fails.
+    fn try_each_saved<E>(
+        &self,
+        now: Instant,
+        mut each: impl FnMut(&SavedSession) -> Result<(), E>,
+    ) -> Result<(), E> {
         let now = self.origin.micros(now);
         let mut records = Vec::with_capacity(SLICE as usize);
         for number in 0..self.table.shards() {
@@ -83,18 +243,15 @@ impl Engine {
                     }
                 }
             }) {
-                records.iter().for_each(&mut each);
-                records.clear();
+                for record in records.drain(..) {
+                    each(&record)?;
+                }
             }
         }
+        Ok(())
     }
 
-    /// Takes over the sessions of a stream that [`Engine::save`] has written. `at` is the wall-clock time that `now` is:
-    /// what has passed since the save is taken off each lifetime, and a clock that went back takes nothing off.
-    ///
-    /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
-    /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened
-    /// to from here on.
+    /// Takes over the sessions of a stream in memory, as [`Engine::restore_from`] does.
     ///
     /// # Errors
     /// Why the stream cannot be used. Nothing has changed then.
@@ -105,67 +262,52 @@ impl Engine {
         at: SystemTime,
         options: RestoreOptions,
     ) -> Result<Restored, RestoreError> {
-        let (saved, elapsed) = Saved::from_stream(stream, at)?;
-        let moment = self.origin.micros(now);
-        let unsound = |(record, what)| RestoreError::Unsound { record, what };
-        let sessions = saved
-            .sessions
-            .iter()
-            .enumerate()
-            .map(|(record, session)| {
-                self.sound(session, moment, elapsed, options)
-                    .map_err(|what| unsound((record, what)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let behind = sessions.len();
-        let tombstones = saved
-            .tombstones
-            .iter()
-            .enumerate()
-            .map(|(record, tombstone)| {
-                self.to_tombstone(tombstone, moment, elapsed, options)
-                    .map_err(|what| unsound((behind + record, what)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        self.restore_from(&mut io::Cursor::new(stream), now, at, options)
+    }
+
+    /// Takes over the sessions of a stream that [`Engine::save_to`] has written and that begins where `input` stands. `at` is
+    /// the wall-clock time that `now` is: what has passed since the save is taken off each lifetime, and a clock that went
+    /// back takes nothing off.
+    ///
+    /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
+    /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened
+    /// to from here on.
+    ///
+    /// The stream is read two or three times: once to check all of it, and then to take over its sessions, the announced ones
+    /// after those that have announced them. Nobody may change it meanwhile. Needs some 100 KiB of memory beside the
+    /// sessions, however long the stream is; one of version 1 is read into memory whole. Wrap a file in a
+    /// [`BufReader`](io::BufReader): the lengths of chunks are read apart.
+    ///
+    /// # Errors
+    /// Why the stream cannot be used. Nothing has changed then, unless it was changed or became
+    /// unreadable after it was checked.
+    pub fn restore_from(
+        &self,
+        input: &mut (impl io::Read + io::Seek),
+        now: Instant,
+        at: SystemTime,
+        options: RestoreOptions,
+    ) -> Result<Restored, RestoreError> {
+        let mut source = Source::open(input)?;
+        let import = Import {
+            engine: self,
+            now,
+            moment: self.origin.micros(now),
+            elapsed: source.elapsed(at),
+            options,
+        };
+        let has_children = import.check(&mut source)?;
         let _no_reload_meanwhile = self.reloading.lock();
         let settings = self.settings();
-        // Numbers of rules are this engine's business: names are what lasts.
-        let numbers: std::collections::HashMap<u16, RuleId> = saved
-            .rules
-            .iter()
-            .filter_map(|(number, name)| Some((*number, settings.policy.rule_named(name)?)))
-            .collect();
-        let rule = |number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
         let mut done = Restored::default();
-        // Who has announced comes before what was announced.
-        let (children, others): (Vec<_>, Vec<_>) =
-            sessions.into_iter().partition(|session| session.parent.is_some());
-        for mut session in others.into_iter().chain(children) {
-            session.cold.rule = rule(session.cold.rule).0;
-            match self.land(&settings, &session, moment) {
-                Landed::Lives(_) => done.sessions += 1,
-                Landed::Expired => done.expired += 1,
-                Landed::Refused => done.refused += 1,
-                Landed::Present => done.present += 1,
-                Landed::NoRoom => done.no_room += 1,
-            }
+        let passes: &[Pass] = if has_children {
+            &[Pass::Parents, Pass::Rest]
+        } else {
+            &[Pass::All]
+        };
+        for pass in passes {
+            import.take_over(&mut source, *pass, &settings, &mut done)?;
         }
-        for mut tombstone in tombstones {
-            tombstone.rule = rule(tombstone.rule.0);
-            // What this engine knows itself is newer.
-            let known = self.graveyard.find(&tombstone.key, moment).is_some();
-            if !known && self.graveyard.lasts(&tombstone, moment) {
-                self.graveyard.bury(tombstone);
-                done.tombstones += 1;
-            }
-        }
-        let mut expectations = saved.expectations;
-        for expectation in &mut expectations {
-            expectation.lifetime = expectation.lifetime.saturating_sub(elapsed);
-            expectation.parent.zone = self.fixed.zones.group_of(expectation.parent.zone);
-        }
-        expectations.retain(|expectation| !expectation.lifetime.is_zero());
-        done.expectations = self.helpers.import(&settings.ftp, &expectations, now);
         Ok(done)
     }
 

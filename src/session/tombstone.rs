@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use self::part::Part;
 use super::slot::Slot;
+use super::table::SLICE;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
 use crate::event::EndReason;
@@ -225,14 +226,28 @@ impl Graveyard {
         now.0.saturating_sub(tombstone.ended.0) < self.lifetime_us
     }
 
-    /// All that are not over, the oldest of each part first.
-    pub(crate) fn all(&self, now: Micros) -> Vec<Tombstone> {
-        let mut all = Vec::new();
+    /// Calls `each` with all that are not over until it fails, the oldest of each part first. No lock is
+    /// held meanwhile: what is buried during the walk may be seen in the place of an older one, or missed.
+    pub(crate) fn try_each<E>(
+        &self,
+        now: Micros,
+        mut each: impl FnMut(&Tombstone) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut slice = Vec::with_capacity(SLICE as usize);
         for part in &self.parts {
-            let part = part.lock();
-            all.extend(part.by_age().filter(|tombstone| self.lasts(tombstone, now)));
+            let order: Vec<u32> = part.lock().places_by_age().collect();
+            for places in order.chunks(SLICE as usize) {
+                {
+                    let part = part.lock();
+                    let live = places.iter().filter_map(|place| part.in_use(*place));
+                    slice.extend(live.filter(|tombstone| self.lasts(tombstone, now)));
+                }
+                for tombstone in slice.drain(..) {
+                    each(&tombstone)?;
+                }
+            }
         }
-        all
+        Ok(())
     }
 
     /// Notes that the challenge ACK of an end is answered; `false` if one was before.
@@ -371,7 +386,13 @@ mod tests {
             }
             assert_eq!(yard.len(), 4);
         }
-        assert_eq!(yard.all(Micros(100)).len(), 4);
+        let mut seen = 0;
+        let count = |_: &Tombstone| {
+            seen += 1;
+            Ok::<_, ()>(())
+        };
+        yard.try_each(Micros(100), count).unwrap();
+        assert_eq!(seen, 4);
     }
 
     #[test]

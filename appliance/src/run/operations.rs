@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use portcullis::{Config, ConfigError};
+use portcullis::{Config, ConfigError, Saved};
 use signal_hook::iterator::Handle;
 
 use super::drain::Ending;
@@ -342,13 +342,15 @@ impl Operations {
         let saved = if hangs {
             self.save_in_time(&path)
         } else {
-            self.save(&path)
+            saved::save(&self.plant.plane.shared.engine, &path)
         };
         match saved {
-            Ok((sessions, bytes)) => {
+            Ok(saved) => {
                 complain(&format!(
-                    "{sessions} sessions saved in {} ({bytes} bytes)",
-                    path.display()
+                    "{} sessions saved in {} ({} bytes)",
+                    saved.sessions,
+                    path.display(),
+                    saved.bytes
                 ));
                 Ok(())
             }
@@ -359,18 +361,11 @@ impl Operations {
         }
     }
 
-    /// Sessions and bytes.
-    fn save(&self, path: &Path) -> io::Result<(usize, usize)> {
-        let engine = &self.plant.plane.shared.engine;
-        Ok((engine.sessions(), saved::save(engine, path)?))
-    }
-
-    fn save_in_time(&self, path: &Path) -> io::Result<(usize, usize)> {
+    fn save_in_time(&self, path: &Path) -> io::Result<Saved> {
         let (tell, told) = sync_channel(1);
         let (plane, path) = (Arc::clone(&self.plant.plane), path.to_owned());
         let save = move || {
-            let engine = &plane.shared.engine;
-            let _ = tell.send(saved::save(engine, &path).map(|bytes| (engine.sessions(), bytes)));
+            let _ = tell.send(saved::save(&plane.shared.engine, &path));
         };
         thread::Builder::new().name("save".to_owned()).spawn(save)?;
         told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {

@@ -1,12 +1,12 @@
 //! Sessions in a file, from one run of the appliance to the next.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use portcullis::{Engine, RestoreError, RestoreOptions, Restored};
+use portcullis::{Engine, RestoreError, RestoreOptions, Restored, Saved};
 
 /// The largest file that is read: 2^28 sessions do not fit, but more than any machine saves.
 const MAX_FILE: u64 = 64 << 30;
@@ -65,27 +65,26 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Saves all sessions of an engine, in the place of what the file has held; the file is whole at any time, and nobody but its
-/// owner can read it. Returns its size in bytes.
+/// owner can read it. The sessions are written as they are read, without a copy of all in memory.
 ///
 /// # Errors
 /// The file cannot be written; what it has held is still there.
-pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<usize> {
-    let stream = engine.save(Instant::now(), SystemTime::now());
+pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
     let temporary = beside(path, NEW);
     // What an interrupted save has left.
     let _ = fs::remove_file(&temporary);
     let write = || {
         let mut file = create(&temporary)?;
-        file.write_all(&stream)?;
+        let saved = engine.save_to(Instant::now(), SystemTime::now(), &mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(saved)
     };
     write().inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
-    })?;
-    Ok(stream.len())
+    })
 }
 
 /// Restores the sessions of a file, if it is there, and takes the file away, so that no later start restores them again: it
@@ -101,10 +100,10 @@ pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, 
     if !about.is_file() || about.len() > MAX_FILE {
         return Err(RestoreFileError::NotAFile);
     }
-    let stream = fs::read(path)?;
+    let mut stream = BufReader::with_capacity(64 << 10, File::open(path)?);
     // Another run has other numbers for its tunnels.
     let options = RestoreOptions::default();
-    let restored = engine.restore(&stream, Instant::now(), SystemTime::now(), options)?;
+    let restored = engine.restore_from(&mut stream, Instant::now(), SystemTime::now(), options)?;
     fs::rename(path, beside(path, RESTORED)).map_err(RestoreFileError::NotTaken)?;
     Ok(Some(restored))
 }

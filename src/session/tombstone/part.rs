@@ -134,10 +134,19 @@ impl Part {
             .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
     }
 
-    /// Returns all tombstones, the oldest first.
-    pub(super) fn by_age(&self) -> impl Iterator<Item = Tombstone> {
+    /// Returns the places of all tombstones, the oldest first.
+    pub(super) fn places_by_age(&self) -> impl Iterator<Item = u32> {
         let newer = |place: &u32| self.links_of_all.get(*place as usize).map(|links| links.newer);
-        std::iter::successors(Some(self.all.oldest), newer).filter_map(|place| self.get(place).copied())
+        let oldest = (self.all.oldest != NONE).then_some(self.all.oldest);
+        std::iter::successors(oldest, newer).take_while(|place| *place != NONE)
+    }
+
+    /// Returns the tombstone in a place, unless the place is free.
+    pub(super) fn in_use(&self, place: u32) -> Option<Tombstone> {
+        let found = self.get(place)?;
+        let hash = self.hashes.get(place as usize)?;
+        let is_indexed = self.index.find(*hash, |each| each == place).is_some();
+        is_indexed.then_some(*found)
     }
 
     pub(super) fn remove(&mut self, place: u32) {

@@ -1,0 +1,344 @@
+//! The bytes of a stream of saved sessions, written and read piece by piece.
+//!
+//! A stream is a head and then chunks. The head has the magic, the version (32 bits) and the
+//! wall-clock time of the save in microseconds (64 bits). A chunk has the length of its contents (32
+//! bits), the contents, and the CRC-64 of everything from the first byte of the stream to the end of
+//! the contents. Numbers are little-endian. The contents are one byte for the kind of record, and
+//! records of that kind, one after the other. Kinds come in the order of their numbers; the last
+//! chunk has the number of records of each other kind. So a chunk that is changed, missing, repeated
+//! or in another place is found, and so is an end that is missing.
+//!
+//! Neither side ever has more than one chunk in memory.
+
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::time::{Duration, SystemTime};
+
+use crc::{CRC_64_XZ, Crc, Digest, Table};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::first::FirstVersion;
+use super::{RestoreError, SavedSession, SavedTombstone};
+use crate::alg::Expectation;
+
+/// The first bytes of a stream.
+const MAGIC: [u8; 8] = *b"PCULLIS\n";
+
+/// The version that is written. Version 1 can be read as well.
+pub const VERSION: u32 = 2;
+
+/// Contents of at least this many bytes make a chunk.
+const CHUNK: usize = 32 << 10;
+/// The most bytes that the contents of a chunk may have. No record is longer than 1 KiB.
+const MAX_CHUNK: usize = CHUNK + (1 << 10);
+
+pub(super) static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
+
+/// The kinds of records, in the order in which they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Rule,
+    Session,
+    Tombstone,
+    Expectation,
+    End,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Rule,
+        Self::Session,
+        Self::Tombstone,
+        Self::Expectation,
+        Self::End,
+    ];
+}
+
+/// The number of records of each kind but the last.
+pub(crate) type Counts = [u64; 4];
+
+/// The number of records of a kind.
+pub(crate) fn count_of(counts: &Counts, kind: Kind) -> u64 {
+    counts.get(kind as usize).copied().unwrap_or_default()
+}
+
+fn count(counts: &mut Counts, kind: Kind) {
+    if let Some(count) = counts.get_mut(kind as usize) {
+        *count += 1;
+    }
+}
+
+/// One record of a stream.
+#[derive(Debug)]
+pub(crate) enum Record {
+    Rule(SavedRule),
+    Session(SavedSession),
+    Tombstone(SavedTombstone),
+    Expectation(Expectation),
+}
+
+/// The name of a rule that other records name by its number.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedRule {
+    pub(crate) number: u16,
+    pub(crate) name: String,
+}
+
+/// Writes a stream.
+pub(crate) struct Writer<W> {
+    out: W,
+    digest: Digest<'static, u64, Table<16>>,
+    kind: Kind,
+    /// The chunk that is not written yet: four bytes for the length, the kind, and records.
+    chunk: Vec<u8>,
+    counts: Counts,
+    bytes: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a stream that is saved at a wall-clock time.
+    pub(crate) fn new(out: W, at: SystemTime) -> io::Result<Self> {
+        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        let mut head = Vec::from(MAGIC);
+        head.extend(VERSION.to_le_bytes());
+        head.extend(micros.to_le_bytes());
+        let mut writer = Self {
+            out,
+            digest: CHECKSUM.digest(),
+            kind: Kind::Rule,
+            chunk: Vec::with_capacity(MAX_CHUNK + 16),
+            counts: Counts::default(),
+            bytes: head.len() as u64,
+        };
+        writer.digest.update(&head);
+        writer.out.write_all(&head)?;
+        Ok(writer)
+    }
+
+    /// Adds a record. Kinds must come in their order.
+    pub(crate) fn put(&mut self, kind: Kind, record: &impl Serialize) -> io::Result<()> {
+        debug_assert!(kind >= self.kind, "kinds come in their order");
+        if kind != self.kind {
+            self.flush()?;
+        }
+        if self.chunk.is_empty() {
+            self.kind = kind;
+            self.chunk.extend([0, 0, 0, 0, kind as u8]);
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunk =
+            postcard::to_extend(record, chunk).map_err(|error| io::Error::other(error.to_string()))?;
+        count(&mut self.counts, kind);
+        if self.chunk.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the chunk that is there.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some((length, contents)) = self.chunk.split_first_chunk_mut::<4>() else {
+            return Ok(());
+        };
+        *length = (contents.len() as u32).to_le_bytes();
+        self.digest.update(&self.chunk);
+        let checksum = self.digest.clone().finalize();
+        self.chunk.extend(checksum.to_le_bytes());
+        self.out.write_all(&self.chunk)?;
+        self.bytes += self.chunk.len() as u64;
+        self.chunk.clear();
+        Ok(())
+    }
+
+    /// Ends the stream. Returns the number of records of each kind and of bytes.
+    pub(crate) fn finish(mut self) -> io::Result<(Counts, u64)> {
+        let counts = self.counts;
+        self.put(Kind::End, &counts)?;
+        self.flush()?;
+        self.out.flush()?;
+        Ok((counts, self.bytes))
+    }
+}
+
+/// A stream that can be read several times.
+pub(crate) enum Source<'r, R> {
+    /// A stream of chunks, and where its first chunk is.
+    Chunks {
+        input: &'r mut R,
+        start: u64,
+        written: SystemTime,
+    },
+    /// A stream of the first version, read whole.
+    First {
+        records: FirstVersion,
+        written: SystemTime,
+    },
+}
+
+impl<'r, R: Read + Seek> Source<'r, R> {
+    /// Reads the head of a stream that begins where the input stands.
+    pub(crate) fn open(input: &'r mut R) -> Result<Self, RestoreError> {
+        let start = input.stream_position()?;
+        let mut magic = [0; 8];
+        if !fill(input, &mut magic)? || magic != MAGIC {
+            return Err(RestoreError::Foreign);
+        }
+        let mut version = [0; 4];
+        if !fill(input, &mut version)? {
+            return Err(RestoreError::Torn);
+        }
+        match u32::from_le_bytes(version) {
+            VERSION => {
+                let mut micros = [0; 8];
+                if !fill(input, &mut micros)? {
+                    return Err(RestoreError::Torn);
+                }
+                Ok(Self::Chunks {
+                    input,
+                    start,
+                    written: time(micros),
+                })
+            }
+            FirstVersion::NUMBER => {
+                let mut rest = Vec::new();
+                input.read_to_end(&mut rest)?;
+                let (records, micros) = FirstVersion::from_rest(&rest)?;
+                Ok(Self::First {
+                    records,
+                    written: time(micros),
+                })
+            }
+            found => Err(RestoreError::Version { found }),
+        }
+    }
+
+    /// The time since the stream was written; zero if the clock went back.
+    pub(crate) fn elapsed(&self, now: SystemTime) -> Duration {
+        let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
+        now.duration_since(*written).unwrap_or_default()
+    }
+
+    /// Calls `each` with every record. Checks all of the stream, but what comes before an error has been
+    /// handed out by then.
+    pub(crate) fn read(
+        &mut self,
+        mut each: impl FnMut(Record) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        match self {
+            Self::Chunks { input, start, .. } => {
+                input.seek(SeekFrom::Start(*start))?;
+                read_chunks(&mut **input, &mut each)
+            }
+            Self::First { records, .. } => records.read(each),
+        }
+    }
+}
+
+fn time(micros: [u8; 8]) -> SystemTime {
+    let since_epoch = Duration::from_micros(u64::from_le_bytes(micros));
+    // A time that the system cannot have is as good as none.
+    let time = SystemTime::UNIX_EPOCH.checked_add(since_epoch);
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Fills a buffer; `false` if the input ends before.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<bool, RestoreError> {
+    match input.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks and hands out all chunks of a stream, from its first byte on.
+fn read_chunks<R: Read>(
+    input: &mut R,
+    each: &mut impl FnMut(Record) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    let mut digest = CHECKSUM.digest();
+    let mut head = [0; 8 + 4 + 8];
+    if !fill(input, &mut head)? {
+        return Err(RestoreError::Torn);
+    }
+    digest.update(&head);
+    let mut chunk = Vec::with_capacity(MAX_CHUNK);
+    let mut last = Kind::Rule;
+    let mut counts = Counts::default();
+    while last != Kind::End {
+        read_chunk(input, &mut chunk, &mut digest)?;
+        let unknown = || RestoreError::Unreadable("a chunk of an unknown kind".to_owned());
+        let (kind, records) = chunk.split_first().ok_or_else(unknown)?;
+        let kind = *Kind::ALL.get(usize::from(*kind)).ok_or_else(unknown)?;
+        if kind < last {
+            return Err(RestoreError::Unreadable("chunks out of order".to_owned()));
+        }
+        last = kind;
+        let mut hand_out = |record| {
+            count(&mut counts, kind);
+            each(record)
+        };
+        match kind {
+            Kind::Rule => decode(records, |rule| hand_out(Record::Rule(rule)))?,
+            Kind::Session => decode(records, |session| hand_out(Record::Session(session)))?,
+            Kind::Tombstone => decode(records, |tombstone| hand_out(Record::Tombstone(tombstone)))?,
+            Kind::Expectation => decode(records, |each| hand_out(Record::Expectation(each)))?,
+            Kind::End => decode(records, |announced: Counts| {
+                if announced == counts {
+                    return Ok(());
+                }
+                Err(RestoreError::Unreadable(format!(
+                    "{counts:?} records, {announced:?} announced"
+                )))
+            })?,
+        }
+    }
+    if fill(input, &mut [0])? {
+        return Err(RestoreError::Unreadable("bytes after the last chunk".to_owned()));
+    }
+    Ok(())
+}
+
+/// Reads the contents of the next chunk, and checks them.
+fn read_chunk<R: Read>(
+    input: &mut R,
+    chunk: &mut Vec<u8>,
+    digest: &mut Digest<'static, u64, Table<16>>,
+) -> Result<(), RestoreError> {
+    let mut length = [0; 4];
+    if !fill(input, &mut length)? {
+        return Err(RestoreError::Torn);
+    }
+    digest.update(&length);
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_CHUNK {
+        // Nothing that was written: the checksum would say so, but it is that far away.
+        return Err(RestoreError::Checksum);
+    }
+    chunk.clear();
+    input.take(length as u64).read_to_end(chunk)?;
+    let mut checksum = [0; 8];
+    if chunk.len() < length || !fill(input, &mut checksum)? {
+        return Err(RestoreError::Torn);
+    }
+    digest.update(chunk);
+    if digest.clone().finalize() != u64::from_le_bytes(checksum) {
+        return Err(RestoreError::Checksum);
+    }
+    Ok(())
+}
+
+/// Decodes all records of a chunk.
+fn decode<T: DeserializeOwned>(
+    mut records: &[u8],
+    mut each: impl FnMut(T) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    while !records.is_empty() {
+        let (record, rest) = postcard::take_from_bytes(records)
+            .map_err(|error| RestoreError::Unreadable(error.to_string()))?;
+        records = rest;
+        each(record)?;
+    }
+    Ok(())
+}

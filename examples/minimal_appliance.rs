@@ -50,6 +50,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Answer::Nothing(_) => {}
             }
         }
+        while let Some(answer) = front.next_released(&engine, now, &mut scratch, &mut resets) {
+            if let Answer::Send(own) = answer {
+                send(&raw, &own.tunnel, own.payload);
+            }
+        }
         engine.expire(now, 64, &mut resets);
         for reset in resets.drain(..) {
             let own = front.reset(&reset, &mut scratch);

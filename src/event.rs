@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::flow::{Direction, Zone};
+use crate::fragment::HoldId;
 use crate::policy::{Action, RuleId};
 use crate::reset::Reset;
 use crate::session::history::{History, Letter};
@@ -302,6 +303,13 @@ pub trait Sink {
     fn reset(&mut self, reset: &Reset) {
         let _ = reset;
     }
+
+    /// The packets that are held under this name are to be handed in again: their first fragment was decided by the
+    /// packet of this call, or they have lost their places to it. See
+    /// [`Verdict::Hold`](crate::Verdict::Hold).
+    fn released(&mut self, id: HoldId) {
+        let _ = id;
+    }
 }
 
 impl Sink for () {
@@ -332,6 +340,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn reset(&mut self, reset: &Reset) {
         (**self).reset(reset);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        (**self).released(id);
     }
 }
 

@@ -20,6 +20,7 @@ struct Stripe {
     forwarded_bytes: AtomicU64,
     dropped: [AtomicU64; DropReason::COUNT],
     rejected: AtomicU64,
+    held: AtomicU64,
     opened: AtomicU64,
     ended: [AtomicU64; EndReason::ALL.len()],
     adopted: AtomicU64,
@@ -47,6 +48,13 @@ pub struct Stats {
     pub dropped: Vec<(DropReason, u64)>,
     /// Of those, how many earn a reply.
     pub rejected: u64,
+    /// Fragments that were held since their first one had not come. Each is counted once more, as forwarded or
+    /// dropped, when it is handed in again.
+    pub fragments_held: u64,
+    /// Fragments that are held now.
+    pub fragments_waiting: usize,
+    /// Fragmented datagrams that were given up for newer ones.
+    pub datagrams_given_up: u64,
     /// Sessions opened since the start.
     pub sessions_opened: u64,
     /// Sessions ended since the start, by reason.
@@ -133,6 +141,7 @@ impl Counters {
             forwarded_bytes: AtomicU64::new(0),
             dropped: [const { AtomicU64::new(0) }; DropReason::COUNT],
             rejected: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             ended: [const { AtomicU64::new(0) }; EndReason::ALL.len()],
             adopted: AtomicU64::new(0),
@@ -165,6 +174,7 @@ impl Counters {
                 bump(stripe.dropped.get(reason.index()));
                 bump(Some(&stripe.rejected));
             }
+            Verdict::Hold(..) => bump(Some(&stripe.held)),
         }
     }
 
@@ -224,6 +234,9 @@ impl Counters {
                 .map(|reason| (reason, self.sum(|stripe| stripe.dropped.get(reason.index()))))
                 .collect(),
             rejected: self.sum(|stripe| Some(&stripe.rejected)),
+            fragments_held: self.sum(|stripe| Some(&stripe.held)),
+            fragments_waiting: 0,
+            datagrams_given_up: 0,
             sessions_opened: self.sum(|stripe| Some(&stripe.opened)),
             sessions_ended: EndReason::ALL
                 .iter()

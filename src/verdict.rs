@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::event::EndReason;
 use crate::flow::Direction;
+use crate::fragment::HoldId;
 use crate::packet::{Malformed, SeqNum};
 use crate::session::{SessionId, TICK};
 
@@ -21,6 +22,10 @@ pub enum Verdict {
     Drop(DropReason, Tracked),
     /// Discard it and send the reply that [`crate::reset::write_reply`] makes of it.
     Reject(DropReason, Reply, Tracked),
+    /// Keep it, and hand it in again when it is released: it is a fragment that came before the first one of its
+    /// datagram. Only packets with [`Packet::can_hold`](crate::Packet::can_hold) get this; see
+    /// [`fragment`](crate::fragment).
+    Hold(HoldId, Tracked),
 }
 
 /// How the engine sees the packet, whatever becomes of it.
@@ -159,7 +164,8 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not come.
+    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not come: not within
+    /// `fragments.hold`, where it could be held.
     FragmentBeforeFirst = "fragment_before_first",
     /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a fragment before this
     /// one broke the datagram.
@@ -175,9 +181,11 @@ drop_reasons! {
     FragmentTooMany = "fragment_too_many",
     /// It is a later fragment of a datagram whose time is over.
     FragmentExpired = "fragment_expired",
-    /// It is the first fragment of a datagram, and there are too many datagrams in fragments from its source.
+    /// It is a later fragment of a datagram that was given up for a newer one, since there are too many datagrams in
+    /// fragments from its source (`fragments.max_per_source`).
     FragmentSourceLimit = "fragment_source_limit",
-    /// It is the first fragment of a datagram, and there are too many datagrams in fragments.
+    /// It is a later fragment of a datagram that was given up for a newer one, since there are too many datagrams in
+    /// fragments (`fragments.max_datagrams`) and its source had most of them.
     FragmentTableFull = "fragment_table_full",
     /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented (RFC 6980).
     DiscoveryFragmented = "discovery_fragmented",
@@ -343,7 +351,10 @@ impl Verdict {
     #[must_use]
     pub const fn tracked(&self) -> &Tracked {
         match self {
-            Self::Forward(tracked) | Self::Drop(_, tracked) | Self::Reject(_, _, tracked) => tracked,
+            Self::Forward(tracked)
+            | Self::Drop(_, tracked)
+            | Self::Reject(_, _, tracked)
+            | Self::Hold(_, tracked) => tracked,
         }
     }
 
@@ -353,22 +364,24 @@ impl Verdict {
         matches!(self, Self::Forward(_))
     }
 
-    /// Why it does not pass.
+    /// Why it does not pass, or not yet.
     #[must_use]
     pub const fn reason(&self) -> Option<DropReason> {
         match self {
             Self::Forward(_) => None,
             Self::Drop(reason, _) | Self::Reject(reason, _, _) => Some(*reason),
+            Self::Hold(..) => Some(DropReason::FragmentBeforeFirst),
         }
     }
 
-    /// The stable name: `forward`, `drop` or `reject`.
+    /// The stable name: `forward`, `drop`, `reject` or `hold`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Forward(_) => "forward",
             Self::Drop(..) => "drop",
             Self::Reject(..) => "reject",
+            Self::Hold(..) => "hold",
         }
     }
 }

@@ -408,6 +408,24 @@ impl Config {
             &quoted(duration(default.lifetime)),
             "Linux' ipfrag_time",
         );
+        values.setting(
+            "fragments.hold",
+            quoted(duration(self.fragments.hold)),
+            &quoted(duration(default.hold)),
+            "a first fragment that is late comes within milliseconds",
+        );
+        values.setting(
+            "fragments.max_held",
+            self.fragments.max_held.to_string(),
+            &default.max_held.to_string(),
+            "some 1.5 MiB of full Ethernet frames",
+        );
+        values.setting(
+            "fragments.max_held_per_source",
+            self.fragments.max_held_per_source.to_string(),
+            &default.max_held_per_source.to_string(),
+            "one datagram in as many fragments as may be",
+        );
     }
 
     fn effective_policy(&self, values: &mut Values<'_>) {

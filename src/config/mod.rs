@@ -245,13 +245,24 @@ pub struct FragmentsConfig {
     /// How many incomplete datagrams there can be, 1 to [`Self::MAX_DATAGRAMS`].
     #[serde(deserialize_with = "values::datagrams")]
     pub max_datagrams: u32,
-    /// How many of them can be of one source address, 1 to [`Self::MAX_DATAGRAMS`]; more than `max_datagrams` is no
-    /// limit.
+    /// How many of them can be of one source, counted by prefix, 1 to [`Self::MAX_DATAGRAMS`]; more than
+    /// `max_datagrams` is no limit.
     #[serde(deserialize_with = "values::datagrams")]
     pub max_per_source: u32,
     /// How long all fragments of a datagram may take, from the first one on: 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
+    /// How long fragments may wait for the first one of their datagram, where the caller can hold them: up to
+    /// [`Self::MAX_HOLD`], 0 for not at all.
+    #[serde(deserialize_with = "values::scalar")]
+    pub hold: Duration,
+    /// How many fragments can wait, 1 to [`Self::MAX_HELD`].
+    #[serde(deserialize_with = "values::held")]
+    pub max_held: u32,
+    /// How many of them can be of one source, counted by prefix, 1 to [`Self::MAX_HELD`]; more than `max_held` is no
+    /// limit.
+    #[serde(deserialize_with = "values::held")]
+    pub max_held_per_source: u32,
 }
 
 impl FragmentsConfig {
@@ -268,6 +279,17 @@ impl FragmentsConfig {
     pub const MAX_LIFETIME: Duration = Duration::from_secs(60);
     /// The default of `lifetime`: 30 s, Linux' `ipfrag_time`.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30);
+    /// The longest `hold`: whoever waits for a datagram has given it up long before.
+    pub const MAX_HOLD: Duration = Duration::from_secs(10);
+    /// The default of `hold`: 1 s. Reordering is a matter of milliseconds.
+    pub const DEFAULT_HOLD: Duration = Duration::from_secs(1);
+    /// The largest `max_held`: 2^16.
+    pub const MAX_HELD: u32 = 1 << 16;
+    /// The default of `max_held`: 1024, some 1.5 MiB of full Ethernet frames.
+    pub const DEFAULT_HELD: u32 = 1024;
+    /// The default of `max_held_per_source`: one datagram in as many fragments as
+    /// [may be](crate::fragment::MAX_FRAGMENTS).
+    pub const DEFAULT_HELD_PER_SOURCE: u32 = 128;
 }
 
 impl Default for FragmentsConfig {
@@ -276,6 +298,9 @@ impl Default for FragmentsConfig {
             max_datagrams: Self::DEFAULT_DATAGRAMS,
             max_per_source: Self::DEFAULT_PER_SOURCE,
             lifetime: Self::DEFAULT_LIFETIME,
+            hold: Self::DEFAULT_HOLD,
+            max_held: Self::DEFAULT_HELD,
+            max_held_per_source: Self::DEFAULT_HELD_PER_SOURCE,
         }
     }
 }

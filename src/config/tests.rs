@@ -258,6 +258,18 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: fragments.lifetime: 1m 1s is out of bounds: 1s to 1m",
     ),
     (
+        "[fragments]\nhold = \"11s\"",
+        "t.toml:2: fragments.hold: 11s is out of bounds: 0s to 10s",
+    ),
+    (
+        "[fragments]\nmax_held = 0",
+        "t.toml:2: fragments.max_held: 0 is out of bounds: 1 to 65536",
+    ),
+    (
+        "[fragments]\nmax_held_per_source = 65537",
+        "t.toml:2: fragments.max_held_per_source: 65537 is out of bounds: 1 to 65536",
+    ),
+    (
         "[zones]\na = 1\nb = 1",
         "t.toml:3: zones.b: zone number 1 is taken by `a`",
     ),

@@ -100,6 +100,9 @@ impl Config {
             max_datagrams,
             max_per_source,
             lifetime,
+            hold,
+            max_held,
+            max_held_per_source,
         } = self.fragments;
         for (key, count) in [
             ("fragments.max_datagrams", max_datagrams),
@@ -110,7 +113,21 @@ impl Config {
                 return Err(self.out_of_bounds(key, count, bounds));
             }
         }
-        self.check_duration("fragments.lifetime", lifetime, LIFETIME)
+        for (key, count) in [
+            ("fragments.max_held", max_held),
+            ("fragments.max_held_per_source", max_held_per_source),
+        ] {
+            if !(1..=FragmentsConfig::MAX_HELD).contains(&count) {
+                let bounds = format!("1 to {}", FragmentsConfig::MAX_HELD);
+                return Err(self.out_of_bounds(key, count, bounds));
+            }
+        }
+        self.check_duration("fragments.lifetime", lifetime, LIFETIME)?;
+        self.check_duration(
+            "fragments.hold",
+            hold,
+            (Duration::ZERO, FragmentsConfig::MAX_HOLD),
+        )
     }
 
     fn check_zones(&self) -> Checked {

@@ -262,6 +262,10 @@ pub(super) fn datagrams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u3
     scalar(deserializer).map(|Count::<{ FragmentsConfig::MAX_DATAGRAMS }>(number)| number)
 }
 
+pub(super) fn held<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    scalar(deserializer).map(|Count::<{ FragmentsConfig::MAX_HELD }>(number)| number)
+}
+
 pub(super) fn shards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     scalar(deserializer).map(|Count::<{ TableConfig::MAX_SHARDS }>(number)| Some(number))
 }

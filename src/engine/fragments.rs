@@ -5,8 +5,8 @@ use super::path::{After, invalid};
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
-use crate::fragment::{DatagramKey, Fate, Followed, Joined, Part};
-use crate::packet::{self, Fragment, Parsed, Transport};
+use crate::fragment::{Arrival, DatagramKey, Fate, Followed, Joined, Part};
+use crate::packet::{self, Fragment, Ip, Parsed, Transport};
 use crate::policy::RuleId;
 use crate::session::history::Letter;
 use crate::track::tcp::window::sequence_len;
@@ -24,8 +24,15 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let key = DatagramKey::of(packet.zone, &parsed.ip, fragment);
-        let now = self.origin.micros(packet.now);
-        match self.datagrams.join(&key, fragment, now) {
+        let arrival = Arrival {
+            key: &key,
+            fragment,
+            prefix: self.counted_source(&parsed.ip),
+            max_end: fragment.max_end(&parsed.ip),
+            now: self.origin.micros(packet.now),
+            can_hold: packet.can_hold,
+        };
+        match self.datagrams.join(&arrival) {
             Joined::Passes(part) => {
                 trace.step(|| Step::Datagram(key, "a later fragment, follows what was decided of the first"));
                 if part.complete {
@@ -38,11 +45,16 @@ impl Engine {
                 Verdict::Drop(reason, tracked.unwrap_or(Tracked::class(Class::Invalid)))
             }
             Joined::Unknown | Joined::Expired if fragment.offset == 0 => {
-                self.first::<S, T>(packet, parsed, (key, fragment), after, trace)
+                self.first::<S, T>(packet, parsed, &arrival, after, trace)
             }
             Joined::Unknown => {
                 trace.step(|| Step::Datagram(key, "not known: this is a later fragment, and names no flow"));
                 invalid(DropReason::FragmentBeforeFirst)
+            }
+            Joined::Held(id, evicted) => {
+                trace.step(|| Step::Datagram(key, "waits for the first fragment, which has not come"));
+                after.released = evicted;
+                Verdict::Hold(id, Tracked::class(Class::Invalid))
             }
             Joined::Expired => {
                 trace.step(|| Step::Datagram(key, "its lifetime is over"));
@@ -56,22 +68,15 @@ impl Engine {
         &self,
         packet: &Packet<'_>,
         parsed: &Parsed,
-        (key, fragment): (DatagramKey, &Fragment),
+        arrival: &Arrival<'_>,
         after: &mut After,
         trace: &mut T,
     ) -> Verdict {
-        let now = self.origin.micros(packet.now);
-        // There must be room first: a packet that was admitted has changed its session.
-        let ticket = match self
-            .datagrams
-            .open(&key, fragment, fragment.max_end(&parsed.ip), now)
-        {
-            Ok(ticket) => ticket,
-            Err(reason) => {
-                trace.step(|| Step::Datagram(key, reason.describe()));
-                return invalid(reason);
-            }
-        };
+        let (key, fragment) = (*arrival.key, arrival.fragment);
+        if let Err(reason) = self.datagrams.open(&key) {
+            trace.step(|| Step::Datagram(key, reason.describe()));
+            return invalid(reason);
+        }
         trace.step(|| Step::Datagram(key, "the first fragment decides"));
         let (verdict, followed) = match packet::parse_first_fragment(packet.bytes, parsed) {
             Err(malformed) => {
@@ -86,7 +91,7 @@ impl Engine {
                 // Which options it may have depends on what it is, which was not known before.
                 if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
                     let refused = Tracked::class(Class::Invalid);
-                    self.datagrams.settle(&key, ticket, Fate::Refused(refused));
+                    after.released = self.datagrams.settle(arrival, Fate::Refused(refused));
                     return invalid(reason);
                 }
                 // A helper does not read half a payload: without the bytes it sees a gap.
@@ -112,8 +117,16 @@ impl Engine {
             }
         };
         let fate = followed.map_or(Fate::Refused(*verdict.tracked()), Fate::Admitted);
-        self.datagrams.settle(&key, ticket, fate);
+        after.released = self.datagrams.settle(arrival, fate);
+        if after.released.is_some() {
+            trace.step(|| Step::Datagram(key, "fragments that came before are decided now"));
+        }
         verdict
+    }
+
+    /// Returns the prefix for which a packet's source counts.
+    const fn counted_source(&self, ip: &Ip) -> u128 {
+        ip.src
     }
 
     /// A later fragment that passes: the session, if it is still there, counts it. It refreshes nothing, since it

@@ -39,7 +39,7 @@ use crate::config::{Config, ConfigError, Fixed};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
-use crate::fragment::Datagrams;
+use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Standing};
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, SLICE, Table, TunnelRef};
@@ -68,6 +68,7 @@ pub struct Packet<'a> {
     screen: Screen,
     /// It is dropped if it would open a session.
     sheddable: bool,
+    can_hold: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -85,6 +86,7 @@ impl<'a> Packet<'a> {
             flow_bits: 0,
             screen: Screen::NONE,
             sheddable: false,
+            can_hold: false,
         }
     }
 
@@ -133,6 +135,13 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn sheddable(self, sheddable: bool) -> Self {
         Self { sheddable, ..self }
+    }
+
+    /// The same packet from a caller that can keep it and hand it in again. A fragment that comes before the first one of
+    /// its datagram then gets [`Verdict::Hold`] instead of being dropped; see [`fragment`](crate::fragment).
+    #[must_use]
+    pub const fn can_hold(self, can_hold: bool) -> Self {
+        Self { can_hold, ..self }
     }
 
     /// The moment of its arrival.
@@ -269,8 +278,8 @@ impl Engine {
     /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
     ///    first fragment has the transport header: it goes through the steps that follow, and what is decided of it
     ///    is kept. A later one follows that decision; it is counted in the session and moves the end of a TCP segment,
-    ///    under the shard's lock, and skips all other steps. No fragment is held back. (An IPv6 atomic fragment is a
-    ///    whole packet.)
+    ///    under the shard's lock, and skips all other steps. One that comes before the first is dropped, or the caller
+    ///    holds it ([`Packet::can_hold`]). (An IPv6 atomic fragment is a whole packet.)
     /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbor
     ///    and multicast listener discovery pass untracked on a link, if they are valid; in a tunnel they are dropped.
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
@@ -311,6 +320,9 @@ impl Engine {
         stats.sessions = self.table.len();
         stats.max_sessions = self.table.max_sessions();
         stats.tombstones = self.graveyard.len();
+        let datagrams = self.datagrams.gauges();
+        stats.fragments_waiting = datagrams.held;
+        stats.datagrams_given_up = datagrams.given_up;
         stats.helper_events = self.helpers.events();
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
@@ -411,7 +423,14 @@ impl Engine {
     /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.
     #[must_use]
     pub fn datagrams(&self) -> usize {
-        self.datagrams.len()
+        self.datagrams.gauges().datagrams
+    }
+
+    /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If not, they are to be
+    /// handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for that.
+    #[must_use]
+    pub fn holds(&self, id: HoldId) -> bool {
+        self.datagrams.holds(id)
     }
 
     /// The policy with its hit counters, as the last reload has left it.

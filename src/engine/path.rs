@@ -12,6 +12,7 @@ use super::{Engine, Packet};
 use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
+use crate::fragment::HoldId;
 use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
@@ -48,6 +49,8 @@ pub(super) struct After {
     pub(super) tolerated: Option<(DropReason, RuleId)>,
     /// The session that the packet would have opened, if the verdict is that of the policy.
     pub(super) denied: Option<DeniedSession>,
+    /// Held fragments that are to be handed in again.
+    pub(super) released: Option<HoldId>,
 }
 
 impl After {
@@ -230,6 +233,9 @@ impl Engine {
             && matches!(reason, DropReason::PolicyDeny | DropReason::PolicyReject)
         {
             sink.session_denied(denied);
+        }
+        if let Some(id) = after.released {
+            sink.released(id);
         }
         verdict
     }

@@ -1,21 +1,34 @@
 //! Fragments: which datagram each belongs to, and what was decided of that datagram.
 //!
-//! This is virtual reassembly: no payload is kept and no fragment is held back. The first fragment of a datagram, the
-//! one with offset 0 and the transport header, goes the way of every packet; what is decided of it is kept here, and
-//! the fragments that come later follow it. Of these only their place is checked, by the [bytes](MAX_RANGES) that
-//! have passed: what overlaps, contradicts the datagram's end, comes before the first or too late is dropped.
+//! This is virtual reassembly: the engine keeps no payload. The first fragment of a datagram, the
+//! one with offset 0 and the transport header, goes the way of every packet. What is decided of it
+//! is kept here, and the fragments that come later follow it. Of these only their place is checked,
+//! by the [bytes](MAX_RANGES) that have passed: a fragment that overlaps others, contradicts the
+//! datagram's end or comes too late is dropped.
 //!
-//! A datagram is forgotten when its last byte has passed, or when its lifetime is over. How many there are at once, in
-//! all and of one source address, is bounded ([`FragmentsConfig`](crate::config::FragmentsConfig)). At most a
-//! quarter of all are remembered for having been refused, so that what the policy denies does not crowd out what
-//! it allows; a datagram beyond that is simply not known, and its fragments are dropped for that.
+//! **Before the first.** A fragment that comes before the first of its datagram cannot be decided
+//! yet. A caller that can keep it says so with
+//! [`Packet::can_hold`](crate::Packet::can_hold), gets [`Verdict::Hold`](crate::Verdict::Hold), and
+//! hands the packet in again, without that, as soon as [`Sink::released`](crate::Sink::released)
+//! names its [`HoldId`] or [`FragmentsConfig::hold`](crate::config::FragmentsConfig::hold) has
+//! passed. Only then it is decided, like a later fragment that comes at that moment. [`HeldPackets`]
+//! keeps packets for that. For all other callers such a fragment is dropped.
 //!
-//! Locks: the datagrams and the counts per source are `dashmap`s, the order of expiry a list behind a mutex. Each is
-//! taken alone, for a few instructions, and never with a session's shard. Who removes a datagram from its map, and
-//! nobody else, takes it off the list and out of the counts.
+//! **Bounds.** Incomplete datagrams and held fragments are bounded in all and by source prefix
+//! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its
+//! own bound a source gives up its own oldest datagram, and a full table gives up the oldest one of
+//! the source that has most, in the zone that has most. Of a datagram that was given up or refused
+//! the reason is remembered, a quarter as many beside the others.
+//!
+//! **Locks.** Everything is behind one mutex, which is taken once for each fragment (twice for a
+//! first one), for a few instructions, and never with a session's shard. Whether a fragment finds
+//! the decision about its first one or waits for it is decided under this lock: none is forgotten.
 
-mod queue;
+mod chain;
+mod held;
+mod ledger;
 mod ranges;
+mod ranks;
 mod table;
 
 #[cfg(test)]
@@ -24,7 +37,9 @@ mod tests;
 use crate::flow::Zone;
 use crate::packet::{Fragment, Ip, IpVersion};
 
-pub(crate) use table::{Datagrams, Fate, Followed, Joined, Part};
+pub use held::HeldPackets;
+pub use table::HoldId;
+pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, Part};
 
 /// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that IPv4 hosts must
 /// take, 576 bytes (RFC 791), are 119.

@@ -1,11 +1,11 @@
-//! The datagrams whose fragments are passing.
+//! The datagrams whose fragments are passing, and the fragments that wait for their first one.
 
+use core::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
-use super::queue::{Queue, Ticket};
+use super::ledger::{Full, Ledger, SourceKey};
 use super::ranges::{Added, Range, Ranges};
 use super::{DatagramKey, MAX_FRAGMENTS};
 use crate::config::FragmentsConfig;
@@ -17,8 +17,65 @@ use crate::verdict::{DropReason, Tracked};
 /// How many expired datagrams a new one clears away.
 const CLEARED: usize = 8;
 
-/// Of how many datagrams one may be remembered for having been refused.
-const REFUSED_SHARE: usize = 4;
+/// Beside so many incomplete datagrams one is remembered for having been refused.
+const REFUSED_SHARE: u32 = 4;
+
+/// First fragments that can be decided at the same time without an allocation: one a thread.
+const DECIDING: usize = 256;
+
+/// The name of the fragments of one datagram that are held until its first fragment has come.
+///
+/// Within 2^48 datagrams of an engine no two have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldId(NonZeroU64);
+
+impl HoldId {
+    /// Bits below those of the number in the table.
+    const SERIAL_BITS: u32 = 48;
+
+    const fn new(number: u32, serial: u64) -> Self {
+        let serial = serial & ((1 << Self::SERIAL_BITS) - 1);
+        // A serial of 0 comes once in 2^48, and its number is hardly 0 then.
+        match NonZeroU64::new((number as u64) << Self::SERIAL_BITS | serial) {
+            Some(id) => Self(id),
+            None => Self(NonZeroU64::MAX),
+        }
+    }
+
+    const fn number(self) -> u32 {
+        (self.0.get() >> Self::SERIAL_BITS) as u32
+    }
+}
+
+impl core::fmt::Display for HoldId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A fragment that has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) key: &'a DatagramKey,
+    pub(crate) fragment: &'a Fragment,
+    /// The prefix for which its source counts.
+    pub(crate) prefix: u128,
+    /// See [`Fragment::max_end`].
+    pub(crate) max_end: u16,
+    pub(crate) now: Micros,
+    /// Whether its caller can hold it.
+    pub(crate) can_hold: bool,
+}
+
+impl Arrival<'_> {
+    const fn source(&self) -> SourceKey {
+        SourceKey {
+            zone: self.key.zone,
+            v6: self.key.v6,
+            prefix: self.prefix,
+        }
+    }
+}
 
 /// What the later fragments of an admitted datagram follow.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +110,9 @@ pub(crate) struct Part {
 pub(crate) enum Joined {
     /// No such datagram.
     Unknown,
+    /// The first fragment has not come: this one waits for it. If there is a second name, all fragments that are held
+    /// under that one have lost their places to it.
+    Held(HoldId, Option<HoldId>),
     /// There was one; its lifetime is over.
     Expired,
     /// The fragment belongs to it and passes.
@@ -61,12 +121,10 @@ pub(crate) enum Joined {
     Drops(DropReason, Option<Tracked>),
 }
 
-#[derive(Debug)]
+/// An admitted datagram.
+#[derive(Debug, Clone, Copy)]
 struct Datagram {
-    ticket: Ticket,
-    deadline: Micros,
-    /// `None` while the first fragment is being decided.
-    fate: Option<Fate>,
+    followed: Followed,
     ranges: Ranges,
     /// Where it must end, for its length field to say so: see [`Fragment::max_end`].
     max_end: u16,
@@ -79,22 +137,14 @@ struct Datagram {
 enum Taken {
     Passes(Part),
     /// This fragment is dropped, the datagram goes on.
-    Drops(DropReason, Option<Tracked>),
+    Drops(DropReason, Tracked),
     /// This fragment is dropped, and with it the rest of the datagram.
     Breaks(DropReason, Tracked),
 }
 
 impl Datagram {
     fn take(&mut self, fragment: &Fragment) -> Taken {
-        let followed = match self.fate {
-            Some(Fate::Admitted(followed)) => followed,
-            Some(Fate::Refused(tracked)) => {
-                return Taken::Drops(DropReason::FragmentOfDropped, Some(tracked));
-            }
-            // Two threads have a fragment each, and the other is not ready.
-            None if fragment.offset == 0 => return Taken::Drops(DropReason::FragmentDuplicate, None),
-            None => return Taken::Drops(DropReason::FragmentBeforeFirst, None),
-        };
+        let followed = self.followed;
         let new = Range {
             start: fragment.offset,
             end: fragment.offset.saturating_add(fragment.payload_len),
@@ -115,7 +165,7 @@ impl Datagram {
         let mut ranges = self.ranges;
         match ranges.add(new) {
             Added::New => {}
-            Added::Known => return Taken::Drops(DropReason::FragmentDuplicate, Some(followed.tracked)),
+            Added::Known => return Taken::Drops(DropReason::FragmentDuplicate, followed.tracked),
             Added::Overlap => return Taken::Breaks(DropReason::FragmentOverlap, followed.tracked),
             Added::TooMany => return Taken::Breaks(DropReason::FragmentTooMany, followed.tracked),
         }
@@ -139,33 +189,197 @@ impl Datagram {
     }
 }
 
-/// All datagrams of which a first fragment has come and something is missing.
+/// A datagram whose fragments are dropped.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    tracked: Tracked,
+    reason: DropReason,
+}
+
+/// Everything behind the lock.
+#[derive(Debug)]
+struct State {
+    /// Datagrams whose first fragment is being decided.
+    deciding: Vec<DatagramKey>,
+    admitted: Ledger<Datagram>,
+    refused: Ledger<Refusal>,
+    /// Datagrams whose first fragment has not come, with a place for each fragment that is held.
+    waiting: Ledger<HoldId>,
+    last_hold: u64,
+    given_up: u64,
+}
+
+/// How many datagrams and fragments there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Gauges {
+    /// Incomplete datagrams.
+    pub(crate) datagrams: usize,
+    /// Fragments that are held.
+    pub(crate) held: usize,
+    /// Datagrams that were given up for others, since the start.
+    pub(crate) given_up: u64,
+}
+
+/// All datagrams of which a fragment has come and something is missing.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
-    datagrams: DashMap<DatagramKey, Datagram, ahash::RandomState>,
-    /// Datagrams by zone and source address; one that has none is not there.
-    sources: DashMap<(u16, bool, u128), u32, ahash::RandomState>,
-    queue: Mutex<Queue>,
-    /// Datagrams, or room claimed for one. While it is 0 nobody needs to look.
+    state: Mutex<State>,
+    /// Datagrams behind the lock. While there are none nobody needs to look.
     live: AtomicUsize,
-    /// Datagrams that are remembered for having been refused.
-    refused: AtomicUsize,
-    max: usize,
-    max_per_source: u32,
     lifetime_micros: u64,
+    hold_micros: u64,
 }
 
-/// Claims one of `max`; whether there was one.
-fn claim(count: &AtomicUsize, max: usize) -> bool {
-    if count.fetch_add(1, Ordering::AcqRel) < max {
-        return true;
+fn micros(duration: core::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl State {
+    /// The number of datagrams.
+    fn len(&self) -> usize {
+        self.admitted.len() + self.refused.len() + self.waiting.len()
     }
-    count.fetch_sub(1, Ordering::AcqRel);
-    false
-}
 
-const fn source(key: &DatagramKey) -> (u16, bool, u128) {
-    (key.zone, key.v6, key.src)
+    /// Forgets datagrams whose time is over, at most `budget` of each kind.
+    fn expire(&mut self, now: Micros, budget: usize) {
+        for _ in 0..budget {
+            let Some(key) = self.admitted.due(now) else { break };
+            self.admitted.remove(&key);
+        }
+        for _ in 0..budget {
+            let Some(key) = self.refused.due(now) else { break };
+            self.refused.remove(&key);
+        }
+        for _ in 0..budget {
+            let Some(key) = self.waiting.due(now) else { break };
+            self.waiting.remove(&key);
+        }
+    }
+
+    /// Takes up an admitted datagram, for which another one may be given up.
+    fn admit(&mut self, arrival: &Arrival<'_>, followed: Followed, lifetime: u64) {
+        let deadline = Micros(arrival.now.0.saturating_add(lifetime));
+        let source = arrival.source();
+        if let Some((victim, full)) = self.admitted.victim(&source)
+            && let Some((datagram, owner)) = self.admitted.remove(&victim)
+        {
+            self.given_up += 1;
+            let refusal = Refusal {
+                tracked: datagram.followed.tracked,
+                reason: match full {
+                    Full::Source => DropReason::FragmentSourceLimit,
+                    Full::Table => DropReason::FragmentTableFull,
+                },
+            };
+            self.refuse(victim, owner, deadline, refusal);
+        }
+        let mut ranges = Ranges::default();
+        ranges.add(Range {
+            start: 0,
+            end: arrival.fragment.payload_len,
+        });
+        let datagram = Datagram {
+            followed,
+            ranges,
+            max_end: arrival.max_end,
+            end: None,
+            fragments: 1,
+        };
+        self.admitted.insert(*arrival.key, source, deadline, |_| datagram);
+    }
+
+    /// Remembers why the fragments of a datagram are dropped, for which another refusal may be
+    /// forgotten.
+    fn refuse(&mut self, key: DatagramKey, source: SourceKey, deadline: Micros, refusal: Refusal) {
+        if let Some((victim, _)) = self.refused.victim(&source) {
+            self.refused.remove(&victim);
+        }
+        self.refused.insert(key, source, deadline, |_| refusal);
+    }
+
+    /// Holds a fragment, if it may be held and there is room. A full table gives up the oldest
+    /// datagram of whoever has most: a first fragment that is late comes within milliseconds, so
+    /// that the newest ones are the most likely to be worth their places.
+    fn hold(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
+        if !arrival.can_hold || hold == 0 {
+            return Joined::Unknown;
+        }
+        self.expire(arrival.now, CLEARED);
+        let key = arrival.key;
+        let known = self.waiting.get_mut(key).map(|(id, deadline)| (*id, deadline));
+        let known = match known {
+            Some((_, deadline)) if deadline <= arrival.now => {
+                self.waiting.remove(key);
+                None
+            }
+            known => known,
+        };
+        let source = arrival.source();
+        let evicted = match self.waiting.victim(&source) {
+            // A datagram does not make room for itself: what is held of it is worth more in front.
+            Some((victim, _)) if victim == *key => return Joined::Unknown,
+            Some((victim, _)) => self.waiting.remove(&victim).map(|(id, _)| id),
+            None => None,
+        };
+        if let Some((id, _)) = known {
+            self.waiting.grow(key);
+            return Joined::Held(id, evicted);
+        }
+        let deadline = Micros(arrival.now.0.saturating_add(hold));
+        self.last_hold += 1;
+        let mut id = HoldId::new(0, self.last_hold);
+        self.waiting.insert(*key, source, deadline, |number| {
+            id = HoldId::new(number, self.last_hold);
+            id
+        });
+        Joined::Held(id, evicted)
+    }
+
+    fn join(&mut self, arrival: &Arrival<'_>, lifetime: u64, hold: u64) -> Joined {
+        let Arrival {
+            key, fragment, now, ..
+        } = *arrival;
+        if let Some((datagram, deadline)) = self.admitted.get_mut(key) {
+            if deadline <= now {
+                self.admitted.remove(key);
+                return Joined::Expired;
+            }
+            return match datagram.take(fragment) {
+                Taken::Passes(part) => {
+                    if part.complete {
+                        self.admitted.remove(key);
+                    }
+                    Joined::Passes(part)
+                }
+                Taken::Drops(reason, tracked) => Joined::Drops(reason, Some(tracked)),
+                Taken::Breaks(reason, tracked) => {
+                    self.admitted.remove(key);
+                    let deadline = Micros(now.0.saturating_add(lifetime));
+                    let refusal = Refusal {
+                        tracked,
+                        reason: DropReason::FragmentOfDropped,
+                    };
+                    self.refuse(*key, arrival.source(), deadline, refusal);
+                    Joined::Drops(reason, None)
+                }
+            };
+        }
+        if let Some((refusal, deadline)) = self.refused.get_mut(key) {
+            if deadline <= now {
+                self.refused.remove(key);
+                return Joined::Expired;
+            }
+            return Joined::Drops(refusal.reason, Some(refusal.tracked));
+        }
+        if fragment.offset != 0 {
+            return self.hold(arrival, hold);
+        }
+        if self.deciding.contains(key) {
+            // Another thread had the same fragment and was faster.
+            return Joined::Drops(DropReason::FragmentDuplicate, None);
+        }
+        Joined::Unknown
+    }
 }
 
 impl Datagrams {
@@ -174,219 +388,116 @@ impl Datagrams {
         let [a, b, c, d] = seed;
         // Another hash than that of the sessions.
         let hasher = ahash::RandomState::with_seeds(d, c, b, a);
-        let max = config.max_datagrams as usize;
-        let shards: usize = if max < 256 { 2 } else { 16 };
-        let fair = max.div_ceil(shards);
-        // Six standard deviations of a random spread; and twice that, since a map at most half full clears the
-        // traces of what was removed in place instead of growing.
-        let capacity = shards * 2 * (fair + 6 * fair.isqrt() + 16);
+        let max = config.max_datagrams;
+        let refused = (max / REFUSED_SHARE).max(1);
         Self {
-            datagrams: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, hasher.clone(), shards),
-            sources: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, hasher, shards),
-            queue: Mutex::new(Queue::new(max)),
+            state: Mutex::new(State {
+                deciding: Vec::with_capacity(DECIDING),
+                admitted: Ledger::new(max, config.max_per_source, &hasher),
+                refused: Ledger::new(refused, config.max_per_source, &hasher),
+                waiting: Ledger::new(config.max_held, config.max_held_per_source, &hasher),
+                last_hold: 0,
+                given_up: 0,
+            }),
             live: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            max,
-            max_per_source: config.max_per_source,
-            lifetime_micros: u64::try_from(config.lifetime.as_micros()).unwrap_or(u64::MAX),
+            lifetime_micros: micros(config.lifetime),
+            hold_micros: micros(config.hold),
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+    /// Runs something behind the lock, and notes how many datagrams it leaves.
+    fn with<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = run(&mut state);
+        self.live.store(state.len(), Ordering::Relaxed);
+        result
+    }
+
+    /// Returns how many there are.
+    pub(crate) fn gauges(&self) -> Gauges {
+        let state = self.state.lock();
+        Gauges {
+            datagrams: state.admitted.len(),
+            held: state.waiting.places() as usize,
+            given_up: state.given_up,
+        }
     }
 
     /// Finds the datagram of a fragment, and says what becomes of the fragment if there is one.
-    pub(crate) fn join(&self, key: &DatagramKey, fragment: &Fragment, now: Micros) -> Joined {
-        if self.live.load(Ordering::Acquire) == 0 {
-            return Joined::Unknown;
-        }
-        let (ticket, taken) = {
-            let Some(mut datagram) = self.datagrams.get_mut(key) else {
-                return Joined::Unknown;
-            };
-            let alive = datagram.deadline > now;
-            (datagram.ticket, alive.then(|| datagram.take(fragment)))
-        };
-        match taken {
-            None => {
-                self.forget(key, ticket);
-                Joined::Expired
-            }
-            Some(Taken::Passes(part)) => {
-                if part.complete {
-                    self.forget(key, ticket);
-                }
-                Joined::Passes(part)
-            }
-            Some(Taken::Drops(reason, tracked)) => Joined::Drops(reason, tracked),
-            Some(Taken::Breaks(reason, tracked)) => {
-                self.settle(key, ticket, Fate::Refused(tracked));
-                Joined::Drops(reason, None)
-            }
-        }
+    ///
+    /// One that comes before its first fragment is held if its caller can do that, also while
+    /// another thread decides the first: [`Datagrams::settle`] then releases it.
+    pub(crate) fn join(&self, arrival: &Arrival<'_>) -> Joined {
+        self.with(|state| state.join(arrival, self.lifetime_micros, self.hold_micros))
     }
 
-    /// Takes up a datagram whose first fragment has come; [`Datagrams::settle`] must follow. `max_end` is where it must
-    /// end at most, see [`Fragment::max_end`].
+    /// Takes up a datagram whose first fragment has come; [`Datagrams::settle`] must follow.
     ///
     /// # Errors
-    /// Why there is no room for it.
-    pub(crate) fn open(
-        &self,
-        key: &DatagramKey,
-        fragment: &Fragment,
-        max_end: u16,
-        now: Micros,
-    ) -> Result<Ticket, DropReason> {
-        self.expire(now, CLEARED);
-        if !claim(&self.live, self.max) {
-            return Err(DropReason::FragmentTableFull);
-        }
-        if !self.claim_source(key) {
-            self.live.fetch_sub(1, Ordering::AcqRel);
-            return Err(DropReason::FragmentSourceLimit);
-        }
-        let deadline = Micros(now.0.saturating_add(self.lifetime_micros));
-        let ticket = self.queue.lock().push(*key, deadline);
-        let mut ranges = Ranges::default();
-        ranges.add(Range {
-            start: 0,
-            end: fragment.payload_len,
-        });
-        let datagram = Datagram {
-            ticket,
-            deadline,
-            fate: None,
-            ranges,
-            max_end,
-            end: None,
-            fragments: 1,
-        };
-        let taken = match self.datagrams.entry(*key) {
-            Entry::Vacant(place) => {
-                place.insert(datagram);
-                true
+    /// Another thread is deciding the same fragment, or has decided it.
+    pub(crate) fn open(&self, key: &DatagramKey) -> Result<(), DropReason> {
+        self.with(|state| {
+            if state.deciding.contains(key) || state.admitted.contains(key) || state.refused.contains(key) {
+                return Err(DropReason::FragmentDuplicate);
             }
-            Entry::Occupied(_) => false,
-        };
-        if taken {
-            return Ok(ticket);
-        }
-        // Another thread had the same fragment and was faster.
-        self.release(key, ticket);
-        Err(DropReason::FragmentDuplicate)
+            state.deciding.push(*key);
+            Ok(())
+        })
     }
 
-    /// Says what was decided of a datagram. One too many that was refused is forgotten.
-    pub(crate) fn settle(&self, key: &DatagramKey, ticket: Ticket, fate: Fate) {
-        let refuse = matches!(fate, Fate::Refused(_));
-        if refuse && !claim(&self.refused, self.max / REFUSED_SHARE) {
-            self.forget(key, ticket);
-            return;
-        }
-        let settled = match self.datagrams.get_mut(key) {
-            Some(mut datagram)
-                if datagram.ticket == ticket && !matches!(datagram.fate, Some(Fate::Refused(_))) =>
-            {
-                datagram.fate = Some(fate);
-                true
+    /// Says what was decided of a datagram that was taken up. Returns the name of the fragments
+    /// that have waited for it.
+    pub(crate) fn settle(&self, arrival: &Arrival<'_>, fate: Fate) -> Option<HoldId> {
+        self.with(|state| {
+            state.deciding.retain(|deciding| deciding != arrival.key);
+            state.expire(arrival.now, CLEARED);
+            match fate {
+                Fate::Admitted(followed) => state.admit(arrival, followed, self.lifetime_micros),
+                Fate::Refused(tracked) => {
+                    let deadline = Micros(arrival.now.0.saturating_add(self.lifetime_micros));
+                    let refusal = Refusal {
+                        tracked,
+                        reason: DropReason::FragmentOfDropped,
+                    };
+                    state.refuse(*arrival.key, arrival.source(), deadline, refusal);
+                }
             }
-            _ => false,
-        };
-        if refuse && !settled {
-            self.refused.fetch_sub(1, Ordering::AcqRel);
-        }
+            state.waiting.remove(arrival.key).map(|(id, _)| id)
+        })
     }
 
-    /// Forgets datagrams whose lifetime is over, at most `budget`.
+    /// Whether the fragments of a name still wait for their first one.
+    pub(crate) fn holds(&self, id: HoldId) -> bool {
+        self.state.lock().waiting.at(id.number()) == Some(&id)
+    }
+
+    /// Forgets datagrams whose time is over, at most `budget` of each kind.
     pub(crate) fn expire(&self, now: Micros, budget: usize) {
-        if self.live.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        for _ in 0..budget {
-            let due = self.queue.lock().due(now);
-            match due {
-                Some((key, ticket)) if self.forget(&key, ticket) => {}
-                // Nothing is due, or another thread is at it.
-                _ => break,
-            }
+        if self.live.load(Ordering::Relaxed) > 0 {
+            self.with(|state| state.expire(now, budget));
         }
     }
 
-    /// Forgets a datagram; whether this call did.
-    fn forget(&self, key: &DatagramKey, ticket: Ticket) -> bool {
-        let Some((_, datagram)) = self
-            .datagrams
-            .remove_if(key, |_, datagram| datagram.ticket == ticket)
-        else {
-            return false;
-        };
-        if let Some(Fate::Refused(_)) = datagram.fate {
-            self.refused.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.release(key, ticket);
-        true
-    }
-
-    /// Gives back what a datagram had taken, once it is out of the map.
-    fn release(&self, key: &DatagramKey, ticket: Ticket) {
-        self.queue.lock().remove(ticket);
-        if let Entry::Occupied(mut count) = self.sources.entry(source(key)) {
-            if *count.get() > 1 {
-                *count.get_mut() -= 1;
-            } else {
-                count.remove();
-            }
-        }
-        self.live.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    fn claim_source(&self, key: &DatagramKey) -> bool {
-        let mut count = self.sources.entry(source(key)).or_insert(0);
-        let free = *count < self.max_per_source;
-        if free {
-            *count += 1;
-        }
-        free
-    }
-
-    /// Whether maps, queue and counts tell one story; no packet may pass meanwhile.
+    /// Whether maps, lists and counts tell one story; no packet may pass meanwhile.
     ///
     /// # Errors
     /// What does not fit, in words.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
-        let (live, queued) = (self.len(), self.queue.lock().len());
-        let datagrams = self.datagrams.len();
-        let by_source: usize = self.sources.iter().map(|count| *count as usize).sum();
-        let refused = self
-            .datagrams
-            .iter()
-            .filter(|datagram| matches!(datagram.fate, Some(Fate::Refused(_))))
-            .count();
-        let undecided = self
-            .datagrams
-            .iter()
-            .filter(|datagram| datagram.fate.is_none())
-            .count();
-        if [queued, datagrams, by_source] != [live; 3] || live > self.max || undecided != 0 {
-            return Err(format!(
-                "{datagrams} datagrams, {undecided} undecided, {queued} queued, {by_source} by source, counted {live}, \
-                 bound {}",
-                self.max
-            ));
+        let state = self.state.lock();
+        let named = |name: &str, result: Result<(), String>| result.map_err(|what| format!("{name}: {what}"));
+        named("admitted", state.admitted.check_invariants())?;
+        named("refused", state.refused.check_invariants())?;
+        named("waiting", state.waiting.check_invariants())?;
+        if let Some(key) = state.deciding.first() {
+            return Err(format!("{key} was never decided"));
         }
-        let counted = self.refused.load(Ordering::Relaxed);
-        if refused != counted {
-            return Err(format!("{refused} refused datagrams, counted {counted}"));
+        let twice = |key: &DatagramKey| state.refused.contains(key) || state.waiting.contains(key);
+        if let Some((key, _)) = state.admitted.iter().find(|(key, _)| twice(key)) {
+            return Err(format!("{key} is in two places"));
         }
-        if self
-            .sources
-            .iter()
-            .any(|count| *count == 0 || *count > self.max_per_source)
-        {
-            return Err("a source with no datagrams, or too many".to_owned());
+        let live = self.live.load(Ordering::Relaxed);
+        if live != state.len() {
+            return Err(format!("{} datagrams, counted {live}", state.len()));
         }
         Ok(())
     }

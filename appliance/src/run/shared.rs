@@ -215,7 +215,8 @@ pub(crate) struct WorkerStats {
     pub(crate) received_bytes: Count,
     /// Datagrams handed to the system as they came.
     pub(crate) returned: Count,
-    /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs.
+    /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs, and
+    /// fragments that were held.
     pub(crate) made: Count,
     /// UDP payload bytes handed to the system.
     pub(crate) sent_bytes: Count,

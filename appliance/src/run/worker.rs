@@ -161,6 +161,14 @@ impl Worker {
                     }
                 },
             );
+            while let Some(answer) = shared
+                .front
+                .next_released(&shared.engine, now, &mut scratch, &mut ears)
+            {
+                if let Answer::Send(outgoing) = answer {
+                    outlet.put_made(&outgoing.tunnel, outgoing.payload);
+                }
+            }
             expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
                 && shared.engine.expire(now, EXPIRY_BUDGET, &mut ears).more;
             for reset in ears.resets.drain(..) {

@@ -2,7 +2,8 @@
 //!
 //! A datagram to UDP port 6081 goes in ([`FrontEnd::handle`]), and what is to be sent for it comes out: the same bytes, an answer
 //! of our own in the right tunnel header, or nothing. Every datagram has exactly one outcome, and a counter for it
-//! ([`FrontStats`]).
+//! ([`FrontStats`]). That of a fragment that comes before the first one of its datagram has to wait: such a datagram is held, at
+//! most for `fragments.hold`, and its outcome comes from [`FrontEnd::next_released`].
 //!
 //! **The reply rule** of the load balancers: the outer IP addresses are swapped, both UDP ports stay as they came, and the GENEVE
 //! header goes back byte for byte. What the engine forwards is returned untouched ([`Answer::Return`]): no byte of it is
@@ -43,9 +44,14 @@
 //!     Answer::Send(outgoing) => { /* send `outgoing.payload` to `outgoing.tunnel` */ }
 //!     Answer::Nothing(reason) => println!("{}", reason.name()),
 //! }
+//! // After that, and every few milliseconds without a datagram:
+//! while let Some(answer) = front.next_released(&engine, Instant::now(), &mut scratch, &mut ()) {
+//!     if let Answer::Send(outgoing) = answer { /* send `outgoing.payload` to `outgoing.tunnel` */ }
+//! }
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
 mod ends;
+mod held;
 mod mss;
 mod queued;
 mod scratch;
@@ -60,6 +66,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use self::ends::{Known, Standing};
+use self::held::{HeldDatagram, Watch};
 pub use self::queued::{Queued, Waited};
 pub use self::scratch::Scratch;
 use self::scratch::{Found, split_ref};
@@ -70,6 +77,7 @@ use super::EndpointId;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Packet};
 use crate::event::Sink;
+use crate::fragment::HeldPackets;
 use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
 use crate::verdict::{Class, DropReason, Verdict};
@@ -167,6 +175,7 @@ pub struct FrontEnd {
     epoch: AtomicU64,
     known: RwLock<Known>,
     origin: Origin,
+    held: HeldPackets<HeldDatagram>,
     /// One for each [`Scratch`] that there is or was.
     counters: Mutex<Vec<Arc<Counters>>>,
 }
@@ -189,6 +198,7 @@ impl FrontEnd {
             settings: RwLock::new(Arc::new(settings)),
             known: RwLock::new(Known::new(&config.geneve)),
             origin: Origin::default(),
+            held: HeldPackets::new(&config.fragments),
             counters: Mutex::new(Vec::new()),
         })
     }
@@ -225,7 +235,8 @@ impl FrontEnd {
     }
 
     /// Decides a datagram that came at `now`, and says what to send for it. `sink` learns of the sessions that open and end
-    /// by it, and gets the RSTs that the engine makes, for [`FrontEnd::reset`].
+    /// by it, and gets the RSTs that the engine makes, for [`FrontEnd::reset`]. It may release datagrams that are held: call
+    /// [`FrontEnd::next_released`] afterwards.
     pub fn handle<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -247,7 +258,9 @@ impl FrontEnd {
     ) -> Answer<'b> {
         match self.enter(queued, now, scratch) {
             Ok((found, packet)) => {
-                let verdict = engine.process_with(packet, sink);
+                let mut watch = Watch::new(sink);
+                let verdict = engine.process_with(packet, &mut watch);
+                self.take_released(watch.released, scratch);
                 self.leave(engine, (&queued.datagram, &found, packet), verdict, scratch)
             }
             Err(refusal) => nothing(scratch, NotSent::Refused(refusal)),
@@ -310,7 +323,8 @@ impl FrontEnd {
                 }
             }
             let packets = packets.get(..count).unwrap_or_default();
-            engine.process_batch_with(packets, sink, |number, verdict, _| {
+            let mut watch = Watch::new(sink);
+            engine.process_batch_with(packets, &mut watch, |number, verdict, _| {
                 if let (Some(Some((place, datagram, found))), Some(packet)) =
                     (entered.get(number), packets.get(number))
                 {
@@ -318,6 +332,7 @@ impl FrontEnd {
                     each(*place, datagram, answer);
                 }
             });
+            self.take_released(watch.released, scratch);
         }
     }
 
@@ -341,7 +356,10 @@ impl FrontEnd {
             Ok(found) => {
                 scratch.counters().received(found.endpoint, len);
                 let packet = found.packet(datagram, now);
-                Ok((found, packet.sheddable(queued.waited == Waited::Long)))
+                // What is too long to be returned is not worth holding, and its memory is bounded so.
+                let can_hold = packet.bytes().len() <= usize::from(scratch.settings().inner_mtu);
+                let sheddable = queued.waited == Waited::Long;
+                Ok((found, packet.sheddable(sheddable).can_hold(can_hold)))
             }
             Err((refusal, endpoint)) => {
                 scratch.counters().received(endpoint, len);
@@ -367,6 +385,7 @@ impl FrontEnd {
                 }
             }
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
+            Verdict::Hold(id, _) => return self.hold(engine, (datagram, found, packet), id, scratch),
             Verdict::Reject(reason, reply, _) => {
                 let written = self.answer(engine, (datagram, found, packet), scratch, |out| {
                     reset::write_reply(reply, inner, out).map(<[u8]>::len)

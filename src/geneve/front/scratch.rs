@@ -1,9 +1,11 @@
 //! What a thread has to itself: its counters, the headers that it saw last, and room for a packet of our own.
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ends::{EndKey, MAX_HEADER, Place, Standing};
+use super::held::HeldDatagram;
 use super::settings::Settings;
 use super::stats::{Counters, Refusal};
 use super::{Datagram, FrontEnd};
@@ -141,6 +143,8 @@ pub struct Scratch {
     /// When all of that is looked up anew, so that the ends that are in use are seen to be.
     lapse: Option<Instant>,
     out: Box<[u8]>,
+    /// Datagrams that were held, and that this thread is to decide next.
+    ready: VecDeque<HeldDatagram>,
 }
 
 impl Scratch {
@@ -153,6 +157,7 @@ impl Scratch {
             remembered: Box::new([Remembered::NOTHING; REMEMBERED]),
             lapse: None,
             out: vec![0; MAX_HEADER + MAX_PAYLOAD].into(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -195,6 +200,14 @@ impl Scratch {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<HeldDatagram> {
+        self.ready.pop_front()
+    }
+
+    pub(super) fn add_ready(&mut self, datagrams: Vec<HeldDatagram>) {
+        self.ready.extend(datagrams);
     }
 
     pub(super) fn out(&mut self) -> &mut [u8] {

@@ -125,6 +125,9 @@ pub enum NotSent {
     Refused(Refusal),
     /// The engine drops it.
     Dropped(DropReason),
+    /// It is held until the first fragment of its datagram has come:
+    /// [`FrontEnd::next_released`](super::FrontEnd::next_released) says what becomes of it.
+    Held,
     /// The engine rejects it, but no reply can be made to it, or its sender has had as many as `[resets]` allows.
     Unanswered(DropReason),
 }
@@ -135,6 +138,7 @@ impl NotSent {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.name(),
+            Self::Held => "held",
             Self::Dropped(reason) | Self::Unanswered(reason) => reason.name(),
         }
     }
@@ -152,9 +156,11 @@ pub(super) enum Outcome {
     Unanswered = 5,
     Reset = 6,
     ResetLost = 7,
+    Held = 8,
+    Released = 9,
 }
 
-const OUTCOMES: usize = 8;
+const OUTCOMES: usize = 10;
 
 /// Packets and UDP payload bytes of an endpoint, by way.
 #[derive(Debug, Default)]
@@ -217,6 +223,7 @@ impl Counters {
     pub(super) fn not_sent(&self, reason: NotSent) {
         match reason {
             NotSent::Refused(refusal) => add(self.refused.get(refusal.index()), 1),
+            NotSent::Held => self.count(Outcome::Held),
             NotSent::Dropped(_) => self.count(Outcome::Dropped),
             NotSent::Unanswered(_) => self.count(Outcome::Unanswered),
         }
@@ -243,8 +250,8 @@ pub struct EndpointStats {
 
 /// A snapshot of the counters.
 ///
-/// Each datagram is in exactly one of `returned`, `rewritten`, `replied`, `told_too_big`, `refused`, `dropped` and
-/// `unanswered`: they add up to `received`.
+/// Each datagram is in exactly one of `returned`, `rewritten`, `replied`, `told_too_big`, `refused`, `dropped`,
+/// `unanswered` and `waiting`: they add up to `received`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FrontStats {
@@ -264,6 +271,10 @@ pub struct FrontStats {
     pub dropped: u64,
     /// Those that the engine rejects without a reply that could be sent.
     pub unanswered: u64,
+    /// Those that were held since the first fragment of their datagram had not come. They have another outcome in the end.
+    pub held: u64,
+    /// Those of them that are held now.
+    pub waiting: u64,
     /// RSTs of [`FrontEnd::reset`](super::FrontEnd::reset).
     pub resets: u64,
     /// RSTs whose session's tunnel is not known.
@@ -308,6 +319,8 @@ impl FrontStats {
                 .collect(),
             dropped: outcome(Outcome::Dropped),
             unanswered: outcome(Outcome::Unanswered),
+            held: outcome(Outcome::Held),
+            waiting: outcome(Outcome::Held).saturating_sub(outcome(Outcome::Released)),
             resets: outcome(Outcome::Reset),
             resets_without_tunnel: outcome(Outcome::ResetLost),
             endpoints,
@@ -325,7 +338,7 @@ impl FrontStats {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// All datagrams that have an outcome: as many as were received.
+    /// All datagrams that have an outcome: as many as were received, but for those that are held now.
     #[must_use]
     pub fn outcomes(&self) -> u64 {
         let refused: u64 = self.refused.iter().map(|(_, count)| count).sum();

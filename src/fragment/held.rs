@@ -1,0 +1,200 @@
+//! Packets that wait for the first fragment of their datagram.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::HoldId;
+use crate::config::FragmentsConfig;
+use crate::engine::Engine;
+
+#[derive(Debug)]
+struct Held<P> {
+    packets: Vec<P>,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Shelf<P> {
+    held: HashMap<HoldId, Held<P>>,
+    /// In the order in which their time is over; those that were released are skipped.
+    order: VecDeque<(HoldId, Instant)>,
+    ready: VecDeque<P>,
+}
+
+/// Keeps packets whose verdict was [`Verdict::Hold`](crate::Verdict::Hold) until it is time to hand
+/// them to the engine again. Threads that share an engine share one of these.
+///
+/// `P` is whatever the caller needs to decide and send the packet later: its bytes, and where it
+/// goes. Every packet that was put in comes out once.
+///
+/// ```
+/// use std::time::Instant;
+/// use portcullis::fragment::{HeldPackets, HoldId};
+/// use portcullis::{Config, Engine, Packet, Sink, Verdict};
+///
+/// struct Released(Vec<HoldId>);
+/// impl Sink for Released {
+///     fn released(&mut self, id: HoldId) {
+///         self.0.push(id);
+///     }
+/// }
+///
+/// let config = Config::default();
+/// let engine = Engine::new(&config)?;
+/// let held = HeldPackets::<Vec<u8>>::new(&config.fragments);
+/// let mut released = Released(Vec::new());
+///
+/// // For each packet that comes:
+/// let (bytes, now) = ([0u8; 20], Instant::now());
+/// let packet = Packet::new(&bytes, now).can_hold(true);
+/// match engine.process_with(packet, &mut released) {
+///     Verdict::Hold(id, _) => {
+///         let refused = held.put(&engine, id, bytes.to_vec(), now);
+///         assert!(refused.is_none());
+///     }
+///     verdict => println!("{}", verdict.name()),
+/// }
+/// // After each packet, and every few milliseconds without one:
+/// let mut ready: Vec<_> = released.0.drain(..).flat_map(|id| held.take(id)).collect();
+/// ready.extend(std::iter::from_fn(|| held.next(now)));
+/// for bytes in ready {
+///     let verdict = engine.process_with(Packet::new(&bytes, now), &mut released);
+///     println!("{}", verdict.name());
+/// }
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct HeldPackets<P> {
+    shelf: Mutex<Shelf<P>>,
+    /// Packets that are held or ready; only changed behind the lock.
+    count: AtomicUsize,
+    hold: Duration,
+    max: usize,
+}
+
+impl<P> HeldPackets<P> {
+    /// Returns an empty store with the bounds of a configuration: that of the engine.
+    #[must_use]
+    pub fn new(config: &FragmentsConfig) -> Self {
+        Self {
+            shelf: Mutex::new(Shelf {
+                held: HashMap::new(),
+                order: VecDeque::new(),
+                ready: VecDeque::new(),
+            }),
+            count: AtomicUsize::new(0),
+            hold: config.hold,
+            // Twice what the engine lets be held: packets that were released and not yet taken count too.
+            max: 2 * config.max_held as usize,
+        }
+    }
+
+    /// Keeps a packet that came at `now` and has to be held. If the first fragment was decided since
+    /// the verdict, on another thread, the packet is ready at once.
+    ///
+    /// Returns the packet if there is no room, because nobody has called [`HeldPackets::next`] for
+    /// long: hand it to the engine again at once, without `can_hold`.
+    #[must_use]
+    pub fn put(&self, engine: &Engine, id: HoldId, packet: P, now: Instant) -> Option<P> {
+        let mut shelf = self.shelf.lock();
+        if self.count.load(Ordering::Relaxed) >= self.max {
+            return Some(packet);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if shelf.order.len() >= 2 * self.max {
+            shelf.forget_released();
+        }
+        let Shelf { held, order, .. } = &mut *shelf;
+        let place = held.entry(id).or_insert_with(|| {
+            let until = now.checked_add(self.hold).unwrap_or(now);
+            order.push_back((id, until));
+            Held {
+                packets: Vec::new(),
+                until,
+            }
+        });
+        place.packets.push(packet);
+        // The release may have come before the packet. Under this lock it cannot come unnoticed any more.
+        if !engine.holds(id) {
+            shelf.release(id);
+        }
+        None
+    }
+
+    /// Takes the packets of a name, in the order in which they came:
+    /// [`Sink::released`](crate::Sink::released) has named it. The thread that was told takes them,
+    /// so that it can send them after the first fragment.
+    #[must_use]
+    pub fn take(&self, id: HoldId) -> Vec<P> {
+        let held = self.shelf.lock().held.remove(&id);
+        let packets = held.map(|held| held.packets).unwrap_or_default();
+        self.count.fetch_sub(packets.len(), Ordering::Relaxed);
+        packets
+    }
+
+    /// Takes a packet that has waited for its time, or whose first fragment was decided by another
+    /// thread before the packet was put here. Call it again until there is none. Takes no lock where none is held.
+    pub fn next(&self, now: Instant) -> Option<P> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut shelf = self.shelf.lock();
+        shelf.expire(now);
+        let packet = shelf.ready.pop_front()?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(packet)
+    }
+
+    /// Makes everything ready: nothing more will come.
+    pub fn release_all(&self) {
+        let mut shelf = self.shelf.lock();
+        while let Some((id, _)) = shelf.order.pop_front() {
+            shelf.release(id);
+        }
+    }
+
+    /// Returns how many packets there are, held or ready.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether there are no packets.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<P> Shelf<P> {
+    fn release(&mut self, id: HoldId) {
+        if let Some(held) = self.held.remove(&id) {
+            self.ready.extend(held.packets);
+        }
+    }
+
+    /// Forgets the order of packets that were released.
+    fn forget_released(&mut self) {
+        let held = &self.held;
+        self.order
+            .retain(|(id, until)| held.get(id).is_some_and(|held| held.until == *until));
+    }
+
+    /// Makes packets ready whose time is over, and forgets the order of those that were released.
+    fn expire(&mut self, now: Instant) {
+        while let Some((id, until)) = self.order.front().copied() {
+            // One that was released and then put again has a later end.
+            let held = self.held.get(&id).is_some_and(|held| held.until == until);
+            if held && until > now {
+                break;
+            }
+            self.order.pop_front();
+            if held {
+                self.release(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! A bounded table of datagrams that knows who has how many places, and whose turn it is to give one.
+
+use std::collections::HashMap;
+
+use super::DatagramKey;
+use super::chain::{Chain, List};
+use super::ranks::{Ranking, Ranks};
+use crate::session::Micros;
+
+/// A counted source: its zone, whether it is IPv6, and its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SourceKey {
+    pub(super) zone: u16,
+    pub(super) v6: bool,
+    pub(super) prefix: u128,
+}
+
+/// Why a datagram gives up its places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Its source has as many as one source may have.
+    Source,
+    /// All are taken.
+    Table,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    key: DatagramKey,
+    deadline: Micros,
+    source: u32,
+    /// How many places it has, 0 for an entry that is free.
+    places: u32,
+    value: T,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    key: SourceKey,
+    zone: u32,
+    /// Its datagrams, oldest first.
+    datagrams: List,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ZoneEntry {
+    number: u16,
+    /// Its sources by places.
+    sources: Ranking,
+}
+
+/// Numbers that are not in use.
+#[derive(Debug)]
+struct Numbers {
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Numbers {
+    fn new(capacity: usize) -> Self {
+        Self {
+            free: Vec::with_capacity(capacity),
+            next: 0,
+        }
+    }
+
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.free.push(number);
+    }
+}
+
+/// Writes to a place that exists or is the next one.
+fn write<T>(places: &mut Vec<T>, number: u32, value: T) {
+    match places.get_mut(number as usize) {
+        Some(place) => *place = value,
+        None => places.push(value),
+    }
+}
+
+/// Datagrams with a value each. All memory is reserved once.
+///
+/// When all places are taken, a new datagram gets one from the zone that has most, there from the
+/// source that has most, and there from its oldest datagram. So a zone that has no more than its
+/// equal part of all never gives one, and neither does a source that has no more than its equal
+/// part of its zone's. Nobody gives for somebody who has as much: then the newcomer's own zone or
+/// source does.
+#[derive(Debug)]
+pub(super) struct Ledger<T> {
+    index: HashMap<DatagramKey, u32, ahash::RandomState>,
+    entries: Vec<Entry<T>>,
+    entry_numbers: Numbers,
+    /// All datagrams, oldest first.
+    by_age: List,
+    ages: Chain,
+    siblings: Chain,
+    source_index: HashMap<SourceKey, u32, ahash::RandomState>,
+    sources: Vec<Source>,
+    source_numbers: Numbers,
+    source_ranks: Ranks,
+    zone_index: HashMap<u16, u32, ahash::RandomState>,
+    zones: Vec<ZoneEntry>,
+    zone_numbers: Numbers,
+    zone_ranks: Ranks,
+    /// Zones by places.
+    ranking: Ranking,
+    places: u32,
+    max: u32,
+    max_per_source: u32,
+}
+
+impl<T> Ledger<T> {
+    pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Self {
+        let capacity = max as usize;
+        let zones = capacity.min(1 << 16);
+        // A map at most half full clears the traces of what was removed in place instead of growing.
+        fn map<K, V>(capacity: usize, hasher: &ahash::RandomState) -> HashMap<K, V, ahash::RandomState> {
+            HashMap::with_capacity_and_hasher(2 * capacity, hasher.clone())
+        }
+        Self {
+            index: map(capacity, hasher),
+            entries: Vec::with_capacity(capacity),
+            entry_numbers: Numbers::new(capacity),
+            by_age: List::EMPTY,
+            ages: Chain::new(capacity),
+            siblings: Chain::new(capacity),
+            source_index: map(capacity, hasher),
+            sources: Vec::with_capacity(capacity),
+            source_numbers: Numbers::new(capacity),
+            source_ranks: Ranks::new(capacity),
+            zone_index: map(zones, hasher),
+            zones: Vec::with_capacity(zones),
+            zone_numbers: Numbers::new(zones),
+            zone_ranks: Ranks::new(zones),
+            ranking: Ranking::EMPTY,
+            places: 0,
+            max,
+            max_per_source,
+        }
+    }
+
+    /// How many datagrams there are.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// How many places are taken.
+    pub(super) const fn places(&self) -> u32 {
+        self.places
+    }
+
+    fn entry(&self, key: &DatagramKey) -> Option<&Entry<T>> {
+        self.entries.get(*self.index.get(key)? as usize)
+    }
+
+    /// Returns a datagram and the end of its time.
+    pub(super) fn get_mut(&mut self, key: &DatagramKey) -> Option<(&mut T, Micros)> {
+        let entry = self.entries.get_mut(*self.index.get(key)? as usize)?;
+        Some((&mut entry.value, entry.deadline))
+    }
+
+    /// Returns the datagram with a number, if there is one.
+    pub(super) fn at(&self, number: u32) -> Option<&T> {
+        let entry = self.entries.get(number as usize)?;
+        (entry.places > 0).then_some(&entry.value)
+    }
+
+    /// Returns the datagram that was added first of all, if its time has come by `now`.
+    pub(super) fn due(&self, now: Micros) -> Option<DatagramKey> {
+        let entry = self.entries.get(self.by_age.first as usize)?;
+        (entry.deadline <= now).then_some(entry.key)
+    }
+
+    /// Returns the datagram that must go before a source can take one more place, and why.
+    pub(super) fn victim(&self, newcomer: &SourceKey) -> Option<(DatagramKey, Full)> {
+        let own = self.source_index.get(newcomer).copied();
+        let own_places = own.map_or(0, |own| self.source_ranks.amount(own));
+        if let Some(own) = own
+            && own_places >= self.max_per_source
+        {
+            return self.oldest_of(own).map(|key| (key, Full::Source));
+        }
+        if self.places < self.max {
+            return None;
+        }
+        let heaviest = self.zone_ranks.most(&self.ranking)?;
+        let own_zone = self
+            .zone_index
+            .get(&newcomer.zone)
+            .copied()
+            .filter(|zone| self.zone_ranks.amount(*zone) >= self.zone_ranks.amount(heaviest));
+        let zone = self.zones.get(own_zone.unwrap_or(heaviest) as usize)?;
+        let heaviest = self.source_ranks.most(&zone.sources)?;
+        let source = own
+            .filter(|_| own_zone.is_some() && own_places >= self.source_ranks.amount(heaviest))
+            .unwrap_or(heaviest);
+        self.oldest_of(source).map(|key| (key, Full::Table))
+    }
+
+    fn oldest_of(&self, source: u32) -> Option<DatagramKey> {
+        let source = self.sources.get(source as usize)?;
+        let entry = self.entries.get(source.datagrams.first as usize)?;
+        Some(entry.key)
+    }
+
+    /// Adds a datagram that is not there, with one place. There must be room: see
+    /// [`Ledger::victim`]. `value` gets the number by which [`Ledger::at`] finds it.
+    pub(super) fn insert(
+        &mut self,
+        key: DatagramKey,
+        source: SourceKey,
+        deadline: Micros,
+        value: impl FnOnce(u32) -> T,
+    ) {
+        let source = self.source_of(source);
+        let number = self.entry_numbers.take();
+        let entry = Entry {
+            key,
+            deadline,
+            source,
+            places: 0,
+            value: value(number),
+        };
+        write(&mut self.entries, number, entry);
+        self.index.insert(key, number);
+        self.ages.push(&mut self.by_age, number);
+        if let Some(source) = self.sources.get_mut(source as usize) {
+            self.siblings.push(&mut source.datagrams, number);
+        }
+        self.grow(&key);
+    }
+
+    /// Gives a datagram one more place. There must be room: see [`Ledger::victim`].
+    pub(super) fn grow(&mut self, key: &DatagramKey) {
+        let Some(number) = self.index.get(key) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(*number as usize) else {
+            return;
+        };
+        entry.places += 1;
+        self.places += 1;
+        let source = entry.source;
+        let Some(zone) = self.sources.get(source as usize).map(|source| source.zone) else {
+            return;
+        };
+        if let Some(entry) = self.zones.get_mut(zone as usize) {
+            match self.source_ranks.amount(source) {
+                0 => self.source_ranks.insert(&mut entry.sources, source),
+                _ => self.source_ranks.raise(&mut entry.sources, source),
+            }
+        }
+        match self.zone_ranks.amount(zone) {
+            0 => self.zone_ranks.insert(&mut self.ranking, zone),
+            _ => self.zone_ranks.raise(&mut self.ranking, zone),
+        }
+    }
+
+    /// Removes a datagram, and returns what it was and whose.
+    pub(super) fn remove(&mut self, key: &DatagramKey) -> Option<(T, SourceKey)>
+    where
+        T: Copy,
+    {
+        let number = self.index.remove(key)?;
+        let entry = self.entries.get_mut(number as usize)?;
+        let (value, source) = (entry.value, entry.source);
+        let places = core::mem::take(&mut entry.places);
+        self.ages.remove(&mut self.by_age, number);
+        self.entry_numbers.give_back(number);
+        self.places -= places;
+        let owner = self.sources.get_mut(source as usize)?;
+        self.siblings.remove(&mut owner.datagrams, number);
+        let owner = owner.key;
+        for _ in 0..places {
+            self.shrink(source);
+        }
+        Some((value, owner))
+    }
+
+    /// Takes a place from a source and its zone; one that has none left is forgotten.
+    fn shrink(&mut self, number: u32) {
+        let Some(&Source { key, zone, .. }) = self.sources.get(number as usize) else {
+            return;
+        };
+        if let Some(entry) = self.zones.get_mut(zone as usize)
+            && !self.source_ranks.lower(&mut entry.sources, number)
+        {
+            self.source_index.remove(&key);
+            self.source_numbers.give_back(number);
+        }
+        if !self.zone_ranks.lower(&mut self.ranking, zone) {
+            self.zone_index.remove(&key.zone);
+            self.zone_numbers.give_back(zone);
+        }
+    }
+
+    /// Returns the number of a source, which is added if it is not there.
+    fn source_of(&mut self, key: SourceKey) -> u32 {
+        if let Some(number) = self.source_index.get(&key) {
+            return *number;
+        }
+        let zone = match self.zone_index.get(&key.zone) {
+            Some(zone) => *zone,
+            None => {
+                let zone = self.zone_numbers.take();
+                let entry = ZoneEntry {
+                    number: key.zone,
+                    sources: Ranking::EMPTY,
+                };
+                write(&mut self.zones, zone, entry);
+                self.zone_index.insert(key.zone, zone);
+                zone
+            }
+        };
+        let number = self.source_numbers.take();
+        let source = Source {
+            key,
+            zone,
+            datagrams: List::EMPTY,
+        };
+        write(&mut self.sources, number, source);
+        self.source_index.insert(key, number);
+        number
+    }
+
+    /// Returns all datagrams, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&DatagramKey, &T)> {
+        let entry = |number: u32| self.entries.get(number as usize);
+        self.ages
+            .iter(self.by_age)
+            .filter_map(move |number| entry(number).map(|entry| (&entry.key, &entry.value)))
+    }
+
+    /// Checks that index, lists, ranks and sums agree.
+    ///
+    /// # Errors
+    /// What does not agree, in words.
+    pub(super) fn check_invariants(&self) -> Result<(), String> {
+        let mut by_source: HashMap<u32, u32> = HashMap::new();
+        let mut by_zone: HashMap<u32, u32> = HashMap::new();
+        let mut aged = 0;
+        for number in self.ages.iter(self.by_age) {
+            let entry = self.entries.get(number as usize).ok_or("no such entry")?;
+            let source = self.sources.get(entry.source as usize).ok_or("no such source")?;
+            if self.index.get(&entry.key) != Some(&number) || entry.places == 0 {
+                return Err(format!("{} has {} places", entry.key, entry.places));
+            }
+            *by_source.entry(entry.source).or_default() += entry.places;
+            *by_zone.entry(source.zone).or_default() += entry.places;
+            aged += 1;
+        }
+        let sum: u32 = by_zone.values().sum();
+        if aged != self.index.len() || sum != self.places || self.places > self.max {
+            let counted = self.places;
+            return Err(format!("{aged} datagrams, {sum} places, counted {counted}"));
+        }
+        if by_source.len() != self.source_index.len() || by_zone.len() != self.zone_index.len() {
+            return Err("a source or a zone without a place".to_owned());
+        }
+        for (source, places) in &by_source {
+            let datagrams = self.sources.get(*source as usize).map(|source| source.datagrams);
+            let owned: u32 = self
+                .siblings
+                .iter(datagrams.unwrap_or(List::EMPTY))
+                .filter_map(|number| self.entries.get(number as usize))
+                .map(|entry| entry.places)
+                .sum();
+            let ranked = self.source_ranks.amount(*source);
+            if [owned, ranked] != [*places; 2] || *places > self.max_per_source {
+                return Err(format!(
+                    "a source has {places} places, {owned} owned, {ranked} ranked"
+                ));
+            }
+        }
+        for (zone, places) in &by_zone {
+            let ranked = self.zone_ranks.amount(*zone);
+            let number = self.zones.get(*zone as usize).map(|zone| zone.number);
+            if ranked != *places {
+                return Err(format!("zone {number:?} has {places} places, {ranked} ranked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a datagram is there.
+    pub(super) fn contains(&self, key: &DatagramKey) -> bool {
+        self.entry(key).is_some()
+    }
+}

@@ -1,0 +1,167 @@
+//! Fragments that wait for the first one of their datagram, and what becomes of them.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use super::scratch::{Found, Scratch};
+use super::stats::Outcome;
+use super::{Answer, Datagram, FrontEnd, NotSent, Outgoing, nothing};
+use crate::engine::{Engine, Packet};
+use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
+use crate::fragment::HoldId;
+use crate::reset::Reset;
+
+/// A datagram as it came, kept.
+#[derive(Debug)]
+pub(super) struct HeldDatagram {
+    source: Ipv4Addr,
+    source_port: u16,
+    destination: Ipv4Addr,
+    destination_port: u16,
+    payload: Box<[u8]>,
+}
+
+impl HeldDatagram {
+    fn of(datagram: &Datagram<'_>) -> Self {
+        Self {
+            source: datagram.source,
+            source_port: datagram.source_port,
+            destination: datagram.destination,
+            destination_port: datagram.destination_port,
+            payload: datagram.payload.into(),
+        }
+    }
+
+    fn datagram(&self) -> Datagram<'_> {
+        Datagram {
+            source: self.source,
+            source_port: self.source_port,
+            destination: self.destination,
+            destination_port: self.destination_port,
+            payload: &self.payload,
+        }
+    }
+}
+
+/// A caller's sink, and the names of released fragments on the side.
+pub(super) struct Watch<'s, S> {
+    pub(super) sink: &'s mut S,
+    pub(super) released: Vec<HoldId>,
+}
+
+impl<'s, S> Watch<'s, S> {
+    pub(super) const fn new(sink: &'s mut S) -> Self {
+        Self {
+            sink,
+            released: Vec::new(),
+        }
+    }
+}
+
+impl<S: Sink> Sink for Watch<'_, S> {
+    const LISTENS: bool = S::LISTENS;
+
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.sink.session_opened(session);
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.sink.session_ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.sink.session_denied(denied);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.sink.reset(reset);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.released.push(id);
+    }
+}
+
+impl FrontEnd {
+    /// Decides the next datagram that was held ([`NotSent::Held`]) and is to wait no longer, and says
+    /// what to send for it: the fragment that it waited for has come, or its time is over. `None` if
+    /// there is none, at little cost. What is returned is an [`Answer::Send`], since the caller has
+    /// the datagram no more.
+    ///
+    /// Call it until there is none, with the same `scratch`, after the answers to each datagram or
+    /// batch were sent or put in line, and every few milliseconds while nothing comes.
+    pub fn next_released<'b, S: Sink>(
+        &self,
+        engine: &Engine,
+        now: Instant,
+        scratch: &'b mut Scratch,
+        sink: &mut S,
+    ) -> Option<Answer<'b>> {
+        let held = scratch.next_ready().or_else(|| self.held.next(now))?;
+        Some(self.decide_held(engine, &held.datagram(), now, scratch, sink))
+    }
+
+    #[cold]
+    fn decide_held<'b, S: Sink>(
+        &self,
+        engine: &Engine,
+        datagram: &Datagram<'_>,
+        now: Instant,
+        scratch: &'b mut Scratch,
+        sink: &mut S,
+    ) -> Answer<'b> {
+        scratch.counters().count(Outcome::Released);
+        // Its outside is read anew: a reload may have come between.
+        scratch.follow(self);
+        scratch.lapse(now);
+        let found = match scratch.find(self, datagram, now) {
+            Ok(found) => found,
+            Err((refusal, _)) => return nothing(scratch, NotSent::Refused(refusal)),
+        };
+        let packet = found.packet(datagram, now);
+        let mut watch = Watch::new(sink);
+        let verdict = engine.process_with(packet, &mut watch);
+        self.take_released(watch.released, scratch);
+        let (tunnel, len) = match self.leave(engine, (datagram, &found, packet), verdict, scratch) {
+            Answer::Nothing(reason) => return Answer::Nothing(reason),
+            Answer::Send(outgoing) => (outgoing.tunnel, outgoing.payload.len()),
+            Answer::Return => {
+                let len = datagram.payload.len();
+                if let Some(out) = scratch.out().get_mut(..len) {
+                    out.copy_from_slice(datagram.payload);
+                }
+                (datagram.back(), len)
+            }
+        };
+        let payload = scratch.written(len);
+        Answer::Send(Outgoing { tunnel, payload })
+    }
+
+    /// Keeps a datagram for later. If it cannot be kept, it is decided now.
+    #[cold]
+    pub(super) fn hold<'b>(
+        &self,
+        engine: &Engine,
+        (datagram, found, packet): (&Datagram<'_>, &Found, Packet<'_>),
+        id: HoldId,
+        scratch: &'b mut Scratch,
+    ) -> Answer<'b> {
+        let held = HeldDatagram::of(datagram);
+        match self.held.put(engine, id, held, packet.now()) {
+            None => nothing(scratch, NotSent::Held),
+            Some(_) => {
+                let packet = packet.can_hold(false);
+                let verdict = engine.process(packet);
+                self.leave(engine, (datagram, found, packet), verdict, scratch)
+            }
+        }
+    }
+
+    /// Takes the datagrams of these names for [`FrontEnd::next_released`].
+    #[inline]
+    pub(super) fn take_released(&self, released: Vec<HoldId>, scratch: &mut Scratch) {
+        for id in released {
+            scratch.add_ready(self.held.take(id));
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Fragments: the first one of a datagram is decided, the later ones follow it, and each way to be wrong has a name.
+//! Those that come before the first are in `held_fragments.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -244,7 +245,7 @@ fn a_datagram_is_forgotten_at_once_when_nothing_of_it_is_missing() {
 }
 
 #[test]
-fn a_later_fragment_before_the_first_is_not_held() {
+fn a_later_fragment_before_the_first_is_dropped_where_nobody_can_hold_it() {
     let bench = Bench::new();
     let parts = split(&udp(true, 53, 2_000), 1, 1_480);
     bench.drops(&parts[1], DropReason::FragmentBeforeFirst);
@@ -495,31 +496,82 @@ fn a_datagram_has_thirty_seconds_and_expires_without_a_call() {
 }
 
 #[test]
-fn incomplete_datagrams_are_bounded_by_source_and_in_all() {
+fn a_new_datagram_always_has_a_place_and_the_oldest_of_the_greediest_gives_it() {
     let bench =
         Bench::with("[fragments]\nmax_datagrams = 8\nmax_per_source = 6\n[policy]\ndefault = \"allow\"");
     let first = |client, id| cut(&udp(client, 53, 2_000), id, (0, 800, true));
-    for id in 0..6 {
+    let last = |client, id| cut(&udp(client, 53, 2_000), id, (800, 2_008, false));
+    for id in 0..7 {
         bench.passes(&first(true, id));
     }
-    bench.drops(&first(true, 6), DropReason::FragmentSourceLimit);
-    for id in 0..2 {
+    bench.drops(&last(true, 0), DropReason::FragmentSourceLimit);
+    for id in 0..3 {
         bench.passes(&first(false, id));
     }
-    bench.drops(&first(false, 2), DropReason::FragmentTableFull);
-    bench.passes(&cut(&udp(true, 53, 2_000), 0, (800, 2_008, false)));
-    bench.passes(&first(false, 2));
+    assert_eq!(bench.engine.datagrams(), 8);
+    bench.drops(&last(true, 1), DropReason::FragmentTableFull);
+    assert_eq!(bench.engine.stats().datagrams_given_up, 2);
+    // All others are as they were.
+    for id in 2..7 {
+        bench.passes(&last(true, id));
+    }
+    for id in 0..3 {
+        bench.passes(&last(false, id));
+    }
+    assert_eq!(bench.engine.datagrams(), 0);
 }
 
 #[test]
-fn a_refused_first_fragment_opens_no_session() {
-    let bench = Bench::with("[fragments]\nmax_datagrams = 1\n[policy]\ndefault = \"allow\"");
-    bench.passes(&cut(&udp(true, 53, 2_000), 1, (0, 800, true)));
-    bench.drops(
-        &cut(&udp(true, 54, 2_000), 2, (0, 800, true)),
-        DropReason::FragmentTableFull,
+fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
+    let bench = Bench::with(
+        "[fragments]\nmax_datagrams = 64\nmax_per_source = 8\n[limits]\nipv6_prefix = 64\n\
+         [policy]\ndefault = \"allow\"",
     );
-    assert_eq!(bench.engine.sessions(), 1);
+    let engine = &bench.engine;
+    let in_zone = |packet: &[u8], zone| engine.process(Packet::new(packet, bench.now).zone(Zone(zone)));
+    let (whole, whole6) = (udp(true, 53, 2_000), udp6(2_000));
+    for id in 0..4 {
+        assert!(in_zone(&cut(&whole, id, (0, 800, true)), 2).is_forward());
+        assert!(in_zone(&cut(&whole6, id, (0, 800, true)), 1).is_forward());
+    }
+    // Another zone, from everywhere, and another prefix of the own zone, from each of its addresses.
+    for n in 0..2_000u16 {
+        let mut flood = udp(true, 53, 2_000);
+        flood[13] = 1;
+        flood[14..16].copy_from_slice(&n.to_be_bytes());
+        assert!(in_zone(&cut(&flood, n, (0, 800, true)), 3).is_forward());
+        let mut flood = udp6(2_000);
+        flood[15] = 9;
+        flood[22..24].copy_from_slice(&n.to_be_bytes());
+        assert!(in_zone(&cut(&flood, n, (0, 800, true)), 1).is_forward());
+        if n % 64 == 0 {
+            engine.check_invariants().unwrap();
+        }
+    }
+    for id in 0..4 {
+        assert!(in_zone(&cut(&whole, id, (800, 2_008, false)), 2).is_forward());
+        assert!(in_zone(&cut(&whole6, id, (800, 2_008, false)), 1).is_forward());
+    }
+}
+
+#[test]
+fn refused_datagrams_take_no_place_of_admitted_ones() {
+    let bench = Bench::with(
+        "[fragments]\nmax_datagrams = 4\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"dns\"\n\
+         action = \"allow\"\nprotocol = \"udp\"\ndestination_ports = 53",
+    );
+    for id in 0..4 {
+        bench.passes(&cut(&udp(true, 53, 2_000), id, (0, 800, true)));
+    }
+    for id in 10..200 {
+        bench.drops(
+            &cut(&udp(true, 54, 2_000), id, (0, 800, true)),
+            DropReason::PolicyDeny,
+        );
+    }
+    for id in 0..4 {
+        bench.passes(&cut(&udp(true, 53, 2_000), id, (800, 2_008, false)));
+    }
 }
 
 #[test]
@@ -682,4 +734,20 @@ fn fragments_allocate_nothing() {
     assert_eq!(info.count_total, 0, "{info:?}");
     bench.engine.check_invariants().unwrap();
     assert!(bench.engine.datagrams() > 50);
+    // Nor do held ones, and those that lose their places to them.
+    let later: Vec<Vec<u8>> = (0..3_000u16)
+        .map(|id| {
+            let mut whole = udp(true, 53, 2_000);
+            whole[15] = 10 + (id % 50) as u8;
+            cut(&whole, 10_000 + id, (800, 1_600, true))
+        })
+        .collect();
+    let info = allocation_counter::measure(|| {
+        for packet in &later {
+            let packet = Packet::new(packet, bench.now).can_hold(true);
+            assert!(matches!(bench.engine.process(packet), Verdict::Hold(..)));
+        }
+    });
+    assert_eq!(info.count_total, 0, "{info:?}");
+    bench.engine.check_invariants().unwrap();
 }

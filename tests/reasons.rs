@@ -410,14 +410,16 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                 max_per_source: 1,
                 ..FragmentsConfig::default()
             };
-            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+            let before = vec![first_fragment(1), first_fragment(2)];
+            with_fragments(fragments, before, later_fragment(2))
         }
         DropReason::FragmentTableFull => {
             let fragments = FragmentsConfig {
                 max_datagrams: 1,
                 ..FragmentsConfig::default()
             };
-            with_fragments(fragments, vec![first_fragment(1)], first_fragment(2))
+            let before = vec![first_fragment(1), first_fragment(2)];
+            with_fragments(fragments, before, later_fragment(2))
         }
         DropReason::DiscoveryFragmented => {
             let more = extension(58, [0, 0, 1, 0, 0, 0, 1]);
@@ -618,6 +620,8 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
                 | DropReason::TableFull
                 | DropReason::Overload
                 | DropReason::FragmentDuplicate
+                | DropReason::FragmentSourceLimit
+                | DropReason::FragmentTableFull
         );
         let class = if about_new { Class::New } else { Class::Invalid };
         assert_eq!(verdict.tracked().class, class, "{reason}");

@@ -62,7 +62,7 @@ fn replay(capture: &Path, rows: &Path, options: &[&str]) -> Vec<Value> {
         capture.display(),
         support::text(&output.stderr)
     );
-    support::rows(rows)
+    support::decided(rows)
 }
 
 /// Linux' verdict per packet.

@@ -131,7 +131,7 @@ fn replay(capture: &Path, mode: &str, scratch: &Path) -> (Vec<Value>, BTreeMap<u
     let sessions = support::rows(&sessions);
     let number = |row: &Value| row["id"].as_u64().expect("a number");
     (
-        support::rows(&verdicts),
+        support::decided(&verdicts),
         sessions.into_iter().map(|row| (number(&row), row)).collect(),
     )
 }

@@ -232,7 +232,7 @@ fn replay(capture: &Path, command: &str, scratch: &Path) -> (Vec<Value>, Vec<Val
         capture.display(),
         support::text(&output.stderr)
     );
-    (support::rows(&sessions), support::rows(&verdicts))
+    (support::rows(&sessions), support::decided(&verdicts))
 }
 
 fn parse(text: &str) -> (&str, Vec<Connection<'_>>) {

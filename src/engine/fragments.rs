@@ -6,7 +6,7 @@ use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::fragment::{Arrival, DatagramKey, Fate, Followed, Joined, Part};
-use crate::packet::{self, Fragment, Ip, Parsed, Transport};
+use crate::packet::{self, Fragment, Ip, IpVersion, Parsed, Transport};
 use crate::policy::RuleId;
 use crate::session::history::Letter;
 use crate::track::tcp::window::sequence_len;
@@ -125,8 +125,9 @@ impl Engine {
     }
 
     /// Returns the prefix for which a packet's source counts.
-    const fn counted_source(&self, ip: &Ip) -> u128 {
-        ip.src
+    fn counted_source(&self, ip: &Ip) -> u128 {
+        let v6 = matches!(ip.version, IpVersion::V6);
+        self.fixed.prefixes.counted(ip.src, v6)
     }
 
     /// A later fragment that passes: the session, if it is still there, counts it. It refreshes nothing, since it

@@ -190,7 +190,10 @@ pub(crate) fn front(data: &[u8]) {
             };
             shed(&engine, &front, Queued { datagram, waited }, now, scratch);
             let stats = front.stats();
-            assert_eq!((stats.received, stats.outcomes()), (received, received));
+            assert_eq!(
+                (stats.received, stats.outcomes() + stats.waiting),
+                (received, received)
+            );
             continue;
         }
         match front.handle(&engine, &datagram, now, scratch, &mut resets) {
@@ -208,6 +211,19 @@ pub(crate) fn front(data: &[u8]) {
             Answer::Send(sent) => check_sent(&sent, front.stats().rewritten == before.rewritten),
             Answer::Nothing(reason) => assert!(!reason.name().is_empty()),
         }
+        let waiting = front.stats().waiting;
+        let mut released = 0;
+        while let Some(answer) = front.next_released(&engine, now, scratch, &mut resets) {
+            released += 1;
+            match answer {
+                // What was held goes back as it came.
+                Answer::Send(sent) => check_sent(&sent, false),
+                Answer::Nothing(reason) => assert_ne!(reason, NotSent::Held, "held once"),
+                Answer::Return => panic!("the caller has no such datagram any more"),
+            }
+        }
+        assert_eq!(front.stats().waiting, waiting - released);
+        assert!(front.stats().waiting <= u64::from(configs[0].fragments.max_held));
         for reset in resets.0.drain(..) {
             if let Some(sent) = front.reset(&reset, scratch) {
                 check_sent(&sent, true);
@@ -216,7 +232,7 @@ pub(crate) fn front(data: &[u8]) {
         }
         let stats = front.stats();
         assert_eq!(
-            (stats.received, stats.outcomes()),
+            (stats.received, stats.outcomes() + stats.waiting),
             (received, received),
             "{stats:?}"
         );

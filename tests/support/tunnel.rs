@@ -95,8 +95,20 @@ impl Appliance {
     /// The statistics, in which every datagram is once.
     pub(crate) fn stats(&self) -> FrontStats {
         let stats = self.front.stats();
-        assert_eq!(stats.received, stats.outcomes(), "{stats:?}");
+        assert_eq!(stats.received, stats.outcomes() + stats.waiting, "{stats:?}");
         stats
+    }
+
+    /// Decides all datagrams that were held and wait no longer.
+    pub(crate) fn released(&mut self) -> Vec<Kept> {
+        std::iter::from_fn(|| {
+            let (engine, told) = (&self.engine, &mut self.told);
+            let answer = self
+                .front
+                .next_released(engine, self.now, &mut self.scratch, told);
+            answer.map(Kept::of)
+        })
+        .collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod clock;
 mod halves;
+mod judge;
 mod rows;
 mod summary;
 mod talkers;
@@ -12,17 +13,17 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use portcullis::explain::Step;
+use portcullis::fragment::HoldId;
 use portcullis::packet::Checksums;
-use portcullis::reset::{MAX_REPLY, write_reply};
-use portcullis::{Config, ConfigError, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Verdict};
+use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
 
 use crate::capture::{
     CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, ip_packet, pad_cut,
 };
 use crate::config_file::{self, ConfigFileError};
 use clock::CaptureClock;
-use rows::{Names, SessionRow, VerdictRow};
+use judge::{Candidate, Judge};
+use rows::{Names, SessionRow};
 use summary::Summary;
 
 /// The hash seed of a replay: the same capture gives the same result every time.
@@ -176,6 +177,8 @@ struct Collector<'a> {
     summary: &'a mut Summary,
     /// RSTs that the engine has made of its own accord since the last frame.
     resets: Vec<Reset>,
+    /// Fragments that are to be decided now.
+    released: Vec<HoldId>,
     failed: Option<ReplayError>,
 }
 
@@ -202,6 +205,10 @@ impl Sink for Collector<'_> {
     fn reset(&mut self, reset: &Reset) {
         self.resets.push(*reset);
     }
+
+    fn released(&mut self, id: HoldId) {
+        self.released.push(id);
+    }
 }
 
 /// Decides every packet of a capture.
@@ -227,8 +234,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     refuse_same_files(args)?;
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
-    let mut verdicts = Lines::create(args.verdicts.as_deref())?;
-    let mut written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
+    let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);
+    judge.written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
+    judge.wants(args.explain);
     let progress = progress_bar(&reader);
     let mut summary = Summary::default();
     let mut collector = Collector {
@@ -238,11 +246,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         lines: Lines::create(args.sessions.as_deref())?,
         summary: &mut summary,
         resets: Vec::new(),
+        released: Vec::new(),
         failed: None,
     };
-    let mut explained = None;
     let mut scratch = Vec::new();
-    let mut frames = 0;
+    let (mut frames, mut last) = (0, None);
     let broken = loop {
         progress.set_position(reader.offset());
         let frame = match reader.next() {
@@ -256,45 +264,30 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
             while engine.expire(now, EXPIRY_BUDGET, &mut collector).more {}
             collector.names.forget_ended();
         }
-        let wanted = args.explain == Some(frame.number);
-        let row = match packet_of(args, &frame, &mut scratch) {
-            Err(reason) => {
-                if wanted {
-                    explained = Some(format!("no IP packet: {reason}\n"));
-                }
-                VerdictRow::skip(frame.number, reason)
-            }
+        last = Some(now);
+        judge.overdue(now, &mut collector)?;
+        collector.summary.frame(&frame);
+        match packet_of(args, &frame, &mut scratch) {
+            Err(reason) => judge.skip(frame.number, reason, &mut collector)?,
             Ok((whole, tunneled)) => {
-                let packet = Packet::new(whole.bytes, now)
-                    .offloaded(whole.padded > 0)
-                    .tunneled(tunneled);
-                let verdict = if wanted {
-                    let (verdict, steps) = engine.explain(packet, &mut collector);
-                    let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
-                    explained = Some(describe(&frame, whole.padded, session, &steps));
-                    verdict
-                } else {
-                    engine.process_with(packet, &mut collector)
+                let candidate = Candidate {
+                    number: frame.number,
+                    time: frame.time,
+                    bytes: whole.bytes,
+                    padded: whole.padded,
+                    tunneled,
                 };
-                if let Some(written) = &mut written {
-                    write_out(written, &verdict, &frame, whole.bytes, whole.padded)?;
-                }
-                VerdictRow::new(frame.number, &verdict, &collector.names)
-            }
-        };
-        collector.names.forget_ended();
-        for reset in collector.resets.drain(..) {
-            if let Some(written) = &mut written {
-                written.write(frame.time, reset.bytes(), reset.bytes().len())?;
+                judge.decide(&candidate, now, &mut collector)?;
             }
         }
-        verdicts.row(&row)?;
-        collector.summary.frame(&row, &frame);
         let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
-        if explained.is_some() && only_explain {
+        if judge.is_explained && only_explain {
             break None;
         }
     };
+    if let Some(now) = last {
+        judge.end(now, &mut collector)?;
+    }
     progress.finish_and_clear();
     engine.for_each_session(|session| collector.session(session, None));
     let Collector {
@@ -304,6 +297,12 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         return Err(error);
     }
     lines.finish()?;
+    let Judge {
+        verdicts,
+        written,
+        explained,
+        ..
+    } = judge;
     verdicts.finish()?;
     if let Some(written) = written {
         written.finish()?;
@@ -394,31 +393,6 @@ fn progress_bar(reader: &CaptureReader) -> ProgressBar {
     }
 }
 
-/// Writes a forwarded packet without its padding, or the reply to a rejected one.
-fn write_out(
-    written: &mut CaptureWriter,
-    verdict: &Verdict,
-    frame: &Frame<'_>,
-    packet: &[u8],
-    padded: usize,
-) -> Result<(), CaptureError> {
-    match verdict {
-        Verdict::Forward(_) => {
-            let captured = packet.get(..packet.len() - padded).unwrap_or(packet);
-            let wire_len = ip_len(packet).unwrap_or(packet.len());
-            written.write(frame.time, captured.get(..wire_len).unwrap_or(captured), wire_len)
-        }
-        Verdict::Reject(_, reply, _) => {
-            let mut buffer = [0; MAX_REPLY];
-            match write_reply(*reply, packet, &mut buffer) {
-                Some(reply) => written.write(frame.time, reply, reply.len()),
-                None => Ok(()),
-            }
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The length that the IP header states.
 fn ip_len(packet: &[u8]) -> Option<usize> {
     match packet.first()? >> 4 {
@@ -426,30 +400,4 @@ fn ip_len(packet: &[u8]) -> Option<usize> {
         6 => Some(40 + usize::from(u16::from_be_bytes(*packet.get(4..)?.first_chunk()?))),
         _ => None,
     }
-}
-
-fn describe(frame: &Frame<'_>, padded: usize, session: Option<u64>, steps: &[Step]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    let time = frame.time;
-    let _ = writeln!(
-        text,
-        "frame {} at {}.{:09} s",
-        frame.number,
-        time.as_secs(),
-        time.subsec_nanos()
-    );
-    if padded > 0 {
-        let _ = writeln!(
-            text,
-            "   -  the capture has cut {padded} bytes: they stand as zeros, checksums are trusted"
-        );
-    }
-    if let Some(session) = session {
-        let _ = writeln!(text, "   -  its session is number {session} of this replay");
-    }
-    for (number, step) in (1..).zip(steps) {
-        let _ = writeln!(text, "{number:4}  {step}");
-    }
-    text
 }

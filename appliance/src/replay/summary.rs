@@ -26,6 +26,8 @@ pub(crate) struct Summary {
     classes: BTreeMap<&'static str, u64>,
     drops: BTreeMap<&'static str, u64>,
     skips: BTreeMap<&'static str, u64>,
+    /// Fragments that were held until the first one of their datagram came, or their time was over.
+    fragments_held: u64,
     sessions: u64,
     sessions_open: u64,
     /// Protocol, then state.
@@ -53,9 +55,20 @@ struct RuleHits {
 }
 
 impl Summary {
-    pub(crate) fn frame(&mut self, row: &VerdictRow, frame: &Frame<'_>) {
+    pub(crate) fn frame(&mut self, frame: &Frame<'_>) {
         self.frames += 1;
         self.wire_bytes += u64::from(frame.wire_len);
+        let (first, last) = self.span.unwrap_or((frame.time, frame.time));
+        self.span = Some((first.min(frame.time), last.max(frame.time)));
+    }
+
+    /// Counts a fragment that is decided later.
+    pub(crate) fn held(&mut self) {
+        self.fragments_held += 1;
+    }
+
+    /// Counts what became of a frame in the end.
+    pub(crate) fn verdict(&mut self, row: &VerdictRow) {
         *self.verdicts.entry(row.verdict).or_default() += 1;
         if let Some(class) = row.class {
             *self.classes.entry(class).or_default() += 1;
@@ -68,8 +81,6 @@ impl Summary {
             };
             *reasons.entry(reason).or_default() += 1;
         }
-        let (first, last) = self.span.unwrap_or((frame.time, frame.time));
-        self.span = Some((first.min(frame.time), last.max(frame.time)));
     }
 
     pub(crate) fn session(&mut self, row: &SessionRow) {
@@ -177,6 +188,13 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "{verdicts}")?;
 
+        if self.fragments_held > 0 {
+            let held = self.fragments_held;
+            writeln!(
+                f,
+                "{held} fragments held, since they came before the first one of their datagram"
+            )?;
+        }
         if !self.drops.is_empty() {
             let mut drops = table(["dropped because", "packets", "which means"], &[1]);
             for (reason, packets) in &self.drops {

@@ -32,7 +32,15 @@ pub(crate) fn path(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
 
-/// The rows of a file of JSON lines.
+/// Reads the verdicts of a replay, one for each frame in their order: what became of it in the end.
+pub(crate) fn decided(file: &Path) -> Vec<Value> {
+    let mut rows = rows(file);
+    rows.retain(|row| row["verdict"] != "hold");
+    rows.sort_by_key(|row| row["n"].as_u64());
+    rows
+}
+
+/// Reads a file of JSON lines.
 pub(crate) fn rows(file: &Path) -> Vec<Value> {
     std::fs::read_to_string(file)
         .expect("the file was written")

@@ -9,7 +9,7 @@
 //! | [`alg`] | helpers for protocols that announce other sessions, and what they announce |
 //! | [`packet`] | bytes to parsed headers, once; every way to be malformed |
 //! | [`flow`] | the canonical key of a conversation, its directions, its zone |
-//! | [`fragment`] | which datagram a fragment belongs to, and what was decided of it |
+//! | [`fragment`] | which datagram a fragment belongs to, what was decided of it, and packets that wait for that |
 //! | [`geneve`] | the tunnel header of the load balancers |
 //! | [`track`] | the state machines of TCP, UDP, ICMP queries and all else |
 //! | [`session`] | the table: shards, slots, timing wheel, eviction |

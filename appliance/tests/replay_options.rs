@@ -178,3 +178,78 @@ fn without_lifetimes_a_late_packet_finds_its_session() {
     assert_eq!(sessions(&[]), 2);
     assert_eq!(sessions(&["--no-lifetimes"]), 1);
 }
+
+/// The identification and offset of a fragment.
+fn fragment(packet: &[u8]) -> Option<(Vec<u8>, u16)> {
+    let field = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    match packet[0] >> 4 {
+        4 if field(6) & 0x3fff != 0 => Some((packet[4..6].to_vec(), field(6) & 0x1fff)),
+        6 if packet[6] == 44 => Some((packet[44..48].to_vec(), field(42) >> 3)),
+        _ => None,
+    }
+}
+
+#[test]
+fn fragments_before_their_first_are_held_and_written_after_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (header, mut records) = packets(scratch.path());
+    let plain = scratch.path().join("plain.pcap");
+    let expected = verdicts(&plain, &[]);
+    // Each sender emits its fragments from the last to the first.
+    let of = |packet: &[u8]| fragment(packet).map(|(id, _)| id);
+    let mut reversed = 0;
+    for run in records.chunk_by_mut(|(_, one, _), (_, next, _)| of(one).is_some() && of(one) == of(next)) {
+        let times: Vec<_> = run.iter().map(|(time, ..)| *time).collect();
+        reversed += run.len() - 1;
+        run.reverse();
+        for ((time, ..), right) in run.iter_mut().zip(times) {
+            *time = right;
+        }
+    }
+    assert!(reversed > 8, "{reversed} fragments before their first");
+    let (file, out) = (
+        scratch.path().join("reversed.pcap"),
+        scratch.path().join("out.pcap"),
+    );
+    write(&file, &(header, records.clone()));
+    let rows = verdicts(&file, &["--write", path(&out)]);
+    let count = |rows: &[Value], verdict: &str| rows.iter().filter(|row| row["verdict"] == verdict).count();
+    assert_eq!(count(&rows, "hold"), reversed);
+    assert_eq!(count(&rows, "forward"), count(&expected, "forward"));
+    assert_eq!(count(&rows, "drop"), count(&expected, "drop"));
+    assert_eq!(
+        rows.len(),
+        records.len() + reversed,
+        "a row more for each that was held"
+    );
+    // What is written has the same packets; of each datagram the first fragment is in front.
+    let written = std::fs::read(&out).unwrap();
+    let mut rest = &written[24..];
+    let mut seen = std::collections::HashSet::new();
+    let mut packets = Vec::new();
+    while let Some((head, behind)) = rest.split_first_chunk::<16>() {
+        let len = u32::from_le_bytes(head[8..12].try_into().unwrap());
+        let (packet, behind) = behind.split_at(len as usize);
+        if let Some((id, offset)) = fragment(packet) {
+            assert_eq!(seen.insert(id), offset == 0);
+        }
+        packets.push(packet.to_vec());
+        rest = behind;
+    }
+    let mut came: Vec<_> = records.into_iter().map(|(_, packet, _)| packet).collect();
+    came.sort();
+    packets.sort();
+    assert!(packets == came, "the same packets");
+    // Both decisions on a held frame are explained.
+    let held = rows.iter().find(|row| row["verdict"] == "hold").unwrap();
+    let frame = held["n"].to_string();
+    let output = portcullis(&["replay", path(&file), "--explain", &frame]);
+    let text = text(&output.stdout);
+    assert!(
+        text.contains("waits for the first fragment") && text.contains("follows what was decided"),
+        "{text}"
+    );
+    let output = portcullis(&["replay", path(&file), "--json"]);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["fragments_held"].as_u64(), Some(reversed as u64));
+}

@@ -372,10 +372,28 @@ impl Readings {
         to.gauge(
             (
                 "portcullis_fragmented_datagrams",
-                "Fragmented datagrams of which something is missing",
+                "Fragmented datagrams that pass and of which something is missing",
                 None,
             ),
             self.datagrams as u64,
+        )?;
+        to.counter(
+            "portcullis_fragmented_datagrams_given_up",
+            "Of those: given up for newer ones, at a bound of their source or of all",
+            stats.datagrams_given_up,
+        )?;
+        to.counter(
+            "portcullis_fragments_held",
+            "Fragments held since their first one had not come; each is counted as forwarded or dropped later",
+            stats.fragments_held,
+        )?;
+        to.gauge(
+            (
+                "portcullis_fragments_waiting",
+                "Fragments that are held now",
+                None,
+            ),
+            stats.fragments_waiting as u64,
         )
     }
 
@@ -496,7 +514,7 @@ impl Readings {
         )?;
         of_workers(
             "portcullis_worker_made_datagrams",
-            "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs",
+            "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and fragments that were held",
             None,
             |worker| worker.made.value(),
         )?;

@@ -229,6 +229,7 @@ fn farewell(shared: &Shared) -> Value {
     json!({
         "received": front.received,
         "outcomes": front.outcomes(),
+        "waiting": front.waiting,
         "returned": front.returned,
         "rewritten": front.rewritten,
         "replied": front.replied,

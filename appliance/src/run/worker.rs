@@ -161,14 +161,7 @@ impl Worker {
                     }
                 },
             );
-            while let Some(answer) = shared
-                .front
-                .next_released(&shared.engine, now, &mut scratch, &mut ears)
-            {
-                if let Answer::Send(outgoing) = answer {
-                    outlet.put_made(&outgoing.tunnel, outgoing.payload);
-                }
-            }
+            put_released(shared, now, &mut scratch, &mut ears, &mut outlet);
             expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
                 && shared.engine.expire(now, EXPIRY_BUDGET, &mut ears).more;
             for reset in ears.resets.drain(..) {
@@ -184,8 +177,27 @@ impl Worker {
                 std::thread::sleep(coalesce);
             }
         }
+        // Nothing is left without an outcome.
+        shared.front.release_held();
+        put_released(shared, Instant::now(), &mut scratch, &mut ears, &mut outlet);
+        outlet.flush(&inlet, stats);
         // The counts end with the sockets.
         shared.read_receive_overflow();
         Ok(())
+    }
+}
+
+/// Puts the datagrams in line that were held and wait no longer.
+fn put_released(
+    shared: &Shared,
+    now: Instant,
+    scratch: &mut Scratch,
+    ears: &mut Ears<'_>,
+    outlet: &mut Outlet,
+) {
+    while let Some(answer) = shared.front.next_released(&shared.engine, now, scratch, ears) {
+        if let Answer::Send(outgoing) = answer {
+            outlet.put_made(&outgoing.tunnel, outgoing.payload);
+        }
     }
 }

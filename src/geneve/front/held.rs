@@ -101,6 +101,11 @@ impl FrontEnd {
         Some(self.decide_held(engine, &held.datagram(), now, scratch, sink))
     }
 
+    /// Lets nothing wait any longer, before a thread ends: [`FrontEnd::next_released`] has all that is held.
+    pub fn release_held(&self) {
+        self.held.release_all();
+    }
+
     #[cold]
     fn decide_held<'b, S: Sink>(
         &self,

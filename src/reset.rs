@@ -1,5 +1,5 @@
-//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet, and the RSTs at the end
-//! of a session.
+//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet, the SYN-ACK that
+//! challenges a source, and the RSTs at the end of a session.
 //!
 //! The answer to a packet is written into the caller's buffer from that packet: nothing is allocated and a
 //! [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no options are set. The source
@@ -48,7 +48,19 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
             let header = reset_header(&back, (*dst_port, *src_port), (seq.0, None));
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
-        (Reply::TcpReset | Reply::TcpResetAt(_), _) => return None,
+        (
+            Reply::Challenge(cookie),
+            Transport::Tcp {
+                src_port,
+                dst_port,
+                segment,
+            },
+        ) => {
+            let back = Route::back(&parsed.ip);
+            let header = challenge_header(&back, (*dst_port, *src_port), segment, cookie);
+            assemble(&back, PROTOCOL_TCP, &[&header], out)?
+        }
+        (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_), _) => return None,
         (Reply::Prohibited, _) => {
             // Type 3, code 13, and type 1, code 1: communication (with destination) administratively prohibited.
             let kind = match parsed.ip.version {
@@ -116,18 +128,31 @@ fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]
 }
 
 /// The TCP header of a RST, with an acknowledgment or without.
-fn reset_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, Option<u32>)) -> [u8; 20] {
+fn reset_header(route: &Route, ports: (u16, u16), (seq, ack): (u32, Option<u32>)) -> [u8; 20] {
     let flags = match ack {
         Some(_) => TcpFlags::RST.0 | TcpFlags::ACK.0,
         None => TcpFlags::RST.0,
     };
+    bare_header(route, ports, (seq, ack.unwrap_or(0)), flags)
+}
+
+/// The TCP header of a challenge. Its window is 0, so that no data follows even where a stack
+/// accepts what it must not. Its own number has no meaning: it is the one that the SYN has, which
+/// tells its receiver nothing new.
+fn challenge_header(route: &Route, ports: (u16, u16), syn: &Segment, cookie: SeqNum) -> [u8; 20] {
+    let flags = TcpFlags::SYN.0 | TcpFlags::ACK.0;
+    bare_header(route, ports, (syn.seq.0, cookie.0), flags)
+}
+
+/// A TCP header without options, with a window of 0.
+fn bare_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, u32), flags: u8) -> [u8; 20] {
     let mut tcp = [0u8; 20];
     let fields = from
         .to_be_bytes()
         .into_iter()
         .chain(to.to_be_bytes())
         .chain(seq.to_be_bytes())
-        .chain(ack.unwrap_or(0).to_be_bytes())
+        .chain(ack.to_be_bytes())
         .chain([5 << 4, flags]);
     for (byte, value) in tcp.iter_mut().zip(fields) {
         *byte = value;

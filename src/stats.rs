@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::alg::HelperEvent;
 use crate::engine::Unsent;
 use crate::event::EndReason;
+use crate::flow::Zone;
 use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};
 
@@ -28,6 +29,7 @@ struct Stripe {
     bypassed: AtomicU64,
     resets_sent: AtomicU64,
     resets_unsent: [AtomicU64; Unsent::ALL.len()],
+    challenge_events: [AtomicU64; ChallengeEvent::ALL.len()],
 }
 
 /// The engine's counters.
@@ -69,6 +71,12 @@ pub struct Stats {
     pub resets_sent: u64,
     /// Those that it has not, by reason.
     pub resets_unsent: Vec<(Unsent, u64)>,
+    /// What came of the challenges of unknown sources (`syn_challenge`).
+    pub challenge_events: Vec<(ChallengeEvent, u64)>,
+    /// Zones of the configuration whose unknown sources are challenged now.
+    pub challenging_zones: Vec<Zone>,
+    /// Sources that were known to be real when the last one has proven itself.
+    pub known_sources: usize,
     /// Ended sessions that are remembered.
     pub tombstones: usize,
     /// Sessions now.
@@ -85,6 +93,56 @@ pub struct Stats {
     pub control_memory: usize,
     /// Announced sessions that have not come yet.
     pub expectations: usize,
+}
+
+/// What came of a SYN that was to be challenged, or of a challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChallengeEvent {
+    /// A SYN was answered by a challenge.
+    Challenged,
+    /// A RST has returned the cookie of a challenge: its source is real.
+    Validated,
+    /// A RST with another number has come while challenges were out. It was judged as if there
+    /// were none.
+    Ignored,
+    /// A SYN was not challenged, since its source has proven itself lately.
+    Passed,
+    /// A SYN was dropped without a challenge, for there were too many.
+    Unsent,
+}
+
+impl ChallengeEvent {
+    /// All events.
+    pub const ALL: [Self; 5] = [
+        Self::Challenged,
+        Self::Validated,
+        Self::Ignored,
+        Self::Passed,
+        Self::Unsent,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Challenged => "challenged",
+            Self::Validated => "validated",
+            Self::Ignored => "ignored",
+            Self::Passed => "passed",
+            Self::Unsent => "unsent",
+        }
+    }
+
+    /// The drop reason that counts the event, if one does.
+    const fn reason(self) -> Option<DropReason> {
+        match self {
+            Self::Challenged => Some(DropReason::SynChallenged),
+            Self::Validated => Some(DropReason::SynValidated),
+            Self::Unsent => Some(DropReason::SynChallengeBudget),
+            Self::Ignored | Self::Passed => None,
+        }
+    }
 }
 
 /// Sessions that packets have opened since the start, and packets that found no room for theirs.
@@ -149,6 +207,7 @@ impl Counters {
             bypassed: AtomicU64::new(0),
             resets_sent: AtomicU64::new(0),
             resets_unsent: [const { AtomicU64::new(0) }; Unsent::ALL.len()],
+            challenge_events: [const { AtomicU64::new(0) }; ChallengeEvent::ALL.len()],
         };
         Self {
             stripes: (0..STRIPES).map(stripe).collect(),
@@ -205,6 +264,21 @@ impl Counters {
         }));
     }
 
+    /// Counts an event that no drop reason counts.
+    pub(crate) fn challenge(&self, event: ChallengeEvent) {
+        bump(
+            self.mine()
+                .and_then(|stripe| stripe.challenge_events.get(event as usize)),
+        );
+    }
+
+    fn challenges(&self, event: ChallengeEvent) -> u64 {
+        match event.reason() {
+            Some(reason) => self.dropped(reason),
+            None => self.sum(|stripe| stripe.challenge_events.get(event as usize)),
+        }
+    }
+
     /// Sessions opened since the start.
     pub(crate) fn sessions_opened(&self) -> u64 {
         self.sum(|stripe| Some(&stripe.opened))
@@ -255,6 +329,12 @@ impl Counters {
                     )
                 })
                 .collect(),
+            challenge_events: ChallengeEvent::ALL
+                .iter()
+                .map(|event| (*event, self.challenges(*event)))
+                .collect(),
+            challenging_zones: Vec::new(),
+            known_sources: 0,
             tombstones: 0,
             sessions: 0,
             sessions_by_worth: Vec::new(),

@@ -125,6 +125,9 @@ pub enum Reply {
     TcpResetAt(SeqNum),
     /// ICMP destination unreachable, administratively prohibited (RFC 1812 5.2.7.1; RFC 4443 3.1).
     Prohibited,
+    /// A SYN-ACK that acknowledges this number, which no SYN-SENT stack accepts: its sender answers
+    /// with a RST that carries the number (RFC 9293 3.10.7.3). It goes back the way the SYN came.
+    Challenge(SeqNum),
 }
 
 macro_rules! drop_reasons {
@@ -293,6 +296,14 @@ drop_reasons! {
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.
     PolicyReject = "policy_reject",
+    /// It is a SYN of an unknown source under flood, and is answered by a SYN-ACK that asks whether the source is there
+    /// (`syn_challenge`). A real host sends its SYN again, and that one passes.
+    SynChallenged = "syn_challenged",
+    /// It is a SYN of an unknown source under flood, and more were challenged this second than `syn_challenge.per_second`
+    /// allows.
+    SynChallengeBudget = "syn_challenge_budget",
+    /// It is the RST that answers a challenge, and all is well: its source is real, and the next SYN of it passes.
+    SynValidated = "syn_validated",
     /// The session table is full, and nothing in reach is worth less than the session that it would open.
     TableFull = "table_full",
     /// It would open a session, and its worker is behind: packets of sessions come first.
@@ -325,6 +336,11 @@ impl DropReason {
             .iter()
             .copied()
             .chain(Malformed::ALL.iter().copied().map(Self::Malformed))
+    }
+
+    /// Whether a SYN was kept from opening a session until its source has proven itself.
+    pub(crate) const fn is_challenge(self) -> bool {
+        matches!(self, Self::SynChallenged | Self::SynChallengeBudget)
     }
 
     /// A number below [`DropReason::COUNT`], the place of the reason's counter. It may change between versions.

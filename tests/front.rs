@@ -18,12 +18,13 @@ use portcullis::geneve::{
     EndpointId, GeneveError, Header, InnerProtocol, MetadataError, PORT, TunnelOption, encode,
 };
 use portcullis::packet::{Checksums, Transport, parse};
-use portcullis::{Direction, DropReason, EndReason};
+use portcullis::{Direction, DropReason, EndReason, SessionFilter};
 use proptest::prelude::*;
 use support::packets::{ACK, Ends, Head, RST, SYN, echo, tcp, udp};
 use support::seal::sealed;
 use support::tunnel::{
-    ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, flags, segment, sent,
+    ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, established, flags,
+    segment, sent,
 };
 
 #[test]
@@ -45,6 +46,36 @@ fn what_is_allowed_goes_back_as_it_came() {
     assert_eq!((others.received, blue.id), (0, Some(EndpointId(BLUE))));
     assert_eq!((blue.received, blue.sent), (2, 2));
     assert_eq!(blue.received_bytes, blue.sent_bytes);
+}
+
+#[test]
+fn a_challenge_goes_back_in_the_header_of_its_syn() {
+    for ends in [Ends::v4(1000, 80), Ends::v6(1000, 80)] {
+        let text = "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\
+                    [syn_challenge]\nlifetime = \"1s\"\n[syn_challenge.zones]\n";
+        let mut appliance = Appliance::new(text);
+        let (original, reply) = (Label::blue(1, 60_001), Label::blue(2, 60_002));
+        established(&mut appliance, ends, original, reply);
+        // What is remembered of an earlier session of these ends has another way back.
+        let all = SessionFilter::default();
+        assert_eq!(appliance.engine.end_sessions(&all, appliance.now, &mut ()), 1);
+        assert_eq!(appliance.engine.stats().tombstones, 1);
+        appliance.reload(&format!("{text}blue = \"always\"\n"));
+        appliance.now += Duration::from_secs(2);
+        let (label, syn) = (Label::blue(3, 60_003), segment(ends, SYN, 9_000, 0, b""));
+        let inner = sent(&appliance.take(label, &syn), label);
+        assert_eq!(inner.len(), syn.len(), "no larger than the SYN");
+        let Transport::Tcp { segment: answer, .. } = parse(&inner, Checksums::Verify).unwrap().transport
+        else {
+            panic!("no TCP");
+        };
+        assert_eq!(flags(&inner), SYN | ACK);
+        let rst = segment(ends, RST, answer.ack.0, 0, b"");
+        let validated = NotSent::Dropped(DropReason::SynValidated);
+        assert_eq!(appliance.take(label, &rst), Kept::Nothing(validated));
+        assert_eq!(appliance.take(label, &syn), Kept::Return);
+        assert_eq!(appliance.stats().replied, 1);
+    }
 }
 
 #[test]

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Attachment, Checksums, Config, FragmentsConfig, LatePacket, OptionsMode, PolicyConfig,
+    Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, OptionsMode, PolicyConfig,
     RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
-use portcullis::{Class, DropReason, Engine, Malformed, Packet, SessionFilter, Stats, Verdict, Zone};
+use portcullis::{
+    ChallengeEvent, Class, DropReason, Engine, Malformed, Packet, Reply, SessionFilter, Stats, Verdict, Zone,
+};
 use support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, discovery, echo, icmp, init, other, sctp, tcp, udp,
     unreachable,
@@ -40,6 +42,7 @@ struct Scenario {
 
 const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
+const SEED: [u64; 4] = [1, 2, 3, 4];
 
 fn alone(packet: Vec<u8>) -> Scenario {
     after(Vec::new(), packet)
@@ -490,6 +493,29 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         }
         DropReason::PolicyDeny => with_policy(Action::Deny, udp(V4, b"payload")),
         DropReason::PolicyReject => with_policy(Action::Reject, segment(V4, SYN, 100, 0, &[])),
+        DropReason::SynChallenged => always_challenged(segment(V4, SYN, 100, 0, &[])),
+        DropReason::SynChallengeBudget => {
+            let mut scenario = always_challenged(segment(V4, SYN, 100, 0, &[]));
+            scenario.config.syn_challenge.per_second = 1;
+            scenario.then = |engine, now| {
+                challenged(engine, now);
+                now
+            };
+            scenario
+        }
+        DropReason::SynValidated => {
+            let scenario = always_challenged(Vec::new());
+            let twin = Engine::with_seed(&scenario.config, SEED).unwrap();
+            let cookie = challenged(&twin, Instant::now());
+            Scenario {
+                packet: segment(V4, RST, cookie, 0, &[]),
+                then: |engine, now| {
+                    challenged(engine, now);
+                    now
+                },
+                ..scenario
+            }
+        }
         DropReason::TableFull => Scenario {
             config: Config {
                 table: TableConfig {
@@ -571,6 +597,22 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
     })
 }
 
+/// A packet that comes where every unknown source is challenged.
+fn always_challenged(packet: Vec<u8>) -> Scenario {
+    let mut scenario = alone(packet);
+    scenario.config.syn_challenge.mode = ChallengeMode::Always;
+    scenario
+}
+
+/// Challenges a SYN, and returns the cookie.
+fn challenged(engine: &Engine, now: Instant) -> u32 {
+    let verdict = engine.process(Packet::new(&segment(V4, SYN, 100, 0, &[]), now));
+    let Verdict::Reject(DropReason::SynChallenged, Reply::Challenge(cookie), _) = verdict else {
+        panic!("{verdict:?}");
+    };
+    cookie.0
+}
+
 fn records(engine: &Engine) -> Vec<portcullis::SessionRecord> {
     let mut records = Vec::new();
     engine.for_each_session(|record| records.push(*record));
@@ -583,6 +625,16 @@ fn counted(mut stats: Stats, reason: DropReason, verdict: &Verdict) -> Stats {
         *count += u64::from(*each == reason);
     }
     stats.rejected += u64::from(matches!(verdict, Verdict::Reject(..)));
+    let event = match reason {
+        DropReason::SynChallenged => Some(ChallengeEvent::Challenged),
+        DropReason::SynChallengeBudget => Some(ChallengeEvent::Unsent),
+        DropReason::SynValidated => Some(ChallengeEvent::Validated),
+        _ => None,
+    };
+    for (each, count) in &mut stats.challenge_events {
+        *count += u64::from(Some(*each) == event);
+    }
+    stats.known_sources += usize::from(reason == DropReason::SynValidated);
     stats
 }
 
@@ -592,7 +644,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         let Some(scenario) = scenario(reason) else {
             panic!("no scenario for {reason}");
         };
-        let engine = Engine::with_seed(&scenario.config, [1, 2, 3, 4]).unwrap();
+        let engine = Engine::with_seed(&scenario.config, SEED).unwrap();
         let base = Instant::now();
         let mut now = base;
         for (number, bytes) in scenario.before.iter().enumerate() {
@@ -611,7 +663,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         assert_eq!(verdict.reason(), Some(reason), "{verdict:?}");
         assert_eq!(
             matches!(verdict, Verdict::Reject(..)),
-            reason == DropReason::PolicyReject
+            matches!(reason, DropReason::PolicyReject | DropReason::SynChallenged)
         );
         let about_new = matches!(
             reason,
@@ -619,6 +671,8 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
                 | DropReason::PolicyReject
                 | DropReason::TableFull
                 | DropReason::Overload
+                | DropReason::SynChallenged
+                | DropReason::SynChallengeBudget
                 | DropReason::FragmentDuplicate
                 | DropReason::FragmentSourceLimit
                 | DropReason::FragmentTableFull

@@ -55,6 +55,7 @@ impl Config {
                 .collect(),
             tcp: self.tcp.clone(),
             resets: self.resets,
+            syn_challenge: self.syn_challenge.clone(),
             asymmetry: self.asymmetry,
             on_reload: self.policy.on_reload,
             inside: self.compile_inside(&zones),
@@ -80,6 +81,7 @@ impl Config {
             prefixes: self.limits.prefixes(),
             fragments: self.fragments,
             tombstones: self.tombstones,
+            known_sources: self.syn_challenge.max_sources,
             tunnel_references: self.engine.tunnel_references,
             zones: zones.clone(),
         }

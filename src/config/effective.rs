@@ -4,8 +4,8 @@ use std::fmt;
 use super::values::{duration, quoted, quoted_list};
 use super::{
     AsymmetryConfig, CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig,
-    LifetimeOverride, OnReload, PolicyConfig, ResetsConfig, RuleConfig, TableConfig, TcpConfig, TcpHandling,
-    TombstonesConfig,
+    LifetimeOverride, OnReload, PolicyConfig, ResetsConfig, RuleConfig, SynChallengeConfig, TableConfig,
+    TcpConfig, TcpHandling, TombstonesConfig,
 };
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::policy::RuleDirection;
@@ -217,6 +217,7 @@ impl Config {
             "Linux with tcp_loose=0, tcp_be_liberal=0",
         );
         self.effective_endings(values);
+        self.effective_challenge(values);
         for (zone, handling) in &self.tcp.zones {
             let key = format!("tcp.zones.{}", super::keys::key_segment(zone));
             values.entry(key, handling_value(handling));
@@ -386,6 +387,51 @@ impl Config {
         for (key, (value, default), source) in settings {
             values.setting(key, value, &default, source);
         }
+    }
+
+    fn effective_challenge(&self, values: &mut Values<'_>) {
+        let (ours, default) = (&self.syn_challenge, SynChallengeConfig::default());
+        values.setting(
+            "syn_challenge.mode",
+            quoted(ours.mode.name()),
+            &quoted(default.mode.name()),
+            "new clients wait only while there is a flood",
+        );
+        for (zone, mode) in &ours.zones {
+            let key = format!("syn_challenge.zones.{}", super::keys::key_segment(zone));
+            values.entry(key, quoted(mode.name()));
+        }
+        let counts = [
+            (
+                "syn_challenge.start",
+                (ours.start, default.start),
+                "percent; far above healthy zones, far below a full table",
+            ),
+            (
+                "syn_challenge.end",
+                (ours.end, default.end),
+                "percent; half of the start, as pf's adaptive SYN cookies have it",
+            ),
+            (
+                "syn_challenge.max_sources",
+                (ours.max_sources, default.max_sources),
+                "512 KiB",
+            ),
+            (
+                "syn_challenge.per_second",
+                (ours.per_second, default.per_second),
+                "above what an appliance can receive: the flood is most of the SYNs",
+            ),
+        ];
+        for (key, (value, default), source) in counts {
+            values.setting(key, value.to_string(), &default.to_string(), source);
+        }
+        values.setting(
+            "syn_challenge.lifetime",
+            quoted(duration(ours.lifetime)),
+            &quoted(duration(default.lifetime)),
+            "clients that come back are not challenged again",
+        );
     }
 
     fn effective_fragments(&self, values: &mut Values<'_>) {

@@ -53,6 +53,7 @@ pub use crate::packet::Checksums;
 use crate::policy::{Policy, RuleId};
 use crate::verdict::DropReason;
 
+mod challenge;
 mod compile;
 mod document;
 mod effective;
@@ -72,6 +73,7 @@ mod validate;
 mod values;
 mod warnings;
 
+pub use self::challenge::{ChallengeMode, SynChallengeConfig};
 pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
@@ -125,6 +127,8 @@ pub struct Config {
     pub tcp: TcpConfig,
     /// `[resets]`.
     pub resets: ResetsConfig,
+    /// `[syn_challenge]`.
+    pub syn_challenge: SynChallengeConfig,
     /// `[tombstones]`.
     pub tombstones: TombstonesConfig,
     /// `[asymmetry]`.
@@ -391,6 +395,8 @@ pub struct Compiled {
     pub tcp: TcpConfig,
     /// How many RSTs are sent.
     pub resets: ResetsConfig,
+    /// When the source of a SYN must prove itself.
+    pub syn_challenge: SynChallengeConfig,
     /// What is taken for evidence of an asymmetric path.
     pub asymmetry: AsymmetryConfig,
     /// What a reload does with sessions that it would not admit.
@@ -426,6 +432,8 @@ pub struct Fixed {
     pub fragments: FragmentsConfig,
     /// What is remembered of ended sessions.
     pub tombstones: TombstonesConfig,
+    /// How many sources can be known to be real.
+    pub known_sources: u32,
     /// Does each session remember where its packets came from?
     pub tunnel_references: bool,
     /// Zones that are one.
@@ -442,6 +450,10 @@ impl Fixed {
             ("limits.ipv6_prefix", self.prefixes.v6 != other.prefixes.v6),
             ("fragments", self.fragments != other.fragments),
             ("tombstones", self.tombstones != other.tombstones),
+            (
+                "syn_challenge.max_sources",
+                self.known_sources != other.known_sources,
+            ),
             (
                 "engine.tunnel_references",
                 self.tunnel_references != other.tunnel_references,

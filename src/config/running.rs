@@ -53,6 +53,7 @@ const OF_ENGINE: &[FixedKey<Config>] = &[
     fixed!("limits.ipv6_prefix", limits.ipv6_prefix),
     fixed!("fragments", fragments),
     fixed!("tombstones", tombstones),
+    fixed!("syn_challenge.max_sources", syn_challenge.max_sources),
     fixed!("engine.tunnel_references", engine.tunnel_references),
     FixedKey {
         key: "zone_groups",
@@ -98,7 +99,8 @@ fn keep_groups(to: &mut Config, from: &Config) {
         .overrides
         .iter()
         .filter_map(|each| each.zone.as_ref());
-    let mut names = of_rules.chain(of_lifetimes).chain(to.tcp.zones.keys());
+    let of_zones = to.tcp.zones.keys().chain(to.syn_challenge.zones.keys());
+    let mut names = of_rules.chain(of_lifetimes).chain(of_zones);
     if names.all(|name| means_the_same(name)) {
         to.zone_groups.clone_from(&from.zone_groups);
     }
@@ -142,6 +144,7 @@ mod tests {
             ("[limits]\nipv6_prefix = 56", "limits.ipv6_prefix"),
             ("[fragments]\nmax_datagrams = 7", "fragments"),
             ("[tombstones]\nmax = 7", "tombstones"),
+            ("[syn_challenge]\nmax_sources = 7", "syn_challenge.max_sources"),
             ("[engine]\ntunnel_references = true", "engine.tunnel_references"),
             ("[zone_groups]\nab = [\"a\", \"b\"]", "zone_groups"),
             ("[geneve]\nprovider = \"tencent\"", "geneve.provider"),
@@ -190,6 +193,7 @@ mod tests {
         let default = "[zone_groups]\nx = [\"default\", \"b\"]\n";
         let lifetime = "[[lifetimes.override]]\nzone = \"a\"\nudp.unreplied = \"9s\"\n";
         let handling = "[tcp.zones]\na = { asymmetric = \"bypass\" }\n";
+        let challenge = "[syn_challenge.zones]\na = \"always\"\n";
         let renumbered = "[zones]\na = 4\nb = 2\nc = 3\n";
         for (running, new, is_kept) in [
             ([zones, group, ""], [zones, "", ""], true),
@@ -197,6 +201,7 @@ mod tests {
             ([zones, group, ""], [zones, "", &rule("a")], false),
             ([zones, group, ""], [zones, "", lifetime], false),
             ([zones, group, ""], [zones, "", handling], false),
+            ([zones, group, ""], [zones, "", challenge], false),
             ([zones, "", ""], [zones, group, &rule("a")], false),
             ([zones, group, ""], [zones, larger, &rule("ab")], false),
             ([zones, group, ""], [zones, larger, &rule("c")], false),

@@ -145,7 +145,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `syn_challenge`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
     ),
     (
         "[limits]\nipv4_prefix = 33",

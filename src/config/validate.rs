@@ -9,7 +9,7 @@ use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
 use super::{
     AsymmetryConfig, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride,
-    ResetsConfig, RuleConfig, TableConfig, TcpConfig, TombstonesConfig, Zones, values,
+    ResetsConfig, RuleConfig, SynChallengeConfig, TableConfig, TcpConfig, TombstonesConfig, Zones, values,
 };
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
@@ -53,6 +53,7 @@ impl Config {
             return Err(self.out_of_bounds("ftp.max_memory", self.ftp.max_memory, least));
         }
         self.check_ending()?;
+        self.check_challenge()?;
         self.check_checks()?;
         self.check_policy()
     }
@@ -199,6 +200,32 @@ impl Config {
         within("asymmetry.searches", asymmetry.searches, searches)?;
         within("asymmetry.prefix_v4", asymmetry.prefix_v4.into(), (0, 32))?;
         within("asymmetry.prefix_v6", asymmetry.prefix_v6.into(), (0, 128))
+    }
+
+    fn check_challenge(&self) -> Checked {
+        let config = &self.syn_challenge;
+        let bounded = [
+            ("start", config.start, (1, 100)),
+            ("end", config.end, (0, config.start)),
+            (
+                "max_sources",
+                config.max_sources,
+                (0, SynChallengeConfig::MAX_SOURCES),
+            ),
+            ("per_second", config.per_second, (1, SynChallengeConfig::MAX_RATE)),
+        ];
+        for (name, value, (low, high)) in bounded {
+            if !(low..=high).contains(&value) {
+                let key = format!("syn_challenge.{name}");
+                return Err(self.out_of_bounds(&key, value, format!("{low} to {high}")));
+            }
+        }
+        let lifetime = (Duration::from_secs(1), SynChallengeConfig::MAX_LIFETIME);
+        self.check_duration("syn_challenge.lifetime", config.lifetime, lifetime)?;
+        for zone in config.zones.keys() {
+            self.check_zone(&format!("syn_challenge.zones.{}", key_segment(zone)), zone)?;
+        }
+        Ok(())
     }
 
     fn check_tcp(&self) -> Checked {

@@ -109,7 +109,7 @@ impl Engine {
         let rule = if let Some(parent) = parent {
             trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
             parent.rule
-        } else if candidate.sheddable {
+        } else if candidate.sheddable && !self.is_proven_under_flood(settings, candidate) {
             trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass"));
             return Verdict::Drop(DropReason::Overload, new);
         } else {
@@ -142,6 +142,15 @@ impl Engine {
                 ..new
             };
             return Verdict::Drop(DropReason::FtpRefused, tracked);
+        }
+        // What takes the place of a finished session adds none.
+        let is_syn = matches!(plan.opening, Opening::Tcp(_)) && plan.marks.is_empty();
+        if is_syn
+            && parent.is_none()
+            && replaces.is_none()
+            && let Some(verdict) = self.challenge(settings, candidate, new, trace)
+        {
+            return verdict;
         }
         if let Some(finished) = replaces {
             let ended = shard.remove(finished, EndReason::Reused);
@@ -296,6 +305,9 @@ impl Engine {
         after: &mut After,
         trace: &mut T,
     ) -> Result<Plan, Verdict> {
+        if let Some(verdict) = self.answers_challenge(settings, candidate, segment, trace) {
+            return Err(verdict);
+        }
         let (flow, now) = (&candidate.flow, candidate.now);
         if let Some(tombstone) = self.graveyard.find(&flow.key, now) {
             trace.step(|| {
@@ -569,7 +581,7 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
 
 /// Whether a packet comes from one host that an error may be sent to, and did not go to a group, whose members would all answer
 /// (RFC 1122 3.2.2, RFC 4443 2.4 e).
-fn may_be_answered(ip: &Ip) -> bool {
+pub(super) fn may_be_answered(ip: &Ip) -> bool {
     let from_one = match ip.source() {
         core::net::IpAddr::V4(from) => !(from.is_unspecified() || from.is_loopback()),
         core::net::IpAddr::V6(from) => !(from.is_unspecified() || from.is_loopback()),

@@ -3,6 +3,7 @@
 mod admission;
 mod batch;
 mod budget;
+mod challenge;
 mod checks;
 mod control_shares;
 mod deletion;
@@ -198,6 +199,7 @@ pub struct Engine {
     late_resets: budget::Budget,
     /// For answers to packets that are refused.
     answers: budget::Budget,
+    challenges: challenge::Challenges,
     asymmetry: Asymmetry,
     cut: halves::CutHandshakes,
     /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
@@ -231,6 +233,7 @@ impl Engine {
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
+        let sources = fixed.known_sources;
         let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
         let accounts = Arc::new(Accounts::new(fixed.max_sessions as usize));
@@ -255,7 +258,8 @@ impl Engine {
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
             resets_at_end: budget::Budget::new(hasher.clone()),
             late_resets: budget::Budget::new(hasher.clone()),
-            answers: budget::Budget::new(hasher),
+            answers: budget::Budget::new(hasher.clone()),
+            challenges: challenge::Challenges::new(sources as usize, hasher, seed),
             asymmetry: Asymmetry::new(seed),
             cut,
             adopts_until: AtomicU64::new(0),
@@ -319,6 +323,9 @@ impl Engine {
         let mut stats = self.counters.snapshot();
         stats.sessions = self.table.len();
         stats.max_sessions = self.table.max_sessions();
+        let settings = self.settings();
+        stats.challenging_zones = self.challenging_zones(&settings);
+        stats.known_sources = self.known_sources(&settings);
         stats.tombstones = self.graveyard.len();
         let datagrams = self.datagrams.gauges();
         stats.fragments_waiting = datagrams.held;

@@ -17,7 +17,7 @@ use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, T
 use crate::policy::RuleId;
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason};
+use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State};
 use crate::track::{self, Lifetime, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
@@ -221,6 +221,7 @@ impl Engine {
             && let (Some(Located { place, .. }), Transport::Tcp { segment, .. }) =
                 (located, &parsed.transport)
             && segment.flags.contains(TcpFlags::SYN)
+            && !verdict.reason().is_some_and(DropReason::is_challenge)
         {
             self.note_cut(place, segment, verdict.tracked(), packet.now);
         }
@@ -476,6 +477,9 @@ impl Engine {
                     } => {
                         if assured {
                             slot.set_assured();
+                            if tcp_before == Some(State::SynRecv) && fault.is_none() {
+                                self.note_handshake(settings, slot, direction, segment, now);
+                            }
                         }
                         tolerated = fault.map(drop_of);
                         if let Some(kept) = kept

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::budget::Rates;
+use super::challenge::ChallengeSettings;
 use super::checks::Checks;
 use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     pub(super) checks: Checks,
     pub(super) asymmetry: AsymmetryConfig,
     resets: ResetsConfig,
+    /// When the source of a SYN must prove itself.
+    pub(super) challenge: ChallengeSettings,
     /// For how many microseconds after the first packet connections are adopted.
     pub(super) failover_us: u64,
     pub(super) ftp: FtpSettings,
@@ -91,6 +94,7 @@ impl Settings {
         let distinct: Box<[Zone]> = compiled.zones.distinct().collect();
         Self {
             checks: Checks::new(&compiled, hasher),
+            challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
             any_midstream,
             any_asymmetric,
             zones: distinct.clone(),

@@ -80,7 +80,7 @@ use crate::event::Sink;
 use crate::fragment::HeldPackets;
 use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
-use crate::verdict::{Class, DropReason, Verdict};
+use crate::verdict::{Class, DropReason, Reply, Verdict};
 
 /// Datagrams that are decided together.
 const BATCH: usize = 32;
@@ -386,6 +386,13 @@ impl FrontEnd {
             }
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
             Verdict::Hold(id, _) => return self.hold(engine, (datagram, found, packet), id, scratch),
+            Verdict::Reject(reason, reply @ Reply::Challenge(_), _) => {
+                let write = |out: &mut [u8]| reset::write_reply(reply, inner, out).map(<[u8]>::len);
+                return match way_back(datagram, found, scratch, write) {
+                    Some(written) => send(scratch, Outcome::Replied, written),
+                    None => nothing(scratch, NotSent::Unanswered(reason)),
+                };
+            }
             Verdict::Reject(reason, reply, _) => {
                 let written = self.answer(engine, (datagram, found, packet), scratch, |out| {
                     reset::write_reply(reply, inner, out).map(<[u8]>::len)
@@ -506,14 +513,8 @@ impl FrontEnd {
     ) -> Option<Written> {
         let settings = scratch.settings_in_force();
         let known = self.write_header(engine.tunnel_back(packet), &settings, scratch.out());
-        let (tunnel, header_len, endpoint) = match known {
-            Some(known) => known,
-            // Nothing is known of the other direction: back the way it came.
-            None => {
-                let header = datagram.payload.get(..found.header_len)?;
-                scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
-                (datagram.back(), found.header_len, found.endpoint)
-            }
+        let Some((tunnel, header_len, endpoint)) = known else {
+            return way_back(datagram, found, scratch, write);
         };
         let written = write(scratch.out().get_mut(header_len..)?)?;
         Some(Written {
@@ -571,6 +572,23 @@ struct Written {
     len: usize,
     /// The number of the endpoint by which it goes.
     endpoint: u16,
+}
+
+/// Writes a packet of our own that answers one, behind the header in which that one has come.
+fn way_back(
+    datagram: &Datagram<'_>,
+    found: &Found,
+    scratch: &mut Scratch,
+    write: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Option<Written> {
+    let header = datagram.payload.get(..found.header_len)?;
+    scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
+    let written = write(scratch.out().get_mut(found.header_len..)?)?;
+    Some(Written {
+        tunnel: datagram.back(),
+        len: found.header_len + written,
+        endpoint: found.endpoint,
+    })
 }
 
 fn nothing(scratch: &Scratch, reason: NotSent) -> Answer<'static> {

@@ -1,0 +1,201 @@
+//! Source validation under flood: a SYN of an unknown source is answered by a challenge, and the
+//! source's own stack proves that it is there.
+//!
+//! The challenge is a SYN-ACK that acknowledges a wrong number, the cookie. A host that has sent
+//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3), and sends its SYN
+//! again, which passes byte for byte. Nothing is stored of a source that has not answered.
+
+mod cookie;
+mod siphash;
+mod sources;
+mod zones;
+
+use self::cookie::Subject;
+use self::siphash::Key;
+use self::sources::{Source, Sources};
+pub(super) use self::zones::ChallengeSettings;
+use super::Engine;
+use super::admission::may_be_answered;
+use super::path::{Candidate, invalid};
+use super::settings::Settings;
+use crate::explain::{Step, Trace};
+use crate::flow::{Direction, Zone};
+use crate::packet::{Segment, Transport};
+use crate::session::{Micros, Slot};
+use crate::stats::ChallengeEvent;
+use crate::track::tcp::{Event, State};
+use crate::verdict::{DropReason, Reply, Tracked, Verdict};
+
+/// What an engine keeps for challenges, whatever the configuration says of them.
+#[derive(Debug)]
+pub(super) struct Challenges {
+    key: Key,
+    sources: Sources,
+}
+
+impl Challenges {
+    /// With so many sources that can be known.
+    pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Self {
+        Self {
+            key: Key::derive(seed),
+            sources: Sources::new(sources, hasher),
+        }
+    }
+}
+
+impl Engine {
+    /// Decides whether a SYN that the policy allows must prove its source first; the verdict on it
+    /// if so. Neither session nor anything else is made for it.
+    pub(super) fn challenge<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        tracked: Tracked,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let zone = candidate.flow.key.zone();
+        let ip = &candidate.parsed.ip;
+        let Transport::Tcp {
+            src_port,
+            dst_port,
+            segment,
+        } = &candidate.parsed.transport
+        else {
+            return None;
+        };
+        // A packet that nobody could answer, such as one of a loopback interface, proves nothing.
+        if !self.is_challenging(settings, zone) || !may_be_answered(ip) {
+            return None;
+        }
+        if self.is_known(settings, candidate) {
+            self.counters.challenge(ChallengeEvent::Passed);
+            trace.step(|| Step::Note("its source has proven itself lately: it is not challenged"));
+            return None;
+        }
+        if !settings.challenge.take(zone, candidate.now) {
+            trace.step(|| Step::Note("its source is unknown, and there were too many challenges"));
+            return Some(Verdict::Drop(DropReason::SynChallengeBudget, tracked));
+        }
+        trace.step(|| {
+            Step::Note("its source is unknown: a SYN-ACK that acknowledges a cookie asks whether it is there")
+        });
+        let subject = Subject::new(zone, ip, *src_port, *dst_port);
+        let cookie = cookie::cookie(self.challenges.key, &subject, segment.seq, candidate.now);
+        let reply = Reply::Challenge(cookie);
+        Some(Verdict::Reject(DropReason::SynChallenged, reply, tracked))
+    }
+
+    /// Decides whether a segment without a session is the RST that answers a challenge; the verdict
+    /// on it if so, and its source is known from here on.
+    ///
+    /// With an ACK flag or without: RFC 9293 sends none, lwIP does, and the number proves the same.
+    pub(super) fn answers_challenge<T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let (zone, now) = (candidate.flow.key.zone(), candidate.now);
+        let is_answer = Event::of(segment.flags) == Event::Rst
+            && settings.challenge.is_on(zone)
+            && settings.challenge.may_be_answered(zone, now);
+        let Transport::Tcp {
+            src_port, dst_port, ..
+        } = candidate.parsed.transport
+        else {
+            return None;
+        };
+        if !is_answer {
+            return None;
+        }
+        let subject = Subject::new(zone, &candidate.parsed.ip, src_port, dst_port);
+        if !cookie::is_cookie(self.challenges.key, &subject, segment.seq, now) {
+            self.counters.challenge(ChallengeEvent::Ignored);
+            trace.step(|| Step::Note("its number is no cookie of a challenge, or too old a one"));
+            return None;
+        }
+        trace.step(|| Step::Note("it returns the cookie of a challenge: its source is there"));
+        let source = source_of(
+            settings,
+            zone,
+            candidate.parsed.ip.src,
+            candidate.flow.key.is_ipv6(),
+        );
+        self.note_source(settings, &source, now);
+        Some(invalid(DropReason::SynValidated))
+    }
+
+    /// Notes the initiator of a TCP session, if this segment has completed its handshake.
+    ///
+    /// The acknowledgment must be exact: the window check alone allows for some 2^16 numbers, which
+    /// a sender who does not see the SYN-ACK could try.
+    pub(super) fn note_handshake(
+        &self,
+        settings: &Settings,
+        slot: &Slot,
+        direction: Direction,
+        segment: &Segment,
+        now: Micros,
+    ) {
+        let zone = slot.key.zone();
+        let is_exact = direction == Direction::Original
+            && slot.track.state() == State::Established
+            && segment.ack == slot.track.side(Direction::Reply).peer.end;
+        if !is_exact || !settings.challenge.is_on(zone) {
+            return;
+        }
+        let address = slot.key.address_number(slot.initiator());
+        let source = source_of(settings, zone, address, slot.key.is_ipv6());
+        self.note_source(settings, &source, now);
+    }
+
+    /// Returns whether a packet comes from a known source of a zone that challenges others now.
+    pub(super) fn is_proven_under_flood(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
+        matches!(candidate.parsed.transport, Transport::Tcp { .. })
+            && self.is_challenging(settings, candidate.flow.key.zone())
+            && self.is_known(settings, candidate)
+    }
+
+    /// Zones of the configuration whose unknown sources are challenged now.
+    pub(super) fn challenging_zones(&self, settings: &Settings) -> Vec<Zone> {
+        let zones = settings.challenge.zones();
+        zones
+            .filter(|zone| self.is_challenging(settings, *zone))
+            .collect()
+    }
+
+    /// How many sources were known when the last one has proven itself.
+    pub(super) fn known_sources(&self, settings: &Settings) -> usize {
+        self.challenges.sources.len(settings.challenge.lifetime)
+    }
+
+    fn is_challenging(&self, settings: &Settings, zone: Zone) -> bool {
+        let half_open = || self.accounts.zone(zone).half_open();
+        settings.challenge.is_challenging(zone, half_open)
+    }
+
+    fn is_known(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
+        let key = &candidate.flow.key;
+        let source = source_of(settings, key.zone(), candidate.parsed.ip.src, key.is_ipv6());
+        let (place, lifetime) = (settings.challenge.place(key.zone()), settings.challenge.lifetime);
+        self.challenges
+            .sources
+            .is_known(&source, place, lifetime, candidate.now)
+    }
+
+    fn note_source(&self, settings: &Settings, source: &Source, now: Micros) {
+        let place = settings.challenge.place(source.zone);
+        let lifetime = settings.challenge.lifetime;
+        self.challenges.sources.note(source, place, lifetime, now);
+    }
+}
+
+/// A source as it is counted.
+fn source_of(settings: &Settings, zone: Zone, address: u128, is_ipv6: bool) -> Source {
+    Source {
+        zone,
+        is_ipv6,
+        prefix: settings.limits.prefixes.counted(address, is_ipv6),
+    }
+}

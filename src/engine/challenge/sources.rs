@@ -1,0 +1,244 @@
+//! The sources that are known to be real: a bounded, set-associative table without locks.
+//!
+//! A source enters it by what only a real host can do: it returns a cookie, or completes a
+//! handshake. A spoofed source does neither, and cannot take a place. A source that has no place
+//! any more is challenged again.
+//!
+//! One half of the table is divided among the zones, and belongs to each of them alone. What is
+//! displaced there moves to the other half, which all zones share. So a zone can use what others
+//! leave free, and none can take another one's own part.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::flow::Zone;
+use crate::session::Micros;
+
+/// Entries of a set: 64 bytes, a cache line.
+const WAYS: usize = 8;
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Set([Entry; WAYS]);
+
+/// A fingerprint in the upper half, the second of the proof in the lower; 0 for a free place.
+#[derive(Debug, Default)]
+struct Entry(AtomicU64);
+
+/// A source, counted by its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    pub(super) zone: Zone,
+    pub(super) is_ipv6: bool,
+    /// Its masked address.
+    pub(super) prefix: u128,
+}
+
+/// Where a source's zone is among all zones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ZonePlace {
+    pub(super) index: usize,
+    pub(super) count: usize,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Sources {
+    sets: Box<[Set]>,
+    hasher: ahash::RandomState,
+}
+
+/// The second of a moment, never 0.
+const fn second(now: Micros) -> u32 {
+    (now.0 / 1_000_000) as u32 + 1
+}
+
+impl Set {
+    /// The second of the last proof of a fingerprint.
+    fn find(&self, fingerprint: u32) -> Option<u32> {
+        let words = self.0.iter().map(|entry| entry.0.load(Ordering::Relaxed));
+        let found = words.filter(|word| (word >> 32) as u32 == fingerprint && *word != 0);
+        found.map(|word| word as u32).max()
+    }
+
+    /// Writes an entry in place of an older one of its source, or else of the oldest, and returns
+    /// the latter. Two threads may choose the same place; then one source is challenged once more.
+    fn put(&self, word: u64) -> Option<u64> {
+        let same = |entry: &&Entry| entry.0.load(Ordering::Relaxed) >> 32 == word >> 32;
+        if let Some(own) = self.0.iter().find(same) {
+            let known = own.0.load(Ordering::Relaxed);
+            if known < word {
+                own.0.store(word, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let oldest = self
+            .0
+            .iter()
+            .min_by_key(|entry| entry.0.load(Ordering::Relaxed) as u32)?;
+        Some(oldest.0.swap(word, Ordering::Relaxed)).filter(|displaced| *displaced != 0)
+    }
+}
+
+impl Sources {
+    /// A table of at least `max` entries, a power of two of them, and of at least two sets.
+    pub(super) fn new(max: usize, hasher: ahash::RandomState) -> Self {
+        let sets = max.div_ceil(WAYS).next_power_of_two().max(2);
+        Self {
+            sets: (0..sets).map(|_| Set::default()).collect(),
+            hasher,
+        }
+    }
+
+    fn places(&self, source: &Source, zone: ZonePlace) -> Places<'_> {
+        let hash = self.hasher.hash_one(source);
+        let half = self.sets.len() / 2;
+        let count = zone.count.max(1);
+        let first = zone.index * half / count;
+        let own = (first + hash as usize % (half / count).max(1)) % half;
+        // A fingerprint is never 0, so that no entry is that of a free place.
+        let fingerprint = (hash >> 32) as u32 | 1;
+        // An entry that is displaced has nothing else from which its next set could follow.
+        let shared = half + (fingerprint as usize >> 1 ^ own) % half;
+        Places {
+            own: self.sets.get(own),
+            shared: self.sets.get(shared),
+            fingerprint,
+            own_index: own,
+        }
+    }
+
+    /// Returns whether a source has proven itself within `lifetime` seconds.
+    pub(super) fn is_known(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) -> bool {
+        let places = self.places(source, zone);
+        let lives = |set: &Set| {
+            let proof = set.find(places.fingerprint);
+            proof.is_some_and(|at| second(now).saturating_sub(at) < lifetime)
+        };
+        places.own.is_some_and(lives) || places.shared.is_some_and(lives)
+    }
+
+    /// Remembers a source that has proven itself.
+    pub(super) fn note(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) {
+        let places = self.places(source, zone);
+        let word = u64::from(places.fingerprint) << 32 | u64::from(second(now));
+        let Some(displaced) = places.own.and_then(|own| own.put(word)) else {
+            return;
+        };
+        if second(now).saturating_sub(displaced as u32) < lifetime {
+            let half = self.sets.len() / 2;
+            let fingerprint = (displaced >> 32) as usize;
+            let shared = half + (fingerprint >> 1 ^ places.own_index) % half;
+            if let Some(set) = self.sets.get(shared) {
+                set.put(displaced);
+            }
+        }
+    }
+
+    /// How many sources were known at the moment of the last proof. Looks at every entry.
+    pub(super) fn len(&self, lifetime: u32) -> usize {
+        let seconds = || {
+            let entries = self.sets.iter().flat_map(|set| &set.0);
+            entries.map(|entry| entry.0.load(Ordering::Relaxed) as u32)
+        };
+        let last = seconds().max().unwrap_or(0);
+        seconds()
+            .filter(|at| *at != 0 && last.saturating_sub(*at) < lifetime)
+            .count()
+    }
+}
+
+/// Where a source can be.
+struct Places<'t> {
+    own: Option<&'t Set>,
+    shared: Option<&'t Set>,
+    fingerprint: u32,
+    own_index: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALONE: ZonePlace = ZonePlace { index: 0, count: 1 };
+
+    fn sources(max: usize) -> Sources {
+        Sources::new(max, ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    const fn source(prefix: u128) -> Source {
+        Source {
+            zone: Zone::DEFAULT,
+            is_ipv6: false,
+            prefix,
+        }
+    }
+
+    const fn at(seconds: u64) -> Micros {
+        Micros(3_600_000_000 + seconds * 1_000_000)
+    }
+
+    #[test]
+    fn a_source_is_known_for_its_lifetime_after_its_last_proof() {
+        let sources = sources(64);
+        sources.note(&source(1), ALONE, 60, at(0));
+        assert!(sources.is_known(&source(1), ALONE, 60, at(59)));
+        assert!(!sources.is_known(&source(1), ALONE, 60, at(60)));
+        sources.note(&source(1), ALONE, 60, at(50));
+        assert!(sources.is_known(&source(1), ALONE, 60, at(109)));
+        assert_eq!(sources.len(60), 1);
+        for other in [
+            source(2),
+            Source {
+                is_ipv6: true,
+                ..source(1)
+            },
+            Source {
+                zone: Zone(1),
+                ..source(1)
+            },
+        ] {
+            assert!(!sources.is_known(&other, ALONE, 60, at(50)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_sources_are_kept_and_no_more_than_there_are_places() {
+        let sources = sources(1 << 10);
+        for prefix in 0..100_000 {
+            sources.note(&source(prefix), ALONE, 600, at(prefix as u64 / 100));
+        }
+        assert!(sources.len(600) <= 1 << 10);
+        let known = |prefix| sources.is_known(&source(prefix), ALONE, 600, at(1_000));
+        let newest = (99_900..100_000).filter(|prefix| known(*prefix)).count();
+        assert!(newest >= 99, "{newest} of the newest 100");
+        assert_eq!((0..50_000).filter(|prefix| known(*prefix)).count(), 0);
+    }
+
+    #[test]
+    fn a_zone_with_many_sources_does_not_displace_those_of_another_zone() {
+        let sources = sources(1 << 10);
+        let [green, blue] = [0, 1].map(|index| ZonePlace { index, count: 2 });
+        let of_blue = |prefix| Source {
+            zone: Zone(1),
+            ..source(prefix)
+        };
+        for prefix in 0..50 {
+            sources.note(&of_blue(prefix), blue, 600, at(0));
+        }
+        for prefix in 0..100_000 {
+            sources.note(&source(prefix), green, 600, at(1));
+        }
+        let known = (0..50).filter(|prefix| sources.is_known(&of_blue(*prefix), blue, 600, at(2)));
+        assert_eq!(known.count(), 50);
+    }
+
+    #[test]
+    fn strangers_are_not_known_by_chance() {
+        let sources = sources(1 << 12);
+        for prefix in 0..10_000 {
+            sources.note(&source(prefix), ALONE, 600, at(0));
+        }
+        let known = |prefix: &u128| sources.is_known(&source(*prefix), ALONE, 600, at(0));
+        assert_eq!((1_000_000..2_000_000).filter(known).count(), 0);
+    }
+}

@@ -1,0 +1,167 @@
+//! When the sources of a zone are challenged, and how often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::sources::ZonePlace;
+use crate::config::{ChallengeMode, Compiled, SynChallengeConfig};
+use crate::engine::budget::Rate;
+use crate::flow::Zone;
+use crate::session::Micros;
+
+/// For how many seconds after the last challenge of a zone a RST may return its cookie.
+const ANSWERED: u32 = 72;
+
+/// What changes of a zone while packets come.
+#[derive(Debug, Default)]
+struct State {
+    /// The zone's half-open sessions have reached the start, and not fallen below the end since.
+    is_flooded: AtomicBool,
+    /// The second of the last challenge, counted from 1; 0 for none.
+    last: AtomicU32,
+    /// The zone's own part of the budget.
+    rate: Rate,
+}
+
+/// State of all zones, and the part of the budget that they share.
+#[derive(Debug)]
+struct States {
+    zones: Box<[State]>,
+    shared: Rate,
+}
+
+/// What the configuration says of challenges.
+#[derive(Debug)]
+pub(in crate::engine) struct ChallengeSettings {
+    /// Each zone once, in order.
+    zones: Box<[Zone]>,
+    mode: ChallengeMode,
+    /// Zones with a mode of their own, in order.
+    modes: Box<[(Zone, ChallengeMode)]>,
+    /// Half-open sessions of a zone with which challenges begin.
+    start: u32,
+    /// Half-open sessions of a zone below which they end.
+    end: u32,
+    /// For how many seconds a source is known.
+    pub(super) lifetime: u32,
+    /// Challenges a second of each zone that no other zone can take.
+    own_rate: u32,
+    /// Challenges a second that all zones share.
+    shared_rate: u32,
+    states: Arc<States>,
+}
+
+impl ChallengeSettings {
+    /// Settings that keep what `previous` ones know of the same zones.
+    pub(in crate::engine) fn new(compiled: &Compiled, previous: Option<&Self>) -> Self {
+        let config = &compiled.syn_challenge;
+        let zones: Box<[Zone]> = compiled.zones.distinct().collect();
+        let mut modes: Vec<_> = config
+            .zones
+            .iter()
+            .filter_map(|(name, mode)| Some((compiled.zones.zone(name)?, *mode)))
+            .collect();
+        // Of names that stand for one zone the last one counts, as for `tcp.zones`.
+        modes.sort_by_key(|(zone, _)| *zone);
+        let count = zones.len().max(1);
+        let part = u64::from(compiled.fixed.max_sessions) / count as u64;
+        let share = |percent: u32| (part * u64::from(percent) / 100).max(1) as u32;
+        let kept = previous
+            .filter(|previous| previous.zones == zones)
+            .map(|previous| Arc::clone(&previous.states));
+        let states = kept.unwrap_or_else(|| {
+            Arc::new(States {
+                zones: zones.iter().map(|_| State::default()).collect(),
+                shared: Rate::default(),
+            })
+        });
+        Self {
+            mode: config.mode,
+            modes: modes.into(),
+            start: share(config.start),
+            end: share(config.end),
+            lifetime: u32::try_from(config.lifetime.as_secs()).unwrap_or(u32::MAX),
+            own_rate: own_rate(config, count),
+            shared_rate: config.per_second.div_ceil(2),
+            zones,
+            states,
+        }
+    }
+
+    fn mode(&self, zone: Zone) -> ChallengeMode {
+        let own = self.modes.binary_search_by_key(&zone, |(each, _)| *each);
+        let own = own.ok().and_then(|place| self.modes.get(place));
+        own.map_or(self.mode, |(_, mode)| *mode)
+    }
+
+    /// Returns whether sources of a zone may be challenged at any time.
+    pub(super) fn is_on(&self, zone: Zone) -> bool {
+        self.mode(zone) != ChallengeMode::Off
+    }
+
+    /// The place of a zone. One that the configuration does not name shares that of another zone.
+    pub(super) fn place(&self, zone: Zone) -> ZonePlace {
+        let count = self.zones.len().max(1);
+        let index = self.zones.binary_search(&zone);
+        ZonePlace {
+            index: index.unwrap_or(usize::from(zone.0) % count),
+            count,
+        }
+    }
+
+    fn state(&self, zone: Zone) -> Option<&State> {
+        self.states.zones.get(self.place(zone).index)
+    }
+
+    /// Returns whether unknown sources of a zone are challenged now, with so many half-open
+    /// sessions in it.
+    pub(super) fn is_challenging(&self, zone: Zone, half_open: impl FnOnce() -> u32) -> bool {
+        match self.mode(zone) {
+            ChallengeMode::Off => false,
+            ChallengeMode::Always => true,
+            ChallengeMode::Auto => self.state(zone).is_some_and(|state| {
+                let was_flooded = state.is_flooded.load(Ordering::Relaxed);
+                let bound = if was_flooded { self.end } else { self.start };
+                let is_flooded = half_open() >= bound;
+                if is_flooded != was_flooded {
+                    state.is_flooded.store(is_flooded, Ordering::Relaxed);
+                }
+                is_flooded
+            }),
+        }
+    }
+
+    /// Takes a challenge from the budget, if it allows one: from the zone's own part first.
+    pub(super) fn take(&self, zone: Zone, now: Micros) -> bool {
+        let Some(state) = self.state(zone) else {
+            return false;
+        };
+        let taken = state.rate.take(now, self.own_rate) || self.states.shared.take(now, self.shared_rate);
+        let second = second(now);
+        if taken && state.last.load(Ordering::Relaxed) != second {
+            state.last.store(second, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Returns whether a RST of a zone may return a cookie: one was sent not long ago.
+    pub(super) fn may_be_answered(&self, zone: Zone, now: Micros) -> bool {
+        let last = |state: &State| state.last.load(Ordering::Relaxed);
+        let last = self.state(zone).map_or(0, last);
+        last != 0 && second(now).saturating_sub(last) <= ANSWERED
+    }
+
+    /// Each zone of the configuration.
+    pub(super) fn zones(&self) -> impl Iterator<Item = Zone> {
+        self.zones.iter().copied()
+    }
+}
+
+/// Half of the budget, divided by the zones.
+fn own_rate(config: &SynChallengeConfig, zones: usize) -> u32 {
+    config.per_second / 2 / u32::try_from(zones).unwrap_or(u32::MAX)
+}
+
+const fn second(now: Micros) -> u32 {
+    (now.0 / 1_000_000) as u32 + 1
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::flow::{Direction, Zone};
 use crate::fragment::HoldId;
+use crate::limits::Exceeded;
 use crate::policy::{Action, RuleId};
 use crate::reset::Reset;
 use crate::session::history::{History, Letter};
@@ -271,6 +272,24 @@ pub struct DeniedSession {
     pub tunnel: TunnelRef,
 }
 
+/// A new session that would have exceeded a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitReached {
+    /// The limit, its value and the count.
+    pub exceeded: Exceeded,
+    /// The zone.
+    pub zone: Zone,
+    /// The initiator.
+    pub src: IpAddr,
+    /// The responder.
+    pub dst: IpAddr,
+    /// The rule that would have admitted the session.
+    pub rule: RuleId,
+    /// When the packet came.
+    pub at: Instant,
+}
+
 /// Receives what happens beside the verdicts. No lock is held while it is called, so it may call the engine.
 ///
 /// `()` ignores everything. Every session that was opened ends exactly once: with the sink of the call to
@@ -297,6 +316,12 @@ pub trait Sink {
     /// [`DropReason::PolicyReject`]: crate::DropReason::PolicyReject
     fn session_denied(&mut self, denied: &DeniedSession) {
         let _ = denied;
+    }
+
+    /// A new session would have exceeded a limit. At most once in ten seconds for a source and a limit: the
+    /// counters count every packet.
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        let _ = reached;
     }
 
     /// A RST is to be sent to one end of a session that has ended.
@@ -336,6 +361,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         (**self).session_denied(denied);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        (**self).limit_reached(reached);
     }
 
     fn reset(&mut self, reset: &Reset) {

@@ -10,6 +10,7 @@ use crate::event::{EndReason, SessionRecord};
 use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
 use crate::lifetime::LifetimeClass;
+use crate::limits::{Exceeded, Limit};
 use crate::packet::{IpVersion, Malformed, Parsed, Transport};
 use crate::session::SessionId;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
@@ -71,6 +72,8 @@ pub enum Step {
     State(&'static str, &'static str),
     /// A rule was looked at.
     Policy(String),
+    /// The session would exceed a limit.
+    Limit(Exceeded),
     /// A session was opened.
     Opened(Box<SessionRecord>),
     /// The lifetime from here on: its class, its cut and its length.
@@ -83,6 +86,13 @@ pub enum Step {
         lifetime: Duration,
         /// Which set of lifetimes applies: 0 is the global one, n the n-th override.
         profile: u8,
+    },
+    /// The lifetime is shorter than its class says, since the table is filling up.
+    Shortened {
+        /// Its length.
+        lifetime: Duration,
+        /// Sessions in the table.
+        sessions: usize,
     },
     /// The lifetime was not refreshed, and why.
     NotRefreshed(&'static str),
@@ -171,6 +181,36 @@ impl fmt::Display for Step {
             Self::State(before, after) if before == after => write!(f, "state stays {after}"),
             Self::State(before, after) => write!(f, "state {before} -> {after}"),
             Self::Policy(text) => write!(f, "policy: {text}"),
+            Self::Shortened { lifetime, sessions } => write!(
+                f,
+                "lifetime shortened to {lifetime:?}: the table has {sessions} sessions (table.adaptive_start)"
+            ),
+            Self::Limit(Exceeded {
+                limit: Limit::SourceShare,
+                value,
+                count,
+                ..
+            }) => write!(
+                f,
+                "limit source_share: the source has {count} sessions, and {value} places are left for others"
+            ),
+            Self::Limit(Exceeded {
+                limit: Limit::ZoneShare,
+                value,
+                count,
+                ..
+            }) => write!(
+                f,
+                "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is taken"
+            ),
+            Self::Limit(exceeded) => write!(
+                f,
+                "limit {} of {}: {}, and {} are counted",
+                exceeded.limit.name(),
+                exceeded.scope.describe(),
+                exceeded.value,
+                exceeded.count
+            ),
             Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
             Self::Lifetime {
                 class,

@@ -14,6 +14,7 @@
 //! | [`track`] | the state machines of TCP, UDP, ICMP queries and all else |
 //! | [`session`] | the table: shards, slots, timing wheel, eviction |
 //! | [`policy`] | which new sessions are allowed |
+//! | [`limits`] | what a zone, a rule or a source may hold |
 //! | [`lifetime`] | how long sessions live |
 //! | [`config`] | one TOML file for all of it |
 //! | [`reset`] | the RST and ICMP packets that the engine itself makes |
@@ -30,7 +31,7 @@ pub mod flow;
 pub mod fragment;
 pub mod geneve;
 pub mod lifetime;
-mod limits;
+pub mod limits;
 pub mod packet;
 pub mod policy;
 mod reasons;
@@ -43,7 +44,7 @@ mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use engine::{Engine, Expiry, Packet, Reload, SessionDetail, SessionFilter, Unsent};
-pub use event::{DeniedSession, EndReason, SessionRecord, Sink};
+pub use event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;
 pub use reset::Reset;

@@ -234,6 +234,23 @@ impl LifetimeClass {
         (self as u8) < (Self::UdpUnreplied as u8)
     }
 
+    /// Returns whether sessions of this class may be without an answer yet.
+    pub(crate) const fn may_be_unanswered(self) -> bool {
+        matches!(
+            self,
+            Self::TcpSynSent
+                | Self::TcpSynRecv
+                | Self::UdpUnreplied
+                | Self::Icmp
+                | Self::OtherUnreplied
+                | Self::SctpInitSent
+                | Self::SctpCookieWait
+                | Self::SctpCookieEchoed
+                | Self::DccpRequest
+                | Self::DccpRespond
+        )
+    }
+
     /// Key, default in milliseconds, source of the default.
     const fn row(self) -> (&'static str, u32, &'static str) {
         match self {

@@ -304,6 +304,23 @@ drop_reasons! {
     SynChallengeBudget = "syn_challenge_budget",
     /// It is the RST that answers a challenge, and all is well: its source is real, and the next SYN of it passes.
     SynValidated = "syn_validated",
+    /// The session that it would open is one too many of its zone or of its rule (`max_sessions` of `limits`).
+    LimitSessions = "limit_sessions",
+    /// The session that it would open is one too many of its source (`max_per_source`).
+    LimitSource = "limit_source",
+    /// The session that it would open is one too many to its destination (`max_per_destination`).
+    LimitDestination = "limit_destination",
+    /// The TCP session that it would open is one too many of its source whose handshake is not complete
+    /// (`max_half_open_per_source`).
+    LimitHalfOpen = "limit_half_open",
+    /// Its source opens sessions faster than it may (`new_per_second_per_source`).
+    LimitRate = "limit_rate",
+    /// Its source has at least 64 sessions, and more than there are places left for others. No setting is needed for
+    /// this, and it binds only where the table is filling up.
+    LimitSourceShare = "limit_source_share",
+    /// Its zone has more sessions than it is sure of, and there is no place left but those that other zones are sure of
+    /// and those of sessions that are worth more.
+    LimitZoneShare = "limit_zone_share",
     /// The session table is full, and nothing in reach is worth less than the session that it would open.
     TableFull = "table_full",
     /// It would open a session, and its worker is behind: packets of sessions come first.

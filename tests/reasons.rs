@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, OptionsMode, PolicyConfig,
+    Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, LimitSet, OptionsMode,
+    PolicyConfig,
     RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
@@ -101,6 +102,37 @@ fn handshake() -> Vec<Vec<u8>> {
         segment(V4.back(), SYN | ACK, 500, 101, &[]),
         segment(V4, ACK, 101, 501, &[]),
     ]
+}
+
+fn handshake_of(ends: Ends) -> Vec<Vec<u8>> {
+    vec![
+        segment(ends, SYN, 100, 0, &[]),
+        segment(ends.back(), SYN | ACK, 500, 101, &[]),
+        segment(ends, ACK, 101, 501, &[]),
+    ]
+}
+
+fn with_places(max_sessions: u32) -> Config {
+    Config {
+        table: TableConfig {
+            max_sessions,
+            shards: Some(1),
+            ..TableConfig::default()
+        },
+        ..Config::default()
+    }
+}
+
+/// Two SYNs from one source to one destination, and limits of the zone that allow one.
+fn limited(limit: fn(&mut LimitSet)) -> Scenario {
+    let mut limits = LimitSet::default();
+    limit(&mut limits);
+    let mut scenario = after(
+        vec![segment(V4, SYN, 100, 0, &[])],
+        segment(Ends::v4(4001, 80), SYN, 100, 0, &[]),
+    );
+    scenario.config.limits.zones = [("default".to_owned(), limits)].into();
+    scenario
 }
 
 /// An SCTP association: the initiator must carry the tag 2, the responder the tag 1.
@@ -521,14 +553,35 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                 table: TableConfig {
                     max_sessions: 1,
                     shards: Some(1),
+                    ..TableConfig::default()
                 },
                 ..Config::default()
             },
+            ..after(handshake(), udp(Ends::v4(4001, 80), b"question"))
+        },
+        DropReason::LimitSessions => limited(|limits| limits.max_sessions = Some(1)),
+        DropReason::LimitSource => limited(|limits| limits.max_per_source = Some(1)),
+        DropReason::LimitDestination => limited(|limits| limits.max_per_destination = Some(1)),
+        DropReason::LimitHalfOpen => limited(|limits| limits.max_half_open_per_source = Some(1)),
+        DropReason::LimitRate => limited(|limits| limits.new_per_second_per_source = Some(1)),
+        DropReason::LimitSourceShare => Scenario {
+            config: with_places(128),
             ..after(
-                vec![udp(V4, b"question"), udp(V4.back(), b"answer")],
+                (0..64)
+                    .flat_map(|port| handshake_of(Ends::v4(port + 1, 80)))
+                    .collect(),
                 udp(Ends::v4(4001, 80), b"question"),
             )
         },
+        DropReason::LimitZoneShare => {
+            let mut config = with_places(4);
+            config.zones = [("other".to_owned(), 1)].into();
+            let before = (0..3).flat_map(|port| handshake_of(Ends::v4(port + 1, 80)));
+            Scenario {
+                config,
+                ..after(before.collect(), udp(Ends::v4(4001, 80), b"question"))
+            }
+        }
         DropReason::Overload => Scenario {
             sheddable: true,
             ..after(vec![udp(V4, b"question")], udp(Ends::v4(4001, 80), b"question"))
@@ -570,6 +623,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             let mut scenario = late(
                 vec![
                     segment(V4, FIN | ACK, 101, 501, &[]),
+                    segment(V4.back(), FIN | ACK, 501, 102, &[]),
                     udp(Ends::v4(4001, 53), b"question"),
                 ],
                 |_, now| now,
@@ -577,6 +631,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             scenario.config.table = TableConfig {
                 max_sessions: 1,
                 shards: Some(1),
+                ..TableConfig::default()
             };
             scenario
         }
@@ -670,6 +725,13 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
             DropReason::PolicyDeny
                 | DropReason::PolicyReject
                 | DropReason::TableFull
+                | DropReason::LimitSessions
+                | DropReason::LimitSource
+                | DropReason::LimitDestination
+                | DropReason::LimitHalfOpen
+                | DropReason::LimitRate
+                | DropReason::LimitSourceShare
+                | DropReason::LimitZoneShare
                 | DropReason::Overload
                 | DropReason::SynChallenged
                 | DropReason::SynChallengeBudget

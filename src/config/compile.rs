@@ -7,6 +7,7 @@ use super::error::{ConfigError, ConfigErrorCause};
 use super::{CheckMode, Compiled, Config, Fixed, RuleConfig, Zones};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
+use crate::limits::Adaptive;
 use crate::policy::{Policy, Rule, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
 
@@ -68,7 +69,12 @@ impl Config {
                 .collect(),
             ftp: self.ftp.clone(),
             ftp_rules,
-            limits: self.limits.compile(),
+            adaptive: Adaptive::new(
+                self.table.max_sessions,
+                self.table.adaptive_start,
+                self.table.adaptive_end,
+            ),
+            limits: self.limits.compile(&zones),
             fixed: self.fixed(&zones),
             zones,
         })
@@ -145,5 +151,6 @@ fn compile_rule(rule: &RuleConfig, zones: &Zones) -> Rule {
         log: rule.log,
         tcp: rule.tcp,
         ip_options: rule.ip_options,
+        limits: rule.limits,
     }
 }

@@ -171,6 +171,18 @@ impl Config {
             &default,
             "64, or fewer to have 1024 sessions in each",
         );
+        values.setting(
+            "table.adaptive_start",
+            self.table.adaptive_start.to_string(),
+            &TableConfig::DEFAULT_ADAPTIVE_START.to_string(),
+            "pf",
+        );
+        values.setting(
+            "table.adaptive_end",
+            self.table.adaptive_end.to_string(),
+            &TableConfig::DEFAULT_ADAPTIVE_END.to_string(),
+            "pf",
+        );
 
         self.effective_limits(values);
         self.effective_fragments(values);
@@ -537,6 +549,14 @@ fn rule_line(rule: &RuleConfig) -> String {
     if let Some(options) = rule.ip_options {
         keys.push(format!("ip_options = {}", quoted(options.name())));
     }
+    if !rule.limits.is_empty() {
+        let said: Vec<_> = rule
+            .limits
+            .keys()
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        keys.push(format!("limits = {}", inline(&said)));
+    }
     if !rule.ftp.is_empty() {
         let said: Vec<_> = rule
             .ftp
@@ -576,7 +596,7 @@ fn push_lifetimes(keys: &mut Vec<String>, set: &LifetimeSet) {
     );
 }
 
-fn inline(keys: &[String]) -> String {
+pub(super) fn inline(keys: &[String]) -> String {
     if keys.is_empty() {
         "{}".to_owned()
     } else {

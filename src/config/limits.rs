@@ -1,20 +1,102 @@
 //! `[limits]`: what a zone, a rule, a source or a destination may hold.
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::effective::Values;
-use super::{Config, ConfigError};
-use crate::limits::{Limits, Prefixes};
+use super::keys::key_segment;
+use super::{Config, ConfigError, Zones};
+use crate::limits::{Bounds, LimitAction, Limits, Prefixes};
 
 /// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are counted.
+///
+/// A limit that is `None` does not hold. Sources and destinations are counted by zone: zones are
+/// separate address spaces.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
+    /// Sessions that one source may have, from 1.
+    pub max_per_source: Option<u32>,
+    /// Sessions that one destination may have, from 1.
+    pub max_per_destination: Option<u32>,
+    /// TCP sessions of one source whose handshake is not complete, from 1.
+    pub max_half_open_per_source: Option<u32>,
+    /// New sessions per second of one source, from 1; a second's worth may come at once.
+    pub new_per_second_per_source: Option<u32>,
+    /// What becomes of a packet whose session would exceed a limit.
+    pub action: LimitAction,
     /// The length of the IPv4 prefix that is counted as one source or destination, 0 to 32. Only a start
     /// can change it.
     pub ipv4_prefix: u8,
     /// The length of the IPv6 prefix that is counted as one source or destination, 0 to 128. Only a start
     /// can change it.
     pub ipv6_prefix: u8,
+    /// Limits of a zone, by its name: each replaces the one for all zones.
+    pub zones: BTreeMap<String, LimitSet>,
+}
+
+/// The limits of a zone or of a rule. Those of a rule count the sessions that it has admitted, and hold
+/// beside those of the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSet {
+    /// Sessions in all, from 1.
+    pub max_sessions: Option<u32>,
+    /// See [`LimitsConfig::max_per_source`].
+    pub max_per_source: Option<u32>,
+    /// See [`LimitsConfig::max_per_destination`].
+    pub max_per_destination: Option<u32>,
+    /// See [`LimitsConfig::max_half_open_per_source`].
+    pub max_half_open_per_source: Option<u32>,
+    /// See [`LimitsConfig::new_per_second_per_source`].
+    pub new_per_second_per_source: Option<u32>,
+    /// See [`LimitsConfig::action`].
+    pub action: Option<LimitAction>,
+}
+
+impl LimitSet {
+    /// Returns whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the limits by their keys.
+    fn values(&self) -> [(&'static str, Option<u32>); 5] {
+        [
+            ("max_sessions", self.max_sessions),
+            ("max_per_source", self.max_per_source),
+            ("max_per_destination", self.max_per_destination),
+            ("max_half_open_per_source", self.max_half_open_per_source),
+            ("new_per_second_per_source", self.new_per_second_per_source),
+        ]
+    }
+
+    /// Returns what is set, as keys with their values.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let action = self.action.map(|action| format!("\"{}\"", action.name()));
+        self.values()
+            .into_iter()
+            .map(|(key, value)| (key, value.map(|value| value.to_string())))
+            .chain([("action", action)])
+            .filter_map(|(key, value)| Some((key, value?)))
+    }
+
+    /// Returns the bounds that hold where `otherwise` holds without this.
+    pub(crate) fn over(&self, otherwise: Bounds) -> Bounds {
+        Bounds {
+            max_sessions: self.max_sessions.or(otherwise.max_sessions),
+            max_per_source: self.max_per_source.or(otherwise.max_per_source),
+            max_per_destination: self.max_per_destination.or(otherwise.max_per_destination),
+            max_half_open_per_source: self
+                .max_half_open_per_source
+                .or(otherwise.max_half_open_per_source),
+            new_per_second_per_source: self
+                .new_per_second_per_source
+                .or(otherwise.new_per_second_per_source),
+            action: self.action.unwrap_or(otherwise.action),
+        }
+    }
 }
 
 impl LimitsConfig {
@@ -25,13 +107,30 @@ impl LimitsConfig {
             v6: self.ipv6_prefix,
         }
     }
-}
 
-impl LimitsConfig {
+    const fn for_all(&self) -> LimitSet {
+        LimitSet {
+            max_sessions: None,
+            max_per_source: self.max_per_source,
+            max_per_destination: self.max_per_destination,
+            max_half_open_per_source: self.max_half_open_per_source,
+            new_per_second_per_source: self.new_per_second_per_source,
+            action: Some(self.action),
+        }
+    }
+
     /// Returns what the engine reads.
-    pub(super) const fn compile(&self) -> Limits {
+    pub(super) fn compile(&self, zones: &Zones) -> Limits {
+        let all = self.for_all().over(Bounds::default());
+        let of_zones: BTreeMap<_, _> = self
+            .zones
+            .iter()
+            .filter_map(|(name, set)| Some((zones.zone(name)?, set.over(all))))
+            .collect();
         Limits {
             prefixes: self.prefixes(),
+            all,
+            zones: of_zones.into_iter().collect(),
         }
     }
 }
@@ -39,8 +138,14 @@ impl LimitsConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
+            max_per_source: None,
+            max_per_destination: None,
+            max_half_open_per_source: None,
+            new_per_second_per_source: None,
+            action: LimitAction::default(),
             ipv4_prefix: Prefixes::DEFAULT.v4,
             ipv6_prefix: Prefixes::DEFAULT.v6,
+            zones: BTreeMap::new(),
         }
     }
 }
@@ -55,11 +160,48 @@ impl Config {
                 return Err(self.out_of_bounds(key, length, format!("0 to {bits}")));
             }
         }
+        self.check_limit_set("limits", &self.limits.for_all())?;
+        for (zone, set) in &self.limits.zones {
+            let key = format!("limits.zones.{}", key_segment(zone));
+            self.check_zone(&key, zone)?;
+            self.check_limit_set(&key, set)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the limits below a key: 0 would allow nothing, which is for the policy to say.
+    pub(super) fn check_limit_set(&self, prefix: &str, set: &LimitSet) -> Result<(), ConfigError> {
+        for (key, value) in set.values() {
+            if value == Some(0) {
+                let bounds = "at least 1; a policy rule denies sessions";
+                return Err(self.out_of_bounds(&format!("{prefix}.{key}"), 0, bounds));
+            }
+        }
         Ok(())
     }
 
     pub(super) fn effective_limits(&self, values: &mut Values<'_>) {
         let default = LimitsConfig::default();
+        for (key, value) in self.limits.for_all().values() {
+            match value {
+                Some(value) => values.entry(format!("limits.{key}"), value.to_string()),
+                // There is no such key: the table's size is the limit.
+                None if key == "max_sessions" => {}
+                None => values.setting(
+                    format!("limits.{key}"),
+                    "\"none\"".to_owned(),
+                    "\"none\"",
+                    "a proxy may rightly have most of a quiet table",
+                ),
+            }
+        }
+        let action = |action: LimitAction| format!("\"{}\"", action.name());
+        values.setting(
+            "limits.action",
+            action(self.limits.action),
+            &action(default.action),
+            "a flood gets no answers",
+        );
         values.setting(
             "limits.ipv4_prefix",
             self.limits.ipv4_prefix.to_string(),
@@ -72,5 +214,15 @@ impl Config {
             &default.ipv6_prefix.to_string(),
             "a host's subnet (RFC 4291 2.5.4)",
         );
+        for (zone, set) in &self.limits.zones {
+            let keys: Vec<_> = set
+                .keys()
+                .map(|(key, value)| format!("{key} = {value}"))
+                .collect();
+            values.entry(
+                format!("limits.zones.{}", key_segment(zone)),
+                super::effective::inline(&keys),
+            );
+        }
     }
 }

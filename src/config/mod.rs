@@ -48,7 +48,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
-use crate::limits::{Limits, Prefixes};
+use crate::limits::{Adaptive, Limits, Prefixes};
 pub use crate::packet::Checksums;
 use crate::policy::{Policy, RuleId};
 use crate::verdict::DropReason;
@@ -82,7 +82,7 @@ pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::ip::{IpConfig, OptionsMode};
 pub use self::keys::Provenance;
-pub use self::limits::LimitsConfig;
+pub use self::limits::{LimitSet, LimitsConfig};
 pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
 
 pub(crate) use self::tcp::Handling;
@@ -210,6 +210,13 @@ pub struct TableConfig {
     /// `max_sessions`; `None` for [`Self::DEFAULT_SHARDS`], or fewer if there are fewer sessions.
     #[serde(deserialize_with = "values::shards")]
     pub shards: Option<u32>,
+    /// The share of the table, in percent, above which the lifetimes of sessions that nobody has answered yet
+    /// shrink. 0, with `adaptive_end` 0 as well, turns that off.
+    pub adaptive_start: u32,
+    /// The share of the table, in percent, at which these lifetimes would be 0: they are scaled by
+    /// (end - sessions) / (end - start), and are never below a second. Above `adaptive_start`, up to
+    /// [`Self::MAX_ADAPTIVE`].
+    pub adaptive_end: u32,
 }
 
 impl TableConfig {
@@ -226,6 +233,13 @@ impl TableConfig {
     /// each shard should have some of every kind.
     pub const SESSIONS_PER_SHARD: u32 = 1024;
 
+    /// The default of `adaptive_start`: that of pf.
+    pub const DEFAULT_ADAPTIVE_START: u32 = 60;
+    /// The default of `adaptive_end`: that of pf.
+    pub const DEFAULT_ADAPTIVE_END: u32 = 120;
+    /// The largest `adaptive_end`.
+    pub const MAX_ADAPTIVE: u32 = 1_000;
+
     /// The number of shards in force.
     pub fn shards_in_force(&self) -> u32 {
         let at_most = 1 << (self.max_sessions / Self::SESSIONS_PER_SHARD).max(1).ilog2();
@@ -238,6 +252,8 @@ impl Default for TableConfig {
         Self {
             max_sessions: Self::DEFAULT_SESSIONS,
             shards: None,
+            adaptive_start: Self::DEFAULT_ADAPTIVE_START,
+            adaptive_end: Self::DEFAULT_ADAPTIVE_END,
         }
     }
 }
@@ -409,6 +425,8 @@ pub struct Compiled {
     pub icmp_redirects: Permission,
     /// Checks that only count.
     pub counting: Vec<DropReason>,
+    /// From how many sessions on the lifetimes of unanswered ones shrink.
+    pub(crate) adaptive: Adaptive,
     /// What zones, rules and sources may hold.
     pub(crate) limits: Limits,
     /// What a reload cannot change.

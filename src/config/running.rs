@@ -100,7 +100,8 @@ fn keep_groups(to: &mut Config, from: &Config) {
         .iter()
         .filter_map(|each| each.zone.as_ref());
     let of_zones = to.tcp.zones.keys().chain(to.syn_challenge.zones.keys());
-    let mut names = of_rules.chain(of_lifetimes).chain(of_zones);
+    let of_limits = to.limits.zones.keys();
+    let mut names = of_rules.chain(of_lifetimes).chain(of_zones).chain(of_limits);
     if names.all(|name| means_the_same(name)) {
         to.zone_groups.clone_from(&from.zone_groups);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{FtpHandling, OnReload, OptionsMode, TcpHandling, values};
+use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -132,6 +132,9 @@ pub struct RuleConfig {
     /// What happens to packets with IP options in sessions that this rule allows? Without it: what `ip.options` says.
     #[serde(default)]
     pub ip_options: Option<OptionsMode>,
+    /// What may the sessions that this rule allows hold, beside what `[limits]` says?
+    #[serde(default)]
+    pub limits: LimitSet,
     /// What is a control session of FTP among the sessions that this rule allows, and what becomes of refused
     /// announcements? What is missing is the word of `[ftp]`.
     #[serde(default)]
@@ -155,6 +158,7 @@ impl RuleConfig {
             log: false,
             tcp: TcpHandling::default(),
             ip_options: None,
+            limits: LimitSet::default(),
             ftp: FtpHandling::default(),
         }
     }

@@ -152,12 +152,32 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: limits.ipv4_prefix: 33 is out of bounds: 0 to 32",
     ),
     (
+        "[limits]\nmax_per_source = 0",
+        "t.toml:2: limits.max_per_source: 0 is out of bounds: at least 1; a policy rule denies sessions",
+    ),
+    (
+        "[limits.zones.lab]\nmax_sessions = 5",
+        "t.toml:1: limits.zones.lab: there is no zone `lab`: the zones are default",
+    ),
+    (
+        "[limits.zones.default]\nmax_sessions = 0",
+        "t.toml:2: limits.zones.default.max_sessions: 0 is out of bounds: at least 1; a policy rule denies sessions",
+    ),
+    (
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nlimits = { new_per_second_per_source = 0 }",
+        "t.toml:4: policy.rule[0].limits.new_per_second_per_source: 0 is out of bounds: at least 1; a policy rule denies sessions",
+    ),
+    (
+        "[table]\nadaptive_start = 80\nadaptive_end = 80",
+        "t.toml:3: table.adaptive_end: 80 is out of bounds: above table.adaptive_start, 80, and at most 1000; or both 0",
+    ),
+    (
         "[limits]\nipv6_prefix = 129",
         "t.toml:2: limits.ipv6_prefix: 129 is out of bounds: 0 to 128",
     ),
     (
         "[table]\nmax_session = 5",
-        "t.toml:2: table.max_session: unknown field `max_session`, expected `max_sessions` or `shards`",
+        "t.toml:2: table.max_session: unknown field `max_session`, expected one of `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
     ),
     (
         "[table]\nmax_sessions = \"many\"",
@@ -387,7 +407,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `ftp`",
+        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",

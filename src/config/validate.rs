@@ -76,7 +76,18 @@ impl Config {
     }
 
     fn check_table(&self) -> Checked {
-        let TableConfig { max_sessions, shards } = self.table;
+        let TableConfig {
+            max_sessions,
+            shards,
+            adaptive_start: start,
+            adaptive_end: end,
+        } = self.table;
+        let is_off = start == 0 && end == 0;
+        if !is_off && (start >= end || end > TableConfig::MAX_ADAPTIVE) {
+            let most = TableConfig::MAX_ADAPTIVE;
+            let bounds = format!("above table.adaptive_start, {start}, and at most {most}; or both 0");
+            return Err(self.out_of_bounds("table.adaptive_end", end, bounds));
+        }
         if !(1..=TableConfig::MAX_SESSIONS).contains(&max_sessions) {
             let bounds = format!("1 to {}", TableConfig::MAX_SESSIONS);
             return Err(self.out_of_bounds("table.max_sessions", max_sessions, bounds));
@@ -482,6 +493,7 @@ impl Config {
     }
 
     fn check_rule(&self, key: &str, rule: &RuleConfig) -> Checked {
+        self.check_limit_set(&format!("{key}.limits"), &rule.limits)?;
         for (place, zone) in rule.zones.iter().enumerate() {
             self.check_zone(&format!("{key}.zones[{place}]"), zone)?;
         }

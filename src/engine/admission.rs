@@ -9,12 +9,13 @@ use super::resets::LateAnswer;
 use super::settings::Settings;
 use crate::asymmetry::{Evidence, Sign};
 use crate::config::{Asymmetric, Midstream, TcpMode};
-use crate::event::{DeniedSession, EndReason, Sink};
+use crate::event::{DeniedSession, EndReason, LimitReached, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
+use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
 use crate::packet::{IcmpQuery, Ip, IpVersion, Parsed, Segment, Transport};
 use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
-use crate::session::{Mark, Place, Room, Shard};
+use crate::session::{Mark, Newcomer, Place, Room, Shard};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
 use crate::track::{dccp, sctp};
@@ -125,7 +126,7 @@ impl Engine {
             match decision.action {
                 Action::Allow => {}
                 Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
-                Action::Reject => return reject(parsed, new),
+                Action::Reject => return reject(DropReason::PolicyReject, parsed, new),
             }
             decision.rule
         };
@@ -152,13 +153,37 @@ impl Engine {
         {
             return verdict;
         }
+        let initiator = match plan.direction {
+            Direction::Original => candidate.flow.source,
+            Direction::Reply => candidate.flow.source.opposite(),
+        };
+        let subject = Subject {
+            key: &candidate.flow.key,
+            initiator,
+            rule,
+        };
+        let admitted =
+            self.within_limits::<S, T>(settings, candidate, subject, parent.is_some(), after, trace);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(action) => {
+                if let Some(announced) = &parent {
+                    self.helpers.give_back(announced, candidate.instant);
+                }
+                return self.over_limit(settings, candidate, action, new);
+            }
+        };
         if let Some(finished) = replaces {
             let ended = shard.remove(finished, EndReason::Reused);
             self.ended_here(place.shard, &ended, candidate.now, after, trace);
         }
         if shard.is_full() || !self.accounts.claim(zone) {
             // The session that makes room leaves its place to the new one.
-            let room = shard.make_room(zone, candidate.now.tick(), |slot, number| {
+            let newcomer = Newcomer {
+                subject,
+                now: candidate.now,
+            };
+            let room = shard.make_room(&newcomer, |slot, number| {
                 self.spare(settings, place.shard, slot, number, candidate.now)
             });
             let is_granted = room.as_ref().is_some_and(|room| room.is_granted);
@@ -170,20 +195,21 @@ impl Engine {
                 if let Some(announced) = &parent {
                     self.helpers.give_back(announced, candidate.instant);
                 }
+                if let Some(exceeded) = self.accounts.why_full(subject) {
+                    let refused = self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace);
+                    return self.over_limit(settings, candidate, refused, new);
+                }
                 return Verdict::Drop(DropReason::TableFull, new);
             }
         }
         let profile = settings.profile(&query, rule);
-        let initiator = match plan.direction {
-            Direction::Original => candidate.flow.source,
-            Direction::Reply => candidate.flow.source.opposite(),
-        };
         let number = shard.insert(
             place.hash,
             candidate.flow.key,
             initiator,
             candidate.now,
             (profile, rule.0),
+            admitted.keep(),
         );
         let slot = shard.slab.hot_mut(number);
         if let Transport::IcmpQuery(_) = parsed.transport {
@@ -255,6 +281,91 @@ impl Engine {
             return Verdict::Drop(DropReason::FtpRefused, Tracked { class, ..tracked });
         }
         Verdict::Forward(tracked)
+    }
+
+    /// Counts a new session. If it exceeds a limit: what becomes of its packet, and for which reason.
+    fn within_limits<'a, S: Sink, T: Trace>(
+        &'a self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        subject: Subject<'a>,
+        is_announced: bool,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Result<Admitted<'a>, (LimitAction, DropReason)> {
+        let of_rule = settings.policy.bounds(subject.rule);
+        let request = Request {
+            is_announced,
+            now: candidate.now,
+        };
+        self.accounts
+            .admit(subject, &settings.limits, of_rule, request)
+            .map_err(|exceeded| self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace))
+    }
+
+    /// Counts and reports a limit that a new session would exceed. Returns what becomes of its packet,
+    /// and for which reason.
+    #[cold]
+    #[inline(never)]
+    fn exceeds<S: Sink, T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        subject: Subject<'_>,
+        exceeded: Exceeded,
+        after: &mut After,
+        trace: &mut T,
+    ) -> (LimitAction, DropReason) {
+        trace.step(|| Step::Limit(exceeded));
+        settings.policy.count_limited(subject.rule, exceeded.limit);
+        let zone = subject.key.zone();
+        let v6 = subject.key.is_ipv6();
+        let prefix = settings
+            .limits
+            .prefixes
+            .counted(subject.key.address_number(subject.initiator), v6);
+        if S::LISTENS && self.notices.is_due(zone, prefix, exceeded.limit, candidate.now) {
+            after.limited = Some(LimitReached {
+                exceeded,
+                zone,
+                src: subject.key.address(subject.initiator),
+                dst: subject.key.address(subject.initiator.opposite()),
+                rule: subject.rule,
+                at: candidate.instant,
+            });
+        }
+        let bounds = match exceeded.scope {
+            LimitScope::Rule => settings.policy.bounds(subject.rule),
+            LimitScope::Zone | LimitScope::All => settings.limits.of_zone(zone).0,
+        };
+        (bounds.action, exceeded.limit.reason())
+    }
+
+    /// The verdict on a packet whose session would exceed a limit.
+    #[cold]
+    fn over_limit(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        (action, reason): (LimitAction, DropReason),
+        new: Tracked,
+    ) -> Verdict {
+        if action == LimitAction::Drop {
+            return Verdict::Drop(reason, new);
+        }
+        let key = &candidate.flow.key;
+        let destination = (key.zone(), key.address_number(candidate.flow.source));
+        let verdict = reject(reason, candidate.parsed, new);
+        if matches!(verdict, Verdict::Drop(..)) {
+            return verdict;
+        }
+        match self.answers.take(destination, candidate.now, settings.rates()) {
+            Ok(()) => verdict,
+            Err(unsent) => {
+                self.counters.reset(Err(unsent));
+                Verdict::Drop(reason, new)
+            }
+        }
     }
 
     /// What a packet would open, or the verdict on one that opens nothing.
@@ -565,7 +676,7 @@ fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
 }
 
 /// A rejection, if a reply may be sent at all.
-fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
+fn reject(reason: DropReason, parsed: &Parsed, tracked: Tracked) -> Verdict {
     let reply = match parsed.transport {
         Transport::Tcp { .. } => Reply::TcpReset,
         _ => Reply::Prohibited,
@@ -574,9 +685,9 @@ fn reject(parsed: &Parsed, tracked: Tracked) -> Verdict {
     let may_be_error =
         matches!(parsed.transport, Transport::IcmpOther { .. }) && matches!(parsed.ip.version, IpVersion::V4);
     if may_be_error || !may_be_answered(&parsed.ip) {
-        return Verdict::Drop(DropReason::PolicyReject, tracked);
+        return Verdict::Drop(reason, tracked);
     }
-    Verdict::Reject(DropReason::PolicyReject, reply, tracked)
+    Verdict::Reject(reason, reply, tracked)
 }
 
 /// Whether a packet comes from one host that an error may be sent to, and did not go to a group, whose members would all answer

@@ -40,6 +40,7 @@ impl Engine {
     /// Returns a live session by its name. Takes the lock of its shard for a moment.
     #[must_use]
     pub fn inspect(&self, id: SessionId, now: Instant) -> Option<SessionDetail> {
+        let moment = self.origin.micros(now);
         let mut detail = self.with_session(id, |settings, slot, record| {
             let lifetime = slot.lifetime();
             let is_tcp = slot.key.protocol() == PROTOCOL_TCP;
@@ -53,7 +54,7 @@ impl Engine {
                 left: record.expires.saturating_duration_since(now),
                 has_children: false,
                 parent: None,
-                evictable: slot.worth() != crate::track::Worth::Assured,
+                evictable: slot.is_evictable(moment),
                 record,
             }
         })?;

@@ -41,7 +41,7 @@ use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
-use crate::limits::{Accounts, Standing};
+use crate::limits::{Accounts, Notices, Standing};
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, SLICE, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
@@ -182,6 +182,8 @@ pub struct Engine {
     settings: RwLock<Arc<Settings>>,
     /// The counts of sessions by zone.
     accounts: Arc<Accounts>,
+    /// When reached limits were reported.
+    notices: Notices,
     screen: NewestScreen,
     /// What no reload changes.
     fixed: Fixed,
@@ -235,8 +237,10 @@ impl Engine {
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let sources = fixed.known_sources;
         let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
-        let settings = Arc::new(Settings::new(compiled, hasher.clone(), None));
-        let accounts = Arc::new(Accounts::new(fixed.max_sessions as usize));
+        let accounts = Accounts::new(fixed.max_sessions as usize, fixed.prefixes, hasher.clone());
+        let accounts = Arc::new(accounts);
+        let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None));
+        accounts.guarantee(&settings.zones);
         let engine = Self {
             table: Table::new(
                 &accounts,
@@ -248,6 +252,7 @@ impl Engine {
             screen: NewestScreen::new(settings.screen),
             settings: RwLock::new(Arc::clone(&settings)),
             accounts,
+            notices: Notices::new(hasher.clone()),
             fixed,
             reloading: Mutex::new(()),
             hasher: hasher.clone(),
@@ -410,12 +415,11 @@ impl Engine {
         self.fixed.max_sessions as usize
     }
 
-    /// Returns how many sessions a full table keeps: those that are worth more than a new one. The
-    /// next packet that opens a session may evict any other. Takes each shard's lock for a moment.
+    /// Returns how many sessions a full table keeps: connections that both ends have agreed on. A
+    /// packet that opens a session may evict any other, if that is idle for long enough. Takes no lock.
     #[must_use]
     pub fn assured_sessions(&self) -> usize {
-        let assured = |shard| self.table.lock(shard).shard.count(Worth::Assured);
-        (0..self.table.shards()).map(assured).sum()
+        self.accounts.assured()
     }
 
     /// Returns the counters of new sessions. Takes no lock.

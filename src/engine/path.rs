@@ -9,7 +9,7 @@ use super::record::state_name;
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
+use crate::event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::fragment::HoldId;
@@ -47,6 +47,8 @@ pub(super) struct After {
     ended: [Option<(usize, Ended)>; 2],
     /// What a check has let pass, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
+    /// The limit that the packet's session would exceed, if that is to be reported.
+    pub(super) limited: Option<LimitReached>,
     /// The session that the packet would have opened, if the verdict is that of the policy.
     pub(super) denied: Option<DeniedSession>,
     /// Held fragments that are to be handed in again.
@@ -227,6 +229,9 @@ impl Engine {
         }
         if let Some(record) = &after.opened {
             sink.session_opened(record);
+        }
+        if let Some(reached) = &after.limited {
+            sink.limit_reached(reached);
         }
         if S::LISTENS
             && let Some(denied) = &after.denied

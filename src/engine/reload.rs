@@ -91,8 +91,14 @@ impl Engine {
             let _one_at_a_time = self.reloading.lock();
             let previous = self.settings();
             let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-            let settings = Arc::new(Settings::new(compiled, self.hasher.clone(), Some(&previous)));
+            let settings = Arc::new(Settings::new(
+                compiled,
+                self.hasher.clone(),
+                &self.accounts,
+                Some(&previous),
+            ));
             settings.take_counts(&previous);
+            self.accounts.guarantee(&settings.zones);
             *self.settings.write() = Arc::clone(&settings);
             self.screen.set(settings.screen);
             self.set_shares(&settings);
@@ -252,7 +258,7 @@ impl Engine {
         let _no_reload_meanwhile = self.reloading.lock();
         let previous = self.settings();
         let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-        let settings = Settings::new(compiled, self.hasher.clone(), Some(&previous));
+        let settings = Settings::new(compiled, self.hasher.clone(), &self.accounts, Some(&previous));
         let now = self.origin.micros(now);
         let families = self.helpers.families();
         let mut would_end = Vec::new();
@@ -355,9 +361,9 @@ impl Engine {
         if !admitted {
             Tally::count(&tally.kept);
         }
-        let cold = shard.slab.cold_mut(session);
-        cold.rule = rule.0;
-        cold.set(Mark::Former, !admitted);
+        let zone = shard.slab.hot(session).key.zone();
+        shard.put_under(session, rule, settings.counts(zone, rule));
+        shard.slab.cold_mut(session).set(Mark::Former, !admitted);
         let slot = shard.slab.hot_mut(session);
         slot.profile = profile;
         if slot.key.protocol() == PROTOCOL_TCP {

@@ -18,13 +18,13 @@ use crate::config::{
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
-use crate::limits::Limits;
+use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::session::{Micros, Slot};
-use crate::track::Lifetime;
 use crate::track::tcp::State;
+use crate::track::{Lifetime, Worth};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
@@ -54,7 +54,10 @@ pub(super) struct Settings {
     pub(super) on_reload: OnReload,
     tcp: Handling,
     tcp_zones: Box<[(Zone, TcpHandling)]>,
-    /// Each zone once: those among which what is bounded is shared.
+    /// From how many sessions on the lifetimes of unanswered ones shrink.
+    adaptive: Adaptive,
+    accounts: Arc<Accounts>,
+    /// Each zone once, in order: those among which what is bounded is shared.
     pub(super) zones: Box<[Zone]>,
     /// What zones, rules and sources may hold.
     pub(super) limits: Limits,
@@ -68,7 +71,12 @@ pub(super) struct Settings {
 
 impl Settings {
     /// What `previous` settings know of sessions in other zones is still known.
-    pub(super) fn new(compiled: Compiled, hasher: ahash::RandomState, previous: Option<&Self>) -> Self {
+    pub(super) fn new(
+        compiled: Compiled,
+        hasher: ahash::RandomState,
+        accounts: &Arc<Accounts>,
+        previous: Option<&Self>,
+    ) -> Self {
         let tcp = compiled.tcp.handling();
         let zones = &compiled.tcp_zones;
         let any = |says: &dyn Fn(&TcpHandling) -> bool| {
@@ -118,6 +126,8 @@ impl Settings {
             ftp: FtpSettings::new(&compiled.ftp, &compiled.ftp_rules),
             on_reload: compiled.on_reload,
             tcp_zones: compiled.tcp_zones.into(),
+            adaptive: compiled.adaptive,
+            accounts: Arc::clone(accounts),
             limits: compiled.limits,
         }
     }
@@ -182,6 +192,11 @@ impl Settings {
         of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
     }
 
+    /// Returns the entries that a session of a zone and a rule is counted in.
+    pub(super) fn counts(&self, zone: Zone, rule: RuleId) -> Counts {
+        self.limits.counts(zone, self.policy.bounds(rule))
+    }
+
     /// What late packets of a session get, see [`LatePacket`].
     pub(super) fn late(&self, rule: RuleId, zone: Zone) -> LatePacket {
         self.tcp(rule, zone).late
@@ -234,13 +249,22 @@ impl Settings {
         now: Micros,
         trace: &mut T,
     ) -> u32 {
-        let millis = self.millis(slot.profile, lifetime);
+        let mut millis = self.millis(slot.profile, lifetime);
         trace.step(|| Step::Lifetime {
             class: lifetime.class,
             cap: lifetime.cap,
             lifetime: std::time::Duration::from_millis(u64::from(millis)),
             profile: slot.profile,
         });
+        if lifetime.class.may_be_unanswered() && slot.worth() == Worth::Embryonic {
+            let sessions = self.accounts.len();
+            let whole = millis;
+            millis = self.adaptive.scale(whole, sessions);
+            if millis < whole {
+                let lifetime = std::time::Duration::from_millis(u64::from(millis));
+                trace.step(|| Step::Shortened { lifetime, sessions });
+            }
+        }
         // A thread with an older clock does not take back what a newer packet has given.
         now.max(slot.last()).deadline(millis)
     }

@@ -14,6 +14,7 @@ use crate::alg::SessionEnds;
 use crate::config::{OnReload, TcpMode};
 use crate::flow::{FlowKey, Variant, Zone};
 use crate::lifetime::MAX_LIFETIME;
+use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::{Action, RuleId};
 use crate::session::{
@@ -383,13 +384,29 @@ impl Engine {
             return Landed::NoRoom;
         }
         let profile = settings.profile(&query, rule);
-        let number = shard.insert(place.hash, session.key, slot.initiator(), now, (profile, rule.0));
+        // Limits are for new sessions.
+        let subject = Subject {
+            key: &session.key,
+            initiator: slot.initiator(),
+            rule,
+        };
+        let counts = settings.counts(session.key.zone(), rule);
+        let counts = self.accounts.admit_unasked(subject, counts).keep();
+        let number = shard.insert(
+            place.hash,
+            session.key,
+            slot.initiator(),
+            now,
+            (profile, rule.0),
+            counts,
+        );
         shard.slab.hot_mut(number).take_over(slot);
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::Former, !admitted);
         // What has passed since it was saved is not known here.
         cold.set(Mark::Stale, true);
+        cold.set_counts(counts);
         *shard.slab.cold_mut(number) = cold;
         shard.slab.set_tunnels(number, session.tunnels);
         let own = shard.slab.hot_mut(number);

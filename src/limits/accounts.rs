@@ -1,13 +1,16 @@
 //! Counts of sessions by zone, and the places of the table that each zone is sure of.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::counted::CountedTable;
+use super::prefix::Prefixes;
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
+use crate::policy::RuleId;
 use crate::track::Worth;
 
 /// What an account knows of a session beside that it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Standing {
     /// It is a TCP connection whose handshake is not complete.
     pub(crate) half_open: bool,
@@ -28,16 +31,45 @@ impl Standing {
 /// The counters of a zone.
 #[derive(Debug, Default)]
 pub(crate) struct ZoneAccount {
-    sessions: AtomicU32,
+    /// The guarantee, places that no other zone can take, in the upper half; the number of sessions in
+    /// the lower one. Both change together, so that a new guarantee finds exact sums.
+    word: AtomicU64,
     half_open: AtomicU32,
-    /// Places that no other zone can take.
-    guarantee: AtomicU32,
+}
+
+/// The two numbers of an account's word.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    guarantee: u32,
+    sessions: u32,
+}
+
+impl Word {
+    const fn of(word: u64) -> Self {
+        Self {
+            guarantee: (word >> 32) as u32,
+            sessions: word as u32,
+        }
+    }
+
+    const fn packed(self) -> u64 {
+        (self.guarantee as u64) << 32 | self.sessions as u64
+    }
+
+    /// Returns the places that the zone uses or is sure of.
+    fn committed(self) -> usize {
+        self.sessions.max(self.guarantee) as usize
+    }
 }
 
 impl ZoneAccount {
+    fn word(&self) -> Word {
+        Word::of(self.word.load(Ordering::Relaxed))
+    }
+
     /// Returns the number of sessions of the zone.
     pub(crate) fn sessions(&self) -> u32 {
-        self.sessions.load(Ordering::Relaxed)
+        self.word().sessions
     }
 
     /// Returns the number of TCP sessions of the zone whose handshake is not complete.
@@ -47,12 +79,13 @@ impl ZoneAccount {
 
     /// Returns the number of places that no other zone can take.
     pub(crate) fn guarantee(&self) -> u32 {
-        self.guarantee.load(Ordering::Relaxed)
+        self.word().guarantee
     }
 
-    /// Returns whether the zone has more sessions than it is sure of.
-    pub(crate) fn is_above_guarantee(&self) -> bool {
-        self.sessions() > self.guarantee()
+    /// Returns how many sessions the zone has beyond what it is sure of.
+    pub(crate) fn excess(&self) -> u32 {
+        let Word { guarantee, sessions } = self.word();
+        sessions.saturating_sub(guarantee)
     }
 }
 
@@ -62,9 +95,6 @@ impl ZoneAccount {
 /// `committed` is the sum over all zones of the greater of sessions and guarantee. A zone within its
 /// guarantee takes a place without asking anybody; beyond it, a place comes out of what is not
 /// committed.
-///
-/// Places are claimed and released under a shard's lock. [`Accounts::guarantee`] must find no such
-/// call in progress, so its caller holds the locks of all shards.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     zones: Box<[ZoneAccount]>,
@@ -73,11 +103,18 @@ pub(crate) struct Accounts {
     /// Sessions that are never evicted.
     assured: AtomicUsize,
     max_sessions: usize,
+    /// Sessions by the number of the rule that has admitted them.
+    rules: Box<[AtomicU32]>,
+    pub(super) counted: CountedTable,
+    pub(super) prefixes: Prefixes,
 }
 
 impl Accounts {
-    pub(crate) fn new(max_sessions: usize) -> Self {
+    pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: ahash::RandomState) -> Self {
         Self {
+            rules: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
+            counted: CountedTable::new(max_sessions, hasher),
+            prefixes,
             zones: (0..=u16::MAX).map(|_| ZoneAccount::default()).collect(),
             committed: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
@@ -91,6 +128,13 @@ impl Accounts {
     #[inline]
     pub(crate) fn zone(&self, zone: Zone) -> &ZoneAccount {
         &self.zones[usize::from(zone.0)]
+    }
+
+    /// Returns the counter of the sessions that a rule has admitted.
+    #[expect(clippy::indexing_slicing, reason = "every rule number has a counter")]
+    #[inline]
+    pub(super) fn rule(&self, rule: RuleId) -> &AtomicU32 {
+        &self.rules[usize::from(rule.0)]
     }
 
     /// Returns the number of sessions in all zones.
@@ -110,8 +154,8 @@ impl Accounts {
 
     /// Returns how many more sessions a zone could have if no other zone took a place meanwhile.
     pub(crate) fn free(&self, zone: Zone) -> usize {
-        let account = self.zone(zone);
-        let of_guarantee = account.guarantee().saturating_sub(account.sessions());
+        let Word { guarantee, sessions } = self.zone(zone).word();
+        let of_guarantee = guarantee.saturating_sub(sessions);
         let others = self.committed.load(Ordering::Relaxed);
         of_guarantee as usize + self.max_sessions.saturating_sub(others)
     }
@@ -155,21 +199,27 @@ impl Accounts {
     /// committed, or the one that the caller `brings`.
     fn take(&self, zone: Zone, brings: bool) -> bool {
         let account = self.zone(zone);
-        let mut seen = account.sessions();
         // Whether a place is in hand beside those of the guarantee.
         let mut in_hand = brings;
+        let mut seen = account.word.load(Ordering::Relaxed);
         let taken = loop {
-            let needs = seen >= account.guarantee();
+            let Word { guarantee, sessions } = Word::of(seen);
+            let needs = sessions >= guarantee;
             if needs && !in_hand {
                 in_hand = self.commit();
                 if !in_hand {
                     break false;
                 }
             }
-            match account
-                .sessions
-                .compare_exchange_weak(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            let more = Word {
+                guarantee,
+                sessions: sessions + 1,
+            };
+            let exchanged =
+                account
+                    .word
+                    .compare_exchange_weak(seen, more.packed(), Ordering::Relaxed, Ordering::Relaxed);
+            match exchanged {
                 Ok(_) => {
                     in_hand &= !needs;
                     break true;
@@ -193,42 +243,54 @@ impl Accounts {
 
     /// Counts one session of a zone less. Returns whether its place was beyond the guarantee.
     fn leave(&self, zone: Zone) -> bool {
-        let account = self.zone(zone);
-        let before = account.sessions.fetch_sub(1, Ordering::Relaxed);
-        before > account.guarantee()
+        let before = Word::of(self.zone(zone).word.fetch_sub(1, Ordering::Relaxed));
+        before.sessions > before.guarantee
     }
 
     /// Counts one session of a zone less, if the zone is above its guarantee.
     fn leave_above(&self, zone: Zone) -> bool {
-        let account = self.zone(zone);
-        let guarantee = account.guarantee();
-        let less = |sessions: u32| (sessions > guarantee).then(|| sessions.saturating_sub(1));
-        account
-            .sessions
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+        let less = |word: u64| {
+            let Word { guarantee, sessions } = Word::of(word);
+            (sessions > guarantee).then(|| word - 1)
+        };
+        let word = &self.zone(zone).word;
+        word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok()
     }
 
-    /// Makes the guarantees those of the given zones: each of `zones` has a share of half of the table,
-    /// and none has one where they are fewer than two. The caller holds the locks of all shards.
+    /// Makes the guarantees those of the given zones: half of the table is shared equally among
+    /// `zones`, which are in order, and none has a guarantee where they are fewer than two. Packets
+    /// may go on meanwhile.
     pub(crate) fn guarantee(&self, zones: &[Zone]) {
         let each = match zones.len() {
             0 | 1 => 0,
             many if many > self.max_sessions => 0,
             many => (self.max_sessions / (2 * many)).max(1),
         };
-        for account in &self.zones {
-            account.guarantee.store(0, Ordering::Relaxed);
+        for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
+            let has_one = zones.binary_search(&zone).is_ok();
+            let guarantee = if has_one { each as u32 } else { 0 };
+            if account.guarantee() == guarantee {
+                continue;
+            }
+            let exchange = |word: u64| {
+                let sessions = Word::of(word).sessions;
+                Some(Word { guarantee, sessions }.packed())
+            };
+            let exchanged = account
+                .word
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, exchange);
+            if let Ok(before) = exchanged.map(Word::of) {
+                let sessions = before.sessions;
+                self.committed
+                    .fetch_add(Word { guarantee, sessions }.committed(), Ordering::Relaxed);
+                self.committed.fetch_sub(before.committed(), Ordering::Relaxed);
+            }
         }
-        for zone in zones {
-            let guarantee = u32::try_from(each).unwrap_or(u32::MAX);
-            self.zone(*zone).guarantee.store(guarantee, Ordering::Relaxed);
-        }
-        self.committed.store(self.sum_committed(), Ordering::Relaxed);
     }
 
     fn sum_committed(&self) -> usize {
-        let greater = |account: &ZoneAccount| account.sessions().max(account.guarantee()) as usize;
+        let greater = |account: &ZoneAccount| account.word().committed();
         self.zones.iter().map(greater).sum()
     }
 
@@ -298,13 +360,18 @@ mod tests {
     const BLUE: Zone = Zone(1);
     const GREEN: Zone = Zone(2);
 
+    fn accounts(max_sessions: usize) -> Accounts {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        Accounts::new(max_sessions, Prefixes::DEFAULT, hasher)
+    }
+
     fn claimed(accounts: &Accounts, zone: Zone) -> usize {
         (0..1_000).take_while(|_| accounts.claim(zone)).count()
     }
 
     #[test]
     fn a_single_zone_has_the_whole_table() {
-        let accounts = Accounts::new(100);
+        let accounts = accounts(100);
         accounts.guarantee(&[Zone::DEFAULT]);
         assert_eq!(claimed(&accounts, Zone(7)), 100);
         assert_eq!(accounts.free(Zone::DEFAULT), 0);
@@ -312,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_zone_cannot_take_what_others_are_sure_of() {
-        let accounts = Accounts::new(100);
+        let accounts = accounts(100);
         accounts.guarantee(&[BLUE, GREEN]);
         assert_eq!((accounts.free(GREEN), claimed(&accounts, GREEN)), (75, 75));
         assert_eq!((accounts.free(BLUE), claimed(&accounts, BLUE)), (25, 25));
@@ -332,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_zone_gives_back_what_is_above_its_guarantee_and_no_more() {
-        let accounts = Accounts::new(8);
+        let accounts = accounts(8);
         accounts.guarantee(&[BLUE, GREEN]);
         assert_eq!(claimed(&accounts, GREEN), 6);
         assert_eq!(claimed(&accounts, BLUE), 2);
@@ -348,7 +415,7 @@ mod tests {
 
     #[test]
     fn new_guarantees_count_what_zones_hold_already() {
-        let accounts = Accounts::new(100);
+        let accounts = accounts(100);
         accounts.guarantee(&[BLUE]);
         assert_eq!(claimed(&accounts, BLUE), 100);
         accounts.guarantee(&[BLUE, GREEN]);
@@ -364,7 +431,7 @@ mod tests {
 
     #[test]
     fn threads_leave_exact_sums_behind() {
-        let accounts = Accounts::new(64);
+        let accounts = accounts(64);
         accounts.guarantee(&[BLUE, GREEN]);
         std::thread::scope(|scope| {
             for thread in 0..4u32 {

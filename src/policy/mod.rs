@@ -50,6 +50,7 @@ use self::address::AddressMap;
 use self::compiled::Tables;
 use crate::config::{Handling, OptionsMode, TcpHandling};
 use crate::flow::Zone;
+use crate::limits::{Bounds, Limit};
 
 pub(crate) mod address;
 mod compiled;
@@ -138,6 +139,8 @@ pub struct Policy {
     tables: Tables,
     hits: Box<[AtomicU64]>,
     default_hits: AtomicU64,
+    /// New sessions that would have exceeded a limit, by rule and limit; those of the default action last.
+    limited: Box<[[AtomicU64; Limit::ALL.len()]]>,
     /// The number of each rule, in the order of the rules.
     numbers: Box<[u16]>,
     /// The name that each number has or had, and the place of its rule.
@@ -167,6 +170,7 @@ impl Policy {
         let tables = Tables::new(&rules).ok_or(TooLarge)?;
         let hits = rules.iter().map(|_| AtomicU64::new(0)).collect();
         let default_hits = AtomicU64::new(0);
+        let limited = (0..=rules.len()).map(|_| Default::default()).collect();
         let numbers = (0..u16::MAX).zip(&rules).map(|(number, _)| number).collect();
         let names = (0..u16::MAX)
             .zip(&rules)
@@ -181,6 +185,7 @@ impl Policy {
             tables,
             hits,
             default_hits,
+            limited,
         })
     }
 
@@ -219,6 +224,33 @@ impl Policy {
     /// rule says so.
     pub(crate) fn options(&self, rule: RuleId) -> Option<OptionsMode> {
         self.rule(rule)?.ip_options
+    }
+
+    /// Returns the bounds on sessions that a rule has admitted, or would.
+    pub(crate) fn bounds(&self, rule: RuleId) -> Bounds {
+        let limits = self.rule(rule).map(|rule| rule.limits).unwrap_or_default();
+        limits.over(Bounds::default())
+    }
+
+    /// Counts a new session of a rule that would exceed a limit.
+    pub(crate) fn count_limited(&self, rule: RuleId, limit: Limit) {
+        let place = self.place(rule).map_or(self.rules.len(), usize::from);
+        let counts = self.limited.get(place);
+        if let Some(count) = counts.and_then(|counts| counts.get(limit as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how many new sessions would have exceeded a limit: each limit that was reached, by the name of
+    /// the rule that would have admitted the session.
+    pub fn limited(&self) -> impl Iterator<Item = (Limit, &str, u64)> {
+        let rules = self.rules.iter().map(|rule| rule.name.as_str());
+        let rows = rules.chain([DEFAULT_NAME]).zip(&self.limited);
+        rows.flat_map(|(rule, counts)| {
+            let counts = Limit::ALL.into_iter().zip(counts);
+            counts.map(move |(limit, count)| (limit, rule, count.load(Ordering::Relaxed)))
+        })
+        .filter(|(_, _, count)| *count > 0)
     }
 
     /// Returns whether any rule drops packets with IP options.
@@ -287,6 +319,17 @@ impl Policy {
     pub(crate) fn take_hits(&self, previous: &Self) {
         let before = previous.default_hits.swap(0, Ordering::Relaxed);
         self.default_hits.fetch_add(before, Ordering::Relaxed);
+        let numbers = previous.numbers.iter().map(|number| RuleId(*number));
+        for (rule, counts) in numbers.chain([RuleId::DEFAULT]).zip(&previous.limited) {
+            let place = match rule {
+                RuleId::DEFAULT => Some(self.rules.len()),
+                rule => self.place(rule).map(usize::from),
+            };
+            let own = place.and_then(|place| self.limited.get(place));
+            for (own, before) in own.into_iter().flatten().zip(counts) {
+                own.fetch_add(before.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
         for (number, hits) in previous.numbers.iter().zip(&previous.hits) {
             let own = self
                 .place(RuleId(*number))

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
-use crate::config::{OptionsMode, TcpHandling};
+use crate::config::{LimitSet, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 
 /// IP protocol number of ICMP.
@@ -334,6 +334,7 @@ pub(crate) struct Rule {
     pub(crate) log: bool,
     pub(crate) tcp: TcpHandling,
     pub(crate) ip_options: Option<OptionsMode>,
+    pub(crate) limits: LimitSet,
 }
 
 impl Rule {

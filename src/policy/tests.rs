@@ -18,6 +18,7 @@ fn rule(name: &str) -> Rule {
         log: false,
         tcp: TcpHandling::default(),
         ip_options: None,
+        limits: crate::config::LimitSet::default(),
     }
 }
 

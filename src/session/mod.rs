@@ -3,6 +3,7 @@
 //! Lock order: a packet takes exactly one shard's lock and nothing else while it holds it. Nothing that a
 //! guard borrows leaves this module's callers in `crate::engine`; records are copied out.
 
+mod eviction;
 pub mod history;
 mod index;
 mod judging;
@@ -16,7 +17,8 @@ mod wheel;
 use std::num::NonZeroU64;
 
 pub(crate) use judging::{Judging, Tally, Unjudged};
-pub(crate) use shard::{Ended, Expired, Room, Shard};
+pub(crate) use eviction::{Newcomer, Room};
+pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
 pub(crate) use table::{Held, Place, SLICE, Table};
 pub(crate) use time::{HEADROOM, Micros, Origin};

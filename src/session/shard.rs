@@ -13,20 +13,18 @@ use super::index::Index;
 use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
-use super::wheel::{Due, Linked, Wheel, behind};
+use super::wheel::{Due, Linked, Wheel};
 use crate::event::EndReason;
-use crate::flow::{Direction, End, FlowKey, Zone};
-use crate::limits::{Accounts, Standing};
+use crate::flow::{Direction, End, FlowKey};
+use crate::limits::{Accounts, Counts, Standing, Subject};
+use crate::policy::RuleId;
 use crate::session::TunnelRef;
 use crate::track::Worth;
-
-/// How many candidates a full shard looks at before it picks one to evict.
-const EVICTION_CANDIDATES: usize = 16;
 
 /// The memory of all sessions of a shard.
 #[derive(Debug)]
 pub(crate) struct Slab {
-    hot: Vec<Slot>,
+    pub(super) hot: Vec<Slot>,
     cold: Vec<Cold>,
     /// What each direction of each session was last seen in; empty where nobody asks for it.
     tunnels: Vec<[TunnelRef; 2]>,
@@ -96,6 +94,19 @@ impl Slab {
     }
 }
 
+impl Slab {
+    /// Returns a session as it is counted, and the entries that it is counted in.
+    pub(super) fn counted(&self, slot: u32) -> (Subject<'_>, Counts) {
+        let (hot, cold) = (self.hot(slot), self.cold(slot));
+        let subject = Subject {
+            key: &hot.key,
+            initiator: hot.initiator(),
+            rule: RuleId(cold.rule),
+        };
+        (subject, cold.counts())
+    }
+}
+
 impl Linked for Slab {
     fn links(&self, slot: u32) -> Links {
         self.hot(slot).links
@@ -124,7 +135,7 @@ pub(crate) struct Ended {
 pub(crate) struct Shard {
     pub(crate) slab: Slab,
     index: Index,
-    wheel: Wheel,
+    pub(super) wheel: Wheel,
     hasher: ahash::RandomState,
     /// Head of the list of free slots, linked by `links.next`.
     free: u32,
@@ -132,16 +143,11 @@ pub(crate) struct Shard {
     keeps_tunnels: bool,
     /// The slots whose sessions a reload has still to judge.
     pub(crate) unjudged: Unjudged,
-    by_worth: [usize; 3],
+    by_worth: [usize; Worth::ALL.len()],
     /// The counts of all shards together: each session is counted there as it is here.
-    accounts: Arc<Accounts>,
-}
-
-/// A session that has ended for a new one.
-pub(crate) struct Room {
-    pub(crate) ended: Ended,
-    /// The new session's zone has a place now. If not, somebody else took it.
-    pub(crate) is_granted: bool,
+    pub(super) accounts: Arc<Accounts>,
+    /// The state of a generator of random slots: xorshift (Marsaglia, 2003).
+    pub(super) random: u64,
 }
 
 /// What [`Shard::expire`] did next.
@@ -170,12 +176,13 @@ impl Shard {
             },
             index: Index::new(capacity),
             wheel: Wheel::new(),
+            random: hasher.hash_one(0) | 1,
             hasher,
             free: NIL,
             capacity,
             keeps_tunnels: tunnels,
             unjudged: Unjudged::default(),
-            by_worth: [0; 3],
+            by_worth: [0; Worth::ALL.len()],
             accounts,
         }
     }
@@ -225,6 +232,7 @@ impl Shard {
         initiator: End,
         now: Micros,
         (profile, rule): (u8, u16),
+        counts: Counts,
     ) -> u32 {
         debug_assert!(!self.is_full());
         let number = if self.free == NIL {
@@ -244,6 +252,7 @@ impl Shard {
         self.unjudged.set_judged(number);
         self.slab.hot_mut(number).occupy(key, initiator, now, profile);
         *self.slab.cold_mut(number) = Cold::new(now, rule);
+        self.slab.cold_mut(number).set_counts(counts);
         if let Some(tunnels) = self.slab.tunnels.get_mut(number as usize) {
             *tunnels = [TunnelRef::NONE; 2];
         }
@@ -257,8 +266,25 @@ impl Shard {
         let worth = hot.worth();
         let standing = Standing::of(hot.key.protocol(), worth);
         self.accounts.begins(hot.key.zone(), standing);
+        let (subject, counts) = self.slab.counted(slot);
+        self.accounts
+            .changed(subject, counts, (subject.first_standing(), standing));
         self.add(worth, 1);
         self.wheel.hang(&mut self.slab, slot, worth);
+    }
+
+    /// Puts a session under a rule, and counts it in the entries that `counts` says.
+    pub(crate) fn put_under(&mut self, number: u32, rule: RuleId, counts: Counts) {
+        let (subject, before) = self.slab.counted(number);
+        if (subject.rule, before) == (rule, counts) {
+            return;
+        }
+        let hot = self.slab.hot(number);
+        let standing = Standing::of(hot.key.protocol(), hot.worth());
+        self.accounts.moved(subject, before, (rule, counts), standing);
+        let cold = self.slab.cold_mut(number);
+        cold.rule = rule.0;
+        cold.set_counts(counts);
     }
 
     fn add(&mut self, worth: Worth, change: isize) {
@@ -282,10 +308,11 @@ impl Shard {
         if worth != before {
             self.add(before, -1);
             self.add(worth, 1);
-            let key = &self.slab.hot(slot).key;
-            let standing = |worth| Standing::of(key.protocol(), worth);
-            self.accounts
-                .changes(key.zone(), standing(before), standing(worth));
+            let (subject, counts) = self.slab.counted(slot);
+            let standing = |worth| Standing::of(subject.key.protocol(), worth);
+            let (before, after) = (standing(before), standing(worth));
+            self.accounts.changes(subject.key.zone(), before, after);
+            self.accounts.changed(subject, counts, (before, after));
         }
         true
     }
@@ -298,15 +325,17 @@ impl Shard {
     }
 
     /// Ends a session whose place the caller releases or hands over.
-    fn unlink(&mut self, number: u32, reason: EndReason) -> Ended {
+    pub(super) fn unlink(&mut self, number: u32, reason: EndReason) -> Ended {
         let slot = *self.slab.hot(number);
         let removed = self.index.remove(self.hash(&slot.key), number);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, number);
         let worth = slot.worth();
         self.add(worth, -1);
-        self.accounts
-            .ends(slot.key.zone(), Standing::of(slot.key.protocol(), worth));
+        let standing = Standing::of(slot.key.protocol(), worth);
+        self.accounts.ends(slot.key.zone(), standing);
+        let (subject, counts) = self.slab.counted(number);
+        self.accounts.ended(subject, counts, standing);
         let free = self.free;
         let hot = self.slab.hot_mut(number);
         hot.vacate();
@@ -363,54 +392,6 @@ impl Shard {
         self.wheel.earliest().map(|due| due.tick)
     }
 
-    /// Ends one session so that a new one finds room: one that has expired, else the embryonic one closest to
-    /// its end, else the closing one closest to its end; `None` where all are worth more than a new session.
-    /// The place of the session that ends is claimed for `zone`, that of the new one. Looks at a bounded number
-    /// of sessions.
-    pub(crate) fn make_room(
-        &mut self,
-        zone: Zone,
-        now: u32,
-        mut spare: impl FnMut(&Slot, u32) -> Option<u32>,
-    ) -> Option<Room> {
-        for _ in 0..EVICTION_CANDIDATES {
-            match self.expire(now, &mut spare) {
-                Expired::Ended(ended) => {
-                    let is_granted = self.accounts.claim(zone);
-                    return Some(Room { ended, is_granted });
-                }
-                Expired::Moved => {}
-                Expired::Idle => break,
-            }
-        }
-        for worth in [Worth::Embryonic, Worth::Closing] {
-            let Some(due) = self.wheel.earliest_of(worth) else {
-                continue;
-            };
-            let mut best = self.wheel.first(due);
-            let mut candidate = Some(best);
-            for _ in 0..EVICTION_CANDIDATES {
-                let Some(each) = candidate else { break };
-                if self.slab.hot(each).deadline < self.slab.hot(best).deadline {
-                    best = each;
-                }
-                candidate = behind(self.slab.hot(each).links);
-            }
-            let slot = self.slab.hot(best);
-            let reason = if slot.deadline <= now {
-                slot.end_of_life()
-            } else {
-                EndReason::Evicted
-            };
-            if self.accounts.hand_over(slot.key.zone(), zone) {
-                let ended = self.unlink(best, reason);
-                let is_granted = true;
-                return Some(Room { ended, is_granted });
-            }
-        }
-        None
-    }
-
     /// The number of slots that have ever been in use: all numbers are below it.
     pub(crate) const fn slots(&self) -> u32 {
         self.slab.hot.len() as u32
@@ -448,7 +429,7 @@ impl Shard {
         if self.len() > self.capacity {
             return Err(format!("{} sessions, capacity {}", self.len(), self.capacity));
         }
-        let mut by_worth = [0; 3];
+        let mut by_worth = [0; Worth::ALL.len()];
         let first = self.next_tick();
         for number in self.sessions() {
             let slot = self.slab.hot(number);

@@ -2,6 +2,7 @@
 
 use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
+use crate::limits::Counts;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP};
 use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
@@ -74,6 +75,10 @@ pub(crate) enum Mark {
     /// More of it has passed than it knows: it was restored from a record, or something passed that was not believed.
     /// It is not saved.
     Stale = 0x10,
+    /// It is counted by its destination. It is not saved.
+    CountedByDestination = 0x20,
+    /// It is counted by its source and destination under its rule. It is not saved.
+    CountedByRule = 0x40,
 }
 
 /// Where the marks stand.
@@ -292,10 +297,25 @@ impl Slot {
             },
             PROTOCOL_SCTP => self.sctp().state().worth(),
             PROTOCOL_DCCP => self.dccp().state().worth(),
-            protocol => datagram::worth(
-                Family::of(protocol),
-                datagram::State::from_bits(self.plain_state()),
-            ),
+            _ => datagram::worth(datagram::State::from_bits(self.plain_state())),
+        }
+    }
+
+    /// Returns whether a new session may take the place of this one in a full table.
+    pub(crate) fn is_evictable(&self, now: Micros) -> bool {
+        let idle = now.since(self.last());
+        match self.worth() {
+            Worth::Embryonic => true,
+            Worth::Closing => {
+                let is_half_closed = self.key.protocol() == PROTOCOL_TCP
+                    && matches!(self.track.state(), State::FinWait | State::CloseWait);
+                !is_half_closed || idle >= Worth::HALF_CLOSED_GRACE
+            }
+            Worth::Datagram => {
+                let is_stream = self.plain_state() == datagram::State::Stream as u8;
+                !is_stream || idle >= Worth::STREAM_GRACE
+            }
+            Worth::Assured => false,
         }
     }
 
@@ -396,7 +416,8 @@ impl Cold {
 
     /// The history's bits and those of the marks, as they are saved.
     pub(crate) const fn parts(&self) -> (u64, u8) {
-        let marks = (self.packed >> MARKS_SHIFT) as u8 & !(Mark::Stale as u8);
+        let unsaved = Mark::Stale as u8 | Mark::CountedByDestination as u8 | Mark::CountedByRule as u8;
+        let marks = (self.packed >> MARKS_SHIFT) as u8 & !unsaved;
         (self.history().bits(), marks)
     }
 
@@ -422,6 +443,20 @@ impl Cold {
         } else {
             self.packed &= !bit;
         }
+    }
+
+    /// Returns which entries the session is counted in.
+    pub(crate) const fn counts(&self) -> Counts {
+        Counts {
+            destination: self.has(Mark::CountedByDestination),
+            of_rule: self.has(Mark::CountedByRule),
+        }
+    }
+
+    /// Notes which entries the session is counted in.
+    pub(crate) const fn set_counts(&mut self, counts: Counts) {
+        self.set(Mark::CountedByDestination, counts.destination);
+        self.set(Mark::CountedByRule, counts.of_rule);
     }
 
     pub(crate) fn start(&self) -> Micros {

@@ -15,7 +15,7 @@ const BITS: u32 = 6;
 const LISTS: u32 = 1 << BITS;
 const LEVELS: u32 = 6;
 const PER_WORTH: u32 = LISTS * LEVELS;
-const KINDS: u32 = 3;
+const KINDS: u32 = Worth::ALL.len() as u32;
 
 /// In [`Links`]: there is no slot on this side, the list with that number ends here.
 const END: u32 = 0x8000_0000;
@@ -194,8 +194,8 @@ impl Wheel {
     ///
     /// # Errors
     /// A broken link, in words.
-    pub(crate) fn count(&self, slots: &impl Linked) -> Result<[usize; 3], String> {
-        let mut counts = [0; 3];
+    pub(crate) fn count(&self, slots: &impl Linked) -> Result<[usize; KINDS as usize], String> {
+        let mut counts = [0; KINDS as usize];
         for (list, [first, last]) in (0u32..).zip(&self.ends) {
             let mut at = (*first != NIL).then_some(*first);
             let mut previous = END | list;
@@ -274,7 +274,7 @@ mod tests {
         /// Time moves in steps of any size; every session comes up at its deadline, in order, exactly once.
         #[test]
         fn every_session_comes_up_on_time(
-            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..3), 1..60),
+            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..Worth::ALL.len()), 1..60),
             steps in proptest::collection::vec(1u32..500_000, 1..40),
         ) {
             let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());

@@ -126,13 +126,13 @@ pub const fn lifetime(family: Family, state: State) -> Lifetime {
     })
 }
 
-/// What a session in this state is worth: an answer makes it assured, except that ping answers are cheap to
-/// make and short-lived, and stay evictable.
+/// Returns what a session in this state is worth. An answer raises it, and is cheap to make for a helper: nothing
+/// without a connection is ever safe from eviction.
 #[must_use]
-pub const fn worth(family: Family, state: State) -> Worth {
-    match (family, state) {
-        (_, State::Unreplied) | (Family::Icmp, _) => Worth::Embryonic,
-        _ => Worth::Assured,
+pub const fn worth(state: State) -> Worth {
+    match state {
+        State::Unreplied => Worth::Embryonic,
+        State::Exchange | State::Replied | State::Stream => Worth::Datagram,
     }
 }
 
@@ -215,10 +215,9 @@ mod tests {
 
     #[test]
     fn the_unanswered_and_pings_are_evictable() {
-        assert_eq!(worth(Family::Udp, Unreplied), Worth::Embryonic);
-        assert_eq!(worth(Family::Udp, Exchange), Worth::Assured);
-        assert_eq!(worth(Family::Udp, Replied), Worth::Assured);
-        assert_eq!(worth(Family::Icmp, Replied), Worth::Embryonic);
-        assert_eq!(worth(Family::Other, Replied), Worth::Assured);
+        assert_eq!(worth(Unreplied), Worth::Embryonic);
+        for answered in [Exchange, Replied, Stream] {
+            assert_eq!(worth(answered), Worth::Datagram);
+        }
     }
 }

@@ -8,6 +8,8 @@ pub mod dccp;
 pub mod sctp;
 pub mod tcp;
 
+use std::time::Duration;
+
 use crate::lifetime::LifetimeClass;
 
 /// How much a session is worth when the table is full; the order of eviction.
@@ -16,15 +18,27 @@ use crate::lifetime::LifetimeClass;
 pub enum Worth {
     /// Before the handshake ends, or without an answer yet: evicted first.
     Embryonic = 0,
-    /// On its way out: evicted when nothing embryonic is left.
+    /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept within
+    /// [`Worth::HALF_CLOSED_GRACE`] of a packet.
     Closing = 1,
-    /// Traffic both ways: never evicted for a new session.
-    Assured = 2,
+    /// Traffic both ways without a connection: evicted when nothing else is left, the one that was idle for longest
+    /// first. A stream is kept within [`Worth::STREAM_GRACE`] of a packet.
+    Datagram = 2,
+    /// A connection that both ends have agreed on: never evicted for a new session.
+    Assured = 3,
 }
 
 impl Worth {
     /// All, in the order of eviction.
-    pub const ALL: [Self; 3] = [Self::Embryonic, Self::Closing, Self::Assured];
+    pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
+
+    /// How long a datagram session that has gone on for a while (a stream) is kept in a full table after its last
+    /// packet. Shorter exchanges have no such time: anybody gets an answer of a server to a forged question.
+    pub const STREAM_GRACE: Duration = Duration::from_secs(1);
+
+    /// How long a half-closed TCP session is kept in a full table after its last packet: its other half may carry
+    /// data for as long as it likes.
+    pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 
     /// The stable name.
     #[must_use]
@@ -32,6 +46,7 @@ impl Worth {
         match self {
             Self::Embryonic => "embryonic",
             Self::Closing => "closing",
+            Self::Datagram => "datagram",
             Self::Assured => "assured",
         }
     }

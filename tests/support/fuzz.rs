@@ -59,6 +59,7 @@ fn engine_with(checksums: Checksums, ip: IpConfig, max_sessions: u32, shards: u3
         table: TableConfig {
             max_sessions,
             shards: Some(shards),
+            ..TableConfig::default()
         },
         ..Config::default()
     };
@@ -340,6 +341,7 @@ pub(crate) fn sequence(data: &[u8]) {
     let table = TableConfig {
         max_sessions,
         shards: Some(shards),
+        ..TableConfig::default()
     };
     let mut count = Count::default();
     let mut now = Instant::now() + Duration::from_secs(60);

@@ -6,7 +6,6 @@ use portcullis::config::Midstream;
 use portcullis::event::EndReason;
 use portcullis::packet::{Parsed, Segment, Transport};
 use portcullis::policy::Action;
-use portcullis::track::Worth;
 use portcullis::track::tcp::{Event, Known, Outcome, Track};
 use portcullis::{Class, Direction, DropReason, Reply, SessionId, Tracked, Verdict};
 
@@ -172,17 +171,31 @@ impl Run {
             let session = self.remove(id);
             self.ended(&session, &record, reason, log);
         }
-        if self.sessions.len() == self.setup.max_sessions as usize {
+        if !self.has_place(initiator.zone) {
             if log.opened.is_empty() {
-                self.refuses();
-                let full = Verdict::Drop(DropReason::TableFull, new);
+                if let Some((record, reason)) = log.ended.pop() {
+                    // It was over, and its place is its own zone's.
+                    assert_ne!(reason, EndReason::Evicted);
+                    let session = self.remove(record.id);
+                    self.died(&session, &record, reason, log);
+                    self.tally.refused += 1;
+                } else {
+                    self.refuses(initiator.zone);
+                }
+                let is_full = self.sessions.len() == self.setup.max_sessions as usize;
+                let reason = if is_full {
+                    DropReason::TableFull
+                } else {
+                    DropReason::LimitZoneShare
+                };
+                let full = Verdict::Drop(reason, new);
                 return if picked_up {
                     Miss::Elsewhere(full)
                 } else {
                     Miss::Verdict(full)
                 };
             }
-            self.made_room(log);
+            self.made_room(initiator.zone, log);
         }
         let mut session = Session {
             id: verdict.tracked().session.expect("the packet opens a session"),
@@ -260,15 +273,50 @@ impl Run {
         Some(Verdict::Drop(DropReason::OtherZone, tracked))
     }
 
-    /// Checks that a full table had nobody to end for a new session.
-    fn refuses(&mut self) {
+    /// Sessions of a zone.
+    fn sessions_of(&self, zone: u16) -> usize {
+        let of_zone = |session: &&Session| session.initiator.zone == zone;
+        self.sessions.iter().filter(of_zone).count()
+    }
+
+    /// Places of each of the two zones that the other one cannot take.
+    fn guarantee(&self) -> usize {
+        match self.setup.max_sessions as usize {
+            0 | 1 => 0,
+            max => (max / 4).max(1),
+        }
+    }
+
+    /// How far a zone is above its guarantee.
+    fn excess(&self, zone: u16) -> usize {
+        self.sessions_of(zone).saturating_sub(self.guarantee())
+    }
+
+    /// Whether a zone can have one more session without the end of another one.
+    fn has_place(&self, zone: u16) -> bool {
+        let taken = |zone| self.sessions_of(zone).max(self.guarantee());
+        self.sessions_of(zone) < self.guarantee() || taken(0) + taken(1) < self.setup.max_sessions as usize
+    }
+
+    /// Whether a new session of a zone may take the place of a session.
+    fn may_evict(&self, zone: u16, session: &Session, excess: [usize; 2]) -> bool {
+        let [own, its] = [zone, session.initiator.zone].map(|zone| excess[usize::from(zone)]);
+        session.is_evictable(self.now) && (session.initiator.zone == zone || its > own)
+    }
+
+    /// Checks that a full table had nobody to end for a new session of a zone.
+    fn refuses(&mut self, zone: u16) {
         self.tally.refused += 1;
         if self.setup.shards > 1 {
             // The bound is on all shards together, but room is made in the newcomer's.
             return;
         }
+        let excess = [0, 1].map(|zone| self.excess(zone));
         for session in &self.sessions {
-            assert_eq!(session.worth(), Worth::Assured, "worth less than a new session");
+            assert!(
+                !self.may_evict(zone, session, excess),
+                "{session:?} is worth less than a new session"
+            );
             assert!(
                 !self.finds_what_expired() || self.now < session.latest(),
                 "{session:?} has outlived its lifetime"
@@ -277,7 +325,8 @@ impl Run {
     }
 
     /// Checks who had to go for a new session.
-    fn made_room(&mut self, log: &mut Log) {
+    fn made_room(&mut self, zone: u16, log: &mut Log) {
+        let excess = [0, 1].map(|zone| self.excess(zone));
         assert_eq!(log.ended.len(), 1, "one goes for one that comes: {log:?}");
         let (record, reason) = log.ended.remove(0);
         let session = self.remove(record.id);
@@ -292,13 +341,22 @@ impl Run {
             "{session:?} had expired before it was evicted"
         );
         let worth = session.worth();
-        assert_ne!(worth, Worth::Assured, "{session:?} was worth more than a new one");
+        assert!(
+            self.may_evict(zone, &session, excess),
+            "{session:?} was worth more than a new one"
+        );
         if self.setup.shards > 1 {
             // The bound is on all shards together, but room is made in the newcomer's.
             return;
         }
         for other in &self.sessions {
-            assert!(other.worth() >= worth, "{other:?} is worth less than {session:?}");
+            if self.may_evict(zone, other, excess) {
+                let its = |session: &Session| excess[usize::from(session.initiator.zone)];
+                assert!(
+                    (other.worth(), its(&session)) >= (worth, its(other)),
+                    "{other:?} is worth less than {session:?}"
+                );
+            }
             assert!(
                 !self.finds_what_expired() || self.now < other.latest(),
                 "{other:?} has outlived its lifetime and {session:?} was evicted"

@@ -181,8 +181,22 @@ impl Session {
                 "ESTABLISHED" => Worth::Assured,
                 _ => Worth::Closing,
             },
-            (State::Unreplied, _) | (_, 1 | 58) => Worth::Embryonic,
-            _ => Worth::Assured,
+            (State::Unreplied, _) => Worth::Embryonic,
+            _ => Worth::Datagram,
+        }
+    }
+
+    /// Whether a new session may take its place at a moment.
+    pub(super) fn is_evictable(&self, now: Duration) -> bool {
+        let idle = now.saturating_sub(self.last);
+        match (self.worth(), self.state) {
+            (Worth::Assured, _) => false,
+            (Worth::Closing, State::Tcp(track)) => {
+                let half_closed = matches!(track.state().name(), "FIN_WAIT" | "CLOSE_WAIT");
+                !half_closed || idle >= Worth::HALF_CLOSED_GRACE
+            }
+            (Worth::Datagram, State::Stream) => idle >= Worth::STREAM_GRACE,
+            _ => true,
         }
     }
 

@@ -236,6 +236,10 @@ impl Setup {
             table: TableConfig {
                 max_sessions: self.max_sessions,
                 shards: Some(self.shards),
+                // Lifetimes that do not hang on how full the table is.
+                adaptive_start: 0,
+                adaptive_end: 0,
+                ..TableConfig::default()
             },
             zones: [(TENANT.to_owned(), 1)].into(),
             tombstones: self.tombstones,

@@ -1,0 +1,326 @@
+//! One new session against all limits: counted by all of them, or by none.
+
+use std::sync::atomic::Ordering;
+
+use super::accounts::{Accounts, Standing};
+use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
+use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
+use crate::flow::{End, FlowKey};
+use crate::packet::PROTOCOL_TCP;
+use crate::policy::RuleId;
+use crate::session::Micros;
+
+/// Which entries a session is counted in, beside that of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// That of its destination.
+    pub(crate) destination: bool,
+    /// Those of its source and destination under its rule.
+    pub(crate) of_rule: bool,
+}
+
+/// A session as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) key: &'a FlowKey,
+    pub(crate) initiator: End,
+    pub(crate) rule: RuleId,
+}
+
+impl Subject<'_> {
+    fn entry(&self, accounts: &Accounts, kind: Kind) -> Key {
+        let end = match kind {
+            Kind::Source | Kind::SourceOfRule => self.initiator,
+            Kind::Destination | Kind::DestinationOfRule => self.initiator.opposite(),
+        };
+        let v6 = self.key.is_ipv6();
+        let prefix = accounts.prefixes.counted(self.key.address_number(end), v6);
+        Key::new(kind, self.key.zone(), self.rule, prefix, v6)
+    }
+
+    /// Returns the standing that every session is counted with until [`Accounts::changed`] says
+    /// otherwise.
+    pub(crate) fn first_standing(&self) -> Standing {
+        Standing {
+            half_open: self.key.protocol() == PROTOCOL_TCP,
+            assured: false,
+        }
+    }
+}
+
+/// What a session asks for beside its place in the counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    /// A control session has announced it: no rate holds for it.
+    pub(crate) is_announced: bool,
+    pub(crate) now: Micros,
+}
+
+/// A session that is counted, and whose counts are taken back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admitted<'a> {
+    accounts: &'a Accounts,
+    subject: Subject<'a>,
+    counts: Counts,
+    /// How many of [`Admitted::STEPS`] are done.
+    done: usize,
+    is_kept: bool,
+}
+
+impl Admitted<'_> {
+    /// Keeps the counts. The session's slot notes what is returned.
+    pub(crate) fn keep(mut self) -> Counts {
+        self.is_kept = true;
+        self.counts
+    }
+
+    /// The order in which a session is counted.
+    const STEPS: [Kind; 4] = [
+        Kind::Source,
+        Kind::SourceOfRule,
+        Kind::Destination,
+        Kind::DestinationOfRule,
+    ];
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        let standing = self.subject.first_standing();
+        for kind in Self::STEPS.into_iter().take(self.done) {
+            if self.counts.has(kind) {
+                self.accounts
+                    .counted
+                    .end(&self.subject.entry(self.accounts, kind), standing);
+            }
+        }
+        self.accounts
+            .rule(self.subject.rule)
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counts {
+    const fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Source => true,
+            Kind::Destination => self.destination,
+            Kind::SourceOfRule | Kind::DestinationOfRule => self.of_rule,
+        }
+    }
+}
+
+impl Accounts {
+    /// Counts a new session, unless that exceeds a limit.
+    pub(crate) fn admit<'a>(
+        &'a self,
+        subject: Subject<'a>,
+        limits: &Limits,
+        of_rule: Bounds,
+        request: Request,
+    ) -> Result<Admitted<'a>, Exceeded> {
+        let (of_zone, scope) = limits.of_zone(subject.key.zone());
+        self.check_zone(&subject, of_zone)?;
+        self.count_rule(&subject, of_rule)?;
+        let mut admitted = Admitted {
+            accounts: self,
+            subject,
+            counts: Counts {
+                destination: of_zone.max_per_destination.is_some(),
+                of_rule: of_rule.has_entries(),
+            },
+            done: 0,
+            is_kept: false,
+        };
+        for kind in Admitted::STEPS {
+            if admitted.counts.has(kind) {
+                let (bounds, scope) = match kind {
+                    Kind::Source | Kind::Destination => (of_zone, scope),
+                    Kind::SourceOfRule | Kind::DestinationOfRule => (of_rule, LimitScope::Rule),
+                };
+                // An error drops `admitted`, which takes back what is done.
+                self.count(&subject, kind, (bounds, scope), request)?;
+            }
+            admitted.done += 1;
+        }
+        Ok(admitted)
+    }
+
+    /// Counts a session that no limit holds for, since it was there before.
+    pub(crate) fn admit_unasked<'a>(&'a self, subject: Subject<'a>, counts: Counts) -> Admitted<'a> {
+        self.rule(subject.rule).fetch_add(1, Ordering::Relaxed);
+        let ask = Ask {
+            standing: subject.first_standing(),
+            ..Ask::default()
+        };
+        for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
+            // An ask without bounds is never refused.
+            let _never_refused = self.counted.begin(&subject.entry(self, kind), &ask);
+        }
+        Admitted {
+            accounts: self,
+            subject,
+            counts,
+            done: Admitted::STEPS.len(),
+            is_kept: false,
+        }
+    }
+
+    fn check_zone(&self, subject: &Subject<'_>, bounds: Bounds) -> Result<(), Exceeded> {
+        let sessions = self.zone(subject.key.zone()).sessions();
+        match bounds.max_sessions {
+            Some(value) if sessions >= value => Err(Exceeded {
+                limit: Limit::Sessions,
+                scope: LimitScope::Zone,
+                value,
+                count: sessions,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn count_rule(&self, subject: &Subject<'_>, bounds: Bounds) -> Result<(), Exceeded> {
+        let value = bounds.max_sessions.unwrap_or(u32::MAX);
+        let more = |sessions: u32| (sessions < value).then_some(sessions + 1);
+        self.rule(subject.rule)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(drop)
+            .map_err(|count| Exceeded {
+                limit: Limit::Sessions,
+                scope: LimitScope::Rule,
+                value,
+                count,
+            })
+    }
+
+    fn count(
+        &self,
+        subject: &Subject<'_>,
+        kind: Kind,
+        (bounds, scope): (Bounds, LimitScope),
+        request: Request,
+    ) -> Result<(), Exceeded> {
+        let is_source = matches!(kind, Kind::Source | Kind::SourceOfRule);
+        let standing = subject.first_standing();
+        let room = || self.free(subject.key.zone()) + self.len().saturating_sub(self.assured());
+        let rate = bounds.new_per_second_per_source;
+        let ask = Ask {
+            sessions: if is_source {
+                bounds.max_per_source
+            } else {
+                bounds.max_per_destination
+            },
+            half_open: bounds.max_half_open_per_source.filter(|_| is_source),
+            rate: rate.filter(|_| is_source && !request.is_announced),
+            room: (kind == Kind::Source).then(room),
+            standing,
+            now: request.now,
+        };
+        let excess = match self.counted.begin(&subject.entry(self, kind), &ask) {
+            Ok(()) => return Ok(()),
+            Err(excess) => excess,
+        };
+        let (limit, value, count) = match excess {
+            Excess::Sessions(count) if is_source => (Limit::PerSource, ask.sessions, count),
+            Excess::Sessions(count) => (Limit::PerDestination, ask.sessions, count),
+            Excess::HalfOpen(count) => (Limit::HalfOpenPerSource, ask.half_open, count),
+            Excess::Rate => (Limit::RatePerSource, rate, rate.unwrap_or(0)),
+            Excess::Share(count) => {
+                let room = u32::try_from(ask.room.unwrap_or(0)).unwrap_or(u32::MAX);
+                (Limit::SourceShare, Some(room), count)
+            }
+        };
+        Err(Exceeded {
+            limit,
+            scope: match limit {
+                Limit::SourceShare => LimitScope::All,
+                _ => scope,
+            },
+            value: value.unwrap_or(0),
+            count,
+        })
+    }
+
+    /// Counts the change of a session's standing by its source.
+    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, moved: (Standing, Standing)) {
+        let (before, after) = moved;
+        if before == after {
+            return;
+        }
+        for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
+            self.counted.change(&subject.entry(self, kind), before, after);
+        }
+    }
+
+    /// Counts the end of a session by its source, destination and rule.
+    pub(crate) fn ended(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
+        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
+        for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
+            self.counted.end(&subject.entry(self, kind), standing);
+        }
+    }
+
+    /// Counts a session under another rule, or in other entries. That of its source stays as it is.
+    pub(crate) fn moved(
+        &self,
+        subject: Subject<'_>,
+        before: Counts,
+        (rule, after): (RuleId, Counts),
+        standing: Standing,
+    ) {
+        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
+        self.rule(rule).fetch_add(1, Ordering::Relaxed);
+        let moved = Subject { rule, ..subject };
+        let beside = |kind: &Kind| *kind != Kind::Source;
+        for kind in Admitted::STEPS.into_iter().filter(beside) {
+            if before.has(kind) {
+                self.counted.end(&subject.entry(self, kind), standing);
+            }
+            if after.has(kind) {
+                let ask = Ask {
+                    standing,
+                    ..Ask::default()
+                };
+                let _never_refused = self.counted.begin(&moved.entry(self, kind), &ask);
+            }
+        }
+    }
+
+    /// Returns what the source of a new session weighs in a full table: its half-open sessions, or of
+    /// a protocol without a handshake those that may be evicted; 0 for a small source.
+    pub(crate) fn weight_of_new(&self, subject: Subject<'_>) -> u32 {
+        let holding = self.source(subject);
+        let unproven = match subject.key.protocol() {
+            PROTOCOL_TCP => holding.half_open,
+            _ => holding.evictable(),
+        };
+        if unproven < SMALL_SOURCE { 0 } else { unproven }
+    }
+
+    /// Returns the limit that explains why a full table has no room for a new session: that its
+    /// source is heavy, or that what is left is for other zones. `None`: the table is just full.
+    pub(crate) fn why_full(&self, subject: Subject<'_>) -> Option<Exceeded> {
+        let zone = self.zone(subject.key.zone());
+        let heavy = self.weight_of_new(subject);
+        let (limit, value, count) = if heavy > 0 {
+            (Limit::SourceShare, 0, heavy)
+        } else if self.len() < self.max_sessions() && zone.guarantee() > 0 {
+            (Limit::ZoneShare, zone.guarantee(), zone.sessions())
+        } else {
+            return None;
+        };
+        Some(Exceeded {
+            limit,
+            scope: LimitScope::All,
+            value,
+            count,
+        })
+    }
+
+    /// Returns what the source of a session is known to hold.
+    pub(crate) fn source(&self, subject: Subject<'_>) -> Holding {
+        self.counted.holding(&subject.entry(self, Kind::Source))
+    }
+}

@@ -1,0 +1,514 @@
+//! A bounded table of what prefixes hold: sessions, half-open sessions, and how fast they open new ones.
+//!
+//! The table is set-associative: a keyed hash selects a set of [`WAYS`] entries behind one lock. A
+//! prefix that finds its set full takes the place of the lightest entry: the one with the fewest
+//! sessions, then the one that owes the least time to its rate, then the one that was not touched for
+//! longest. So a prefix is forgotten only if every other entry of its set weighs at least as much at
+//! that moment, and a flood of sources with one session each replaces entries of one session.
+//!
+//! The error is on one side: **a count is never above the true one**. Ends of sessions that were
+//! counted before their prefix was forgotten are counted against the newer ones, down to 0. A limit
+//! can therefore let more through than it says while more prefixes are active than the table has
+//! entries, and never less.
+//!
+//! The locks are leaf locks: a packet holds one for a few instructions beside its shard's lock, and
+//! takes nothing else meanwhile.
+
+use parking_lot::Mutex;
+
+use super::accounts::Standing;
+use crate::flow::Zone;
+use crate::policy::RuleId;
+use crate::session::Micros;
+
+/// Entries of a set.
+const WAYS: usize = 8;
+
+/// The least number of entries.
+const MIN_ENTRIES: usize = 4_096;
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// A source with fewer sessions than this has always less than its share of the table.
+pub(crate) const SMALL_SOURCE: u32 = 64;
+
+/// What is counted by a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Sessions that a prefix has begun.
+    Source,
+    /// Sessions to a prefix.
+    Destination,
+    /// Sessions that a prefix has begun, and that one rule has admitted.
+    SourceOfRule,
+    /// Sessions to a prefix that one rule has admitted.
+    DestinationOfRule,
+}
+
+/// The key of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The two halves of the first address of the prefix.
+    prefix: [u64; 2],
+    zone: u16,
+    /// The rule of a kind that has one, else 0.
+    rule: u16,
+    kind: Kind,
+    v6: bool,
+}
+
+impl Key {
+    /// `rule` is only looked at where the kind has one.
+    pub(crate) const fn new(kind: Kind, zone: Zone, rule: RuleId, prefix: u128, v6: bool) -> Self {
+        Self {
+            prefix: [(prefix >> 64) as u64, prefix as u64],
+            zone: zone.0,
+            rule: match kind {
+                Kind::SourceOfRule | Kind::DestinationOfRule => rule.0,
+                Kind::Source | Kind::Destination => 0,
+            },
+            kind,
+            v6,
+        }
+    }
+}
+
+/// What a prefix holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Holding {
+    pub(crate) sessions: u32,
+    pub(crate) half_open: u32,
+    pub(crate) assured: u32,
+}
+
+impl Holding {
+    /// Returns how many sessions may be evicted, now or soon.
+    pub(crate) const fn evictable(self) -> u32 {
+        self.sessions.saturating_sub(self.assured)
+    }
+
+    fn add(&mut self, standing: Standing) {
+        self.sessions = self.sessions.saturating_add(1);
+        self.half_open = self.half_open.saturating_add(u32::from(standing.half_open));
+        self.assured = self.assured.saturating_add(u32::from(standing.assured));
+    }
+
+    /// Saturates: what begins with one entry may end with a newer one of the same key.
+    fn remove(&mut self, standing: Standing) {
+        self.sessions = self.sessions.saturating_sub(1);
+        self.half_open = self.half_open.saturating_sub(u32::from(standing.half_open));
+        self.assured = self.assured.saturating_sub(u32::from(standing.assured));
+        self.fit();
+    }
+
+    fn change(&mut self, before: Standing, after: Standing) {
+        self.half_open = self.half_open.saturating_sub(u32::from(before.half_open));
+        self.assured = self.assured.saturating_sub(u32::from(before.assured));
+        self.half_open = self.half_open.saturating_add(u32::from(after.half_open));
+        self.assured = self.assured.saturating_add(u32::from(after.assured));
+        self.fit();
+    }
+
+    /// Parts are never more than the whole, whatever was forgotten between.
+    fn fit(&mut self) {
+        self.half_open = self.half_open.min(self.sessions);
+        self.assured = self.assured.min(self.sessions - self.half_open);
+    }
+}
+
+/// What one more session of a prefix is held against.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask {
+    /// The bound on sessions.
+    pub(crate) sessions: Option<u32>,
+    /// The bound on half-open sessions, for a session that begins half-open.
+    pub(crate) half_open: Option<u32>,
+    /// New sessions per second.
+    pub(crate) rate: Option<u32>,
+    /// Places that are free, or that hold sessions which may be evicted: what a large source must
+    /// leave to others.
+    pub(crate) room: Option<usize>,
+    pub(crate) standing: Standing,
+    pub(crate) now: Micros,
+}
+
+/// The bound that a session would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excess {
+    Sessions(u32),
+    HalfOpen(u32),
+    Rate,
+    /// The source has this many sessions, and no more places are left to others.
+    Share(u32),
+}
+
+impl Ask {
+    fn check(&self, entry: &Entry) -> Result<(), Excess> {
+        let Holding {
+            sessions, half_open, ..
+        } = entry.holding;
+        if self.sessions.is_some_and(|most| sessions >= most) {
+            return Err(Excess::Sessions(sessions));
+        }
+        if self.standing.half_open && self.half_open.is_some_and(|most| half_open >= most) {
+            return Err(Excess::HalfOpen(half_open));
+        }
+        if let Some(room) = self.room
+            && sessions >= SMALL_SOURCE
+            && sessions as usize >= room.saturating_sub(entry.holding.evictable() as usize)
+        {
+            return Err(Excess::Share(sessions));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: Key,
+    holding: Holding,
+    /// When the next new session would be on time, in nanoseconds (the generic cell rate algorithm
+    /// of ITU-T I.371).
+    due: u64,
+    /// The set's clock at the last touch.
+    touched: u16,
+}
+
+const _: () = assert!(size_of::<Entry>() == 48);
+
+impl Entry {
+    const EMPTY: Self = Self {
+        key: Key::new(Kind::Source, Zone::DEFAULT, RuleId::DEFAULT, 0, false),
+        holding: Holding {
+            sessions: 0,
+            half_open: 0,
+            assured: 0,
+        },
+        due: 0,
+        touched: 0,
+    };
+
+    /// Takes one new session out of the rate, if it allows.
+    fn take(&mut self, now: Micros, per_second: u32) -> bool {
+        let now = now.0.saturating_mul(1_000);
+        let interval = SECOND / u64::from(per_second.max(1));
+        let due = self.due.max(now) + interval;
+        let is_on_time = due <= now + SECOND;
+        if is_on_time {
+            self.due = due;
+        }
+        is_on_time
+    }
+}
+
+#[derive(Debug)]
+struct Set {
+    entries: [Entry; WAYS],
+    clock: u16,
+}
+
+impl Set {
+    fn find(&mut self, key: &Key) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.key == *key)
+    }
+
+    /// Returns the entry of a key, which takes the lightest entry's place if it is new.
+    fn find_or_replace(&mut self, key: &Key, now: Micros) -> Option<&mut Entry> {
+        self.clock = self.clock.wrapping_add(1);
+        let clock = self.clock;
+        let known = self.entries.iter().position(|entry| entry.key == *key);
+        let place = known.or_else(|| {
+            let now = now.0.saturating_mul(1_000);
+            let weight = |entry: &Entry| {
+                let owed = entry.due.saturating_sub(now);
+                let age = clock.wrapping_sub(entry.touched);
+                (entry.holding.sessions, owed, u16::MAX - age)
+            };
+            let places = self.entries.iter().enumerate();
+            places
+                .min_by_key(|(_, entry)| weight(entry))
+                .map(|(place, _)| place)
+        });
+        let entry = self.entries.get_mut(place?)?;
+        if known.is_none() {
+            *entry = Entry {
+                key: *key,
+                ..Entry::EMPTY
+            };
+        }
+        entry.touched = clock;
+        Some(entry)
+    }
+}
+
+/// The table. See the [module](self).
+#[derive(Debug)]
+pub(crate) struct CountedTable {
+    sets: Box<[Mutex<Set>]>,
+    hasher: ahash::RandomState,
+}
+
+impl CountedTable {
+    /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096.
+    pub(crate) fn new(max_sessions: usize, hasher: ahash::RandomState) -> Self {
+        let empty = || {
+            Mutex::new(Set {
+                entries: [Entry::EMPTY; WAYS],
+                clock: 0,
+            })
+        };
+        Self {
+            sets: (0..Self::sets(max_sessions)).map(|_| empty()).collect(),
+            hasher,
+        }
+    }
+
+    /// Returns the number of sets, a power of two.
+    const fn sets(max_sessions: usize) -> usize {
+        let entries = max_sessions / 4;
+        let entries = if entries < MIN_ENTRIES {
+            MIN_ENTRIES
+        } else {
+            entries
+        };
+        (entries / WAYS).next_power_of_two()
+    }
+
+    /// Returns the bytes of a table for a number of sessions.
+    pub(crate) const fn bytes(max_sessions: usize) -> usize {
+        Self::sets(max_sessions) * size_of::<Mutex<Set>>()
+    }
+
+    fn set(&self, key: &Key) -> Option<&Mutex<Set>> {
+        let hash = self.hasher.hash_one(key) as usize;
+        self.sets.get(hash & (self.sets.len() - 1))
+    }
+
+    /// Counts one more session of a prefix, if that exceeds nothing that it is held against.
+    pub(crate) fn begin(&self, key: &Key, ask: &Ask) -> Result<(), Excess> {
+        let Some(set) = self.set(key) else {
+            return Ok(());
+        };
+        let mut set = set.lock();
+        // A refused session takes nobody's place.
+        if let Some(entry) = set.find(key) {
+            ask.check(entry)?;
+        } else {
+            ask.check(&Entry::EMPTY)?;
+        }
+        let Some(entry) = set.find_or_replace(key, ask.now) else {
+            return Ok(());
+        };
+        if ask.rate.is_some_and(|rate| !entry.take(ask.now, rate)) {
+            return Err(Excess::Rate);
+        }
+        entry.holding.add(ask.standing);
+        Ok(())
+    }
+
+    /// Counts the end of a session.
+    pub(crate) fn end(&self, key: &Key, standing: Standing) {
+        if let Some(set) = self.set(key)
+            && let Some(entry) = set.lock().find(key)
+        {
+            entry.holding.remove(standing);
+        }
+    }
+
+    /// Counts the change of a session's standing.
+    pub(crate) fn change(&self, key: &Key, before: Standing, after: Standing) {
+        if let Some(set) = self.set(key)
+            && let Some(entry) = set.lock().find(key)
+        {
+            entry.holding.change(before, after);
+        }
+    }
+
+    /// Returns what a prefix is known to hold.
+    pub(crate) fn holding(&self, key: &Key) -> Holding {
+        let Some(set) = self.set(key) else {
+            return Holding::default();
+        };
+        set.lock()
+            .find(key)
+            .map(|entry| entry.holding)
+            .unwrap_or_default()
+    }
+
+    /// Calls `each` with every entry that holds something.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&Key, Holding)) {
+        for set in &self.sets {
+            let set = set.lock();
+            for entry in set.entries.iter().filter(|entry| entry.holding.sessions > 0) {
+                each(&entry.key, entry.holding);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OPEN: Standing = Standing {
+        half_open: true,
+        assured: false,
+    };
+    const DONE: Standing = Standing {
+        half_open: false,
+        assured: true,
+    };
+
+    fn table() -> CountedTable {
+        CountedTable::new(1, ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn source(address: u128) -> Key {
+        Key::new(Kind::Source, Zone::DEFAULT, RuleId::DEFAULT, address, false)
+    }
+
+    fn ask() -> Ask {
+        Ask {
+            standing: OPEN,
+            now: Micros(1),
+            ..Ask::default()
+        }
+    }
+
+    #[test]
+    fn a_heavy_source_stays_known_under_a_flood_of_light_ones() {
+        let table = table();
+        let heavy = source(1);
+        for _ in 0..3 {
+            table.begin(&heavy, &ask()).unwrap();
+        }
+        for light in 0..200_000u128 {
+            table.begin(&source(1_000 + light), &ask()).unwrap();
+        }
+        assert_eq!(table.holding(&heavy).sessions, 3);
+        let mut entries = 0;
+        table.for_each(|_, _| entries += 1);
+        assert_eq!(entries, MIN_ENTRIES, "the table does not grow");
+    }
+
+    #[test]
+    fn limits_hold_at_their_value_and_refusals_count_nothing() {
+        let table = table();
+        let of = |sessions, half_open| Ask {
+            sessions: Some(sessions),
+            half_open: Some(half_open),
+            ..ask()
+        };
+        assert_eq!(table.begin(&source(1), &of(3, 2)), Ok(()));
+        assert_eq!(table.begin(&source(1), &of(3, 2)), Ok(()));
+        assert_eq!(table.begin(&source(1), &of(3, 2)), Err(Excess::HalfOpen(2)));
+        table.change(&source(1), OPEN, DONE);
+        assert_eq!(table.begin(&source(1), &of(3, 2)), Ok(()));
+        assert_eq!(table.begin(&source(1), &of(3, 9)), Err(Excess::Sessions(3)));
+        let whole = Holding {
+            sessions: 3,
+            half_open: 2,
+            assured: 1,
+        };
+        assert_eq!(table.holding(&source(1)), whole);
+        table.end(&source(1), OPEN);
+        assert_eq!(table.begin(&source(1), &of(3, 2)), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_allows_a_second_of_it_at_once_and_then_its_pace() {
+        let table = table();
+        let at = |millis: u64| Ask {
+            rate: Some(10),
+            now: Micros(3_600_000_000 + millis * 1_000),
+            ..ask()
+        };
+        let taken = |millis| {
+            (0..30)
+                .filter(|_| table.begin(&source(1), &at(millis)).is_ok())
+                .count()
+        };
+        assert_eq!([taken(0), taken(100), taken(650)], [10, 1, 5]);
+        assert_eq!(table.begin(&source(1), &at(650)), Err(Excess::Rate));
+        assert_eq!(
+            table.begin(&source(2), &at(650)),
+            Ok(()),
+            "another source has its own"
+        );
+    }
+
+    #[test]
+    fn a_large_source_leaves_as_much_as_it_has() {
+        let table = table();
+        let with = |room| Ask {
+            room: Some(room),
+            standing: DONE,
+            ..ask()
+        };
+        for _ in 0..SMALL_SOURCE {
+            assert_eq!(
+                table.begin(&source(1), &with(0)),
+                Ok(()),
+                "small sources are not bound"
+            );
+        }
+        assert_eq!(table.begin(&source(1), &with(64)), Err(Excess::Share(64)));
+        assert_eq!(table.begin(&source(1), &with(65)), Ok(()));
+        // Places that the source itself could lose are not left to others.
+        for _ in 0..10 {
+            table.begin(&source(1), &Ask { room: None, ..ask() }).unwrap();
+        }
+        assert_eq!(table.begin(&source(1), &with(85)), Err(Excess::Share(75)));
+        assert_eq!(table.begin(&source(1), &with(86)), Ok(()));
+    }
+
+    proptest! {
+        /// Whatever is forgotten, a count is never above the true one, and without pressure it is the true one.
+        #[test]
+        fn a_count_is_never_above_the_true_one(
+            steps in proptest::collection::vec((0u128..60, 0u8..3), 1..400),
+            crowd in 0u128..20_000,
+        ) {
+            let table = table();
+            let mut truth: HashMap<u128, Vec<Standing>> = HashMap::new();
+            for (number, (address, step)) in steps.into_iter().enumerate() {
+                let held = truth.entry(address).or_default();
+                match step {
+                    0 => {
+                        table.begin(&source(address), &ask()).unwrap();
+                        held.push(OPEN);
+                    }
+                    1 => if let Some(last) = held.last_mut() {
+                        table.change(&source(address), *last, DONE);
+                        *last = DONE;
+                    },
+                    _ => if let Some(ended) = held.pop() {
+                        table.end(&source(address), ended);
+                    },
+                }
+                if number == 100 {
+                    for light in 0..crowd {
+                        table.begin(&source(1_000_000 + light), &ask()).unwrap();
+                    }
+                }
+            }
+            for (address, held) in truth {
+                let known = table.holding(&source(address));
+                prop_assert!(known.sessions as usize <= held.len());
+                prop_assert!(known.half_open + known.assured <= known.sessions);
+                if crowd == 0 {
+                    let count = |which: Standing| held.iter().filter(|each| **each == which).count();
+                    prop_assert_eq!(known.sessions as usize, held.len());
+                    prop_assert_eq!(known.half_open as usize, count(OPEN));
+                    prop_assert_eq!(known.assured as usize, count(DONE));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Which session of a full shard makes room for a new one.
+//!
+//! A full shard looks at a bounded number of sessions of one class after the other: those at the
+//! head of the wheel's list, which are closest to their end, and some at random, so that the
+//! heaviest source is found wherever its sessions are. Among those that may be evicted, the first
+//! choice is the zone that is most above its guarantee, then the heaviest source, then the session
+//! that was idle for longest, or of closing ones the one that is closest to its end.
+
+use std::cmp::Reverse;
+
+use super::shard::{Ended, Expired, Shard};
+use super::slot::Slot;
+use super::time::Micros;
+use super::wheel::{Linked, behind};
+use crate::event::EndReason;
+use crate::flow::Zone;
+use crate::limits::Subject;
+use crate::track::Worth;
+
+/// How many sessions a full shard lets expire or hangs up again before it evicts one.
+const DUE: usize = 16;
+/// How many sessions at the head of a class are looked at.
+const HEADS: usize = 8;
+/// How many sessions at random are looked at.
+const RANDOM: usize = 8;
+
+/// The classes of sessions that may be evicted, in order.
+const CLASSES: [Worth; 3] = [Worth::Embryonic, Worth::Closing, Worth::Datagram];
+
+/// A session that has ended for a new one.
+pub(crate) struct Room {
+    pub(crate) ended: Ended,
+    /// The new session's zone has a place now. If not, another session took it.
+    pub(crate) is_granted: bool,
+}
+
+/// The new session that needs room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newcomer<'a> {
+    pub(crate) subject: Subject<'a>,
+    pub(crate) now: Micros,
+}
+
+/// The order of candidates: the greatest is evicted.
+type Rank = (u32, u32, Reverse<u64>);
+
+/// What a new session weighs against those that it would evict.
+struct Weight {
+    zone: Zone,
+    /// How far its zone is above the guarantee.
+    excess: u32,
+    /// Sessions of its source that prove nothing yet; 0 for a small source.
+    source: u32,
+}
+
+impl Shard {
+    /// Ends one session so that a new one finds room; `None` where all in reach are worth more than the
+    /// new one. An expired session comes first. The place of the session that ends is claimed for the
+    /// new one's zone.
+    ///
+    /// A new session evicts none of a zone that is not further above its guarantee than its own
+    /// zone, and none of a lighter source if its own source is heavy: one that has at least
+    /// 64 half-open sessions (or, for protocols without a handshake, sessions that may be
+    /// evicted).
+    pub(crate) fn make_room(
+        &mut self,
+        newcomer: &Newcomer<'_>,
+        mut spare: impl FnMut(&Slot, u32) -> Option<u32>,
+    ) -> Option<Room> {
+        let zone = newcomer.subject.key.zone();
+        for _ in 0..DUE {
+            match self.expire(newcomer.now.tick(), &mut spare) {
+                Expired::Ended(ended) => {
+                    let is_granted = self.accounts.claim(zone);
+                    return Some(Room { ended, is_granted });
+                }
+                Expired::Moved => {}
+                Expired::Idle => break,
+            }
+        }
+        let weight = Weight {
+            zone,
+            excess: self.accounts.zone(zone).excess(),
+            source: self.accounts.weight_of_new(newcomer.subject),
+        };
+        let random = self.random_sessions();
+        for class in CLASSES {
+            let Some(victim) = self.victim(class, &weight, &random, newcomer.now) else {
+                continue;
+            };
+            let slot = self.slab.hot(victim);
+            let reason = if slot.deadline <= newcomer.now.tick() {
+                slot.end_of_life()
+            } else {
+                EndReason::Evicted
+            };
+            if self.accounts.hand_over(slot.key.zone(), zone) {
+                let ended = self.unlink(victim, reason);
+                let is_granted = true;
+                return Some(Room { ended, is_granted });
+            }
+        }
+        None
+    }
+
+    /// Returns the session of a class that is evicted first, if any may be.
+    fn victim(&mut self, class: Worth, weight: &Weight, random: &[u32; RANDOM], now: Micros) -> Option<u32> {
+        let mut best: Option<(Rank, u32)> = None;
+        let mut head = self.wheel.earliest_of(class).map(|due| self.wheel.first(due));
+        for _ in 0..HEADS {
+            let Some(session) = head else { break };
+            head = behind(self.slab.hot(session).links);
+            match self.rank(session, weight, now) {
+                Some(rank) => best = best.max(Some((rank, session))),
+                None => {
+                    // A session in use may still hang where it was hung up long ago.
+                    self.wheel.take(&mut self.slab, session);
+                    self.wheel.hang(&mut self.slab, session, class);
+                }
+            }
+        }
+        for session in random {
+            let slot = self.slab.hot.get(*session as usize);
+            if slot.is_some_and(|slot| slot.in_use() && slot.worth() == class)
+                && let Some(rank) = self.rank(*session, weight, now)
+            {
+                best = best.max(Some((rank, *session)));
+            }
+        }
+        best.map(|(_, session)| session)
+    }
+
+    /// Returns the rank of a session that a new one may evict.
+    fn rank(&self, session: u32, weight: &Weight, now: Micros) -> Option<Rank> {
+        let slot = self.slab.hot(session);
+        if !slot.is_evictable(now) {
+            return None;
+        }
+        let zone = slot.key.zone();
+        let excess = self.accounts.zone(zone).excess();
+        if zone != weight.zone && excess <= weight.excess {
+            return None;
+        }
+        let (subject, _) = self.slab.counted(session);
+        let source = self.accounts.source(subject).evictable();
+        if source < weight.source {
+            return None;
+        }
+        let end = match slot.worth() {
+            Worth::Closing => u64::from(self.slab.deadline(session)),
+            // The deadline says little: lifetimes shrink while the table fills up.
+            _ => slot.last().0,
+        };
+        Some((excess, source, Reverse(end)))
+    }
+
+    /// Returns numbers of slots at random, some of which may be free.
+    fn random_sessions(&mut self) -> [u32; RANDOM] {
+        let slots = self.slab.hot.len() as u64;
+        std::array::from_fn(|place| {
+            if slots <= RANDOM as u64 {
+                // All of them.
+                return place as u32;
+            }
+            let mut x = self.random;
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            self.random = x;
+            ((x >> 32) * slots >> 32) as u32
+        })
+    }
+}

@@ -35,7 +35,9 @@ fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8>
 
 fn udp(n: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(n, 53);
+    // Many sources: one alone gets no more than its share of a small table.
+    let source = [10, 0, 0, (n % 50) as u8 + 3];
+    let builder = PacketBuilder::ipv4(source, [10, 0, 0, 2], 64).udp(n, 53);
     builder.write(&mut bytes, &[0; 16]).expect("a vector takes it");
     bytes
 }

@@ -45,7 +45,7 @@ fn that_lasts(settings: Settings) -> Settings {
 fn fill(engine: &Engine, now: Instant) {
     for number in 0..MANY as u16 {
         let ends = Ends {
-            src: 200,
+            src: 100 + (number % 100) as u8,
             dst: 201 + (number % 2) as u8,
             ..Ends::v4(1_024 + number, 9)
         };

@@ -76,8 +76,8 @@ fn answers_to_datagrams_do_not_fill_the_table_for_others() {
             src: 66,
             ..Ends::v4(port, 53)
         };
-        scene.udp(ends);
-        scene.udp(ends.back());
+        let _ = scene.udp(ends);
+        let _ = scene.udp(ends.back());
     }
     assert!(scene.tcp(of(1, 1), SYN, 1, 0, b"").is_forward());
 }
@@ -89,7 +89,7 @@ fn a_one_way_session_in_use_survives_a_flood_of_others() {
     let first = scene.udp(log).tracked().session;
     for n in 0..20_000u32 {
         scene.now += Duration::from_millis(1);
-        scene.udp(Ends {
+        let _ = scene.udp(Ends {
             src: (n % 5) as u8 + 3,
             ..Ends::v4((n / 5) as u16 + 1, 9)
         });
@@ -294,7 +294,7 @@ fn a_reached_limit_is_reported_once_in_ten_seconds_and_explained() {
     let mut knock = |scene: &Scene| {
         for port in 10..60 {
             let packet = segment(of(3, port), SYN, 1, 0, b"");
-            scene
+            let _ = scene
                 .engine
                 .process_with(Packet::new(&packet, scene.now), &mut reached);
         }
@@ -344,7 +344,7 @@ fn a_zone_above_its_guarantee_gives_back_what_may_be_evicted() {
     ));
     scene.zone = GREEN;
     for port in 0..90 {
-        scene.tcp(of((port % 10) as u8 + 3, port + 1), SYN, 1, 0, b"");
+        let _ = scene.tcp(of((port % 10) as u8 + 3, port + 1), SYN, 1, 0, b"");
     }
     let in_zone = |zone| {
         scene
@@ -378,7 +378,7 @@ fn established_and_half_closed_connections_in_use_outlive_a_flood() {
     let mut seq = 501;
     for port in 0..1_000u32 {
         scene.now += Duration::from_millis(100);
-        scene.tcp(of((port % 200) as u8 + 10, port as u16 + 1), SYN, 1, 0, b"");
+        let _ = scene.tcp(of((port % 200) as u8 + 10, port as u16 + 1), SYN, 1, 0, b"");
         if port % 100 == 0 {
             scene.pass(half_closed.back(), ACK, seq, 102, b"data");
             scene.pass(half_closed, ACK, 102, seq + 4, b"");
@@ -404,11 +404,11 @@ fn datagram_sessions_go_last_and_streams_in_use_not_at_all() {
     let exchange = Ends::v4(2, 5_000);
     for _ in 0..40 {
         scene.now += Duration::from_millis(100);
-        scene.udp(stream);
-        scene.udp(stream.back());
+        let _ = scene.udp(stream);
+        let _ = scene.udp(stream.back());
     }
-    scene.udp(exchange);
-    scene.udp(exchange.back());
+    let _ = scene.udp(exchange);
+    let _ = scene.udp(exchange.back());
     scene.pass(of(9, 1), SYN, 1, 0, b"");
     // The half-open one goes first, then the exchange; the stream stays while it is in use.
     scene.handshake(of(9, 2));
@@ -429,7 +429,7 @@ fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
         scene.pass(*ends, SYN, 1, 0, b"");
     }
     for port in 1..=200 {
-        scene.tcp(of(3, port), SYN, 1, 0, b"");
+        let _ = scene.tcp(of(3, port), SYN, 1, 0, b"");
     }
     // Half of the table is all that the heavy source gets; light ones fill the rest.
     let heavy = || {
@@ -495,7 +495,7 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
     let off = Scene::new(
         "[table]\nmax_sessions = 1\nadaptive_start = 0\nadaptive_end = 0\n[lifetimes]\nudp.unreplied = \"60s\"\n",
     );
-    off.udp(of(3, 1));
+    let _ = off.udp(of(3, 1));
     assert_eq!(off.record().expires.duration_since(off.now).as_secs(), 60);
 }
 
@@ -526,7 +526,7 @@ fn totals_agree_exactly_after_a_storm_on_many_threads() {
                         _ => (ends, ACK | FIN, 101, 501),
                     };
                     let packet = segment(ends, flags, seq, ack, b"");
-                    engine.process(Packet::new(&packet, now).zone(zone));
+                    let _ = engine.process(Packet::new(&packet, now).zone(zone));
                     if round % 64 == 0 {
                         engine.expire(now, 16, &mut ());
                     }

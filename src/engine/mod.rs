@@ -24,7 +24,6 @@ mod screen;
 mod settings;
 mod snapshot;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +40,7 @@ use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
-use crate::limits::{Accounts, Notices, Standing};
+use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, SLICE, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
@@ -294,7 +293,8 @@ impl Engine {
     /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
     ///    here** and held to the end of step 6; it is the only one, but for what helpers keep.
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP anything but a reply) asks the policy;
-    ///    only one that the policy admits makes a session. A full table makes room first, or refuses.
+    ///    only one that the policy admits, and that exceeds no limit, makes a session. A full table makes room
+    ///    first, or refuses. **The leaf locks of counted prefixes are taken here**, each for a few instructions.
     ///    A session that a control session has announced is admitted by the rule of that one.
     /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
     ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST
@@ -479,8 +479,7 @@ impl Engine {
     pub fn check_invariants(&self) -> Result<(), String> {
         self.datagrams.check_invariants()?;
         let mut sessions = 0;
-        let mut assured = 0;
-        let mut by_zone: BTreeMap<Zone, [u32; 2]> = BTreeMap::new();
+        let mut tally = Tally::default();
         let mut first = u32::MAX;
         for number in 0..self.table.shards() {
             let held = self.table.lock(number);
@@ -492,10 +491,8 @@ impl Engine {
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
                 let standing = Standing::of(slot.key.protocol(), slot.worth());
-                let [all, half_open] = by_zone.entry(slot.key.zone()).or_default();
-                *all += 1;
-                *half_open += u32::from(standing.half_open);
-                assured += usize::from(standing.assured);
+                let (subject, counts) = shard.slab.counted(each);
+                tally.add(&self.accounts, subject, counts, standing);
             }
             let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
             let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
@@ -511,6 +508,6 @@ impl Engine {
                 self.table.max_sessions()
             ));
         }
-        self.accounts.check_invariants(&by_zone, assured)
+        self.accounts.check_invariants(&tally)
     }
 }

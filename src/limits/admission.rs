@@ -38,6 +38,14 @@ impl Subject<'_> {
         Key::new(kind, self.key.zone(), self.rule, prefix, v6)
     }
 
+    /// Returns the keys of the entries that the session is counted in.
+    pub(super) fn entries(self, accounts: &Accounts, counts: Counts) -> impl Iterator<Item = Key> {
+        Admitted::STEPS
+            .into_iter()
+            .filter(move |kind| counts.has(*kind))
+            .map(move |kind| self.entry(accounts, kind))
+    }
+
     /// Returns the standing that every session is counted with until [`Accounts::changed`] says
     /// otherwise.
     pub(crate) fn first_standing(&self) -> Standing {

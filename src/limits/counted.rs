@@ -89,7 +89,7 @@ impl Holding {
         self.sessions.saturating_sub(self.assured)
     }
 
-    fn add(&mut self, standing: Standing) {
+    pub(super) fn add(&mut self, standing: Standing) {
         self.sessions = self.sessions.saturating_add(1);
         self.half_open = self.half_open.saturating_add(u32::from(standing.half_open));
         self.assured = self.assured.saturating_add(u32::from(standing.assured));
@@ -277,7 +277,7 @@ impl CountedTable {
     }
 
     /// Returns the bytes of a table for a number of sessions.
-    pub(crate) const fn bytes(max_sessions: usize) -> usize {
+    pub(super) const fn bytes(max_sessions: usize) -> usize {
         Self::sets(max_sessions) * size_of::<Mutex<Set>>()
     }
 
@@ -338,7 +338,7 @@ impl CountedTable {
     }
 
     /// Calls `each` with every entry that holds something.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&Key, Holding)) {
+    pub(super) fn for_each(&self, mut each: impl FnMut(&Key, Holding)) {
         for set in &self.sets {
             let set = set.lock();
             for entry in set.entries.iter().filter(|entry| entry.holding.sessions > 0) {

@@ -19,13 +19,19 @@ mod prefix;
 pub(crate) mod share;
 pub(crate) mod sources;
 
-pub(crate) use self::accounts::{Accounts, Standing};
+pub(crate) use self::accounts::{Accounts, Standing, Tally};
 pub(crate) use self::adaptive::Adaptive;
 pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
 pub(crate) use self::notices::Notices;
 pub(crate) use self::prefix::Prefixes;
 use crate::flow::Zone;
 use crate::verdict::DropReason;
+
+/// Returns the bytes that the counts of an engine take, for a table of a size.
+#[must_use]
+pub const fn counts_bytes(max_sessions: usize) -> usize {
+    Accounts::BYTES + counted::CountedTable::bytes(max_sessions)
+}
 
 /// A limit that a new session can exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

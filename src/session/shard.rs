@@ -96,7 +96,7 @@ impl Slab {
 
 impl Slab {
     /// Returns a session as it is counted, and the entries that it is counted in.
-    pub(super) fn counted(&self, slot: u32) -> (Subject<'_>, Counts) {
+    pub(crate) fn counted(&self, slot: u32) -> (Subject<'_>, Counts) {
         let (hot, cold) = (self.hot(slot), self.cold(slot));
         let subject = Subject {
             key: &hot.key,

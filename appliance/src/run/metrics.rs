@@ -38,6 +38,8 @@ struct Readings {
     plane: Arc<Plane>,
     stats: Stats,
     tolerated: Vec<(&'static str, String, u64)>,
+    /// By limit and rule.
+    limited: Vec<(&'static str, String, u64)>,
     rules: Vec<(String, u64)>,
     asymmetry: AsymmetryReport,
     datagrams: usize,
@@ -128,6 +130,11 @@ impl Metrics {
                 .tolerated()
                 .into_iter()
                 .map(|(reason, rule, count)| (reason.name(), rule, count))
+                .collect(),
+            limited: engine
+                .policy()
+                .limited()
+                .map(|(limit, rule, count)| (limit.name(), rule.to_owned(), count))
                 .collect(),
             rules: engine
                 .policy()
@@ -305,6 +312,16 @@ impl Readings {
             self.tolerated
                 .iter()
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
+        )?;
+        to.counters(
+            (
+                "portcullis_limited_sessions",
+                "New sessions that would have exceeded a limit, by the rule that would have admitted them",
+                None,
+            ),
+            self.limited
+                .iter()
+                .map(|(limit, rule, count)| ([("limit", *limit), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
             (

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use portcullis::geneve::front::FrontEnd;
-use portcullis::{Config, ConfigError, DeniedSession, EndReason, Engine, Reload, SessionRecord, Sink};
+use portcullis::{
+    Config, ConfigError, DeniedSession, EndReason, Engine, LimitReached, Reload, SessionRecord, Sink,
+};
 
 use super::log::queue::{EventQueue, LostEvents};
 use super::overflow::{KernelDrops, QueueDrops};
@@ -134,6 +136,8 @@ pub(crate) enum SessionEvent {
     Ended(SessionRecord, EndReason),
     /// The policy has denied or rejected it.
     Denied(DeniedSession),
+    /// A new session would have exceeded a limit.
+    Limited(LimitReached),
 }
 
 /// A counter that one thread changes and all may read.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::{Answer, Scratch};
-use portcullis::{DeniedSession, EndReason, Reset, SessionRecord, Sink};
+use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
 
 use super::log::queue::Teller;
 use super::shared::Shared;
@@ -50,6 +50,10 @@ impl Sink for Ears<'_> {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         self.log.denied(denied);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.log.limited(reached);
     }
 
     fn reset(&mut self, reset: &Reset) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use portcullis::policy::Policy;
-use portcullis::{DeniedSession, EndReason, SessionRecord};
+use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 
 use super::super::settings::{LogFormat, LogSettings, Logged, LoggedDenied};
 use super::super::shared::{SessionEvent, Shared};
@@ -141,6 +141,13 @@ impl<'s> Teller<'s> {
             LoggedDenied::None => {}
             LoggedDenied::Marked if !denied.log => {}
             LoggedDenied::Marked | LoggedDenied::All => queue.send_denied(denied),
+        }
+    }
+
+    /// A new session would have exceeded a limit. The engine reports few of them.
+    pub(crate) fn limited(&self, reached: &LimitReached) {
+        if let Some(queue) = self.queue {
+            queue.send(SessionEvent::Limited(*reached));
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use portcullis::event::Traffic;
 use portcullis::policy::Protocol;
-use portcullis::{DeniedSession, EndReason, SessionRecord};
+use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 use serde::Serialize;
 
 use super::super::plane::TunnelView;
@@ -44,11 +44,12 @@ pub(super) fn put(
                     Row::line("ended", Some(*reason), viewer.view(session))
                 }
                 SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, &viewer)),
+                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, &viewer)),
             };
             put(&line?);
         }
         LogFormat::AwsVpcFlowV2 => match event {
-            SessionEvent::Opened(_) => {}
+            SessionEvent::Opened(_) | SessionEvent::Limited(_) => {}
             SessionEvent::Ended(session, _) => {
                 for record in FlowRecord::of_session(session) {
                     put(&record.line(&log.settings, &viewer.clock));
@@ -121,6 +122,38 @@ impl<'a> DeniedRow<'a> {
             start: viewer.clock.seconds(denied.at),
             rule: viewer.policy.rule_name(denied.rule),
             tunnels: viewer.tunnel(denied.tunnel).map(|tunnel| [Some(tunnel), None]),
+        }
+    }
+}
+
+/// A limit that a new session would have exceeded.
+#[derive(Debug, Serialize)]
+struct LimitRow<'a> {
+    event: &'static str,
+    limit: &'static str,
+    scope: &'static str,
+    value: u32,
+    count: u32,
+    zone: String,
+    src: IpAddr,
+    dst: IpAddr,
+    start: f64,
+    rule: &'a str,
+}
+
+impl<'a> LimitRow<'a> {
+    fn new(reached: &LimitReached, viewer: &Viewer<'a>) -> Self {
+        Self {
+            event: "limit",
+            limit: reached.exceeded.limit.name(),
+            scope: reached.exceeded.scope.name(),
+            value: reached.exceeded.value,
+            count: reached.exceeded.count,
+            zone: viewer.zones.name(reached.zone),
+            src: reached.src,
+            dst: reached.dst,
+            start: viewer.clock.seconds(reached.at),
+            rule: viewer.policy.rule_name(reached.rule),
         }
     }
 }

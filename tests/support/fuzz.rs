@@ -14,11 +14,12 @@ use portcullis::alg::{
     Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Segment, SessionEnds, Trouble,
 };
 use portcullis::config::{
-    Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission, TableConfig,
+    ChallengeMode, Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission,
+    TableConfig,
 };
 use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply;
-use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Zone};
+use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone};
 
 /// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and [`REPLY`], and the time
 /// since the packet before, in units of 64 ms.
@@ -88,7 +89,7 @@ fn check(engine: &Engine, count: &Count) {
 }
 
 /// Decides one packet: forwarded or dropped for a reason, traced alike, and without a trace where it is invalid.
-fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
+fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     let before = records(engine);
     let ended = count.ended;
     let verdict = engine.process_with(packet, count);
@@ -110,11 +111,22 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) {
     if let Some(id) = verdict.tracked().session {
         if verdict.tracked().late.is_some() {
             // It is remembered, no more.
-            return;
+            return verdict;
         }
         let gone = count.ended > ended;
         assert!(gone || records(engine).iter().any(|record| record.id == id));
     }
+    if let Verdict::Reject(_, reply @ Reply::Challenge(_), tracked) = verdict {
+        assert_eq!(
+            (tracked.session, records(engine)),
+            (None, before),
+            "nothing is kept"
+        );
+        let mut out = [0; 60];
+        let answer = write_reply(reply, packet.bytes(), &mut out).expect("a bare SYN-ACK");
+        assert!(answer.len() <= packet.bytes().len(), "no larger than the SYN");
+    }
+    verdict
 }
 
 /// Raw bytes as packets, with time, zone and direction, once with checksums trusted and once verified, and with the
@@ -146,7 +158,7 @@ pub(crate) fn process(mut data: &[u8]) {
         };
         for (engine, count) in engines.iter().zip(&mut counts) {
             let packet = Packet::new(&last, now).zone(zone);
-            decide(engine, packet, count);
+            let _ = decide(engine, packet, count);
             let (_, steps) = engine.explain(packet, count);
             assert!(!steps.is_empty());
             let _ = engine.expire(now, 2, count);
@@ -192,7 +204,7 @@ fn patched(mut packet: Vec<u8>, patches: &[u8]) -> Vec<u8> {
 }
 
 /// One step of [`sequence`].
-#[derive(Debug, Arbitrary)]
+#[derive(Debug, Clone, Copy, Arbitrary)]
 enum Step {
     Udp {
         talk: u8,
@@ -236,7 +248,7 @@ enum Step {
 }
 
 /// A sequence number: near to the one of its direction, or anywhere.
-#[derive(Debug, Arbitrary)]
+#[derive(Debug, Clone, Copy, Arbitrary)]
 enum Number {
     Next(i8),
     Near(i16),
@@ -322,6 +334,9 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
     }
     config.tcp.late = LatePacket::ALL[usize::from(flags >> 3 & 3) % LatePacket::ALL.len()];
     config.tcp.midstream = Midstream::ALL[usize::from(flags >> 5 & 3) % Midstream::ALL.len()];
+    if has(0x80) {
+        config.syn_challenge.mode = ChallengeMode::Always;
+    }
     let lifetime = Duration::from_secs(1 + u64::from(seconds));
     config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::TcpEstablished, lifetime);
     config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::UdpReplied, lifetime);
@@ -347,6 +362,8 @@ pub(crate) fn sequence(data: &[u8]) {
     let mut now = Instant::now() + Duration::from_secs(60);
     // The next byte of each end of each conversation, as its segments say.
     let mut next = [[0u32; 2]; 8];
+    // What the last SYN of each conversation was challenged with.
+    let mut cookies = [None; 8];
     while !input.is_empty() {
         let Ok(step) = input.arbitrary::<Step>() else {
             break;
@@ -389,9 +406,12 @@ pub(crate) fn sequence(data: &[u8]) {
                 let numbers = &mut next[talk.number];
                 let (seq, ack) = (seq.from(numbers[own]), ack.from(numbers[peer]));
                 let flags = [0x02, 0x12, 0x10, 0x11, 0x04, 0x14, 0x10, flags][usize::from(flags & 7)];
+                // The RST of a stack that is there.
+                let answer = cookies[talk.number].filter(|_| flags == 0x04);
+                let sent = answer.map_or(seq, |SeqNum(cookie)| cookie);
                 let has_options = options[0] & 1 != 0;
                 let mut segment = talk.ports().to_vec();
-                segment.extend(seq.to_be_bytes());
+                segment.extend(sent.to_be_bytes());
                 segment.extend(ack.to_be_bytes());
                 segment.extend([if has_options { 0x80 } else { 0x50 }, flags]);
                 segment.extend(window.to_be_bytes());
@@ -444,7 +464,10 @@ pub(crate) fn sequence(data: &[u8]) {
                 continue;
             }
         };
-        decide(&engine, Packet::new(&packet, now).zone(zone), &mut count);
+        let verdict = decide(&engine, Packet::new(&packet, now).zone(zone), &mut count);
+        if let (Verdict::Reject(_, Reply::Challenge(cookie), _), Step::Tcp { talk, .. }) = (verdict, step) {
+            cookies[Talk::of(talk).number] = Some(cookie);
+        }
         check(&engine, &count);
     }
     now += Duration::from_secs(100_000);

@@ -530,6 +530,13 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         resets_sent: of.resets_sent,
         resets_unsent: named(of.resets_unsent.iter().map(|(reason, n)| (reason.name(), *n))),
         helper_events: named(of.helper_events.iter().map(|(event, n)| (event.name(), *n))),
+        challenge_events: named(of.challenge_events.iter().map(|(event, n)| (event.name(), *n))),
+        challenging_zones: of
+            .challenging_zones
+            .iter()
+            .map(|zone| plant.zones.name(*zone))
+            .collect(),
+        known_sources: of.known_sources as u64,
         tombstones: of.tombstones as u64,
         control_sessions: of.control_sessions as u64,
         expectations: of.expectations as u64,

@@ -266,6 +266,7 @@ impl Collector for Readings {
         let mut to = Families(&mut encoder);
         self.packets(&mut to)?;
         self.table(&mut to)?;
+        self.challenges(&mut to)?;
         self.resets_and_helpers(&mut to)?;
         self.traffic(&mut to)?;
         self.appliance(&mut to)
@@ -411,6 +412,37 @@ impl Readings {
                 None,
             ),
             stats.fragments_waiting as u64,
+        )
+    }
+
+    fn challenges(&self, to: &mut Families<'_, '_>) -> Written {
+        let stats = &self.stats;
+        to.counters(
+            (
+                "portcullis_syn_challenge_events",
+                "SYNs of unknown sources that were challenged or not, and what came of it",
+                None,
+            ),
+            stats
+                .challenge_events
+                .iter()
+                .map(|(event, count)| ([("event", event.name())], *count)),
+        )?;
+        to.gauge(
+            (
+                "portcullis_syn_challenge_zones",
+                "Zones whose unknown sources are challenged now",
+                None,
+            ),
+            stats.challenging_zones.len() as u64,
+        )?;
+        to.gauge(
+            (
+                "portcullis_syn_challenge_known_sources",
+                "Sources that have proven themselves and are not challenged",
+                None,
+            ),
+            stats.known_sources as u64,
         )
     }
 

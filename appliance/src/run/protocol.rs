@@ -126,6 +126,13 @@ pub(crate) struct StatsView {
     pub(crate) resets_sent: u64,
     pub(crate) resets_unsent: Vec<(String, u64)>,
     pub(crate) helper_events: Vec<(String, u64)>,
+    #[serde(default)]
+    pub(crate) challenge_events: Vec<(String, u64)>,
+    /// Names of zones whose unknown sources are challenged now.
+    #[serde(default)]
+    pub(crate) challenging_zones: Vec<String>,
+    #[serde(default)]
+    pub(crate) known_sources: u64,
     pub(crate) tombstones: u64,
     pub(crate) control_sessions: u64,
     pub(crate) expectations: u64,

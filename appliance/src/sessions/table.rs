@@ -143,6 +143,15 @@ fn stats(view: &StatsView) -> String {
         format!("rejected packets      {}", view.rejected),
         format!("RSTs sent             {}", view.resets_sent),
         format!("tombstones            {}", view.tombstones),
+        format!("known sources         {}", view.known_sources),
+        format!(
+            "challenged zones      {}",
+            if view.challenging_zones.is_empty() {
+                "none".to_owned()
+            } else {
+                view.challenging_zones.join(", ")
+            }
+        ),
         format!("control sessions      {}", view.control_sessions),
         format!("expectations          {}", view.expectations),
         format!("workers               {}", view.workers),
@@ -153,7 +162,7 @@ fn stats(view: &StatsView) -> String {
         let keys = view.waiting_for_restart.join(", ");
         lines.push(format!("wait for a restart    {keys}"));
     }
-    let groups: [(&str, &Vec<(String, u64)>); 9] = [
+    let groups: [(&str, &Vec<(String, u64)>); 10] = [
         ("sessions by worth", &view.sessions_by_worth),
         ("sessions ended", &view.sessions_ended),
         ("packets forwarded", &view.forwarded),
@@ -163,6 +172,7 @@ fn stats(view: &StatsView) -> String {
         ("new sessions by rule", &view.rules),
         ("RSTs not sent", &view.resets_unsent),
         ("helper events", &view.helper_events),
+        ("SYN challenges", &view.challenge_events),
     ];
     for (name, counts) in groups {
         if !counts.is_empty() {

@@ -381,6 +381,7 @@ impl Balancer {
     fn made(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
         let place = match inner.kind {
             Kind::Tcp { rst: true, .. } => inner.place,
+            Kind::Tcp { challenges: true, .. } => return self.challenge(inner, reply),
             Kind::IcmpError(Some((quoted, way))) => (quoted, way.back()),
             _ => return None,
         };
@@ -403,6 +404,23 @@ impl Balancer {
         }
         self.counters.other_header += u64::from(made == Some(Made::Anew));
         self.delivery(place, reply).map(Ok)
+    }
+
+    /// Judges a SYN-ACK that was never sent as a challenge: it goes back in the header of the SYN
+    /// that it answers.
+    fn challenge(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
+        let (key, way) = inner.place;
+        let flow = self.flows.flow(&key)?;
+        let label = if flow.challenged(way, reply.got) {
+            reply.got
+        } else {
+            flow.lane(way.back()).label
+        };
+        if let Err(wrong) = self.check(inner.place, label, inner, reply) {
+            return Some(Err(wrong));
+        }
+        self.counters.made_challenges += 1;
+        self.delivery(inner.place, reply).map(Ok)
     }
 
     fn delivery(&mut self, (key, way): Place, reply: &Reply<'_>) -> Option<Delivery> {

@@ -217,6 +217,11 @@ impl Flow {
         }
     }
 
+    /// Whether a challenge that goes this way may carry this label: that of the SYN which it answers.
+    pub(super) fn challenged(&self, way: Way, label: Label) -> bool {
+        self.lane(way.back()).was_sent_with(label)
+    }
+
     /// A RST ended it.
     pub(super) const fn reset(&mut self) {
         self.ended = true;
@@ -298,7 +303,7 @@ impl FlowTable {
         let (key, way) = inner.place;
         let hash = self.hash(bytes);
         let tcp = match inner.kind {
-            Kind::Tcp { opens, fin, rst } => Some((opens, fin, rst)),
+            Kind::Tcp { opens, fin, rst, .. } => Some((opens, fin, rst)),
             _ => None,
         };
         let renewed = match self.flows.get(&key) {

@@ -63,6 +63,9 @@ pub(super) enum Kind {
         fin: bool,
         /// RST.
         rst: bool,
+        /// A bare SYN-ACK with a window of 0: no server sends one, and an appliance that challenges
+        /// the source of a SYN does.
+        challenges: bool,
     },
     /// An ICMP or ICMPv6 error, and where the quoted packet went.
     IcmpError(Option<Place>),
@@ -159,5 +162,6 @@ fn tcp(bytes: &[u8]) -> Kind {
         opens: flags & (SYN | ACK | RST) == SYN,
         fin: flags & FIN != 0,
         rst: flags & RST != 0,
+        challenges: flags == SYN | ACK && bytes.len() == 20 && bytes.get(14..16) == Some(&[0, 0]),
     }
 }

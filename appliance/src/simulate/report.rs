@@ -74,6 +74,7 @@ pub(super) struct Counters {
     pub(super) late: u64,
     pub(super) made_rst: u64,
     pub(super) made_icmp: u64,
+    pub(super) made_challenges: u64,
     /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
     pub(super) other_header: u64,
     pub(super) dropped: u64,
@@ -99,6 +100,7 @@ impl Default for Counters {
             late: 0,
             made_rst: 0,
             made_icmp: 0,
+            made_challenges: 0,
             other_header: 0,
             dropped: 0,
             wrong_header: 0,
@@ -177,6 +179,8 @@ pub(super) struct Report {
     overtaken: u64,
     made_rst: u64,
     made_icmp: u64,
+    /// SYN-ACKs of the appliance's own, which ask whether the source of a SYN is there.
+    made_challenges: u64,
     /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
     other_header: u64,
     /// Never came back.
@@ -237,6 +241,7 @@ impl Report {
             overtaken,
             made_rst: counters.made_rst,
             made_icmp: counters.made_icmp,
+            made_challenges: counters.made_challenges,
             other_header: counters.other_header,
             dropped: counters.dropped,
             wrong_header: counters.wrong_header,
@@ -282,6 +287,7 @@ impl fmt::Display for Report {
             writeln!(f, "{count:>14} {name}")?;
         }
         let sometimes = [
+            (self.made_challenges, "challenges made by the appliance"),
             (
                 self.other_header,
                 "of those made came under the other direction's header: right after a restart, wrong otherwise",
@@ -324,7 +330,7 @@ impl fmt::Display for Report {
         for failure in &self.failures {
             writeln!(f, "{failure}")?;
         }
-        if self.sent > 0 && self.returned + self.made_rst + self.made_icmp == 0 {
+        if self.sent > 0 && self.returned + self.made_rst + self.made_icmp + self.made_challenges == 0 {
             writeln!(
                 f,
                 "Nothing came back. An appliance swaps the outer addresses and keeps both UDP ports: are they swapped?"

@@ -12,6 +12,10 @@ use crate::session::Micros;
 /// For how many seconds after the last challenge of a zone a RST may return its cookie.
 const ANSWERED: u32 = 72;
 
+/// The fewest half-open sessions with which challenges begin. A few clients of a server that is
+/// down are no flood, however small the zone's part of the table is.
+const LEAST_START: u32 = 64;
+
 /// What changes of a zone while packets come.
 #[derive(Debug, Default)]
 struct State {
@@ -65,7 +69,8 @@ impl ChallengeSettings {
         modes.sort_by_key(|(zone, _)| *zone);
         let count = zones.len().max(1);
         let part = u64::from(compiled.fixed.max_sessions) / count as u64;
-        let share = |percent: u32| (part * u64::from(percent) / 100).max(1) as u32;
+        let share = |percent: u32| (part * u64::from(percent) / 100) as u32;
+        let start = share(config.start).max(LEAST_START);
         let kept = previous
             .filter(|previous| previous.zones == zones)
             .map(|previous| Arc::clone(&previous.states));
@@ -78,8 +83,8 @@ impl ChallengeSettings {
         Self {
             mode: config.mode,
             modes: modes.into(),
-            start: share(config.start),
-            end: share(config.end),
+            start,
+            end: share(config.end).clamp(1, start),
             lifetime: u32::try_from(config.lifetime.as_secs()).unwrap_or(u32::MAX),
             own_rate: own_rate(config, count),
             shared_rate: config.per_second.div_ceil(2),

@@ -39,6 +39,35 @@ fn a_rst_borrows_the_other_directions_header_while_its_own_was_not_seen() {
 }
 
 #[test]
+fn a_challenge_travels_in_the_header_of_its_syn() {
+    let mut challenge = Vec::new();
+    PacketBuilder::ipv4([203, 0, 113, 2], [203, 0, 113, 1], 64)
+        .tcp(80, 4000, 0, 0)
+        .syn()
+        .ack(77)
+        .write(&mut challenge, &[])
+        .unwrap();
+    for (place, reversed) in [(12..16, 16..20), (20..22, 22..24)] {
+        let syn = tcp(Side::Client, "S", 1);
+        challenge[place.clone()].copy_from_slice(&syn[reversed.clone()]);
+        challenge[reversed].copy_from_slice(&syn[place]);
+    }
+    let mut lb = Rig::new(10, true);
+    let syn = lb.send(Side::Client, &tcp(Side::Client, "S", 1));
+    assert_eq!(lb.reply(&syn.with_inner(&challenge)).unwrap().side, Side::Client);
+    let counters = &lb.balancer.counters;
+    assert_eq!((counters.made_challenges, lb.wrong()), (1, [0; 3]));
+    lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
+    let answer = lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
+    assert_eq!(lb.reply(&answer.with_inner(&challenge)), None);
+    assert_eq!(lb.wrong(), [1, 0, 0], "the other direction's header");
+    // A SYN-ACK of a server has a window.
+    challenge[34] = 1;
+    assert_eq!(lb.reply(&syn.with_inner(&challenge)), None);
+    assert_eq!(lb.balancer.counters.made_challenges, 1);
+}
+
+#[test]
 fn a_rst_under_an_old_cookie_is_wrong_once_the_new_one_was_answered() {
     let mut lb = Rig::new(10, true);
     let old = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));

@@ -8,8 +8,10 @@
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
+use portcullis::config::ChallengeMode;
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
-use portcullis::{Config, Engine, Packet};
+use portcullis::reset::write_reply;
+use portcullis::{Config, Engine, Packet, Reply, Verdict};
 
 fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
     let (from, to) = if client {
@@ -136,6 +138,32 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
         }
     });
     assert_eq!((info.count_total, told.0), (0, 99 * 44));
+}
+
+#[test]
+fn a_challenge_and_its_answer_allocate_nothing() {
+    let mut config = Config::default();
+    config.syn_challenge.mode = ChallengeMode::Always;
+    let engine = Engine::new(&config).expect("a configuration");
+    let now = Instant::now();
+    let syn = tcp(true, 100, 0, "S", b"");
+    let _ = engine.process(Packet::new(&[], now));
+    let info = allocation_counter::measure(|| {
+        for _ in 0..1_000 {
+            let _ = engine.process(Packet::new(&syn, now));
+        }
+        let verdict = engine.process(Packet::new(&syn, now));
+        let Verdict::Reject(_, reply @ Reply::Challenge(cookie), _) = verdict else {
+            return;
+        };
+        let (mut challenge, mut rst) = ([0; 40], [0; 40]);
+        let challenge = write_reply(reply, &syn, &mut challenge).expect("it fits");
+        let rst = write_reply(Reply::TcpResetAt(cookie), challenge, &mut rst).expect("it fits");
+        let _ = engine.process(Packet::new(rst, now));
+        let _ = engine.process(Packet::new(&syn, now));
+    });
+    let stats = engine.stats();
+    assert_eq!((info.count_total, stats.sessions, stats.known_sources), (0, 1, 1));
 }
 
 #[test]

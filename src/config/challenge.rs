@@ -15,7 +15,7 @@ use super::values;
 pub struct SynChallengeConfig {
     /// When, in zones that `zones` does not name.
     pub mode: ChallengeMode,
-    /// The mode of a zone, by its name.
+    /// The mode of a zone, by its name. Of several names that stand for one zone the first counts.
     pub zones: BTreeMap<String, ChallengeMode>,
     /// With `auto`: challenges begin in a zone when its half-open TCP sessions reach this many
     /// percent of its part of the table (`table.max_sessions` divided by the number of zones), and

@@ -131,7 +131,8 @@ impl<'a> Packet<'a> {
 
     /// The same packet under overload: one that would open a session is dropped
     /// ([`DropReason::Overload`]) before the policy is asked. Packets of sessions, ICMP errors,
-    /// later fragments, and what a control session has announced are decided as always.
+    /// later fragments, and what a control session has announced are decided as always, and so is
+    /// TCP of a known source while others are challenged (`[syn_challenge]`).
     #[must_use]
     pub const fn sheddable(self, sheddable: bool) -> Self {
         Self { sheddable, ..self }
@@ -295,6 +296,7 @@ impl Engine {
     /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP anything but a reply) asks the policy;
     ///    only one that the policy admits, and that exceeds no limit, makes a session. A full table makes room
     ///    first, or refuses. **The leaf locks of counted prefixes are taken here**, each for a few instructions.
+    ///    Under flood, a SYN of an unknown source is answered by a challenge instead (`[syn_challenge]`).
     ///    A session that a control session has announced is admitted by the rule of that one.
     /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
     ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST

@@ -170,9 +170,10 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         tcp,
         tenant,
         prop_oneof![3 => Just(Permission::Allow), 1 => Just(Permission::Drop)],
+        prop::bool::weighted(0.3),
     )
         .prop_map(
-            |(global, overrides, policy, on_reload, tcp, tenant, martians)| Settings {
+            |(global, overrides, policy, on_reload, tcp, tenant, martians, challenged)| Settings {
                 global,
                 overrides,
                 policy,
@@ -180,6 +181,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
                 tcp,
                 martians,
                 tenant,
+                challenged,
             },
         )
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use portcullis::config::ChallengeMode;
 use portcullis::fragment::HoldId;
 use portcullis::packet::Checksums;
 use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
@@ -232,6 +233,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         None => {}
     }
     refuse_same_files(args)?;
+    // The hosts of a capture cannot answer a challenge.
+    config.syn_challenge.mode = ChallengeMode::Off;
+    config.syn_challenge.zones.clear();
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);

@@ -98,8 +98,8 @@ impl Engine {
     ) -> Option<Verdict> {
         let (zone, now) = (candidate.flow.key.zone(), candidate.now);
         let is_answer = Event::of(segment.flags) == Event::Rst
-            && settings.challenge.is_on(zone)
-            && settings.challenge.may_be_answered(zone, now);
+            && settings.challenge.may_be_answered(zone, now)
+            && settings.challenge.is_on(zone);
         let Transport::Tcp {
             src_port, dst_port, ..
         } = candidate.parsed.transport

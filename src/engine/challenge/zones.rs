@@ -65,8 +65,9 @@ impl ChallengeSettings {
             .iter()
             .filter_map(|(name, mode)| Some((compiled.zones.zone(name)?, *mode)))
             .collect();
-        // Of names that stand for one zone the last one counts, as for `tcp.zones`.
         modes.sort_by_key(|(zone, _)| *zone);
+        // Of names that stand for one zone the first one counts, as for `tcp.zones`.
+        modes.dedup_by_key(|(zone, _)| *zone);
         let count = zones.len().max(1);
         let part = u64::from(compiled.fixed.max_sessions) / count as u64;
         let share = |percent: u32| (part * u64::from(percent) / 100) as u32;

@@ -338,6 +338,7 @@ impl Run {
         self.now += down;
         self.shown = self.now;
         self.engine = self.setup.engine();
+        self.forgets_sources();
         let options = RestoreOptions::default();
         let restored = self
             .engine

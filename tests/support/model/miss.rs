@@ -165,6 +165,13 @@ impl Run {
                 Miss::Elsewhere(refused)
             };
         }
+        if is_tcp
+            && !plan.adopted
+            && replaces.is_none()
+            && let Some(challenged) = self.challenged(tuple, new, verdict)
+        {
+            return Miss::Verdict(challenged);
+        }
         if let Some(id) = replaces {
             let (record, reason) = log.take(id).expect("its ports are reused");
             assert_eq!(reason, EndReason::Reused);

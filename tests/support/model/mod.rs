@@ -6,6 +6,7 @@
 //! and checks what the table makes of the answer. A session whose lifetime has passed may be there for another
 //! [`TICK`](portcullis::session::TICK): within it the model follows the engine.
 
+mod challenge;
 mod ends;
 mod miss;
 mod session;
@@ -20,7 +21,9 @@ use portcullis::packet::{
 };
 use portcullis::track::Worth;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
-use portcullis::{Class, Direction, DropReason, Engine, Packet, Reset, SessionId, Tracked, Verdict, Zone};
+use portcullis::{
+    Class, Direction, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
+};
 
 use self::ends::Tombstone;
 use self::miss::Miss;
@@ -68,6 +71,7 @@ pub(crate) struct Tally {
     pub(crate) opened: u64,
     pub(crate) ended: u64,
     pub(crate) evicted: u64,
+    pub(crate) challenged: u64,
     pub(crate) refused: u64,
     pub(crate) expired: u64,
     pub(crate) invalid: u64,
@@ -110,6 +114,7 @@ pub(crate) struct Run {
     tombstones: Vec<Tombstone>,
     /// The session whose end the packet is told by its verdict, and the packet's direction.
     answered: Option<(SessionId, Direction)>,
+    sources: challenge::Sources,
     counted: Counted,
     pub(crate) tally: Tally,
 }
@@ -142,6 +147,7 @@ impl Run {
             sessions: Vec::new(),
             tombstones: Vec::new(),
             answered: None,
+            sources: challenge::Sources::default(),
             counted: Counted::default(),
             tally: Tally::default(),
         }
@@ -221,6 +227,10 @@ impl Run {
                 assert!(after == before, "an invalid packet changes nothing");
             }
         }
+        if let Verdict::Reject(_, Reply::Challenge(cookie), _) = verdict {
+            self.compare();
+            return self.answers(zone, bytes, cookie);
+        }
         verdict
     }
 
@@ -259,6 +269,9 @@ impl Run {
                 return expected;
             }
             replaces = Some(id);
+        }
+        if self.is_answer(&tuple, bytes) {
+            return invalid(DropReason::SynValidated);
         }
         match self.miss(&tuple, &parsed, replaces, log, verdict) {
             Miss::Verdict(expected) => expected,
@@ -318,6 +331,7 @@ impl Run {
         let mut tracked = tracked(class, Some(direction), Some(id));
         let bytes = parsed.ip.total_len;
         let mut state_before = None;
+        let mut proven = None;
         let cap = match (&mut session.state, &parsed.transport) {
             (State::Tcp(track), Transport::Tcp { segment, .. }) => {
                 let known = Known {
@@ -333,6 +347,12 @@ impl Run {
                         assured,
                         tolerated,
                     } => {
+                        if assured
+                            && tolerated.is_none()
+                            && challenge::is_proof(&untouched, track, direction, segment)
+                        {
+                            proven = Some(session.initiator);
+                        }
                         tracked.tolerated = tolerated.map(reason_of);
                         session.assured |= assured;
                         session.count(direction, bytes, now);
@@ -415,6 +435,9 @@ impl Run {
         // The older deadline may be later than `kept` by the slack, and then it stands.
         session.slack = (kept + session.slack).saturating_sub(refreshed.max(kept));
         session.deadline = refreshed.max(kept);
+        if let Some(initiator) = proven {
+            self.has_proven(&initiator);
+        }
         Some(Verdict::Forward(tracked))
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portcullis::Engine;
 use portcullis::config::{
-    Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission, ResetsConfig, RuleConfig,
-    TableConfig, TcpHandling, TombstonesConfig,
+    ChallengeMode, Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission, ResetsConfig,
+    RuleConfig, TableConfig, TcpHandling, TombstonesConfig,
 };
 use portcullis::lifetime::{LifetimeSet, Lifetimes};
 use portcullis::policy::{Action, PortRange, Protocol};
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) martians: Permission,
     /// What zone 1 says of TCP.
     pub(crate) tenant: TcpHandling,
+    /// Whether unknown sources of zone 1 are challenged.
+    pub(crate) challenged: bool,
 }
 
 /// How TCP is handled where neither rule nor zone says.
@@ -219,6 +221,7 @@ impl Setup {
                 tcp: Handling::default(),
                 martians: Permission::Allow,
                 tenant: SILENT,
+                challenged: false,
             },
         }
     }
@@ -269,6 +272,9 @@ impl Setup {
         config.ip.martians = settings.martians;
         config.tcp.midstream = settings.tcp.midstream;
         config.tcp.zones = [(TENANT.to_owned(), settings.tenant)].into();
+        if settings.challenged {
+            config.syn_challenge.zones = [(TENANT.to_owned(), ChallengeMode::Always)].into();
+        }
         config
     }
 

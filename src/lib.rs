@@ -19,6 +19,7 @@
 //! | [`config`] | one TOML file for all of it |
 //! | [`reset`] | the RST and ICMP packets that the engine itself makes |
 //! | [`explain`] | how a decision came about |
+//! | [`memory`] | how much memory a configuration takes |
 #![forbid(unsafe_code)]
 
 pub mod alg;
@@ -32,6 +33,7 @@ pub mod fragment;
 pub mod geneve;
 pub mod lifetime;
 pub mod limits;
+pub mod memory;
 pub mod packet;
 pub mod policy;
 mod reasons;

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use etherparse::TcpOptionElement;
 use portcullis::config::{
     Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, LimitSet, OptionsMode,
-    PolicyConfig,
-    RefusedAnnouncement, TableConfig,
+    PolicyConfig, RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
 use portcullis::{

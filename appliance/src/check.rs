@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::config_file::{self, ConfigFileError};
+use crate::memory;
 use crate::run::settings::sources_warning;
 
 /// The arguments of `portcullis check`.
@@ -27,13 +28,14 @@ pub(crate) enum CheckError {
     Output(#[from] io::Error),
 }
 
-/// Validates a configuration file and prints every value in force with its origin, then the warnings.
+/// Validates a configuration file and prints every value in force with its origin and the memory
+/// that the tables take, then the warnings.
 ///
 /// # Errors
 /// What is wrong with the file.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     let (config, settings) = config_file::load_all(&args.file)?;
-    config.compile()?;
+    let memory = memory::lines(&config)?;
     let mut out = io::stdout().lock();
     for value in config.effective() {
         writeln!(out, "{value}")?;
@@ -41,11 +43,17 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     for line in settings.lines() {
         writeln!(out, "{line}")?;
     }
+    for line in memory {
+        writeln!(out, "{line}")?;
+    }
     out.flush()?;
     for warning in config.warnings() {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    if let Some(warning) = sources_warning(&config) {
+    for warning in [sources_warning(&config), memory::warning(&config)?]
+        .into_iter()
+        .flatten()
+    {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
     Ok(())

@@ -4,6 +4,7 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod memory;
 mod replay;
 mod run;
 mod sessions;

@@ -85,7 +85,12 @@ fn every_sample_is_valid_and_warns_of_nothing_but_the_sources() {
             output.status.success() && warnings.is_empty(),
             "{name}: {warnings:?}"
         );
-        assert!(String::from_utf8_lossy(&output.stdout).contains("\nhealth.listen = "));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains("\nhealth.listen = "));
+        assert!(
+            printed.contains("MiB reserved for sessions (table.max_sessions)\n"),
+            "{printed}"
+        );
     }
 }
 

@@ -52,6 +52,14 @@ pub enum ConfigErrorCause {
     /// Not TOML, an unknown or missing key, or a value of the wrong type; the text says which.
     #[error("{0}")]
     Syntax(String),
+    /// Memory that cannot be had.
+    #[error("the system does not give {bytes} bytes for {part}")]
+    NoMemory {
+        /// What it is for.
+        part: &'static str,
+        /// How much it needs.
+        bytes: u64,
+    },
     /// A value outside its bounds.
     #[error("{value} is out of bounds: {bounds}")]
     OutOfBounds {

@@ -58,7 +58,7 @@ impl Config {
         self.check_policy()
     }
 
-    pub(super) fn error(&self, key: &str, cause: ConfigErrorCause) -> ConfigError {
+    pub(crate) fn error(&self, key: &str, cause: ConfigErrorCause) -> ConfigError {
         ConfigError {
             location: self.provenance.locate(key),
             cause,

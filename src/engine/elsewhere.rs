@@ -48,7 +48,7 @@ impl Elsewhere {
         max_sessions: usize,
         previous: Option<&Self>,
     ) -> Self {
-        let places = (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED);
+        let places = Self::places(max_sessions);
         let keep = |known: Option<&Option<Arc<Memo>>>| {
             let known = known.and_then(|known| known.clone());
             known.unwrap_or_else(|| Arc::new(Memo::new(places)))
@@ -61,6 +61,19 @@ impl Elsewhere {
             zones,
             found,
             begun,
+        }
+    }
+
+    fn places(max_sessions: usize) -> usize {
+        (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED)
+    }
+
+    /// The most bytes of what is remembered.
+    pub(super) fn bytes(max_sessions: usize, zones: usize) -> usize {
+        if zones > 1 {
+            2 * Memo::bytes(Self::places(max_sessions))
+        } else {
+            0
         }
     }
 

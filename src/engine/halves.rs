@@ -44,7 +44,15 @@ impl CutHandshakes {
     const MAX: usize = 1 << 16;
 
     pub(super) fn new(max_sessions: usize) -> Self {
-        Self(Memo::new((max_sessions / 8).clamp(1 << 10, Self::MAX)))
+        Self(Memo::new(Self::places(max_sessions)))
+    }
+
+    fn places(max_sessions: usize) -> usize {
+        (max_sessions / 8).clamp(1 << 10, Self::MAX)
+    }
+
+    pub(super) fn bytes(max_sessions: usize) -> usize {
+        Memo::bytes(Self::places(max_sessions))
     }
 
     pub(super) fn note(&self, place: Place, cut: Cut, now: Micros) {

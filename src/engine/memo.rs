@@ -24,9 +24,18 @@ pub(super) enum Noted {
 }
 
 impl Memo {
+    const fn places(places: usize) -> usize {
+        if places < 1 { 1 } else { places.next_power_of_two() }
+    }
+
+    /// The bytes of a memo with at least this many places.
+    pub(super) const fn bytes(places: usize) -> usize {
+        Self::places(places) * size_of::<AtomicU64>()
+    }
+
     /// A memo with at least this many places; a power of two of them.
     pub(super) fn new(places: usize) -> Self {
-        let places = places.max(1).next_power_of_two();
+        let places = Self::places(places);
         Self {
             places: (0..places).map(|_| AtomicU64::new(0)).collect(),
         }

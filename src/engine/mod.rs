@@ -208,6 +208,16 @@ pub struct Engine {
     adopts_until: AtomicU64,
 }
 
+/// The most bytes that hints about sessions of other zones, and about handshakes that were cut, take.
+pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
+    elsewhere::Elsewhere::bytes(max_sessions, zones) + halves::CutHandshakes::bytes(max_sessions)
+}
+
+/// Returns the bytes of the table of sources that have answered or completed a handshake.
+pub(crate) fn known_source_bytes(max: usize) -> usize {
+    challenge::known_source_bytes(max)
+}
+
 const _: () = {
     const fn shared_by_threads<T: Send + Sync>() {}
     shared_by_threads::<Engine>();
@@ -217,7 +227,7 @@ impl Engine {
     /// An engine with a configuration and a fresh random hash seed.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// What is wrong with the configuration, or a table for which the system does not give the memory.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         // The standard library keys its own maps from the operating system's randomness.
         let random = RandomState::new();
@@ -228,9 +238,10 @@ impl Engine {
     /// measurements; an attacker who knows the seed can make flows collide.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// As those of [`Engine::new`].
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
+        compiled.memory().check(config)?;
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();

@@ -34,6 +34,11 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    /// Returns the bytes of the links of `capacity` items.
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        capacity * size_of::<Links>()
+    }
+
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             links: Vec::with_capacity(capacity),

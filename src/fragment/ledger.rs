@@ -116,6 +116,27 @@ pub(super) struct Ledger<T> {
 }
 
 impl<T> Ledger<T> {
+    /// Returns the bytes of a ledger with `max` places.
+    pub(super) const fn bytes(max: u32) -> usize {
+        /// A map that is at most half full has a power of two of places, of which seven in eight
+        /// are used at the most, and a byte beside each.
+        const fn map<K, V>(capacity: usize) -> usize {
+            (2 * capacity * 8 / 7 + 1).next_power_of_two() * (size_of::<(K, V)>() + 1)
+        }
+        let capacity = max as usize;
+        let zones = if capacity < 1 << 16 { capacity } else { 1 << 16 };
+        let numbers = size_of::<u32>();
+        let of_datagram = size_of::<Entry<T>>() + size_of::<Source>() + 2 * numbers;
+        capacity * of_datagram
+            + 2 * Chain::bytes(capacity)
+            + Ranks::bytes(capacity)
+            + map::<DatagramKey, u32>(capacity)
+            + map::<SourceKey, u32>(capacity)
+            + zones * (size_of::<ZoneEntry>() + numbers)
+            + Ranks::bytes(zones)
+            + map::<u16, u32>(zones)
+    }
+
     pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Self {
         let capacity = max as usize;
         let zones = capacity.min(1 << 16);

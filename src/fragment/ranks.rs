@@ -40,6 +40,11 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
+    /// Returns the bytes of rankings of `capacity` items.
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        capacity * (size_of::<Bucket>() + size_of::<u32>()) + Chain::bytes(capacity)
+    }
+
     /// Rankings of at most `capacity` items in all.
     pub(super) fn new(capacity: usize) -> Self {
         Self {

@@ -383,13 +383,26 @@ impl State {
 }
 
 impl Datagrams {
+    /// Returns how many datagrams are remembered for having been refused.
+    const fn max_refused(config: &FragmentsConfig) -> u32 {
+        let share = config.max_datagrams / REFUSED_SHARE;
+        if share == 0 { 1 } else { share }
+    }
+
+    /// Returns the bytes that the datagrams of a configuration take.
+    pub(crate) const fn bytes(config: &FragmentsConfig) -> usize {
+        Ledger::<Datagram>::bytes(config.max_datagrams)
+            + Ledger::<Refusal>::bytes(Self::max_refused(config))
+            + Ledger::<HoldId>::bytes(config.max_held)
+    }
+
     /// The seed keys the hashes: a secret, or fixed in a test.
     pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
         // Another hash than that of the sessions.
         let hasher = ahash::RandomState::with_seeds(d, c, b, a);
         let max = config.max_datagrams;
-        let refused = (max / REFUSED_SHARE).max(1);
+        let refused = Self::max_refused(config);
         Self {
             state: Mutex::new(State {
                 deciding: Vec::with_capacity(DECIDING),

@@ -10,9 +10,9 @@
 //! is anybody's. (It is the dynamic threshold of shared-memory switches: Choudhury and Hahne, 1998.)
 
 mod accounts;
-pub(crate) mod by_zone;
 mod adaptive;
 mod admission;
+pub(crate) mod by_zone;
 mod counted;
 mod notices;
 mod prefix;

@@ -21,11 +21,19 @@ pub(crate) struct Index {
 impl Index {
     /// An index that holds up to `capacity` entries.
     pub(crate) fn new(capacity: usize) -> Self {
-        let places = capacity * 100 / LOAD_PERCENT + 8;
         Self {
-            places: vec![0; places].into_boxed_slice(),
+            places: vec![0; Self::places(capacity)].into_boxed_slice(),
             len: 0,
         }
+    }
+
+    const fn places(capacity: usize) -> usize {
+        capacity * 100 / LOAD_PERCENT + 8
+    }
+
+    /// The bytes of an index of `capacity` entries.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        Self::places(capacity) * size_of::<u64>()
     }
 
     pub(crate) const fn len(&self) -> usize {

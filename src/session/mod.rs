@@ -17,11 +17,11 @@ mod wheel;
 
 use std::num::NonZeroU64;
 
-pub(crate) use judging::{Judging, Tally, Unjudged};
 pub(crate) use eviction::{Newcomer, Room};
+pub(crate) use judging::{Judging, Tally, Unjudged};
 pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
-pub(crate) use table::{Held, Place, SLICE, Table};
+pub(crate) use table::{Held, Place, SLICE, Table, session_bytes, tunnel_reference_bytes};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 

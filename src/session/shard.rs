@@ -187,6 +187,11 @@ impl Shard {
         }
     }
 
+    /// The bytes that the sessions of a shard take, without tunnel references.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        capacity * super::SESSION_BYTES + Index::bytes(capacity) + Wheel::BYTES
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.index.len()
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::SessionId;
 use super::judging::Judging;
 use super::shard::Shard;
 use super::wheel::MAX_SLOTS;
+use super::{SessionId, TunnelRef};
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
 
@@ -50,6 +50,30 @@ pub(crate) struct Place {
     pub(crate) hash: u32,
 }
 
+/// The number of slots of each shard.
+const fn capacity(max_sessions: usize, shards: usize) -> usize {
+    let fair = max_sessions.div_ceil(shards);
+    // Six standard deviations of a random spread.
+    let slack = if shards == 1 { 0 } else { 6 * fair.isqrt() + 16 };
+    let (most, wanted) = (MAX_SLOTS as usize / shards, fair + slack);
+    let wanted = if wanted < max_sessions {
+        wanted
+    } else {
+        max_sessions
+    };
+    if wanted < most { wanted } else { most }
+}
+
+/// The bytes that the sessions of a table take when it is full, without tunnel references.
+pub(crate) const fn session_bytes(max_sessions: usize, shards: usize) -> usize {
+    shards * (Shard::bytes(capacity(max_sessions, shards)) + size_of::<Padded<()>>())
+}
+
+/// The bytes that the tunnel references of a table's sessions take.
+pub(crate) const fn tunnel_reference_bytes(max_sessions: usize, shards: usize) -> usize {
+    shards * capacity(max_sessions, shards) * size_of::<[TunnelRef; 2]>()
+}
+
 impl<S> Table<S> {
     /// `shards` is a power of two. The seed keys the hash: a secret, or fixed in a test.
     pub(crate) fn new(
@@ -62,10 +86,7 @@ impl<S> Table<S> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(a, b, c, d);
         let max_sessions = accounts.max_sessions();
-        let fair = max_sessions.div_ceil(shards);
-        // Six standard deviations of a random spread.
-        let slack = if shards == 1 { 0 } else { 6 * fair.isqrt() + 16 };
-        let capacity = (fair + slack).min(max_sessions).min(MAX_SLOTS as usize / shards);
+        let capacity = capacity(max_sessions, shards);
         let shards = (0..shards)
             .map(|_| Padded {
                 held: Mutex::new(Held {

@@ -146,9 +146,20 @@ pub(crate) struct Graveyard {
 }
 
 impl Graveyard {
+    const fn parts(max: usize) -> usize {
+        if max < PARTS * 16 { 1 } else { PARTS }
+    }
+
+    /// The bytes of `max` tombstones.
+    pub(crate) const fn bytes(max: usize) -> usize {
+        let parts = Self::parts(max);
+        let capacity = max / parts;
+        parts * (capacity * size_of::<Tombstone>() + Index::bytes(capacity) + size_of::<Mutex<Part>>())
+    }
+
     pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
-        let parts = if max < PARTS * 16 { 1 } else { PARTS };
+        let parts = Self::parts(max);
         let capacity = max / parts;
         let hasher = ahash::RandomState::with_seeds(c, d, a, b);
         Self {

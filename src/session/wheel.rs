@@ -58,6 +58,9 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
+    /// The bytes of its lists.
+    pub(crate) const BYTES: usize = (PER_WORTH * KINDS) as usize * size_of::<[u32; 2]>();
+
     pub(crate) fn new() -> Self {
         Self {
             elapsed: 0,

@@ -55,6 +55,7 @@ use self::shared::{Count, SendFault, Shared, WorkerStats};
 use self::socket::SocketError;
 use self::worker::Worker;
 use crate::config_file::{self, ConfigFileError};
+use crate::memory;
 
 /// How often the main thread looks whether the end has come.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -119,6 +120,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         listen: args.listen.clone(),
     };
     let (config, settings) = configuration(args, &overrides)?;
+    if let Some(warning) = memory::warning(&config)? {
+        say(&format!("warning: {warning}"));
+    }
     let (sender, events) = sync_channel(settings.log.queue);
     let queue = settings
         .log

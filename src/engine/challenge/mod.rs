@@ -43,6 +43,11 @@ impl Challenges {
     }
 }
 
+/// Returns the bytes of a table of `max` sources.
+pub(super) fn known_source_bytes(max: usize) -> usize {
+    Sources::bytes(max)
+}
+
 impl Engine {
     /// Decides whether a SYN that the policy allows must prove its source first; the verdict on it
     /// if so. Neither session nor anything else is made for it.

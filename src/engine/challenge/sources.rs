@@ -81,8 +81,17 @@ impl Set {
 
 impl Sources {
     /// A table of at least `max` entries, a power of two of them, and of at least two sets.
+    fn sets(max: usize) -> usize {
+        max.div_ceil(WAYS).next_power_of_two().max(2)
+    }
+
+    /// Returns the bytes of a table for `max` sources.
+    pub(super) fn bytes(max: usize) -> usize {
+        Self::sets(max) * size_of::<Set>()
+    }
+
     pub(super) fn new(max: usize, hasher: ahash::RandomState) -> Self {
-        let sets = max.div_ceil(WAYS).next_power_of_two().max(2);
+        let sets = Self::sets(max);
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
             hasher,

@@ -176,6 +176,26 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: limits.ipv6_prefix: 129 is out of bounds: 0 to 128",
     ),
     (
+        "[syn_challenge]\nstart = 0",
+        "t.toml:2: syn_challenge.start: 0 is out of bounds: 1 to 100",
+    ),
+    (
+        "[syn_challenge]\nstart = 20\nend = 21",
+        "t.toml:3: syn_challenge.end: 21 is out of bounds: 0 to 20",
+    ),
+    (
+        "[syn_challenge]\nper_second = 0",
+        "t.toml:2: syn_challenge.per_second: 0 is out of bounds: 1 to 100000000",
+    ),
+    (
+        "[syn_challenge]\nmax_sources = 16_777_217",
+        "t.toml:2: syn_challenge.max_sources: 16777217 is out of bounds: 0 to 16777216",
+    ),
+    (
+        "[syn_challenge]\nmode = \"on\"",
+        "t.toml:2: syn_challenge.mode: unknown variant `on`, expected one of `off`, `auto`, `always`",
+    ),
+    (
         "[table]\nmax_session = 5",
         "t.toml:2: table.max_session: unknown field `max_session`, expected one of `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
     ),

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use portcullis::config::Checksums;
+use portcullis::config::{ChallengeMode, Checksums};
 use portcullis::{Config, ConfigError, DropReason, Engine};
 use thiserror::Error;
 
@@ -164,6 +164,8 @@ fn measure(args: &BenchArgs, time: Duration) -> Result<Report, BenchError> {
     let mut config = Config::default();
     config.table.max_sessions = args.sessions;
     config.table.shards = args.shards;
+    // The load opens sessions as fast as it can, which is a flood to the engine.
+    config.syn_challenge.mode = ChallengeMode::Off;
     config.engine.checksums = if args.verify_checksums {
         Checksums::Verify
     } else {

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use portcullis::config::ChallengeMode;
 use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use portcullis::{Config, Engine, Packet};
 use rand::{RngExt, SeedableRng};
@@ -99,6 +100,8 @@ impl Relay {
         let mut config = Config::default();
         config.engine.checksums = Checksums::Verify;
         config.table.max_sessions = 1 << 14;
+        // The relay sends nothing of its own.
+        config.syn_challenge.mode = ChallengeMode::Off;
         let bucket = || Bucket {
             tokens: BURST,
             filled: Instant::now(),

@@ -14,7 +14,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::config::AsymmetryConfig;
 use crate::flow::{Direction, End, FlowKey, Zone};
+use crate::limits::share::ZoneShares;
 use crate::packet::SeqNum;
 
 mod suspect;
@@ -264,7 +265,8 @@ struct LineKey {
 pub(crate) struct Asymmetry {
     suspects: Box<[Mutex<Part>]>,
     lines: DashMap<LineKey, AsymmetryLine, ahash::RandomState>,
-    len: AtomicUsize,
+    /// The places of lines, by zone.
+    places: ZoneShares,
     unlisted: AtomicU64,
     unnoticed: AtomicU64,
     hasher: ahash::RandomState,
@@ -279,11 +281,16 @@ impl Asymmetry {
                 .map(|_| Mutex::new(vec![None; SUSPECTS].into()))
                 .collect(),
             lines: DashMap::with_hasher(hasher.clone()),
-            len: AtomicUsize::new(0),
+            places: ZoneShares::new(AsymmetryConfig::default().max_entries, []),
             unlisted: AtomicU64::new(0),
             unnoticed: AtomicU64::new(0),
             hasher,
         }
+    }
+
+    /// Divides the lines of the report among the zones of a configuration.
+    pub(crate) fn set_shares(&self, config: &AsymmetryConfig, zones: &[Zone]) {
+        self.places.set(config.max_entries, zones.iter().copied());
     }
 
     /// Takes note of a packet. No lock of the session table is held.
@@ -390,7 +397,7 @@ impl Asymmetry {
             line.flows == 0
         });
         if removed.is_some() {
-            self.len.fetch_sub(1, Ordering::Relaxed);
+            self.places.release(line_key.zone);
         }
     }
 
@@ -413,8 +420,7 @@ impl Asymmetry {
                 line.last = line.last.max(last);
             }
             Entry::Vacant(place) => {
-                if self.len.fetch_add(1, Ordering::Relaxed) >= config.max_entries as usize {
-                    self.len.fetch_sub(1, Ordering::Relaxed);
+                if !self.places.claim(line_key.zone) {
                     self.unlisted.fetch_add(u64::from(packets), Ordering::Relaxed);
                     return;
                 }
@@ -476,8 +482,8 @@ impl Asymmetry {
                 suspect.proved = false;
             }
         }
-        self.lines.retain(|_, _| {
-            self.len.fetch_sub(1, Ordering::Relaxed);
+        self.lines.retain(|key, _| {
+            self.places.release(key.zone);
             false
         });
     }

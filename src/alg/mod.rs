@@ -187,7 +187,8 @@ helper_events! {
     /// An expectation was withdrawn before its session came: another announcement took its place, the server refused
     /// the command, or the client ended the transfer or the login (ABOR, REIN, QUIT, USER).
     ExpectationWithdrawn => "expectation_withdrawn",
-    /// The table had no room for an expectation, see [`expectations`].
+    /// The table had no room for an expectation, or its source holds its share, see
+    /// [`expectations`].
     ExpectationRefused => "expectation_refused",
     /// An announced address is not that of the end that announces it: FTP bounce (RFC 2577, section 3).
     BounceRefused => "bounce_refused",
@@ -226,7 +227,8 @@ helper_events! {
     ReorderOverflow => "reorder_overflow",
     /// More commands are waiting for their replies than are kept.
     PipelineFull => "pipeline_full",
-    /// There are more control sessions than are listened to; this one announces nothing.
+    /// There are more control sessions than are listened to, of all or of this source, or they take
+    /// too much memory; this one announces nothing.
     NotHeard => "not_heard",
     /// An expectation of another appliance or of a save that no helper would have announced here.
     ImportRefused => "import_refused",

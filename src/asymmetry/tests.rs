@@ -250,12 +250,43 @@ fn lines_are_by_prefix_and_bounded() {
     }
     assert_eq!(scene.lines(), [(Evidence::AfterEnd, 100, 100)]);
     scene.config.max_entries = 1;
+    scene.asymmetry.set_shares(&scene.config, &[]);
     scene.see(7, End::High, Evidence::AfterEnd, None, 0);
     assert_eq!(scene.asymmetry.report().unlisted, 1);
     scene.asymmetry.clear();
     assert_eq!(scene.asymmetry.report().lines, []);
     scene.see(7, End::High, Evidence::AfterEnd, None, 0);
     assert_eq!(scene.lines().len(), 1);
+}
+
+#[test]
+fn lines_of_one_zone_leave_those_of_another() {
+    let mut scene = Scene::new();
+    scene.config.max_entries = 8;
+    scene.config.prefix_v4 = 32;
+    scene.asymmetry.set_shares(&scene.config, &[Zone(1), Zone(2)]);
+    let see = |zone: u16, flow: u32| {
+        let sighting = Sighting {
+            key: testing::key_in(Zone(zone), flow),
+            source: End::Low,
+            evidence: Some(Evidence::AfterEnd),
+            sign: Sign::Nothing,
+            opposite: None,
+            other_zone: None,
+            at: scene.start,
+        };
+        scene.asymmetry.see(&sighting, &scene.config);
+    };
+    let lines = |zone| {
+        let lines = scene.asymmetry.report().lines;
+        lines.iter().filter(|line| line.zone == Zone(zone)).count()
+    };
+    (0..100).for_each(|flow| see(1, flow));
+    (0..100).for_each(|flow| see(2, flow));
+    assert_eq!([lines(1), lines(2)], [6, 2]);
+    scene.asymmetry.clear();
+    (0..100).for_each(|flow| see(2, flow));
+    assert_eq!([lines(1), lines(2)], [0, 6]);
 }
 
 #[test]

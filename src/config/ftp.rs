@@ -25,8 +25,10 @@ pub struct FtpConfig {
     pub active_source_port: u16,
     /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
     pub refused: RefusedAnnouncement,
-    /// How many bytes all control sessions together may take, from [`Self::MIN_MEMORY`]; beyond it, what waits for
-    /// missing segments is given up, and new control sessions are not listened to.
+    /// How many bytes all control sessions together may take, from [`Self::MIN_MEMORY`]. With
+    /// several zones each has a part for certain, and one source leaves some to others. Beyond its
+    /// share a control session gives up what waits for missing segments, and one that is new, or
+    /// takes too much still, is not listened to.
     pub max_memory: u32,
 }
 

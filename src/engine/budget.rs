@@ -61,7 +61,8 @@ impl Rate {
 pub enum Unsent {
     /// Its destination has had as many as `resets.per_destination` allows.
     DestinationBudget,
-    /// All together are as many as `resets.overall` allows, and those of the zone as many as are guaranteed to it.
+    /// All together are as many as `resets.overall` allows, and those of the zone as many as are
+    /// guaranteed to it.
     OverallBudget,
     /// The number that its receiver accepts was never seen.
     NumberUnknown,

@@ -438,9 +438,9 @@ impl Helpers {
         self.expectations.withdraw(helper.session());
     }
 
-    /// Brings the memory that a control session takes up to date. One that takes more than its share sheds what waits for
-    /// missing segments; `false` if that is not enough. One that nothing may pass unread sheds nothing: what waits there
-    /// has passed.
+    /// Brings the memory that a control session takes up to date. One that takes more than its
+    /// share sheds what waits for missing segments; `false` if that is not enough. One that nothing
+    /// may pass unread sheds nothing: what waits there has passed.
     fn account(&self, listening: &mut Listening, stops: bool) -> bool {
         let Listening { control, holding, .. } = listening;
         if self.shares.fit(holding, control.memory()) || stops {

@@ -288,6 +288,7 @@ impl Engine {
     fn set_shares(&self, settings: &Settings) {
         self.helpers.set_shares(&settings.zones, &settings.ftp);
         self.graveyard.set_zones(&settings.zones);
+        self.asymmetry.set_shares(&settings.asymmetry, &settings.zones);
     }
 
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session

@@ -133,13 +133,11 @@ impl ZoneShares {
     }
 
     /// Takes a place for a zone, if it has one left in its guarantee or in the common part.
-    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn claim(&self, zone: Zone) -> bool {
         self.claim_places(zone, 1)
     }
 
     /// Takes `places` for a zone, all or none.
-    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn claim_places(&self, zone: Zone, places: u32) -> bool {
         self.claim_leaving(zone, places, 0)
     }
@@ -176,7 +174,8 @@ impl ZoneShares {
     }
 
     /// Takes `places` for a source of a zone that holds `held` already, all or none. A source with
-    /// half of its zone's guarantee draws from the common part. There it leaves as much as it takes.
+    /// half of its zone's guarantee draws from the common part. There it leaves as much as it
+    /// takes.
     pub(crate) fn claim_for_source(&self, zone: Zone, places: u32, held: u32) -> Option<Drawn> {
         let own = self.guarantee(zone).div_ceil(2);
         let holds = held.saturating_add(places);
@@ -227,7 +226,6 @@ impl ZoneShares {
     }
 
     /// Returns a place of a zone.
-    #[cfg_attr(not(test), allow(dead_code, reason = "not every resource counts sources"))]
     pub(crate) fn release(&self, zone: Zone) {
         self.release_drawn(zone, 1, Drawn::Zone);
     }

@@ -1,7 +1,8 @@
 //! What is remembered of TCP sessions that ended before their connection did.
 //!
-//! A fixed number of places in each part, with an index; nothing is swept. All have one lifetime, so that the oldest is also
-//! the first to be over. The memory is reserved at the start and touched as sessions end.
+//! A fixed number of places in each part, with an index; nothing is swept. All have one lifetime,
+//! so that the oldest is also the first to be over. The memory is reserved at the start and touched
+//! as sessions end.
 //!
 //! In a full part one tombstone makes room for the newest:
 //! 1. the oldest of all, if it is over;
@@ -189,8 +190,8 @@ impl Graveyard {
         Some((part, (hash >> 32) as u32))
     }
 
-    /// Remembers a session. In a full part another one makes room, see the [module](self). Of two of
-    /// one conversation the newer counts.
+    /// Remembers a session. In a full part another one makes room, see the [module](self). Of two
+    /// of one conversation the newer counts.
     pub(crate) fn bury(&self, tombstone: Tombstone) {
         let Some((part, hash)) = self.part(&tombstone.key) else {
             return;

@@ -63,9 +63,9 @@ impl Clients {
         }
     }
 
-    /// Gives a place to a client. In a full house one makes room, whose connection ends: the one that
-    /// has asked nothing for longest, else the one that is idle for longest, else the one that has
-    /// been answered for longest, beyond the patience. `None` where all are busy.
+    /// Gives a place to a client. In a full house one makes room, whose connection ends: the one
+    /// that has asked nothing for longest, else the one that is idle for longest, else the one that
+    /// has been answered for longest, beyond the patience. `None` where all are busy.
     ///
     /// # Errors
     /// There is no descriptor left.

@@ -1,7 +1,8 @@
 //! The control socket: a Unix socket that answers its owner and root, see [`super::protocol`].
 //!
-//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts a client that is idle, see
-//! [`super::clients`]. One that does not read is left after [`PATIENCE`], and one that asks nothing after [`FIRST`]. Nothing that
+//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts a client
+//! that is idle, see [`super::clients`]. One that does not read is left after [`PATIENCE`], and one
+//! that asks nothing after [`FIRST`]. Nothing that
 //! is asked holds more than one shard's lock, and that only for as long as copying its sessions takes.
 
 use std::collections::BinaryHeap;
@@ -104,7 +105,8 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
             continue;
         };
         let plant = Arc::clone(plant);
-        // What goes wrong with a client is its own concern. Its place is free once the thread has ended, or was not made.
+        // What goes wrong with a client is its own concern. Its place is free once the thread has
+        // ended, or was not made.
         let client = move || converse(stream, &plant, &place);
         let _ = thread::Builder::new()
             .name("control-client".to_owned())
@@ -113,7 +115,8 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
     let _ = std::fs::remove_file(path);
 }
 
-/// Gives a client a place, if need be after a moment: the thread of an evicted one takes a while to end.
+/// Gives a client a place, if need be after a moment: the thread of an evicted one takes a while to
+/// end.
 fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<Place> {
     let until = Instant::now() + LOOK;
     loop {

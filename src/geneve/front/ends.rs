@@ -316,8 +316,9 @@ impl Known {
     }
 
     /// Where one more end of an endpoint finds room. No endpoint has more than a quarter of all, nor have those together that
-    /// nobody has named where others are named. What is only seen has half of each, and half of all unless its endpoint is named.
-    /// What nobody uses any more makes room: one of its own where an endpoint has its share.
+    /// nobody has named where others are named. What is only seen has half of each, and half of all
+    /// unless its endpoint is named. What nobody uses any more makes room: one of its own where an
+    /// endpoint has its share.
     fn room(&self, number_of_endpoint: u16, second: u32, standing: Standing) -> Option<Room> {
         let share = standing.of(self.max_ends.div_ceil(4));
         let is_named = self.is_named(number_of_endpoint);
@@ -400,8 +401,8 @@ impl Known {
         id.map_or(0, |id| self.number(id, Some(standing)))
     }
 
-    /// Whether one more endpoint gets a number: one that is named where there is no standing. Those that nobody has named have
-    /// places beside those of the others.
+    /// Whether one more endpoint gets a number: one that is named where there is no standing. Those
+    /// that nobody has named have places beside those of the others.
     fn has_number(&self, standing: Option<Standing>) -> bool {
         let unnamed = self.endpoints.len() - self.named;
         let most = standing.map(|standing| standing.of(self.max_endpoints.div_ceil(2)));

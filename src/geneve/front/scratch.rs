@@ -326,7 +326,8 @@ impl Scratch {
         })
     }
 
-    /// Takes in the end of a datagram by which a packet of an answered session has come, and its endpoint.
+    /// Takes in the end of a datagram by which a packet of an answered session has come, and its
+    /// endpoint.
     #[cold]
     #[inline(never)]
     pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {

@@ -39,8 +39,6 @@ pub(super) struct Tombstone {
     /// Of the initiator and the responder.
     ends: [Numbers; 2],
     challenged: [bool; 2],
-    /// A later session of the same ends has ended since, and left none.
-    forgotten: bool,
 }
 
 /// What a late packet comes to.
@@ -127,9 +125,9 @@ impl Run {
         let State::Tcp(track) = session.state else {
             return;
         };
-        for older in &mut self.tombstones {
-            older.forgotten |= older.initiator.direction_of(&session.initiator).is_some();
-        }
+        let ends = &session.initiator;
+        self.tombstones
+            .retain(|older| older.initiator.direction_of(ends).is_none());
         let before_its_connection = matches!(
             reason,
             EndReason::Timeout | EndReason::Reset | EndReason::Evicted | EndReason::Revoked
@@ -141,6 +139,13 @@ impl Run {
         if !before_its_connection || in_handshake_or_over {
             return;
         }
+        if self.tombstones.len() >= self.setup.tombstones.max as usize {
+            match self.gives_way(session.initiator.zone) {
+                Some(place) => drop(self.tombstones.remove(place)),
+                // None is remembered at all.
+                None => return,
+            }
+        }
         self.tombstones.push(Tombstone {
             initiator: session.initiator,
             rule: session.rule,
@@ -149,11 +154,21 @@ impl Run {
             ended: self.now,
             ends: Direction::BOTH.map(|direction| numbers(&track, direction)),
             challenged: [false; 2],
-            forgotten: false,
         });
-        if self.tombstones.len() > self.setup.tombstones.max as usize {
-            self.tombstones.remove(0);
+    }
+
+    /// The tombstone that makes room for one of a zone: the oldest if it is over, else the oldest
+    /// of a zone that has its quarter, the newcomer's own or the one that has more.
+    fn gives_way(&self, zone: u16) -> Option<usize> {
+        let oldest = self.tombstones.first()?;
+        let max = self.setup.tombstones.max as usize;
+        if max < 2 || self.now - oldest.ended >= self.setup.tombstones.lifetime {
+            return Some(0);
         }
+        let is_of = |zone: u16| move |each: &Tombstone| each.initiator.zone == zone;
+        let own = self.tombstones.iter().filter(|each| is_of(zone)(each)).count();
+        let from = if own >= (max / 4).max(1) { zone } else { 1 - zone };
+        self.tombstones.iter().position(is_of(from))
     }
 
     /// The engine's ticks that have begun between two moments.
@@ -166,13 +181,10 @@ impl Run {
     /// What becomes of a segment whose session is remembered.
     pub(super) fn late(&mut self, tuple: &Tuple, segment: &Segment, verdict: Verdict) -> Option<Late> {
         let find = |tombstone: &Tombstone| tombstone.initiator.direction_of(tuple);
-        // Of two of one conversation the newer counts.
         let (place, direction) = self
             .tombstones
             .iter()
             .enumerate()
-            .rev()
-            .filter(|(_, tombstone)| !tombstone.forgotten)
             .find_map(|(place, tombstone)| Some((place, find(tombstone)?)))?;
         let tombstone = self.tombstones[place].clone();
         if self.now - tombstone.ended >= self.setup.tombstones.lifetime {
@@ -379,10 +391,8 @@ impl Run {
         self.tally.restored += self.sessions.len() as u64;
         let all = std::mem::take(&mut self.tombstones);
         let lifetime = self.setup.tombstones.lifetime;
-        for (place, tombstone) in all.iter().enumerate() {
-            let same = |newer: &Tombstone| newer.initiator.direction_of(&tombstone.initiator).is_some();
-            if now - tombstone.ended < lifetime && !tombstone.forgotten && !all[place + 1..].iter().any(same)
-            {
+        for tombstone in &all {
+            if now - tombstone.ended < lifetime {
                 let known = settings.has_rule(tombstone.rule);
                 self.tombstones.push(Tombstone {
                     id: OF_ANOTHER_ENGINE,

@@ -224,9 +224,9 @@ mod tests {
                     (_, false) => prop_assert_eq!(ranks.lower(ranking, item), *amount > 1),
                 }
                 *amount = if more { *amount + 1 } else { *amount - 1 };
-                for parity in 0..2 {
+                for (parity, ranking) in rankings.iter().enumerate() {
                     let most = amounts.iter().skip(parity).step_by(2).max().copied();
-                    match ranks.most(&rankings[parity]) {
+                    match ranks.most(ranking) {
                         Some(item) => {
                             prop_assert_eq!(Some(amounts[item as usize]), most);
                             prop_assert_eq!(Some(ranks.amount(item)), most);

@@ -35,7 +35,7 @@ impl HoldId {
 
     const fn new(number: u32, serial: u64) -> Self {
         let serial = serial & ((1 << Self::SERIAL_BITS) - 1);
-        // A serial of 0 comes once in 2^48, and its number is hardly 0 then.
+        // Both are 0 once in 2^48 datagrams at most.
         match NonZeroU64::new((number as u64) << Self::SERIAL_BITS | serial) {
             Some(id) => Self(id),
             None => Self(NonZeroU64::MAX),

@@ -360,11 +360,11 @@ fn threads_that_share_the_table_leave_the_counts_right() {
                         ..arrival(&key, &fragment, now)
                     };
                     match datagrams.join(&arrival) {
-                        Joined::Unknown | Joined::Expired if fragment.offset == 0 => {
-                            if datagrams.open(&key).is_ok() {
-                                let fate = if n % 5 == 0 { refused() } else { admitted() };
-                                datagrams.settle(&arrival, fate);
-                            }
+                        Joined::Unknown | Joined::Expired
+                            if fragment.offset == 0 && datagrams.open(&key).is_ok() =>
+                        {
+                            let fate = if n % 5 == 0 { refused() } else { admitted() };
+                            datagrams.settle(&arrival, fate);
                         }
                         _ => {}
                     }

@@ -155,7 +155,7 @@ impl Graveyard {
     pub(crate) const fn bytes(max: usize) -> usize {
         let parts = Self::parts(max);
         let capacity = max / parts;
-        parts * (capacity * size_of::<Tombstone>() + Index::bytes(capacity) + size_of::<Mutex<Part>>())
+        parts * (Part::bytes(capacity) + size_of::<Mutex<Part>>())
     }
 
     pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Self {

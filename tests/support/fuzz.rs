@@ -157,7 +157,7 @@ pub(crate) fn process(mut data: &[u8]) {
             patched(swapped(last), bytes)
         };
         for (engine, count) in engines.iter().zip(&mut counts) {
-            let packet = Packet::new(&last, now).zone(zone);
+            let packet = Packet::new(&last, now).zone(zone).can_hold(wait & 1 != 0);
             let _ = decide(engine, packet, count);
             let (_, steps) = engine.explain(packet, count);
             assert!(!steps.is_empty());

@@ -93,6 +93,13 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Returns the bytes of a part, but for the lists of zones.
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        let links = 2 * size_of::<Links>();
+        let numbers = 2 * size_of::<u32>();
+        capacity * (size_of::<Tombstone>() + links + numbers) + Index::bytes(capacity)
+    }
+
     pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
         Self {
             index: Index::new(capacity),

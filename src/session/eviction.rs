@@ -167,7 +167,7 @@ impl Shard {
             x ^= x >> 7;
             x ^= x << 17;
             self.random = x;
-            ((x >> 32) * slots >> 32) as u32
+            (((x >> 32) * slots) >> 32) as u32
         })
     }
 }

@@ -75,7 +75,11 @@ impl Path {
     }
 
     fn ports(self) -> Vec<u8> {
-        [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat()
+        [
+            self.source_port.to_be_bytes(),
+            self.destination_port.to_be_bytes(),
+        ]
+        .concat()
     }
 
     fn tcp(self, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
@@ -170,7 +174,9 @@ impl Arena {
         for client in 0..CLIENTS {
             // From 0.2 s after the begin on: time for the last one to send its SYN twice.
             let at = BEGIN + 200_000 + client as u64 * (2_000_000 / CLIENTS as u64);
-            arena.events.push(Reverse((at, Event::Syn { client, attempt: 0 })));
+            arena
+                .events
+                .push(Reverse((at, Event::Syn { client, attempt: 0 })));
         }
         arena
     }
@@ -295,7 +301,11 @@ impl Arena {
             of_it.filter(|client| client.open).count()
         };
         let challenged = self.clients.iter().filter(|client| client.challenged > 0).count();
-        let late = self.clients.iter().filter(|client| client.retransmitted > 0).count();
+        let late = self
+            .clients
+            .iter()
+            .filter(|client| client.retransmitted > 0)
+            .count();
         println!(
             "{name}: {alive} of {ESTABLISHED} established connections live, {passed} of {} of their \
              packets passed; {open} of {CLIENTS} new connections opened ({} at 20 ms, {} at 100, {} \
@@ -310,7 +320,11 @@ impl Arena {
         assert_eq!(alive, ESTABLISHED);
         assert!(passed * 100 >= self.packets * 99);
         for place in 0..3 {
-            assert!(of_delay(place) * 100 >= CLIENTS / 3 * 99, "delay {}", DELAYS[place]);
+            assert!(
+                of_delay(place) * 100 >= CLIENTS / 3 * 99,
+                "delay {}",
+                DELAYS[place]
+            );
         }
         self.engine.check_invariants().unwrap();
     }
@@ -319,7 +333,10 @@ impl Arena {
 /// A random source that no client or server has.
 fn forged(random: &mut Random) -> Path {
     let number = random.next();
-    Path::to_server(0x6400_0000 | (number as u32 & 0x00ff_ffff), (number >> 32) as u16 | 1_024)
+    Path::to_server(
+        0x6400_0000 | (number as u32 & 0x00ff_ffff),
+        (number >> 32) as u16 | 1_024,
+    )
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! An open-loop flood: small flows without state, sent in batches, whose replies nobody judges.
 //!
-//! It loads an appliance beyond what a load with bookkeeping can. The packets are UDP over IPv4
+//! It loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets are IPv4,
 //! from as many flows as asked for, or each of a flow of its own.
 
 use std::io::{self, IoSlice};
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Args;
-use etherparse::{IpNumber, Ipv4Header, UdpHeader};
+use clap::{Args, ValueEnum};
+use etherparse::{IpNumber, Ipv4Header, TcpHeader, UdpHeader};
 use portcullis::geneve::InnerProtocol;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use serde::Serialize;
@@ -25,8 +25,12 @@ const BATCH: usize = 32;
 const REST: Duration = Duration::from_micros(50);
 /// How much of its rate the flood makes up for after it was kept from sending.
 const CATCH_UP: Duration = Duration::from_millis(10);
-/// Headers of an inner packet.
+/// The least inner packet: one of UDP without payload.
 const HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
+/// Offset of a fragment without a first one, in units of eight bytes.
+const LATER: u16 = 9;
+/// The flag that says that more fragments follow (RFC 791).
+const MORE_FRAGMENTS: u16 = 0x2000;
 /// The server of all flows, in the network for measurements (RFC 2544).
 const SERVER: [u8; 4] = [198, 19, 0, 2];
 const SERVER_PORT: u16 = 443;
@@ -36,6 +40,33 @@ const CLIENTS: u32 = 0x0a80_0000;
 const FLOWS_OF_PORT: u64 = 1 << 23;
 /// The first client port, and the first outer port.
 const FIRST_PORT: u16 = 49_152;
+
+/// What the packets of a flood are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Attack {
+    /// UDP datagrams
+    Udp,
+    /// TCP SYNs
+    Syn,
+    /// TCP RSTs
+    Rst,
+    /// TCP ACKs
+    Ack,
+    /// First fragments of UDP datagrams that are never completed, and later ones without a first
+    Fragment,
+}
+
+impl Attack {
+    /// The flags of its TCP segments; `None` for UDP.
+    const fn tcp_flags(self) -> Option<u8> {
+        match self {
+            Self::Syn => Some(0x02),
+            Self::Rst => Some(0x04),
+            Self::Ack => Some(0x10),
+            Self::Udp | Self::Fragment => None,
+        }
+    }
+}
 
 /// What to send.
 #[derive(Debug, Clone, Args)]
@@ -49,7 +80,10 @@ pub(crate) struct FloodArgs {
     /// So many flows; 0 makes each packet the first of a new one
     #[arg(long, value_name = "N", default_value_t = 0)]
     flows: u64,
-    /// Bytes of an inner packet
+    /// What the packets are
+    #[arg(long, value_enum, default_value_t = Attack::Udp)]
+    attack: Attack,
+    /// Bytes of an inner packet, 40 of those of TCP
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500))]
     size: u16,
     /// Packets per second [default: as fast as the system takes them]
@@ -80,29 +114,62 @@ pub(super) struct Flooded {
 #[derive(Debug, Clone)]
 struct Template {
     bytes: Vec<u8>,
-    /// The sum over the inner IPv4 header without the source address, for its checksum.
-    sum: u32,
+    attack: Attack,
+    /// The sum over the inner IPv4 header without what differs, for its checksum.
+    ip_sum: u32,
+    /// The same sum for that of the TCP segment.
+    tcp_sum: u32,
+}
+
+/// The sum over the 16-bit words of `bytes`, of which there is an even number (RFC 1071).
+fn words(bytes: &[u8]) -> u32 {
+    let words = bytes.chunks_exact(2).map(|word| match word {
+        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    });
+    words.sum()
+}
+
+/// The checksum of a sum.
+const fn folded(mut sum: u32) -> [u8; 2] {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
 }
 
 impl Template {
-    fn new(outer: Outer, endpoint: u64, size: usize) -> Self {
-        let payload = size.saturating_sub(HEADERS);
+    fn new(outer: Outer, endpoint: u64, attack: Attack, size: usize) -> Self {
+        let (protocol, transport) = match attack.tcp_flags() {
+            Some(flags) => {
+                let mut tcp = TcpHeader::new(0, SERVER_PORT, 0, 0xffff).to_bytes().to_vec();
+                if let Some(byte) = tcp.get_mut(13) {
+                    *byte = flags;
+                }
+                (IpNumber::TCP, tcp)
+            }
+            None => {
+                let udp = UdpHeader {
+                    source_port: 0,
+                    destination_port: SERVER_PORT,
+                    length: (size - Ipv4Header::MIN_LEN) as u16,
+                    // There is none.
+                    checksum: 0,
+                };
+                let payload = vec![0x5a; size.saturating_sub(HEADERS)];
+                (IpNumber::UDP, [&udp.to_bytes()[..], &payload].concat())
+            }
+        };
         let ip = Ipv4Header {
-            total_len: size as u16,
+            total_len: (Ipv4Header::MIN_LEN + transport.len()) as u16,
             time_to_live: 64,
-            protocol: IpNumber::UDP,
+            dont_fragment: attack != Attack::Fragment,
+            protocol,
             destination: SERVER,
             ..Ipv4Header::default()
         };
-        let udp = UdpHeader {
-            source_port: 0,
-            destination_port: SERVER_PORT,
-            length: (size - Ipv4Header::MIN_LEN) as u16,
-            // There is none.
-            checksum: 0,
-        };
         let ip = ip.to_bytes();
-        let inner = [&ip[..], &udp.to_bytes()[..], &vec![0x5a; payload][..]].concat();
+        let inner = [&ip[..], &transport].concat();
         let header = geneve_header(
             Endpoint {
                 id: endpoint,
@@ -113,36 +180,51 @@ impl Template {
         );
         let mut bytes = Vec::new();
         outer.write(0, &header, &inner, &mut bytes);
-        let words = ip.chunks_exact(2).map(|word| match word {
-            [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-            _ => 0,
-        });
         Self {
-            sum: words.sum(),
             bytes,
+            attack,
+            ip_sum: words(&ip),
+            // The pseudo header (RFC 9293 3.1) without the source, and the segment.
+            tcp_sum: words(&SERVER) + 6 + transport.len() as u32 + words(&transport),
+        }
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
         }
     }
 
     /// Makes this the packet of a flow.
     fn become_flow(&mut self, flow: u64) {
-        let source = CLIENTS | (flow % FLOWS_OF_PORT) as u32;
-        let port = FIRST_PORT | (flow / FLOWS_OF_PORT) as u16;
-        let outer_port = FIRST_PORT | flow as u16;
-        let mut sum = self.sum + (source >> 16) + (source & 0xffff);
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        let mut put = |at: usize, bytes: &[u8]| {
-            if let Some(room) = self.bytes.get_mut(at..at + bytes.len()) {
-                room.copy_from_slice(bytes);
-            }
-        };
-        put(Ipv4Header::MIN_LEN, &outer_port.to_be_bytes());
+        const IP: usize = OVERHEAD;
+        const TRANSPORT: usize = IP + Ipv4Header::MIN_LEN;
+        let source = (CLIENTS | (flow % FLOWS_OF_PORT) as u32).to_be_bytes();
+        let port = (FIRST_PORT | (flow / FLOWS_OF_PORT) as u16).to_be_bytes();
+        let number = (flow as u32).to_be_bytes();
+        self.put(Ipv4Header::MIN_LEN, &(FIRST_PORT | flow as u16).to_be_bytes());
         // The cookie is the last word of the GENEVE header.
-        put(OVERHEAD - 4, &(flow as u32).to_be_bytes());
-        put(OVERHEAD + 10, &(!(sum as u16)).to_be_bytes());
-        put(OVERHEAD + 12, &source.to_be_bytes());
-        put(OVERHEAD + Ipv4Header::MIN_LEN, &port.to_be_bytes());
+        self.put(IP - 4, &number);
+        let mut ip_sum = self.ip_sum + words(&source);
+        if self.attack == Attack::Fragment {
+            let place = if flow.is_multiple_of(2) {
+                MORE_FRAGMENTS
+            } else {
+                MORE_FRAGMENTS | LATER
+            };
+            let fields = [(flow as u16).to_be_bytes(), place.to_be_bytes()].concat();
+            self.put(IP + 4, &fields);
+            ip_sum += words(&fields);
+        }
+        self.put(IP + 10, &folded(ip_sum));
+        self.put(IP + 12, &source);
+        self.put(TRANSPORT, &port);
+        if self.attack.tcp_flags().is_some() {
+            // A sequence number that nobody expects.
+            self.put(TRANSPORT + 4, &number);
+            let sum = self.tcp_sum + words(&source) + words(&port) + words(&number);
+            self.put(TRANSPORT + 16, &folded(sum));
+        }
     }
 }
 
@@ -162,7 +244,7 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
         ..Outer::new(from, *args.appliance.ip())
     };
     let socket = RawSender::new()?;
-    let template = Template::new(outer, args.endpoint, usize::from(args.size));
+    let template = Template::new(outer, args.endpoint, args.attack, usize::from(args.size));
     let mut packets = vec![template; BATCH];
     let to = SocketAddrAny::from(SocketAddrV4::new(*args.appliance.ip(), 0));
     let begun = Instant::now();
@@ -231,26 +313,39 @@ mod tests {
     use std::collections::HashSet;
 
     use portcullis::geneve::Header;
-    use portcullis::packet::{Checksums, parse};
+    use portcullis::packet::{Checksums, Transport, parse};
 
     use super::*;
 
     #[test]
     fn every_packet_is_a_right_one_of_its_flow() {
         let outer = Outer::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut template = Template::new(outer, 0xb1, 100);
-        let mut seen = HashSet::new();
-        for flow in [0, 1, 2, 65_535, 65_536, FLOWS_OF_PORT - 1, FLOWS_OF_PORT, 1 << 24] {
-            template.become_flow(flow);
-            let payload = &template.bytes[Ipv4Header::MIN_LEN + UdpHeader::LEN..];
-            let (header, inner) = Header::parse(payload, |_, _| false).unwrap();
-            assert_eq!(
-                super::super::tunnel::metadata(&header),
-                (Some(0xb1), Some(flow as u32))
-            );
-            assert_eq!(inner.bytes.len(), 100);
-            let parsed = parse(inner.bytes, Checksums::Verify).unwrap();
-            assert!(seen.insert(format!("{:?} {:?}", parsed.ip.src, parsed.transport)));
+        for attack in Attack::value_variants() {
+            let mut template = Template::new(outer, 0xb1, *attack, 100);
+            let mut seen = HashSet::new();
+            for flow in [0, 1, 2, 65_535, 65_536, FLOWS_OF_PORT - 1, FLOWS_OF_PORT, 1 << 24] {
+                template.become_flow(flow);
+                let payload = &template.bytes[Ipv4Header::MIN_LEN + UdpHeader::LEN..];
+                let (header, inner) = Header::parse(payload, |_, _| false).unwrap();
+                assert_eq!(
+                    super::super::tunnel::metadata(&header),
+                    (Some(0xb1), Some(flow as u32))
+                );
+                let parsed = parse(inner.bytes, Checksums::Verify).unwrap();
+                let transport = parsed.transport;
+                assert!(seen.insert(inner.bytes.to_vec()));
+                match attack {
+                    Attack::Fragment => {
+                        assert!(matches!(transport, Transport::Fragment(found)
+                            if found.more && (found.offset == 0) == flow.is_multiple_of(2)));
+                    }
+                    Attack::Udp => assert!(matches!(transport, Transport::Udp { .. })),
+                    Attack::Syn | Attack::Rst | Attack::Ack => {
+                        assert_eq!(inner.bytes.len(), 40);
+                        assert!(matches!(transport, Transport::Tcp { .. }));
+                    }
+                }
+            }
         }
     }
 }

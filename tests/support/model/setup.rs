@@ -242,7 +242,6 @@ impl Setup {
                 // Lifetimes that do not hang on how full the table is.
                 adaptive_start: 0,
                 adaptive_end: 0,
-                ..TableConfig::default()
             },
             zones: [(TENANT.to_owned(), 1)].into(),
             tombstones: self.tombstones,

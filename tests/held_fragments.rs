@@ -243,8 +243,8 @@ fn a_flood_in_one_zone_takes_no_place_of_another() {
     assert_eq!(holder.names(&first), ["forward"; 3]);
 }
 
-/// Two threads, one with first fragments and one with later ones: whoever comes first, each packet is decided once, and
-/// none is dropped.
+/// Two threads, one with first fragments and one with later ones: whoever comes first, each packet
+/// is decided once, and none is dropped.
 #[test]
 fn a_first_fragment_on_another_thread_finds_every_held_one() {
     const ROUNDS: u16 = 2_000;

@@ -87,13 +87,13 @@ impl<P> HeldPackets<P> {
             }),
             count: AtomicUsize::new(0),
             hold: config.hold,
-            // Twice what the engine lets be held: packets that were released and not yet taken count too.
+            // Packets that were released and not yet taken count too.
             max: 2 * config.max_held as usize,
         }
     }
 
-    /// Keeps a packet that came at `now` and has to be held. If the first fragment was decided since
-    /// the verdict, on another thread, the packet is ready at once.
+    /// Keeps a packet that came at `now` and has to be held. If the first fragment was decided
+    /// since the verdict, on another thread, the packet is ready at once.
     ///
     /// Returns the packet if there is no room, because nobody has called [`HeldPackets::next`] for
     /// long: hand it to the engine again at once, without `can_hold`.
@@ -117,7 +117,7 @@ impl<P> HeldPackets<P> {
             }
         });
         place.packets.push(packet);
-        // The release may have come before the packet. Under this lock it cannot come unnoticed any more.
+        // The release may have come before the packet. Under this lock it is not missed any more.
         if !engine.holds(id) {
             shelf.release(id);
         }

@@ -1,4 +1,4 @@
-//! A bounded table of datagrams that knows who has how many places, and whose turn it is to give one.
+//! A bounded table of datagrams that knows who has how many places, and who has to give one up.
 
 use std::collections::HashMap;
 
@@ -140,7 +140,7 @@ impl<T> Ledger<T> {
     pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Self {
         let capacity = max as usize;
         let zones = capacity.min(1 << 16);
-        // A map at most half full clears the traces of what was removed in place instead of growing.
+        // A map at most half full clears what was removed in place instead of growing.
         fn map<K, V>(capacity: usize, hasher: &ahash::RandomState) -> HashMap<K, V, ahash::RandomState> {
             HashMap::with_capacity_and_hasher(2 * capacity, hasher.clone())
         }

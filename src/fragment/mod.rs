@@ -11,8 +11,8 @@
 //! [`Packet::can_hold`](crate::Packet::can_hold), gets [`Verdict::Hold`](crate::Verdict::Hold), and
 //! hands the packet in again, without that, as soon as [`Sink::released`](crate::Sink::released)
 //! names its [`HoldId`] or [`FragmentsConfig::hold`](crate::config::FragmentsConfig::hold) has
-//! passed. Only then it is decided, like a later fragment that comes at that moment. [`HeldPackets`]
-//! keeps packets for that. For all other callers such a fragment is dropped.
+//! passed. Only then it is decided, like a later fragment that comes at that moment.
+//! [`HeldPackets`] keeps packets for that. For all other callers such a fragment is dropped.
 //!
 //! **Bounds.** Incomplete datagrams and held fragments are bounded in all and by source prefix
 //! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its

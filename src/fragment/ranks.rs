@@ -1,8 +1,8 @@
 //! Numbered items by how much each has, with the one that has most at hand.
 //!
-//! Items that have equally much share a bucket, and the buckets form a list by amount. Amounts change
-//! by one, so that an item moves to the neighboring bucket or to a new one between the two: every
-//! operation takes constant time, and the order is exact.
+//! Items that have equally much share a bucket, and the buckets form a list by amount. Amounts
+//! change by one, so that an item moves to the neighboring bucket or to a new one between the two:
+//! every operation takes constant time, and the order is exact.
 
 use super::chain::{Chain, List, NIL};
 

@@ -83,10 +83,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
 }
 
 impl FrontEnd {
-    /// Decides the next datagram that was held ([`NotSent::Held`]) and is to wait no longer, and says
-    /// what to send for it: the fragment that it waited for has come, or its time is over. `None` if
-    /// there is none, at little cost. What is returned is an [`Answer::Send`], since the caller has
-    /// the datagram no more.
+    /// Decides the next datagram that was held ([`NotSent::Held`]) and is to wait no longer, and
+    /// says what to send for it: the fragment that it waited for has come, or its time is over.
+    /// `None` if there is none, at little cost. What is returned is an [`Answer::Send`], since the
+    /// caller has the datagram no more.
     ///
     /// Call it until there is none, with the same `scratch`, after the answers to each datagram or
     /// batch were sent or put in line, and every few milliseconds while nothing comes.
@@ -101,7 +101,8 @@ impl FrontEnd {
         Some(self.decide_held(engine, &held.datagram(), now, scratch, sink))
     }
 
-    /// Lets nothing wait any longer, before a thread ends: [`FrontEnd::next_released`] has all that is held.
+    /// Lets nothing wait any longer, before a thread ends: [`FrontEnd::next_released`] then returns
+    /// all that is held.
     pub fn release_held(&self) {
         self.held.release_all();
     }

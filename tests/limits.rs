@@ -318,7 +318,7 @@ fn a_reached_limit_is_reported_once_in_ten_seconds_and_explained() {
     assert!(steps.iter().any(|step| step.to_string() == line), "{steps:?}");
 }
 
-const ZONES: &str = "[zones]\nblue = 1\ngreen = 2\n";
+const ZONES: &str = "[zones]\ndefault=0\nblue = 1\ngreen = 2\n";
 
 #[test]
 fn a_zone_cannot_take_what_another_one_is_sure_of() {
@@ -338,9 +338,18 @@ fn a_zone_cannot_take_what_another_one_is_sure_of() {
 }
 
 #[test]
+fn a_default_zone_that_nobody_names_holds_nothing_back() {
+    let mut scene = Scene::new("[zones]\nblue = 1\n[table]\nmax_sessions = 120\nshards = 1\n");
+    scene.zone = BLUE;
+    let made: usize = (3..9).map(|src| connected(&scene, src, 20)).sum();
+    assert_eq!(made, 120);
+}
+
+#[test]
 fn a_zone_above_its_guarantee_gives_back_what_may_be_evicted() {
     let mut scene = Scene::new(&format!(
-        "{ZONES}[table]\nmax_sessions = 120\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n"
+        "{ZONES}[table]\nmax_sessions = 120\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n\
+         [syn_challenge]\nmode = \"off\"\n"
     ));
     scene.zone = GREEN;
     for port in 0..90 {
@@ -423,7 +432,7 @@ fn datagram_sessions_go_last_and_streams_in_use_not_at_all() {
 
 #[test]
 fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
-    let scene = Scene::new("[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n");
+    let scene = Scene::new("[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n[syn_challenge]\nmode = \"off\"\n");
     let light: Vec<_> = (10..66).map(|src| of(src, 1)).collect();
     for ends in &light {
         scene.pass(*ends, SYN, 1, 0, b"");

@@ -18,7 +18,7 @@ use support::scene::{Scene, dropped_for};
 
 const GREEN: Zone = Zone(1);
 const BLUE: Zone = Zone(2);
-const ZONES: &str = "[zones]\ngreen = 1\nblue = 2\n";
+const ZONES: &str = "[zones]\ndefault=0\ngreen = 1\nblue = 2\n";
 const ONLY_FTP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
                         protocol = \"tcp\"\ndestination_ports = [21]\n";
 

@@ -488,6 +488,8 @@ pub struct Zones {
     names: BTreeMap<String, Zone>,
     /// Members of groups, and the zone that stands for the group; ordered by the member.
     members: Box<[(Zone, Zone)]>,
+    /// The zones that `[zones]` names, in order, those of a group as one.
+    named: Box<[Zone]>,
 }
 
 impl Zones {
@@ -510,10 +512,15 @@ impl Zones {
             }
         }
         members.sort_unstable();
-        Self {
+        let mut zones = Self {
             names,
             members: members.into(),
-        }
+            named: Box::default(),
+        };
+        let named = numbers.values().map(|id| zones.group_of(Zone(*id)));
+        let named: std::collections::BTreeSet<_> = named.collect();
+        zones.named = named.into_iter().collect();
+        zones
     }
 
     /// The zone that stands for a zone: the first of its group, or itself.
@@ -533,6 +540,13 @@ impl Zones {
     pub fn distinct(&self) -> impl Iterator<Item = Zone> {
         let zones: std::collections::BTreeSet<_> = self.names.values().copied().collect();
         zones.into_iter()
+    }
+
+    /// Returns the zones that have a guaranteed share of what is bounded, in order: those that `[zones]`
+    /// names. The default zone has one only if it is named there, since most configurations with
+    /// zones leave it unused.
+    pub(crate) fn named(&self) -> &[Zone] {
+        &self.named
     }
 
     /// Whether the same zones are grouped in the same way.

@@ -57,7 +57,7 @@ pub(super) struct Settings {
     /// From how many sessions on the lifetimes of unanswered ones shrink.
     adaptive: Adaptive,
     accounts: Arc<Accounts>,
-    /// Each zone once, in order: those among which what is bounded is shared.
+    /// The zones among which what is bounded is shared, in order.
     pub(super) zones: Box<[Zone]>,
     /// What zones, rules and sources may hold.
     pub(super) limits: Limits,
@@ -99,16 +99,15 @@ impl Settings {
             .iter()
             .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
         let inside = inside.collect();
-        let distinct: Box<[Zone]> = compiled.zones.distinct().collect();
         Self {
             checks: Checks::new(&compiled, hasher),
             challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
             any_midstream,
             any_asymmetric,
-            zones: distinct.clone(),
+            zones: compiled.zones.named().into(),
             tcp,
             elsewhere: Elsewhere::new(
-                distinct,
+                compiled.zones.distinct().collect(),
                 any_asymmetric,
                 compiled.fixed.max_sessions as usize,
                 previous.map(|settings| &settings.elsewhere),

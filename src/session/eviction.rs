@@ -24,6 +24,11 @@ const HEADS: usize = 8;
 /// How many sessions at random are looked at.
 const RANDOM: usize = 8;
 
+/// Sources that differ by less than so many sessions weigh the same. Counts are lower bounds: under a
+/// flood from random sources those of the oldest sessions are forgotten first, and the newest session
+/// would seem to be that of the heaviest source.
+const NOISE: u32 = 8;
+
 /// The classes of sessions that may be evicted, in order.
 const CLASSES: [Worth; 3] = [Worth::Embryonic, Worth::Closing, Worth::Datagram];
 
@@ -151,7 +156,7 @@ impl Shard {
             // The deadline says little: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };
-        Some((excess, source, Reverse(end)))
+        Some((excess, source / NOISE, Reverse(end)))
     }
 
     /// Returns numbers of slots at random, some of which may be free.

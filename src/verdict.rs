@@ -323,7 +323,8 @@ drop_reasons! {
     LimitZoneShare = "limit_zone_share",
     /// The session table is full, and nothing in reach is worth less than the session that it would open.
     TableFull = "table_full",
-    /// It would open a session, and its worker is behind: packets of sessions come first.
+    /// It would open a session, and its worker is behind: packets of sessions come first, and SYNs unless they are the
+    /// flood.
     Overload = "overload",
 }
 

@@ -45,7 +45,6 @@ fn fragment(whole: &[u8], start: usize, end: usize) -> Vec<u8> {
 fn what_would_open_a_session_is_dropped_and_opens_none() {
     let scene = Scene::new("");
     for packet in [
-        segment(V4, SYN, 100, 0, b""),
         udp(V4, b"question"),
         udp(Ends::v6(4000, 53), b"question"),
         echo(V4, true),
@@ -56,7 +55,7 @@ fn what_would_open_a_session_is_dropped_and_opens_none() {
         assert_eq!(verdict.tracked().class, Class::New);
     }
     assert_eq!(scene.engine.sessions(), 0);
-    assert_eq!(scene.engine.stats().dropped_by(DropReason::Overload), 5);
+    assert_eq!(scene.engine.stats().dropped_by(DropReason::Overload), 4);
     // The policy was not asked: it does not matter what it would have said.
     let denies = Scene::new("policy.default = \"reject\"");
     assert_eq!(
@@ -67,6 +66,25 @@ fn what_would_open_a_session_is_dropped_and_opens_none() {
         scene.decide(&udp(V4, b"question")).is_forward(),
         "it may come again"
     );
+}
+
+#[test]
+fn a_syn_passes_unless_syns_may_be_the_flood() {
+    let syn = segment(V4, SYN, 100, 0, b"");
+    for (mode, passes) in [("auto", true), ("always", false), ("off", false)] {
+        let scene = Scene::new(&format!("[syn_challenge]\nmode = \"{mode}\""));
+        let verdict = shed(&scene, &syn);
+        assert_eq!(verdict.is_forward(), passes, "{mode}");
+        let reason = (!passes).then_some(DropReason::Overload);
+        assert_eq!(verdict.reason(), reason, "{mode}");
+    }
+    // A tenth of this table is half-open from here on, and that is a flood.
+    let scene = Scene::new("[table]\nmax_sessions = 640");
+    for port in 0..64 {
+        let ends = Ends::v4(5_000 + port, 80);
+        assert!(shed(&scene, &segment(ends, SYN, 1, 0, b"")).is_forward());
+    }
+    assert_eq!(shed(&scene, &syn).reason(), Some(DropReason::Overload));
 }
 
 #[test]

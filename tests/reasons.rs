@@ -574,7 +574,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         },
         DropReason::LimitZoneShare => {
             let mut config = with_places(4);
-            config.zones = [("other".to_owned(), 1)].into();
+            config.zones = [("default".to_owned(), 0), ("other".to_owned(), 1)].into();
             let before = (0..3).flat_map(|port| handshake_of(Ends::v4(port + 1, 80)));
             Scenario {
                 config,

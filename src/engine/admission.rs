@@ -110,8 +110,8 @@ impl Engine {
         let rule = if let Some(parent) = parent {
             trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
             parent.rule
-        } else if candidate.sheddable && !self.is_proven_under_flood(settings, candidate) {
-            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass"));
+        } else if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
+            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass, and SYNs unless they are the flood"));
             return Verdict::Drop(DropReason::Overload, new);
         } else {
             let decision = settings.policy.decide(&query);

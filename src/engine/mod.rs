@@ -131,8 +131,9 @@ impl<'a> Packet<'a> {
 
     /// The same packet under overload: one that would open a session is dropped
     /// ([`DropReason::Overload`]) before the policy is asked. Packets of sessions, ICMP errors,
-    /// later fragments, and what a control session has announced are decided as always, and so is
-    /// TCP of a known source while others are challenged (`[syn_challenge]`).
+    /// later fragments, and what a control session has announced are decided as always. So is a SYN,
+    /// unless SYNs are the flood: while its zone is challenged (`[syn_challenge]`), only those of known
+    /// sources pass, and in a zone that never is, none.
     #[must_use]
     pub const fn sheddable(self, sheddable: bool) -> Self {
         Self { sheddable, ..self }

@@ -20,7 +20,7 @@ use super::path::{Candidate, invalid};
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
-use crate::packet::{Segment, Transport};
+use crate::packet::{Segment, TcpFlags, Transport};
 use crate::session::{Micros, Slot};
 use crate::stats::ChallengeEvent;
 use crate::track::tcp::{Event, State};
@@ -155,11 +155,16 @@ impl Engine {
         self.note_source(settings, &source, now);
     }
 
-    /// Returns whether a packet comes from a known source of a zone that challenges others now.
-    pub(super) fn is_proven_under_flood(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
-        matches!(candidate.parsed.transport, Transport::Tcp { .. })
-            && self.is_challenging(settings, candidate.flow.key.zone())
-            && self.is_known(settings, candidate)
+    /// Returns whether a packet of an overloaded caller may open a session all the same: a SYN, unless
+    /// SYNs are what floods its zone and its source is unknown. Where sources are never challenged,
+    /// nothing tells a flood of SYNs from others, and none may.
+    pub(super) fn passes_under_overload(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
+        let zone = candidate.flow.key.zone();
+        let is_syn = matches!(&candidate.parsed.transport, Transport::Tcp { segment, .. }
+            if segment.flags.contains(TcpFlags::SYN));
+        is_syn
+            && settings.challenge.is_on(zone)
+            && (!self.is_challenging(settings, zone) || self.is_known(settings, candidate))
     }
 
     /// Zones of the configuration whose unknown sources are challenged now.

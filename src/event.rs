@@ -348,6 +348,7 @@ impl Sink for Vec<Reset> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<S: Sink> Sink for &mut S {
     const LISTENS: bool = S::LISTENS;
 

@@ -18,7 +18,7 @@ use portcullis::geneve::{
     EndpointId, GeneveError, Header, InnerProtocol, MetadataError, PORT, TunnelOption, encode,
 };
 use portcullis::packet::{Checksums, Transport, parse};
-use portcullis::{Direction, DropReason, EndReason, SessionFilter};
+use portcullis::{Direction, DropReason, EndReason, LimitReached, SessionFilter, Sink};
 use proptest::prelude::*;
 use support::packets::{ACK, Ends, Head, RST, SYN, echo, tcp, udp};
 use support::seal::sealed;
@@ -26,6 +26,36 @@ use support::tunnel::{
     ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, established, flags,
     segment, sent,
 };
+
+/// Counts the limits that were reached.
+#[derive(Default)]
+struct Limits(usize);
+
+impl Sink for Limits {
+    fn limit_reached(&mut self, _: &LimitReached) {
+        self.0 += 1;
+    }
+}
+
+#[test]
+fn a_sink_learns_of_limits_through_the_front_end() {
+    let text = "[limits]\nmax_per_source = 1\n[policy]\ndefault = \"allow\"";
+    let mut appliance = Appliance::new(text);
+    let mut limits = Limits::default();
+    for port in 0..2 {
+        let bytes = Label::blue(1, 1).around(&udp(Ends::v4(1000 + port, 53), b""));
+        let Appliance {
+            front,
+            engine,
+            scratch,
+            now,
+            ..
+        } = &mut appliance;
+        let _ = front.handle(engine, &datagram(1, &bytes), *now, scratch, &mut limits);
+    }
+    assert_eq!(appliance.engine.stats().dropped_by(DropReason::LimitSource), 1);
+    assert_eq!(limits.0, 1);
+}
 
 #[test]
 fn what_is_allowed_goes_back_as_it_came() {

@@ -7,7 +7,7 @@ use super::scratch::{Found, Scratch};
 use super::stats::Outcome;
 use super::{Answer, Datagram, FrontEnd, NotSent, Outgoing, nothing};
 use crate::engine::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, SessionRecord, Sink};
+use crate::event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
 
@@ -58,6 +58,8 @@ impl<'s, S> Watch<'s, S> {
     }
 }
 
+// One that is missing here is lost to every user of a front end.
+#[deny(clippy::missing_trait_methods)]
 impl<S: Sink> Sink for Watch<'_, S> {
     const LISTENS: bool = S::LISTENS;
 
@@ -71,6 +73,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         self.sink.session_denied(denied);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.sink.limit_reached(reached);
     }
 
     fn reset(&mut self, reset: &Reset) {

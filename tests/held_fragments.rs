@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use portcullis::fragment::{HeldPackets, HoldId};
 use portcullis::geneve::front::{Answer, NotSent, Scratch};
 use portcullis::{Config, DropReason, Engine, Packet, Sink, Verdict, Zone};
+use proptest::prelude::*;
 use support::packets::{Ends, udp};
 use support::seal::sealed;
 use support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sent};
@@ -188,6 +189,7 @@ fn without_a_first_fragment_they_are_dropped_after_a_second_once() {
     );
     let stats = holder.engine.stats();
     assert_eq!(stats.dropped_by(DropReason::FragmentBeforeFirst), 2);
+    assert_eq!(stats.fragments_waiting, 0, "and none waits any more");
     // The datagram may begin anew.
     assert_eq!(holder.names(&last), ["hold"]);
     assert_eq!(holder.names(&middle), ["hold"]);
@@ -379,6 +381,29 @@ fn held_datagrams_that_nobody_asks_for_stay_bounded() {
 }
 
 #[test]
+fn released_datagrams_that_nobody_asks_for_stay_bounded() {
+    let text = "[fragments]\nmax_held = 8\n[policy]\ndefault = \"allow\"";
+    let mut appliance = Appliance::new(text);
+    let label = Label::blue(1, 1);
+    let mut later = Vec::new();
+    for id in 0..200 {
+        let [first, middle, _] = parts(id);
+        later.push(appliance.take(label, &middle));
+        assert_eq!(appliance.take(label, &first), Kept::Return);
+    }
+    let dropped = Kept::Nothing(NotSent::Dropped(DropReason::FragmentBeforeFirst));
+    let held = later.iter().filter(|kept| **kept == Kept::Nothing(NotSent::Held));
+    assert_eq!(held.count(), 32);
+    assert!(later[32..].iter().all(|kept| *kept == dropped));
+    assert_eq!(appliance.stats().waiting, 32);
+    // None of them is lost.
+    let released = appliance.released();
+    assert_eq!(released.len(), 32);
+    assert!(released.iter().all(|kept| matches!(kept, Kept::Send(..))));
+    assert_eq!((appliance.stats().waiting, appliance.stats().returned), (0, 232));
+}
+
+#[test]
 fn what_could_never_be_returned_is_not_held() {
     let mut appliance = Appliance::new("[geneve]\ninner_mtu = 1280\n[policy]\ndefault = \"allow\"");
     let whole = udp(ENDS, &[7; 4_000]);
@@ -403,4 +428,153 @@ fn workers_find_what_another_one_holds() {
     assert!(front.next_released(engine, now, &mut one, &mut ()).is_none());
     let answer = front.next_released(engine, now, &mut other, &mut ());
     assert!(matches!(answer, Some(Answer::Send(sent)) if sent.payload == middle));
+}
+
+/// Something that happens to fragments.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A part of a datagram comes: one of several sources, in a zone.
+    Part {
+        source: u8,
+        id: u16,
+        part: usize,
+        green: bool,
+    },
+    /// A thread does not ask for what was released.
+    Deaf(bool),
+    /// Time passes, in milliseconds.
+    Advance(u64),
+    /// The engine has nothing else to do.
+    Expire,
+    Reload {
+        allow: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let part = (0u8..3, 0u16..4, 0usize..4, any::<bool>());
+    prop_oneof![
+        20 => part.prop_map(|(source, id, part, green)| Step::Part { source, id, part, green }),
+        1 => prop::bool::weighted(0.3).prop_map(Step::Deaf),
+        3 => prop_oneof![0u64..400, Just(1_000), Just(40_000)].prop_map(Step::Advance),
+        1 => Just(Step::Expire),
+        1 => any::<bool>().prop_map(|allow| Step::Reload { allow }),
+    ]
+}
+
+/// What random fragments went in and came out.
+struct Books {
+    appliance: Appliance,
+    deaf: bool,
+    /// How often each packet came with a label, but for as often as it left.
+    inside: std::collections::HashMap<(u64, Vec<u8>), u64>,
+}
+
+impl Books {
+    fn text(allow: bool) -> String {
+        let action = if allow { "allow" } else { "deny" };
+        format!(
+            "[zones]\ngreen = 2\n[geneve]\nunknown_endpoints = \"green\"\n\
+             [fragments]\nmax_datagrams = 4\nmax_per_source = 3\nmax_held = 5\n\
+             max_held_per_source = 3\n[policy]\ndefault = \"{action}\""
+        )
+    }
+
+    fn leaves(&mut self, label: Label, packet: &[u8]) {
+        let count = self.inside.get_mut(&(label.endpoint, packet.to_vec()));
+        let count = count.unwrap_or_else(|| panic!("never came by {label:?}"));
+        *count = count.checked_sub(1).expect("left more often than it came");
+    }
+
+    fn ask(&mut self) {
+        for kept in self.appliance.released() {
+            if let Kept::Send(_, payload) = &kept {
+                let (header, inner) = payload.split_at(40);
+                let labels = [Label::blue(1, 1), green(1, 1)];
+                let label = labels.into_iter().find(|label| label.header(false) == header);
+                let label = label.expect("a header that came");
+                assert_eq!(sent(&kept, label), inner);
+                self.leaves(label, inner);
+            }
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Part {
+                source,
+                id,
+                part,
+                green: is_green,
+            } => {
+                let whole = udp(
+                    Ends {
+                        src: source + 1,
+                        ..ENDS
+                    },
+                    &[source; 2_000],
+                );
+                // The last one overlaps the others.
+                let bounds = [(0, 800), (800, 1_600), (1_600, 2_008), (792, 1_608)];
+                let packet = cut(&whole, id, bounds[part].0, bounds[part].1);
+                let label = if is_green { green(1, 1) } else { Label::blue(1, 1) };
+                *self.inside.entry((label.endpoint, packet.clone())).or_default() += 1;
+                if self.appliance.take(label, &packet) == Kept::Return {
+                    self.leaves(label, &packet);
+                }
+            }
+            Step::Deaf(deaf) => self.deaf = deaf,
+            Step::Advance(millis) => self.appliance.now += Duration::from_millis(millis),
+            Step::Expire => {
+                let Appliance {
+                    engine, now, told, ..
+                } = &mut self.appliance;
+                engine.expire(*now, 64, told);
+            }
+            Step::Reload { allow } => self.appliance.reload(&Self::text(allow)),
+        }
+        if !self.deaf {
+            self.ask();
+        }
+        self.check();
+    }
+
+    /// Each datagram is decided once, or waits, and what waits is bounded.
+    fn check(&self) {
+        let engine = self.appliance.engine.stats();
+        let front = self.appliance.stats();
+        let decided = engine.forwarded_total() + engine.dropped_total();
+        assert_eq!(front.received, decided + front.waiting);
+        // One for which the front end has no room is decided at once.
+        assert!(engine.fragments_held >= front.held);
+        assert!(engine.fragments_waiting <= 5 && self.appliance.engine.datagrams() <= 4);
+        assert!(front.waiting <= 2 * 10 + 3, "{}", front.waiting);
+        self.appliance.engine.check_invariants().unwrap();
+    }
+}
+
+proptest! {
+    // Every step looks at all of the engine.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn random_fragments_are_each_decided_once(steps in prop::collection::vec(step(), 1..120)) {
+        let mut books = Books {
+            appliance: Appliance::new(&Books::text(true)),
+            deaf: false,
+            inside: std::collections::HashMap::new(),
+        };
+        for step in steps {
+            books.take(step);
+        }
+        // In the end nothing waits, in neither book.
+        books.take(Step::Deaf(false));
+        books.take(Step::Advance(1_000));
+        books.take(Step::Expire);
+        let waits = (
+            books.appliance.stats().waiting,
+            books.appliance.engine.stats().fragments_waiting,
+        );
+        prop_assert_eq!(waits, (0, 0));
+    }
 }

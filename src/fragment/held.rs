@@ -148,6 +148,16 @@ impl<P> HeldPackets<P> {
         Some(packet)
     }
 
+    /// Makes the packets of a name ready for whoever calls [`HeldPackets::next`] next.
+    pub(crate) fn release(&self, id: HoldId) {
+        self.shelf.lock().release(id);
+    }
+
+    /// Returns how many packets there can be, held or ready.
+    pub(crate) const fn max(&self) -> usize {
+        self.max
+    }
+
     /// Makes everything ready: nothing more will come.
     pub fn release_all(&self) {
         let mut shelf = self.shelf.lock();

@@ -301,10 +301,11 @@ impl State {
     /// datagram of whoever has most: a first fragment that is late comes within milliseconds, so
     /// that the newest ones are the most likely to be worth their places.
     fn hold(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
+        // Also for one that was held until now: whoever hands it in again needs to call nothing else.
+        self.expire(arrival.now, CLEARED);
         if !arrival.can_hold || hold == 0 {
             return Joined::Unknown;
         }
-        self.expire(arrival.now, CLEARED);
         let key = arrival.key;
         let known = self.waiting.get_mut(key).map(|(id, deadline)| (*id, deadline));
         let known = match known {

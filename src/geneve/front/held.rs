@@ -169,11 +169,16 @@ impl FrontEnd {
         }
     }
 
-    /// Takes the datagrams of these names for [`FrontEnd::next_released`].
+    /// Takes the datagrams of these names for [`FrontEnd::next_released`]. Where that is not called,
+    /// they stay among those that are held, whose number is bounded.
     #[inline]
     pub(super) fn take_released(&self, released: Vec<HoldId>, scratch: &mut Scratch) {
         for id in released {
-            scratch.add_ready(self.held.take(id));
+            if scratch.ready_len() < self.held.max() {
+                scratch.add_ready(self.held.take(id));
+            } else {
+                self.held.release(id);
+            }
         }
     }
 }

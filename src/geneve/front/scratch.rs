@@ -206,6 +206,10 @@ impl Scratch {
         self.ready.pop_front()
     }
 
+    pub(super) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
     pub(super) fn add_ready(&mut self, datagrams: Vec<HeldDatagram>) {
         self.ready.extend(datagrams);
     }

@@ -47,6 +47,8 @@ struct ZoneEntry {
     number: u16,
     /// Its sources by places.
     sources: Ranking,
+    /// Its datagrams, oldest first.
+    datagrams: List,
 }
 
 /// Numbers that are not in use.
@@ -88,9 +90,12 @@ fn write<T>(places: &mut Vec<T>, number: u32, value: T) {
 ///
 /// When all places are taken, a new datagram gets one from the zone that has most, there from the
 /// source that has most, and there from its oldest datagram. So a zone that has no more than its
-/// equal part of all never gives one, and neither does a source that has no more than its equal
-/// part of its zone's. Nobody gives for somebody who has as much: then the newcomer's own zone or
-/// source does.
+/// equal part of all never gives one. Nobody gives for somebody who has as much: then the
+/// newcomer's own zone or source does.
+///
+/// A source is heavy only with more than an eighth of what one source may have. Where none is, the
+/// oldest datagram of the zone goes. Otherwise a flood from forged sources with one datagram each
+/// would make the few hosts with several datagrams in flight the heaviest.
 #[derive(Debug)]
 pub(super) struct Ledger<T> {
     index: HashMap<DatagramKey, u32, ahash::RandomState>,
@@ -100,6 +105,8 @@ pub(super) struct Ledger<T> {
     by_age: List,
     ages: Chain,
     siblings: Chain,
+    /// The links of the lists of zones.
+    neighbors: Chain,
     source_index: HashMap<SourceKey, u32, ahash::RandomState>,
     sources: Vec<Source>,
     source_numbers: Numbers,
@@ -128,7 +135,7 @@ impl<T> Ledger<T> {
         let numbers = size_of::<u32>();
         let of_datagram = size_of::<Entry<T>>() + size_of::<Source>() + 2 * numbers;
         capacity * of_datagram
-            + 2 * Chain::bytes(capacity)
+            + 3 * Chain::bytes(capacity)
             + Ranks::bytes(capacity)
             + map::<DatagramKey, u32>(capacity)
             + map::<SourceKey, u32>(capacity)
@@ -151,6 +158,7 @@ impl<T> Ledger<T> {
             by_age: List::EMPTY,
             ages: Chain::new(capacity),
             siblings: Chain::new(capacity),
+            neighbors: Chain::new(capacity),
             source_index: map(capacity, hasher),
             sources: Vec::with_capacity(capacity),
             source_numbers: Numbers::new(capacity),
@@ -218,10 +226,19 @@ impl<T> Ledger<T> {
             .filter(|zone| self.zone_ranks.amount(*zone) >= self.zone_ranks.amount(heaviest));
         let zone = self.zones.get(own_zone.unwrap_or(heaviest) as usize)?;
         let heaviest = self.source_ranks.most(&zone.sources)?;
+        if self.source_ranks.amount(heaviest) <= self.light() {
+            let entry = self.entries.get(zone.datagrams.first as usize)?;
+            return Some((entry.key, Full::Table));
+        }
         let source = own
             .filter(|_| own_zone.is_some() && own_places >= self.source_ranks.amount(heaviest))
             .unwrap_or(heaviest);
         self.oldest_of(source).map(|key| (key, Full::Table))
+    }
+
+    /// Returns how many places a source may have without being heavy.
+    fn light(&self) -> u32 {
+        (self.max_per_source / 8).max(1)
     }
 
     fn oldest_of(&self, source: u32) -> Option<DatagramKey> {
@@ -253,6 +270,9 @@ impl<T> Ledger<T> {
         self.ages.push(&mut self.by_age, number);
         if let Some(source) = self.sources.get_mut(source as usize) {
             self.siblings.push(&mut source.datagrams, number);
+            if let Some(zone) = self.zones.get_mut(source.zone as usize) {
+                self.neighbors.push(&mut zone.datagrams, number);
+            }
         }
         self.grow(&key);
     }
@@ -297,6 +317,9 @@ impl<T> Ledger<T> {
         self.places -= places;
         let owner = self.sources.get_mut(source as usize)?;
         self.siblings.remove(&mut owner.datagrams, number);
+        if let Some(zone) = self.zones.get_mut(owner.zone as usize) {
+            self.neighbors.remove(&mut zone.datagrams, number);
+        }
         let owner = owner.key;
         for _ in 0..places {
             self.shrink(source);
@@ -333,6 +356,7 @@ impl<T> Ledger<T> {
                 let entry = ZoneEntry {
                     number: key.zone,
                     sources: Ranking::EMPTY,
+                    datagrams: List::EMPTY,
                 };
                 write(&mut self.zones, zone, entry);
                 self.zone_index.insert(key.zone, zone);
@@ -401,9 +425,18 @@ impl<T> Ledger<T> {
         }
         for (zone, places) in &by_zone {
             let ranked = self.zone_ranks.amount(*zone);
-            let number = self.zones.get(*zone as usize).map(|zone| zone.number);
-            if ranked != *places {
-                return Err(format!("zone {number:?} has {places} places, {ranked} ranked"));
+            let entry = self.zones.get(*zone as usize).ok_or("no such zone")?;
+            let listed: u32 = self
+                .neighbors
+                .iter(entry.datagrams)
+                .filter_map(|number| self.entries.get(number as usize))
+                .map(|entry| entry.places)
+                .sum();
+            if [ranked, listed] != [*places; 2] {
+                let number = entry.number;
+                return Err(format!(
+                    "zone {number} has {places} places, {ranked} ranked, {listed} listed"
+                ));
             }
         }
         Ok(())

@@ -201,6 +201,47 @@ fn a_full_table_gives_up_the_oldest_datagram_of_the_source_that_has_most() {
 }
 
 #[test]
+fn forged_sources_with_one_datagram_each_evict_each_other_first() {
+    let datagrams = datagrams(64, 32);
+    let flood = |hosts: std::ops::Range<u8>| {
+        for host in hosts {
+            open(&datagrams, &from(host, 0), seconds(0), admitted());
+        }
+    };
+    let in_flight = || (0..4).all(|id| is_there(&datagrams, &from(1, id), seconds(0)));
+    flood(10..74);
+    for id in 0..4 {
+        open(&datagrams, &from(1, id), seconds(0), admitted());
+    }
+    flood(100..150);
+    assert!(in_flight(), "the oldest made room");
+    // A source that is heavy gives for itself.
+    for id in 0..20 {
+        open(&datagrams, &from(200, id), seconds(0), admitted());
+    }
+    assert!(in_flight());
+    assert!(!is_there(&datagrams, &from(200, 0), seconds(0)));
+}
+
+#[test]
+fn forged_fragments_leave_what_another_source_holds() {
+    let datagrams = datagrams(64, 32);
+    let flood = |hosts: std::ops::Range<u8>| {
+        for host in hosts {
+            let joined = wait(&datagrams, &from(host, 0), 8, seconds(0));
+            assert!(matches!(joined, Joined::Held(..)), "{joined:?}");
+        }
+    };
+    flood(10..74);
+    for offset in [8, 16, 24, 32] {
+        let joined = wait(&datagrams, &from(1, 0), offset, seconds(0));
+        assert!(matches!(joined, Joined::Held(..)), "{joined:?}");
+    }
+    flood(100..150);
+    assert!(open(&datagrams, &from(1, 0), seconds(0), admitted()).is_some());
+}
+
+#[test]
 fn a_zone_within_its_equal_part_never_gives_a_place_to_another() {
     let datagrams = datagrams(16, 16);
     for id in 0..4 {

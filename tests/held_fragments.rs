@@ -207,6 +207,24 @@ fn a_first_fragment_that_comes_twice_releases_once() {
 }
 
 #[test]
+fn a_datagram_that_is_over_keeps_no_newer_one_with_its_number_from_waiting() {
+    for default in ["allow", "deny"] {
+        let text = format!("[policy]\ndefault = \"{default}\"");
+        let config = Config::from_toml(&text, "t.toml").unwrap();
+        let mut holder = Holder {
+            engine: Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(),
+            ..Holder::new("")
+        };
+        let [first, middle, last] = parts(1);
+        let _ = holder.take(&first);
+        holder.now += Duration::from_secs(31);
+        assert_eq!(holder.names(&last), ["hold"], "{default}");
+        assert_eq!(holder.names(&middle), ["hold"], "{default}");
+        assert_eq!(holder.take(&first).len(), 3, "{default}");
+    }
+}
+
+#[test]
 fn nothing_is_held_where_the_configuration_says_so() {
     let holder = Holder::new("[fragments]\nhold = \"0s\"");
     assert_eq!(holder.names(&parts(1)[1]), ["fragment_before_first"]);

@@ -336,6 +336,18 @@ impl State {
         Joined::Held(id, evicted)
     }
 
+    /// The datagram of a fragment was over. One that can be held may be of a new datagram with the
+    /// same identification.
+    fn anew(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
+        if arrival.fragment.offset == 0 {
+            return Joined::Expired;
+        }
+        match self.hold(arrival, hold) {
+            Joined::Unknown => Joined::Expired,
+            held => held,
+        }
+    }
+
     fn join(&mut self, arrival: &Arrival<'_>, lifetime: u64, hold: u64) -> Joined {
         let Arrival {
             key, fragment, now, ..
@@ -343,7 +355,7 @@ impl State {
         if let Some((datagram, deadline)) = self.admitted.get_mut(key) {
             if deadline <= now {
                 self.admitted.remove(key);
-                return Joined::Expired;
+                return self.anew(arrival, hold);
             }
             return match datagram.take(fragment) {
                 Taken::Passes(part) => {
@@ -368,7 +380,7 @@ impl State {
         if let Some((refusal, deadline)) = self.refused.get_mut(key) {
             if deadline <= now {
                 self.refused.remove(key);
-                return Joined::Expired;
+                return self.anew(arrival, hold);
             }
             return Joined::Drops(refusal.reason, Some(refusal.tracked));
         }

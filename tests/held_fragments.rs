@@ -28,7 +28,7 @@ fn cut(whole: &[u8], id: u16, start: usize, end: usize) -> Vec<u8> {
     packet[2..4].copy_from_slice(&total.to_be_bytes());
     packet[4..6].copy_from_slice(&id.to_be_bytes());
     let more = if 20 + end < whole.len() { 0x2000 } else { 0 };
-    packet[6..8].copy_from_slice(&(start as u16 / 8 | more).to_be_bytes());
+    packet[6..8].copy_from_slice(&((start as u16 / 8) | more).to_be_bytes());
     sealed(packet)
 }
 

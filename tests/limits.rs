@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::limits::{Limit, LimitScope};
 use portcullis::{DropReason, Engine, LimitReached, Packet, Reply, RestoreOptions, Sink, Verdict, Zone};
-use support::packets::{ACK, Ends, FIN, SYN, udp};
+use support::packets::{ACK, Ends, FIN, RST, SYN, udp};
 use support::scene::{Scene, config, dropped_for, segment};
 
 const BLUE: Zone = Zone(1);
@@ -553,4 +553,138 @@ fn totals_agree_exactly_after_a_storm_on_many_threads() {
         engine.stats().sessions_opened > 256,
         "the storm has opened sessions"
     );
+}
+
+#[test]
+fn a_zone_without_a_guarantee_is_refused_what_others_are_sure_of() {
+    let mut scene = Scene::new(&format!("{ZONES}[table]\nmax_sessions = 120\nshards = 1\n"));
+    scene.zone = Zone(7);
+    let made: usize = (3..8).map(|src| connected(&scene, src, 20)).sum();
+    assert_eq!(made, 60);
+    // The table is not full: `table_full` would make the appliance unhealthy.
+    dropped_for(&scene.tcp(of(9, 1), SYN, 1, 0, b""), DropReason::LimitZoneShare);
+    assert_eq!(scene.engine.openings().refused, 0);
+}
+
+/// A client that takes the ports of its own finished connection holds no more than before.
+#[test]
+fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
+    let scene = Scene::new(
+        "[limits]\nmax_per_source = 1\nmax_per_destination = 1\n[limits.zones.default]\nmax_sessions = 1\n\
+         [[policy.rule]]\nname = \"all\"\naction = \"allow\"\n\
+         limits = { max_sessions = 1, max_per_source = 1, max_per_destination = 1 }\n",
+    );
+    let ends = of(3, 1);
+    for round in 0..3u32 {
+        let seq = 100 + round * 100_000;
+        scene.pass(ends, SYN, seq, 0, b"");
+        scene.pass(ends.back(), SYN | ACK, 500, seq + 1, b"");
+        scene.pass(ends, ACK, seq + 1, 501, b"");
+        dropped_for(&scene.tcp(of(3, 2), SYN, 1, 0, b""), DropReason::LimitSessions);
+        scene.pass(ends, ACK | FIN, seq + 1, 501, b"");
+        scene.pass(ends.back(), ACK | FIN, 501, seq + 2, b"");
+        scene.pass(ends, ACK, seq + 2, 502, b"");
+        scene.engine.check_invariants().unwrap();
+    }
+    assert_eq!(scene.engine.sessions(), 1);
+    scene.reload("[limits]\nmax_per_source = 1\n");
+    dropped_for(&scene.tcp(of(3, 2), SYN, 1, 0, b""), DropReason::LimitSource);
+    scene.pass(ends, SYN, 900_000, 0, b"");
+    scene.engine.check_invariants().unwrap();
+}
+
+/// Configurations that differ in limits, rules, zones and what becomes of sessions without a rule.
+const STORMS: [&str; 5] = [
+    "",
+    "[zones]\nblue = 1\ngreen = 2\n[limits]\nmax_per_source = 20\nmax_per_destination = 60\n",
+    "[zones]\nblue = 1\n[limits.zones.blue]\nmax_sessions = 30\nmax_half_open_per_source = 4\n\
+     [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+     limits = { max_sessions = 40, max_per_source = 12 }\n",
+    "[zones]\ngreen = 2\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"\n\
+     limits = { max_per_destination = 9, new_per_second_per_source = 5 }\n\
+     [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n",
+    "[policy]\ndefault = \"deny\"\non_reload = \"keep\"\n\
+     [[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"\n",
+];
+
+/// Opens, completes, closes and repeats connections and datagrams of a few hosts.
+fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, Instant)) {
+    let mut random = 0x9e37_79b9_7f4a_7c15u64 ^ seed;
+    for round in 0..8_000u64 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let now = base + Duration::from_millis(round * 3);
+        let ends = Ends {
+            src: (random >> 8) as u8 % 8 + 3,
+            dst: (random >> 32) as u8 % 3 + 200,
+            ..Ends::v4((random >> 16) as u16 % 40 + 1, 80)
+        };
+        let packet = match random % 10 {
+            0..=2 => segment(ends, SYN, 100 + round as u32 * 4, 0, b""),
+            3 | 4 => segment(ends.back(), SYN | ACK, 500, 101, b""),
+            5 => segment(ends, ACK, 101, 501, b""),
+            6 => segment(ends, ACK | FIN, 101, 501, b""),
+            7 => segment(ends, RST, 101, 0, b""),
+            8 => udp(ends, b"question"),
+            _ => udp(ends.back(), b"answer"),
+        };
+        let zone = Zone((random >> 40) as u16 % 4);
+        let _ = engine.process(Packet::new(&packet, now).zone(zone));
+        beside(round, now);
+    }
+}
+
+/// Where no prefix was forgotten, `check_invariants` compares every count with the table, by zone, rule,
+/// source and destination.
+#[test]
+fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_zero() {
+    let table = "[table]\nmax_sessions = 96\nshards = 4\n";
+    let config = |number: u64| config(&format!("{table}{}", STORMS[number as usize % STORMS.len()]));
+    let engine = Engine::with_seed(&config(0), [1, 2, 3, 4]).unwrap();
+    let base = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 1..=6u64 {
+            let (engine, config) = (&engine, &config);
+            scope.spawn(move || {
+                storm(engine, base, thread, |round, now| match thread {
+                    1 if round % 97 == 0 => {
+                        let _ = engine.reload(&config(round / 97), now, &mut ()).unwrap();
+                    }
+                    2 if round % 61 == 0 => {
+                        let filter = portcullis::SessionFilter {
+                            zone: Some(Zone((round % 4) as u16)),
+                            ..Default::default()
+                        };
+                        let _ = engine.end_sessions(&filter, now, &mut ());
+                    }
+                    3 if round % 16 == 0 => {
+                        let _ = engine.expire(now, 8, &mut ());
+                    }
+                    4 if round % 211 == 0 => {
+                        let _ = engine.preview(&config(round), now).unwrap();
+                    }
+                    _ => {}
+                });
+            });
+        }
+    });
+    engine.check_invariants().unwrap();
+    let stats = engine.stats();
+    assert!(stats.sessions_opened > 2_000, "{}", stats.sessions_opened);
+    assert!(engine.sessions() > 0);
+    let long_after = base + Duration::from_secs(30 * 24 * 3_600);
+    while engine.expire(long_after, 64, &mut ()).more {}
+    assert_eq!(engine.sessions(), 0);
+    // An empty table has nothing: every count that is not 0 is one too many.
+    engine.check_invariants().unwrap();
+    for zone in 0..4 {
+        let packet = segment(of(3, 1), SYN, 100, 0, b"");
+        engine.reload(&config(0), long_after, &mut ()).unwrap();
+        assert!(
+            engine
+                .process(Packet::new(&packet, long_after).zone(Zone(zone)))
+                .is_forward()
+        );
+    }
 }

@@ -162,8 +162,12 @@ impl Engine {
             initiator,
             rule,
         };
-        let admitted =
-            self.within_limits::<S, T>(settings, candidate, subject, parent.is_some(), after, trace);
+        let request = Request {
+            is_announced: parent.is_some(),
+            replaces: replaces.map(|finished| shard.slab.counted(finished)),
+            now: candidate.now,
+        };
+        let admitted = self.within_limits::<S, T>(settings, candidate, subject, request, after, trace);
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(action) => {
@@ -289,15 +293,11 @@ impl Engine {
         settings: &Settings,
         candidate: &Candidate<'_>,
         subject: Subject<'a>,
-        is_announced: bool,
+        request: Request<'_>,
         after: &mut After,
         trace: &mut T,
     ) -> Result<Admitted<'a>, (LimitAction, DropReason)> {
         let of_rule = settings.policy.bounds(subject.rule);
-        let request = Request {
-            is_announced,
-            now: candidate.now,
-        };
         self.accounts
             .admit(subject, &settings.limits, of_rule, request)
             .map_err(|exceeded| self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace))

@@ -252,7 +252,7 @@ impl Engine {
         let accounts = Accounts::new(fixed.max_sessions as usize, fixed.prefixes, hasher.clone());
         let accounts = Arc::new(accounts);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None));
-        accounts.guarantee(&settings.zones);
+        accounts.guarantee(&settings.zones, &settings.limits);
         let engine = Self {
             table: Table::new(
                 &accounts,

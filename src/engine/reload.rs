@@ -98,7 +98,7 @@ impl Engine {
                 Some(&previous),
             ));
             settings.take_counts(&previous);
-            self.accounts.guarantee(&settings.zones);
+            self.accounts.guarantee(&settings.zones, &settings.limits);
             *self.settings.write() = Arc::clone(&settings);
             self.screen.set(settings.screen);
             self.set_shares(&settings);

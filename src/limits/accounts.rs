@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::Limits;
 use super::admission::{Counts, Subject};
 use super::counted::{CountedTable, Holding, Key};
 use super::prefix::Prefixes;
@@ -37,6 +38,8 @@ pub(crate) struct ZoneAccount {
     /// the lower one. Both change together, so that a new guarantee finds exact sums.
     word: AtomicU64,
     half_open: AtomicU32,
+    /// Sessions that are never evicted.
+    assured: AtomicU32,
 }
 
 /// The two numbers of an account's word.
@@ -101,6 +104,8 @@ impl ZoneAccount {
 pub(crate) struct Accounts {
     zones: Box<[ZoneAccount]>,
     committed: AtomicUsize,
+    /// The sum of all guarantees.
+    guaranteed: AtomicUsize,
     live: AtomicUsize,
     /// Sessions that are never evicted.
     assured: AtomicUsize,
@@ -122,6 +127,7 @@ impl Accounts {
             prefixes,
             zones: (0..=u16::MAX).map(|_| ZoneAccount::default()).collect(),
             committed: AtomicUsize::new(0),
+            guaranteed: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             assured: AtomicUsize::new(0),
             max_sessions,
@@ -163,6 +169,21 @@ impl Accounts {
         let of_guarantee = guarantee.saturating_sub(sessions);
         let others = self.committed.load(Ordering::Relaxed);
         of_guarantee as usize + self.max_sessions.saturating_sub(others)
+    }
+
+    /// Returns how many places a zone has free, or could have by evicting sessions: its own ones, and
+    /// those of other zones that are beyond their guarantees. It is an upper bound.
+    pub(super) fn room(&self, zone: Zone) -> usize {
+        let account = self.zone(zone);
+        let assured = account.assured.load(Ordering::Relaxed);
+        let own = account.sessions().saturating_sub(assured) as usize;
+        let evictable = self.len().saturating_sub(self.assured());
+        let committed = self.committed.load(Ordering::Relaxed);
+        let excess = committed.saturating_sub(self.guaranteed.load(Ordering::Relaxed));
+        let of_others = evictable
+            .saturating_sub(own)
+            .min(excess.saturating_sub(account.excess() as usize));
+        self.free(zone) + own + of_others
     }
 
     /// Claims a place for one more session of a zone. Returns whether there was one.
@@ -264,17 +285,24 @@ impl Accounts {
     }
 
     /// Makes the guarantees those of the given zones: half of the table is shared equally among
-    /// `zones`, which are in order, and none has a guarantee where they are fewer than two. Packets
-    /// may go on meanwhile.
-    pub(crate) fn guarantee(&self, zones: &[Zone]) {
+    /// `zones`, which are in order, and none has a guarantee where they are fewer than two. A zone is
+    /// sure of no more places than `limits` allow it to use. Packets may go on meanwhile.
+    pub(crate) fn guarantee(&self, zones: &[Zone], limits: &Limits) {
         let each = match zones.len() {
             0 | 1 => 0,
             many if many > self.max_sessions => 0,
             many => (self.max_sessions / (2 * many)).max(1),
         };
+        let mut sum = 0;
         for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
-            let has_one = zones.binary_search(&zone).is_ok();
-            let guarantee = if has_one { each as u32 } else { 0 };
+            let guarantee = match zones.binary_search(&zone) {
+                Ok(_) => {
+                    let (bounds, _) = limits.of_zone(zone);
+                    bounds.max_sessions.unwrap_or(u32::MAX).min(each as u32)
+                }
+                Err(_) => 0,
+            };
+            sum += guarantee as usize;
             if account.guarantee() == guarantee {
                 continue;
             }
@@ -292,6 +320,7 @@ impl Accounts {
                 self.committed.fetch_sub(before.committed(), Ordering::Relaxed);
             }
         }
+        self.guaranteed.store(sum, Ordering::Relaxed);
     }
 
     fn sum_committed(&self) -> usize {
@@ -305,6 +334,7 @@ impl Accounts {
             self.zone(zone).half_open.fetch_add(1, Ordering::Relaxed);
         }
         if standing.assured {
+            self.zone(zone).assured.fetch_add(1, Ordering::Relaxed);
             self.assured.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -315,6 +345,7 @@ impl Accounts {
             self.zone(zone).half_open.fetch_sub(1, Ordering::Relaxed);
         }
         if standing.assured {
+            self.zone(zone).assured.fetch_sub(1, Ordering::Relaxed);
             self.assured.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -333,11 +364,12 @@ impl Accounts {
     /// The first difference, in words.
     pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
         for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
-            let own = [account.sessions(), account.half_open()];
+            let assured = account.assured.load(Ordering::Relaxed);
+            let own = [account.sessions(), account.half_open(), assured];
             let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
             if own != of_table {
                 return Err(format!(
-                    "zone {zone}: {of_table:?} sessions and half-open, counted {own:?}"
+                    "zone {zone}: {of_table:?} sessions, half-open, assured, counted {own:?}"
                 ));
             }
         }
@@ -367,15 +399,29 @@ impl Accounts {
                 broken = Some(format!("{key:?} holds {truth:?}, counted {holding:?}"));
             }
         });
-        broken.map_or(Ok(()), Err)
+        if let Some(broken) = broken {
+            return Err(broken);
+        }
+        if self.counted.forgotten() > 0 {
+            return Ok(());
+        }
+        // Where nothing was forgotten, counts are exact.
+        let mut all = tally.prefixes.iter();
+        match all.find(|(key, truth)| self.counted.holding(key) != **truth) {
+            Some((key, truth)) => Err(format!(
+                "{key:?} holds {truth:?}, counted {:?}",
+                self.counted.holding(key)
+            )),
+            None => Ok(()),
+        }
     }
 }
 
 /// What the table itself says, to compare the counts with.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Sessions and half-open ones.
-    zones: BTreeMap<Zone, [u32; 2]>,
+    /// Sessions, half-open ones and assured ones.
+    zones: BTreeMap<Zone, [u32; 3]>,
     rules: BTreeMap<RuleId, u32>,
     assured: usize,
     prefixes: HashMap<Key, Holding>,
@@ -390,9 +436,10 @@ impl Tally {
         counts: Counts,
         standing: Standing,
     ) {
-        let [all, half_open] = self.zones.entry(subject.key.zone()).or_default();
+        let [all, half_open, assured] = self.zones.entry(subject.key.zone()).or_default();
         *all += 1;
         *half_open += u32::from(standing.half_open);
+        *assured += u32::from(standing.assured);
         *self.rules.entry(subject.rule).or_default() += 1;
         self.assured += usize::from(standing.assured);
         for key in subject.entries(accounts, counts) {
@@ -403,6 +450,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Bounds;
     use super::*;
 
     const BLUE: Zone = Zone(1);
@@ -413,6 +461,10 @@ mod tests {
         Accounts::new(max_sessions, Prefixes::DEFAULT, hasher)
     }
 
+    fn guarantee(accounts: &Accounts, zones: &[Zone]) {
+        accounts.guarantee(zones, &Limits::default());
+    }
+
     fn claimed(accounts: &Accounts, zone: Zone) -> usize {
         (0..1_000).take_while(|_| accounts.claim(zone)).count()
     }
@@ -420,7 +472,7 @@ mod tests {
     #[test]
     fn a_single_zone_has_the_whole_table() {
         let accounts = accounts(100);
-        accounts.guarantee(&[Zone::DEFAULT]);
+        guarantee(&accounts, &[Zone::DEFAULT]);
         assert_eq!(claimed(&accounts, Zone(7)), 100);
         assert_eq!(accounts.free(Zone::DEFAULT), 0);
     }
@@ -428,7 +480,7 @@ mod tests {
     #[test]
     fn a_zone_cannot_take_what_others_are_sure_of() {
         let accounts = accounts(100);
-        accounts.guarantee(&[BLUE, GREEN]);
+        guarantee(&accounts, &[BLUE, GREEN]);
         assert_eq!((accounts.free(GREEN), claimed(&accounts, GREEN)), (75, 75));
         assert_eq!((accounts.free(BLUE), claimed(&accounts, BLUE)), (25, 25));
         assert_eq!(accounts.len(), 100);
@@ -448,7 +500,7 @@ mod tests {
     #[test]
     fn a_zone_gives_back_what_is_above_its_guarantee_and_no_more() {
         let accounts = accounts(8);
-        accounts.guarantee(&[BLUE, GREEN]);
+        guarantee(&accounts, &[BLUE, GREEN]);
         assert_eq!(claimed(&accounts, GREEN), 6);
         assert_eq!(claimed(&accounts, BLUE), 2);
         for _ in 0..4 {
@@ -466,13 +518,13 @@ mod tests {
     #[test]
     fn new_guarantees_count_what_zones_hold_already() {
         let accounts = accounts(100);
-        accounts.guarantee(&[BLUE]);
+        guarantee(&accounts, &[BLUE]);
         assert_eq!(claimed(&accounts, BLUE), 100);
-        accounts.guarantee(&[BLUE, GREEN]);
+        guarantee(&accounts, &[BLUE, GREEN]);
         assert!(!accounts.claim(GREEN), "nobody has a place to spare");
         accounts.release(BLUE);
         assert_eq!(accounts.len(), 99);
-        accounts.guarantee(&[]);
+        guarantee(&accounts, &[]);
         assert!(accounts.claim(GREEN));
         assert_eq!(
             accounts.committed.load(Ordering::Relaxed),
@@ -481,9 +533,60 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_is_not_sure_of_more_than_its_limit() {
+        let accounts = accounts(100);
+        let bounds = Bounds {
+            max_sessions: Some(5),
+            ..Bounds::default()
+        };
+        let limits = Limits {
+            zones: [(GREEN, bounds)].into(),
+            ..Limits::default()
+        };
+        accounts.guarantee(&[BLUE, GREEN], &limits);
+        assert_eq!(claimed(&accounts, BLUE), 95, "green could not use more");
+        assert_eq!(claimed(&accounts, GREEN), 5);
+        accounts.check_invariants(&Tally::default()).unwrap_err();
+        for (zone, held) in [(BLUE, 95), (GREEN, 5)] {
+            for _ in 0..held {
+                accounts.release(zone);
+            }
+        }
+        accounts.check_invariants(&Tally::default()).unwrap();
+    }
+
+    #[test]
+    fn sessions_that_a_zone_cannot_evict_are_no_room_for_it() {
+        let accounts = accounts(100);
+        guarantee(&accounts, &[BLUE, GREEN]);
+        let evictable = |zone, count| {
+            for _ in 0..count {
+                assert!(accounts.claim(zone));
+                accounts.begins(zone, Standing::default());
+            }
+        };
+        evictable(BLUE, 25);
+        assert_eq!(accounts.free(GREEN), 75);
+        assert_eq!(accounts.room(GREEN), 75, "blue is sure of its places");
+        evictable(BLUE, 10);
+        assert_eq!(accounts.free(GREEN), 65);
+        assert_eq!(accounts.room(GREEN), 75, "10 of blue may be evicted");
+        let assured = Standing {
+            assured: true,
+            ..Standing::default()
+        };
+        for _ in 0..20 {
+            assert!(accounts.claim(GREEN));
+            accounts.begins(GREEN, assured);
+        }
+        evictable(GREEN, 10);
+        assert_eq!((accounts.free(GREEN), accounts.room(GREEN)), (35, 55));
+    }
+
+    #[test]
     fn threads_leave_exact_sums_behind() {
         let accounts = accounts(64);
-        accounts.guarantee(&[BLUE, GREEN]);
+        guarantee(&accounts, &[BLUE, GREEN]);
         std::thread::scope(|scope| {
             for thread in 0..4u32 {
                 let accounts = &accounts;

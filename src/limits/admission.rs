@@ -58,10 +58,20 @@ impl Subject<'_> {
 
 /// What a session asks for beside its place in the counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request {
+pub(crate) struct Request<'r> {
     /// A control session has announced it: no rate holds for it.
     pub(crate) is_announced: bool,
+    /// A finished session that ends for it if it is admitted, and the entries that it is counted in.
+    pub(crate) replaces: Option<(Subject<'r>, Counts)>,
     pub(crate) now: Micros,
+}
+
+impl Request<'_> {
+    /// Returns whether the finished session that ends for the new one is counted in an entry.
+    fn replaces_one_of(&self, accounts: &Accounts, kind: Kind, entry: &Key) -> bool {
+        self.replaces
+            .is_some_and(|(finished, counts)| counts.has(kind) && finished.entry(accounts, kind) == *entry)
+    }
 }
 
 /// A session that is counted, and whose counts are taken back when this is dropped.
@@ -127,11 +137,12 @@ impl Accounts {
         subject: Subject<'a>,
         limits: &Limits,
         of_rule: Bounds,
-        request: Request,
+        request: Request<'_>,
     ) -> Result<Admitted<'a>, Exceeded> {
         let (of_zone, scope) = limits.of_zone(subject.key.zone());
-        self.check_zone(&subject, of_zone)?;
-        self.count_rule(&subject, of_rule)?;
+        self.check_zone(&subject, of_zone, request.replaces.is_some())?;
+        let of_same_rule = |(finished, _): (Subject<'_>, Counts)| finished.rule == subject.rule;
+        self.count_rule(&subject, of_rule, request.replaces.is_some_and(of_same_rule))?;
         let mut admitted = Admitted {
             accounts: self,
             subject,
@@ -176,8 +187,9 @@ impl Accounts {
         }
     }
 
-    fn check_zone(&self, subject: &Subject<'_>, bounds: Bounds) -> Result<(), Exceeded> {
+    fn check_zone(&self, subject: &Subject<'_>, bounds: Bounds, replaces_one: bool) -> Result<(), Exceeded> {
         let sessions = self.zone(subject.key.zone()).sessions();
+        let sessions = sessions.saturating_sub(u32::from(replaces_one));
         match bounds.max_sessions {
             Some(value) if sessions >= value => Err(Exceeded {
                 limit: Limit::Sessions,
@@ -189,9 +201,10 @@ impl Accounts {
         }
     }
 
-    fn count_rule(&self, subject: &Subject<'_>, bounds: Bounds) -> Result<(), Exceeded> {
+    fn count_rule(&self, subject: &Subject<'_>, bounds: Bounds, replaces_one: bool) -> Result<(), Exceeded> {
         let value = bounds.max_sessions.unwrap_or(u32::MAX);
-        let more = |sessions: u32| (sessions < value).then_some(sessions + 1);
+        let most = value.saturating_add(u32::from(replaces_one));
+        let more = |sessions: u32| (sessions < most).then_some(sessions + 1);
         self.rule(subject.rule)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .map(drop)
@@ -208,11 +221,12 @@ impl Accounts {
         subject: &Subject<'_>,
         kind: Kind,
         (bounds, scope): (Bounds, LimitScope),
-        request: Request,
+        request: Request<'_>,
     ) -> Result<(), Exceeded> {
         let is_source = matches!(kind, Kind::Source | Kind::SourceOfRule);
         let standing = subject.first_standing();
-        let room = || self.free(subject.key.zone()) + self.len().saturating_sub(self.assured());
+        let room = || self.room(subject.key.zone());
+        let entry = subject.entry(self, kind);
         let rate = bounds.new_per_second_per_source;
         let ask = Ask {
             sessions: if is_source {
@@ -220,13 +234,14 @@ impl Accounts {
             } else {
                 bounds.max_per_destination
             },
+            replaces_one: request.replaces_one_of(self, kind, &entry),
             half_open: bounds.max_half_open_per_source.filter(|_| is_source),
             rate: rate.filter(|_| is_source && !request.is_announced),
             room: (kind == Kind::Source).then(room),
             standing,
             now: request.now,
         };
-        let excess = match self.counted.begin(&subject.entry(self, kind), &ask) {
+        let excess = match self.counted.begin(&entry, &ask) {
             Ok(()) => return Ok(()),
             Err(excess) => excess,
         };
@@ -314,7 +329,7 @@ impl Accounts {
         let heavy = self.weight_of_new(subject);
         let (limit, value, count) = if heavy > 0 {
             (Limit::SourceShare, 0, heavy)
-        } else if self.len() < self.max_sessions() && zone.guarantee() > 0 {
+        } else if self.free(subject.key.zone()) == 0 && self.len() < self.max_sessions() {
             (Limit::ZoneShare, zone.guarantee(), zone.sessions())
         } else {
             return None;

@@ -14,6 +14,8 @@
 //! The locks are leaf locks: a packet holds one for a few instructions beside its shard's lock, and
 //! takes nothing else meanwhile.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 
 use super::accounts::Standing;
@@ -123,6 +125,8 @@ impl Holding {
 pub(crate) struct Ask {
     /// The bound on sessions.
     pub(crate) sessions: Option<u32>,
+    /// The new session takes the place of one of the prefix, which is not counted against it.
+    pub(crate) replaces_one: bool,
     /// The bound on half-open sessions, for a session that begins half-open.
     pub(crate) half_open: Option<u32>,
     /// New sessions per second.
@@ -149,6 +153,7 @@ impl Ask {
         let Holding {
             sessions, half_open, ..
         } = entry.holding;
+        let sessions = sessions.saturating_sub(u32::from(self.replaces_one));
         if self.sessions.is_some_and(|most| sessions >= most) {
             return Err(Excess::Sessions(sessions));
         }
@@ -214,8 +219,9 @@ impl Set {
         self.entries.iter_mut().find(|entry| entry.key == *key)
     }
 
-    /// Returns the entry of a key, which takes the lightest entry's place if it is new.
-    fn find_or_replace(&mut self, key: &Key, now: Micros) -> Option<&mut Entry> {
+    /// Returns the entry of a key, which takes the lightest entry's place if it is new, and whether
+    /// that entry had sessions.
+    fn find_or_replace(&mut self, key: &Key, now: Micros) -> Option<(&mut Entry, bool)> {
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
         let known = self.entries.iter().position(|entry| entry.key == *key);
@@ -232,6 +238,7 @@ impl Set {
                 .map(|(place, _)| place)
         });
         let entry = self.entries.get_mut(place?)?;
+        let forgets = known.is_none() && entry.holding.sessions > 0;
         if known.is_none() {
             *entry = Entry {
                 key: *key,
@@ -239,7 +246,7 @@ impl Set {
             };
         }
         entry.touched = clock;
-        Some(entry)
+        Some((entry, forgets))
     }
 }
 
@@ -247,6 +254,8 @@ impl Set {
 #[derive(Debug)]
 pub(crate) struct CountedTable {
     sets: Box<[Mutex<Set>]>,
+    /// How often a prefix with sessions has made room for another one.
+    forgotten: AtomicU64,
     hasher: ahash::RandomState,
 }
 
@@ -261,6 +270,7 @@ impl CountedTable {
         };
         Self {
             sets: (0..Self::sets(max_sessions)).map(|_| empty()).collect(),
+            forgotten: AtomicU64::new(0),
             hasher,
         }
     }
@@ -298,9 +308,12 @@ impl CountedTable {
         } else {
             ask.check(&Entry::EMPTY)?;
         }
-        let Some(entry) = set.find_or_replace(key, ask.now) else {
+        let Some((entry, forgets)) = set.find_or_replace(key, ask.now) else {
             return Ok(());
         };
+        if forgets {
+            self.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
         if ask.rate.is_some_and(|rate| !entry.take(ask.now, rate)) {
             return Err(Excess::Rate);
         }
@@ -335,6 +348,11 @@ impl CountedTable {
             .find(key)
             .map(|entry| entry.holding)
             .unwrap_or_default()
+    }
+
+    /// Returns how often a prefix with sessions was forgotten; while it is 0, counts are exact.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Calls `each` with every entry that holds something.

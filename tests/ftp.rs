@@ -635,3 +635,51 @@ fn a_reset_that_its_receiver_challenges_withdraws_nothing() {
     assert_eq!(control.engine.export_expectations(control.now).len(), 1);
     assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
 }
+
+#[test]
+fn a_child_counts_for_its_source_and_no_rate_holds_for_it() {
+    let pasv = "227 Entering Passive Mode (10,0,0,2,195,80)\r\n";
+    let announced = |limits: &str| {
+        let mut control = Control::new(&format!("{limits}{ONLY_21}"), false);
+        control.client("PASV\r\n");
+        control.server(pasv);
+        control
+    };
+    let control = announced("[limits]\nnew_per_second_per_source = 1\n");
+    // The control session has used up the second: the child passes, another session does not.
+    assert_eq!(
+        control.syn(1, 40_000, 2, 21).reason(),
+        Some(DropReason::LimitRate)
+    );
+    assert_eq!(control.syn(1, 40_000, 2, 50_000).tracked().class, Class::Related);
+    control.engine.check_invariants().unwrap();
+
+    for limits in [
+        "[limits]\nmax_per_source = 1\n",
+        "[limits]\nmax_per_destination = 1\n",
+        "[limits.zones.default]\nmax_sessions = 1\n",
+    ] {
+        let control = announced(limits);
+        let child = control.syn(1, 40_000, 2, 50_000);
+        assert_eq!(child.tracked().class, Class::Related, "{limits}");
+        assert!(
+            child
+                .reason()
+                .is_some_and(|reason| reason != DropReason::PolicyDeny)
+        );
+        // Its announcement is kept for the repeated SYN.
+        assert_eq!(control.engine.stats().expectations, 1, "{limits}");
+        control.engine.check_invariants().unwrap();
+    }
+    let limits = "limits = { max_sessions = 2 }\n";
+    let config = format!("{ONLY_21}{limits}");
+    let mut control = Control::new(&config, false);
+    control.client("PASV\r\n");
+    control.server(pasv);
+    assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
+    // The rule of the control session has admitted the child as well.
+    assert_eq!(
+        control.syn(3, 40_000, 2, 21).reason(),
+        Some(DropReason::LimitSessions)
+    );
+}

@@ -62,6 +62,36 @@ fn a_line_of_json_says_how_a_session_has_ended() {
 }
 
 #[test]
+fn a_line_of_json_says_which_limit_a_source_has_reached() {
+    let appliance =
+        Appliance::start("log.output = \"DIR/sessions.log\"\n[limits.zones.blue]\nmax_per_source = 2\n");
+    let passed = (1..6).filter(|port| appliance.packet(&udp(2, *port, 53), 1).is_forward());
+    assert_eq!(passed.count(), 2);
+    let directory = appliance.finish();
+    let text = fs::read_to_string(directory.path().join("sessions.log")).unwrap();
+    let rows: Vec<BTreeMap<String, serde_json::Value>> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|row: &BTreeMap<String, serde_json::Value>| row["event"] == "limit")
+        .collect();
+    let [row] = rows.as_slice() else {
+        panic!("one line for one source: {text}");
+    };
+    for (key, wanted) in [
+        ("limit", "max_per_source"),
+        ("scope", "zone"),
+        ("zone", "blue"),
+        ("src", "10.0.0.2"),
+        ("dst", "192.0.2.1"),
+    ] {
+        assert_eq!(row[key], wanted, "{key}");
+    }
+    assert_eq!((&row["value"], &row["count"]), (&2.into(), &2.into()));
+    assert!(row["start"].as_f64().unwrap() > 1.6e9);
+    assert!(row["rule"].is_string());
+}
+
+#[test]
 fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
     let appliance = Appliance::start(
         "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\naccount_id = \"123456789012\"\n\

@@ -142,6 +142,7 @@ fn the_random_traffic_meets_every_kind_of_end() {
         ("expired", sum(|tally| tally.expired), 100),
         ("invalid", sum(|tally| tally.invalid), 100),
         ("challenged", sum(|tally| tally.challenged), 50),
+        ("limited", sum(|tally| tally.limited), 100),
         ("martians", sum(|tally| tally.martians), 50),
         ("RSTs", sum(|tally| tally.resets), 100),
         ("late", sum(|tally| tally.late), 100),

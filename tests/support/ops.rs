@@ -7,7 +7,7 @@ use portcullis::config::{LatePacket, Midstream, OnReload, Permission, TcpHandlin
 use portcullis::lifetime::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
-use super::model::{Handling, POLICIES, Settings};
+use super::model::{Handling, Limits, POLICIES, Settings};
 use super::packets::{ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable};
 use super::seal::sealed;
 
@@ -132,6 +132,21 @@ pub(crate) fn lifetime_set() -> impl Strategy<Value = LifetimeSet> {
     })
 }
 
+/// Half of the time none; else such as sessions reach.
+fn limits() -> impl Strategy<Value = Limits> {
+    let most = |most: u32| prop::option::weighted(0.4, 1..most);
+    let some =
+        (most(5), most(7), most(3), most(4)).prop_map(|(per_source, per_destination, half_open, rate)| {
+            Limits {
+                per_source,
+                per_destination,
+                half_open,
+                rate,
+            }
+        });
+    prop_oneof![Just(Limits::default()), some]
+}
+
 /// What a reload may bring.
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let late = || {
@@ -171,9 +186,10 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         tenant,
         prop_oneof![3 => Just(Permission::Allow), 1 => Just(Permission::Drop)],
         prop::bool::weighted(0.3),
+        limits(),
     )
         .prop_map(
-            |(global, overrides, policy, on_reload, tcp, tenant, martians, challenged)| Settings {
+            |(global, overrides, policy, on_reload, tcp, tenant, martians, challenged, limits)| Settings {
                 global,
                 overrides,
                 policy,
@@ -182,6 +198,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
                 martians,
                 tenant,
                 challenged,
+                limits,
             },
         )
 }

@@ -15,14 +15,14 @@ const LIFETIME: u64 = 600;
 
 /// A source as it is counted: an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Source {
+pub(super) struct Source {
     zone: u16,
     v6: bool,
     prefix: u128,
 }
 
 impl Source {
-    const fn of(tuple: &Tuple) -> Self {
+    pub(super) const fn of(tuple: &Tuple) -> Self {
         let (address, _) = tuple.src;
         Self {
             zone: tuple.zone,
@@ -37,6 +37,8 @@ impl Source {
 pub(super) struct Sources {
     /// With the moment of the last proof.
     known: Vec<(Source, Duration)>,
+    /// With the moment at which the next new session is on time, in nanoseconds.
+    pub(super) paces: Vec<(Source, u64)>,
     /// The answer to a challenge, while it is on its way.
     answer: Option<Vec<u8>>,
 }

@@ -321,6 +321,7 @@ impl Run {
             if admitted {
                 session.rule = rule;
             }
+            session.by_destination = settings.limits.per_destination.is_some();
             (session.lifetimes, session.deadline, session.slack) = (lifetimes, deadline, slack);
             if let State::Tcp(track) = &mut session.state {
                 track.set_strict();
@@ -380,6 +381,7 @@ impl Run {
             session.id = new.id;
             session.slack += TICK;
             session.lifetimes = settings.lifetimes(&session.initiator);
+            session.by_destination = settings.limits.per_destination.is_some();
             if action == Action::Allow {
                 session.rule = rule;
             } else if !settings.has_rule(session.rule) {

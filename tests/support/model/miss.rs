@@ -172,6 +172,15 @@ impl Run {
         {
             return Miss::Verdict(challenged);
         }
+        if let Some(reason) = self.limited(&initiator, replaces) {
+            self.tally.limited += 1;
+            let limited = Verdict::Drop(reason, new);
+            return if picked_up {
+                Miss::Elsewhere(limited)
+            } else {
+                Miss::Verdict(limited)
+            };
+        }
         if let Some(id) = replaces {
             let (record, reason) = log.take(id).expect("its ports are reused");
             assert_eq!(reason, EndReason::Reused);
@@ -208,6 +217,7 @@ impl Run {
             id: verdict.tracked().session.expect("the packet opens a session"),
             initiator,
             rule,
+            by_destination: self.setup.settings.limits.per_destination.is_some(),
             lifetimes: self.setup.settings.lifetimes(&initiator),
             start: self.now,
             last: self.now,

@@ -8,6 +8,7 @@
 
 mod challenge;
 mod ends;
+mod limits;
 mod miss;
 mod session;
 mod setup;
@@ -26,6 +27,7 @@ use portcullis::{
 };
 
 use self::ends::Tombstone;
+pub(crate) use self::limits::Limits;
 use self::miss::Miss;
 use self::session::{Session, State, Tuple};
 pub(crate) use self::setup::{Handling, POLICIES, Settings, Setup};
@@ -73,6 +75,8 @@ pub(crate) struct Tally {
     pub(crate) evicted: u64,
     pub(crate) challenged: u64,
     pub(crate) refused: u64,
+    /// Sessions that would have exceeded a limit.
+    pub(crate) limited: u64,
     pub(crate) expired: u64,
     pub(crate) invalid: u64,
     /// Packets of a host that talks to itself, dropped.

@@ -101,6 +101,8 @@ pub(super) struct Session {
     pub(super) initiator: Tuple,
     /// The name of the rule that has admitted it.
     pub(super) rule: &'static str,
+    /// It is counted by its destination: there was a limit when it began or was judged last.
+    pub(super) by_destination: bool,
     pub(super) lifetimes: Lifetimes,
     pub(super) start: Duration,
     pub(super) last: Duration,

@@ -11,6 +11,7 @@ use portcullis::config::{
 use portcullis::lifetime::{LifetimeSet, Lifetimes};
 use portcullis::policy::{Action, PortRange, Protocol};
 
+use super::limits::Limits;
 use super::session::Tuple;
 
 /// The name of zone 1.
@@ -43,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) tenant: TcpHandling,
     /// Whether unknown sources of zone 1 are challenged.
     pub(crate) challenged: bool,
+    pub(crate) limits: Limits,
 }
 
 /// How TCP is handled where neither rule nor zone says.
@@ -222,6 +224,7 @@ impl Setup {
                 martians: Permission::Allow,
                 tenant: SILENT,
                 challenged: false,
+                limits: Limits::default(),
             },
         }
     }
@@ -266,6 +269,7 @@ impl Setup {
         config.policy.default = default;
         config.policy.on_reload = settings.on_reload;
         config.policy.rules = rules.iter().map(Rule::config).collect();
+        config.limits = settings.limits.config();
         config.tcp.timeout_reset = settings.tcp.timeout_reset;
         config.tcp.late = settings.tcp.late;
         config.ip.martians = settings.martians;

@@ -531,3 +531,43 @@ fn sessions_end_as_ever_while_others_are_challenged() {
     assert_eq!(heard.ended.len(), 1);
     assert_ne!(heard.ended[0].1, EndReason::Evicted);
 }
+
+#[test]
+fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
+    for mode in ["strict", "liberal", "loose"] {
+        let mut scene = Scene::new(&format!(
+            "[zones]\nblue = 1\ngreen = 2\n[tcp]\nmode = \"{mode}\"\n[syn_challenge]\nmode = \"off\"\n\
+             [syn_challenge.zones]\ngreen = \"always\"",
+        ));
+        let client = Client::new(V4, 5_000);
+        scene.zone = Zone(1);
+        assert!(scene.decide(&client.syn()).is_forward());
+        scene.zone = Zone(2);
+        let answer = challenge(&scene, &client.syn());
+        scene.zone = Zone(1);
+        let verdict = scene.decide(&answer);
+        assert!(verdict.is_forward(), "{mode}: {verdict:?}");
+        let proof = client.answers(&read(&answer));
+        let verdict = scene.decide(&proof);
+        assert!(verdict.is_forward(), "{mode}: {verdict:?}");
+        scene.zone = Zone(2);
+        dropped_for(&scene.decide(&proof), DropReason::SynValidated);
+        for zone in [1, 2] {
+            scene.zone = Zone(zone);
+            assert!(scene.decide(&client.syn()).is_forward(), "{mode}, {zone}");
+        }
+        for zone in [2, 1] {
+            scene.zone = Zone(zone);
+            scene.pass(V4.back(), SYN | ACK, 900, 5_001, b"");
+        }
+        // The same challenge and answer once more, late: they change nothing.
+        let _late = scene.decide(&answer);
+        let _late = scene.decide(&proof);
+        for zone in [1, 2] {
+            scene.zone = Zone(zone);
+            scene.pass(V4, ACK, 5_001, 901, b"data");
+        }
+        let states: Vec<_> = scene.records().iter().map(|record| record.assured).collect();
+        assert_eq!(states, [true, true], "{mode}");
+    }
+}

@@ -6,7 +6,9 @@
 //! the latest SYN that has passed. The SYN-ACK selects one of them by its acknowledgment.
 
 use super::window::{self, Peer, PeerFlags, Side};
-use super::{CHALLENGE_EXPECTED, Event, Fault, Known, Outcome, SIMULTANEOUS_OPEN, State, Step, Track};
+use super::{
+    CHALLENGE_EXPECTED, Event, Fault, Known, Outcome, PassReason, SIMULTANEOUS_OPEN, State, Step, Track,
+};
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum};
 
@@ -217,8 +219,15 @@ impl Track {
         segment: &Segment,
         known: Known,
         before: State,
-        step: impl FnMut(Step),
+        mut step: impl FnMut(Step),
     ) -> Outcome {
+        if before == State::SynSent && self.is_source_challenge(segment) {
+            self.expect_answer(segment.ack);
+            step(Step::Note(
+                "a challenge: whoever has sent the SYN answers with a RST, and goes on with its SYN",
+            ));
+            return Outcome::Pass(PassReason::OutOfStep);
+        }
         let untouched = *self;
         self.select_syn(segment.ack);
         // The number that the initiator would acknowledge, if it has seen a SYN of the responder.
@@ -311,10 +320,8 @@ impl Track {
                 }
             }
             Event::Ack if state == State::SynSent => {
-                // Perhaps a challenge ACK of a half-open responder: the RST that it earns carries this number.
-                let [_, responder] = &mut self.peers;
-                responder.max_end = segment.ack;
-                self.set_connection_flag(CHALLENGE_EXPECTED, true);
+                // Perhaps a challenge ACK of a half-open responder.
+                self.expect_answer(segment.ack);
             }
             Event::Ack if state == State::SynSent2 => {}
             _ => {
@@ -326,7 +333,27 @@ impl Track {
         }
     }
 
-    /// Whether a RST of the initiator answers an ACK that passed in SYN_SENT.
+    /// Returns whether a SYN-ACK asks the sender of the SYN to prove that it is there: it is bare,
+    /// and acknowledges a number before the SYN. So ask firewalls behind this one, and this one
+    /// itself where a packet passes two of its zones. No initiator accepts it (RFC 9293 3.10.7.3).
+    fn is_source_challenge(&self, segment: &Segment) -> bool {
+        let syns = [Some(self.current_syn()), self.other_syn()];
+        let is_old = |syn: &Syn| segment.ack.before(syn.first);
+        let is_accepted = |syn: &Syn| syn.is_acknowledged_by(segment.ack);
+        segment.window == 0
+            && window::sequence_len(segment) == 1
+            && syns.iter().flatten().any(is_old)
+            && !syns.iter().flatten().any(is_accepted)
+    }
+
+    /// Notes an acknowledgment that passes in SYN_SENT: the RST that it earns carries its number.
+    fn expect_answer(&mut self, ack: SeqNum) {
+        let [_, responder] = &mut self.peers;
+        responder.max_end = ack;
+        self.set_connection_flag(CHALLENGE_EXPECTED, true);
+    }
+
+    /// Whether a RST of the initiator answers an ACK or a challenge that passed in SYN_SENT.
     pub(super) fn answers_challenge(&self, seq: SeqNum) -> bool {
         let [_, responder] = self.peers;
         self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq

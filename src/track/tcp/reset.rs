@@ -100,7 +100,7 @@ impl Track {
             Rst::EndsOther
         } else if self.answers_challenge(segment.seq) {
             step(Step::Note(
-                "answers a challenge ACK: the initiator goes on with its SYN",
+                "answers a challenge: the initiator goes on with its SYN",
             ));
             Rst::Aside
         } else if segment.seq.after(current.end()) {

@@ -166,6 +166,29 @@ fn a_half_open_responder_challenges_the_first_syn() {
 }
 
 #[test]
+fn a_challenge_of_the_source_passes_and_so_does_its_answer() {
+    tell(
+        "SYN, SYN-ACK with a cookie, RST, SYN, SYN-ACK",
+        "> S 0+9 win 65535 sackok wscale 8            | SYN_SENT, opened
+         < SA 7 ack 3000000000 win 0                  | SYN_SENT, passed (out of step)
+         > R 3000000000 win 0                         | SYN_SENT, passed (RST)
+         > S 0 win 65535 sackok wscale 8              | SYN_SENT, kept
+         < SA 0 ack 1 win 250 wscale 0                | SYN_RECV
+         > A 1 ack 1 win 256                          | ESTABLISHED, assured",
+    );
+    tell(
+        "a cookie is no more than a bare SYN-ACK of a number before the SYN",
+        "> S 0 win 65535                              | SYN_SENT, opened
+         < SA 7 ack 3000000000 win 1                  | SYN_SENT, invalid (III)
+         < SA 7+1 ack 3000000000 win 0                | SYN_SENT, invalid (III)
+         < SA 7 ack 2 win 0                           | SYN_SENT, invalid (III)
+         < SA 7 ack 0 win 0                           | SYN_SENT, passed (out of step)
+         > R 3000000000 win 0                         | SYN_SENT, invalid (old RST)
+         < SA 0 ack 1 win 0                           | SYN_RECV",
+    );
+}
+
+#[test]
 fn a_syn_ack_of_an_older_connection_is_invalid() {
     tell(
         "old SYN-ACK, SYN again, right SYN-ACK",

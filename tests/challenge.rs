@@ -571,3 +571,21 @@ fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
         assert_eq!(states, [true, true], "{mode}");
     }
 }
+
+#[test]
+fn a_zone_of_few_sessions_is_challenged_before_they_are_used_up() {
+    let mut scene = Scene::new(
+        "[table]\nmax_sessions = 65536\n[zones]\nblue = 1\n[limits.zones.blue]\nmax_sessions = 1000",
+    );
+    scene.zone = Zone(1);
+    for port in 0..100 {
+        assert!(
+            scene.tcp(Ends::v4(port, 80), SYN, 1, 0, b"").is_forward(),
+            "{port}"
+        );
+    }
+    for port in 100..2_000 {
+        cookie(&scene.tcp(Ends::v4(port, 80), SYN, 1, 0, b""));
+    }
+    assert_eq!(scene.engine.stats().challenging_zones, [Zone(1)]);
+}

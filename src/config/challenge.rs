@@ -18,8 +18,8 @@ pub struct SynChallengeConfig {
     /// The mode of a zone, by its name. Of several names that stand for one zone the first counts.
     pub zones: BTreeMap<String, ChallengeMode>,
     /// With `auto`: challenges begin in a zone when its half-open TCP sessions reach this many
-    /// percent of its part of the table (`table.max_sessions` divided by the number of zones), and
-    /// 64 at least. 1 to 100.
+    /// percent of its part of the table (`table.max_sessions` divided by the number of zones, or its
+    /// own `max_sessions` where that is less), and 64 at least. 1 to 100.
     pub start: u32,
     /// With `auto`: they end when there are fewer than this many percent, 0 to `start`.
     pub end: u32,

@@ -34,6 +34,25 @@ struct States {
     shared: Rate,
 }
 
+/// Half-open sessions of a zone with which challenges begin, and below which they end.
+#[derive(Debug, Clone, Copy)]
+struct Threshold {
+    start: u32,
+    end: u32,
+}
+
+impl Threshold {
+    /// That of a zone with so many places.
+    fn new(config: &SynChallengeConfig, places: u64) -> Self {
+        let share = |percent: u32| (places * u64::from(percent) / 100) as u32;
+        let start = share(config.start).max(LEAST_START);
+        Self {
+            start,
+            end: share(config.end).clamp(1, start),
+        }
+    }
+}
+
 /// What the configuration says of challenges.
 #[derive(Debug)]
 pub(in crate::engine) struct ChallengeSettings {
@@ -42,10 +61,8 @@ pub(in crate::engine) struct ChallengeSettings {
     mode: ChallengeMode,
     /// Zones with a mode of their own, in order.
     modes: Box<[(Zone, ChallengeMode)]>,
-    /// Half-open sessions of a zone with which challenges begin.
-    start: u32,
-    /// Half-open sessions of a zone below which they end.
-    end: u32,
+    /// When challenges begin and end, in the order of `zones`.
+    thresholds: Box<[Threshold]>,
     /// For how many seconds a source is known.
     pub(super) lifetime: u32,
     /// Challenges a second of each zone that no other zone can take.
@@ -70,8 +87,11 @@ impl ChallengeSettings {
         modes.dedup_by_key(|(zone, _)| *zone);
         let count = zones.len().max(1);
         let part = u64::from(compiled.fixed.max_sessions) / count as u64;
-        let share = |percent: u32| (part * u64::from(percent) / 100) as u32;
-        let start = share(config.start).max(LEAST_START);
+        let thresholds = zones.iter().map(|zone| {
+            // A zone that may have fewer sessions than its part is full before.
+            let most = compiled.limits.of_zone(*zone).0.max_sessions;
+            Threshold::new(config, most.map_or(part, |most| part.min(most.into())))
+        });
         let kept = previous
             .filter(|previous| previous.zones == zones)
             .map(|previous| Arc::clone(&previous.states));
@@ -84,8 +104,7 @@ impl ChallengeSettings {
         Self {
             mode: config.mode,
             modes: modes.into(),
-            start,
-            end: share(config.end).clamp(1, start),
+            thresholds: thresholds.collect(),
             lifetime: u32::try_from(config.lifetime.as_secs()).unwrap_or(u32::MAX),
             own_rate: own_rate(config, count),
             shared_rate: config.per_second.div_ceil(2),
@@ -119,15 +138,24 @@ impl ChallengeSettings {
         self.states.zones.get(self.place(zone).index)
     }
 
+    fn state_and_threshold(&self, zone: Zone) -> Option<(&State, Threshold)> {
+        let index = self.place(zone).index;
+        Some((self.states.zones.get(index)?, *self.thresholds.get(index)?))
+    }
+
     /// Returns whether unknown sources of a zone are challenged now, with so many half-open
     /// sessions in it.
     pub(super) fn is_challenging(&self, zone: Zone, half_open: impl FnOnce() -> u32) -> bool {
         match self.mode(zone) {
             ChallengeMode::Off => false,
             ChallengeMode::Always => true,
-            ChallengeMode::Auto => self.state(zone).is_some_and(|state| {
+            ChallengeMode::Auto => self.state_and_threshold(zone).is_some_and(|(state, threshold)| {
                 let was_flooded = state.is_flooded.load(Ordering::Relaxed);
-                let bound = if was_flooded { self.end } else { self.start };
+                let bound = if was_flooded {
+                    threshold.end
+                } else {
+                    threshold.start
+                };
                 let is_flooded = half_open() >= bound;
                 if is_flooded != was_flooded {
                     state.is_flooded.store(is_flooded, Ordering::Relaxed);

@@ -202,7 +202,7 @@ fn no_syn_can_be_completed_by_its_cookie_and_its_rst_validates() {
         );
         // `Client::answers` asserts that the cookie is not acceptable.
         validate(&scene, &client);
-        scene.now += Duration::from_millis(1_500);
+        scene.now += Duration::from_millis(2_500);
     }
     assert_eq!(scene.engine.sessions(), 0);
 }
@@ -295,7 +295,7 @@ fn a_source_is_known_by_its_prefix_for_its_lifetime() {
     cookie(&scene.engine.process(packet));
     scene.now += Duration::from_secs(59);
     scene.pass(Ends::v4(2, 80), SYN, 5, 0, b"");
-    scene.now += Duration::from_secs(1);
+    scene.now += Duration::from_secs(2);
     cookie(&scene.tcp(Ends::v4(3, 80), SYN, 5, 0, b""));
 }
 
@@ -530,6 +530,18 @@ fn sessions_end_as_ever_while_others_are_challenged() {
     let heard = scene.wait(3_600);
     assert_eq!(heard.ended.len(), 1);
     assert_ne!(heard.ended[0].1, EndReason::Evicted);
+}
+
+#[test]
+fn a_source_is_known_for_no_less_than_its_lifetime() {
+    let mut scene = Scene::new("[syn_challenge]\nmode = \"always\"\nlifetime = \"1s\"");
+    for port in 0..20 {
+        let ends = Ends::v4(port, 80);
+        validate(&scene, &Client::new(ends, 100));
+        scene.now += Duration::from_millis(990);
+        scene.pass(ends, SYN, 100, 0, b"");
+        scene.now += Duration::from_millis(3_370);
+    }
 }
 
 #[test]

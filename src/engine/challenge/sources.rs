@@ -52,6 +52,12 @@ const fn second(now: Micros) -> u32 {
     (now.0 / 1_000_000) as u32 + 1
 }
 
+/// Returns whether a source is still known: for `lifetime` seconds, and up to one more, since the
+/// moment of its proof is kept as a whole second.
+const fn lives(proof: u32, lifetime: u32, now: u32) -> bool {
+    now.saturating_sub(proof) <= lifetime
+}
+
 impl Set {
     /// The second of the last proof of a fingerprint.
     fn find(&self, fingerprint: u32) -> Option<u32> {
@@ -119,11 +125,11 @@ impl Sources {
     /// Returns whether a source has proven itself within `lifetime` seconds.
     pub(super) fn is_known(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) -> bool {
         let places = self.places(source, zone);
-        let lives = |set: &Set| {
+        let is_in = |set: &Set| {
             let proof = set.find(places.fingerprint);
-            proof.is_some_and(|at| second(now).saturating_sub(at) < lifetime)
+            proof.is_some_and(|at| lives(at, lifetime, second(now)))
         };
-        places.own.is_some_and(lives) || places.shared.is_some_and(lives)
+        places.own.is_some_and(is_in) || places.shared.is_some_and(is_in)
     }
 
     /// Remembers a source that has proven itself.
@@ -133,7 +139,7 @@ impl Sources {
         let Some(displaced) = places.own.and_then(|own| own.put(word)) else {
             return;
         };
-        if second(now).saturating_sub(displaced as u32) < lifetime {
+        if lives(displaced as u32, lifetime, second(now)) {
             let half = self.sets.len() / 2;
             let fingerprint = (displaced >> 32) as usize;
             let shared = half + (fingerprint >> 1 ^ places.own_index) % half;
@@ -151,7 +157,7 @@ impl Sources {
         };
         let last = seconds().max().unwrap_or(0);
         seconds()
-            .filter(|at| *at != 0 && last.saturating_sub(*at) < lifetime)
+            .filter(|at| *at != 0 && lives(*at, lifetime, last))
             .count()
     }
 }
@@ -191,7 +197,8 @@ mod tests {
         let sources = sources(64);
         sources.note(&source(1), ALONE, 60, at(0));
         assert!(sources.is_known(&source(1), ALONE, 60, at(59)));
-        assert!(!sources.is_known(&source(1), ALONE, 60, at(60)));
+        assert!(sources.is_known(&source(1), ALONE, 60, at(60)));
+        assert!(!sources.is_known(&source(1), ALONE, 60, at(61)));
         sources.note(&source(1), ALONE, 60, at(50));
         assert!(sources.is_known(&source(1), ALONE, 60, at(109)));
         assert_eq!(sources.len(60), 1);

@@ -61,7 +61,7 @@ impl Run {
             .sources
             .known
             .iter()
-            .any(|(known, at)| *known == source && self.second(self.now) - self.second(*at) < LIFETIME);
+            .any(|(known, at)| *known == source && self.second(self.now) - self.second(*at) <= LIFETIME);
         if is_known || tuple.zone != 1 || !self.setup.settings.challenged {
             return None;
         }

@@ -24,6 +24,7 @@
 
 pub mod alg;
 pub mod asymmetry;
+mod atomic;
 pub mod config;
 mod engine;
 pub mod event;

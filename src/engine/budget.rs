@@ -12,8 +12,7 @@
 //! With several zones, each is sure of its part of the rate for all
 //! ([`guarantee`](crate::limits::share::guarantee)); the rest goes to whoever comes first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::rate::Rate;
 use crate::config::ResetsConfig;
 use crate::flow::Zone;
 use crate::limits::by_zone::ByZone;
@@ -23,37 +22,6 @@ use crate::session::Micros;
 /// Counters of destinations. Two destinations may share one, by a keyed hash: memory stays bounded and nothing is
 /// looked for.
 const DESTINATIONS: usize = 4_096;
-
-/// A rate with a burst of one second's worth, in one word: the moment at which the next packet would be on time (the
-/// generic cell rate algorithm of ITU-T I.371).
-#[derive(Debug, Default)]
-pub(super) struct Rate(AtomicU64);
-
-const SECOND: u64 = 1_000_000_000;
-
-impl Rate {
-    /// Takes one packet, if the rate allows.
-    pub(super) fn take(&self, now: Micros, per_second: u32) -> bool {
-        let now = now.0 * 1_000;
-        if per_second == 0 {
-            return false;
-        }
-        let interval = SECOND / u64::from(per_second);
-        let take = |due: u64| {
-            let due = due.max(now);
-            (due + interval <= now + SECOND).then_some(due + interval)
-        };
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok()
-    }
-
-    /// Gives one packet back.
-    pub(super) fn put_back(&self, per_second: u32) {
-        let interval = SECOND / u64::from(per_second.max(1));
-        self.0.fetch_sub(interval, Ordering::Relaxed);
-    }
-}
 
 /// Why a packet of the engine's own was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

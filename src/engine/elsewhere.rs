@@ -2,10 +2,10 @@
 //! directions of a conversation may come through different endpoints.
 
 use super::Engine;
-use super::budget::Rate;
 use super::halves::Seen;
 use super::memo::{Memo, Noted};
 use super::path::{After, Candidate};
+use super::rate::Rate;
 use super::settings::Settings;
 use crate::config::{Asymmetric, AsymmetryConfig};
 use crate::explain::{Step, Trace};

@@ -17,6 +17,7 @@ mod inspect;
 mod letters;
 mod memo;
 mod path;
+mod rate;
 mod record;
 mod reload;
 mod resets;

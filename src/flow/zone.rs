@@ -7,6 +7,9 @@ pub struct Zone(pub u16);
 impl Zone {
     /// The zone of packets whose caller names none.
     pub const DEFAULT: Self = Self(0);
+
+    /// The zone with the greatest number.
+    pub const MAX: Self = Self(u16::MAX);
 }
 
 impl core::fmt::Display for Zone {

@@ -1,12 +1,12 @@
 //! Counts of sessions by zone, and the places of the table that each zone is sure of.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::Limits;
 use super::admission::{Counts, Subject};
 use super::counted::{CountedTable, Holding, Key};
 use super::prefix::Prefixes;
+use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
@@ -122,10 +122,10 @@ impl Accounts {
 
     pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: ahash::RandomState) -> Self {
         Self {
-            rules: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
+            rules: (0..=RuleId::DEFAULT.0).map(|_| AtomicU32::new(0)).collect(),
             counted: CountedTable::new(max_sessions, hasher),
             prefixes,
-            zones: (0..=u16::MAX).map(|_| ZoneAccount::default()).collect(),
+            zones: (0..=Zone::MAX.0).map(|_| ZoneAccount::default()).collect(),
             committed: AtomicUsize::new(0),
             guaranteed: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
@@ -294,7 +294,7 @@ impl Accounts {
             many => (self.max_sessions / (2 * many)).max(1),
         };
         let mut sum = 0;
-        for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
+        for (zone, account) in (0..=Zone::MAX.0).map(Zone).zip(&self.zones) {
             let guarantee = match zones.binary_search(&zone) {
                 Ok(_) => {
                     let (bounds, _) = limits.of_zone(zone);
@@ -363,7 +363,7 @@ impl Accounts {
     /// # Errors
     /// The first difference, in words.
     pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
-        for (zone, account) in (0..=u16::MAX).map(Zone).zip(&self.zones) {
+        for (zone, account) in (0..=Zone::MAX.0).map(Zone).zip(&self.zones) {
             let assured = account.assured.load(Ordering::Relaxed);
             let own = [account.sessions(), account.half_open(), assured];
             let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
@@ -373,7 +373,7 @@ impl Accounts {
                 ));
             }
         }
-        for (rule, count) in (0..=u16::MAX).map(RuleId).zip(&self.rules) {
+        for (rule, count) in (0..=RuleId::DEFAULT.0).map(RuleId).zip(&self.rules) {
             let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
             let own = count.load(Ordering::Relaxed);
             if own != of_table {

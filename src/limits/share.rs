@@ -18,11 +18,11 @@
 //! Zones that no configuration names have no guarantee.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::by_zone::ByZone;
+use crate::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::flow::Zone;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::sources::ZonePlace;
 use crate::config::{ChallengeMode, Compiled, SynChallengeConfig};
-use crate::engine::budget::Rate;
+use crate::engine::rate::Rate;
 use crate::flow::Zone;
 use crate::session::Micros;
 

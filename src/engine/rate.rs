@@ -1,0 +1,35 @@
+//! A rate without a lock: tests/loom tries its interleavings.
+
+use crate::atomic::{AtomicU64, Ordering};
+use crate::session::Micros;
+
+/// A rate with a burst of one second's worth, in one word: the moment at which the next packet would be on time (the
+/// generic cell rate algorithm of ITU-T I.371).
+#[derive(Debug, Default)]
+pub(super) struct Rate(AtomicU64);
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Rate {
+    /// Takes one packet, if the rate allows.
+    pub(super) fn take(&self, now: Micros, per_second: u32) -> bool {
+        let now = now.0 * 1_000;
+        if per_second == 0 {
+            return false;
+        }
+        let interval = SECOND / u64::from(per_second);
+        let take = |due: u64| {
+            let due = due.max(now);
+            (due + interval <= now + SECOND).then_some(due + interval)
+        };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    /// Gives one packet back.
+    pub(super) fn put_back(&self, per_second: u32) {
+        let interval = SECOND / u64::from(per_second.max(1));
+        self.0.fetch_sub(interval, Ordering::Relaxed);
+    }
+}

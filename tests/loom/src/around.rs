@@ -81,6 +81,25 @@ pub(crate) mod prefix {
     pub(crate) struct Prefixes;
 }
 
+pub(crate) mod limits {
+    use super::flow::Zone;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Bounds {
+        pub(crate) max_sessions: Option<u32>,
+    }
+
+    /// No limits.
+    #[derive(Debug)]
+    pub(crate) struct Limits;
+
+    impl Limits {
+        pub(crate) fn of_zone(&self, _: Zone) -> (Bounds, ()) {
+            (Bounds::default(), ())
+        }
+    }
+}
+
 /// Nothing is counted by prefix here: that is behind locks.
 pub(crate) mod counted {
     use crate::accounts::Standing;
@@ -88,7 +107,7 @@ pub(crate) mod counted {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub(crate) struct Key;
 
-    #[derive(Debug, Clone, Copy, Default)]
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     pub(crate) struct Holding {
         pub(crate) sessions: u32,
         pub(crate) half_open: u32,
@@ -108,6 +127,14 @@ pub(crate) mod counted {
         }
 
         pub(crate) fn for_each(&self, _: impl FnMut(&Key, Holding)) {}
+
+        pub(crate) const fn forgotten(&self) -> u64 {
+            0
+        }
+
+        pub(crate) fn holding(&self, _: &Key) -> Holding {
+            Holding::default()
+        }
     }
 }
 

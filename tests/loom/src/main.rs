@@ -28,6 +28,7 @@ mod rate;
 mod share;
 
 use accounts::{Accounts, Tally};
+use around::limits::Limits;
 use around::{admission, atomic, by_zone, counted, flow, packet, policy, prefix, session, track};
 use flow::Zone;
 use rate::Rate;
@@ -121,14 +122,14 @@ fn shares_are_free(shares: &ZoneShares, max: usize) {
 fn accounts(max: usize) -> Arc<Accounts> {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
     let accounts = Accounts::new(max, prefix::Prefixes, hasher);
-    accounts.guarantee(&[BLUE, GREEN]);
+    accounts.guarantee(&[BLUE, GREEN], &Limits);
     Arc::new(accounts)
 }
 
 fn accounts_are_free(accounts: &Accounts, max: usize) {
     assert_eq!(accounts.len(), 0);
     accounts.check_invariants(&Tally::default()).unwrap();
-    accounts.guarantee(&[BLUE, GREEN]);
+    accounts.guarantee(&[BLUE, GREEN], &Limits);
     let claimed = (0..=max).filter(|_| accounts.claim(BLUE)).count();
     assert_eq!(claimed, max - max / 4);
 }
@@ -183,8 +184,8 @@ fn accounts_outlive_a_reload() {
     let (reloaded, used) = (Arc::clone(&accounts), Arc::clone(&accounts));
     beside(
         move || {
-            reloaded.guarantee(&[]);
-            reloaded.guarantee(&[Zone(0), GREEN]);
+            reloaded.guarantee(&[], &Limits);
+            reloaded.guarantee(&[Zone(0), GREEN], &Limits);
         },
         move || {
             let claimed = (0..3).filter(|_| used.claim(BLUE)).count();

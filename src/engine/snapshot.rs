@@ -184,8 +184,9 @@ impl Engine {
     ///
     /// Sessions are copied in slices, as by [`Engine::for_each_session`]: packets go on meanwhile, and a session that changes
     /// after it was copied is saved as it was. For a stream that misses nothing, stop the packets first. Needs some 100 KiB
-    /// of memory, however many sessions there are. `out` is called without a shard's lock, in pieces of about 32 KiB;
-    /// reloads, previews and restores wait until the stream is written, so `out` must not call those.
+    /// of memory, however many sessions there are, and one byte for each of `tombstones.max`. `out` is called without a
+    /// shard's lock, in pieces of about 32 KiB; reloads, previews and restores wait until the stream is written, so `out`
+    /// must not call those.
     ///
     /// # Errors
     /// `out` has failed. What it holds then is no stream.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Tombstone;
 use crate::flow::{FlowKey, Zone};
 use crate::limits::share::guarantee;
+use crate::session::Micros;
 use crate::session::index::Index;
 
 /// No place.
@@ -141,11 +142,14 @@ impl Part {
             .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
     }
 
-    /// Returns the places of all tombstones, the oldest first.
-    pub(super) fn places_by_age(&self) -> impl Iterator<Item = u32> {
-        let newer = |place: &u32| self.links_of_all.get(*place as usize).map(|links| links.newer);
-        let oldest = (self.all.oldest != NONE).then_some(self.all.oldest);
-        std::iter::successors(oldest, newer).take_while(|place| *place != NONE)
+    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with the moment at
+    /// which its session has ended. Returns whether there were any.
+    pub(super) fn ages(&self, first: u32, count: u32, ages: &mut Vec<(Micros, u32)>) -> bool {
+        let before = ages.len();
+        let numbered = (first..).zip(self.places.get(first as usize..).unwrap_or_default());
+        let own = |(place, tombstone): (u32, &Tombstone)| (tombstone.ended, place);
+        ages.extend(numbered.take(count as usize).map(own));
+        ages.len() > before
     }
 
     /// Returns the tombstone in a place, unless the place is free.

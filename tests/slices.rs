@@ -10,13 +10,9 @@
 mod support;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use portcullis::{
-    Config, EndReason, Engine, Packet, Reload, RestoreOptions, SessionFilter, SessionId, SessionRecord, Sink,
-};
+use portcullis::{Config, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord, Sink};
 use support::packets::{Ends, udp};
 use support::scene::{Heard, config};
 
@@ -49,12 +45,6 @@ fn filled(now: Instant) -> Engine {
         assert!(engine.process(Packet::new(&datagram(port), now)).is_forward());
     }
     engine
-}
-
-fn ports(engine: &Engine) -> Vec<u16> {
-    let mut ports = Vec::new();
-    engine.for_each_session(|session| ports.push(session.dst_port));
-    ports
 }
 
 /// Calls a closure once, between the first slice in which a session ends and the next one.
@@ -166,8 +156,16 @@ fn expiry_during_a_reload_sees_no_lifetime_of_the_old_settings() {
     // By the old lifetime of 30 s all are over then, by the new one none.
     let mut ended = 0;
     let (done, _) = reload_with(&engine, &narrow(300), now, || {
-        while engine.expire(later, 100, &mut ()).more {}
+        let (before, mut told) = (engine.sessions(), 0);
+        loop {
+            let step = engine.expire(later, 100, &mut ());
+            told += step.ended;
+            if !step.more {
+                break;
+            }
+        }
         ended = usize::from(SESSIONS) - engine.sessions();
+        assert_eq!(told, before - engine.sessions(), "ended, and not told");
     });
     assert_eq!(ended, denied().count(), "only the denied ones");
     assert_eq!(done.judged, usize::from(SESSIONS));
@@ -252,145 +250,4 @@ fn a_session_is_found_by_its_name_and_no_other() {
     assert!(ids.iter().all(|id| engine.inspect(*id, now).is_none()));
     let unknown = SessionId::from_number(u64::MAX).unwrap();
     assert!(engine.inspect(unknown, now).is_none());
-}
-
-/// Counts what a sink is told.
-#[derive(Default)]
-struct Totals<'t> {
-    opened: u64,
-    ended: u64,
-    into: Option<&'t (AtomicU64, AtomicU64)>,
-}
-
-impl Sink for Totals<'_> {
-    fn session_opened(&mut self, _: &SessionRecord) {
-        self.opened += 1;
-    }
-
-    fn session_ended(&mut self, _: &SessionRecord, _: EndReason) {
-        self.ended += 1;
-    }
-}
-
-impl Drop for Totals<'_> {
-    fn drop(&mut self) {
-        if let Some((opened, ended)) = self.into {
-            opened.fetch_add(self.opened, Ordering::Relaxed);
-            ended.fetch_add(self.ended, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Runs everything at once for a number of rounds; what does not end is a deadlock.
-fn everything_at_once(engine: &Engine, totals: &(AtomicU64, AtomicU64)) {
-    const ROUNDS: u32 = 300;
-    let (open, shut) = (config(ROOMY), narrow_roomy());
-    let over = AtomicBool::new(false);
-    let sink = || Totals {
-        into: Some(totals),
-        ..Totals::default()
-    };
-    std::thread::scope(|threads| {
-        for host in [3, 4, 5] {
-            let (over, sink) = (&over, &sink);
-            threads.spawn(move || {
-                let (mut sink, mut step) = (sink(), u32::from(host));
-                while !over.load(Ordering::Relaxed) {
-                    step = step.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let ends = Ends {
-                        src: host % 2,
-                        ..Ends::v4(4_000, 1_000 + (step >> 20) as u16 % 1_500)
-                    };
-                    let ends = if step & 1 == 0 { ends } else { ends.back() };
-                    let packet = udp(ends, b"?");
-                    let _ = engine.process_with(Packet::new(&packet, Instant::now()), &mut sink);
-                    if step & 0xfff == 0 {
-                        engine.expire(Instant::now(), 64, &mut sink);
-                    }
-                }
-            });
-        }
-        let (over, sink, open, shut) = (&over, &sink, &open, &shut);
-        threads.spawn(move || {
-            let mut sink = sink();
-            while !over.load(Ordering::Relaxed) {
-                engine.reload(shut, Instant::now(), &mut sink).unwrap();
-                engine.reload(open, Instant::now(), &mut sink).unwrap();
-            }
-        });
-        threads.spawn(move || {
-            let filter = SessionFilter {
-                ports: vec![portcullis::policy::PortRange {
-                    first: 1_500,
-                    last: 1_600,
-                }],
-                ..SessionFilter::default()
-            };
-            let mut sink = sink();
-            while !over.load(Ordering::Relaxed) {
-                engine.end_sessions(&filter, Instant::now(), &mut sink);
-                engine.expire(Instant::now(), 1_000, &mut sink);
-            }
-        });
-        for _ in 0..ROUNDS {
-            let mut ids = HashSet::new();
-            engine.for_each_session(|session| assert!(ids.insert(session.id), "seen twice"));
-            let now = Instant::now();
-            engine.preview(shut, now).unwrap();
-            let stream = engine.save(now, SystemTime::UNIX_EPOCH);
-            let other = Engine::with_seed(open, [5; 4]).unwrap();
-            let options = RestoreOptions::default();
-            other
-                .restore(&stream, now, SystemTime::UNIX_EPOCH, options)
-                .unwrap();
-            let _ = engine.stats();
-        }
-        over.store(true, Ordering::Relaxed);
-    });
-}
-
-const ROOMY: &str = "[table]\nmax_sessions = 4096\nshards = 2\n[policy]\ndefault = \"allow\"\n\
-                     on_reload = \"end\"\n[lifetimes]\nudp.unreplied = \"1s\"\n";
-
-fn narrow_roomy() -> Config {
-    config(&format!(
-        "{ROOMY}udp.replied = \"1s\"\n[[policy.rule]]\nname = \"shut\"\naction = \"deny\"\n\
-         protocol = \"udp\"\ndestination_ports = [\"1100-1200\"]\n"
-    ))
-}
-
-#[test]
-fn everything_at_once_ends_and_the_totals_agree() {
-    let (done, is_done) = channel();
-    let run = std::thread::spawn(move || {
-        let engine = Engine::with_seed(&config(ROOMY), [1, 2, 3, 4]).unwrap();
-        let totals = (AtomicU64::new(0), AtomicU64::new(0));
-        everything_at_once(&engine, &totals);
-        engine.check_invariants().unwrap();
-        let stats = engine.stats();
-        let live = engine.sessions() as u64;
-        let ended: u64 = stats.sessions_ended.iter().map(|(_, count)| count).sum();
-        assert!(stats.sessions_opened > u64::from(SESSIONS), "{stats:?}");
-        assert_eq!(stats.sessions_opened, live + ended);
-        assert_eq!(ports(&engine).len() as u64, live);
-        let (opened, told) = totals;
-        assert_eq!(
-            (opened.into_inner(), told.into_inner()),
-            (stats.sessions_opened, ended)
-        );
-        // Nothing of a reload is left behind: another one judges all.
-        let done = engine.reload(&config(ROOMY), Instant::now(), &mut ()).unwrap();
-        assert!(done.judged as u64 <= live);
-        let _ = engine.reload(&config(ROOMY), Instant::now(), &mut ());
-    });
-    std::thread::spawn(move || {
-        let outcome = run.join();
-        let _ = done.send(outcome.is_ok());
-    });
-    // Not a measurement: a run takes seconds, and a deadlock would take for ever.
-    match is_done.recv_timeout(Duration::from_secs(300)) {
-        Ok(ended_well) => assert!(ended_well),
-        Err(RecvTimeoutError::Timeout) => panic!("a deadlock"),
-        Err(RecvTimeoutError::Disconnected) => panic!("the run was lost"),
-    }
 }

@@ -18,7 +18,7 @@ const BATCH: usize = 16;
 pub struct Expiry {
     /// Sessions that ended.
     pub ended: usize,
-    /// Sessions that were looked at and put back, because packets had refreshed them.
+    /// Sessions that were looked at and put back, because packets had refreshed them, or that a reload keeps.
     pub moved: usize,
     /// The budget ran out before everything due was done: call again soon.
     pub more: bool,
@@ -74,7 +74,10 @@ impl Engine {
             if held.judging.is_some() {
                 // Lifetimes are those of a reload that has not come to all of the sessions yet.
                 drop(held);
-                done.moved += self.judge_slice(number, None, sink).unwrap_or_default();
+                if let Some(slice) = self.judge_slice(number, None, sink) {
+                    done.ended += slice.ended;
+                    done.moved += slice.kept;
+                }
                 return;
             }
             let Held { shard, settings, .. } = &mut *held;

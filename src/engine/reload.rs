@@ -56,6 +56,13 @@ enum Fate {
     },
 }
 
+/// What became of a slice of sessions that were judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) ended: usize,
+    pub(super) kept: usize,
+}
+
 /// What became of an attempt to put new settings in force in a shard.
 enum Exchange {
     Done,
@@ -118,9 +125,7 @@ impl Engine {
                 match self.exchange(number, &settings, judging) {
                     Exchange::Done => break,
                     // An older reload has not judged all sessions of this shard.
-                    Exchange::Waits => {
-                        self.judge_slice(number, None, sink);
-                    }
+                    Exchange::Waits => while self.judge_slice(number, None, sink).is_some() {},
                     Exchange::Overtaken => return Ok(self.end_reload(&previous, &tally)),
                 }
             }
@@ -173,13 +178,13 @@ impl Engine {
     }
 
     /// Judges the next sessions of a shard under a reload, and tells `sink` of those that end. Returns
-    /// how many were looked at; `None` if the shard is under no reload, or not under that of `tally`.
+    /// what became of them; `None` if the shard is under no reload, or not under that of `tally`.
     pub(super) fn judge_slice<S: Sink>(
         &self,
         number: usize,
         tally: Option<&Arc<Tally>>,
         sink: &mut S,
-    ) -> Option<usize> {
+    ) -> Option<Slice> {
         let mut ended = Vec::with_capacity(SLICE as usize);
         let mut held = self.table.lock(number);
         let judging = held.judging.clone()?;
@@ -204,7 +209,10 @@ impl Engine {
         for ended in &ended {
             self.report_ended(number, ended, (judging.now, None), sink);
         }
-        Some(looked_at)
+        Some(Slice {
+            ended: ended.len(),
+            kept: looked_at - ended.len(),
+        })
     }
 
     /// Judges the session of a packet before the packet, if a reload has not come to it yet. Returns the

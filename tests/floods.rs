@@ -319,12 +319,8 @@ impl Arena {
         assert!(self.packets > 2 * ESTABLISHED as u64, "there was light traffic");
         assert_eq!(alive, ESTABLISHED);
         assert!(passed * 100 >= self.packets * 99);
-        for place in 0..3 {
-            assert!(
-                of_delay(place) * 100 >= CLIENTS / 3 * 99,
-                "delay {}",
-                DELAYS[place]
-            );
+        for (place, delay) in DELAYS.iter().enumerate() {
+            assert!(of_delay(place) * 100 >= CLIENTS / 3 * 99, "delay {delay}");
         }
         self.engine.check_invariants().unwrap();
     }

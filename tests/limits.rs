@@ -432,7 +432,9 @@ fn datagram_sessions_go_last_and_streams_in_use_not_at_all() {
 
 #[test]
 fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
-    let scene = Scene::new("[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n[syn_challenge]\nmode = \"off\"\n");
+    let scene = Scene::new(
+        "[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n[syn_challenge]\nmode = \"off\"\n",
+    );
     let light: Vec<_> = (10..66).map(|src| of(src, 1)).collect();
     for ends in &light {
         scene.pass(*ends, SYN, 1, 0, b"");

@@ -92,7 +92,7 @@ mod tests {
     const fn subject(number: u32) -> Subject {
         Subject {
             zone: Zone((number % 3) as u16),
-            version: if number % 2 == 0 {
+            version: if number.is_multiple_of(2) {
                 IpVersion::V4
             } else {
                 IpVersion::V6

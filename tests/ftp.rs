@@ -461,6 +461,27 @@ fn a_busy_data_session_keeps_its_idle_control_session_alive() {
 }
 
 #[test]
+fn a_reload_revokes_a_control_session_that_only_its_data_keep_alive() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("EPSV\r\n");
+    control.server("229 Entering (|||50000|)\r\n");
+    let data = Ends::v4(40_000, 50_000);
+    control.passes(&segment(data, SYN, 100, 0, b""));
+    control.passes(&segment(data.back(), SYN | ACK, 500, 101, b""));
+    control.passes(&segment(data, ACK, 101, 501, b""));
+    control.now += Duration::from_secs(300);
+    control.passes(&segment(data.back(), ACK, 501, 101, b"data"));
+    control.passes(&segment(data, ACK, 101, 505, b""));
+    // Its own lifetime is over, and nobody has looked at it since.
+    control.now += Duration::from_secs(100);
+    let nothing = Config::from_toml("[policy]\ndefault = \"deny\"\n", "test.toml").unwrap();
+    assert_eq!(control.engine.preview(&nothing, control.now).unwrap().len(), 2);
+    let done = control.engine.reload(&nothing, control.now, &mut ()).unwrap();
+    assert_eq!((done.judged, done.revoked), (2, 2));
+    assert_eq!(control.engine.sessions(), 0);
+}
+
+#[test]
 fn all_control_sessions_together_have_a_bound_of_memory() {
     let toml = format!("[ftp]\nmax_memory = 65536\n{ONLY_21}");
     let config = Config::from_toml(&toml, "test.toml").unwrap();

@@ -274,13 +274,14 @@ impl Engine {
             let mut walk = self.table.walk(number);
             while walk.next(|held, slots| {
                 let held: &Held<Settings> = held;
-                let lives = |slot: &Slot| slot.deadline > now.tick();
                 for session in held.shard.sessions_in(slots) {
-                    let found = self.after_reload(held, number, session);
-                    let Some((slot, rule)) = found.filter(|(slot, _)| lives(slot)) else {
+                    let Some((slot, rule)) = self.after_reload(held, number, session) else {
                         continue;
                     };
                     let id = self.table.id(number, session, slot.generation);
+                    if slot.deadline <= now.tick() && !families.contains(&id) {
+                        continue;
+                    }
                     let both = (&*held.settings, &settings);
                     if let Fate::Ends(reason) = self.fate(&slot, rule, id, both, now, &families) {
                         let record = self.record_of(&held.shard, number, session);
@@ -326,10 +327,11 @@ impl Engine {
         session: u32,
     ) -> Option<Fate> {
         let slot = held.shard.slab.hot(session);
-        if slot.deadline <= judging.now.tick() {
+        let id = self.table.id(number, session, slot.generation);
+        // A control session lives on with its children.
+        if slot.deadline <= judging.now.tick() && !judging.families.contains(&id) {
             return None;
         }
-        let id = self.table.id(number, session, slot.generation);
         let rule = RuleId(held.shard.slab.cold(session).rule);
         let settings = (&*judging.previous, &*held.settings);
         Some(self.fate(slot, rule, id, settings, judging.now, &judging.families))

@@ -246,7 +246,7 @@ impl Setup {
                 adaptive_start: 0,
                 adaptive_end: 0,
             },
-            zones: [(TENANT.to_owned(), 1)].into(),
+            zones: [("default".to_owned(), 0), (TENANT.to_owned(), 1)].into(),
             tombstones: self.tombstones,
             // So much that no budget matters.
             resets: ResetsConfig {

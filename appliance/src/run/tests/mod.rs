@@ -19,7 +19,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use portcullis::{DeniedSession, EndReason, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone};
+use portcullis::{
+    DeniedSession, EndReason, LimitReached, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone,
+};
 
 use super::Overrides;
 use super::log::queue::{EventQueue, Teller};
@@ -52,6 +54,10 @@ impl Sink for Ears<'_> {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         Teller::new(self.0).denied(denied);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        Teller::new(self.0).limited(reached);
     }
 
     fn reset(&mut self, _: &Reset) {

@@ -319,7 +319,16 @@ impl Accounts {
             PROTOCOL_TCP => holding.half_open,
             _ => holding.evictable(),
         };
-        if unproven < SMALL_SOURCE { 0 } else { unproven }
+        if unproven < self.heavy_source() {
+            0
+        } else {
+            unproven
+        }
+    }
+
+    /// Returns how many sessions that may be evicted make a source a heavy one: a 64th of the table.
+    pub(crate) fn heavy_source(&self) -> u32 {
+        ((self.max_sessions() / 64) as u32).max(SMALL_SOURCE)
     }
 
     /// Returns the limit that explains why a full table has no room for a new session: that its

@@ -5,6 +5,9 @@
 //! heaviest source is found wherever its sessions are. Among those that may be evicted, the first
 //! choice is the zone that is most above its guarantee, then the heaviest source, then the session
 //! that was idle for longest, or of closing ones the one that is closest to its end.
+//!
+//! Sources weigh in steps of a 64th of the table. Below one step all are the same: under a flood from
+//! forged sources, which have one session each, a client with some connections would be the heaviest.
 
 use std::cmp::Reverse;
 
@@ -23,11 +26,6 @@ const DUE: usize = 16;
 const HEADS: usize = 8;
 /// How many sessions at random are looked at.
 const RANDOM: usize = 8;
-
-/// Sources that differ by less than so many sessions weigh the same. Counts are lower bounds: under a
-/// flood from random sources those of the oldest sessions are forgotten first, and the newest session
-/// would seem to be that of the heaviest source.
-const NOISE: u32 = 8;
 
 /// The classes of sessions that may be evicted, in order.
 const CLASSES: [Worth; 3] = [Worth::Embryonic, Worth::Closing, Worth::Datagram];
@@ -64,8 +62,8 @@ impl Shard {
     /// new one's zone.
     ///
     /// A new session evicts none of a zone that is not further above its guarantee than its own
-    /// zone, and none of a lighter source if its own source is heavy: one that has at least
-    /// 64 half-open sessions (or, for protocols without a handshake, sessions that may be
+    /// zone, and none of a lighter source if its own source is heavy: one that has half-open sessions
+    /// for a 64th of the table, and 64 at least (or, for protocols without a handshake, sessions that may be
     /// evicted).
     pub(crate) fn make_room(
         &mut self,
@@ -156,7 +154,7 @@ impl Shard {
             // The deadline says little: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };
-        Some((excess, source / NOISE, Reverse(end)))
+        Some((excess, source / self.accounts.heavy_source(), Reverse(end)))
     }
 
     /// Returns numbers of slots at random, some of which may be free.

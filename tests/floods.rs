@@ -262,11 +262,16 @@ impl Arena {
     }
 
     /// Runs until the end, with a hostile packet at its time between all others.
-    fn run(&mut self, mut attack: impl FnMut(&Self, u64)) {
+    fn run(&mut self, attack: impl FnMut(&Self, u64)) {
+        self.run_at(RATE, attack);
+    }
+
+    /// The same with so many hostile packets a second.
+    fn run_at(&mut self, rate: u64, mut attack: impl FnMut(&Self, u64)) {
         let mut hostile = 0;
         let mut expired = 0;
         loop {
-            let due = BEGIN + hostile * 1_000_000 / RATE;
+            let due = BEGIN + hostile * 1_000_000 / rate;
             let next = self.events.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
             if due.min(next) >= END {
                 break;
@@ -354,6 +359,17 @@ fn datagrams_of_random_sources() {
         let _ = arena.decide(&forged(&mut random).udp());
     });
     arena.stands("UDP flood");
+}
+
+/// The table turns over in a tenth of a second, and servers answer after up to three.
+#[test]
+fn datagrams_at_four_times_the_rate() {
+    let mut arena = Arena::new("");
+    let mut random = Random(5);
+    arena.run_at(4 * RATE, |arena, _| {
+        let _ = arena.decide(&forged(&mut random).udp());
+    });
+    arena.stands("UDP flood at 660,000 a second");
 }
 
 #[test]

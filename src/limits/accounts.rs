@@ -82,6 +82,14 @@ impl ZoneAccount {
         self.half_open.load(Ordering::Relaxed)
     }
 
+    /// Returns whether half-open TCP sessions are less than a fifth of what may be evicted.
+    pub(crate) fn has_few_half_open(&self) -> bool {
+        let half_open = self.half_open();
+        let assured = self.assured.load(Ordering::Relaxed);
+        let others = self.sessions().saturating_sub(assured).saturating_sub(half_open);
+        half_open < others / 4
+    }
+
     /// Returns the number of places that no other zone can take.
     pub(crate) fn guarantee(&self) -> u32 {
         self.word().guarantee

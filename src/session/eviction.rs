@@ -3,8 +3,9 @@
 //! A full shard looks at a bounded number of sessions of one class after the other: those at the
 //! head of the wheel's list, which are closest to their end, and some at random, so that the
 //! heaviest source is found wherever its sessions are. Among those that may be evicted, the first
-//! choice is the zone that is most above its guarantee, then the heaviest source, then the session
-//! that was idle for longest, or of closing ones the one that is closest to its end.
+//! choice is the zone that is most above its guarantee, then the heaviest source, then any but a TCP
+//! handshake in a zone that has few of these, then the session that was idle for longest, or of
+//! closing ones the one that is closest to its end.
 //!
 //! Sources weigh in steps of a 64th of the table. Below one step all are the same: under a flood from
 //! forged sources, which have one session each, a client with some connections would be the heaviest.
@@ -18,6 +19,7 @@ use super::wheel::{Linked, behind};
 use crate::event::EndReason;
 use crate::flow::Zone;
 use crate::limits::Subject;
+use crate::packet::PROTOCOL_TCP;
 use crate::track::Worth;
 
 /// How many sessions a full shard lets expire or hangs up again before it evicts one.
@@ -45,7 +47,7 @@ pub(crate) struct Newcomer<'a> {
 }
 
 /// The order of candidates: the greatest is evicted.
-type Rank = (u32, u32, Reverse<u64>);
+type Rank = (u32, u32, bool, Reverse<u64>);
 
 /// What a new session weighs against those that it would evict.
 struct Weight {
@@ -154,7 +156,12 @@ impl Shard {
             // The deadline says little: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };
-        Some((excess, source / self.accounts.heavy_source(), Reverse(end)))
+        // A flood of datagrams must not push out the few handshakes in progress.
+        let is_spared = slot.worth() == Worth::Embryonic
+            && slot.key.protocol() == PROTOCOL_TCP
+            && self.accounts.zone(zone).has_few_half_open();
+        let heaviness = source / self.accounts.heavy_source();
+        Some((excess, heaviness, !is_spared, Reverse(end)))
     }
 
     /// Returns numbers of slots at random, some of which may be free.

@@ -252,7 +252,7 @@ impl Graveyard {
             order.clear();
             while part.lock().ages(order.len() as u32, SLICE, &mut order) {}
             // Places that are free come along, so that what is buried meanwhile moves nobody.
-            order.sort_unstable_by_key(|(ended, place)| (ended.0, *place));
+            order.sort_unstable();
             for places in order.chunks(SLICE as usize) {
                 {
                     let part = part.lock();

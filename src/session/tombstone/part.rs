@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::Tombstone;
 use crate::flow::{FlowKey, Zone};
 use crate::limits::share::guarantee;
-use crate::session::Micros;
 use crate::session::index::Index;
 
 /// No place.
@@ -81,6 +80,9 @@ pub(super) struct Part {
     places: Vec<Tombstone>,
     /// The hash of each place's key.
     hashes: Vec<u32>,
+    /// How many tombstones were added before that of each place: their order by age.
+    orders: Vec<u64>,
+    added: u64,
     capacity: usize,
     /// Places that were forgotten.
     free: Vec<u32>,
@@ -98,7 +100,7 @@ impl Part {
     pub(super) const fn bytes(capacity: usize) -> usize {
         let links = 2 * size_of::<Links>();
         let numbers = 2 * size_of::<u32>();
-        capacity * (size_of::<Tombstone>() + links + numbers) + Index::bytes(capacity)
+        capacity * (size_of::<Tombstone>() + links + numbers + size_of::<u64>()) + Index::bytes(capacity)
     }
 
     pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
@@ -106,6 +108,8 @@ impl Part {
             index: Index::new(capacity),
             places: Vec::with_capacity(capacity),
             hashes: Vec::with_capacity(capacity),
+            orders: Vec::with_capacity(capacity),
+            added: 0,
             capacity,
             free: Vec::with_capacity(capacity),
             all: List::EMPTY,
@@ -142,12 +146,12 @@ impl Part {
             .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
     }
 
-    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with the moment at
-    /// which its session has ended. Returns whether there were any.
-    pub(super) fn ages(&self, first: u32, count: u32, ages: &mut Vec<(Micros, u32)>) -> bool {
+    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with its number
+    /// in the order of age. Returns whether there were any.
+    pub(super) fn ages(&self, first: u32, count: u32, ages: &mut Vec<(u64, u32)>) -> bool {
         let before = ages.len();
-        let numbered = (first..).zip(self.places.get(first as usize..).unwrap_or_default());
-        let own = |(place, tombstone): (u32, &Tombstone)| (tombstone.ended, place);
+        let numbered = (first..).zip(self.orders.get(first as usize..).unwrap_or_default());
+        let own = |(place, order): (u32, &u64)| (*order, place);
         ages.extend(numbered.take(count as usize).map(own));
         ages.len() > before
     }
@@ -190,6 +194,7 @@ impl Part {
             Some(place) => place,
             None if self.places.len() < self.capacity => {
                 self.hashes.push(0);
+                self.orders.push(0);
                 self.links_of_all.push(Links::NONE);
                 self.links_of_zones.push(Links::NONE);
                 self.places.push(tombstone);
@@ -202,6 +207,10 @@ impl Part {
         }
         if let Some(own) = self.hashes.get_mut(place as usize) {
             *own = hash;
+        }
+        if let Some(own) = self.orders.get_mut(place as usize) {
+            *own = self.added;
+            self.added += 1;
         }
         self.index.insert(hash, place);
         self.all.push(&mut self.links_of_all, place);

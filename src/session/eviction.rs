@@ -2,7 +2,8 @@
 //!
 //! A full shard looks at a bounded number of sessions of one class after the other: those at the
 //! head of the wheel's list, which are closest to their end, and some at random, so that the
-//! heaviest source is found wherever its sessions are. Among those that may be evicted, the first
+//! heaviest source is found wherever its sessions are. If none of these may be evicted, the next slots
+//! in a row are looked at; of a small shard these are all. Among those that may be evicted, the first
 //! choice is the zone that is most above its guarantee, then the heaviest source, then any but a TCP
 //! handshake in a zone that has few of these, then the session that was idle for longest, or of
 //! closing ones the one that is closest to its end.
@@ -28,6 +29,9 @@ const DUE: usize = 16;
 const HEADS: usize = 8;
 /// How many sessions at random are looked at.
 const RANDOM: usize = 8;
+/// How many slots in a row are looked at where none of those sessions may be evicted, and in a shard that
+/// has no more.
+const ROW: usize = 32;
 
 /// The classes of sessions that may be evicted, in order.
 const CLASSES: [Worth; 3] = [Worth::Embryonic, Worth::Closing, Worth::Datagram];
@@ -44,6 +48,15 @@ pub(crate) struct Room {
 pub(crate) struct Newcomer<'a> {
     pub(crate) subject: Subject<'a>,
     pub(crate) now: Micros,
+}
+
+/// The sessions among which a victim is looked for.
+#[derive(Debug, Clone, Copy)]
+struct LookedAt<'a> {
+    /// How many at the head of each class.
+    heads: usize,
+    /// Slots, some of which may be free.
+    slots: &'a [u32],
 }
 
 /// The order of candidates: the greatest is evicted.
@@ -88,18 +101,36 @@ impl Shard {
             excess: self.accounts.zone(zone).excess(),
             source: self.accounts.weight_of_new(newcomer.subject),
         };
-        let random = self.random_sessions();
+        if self.slots() as usize > ROW {
+            let looked_at = LookedAt {
+                heads: HEADS,
+                slots: &self.random_slots(),
+            };
+            if let Some(room) = self.evict(&weight, looked_at, newcomer.now) {
+                return Some(room);
+            }
+            // All of these may belong to zones and sources that give nothing to this one.
+        }
+        let looked_at = LookedAt {
+            heads: 0,
+            slots: &self.next_row(),
+        };
+        self.evict(&weight, looked_at, newcomer.now)
+    }
+
+    /// Ends the session that is evicted first among those that are looked at.
+    fn evict(&mut self, weight: &Weight, looked_at: LookedAt<'_>, now: Micros) -> Option<Room> {
         for class in CLASSES {
-            let Some(victim) = self.victim(class, &weight, &random, newcomer.now) else {
+            let Some(victim) = self.victim(class, weight, looked_at, now) else {
                 continue;
             };
             let slot = self.slab.hot(victim);
-            let reason = if slot.deadline <= newcomer.now.tick() {
+            let reason = if slot.deadline <= now.tick() {
                 slot.end_of_life()
             } else {
                 EndReason::Evicted
             };
-            if self.accounts.hand_over(slot.key.zone(), zone) {
+            if self.accounts.hand_over(slot.key.zone(), weight.zone) {
                 let ended = self.unlink(victim, reason);
                 let is_granted = true;
                 return Some(Room { ended, is_granted });
@@ -109,10 +140,10 @@ impl Shard {
     }
 
     /// Returns the session of a class that is evicted first, if any may be.
-    fn victim(&mut self, class: Worth, weight: &Weight, random: &[u32; RANDOM], now: Micros) -> Option<u32> {
+    fn victim(&mut self, class: Worth, weight: &Weight, looked_at: LookedAt<'_>, now: Micros) -> Option<u32> {
         let mut best: Option<(Rank, u32)> = None;
         let mut head = self.wheel.earliest_of(class).map(|due| self.wheel.first(due));
-        for _ in 0..HEADS {
+        for _ in 0..looked_at.heads {
             let Some(session) = head else { break };
             head = behind(self.slab.hot(session).links);
             match self.rank(session, weight, now) {
@@ -124,7 +155,7 @@ impl Shard {
                 }
             }
         }
-        for session in random {
+        for session in looked_at.slots {
             let slot = self.slab.hot.get(*session as usize);
             if slot.is_some_and(|slot| slot.in_use() && slot.worth() == class)
                 && let Some(rank) = self.rank(*session, weight, now)
@@ -164,14 +195,20 @@ impl Shard {
         Some((excess, heaviness, !is_spared, Reverse(end)))
     }
 
+    /// Returns the next slots in the order of their numbers, so that refused sessions find every one in
+    /// the end.
+    fn next_row(&mut self) -> [u32; ROW] {
+        let slots = self.slots().max(1);
+        std::array::from_fn(|_| {
+            self.row = (self.row + 1) % slots;
+            self.row
+        })
+    }
+
     /// Returns numbers of slots at random, some of which may be free.
-    fn random_sessions(&mut self) -> [u32; RANDOM] {
-        let slots = self.slab.hot.len() as u64;
-        std::array::from_fn(|place| {
-            if slots <= RANDOM as u64 {
-                // All of them.
-                return place as u32;
-            }
+    fn random_slots(&mut self) -> [u32; RANDOM] {
+        let slots = u64::from(self.slots());
+        std::array::from_fn(|_| {
             let mut x = self.random;
             x ^= x << 13;
             x ^= x >> 7;

@@ -146,6 +146,8 @@ pub(crate) struct Shard {
     by_worth: [usize; Worth::ALL.len()],
     /// The counts of all shards together: each session is counted there as it is here.
     pub(super) accounts: Arc<Accounts>,
+    /// The slot at which the last search for a session to evict has ended.
+    pub(super) row: u32,
     /// The state of a generator of random slots: xorshift (Marsaglia, 2003).
     pub(super) random: u64,
 }
@@ -176,6 +178,7 @@ impl Shard {
             },
             index: Index::new(capacity),
             wheel: Wheel::new(),
+            row: 0,
             random: hasher.hash_one(0) | 1,
             hasher,
             free: NIL,

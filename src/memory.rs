@@ -1,4 +1,4 @@
-//! How much memory a configuration takes.
+//! Memory that a configuration takes.
 //!
 //! All tables have a fixed size, which a start reserves at once; the system hands out the memory as they fill. What
 //! grows beside them is bounded by the configuration as well.
@@ -16,13 +16,13 @@ const MAX_DATAGRAM: u64 = 65_535;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryPart {
-    /// What it is for.
+    /// Purpose of the memory.
     pub name: &'static str,
     /// The configuration key that its size follows from.
     pub key: &'static str,
     /// Bytes at the most.
     pub bytes: u64,
-    /// It is reserved at the start. If not, it is allocated as it is needed.
+    /// Whether the memory is reserved at the start, and not allocated as it is needed.
     pub reserved: bool,
 }
 

@@ -129,13 +129,13 @@ pub enum RestoreError {
     /// It does not begin like one.
     #[error("this is no stream of saved sessions")]
     Foreign,
-    /// It was written by an unknown version.
+    /// An unknown version wrote the stream.
     #[error("the stream has version {found}; versions 1 to {VERSION} can be read")]
     Version {
         /// The version of the stream.
         found: u32,
     },
-    /// It ends too early.
+    /// The stream ends too early.
     #[error("the stream is torn: it ends before its last record")]
     Torn,
     /// Its bytes are not those that were written.
@@ -152,12 +152,12 @@ pub enum RestoreError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// It could not be read from where it is.
+    /// Reading the stream failed.
     #[error("{what}")]
     Read {
         /// The kind of the error.
         kind: io::ErrorKind,
-        /// What the system said.
+        /// The system's error.
         what: String,
     },
 }
@@ -171,13 +171,13 @@ impl From<io::Error> for RestoreError {
     }
 }
 
-/// What a save has written.
+/// Counts of what a save has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Saved {
     /// Sessions.
     pub sessions: u64,
-    /// What is remembered of ended sessions.
+    /// Tombstones of ended sessions.
     pub tombstones: u64,
     /// Announced sessions that may still come.
     pub expectations: u64,
@@ -206,7 +206,7 @@ pub struct Restored {
     pub present: usize,
     /// Sessions that found no room.
     pub no_room: usize,
-    /// What is remembered of ended sessions.
+    /// Tombstones of ended sessions.
     pub tombstones: usize,
     /// Announced sessions that may still come.
     pub expectations: usize,

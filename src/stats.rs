@@ -71,7 +71,7 @@ pub struct Stats {
     pub resets_sent: u64,
     /// Those that it has not, by reason.
     pub resets_unsent: Vec<(Unsent, u64)>,
-    /// What came of the challenges of unknown sources (`syn_challenge`).
+    /// Counts of the challenges of unknown sources (`syn_challenge`).
     pub challenge_events: Vec<(ChallengeEvent, u64)>,
     /// Zones of the configuration whose unknown sources are challenged now.
     pub challenging_zones: Vec<Zone>,
@@ -95,7 +95,7 @@ pub struct Stats {
     pub expectations: usize,
 }
 
-/// What came of a SYN that was to be challenged, or of a challenge.
+/// Outcome of a SYN that was to be challenged, or of a challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChallengeEvent {

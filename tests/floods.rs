@@ -36,7 +36,7 @@ const SYN_TIMEOUT: u64 = 1_000_000;
 const SERVER: u32 = 0xc000_020a;
 const DELAYS: [u64; 3] = [20_000, 100_000, 300_000];
 
-/// Who talks to whom.
+/// Addresses and ports of a packet.
 #[derive(Debug, Clone, Copy)]
 struct Path {
     source: u32,
@@ -111,7 +111,7 @@ impl Random {
     }
 }
 
-/// What happens at a moment.
+/// Event of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// A client sends its SYN for the n-th time.
@@ -139,7 +139,7 @@ struct Arena {
     micros: u64,
     events: BinaryHeap<Reverse<(u64, Event)>>,
     clients: Vec<Client>,
-    /// What each established connection has sent.
+    /// Bytes that each established connection has sent.
     sent: Vec<u32>,
     packets: u64,
     lost: u64,
@@ -266,7 +266,7 @@ impl Arena {
         self.run_at(RATE, attack);
     }
 
-    /// The same with so many hostile packets a second.
+    /// Runs until the end with a number of hostile packets a second.
     fn run_at(&mut self, rate: u64, mut attack: impl FnMut(&Self, u64)) {
         let mut hostile = 0;
         let mut expired = 0;

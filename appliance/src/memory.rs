@@ -25,7 +25,7 @@ fn mem_available(text: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// What the limits of a process's control group, and of those above it, leave (cgroup v2). `groups` is
+/// Returns what the limits of a process's control group, and of those above it, leave (cgroup v2). `groups` is
 /// its `/proc/self/cgroup`.
 fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;

@@ -21,13 +21,13 @@ pub struct SynChallengeConfig {
     /// percent of its part of the table (`table.max_sessions` divided by the number of zones, or its
     /// own `max_sessions` where that is less), and 64 at least. 1 to 100.
     pub start: u32,
-    /// With `auto`: they end when there are fewer than this many percent, 0 to `start`.
+    /// With `auto`: challenges end when fewer than this many percent are half-open, 0 to `start`.
     pub end: u32,
     /// For how long a source is known after its last handshake or answer, 1 s to
     /// [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// How many sources can be known, 0 to [`Self::MAX_SOURCES`], rounded up to a power of two of
+    /// Number of sources that can be known, 0 to [`Self::MAX_SOURCES`], rounded up to a power of two of
     /// at least 16. Each takes 8 bytes.
     pub max_sources: u32,
     /// Challenges a second, 1 to [`Self::MAX_RATE`]; as many at once. Half of them are divided by

@@ -55,9 +55,9 @@ pub enum ConfigErrorCause {
     /// Memory that cannot be had.
     #[error("the system does not give {bytes} bytes for {part}")]
     NoMemory {
-        /// What it is for.
+        /// Purpose of the table.
         part: &'static str,
-        /// How much it needs.
+        /// Bytes that the table needs.
         bytes: u64,
     },
     /// A value outside its bounds.

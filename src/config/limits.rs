@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::effective::Values;
 use super::keys::key_segment;
 use super::{Config, ConfigError, Zones};
-use crate::limits::{Bounds, LimitAction, Limits, Prefixes};
+use crate::limits::{Bounds, LimitAction, LimitScope, Limits, Prefixes};
 
 /// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are counted.
 ///
@@ -23,7 +23,7 @@ pub struct LimitsConfig {
     pub max_half_open_per_source: Option<u32>,
     /// New sessions per second of one source, from 1; a second's worth may come at once.
     pub new_per_second_per_source: Option<u32>,
-    /// What becomes of a packet whose session would exceed a limit.
+    /// Action on a packet whose session would exceed a limit.
     pub action: LimitAction,
     /// The length of the IPv4 prefix that is counted as one source or destination, 0 to 32. Only a start
     /// can change it.
@@ -82,8 +82,8 @@ impl LimitSet {
             .filter_map(|(key, value)| Some((key, value?)))
     }
 
-    /// Returns the bounds that hold where `otherwise` holds without this.
-    pub(crate) fn over(&self, otherwise: Bounds) -> Bounds {
+    /// Returns the bounds of a scope in which `otherwise` would hold without this.
+    pub(crate) fn over(&self, otherwise: Bounds, scope: LimitScope) -> Bounds {
         Bounds {
             max_sessions: self.max_sessions.or(otherwise.max_sessions),
             max_per_source: self.max_per_source.or(otherwise.max_per_source),
@@ -95,6 +95,7 @@ impl LimitSet {
                 .new_per_second_per_source
                 .or(otherwise.new_per_second_per_source),
             action: self.action.unwrap_or(otherwise.action),
+            scope,
         }
     }
 }
@@ -121,11 +122,11 @@ impl LimitsConfig {
 
     /// Returns what the engine reads.
     pub(super) fn compile(&self, zones: &Zones) -> Limits {
-        let all = self.for_all().over(Bounds::default());
+        let all = self.for_all().over(Bounds::default(), LimitScope::All);
         let of_zones: BTreeMap<_, _> = self
             .zones
             .iter()
-            .filter_map(|(name, set)| Some((zones.zone(name)?, set.over(all))))
+            .filter_map(|(name, set)| Some((zones.zone(name)?, set.over(all, LimitScope::Zone))))
             .collect();
         Limits {
             prefixes: self.prefixes(),

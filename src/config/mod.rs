@@ -265,21 +265,21 @@ pub struct FragmentsConfig {
     /// How many incomplete datagrams there can be, 1 to [`Self::MAX_DATAGRAMS`].
     #[serde(deserialize_with = "values::datagrams")]
     pub max_datagrams: u32,
-    /// How many of them can be of one source, counted by prefix, 1 to [`Self::MAX_DATAGRAMS`]; more than
+    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_DATAGRAMS`]; more than
     /// `max_datagrams` is no limit.
     #[serde(deserialize_with = "values::datagrams")]
     pub max_per_source: u32,
     /// How long all fragments of a datagram may take, from the first one on: 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// How long fragments may wait for the first one of their datagram, where the caller can hold them: up to
+    /// Longest time that fragments wait for the first one of their datagram, where the caller can hold them: up to
     /// [`Self::MAX_HOLD`], 0 for not at all.
     #[serde(deserialize_with = "values::scalar")]
     pub hold: Duration,
-    /// How many fragments can wait, 1 to [`Self::MAX_HELD`].
+    /// Number of fragments that can wait, 1 to [`Self::MAX_HELD`].
     #[serde(deserialize_with = "values::held")]
     pub max_held: u32,
-    /// How many of them can be of one source, counted by prefix, 1 to [`Self::MAX_HELD`]; more than `max_held` is no
+    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_HELD`]; more than `max_held` is no
     /// limit.
     #[serde(deserialize_with = "values::held")]
     pub max_held_per_source: u32,
@@ -425,9 +425,9 @@ pub struct Compiled {
     pub icmp_redirects: Permission,
     /// Checks that only count.
     pub counting: Vec<DropReason>,
-    /// From how many sessions on the lifetimes of unanswered ones shrink.
+    /// Adaptive lifetimes of unanswered sessions.
     pub(crate) adaptive: Adaptive,
-    /// What zones, rules and sources may hold.
+    /// Limits of zones, rules and sources.
     pub(crate) limits: Limits,
     /// What a reload cannot change.
     pub fixed: Fixed,
@@ -450,7 +450,7 @@ pub struct Fixed {
     pub fragments: FragmentsConfig,
     /// What is remembered of ended sessions.
     pub tombstones: TombstonesConfig,
-    /// How many sources can be known to be real.
+    /// Number of sources that can be known to be real.
     pub known_sources: u32,
     /// Does each session remember where its packets came from?
     pub tunnel_references: bool,

@@ -132,7 +132,7 @@ pub struct RuleConfig {
     /// What happens to packets with IP options in sessions that this rule allows? Without it: what `ip.options` says.
     #[serde(default)]
     pub ip_options: Option<OptionsMode>,
-    /// What may the sessions that this rule allows hold, beside what `[limits]` says?
+    /// Limits of the sessions that this rule allows, beside those of `[limits]`.
     #[serde(default)]
     pub limits: LimitSet,
     /// What is a control session of FTP among the sessions that this rule allows, and what becomes of refused

@@ -32,6 +32,13 @@ enum Opening {
     Plain,
 }
 
+/// What becomes of a packet whose session would exceed a limit.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    action: LimitAction,
+    reason: DropReason,
+}
+
 /// A session that a packet would open, if the policy admits it.
 pub(super) struct Plan {
     opening: Opening,
@@ -170,11 +177,11 @@ impl Engine {
         let admitted = self.within_limits::<S, T>(settings, candidate, subject, request, after, trace);
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(action) => {
+            Err(refusal) => {
                 if let Some(announced) = &parent {
                     self.helpers.give_back(announced, candidate.instant);
                 }
-                return self.over_limit(settings, candidate, action, new);
+                return self.over_limit(settings, candidate, refusal, new);
             }
         };
         if let Some(finished) = replaces {
@@ -296,7 +303,7 @@ impl Engine {
         request: Request<'_>,
         after: &mut After,
         trace: &mut T,
-    ) -> Result<Admitted<'a>, (LimitAction, DropReason)> {
+    ) -> Result<Admitted<'a>, Refusal> {
         let of_rule = settings.policy.bounds(subject.rule);
         self.accounts
             .admit(subject, &settings.limits, of_rule, request)
@@ -315,7 +322,7 @@ impl Engine {
         exceeded: Exceeded,
         after: &mut After,
         trace: &mut T,
-    ) -> (LimitAction, DropReason) {
+    ) -> Refusal {
         trace.step(|| Step::Limit(exceeded));
         settings.policy.count_limited(subject.rule, exceeded.limit);
         let zone = subject.key.zone();
@@ -336,9 +343,12 @@ impl Engine {
         }
         let bounds = match exceeded.scope {
             LimitScope::Rule => settings.policy.bounds(subject.rule),
-            LimitScope::Zone | LimitScope::All => settings.limits.of_zone(zone).0,
+            LimitScope::Zone | LimitScope::All => settings.limits.of_zone(zone),
         };
-        (bounds.action, exceeded.limit.reason())
+        Refusal {
+            action: bounds.action,
+            reason: exceeded.limit.reason(),
+        }
     }
 
     /// The verdict on a packet whose session would exceed a limit.
@@ -347,7 +357,7 @@ impl Engine {
         &self,
         settings: &Settings,
         candidate: &Candidate<'_>,
-        (action, reason): (LimitAction, DropReason),
+        Refusal { action, reason }: Refusal,
         new: Tracked,
     ) -> Verdict {
         if action == LimitAction::Drop {

@@ -70,9 +70,9 @@ pub(super) struct Rates<'a> {
 #[derive(Debug)]
 pub(super) struct Budget {
     destinations: Box<[Rate]>,
-    /// What each zone is sure of.
+    /// Guaranteed rate of each zone.
     zones: ByZone<Rate>,
-    /// What is common to all zones.
+    /// Rate that all zones share.
     common: Rate,
     hasher: ahash::RandomState,
 }

@@ -8,7 +8,7 @@ use crate::limits::Prefixes;
 use crate::limits::sources::{Claim, Source, SourceShares};
 use crate::session::Slot;
 
-/// What a control session holds.
+/// Share of a control session.
 #[derive(Debug)]
 pub(super) struct Holding {
     place: Claim,

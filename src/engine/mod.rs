@@ -140,7 +140,7 @@ impl<'a> Packet<'a> {
         Self { sheddable, ..self }
     }
 
-    /// The same packet from a caller that can keep it and hand it in again. A fragment that comes before the first one of
+    /// Returns the packet as one of a caller that can hold it and pass it again. A fragment that comes before the first one of
     /// its datagram then gets [`Verdict::Hold`] instead of being dropped; see [`fragment`](crate::fragment).
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {

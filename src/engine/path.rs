@@ -338,7 +338,7 @@ impl Engine {
         self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
     }
 
-    /// Before step 4: a reload that has not come to the packet's session yet judges it now.
+    /// Judges the packet's session before step 4 if a reload has not done so yet.
     #[cold]
     #[inline(never)]
     fn under_reload<T: Trace>(

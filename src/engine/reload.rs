@@ -56,14 +56,14 @@ enum Fate {
     },
 }
 
-/// What became of a slice of sessions that were judged.
+/// Outcome of judging a slice of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) ended: usize,
     pub(super) kept: usize,
 }
 
-/// What became of an attempt to put new settings in force in a shard.
+/// Outcome of an attempt to put new settings in force in a shard.
 enum Exchange {
     Done,
     /// An older reload has still to judge sessions there.

@@ -54,12 +54,12 @@ pub(super) struct Settings {
     pub(super) on_reload: OnReload,
     tcp: Handling,
     tcp_zones: Box<[(Zone, TcpHandling)]>,
-    /// From how many sessions on the lifetimes of unanswered ones shrink.
+    /// Adaptive lifetimes of unanswered sessions.
     adaptive: Adaptive,
     accounts: Arc<Accounts>,
     /// The zones among which what is bounded is shared, in order.
     pub(super) zones: Box<[Zone]>,
-    /// What zones, rules and sources may hold.
+    /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
     /// Where else a packet's session may be.
     pub(super) elsewhere: Elsewhere,

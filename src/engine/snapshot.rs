@@ -46,12 +46,12 @@ enum Landed {
     NoRoom,
 }
 
-/// Which records of a stream are taken over. Who has announced comes before what was announced.
+/// Records of a stream that one pass takes over: parents come before their children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
     /// Sessions that nobody has announced.
     Parents,
-    /// All that `Parents` leaves.
+    /// Records that `Parents` leaves.
     Rest,
     All,
 }

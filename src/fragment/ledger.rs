@@ -29,7 +29,7 @@ struct Entry<T> {
     key: DatagramKey,
     deadline: Micros,
     source: u32,
-    /// How many places it has, 0 for an entry that is free.
+    /// Number of its places, 0 for a free entry.
     places: u32,
     value: T,
 }
@@ -174,12 +174,12 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// How many datagrams there are.
+    /// Returns the number of datagrams.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// How many places are taken.
+    /// Returns the number of places in use.
     pub(super) const fn places(&self) -> u32 {
         self.places
     }

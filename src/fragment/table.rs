@@ -209,7 +209,7 @@ struct State {
     given_up: u64,
 }
 
-/// How many datagrams and fragments there are.
+/// Numbers of datagrams and fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Gauges {
     /// Incomplete datagrams.

@@ -12,12 +12,12 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::track::Worth;
 
-/// What an account knows of a session beside that it exists.
+/// Properties of a session that accounts count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Standing {
-    /// It is a TCP connection whose handshake is not complete.
+    /// The session is a TCP connection whose handshake is not complete.
     pub(crate) half_open: bool,
-    /// It is never evicted.
+    /// The session is never evicted.
     pub(crate) assured: bool,
 }
 
@@ -304,10 +304,11 @@ impl Accounts {
         let mut sum = 0;
         for (zone, account) in (0..=Zone::MAX.0).map(Zone).zip(&self.zones) {
             let guarantee = match zones.binary_search(&zone) {
-                Ok(_) => {
-                    let (bounds, _) = limits.of_zone(zone);
-                    bounds.max_sessions.unwrap_or(u32::MAX).min(each as u32)
-                }
+                Ok(_) => limits
+                    .of_zone(zone)
+                    .max_sessions
+                    .unwrap_or(u32::MAX)
+                    .min(each as u32),
                 Err(_) => 0,
             };
             sum += guarantee as usize;
@@ -371,9 +372,20 @@ impl Accounts {
     /// # Errors
     /// The first difference, in words.
     pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
-        for (zone, account) in (0..=Zone::MAX.0).map(Zone).zip(&self.zones) {
+        let of_zone = |account: &ZoneAccount| {
             let assured = account.assured.load(Ordering::Relaxed);
-            let own = [account.sessions(), account.half_open(), assured];
+            [account.sessions(), account.half_open(), assured]
+        };
+        // The tests ask after each step: zones and rules without sessions cost no look-up.
+        let zones = (0..=Zone::MAX.0).map(Zone).zip(&self.zones);
+        let used = zones.filter(|(_, account)| of_zone(account) != [0; 3]);
+        let all = tally
+            .zones
+            .keys()
+            .map(|zone| (*zone, self.zone(*zone)))
+            .chain(used);
+        for (zone, account) in all {
+            let own = of_zone(account);
             let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
             if own != of_table {
                 return Err(format!(
@@ -381,7 +393,14 @@ impl Accounts {
                 ));
             }
         }
-        for (rule, count) in (0..=RuleId::DEFAULT.0).map(RuleId).zip(&self.rules) {
+        let rules = (0..=RuleId::DEFAULT.0).map(RuleId).zip(&self.rules);
+        let used = rules.filter(|(_, count)| count.load(Ordering::Relaxed) != 0);
+        let all = tally
+            .rules
+            .keys()
+            .map(|rule| (*rule, self.rule(*rule)))
+            .chain(used);
+        for (rule, count) in all {
             let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
             let own = count.load(Ordering::Relaxed);
             if own != of_table {
@@ -425,7 +444,7 @@ impl Accounts {
     }
 }
 
-/// What the table itself says, to compare the counts with.
+/// Counts of the table itself, to compare the accounts with.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Sessions, half-open ones and assured ones.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The shortest lifetime that is left.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// From how many sessions on lifetimes shrink, and where they would be 0.
+/// Numbers of sessions at which lifetimes begin to shrink, and at which they would be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Adaptive {
     start: usize,

@@ -10,10 +10,10 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::session::Micros;
 
-/// Which entries a session is counted in, beside that of its source.
+/// Entries that a session is counted in, beside that of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
-    /// That of its destination.
+    /// The entry of its destination.
     pub(crate) destination: bool,
     /// Those of its source and destination under its rule.
     pub(crate) of_rule: bool,
@@ -56,7 +56,7 @@ impl Subject<'_> {
     }
 }
 
-/// What a session asks for beside its place in the counts.
+/// Circumstances of a new session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'r> {
     /// A control session has announced it: no rate holds for it.
@@ -80,7 +80,7 @@ pub(crate) struct Admitted<'a> {
     accounts: &'a Accounts,
     subject: Subject<'a>,
     counts: Counts,
-    /// How many of [`Admitted::STEPS`] are done.
+    /// Number of [`Admitted::STEPS`] that are done.
     done: usize,
     is_kept: bool,
 }
@@ -139,7 +139,7 @@ impl Accounts {
         of_rule: Bounds,
         request: Request<'_>,
     ) -> Result<Admitted<'a>, Exceeded> {
-        let (of_zone, scope) = limits.of_zone(subject.key.zone());
+        let of_zone = limits.of_zone(subject.key.zone());
         self.check_zone(&subject, of_zone, request.replaces.is_some())?;
         let of_same_rule = |(finished, _): (Subject<'_>, Counts)| finished.rule == subject.rule;
         self.count_rule(&subject, of_rule, request.replaces.is_some_and(of_same_rule))?;
@@ -155,12 +155,12 @@ impl Accounts {
         };
         for kind in Admitted::STEPS {
             if admitted.counts.has(kind) {
-                let (bounds, scope) = match kind {
-                    Kind::Source | Kind::Destination => (of_zone, scope),
-                    Kind::SourceOfRule | Kind::DestinationOfRule => (of_rule, LimitScope::Rule),
+                let bounds = match kind {
+                    Kind::Source | Kind::Destination => of_zone,
+                    Kind::SourceOfRule | Kind::DestinationOfRule => of_rule,
                 };
                 // An error drops `admitted`, which takes back what is done.
-                self.count(&subject, kind, (bounds, scope), request)?;
+                self.count(&subject, kind, bounds, request)?;
             }
             admitted.done += 1;
         }
@@ -193,7 +193,7 @@ impl Accounts {
         match bounds.max_sessions {
             Some(value) if sessions >= value => Err(Exceeded {
                 limit: Limit::Sessions,
-                scope: LimitScope::Zone,
+                scope: bounds.scope,
                 value,
                 count: sessions,
             }),
@@ -210,7 +210,7 @@ impl Accounts {
             .map(drop)
             .map_err(|count| Exceeded {
                 limit: Limit::Sessions,
-                scope: LimitScope::Rule,
+                scope: bounds.scope,
                 value,
                 count,
             })
@@ -220,7 +220,7 @@ impl Accounts {
         &self,
         subject: &Subject<'_>,
         kind: Kind,
-        (bounds, scope): (Bounds, LimitScope),
+        bounds: Bounds,
         request: Request<'_>,
     ) -> Result<(), Exceeded> {
         let is_source = matches!(kind, Kind::Source | Kind::SourceOfRule);
@@ -259,7 +259,7 @@ impl Accounts {
             limit,
             scope: match limit {
                 Limit::SourceShare => LimitScope::All,
-                _ => scope,
+                _ => bounds.scope,
             },
             value: value.unwrap_or(0),
             count,
@@ -285,17 +285,18 @@ impl Accounts {
         }
     }
 
-    /// Counts a session under another rule, or in other entries. That of its source stays as it is.
+    /// Counts a session under the rule and in the entries of `moved`, and no more in those of `subject`.
+    /// The entry of its source stays as it is.
     pub(crate) fn moved(
         &self,
         subject: Subject<'_>,
         before: Counts,
-        (rule, after): (RuleId, Counts),
+        moved: Subject<'_>,
+        after: Counts,
         standing: Standing,
     ) {
         self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
-        self.rule(rule).fetch_add(1, Ordering::Relaxed);
-        let moved = Subject { rule, ..subject };
+        self.rule(moved.rule).fetch_add(1, Ordering::Relaxed);
         let beside = |kind: &Kind| *kind != Kind::Source;
         for kind in Admitted::STEPS.into_iter().filter(beside) {
             if before.has(kind) {

@@ -35,7 +35,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A source with fewer sessions than this has always less than its share of the table.
 pub(crate) const SMALL_SOURCE: u32 = 64;
 
-/// What is counted by a key.
+/// Kind of a counted key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -77,7 +77,7 @@ impl Key {
     }
 }
 
-/// What a prefix holds.
+/// Counts of a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Holding {
     pub(crate) sessions: u32,
@@ -120,7 +120,7 @@ impl Holding {
     }
 }
 
-/// What one more session of a prefix is held against.
+/// Bounds that one more session of a prefix is held against.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ask {
     /// The bound on sessions.
@@ -254,7 +254,7 @@ impl Set {
 #[derive(Debug)]
 pub(crate) struct CountedTable {
     sets: Box<[Mutex<Set>]>,
-    /// How often a prefix with sessions has made room for another one.
+    /// Number of prefixes with sessions that have made room for others.
     forgotten: AtomicU64,
     hasher: ahash::RandomState,
 }

@@ -95,11 +95,12 @@ impl Limit {
     }
 }
 
-/// Where a limit is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Scope of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum LimitScope {
     /// `[limits]`, or nowhere.
+    #[default]
     All,
     /// `[limits.zones]`.
     Zone,
@@ -134,24 +135,24 @@ impl LimitScope {
 pub struct Exceeded {
     /// The limit.
     pub limit: Limit,
-    /// Where it is set.
+    /// The scope in which it is set.
     pub scope: LimitScope,
     /// Its value; of [`Limit::SourceShare`], the places that are left for others; of
     /// [`Limit::ZoneShare`], the sessions that the zone is sure of.
     pub value: u32,
-    /// What is counted: sessions, half-open sessions, or new sessions per second.
+    /// The count: sessions, half-open sessions, or new sessions per second.
     pub count: u32,
 }
 
-/// What becomes of a packet whose session would exceed a limit.
+/// Action on a packet whose session would exceed a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LimitAction {
-    /// It is dropped.
+    /// Drops the packet.
     #[default]
     Drop,
-    /// It is answered with a RST or an ICMP error, as far as the budgets of `[resets]` go.
+    /// Answers with a RST or an ICMP error, as far as the budgets of `[resets]` go.
     Reject,
 }
 
@@ -175,6 +176,8 @@ pub(crate) struct Bounds {
     pub(crate) max_half_open_per_source: Option<u32>,
     pub(crate) new_per_second_per_source: Option<u32>,
     pub(crate) action: LimitAction,
+    /// Where they are set.
+    pub(crate) scope: LimitScope,
 }
 
 impl Bounds {
@@ -182,7 +185,8 @@ impl Bounds {
     pub(crate) fn has_entries(&self) -> bool {
         let counts = Self {
             max_sessions: None,
-            action: LimitAction::Drop,
+            action: LimitAction::default(),
+            scope: LimitScope::default(),
             ..*self
         };
         counts != Self::default()
@@ -194,26 +198,24 @@ impl Bounds {
 pub(crate) struct Limits {
     /// The prefixes by which sources and destinations are counted.
     pub(crate) prefixes: Prefixes,
-    /// What holds in zones that say nothing.
+    /// Bounds of zones without own ones.
     pub(crate) all: Bounds,
-    /// What holds in other zones, in their order.
+    /// Bounds of other zones, ordered by zone.
     pub(crate) zones: Box<[(Zone, Bounds)]>,
 }
 
 impl Limits {
-    /// Returns the bounds for sessions of a zone, and where they are set.
-    pub(crate) fn of_zone(&self, zone: Zone) -> (Bounds, LimitScope) {
+    /// Returns the bounds for sessions of a zone.
+    pub(crate) fn of_zone(&self, zone: Zone) -> Bounds {
         let place = self.zones.binary_search_by_key(&zone, |(each, _)| *each);
         let of_zone = place.ok().and_then(|place| self.zones.get(place));
-        of_zone.map_or((self.all, LimitScope::All), |(_, bounds)| {
-            (*bounds, LimitScope::Zone)
-        })
+        of_zone.map_or(self.all, |(_, bounds)| *bounds)
     }
 
     /// Returns the entries that a session of a zone and a rule is counted in.
     pub(crate) fn counts(&self, zone: Zone, of_rule: Bounds) -> Counts {
         Counts {
-            destination: self.of_zone(zone).0.max_per_destination.is_some(),
+            destination: self.of_zone(zone).max_per_destination.is_some(),
             of_rule: of_rule.has_entries(),
         }
     }

@@ -1,4 +1,4 @@
-//! How often a reached limit is reported.
+//! Rate of the reports of reached limits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

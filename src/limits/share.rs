@@ -53,7 +53,7 @@ impl Account {
     }
 }
 
-/// Where a claim took its places from; needed to return them.
+/// Source of the places of a claim; needed to return them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drawn {
     /// The guarantee of the zone, or the common part once that is used up.
@@ -66,7 +66,7 @@ pub(crate) enum Drawn {
 #[derive(Debug)]
 pub(crate) struct ZoneShares {
     accounts: ByZone<AtomicU64>,
-    /// What is left of the common part. Below zero while guarantees wait for places.
+    /// Places left of the common part. Below zero while guarantees wait for places.
     common: AtomicI64,
     /// Places in use.
     used: AtomicU64,

@@ -23,9 +23,9 @@ pub(crate) struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     source: Source,
-    /// Of the zone.
+    /// Places of the zone.
     zone: u32,
-    /// Of the common part alone.
+    /// Places of the common part alone.
     common: u32,
 }
 

@@ -50,7 +50,7 @@ use self::address::AddressMap;
 use self::compiled::Tables;
 use crate::config::{Handling, OptionsMode, TcpHandling};
 use crate::flow::Zone;
-use crate::limits::{Bounds, Limit};
+use crate::limits::{Bounds, Limit, LimitScope};
 
 pub(crate) mod address;
 mod compiled;
@@ -229,7 +229,7 @@ impl Policy {
     /// Returns the bounds on sessions that a rule has admitted, or would.
     pub(crate) fn bounds(&self, rule: RuleId) -> Bounds {
         let limits = self.rule(rule).map(|rule| rule.limits).unwrap_or_default();
-        limits.over(Bounds::default())
+        limits.over(Bounds::default(), LimitScope::Rule)
     }
 
     /// Counts a new session of a rule that would exceed a limit.

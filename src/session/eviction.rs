@@ -1,4 +1,4 @@
-//! Which session of a full shard makes room for a new one.
+//! Choice of the session of a full shard that makes room for a new one.
 //!
 //! A full shard looks at a bounded number of sessions of one class after the other: those at the
 //! head of the wheel's list, which are closest to their end, and some at random, so that the
@@ -23,13 +23,13 @@ use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
 use crate::track::Worth;
 
-/// How many sessions a full shard lets expire or hangs up again before it evicts one.
+/// Number of sessions that a full shard lets expire or reschedules before it evicts one.
 const DUE: usize = 16;
-/// How many sessions at the head of a class are looked at.
+/// Number of sessions at the head of a class that are looked at.
 const HEADS: usize = 8;
-/// How many sessions at random are looked at.
+/// Number of random slots that are looked at.
 const RANDOM: usize = 8;
-/// How many slots in a row are looked at where none of those sessions may be evicted, and in a shard that
+/// Number of slots in a row that are looked at where none of those may be evicted, and in a shard that
 /// has no more.
 const ROW: usize = 32;
 
@@ -53,7 +53,7 @@ pub(crate) struct Newcomer<'a> {
 /// The sessions among which a victim is looked for.
 #[derive(Debug, Clone, Copy)]
 struct LookedAt<'a> {
-    /// How many at the head of each class.
+    /// Number of sessions at the head of each class.
     heads: usize,
     /// Slots, some of which may be free.
     slots: &'a [u32],
@@ -62,10 +62,10 @@ struct LookedAt<'a> {
 /// The order of candidates: the greatest is evicted.
 type Rank = (u32, u32, bool, Reverse<u64>);
 
-/// What a new session weighs against those that it would evict.
+/// Weight of a new session against those that it would evict.
 struct Weight {
     zone: Zone,
-    /// How far its zone is above the guarantee.
+    /// Sessions of its zone above the guarantee.
     excess: u32,
     /// Sessions of its source that prove nothing yet; 0 for a small source.
     source: u32,

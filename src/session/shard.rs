@@ -289,7 +289,8 @@ impl Shard {
         }
         let hot = self.slab.hot(number);
         let standing = Standing::of(hot.key.protocol(), hot.worth());
-        self.accounts.moved(subject, before, (rule, counts), standing);
+        let moved = Subject { rule, ..subject };
+        self.accounts.moved(subject, before, moved, counts, standing);
         let cold = self.slab.cold_mut(number);
         cold.rule = rule.0;
         cold.set_counts(counts);

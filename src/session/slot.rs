@@ -75,9 +75,9 @@ pub(crate) enum Mark {
     /// More of it has passed than it knows: it was restored from a record, or something passed that was not believed.
     /// It is not saved.
     Stale = 0x10,
-    /// It is counted by its destination. It is not saved.
+    /// The session is counted by its destination. Not saved.
     CountedByDestination = 0x20,
-    /// It is counted by its source and destination under its rule. It is not saved.
+    /// The session is counted by its source and destination under its rule. Not saved.
     CountedByRule = 0x40,
 }
 

@@ -32,11 +32,11 @@ impl Worth {
     /// All, in the order of eviction.
     pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
 
-    /// How long a datagram session that has gone on for a while (a stream) is kept in a full table after its last
+    /// Time that a datagram session that has gone on for a while (a stream) is kept in a full table after its last
     /// packet. Shorter exchanges have no such time: anybody gets an answer of a server to a forged question.
     pub const STREAM_GRACE: Duration = Duration::from_secs(1);
 
-    /// How long a half-closed TCP session is kept in a full table after its last packet: its other half may carry
+    /// Time that a half-closed TCP session is kept in a full table after its last packet: its other half may carry
     /// data for as long as it likes.
     pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 

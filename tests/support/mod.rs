@@ -19,15 +19,10 @@ pub(crate) mod scene;
 pub(crate) mod seal;
 pub(crate) mod tunnel;
 
-/// Property tests without a file of regressions: what one finds becomes a test with a name. The cases
-/// are the same in each run, unless `PROPTEST_RNG_SEED` says otherwise.
+/// Property tests without a file of regressions: what one finds becomes a test with a name.
 pub(crate) fn proptest_config() -> proptest::test_runner::Config {
     proptest::test_runner::Config {
         failure_persistence: None,
-        rng_seed: match std::env::var("PROPTEST_RNG_SEED") {
-            Ok(_) => proptest::test_runner::Config::default().rng_seed,
-            Err(_) => proptest::test_runner::RngSeed::Fixed(4),
-        },
         ..proptest::test_runner::Config::default()
     }
 }

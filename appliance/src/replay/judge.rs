@@ -18,9 +18,9 @@ pub(super) struct Candidate<'b> {
     pub(super) time: Duration,
     /// The packet at its length on the wire.
     pub(super) bytes: &'b [u8],
-    /// How many of the bytes the capture lacks.
+    /// Number of bytes that the capture lacks.
     pub(super) padded: usize,
-    /// It comes from a layer-3 tunnel.
+    /// Whether the packet comes from a layer-3 tunnel.
     pub(super) tunneled: bool,
 }
 
@@ -56,7 +56,7 @@ impl Held {
     }
 }
 
-/// What becomes of frames, and where it is written.
+/// Decides frames and writes the verdicts.
 pub(super) struct Judge<'e> {
     engine: &'e Engine,
     held: HeldPackets<Held>,
@@ -64,7 +64,7 @@ pub(super) struct Judge<'e> {
     pub(super) written: Option<CaptureWriter>,
     /// The frame to explain.
     wanted: Option<u64>,
-    /// What there is to say of it.
+    /// Explanation of the frame.
     pub(super) explained: Option<String>,
     /// Nothing more will be said of it.
     pub(super) is_explained: bool,

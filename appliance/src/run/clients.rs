@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// What a client does, from least to most worth its place.
+/// State of a client; a newcomer evicts the least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Doing {
-    /// It has asked nothing yet.
+    /// No request has come yet.
     Silent,
-    /// It has had an answer.
+    /// The last request is answered.
     Idle,
-    /// It is being answered.
+    /// A request is being answered.
     Asking,
 }
 

@@ -28,9 +28,9 @@ use super::view::{Viewer, WallClock};
 const MAX_CLIENTS: usize = 16;
 /// How long a client may take to read a part of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client may take for its first request.
+/// Longest time from a connection to its first request.
 const FIRST: Duration = Duration::from_secs(5);
-/// How long a client may say nothing after an answer.
+/// Longest time from an answer to the next request.
 const SILENCE: Duration = Duration::from_secs(300);
 /// How often the thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(100);

@@ -1,6 +1,6 @@
 //! An open-loop flood: small flows without state, sent in batches, whose replies nobody judges.
 //!
-//! It loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets are IPv4,
+//! The flood loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets are IPv4,
 //! from as many flows as asked for, or each of a flow of its own.
 
 use std::io::{self, IoSlice};
@@ -41,7 +41,7 @@ const FLOWS_OF_PORT: u64 = 1 << 23;
 /// The first client port, and the first outer port.
 const FIRST_PORT: u16 = 49_152;
 
-/// What the packets of a flood are.
+/// Kind of the packets of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Attack {
     /// UDP datagrams
@@ -80,7 +80,7 @@ pub(crate) struct FloodArgs {
     /// So many flows; 0 makes each packet the first of a new one
     #[arg(long, value_name = "N", default_value_t = 0)]
     flows: u64,
-    /// What the packets are
+    /// Kind of the packets
     #[arg(long, value_enum, default_value_t = Attack::Udp)]
     attack: Attack,
     /// Bytes of an inner packet, 40 of those of TCP
@@ -117,7 +117,7 @@ struct Template {
     attack: Attack,
     /// The sum over the inner IPv4 header without what differs, for its checksum.
     ip_sum: u32,
-    /// The same sum for that of the TCP segment.
+    /// Sum over the pseudo header and the TCP segment without what differs, for its checksum.
     tcp_sum: u32,
 }
 

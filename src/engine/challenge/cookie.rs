@@ -19,7 +19,7 @@ const GRACE: u64 = 8_000_000;
 /// The bit in which the two cookies of a slot differ.
 const HALF: u32 = 1 << 31;
 
-/// What a cookie is made of: the conversation as its initiator sends it.
+/// Conversation that a cookie is made of, as its initiator sends it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject {
     pub(super) zone: Zone,

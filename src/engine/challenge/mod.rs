@@ -26,7 +26,7 @@ use crate::stats::ChallengeEvent;
 use crate::track::tcp::{Event, State};
 use crate::verdict::{DropReason, Reply, Tracked, Verdict};
 
-/// What an engine keeps for challenges, whatever the configuration says of them.
+/// State of challenges that outlives a reload.
 #[derive(Debug)]
 pub(super) struct Challenges {
     key: Key,
@@ -34,7 +34,7 @@ pub(super) struct Challenges {
 }
 
 impl Challenges {
-    /// With so many sources that can be known.
+    /// Returns the state for a number of known sources.
     pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Self {
         Self {
             key: Key::derive(seed),
@@ -175,7 +175,7 @@ impl Engine {
             .collect()
     }
 
-    /// How many sources were known when the last one has proven itself.
+    /// Returns the number of sources that were known when the last one proved itself.
     pub(super) fn known_sources(&self, settings: &Settings) -> usize {
         self.challenges.sources.len(settings.challenge.lifetime)
     }

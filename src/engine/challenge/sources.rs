@@ -33,7 +33,7 @@ pub(super) struct Source {
     pub(super) prefix: u128,
 }
 
-/// Where a source's zone is among all zones.
+/// Place of a source's zone among all zones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ZonePlace {
     pub(super) index: usize,
@@ -149,7 +149,7 @@ impl Sources {
         }
     }
 
-    /// How many sources were known at the moment of the last proof. Looks at every entry.
+    /// Returns the number of sources that were known at the last proof. Looks at every entry.
     pub(super) fn len(&self, lifetime: u32) -> usize {
         let seconds = || {
             let entries = self.sets.iter().flat_map(|set| &set.0);
@@ -162,7 +162,7 @@ impl Sources {
     }
 }
 
-/// Where a source can be.
+/// Sets that can hold a source.
 struct Places<'t> {
     own: Option<&'t Set>,
     shared: Option<&'t Set>,

@@ -16,7 +16,7 @@ const ANSWERED: u32 = 72;
 /// down are no flood, however small the zone's part of the table is.
 const LEAST_START: u32 = 64;
 
-/// What changes of a zone while packets come.
+/// State of a zone that packets change.
 #[derive(Debug, Default)]
 struct State {
     /// The zone's half-open sessions have reached the start, and not fallen below the end since.
@@ -53,7 +53,7 @@ impl Threshold {
     }
 }
 
-/// What the configuration says of challenges.
+/// Settings of challenges.
 #[derive(Debug)]
 pub(in crate::engine) struct ChallengeSettings {
     /// Each zone once, in order.
@@ -89,7 +89,7 @@ impl ChallengeSettings {
         let part = u64::from(compiled.fixed.max_sessions) / count as u64;
         let thresholds = zones.iter().map(|zone| {
             // A zone that may have fewer sessions than its part is full before.
-            let most = compiled.limits.of_zone(*zone).0.max_sessions;
+            let most = compiled.limits.of_zone(*zone).max_sessions;
             Threshold::new(config, most.map_or(part, |most| part.min(most.into())))
         });
         let kept = previous

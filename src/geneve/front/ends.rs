@@ -113,7 +113,7 @@ struct KnownEndpoint {
     vain: AtomicU32,
 }
 
-/// What is known of whoever came by an end.
+/// Standing of a tunnel endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// A datagram that may be forged.

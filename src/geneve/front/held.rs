@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use super::scratch::{Found, Scratch};
+use super::scratch::Scratch;
 use super::stats::Outcome;
-use super::{Answer, Datagram, FrontEnd, NotSent, Outgoing, nothing};
-use crate::engine::{Engine, Packet};
+use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
+use crate::engine::Engine;
 use crate::event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
@@ -134,7 +134,12 @@ impl FrontEnd {
         let mut watch = Watch::new(sink);
         let verdict = engine.process_with(packet, &mut watch);
         self.take_released(watch.released, scratch);
-        let (tunnel, len) = match self.leave(engine, (datagram, &found, packet), verdict, scratch) {
+        let entered = Entered {
+            datagram,
+            found: &found,
+            packet,
+        };
+        let (tunnel, len) = match self.leave(engine, entered, verdict, scratch) {
             Answer::Nothing(reason) => return Answer::Nothing(reason),
             Answer::Send(outgoing) => (outgoing.tunnel, outgoing.payload.len()),
             Answer::Return => {
@@ -154,17 +159,17 @@ impl FrontEnd {
     pub(super) fn hold<'b>(
         &self,
         engine: &Engine,
-        (datagram, found, packet): (&Datagram<'_>, &Found, Packet<'_>),
+        entered: Entered<'_>,
         id: HoldId,
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
-        let held = HeldDatagram::of(datagram);
-        match self.held.put(engine, id, held, packet.now()) {
+        let held = HeldDatagram::of(entered.datagram);
+        match self.held.put(engine, id, held, entered.packet.now()) {
             None => nothing(scratch, NotSent::Held),
             Some(_) => {
-                let packet = packet.can_hold(false);
+                let packet = entered.packet.can_hold(false);
                 let verdict = engine.process(packet);
-                self.leave(engine, (datagram, found, packet), verdict, scratch)
+                self.leave(engine, Entered { packet, ..entered }, verdict, scratch)
             }
         }
     }

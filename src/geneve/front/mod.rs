@@ -261,7 +261,16 @@ impl FrontEnd {
                 let mut watch = Watch::new(sink);
                 let verdict = engine.process_with(packet, &mut watch);
                 self.take_released(watch.released, scratch);
-                self.leave(engine, (&queued.datagram, &found, packet), verdict, scratch)
+                self.leave(
+                    engine,
+                    Entered {
+                        datagram: &queued.datagram,
+                        found: &found,
+                        packet,
+                    },
+                    verdict,
+                    scratch,
+                )
             }
             Err(refusal) => nothing(scratch, NotSent::Refused(refusal)),
         }
@@ -328,7 +337,13 @@ impl FrontEnd {
                 if let (Some(Some((place, datagram, found))), Some(packet)) =
                     (entered.get(number), packets.get(number))
                 {
-                    let answer = self.leave(engine, (datagram, found, *packet), verdict, scratch);
+                    let packet = *packet;
+                    let entered = Entered {
+                        datagram,
+                        found,
+                        packet,
+                    };
+                    let answer = self.leave(engine, entered, verdict, scratch);
                     each(*place, datagram, answer);
                 }
             });
@@ -373,10 +388,15 @@ impl FrontEnd {
     fn leave<'b>(
         &self,
         engine: &Engine,
-        (datagram, found, packet): (&Datagram<'_>, &Found, Packet<'_>),
+        entered: Entered<'_>,
         verdict: Verdict,
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
+        let Entered {
+            datagram,
+            found,
+            packet,
+        } = entered;
         let inner = packet.bytes();
         match verdict {
             Verdict::Forward(tracked) => {
@@ -385,7 +405,7 @@ impl FrontEnd {
                 }
             }
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
-            Verdict::Hold(id, _) => return self.hold(engine, (datagram, found, packet), id, scratch),
+            Verdict::Hold(id, _) => return self.hold(engine, entered, id, scratch),
             Verdict::Reject(reason, reply @ Reply::Challenge(_), _) => {
                 let write = |out: &mut [u8]| reset::write_reply(reply, inner, out).map(<[u8]>::len);
                 return match way_back(datagram, found, scratch, write) {
@@ -394,7 +414,7 @@ impl FrontEnd {
                 };
             }
             Verdict::Reject(reason, reply, _) => {
-                let written = self.answer(engine, (datagram, found, packet), scratch, |out| {
+                let written = self.answer(engine, entered, scratch, |out| {
                     reset::write_reply(reply, inner, out).map(<[u8]>::len)
                 });
                 // All other answers were taken from a budget when they were decided.
@@ -407,7 +427,7 @@ impl FrontEnd {
         }
         let mtu = scratch.settings().inner_mtu;
         if inner.len() > usize::from(mtu) {
-            return self.too_large(engine, (datagram, found, packet), mtu, scratch);
+            return self.too_large(engine, entered, mtu, scratch);
         }
         if let Some(limit) = scratch.settings().mss
             && let Some(place) = mss::find(inner, limit)
@@ -436,21 +456,21 @@ impl FrontEnd {
     fn too_large<'b>(
         &self,
         engine: &Engine,
-        all: (&Datagram<'_>, &Found, Packet<'_>),
+        entered: Entered<'_>,
         mtu: u16,
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
-        let inner = all.2.bytes();
+        let inner = entered.packet.bytes();
         // It is not the packet that is too large where padding makes it so.
         let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
             .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
         if !is_packet {
             return nothing(scratch, NotSent::Refused(Refusal::TooLarge));
         }
-        let written = self.answer(engine, all, scratch, |out| {
+        let written = self.answer(engine, entered, scratch, |out| {
             reset::write_too_big(mtu, inner, out).map(<[u8]>::len)
         });
-        match written.filter(|_| engine.may_answer(all.2)) {
+        match written.filter(|_| engine.may_answer(entered.packet)) {
             Some(written) => send(scratch, Outcome::TooBig, written),
             None => nothing(scratch, NotSent::Refused(Refusal::TooLarge)),
         }
@@ -507,14 +527,14 @@ impl FrontEnd {
     fn answer(
         &self,
         engine: &Engine,
-        (datagram, found, packet): (&Datagram<'_>, &Found, Packet<'_>),
+        entered: Entered<'_>,
         scratch: &mut Scratch,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Option<Written> {
         let settings = scratch.settings_in_force();
-        let known = self.write_header(engine.tunnel_back(packet), &settings, scratch.out());
+        let known = self.write_header(engine.tunnel_back(entered.packet), &settings, scratch.out());
         let Some((tunnel, header_len, endpoint)) = known else {
-            return way_back(datagram, found, scratch, write);
+            return way_back(entered.datagram, entered.found, scratch, write);
         };
         let written = write(scratch.out().get_mut(header_len..)?)?;
         Some(Written {
@@ -564,6 +584,14 @@ impl FrontEnd {
         let seen = self.known.read().number_in_force(endpoint);
         seen.unwrap_or_else(|| self.known.write().add_endpoint(endpoint, Standing::Seen))
     }
+}
+
+/// A packet that was taken out of its tunnel.
+#[derive(Debug, Clone, Copy)]
+struct Entered<'a> {
+    datagram: &'a Datagram<'a>,
+    found: &'a Found,
+    packet: Packet<'a>,
 }
 
 /// A datagram of our own in a [`Scratch`].

@@ -80,7 +80,7 @@ pub(super) struct Part {
     places: Vec<Tombstone>,
     /// The hash of each place's key.
     hashes: Vec<u32>,
-    /// How many tombstones were added before that of each place: their order by age.
+    /// Number of tombstones added before that of each place: their order by age.
     orders: Vec<u64>,
     added: u64,
     capacity: usize,

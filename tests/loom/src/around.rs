@@ -94,8 +94,8 @@ pub(crate) mod limits {
     pub(crate) struct Limits;
 
     impl Limits {
-        pub(crate) fn of_zone(&self, _: Zone) -> (Bounds, ()) {
-            (Bounds::default(), ())
+        pub(crate) fn of_zone(&self, _: Zone) -> Bounds {
+            Bounds::default()
         }
     }
 }

@@ -120,13 +120,8 @@ pub(crate) struct Run {
     answered: Option<(SessionId, Direction)>,
     sources: challenge::Sources,
     counted: Counted,
-    /// How often the engine was compared with the model.
-    compared: std::cell::Cell<u32>,
     pub(crate) tally: Tally,
 }
-
-/// How many comparisons there are for each check of the engine's invariants.
-const CHECK_EVERY: u32 = 16;
 
 fn invalid(reason: DropReason) -> Verdict {
     Verdict::Drop(reason, tracked(Class::Invalid, None, None))
@@ -158,7 +153,6 @@ impl Run {
             answered: None,
             sources: challenge::Sources::default(),
             counted: Counted::default(),
-            compared: std::cell::Cell::new(0),
             tally: Tally::default(),
         }
     }
@@ -627,11 +621,7 @@ impl Run {
                 "{next:?} is later than {first:?}"
             );
         }
-        // It reads every counter that a zone or a rule may have.
-        self.compared.set(self.compared.get() + 1);
-        if self.compared.get().is_multiple_of(CHECK_EVERY) {
-            self.engine.check_invariants().unwrap();
-        }
+        self.engine.check_invariants().unwrap();
     }
 }
 

@@ -318,8 +318,8 @@ pub trait Sink {
         let _ = denied;
     }
 
-    /// A new session would have exceeded a limit. At most once in ten seconds for a source and a limit: the
-    /// counters count every packet.
+    /// A new session would have exceeded a limit. At most once in ten seconds for a source and a
+    /// limit: the counters count every packet.
     fn limit_reached(&mut self, reached: &LimitReached) {
         let _ = reached;
     }

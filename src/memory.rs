@@ -1,7 +1,7 @@
 //! Memory that a configuration takes.
 //!
-//! All tables have a fixed size, which a start reserves at once; the system hands out the memory as they fill. What
-//! grows beside them is bounded by the configuration as well.
+//! All tables have a fixed size, which a start reserves at once; the system hands out the memory as
+//! they fill. What grows beside them is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
 use crate::engine::{hint_bytes, known_source_bytes};
@@ -53,8 +53,8 @@ impl Memory {
         reserved.map(|part| part.bytes).sum()
     }
 
-    /// Reserves all parts at once, and releases them. A part that a start could not reserve is an error here,
-    /// where an allocation in the middle of the start would end the process.
+    /// Reserves all parts at once, and releases them. A part that a start could not reserve is an
+    /// error here, where an allocation in the middle of the start would end the process.
     pub(crate) fn check(&self, config: &Config) -> Result<(), ConfigError> {
         let mut reserved: Vec<Vec<u8>> = Vec::new();
         for part in self.parts.iter().filter(|part| part.reserved) {

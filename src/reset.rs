@@ -1,5 +1,5 @@
-//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet, the SYN-ACK that
-//! challenges a source, and the RSTs at the end of a session.
+//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet,
+//! the SYN-ACK that challenges a source, and the RSTs at the end of a session.
 //!
 //! The answer to a packet is written into the caller's buffer from that packet: nothing is allocated and a
 //! [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no options are set. The source

@@ -6,9 +6,10 @@
 //! last chunk with the number of records. The records are [`SavedSession`]s, what is remembered of ended ones, what
 //! control sessions have announced, and the names of the rules. A stream is written and read with one chunk in memory.
 //!
-//! Times are relative, so that they mean something to another engine: the head has the wall-clock time of the save, and a
-//! restore takes what has passed since off each lifetime. A stream that is torn, foreign, of an unknown version or not
-//! sound in any record is refused as a whole, before anything is changed. Streams of version 1 can be read.
+//! Times are relative, so that they mean something to another engine: the head has the wall-clock
+//! time of the save, and a restore takes what has passed since off each lifetime. A stream that is
+//! torn, foreign, of an unknown version or not sound in any record is refused as a whole, before
+//! anything is changed. Streams of version 1 can be read.
 //!
 //! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line, counters, and the report of
 //! asymmetric paths.

@@ -50,8 +50,8 @@ pub struct Stats {
     pub dropped: Vec<(DropReason, u64)>,
     /// Of those, how many earn a reply.
     pub rejected: u64,
-    /// Fragments that were held since their first one had not come. Each is counted once more, as forwarded or
-    /// dropped, when it is handed in again.
+    /// Fragments that were held since their first one had not come. Each is counted once more, as
+    /// forwarded or dropped, when it is handed in again.
     pub fragments_held: u64,
     /// Fragments that are held now.
     pub fragments_waiting: usize,

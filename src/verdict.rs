@@ -167,8 +167,8 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not come: not within
-    /// `fragments.hold`, where it could be held.
+    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not
+    /// come: not within `fragments.hold`, where it could be held.
     FragmentBeforeFirst = "fragment_before_first",
     /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a fragment before this
     /// one broke the datagram.
@@ -184,11 +184,11 @@ drop_reasons! {
     FragmentTooMany = "fragment_too_many",
     /// It is a later fragment of a datagram whose time is over.
     FragmentExpired = "fragment_expired",
-    /// It is a later fragment of a datagram that was given up for a newer one, since there are too many datagrams in
-    /// fragments from its source (`fragments.max_per_source`).
+    /// It is a later fragment of a datagram that was given up for a newer one, since there are too
+    /// many datagrams in fragments from its source (`fragments.max_per_source`).
     FragmentSourceLimit = "fragment_source_limit",
-    /// It is a later fragment of a datagram that was given up for a newer one, since there are too many datagrams in
-    /// fragments (`fragments.max_datagrams`) and its source had most of them.
+    /// It is a later fragment of a datagram that was given up for a newer one, since there are too
+    /// many datagrams in fragments (`fragments.max_datagrams`) and its source had most of them.
     FragmentTableFull = "fragment_table_full",
     /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented (RFC 6980).
     DiscoveryFragmented = "discovery_fragmented",
@@ -296,35 +296,37 @@ drop_reasons! {
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.
     PolicyReject = "policy_reject",
-    /// It is a SYN of an unknown source under flood, and is answered by a SYN-ACK that asks whether the source is there
-    /// (`syn_challenge`). A real host sends its SYN again, and that one passes.
+    /// It is a SYN of an unknown source under flood, and is answered by a SYN-ACK that asks whether
+    /// the source is there (`syn_challenge`). A real host sends its SYN again, and that one passes.
     SynChallenged = "syn_challenged",
-    /// It is a SYN of an unknown source under flood, and more were challenged this second than `syn_challenge.per_second`
-    /// allows.
+    /// It is a SYN of an unknown source under flood, and more were challenged this second than
+    /// `syn_challenge.per_second` allows.
     SynChallengeBudget = "syn_challenge_budget",
-    /// It is the RST that answers a challenge, and all is well: its source is real, and the next SYN of it passes.
+    /// It is the RST that answers a challenge, and all is well: its source is real, and the next
+    /// SYN of it passes.
     SynValidated = "syn_validated",
-    /// The session that it would open is one too many of its zone or of its rule (`max_sessions` of `limits`).
+    /// The session that it would open is one too many of its zone or of its rule (`max_sessions` of
+    /// `limits`).
     LimitSessions = "limit_sessions",
     /// The session that it would open is one too many of its source (`max_per_source`).
     LimitSource = "limit_source",
     /// The session that it would open is one too many to its destination (`max_per_destination`).
     LimitDestination = "limit_destination",
-    /// The TCP session that it would open is one too many of its source whose handshake is not complete
-    /// (`max_half_open_per_source`).
+    /// The TCP session that it would open is one too many of its source whose handshake is not
+    /// complete (`max_half_open_per_source`).
     LimitHalfOpen = "limit_half_open",
     /// Its source opens sessions faster than it may (`new_per_second_per_source`).
     LimitRate = "limit_rate",
-    /// Its source has at least 64 sessions, and more than there are places left for others. No setting is needed for
-    /// this, and it binds only where the table is filling up.
+    /// Its source has at least 64 sessions, and more than there are places left for others. No
+    /// setting is needed for this, and it binds only where the table is filling up.
     LimitSourceShare = "limit_source_share",
-    /// Its zone has more sessions than it is sure of, and there is no place left but those that other zones are sure of
-    /// and those of sessions that are worth more.
+    /// Its zone has more sessions than it is sure of, and there is no place left but those that
+    /// other zones are sure of and those of sessions that are worth more.
     LimitZoneShare = "limit_zone_share",
     /// The session table is full, and nothing in reach is worth less than the session that it would open.
     TableFull = "table_full",
-    /// It would open a session, and its worker is behind: packets of sessions come first, and SYNs unless they are the
-    /// flood.
+    /// It would open a session, and its worker is behind: packets of sessions come first, and SYNs
+    /// unless they are the flood.
     Overload = "overload",
 }
 

@@ -534,7 +534,8 @@ fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
         assert!(in_zone(&cut(&whole, id, (0, 800, true)), 2).is_forward());
         assert!(in_zone(&cut(&whole6, id, (0, 800, true)), 1).is_forward());
     }
-    // Another zone, from everywhere, and another prefix of the own zone, from each of its addresses.
+    // Another zone, from everywhere, and another prefix of the own zone, from each of its
+    // addresses.
     for n in 0..2_000u16 {
         let mut flood = udp(true, 53, 2_000);
         flood[13] = 1;

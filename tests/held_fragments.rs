@@ -65,8 +65,8 @@ impl Holder {
         }
     }
 
-    /// Hands in a packet that came, and then all that wait no longer. Returns the verdicts: first that
-    /// on the packet.
+    /// Hands in a packet that came, and then all that wait no longer. Returns the verdicts: first
+    /// that on the packet.
     fn take(&self, bytes: &[u8]) -> Vec<Verdict> {
         let mut released = Released::default();
         let packet = Packet::new(bytes, self.now).can_hold(true);

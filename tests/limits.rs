@@ -478,7 +478,8 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
     for port in 1..=100u16 {
         let ends = of((port % 50) as u8 + 3, port);
         match port {
-            // The place of the new session is counted: the 60th is the last that lives as long as ever.
+            // The place of the new session is counted: the 60th is the last that lives as long as
+            // ever.
             60 | 61 | 90 | 100 => {
                 assert!(scene.udp(ends).is_forward());
                 let whole = match port {
@@ -510,8 +511,8 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
     assert_eq!(off.record().expires.duration_since(off.now).as_secs(), 60);
 }
 
-/// Threads open and end sessions of the same few sources in two zones, while one reloads: afterwards all counts are
-/// those of the table.
+/// Threads open and end sessions of the same few sources in two zones, while one reloads:
+/// afterwards all counts are those of the table.
 #[test]
 fn totals_agree_exactly_after_a_storm_on_many_threads() {
     let limits = "[limits]\nmax_per_source = 40\nmax_half_open_per_source = 10\nmax_per_destination = 300\n";
@@ -637,8 +638,8 @@ fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, 
     }
 }
 
-/// Where no prefix was forgotten, `check_invariants` compares every count with the table, by zone, rule,
-/// source and destination.
+/// Where no prefix was forgotten, `check_invariants` compares every count with the table, by zone,
+/// rule, source and destination.
 #[test]
 fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_zero() {
     let table = "[table]\nmax_sessions = 96\nshards = 4\n";

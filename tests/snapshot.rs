@@ -293,7 +293,8 @@ fn a_chunk_that_is_missing_repeated_or_in_another_place_is_found() {
         let wrong = joined(&places);
         let refused = |bytes: &[u8]| new.restore(bytes, now, SAVED_AT, RestoreOptions::default());
         assert_eq!(refused(&wrong), Err(RestoreError::Checksum), "{places:?}");
-        // With right checksums the counts of the last chunk, or the order of the kinds, still say so.
+        // With right checksums the counts of the last chunk, or the order of the kinds, still say
+        // so.
         let same_set = places.len() == chunks && places != whole && places[last] == last;
         if !same_set {
             assert!(matches!(

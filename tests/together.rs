@@ -1,5 +1,5 @@
-//! Many threads on the same few flows while an operator does everything at once: nothing stands still,
-//! and every session that was opened is live or was reported as ended, once.
+//! Many threads on the same few flows while an operator does everything at once: nothing stands
+//! still, and every session that was opened is live or was reported as ended, once.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -30,7 +30,8 @@ const STUCK: Duration = Duration::from_secs(120);
 const TABLE: &str = "[table]\nmax_sessions = 48\nshards = 2\n[tombstones]\nmax = 16\n\
                      [tcp]\nmode = \"liberal\"\n[lifetimes]\nudp.unreplied = \"2s\"\nudp.replied = \"3s\"\n";
 
-/// Configurations that a reload takes in turn: they differ in zones, limits, lifetimes and in what they admit.
+/// Configurations that a reload takes in turn: they differ in zones, limits, lifetimes and in what
+/// they admit.
 fn configs() -> Vec<Config> {
     let open = format!("{TABLE}[policy]\ndefault = \"allow\"\n");
     let zones = format!("{open}[limits]\nmax_per_source = 20\n[zones]\nblue = 1\ngreen = 2\n");

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use portcullis::{Config, ConfigError};
 
-/// Returns the memory that this process can still get, in bytes: what the kernel takes for available,
-/// or what is left of the limit of a control group, whichever is less. `None` if the system does not
-/// say.
+/// Returns the memory that this process can still get, in bytes: what the kernel takes for
+/// available, or what is left of the limit of a control group, whichever is less. `None` if the
+/// system does not say.
 fn available() -> Option<u64> {
     let of_host = fs::read_to_string("/proc/meminfo")
         .ok()
@@ -25,8 +25,8 @@ fn mem_available(text: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Returns what the limits of a process's control group, and of those above it, leave (cgroup v2). `groups` is
-/// its `/proc/self/cgroup`.
+/// Returns what the limits of a process's control group, and of those above it, leave (cgroup v2).
+/// `groups` is its `/proc/self/cgroup`.
 fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let number = |directory: &Path, file: &str| {

@@ -18,8 +18,8 @@ pub struct SynChallengeConfig {
     /// The mode of a zone, by its name. Of several names that stand for one zone the first counts.
     pub zones: BTreeMap<String, ChallengeMode>,
     /// With `auto`: challenges begin in a zone when its half-open TCP sessions reach this many
-    /// percent of its part of the table (`table.max_sessions` divided by the number of zones, or its
-    /// own `max_sessions` where that is less), and 64 at least. 1 to 100.
+    /// percent of its part of the table (`table.max_sessions` divided by the number of zones, or
+    /// its own `max_sessions` where that is less), and 64 at least. 1 to 100.
     pub start: u32,
     /// With `auto`: challenges end when fewer than this many percent are half-open, 0 to `start`.
     pub end: u32,
@@ -27,8 +27,8 @@ pub struct SynChallengeConfig {
     /// [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// Number of sources that can be known, 0 to [`Self::MAX_SOURCES`], rounded up to a power of two of
-    /// at least 16. Each takes 8 bytes.
+    /// Number of sources that can be known, 0 to [`Self::MAX_SOURCES`], rounded up to a power of
+    /// two of at least 16. Each takes 8 bytes.
     pub max_sources: u32,
     /// Challenges a second, 1 to [`Self::MAX_RATE`]; as many at once. Half of them are divided by
     /// the zones, and the other half is for whichever zone comes first. A SYN beyond them is

@@ -8,7 +8,8 @@ use super::keys::key_segment;
 use super::{Config, ConfigError, Zones};
 use crate::limits::{Bounds, LimitAction, LimitScope, Limits, Prefixes};
 
-/// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are counted.
+/// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are
+/// counted.
 ///
 /// A limit that is `None` does not hold. Sources and destinations are counted by zone: zones are
 /// separate address spaces.
@@ -25,18 +26,18 @@ pub struct LimitsConfig {
     pub new_per_second_per_source: Option<u32>,
     /// Action on a packet whose session would exceed a limit.
     pub action: LimitAction,
-    /// The length of the IPv4 prefix that is counted as one source or destination, 0 to 32. Only a start
-    /// can change it.
+    /// The length of the IPv4 prefix that is counted as one source or destination, 0 to 32. Only a
+    /// start can change it.
     pub ipv4_prefix: u8,
-    /// The length of the IPv6 prefix that is counted as one source or destination, 0 to 128. Only a start
-    /// can change it.
+    /// The length of the IPv6 prefix that is counted as one source or destination, 0 to 128. Only a
+    /// start can change it.
     pub ipv6_prefix: u8,
     /// Limits of a zone, by its name: each replaces the one for all zones.
     pub zones: BTreeMap<String, LimitSet>,
 }
 
-/// The limits of a zone or of a rule. Those of a rule count the sessions that it has admitted, and hold
-/// beside those of the zone.
+/// The limits of a zone or of a rule. Those of a rule count the sessions that it has admitted, and
+/// hold beside those of the zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSet {

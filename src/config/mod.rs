@@ -210,8 +210,8 @@ pub struct TableConfig {
     /// `max_sessions`; `None` for [`Self::DEFAULT_SHARDS`], or fewer if there are fewer sessions.
     #[serde(deserialize_with = "values::shards")]
     pub shards: Option<u32>,
-    /// The share of the table, in percent, above which the lifetimes of sessions that nobody has answered yet
-    /// shrink. 0, with `adaptive_end` 0 as well, turns that off.
+    /// The share of the table, in percent, above which the lifetimes of sessions that nobody has
+    /// answered yet shrink. 0, with `adaptive_end` 0 as well, turns that off.
     pub adaptive_start: u32,
     /// The share of the table, in percent, at which these lifetimes would be 0: they are scaled by
     /// (end - sessions) / (end - start), and are never below a second. Above `adaptive_start`, up to
@@ -265,8 +265,8 @@ pub struct FragmentsConfig {
     /// How many incomplete datagrams there can be, 1 to [`Self::MAX_DATAGRAMS`].
     #[serde(deserialize_with = "values::datagrams")]
     pub max_datagrams: u32,
-    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_DATAGRAMS`]; more than
-    /// `max_datagrams` is no limit.
+    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_DATAGRAMS`];
+    /// more than `max_datagrams` is no limit.
     #[serde(deserialize_with = "values::datagrams")]
     pub max_per_source: u32,
     /// How long all fragments of a datagram may take, from the first one on: 1 s to [`Self::MAX_LIFETIME`].
@@ -279,8 +279,8 @@ pub struct FragmentsConfig {
     /// Number of fragments that can wait, 1 to [`Self::MAX_HELD`].
     #[serde(deserialize_with = "values::held")]
     pub max_held: u32,
-    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_HELD`]; more than `max_held` is no
-    /// limit.
+    /// Number of those that can be of one source, counted by prefix, 1 to [`Self::MAX_HELD`]; more
+    /// than `max_held` is no limit.
     #[serde(deserialize_with = "values::held")]
     pub max_held_per_source: u32,
 }
@@ -542,9 +542,9 @@ impl Zones {
         zones.into_iter()
     }
 
-    /// Returns the zones that have a guaranteed share of what is bounded, in order: those that `[zones]`
-    /// names. The default zone has one only if it is named there, since most configurations with
-    /// zones leave it unused.
+    /// Returns the zones that have a guaranteed share of what is bounded, in order: those that
+    /// `[zones]` names. The default zone has one only if it is named there, since most
+    /// configurations with zones leave it unused.
     pub(crate) fn named(&self) -> &[Zone] {
         &self.named
     }

@@ -294,7 +294,8 @@ impl Engine {
         Verdict::Forward(tracked)
     }
 
-    /// Counts a new session. If it exceeds a limit: what becomes of its packet, and for which reason.
+    /// Counts a new session. If it exceeds a limit: what becomes of its packet, and for which
+    /// reason.
     fn within_limits<'a, S: Sink, T: Trace>(
         &'a self,
         settings: &Settings,
@@ -310,8 +311,8 @@ impl Engine {
             .map_err(|exceeded| self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace))
     }
 
-    /// Counts and reports a limit that a new session would exceed. Returns what becomes of its packet,
-    /// and for which reason.
+    /// Counts and reports a limit that a new session would exceed. Returns what becomes of its
+    /// packet, and for which reason.
     #[cold]
     #[inline(never)]
     fn exceeds<S: Sink, T: Trace>(

@@ -18,7 +18,8 @@ const BATCH: usize = 16;
 pub struct Expiry {
     /// Sessions that ended.
     pub ended: usize,
-    /// Sessions that were looked at and put back, because packets had refreshed them, or that a reload keeps.
+    /// Sessions that were looked at and put back, because packets had refreshed them, or that a
+    /// reload keeps.
     pub moved: usize,
     /// The budget ran out before everything due was done: call again soon.
     pub more: bool,

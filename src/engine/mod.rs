@@ -132,16 +132,17 @@ impl<'a> Packet<'a> {
 
     /// The same packet under overload: one that would open a session is dropped
     /// ([`DropReason::Overload`]) before the policy is asked. Packets of sessions, ICMP errors,
-    /// later fragments, and what a control session has announced are decided as always. So is a SYN,
-    /// unless SYNs are the flood: while its zone is challenged (`[syn_challenge]`), only those of known
-    /// sources pass, and in a zone that never is, none.
+    /// later fragments, and what a control session has announced are decided as always. So is a
+    /// SYN, unless SYNs are the flood: while its zone is challenged (`[syn_challenge]`), only those
+    /// of known sources pass, and in a zone that never is, none.
     #[must_use]
     pub const fn sheddable(self, sheddable: bool) -> Self {
         Self { sheddable, ..self }
     }
 
-    /// Returns the packet as one of a caller that can hold it and pass it again. A fragment that comes before the first one of
-    /// its datagram then gets [`Verdict::Hold`] instead of being dropped; see [`fragment`](crate::fragment).
+    /// Returns the packet as one of a caller that can hold it and pass it again. A fragment that
+    /// comes before the first one of its datagram then gets [`Verdict::Hold`] instead of being
+    /// dropped; see [`fragment`](crate::fragment).
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {
         Self { can_hold, ..self }
@@ -210,7 +211,8 @@ pub struct Engine {
     adopts_until: AtomicU64,
 }
 
-/// The most bytes that hints about sessions of other zones, and about handshakes that were cut, take.
+/// The most bytes that hints about sessions of other zones, and about handshakes that were cut,
+/// take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
     elsewhere::Elsewhere::bytes(max_sessions, zones) + halves::CutHandshakes::bytes(max_sessions)
 }
@@ -432,7 +434,8 @@ impl Engine {
     }
 
     /// Returns how many sessions a full table keeps: connections that both ends have agreed on. A
-    /// packet that opens a session may evict any other, if that is idle for long enough. Takes no lock.
+    /// packet that opens a session may evict any other, if that is idle for long enough. Takes no
+    /// lock.
     #[must_use]
     pub fn assured_sessions(&self) -> usize {
         self.accounts.assured()
@@ -453,8 +456,9 @@ impl Engine {
         self.datagrams.gauges().datagrams
     }
 
-    /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If not, they are to be
-    /// handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for that.
+    /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
+    /// not, they are to be handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for
+    /// that.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
         self.datagrams.holds(id)
@@ -466,12 +470,12 @@ impl Engine {
         Arc::clone(&self.settings.read().policy)
     }
 
-    /// Calls `each` with every session, in slices of a few dozen: their records are copied under the
-    /// lock of their shard, and no lock is held while `each` sees them.
+    /// Calls `each` with every session, in slices of a few dozen: their records are copied under
+    /// the lock of their shard, and no lock is held while `each` sees them.
     ///
-    /// A session that lives during the whole walk is seen exactly once. One that comes or goes meanwhile
-    /// is seen once or missed; no session is seen twice. Each record is true of one moment, and
-    /// different records of different moments.
+    /// A session that lives during the whole walk is seen exactly once. One that comes or goes
+    /// meanwhile is seen once or missed; no session is seen twice. Each record is true of one
+    /// moment, and different records of different moments.
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
         let mut records = Vec::with_capacity(SLICE as usize);
         for number in 0..self.table.shards() {

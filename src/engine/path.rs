@@ -43,9 +43,9 @@ pub(super) struct After {
     pub(super) then_here: bool,
     /// Wherever it is, the verdict of this zone's policy stands.
     pub(super) stands: bool,
-    /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was found
-    /// expired, and one that made room. A packet that is judged again after a search in other zones can
-    /// end one more.
+    /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
+    /// found expired, and one that made room. A packet that is judged again after a search in other
+    /// zones can end one more.
     ended: [Option<(usize, Ended)>; 4],
     /// What a check has let pass, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,

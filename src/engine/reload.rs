@@ -1,13 +1,13 @@
 //! A new configuration for a running engine, and what becomes of its sessions.
 //!
 //! Each shard holds its settings under its own lock. They are exchanged at once, and the shard's
-//! sessions are then judged in slices, between which the lock is released. A packet of a session that
-//! is not judged yet judges it first: a packet finds either the old settings and the session as they
-//! left it, or both new. What has no shard (the addresses of an error in ICMP, budgets) takes the
-//! newest settings, which are exchanged first.
+//! sessions are then judged in slices, between which the lock is released. A packet of a session
+//! that is not judged yet judges it first: a packet finds either the old settings and the session
+//! as they left it, or both new. What has no shard (the addresses of an error in ICMP, budgets)
+//! takes the newest settings, which are exchanged first.
 //!
-//! A shard is under one reload at a time. A newer reload that comes to a shard whose sessions are not
-//! all judged finishes that first.
+//! A shard is under one reload at a time. A newer reload that comes to a shard whose sessions are
+//! not all judged finishes that first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -78,11 +78,11 @@ impl Engine {
     /// settings; `sink` is told of each, with a RST to both ends of established TCP ones. What was announced by a control
     /// session is judged as that one. Rules keep their counters by their names.
     ///
-    /// Each session is judged once, as of `now`: by this call, in slices of a few dozen sessions under
-    /// the lock of their shard, or by its first packet, whichever is earlier. The sink of whoever judges
-    /// is told of the sessions that end. [`Reload`] counts both. Sessions that end meanwhile for another
-    /// reason are not judged. A reload that is overtaken by a newer one judges the shards that
-    /// it has come to, and leaves the others to the newer one.
+    /// Each session is judged once, as of `now`: by this call, in slices of a few dozen sessions
+    /// under the lock of their shard, or by its first packet, whichever is earlier. The sink of
+    /// whoever judges is told of the sessions that end. [`Reload`] counts both. Sessions that end
+    /// meanwhile for another reason are not judged. A reload that is overtaken by a newer one
+    /// judges the shards that it has come to, and leaves the others to the newer one.
     ///
     /// # Errors
     /// What is wrong with the configuration, or a key that only a start can change and whose value
@@ -177,8 +177,9 @@ impl Engine {
         Exchange::Done
     }
 
-    /// Judges the next sessions of a shard under a reload, and tells `sink` of those that end. Returns
-    /// what became of them; `None` if the shard is under no reload, or not under that of `tally`.
+    /// Judges the next sessions of a shard under a reload, and tells `sink` of those that end.
+    /// Returns what became of them; `None` if the shard is under no reload, or not under that of
+    /// `tally`.
     pub(super) fn judge_slice<S: Sink>(
         &self,
         number: usize,
@@ -215,8 +216,8 @@ impl Engine {
         })
     }
 
-    /// Judges the session of a packet before the packet, if a reload has not come to it yet. Returns the
-    /// session if it ends; the caller reports it once the lock is released.
+    /// Judges the session of a packet before the packet, if a reload has not come to it yet.
+    /// Returns the session if it ends; the caller reports it once the lock is released.
     #[cold]
     #[inline(never)]
     pub(super) fn judge_first(
@@ -293,8 +294,8 @@ impl Engine {
         Ok(would_end)
     }
 
-    /// Returns a session and its rule as the reload that its shard is under will leave them; `None` if
-    /// that ends it.
+    /// Returns a session and its rule as the reload that its shard is under will leave them; `None`
+    /// if that ends it.
     fn after_reload(&self, held: &Held<Settings>, number: usize, session: u32) -> Option<(Slot, RuleId)> {
         let mut slot = *held.shard.slab.hot(session);
         let before = RuleId(held.shard.slab.cold(session).rule);
@@ -317,8 +318,8 @@ impl Engine {
         }
     }
 
-    /// Returns what the reload that a shard is under makes of a session; `None` if it was over then,
-    /// whatever the settings say.
+    /// Returns what the reload that a shard is under makes of a session; `None` if it was over
+    /// then, whatever the settings say.
     fn fate_in(
         &self,
         held: &Held<Settings>,
@@ -337,8 +338,8 @@ impl Engine {
         Some(self.fate(slot, rule, id, settings, judging.now, &judging.families))
     }
 
-    /// Judges a session that is not judged yet by the reload that its shard is under. The caller holds
-    /// the shard's lock. Returns the session if it ends.
+    /// Judges a session that is not judged yet by the reload that its shard is under. The caller
+    /// holds the shard's lock. Returns the session if it ends.
     fn judge_session(
         &self,
         held: &mut Held<Settings>,

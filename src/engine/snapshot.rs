@@ -182,11 +182,12 @@ impl Engine {
     /// Writes all sessions, what is remembered of ended ones, and what was announced, as one stream
     /// ([`crate::snapshot`]). `at` is the wall-clock time that `now` is.
     ///
-    /// Sessions are copied in slices, as by [`Engine::for_each_session`]: packets go on meanwhile, and a session that changes
-    /// after it was copied is saved as it was. For a stream that misses nothing, stop the packets first. Needs some 100 KiB
-    /// of memory, however many sessions there are, and one byte for each of `tombstones.max`. `out` is called without a
-    /// shard's lock, in pieces of about 32 KiB; reloads, previews and restores wait until the stream is written, so `out`
-    /// must not call those.
+    /// Sessions are copied in slices, as by [`Engine::for_each_session`]: packets go on meanwhile,
+    /// and a session that changes after it was copied is saved as it was. For a stream that misses
+    /// nothing, stop the packets first. Needs some 100 KiB of memory, however many sessions there
+    /// are, and one byte for each of `tombstones.max`. `out` is called without a shard's lock, in
+    /// pieces of about 32 KiB; reloads, previews and restores wait until the stream is written, so
+    /// `out` must not call those.
     ///
     /// # Errors
     /// `out` has failed. What it holds then is no stream.
@@ -217,8 +218,8 @@ impl Engine {
         })
     }
 
-    /// Calls `each` with every session as it would be saved. No lock is held meanwhile. What is seen of
-    /// sessions that come or go is as in [`Engine::for_each_session`].
+    /// Calls `each` with every session as it would be saved. No lock is held meanwhile. What is
+    /// seen of sessions that come or go is as in [`Engine::for_each_session`].
     pub fn for_each_saved(&self, now: Instant, mut each: impl FnMut(&SavedSession)) {
         let done = self.try_each_saved(now, |session| {
             each(session);
@@ -267,9 +268,9 @@ impl Engine {
         self.restore_from(&mut io::Cursor::new(stream), now, at, options)
     }
 
-    /// Takes over the sessions of a stream that [`Engine::save_to`] has written and that begins where `input` stands. `at` is
-    /// the wall-clock time that `now` is: what has passed since the save is taken off each lifetime, and a clock that went
-    /// back takes nothing off.
+    /// Takes over the sessions of a stream that [`Engine::save_to`] has written and that begins
+    /// where `input` stands. `at` is the wall-clock time that `now` is: what has passed since the
+    /// save is taken off each lifetime, and a clock that went back takes nothing off.
     ///
     /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
     /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened

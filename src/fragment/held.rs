@@ -136,7 +136,8 @@ impl<P> HeldPackets<P> {
     }
 
     /// Takes a packet that has waited for its time, or whose first fragment was decided by another
-    /// thread before the packet was put here. Call it again until there is none. Takes no lock where none is held.
+    /// thread before the packet was put here. Call it again until there is none. Takes no lock
+    /// where none is held.
     pub fn next(&self, now: Instant) -> Option<P> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;

@@ -18,8 +18,8 @@
 //! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its
 //! own bound a source gives up its own oldest datagram, and a full table gives up the oldest one of
 //! the source that has most, in the zone that has most; the oldest one of that zone, where none of
-//! its sources has more than an eighth of what one may have. Of a datagram that was given up or refused
-//! the reason is remembered, a quarter as many beside the others.
+//! its sources has more than an eighth of what one may have. Of a datagram that was given up or
+//! refused the reason is remembered, a quarter as many beside the others.
 //!
 //! **Locks.** Everything is behind one mutex, which is taken once for each fragment (twice for a
 //! first one), for a few instructions, and never with a session's shard. Whether a fragment finds

@@ -110,8 +110,8 @@ pub(crate) struct Part {
 pub(crate) enum Joined {
     /// No such datagram.
     Unknown,
-    /// The first fragment has not come: this one waits for it. If there is a second name, all fragments that are held
-    /// under that one have lost their places to it.
+    /// The first fragment has not come: this one waits for it. If there is a second name, all
+    /// fragments that are held under that one have lost their places to it.
     Held(HoldId, Option<HoldId>),
     /// There was one; its lifetime is over.
     Expired,
@@ -301,7 +301,8 @@ impl State {
     /// datagram of whoever has most: a first fragment that is late comes within milliseconds, so
     /// that the newest ones are the most likely to be worth their places.
     fn hold(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
-        // Also for one that was held until now: whoever hands it in again needs to call nothing else.
+        // Also for one that was held until now: whoever hands it in again needs to call nothing
+        // else.
         self.expire(arrival.now, CLEARED);
         if !arrival.can_hold || hold == 0 {
             return Joined::Unknown;

@@ -340,7 +340,8 @@ fn nobody_waits_longer_than_a_second_and_time_needs_no_packet() {
     datagrams.expire(seconds(1), 8);
     assert!(!datagrams.holds(id));
     assert_eq!(datagrams.gauges().held, 0);
-    // One that comes after its time begins anew, under another name, whether that was noticed or not.
+    // One that comes after its time begins anew, under another name, whether that was noticed or
+    // not.
     let id = held(wait(&datagrams, &key(1), 8, seconds(1)));
     assert_ne!(held(wait(&datagrams, &key(1), 16, seconds(2))), id);
     assert_eq!(datagrams.gauges().held, 1);

@@ -34,8 +34,8 @@ impl Standing {
 /// The counters of a zone.
 #[derive(Debug, Default)]
 pub(crate) struct ZoneAccount {
-    /// The guarantee, places that no other zone can take, in the upper half; the number of sessions in
-    /// the lower one. Both change together, so that a new guarantee finds exact sums.
+    /// The guarantee, places that no other zone can take, in the upper half; the number of sessions
+    /// in the lower one. Both change together, so that a new guarantee finds exact sums.
     word: AtomicU64,
     half_open: AtomicU32,
     /// Sessions that are never evicted.
@@ -105,8 +105,8 @@ impl ZoneAccount {
 /// The counters of all zones, and the bound on their sum.
 ///
 /// The sum of what zones use and of what they are still sure of never exceeds the bound:
-/// `committed` is the sum over all zones of the greater of sessions and guarantee. A zone within its
-/// guarantee takes a place without asking anybody; beyond it, a place comes out of what is not
+/// `committed` is the sum over all zones of the greater of sessions and guarantee. A zone within
+/// its guarantee takes a place without asking anybody; beyond it, a place comes out of what is not
 /// committed.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -179,8 +179,8 @@ impl Accounts {
         of_guarantee as usize + self.max_sessions.saturating_sub(others)
     }
 
-    /// Returns how many places a zone has free, or could have by evicting sessions: its own ones, and
-    /// those of other zones that are beyond their guarantees. It is an upper bound.
+    /// Returns how many places a zone has free, or could have by evicting sessions: its own ones,
+    /// and those of other zones that are beyond their guarantees. It is an upper bound.
     pub(super) fn room(&self, zone: Zone) -> usize {
         let account = self.zone(zone);
         let assured = account.assured.load(Ordering::Relaxed);
@@ -293,8 +293,8 @@ impl Accounts {
     }
 
     /// Makes the guarantees those of the given zones: half of the table is shared equally among
-    /// `zones`, which are in order, and none has a guarantee where they are fewer than two. A zone is
-    /// sure of no more places than `limits` allow it to use. Packets may go on meanwhile.
+    /// `zones`, which are in order, and none has a guarantee where they are fewer than two. A zone
+    /// is sure of no more places than `limits` allow it to use. Packets may go on meanwhile.
     pub(crate) fn guarantee(&self, zones: &[Zone], limits: &Limits) {
         let each = match zones.len() {
             0 | 1 => 0,

@@ -61,7 +61,8 @@ impl Subject<'_> {
 pub(crate) struct Request<'r> {
     /// A control session has announced it: no rate holds for it.
     pub(crate) is_announced: bool,
-    /// A finished session that ends for it if it is admitted, and the entries that it is counted in.
+    /// A finished session that ends for it if it is admitted, and the entries that it is counted
+    /// in.
     pub(crate) replaces: Option<(Subject<'r>, Counts)>,
     pub(crate) now: Micros,
 }
@@ -285,8 +286,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a session under the rule and in the entries of `moved`, and no more in those of `subject`.
-    /// The entry of its source stays as it is.
+    /// Counts a session under the rule and in the entries of `moved`, and no more in those of
+    /// `subject`. The entry of its source stays as it is.
     pub(crate) fn moved(
         &self,
         subject: Subject<'_>,
@@ -312,8 +313,8 @@ impl Accounts {
         }
     }
 
-    /// Returns what the source of a new session weighs in a full table: its half-open sessions, or of
-    /// a protocol without a handshake those that may be evicted; 0 for a small source.
+    /// Returns what the source of a new session weighs in a full table: its half-open sessions, or
+    /// of a protocol without a handshake those that may be evicted; 0 for a small source.
     pub(crate) fn weight_of_new(&self, subject: Subject<'_>) -> u32 {
         let holding = self.source(subject);
         let unproven = match subject.key.protocol() {
@@ -327,7 +328,8 @@ impl Accounts {
         }
     }
 
-    /// Returns how many sessions that may be evicted make a source a heavy one: a 64th of the table.
+    /// Returns how many sessions that may be evicted make a source a heavy one: a 64th of the
+    /// table.
     pub(crate) fn heavy_source(&self) -> u32 {
         ((self.max_sessions() / 64) as u32).max(SMALL_SOURCE)
     }

@@ -1,10 +1,12 @@
-//! A bounded table of what prefixes hold: sessions, half-open sessions, and how fast they open new ones.
+//! A bounded table of what prefixes hold: sessions, half-open sessions, and how fast they open new
+//! ones.
 //!
 //! The table is set-associative: a keyed hash selects a set of [`WAYS`] entries behind one lock. A
 //! prefix that finds its set full takes the place of the lightest entry: the one with the fewest
-//! sessions, then the one that owes the least time to its rate, then the one that was not touched for
-//! longest. So a prefix is forgotten only if every other entry of its set weighs at least as much at
-//! that moment, and a flood of sources with one session each replaces entries of one session.
+//! sessions, then the one that owes the least time to its rate, then the one that was not touched
+//! for longest. So a prefix is forgotten only if every other entry of its set weighs at least as
+//! much at that moment, and a flood of sources with one session each replaces entries of one
+//! session.
 //!
 //! The error is on one side: **a count is never above the true one**. Ends of sessions that were
 //! counted before their prefix was forgotten are counted against the newer ones, down to 0. A limit
@@ -487,7 +489,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is forgotten, a count is never above the true one, and without pressure it is the true one.
+        /// Whatever is forgotten, a count is never above the true one, and without pressure it is
+        /// the true one.
         #[test]
         fn a_count_is_never_above_the_true_one(
             steps in proptest::collection::vec((0u128..60, 0u8..3), 1..400),

@@ -6,8 +6,9 @@
 //!
 //! Beside the limits of the configuration, one always holds ([`Limit::SourceShare`]): a source that
 //! has more sessions than there are places left for others gets no new one. So one source has at
-//! most half of the table, `n` sources together leave at least `1 / (n + 1)` of it, and a quiet table
-//! is anybody's. (It is the dynamic threshold of shared-memory switches: Choudhury and Hahne, 1998.)
+//! most half of the table, `n` sources together leave at least `1 / (n + 1)` of it, and a quiet
+//! table is anybody's. (It is the dynamic threshold of shared-memory switches: Choudhury and Hahne,
+//! 1998.)
 
 mod accounts;
 mod adaptive;
@@ -49,8 +50,8 @@ pub enum Limit {
     RatePerSource,
     /// Sessions of a source that has more of them than there are places left for others.
     SourceShare,
-    /// Sessions of a zone that has more than it is sure of, while all other places hold sessions that are worth
-    /// more, or are those that other zones are sure of.
+    /// Sessions of a zone that has more than it is sure of, while all other places hold sessions
+    /// that are worth more, or are those that other zones are sure of.
     ZoneShare,
 }
 

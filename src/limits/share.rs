@@ -251,7 +251,8 @@ impl ZoneShares {
         self.used.load(Ordering::Acquire) as usize
     }
 
-    /// Returns how many places a zone uses, but for those of sources that draw from the common part.
+    /// Returns how many places a zone uses, but for those of sources that draw from the common
+    /// part.
     #[cfg(test)]
     pub(crate) fn used_by(&self, zone: Zone) -> u32 {
         self.account(zone)

@@ -139,7 +139,8 @@ pub struct Policy {
     tables: Tables,
     hits: Box<[AtomicU64]>,
     default_hits: AtomicU64,
-    /// New sessions that would have exceeded a limit, by rule and limit; those of the default action last.
+    /// New sessions that would have exceeded a limit, by rule and limit; those of the default
+    /// action last.
     limited: Box<[[AtomicU64; Limit::ALL.len()]]>,
     /// The number of each rule, in the order of the rules.
     numbers: Box<[u16]>,
@@ -241,8 +242,8 @@ impl Policy {
         }
     }
 
-    /// Returns how many new sessions would have exceeded a limit: each limit that was reached, by the name of
-    /// the rule that would have admitted the session.
+    /// Returns how many new sessions would have exceeded a limit: each limit that was reached, by
+    /// the name of the rule that would have admitted the session.
     pub fn limited(&self) -> impl Iterator<Item = (Limit, &str, u64)> {
         let rules = self.rules.iter().map(|rule| rule.name.as_str());
         let rows = rules.chain([DEFAULT_NAME]).zip(&self.limited);

@@ -2,14 +2,15 @@
 //!
 //! A full shard looks at a bounded number of sessions of one class after the other: those at the
 //! head of the wheel's list, which are closest to their end, and some at random, so that the
-//! heaviest source is found wherever its sessions are. If none of these may be evicted, the next slots
-//! in a row are looked at; of a small shard these are all. Among those that may be evicted, the first
-//! choice is the zone that is most above its guarantee, then the heaviest source, then any but a TCP
-//! handshake in a zone that has few of these, then the session that was idle for longest, or of
-//! closing ones the one that is closest to its end.
+//! heaviest source is found wherever its sessions are. If none of these may be evicted, the next
+//! slots in a row are looked at; of a small shard these are all. Among those that may be evicted,
+//! the first choice is the zone that is most above its guarantee, then the heaviest source, then
+//! any but a TCP handshake in a zone that has few of these, then the session that was idle for
+//! longest, or of closing ones the one that is closest to its end.
 //!
-//! Sources weigh in steps of a 64th of the table. Below one step all are the same: under a flood from
-//! forged sources, which have one session each, a client with some connections would be the heaviest.
+//! Sources weigh in steps of a 64th of the table. Below one step all are the same: under a flood
+//! from forged sources, which have one session each, a client with some connections would be the
+//! heaviest.
 
 use std::cmp::Reverse;
 
@@ -29,8 +30,8 @@ const DUE: usize = 16;
 const HEADS: usize = 8;
 /// Number of random slots that are looked at.
 const RANDOM: usize = 8;
-/// Number of slots in a row that are looked at where none of those may be evicted, and in a shard that
-/// has no more.
+/// Number of slots in a row that are looked at where none of those may be evicted, and in a shard
+/// that has no more.
 const ROW: usize = 32;
 
 /// The classes of sessions that may be evicted, in order.
@@ -72,14 +73,14 @@ struct Weight {
 }
 
 impl Shard {
-    /// Ends one session so that a new one finds room; `None` where all in reach are worth more than the
-    /// new one. An expired session comes first. The place of the session that ends is claimed for the
-    /// new one's zone.
+    /// Ends one session so that a new one finds room; `None` where all in reach are worth more than
+    /// the new one. An expired session comes first. The place of the session that ends is claimed
+    /// for the new one's zone.
     ///
     /// A new session evicts none of a zone that is not further above its guarantee than its own
-    /// zone, and none of a lighter source if its own source is heavy: one that has half-open sessions
-    /// for a 64th of the table, and 64 at least (or, for protocols without a handshake, sessions that may be
-    /// evicted).
+    /// zone, and none of a lighter source if its own source is heavy: one that has half-open
+    /// sessions for a 64th of the table, and 64 at least (or, for protocols without a handshake,
+    /// sessions that may be evicted).
     pub(crate) fn make_room(
         &mut self,
         newcomer: &Newcomer<'_>,
@@ -195,8 +196,8 @@ impl Shard {
         Some((excess, heaviness, !is_spared, Reverse(end)))
     }
 
-    /// Returns the next slots in the order of their numbers, so that refused sessions find every one in
-    /// the end.
+    /// Returns the next slots in the order of their numbers, so that refused sessions find every
+    /// one in the end.
     fn next_row(&mut self) -> [u32; ROW] {
         let slots = self.slots().max(1);
         std::array::from_fn(|_| {

@@ -40,8 +40,8 @@ impl Tally {
     }
 }
 
-/// The slots of a shard whose sessions are not judged yet: those of a range of numbers, but for those
-/// that are marked.
+/// The slots of a shard whose sessions are not judged yet: those of a range of numbers, but for
+/// those that are marked.
 #[derive(Debug, Default)]
 pub(crate) struct Unjudged {
     slots: Range<u32>,

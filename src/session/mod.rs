@@ -1,8 +1,8 @@
 //! The session table: shards, slots, timing wheel, eviction.
 //!
-//! Lock order: a packet takes exactly one shard's lock, and beside it only leaf locks that are held for a few
-//! instructions, such as those of [`crate::limits`]. Nothing that a
-//! guard borrows leaves this module's callers in `crate::engine`; records are copied out.
+//! Lock order: a packet takes exactly one shard's lock, and beside it only leaf locks that are held
+//! for a few instructions, such as those of [`crate::limits`]. Nothing that a guard borrows leaves
+//! this module's callers in `crate::engine`; records are copied out.
 
 mod eviction;
 pub mod history;

@@ -231,8 +231,9 @@ impl Shard {
         }
     }
 
-    /// Takes a slot for a new session; the caller has claimed a place of its zone, and has made sure that there
-    /// is room here. Its deadline and state are still to be set, then [`Shard::hang`] must be called.
+    /// Takes a slot for a new session; the caller has claimed a place of its zone, and has made
+    /// sure that there is room here. Its deadline and state are still to be set, then
+    /// [`Shard::hang`] must be called.
     pub(crate) fn insert(
         &mut self,
         hash: u32,

@@ -232,8 +232,9 @@ pub(crate) struct Walk<'t, S> {
 }
 
 impl<S> Walk<'_, S> {
-    /// Calls `slice` with the shard, locked, and the numbers of its next slots, of which some may be
-    /// free. Returns whether there were any; a thread that waits for the lock gets it afterwards.
+    /// Calls `slice` with the shard, locked, and the numbers of its next slots, of which some may
+    /// be free. Returns whether there were any; a thread that waits for the lock gets it
+    /// afterwards.
     pub(crate) fn next(&mut self, slice: impl FnOnce(&mut Held<S>, Range<u32>)) -> bool {
         let mut held = self.table.lock(self.shard);
         let end = held.shard.slots().min(self.next.saturating_add(SLICE));

@@ -238,9 +238,10 @@ impl Graveyard {
         now.0.saturating_sub(tombstone.ended.0) < self.lifetime_us
     }
 
-    /// Calls `each` with all that are not over until it fails, the oldest of each part first. No lock is
-    /// held meanwhile, and none for longer than a slice: what is buried during the walk may be seen in the
-    /// place of an older one, or missed. Takes 16 bytes of memory for each place of a part.
+    /// Calls `each` with all that are not over until it fails, the oldest of each part first. No
+    /// lock is held meanwhile, and none for longer than a slice: what is buried during the walk may
+    /// be seen in the place of an older one, or missed. Takes 16 bytes of memory for each place of
+    /// a part.
     pub(crate) fn try_each<E>(
         &self,
         now: Micros,

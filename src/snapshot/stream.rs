@@ -1,12 +1,12 @@
 //! The bytes of a stream of saved sessions, written and read piece by piece.
 //!
 //! A stream is a head and then chunks. The head has the magic, the version (32 bits) and the
-//! wall-clock time of the save in microseconds (64 bits). A chunk has the length of its contents (32
-//! bits), the contents, and the CRC-64 of everything from the first byte of the stream to the end of
-//! the contents. Numbers are little-endian. The contents are one byte for the kind of record, and
-//! records of that kind, one after the other. Kinds come in the order of their numbers; the last
-//! chunk has the number of records of each other kind. So a chunk that is changed, missing, repeated
-//! or in another place is found, and so is an end that is missing.
+//! wall-clock time of the save in microseconds (64 bits). A chunk has the length of its contents
+//! (32 bits), the contents, and the CRC-64 of everything from the first byte of the stream to the
+//! end of the contents. Numbers are little-endian. The contents are one byte for the kind of
+//! record, and records of that kind, one after the other. Kinds come in the order of their numbers;
+//! the last chunk has the number of records of each other kind. So a chunk that is changed,
+//! missing, repeated or in another place is found, and so is an end that is missing.
 //!
 //! Neither side ever has more than one chunk in memory.
 
@@ -220,8 +220,8 @@ impl<'r, R: Read + Seek> Source<'r, R> {
         now.duration_since(*written).unwrap_or_default()
     }
 
-    /// Calls `each` with every record. Checks all of the stream, but what comes before an error has been
-    /// handed out by then.
+    /// Calls `each` with every record. Checks all of the stream, but what comes before an error has
+    /// been handed out by then.
     pub(crate) fn read(
         &mut self,
         mut each: impl FnMut(Record) -> Result<(), RestoreError>,

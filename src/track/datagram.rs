@@ -126,8 +126,8 @@ pub const fn lifetime(family: Family, state: State) -> Lifetime {
     })
 }
 
-/// Returns what a session in this state is worth. An answer raises it, and is cheap to make for a helper: nothing
-/// without a connection is ever safe from eviction.
+/// Returns what a session in this state is worth. An answer raises it, and is cheap to make for a
+/// helper: nothing without a connection is ever safe from eviction.
 #[must_use]
 pub const fn worth(state: State) -> Worth {
     match state {

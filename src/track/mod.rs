@@ -21,8 +21,8 @@ pub enum Worth {
     /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept within
     /// [`Worth::HALF_CLOSED_GRACE`] of a packet.
     Closing = 1,
-    /// Traffic both ways without a connection: evicted when nothing else is left, the one that was idle for longest
-    /// first. A stream is kept within [`Worth::STREAM_GRACE`] of a packet.
+    /// Traffic both ways without a connection: evicted when nothing else is left, the one that was
+    /// idle for longest first. A stream is kept within [`Worth::STREAM_GRACE`] of a packet.
     Datagram = 2,
     /// A connection that both ends have agreed on: never evicted for a new session.
     Assured = 3,
@@ -32,12 +32,13 @@ impl Worth {
     /// All, in the order of eviction.
     pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
 
-    /// Time that a datagram session that has gone on for a while (a stream) is kept in a full table after its last
-    /// packet. Shorter exchanges have no such time: anybody gets an answer of a server to a forged question.
+    /// Time that a datagram session that has gone on for a while (a stream) is kept in a full table
+    /// after its last packet. Shorter exchanges have no such time: anybody gets an answer of a
+    /// server to a forged question.
     pub const STREAM_GRACE: Duration = Duration::from_secs(1);
 
-    /// Time that a half-closed TCP session is kept in a full table after its last packet: its other half may carry
-    /// data for as long as it likes.
+    /// Time that a half-closed TCP session is kept in a full table after its last packet: its other
+    /// half may carry data for as long as it likes.
     pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 
     /// The stable name.

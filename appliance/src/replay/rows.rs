@@ -45,8 +45,8 @@ pub(crate) struct VerdictRow {
     /// The frame, from 1.
     pub(crate) n: u64,
     /// `forward`, `drop`, `reject`, or `skip` for a frame without an IP packet. `hold` for a
-    /// fragment that came before the first one of its datagram: another row, later, says what became
-    /// of it.
+    /// fragment that came before the first one of its datagram: another row, later, says what
+    /// became of it.
     pub(crate) verdict: &'static str,
     pub(crate) class: Option<&'static str>,
     pub(crate) direction: Option<&'static str>,

@@ -1,7 +1,7 @@
 //! An open-loop flood: small flows without state, sent in batches, whose replies nobody judges.
 //!
-//! The flood loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets are IPv4,
-//! from as many flows as asked for, or each of a flow of its own.
+//! The flood loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets
+//! are IPv4, from as many flows as asked for, or each of a flow of its own.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};

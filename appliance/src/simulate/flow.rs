@@ -217,7 +217,8 @@ impl Flow {
         }
     }
 
-    /// Whether a challenge that goes this way may carry this label: that of the SYN which it answers.
+    /// Whether a challenge that goes this way may carry this label: that of the SYN which it
+    /// answers.
     pub(super) fn challenged(&self, way: Way, label: Label) -> bool {
         self.lane(way.back()).was_sent_with(label)
     }

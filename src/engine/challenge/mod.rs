@@ -155,9 +155,9 @@ impl Engine {
         self.note_source(settings, &source, now);
     }
 
-    /// Returns whether a packet of an overloaded caller may open a session all the same: a SYN, unless
-    /// SYNs are what floods its zone and its source is unknown. Where sources are never challenged,
-    /// nothing tells a flood of SYNs from others, and none may.
+    /// Returns whether a packet of an overloaded caller may open a session all the same: a SYN,
+    /// unless SYNs are what floods its zone and its source is unknown. Where sources are never
+    /// challenged, nothing tells a flood of SYNs from others, and none may.
     pub(super) fn passes_under_overload(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
         let zone = candidate.flow.key.zone();
         let is_syn = matches!(&candidate.parsed.transport, Transport::Tcp { segment, .. }

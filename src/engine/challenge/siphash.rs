@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_word_of_the_authors_has_their_hash() {
-        // Of `vectors_sip64` in the reference implementation: eight bytes 00 to 07 under the key 00 to 0f.
+        // Of `vectors_sip64` in the reference implementation: eight bytes 00 to 07 under the key 00
+        // to 0f.
         let key = Key::new(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
         assert_eq!(key.hash(&[0x0706_0504_0302_0100]), 0x93f5_f579_9a93_2462);
     }

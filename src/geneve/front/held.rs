@@ -174,8 +174,8 @@ impl FrontEnd {
         }
     }
 
-    /// Takes the datagrams of these names for [`FrontEnd::next_released`]. Where that is not called,
-    /// they stay among those that are held, whose number is bounded.
+    /// Takes the datagrams of these names for [`FrontEnd::next_released`]. Where that is not
+    /// called, they stay among those that are held, whose number is bounded.
     #[inline]
     pub(super) fn take_released(&self, released: Vec<HoldId>, scratch: &mut Scratch) {
         for id in released {

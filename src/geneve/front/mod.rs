@@ -1,9 +1,10 @@
 //! The front end between an appliance's sockets and the engine, without a socket of its own.
 //!
-//! A datagram to UDP port 6081 goes in ([`FrontEnd::handle`]), and what is to be sent for it comes out: the same bytes, an answer
-//! of our own in the right tunnel header, or nothing. Every datagram has exactly one outcome, and a counter for it
-//! ([`FrontStats`]). That of a fragment that comes before the first one of its datagram has to wait: such a datagram is held, at
-//! most for `fragments.hold`, and its outcome comes from [`FrontEnd::next_released`].
+//! A datagram to UDP port 6081 goes in ([`FrontEnd::handle`]), and what is to be sent for it comes
+//! out: the same bytes, an answer of our own in the right tunnel header, or nothing. Every datagram
+//! has exactly one outcome, and a counter for it ([`FrontStats`]). That of a fragment that comes
+//! before the first one of its datagram has to wait: such a datagram is held, at most for
+//! `fragments.hold`, and its outcome comes from [`FrontEnd::next_released`].
 //!
 //! **The reply rule** of the load balancers: the outer IP addresses are swapped, both UDP ports stay as they came, and the GENEVE
 //! header goes back byte for byte. What the engine forwards is returned untouched ([`Answer::Return`]): no byte of it is
@@ -371,7 +372,8 @@ impl FrontEnd {
             Ok(found) => {
                 scratch.counters().received(found.endpoint, len);
                 let packet = found.packet(datagram, now);
-                // What is too long to be returned is not worth holding, and its memory is bounded so.
+                // What is too long to be returned is not worth holding, and its memory is bounded
+                // so.
                 let can_hold = packet.bytes().len() <= usize::from(scratch.settings().inner_mtu);
                 let sheddable = queued.waited == Waited::Long;
                 Ok((found, packet.sheddable(sheddable).can_hold(can_hold)))

@@ -250,8 +250,8 @@ pub struct EndpointStats {
 
 /// A snapshot of the counters.
 ///
-/// Each datagram is in exactly one of `returned`, `rewritten`, `replied`, `told_too_big`, `refused`, `dropped`,
-/// `unanswered` and `waiting`: they add up to `received`.
+/// Each datagram is in exactly one of `returned`, `rewritten`, `replied`, `told_too_big`,
+/// `refused`, `dropped`, `unanswered` and `waiting`: they add up to `received`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FrontStats {
@@ -271,7 +271,8 @@ pub struct FrontStats {
     pub dropped: u64,
     /// Those that the engine rejects without a reply that could be sent.
     pub unanswered: u64,
-    /// Those that were held since the first fragment of their datagram had not come. They have another outcome in the end.
+    /// Those that were held since the first fragment of their datagram had not come. They have
+    /// another outcome in the end.
     pub held: u64,
     /// Those of them that are held now.
     pub waiting: u64,
@@ -338,7 +339,8 @@ impl FrontStats {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// All datagrams that have an outcome: as many as were received, but for those that are held now.
+    /// All datagrams that have an outcome: as many as were received, but for those that are held
+    /// now.
     #[must_use]
     pub fn outcomes(&self) -> u64 {
         let refused: u64 = self.refused.iter().map(|(_, count)| count).sum();

@@ -146,8 +146,8 @@ impl Part {
             .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
     }
 
-    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with its number
-    /// in the order of age. Returns whether there were any.
+    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with its
+    /// number in the order of age. Returns whether there were any.
     pub(super) fn ages(&self, first: u32, count: u32, ages: &mut Vec<(u64, u32)>) -> bool {
         let before = ages.len();
         let numbered = (first..).zip(self.orders.get(first as usize..).unwrap_or_default());

@@ -72,7 +72,8 @@ impl Run {
         Some(Verdict::Reject(DropReason::SynChallenged, reply, new))
     }
 
-    /// What a real stack does about a challenge: the RST that returns the cookie, and the SYN again.
+    /// What a real stack does about a challenge: the RST that returns the cookie, and the SYN
+    /// again.
     pub(super) fn answers(&mut self, zone: u16, syn: &[u8], cookie: SeqNum) -> Verdict {
         self.tally.challenged += 1;
         let (mut challenge, mut rst) = ([0; MAX_REPLY], [0; MAX_REPLY]);

@@ -15,7 +15,7 @@ use crate::flow::{Direction, Flow, Zone};
 use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
 use crate::packet::{IcmpQuery, Ip, IpVersion, Parsed, Segment, Transport};
 use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
-use crate::session::{Mark, Newcomer, Place, Room, Shard};
+use crate::session::{Mark, Newcomer, Place, Shard};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
 use crate::track::{dccp, sctp};
@@ -194,12 +194,18 @@ impl Engine {
                 subject,
                 now: candidate.now,
             };
-            let room = shard.make_room(&newcomer, |slot, number| {
-                self.spare(settings, place.shard, slot, number, candidate.now)
-            });
-            let is_granted = room.as_ref().is_some_and(|room| room.is_granted);
-            if let Some(Room { ended, .. }) = room {
-                self.ended_here(place.shard, &ended, candidate.now, after, trace);
+            let mut is_granted = false;
+            // The place of one that was over may be kept for its own zone: then another one goes.
+            for _ in 0..2 {
+                let room = shard.make_room(&newcomer, |slot, number| {
+                    self.spare(settings, place.shard, slot, number, candidate.now)
+                });
+                let Some(room) = room else { break };
+                self.ended_here(place.shard, &room.ended, candidate.now, after, trace);
+                is_granted = room.is_granted;
+                if is_granted {
+                    break;
+                }
             }
             if !is_granted {
                 trace.step(|| Step::Note("the table is full of sessions that are worth more"));

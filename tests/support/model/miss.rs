@@ -189,14 +189,18 @@ impl Run {
         }
         if !self.has_place(initiator.zone) {
             if log.opened.is_empty() {
-                if let Some((record, reason)) = log.ended.pop() {
+                let were_over = log.ended.len();
+                for (record, reason) in std::mem::take(&mut log.ended) {
                     // It was over, and its place is its own zone's.
                     assert_ne!(reason, EndReason::Evicted);
                     let session = self.remove(record.id);
                     self.died(&session, &record, reason, log);
-                    self.tally.refused += 1;
-                } else {
+                }
+                // Two of them are as many as a newcomer waits for.
+                if were_over < 2 {
                     self.refuses(initiator.zone);
+                } else {
+                    self.tally.refused += 1;
                 }
                 let is_full = self.sessions.len() == self.setup.max_sessions as usize;
                 let reason = if is_full {
@@ -343,9 +347,16 @@ impl Run {
 
     /// Checks who had to go for a new session.
     fn made_room(&mut self, zone: u16, log: &mut Log) {
+        let mut ended = std::mem::take(&mut log.ended);
+        let (record, reason) = ended.pop().expect("one goes for one that comes");
+        for (record, reason) in ended {
+            // Its place was kept for its own zone.
+            assert_ne!(reason, EndReason::Evicted);
+            let session = self.remove(record.id);
+            assert_ne!(session.initiator.zone, zone);
+            self.died(&session, &record, reason, log);
+        }
         let excess = [0, 1].map(|zone| self.excess(zone));
-        assert_eq!(log.ended.len(), 1, "one goes for one that comes: {log:?}");
-        let (record, reason) = log.ended.remove(0);
         let session = self.remove(record.id);
         if reason != EndReason::Evicted {
             self.died(&session, &record, reason, log);

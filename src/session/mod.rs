@@ -17,7 +17,7 @@ mod wheel;
 
 use std::num::NonZeroU64;
 
-pub(crate) use eviction::{Newcomer, Room};
+pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, Tally, Unjudged};
 pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};

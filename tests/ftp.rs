@@ -214,7 +214,11 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
     let mut control = Control::new(ONLY_21, false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
-    control.now += Duration::from_secs(31);
+    control.now += Duration::from_secs(299);
+    assert!(control.syn(1, 39_999, 2, 50_000).is_forward(), "just in time");
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    control.now += Duration::from_secs(301);
     assert_eq!(
         control.syn(1, 40_000, 2, 50_000).reason(),
         Some(DropReason::PolicyDeny)
@@ -562,7 +566,7 @@ fn an_imported_announcement_is_one_that_a_helper_could_have_made() {
     engine.import_expectations(&[year], control.now);
     assert_eq!(
         engine.export_expectations(control.now)[0].lifetime,
-        Duration::from_secs(30)
+        Duration::from_secs(300)
     );
 }
 

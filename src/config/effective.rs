@@ -266,7 +266,7 @@ impl Config {
             "ftp.lifetime",
             quoted(duration(self.ftp.lifetime)),
             &quoted(duration(default.lifetime)),
-            "clients connect at once",
+            "Linux; servers with slow storage call a minute after RETR",
         );
         values.setting(
             "ftp.passive_addresses",

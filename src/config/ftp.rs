@@ -90,7 +90,7 @@ impl FtpHandling {
 
 impl FtpConfig {
     /// The longest `lifetime`.
-    pub const MAX_LIFETIME: Duration = Duration::from_secs(300);
+    pub const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
     /// The least `max_memory`: a few control sessions.
     pub const MIN_MEMORY: u32 = 1 << 16;

@@ -37,7 +37,8 @@ pub struct Settings {
     pub max_pipelined: usize,
     /// The lowest port that may be announced: 1024 by default (RFC 2577, section 3).
     pub port_floor: u16,
-    /// How long an expectation waits for its session: 30 s by default. Clients connect at once.
+    /// How long an expectation waits for its session: 300 s by default, as in Linux. Passive clients
+    /// connect at once, but servers call as late as they have the file: 60 s after RETR is common.
     pub lifetime: Duration,
     /// Addresses that a 227 may announce besides the server's own, such as those of servers behind NAT: none by
     /// default.
@@ -62,7 +63,7 @@ impl Default for Settings {
             reorder_ranges: 16,
             max_pipelined: 32,
             port_floor: 1024,
-            lifetime: Duration::from_secs(30),
+            lifetime: Duration::from_secs(300),
             passive_addresses: Vec::new(),
             active_source_port: None,
             active_opening: ActiveOpening::Command,

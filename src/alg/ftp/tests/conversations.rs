@@ -13,7 +13,7 @@ fn active_mode_opens_from_the_server_to_the_client() {
         destination: "10.0.0.9:5000".parse().unwrap(),
         protocol: 6,
         direction: Direction::Reply,
-        lifetime: Duration::from_secs(30),
+        lifetime: Duration::from_secs(300),
     };
     assert_eq!(talk.record.open, [expected], "servers connect before they answer");
     talk.server("200 ok\r\n").client("RETR x\r\n");

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::error::{ConfigError, ConfigErrorCause, Location};
-use super::keys::KeyIndex;
+use super::keys::locate_span;
 use super::{Config, Provenance};
 
 /// A parsed file, from which a program takes its own sections before the engine reads the rest. Errors of either name the
@@ -33,7 +33,8 @@ use super::{Config, Provenance};
 #[derive(Debug)]
 pub struct Document<'a> {
     file_name: &'a str,
-    keys: KeyIndex<'a>,
+    text: &'a str,
+    provenance: Provenance,
     table: Spanned<DeTable<'a>>,
 }
 
@@ -43,14 +44,14 @@ impl<'a> Document<'a> {
     /// # Errors
     /// Text that is not TOML.
     pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigError> {
-        let keys = KeyIndex::new(text);
         match DeTable::parse(text) {
             Ok(table) => Ok(Self {
                 file_name,
-                keys,
+                text,
+                provenance: Provenance::new(file_name, text, table.get_ref()),
                 table,
             }),
-            Err(error) => Err(syntax(&keys, file_name, &error)),
+            Err(error) => Err(syntax(text, file_name, &error)),
         }
     }
 
@@ -66,17 +67,13 @@ impl<'a> Document<'a> {
             move_key(key, self.table.get_mut(), &mut own);
         }
         T::deserialize(Deserializer::from(Spanned::new(span, own)))
-            .map_err(|error| syntax(&self.keys, self.file_name, &error))
+            .map_err(|error| syntax(self.text, self.file_name, &error))
     }
 
     /// The place of a key, as errors name it.
     #[must_use]
     pub fn location(&self, key: &str) -> Location {
-        self.provenance().locate(key)
-    }
-
-    fn provenance(&self) -> Provenance {
-        self.keys.provenance(self.file_name)
+        self.provenance.locate(key)
     }
 
     /// Reads what is left as the engine's configuration.
@@ -84,10 +81,9 @@ impl<'a> Document<'a> {
     /// # Errors
     /// As those of [`Config::from_toml`].
     pub fn config(self) -> Result<Config, ConfigError> {
-        let provenance = self.provenance();
         let mut config: Config = serde::Deserialize::deserialize(Deserializer::from(self.table))
-            .map_err(|error| syntax(&self.keys, self.file_name, &error))?;
-        config.provenance = provenance;
+            .map_err(|error| syntax(self.text, self.file_name, &error))?;
+        config.provenance = self.provenance;
         config.validate()?;
         Ok(config)
     }
@@ -113,9 +109,9 @@ fn move_key<'a>(key: &str, from: &mut DeTable<'a>, to: &mut DeTable<'a>) {
     from.insert(name, value);
 }
 
-fn syntax(keys: &KeyIndex<'_>, file_name: &str, error: &toml::de::Error) -> ConfigError {
+fn syntax(text: &str, file_name: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError {
-        location: keys.locate(file_name, error.span()),
+        location: locate_span(file_name, text, error.span()),
         cause: ConfigErrorCause::Syntax(error.message().to_owned()),
     }
 }

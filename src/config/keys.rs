@@ -1,5 +1,5 @@
 //! Which line of the file each key is on.
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -7,14 +7,23 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::Location;
 
-/// Where a configuration comes from: the file's name and the line of each key; nothing for one built in code.
+/// The source of a configuration: the file's name and the line of each key; empty for one built in
+/// code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     file: Option<String>,
-    lines: BTreeMap<String, usize>,
+    keys: KeyTree,
 }
 
 impl Provenance {
+    /// The provenance of a document that was parsed from `text`.
+    pub(super) fn new(file: &str, text: &str, table: &DeTable<'_>) -> Self {
+        Self {
+            file: Some(file.to_owned()),
+            keys: KeyTree::new(text, table),
+        }
+    }
+
     /// Was the configuration read from a file?
     pub fn is_file(&self) -> bool {
         self.file.is_some()
@@ -22,29 +31,24 @@ impl Provenance {
 
     /// The line of a key, counted from 1, if the file has the key.
     pub fn line(&self, key: &str) -> Option<usize> {
-        self.lines.get(key).copied()
+        let found = self.keys.find(key);
+        found.line.filter(|_| found.is_whole)
     }
 
     /// The place of a key. For a key that the file does not have, the line is that of what it belongs to.
     pub(super) fn locate(&self, key: &str) -> Location {
+        let mut found = self.keys.find(key);
+        let mut key = key;
         // A list of one may be written without brackets.
-        let single = key
-            .strip_suffix("[0]")
-            .filter(|list| !self.lines.contains_key(key) && self.lines.contains_key(*list));
-        let key = single.unwrap_or(key);
-        let mut at = key;
-        let line = loop {
-            if let Some(line) = self.line(at) {
-                break Some(line);
+        if let Some(list) = key.strip_suffix("[0]").filter(|_| !found.is_whole) {
+            let whole = self.keys.find(list);
+            if whole.is_whole {
+                (found, key) = (whole, list);
             }
-            match at.rfind(['.', '[']) {
-                Some(end) => at = at.get(..end).unwrap_or_default(),
-                None => break None,
-            }
-        };
+        }
         Location {
             file: self.file.clone(),
-            line,
+            line: found.line,
             key: key.to_owned(),
         }
     }
@@ -56,6 +60,32 @@ impl Provenance {
             None => key.to_owned(),
         }
     }
+}
+
+/// Returns the place that the parser complains about: the key that has the span, else the innermost
+/// value that holds it. Parses the text again, since only errors need the spans of all keys.
+pub(super) fn locate_span(file: &str, text: &str, span: Option<Range<usize>>) -> Location {
+    let mut location = Location {
+        file: Some(file.to_owned()),
+        ..Location::default()
+    };
+    let Some(span) = span else {
+        return location;
+    };
+    location.line = Some(Lines::new(text).line(span.start));
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut search = SpanSearch {
+        span,
+        path: String::new(),
+        key: None,
+        innermost: None,
+    };
+    search.table(table.get_ref());
+    let innermost = search.innermost.map(|(_, path)| path);
+    if let Some(path) = search.key.or(innermost) {
+        location.key = path;
+    }
+    location
 }
 
 /// A name as a part of a path: in quotes if TOML wants them.
@@ -71,94 +101,351 @@ pub(super) fn key_segment(name: &str) -> String {
     }
 }
 
-/// The spans of all keys of a document.
-#[derive(Debug)]
-pub(super) struct KeyIndex<'a> {
-    text: &'a str,
-    keys: Vec<(String, Range<usize>)>,
-    values: Vec<(String, Range<usize>)>,
-}
+/// Offsets of the line ends of a text.
+struct Lines(Vec<usize>);
 
-impl<'a> KeyIndex<'a> {
-    /// What the parser makes of a document, errors or not.
-    pub(super) fn new(text: &'a str) -> Self {
-        let (table, _) = DeTable::parse_recoverable(text);
-        let mut index = Self {
-            text,
-            keys: Vec::new(),
-            values: Vec::new(),
-        };
-        index.table("", table.get_ref());
-        index
+impl Lines {
+    fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self(ends.map(|(offset, _)| offset).collect())
     }
 
-    fn table(&mut self, path: &str, table: &DeTable<'_>) {
-        for (key, value) in table {
-            let name = key_segment(key.get_ref());
-            let path = if path.is_empty() {
-                name
-            } else {
-                format!("{path}.{name}")
+    /// Returns the line of an offset, counted from 1.
+    fn line(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|end| *end < offset)
+    }
+}
+
+/// The line of each key of a document. Keys of one table, and items of one list, are neighbors: a
+/// look-up takes a search by name or place for each part of the path, and a key one [`Node`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct KeyTree {
+    /// Each name once; `Node::name` is a place here.
+    names: Vec<Box<str>>,
+    nodes: Vec<Node>,
+    root: Children,
+}
+
+/// A key of a table or an item of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Node {
+    /// Place of the key's name; of no meaning for an item.
+    name: u32,
+    line: u32,
+    children: Children,
+}
+
+/// What a key or an item holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Children {
+    /// A single value.
+    #[default]
+    None,
+    /// A table: its keys, ordered by name.
+    Keys { first: u32, count: u32 },
+    /// A list.
+    Items { first: u32, count: u32 },
+    /// A list of single values that are all on one line, as most lists are: they need no nodes.
+    OneLine { line: u32, count: u32 },
+}
+
+/// What there is of a path.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// The line of the longest part of the path that the file has.
+    line: Option<usize>,
+    /// Is that part the whole path?
+    is_whole: bool,
+}
+
+impl KeyTree {
+    fn new(text: &str, table: &DeTable<'_>) -> Self {
+        let mut builder = TreeBuilder {
+            lines: Lines::new(text),
+            places: HashMap::new(),
+            tree: Self::default(),
+        };
+        builder.tree.root = builder.keys(table);
+        builder.tree
+    }
+
+    fn find(&self, path: &str) -> Found {
+        let (mut at, mut rest) = (self.root, path);
+        let mut line = None;
+        while !rest.is_empty() {
+            let Some(step) = self.step(at, rest) else {
+                return Found {
+                    line,
+                    is_whole: false,
+                };
             };
-            self.keys.push((path.clone(), key.span()));
-            self.value(path, value);
+            line = Some(step.line as usize);
+            (at, rest) = (step.children, step.rest);
+        }
+        Found {
+            line,
+            is_whole: line.is_some(),
         }
     }
 
-    fn value(&mut self, path: String, value: &Spanned<DeValue<'_>>) {
+    /// Follows the first part of a path.
+    fn step<'p>(&self, at: Children, path: &'p str) -> Option<Step<'p>> {
+        let of_node = |node: &Node, rest| Step {
+            line: node.line,
+            children: node.children,
+            rest,
+        };
+        match at {
+            Children::None => None,
+            Children::Keys { first, count } => {
+                let path = path.strip_prefix('.').unwrap_or(path);
+                let keys = self.nodes(first, count);
+                let named = |name: &str| {
+                    let place = keys.binary_search_by(|node| self.name(node).cmp(name)).ok()?;
+                    keys.get(place)
+                };
+                if let Some(quoted) = path.strip_prefix('"') {
+                    // The name may hold quotes and dots itself.
+                    return quoted.match_indices('"').find_map(|(end, _)| {
+                        let (name, rest) = (quoted.get(..end)?, quoted.get(end + 1..)?);
+                        let ends = rest.is_empty() || rest.starts_with(['.', '[']);
+                        Some(of_node(named(name).filter(|_| ends)?, rest))
+                    });
+                }
+                let (name, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+                Some(of_node(named(name)?, rest))
+            }
+            Children::Items { first, count } => {
+                let (place, rest) = item(path)?;
+                let node = self.nodes(first, count).get(place)?;
+                Some(of_node(node, rest))
+            }
+            Children::OneLine { line, count } => {
+                let (place, rest) = item(path)?;
+                let children = Children::None;
+                (place < count as usize).then_some(Step { line, children, rest })
+            }
+        }
+    }
+
+    fn nodes(&self, first: u32, count: u32) -> &[Node] {
+        let first = first as usize;
+        self.nodes.get(first..first + count as usize).unwrap_or_default()
+    }
+
+    fn name(&self, node: &Node) -> &str {
+        self.names.get(node.name as usize).map_or("", |name| name)
+    }
+}
+
+/// A part of a path that the file has, and the rest of the path.
+struct Step<'p> {
+    line: u32,
+    children: Children,
+    rest: &'p str,
+}
+
+/// Splits `[7].name` into 7 and `.name`.
+fn item(path: &str) -> Option<(usize, &str)> {
+    let (place, rest) = path.strip_prefix('[')?.split_once(']')?;
+    Some((place.parse().ok()?, rest))
+}
+
+/// Makes a [`KeyTree`].
+struct TreeBuilder {
+    lines: Lines,
+    /// Places of names in the tree.
+    places: HashMap<String, u32>,
+    tree: KeyTree,
+}
+
+impl TreeBuilder {
+    fn keys(&mut self, table: &DeTable<'_>) -> Children {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_unstable_by(|(one, _), (other, _)| one.get_ref().cmp(other.get_ref()));
+        let first = self.tree.nodes.len();
+        for (key, _) in &entries {
+            let (name, line) = (self.place(key.get_ref()), self.line(key.span()));
+            self.tree.nodes.push(Node {
+                name,
+                line,
+                children: Children::None,
+            });
+        }
+        self.fill(first, entries.iter().map(|(_, value)| *value));
+        Children::Keys {
+            first: first as u32,
+            count: entries.len() as u32,
+        }
+    }
+
+    fn items(&mut self, items: &[Spanned<DeValue<'_>>]) -> Children {
+        let line = items.first().map_or(0, |item| self.line(item.span()));
+        let is_single = |item: &Spanned<DeValue<'_>>| {
+            !matches!(item.get_ref(), DeValue::Table(_) | DeValue::Array(_)) && self.line(item.span()) == line
+        };
+        let count = items.len() as u32;
+        if items.iter().all(is_single) {
+            return Children::OneLine { line, count };
+        }
+        let first = self.tree.nodes.len();
+        for item in items {
+            let line = self.line(item.span());
+            self.tree.nodes.push(Node {
+                line,
+                ..Node::default()
+            });
+        }
+        self.fill(first, items.iter());
+        Children::Items {
+            first: first as u32,
+            count,
+        }
+    }
+
+    /// Adds what the nodes from `first` on hold.
+    fn fill<'a, 'v: 'a>(&mut self, first: usize, values: impl Iterator<Item = &'a Spanned<DeValue<'v>>>) {
+        for (place, value) in (first..).zip(values) {
+            let children = match value.get_ref() {
+                DeValue::Table(table) => self.keys(table),
+                DeValue::Array(items) => self.items(items),
+                _ => continue,
+            };
+            if let Some(node) = self.tree.nodes.get_mut(place) {
+                node.children = children;
+            }
+        }
+    }
+
+    fn place(&mut self, name: &str) -> u32 {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = self.tree.names.len() as u32;
+        self.tree.names.push(name.into());
+        self.places.insert(name.to_owned(), place);
+        place
+    }
+
+    fn line(&self, span: Range<usize>) -> u32 {
+        u32::try_from(self.lines.line(span.start)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Searches a document for a span.
+struct SpanSearch {
+    span: Range<usize>,
+    /// The path of what is looked at.
+    path: String,
+    /// The first key or item that has the span.
+    key: Option<String>,
+    /// The length and the path of the shortest value that holds the span.
+    innermost: Option<(usize, String)>,
+}
+
+impl SpanSearch {
+    fn table(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let above = self.path.len();
+            if above > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key_segment(key.get_ref()));
+            self.at(key.span(), value);
+            self.path.truncate(above);
+        }
+    }
+
+    fn at(&mut self, key: Range<usize>, value: &Spanned<DeValue<'_>>) {
+        if self.key.is_none() && key == self.span {
+            self.key = Some(self.path.clone());
+        }
         match value.get_ref() {
-            DeValue::Table(table) => self.table(&path, table),
+            DeValue::Table(table) => self.table(table),
             DeValue::Array(items) => {
                 for (place, item) in items.iter().enumerate() {
-                    let path = format!("{path}[{place}]");
-                    self.keys.push((path.clone(), item.span()));
-                    self.value(path, item);
+                    let above = self.path.len();
+                    self.path.push_str(&format!("[{place}]"));
+                    self.at(item.span(), item);
+                    self.path.truncate(above);
                 }
             }
             _ => {}
         }
-        self.values.push((path, value.span()));
-    }
-
-    fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
-    }
-
-    /// The place of a span that the parser complains about: the key that it is, else the innermost value that
-    /// holds it.
-    pub(super) fn locate(&self, file: &str, span: Option<Range<usize>>) -> Location {
-        let mut location = Location {
-            file: Some(file.to_owned()),
-            ..Location::default()
-        };
-        let Some(span) = span else {
-            return location;
-        };
-        location.line = Some(self.line(span.start));
-        let holds = |own: &Range<usize>| own.start <= span.start && span.end <= own.end;
-        let key = self.keys.iter().find(|(_, own)| *own == span);
-        let innermost = || {
-            self.values
-                .iter()
-                .filter(|(_, own)| holds(own))
-                .min_by_key(|(_, own)| own.len())
-        };
-        if let Some((path, _)) = key.or_else(innermost) {
-            location.key.clone_from(path);
+        let own = value.span();
+        let holds = own.start <= self.span.start && self.span.end <= own.end;
+        if holds && self.innermost.as_ref().is_none_or(|(len, _)| own.len() < *len) {
+            self.innermost = Some((own.len(), self.path.clone()));
         }
-        location
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "inside = [\"a\", \"b\"]\nwide = [\n  1,\n  2,\n]\nlone = 1\n\
+        [zones]\n\"a.b\" = 1\n\"c\\\"d\" = 2\n[[policy.rule]]\nname = \"x\"\n\
+        [[policy.rule]]\nname = \"y\"\nlimits = { a = 1 }\n";
+
+    fn provenance() -> Provenance {
+        Provenance::new("f", TEXT, DeTable::parse(TEXT).unwrap().get_ref())
     }
 
-    pub(super) fn provenance(&self, file: &str) -> Provenance {
-        let lines = self
-            .keys
-            .iter()
-            .map(|(path, span)| (path.clone(), self.line(span.start)))
-            .collect();
-        Provenance {
-            file: Some(file.to_owned()),
-            lines,
+    #[test]
+    fn a_path_is_found_with_its_line_and_others_are_not() {
+        let provenance = provenance();
+        let rows = [
+            ("inside", Some(1)),
+            ("inside[1]", Some(1)),
+            ("inside[2]", None),
+            ("wide[0]", Some(3)),
+            ("wide[1]", Some(4)),
+            ("wide[1][0]", None),
+            ("lone", Some(6)),
+            ("lone.more", None),
+            ("zones.\"a.b\"", Some(8)),
+            ("zones.\"c\"d\"", Some(9)),
+            ("zones.a", None),
+            ("policy.rule[0]", Some(10)),
+            ("policy.rule[1].name", Some(13)),
+            ("policy.rule[1].limits.a", Some(14)),
+            ("policy.rule[2]", None),
+            ("policy.rule[x]", None),
+            ("policy.rule[0", None),
+            ("", None),
+        ];
+        for (path, line) in rows {
+            assert_eq!(provenance.line(path), line, "{path}");
         }
+    }
+
+    #[test]
+    fn a_missing_key_has_the_line_of_what_it_belongs_to() {
+        let provenance = provenance();
+        let rows = [
+            ("lone[0]", "lone", Some(6)),
+            ("inside[0]", "inside[0]", Some(1)),
+            ("policy.rule[1].source[0]", "policy.rule[1].source[0]", Some(12)),
+            ("nonsense.key", "nonsense.key", None),
+        ];
+        for (path, key, line) in rows {
+            let location = provenance.locate(path);
+            assert_eq!((location.key.as_str(), location.line), (key, line), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_rule_takes_a_node_for_each_key_and_none_for_a_list_on_one_line() {
+        let nodes = |rules: usize| {
+            let rule = "[[policy.rule]]\nname = \"x\"\nsource = [\"10.0.0.0/8\", \"10.0.0.1\"]\n";
+            let text = rule.repeat(rules);
+            Provenance::new("f", &text, DeTable::parse(&text).unwrap().get_ref())
+                .keys
+                .nodes
+                .len()
+        };
+        // `policy` and `policy.rule`, then the rule, its name and its sources.
+        assert_eq!((nodes(1), nodes(1_000)), (2 + 3, 2 + 3_000));
     }
 }

@@ -19,6 +19,7 @@ mod stream;
 
 use core::net::IpAddr;
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,20 @@ pub enum RestoreError {
     /// It does not read as records.
     #[error("the stream does not read: {0}")]
     Unreadable(String),
+    /// It was saved longer ago than [`RestoreOptions::max_age`].
+    #[error("the stream was saved {} ago, and at most {} are allowed", seconds(*age), seconds(*max))]
+    TooOld {
+        /// The time since the save.
+        age: Duration,
+        /// The limit.
+        max: Duration,
+    },
+    /// The wall clock is behind the time of the save, so the age of the sessions is not known.
+    #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
+    ClockWentBack {
+        /// By how much.
+        ahead: Duration,
+    },
     /// A record says what no session can be.
     #[error("record {record} is no session: {what}")]
     Unsound {
@@ -161,6 +176,10 @@ pub enum RestoreError {
         /// The system's error.
         what: String,
     },
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
 }
 
 impl From<io::Error> for RestoreError {
@@ -191,12 +210,28 @@ pub struct Saved {
 pub struct RestoreOptions {
     /// Are the tunnel references of the records taken over? Only where they mean the same to the caller as before.
     pub tunnels: bool,
+    /// Whether packets of the sessions have passed since the save, as after a crash that followed a
+    /// checkpoint. Where each end of a TCP connection stands is learned anew then, from its next
+    /// segments; a handshake counts as completed; and control sessions are read from their next
+    /// lines on.
+    pub moved_on: bool,
+    /// Refuses a stream that was saved longer ago, or more than [`Self::CLOCK_SLACK`] in the future.
+    /// Without it, any stream is taken, and one of the future as if it were of now.
+    pub max_age: Option<Duration>,
+}
+
+impl RestoreOptions {
+    /// By how much the clock may have gone back since the save, where `max_age` is set: more than
+    /// a time server corrects a clock that runs.
+    pub const CLOCK_SLACK: Duration = Duration::from_secs(10);
 }
 
 /// What a restore has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Restored {
+    /// The time since the save, by the wall clock.
+    pub age: Duration,
     /// Sessions that go on.
     pub sessions: usize,
     /// Sessions whose lifetime has passed since the save.

@@ -270,7 +270,8 @@ impl Engine {
 
     /// Takes over the sessions of a stream that [`Engine::save_to`] has written and that begins
     /// where `input` stands. `at` is the wall-clock time that `now` is: what has passed since the
-    /// save is taken off each lifetime, and a clock that went back takes nothing off.
+    /// save is taken off each lifetime, and a clock that went back takes nothing off, unless
+    /// [`RestoreOptions::max_age`] refuses such a stream.
     ///
     /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
     /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened
@@ -296,13 +297,16 @@ impl Engine {
             engine: self,
             now,
             moment: self.origin.micros(now),
-            elapsed: source.elapsed(at),
+            elapsed: source.age(at, options.max_age)?,
             options,
         };
         let has_children = import.check(&mut source)?;
         let _no_reload_meanwhile = self.reloading.lock();
         let settings = self.settings();
-        let mut done = Restored::default();
+        let mut done = Restored {
+            age: import.elapsed,
+            ..Restored::default()
+        };
         let passes: &[Pass] = if has_children {
             &[Pass::Parents, Pass::Rest]
         } else {
@@ -518,6 +522,14 @@ impl Engine {
         slot.track = track;
         slot.deadline = deadline;
         slot.restore(session.flags, session.packets, session.bytes);
+        let mut control = session.control.unwrap_or_default();
+        if options.moved_on {
+            if session.protocol == PROTOCOL_TCP {
+                slot.track.go_on_after_gap();
+            }
+            control.lines = None;
+            control.at_rest = false;
+        }
         let mut cold = Cold::new(ago(session.age_us.max(session.idle_us)), session.rule);
         cold.set_parts(session.history, session.marks);
         Ok(Sound {
@@ -526,7 +538,7 @@ impl Engine {
             cold,
             tunnels: tunnels(session.tunnels, options),
             parent,
-            control: session.control.unwrap_or_default(),
+            control,
         })
     }
 }

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::first::FirstVersion;
-use super::{RestoreError, SavedSession, SavedTombstone};
+use super::{RestoreError, RestoreOptions, SavedSession, SavedTombstone};
 use crate::alg::Expectation;
 
 /// The first bytes of a stream.
@@ -215,9 +215,28 @@ impl<'r, R: Read + Seek> Source<'r, R> {
     }
 
     /// The time since the stream was written; zero if the clock went back.
-    pub(crate) fn elapsed(&self, now: SystemTime) -> Duration {
+    fn elapsed(&self, now: SystemTime) -> Duration {
         let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
         now.duration_since(*written).unwrap_or_default()
+    }
+
+    /// Returns by how much the clock went back since the stream was written.
+    fn ahead(&self, now: SystemTime) -> Duration {
+        let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
+        written.duration_since(now).unwrap_or_default()
+    }
+
+    /// Returns the time since the stream was written, if it may be restored now.
+    ///
+    /// # Errors
+    /// The stream is too old, or the clock went back, where `max_age` says what that is.
+    pub(crate) fn age(&self, now: SystemTime, max_age: Option<Duration>) -> Result<Duration, RestoreError> {
+        let (age, ahead) = (self.elapsed(now), self.ahead(now));
+        match max_age {
+            Some(max) if age > max => Err(RestoreError::TooOld { age, max }),
+            Some(_) if ahead > RestoreOptions::CLOCK_SLACK => Err(RestoreError::ClockWentBack { ahead }),
+            _ => Ok(age),
+        }
     }
 
     /// Calls `each` with every record. Checks all of the stream, but what comes before an error has

@@ -96,6 +96,27 @@ impl Track {
         }
     }
 
+    /// Goes on after segments may have passed unseen in both directions: until both ends are known
+    /// as they are now, what a segment says of itself is trusted. A handshake may have been
+    /// completed meanwhile, and counts as completed; a SYN-ACK that comes nevertheless is still
+    /// judged by the SYN. Nothing changes in a simultaneous open, or once both ends have closed.
+    pub fn go_on_after_gap(&mut self) {
+        match self.state() {
+            State::SynSent => {
+                self.go_on_without(Direction::Reply);
+                return;
+            }
+            State::SynRecv => self.set_state(State::Established),
+            State::Established | State::FinWait | State::CloseWait => {}
+            // Both ends wait for the handshake, or have closed: nothing new can have followed.
+            State::SynSent2 | State::LastAck | State::TimeWait | State::Close => return,
+        }
+        if !self.is_liberal() {
+            self.set_connection_flag(LIBERAL, true);
+            self.set_connection_flag(UNSEEN, true);
+        }
+    }
+
     /// Whether the connection is liberal only because a part of it was not seen yet.
     #[must_use]
     pub const fn is_unseen(&self) -> bool {

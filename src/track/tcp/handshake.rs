@@ -7,7 +7,8 @@
 
 use super::window::{self, Peer, PeerFlags, Side};
 use super::{
-    CHALLENGE_EXPECTED, Event, Fault, Known, Outcome, PassReason, SIMULTANEOUS_OPEN, State, Step, Track,
+    CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, Outcome, PassReason, SIMULTANEOUS_OPEN, State, Step,
+    Track,
 };
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum};
@@ -120,6 +121,10 @@ impl Track {
 
     /// Forgets both ends and begins with a SYN: SYN_SENT.
     pub(super) fn begin_with(&mut self, syn: Syn) {
+        if self.is_unseen() {
+            // Nothing of the new connection was missed.
+            self.set_connection_flag(LIBERAL, false);
+        }
         self.put_side(Direction::Original, syn.side());
         self.put_side(Direction::Reply, Side::default());
         let [_, responder] = &mut self.peers;

@@ -238,6 +238,10 @@ pub(crate) fn front(data: &[u8]) {
         );
         assert!(stats.tunnel_ends <= MAX_ENDS as usize, "{stats:?}");
         assert!(stats.endpoints.len() <= 1 + MAX_ENDPOINTS as usize, "{stats:?}");
-        engine.check_invariants().expect("the table tells one story");
+        // Takes longer than a hundred datagrams.
+        if received.is_multiple_of(16) {
+            engine.check_invariants().expect("the table tells one story");
+        }
     }
+    engine.check_invariants().expect("the table tells one story");
 }

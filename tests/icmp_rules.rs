@@ -287,13 +287,113 @@ fn no_error_announces_less_than_the_least_mtu() {
 fn no_error_announces_an_mtu_that_its_packet_fits() {
     let fits = Some(DropReason::IcmpErrorMtuFits);
     for ends in [V4, V6] {
-        for (mtu, expected) in [(1399, None), (1400, fits), (1500, fits), (9000, fits)] {
+        // Some routers quote an IPv4 packet without the length of its header.
+        let least = if ends.v6 { 1400 } else { 1420 };
+        for (mtu, expected) in [(1399, None), (least - 1, None), (least, fits), (9000, fits)] {
             assert_eq!(too_big(ends, mtu, 1400), expected, "{ends:?} {mtu}");
         }
     }
     assert_eq!(too_big(V6, u32::MAX, 1400), fits);
     // The upper half of IPv4's word says nothing of the MTU (RFC 1191 4, RFC 4884 4.1).
     assert_eq!(too_big(V4, 0x0005_0514, 1400), None);
+}
+
+/// Makes the checksum of an IPv4 header anew.
+fn fix_header(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.ones_complement().to_ne_bytes());
+}
+
+/// An error about a datagram whose quote is changed by `alter`: the verdict.
+fn altered(ends: Ends, mtu: u16, alter: impl Fn(&mut Vec<u8>)) -> Verdict {
+    let scene = Scene::new("");
+    let datagram = udp(ends, &[0; 1400]);
+    assert!(scene.decide(&datagram).is_forward());
+    let mut quote = datagram[..if ends.v6 { 48 } else { 28 }].to_vec();
+    alter(&mut quote);
+    let router = Ends {
+        src: 200,
+        dst: 1,
+        ..ends
+    };
+    let [high, low] = mtu.to_be_bytes();
+    let error = icmp(router, if ends.v6 { 2 } else { 3 }, [0, 0, high, low], &quote);
+    scene.decide(&if ends.v6 { error } else { with_code_4(error) })
+}
+
+#[test]
+fn an_error_is_judged_by_what_it_quotes_and_not_by_the_length_that_it_quotes() {
+    // Total length, 1428 before, and whether the checksum of the header is made to fit.
+    let lengths = [
+        0,
+        1,
+        1408,
+        1428,
+        1428_u16.swap_bytes(),
+        1408_u16.swap_bytes(),
+        20,
+        28,
+    ];
+    for (len, fits) in lengths.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+        let verdict = altered(V4, 1400, |quote| {
+            quote[2..4].copy_from_slice(&len.to_be_bytes());
+            if fits {
+                fix_header(quote);
+            }
+        });
+        // A sender that makes the checksum anew says that the packet was as short as that.
+        if fits && matches!(len, 20 | 28) {
+            dropped_for(&verdict, DropReason::IcmpErrorMtuFits);
+        } else {
+            assert_eq!(
+                verdict.tracked().class,
+                Class::Related,
+                "{len} {fits}: {verdict:?}"
+            );
+        }
+    }
+    for len in [0_u16, 8, 1408, 1408_u16.swap_bytes()] {
+        let verdict = altered(V6, 1280, |quote| quote[4..6].copy_from_slice(&len.to_be_bytes()));
+        if len == 8 {
+            dropped_for(&verdict, DropReason::IcmpErrorMtuFits);
+        } else {
+            assert_eq!(verdict.tracked().class, Class::Related, "{len}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_quote_may_differ_in_what_routers_change() {
+    type Alter = fn(&mut Vec<u8>);
+    let alterations: [(&str, Alter); 6] = [
+        ("time to live", |quote| quote[8] = 0),
+        ("type of service", |quote| quote[1] = 0xb9),
+        ("identification", |quote| quote[4..6].reverse()),
+        ("checksum", |quote| quote[10..12].fill(0)),
+        ("DF in the order of a host", |quote| {
+            quote[6..8].copy_from_slice(&[0, 0x40]);
+        }),
+        ("padding and an extension (RFC 4884)", |quote| {
+            quote.resize(128, 0);
+            quote.extend([0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0]);
+        }),
+    ];
+    for (what, alter) in alterations {
+        let verdict = altered(V4, 1400, alter);
+        assert_eq!(verdict.tracked().class, Class::Related, "{what}: {verdict:?}");
+    }
+    let verdict = altered(V6, 1300, |quote| quote[7] = 0);
+    assert_eq!(verdict.tracked().class, Class::Related, "hop limit: {verdict:?}");
+    // Options of the quoted header stand before the ports.
+    let verdict = altered(V4, 1400, |quote| {
+        quote[0] = 0x47;
+        quote.splice(20..20, [7, 7, 4, 0, 0, 0, 0, 0]);
+    });
+    assert_eq!(verdict.tracked().class, Class::Related, "options: {verdict:?}");
+    // A later fragment has no ports.
+    let verdict = altered(V4, 1400, |quote| quote[6..8].copy_from_slice(&[0, 0x41]));
+    dropped_for(&verdict, DropReason::IcmpErrorNoSession);
 }
 
 #[test]
@@ -337,12 +437,13 @@ fn an_error_about_a_first_fragment_is_measured_against_the_fragment() {
     let (scene, _) = about(V4, 3, [0; 4], 1372);
     let mut quoted = udp(V4, &[0; 1372]);
     quoted[6] = 0x20;
+    fix_header(&mut quoted);
     let router = Ends {
         src: 200,
         dst: 1,
         ..V4
     };
-    for (mtu, passes) in [(1280, true), (1400, false)] {
+    for (mtu, passes) in [(1280, true), (1420, false)] {
         let mut error = icmp(router, 3, u32::to_be_bytes(mtu), &quoted);
         error = with_code_4(error);
         assert_eq!(scene.decide(&error).is_forward(), passes, "{mtu}");

@@ -154,13 +154,21 @@ impl Engine {
     }
 }
 
-/// Whether an error announces an MTU that the quoted packet of a host does not exceed. Packets of a
-/// tunnel are not held against it: what had to fit may have been encapsulated once more.
+/// Returns whether an error announces an MTU that the quoted packet of a host does not exceed.
+/// Packets of a tunnel are not held against it: what had to fit may have been encapsulated once
+/// more. Nor is a packet whose length is not known for sure. There are routers that quote the
+/// length of an IPv4 packet without that of its header, some with a checksum that fits: 20 bytes
+/// are allowed for.
 const fn names_a_fitting_mtu(error: &IcmpError) -> bool {
+    let allowance = match error.quoted.version {
+        IpVersion::V4 => 20,
+        IpVersion::V6 => 0,
+    };
+    let total_len = error.quoted.total_len;
     match error.quoted.transport {
         QuotedTransport::Ports { .. }
         | QuotedTransport::IcmpQuery { .. }
-        | QuotedTransport::IcmpOther { .. } => error.quoted.total_len <= error.mtu,
+        | QuotedTransport::IcmpOther { .. } => total_len != 0 && total_len + allowance <= error.mtu,
         QuotedTransport::Gre(_)
         | QuotedTransport::IcmpError
         | QuotedTransport::Fragment

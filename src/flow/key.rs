@@ -197,7 +197,8 @@ impl Flow {
             QuotedTransport::Other | QuotedTransport::Gre(_) => {
                 let flow = Self::between(zone, v6, quoted.protocol, (quoted.src, 0), (quoted.dst, 0));
                 Some(match quoted.transport {
-                    QuotedTransport::Gre(key) => flow.with_gre(key),
+                    QuotedTransport::Gre(Some(key)) => flow.with_gre(key),
+                    // The address pair is all that an unknown key leaves.
                     _ => flow,
                 })
             }

@@ -70,24 +70,28 @@ fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// The key of the header that an ICMP error quotes.
+/// Returns the key of the header that an ICMP error quotes, or `None` where the key lies beyond the
+/// quote. An error need not quote more than 8 bytes (RFC 792), and behind a checksum the key begins
+/// there.
 ///
 /// # Errors
 ///
-/// [`Malformed::IcmpErrorQuoteTruncated`] where the key lies beyond the quote, and
+/// [`Malformed::IcmpErrorQuoteTruncated`] where not even the flags are quoted, and
 /// [`Malformed::IcmpErrorQuoteMalformed`] for a header that would not have been forwarded.
-pub(super) fn quoted_key(bytes: &[u8]) -> Result<GreKey, Malformed> {
+pub(super) fn quoted_key(bytes: &[u8]) -> Result<Option<GreKey>, Malformed> {
     let Some([f0, f1, p0, p1]) = word(bytes, 0) else {
         return Err(Malformed::IcmpErrorQuoteTruncated);
     };
     let layout = layout(u16::from_be_bytes([f0, f1]), u16::from_be_bytes([p0, p1]))
         .map_err(|_| Malformed::IcmpErrorQuoteMalformed)?;
-    let key = match layout {
-        Layout::None => Some(GreKey::None),
-        Layout::Key { offset } => word(bytes, offset).map(|key| GreKey::Key(u32::from_be_bytes(key))),
-        Layout::CallId => word(bytes, 4).map(|[_, _, a, b]| GreKey::CallId(u16::from_be_bytes([a, b]))),
-    };
-    key.ok_or(Malformed::IcmpErrorQuoteTruncated)
+    match layout {
+        Layout::None => Ok(Some(GreKey::None)),
+        Layout::Key { offset } => Ok(word(bytes, offset).map(|key| GreKey::Key(u32::from_be_bytes(key)))),
+        Layout::CallId => match word(bytes, 4) {
+            Some([_, _, a, b]) => Ok(Some(GreKey::CallId(u16::from_be_bytes([a, b])))),
+            None => Err(Malformed::IcmpErrorQuoteTruncated),
+        },
+    }
 }
 
 /// Parses the GRE packet that is the payload of an IP packet.

@@ -88,11 +88,14 @@ pub struct Quoted {
     pub src: u128,
     /// Destination address, in the form of [`Ip::src`].
     pub dst: u128,
-    /// Bytes of the quoted packet when it was whole, by its own header. More than the quote has, as a rule.
+    /// Bytes of the quoted packet when it was whole, by its own header. More than the quote has, as
+    /// a rule. 0 where the header is not to be trusted: many routers and hosts alter the length
+    /// that they quote.
     pub total_len: u32,
 }
 
-/// What is quoted of a transport header: its first 8 bytes, and those up to a GRE key.
+/// What is quoted of a transport header: its first 8 bytes, and those up to a GRE key if they are
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotedTransport {
     /// TCP, UDP, UDP-Lite, SCTP or DCCP.
@@ -113,8 +116,8 @@ pub enum QuotedTransport {
         /// Whether this is the request; otherwise it is the reply.
         request: bool,
     },
-    /// GRE, with its key or call ID.
-    Gre(GreKey),
+    /// GRE, with its key or call ID; `None` where the key lies beyond the quote.
+    Gre(Option<GreKey>),
     /// An ICMP error: there must be no error about an error (RFC 1122, section 3.2.2).
     IcmpError,
     /// An ICMP or ICMPv6 message that is a conversation of its own, see [`Transport::IcmpOther`].
@@ -217,6 +220,11 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     Ok(Parsed { ip, transport })
 }
 
+/// Reads a quoted IPv4 packet. Neither its total length nor its checksum is held against it: there
+/// are routers and hosts that quote the length without that of the header, with its bytes swapped,
+/// or as 0, and a checksum that is that of another TTL, or 0. The transport header is looked for in
+/// all that is quoted. What follows a packet of less than 8 bytes of payload, padding or an
+/// extension (RFC 4884), names no session.
 fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
     match bytes {
         [] => return Err(Malformed::IcmpErrorQuoteTruncated),
@@ -227,30 +235,36 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
         return Err(Malformed::IcmpErrorQuoteTruncated);
     };
     let header_len = header.slice().len();
-    let Some(payload_len) = usize::from(header.total_len()).checked_sub(header_len) else {
-        return Err(Malformed::IcmpErrorQuoteMalformed);
-    };
     let protocol = header.protocol();
     let src = u32::from_be_bytes(header.source());
     if !ipv4::is_unicast(src) {
         return Err(Malformed::IcmpErrorQuoteMalformed);
     }
+    let payload = bytes.get(header_len..).unwrap_or_default();
+    let quoted = || quoted_transport(IpVersion::V4, protocol, payload);
     let transport = if header.fragments_offset().value() == 0 {
-        let available = bytes.get(header_len..).unwrap_or_default();
-        quoted_transport(IpVersion::V4, protocol, up_to(available, payload_len))?
+        quoted()?
+    } else if matches!(bytes, [_, _, _, _, _, _, 0, 0x40, ..]) {
+        // Either a last fragment, 512 bytes into its datagram, or the flag DF in the byte order of
+        // a host, whose kernel quotes the packet as it had read it. What a fragment has in place of
+        // ports names no session.
+        quoted().unwrap_or(QuotedTransport::Fragment)
     } else {
         QuotedTransport::Fragment
     };
+    let total_len = usize::from(header.total_len());
+    let is_credible = total_len >= header_len && checksum::is_valid(header.slice());
     Ok(Quoted {
         transport,
         version: IpVersion::V4,
         protocol: protocol.0,
         src: ipv4::mapped(src),
         dst: ipv4::mapped(u32::from_be_bytes(header.destination())),
-        total_len: u32::from(header.total_len()),
+        total_len: if is_credible { total_len as u32 } else { 0 },
     })
 }
 
+/// Reads a quoted IPv6 packet, whatever length it says, as [`quoted_ipv4`] does.
 fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
     match bytes {
         [] => return Err(Malformed::IcmpErrorQuoteTruncated),
@@ -264,8 +278,7 @@ fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
     if !ipv6::is_unicast(src) {
         return Err(Malformed::IcmpErrorQuoteMalformed);
     }
-    let available = bytes.get(ipv6::HEADER_LEN..).unwrap_or_default();
-    let payload = up_to(available, usize::from(header.payload_length()));
+    let payload = bytes.get(ipv6::HEADER_LEN..).unwrap_or_default();
     let chain = ipv6::walk(header.next_header(), payload).map_err(|reason| match reason {
         Malformed::Ipv6ExtensionTruncated => Malformed::IcmpErrorQuoteTruncated,
         _ => Malformed::IcmpErrorQuoteMalformed,
@@ -283,14 +296,11 @@ fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
         protocol: chain.protocol.0,
         src,
         dst: u128::from_be_bytes(header.destination()),
-        total_len: ipv6::HEADER_LEN as u32 + u32::from(header.payload_length()),
+        total_len: match usize::from(header.payload_length()) {
+            len if len < payload.len() => 0,
+            len => (ipv6::HEADER_LEN + len) as u32,
+        },
     })
-}
-
-/// The first `len` bytes, or all if there are fewer: an error may quote less than a packet had, but what it
-/// quotes beyond the packet's length is something else (RFC 4884, section 5).
-fn up_to(bytes: &[u8], len: usize) -> &[u8] {
-    bytes.get(..len).unwrap_or(bytes)
 }
 
 fn quoted_transport(

@@ -139,8 +139,8 @@ fn a_quote_is_walked_through_options_and_extensions() {
 }
 
 #[test]
-fn an_extension_behind_the_quote_is_not_read_as_part_of_it() {
-    // Padding and an RFC 4884 structure follow a quoted packet that ends after its IP header.
+fn what_follows_a_quoted_ip_header_is_read_whatever_length_that_says() {
+    // The length may have been altered. What follows here is padding and an RFC 4884 structure.
     let behind = [&[0; 88][..], &[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0]].concat();
     let quote4 = ipv4(UDP, &[]);
     let quote6 = ipv6_raw(UDP, &[]);
@@ -148,11 +148,44 @@ fn an_extension_behind_the_quote_is_not_read_as_part_of_it() {
         about4(&[&quote4[..], &behind].concat()),
         about6(&[&quote6[..], &behind].concat()),
     ] {
-        assert_eq!(
-            parse(&packet, Checksums::Trust),
-            Err(Malformed::IcmpErrorQuoteTruncated)
-        );
+        let expected = QuotedTransport::Ports {
+            src: 0,
+            dst: 0,
+            seq: None,
+        };
+        assert_eq!(quoted(&packet).transport, expected);
     }
+    let cut = about4(&quote4);
+    assert_eq!(
+        parse(&cut, Checksums::Trust),
+        Err(Malformed::IcmpErrorQuoteTruncated)
+    );
+}
+
+#[test]
+fn a_quoted_length_counts_only_where_nothing_contradicts_it() {
+    let whole4 = ipv4(UDP, &udp(&[0; 100]));
+    assert_eq!(quoted(&about4(&whole4[..28])).total_len, 128);
+    let mut altered = whole4.clone();
+    altered[3] = 108;
+    assert_eq!(quoted(&about4(&altered[..28])).total_len, 0);
+    fix_ipv4(&mut altered);
+    assert_eq!(quoted(&about4(&altered[..28])).total_len, 108);
+    let whole6 = ipv6(UDP, &udp(&[0; 100]));
+    assert_eq!(quoted(&about6(&whole6[..48])).total_len, 148);
+    let altered = patched(whole6, 4, &[0, 0]);
+    assert_eq!(quoted(&about6(&altered[..48])).total_len, 0);
+}
+
+#[test]
+fn a_gre_key_beyond_the_quote_is_not_known() {
+    let gre = |flags: u8| ipv4(47, &[flags, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let known = |len: usize, flags| quoted(&about4(&gre(flags)[..len])).transport;
+    assert_eq!(known(28, 0xa0), QuotedTransport::Gre(None));
+    assert_eq!(known(32, 0xa0), QuotedTransport::Gre(Some(GreKey::Key(9))));
+    assert_eq!(known(28, 0x20), QuotedTransport::Gre(Some(GreKey::Key(0))));
+    assert_eq!(known(24, 0x20), QuotedTransport::Gre(None));
+    assert_eq!(known(24, 0), QuotedTransport::Gre(Some(GreKey::None)));
 }
 
 #[test]

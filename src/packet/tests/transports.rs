@@ -251,10 +251,10 @@ fn a_quote_gives_the_ports_of_sctp_dccp_and_udp_lite_and_the_key_of_gre() {
         assert_eq!(about(&quote[..28]), Ok(expected), "{protocol}");
     }
     let keyed = ipv4(GRE, &[0x20, 0, 8, 0, 0, 0, 0, 5]);
-    assert_eq!(about(&keyed), Ok(QuotedTransport::Gre(GreKey::Key(5))));
+    assert_eq!(about(&keyed), Ok(QuotedTransport::Gre(Some(GreKey::Key(5)))));
     let beyond = ipv4(GRE, &[0xa0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
-    assert_eq!(about(&beyond), Ok(QuotedTransport::Gre(GreKey::Key(5))));
-    assert_eq!(about(&beyond[..28]), Err(Malformed::IcmpErrorQuoteTruncated));
+    assert_eq!(about(&beyond), Ok(QuotedTransport::Gre(Some(GreKey::Key(5)))));
+    assert_eq!(about(&beyond[..28]), Ok(QuotedTransport::Gre(None)));
 }
 
 /// What is made of the first `len` bytes of a payload where more fragments follow.

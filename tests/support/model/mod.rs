@@ -518,7 +518,9 @@ impl Run {
             ));
         }
         let is_tunnel = matches!(quoted.transport, QuotedTransport::Other | QuotedTransport::Gre(_));
-        if error.mtu >= quoted.total_len && !is_tunnel {
+        let allowance = if v6 { 0 } else { 20 };
+        let is_known = quoted.total_len != 0;
+        if is_known && error.mtu >= quoted.total_len + allowance && !is_tunnel {
             return Ok(Verdict::Drop(
                 DropReason::IcmpErrorMtuFits,
                 tracked(Class::Invalid),

@@ -11,7 +11,7 @@ use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
 use crate::lifetime::LifetimeClass;
 use crate::limits::{Exceeded, Limit};
-use crate::packet::{IpVersion, Malformed, Parsed, Transport};
+use crate::packet::{GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, Transport};
 use crate::session::SessionId;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
 use crate::verdict::Verdict;
@@ -271,7 +271,26 @@ impl fmt::Display for Ends<'_> {
             s.original.bytes,
             s.reply.packets,
             s.reply.bytes
-        )
+        )?;
+        match s.tunnel {
+            [None, None] => Ok(()),
+            [there, back] => {
+                let name = if s.protocol == PROTOCOL_GRE { "key" } else { "SPI" };
+                write!(f, ", {name} {} there, {} back", TunnelId(there), TunnelId(back))
+            }
+        }
+    }
+}
+
+/// What a direction of a session calls its tunnel.
+struct TunnelId(Option<u32>);
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) => write!(f, "{id:#x}"),
+            None => f.write_str("none"),
+        }
     }
 }
 
@@ -345,7 +364,14 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             }
             write!(f, " payload {}", packet.payload_len)
         }
-        Transport::Gre { key, protocol } => write!(f, "GRE {key:?} protocol type {protocol:#06x}"),
+        Transport::Gre { key, protocol } => {
+            match key {
+                GreKey::None => f.write_str("GRE without a key")?,
+                GreKey::Key(key) => write!(f, "GRE key {key:#x}")?,
+                GreKey::CallId(id) => write!(f, "GRE call {id:#x}")?,
+            }
+            write!(f, " protocol type {protocol:#06x}")
+        }
         Transport::Esp { spi } => write!(f, "ESP SPI {spi:#010x}"),
         Transport::Ah { spi } => write!(f, "AH SPI {spi:#010x}"),
         Transport::IcmpQuery(query) => write!(

@@ -149,6 +149,7 @@ fn the_random_traffic_meets_every_kind_of_end() {
         ("readmitted", sum(|tally| tally.readmitted), 10),
         ("adopted", sum(|tally| tally.adopted), 50),
         ("of another zone", sum(|tally| tally.other_zone), 10),
+        ("of another GRE key", sum(|tally| tally.of_pair), 10),
         ("revoked", sum(|tally| tally.revoked), 50),
         ("kept", sum(|tally| tally.kept), 20),
         ("restored", sum(|tally| tally.restored), 50),

@@ -279,6 +279,180 @@ fn each_gre_key_is_a_session_and_tunnels_remember_what_each_direction_calls_them
     assert_eq!(found, expected);
 }
 
+/// A policy under which host 1 may open whatever it likes, and host 2 nothing.
+const OUT: &str = "[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"";
+
+/// A GRE packet with a key, or without one.
+fn gre(ends: Ends, key: Option<u32>) -> Vec<u8> {
+    match key {
+        Some(key) => other(ends, 47, &[&[0x20, 0, 8, 0][..], &key.to_be_bytes()].concat()),
+        None => other(ends, 47, &[0, 0, 8, 0]),
+    }
+}
+
+#[track_caller]
+fn is_answer(verdict: &Verdict) {
+    assert!(verdict.is_forward(), "{verdict:?}");
+    let tracked = verdict.tracked();
+    assert_eq!(
+        (tracked.class, tracked.direction),
+        (Class::Established, Some(Direction::Reply))
+    );
+}
+
+/// The keys of each session, as both directions call them, and the packets of its responder.
+fn keys(wire: &Wire) -> Vec<([Option<u32>; 2], u64)> {
+    let sessions = wire.sessions();
+    let mut keys: Vec<_> = sessions
+        .iter()
+        .map(|s| (s.tunnel, s.reply.packets.into()))
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn the_directions_of_a_gre_tunnel_may_have_different_keys() {
+    for (there, back) in [
+        (Some(2), Some(1)),
+        (Some(7), None),
+        (None, Some(7)),
+        (Some(0), None),
+    ] {
+        let mut wire = Wire::new(OUT);
+        let answer = gre(V4.back(), back);
+        let verdict = wire.send(&answer);
+        assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny), "nobody has asked");
+        for _ in 0..3 {
+            wire.passes(&gre(V4, there));
+            is_answer(&wire.send(&answer));
+        }
+        assert_eq!(keys(&wire), [([there, back], 3)]);
+        assert_eq!(wire.state(), "REPLIED");
+        // Other addresses, and the call of a PPTP client, are no answers.
+        let stranger = Ends { src: 3, ..V4.back() };
+        let call = other(V4.back(), 47, &[0x20, 1, 0x88, 0x0b, 0, 0, 0, 7]);
+        for foreign in [gre(stranger, there), gre(stranger, back), call] {
+            assert_eq!(wire.send(&foreign).reason(), Some(DropReason::PolicyDeny));
+        }
+    }
+}
+
+#[test]
+fn a_gre_answer_prefers_its_own_key_and_then_the_session_that_it_has_answered_before() {
+    let mut wire = Wire::new(OUT);
+    for (there, back) in [(1, 11), (2, 12), (3, 13)] {
+        wire.passes(&gre(V4, Some(there)));
+        is_answer(&wire.send(&gre(V4.back(), Some(back))));
+    }
+    for back in [13, 11, 12, 2, 11] {
+        is_answer(&wire.send(&gre(V4.back(), Some(back))));
+    }
+    let session = |there, back| [Some(there), Some(back)];
+    let expected = [(session(1, 11), 3), (session(2, 12), 3), (session(3, 13), 2)];
+    assert_eq!(keys(&wire), expected);
+}
+
+#[test]
+fn the_flow_identifiers_of_nvgre_open_a_bounded_number_of_sessions() {
+    let mut wire = Wire::new(OUT);
+    for flow in 0..=255_u32 {
+        wire.passes(&gre(V4, Some(0x0017_7100 | flow)));
+        is_answer(&wire.send(&gre(V4.back(), Some(0x0017_7100 | (flow * 31 & 0xff)))));
+    }
+    assert_eq!(wire.sessions().len(), 16);
+    // What one pair opens says nothing about another.
+    let others = Ends { dst: 3, ..V4 };
+    wire.passes(&gre(others, Some(7)));
+    is_answer(&wire.send(&gre(others.back(), Some(8))));
+    assert_eq!(wire.sessions().len(), 17);
+}
+
+#[test]
+fn a_gre_session_of_a_pair_outlives_the_others_and_none_is_left_when_all_are_over() {
+    let mut wire = Wire::new(OUT);
+    wire.passes(&gre(V4, Some(1)));
+    wire.passes(&gre(V4, Some(2)));
+    let lifetime = wire.sessions()[0].expires - wire.now;
+    wire.now += lifetime / 2;
+    wire.passes(&gre(V4, Some(1)));
+    wire.now += lifetime / 2 + Duration::from_secs(1);
+    // The second one is over, swept or not.
+    is_answer(&wire.send(&gre(V4.back(), Some(9))));
+    wire.wait(0);
+    assert_eq!(keys(&wire), [([Some(1), Some(9)], 1)]);
+    wire.wait(3600);
+    let verdict = wire.send(&gre(V4.back(), Some(9)));
+    assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny));
+}
+
+#[test]
+fn a_reload_judges_the_gre_session_that_an_answer_of_another_key_belongs_to() {
+    let mut wire = Wire::new(OUT);
+    wire.passes(&gre(V4, Some(1)));
+    is_answer(&wire.send(&gre(V4.back(), Some(2))));
+    let closed = Config::from_toml("[policy]\ndefault = \"deny\"", "test.toml").unwrap();
+    wire.engine.reload(&closed, wire.now, &mut wire.log).unwrap();
+    let verdict = wire.send(&gre(V4.back(), Some(2)));
+    assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny));
+    assert_eq!(wire.log.ended.len(), 1);
+}
+
+#[test]
+fn later_fragments_of_a_gre_answer_are_counted_in_the_session_of_the_pair() {
+    let mut wire = Wire::new(OUT);
+    wire.passes(&gre(V4, Some(1)));
+    let payload = [&[0x20, 0, 8, 0, 0, 0, 0, 2][..], &[0; 16]].concat();
+    let fragment = |bytes: &[u8], at: u8, more: u8| {
+        let mut packet = other(V4.back(), 47, bytes);
+        packet[4..8].copy_from_slice(&[0, 9, more, at]);
+        sealed(packet)
+    };
+    is_answer(&wire.send(&fragment(&payload, 0, 0x20)));
+    wire.passes(&fragment(&[0; 8], 3, 0));
+    assert_eq!(keys(&wire), [([Some(1), Some(2)], 2)]);
+}
+
+#[test]
+fn explain_shows_the_keys_of_a_gre_session() {
+    let mut wire = Wire::new(OUT);
+    wire.passes(&gre(V4, Some(2)));
+    wire.passes(&gre(V4.back(), Some(1)));
+    let answer = gre(V4.back(), Some(1));
+    let (_, steps) = wire.engine.explain(Packet::new(&answer, wire.now), &mut wire.log);
+    let text: String = steps.iter().map(|step| format!("{step}\n")).collect();
+    for part in [
+        "GRE key 0x1 ",
+        ", key 0x2 there, 0x1 back",
+        "whatever its GRE key",
+    ] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+}
+
+#[test]
+fn an_icmp_error_about_gre_is_related_whatever_it_quotes_of_the_key() {
+    // A checksum, and behind it a key that 8 bytes of quote do not reach.
+    let with_checksum = other(V4, 47, &[0xa0, 0, 8, 0, 0x57, 0xf6, 0, 0, 0, 0, 0, 9]);
+    let answer = gre(V4.back(), Some(5));
+    let mut wire = Wire::new(OUT);
+    for packet in [&with_checksum, &answer] {
+        let error = unreachable(false, if packet == &answer { 2 } else { 1 }, &packet[..28]);
+        assert_eq!(wire.send(&error).reason(), Some(DropReason::IcmpErrorNoSession));
+    }
+    wire.passes(&with_checksum);
+    is_answer(&wire.send(&answer));
+    for (to, packet) in [(1, &with_checksum), (1, &gre(V4, Some(77))), (2, &answer)] {
+        let verdict = wire.send(&unreachable(false, to, &packet[..28]));
+        assert_eq!(verdict.tracked().class, Class::Related, "{verdict:?}");
+    }
+    let not_to_sender = unreachable(false, 2, &with_checksum[..28]);
+    assert_eq!(
+        wire.send(&not_to_sender).reason(),
+        Some(DropReason::IcmpErrorNotToSender)
+    );
+}
+
 #[test]
 fn the_checks_of_sctp_and_dccp_can_be_set_to_count() {
     let mut wire = Wire::new(

@@ -4,6 +4,7 @@
 use super::Engine;
 use super::halves::Seen;
 use super::memo::{Memo, Noted};
+use super::pair::session_of_pair;
 use super::path::{After, Candidate};
 use super::rate::Rate;
 use super::settings::Settings;
@@ -220,7 +221,12 @@ impl Engine {
         let key: FlowKey = candidate.flow.key.in_zone(zone);
         let place = self.table.place(&key);
         let mut held = self.table.lock(place.shard);
+        let flow = Flow {
+            key,
+            source: candidate.flow.source,
+        };
         let found = held.shard.find(place.hash, &key);
+        let found = found.or_else(|| session_of_pair(&held.shard, place, &flow, candidate.now, false));
         let found = found
             .filter(|number| !self.is_to_end(&mut held, place, *number))
             .filter(|number| held.shard.slab.hot(*number).deadline > candidate.now.tick());
@@ -275,10 +281,6 @@ impl Engine {
             Asymmetric::Bypass => {
                 shard.slab.cold_mut(number).set(Mark::Bypassed, true);
                 after.bypassed |= !known;
-                let flow = Flow {
-                    key,
-                    source: candidate.flow.source,
-                };
                 let moved = Candidate {
                     flow,
                     flow_bits: 0,

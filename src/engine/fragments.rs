@@ -138,19 +138,16 @@ impl Engine {
         if !parsed.ip.options.is_empty() && !self.allows_options_of(&part.followed) {
             return Verdict::Drop(DropReason::IpOptions, tracked);
         }
-        let (Some(key), Some(direction)) = (flow, tracked.direction) else {
+        let (Some(key), Some(session), Some(direction)) = (flow, tracked.session, tracked.direction) else {
             return verdict;
         };
         let now = self.origin.micros(packet.now);
-        let place = self.table.place(&key);
-        trace.step(|| Step::Key(key, place.shard));
-        let mut held = self.table.lock(place.shard);
+        let (number_of_shard, _) = self.table.slot_of(session);
+        trace.step(|| Step::Key(key, number_of_shard));
+        let mut held = self.table.lock(number_of_shard);
         let shard = &mut held.shard;
-        let found = shard.find(place.hash, &key).filter(|number| {
-            let slot = shard.slab.hot(*number);
-            let id = self.table.id(place.shard, *number, slot.generation);
-            tracked.session == Some(id) && slot.deadline > now.tick()
-        });
+        let found = self.table.find_id(shard, session);
+        let found = found.filter(|number| shard.slab.hot(*number).deadline > now.tick());
         let Some(number) = found else {
             trace.step(|| Step::Note("the session has ended since"));
             return verdict;
@@ -176,15 +173,11 @@ impl Engine {
         if !settings.any_strict_options {
             return true;
         }
-        let rule = followed.flow.and_then(|key| {
-            let place = self.table.place(&key);
-            let held = self.table.lock(place.shard);
-            let shard = &held.shard;
-            let number = shard.find(place.hash, &key)?;
-            let id = self
-                .table
-                .id(place.shard, number, shard.slab.hot(number).generation);
-            (followed.tracked.session == Some(id)).then(|| RuleId(shard.slab.cold(number).rule))
+        let rule = followed.tracked.session.and_then(|session| {
+            let (shard, _) = self.table.slot_of(session);
+            let held = self.table.lock(shard);
+            let number = self.table.find_id(&held.shard, session)?;
+            Some(RuleId(held.shard.slab.cold(number).rule))
         });
         settings.allows_options(rule.unwrap_or(RuleId::DEFAULT))
     }

@@ -1,6 +1,7 @@
 //! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and
 //! discovery belongs to its link.
 
+use super::pair::session_of_pair;
 use super::path::{After, invalid, trace_found};
 use super::{Engine, Packet};
 use crate::explain::{Step, Trace};
@@ -109,6 +110,7 @@ impl Engine {
         trace.step(|| Step::Key(quoted.key, place.shard));
         let mut held = self.table.lock(place.shard);
         let found = held.shard.find(place.hash, &quoted.key);
+        let found = found.or_else(|| session_of_pair(&held.shard, place, &quoted, now, true));
         let found = found.filter(|number| !self.is_to_end(&mut held, place, *number));
         let Held { shard, settings, .. } = &*held;
         let lives = |slot: &u32| {

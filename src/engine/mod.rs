@@ -16,6 +16,7 @@ mod icmp;
 mod inspect;
 mod letters;
 mod memo;
+mod pair;
 mod path;
 mod rate;
 mod record;

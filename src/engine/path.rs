@@ -352,6 +352,9 @@ impl Engine {
         if let Some(ended) = self.judge_first(held, place, &candidate.flow.key) {
             self.ended_here(place.shard, &ended, candidate.now, after, trace);
         }
+        if candidate.flow.key.is_keyed_gre() {
+            self.judge_pair(held, place, candidate, after, trace);
+        }
     }
 
     /// Steps 4 to 6, under the shard's lock.
@@ -383,6 +386,11 @@ impl Engine {
             }
         } else {
             trace.step(|| Step::Miss);
+        }
+        if candidate.flow.key.is_keyed_gre()
+            && let Some(verdict) = self.in_pair((&mut *shard, settings), place, candidate, after, trace)
+        {
+            return verdict;
         }
         self.miss::<S, T>((shard, settings), place, candidate, replaces, after, trace)
     }

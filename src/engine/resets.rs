@@ -2,6 +2,7 @@
 
 use super::budget::Unsent;
 use super::halves::Cut;
+use super::pair::session_of_pair;
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::config::LatePacket;
@@ -186,6 +187,8 @@ impl Engine {
             let held = self.table.lock(place.shard);
             let slab = &held.shard.slab;
             let number = held.shard.find(place.hash, &flow.key);
+            let now = self.origin.micros(packet.now);
+            let number = number.or_else(|| session_of_pair(&held.shard, place, &flow, now, false));
             number.map(|number| (slab.hot(number).direction_of(flow.source), slab.tunnels(number)))
         };
         let (direction, tunnels) = live.or_else(|| {

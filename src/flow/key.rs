@@ -48,9 +48,13 @@ pub struct Flow {
 /// An ICMP message of another type has its type in place of the kind ([`FlowKey::icmp_message`]). It has no answer, so
 /// messages of the other end are another session.
 ///
-/// GRE of version 0 has its key ([`FlowKey::gre_key`]), the same in both directions: each key between two hosts is a
-/// session, and so is the tunnel without one. PPTP's call ID is not in it, since each direction has another and
-/// only the control connection pairs them: version 1 is one session between two hosts. ESP and AH are told apart by
+/// GRE of version 0 has its key ([`FlowKey::gre_key`]). The directions of a tunnel may have
+/// different keys (RFC 2890 does not say that they are equal), so all keys of an address pair have
+/// the same hash: a packet without a session of its own key is matched by its addresses alone
+/// ([`FlowKey::is_of_pair`]).
+///
+/// PPTP's call ID is not in the key, since each direction has another and only the control
+/// connection pairs them: version 1 is one session between two hosts. ESP and AH are told apart by
 /// their addresses alone, for the same reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -438,13 +442,35 @@ impl FlowKey {
         let [upper, lower] = self.ports;
         Some((upper as u32) << 16 | lower as u32)
     }
+
+    /// Returns whether the conversation is GRE of version 0, with a key or without.
+    #[inline]
+    #[must_use]
+    pub const fn is_keyed_gre(&self) -> bool {
+        self.protocol == PROTOCOL_GRE && self.tag >> TAG_KIND_SHIFT != KIND_GRE_CALL
+    }
+
+    /// Returns whether both are GRE of version 0 between the same addresses of one zone, whatever
+    /// their keys.
+    #[must_use]
+    pub fn is_of_pair(&self, other: &Self) -> bool {
+        self.is_keyed_gre()
+            && other.is_keyed_gre()
+            && self.zone == other.zone
+            && self.addresses == other.addresses
+            && self.is_ipv6() == other.is_ipv6()
+    }
 }
 
 impl Hash for FlowKey {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [[a, b], [c, d]] = self.addresses;
-        let [low, high] = self.ports;
+        let ([low, high], tag) = if self.is_keyed_gre() {
+            ([0; 2], self.tag & TAG_V6)
+        } else {
+            (self.ports, self.tag)
+        };
         if self.is_ipv6() {
             state.write_u64(a);
             state.write_u64(b);
@@ -459,7 +485,7 @@ impl Hash for FlowKey {
                 | u64::from(high) << 32
                 | u64::from(self.zone) << 16
                 | u64::from(self.protocol) << 8
-                | u64::from(self.tag),
+                | u64::from(tag),
         );
     }
 }
@@ -475,7 +501,11 @@ impl core::fmt::Display for FlowKey {
             self.port(End::Low),
             self.address(End::High),
             self.port(End::High),
-        )
+        )?;
+        match self.gre_key() {
+            Some(key) => write!(f, ", GRE key {key:#x}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ const PPP: u16 = 0x880b;
 pub enum GreKey {
     /// Version 0 without a key.
     None,
-    /// The key of version 0 (RFC 2890), which both directions of a tunnel carry.
+    /// The key of version 0 (RFC 2890). The directions of a tunnel may have different ones: NVGRE
+    /// puts a flow identifier into it (RFC 7637 3.2), and ends may ask for one each.
     Key(u32),
     /// The call ID of version 1, PPTP. Each end chooses the one that it wants to be sent, so that the directions of a
     /// call have different ones; which belong together only the control connection says.

@@ -217,6 +217,11 @@ impl Shard {
         self.index.find(hash, |slot| self.slab.hot(slot).key == *key)
     }
 
+    /// Returns the first session of a hash for which `is` holds.
+    pub(crate) fn find_by(&self, hash: u32, mut is: impl FnMut(u32, &Slot) -> bool) -> Option<u32> {
+        self.index.find(hash, |number| is(number, self.slab.hot(number)))
+    }
+
     /// Asks the processor for what of the index a hash needs.
     #[inline]
     pub(crate) fn prefetch_index(&self, hash: u32) {

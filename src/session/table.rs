@@ -165,6 +165,17 @@ impl<S> Table<S> {
         (number % self.shards.len(), (number / self.shards.len()) as u32)
     }
 
+    /// Returns the slot of a session in its shard, which [`Table::slot_of`] names, unless it has
+    /// ended.
+    pub(crate) fn find_id(&self, shard: &Shard, id: SessionId) -> Option<u32> {
+        let (number, slot) = self.slot_of(id);
+        let lives = slot < shard.slots() && {
+            let hot = shard.slab.hot(slot);
+            hot.in_use() && self.id(number, slot, hot.generation) == id
+        };
+        lives.then_some(slot)
+    }
+
     pub(crate) const fn shards(&self) -> usize {
         self.shards.len()
     }

@@ -307,13 +307,28 @@ impl Traffic {
                 };
                 self.note(1, talk, ends, echo(ends, request))
             }
+            Op::Other { talk, reply } if talk % 3 == 0 => {
+                // Some tunnels have no key, others one for each direction. An answer follows what it
+                // answers.
+                let gre = |reply| {
+                    let ends = Self::ends(talk, reply);
+                    let payload = match talk / 3 % 4 * if reply { 2 } else { 1 } {
+                        0 => vec![0, 0, 8, 0, 1, 2, 3, 4],
+                        key => vec![0x20, 0, 8, 0, 0, 0, 0, key],
+                    };
+                    (ends, other(ends, 47, &payload))
+                };
+                let directions: &[bool] = if reply { &[false, true] } else { &[false] };
+                let packets = directions.iter().flat_map(|reply| {
+                    let (ends, bytes) = gre(*reply);
+                    self.note(2, talk, ends, bytes)
+                });
+                packets.collect()
+            }
             Op::Other { talk, reply } => {
                 let ends = Self::ends(talk, reply);
-                let (protocol, payload) = [
-                    (47, [0, 0, 8, 0, 1, 2, 3, 4]),
-                    (50, [0, 0, 0, 1, 0, 0, 0, 9]),
-                    (253, *b"somedata"),
-                ][usize::from(talk % 3)];
+                let (protocol, payload) =
+                    [(50, [0, 0, 0, 1, 0, 0, 0, 9]), (253, *b"somedata")][usize::from(talk % 3 - 1)];
                 self.note(2, talk, ends, other(ends, protocol, &payload))
             }
             Op::Tcp { talk, reply, what } => self.segment(talk, reply, what),

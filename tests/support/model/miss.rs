@@ -232,9 +232,11 @@ impl Run {
             adopted: plan.adopted,
             resumed: plan.resumed,
             state: plan.state,
+            keys: [None; 2],
             packets: [0; 2],
             bytes: [0; 2],
         };
+        session.note_key(plan.direction, parsed);
         session.count(plan.direction, parsed.ip.total_len, self.now);
         session.deadline += session.lifetime(&session.lifetimes);
         assert!(
@@ -267,6 +269,10 @@ impl Run {
             .sessions
             .iter()
             .find_map(|session| Some((session, session.direction_of(&there)?)));
+        let found = found.or_else(|| {
+            let (id, direction) = self.of_pair(&there, verdict, false)?;
+            Some((self.find(id), direction))
+        });
         let (session, direction) = found?;
         let has_numbers = matches!(
             parsed.transport,

@@ -86,6 +86,8 @@ pub(crate) struct Tally {
     pub(crate) readmitted: u64,
     pub(crate) adopted: u64,
     pub(crate) other_zone: u64,
+    /// GRE packets in a session of another key.
+    pub(crate) of_pair: u64,
     pub(crate) revoked: u64,
     pub(crate) kept: u64,
     pub(crate) restored: u64,
@@ -274,6 +276,12 @@ impl Run {
             }
             replaces = Some(id);
         }
+        if let Some((id, direction)) = self.of_pair(&tuple, verdict, false)
+            && let Some(expected) = self.hit(id, direction, &parsed, log)
+        {
+            self.tally.of_pair += 1;
+            return expected;
+        }
         if self.is_answer(&tuple, bytes) {
             return invalid(DropReason::SynValidated);
         }
@@ -295,6 +303,32 @@ impl Run {
                 expected
             }
         }
+    }
+
+    /// The session of its address pair that a GRE packet belongs to if none has its key, and the
+    /// direction there. Which of those that fit equally well, and whether one at the end of its
+    /// lifetime is still there, is for the engine to say.
+    fn of_pair(&self, tuple: &Tuple, verdict: Verdict, any: bool) -> Option<(SessionId, Direction)> {
+        if tuple.protocol != 47 {
+            return None;
+        }
+        let in_pair = |session: &Session| {
+            let direction = session.initiator.direction_in_pair(tuple)?;
+            let fits = any || direction == Direction::Reply;
+            (fits && self.now < session.latest()).then(|| (session.clone(), direction))
+        };
+        let candidates: Vec<_> = self.sessions.iter().filter_map(in_pair).collect();
+        let chosen = verdict.tracked().session;
+        let best = candidates.iter().find(|(session, _)| Some(session.id) == chosen);
+        for (session, direction) in &candidates {
+            let is_worse = best
+                .is_some_and(|(best, own)| best.fit(*own, tuple.gre) >= session.fit(*direction, tuple.gre));
+            assert!(
+                is_worse || self.now >= session.deadline,
+                "{verdict:?} although {session:?} fits"
+            );
+        }
+        best.map(|(session, direction)| (session.id, *direction))
     }
 
     /// Whether the packet of a session came after its end.
@@ -327,6 +361,7 @@ impl Run {
     ) -> Option<Verdict> {
         let now = self.now;
         let session = self.sessions.iter_mut().find(|session| session.id == id).unwrap();
+        session.note_key(direction, parsed);
         let class = if direction == Direction::Original && !session.seen_reply {
             Class::New
         } else {
@@ -479,11 +514,20 @@ impl Run {
                 QuotedTransport::IcmpOther { kind } => Some(kind),
                 _ => None,
             },
+            gre: match quoted.transport {
+                QuotedTransport::Gre(Some(key)) => key.number(),
+                _ => None,
+            },
         };
         let found = self
             .sessions
             .iter()
             .find_map(|session| Some((session, session.direction_of(&tuple)?)));
+        let found = found.or_else(|| {
+            let (id, direction) = self.of_pair(&tuple, verdict, true)?;
+            Some((self.find(id), direction))
+        });
+        let is_late = verdict.reason() == Some(DropReason::IcmpErrorAfterEnd);
         let Some((session, direction)) = found else {
             return Err(DropReason::IcmpErrorNoSession);
         };

@@ -23,6 +23,8 @@ pub(crate) struct Tuple {
     pub(super) asks: Option<bool>,
     /// Of an ICMP message that neither asks nor answers: its type. It has no reply.
     pub(super) message: Option<u8>,
+    /// The key of GRE, if it has one.
+    pub(super) gre: Option<u32>,
 }
 
 impl Tuple {
@@ -50,6 +52,10 @@ impl Tuple {
             asks,
             message: match parsed.transport {
                 Transport::IcmpOther { kind, .. } => Some(kind),
+                _ => None,
+            },
+            gre: match parsed.transport {
+                Transport::Gre { key, .. } => key.number(),
                 _ => None,
             },
         })
@@ -80,6 +86,15 @@ impl Tuple {
             Direction::Original => self,
             Direction::Reply => self.back(),
         }
+    }
+
+    /// The direction of a GRE packet in a session of the same addresses, whatever the keys.
+    pub(super) fn direction_in_pair(&self, packet: &Self) -> Option<Direction> {
+        let packet = Self {
+            gre: self.gre,
+            ..*packet
+        };
+        self.direction_of(&packet)
     }
 
     /// The direction of a packet in a session that this tuple has begun.
@@ -118,6 +133,8 @@ pub(super) struct Session {
     /// Begun by a late packet.
     pub(super) resumed: bool,
     pub(super) state: State,
+    /// The first GRE key of each direction.
+    pub(super) keys: [Option<u32>; 2],
     pub(super) packets: [u32; 2],
     pub(super) bytes: [u64; 2],
 }
@@ -209,6 +226,21 @@ impl Session {
             "CLOSE" => EndReason::Reset,
             _ => EndReason::Timeout,
         }
+    }
+
+    /// Notes the GRE key of a packet that is believed.
+    pub(super) fn note_key(&mut self, direction: Direction, parsed: &Parsed) {
+        if let Transport::Gre { key, .. } = parsed.transport {
+            let noted = &mut self.keys[direction as usize];
+            *noted = noted.or(key.number());
+        }
+    }
+
+    /// How well it fits a GRE packet of another key: the greatest fits best.
+    pub(super) fn fit(&self, direction: Direction, key: Option<u32>) -> (bool, bool, bool, Duration) {
+        let noted = self.keys[direction as usize];
+        let is_answer = direction == Direction::Reply;
+        (is_answer, noted == key, noted.is_none(), self.last)
     }
 
     /// Counts a packet that says nothing of the session.

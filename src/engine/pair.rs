@@ -1,0 +1,128 @@
+//! GRE sessions of one pair of addresses, whose directions may have different keys.
+//!
+//! RFC 2890 does not say that both directions of a tunnel carry the same key. Tunnels with a key of
+//! each end's own, and NVGRE (RFC 7637 3.2), whose key holds a flow identifier that the sender
+//! chooses, have no two packets in common but for their addresses.
+//!
+//! A packet goes to the session of its own key if there is one. If not, and the pair has a session
+//! in which the packet would be an answer, it belongs to that one: to the session that has been
+//! answered with this key before, else to one that has not been answered with a key yet, else to
+//! the one that has seen a packet last. Only a packet that is an answer in no session of the pair
+//! may open one.
+//!
+//! All keys of a pair have one hash, so that one shard holds the sessions of the pair and one
+//! search finds them. A pair has at most [`MAX_KEYS`] sessions; packets with further keys belong to
+//! the newest in use. So neither end can make searches long, and the flow identifiers of NVGRE do
+//! not make hundreds of sessions of one tunnel.
+
+use super::Engine;
+use super::path::{After, Candidate};
+use super::settings::Settings;
+use crate::explain::{Step, Trace};
+use crate::flow::{Direction, Flow};
+use crate::session::{Held, Micros, Place, Shard, Slot};
+use crate::verdict::Verdict;
+
+/// The most sessions that the keys of one address pair open.
+pub(super) const MAX_KEYS: usize = 16;
+
+/// How well a session fits a packet of another key. The greatest fits best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Fit {
+    is_answer: bool,
+    has_key: bool,
+    has_none: bool,
+    last: u64,
+}
+
+impl Fit {
+    fn of(slot: &Slot, flow: &Flow) -> Self {
+        let direction = slot.direction_of(flow.source);
+        let noted = slot.tunnel_id(direction);
+        Self {
+            is_answer: direction == Direction::Reply,
+            has_key: noted == flow.key.gre_key(),
+            has_none: noted.is_none(),
+            last: slot.last().0,
+        }
+    }
+}
+
+/// Returns the session of an address pair that a GRE packet belongs to, if none has the packet's
+/// key.
+/// `any` is for the quote of an ICMP error, which may belong to either direction of any session.
+pub(super) fn session_of_pair(
+    shard: &Shard,
+    place: Place,
+    flow: &Flow,
+    now: Micros,
+    any: bool,
+) -> Option<u32> {
+    if !flow.key.is_keyed_gre() {
+        return None;
+    }
+    let mut best: Option<(Fit, u32)> = None;
+    let mut sessions = 0;
+    shard.find_by(place.hash, |number, slot| {
+        if !slot.key.is_of_pair(&flow.key) {
+            return false;
+        }
+        sessions += 1;
+        if slot.deadline > now.tick() {
+            let fit = (Fit::of(slot, flow), number);
+            if best.is_none_or(|best| best < fit) {
+                best = Some(fit);
+            }
+        }
+        false
+    });
+    let (fit, number) = best?;
+    (fit.is_answer || any || sessions >= MAX_KEYS).then_some(number)
+}
+
+impl Engine {
+    /// Step 4 for a GRE packet without a session of its own key: `None` if its address pair has no
+    /// session that it belongs to.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn in_pair<T: Trace>(
+        &self,
+        (shard, settings): (&mut Shard, &Settings),
+        place: Place,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let number = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
+        trace.step(|| Step::Note("it belongs to a session of its address pair, whatever its GRE key"));
+        self.hit((shard, settings), place, number, candidate, after, trace)
+    }
+
+    /// Judges the session of an address pair that a GRE packet belongs to if a reload has not done
+    /// so yet. The sessions that end are reported by the packet, so that it judges few.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn judge_pair<T: Trace>(
+        &self,
+        held: &mut Held<Settings>,
+        place: Place,
+        candidate: &Candidate<'_>,
+        after: &mut After,
+        trace: &mut T,
+    ) {
+        let (flow, now) = (&candidate.flow, candidate.now);
+        for _ in 0..2 {
+            if held.shard.find(place.hash, &flow.key).is_some() {
+                return;
+            }
+            let Some(number) = session_of_pair(&held.shard, place, flow, now, false) else {
+                return;
+            };
+            let key = held.shard.slab.hot(number).key;
+            let Some(ended) = self.judge_first(held, place, &key) else {
+                return;
+            };
+            self.ended_here(place.shard, &ended, now, after, trace);
+        }
+    }
+}

@@ -244,7 +244,11 @@ impl Track {
                 self.pending.set(back, packet.initiate_tag);
             }
         } else if self.pending.fit(direction, packet) {
+            // The answer to an INIT beside the association, which stays as it is.
             self.pending.set(back, packet.initiate_tag);
+            if !answered {
+                return Outcome::PASS;
+            }
         } else if !self.tags.fit(direction, packet) {
             return Outcome::Invalid(Fault::Tag);
         }

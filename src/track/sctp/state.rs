@@ -185,8 +185,9 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
     let row: [Cell; 8] = match event {
         // Restart or collision: the endpoints decide, the handshake that it begins is followed beside the state.
         Event::Init => [IG, IG, IG, IG, IG, IG, IG, RO],
-        // A repeated one is discarded by its receiver (RFC 9260 5.2.3).
-        Event::InitAck => [CW, IG, IG, IG, IG, IG, IG, IV],
+        // A repeated one is discarded by its receiver (RFC 9260 5.2.3), and has no business once
+        // the association is up. That of another handshake does not come here.
+        Event::InitAck => [CW, IG, IG, IV, IV, IV, IV, IV],
         // In the reply direction: a collision, where the responder has begun a handshake, too.
         Event::CookieEcho => [IV, CE, CE, IG, IG, IG, IG, IV],
         Event::CookieAck => [IV, IV, ES, ES, IG, IG, IG, IV],

@@ -140,7 +140,7 @@ fn the_table_is_this_page() {
     // INIT_SENT, COOKIE_WAIT, COOKIE_ECHOED, ESTABLISHED, SHUTDOWN_SENT, SHUTDOWN_RECD, SHUTDOWN_ACK_SENT, CLOSED.
     const PAGE: [(&str, &str, &str); 18] = [
         ("original", "INIT", "= = = = = = = new"),
-        ("original", "INIT ACK", "CW = = = = = = -"),
+        ("original", "INIT ACK", "CW = = - - - - -"),
         ("original", "COOKIE ECHO", "- CE CE = = = = -"),
         ("original", "COOKIE ACK", "- - ES ES = = = -"),
         ("original", "other", "- - CE ES SS SR SA ="),
@@ -149,7 +149,7 @@ fn the_table_is_this_page() {
         ("original", "SHUTDOWN COMPLETE", "- - - - - - CL ="),
         ("original", "ABORT", "CL CL CL CL CL CL CL ="),
         ("reply", "INIT", "= = = = = = = new"),
-        ("reply", "INIT ACK", "CW = = = = = = -"),
+        ("reply", "INIT ACK", "CW = = - - - - -"),
         ("reply", "COOKIE ECHO", "- CE CE = = = = -"),
         ("reply", "COOKIE ACK", "- - ES ES = = = -"),
         ("reply", "other", "- - CE ES SS SR SA ="),
@@ -329,6 +329,28 @@ fn a_repeated_init_changes_and_refreshes_nothing() {
     let before = track;
     assert_eq!(send(&mut track, Original, init(A)), Passed(State::InitSent));
     assert_eq!(track, before);
+}
+
+#[test]
+fn a_stale_init_ack_is_dropped_once_the_association_is_up() {
+    let up = [
+        State::Established,
+        State::ShutdownSent,
+        State::ShutdownRecd,
+        State::ShutdownAckSent,
+        State::Closed,
+    ];
+    for (state, tag) in up.into_iter().flat_map(|state| [(state, B), (state, B + 1)]) {
+        let stale = send(&mut in_state(state), Reply, init_ack(A, tag));
+        assert_eq!(stale, Dropped(Fault::State), "{state:?}");
+        // The answer to an INIT that has just passed is not stale.
+        let mut track = in_state(state);
+        if state != State::Closed {
+            assert_eq!(send(&mut track, Original, init(A + 9)), Passed(state));
+            assert_eq!(send(&mut track, Reply, init_ack(A + 9, tag)), Passed(state));
+            assert_eq!(send(&mut track, Reply, init_ack(A, tag)), Dropped(Fault::State));
+        }
+    }
 }
 
 #[test]

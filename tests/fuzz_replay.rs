@@ -18,7 +18,10 @@ use std::path::{Path, PathBuf};
 use support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STRANGER, WRAPPED};
 use support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use support::ops::{Op, Tcp, Traffic};
-use support::packets::{ACK, Ends, Head, SYN, discovery, icmp, tcp, udp, unreachable};
+use support::packets::{
+    ACK, Ends, Head, SYN, address4, address6, chunk, discovery, icmp, init_with, other, sctp, tcp, udp,
+    unreachable,
+};
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -92,6 +95,43 @@ fn frame(flags: u8, wait: u8, packet: &[u8]) -> Vec<u8> {
     let [high, low] = (packet.len() as u16).to_be_bytes();
     let header: [u8; PROCESS_HEADER] = [flags | high & 7, low, wait];
     [&header[..], packet].concat()
+}
+
+/// An input of `process`: GRE with a key of each end's own, an SCTP association with further
+/// addresses, changes of them, and errors about both.
+fn paths() -> Vec<u8> {
+    let gre = |ends: Ends, key: u8| other(ends, 47, &[0xa0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, key]);
+    let (first, second) = (
+        Ends::v4(5000, 5000),
+        Ends {
+            src: 11,
+            ..Ends::v4(5000, 5000)
+        },
+    );
+    let request = [
+        &[0, 0, 0, 5][..],
+        &address4(1),
+        &[0xc0, 1, 0, 16, 0, 0, 0, 1],
+        &address4(21),
+    ]
+    .concat();
+    let auth = chunk(15, 0, &[0; 24]);
+    let packets = [
+        gre(Ends::v4(0, 0), 1),
+        gre(Ends::v4(0, 0).back(), 2),
+        unreachable(false, 1, &gre(Ends::v4(0, 0), 1)[..28]),
+        sctp(first, 0, &init_with(1, 7, &[address4(11), address6(11)].concat())),
+        sctp(first.back(), 7, &init_with(2, 8, &address4(12))),
+        sctp(first, 8, &chunk(10, 0, &[7; 8])),
+        sctp(first.back(), 7, &chunk(11, 0, &[])),
+        sctp(second, 8, &chunk(4, 0, &[0; 16])),
+        sctp(second.back(), 7, &chunk(5, 0, &[0; 16])),
+        sctp(first, 8, &[auth.clone(), chunk(0xc1, 0, &request)].concat()),
+        sctp(first.back(), 7, &[auth, chunk(0x80, 0, &[0, 0, 0, 5])].concat()),
+        sctp(Ends { src: 21, ..first }, 8, &chunk(7, 0, &[0; 4])),
+        unreachable(false, 11, &sctp(second, 8, &chunk(0, 3, &[0; 16]))[..28]),
+    ];
+    packets.iter().flat_map(|bytes| frame(0, 1, bytes)).collect()
 }
 
 /// An input of `front`: one datagram.
@@ -289,6 +329,7 @@ fn write_seeds() {
             .collect();
         write("process", name, &input);
     }
+    write("process", "paths", &paths());
     let swapped = [
         frame(0, 0, &question),
         frame(REPLY, 40, &[27, 0]),

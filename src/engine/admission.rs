@@ -241,7 +241,11 @@ impl Engine {
                     slot.track.set_liberal();
                 }
             }
-            Opening::Sctp(association) => slot.set_sctp(association),
+            Opening::Sctp(association) => {
+                slot.set_sctp(association);
+                let id = self.table.id(place.shard, number, slot.generation);
+                self.note_paths(id, slot, Direction::Original, candidate);
+            }
             Opening::Dccp(connection) => slot.set_dccp(connection),
             Opening::Plain => {
                 if let Some(id) = tunnel_id(&parsed.transport) {

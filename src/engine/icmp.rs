@@ -7,11 +7,11 @@ use super::{Engine, Packet};
 use crate::explain::{Step, Trace};
 use crate::flow::Flow;
 use crate::packet::{
-    DiscoveryFault, ICMPV6_REDIRECT, IcmpError, IpVersion, Parsed, QuotedTransport, SeqNum,
-    validate_discovery,
+    DiscoveryFault, ICMPV6_REDIRECT, IcmpError, IpVersion, PROTOCOL_SCTP, PROTOCOL_TCP, Parsed,
+    QuotedTransport, SeqNum, validate_discovery,
 };
 use crate::policy::RuleId;
-use crate::session::Held;
+use crate::session::{Arrival, Held, OnPath};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// ICMPv4 source quench (RFC 792), which RFC 6633 forbids.
@@ -105,6 +105,55 @@ impl Engine {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
+        let verdict = self.related_to(packet, (parsed, error), quoted, after, trace);
+        if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
+            && let Some(quoted) = self.quoted_on_path(packet, error)
+        {
+            return self.related_to(packet, (parsed, error), quoted, after, trace);
+        }
+        verdict
+    }
+
+    /// Returns the flow of the association of an SCTP packet that is quoted from a further path of
+    /// it. Whether the packet had the flag T is not quoted.
+    #[cold]
+    fn quoted_on_path(&self, packet: &Packet<'_>, error: &IcmpError) -> Option<Flow> {
+        let quoted = &error.quoted;
+        let QuotedTransport::Ports {
+            src,
+            dst,
+            seq: Some(tag),
+        } = quoted.transport
+        else {
+            return None;
+        };
+        if quoted.protocol != PROTOCOL_SCTP {
+            return None;
+        }
+        let find = |reflected| {
+            self.paths.find(&Arrival {
+                zone: packet.zone,
+                src: quoted.src,
+                src_port: src,
+                dst: quoted.dst,
+                dst_port: dst,
+                tag,
+                reflected,
+            })
+        };
+        let OnPath { key, source, .. } = find(false).or_else(|| find(true))?;
+        Some(Flow { key, source })
+    }
+
+    /// Step 3: an ICMP error about a packet of a flow.
+    fn related_to<T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        (parsed, error): (&Parsed, &IcmpError),
+        quoted: Flow,
+        after: &mut After,
+        trace: &mut T,
+    ) -> Verdict {
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard));
@@ -145,6 +194,7 @@ impl Engine {
             return settings.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
         }
         if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
+            && slot.key.protocol() == PROTOCOL_TCP
             && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
         {
             return settings.failed(DropReason::IcmpErrorSequence, invalid, rule, after);

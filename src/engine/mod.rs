@@ -16,6 +16,7 @@ mod icmp;
 mod inspect;
 mod letters;
 mod memo;
+mod on_path;
 mod pair;
 mod path;
 mod rate;
@@ -44,7 +45,7 @@ use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, SLICE, Table, TunnelRef};
+use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
@@ -199,6 +200,8 @@ pub struct Engine {
     origin: Origin,
     helpers: helpers::Helpers,
     graveyard: Graveyard,
+    /// Further paths of SCTP associations.
+    paths: PathTable,
     /// For RSTs to both ends of a session that ends.
     resets_at_end: budget::Budget,
     /// For RSTs to late packets.
@@ -212,10 +215,12 @@ pub struct Engine {
     adopts_until: AtomicU64,
 }
 
-/// The most bytes that hints about sessions of other zones, and about handshakes that were cut,
-/// take.
+/// The most bytes that hints about sessions of other zones, about handshakes that were cut, and
+/// about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    elsewhere::Elsewhere::bytes(max_sessions, zones) + halves::CutHandshakes::bytes(max_sessions)
+    elsewhere::Elsewhere::bytes(max_sessions, zones)
+        + halves::CutHandshakes::bytes(max_sessions)
+        + PathTable::bytes(max_sessions)
 }
 
 /// Returns the bytes of the table of sources that have answered or completed a handshake.
@@ -252,8 +257,10 @@ impl Engine {
         let fixed = compiled.fixed.clone();
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let sources = fixed.known_sources;
-        let cut = halves::CutHandshakes::new(fixed.max_sessions as usize);
-        let accounts = Accounts::new(fixed.max_sessions as usize, fixed.prefixes, hasher.clone());
+        let max_sessions = fixed.max_sessions as usize;
+        let cut = halves::CutHandshakes::new(max_sessions);
+        let paths = PathTable::new(max_sessions, fixed.prefixes, &hasher);
+        let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone());
         let accounts = Arc::new(accounts);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None));
         accounts.guarantee(&settings.zones, &settings.limits);
@@ -277,6 +284,7 @@ impl Engine {
             origin: Origin::default(),
             helpers: helpers::Helpers::new(settings.limits.prefixes, seed),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
+            paths,
             resets_at_end: budget::Budget::new(hasher.clone()),
             late_resets: budget::Budget::new(hasher.clone()),
             answers: budget::Budget::new(hasher.clone()),
@@ -293,11 +301,13 @@ impl Engine {
     fn set_shares(&self, settings: &Settings) {
         self.helpers.set_shares(&settings.zones, &settings.ftp);
         self.graveyard.set_zones(&settings.zones);
+        self.paths.set_zones(&settings.zones);
         self.asymmetry.set_shares(&settings.asymmetry, &settings.zones);
     }
 
     /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
-    /// and of the sessions that it announces, and for a new line of [`Engine::asymmetry`].
+    /// and of the sessions that it announces, for a new line of [`Engine::asymmetry`], and for the
+    /// addresses that ends of an SCTP association announce.
     ///
     /// 1. Parse and validate once. A bad packet is a verdict with a reason, and so is one whose IP header says what no
     ///    packet on its way may say: a source route, a martian address, a TTL of 0 (`[ip]`).

@@ -283,6 +283,13 @@ impl Engine {
                     let Held { shard, settings, .. } = &mut *held;
                     self.tracked::<S, T>((shard, settings), place, &candidate, after, trace)
                 };
+                if matches!(parsed.transport, Transport::Sctp { .. })
+                    && !verdict.is_forward()
+                    && self.paths.len() != 0
+                    && let Some(found) = self.on_path(&candidate, after, trace)
+                {
+                    return found;
+                }
                 if after.elsewhere && !verdict.is_forward() {
                     return self.beyond::<S, T>(&candidate, place, verdict, after, trace);
                 }
@@ -580,6 +587,9 @@ impl Engine {
                         if assured {
                             slot.set_assured();
                         }
+                        if lifetime.is_some() {
+                            self.note_paths(id, slot, direction, candidate);
+                        }
                         (lifetime.map(Lifetime::of), letters)
                     }
                     track::Outcome::End => {
@@ -703,7 +713,7 @@ impl Engine {
 /// Judges a packet by the settings of its shard, which a reload has exchanged since it was parsed.
 #[cold]
 #[inline(never)]
-fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> Option<DropReason> {
+pub(super) fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> Option<DropReason> {
     let (before, now) = (candidate.screen.checksums(), settings.screen.checksums());
     if candidate.has_checksums
         && now != before

@@ -8,7 +8,7 @@ use super::{Engine, Packet};
 use crate::config::LatePacket;
 use crate::event::{EndReason, Sink};
 use crate::flow::{Direction, End, Flow, FlowKey, Zone};
-use crate::packet::{self, Checksums, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
+use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
 use crate::reset::Reset;
 use crate::session::{Ended, Micros, Remembered, Tombstone, TunnelRef};
@@ -64,6 +64,10 @@ impl Engine {
                 | EndReason::Revoked
                 | EndReason::Deleted
         );
+        if ended.slot.key.protocol() == PROTOCOL_SCTP {
+            self.paths
+                .forget(self.table.id(shard, ended.number, ended.slot.generation));
+        }
         if ended.slot.key.protocol() != PROTOCOL_TCP {
             return;
         }

@@ -104,7 +104,7 @@ pub enum QuotedTransport {
         src: u16,
         /// Destination port.
         dst: u16,
-        /// TCP's sequence number; `None` for the others.
+        /// TCP's sequence number, or SCTP's verification tag; `None` for the others.
         seq: Option<u32>,
     },
     /// A request or reply of ICMP or ICMPv6.
@@ -308,9 +308,9 @@ fn quoted_transport(
     protocol: IpNumber,
     bytes: &[u8],
 ) -> Result<QuotedTransport, Malformed> {
-    let (has_ports, is_tcp) = match (version, protocol) {
-        (_, IpNumber::TCP) => (true, true),
-        (_, IpNumber::UDP | IpNumber::UDP_LITE | IpNumber::SCTP | IpNumber::DCCP) => (true, false),
+    let (has_ports, has_number) = match (version, protocol) {
+        (_, IpNumber::TCP | IpNumber::SCTP) => (true, true),
+        (_, IpNumber::UDP | IpNumber::UDP_LITE | IpNumber::DCCP) => (true, false),
         (_, IpNumber::GRE) => return gre::quoted_key(bytes).map(QuotedTransport::Gre),
         (IpVersion::V4, IpNumber::ICMP) | (IpVersion::V6, IpNumber::IPV6_ICMP) => (false, false),
         (IpVersion::V4, IpNumber::IPV6_ICMP) | (IpVersion::V6, IpNumber::ICMP) => {
@@ -325,7 +325,7 @@ fn quoted_transport(
         return Ok(QuotedTransport::Ports {
             src: u16::from_be_bytes([a, b]),
             dst: u16::from_be_bytes([c, d]),
-            seq: is_tcp.then_some(u32::from_be_bytes([e, f, g, h])),
+            seq: has_number.then_some(u32::from_be_bytes([e, f, g, h])),
         });
     }
     Ok(match Class::of(version, a) {

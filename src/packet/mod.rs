@@ -21,6 +21,7 @@ mod ipv6;
 mod malformed;
 mod options;
 mod sctp;
+pub(crate) mod sctp_address;
 mod seq;
 mod tcp;
 mod udp;
@@ -98,6 +99,12 @@ impl Parsed {
             }
             _ => return &[],
         };
+        bytes.get(range).unwrap_or_default()
+    }
+
+    /// The IP payload: the transport header and what follows it.
+    pub(crate) fn ip_payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let range = usize::from(self.ip.header_len)..self.ip.total_len as usize;
         bytes.get(range).unwrap_or_default()
     }
 }

@@ -70,11 +70,13 @@ impl SctpChunks {
     pub const SHUTDOWN_COMPLETE: Self = Self(0x1000);
     /// AUTH (15, RFC 4895).
     pub const AUTH: Self = Self(0x2000);
+    /// ASCONF (0xc1) or ASCONF ACK (0x80, RFC 5061).
+    pub const ASCONF: Self = Self(0x8000);
     /// Any other chunk, known or not: what its receiver makes of it is in its type's upper bits.
     pub const OTHER: Self = Self(0x4000);
 
     /// Every kind with its name.
-    const NAMES: [(Self, &'static str); 15] = [
+    const NAMES: [(Self, &'static str); 16] = [
         (Self::DATA, "DATA"),
         (Self::INIT, "INIT"),
         (Self::INIT_ACK, "INIT ACK"),
@@ -89,6 +91,7 @@ impl SctpChunks {
         (Self::COOKIE_ACK, "COOKIE ACK"),
         (Self::SHUTDOWN_COMPLETE, "SHUTDOWN COMPLETE"),
         (Self::AUTH, "AUTH"),
+        (Self::ASCONF, "ASCONF"),
         (Self::OTHER, "other"),
     ];
 
@@ -137,6 +140,7 @@ impl SctpChunks {
             11 => Self::COOKIE_ACK,
             14 => Self::SHUTDOWN_COMPLETE,
             15 => Self::AUTH,
+            0x80 | 0xc1 => Self::ASCONF,
             _ => Self::OTHER,
         }
     }

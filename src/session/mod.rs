@@ -8,6 +8,7 @@ mod eviction;
 pub mod history;
 mod index;
 mod judging;
+mod paths;
 mod shard;
 mod slot;
 mod table;
@@ -19,6 +20,7 @@ use std::num::NonZeroU64;
 
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, Tally, Unjudged};
+pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
 pub(crate) use shard::{Ended, Expired, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
 pub(crate) use table::{Held, Place, SLICE, Table, session_bytes, tunnel_reference_bytes};

@@ -194,6 +194,25 @@ pub(crate) fn init(chunk_type: u8, tag: u32) -> Vec<u8> {
     chunk(chunk_type, 0, &body)
 }
 
+/// An SCTP INIT (1) or INIT ACK (2) with parameters.
+pub(crate) fn init_with(chunk_type: u8, tag: u32, parameters: &[u8]) -> Vec<u8> {
+    let bare = init(chunk_type, tag);
+    chunk(chunk_type, 0, &[&bare[4..], parameters].concat())
+}
+
+/// An SCTP parameter with the IPv4 address 10.0.0.`host`.
+pub(crate) fn address4(host: u8) -> Vec<u8> {
+    vec![0, 5, 0, 8, 10, 0, 0, host]
+}
+
+/// An SCTP parameter with the IPv6 address 2001:db8::`host`.
+pub(crate) fn address6(host: u8) -> Vec<u8> {
+    let mut parameter = vec![0, 6, 0, 20, 0x20, 0x01, 0x0d, 0xb8];
+    parameter.resize(19, 0);
+    parameter.push(host);
+    parameter
+}
+
 /// An SCTP packet.
 pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();

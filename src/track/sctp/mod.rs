@@ -4,8 +4,10 @@
 //! does its *verification tag* prove that its sender knows the association (sections 8.5 and 8.5.1), and do its
 //! *chunks* fit the state ([`state`], a table)? The reference is Linux `nf_conntrack_proto_sctp`.
 //!
-//! Only an INIT opens a session. The other addresses of a multihomed end, which Linux takes up by their HEARTBEAT, are
-//! no sessions here: a HEARTBEAT proves nothing about an association that this pair of addresses has not opened.
+//! Only an INIT opens a session. Packets between other addresses of multihomed ends belong to the
+//! session of their association, if the ends have announced those addresses in it and the tag is
+//! right; the packet path finds it (`engine/on_path.rs`), and this tracker judges them like all
+//! others.
 //!
 //! # Handshakes beside the state
 //! An INIT on a live association carries no tag, so anybody can send it: it passes and changes neither state nor
@@ -125,6 +127,13 @@ impl Track {
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
+    }
+
+    /// Returns the verification tags that packets carry, original direction first; 0 where not
+    /// known.
+    #[must_use]
+    pub const fn tags(&self) -> [u32; 2] {
+        self.tags.carried
     }
 
     /// Whether an ABORT ended the association.

@@ -1,0 +1,483 @@
+//! Further paths of SCTP associations: the addresses that their ends have announced.
+//!
+//! An association is one session, that of the addresses of its handshake. Packets between other
+//! addresses of its ends (RFC 9260 5.4, 6.4) belong to it if both addresses were announced, each by
+//! its own end, and the packet carries the right verification tag. Here is what that takes: by the
+//! ports and the tag that a packet carries, the session and the addresses of both ends.
+//!
+//! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
+//! initiator). An association that finds no place has no further paths. One whose handshake is not
+//! complete makes room for a newer one, so that a flood of INITs keeps nobody out for long.
+//!
+//! Lock: one for the table, held for a few instructions, and written by packets that announce
+//! something alone. While there are no such associations, [`PathTable::find`] reads one atomic
+//! number.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use super::SessionId;
+use crate::flow::{Direction, End, FlowKey, Zone};
+use crate::limits::Prefixes;
+use crate::limits::sources::{Claim, Source, SourceShares};
+use crate::packet::sctp_address::{Change, MAX_REQUESTS, Requests};
+
+/// The most addresses of an end beside the one of its session.
+pub(crate) const MAX_ADDRESSES: usize = 8;
+
+/// The most associations with further paths, whatever the size of the session table.
+const MAX_ASSOCIATIONS: usize = 4096;
+
+/// How many older handshakes a new association looks at for one to take the place of.
+const LOOKED_AT: usize = 8;
+
+/// A few addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Addresses {
+    list: [u128; MAX_ADDRESSES],
+    len: u8,
+}
+
+impl Addresses {
+    pub(crate) fn as_slice(&self) -> &[u128] {
+        self.list.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    pub(crate) fn contains(&self, address: u128) -> bool {
+        self.as_slice().contains(&address)
+    }
+
+    /// Adds an address, if there is room.
+    pub(crate) fn add(&mut self, address: u128) {
+        if self.contains(address) {
+            return;
+        }
+        if let Some(place) = self.list.get_mut(usize::from(self.len)) {
+            *place = address;
+            self.len += 1;
+        }
+    }
+
+    fn keep(&mut self, mut is_kept: impl FnMut(u128) -> bool) {
+        let before = *self;
+        *self = Self::default();
+        for address in before.as_slice() {
+            if is_kept(*address) {
+                self.add(*address);
+            }
+        }
+    }
+}
+
+/// The ports and the tag of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct TagKey {
+    zone: Zone,
+    src_port: u16,
+    dst_port: u16,
+    tag: u32,
+}
+
+/// What is known of an end of an association.
+#[derive(Debug, Default)]
+struct Peer {
+    /// The tag that its packets carry, or 0.
+    carries: u32,
+    /// Its addresses beside that of the session.
+    addresses: Addresses,
+    /// Changes that it has asked for, and the address from which. Few ends ever ask.
+    requested: Option<Box<(Requests, u128)>>,
+}
+
+#[derive(Debug)]
+struct Association {
+    key: FlowKey,
+    initiator: End,
+    /// Each end by the direction in which it sends, original first.
+    peers: [Peer; 2],
+    is_up: bool,
+    claim: Claim,
+}
+
+impl Association {
+    const fn peer(&self, direction: Direction) -> &Peer {
+        let [original, reply] = &self.peers;
+        match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        }
+    }
+
+    const fn peer_mut(&mut self, direction: Direction) -> &mut Peer {
+        let [original, reply] = &mut self.peers;
+        match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        }
+    }
+
+    const fn end(&self, direction: Direction) -> End {
+        match direction {
+            Direction::Original => self.initiator,
+            Direction::Reply => self.initiator.opposite(),
+        }
+    }
+
+    /// The ports and the tag of packets of a direction.
+    fn tag_key(&self, direction: Direction) -> Option<TagKey> {
+        let from = self.end(direction);
+        let tag = self.peer(direction).carries;
+        (tag != 0).then(|| TagKey {
+            zone: self.key.zone(),
+            src_port: self.key.port(from),
+            dst_port: self.key.port(from.opposite()),
+            tag,
+        })
+    }
+
+    fn has(&self, direction: Direction, address: u128) -> bool {
+        address == self.key.address_number(self.end(direction))
+            || self.peer(direction).addresses.contains(address)
+    }
+}
+
+/// A packet without a session of its own, or one that an ICMP error quotes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) zone: Zone,
+    pub(crate) src: u128,
+    pub(crate) src_port: u16,
+    pub(crate) dst: u128,
+    pub(crate) dst_port: u16,
+    pub(crate) tag: u32,
+    /// The flag T: the tag is the one that the sender's packets are answered with.
+    pub(crate) reflected: bool,
+}
+
+/// The session that a packet belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OnPath {
+    pub(crate) session: SessionId,
+    pub(crate) key: FlowKey,
+    /// The end that the packet came from, in the session's key.
+    pub(crate) source: End,
+}
+
+/// A session, as the table knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) session: SessionId,
+    pub(crate) key: FlowKey,
+    pub(crate) initiator: End,
+    /// The tags that packets carry, original direction first; 0 where not known yet.
+    pub(crate) tags: [u32; 2],
+    /// Its handshake is complete.
+    pub(crate) is_up: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    associations: HashMap<SessionId, Association, ahash::RandomState>,
+    by_tag: HashMap<TagKey, SessionId, ahash::RandomState>,
+    /// Associations in the order in which they came, some of which are up or have gone.
+    order: VecDeque<SessionId>,
+}
+
+impl Inner {
+    /// Takes an association out of the table.
+    fn remove(&mut self, session: SessionId) -> Option<Association> {
+        let association = self.associations.remove(&session)?;
+        for direction in Direction::BOTH {
+            self.forget_tag(session, association.tag_key(direction));
+        }
+        Some(association)
+    }
+
+    fn forget_tag(&mut self, session: SessionId, key: Option<TagKey>) {
+        if let Some(key) = key
+            && self.by_tag.get(&key) == Some(&session)
+        {
+            self.by_tag.remove(&key);
+        }
+    }
+
+    /// Sets the tags of an association. One that another association has already is not taken from
+    /// it.
+    fn set_tags(&mut self, owner: &Owner) {
+        let session = owner.session;
+        let Some(association) = self.associations.get_mut(&session) else {
+            return;
+        };
+        association.is_up |= owner.is_up;
+        let before = Direction::BOTH.map(|direction| association.tag_key(direction));
+        for (direction, tag) in Direction::BOTH.into_iter().zip(owner.tags) {
+            association.peer_mut(direction).carries = tag;
+        }
+        let now = Direction::BOTH.map(|direction| association.tag_key(direction));
+        if now == before {
+            return;
+        }
+        for key in before {
+            self.forget_tag(session, key);
+        }
+        for key in now.into_iter().flatten() {
+            self.by_tag.entry(key).or_insert(session);
+        }
+    }
+
+    /// Takes out an association of a zone whose handshake is not complete: the oldest of a few.
+    fn oldest_incomplete(&mut self, zone: Zone) -> Option<Association> {
+        let mut place = 0;
+        for _ in 0..LOOKED_AT {
+            let session = *self.order.get(place)?;
+            match self.associations.get(&session) {
+                Some(association) if association.is_up => {}
+                Some(association) if association.key.zone() != zone => {
+                    place += 1;
+                    continue;
+                }
+                Some(_) => {
+                    self.order.remove(place);
+                    return self.remove(session);
+                }
+                None => {}
+            }
+            // Nobody looks for it here any more.
+            self.order.remove(place);
+        }
+        None
+    }
+
+    fn note_order(&mut self, session: SessionId, max: usize) {
+        if self.order.len() >= 2 * max {
+            let associations = &self.associations;
+            let is_incomplete = |session: &SessionId| associations.get(session).is_some_and(|a| !a.is_up);
+            self.order.retain(is_incomplete);
+        }
+        self.order.push_back(session);
+    }
+}
+
+/// All associations with further paths.
+#[derive(Debug)]
+pub(crate) struct PathTable {
+    inner: RwLock<Inner>,
+    len: AtomicUsize,
+    places: SourceShares,
+    prefixes: Prefixes,
+    max: usize,
+}
+
+impl PathTable {
+    const fn max(max_sessions: usize) -> usize {
+        if max_sessions / 8 < MAX_ASSOCIATIONS {
+            max_sessions / 8 + 1
+        } else {
+            MAX_ASSOCIATIONS
+        }
+    }
+
+    /// The most bytes of a table beside so many sessions.
+    pub(crate) const fn bytes(max_sessions: usize) -> usize {
+        let each =
+            size_of::<Association>() + 2 * size_of::<(TagKey, SessionId)>() + 2 * size_of::<SessionId>();
+        // A hash table is at most half empty after it has grown.
+        2 * Self::max(max_sessions) * (each + 64)
+    }
+
+    pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: &ahash::RandomState) -> Self {
+        let max = Self::max(max_sessions);
+        Self {
+            inner: RwLock::new(Inner {
+                associations: HashMap::with_hasher(hasher.clone()),
+                by_tag: HashMap::with_hasher(hasher.clone()),
+                order: VecDeque::new(),
+            }),
+            len: AtomicUsize::new(0),
+            places: SourceShares::new(max as u32, [], hasher.clone()),
+            prefixes,
+            max,
+        }
+    }
+
+    /// Exchanges the zones that have a guaranteed part of the table.
+    pub(crate) fn set_zones(&self, zones: &[Zone]) {
+        self.places.set(self.max as u32, zones.iter().copied());
+    }
+
+    /// Returns how many associations have further paths.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Notes the addresses that an end has announced in its handshake. The session's shard is
+    /// locked.
+    pub(crate) fn announce(&self, owner: &Owner, direction: Direction, addresses: &Addresses) {
+        let is_known = self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
+        let claim = match is_known {
+            true => None,
+            false if addresses.as_slice().is_empty() => return,
+            false => match self.claim(owner) {
+                Some(claim) => Some(claim),
+                None => return,
+            },
+        };
+        let mut inner = self.inner.write();
+        if let Some(claim) = claim {
+            let association = Association {
+                key: owner.key,
+                initiator: owner.initiator,
+                peers: Default::default(),
+                is_up: false,
+                claim,
+            };
+            inner.associations.insert(owner.session, association);
+            inner.note_order(owner.session, self.max);
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+        inner.set_tags(owner);
+        if let Some(association) = inner.associations.get_mut(&owner.session) {
+            let own = association.key.address_number(association.end(direction));
+            let known = &mut association.peer_mut(direction).addresses;
+            for address in addresses.as_slice() {
+                if *address != own {
+                    known.add(*address);
+                }
+            }
+        }
+    }
+
+    /// Takes a place, of an incomplete association of the zone if need be.
+    fn claim(&self, owner: &Owner) -> Option<Claim> {
+        let zone = owner.key.zone();
+        let address = owner.key.address_number(owner.initiator);
+        let source = Source {
+            zone,
+            prefix: self.prefixes.counted(address, owner.key.is_ipv6()),
+        };
+        if let Some(claim) = self.places.claim(source, 1) {
+            return Some(claim);
+        }
+        let removed = self.inner.write().oldest_incomplete(zone)?;
+        self.gone(removed);
+        self.places.claim(source, 1)
+    }
+
+    fn gone(&self, removed: Association) {
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.places.release(removed.claim);
+    }
+
+    /// Takes over the tags of a session whose handshake goes on, or has been repeated.
+    pub(crate) fn set_tags(&self, owner: &Owner) {
+        if self.len() != 0 {
+            self.inner.write().set_tags(owner);
+        }
+    }
+
+    /// Notes changes that an end asks for, from one of its addresses.
+    pub(crate) fn request(&self, owner: &Owner, direction: Direction, (requests, from): (Requests, u128)) {
+        let adds = |change: &Change| matches!(change, Change::Add(_));
+        let mut addresses = Addresses::default();
+        if requests
+            .changes
+            .iter()
+            .flatten()
+            .any(|request| adds(&request.change))
+        {
+            // A placeholder of no effect: it is the address of the session.
+            addresses.add(owner.key.address_number(owner.initiator));
+        }
+        self.announce(owner, Direction::Original, &addresses);
+        if let Some(association) = self.inner.write().associations.get_mut(&owner.session) {
+            association.peer_mut(direction).requested = Some(Box::new((requests, from)));
+        }
+    }
+
+    /// Returns the changes that the end that sends in a direction has asked for.
+    pub(crate) fn requested(&self, session: SessionId, direction: Direction) -> Option<Requests> {
+        if self.len() == 0 {
+            return None;
+        }
+        let inner = self.inner.read();
+        let peer = inner.associations.get(&session)?.peer(direction);
+        peer.requested.as_ref().map(|asked| asked.0)
+    }
+
+    /// Makes changes that the other end has granted. The address of the session stays.
+    pub(crate) fn change(
+        &self,
+        session: SessionId,
+        direction: Direction,
+        granted: [Option<Change>; MAX_REQUESTS],
+    ) {
+        let mut inner = self.inner.write();
+        let Some(association) = inner.associations.get_mut(&session) else {
+            return;
+        };
+        let own = association.key.address_number(association.end(direction));
+        let peer = association.peer_mut(direction);
+        let Some(asked) = peer.requested.take() else {
+            return;
+        };
+        let (_, from) = *asked;
+        for change in granted.into_iter().flatten() {
+            match change {
+                Change::Add(address) if address == own => {}
+                Change::Add(address) => peer.addresses.add(address),
+                Change::Delete(address) => peer.addresses.keep(|each| each != address),
+                Change::DeleteOthers => peer.addresses.keep(|each| each == from),
+            }
+        }
+    }
+
+    /// Returns the session of a packet between announced addresses, if it carries the right tag.
+    pub(crate) fn find(&self, arrival: &Arrival) -> Option<OnPath> {
+        if self.len() == 0 {
+            return None;
+        }
+        let (src_port, dst_port) = if arrival.reflected {
+            (arrival.dst_port, arrival.src_port)
+        } else {
+            (arrival.src_port, arrival.dst_port)
+        };
+        let key = TagKey {
+            zone: arrival.zone,
+            src_port,
+            dst_port,
+            tag: arrival.tag,
+        };
+        let inner = self.inner.read();
+        let session = *inner.by_tag.get(&key)?;
+        let association = inner.associations.get(&session)?;
+        let is_right = |direction: &Direction| {
+            let carries = if arrival.reflected {
+                direction.opposite()
+            } else {
+                *direction
+            };
+            association.tag_key(carries) == Some(key)
+                && association.has(*direction, arrival.src)
+                && association.has(direction.opposite(), arrival.dst)
+        };
+        let direction = Direction::BOTH.into_iter().find(is_right)?;
+        Some(OnPath {
+            session,
+            key: association.key,
+            source: association.end(direction),
+        })
+    }
+
+    /// Forgets a session that has ended.
+    pub(crate) fn forget(&self, session: SessionId) {
+        if self.len() == 0 {
+            return;
+        }
+        let removed = self.inner.write().remove(session);
+        if let Some(removed) = removed {
+            self.gone(removed);
+        }
+    }
+}

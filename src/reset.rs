@@ -1,4 +1,5 @@
-//! The packets that the engine itself makes: the TCP RST and the ICMP error of a rejected packet,
+//! The packets that the engine itself makes: the TCP RST, SCTP ABORT or ICMP error of a rejected
+//! packet,
 //! the SYN-ACK that challenges a source, and the RSTs at the end of a session.
 //!
 //! The answer to a packet is written into the caller's buffer from that packet: nothing is allocated and a
@@ -8,8 +9,8 @@
 
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::{
-    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Segment, SeqNum, TcpFlags,
-    Transport, parse, parse_first_fragment,
+    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum,
+    TcpFlags, Transport, parse, parse_first_fragment, sctp,
 };
 use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
@@ -60,7 +61,18 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
             let header = challenge_header(&back, (*dst_port, *src_port), segment, cookie);
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
-        (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_), _) => return None,
+        (
+            Reply::SctpAbort,
+            Transport::Sctp {
+                src_port,
+                dst_port,
+                packet,
+            },
+        ) if packet.initiate_tag != 0 => {
+            let abort = sctp::abort((*dst_port, *src_port), packet.initiate_tag);
+            assemble(&Route::back(&parsed.ip), PROTOCOL_SCTP, &[&abort], out)?
+        }
+        (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_) | Reply::SctpAbort, _) => return None,
         (Reply::Prohibited, _) => {
             // Type 3, code 13, and type 1, code 1: communication (with destination) administratively prohibited.
             let kind = match parsed.ip.version {

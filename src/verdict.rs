@@ -123,6 +123,9 @@ pub enum Reply {
     TcpReset,
     /// A TCP RST with this sequence number: the one that the packet's sender expects.
     TcpResetAt(SeqNum),
+    /// An SCTP ABORT to the sender of an INIT, with the initiate tag of that chunk and without the
+    /// flag T (RFC 9260 8.4, rule 3).
+    SctpAbort,
     /// ICMP destination unreachable, administratively prohibited (RFC 1812 5.2.7.1; RFC 4443 3.1).
     Prohibited,
     /// A SYN-ACK that acknowledges this number, which no SYN-SENT stack accepts: its sender answers

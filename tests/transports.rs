@@ -11,7 +11,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use portcullis::config::Config;
-use portcullis::{Class, Direction, DropReason, EndReason, Engine, Packet, SessionRecord, Sink, Verdict};
+use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::{
+    Class, Direction, DropReason, EndReason, Engine, Packet, Reply, SessionRecord, Sink, Verdict,
+};
 use support::packets::{Ends, chunk, dccp, init, other, sctp, unreachable};
 use support::seal::sealed;
 
@@ -165,6 +168,38 @@ fn an_sctp_abort_resets_and_a_refused_init_is_gone_at_once() {
     wire.passes(&sctp(V4.back(), A, &chunk(6, 0, &[])));
     assert_eq!(wire.sessions().len(), 0);
     assert_eq!(wire.log.ended[1].1, EndReason::Refused);
+}
+
+#[test]
+fn an_init_that_the_policy_rejects_is_answered_by_an_abort_with_its_tag() {
+    for ends in [V4, V6] {
+        let mut wire = Wire::new("[policy]\ndefault = \"reject\"");
+        let opening = sctp(ends, 0, &init(1, A));
+        let verdict = wire.send(&opening);
+        let Verdict::Reject(DropReason::PolicyReject, reply @ Reply::SctpAbort, _) = verdict else {
+            panic!("{verdict:?}");
+        };
+        let mut buffer = [0; MAX_REPLY];
+        let answer = write_reply(reply, &opening, &mut buffer).unwrap();
+        let expected = sctp(ends.back(), A, &chunk(6, 0, &[]));
+        // The IP header has flags and a checksum of its own.
+        let transport = if ends.v6 { 40 } else { 20 };
+        assert_eq!(answer[transport..], expected[transport..]);
+        assert_eq!(answer.len(), expected.len());
+        // It is the answer that an association would take for a refusal.
+        let mut open = Wire::open();
+        open.passes(&opening);
+        open.passes(answer);
+        assert_eq!(open.log.ended[0].1, EndReason::Refused);
+        // What is no INIT is never answered.
+        let data = sctp(ends, B, &chunk(0, 3, &[0; 16]));
+        let verdict = wire.send(&data);
+        assert!(
+            matches!(verdict, Verdict::Drop(DropReason::SctpNoSession, _)),
+            "{verdict:?}"
+        );
+        assert_eq!(write_reply(Reply::SctpAbort, &data, &mut [0; MAX_REPLY]), None);
+    }
 }
 
 #[test]

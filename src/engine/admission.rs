@@ -700,6 +700,8 @@ fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
 fn reject(reason: DropReason, parsed: &Parsed, tracked: Tracked) -> Verdict {
     let reply = match parsed.transport {
         Transport::Tcp { .. } => Reply::TcpReset,
+        // Only an INIT comes here: nothing else opens an association.
+        Transport::Sctp { .. } => Reply::SctpAbort,
         _ => Reply::Prohibited,
     };
     // An ICMP error must not be answered with another (RFC 1122 3.2.2), and types that are not known may be errors.

@@ -20,7 +20,7 @@ mod ipv4;
 mod ipv6;
 mod malformed;
 mod options;
-mod sctp;
+pub(crate) mod sctp;
 pub(crate) mod sctp_address;
 mod seq;
 mod tcp;

@@ -18,6 +18,9 @@ const INIT_LEN: usize = 20;
 /// How many chunks are walked: twice what a frame of 9000 bytes can hold of DATA chunks with 1 byte each.
 const MAX_CHUNKS: usize = 1024;
 
+/// The type of ABORT (RFC 9260, section 3.3.7).
+const ABORT: u8 = 6;
+
 /// The flag T of ABORT and SHUTDOWN COMPLETE (RFC 9260, sections 3.3.7 and 3.3.13).
 const FLAG_T: u8 = 0x01;
 
@@ -132,7 +135,7 @@ impl SctpChunks {
             3 => Self::SACK,
             4 => Self::HEARTBEAT,
             5 => Self::HEARTBEAT_ACK,
-            6 => Self::ABORT,
+            ABORT => Self::ABORT,
             7 => Self::SHUTDOWN,
             8 => Self::SHUTDOWN_ACK,
             9 => Self::ERROR,
@@ -196,6 +199,20 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
             packet,
         },
     })
+}
+
+/// Returns the packet with an ABORT that answers an INIT, from and to these ports. Its tag is the
+/// initiate tag of the INIT, so that it does not have the flag T (RFC 9260 8.4, rule 3).
+pub(crate) fn abort((from, to): (u16, u16), initiate_tag: u32) -> [u8; HEADER_LEN + CHUNK_HEADER_LEN] {
+    let [s0, s1] = from.to_be_bytes();
+    let [d0, d1] = to.to_be_bytes();
+    let [t0, t1, t2, t3] = initiate_tag.to_be_bytes();
+    let mut packet = [s0, s1, d0, d1, t0, t1, t2, t3, 0, 0, 0, 0, ABORT, 0, 0, 4];
+    let sum = CRC32C.checksum(&packet).to_le_bytes();
+    if let Some(field) = packet.get_mut(8..HEADER_LEN) {
+        field.copy_from_slice(&sum);
+    }
+    packet
 }
 
 /// Walks the chunks of a packet; the tag of the result is still to be set.

@@ -148,10 +148,10 @@ impl Run {
             Action::Allow => None,
             Action::Deny => Some(Verdict::Drop(DropReason::PolicyDeny, new)),
             Action::Reject => {
-                let reply = if is_tcp {
-                    Reply::TcpReset
-                } else {
-                    Reply::Prohibited
+                let reply = match parsed.transport {
+                    Transport::Tcp { .. } => Reply::TcpReset,
+                    Transport::Sctp { .. } => Reply::SctpAbort,
+                    _ => Reply::Prohibited,
                 };
                 Some(Verdict::Reject(DropReason::PolicyReject, reply, new))
             }

@@ -53,5 +53,5 @@ pub use packet::Malformed;
 pub use reset::Reset;
 pub use session::{SessionId, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
-pub use stats::{ChallengeEvent, Openings, Stats};
+pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

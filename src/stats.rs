@@ -145,6 +145,20 @@ impl ChallengeEvent {
     }
 }
 
+/// Number of live sessions of one zone, protocol and state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionCount {
+    /// The zone of the sessions.
+    pub zone: Zone,
+    /// Their IP protocol number.
+    pub protocol: u8,
+    /// The name of their state, as in [`SessionRecord::state`](crate::SessionRecord::state).
+    pub state: &'static str,
+    /// How many there are.
+    pub sessions: u64,
+}
+
 /// Sessions that packets have opened since the start, and packets that found no room for theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

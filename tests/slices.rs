@@ -251,3 +251,29 @@ fn a_session_is_found_by_its_name_and_no_other() {
     let unknown = SessionId::from_number(u64::MAX).unwrap();
     assert!(engine.inspect(unknown, now).is_none());
 }
+
+#[test]
+fn sessions_are_counted_by_zone_protocol_and_state() {
+    let now = Instant::now();
+    let engine = filled(now);
+    let bytes = datagram(9);
+    let other = Packet::new(&bytes, now).zone(portcullis::Zone(3));
+    assert!(engine.process(other).is_forward());
+    let counts: Vec<_> = engine
+        .count_sessions()
+        .into_iter()
+        .map(|count| (count.zone.0, count.protocol, count.state, count.sessions))
+        .collect();
+    let state = engine_state(&engine);
+    assert_eq!(counts, [(0, 17, state, u64::from(SESSIONS)), (3, 17, state, 1)]);
+}
+
+/// The state that all sessions are in.
+fn engine_state(engine: &Engine) -> &'static str {
+    let mut states = std::collections::BTreeSet::new();
+    engine.for_each_session(|session| {
+        states.insert(session.state);
+    });
+    assert_eq!(states.len(), 1, "{states:?}");
+    states.pop_first().unwrap()
+}

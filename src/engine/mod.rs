@@ -3,6 +3,7 @@
 mod admission;
 mod batch;
 mod budget;
+mod census;
 mod challenge;
 mod checks;
 mod control_shares;

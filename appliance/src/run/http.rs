@@ -14,7 +14,7 @@ use std::{future, io};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -56,8 +56,16 @@ impl Page {
     }
 }
 
-/// Makes an answer of a path.
-pub(crate) type Handler = Arc<dyn Fn(&str) -> Page + Send + Sync>;
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'r> {
+    pub(crate) path: &'r str,
+    /// The `Accept` headers, joined by commas.
+    pub(crate) accept: &'r str,
+}
+
+/// Makes an answer.
+pub(crate) type Handler = Arc<dyn Fn(Wanted<'_>) -> Page + Send + Sync>;
 
 /// Whether a source address may connect.
 pub(crate) type Gate = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -202,7 +210,13 @@ async fn connection(stream: TcpStream, handler: Handler) {
 
 fn answer(handler: &Handler, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let page = if matches!(*request.method(), Method::GET | Method::HEAD) {
-        handler(request.uri().path())
+        let accept = request.headers().get_all(ACCEPT).iter();
+        // A header that is not text asks for nothing.
+        let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
+        handler(Wanted {
+            path: request.uri().path(),
+            accept: &accept.join(","),
+        })
     } else {
         Page::text(405, "GET or HEAD\n".to_owned())
     };

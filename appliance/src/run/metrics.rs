@@ -1,17 +1,17 @@
-//! Metrics in the OpenMetrics text format, which Prometheus reads: counters and gauges as they are at the moment of the
-//! scrape.
+//! Metrics for Prometheus, in OpenMetrics or in the older text format ([`super::exposition`]): counters and gauges as they are
+//! at the moment of the scrape, but for the sessions by state ([`super::census`]).
 //!
 //! Counters end in `_total`, units are base units in the name, and every reason of an enumeration is a series from the start,
 //! so that a rate has no gap where something happens for the first time. `docs/METRICS.md` lists them.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use portcullis::Stats;
 use portcullis::asymmetry::AsymmetryReport;
 use portcullis::config::parse_endpoint;
 use portcullis::geneve::front::{EndpointStats, FrontStats};
+use portcullis::{Stats, Zone};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -22,16 +22,17 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::census::{Census, Counted, protocol_label};
+use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
 use super::http::{DoorCounters, Page};
 use super::log::LogCounters;
 use super::log::queue::LostEvents;
 use super::plane::Plane;
+use super::process::ProcessReading;
 use super::reload::Reloads;
 use super::shared::{SendFault, WorkerStats};
-
-/// The content type of OpenMetrics.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::view::ZoneNames;
 
 /// Everything that is read for a scrape.
 struct Readings {
@@ -51,6 +52,9 @@ struct Readings {
     doors: Doors,
     log: LogReadings,
     uptime_seconds: f64,
+    process: ProcessReading,
+    counted: Counted,
+    zones: Arc<ZoneNames>,
 }
 
 /// Of reloads.
@@ -101,19 +105,27 @@ pub(crate) struct Metrics {
     pub(crate) doors: Doors,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) started: Instant,
+    /// The wall-clock time of `started`.
+    pub(crate) started_at: SystemTime,
+    pub(super) census: Arc<Census>,
+    pub(crate) zones: Arc<ZoneNames>,
 }
 
 impl Metrics {
-    /// The answer to a scrape.
-    pub(crate) fn page(&self, now: Instant) -> Page {
+    /// Returns the answer to a scrape, in the format that its `Accept` headers prefer.
+    pub(crate) fn page(&self, accept: &str, now: Instant) -> Page {
+        let format = Format::of(accept);
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.read(now)));
         let mut body = String::with_capacity(16 << 10);
         match encode(&mut body, &registry) {
             Ok(()) => Page {
                 status: 200,
-                content_type: CONTENT_TYPE,
-                body,
+                content_type: format.content_type(),
+                body: match format {
+                    Format::OpenMetrics => body,
+                    Format::Prometheus => to_prometheus(&body),
+                },
             },
             Err(error) => Page::text(500, format!("{error}\n")),
         }
@@ -157,6 +169,9 @@ impl Metrics {
                 is_running: self.log.is_running(),
             },
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
+            process: ProcessReading::take(self.started_at),
+            counted: self.census.read(now),
+            zones: Arc::clone(&self.zones),
         }
     }
 }
@@ -205,7 +220,7 @@ impl prometheus_client::encoding::EncodeLabelSet for Labels<'_> {
 type Written = Result<(), fmt::Error>;
 
 /// Writes families one after the other.
-struct Families<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+pub(super) struct Families<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Families<'_, '_> {
     fn counters<'l, V, L>(
@@ -237,7 +252,14 @@ impl Families<'_, '_> {
         ConstCounter::new(value).encode(metric)
     }
 
-    fn gauge<V: EncodeGaugeValue + fmt::Debug>(
+    /// Writes a counter without labels.
+    pub(super) fn number(&mut self, (name, help, unit): (&str, &str, Option<&Unit>), value: f64) -> Written {
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
+    /// Writes a gauge without labels.
+    pub(super) fn gauge<V: EncodeGaugeValue + fmt::Debug>(
         &mut self,
         (name, help, unit): (&str, &str, Option<&Unit>),
         value: V,
@@ -266,10 +288,12 @@ impl Collector for Readings {
         let mut to = Families(&mut encoder);
         self.packets(&mut to)?;
         self.table(&mut to)?;
+        self.sessions(&mut to)?;
         self.challenges(&mut to)?;
         self.resets_and_helpers(&mut to)?;
         self.traffic(&mut to)?;
-        self.appliance(&mut to)
+        self.appliance(&mut to)?;
+        self.process.encode(&mut to)
     }
 }
 
@@ -412,6 +436,44 @@ impl Readings {
                 None,
             ),
             stats.fragments_waiting as u64,
+        )
+    }
+
+    /// The sessions as they were last counted.
+    fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
+        let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
+        let rows: Vec<_> = self
+            .counted
+            .sessions
+            .iter()
+            .map(|((of, protocol, state), count)| (zone(*of), protocol_label(*protocol), *state, *count))
+            .collect();
+        to.gauges(
+            (
+                "portcullis_sessions_by_state",
+                "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th",
+            ),
+            rows.iter().map(|(zone, protocol, state, count)| {
+                let labels = [
+                    ("zone", zone.as_str()),
+                    ("protocol", protocol.as_str()),
+                    ("state", *state),
+                ];
+                (labels, *count)
+            }),
+        )?;
+        // Before the first count there is no age.
+        let Some(age) = self.counted.age else {
+            return Ok(());
+        };
+        to.gauge(
+            (
+                "portcullis_sessions_by_state_age",
+                "Since the sessions were last counted by state: at least every 10 s while metrics are read, or 20 times as \
+                 long as it takes",
+                Some(&Unit::Seconds),
+            ),
+            age.as_secs_f64(),
         )
     }
 

@@ -3,9 +3,11 @@
 //! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
 //! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
 
+mod census;
 mod clients;
 mod control;
 mod drain;
+mod exposition;
 mod health;
 mod http;
 mod instance;
@@ -15,6 +17,7 @@ mod metrics;
 mod operations;
 mod overflow;
 mod plane;
+mod process;
 pub(crate) mod protocol;
 mod reload;
 mod saved;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis::{Config, ConfigError, Saved};
@@ -23,7 +23,7 @@ use signal_hook::iterator::Handle;
 
 use super::drain::Ending;
 use super::health::{self, Health};
-use super::http::{self, Door, DoorCounters, Gate, Page};
+use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{Doors, Metrics};
 use super::plane::Plane;
@@ -31,7 +31,7 @@ use super::reload::Reloads;
 use super::settings::{Listen, Settings};
 use super::shared::SessionEvent;
 use super::view::ZoneNames;
-use super::{control, saved, signals, watch};
+use super::{census, control, saved, signals, watch};
 use crate::complain;
 
 /// How long a thread may take to end before it is left behind.
@@ -394,9 +394,17 @@ fn pages(
         doors: doors.clone(),
         log,
         started: plant.started,
+        started_at: SystemTime::now(),
+        census: Arc::default(),
+        zones: Arc::clone(&plant.zones),
     });
     let (Listen(for_health), Listen(for_metrics)) = (settings.health.listen, settings.metrics.listen);
     let is_shared = for_health == for_metrics;
+    if for_metrics.is_some() {
+        let (census, shared) = (Arc::clone(&metrics.census), Arc::clone(&plant.plane.shared));
+        let thread = census::start(census, shared, Arc::clone(stop));
+        threads.push(thread.map_err(part("metrics", "a thread"))?);
+    }
     let probers: Gate = {
         let health = Arc::clone(&plant.health);
         Arc::new(move |address| health.allows(address))
@@ -409,8 +417,8 @@ fn pages(
     if let Some(address) = for_health {
         let health = Arc::clone(&plant.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
-        let handler = move |path: &str| match &metrics {
-            Some(metrics) if path == "/metrics" => metrics.page(Instant::now()),
+        let handler = move |wanted: Wanted<'_>| match &metrics {
+            Some(metrics) if wanted.path == "/metrics" => metrics.page(wanted.accept, Instant::now()),
             _ => health.page(Instant::now()),
         };
         let door = door(address, &probers, &doors.health);
@@ -421,8 +429,8 @@ fn pages(
         threads.push(thread);
     }
     if let (Some(address), false) = (for_metrics, is_shared) {
-        let handler = move |path: &str| match path {
-            "/metrics" => metrics.page(Instant::now()),
+        let handler = move |wanted: Wanted<'_>| match wanted.path {
+            "/metrics" => metrics.page(wanted.accept, Instant::now()),
             _ => Page::text(404, "/metrics\n".to_owned()),
         };
         let anybody: Gate = Arc::new(|_| true);

@@ -235,14 +235,29 @@ fn handshake(host: u8, from: u16) -> [Vec<u8>; 3] {
 
 /// Status and body.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let (head, body) = get_with(address, path, "");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// Returns the head and the body of an answer; `headers` are lines of the request.
+fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, body.to_owned())
+    (head.to_owned(), body.to_owned())
+}
+
+/// Returns `/metrics` in the OpenMetrics format.
+fn open_metrics(address: SocketAddr) -> String {
+    let (head, body) = get_with(address, "/metrics", "Accept: application/openmetrics-text\r\n");
+    assert!(
+        head.contains("application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
+    body
 }
 
 /// What health says to whoever asks by HTTP.

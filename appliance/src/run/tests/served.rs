@@ -151,7 +151,10 @@ fn parse(text: &str) -> Exposition {
             "info" => assert!(name.ends_with("_info"), "{line}"),
             other => panic!("{other}"),
         }
-        assert!(name.starts_with("portcullis_"), "{line}");
+        assert!(
+            name.starts_with("portcullis_") || name.starts_with("process_"),
+            "{line}"
+        );
         let value = value.parse().unwrap();
         assert!(
             found.series.insert(series.to_owned(), value).is_none(),
@@ -173,10 +176,8 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
         worker.received.add(3);
     }
     let metrics = appliance.operations().addresses.metrics.unwrap();
-    let (status, text) = get(metrics, "/metrics");
-    assert_eq!(status, 200);
     assert_eq!(get(metrics, "/").0, 404);
-    let found = parse(&text);
+    let found = parse(&open_metrics(metrics));
     let value = |series: &str| *found.series.get(series).unwrap_or_else(|| panic!("no {series}"));
     for reason in DropReason::all() {
         value(&format!(
@@ -232,7 +233,7 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
     }
     assert!(value("portcullis_forwarded_bytes_total") > 0.0);
     appliance.operations().end();
-    let found = parse(&get(metrics, "/metrics").1);
+    let found = parse(&open_metrics(metrics));
     assert!((found.series["portcullis_unhealthy{reason=\"draining\"}"] - 1.0).abs() < 1e-9);
     appliance.finish();
 }
@@ -242,7 +243,92 @@ fn health_and_metrics_can_share_an_address() {
     let appliance = Appliance::start("metrics.listen = \"127.0.0.1:0\"\n");
     let addresses = appliance.operations().addresses;
     assert_eq!(addresses.health, addresses.metrics);
-    assert!(get(appliance.health(), "/metrics").1.ends_with("# EOF\n"));
+    assert!(open_metrics(appliance.health()).ends_with("# EOF\n"));
+    appliance.finish();
+}
+
+#[test]
+fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_same_series() {
+    let appliance = Appliance::start("");
+    appliance.connection(1, 1_000);
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    let open = parse(&open_metrics(metrics));
+    for headers in [
+        "",
+        "Accept: */*\r\n",
+        "Accept: text/html\r\nAccept: text/plain\r\n",
+    ] {
+        let (head, plain) = get_with(metrics, "/metrics", headers);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(
+            head.contains("text/plain; version=0.0.4; charset=utf-8"),
+            "{head}"
+        );
+        let mut helped = HashSet::new();
+        let mut kinds = HashMap::new();
+        let mut series = HashSet::new();
+        for line in plain.lines() {
+            let mut words = line.splitn(4, ' ');
+            if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let family = name.split('{').next().unwrap();
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|suffix| {
+                        family
+                            .strip_suffix(suffix)
+                            .filter(|name| kinds.contains_key(*name))
+                    })
+                    .unwrap_or(family);
+                assert!(kinds.contains_key(family), "{line}");
+                assert!(series.insert(name.to_owned()), "twice: {line}");
+                continue;
+            }
+            let (_, what, name, rest) = (words.next(), words.next(), words.next(), words.next());
+            let (name, rest) = (name.unwrap().to_owned(), rest.unwrap().to_owned());
+            match what.unwrap() {
+                "HELP" => assert!(helped.insert(name), "{line}"),
+                "TYPE" => {
+                    assert!(
+                        ["counter", "gauge", "histogram"].contains(&rest.as_str()),
+                        "{line}"
+                    );
+                    assert!(helped.contains(&name), "{line}");
+                    assert!(kinds.insert(name, rest).is_none(), "{line}");
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        assert_eq!(kinds.len(), open.kinds.len());
+        assert!(open.series.keys().all(|name| series.contains(name)), "{plain}");
+    }
+    appliance.finish();
+}
+
+#[test]
+fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
+    let appliance = Appliance::start("");
+    appliance.connection(1, 1_000);
+    appliance.connection(2, 1_000);
+    appliance.query(2, 1);
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    let established = "portcullis_sessions_by_state{zone=\"default\",protocol=\"tcp\",state=\"ESTABLISHED\"}";
+    let mut text = String::new();
+    wait_for("a count", || {
+        text = get(metrics, "/metrics").1;
+        text.contains(established)
+    });
+    let of = |start: &str| -> Vec<&str> { text.lines().filter(|line| line.starts_with(start)).collect() };
+    let rows = of("portcullis_sessions_by_state{");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(of(established), [format!("{established} 2")]);
+    let query = "portcullis_sessions_by_state{zone=\"blue\",protocol=\"udp\",state=";
+    assert!(
+        of(query).iter().all(|row| row.ends_with(" 1")) && of(query).len() == 1,
+        "{rows:?}"
+    );
+    assert_eq!(of("portcullis_sessions_by_state_age_seconds ").len(), 1);
     appliance.finish();
 }
 
@@ -250,12 +336,22 @@ fn health_and_metrics_can_share_an_address() {
 #[test]
 fn the_page_lists_every_metric() {
     let appliance = Appliance::start("");
-    let (_, text) = get(appliance.operations().addresses.metrics.unwrap(), "/metrics");
+    appliance.connection(1, 1_000);
+    let metrics = appliance.operations().addresses.metrics.unwrap();
+    wait_for("a count of the sessions", || {
+        open_metrics(metrics).contains("\nportcullis_sessions_by_state{")
+    });
+    let text = open_metrics(metrics);
     appliance.finish();
     let kinds = parse(&text).kinds;
-    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`, in the OpenMetrics text format. A counter's series end in `_total`; \
-                    a series is there\nfrom the start for every reason. This page is made by a test: `UPDATE=1 cargo test -p \
-                    portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
+    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`: in OpenMetrics 1.0 for a client whose `Accept` names it \
+                    (Prometheus\ndoes), in Prometheus' text format 0.0.4 for every other one. The names below are those \
+                    of families in\nOpenMetrics. A counter's series end in `_total`, and so does its family in the older \
+                    format;\n`portcullis_build_info` is a gauge there.\n\nA series is there from the start for every \
+                    reason. `portcullis_sessions_by_state` has a series for each\nzone, protocol and state of which \
+                    there was a session; it is counted in the background while metrics\nare read, and \
+                    `portcullis_sessions_by_state_age_seconds` says how old the count is.\n\nThis page is made by a test: \
+                    `UPDATE=1 cargo test -p portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
         .to_owned();
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {

@@ -1,0 +1,144 @@
+//! What the system says of this process, under the names that Prometheus' client libraries use.
+
+use std::fmt;
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::time::TimeVal;
+use prometheus_client::registry::Unit;
+
+use super::metrics::Families;
+
+/// What the system says of this process; what it does not say is `None`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct ProcessReading {
+    /// Processor time, of user and system.
+    cpu: Option<Duration>,
+    /// Bytes.
+    resident: Option<u64>,
+    /// Bytes.
+    virtual_memory: Option<u64>,
+    threads: Option<u64>,
+    open_files: Option<u64>,
+    max_files: Option<u64>,
+    /// Since the Unix epoch.
+    started: Duration,
+}
+
+impl ProcessReading {
+    /// Reads it; `started` is the wall-clock time of the start.
+    pub(super) fn take(started: SystemTime) -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kibibytes = |key: &str| field(&status, key)?.checked_mul(1024);
+        let cpu = getrusage(UsageWho::RUSAGE_SELF)
+            .ok()
+            .and_then(|usage| Some(duration(usage.user_time())? + duration(usage.system_time())?));
+        Self {
+            cpu,
+            resident: kibibytes("VmRSS"),
+            virtual_memory: kibibytes("VmSize"),
+            threads: field(&status, "Threads"),
+            // One of them is what it is read by.
+            open_files: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|files| (files.count() as u64).saturating_sub(1)),
+            max_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
+            started: started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Writes the families of what is known.
+    pub(super) fn encode(&self, to: &mut Families<'_, '_>) -> Result<(), fmt::Error> {
+        if let Some(cpu) = self.cpu {
+            let family = (
+                "process_cpu",
+                "Processor time, of user and system",
+                Some(&Unit::Seconds),
+            );
+            to.number(family, cpu.as_secs_f64())?;
+        }
+        let gauges = [
+            (
+                "process_resident_memory",
+                "Resident memory",
+                Some(&Unit::Bytes),
+                self.resident,
+            ),
+            (
+                "process_virtual_memory",
+                "Virtual memory",
+                Some(&Unit::Bytes),
+                self.virtual_memory,
+            ),
+            ("process_threads", "Threads", None, self.threads),
+            ("process_open_fds", "Open file descriptors", None, self.open_files),
+            (
+                "process_max_fds",
+                "The most file descriptors that may be open",
+                None,
+                self.max_files,
+            ),
+        ];
+        for (name, help, unit, value) in gauges {
+            if let Some(value) = value {
+                to.gauge((name, help, unit), value)?;
+            }
+        }
+        let family = (
+            "process_start_time",
+            "When the process started, since the Unix epoch",
+            Some(&Unit::Seconds),
+        );
+        to.gauge(family, self.started.as_secs_f64())
+    }
+}
+
+/// The number behind a key of `/proc/self/status`.
+fn field(status: &str, key: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn duration(time: TimeVal) -> Option<Duration> {
+    let micros = u64::try_from(time.tv_usec()).ok()?;
+    Some(Duration::from_secs(u64::try_from(time.tv_sec()).ok()?) + Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_known_of_a_process_on_linux() {
+        let file = fs::File::open("/proc/self/status").unwrap();
+        let reading = ProcessReading::take(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+        let known = [
+            reading.resident,
+            reading.threads,
+            reading.open_files,
+            reading.max_files,
+        ];
+        assert!(
+            known.iter().all(|value| value.is_some_and(|value| value > 0)),
+            "{reading:?}"
+        );
+        assert!(reading.virtual_memory >= reading.resident, "{reading:?}");
+        assert!(
+            reading.cpu.is_some_and(|time| time > Duration::ZERO),
+            "{reading:?}"
+        );
+        assert_eq!(reading.started, Duration::from_secs(7));
+        drop(file);
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_whole_name() {
+        let status = "Name:\tVmRSS: 9\nVmRSSX:\t1 kB\nVmRSS:\t  12 kB\n";
+        assert_eq!(field(status, "VmRSS"), Some(12));
+        assert_eq!(field(status, "Vm"), None);
+        assert_eq!(field(status, "Name"), None);
+    }
+}

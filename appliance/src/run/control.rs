@@ -4,6 +4,7 @@
 //! that is idle, see [`super::clients`]. One that does not read is left after [`PATIENCE`], and one
 //! that asks nothing after [`FIRST`]. Nothing that
 //! is asked holds more than one shard's lock, and that only for as long as copying its sessions takes.
+//! What is ordered is logged with the peer's user, see [`super::audit`].
 
 use std::collections::BinaryHeap;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -18,11 +19,13 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
+use super::audit::{self, Peer};
 use super::clients::{Clients, Place};
 use super::operations::Plant;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, StatsView};
 use super::reload::ReloadState;
 use super::view::{Viewer, WallClock};
+use crate::complain;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -95,11 +98,14 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
             thread::sleep(LOOK);
             continue;
         };
-        let peer = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
-        if !peer.is_ok_and(|peer| owners.contains(&peer)) {
+        let peer = getsockopt(&stream, PeerCredentials).map(|peer| Peer {
+            uid: peer.uid(),
+            pid: peer.pid(),
+        });
+        let Some(peer) = peer.ok().filter(|peer| owners.contains(&peer.uid)) else {
             refuse(stream, "only its owner may ask");
             continue;
-        }
+        };
         let Some(place) = admit(&clients, &stream) else {
             refuse(stream, "too many clients");
             continue;
@@ -107,7 +113,7 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
         let plant = Arc::clone(plant);
         // What goes wrong with a client is its own concern. Its place is free once the thread has
         // ended, or was not made.
-        let client = move || converse(stream, &plant, &place);
+        let client = move || converse(stream, peer, &plant, &place);
         let _ = thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(client);
@@ -132,7 +138,7 @@ fn refuse(stream: UnixStream, why: &str) {
     let _ = put(&mut &stream, &Reply::Error(why.to_owned()));
 }
 
-fn converse(stream: UnixStream, plant: &Plant, place: &Place) -> io::Result<()> {
+fn converse(stream: UnixStream, peer: Peer, plant: &Plant, place: &Place) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(FIRST))?;
@@ -152,7 +158,14 @@ fn converse(stream: UnixStream, plant: &Plant, place: &Place) -> io::Result<()> 
         }
         place.asks();
         let last = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request, plant, &mut |reply| put(&mut replies, reply))?,
+            Ok(request) => {
+                let order = audit::order(&request);
+                let last = answer(request, plant, &mut |reply| put(&mut replies, reply));
+                if let Some(order) = order {
+                    complain(&audit::line(peer, &order, last.as_ref().ok()));
+                }
+                last?
+            }
             Err(error) => Reply::Error(format!("no request: {error}")),
         };
         put(&mut replies, &last)?;

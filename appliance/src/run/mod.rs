@@ -3,6 +3,7 @@
 //! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
 //! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
 
+mod audit;
 mod census;
 mod clients;
 mod control;

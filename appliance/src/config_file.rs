@@ -134,7 +134,8 @@ mod tests {
         assert!(top.ends_with(", `health`, `metrics`, `log`"), "{top}");
         let run = error("[run]\nnonsense = 1");
         assert!(
-            run.contains("`workers`") && run.ends_with(", `drain`, `sessions_file`, `control`"),
+            run.contains("`workers`")
+                && run.ends_with(", `drain`, `sessions_file`, `checkpoint`, `max_saved_age`, `control`"),
             "{run}"
         );
         let table = error("[table]\nnonsense = 1");

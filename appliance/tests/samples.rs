@@ -38,6 +38,8 @@ fn config(text: &str) -> Result<Config, ConfigError> {
         "log",
         "run.drain",
         "run.sessions_file",
+        "run.checkpoint",
+        "run.max_saved_age",
         "run.control",
     ];
     let _: toml::Table = document.take(&own)?;

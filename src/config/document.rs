@@ -76,6 +76,15 @@ impl<'a> Document<'a> {
         self.provenance.locate(key)
     }
 
+    /// Returns the error of a key whose value does not fit the rest of the file.
+    #[must_use]
+    pub fn refused(&self, key: &str, why: &str) -> ConfigError {
+        ConfigError {
+            location: self.location(key),
+            cause: ConfigErrorCause::Syntax(why.to_owned()),
+        }
+    }
+
     /// Reads what is left as the engine's configuration.
     ///
     /// # Errors

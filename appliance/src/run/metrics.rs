@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::asymmetry::AsymmetryReport;
 use portcullis::config::parse_endpoint;
@@ -23,6 +23,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::census::{Census, Counted, protocol_label};
+use super::checkpoint::Checkpoints;
 use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
 use super::http::{DoorCounters, Page};
@@ -49,6 +50,7 @@ struct Readings {
     stall_seconds: f64,
     reasons: Vec<&'static str>,
     reloads: ReloadReadings,
+    checkpoints: CheckpointReadings,
     doors: Doors,
     log: LogReadings,
     uptime_seconds: f64,
@@ -77,6 +79,14 @@ impl ReloadReadings {
     }
 }
 
+/// Of checkpoints.
+#[derive(Debug, Clone, Copy)]
+struct CheckpointReadings {
+    written: u64,
+    failed: u64,
+    age: Option<Duration>,
+}
+
 /// What the listeners count.
 #[derive(Clone, Default)]
 pub(crate) struct Doors {
@@ -102,6 +112,7 @@ pub(crate) struct Metrics {
     pub(crate) plane: Arc<Plane>,
     pub(crate) health: Arc<Health>,
     pub(crate) reloads: Arc<Reloads>,
+    pub(crate) checkpoints: Arc<Checkpoints>,
     pub(crate) doors: Doors,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) started: Instant,
@@ -161,6 +172,11 @@ impl Metrics {
             stall_seconds: self.plane.shared.longest_stall(now).as_secs_f64(),
             reasons: self.health.verdict(now).iter().map(Unhealthy::name).collect(),
             reloads: ReloadReadings::of(&self.reloads),
+            checkpoints: CheckpointReadings {
+                written: self.checkpoints.written(),
+                failed: self.checkpoints.failed(),
+                age: self.checkpoints.age(now),
+            },
             doors: self.doors.clone(),
             log: LogReadings {
                 written,
@@ -824,6 +840,7 @@ impl Readings {
             Unhealthy::NAMES.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
         )?;
         self.reloads(to)?;
+        self.checkpoints(to)?;
         self.doors(to)?;
         to.gauge(
             (
@@ -868,6 +885,29 @@ impl Readings {
                 None,
             ),
             reloads.waiting as u64,
+        )
+    }
+
+    fn checkpoints(&self, to: &mut Families<'_, '_>) -> Written {
+        let CheckpointReadings { written, failed, age } = self.checkpoints;
+        to.counters(
+            (
+                "portcullis_checkpoints",
+                "Checkpoints of the sessions (`run.checkpoint`), by outcome",
+                None,
+            ),
+            [("written", written), ("failed", failed)]
+                .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        // Before the first one there is no age.
+        let Some(age) = age else { return Ok(()) };
+        to.gauge(
+            (
+                "portcullis_checkpoint_age",
+                "Since the newest checkpoint was begun",
+                Some(&Unit::Seconds),
+            ),
+            age.as_secs_f64(),
         )
     }
 

@@ -5,6 +5,7 @@
 
 mod audit;
 mod census;
+mod checkpoint;
 mod clients;
 mod control;
 mod drain;

@@ -18,9 +18,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use portcullis::{Config, ConfigError, Saved};
+use portcullis::{Config, ConfigError, RestoreOptions, Restored, Saved};
 use signal_hook::iterator::Handle;
 
+use super::checkpoint::{self, Checkpoints};
 use super::drain::Ending;
 use super::health::{self, Health};
 use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
@@ -92,6 +93,8 @@ pub(crate) struct Plant {
     pub(super) settings: Mutex<Settings>,
     /// What became of reloads.
     pub(crate) reloads: Arc<Reloads>,
+    /// What became of checkpoints.
+    pub(crate) checkpoints: Arc<Checkpoints>,
     /// Reloads that were begun: each has a number.
     pub(super) begun: AtomicU64,
     /// The number of the newest reload that has read its file; held while one is carried out.
@@ -168,6 +171,8 @@ pub(crate) struct Operations {
     plant: Arc<Plant>,
     pub(crate) addresses: Addresses,
     control: Option<PathBuf>,
+    /// Whether the file of saved sessions was taken away, since they are restored.
+    has_taken: AtomicBool,
     /// Held for its end.
     _parts: Parts,
 }
@@ -193,6 +198,7 @@ impl Operations {
             started: Instant::now(),
             settings: Mutex::new(settings.clone()),
             reloads,
+            checkpoints: Arc::default(),
             begun: AtomicU64::new(0),
             newest: Mutex::new(0),
             ending: Ending::default(),
@@ -222,6 +228,10 @@ impl Operations {
             let place = format!("{}: no sessions can be saved there", path.display());
             saved::check(path).map_err(part("run.sessions_file", place))?;
         }
+        let checkpoints = checkpoint::start(Arc::clone(&plant), Arc::clone(&parts.stop));
+        parts
+            .threads
+            .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);
         if settings.log.is_on() {
             let output =
                 log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
@@ -238,32 +248,34 @@ impl Operations {
             plant,
             addresses,
             control,
+            has_taken: AtomicBool::new(false),
             _parts: parts,
         })
     }
 
-    /// Restores saved sessions and takes their file away. A file that cannot be read, or that is none of ours, is no error: it is
-    /// said, and the start goes on.
+    /// Restores the sessions that were saved at the last end, and takes their file away; after a
+    /// crash those of the last checkpoint, which stays until the next one. A file that cannot be
+    /// used is no error: it is said, and the start goes on.
     ///
     /// # Errors
-    /// Their file cannot be taken away: a later start would restore them again. It is still there.
+    /// The file of an end cannot be taken away: a later start would restore it again.
     pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
-        let Some(path) = self.sessions_file() else {
+        let run = self.plant.settings.lock().run.clone();
+        let Some(path) = run.sessions_file else {
             return Ok(());
         };
-        let age = path.metadata().and_then(|about| about.modified()).ok();
-        let age = age.and_then(|saved| saved.elapsed().ok()).unwrap_or_default();
-        match saved::restore(&self.plant.plane.shared.engine, &path) {
+        let engine = &self.plant.plane.shared.engine;
+        // Another run has other numbers for its tunnels.
+        let mut options = RestoreOptions::default();
+        options.max_age = Some(run.max_saved_age);
+        match saved::restore(engine, &path, options) {
             Ok(None) => {}
-            Ok(Some(done)) => complain(&format!(
-                "{}: {} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",
-                path.display(),
-                done.sessions,
-                humantime::format_duration(Duration::from_secs(age.as_secs())),
-                done.expired,
-                done.refused,
-                done.no_room
-            )),
+            Ok(Some(done)) => {
+                self.has_taken.store(true, Ordering::Relaxed);
+                saved::remove_checkpoint(&path);
+                complain(&format!("{}: {}", path.display(), restored(&done)));
+                return Ok(());
+            }
             Err(source @ saved::RestoreFileError::NotTaken(_)) => {
                 return Err(SessionsFileError::Restore {
                     path: path.display().to_string(),
@@ -272,14 +284,31 @@ impl Operations {
             }
             Err(error) => complain(&format!("{}: no session restored: {error}", path.display())),
         }
+        if run.checkpoint.0.is_none() {
+            return Ok(());
+        }
+        options.moved_on = true;
+        match saved::restore_checkpoint(engine, &path, options) {
+            Ok(None) => {}
+            Ok(Some(done)) => complain(&format!(
+                "{}: of a checkpoint: {}",
+                path.display(),
+                restored(&done)
+            )),
+            Err(error) => complain(&format!(
+                "{}: no session restored of its checkpoint: {error}",
+                path.display()
+            )),
+        }
         Ok(())
     }
 
-    /// Puts the file of restored sessions back, since the start has failed behind [`Operations::restore`].
+    /// Puts the file of restored sessions back, since the start has failed after
+    /// [`Operations::restore`].
     pub(crate) fn put_back(&self) {
         if let Some(path) = self.sessions_file()
+            && self.has_taken.load(Ordering::Relaxed)
             && let Err(error) = saved::put_back(&path)
-            && error.kind() != io::ErrorKind::NotFound
         {
             complain(&format!("{}: not put back: {error}", path.display()));
         }
@@ -336,6 +365,7 @@ impl Operations {
     /// # Errors
     /// The sessions are not saved.
     pub(crate) fn finish(self, hangs: bool) -> Result<(), SessionsFileError> {
+        self.plant.checkpoints.end();
         let Some(path) = self.sessions_file() else {
             return Ok(());
         };
@@ -346,6 +376,7 @@ impl Operations {
         };
         match saved {
             Ok(saved) => {
+                saved::remove_checkpoint(&path);
                 complain(&format!(
                     "{} sessions saved in {} ({} bytes)",
                     saved.sessions,
@@ -377,6 +408,18 @@ impl Operations {
     }
 }
 
+/// What a restore has done, in words.
+fn restored(done: &Restored) -> String {
+    format!(
+        "{} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",
+        done.sessions,
+        humantime::format_duration(Duration::from_secs(done.age.as_secs())),
+        done.expired,
+        done.refused,
+        done.no_room
+    )
+}
+
 /// The listeners of health and metrics.
 fn pages(
     plant: &Arc<Plant>,
@@ -395,6 +438,7 @@ fn pages(
         log,
         started: plant.started,
         started_at: SystemTime::now(),
+        checkpoints: Arc::clone(&plant.checkpoints),
         census: Arc::default(),
         zones: Arc::clone(&plant.zones),
     });

@@ -1,9 +1,11 @@
-//! Sessions in a file, from one run of the appliance to the next.
+//! Sessions in a file, from one run of the appliance to the next: saved at its end, or while it
+//! runs as a checkpoint ([`super::checkpoint`]).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use portcullis::{Engine, RestoreError, RestoreOptions, Restored, Saved};
@@ -15,6 +17,8 @@ const MAX_FILE: u64 = 64 << 30;
 const NEW: &str = ".new";
 /// The ending of a file whose sessions were restored.
 const RESTORED: &str = ".restored";
+/// The ending of a checkpoint.
+const CHECKPOINT: &str = ".checkpoint";
 
 /// Why sessions could not be restored.
 #[derive(Debug, thiserror::Error)]
@@ -71,28 +75,93 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// The file cannot be written; what it has held is still there.
 pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
     let temporary = beside(path, NEW);
+    let saved = write(engine, &temporary, &AtomicBool::new(false))?;
+    replace(&temporary, path)?;
+    Ok(saved)
+}
+
+/// Writes all sessions to a new file, until it is whole or `stop` is set. A file that is not whole
+/// is removed.
+///
+/// # Errors
+/// The file cannot be written, or `stop` is set.
+pub(super) fn write(engine: &Engine, temporary: &Path, stop: &AtomicBool) -> io::Result<Saved> {
     // What an interrupted save has left.
-    let _ = fs::remove_file(&temporary);
+    let _ = fs::remove_file(temporary);
     let write = || {
-        let mut file = create(&temporary)?;
-        let saved = engine.save_to(Instant::now(), SystemTime::now(), &mut file)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        let mut out = Stoppable {
+            file: create(temporary)?,
+            stop,
+        };
+        let saved = engine.save_to(Instant::now(), SystemTime::now(), &mut out)?;
+        out.file.sync_all()?;
         Ok(saved)
     };
     write().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(temporary);
     })
 }
 
-/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start restores them again: it
-/// gets the ending `.restored`.
+/// Puts a whole file in the place of another one. Where that fails, the new file is removed.
 ///
 /// # Errors
-/// Why the file cannot be used. The file stays then, and nothing has been restored but for [`RestoreFileError::NotTaken`].
-pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, RestoreFileError> {
+/// The file cannot be renamed, or its directory cannot be written.
+pub(super) fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(temporary);
+    })?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file that is written until a flag is set.
+struct Stoppable<'s> {
+    file: File,
+    stop: &'s AtomicBool,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the appliance ends"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Returns the checkpoint of a file of saved sessions, and the file that it is written to first.
+pub(super) fn checkpoint_of(path: &Path) -> [PathBuf; 2] {
+    let checkpoint = beside(path, CHECKPOINT);
+    let temporary = beside(&checkpoint, NEW);
+    [checkpoint, temporary]
+}
+
+/// Restores the sessions of a checkpoint, if it is there. It stays there until the next one takes
+/// its place: a start that fails early must not lose it.
+///
+/// # Errors
+/// Why the file cannot be used. Nothing has been restored then.
+pub(crate) fn restore_checkpoint(
+    engine: &Engine,
+    path: &Path,
+    options: RestoreOptions,
+) -> Result<Option<Restored>, RestoreFileError> {
+    let [checkpoint, _] = checkpoint_of(path);
+    read(engine, &checkpoint, options)
+}
+
+/// Removes a checkpoint that newer sessions have taken the place of.
+pub(crate) fn remove_checkpoint(path: &Path) {
+    for file in checkpoint_of(path) {
+        let _ = fs::remove_file(file);
+    }
+}
+
+fn read(engine: &Engine, path: &Path, options: RestoreOptions) -> Result<Option<Restored>, RestoreFileError> {
     let about = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         about => about?,
@@ -101,11 +170,25 @@ pub(crate) fn restore(engine: &Engine, path: &Path) -> Result<Option<Restored>, 
         return Err(RestoreFileError::NotAFile);
     }
     let mut stream = BufReader::with_capacity(64 << 10, File::open(path)?);
-    // Another run has other numbers for its tunnels.
-    let options = RestoreOptions::default();
     let restored = engine.restore_from(&mut stream, Instant::now(), SystemTime::now(), options)?;
-    fs::rename(path, beside(path, RESTORED)).map_err(RestoreFileError::NotTaken)?;
     Ok(Some(restored))
+}
+
+/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start restores them again: it
+/// gets the ending `.restored`.
+///
+/// # Errors
+/// Why the file cannot be used. The file stays then, and nothing has been restored but for [`RestoreFileError::NotTaken`].
+pub(crate) fn restore(
+    engine: &Engine,
+    path: &Path,
+    options: RestoreOptions,
+) -> Result<Option<Restored>, RestoreFileError> {
+    let restored = read(engine, path, options)?;
+    if restored.is_some() {
+        fs::rename(path, beside(path, RESTORED)).map_err(RestoreFileError::NotTaken)?;
+    }
+    Ok(restored)
 }
 
 /// Puts the file back that [`restore`] has taken away: the start has failed nevertheless.
@@ -128,6 +211,10 @@ mod tests {
         Engine::new(&Config::default()).unwrap()
     }
 
+    fn take(path: &Path) -> Result<Option<Restored>, RestoreFileError> {
+        restore(&engine(), path, RestoreOptions::default())
+    }
+
     #[test]
     fn a_torn_or_foreign_file_is_refused_and_stays() {
         let directory = tempfile::tempdir().unwrap();
@@ -136,11 +223,11 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for bytes in [&whole[..whole.len() - 1], b"something else".as_slice(), b""] {
             fs::write(&path, bytes).unwrap();
-            let error = restore(&engine(), &path).unwrap_err();
+            let error = take(&path).unwrap_err();
             assert!(matches!(error, RestoreFileError::Refused(_)), "{error}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
-        let error = restore(&engine(), directory.path()).unwrap_err();
+        let error = take(directory.path()).unwrap_err();
         assert!(matches!(error, RestoreFileError::NotAFile), "{error}");
     }
 
@@ -151,8 +238,8 @@ mod tests {
         fs::write(directory.path().join("sessions.new"), "what a crash has left").unwrap();
         save(&engine(), &path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(restore(&engine(), &path).unwrap().is_some());
-        assert!(restore(&engine(), &path).unwrap().is_none());
+        assert!(take(&path).unwrap().is_some());
+        assert!(take(&path).unwrap().is_none());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -162,7 +249,7 @@ mod tests {
         let path = directory.path().join("sessions");
         save(&engine(), &path).unwrap();
         let saved = fs::read(&path).unwrap();
-        restore(&engine(), &path).unwrap();
+        take(&path).unwrap();
         put_back(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), saved);
     }
@@ -174,7 +261,7 @@ mod tests {
         save(&engine(), &path).unwrap();
         // Nothing is renamed over a directory.
         fs::create_dir(beside(&path, RESTORED)).unwrap();
-        let error = restore(&engine(), &path).unwrap_err();
+        let error = take(&path).unwrap_err();
         assert!(matches!(error, RestoreFileError::NotTaken(_)), "{error}");
         assert!(path.exists());
     }
@@ -201,5 +288,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("missing").join("sessions");
         assert!(save(&engine(), &path).is_err());
+    }
+
+    #[test]
+    fn a_save_that_is_stopped_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let [_, temporary] = checkpoint_of(&directory.path().join("sessions"));
+        fs::write(&temporary, "what a crash has left").unwrap();
+        let error = write(&engine(), &temporary, &AtomicBool::new(true)).unwrap_err();
+        assert_eq!(error.to_string(), "the appliance ends");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -31,9 +31,11 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The sections and keys that are the appliance's.
-    const KEYS: [&'static str; 6] = [
+    const KEYS: [&'static str; 8] = [
         "run.drain",
         "run.sessions_file",
+        "run.checkpoint",
+        "run.max_saved_age",
         "run.control",
         "health",
         "metrics",
@@ -45,7 +47,14 @@ impl Settings {
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn take(document: &mut Document<'_>) -> Result<Self, ConfigError> {
-        document.take(&Self::KEYS)
+        let settings: Self = document.take(&Self::KEYS)?;
+        if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
+            return Err(document.refused(
+                "run.checkpoint",
+                "checkpoints are saved beside `run.sessions_file`, which is not set",
+            ));
+        }
+        Ok(settings)
     }
 
     /// The own keys of the section in which the engine has found the key at this path to be unknown.
@@ -103,6 +112,11 @@ impl Settings {
         vec![
             format!("run.drain = {}", span(self.run.drain)),
             format!("run.sessions_file = {}", path(&self.run.sessions_file)),
+            format!(
+                "run.checkpoint = {}",
+                self.run.checkpoint.0.map_or("\"off\"".to_owned(), span)
+            ),
+            format!("run.max_saved_age = {}", span(self.run.max_saved_age)),
             format!("run.control = {}", path(&self.run.control_path())),
             format!("health.listen = {}", listen(self.health.listen)),
             format!("health.tcp_listen = {}", listen(self.health.tcp_listen)),
@@ -134,7 +148,7 @@ fn quoted(path: impl AsRef<Path>) -> String {
     format!("{:?}", path.as_ref())
 }
 
-/// Of `[run]`: the end, and the control socket.
+/// Of `[run]`: the end, saved sessions, and the control socket.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RunSettings {
@@ -144,6 +158,13 @@ pub(crate) struct RunSettings {
     pub(crate) drain: Duration,
     /// Where sessions are saved at the end and restored from at the start; not at all if it is missing.
     pub(crate) sessions_file: Option<PathBuf>,
+    /// How often sessions are saved beside `sessions_file` while packets flow, for a start after a
+    /// crash: `off`, or 1 s to a day.
+    pub(crate) checkpoint: Interval,
+    /// The age from which on saved sessions are not restored: 1 s to 30 d. Lifetimes go on while
+    /// the appliance is away, so an hour leaves few but those of settings with long ones.
+    #[serde(deserialize_with = "max_saved_age")]
+    pub(crate) max_saved_age: Duration,
     /// The path of the control socket, or `off`; [`DEFAULT_CONTROL`] if it is missing.
     pub(crate) control: Option<PathBuf>,
 }
@@ -164,6 +185,8 @@ impl Default for RunSettings {
         Self {
             drain: Duration::from_secs(35),
             sessions_file: None,
+            checkpoint: Interval(None),
+            max_saved_age: Duration::from_secs(3_600),
             control: None,
         }
     }
@@ -395,31 +418,58 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// An interval, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Interval(pub(crate) Option<Duration>);
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = DurationValue::deserialize(deserializer)
+            .map_err(|_| D::Error::custom("expected a duration such as \"30s\", or \"off\""))?;
+        if matches!(&value, DurationValue::Text(text) if text == "off") {
+            return Ok(Self(None));
+        }
+        value
+            .within((1_000, 86_400_000))
+            .map(|interval| Self(Some(interval)))
+    }
+}
+
+/// A duration as it is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum DurationValue {
+    Seconds(u64),
+    Text(String),
+}
+
+impl DurationValue {
+    /// Returns the duration, which must be within bounds in milliseconds.
+    fn within<E: Error>(self, (low, high): (u64, u64)) -> Result<Duration, E> {
+        let duration = match self {
+            Self::Seconds(seconds) => Duration::from_secs(seconds),
+            Self::Text(text) => humantime::parse_duration(&text)
+                .map_err(|error| E::custom(format!("`{text}` is no duration: {error}")))?,
+        };
+        let (low, high) = (Duration::from_millis(low), Duration::from_millis(high));
+        if (low..=high).contains(&duration) {
+            return Ok(duration);
+        }
+        let [value, low, high] = [duration, low, high].map(humantime::format_duration);
+        Err(E::custom(format!("{value} is out of bounds: {low} to {high}")))
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(
     deserializer: D,
     (low, high): (u64, u64),
 ) -> Result<Duration, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Value {
-        Seconds(u64),
-        Text(String),
+    match DurationValue::deserialize(deserializer) {
+        Ok(value) => value.within((low, high)),
+        Err(_) => Err(D::Error::custom(
+            "expected a duration such as \"30s\", or whole seconds",
+        )),
     }
-    let expected = "a duration such as \"30s\", or whole seconds";
-    let duration = match Value::deserialize(deserializer) {
-        Ok(Value::Seconds(seconds)) => Duration::from_secs(seconds),
-        Ok(Value::Text(text)) => humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("`{text}` is no duration: {error}")))?,
-        Err(_) => return Err(D::Error::custom(format!("expected {expected}"))),
-    };
-    let (low, high) = (Duration::from_millis(low), Duration::from_millis(high));
-    if (low..=high).contains(&duration) {
-        return Ok(duration);
-    }
-    let [value, low, high] = [duration, low, high].map(humantime::format_duration);
-    Err(D::Error::custom(format!(
-        "{value} is out of bounds: {low} to {high}"
-    )))
 }
 
 fn drain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -428,6 +478,10 @@ fn drain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Erro
 
 fn stall<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration(deserializer, (100, 300_000))
+}
+
+fn max_saved_age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration(deserializer, (1_000, 30 * 86_400_000))
 }
 
 fn within<'de, D: Deserializer<'de>>(deserializer: D, (low, high): (u64, u64)) -> Result<u64, D::Error> {
@@ -555,6 +609,26 @@ mod tests {
             ),
             ("[run]\ndrain = \"soon\"", "f:2: run.drain: `soon` is no duration"),
             (
+                "[run]\nsessions_file = \"s\"\ncheckpoint = \"10ms\"",
+                "f:3: run.checkpoint: 10ms is out of bounds: 1s to 1day",
+            ),
+            (
+                "[run]\nsessions_file = \"s\"\ncheckpoint = \"often\"",
+                "f:3: run.checkpoint: `often` is no duration",
+            ),
+            (
+                "[run]\nsessions_file = \"s\"\ncheckpoint = true",
+                "f:3: run.checkpoint: expected a duration such as \"30s\", or \"off\"",
+            ),
+            (
+                "[run]\n\ncheckpoint = \"10s\"",
+                "f:3: run.checkpoint: checkpoints are saved beside `run.sessions_file`, which is not set",
+            ),
+            (
+                "[run]\nmax_saved_age = 0",
+                "f:2: run.max_saved_age: 0s is out of bounds: 1s to 30days",
+            ),
+            (
                 "[log]\nformat = \"xml\"",
                 "f:2: log.format: unknown variant `xml`",
             ),
@@ -579,6 +653,21 @@ mod tests {
         let lines = read("[log]\naccount_id = \"123456789012\"").unwrap().lines();
         for wanted in ["log.account_id = \"123456789012\"", "log.interface_id = \"-\""] {
             assert!(lines.iter().any(|line| line == wanted), "no {wanted}");
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_off_or_have_an_interval() {
+        let told = |text: &str| {
+            let lines = read(text).unwrap().lines();
+            let line = lines.into_iter().find(|line| line.starts_with("run.checkpoint"));
+            line.unwrap()
+        };
+        assert_eq!(told(""), "run.checkpoint = \"off\"");
+        assert_eq!(told("run.checkpoint = \"off\""), "run.checkpoint = \"off\"");
+        for (value, wanted) in [("\"30s\"", "30s"), ("90", "1m 30s")] {
+            let text = format!("[run]\nsessions_file = \"s\"\ncheckpoint = {value}");
+            assert_eq!(told(&text), format!("run.checkpoint = \"{wanted}\""));
         }
     }
 

@@ -2,6 +2,7 @@
 //! 6081: the engine is fed directly.
 
 mod asked;
+mod checkpointed;
 mod fit;
 mod logged;
 mod received;

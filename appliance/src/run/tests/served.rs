@@ -335,11 +335,17 @@ fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
 /// The page is made by `UPDATE=1 cargo test -p portcullis-appliance the_page_lists_every_metric`.
 #[test]
 fn the_page_lists_every_metric() {
-    let appliance = Appliance::start("");
+    let more = "run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n";
+    let appliance = Appliance::start(more);
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
-    wait_for("a count of the sessions", || {
-        open_metrics(metrics).contains("\nportcullis_sessions_by_state{")
+    wait_for("a count of the sessions and a checkpoint", || {
+        let text = open_metrics(metrics);
+        let late = [
+            "\nportcullis_sessions_by_state{",
+            "\nportcullis_checkpoint_age_seconds ",
+        ];
+        late.iter().all(|series| text.contains(series))
     });
     let text = open_metrics(metrics);
     appliance.finish();

@@ -1,0 +1,158 @@
+//! Sessions that are saved while packets flow, for a start after a crash.
+//!
+//! A thread of its own writes one checkpoint after the other, so none begins while another one is
+//! written. The file is whole at any time: it is written beside its place, synced, and renamed.
+//! Once the appliance ends, none takes its place any more: the sessions that are saved then are
+//! newer.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::operations::Plant;
+use super::saved;
+use crate::complain;
+
+/// How often the thread looks whether a checkpoint is due.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What checkpoints have come to, and whether there may be others.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    written: AtomicU64,
+    failed: AtomicU64,
+    /// When the last one that was written began.
+    newest: Mutex<Option<Instant>>,
+    /// Stops one that is being written.
+    stop: AtomicBool,
+    /// Set when none may take its place any more. Held while one does.
+    ended: Mutex<bool>,
+}
+
+impl Checkpoints {
+    /// Checkpoints that were written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Checkpoints that could not be written.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Returns the age of the newest one, if there is one of this run.
+    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
+        let newest = *self.newest.lock();
+        newest.map(|begun| now.saturating_duration_since(begun))
+    }
+
+    /// Ends checkpoints: none takes its place after this, and one that is being written stops soon.
+    pub(crate) fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        *self.ended.lock() = true;
+    }
+
+    /// Writes a checkpoint of the sessions that are saved in `path` at the end. Returns false if
+    /// the appliance has ended meanwhile.
+    fn write(&self, plant: &Plant, path: &Path) -> io::Result<bool> {
+        let [place, temporary] = saved::checkpoint_of(path);
+        let begun = Instant::now();
+        let written = saved::write(&plant.plane.shared.engine, &temporary, &self.stop);
+        let ended = self.ended.lock();
+        if *ended {
+            let _ = std::fs::remove_file(&temporary);
+            return Ok(false);
+        }
+        written?;
+        saved::replace(&temporary, &place)?;
+        *self.newest.lock() = Some(begun);
+        Ok(true)
+    }
+}
+
+/// When the next checkpoint is due.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// When the last one began, and when it ended.
+    last: Option<(Instant, Instant)>,
+}
+
+impl Schedule {
+    /// Whether one is due: at once at the start, then at every interval; but at most half of the
+    /// time is spent on them.
+    fn is_due(&self, interval: Duration, now: Instant) -> bool {
+        self.last.is_none_or(|(begun, ended)| {
+            let took = ended.saturating_duration_since(begun);
+            now.saturating_duration_since(begun) >= interval.max(took.saturating_mul(2))
+        })
+    }
+}
+
+/// Starts the thread that writes checkpoints, as the settings in force say, once the workers work.
+///
+/// # Errors
+/// There can be no thread.
+pub(crate) fn start(plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let run = move || {
+        let mut schedule = Schedule::default();
+        let mut has_failed = false;
+        while !stop.load(Ordering::Relaxed) {
+            thread::sleep(LOOK);
+            let (path, interval) = {
+                let settings = plant.settings.lock();
+                (settings.run.sessions_file.clone(), settings.run.checkpoint.0)
+            };
+            let (Some(path), Some(interval)) = (path, interval) else {
+                continue;
+            };
+            let begun = Instant::now();
+            if !plant.plane.shared.has_begun() || !schedule.is_due(interval, begun) {
+                continue;
+            }
+            match plant.checkpoints.write(&plant, &path) {
+                Ok(false) => return,
+                Ok(true) => {
+                    plant.checkpoints.written.fetch_add(1, Ordering::Relaxed);
+                    if has_failed {
+                        complain(&format!("{}: checkpoints are written again", path.display()));
+                    }
+                    has_failed = false;
+                }
+                Err(error) => {
+                    plant.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
+                    // Said once, not at every interval.
+                    if !has_failed {
+                        complain(&format!("warning: {}: no checkpoint: {error}", path.display()));
+                    }
+                    has_failed = true;
+                }
+            }
+            schedule.last = Some((begun, Instant::now()));
+        }
+    };
+    thread::Builder::new().name("checkpoint".to_owned()).spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_due_at_the_start_and_then_at_each_interval_but_not_all_the_time() {
+        let second = Duration::from_secs(1);
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        assert!(schedule.is_due(10 * second, now));
+        schedule.last = Some((now, now + second));
+        assert!(!schedule.is_due(10 * second, now + 9 * second));
+        assert!(schedule.is_due(10 * second, now + 10 * second));
+        schedule.last = Some((now, now + 15 * second));
+        assert!(!schedule.is_due(10 * second, now + 29 * second));
+        assert!(schedule.is_due(10 * second, now + 30 * second));
+    }
+}

@@ -80,6 +80,9 @@ pub(crate) struct SimulateArgs {
     /// A packet that has not returned by then is dropped
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(super) timeout: Duration,
+    /// Exit with 1 if more packets than so many percent were lost [default: only if nothing came back]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(super) max_loss: Option<f64>,
     /// The endpoint id in the tunnel headers, 16 hexadecimal digits
     #[arg(long, value_name = "ENDPOINT", default_value = ENDPOINT, value_parser = hexadecimal)]
     pub(super) endpoint: u64,
@@ -175,6 +178,17 @@ pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     u64::from_str_radix(digits, 16)
         .map_err(|_| format!("{text:?} is not a number of up to 16 hexadecimal digits"))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "a number of percent is needed".to_owned())?;
+    if (0.0..=100.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err("0 to 100 percent are needed".to_owned())
+    }
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {

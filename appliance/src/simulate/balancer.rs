@@ -130,9 +130,11 @@ impl Balancer {
         self.last_reply
     }
 
-    /// How many flows are known, and how many cookies they have had.
+    /// Returns how many flows are known, and how many cookies there were: two for each flow where
+    /// each direction has its own.
     pub(super) fn flows(&self) -> (usize, u64) {
-        (self.flows.len(), self.flows.epochs)
+        let each = if self.setup.cookie_per_direction { 2 } else { 1 };
+        (self.flows.len(), self.flows.epochs * each)
     }
 
     /// Asks whether it is the turn of a packet, which is kept if it is not; then [`Balancer::next_in_turn`] gives it back.

@@ -55,6 +55,17 @@ pub(crate) enum SimulateError {
     /// Replies were wrong.
     #[error("{0} replies were wrong")]
     Wrong(u64),
+    /// Packets were sent, or were to be, and nothing of any kind came back.
+    #[error("nothing came back")]
+    NothingBack,
+    /// More was lost than `--max-loss` allows.
+    #[error("{loss:.4} % of the packets were lost, and at most {max} % are allowed")]
+    Loss {
+        /// Percent.
+        loss: f64,
+        /// Percent.
+        max: f64,
+    },
     /// The system refused something.
     #[error("{what}: {source}")]
     System {
@@ -86,7 +97,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
 /// Simulates, and prints the report on standard output.
 ///
 /// # Errors
-/// Wrong replies, after the report; otherwise what prevents the simulation.
+/// Wrong replies, none at all, or too few, after the report; otherwise what prevents the simulation.
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -165,10 +176,22 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     } else {
         report.to_string()
     })?;
-    match (sent.result, balancer.counters.failures()) {
-        (Err(error), _) => Err(error),
-        (Ok(()), 0) => Ok(()),
-        (Ok(()), wrong) => Err(SimulateError::Wrong(wrong)),
+    sent.result.and_then(|()| verdict(&report, args.max_loss))
+}
+
+/// Judges a run by its report. `max_loss` is in percent; without it, what is lost is no failure as
+/// long as anything came back, since an appliance drops what its policy denies.
+fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> {
+    if report.failures() > 0 {
+        return Err(SimulateError::Wrong(report.failures()));
+    }
+    if report.is_in_vain() {
+        return Err(SimulateError::NothingBack);
+    }
+    let loss = report.loss() * 100.0;
+    match max_loss {
+        Some(max) if loss > max => Err(SimulateError::Loss { loss, max }),
+        _ => Ok(()),
     }
 }
 

@@ -54,6 +54,10 @@ impl NotSent {
         *counter += 1;
     }
 
+    const fn total(self) -> u64 {
+        self.not_ip + self.too_long + self.flow_table_full + self.backlog + self.refused
+    }
+
     const fn rows(self) -> [(u64, &'static str); 5] {
         [
             (self.not_ip, "not sent: no whole IP header"),
@@ -150,11 +154,6 @@ impl Counters {
             self.failures.push(format!("{}: {}", failure.name(), describe()));
         }
     }
-
-    /// Replies that must not be.
-    pub(super) const fn failures(&self) -> u64 {
-        self.wrong_header + self.wrong_bytes + self.unexpected
-    }
 }
 
 /// The time from sending to return, in microseconds.
@@ -195,6 +194,7 @@ pub(super) struct Report {
     /// Dropped of sent, 0 to 1.
     loss: f64,
     flows: usize,
+    /// Of both directions, where each has its own.
     cookies: u64,
     seconds: f64,
     sent_per_second: f64,
@@ -271,6 +271,24 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Returns the number of replies that must not be.
+    pub(super) const fn failures(&self) -> u64 {
+        self.wrong_header + self.wrong_bytes + self.unexpected
+    }
+
+    /// Returns the packets that never came back, of those that were sent: 0 to 1.
+    pub(super) const fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Whether there was something to send, and nothing of any kind came back.
+    pub(super) const fn is_in_vain(&self) -> bool {
+        let back = self.returned + self.made_rst + self.made_icmp + self.made_challenges + self.failures();
+        back == 0 && self.sent + self.not_sent.total() > 0
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let always = [
@@ -330,7 +348,7 @@ impl fmt::Display for Report {
         for failure in &self.failures {
             writeln!(f, "{failure}")?;
         }
-        if self.sent > 0 && self.returned + self.made_rst + self.made_icmp + self.made_challenges == 0 {
+        if self.sent > 0 && self.is_in_vain() {
             writeln!(
                 f,
                 "Nothing came back. An appliance swaps the outer addresses and keeps both UDP ports: are they swapped?"

@@ -26,6 +26,9 @@ fn one_source_is_needed_and_an_appliance() {
         "--appliance 10.0.0.2 --generate udp --timeout 1e300",
         "--appliance 10.0.0.2 --generate udp --size 47",
         "--appliance host --generate udp",
+        "--appliance 10.0.0.2 --generate udp --max-loss 101",
+        "--appliance 10.0.0.2 --generate udp --max-loss -1",
+        "--appliance 10.0.0.2 --generate udp --max-loss NaN",
     ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }

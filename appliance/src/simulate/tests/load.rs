@@ -2,6 +2,8 @@ use portcullis::config::Checksums;
 use portcullis::{Config, Engine, Packet, Verdict};
 
 use super::super::generate::{Generator, Load, MIN_SIZE};
+use super::super::report::Report;
+use super::super::verdict;
 use super::*;
 
 /// Decides all packets of some rounds; returns how many sessions there were.
@@ -77,4 +79,49 @@ fn packets_have_the_size_asked_for_and_no_two_with_data_are_the_same() {
         }
     }
     assert_eq!(from_clients, 50 + 99 * 25, "a first round, then half");
+}
+
+/// Returns the outcome of a run in which `lost` of 200 packets do not come back.
+fn outcome(lost: usize, max_loss: Option<f64>) -> Result<(), String> {
+    let mut lb = Rig::new(1_000, false);
+    for number in 0..200u8 {
+        let sent = lb.send(Side::Client, &udp(Side::Client, &[number]));
+        if usize::from(number) >= lost {
+            assert!(lb.reply(&sent).is_some());
+        }
+    }
+    lb.wait(2 * TIMEOUT);
+    let balancer = &lb.balancer;
+    let report = Report::new(&balancer.counters, balancer.flows(), 0, TIMEOUT, 0);
+    verdict(&report, max_loss).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_run_fails_if_nothing_came_back_or_more_was_lost_than_allowed() {
+    assert_eq!(outcome(0, Some(0.0)), Ok(()));
+    assert_eq!(outcome(199, None), Ok(()), "a policy may drop them");
+    assert_eq!(outcome(200, None), Err("nothing came back".to_owned()));
+    assert_eq!(outcome(200, Some(100.0)), Err("nothing came back".to_owned()));
+    assert_eq!(outcome(3, Some(1.5)), Ok(()));
+    let error = "1.5000 % of the packets were lost, and at most 1.4 % are allowed";
+    assert_eq!(outcome(3, Some(1.4)), Err(error.to_owned()));
+}
+
+#[test]
+fn a_run_without_packets_is_no_failure_and_one_that_could_send_none_is() {
+    let report = |lb: &Rig| Report::new(&lb.balancer.counters, lb.balancer.flows(), 0, TIMEOUT, 0);
+    let mut lb = Rig::new(10, false);
+    assert!(verdict(&report(&lb), Some(0.0)).is_ok());
+    assert!(lb.try_send(0, Side::Client, b"no packet").is_err());
+    assert!(verdict(&report(&lb), None).is_err());
+}
+
+#[test]
+fn cookies_of_both_directions_are_counted() {
+    for (per_direction, cookies) in [(false, 1), (true, 2)] {
+        let mut lb = Rig::new(10, per_direction);
+        lb.pass(Side::Client, &udp(Side::Client, b"question"));
+        lb.pass(Side::Server, &udp(Side::Server, b"answer"));
+        assert_eq!(lb.balancer.flows(), (1, cookies));
+    }
 }

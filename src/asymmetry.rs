@@ -26,6 +26,7 @@ use crate::config::AsymmetryConfig;
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::limits::share::ZoneShares;
 use crate::packet::SeqNum;
+use crate::reserve::{NoMemory, Purpose};
 
 mod suspect;
 
@@ -273,19 +274,18 @@ pub(crate) struct Asymmetry {
 }
 
 impl Asymmetry {
-    pub(crate) fn new(seed: [u64; 4]) -> Self {
+    pub(crate) fn new(seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, d, a, c);
-        Self {
-            suspects: (0..PARTS)
-                .map(|_| Mutex::new(vec![None; SUSPECTS].into()))
-                .collect(),
+        let part = || Purpose::Suspects.items(SUSPECTS, || None).map(Mutex::new);
+        Ok(Self {
+            suspects: Purpose::Suspects.try_items(PARTS, part)?,
             lines: DashMap::with_hasher(hasher.clone()),
             places: ZoneShares::new(AsymmetryConfig::default().max_entries, []),
             unlisted: AtomicU64::new(0),
             unnoticed: AtomicU64::new(0),
             hasher,
-        }
+        })
     }
 
     /// Divides the lines of the report among the zones of a configuration.

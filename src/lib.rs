@@ -38,6 +38,7 @@ pub mod memory;
 pub mod packet;
 pub mod policy;
 mod reasons;
+mod reserve;
 pub mod reset;
 pub mod session;
 pub mod snapshot;

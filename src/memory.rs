@@ -1,12 +1,14 @@
 //! Memory that a configuration takes.
 //!
-//! All tables have a fixed size, which a start reserves at once; the system hands out the memory as
-//! they fill. What grows beside them is bounded by the configuration as well.
+//! All tables have a fixed size, which a start reserves; the system hands out the memory as they
+//! fill. A table that cannot be reserved is a [`ConfigError`] of the start. What grows beside the
+//! tables is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
 use crate::engine::{hint_bytes, known_source_bytes};
 use crate::fragment::Datagrams;
 use crate::limits::counts_bytes;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::{Graveyard, session_bytes, tunnel_reference_bytes};
 
 /// The longest datagram that is held, in bytes.
@@ -53,23 +55,14 @@ impl Memory {
         reserved.map(|part| part.bytes).sum()
     }
 
-    /// Reserves all parts at once, and releases them. A part that a start could not reserve is an
-    /// error here, where an allocation in the middle of the start would end the process.
-    pub(crate) fn check(&self, config: &Config) -> Result<(), ConfigError> {
-        let mut reserved: Vec<Vec<u8>> = Vec::new();
-        for part in self.parts.iter().filter(|part| part.reserved) {
-            let mut memory = Vec::new();
-            let bytes = usize::try_from(part.bytes).unwrap_or(usize::MAX);
-            if memory.try_reserve_exact(bytes).is_err() {
-                let cause = ConfigErrorCause::NoMemory {
-                    part: part.name,
-                    bytes: part.bytes,
-                };
-                return Err(config.error(part.key, cause));
-            }
-            reserved.push(memory);
-        }
-        Ok(())
+    /// Returns the error for memory that the system did not give.
+    pub(crate) fn error(&self, config: &Config, lack: NoMemory) -> ConfigError {
+        let part = self.parts.iter().find(|part| part.name == lack.purpose.name());
+        let cause = ConfigErrorCause::NoMemory {
+            part: lack.purpose.name(),
+            bytes: part.map_or(lack.bytes as u64, |part| part.bytes),
+        };
+        config.error(lack.purpose.key(), cause)
     }
 }
 
@@ -92,31 +85,25 @@ impl Compiled {
             0
         };
         let zones = self.zones.distinct().count();
-        let reserved = |name, key, bytes: usize| MemoryPart {
-            name,
-            key,
+        let reserved = |purpose: Purpose, bytes: usize| MemoryPart {
+            name: purpose.name(),
+            key: purpose.key(),
             bytes: bytes as u64,
             reserved: true,
         };
         // A table more is a line more here, with its size from where it is made.
         let parts = vec![
-            reserved("sessions", "table.max_sessions", session_bytes(max, shards)),
-            reserved("tunnel references", "engine.tunnel_references", references),
-            reserved("hints", "table.max_sessions", hint_bytes(max, zones)),
+            reserved(Purpose::Sessions, session_bytes(max, shards)),
+            reserved(Purpose::TunnelReferences, references),
+            reserved(Purpose::Hints, hint_bytes(max, zones)),
             reserved(
-                "tombstones",
-                "tombstones.max",
+                Purpose::Tombstones,
                 Graveyard::bytes(fixed.tombstones.max as usize),
             ),
+            reserved(Purpose::Fragments, Datagrams::bytes(&fixed.fragments)),
+            reserved(Purpose::CountedPrefixes, counts_bytes(max)),
             reserved(
-                "fragments",
-                "fragments.max_datagrams",
-                Datagrams::bytes(&fixed.fragments),
-            ),
-            reserved("counted prefixes", "table.max_sessions", counts_bytes(max)),
-            reserved(
-                "known sources",
-                "syn_challenge.max_sources",
+                Purpose::KnownSources,
                 known_source_bytes(fixed.known_sources as usize),
             ),
             MemoryPart {

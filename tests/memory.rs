@@ -87,7 +87,7 @@ fn a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key() {
         return;
     }
     let cases = [
-        ("table.max_sessions = 200000000", "table.max_sessions", "sessions"),
+        ("table.max_sessions = 30000000", "table.max_sessions", "sessions"),
         ("tombstones.max = 16000000", "tombstones.max", "tombstones"),
         // Each fits alone, and all do not fit together.
         (

@@ -15,7 +15,7 @@ impl Scene {
             ..AsymmetryConfig::default()
         };
         Self {
-            asymmetry: Asymmetry::new([1, 2, 3, 4]),
+            asymmetry: Asymmetry::new([1, 2, 3, 4]).unwrap(),
             config,
             start: Instant::now(),
         }

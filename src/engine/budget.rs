@@ -17,6 +17,7 @@ use crate::config::ResetsConfig;
 use crate::flow::Zone;
 use crate::limits::by_zone::ByZone;
 use crate::limits::share::guarantee;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 
 /// Counters of destinations. Two destinations may share one, by a keyed hash: memory stays bounded and nothing is
@@ -78,13 +79,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(hasher: ahash::RandomState) -> Self {
-        Self {
-            destinations: (0..DESTINATIONS).map(|_| Rate::default()).collect(),
+    pub(super) fn new(hasher: ahash::RandomState) -> Result<Self, NoMemory> {
+        Ok(Self {
+            destinations: Purpose::Rates.items(DESTINATIONS, Rate::default)?,
             zones: ByZone::default(),
             common: Rate::default(),
             hasher,
-        }
+        })
     }
 
     /// Takes a packet to a destination.
@@ -136,7 +137,7 @@ mod tests {
     };
 
     fn budget() -> Budget {
-        Budget::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+        Budget::new(ahash::RandomState::with_seeds(1, 2, 3, 4)).unwrap()
     }
 
     const ALONE: Rates<'_> = Rates {

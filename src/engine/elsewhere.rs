@@ -13,6 +13,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey, Zone};
 use crate::packet::{TcpFlags, Transport};
 use crate::policy::RuleId;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::{Held, Mark, Micros, Place, Slot};
 use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
@@ -48,21 +49,21 @@ impl Elsewhere {
         any_asymmetric: bool,
         max_sessions: usize,
         previous: Option<&Self>,
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         let places = Self::places(max_sessions);
-        let keep = |known: Option<&Option<Arc<Memo>>>| {
-            let known = known.and_then(|known| known.clone());
-            known.unwrap_or_else(|| Arc::new(Memo::new(places)))
+        let keep = |known: Option<&Option<Arc<Memo>>>| match known {
+            Some(Some(known)) => Ok(Arc::clone(known)),
+            _ => Memo::new(places).map(Arc::new),
         };
         let several = zones.len() > 1;
         let found = several.then(|| keep(previous.map(|previous| &previous.found)));
         let begun = (several && any_asymmetric).then(|| keep(previous.map(|previous| &previous.begun)));
-        Self {
-            budgets: (0..=zones.len()).map(|_| Rate::default()).collect(),
+        Ok(Self {
+            budgets: Purpose::Hints.items(zones.len() + 1, Rate::default)?,
             zones,
-            found,
-            begun,
-        }
+            found: found.transpose()?,
+            begun: begun.transpose()?,
+        })
     }
 
     fn places(max_sessions: usize) -> usize {
@@ -383,7 +384,7 @@ mod tests {
 
     #[test]
     fn zones_share_the_searches_and_none_takes_those_of_another() {
-        let elsewhere = Elsewhere::new(zones(&[0, 1, 5, 7]), true, 100, None);
+        let elsewhere = Elsewhere::new(zones(&[0, 1, 5, 7]), true, 100, None).unwrap();
         let at = Micros(3_600_000_000);
         let each: Vec<_> = [0, 1, 5, 7].map(|zone| taken(&elsewhere, zone, at)).into();
         assert_eq!(each, [5, 5, 5, 5]);
@@ -393,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_search_that_was_right_costs_nothing() {
-        let elsewhere = Elsewhere::new(zones(&[0, 1]), true, 100, None);
+        let elsewhere = Elsewhere::new(zones(&[0, 1]), true, 100, None).unwrap();
         let at = Micros(3_600_000_000);
         for _ in 0..100 {
             let search = elsewhere.take(Zone(1), at, &CONFIG);
@@ -405,14 +406,18 @@ mod tests {
     #[test]
     fn what_was_found_is_remembered_through_a_reload_while_its_zone_is_there() {
         let place = Place { shard: 3, hash: 77 };
-        let elsewhere = Elsewhere::new(zones(&[0, 1, 2]), true, 100, None);
+        let elsewhere = Elsewhere::new(zones(&[0, 1, 2]), true, 100, None).unwrap();
         assert_eq!(elsewhere.remembered(place), None);
         elsewhere.remember(place, Zone(2));
         assert_eq!(elsewhere.remembered(place), Some(Zone(2)));
-        let reloaded = Elsewhere::new(zones(&[0, 2, 9]), true, 100, Some(&elsewhere));
+        let reloaded = Elsewhere::new(zones(&[0, 2, 9]), true, 100, Some(&elsewhere)).unwrap();
         assert_eq!(reloaded.remembered(place), Some(Zone(2)));
-        let renamed = Elsewhere::new(zones(&[0, 1]), true, 100, Some(&reloaded));
+        let renamed = Elsewhere::new(zones(&[0, 1]), true, 100, Some(&reloaded)).unwrap();
         assert_eq!(renamed.remembered(place), None);
-        assert!(!Elsewhere::new(zones(&[0]), true, 100, Some(&renamed)).has_others());
+        assert!(
+            !Elsewhere::new(zones(&[0]), true, 100, Some(&renamed))
+                .unwrap()
+                .has_others()
+        );
     }
 }

@@ -11,6 +11,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::packet::{Parsed, Segment, TcpFlags, Transport};
 use crate::policy::RuleId;
+use crate::reserve::NoMemory;
 use crate::session::{Mark, Micros, Place, Shard, Slot};
 use crate::track::tcp::{Event, Fault, Peer, State};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -43,8 +44,8 @@ impl CutHandshakes {
     /// The most handshakes that are remembered: 512 KiB.
     const MAX: usize = 1 << 16;
 
-    pub(super) fn new(max_sessions: usize) -> Self {
-        Self(Memo::new(Self::places(max_sessions)))
+    pub(super) fn new(max_sessions: usize) -> Result<Self, NoMemory> {
+        Memo::new(Self::places(max_sessions)).map(Self)
     }
 
     fn places(max_sessions: usize) -> usize {

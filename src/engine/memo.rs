@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Place;
 
 /// A number noted of some flows, each under the hash of its key. Two flows may share a hash, so a note is
@@ -34,11 +35,11 @@ impl Memo {
     }
 
     /// A memo with at least this many places; a power of two of them.
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize) -> Result<Self, NoMemory> {
         let places = Self::places(places);
-        Self {
-            places: (0..places).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Ok(Self {
+            places: Purpose::Hints.zeros(places)?,
+        })
     }
 
     fn place(&self, place: Place) -> Option<&AtomicU64> {
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_note_is_found_until_another_flow_takes_its_place() {
-        let memo = Memo::new(5);
+        let memo = Memo::new(5).unwrap();
         assert_eq!(memo.get(at(3)), Noted::Nothing);
         memo.note(at(3), 0);
         memo.note(at(4), 9);
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_greatest_number_is_kept_as_near_as_it_can_be() {
-        let memo = Memo::new(1);
+        let memo = Memo::new(1).unwrap();
         memo.note(at(u32::MAX), u32::MAX);
         assert_eq!(memo.get(at(u32::MAX)), Noted::Own(u32::MAX - 1));
     }

@@ -39,13 +39,14 @@ use self::screen::{NewestScreen, Screen};
 use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
-use crate::config::{Config, ConfigError, Fixed};
+use crate::config::{Compiled, Config, ConfigError, Fixed};
 use crate::event::{SessionRecord, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
+use crate::reserve::NoMemory;
 use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
@@ -252,18 +253,23 @@ impl Engine {
     /// As those of [`Engine::new`].
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
-        compiled.memory().check(config)?;
+        let memory = compiled.memory();
+        Self::build(compiled, seed).map_err(|lack| memory.error(config, lack))
+    }
+
+    /// Reserves the memory of all tables and makes an engine of them.
+    fn build(compiled: Compiled, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let sources = fixed.known_sources;
         let max_sessions = fixed.max_sessions as usize;
-        let cut = halves::CutHandshakes::new(max_sessions);
+        let cut = halves::CutHandshakes::new(max_sessions)?;
         let paths = PathTable::new(max_sessions, fixed.prefixes, &hasher);
-        let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone());
+        let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone())?;
         let accounts = Arc::new(accounts);
-        let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None));
+        let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None)?);
         accounts.guarantee(&settings.zones, &settings.limits);
         let engine = Self {
             table: Table::new(
@@ -272,25 +278,25 @@ impl Engine {
                 fixed.tunnel_references,
                 &settings,
                 seed,
-            ),
+            )?,
             screen: NewestScreen::new(settings.screen),
             settings: RwLock::new(Arc::clone(&settings)),
             accounts,
-            notices: Notices::new(hasher.clone()),
+            notices: Notices::new(hasher.clone())?,
             fixed,
             reloading: Mutex::new(()),
             hasher: hasher.clone(),
-            datagrams: Datagrams::new(&fragments, seed),
+            datagrams: Datagrams::new(&fragments, seed)?,
             counters: Counters::new(),
             origin: Origin::default(),
             helpers: helpers::Helpers::new(settings.limits.prefixes, seed),
-            graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed),
+            graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed)?,
             paths,
-            resets_at_end: budget::Budget::new(hasher.clone()),
-            late_resets: budget::Budget::new(hasher.clone()),
-            answers: budget::Budget::new(hasher.clone()),
-            challenges: challenge::Challenges::new(sources as usize, hasher, seed),
-            asymmetry: Asymmetry::new(seed),
+            resets_at_end: budget::Budget::new(hasher.clone())?,
+            late_resets: budget::Budget::new(hasher.clone())?,
+            answers: budget::Budget::new(hasher.clone())?,
+            challenges: challenge::Challenges::new(sources as usize, hasher, seed)?,
+            asymmetry: Asymmetry::new(seed)?,
             cut,
             adopts_until: AtomicU64::new(0),
         };

@@ -97,13 +97,7 @@ impl Engine {
         let (previous, settings) = {
             let _one_at_a_time = self.reloading.lock();
             let previous = self.settings();
-            let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-            let settings = Arc::new(Settings::new(
-                compiled,
-                self.hasher.clone(),
-                &self.accounts,
-                Some(&previous),
-            ));
+            let settings = Arc::new(self.settings_after(config, &previous)?);
             settings.take_counts(&previous);
             self.accounts.guarantee(&settings.zones, &settings.limits);
             *self.settings.write() = Arc::clone(&settings);
@@ -254,6 +248,14 @@ impl Engine {
         ends
     }
 
+    /// Compiles a configuration into settings that follow others.
+    fn settings_after(&self, config: &Config, previous: &Settings) -> Result<Settings, ConfigError> {
+        let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
+        let memory = compiled.memory();
+        Settings::new(compiled, self.hasher.clone(), &self.accounts, Some(previous))
+            .map_err(|lack| memory.error(config, lack))
+    }
+
     /// Which sessions [`Engine::reload`] would end, and why, if it were called now with this configuration. Nothing
     /// changes.
     ///
@@ -266,8 +268,7 @@ impl Engine {
     ) -> Result<Vec<(SessionRecord, EndReason)>, ConfigError> {
         let _no_reload_meanwhile = self.reloading.lock();
         let previous = self.settings();
-        let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
-        let settings = Settings::new(compiled, self.hasher.clone(), &self.accounts, Some(&previous));
+        let settings = self.settings_after(config, &previous)?;
         let now = self.origin.micros(now);
         let families = self.helpers.families();
         let mut would_end = Vec::new();

@@ -22,6 +22,7 @@ use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
 use crate::policy::{NewSession, Policy, RuleId};
+use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
 use crate::track::{Lifetime, Worth};
@@ -76,7 +77,7 @@ impl Settings {
         hasher: ahash::RandomState,
         accounts: &Arc<Accounts>,
         previous: Option<&Self>,
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         let tcp = compiled.tcp.handling();
         let zones = &compiled.tcp_zones;
         let any = |says: &dyn Fn(&TcpHandling) -> bool| {
@@ -99,7 +100,7 @@ impl Settings {
             .iter()
             .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
         let inside = inside.collect();
-        Self {
+        Ok(Self {
             checks: Checks::new(&compiled, hasher),
             challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
             any_midstream,
@@ -111,7 +112,7 @@ impl Settings {
                 any_asymmetric,
                 compiled.fixed.max_sessions as usize,
                 previous.map(|settings| &settings.elsewhere),
-            ),
+            )?,
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
             attachment: compiled.attachment,
@@ -128,7 +129,7 @@ impl Settings {
             adaptive: compiled.adaptive,
             accounts: Arc::clone(accounts),
             limits: compiled.limits,
-        }
+        })
     }
 
     /// Returns the rates of packets of the engine's own.

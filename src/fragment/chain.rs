@@ -1,5 +1,7 @@
 //! Doubly linked lists of numbered items, in memory that is reserved once.
 
+use crate::reserve::{NoMemory, Purpose};
+
 /// No item.
 pub(super) const NIL: u32 = u32::MAX;
 
@@ -39,10 +41,10 @@ impl Chain {
         capacity * size_of::<Links>()
     }
 
-    pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            links: Vec::with_capacity(capacity),
-        }
+    pub(super) fn new(capacity: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
+            links: Purpose::Fragments.room(capacity)?,
+        })
     }
 
     fn link(&mut self, item: u32) -> Option<&mut Links> {
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn items_keep_their_order_and_leave_from_anywhere() {
-        let mut chain = Chain::new(4);
+        let mut chain = Chain::new(4).unwrap();
         let (mut one, mut other) = (List::EMPTY, List::EMPTY);
         for item in [3, 0, 2] {
             chain.push(&mut one, item);

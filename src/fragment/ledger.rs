@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::DatagramKey;
 use super::chain::{Chain, List};
 use super::ranks::{Ranking, Ranks};
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 
 /// A counted source: its zone, whether it is IPv6, and its prefix.
@@ -59,11 +60,11 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn new(capacity: usize) -> Self {
-        Self {
-            free: Vec::with_capacity(capacity),
+    fn new(capacity: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
+            free: Purpose::Fragments.room(capacity)?,
             next: 0,
-        }
+        })
     }
 
     fn take(&mut self) -> u32 {
@@ -144,34 +145,32 @@ impl<T> Ledger<T> {
             + map::<u16, u32>(zones)
     }
 
-    pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Self {
+    pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
+        let purpose = Purpose::Fragments;
         let capacity = max as usize;
         let zones = capacity.min(1 << 16);
-        // A map at most half full clears what was removed in place instead of growing.
-        fn map<K, V>(capacity: usize, hasher: &ahash::RandomState) -> HashMap<K, V, ahash::RandomState> {
-            HashMap::with_capacity_and_hasher(2 * capacity, hasher.clone())
-        }
-        Self {
-            index: map(capacity, hasher),
-            entries: Vec::with_capacity(capacity),
-            entry_numbers: Numbers::new(capacity),
+        Ok(Self {
+            // A map at most half full clears what was removed in place instead of growing.
+            index: purpose.map(2 * capacity, hasher)?,
+            entries: purpose.room(capacity)?,
+            entry_numbers: Numbers::new(capacity)?,
             by_age: List::EMPTY,
-            ages: Chain::new(capacity),
-            siblings: Chain::new(capacity),
-            neighbors: Chain::new(capacity),
-            source_index: map(capacity, hasher),
-            sources: Vec::with_capacity(capacity),
-            source_numbers: Numbers::new(capacity),
-            source_ranks: Ranks::new(capacity),
-            zone_index: map(zones, hasher),
-            zones: Vec::with_capacity(zones),
-            zone_numbers: Numbers::new(zones),
-            zone_ranks: Ranks::new(zones),
+            ages: Chain::new(capacity)?,
+            siblings: Chain::new(capacity)?,
+            neighbors: Chain::new(capacity)?,
+            source_index: purpose.map(2 * capacity, hasher)?,
+            sources: purpose.room(capacity)?,
+            source_numbers: Numbers::new(capacity)?,
+            source_ranks: Ranks::new(capacity)?,
+            zone_index: purpose.map(2 * zones, hasher)?,
+            zones: purpose.room(zones)?,
+            zone_numbers: Numbers::new(zones)?,
+            zone_ranks: Ranks::new(zones)?,
             ranking: Ranking::EMPTY,
             places: 0,
             max,
             max_per_source,
-        }
+        })
     }
 
     /// Returns the number of datagrams.

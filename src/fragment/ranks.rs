@@ -5,6 +5,7 @@
 //! every operation takes constant time, and the order is exact.
 
 use super::chain::{Chain, List, NIL};
+use crate::reserve::{NoMemory, Purpose};
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
@@ -46,14 +47,14 @@ impl Ranks {
     }
 
     /// Rankings of at most `capacity` items in all.
-    pub(super) fn new(capacity: usize) -> Self {
-        Self {
+    pub(super) fn new(capacity: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
             // An item that moves is for a moment in neither of two buckets.
-            buckets: Vec::with_capacity(capacity + 1),
+            buckets: Purpose::Fragments.room(capacity + 1)?,
             free: NIL,
-            chain: Chain::new(capacity),
-            bucket_of: Vec::with_capacity(capacity),
-        }
+            chain: Chain::new(capacity)?,
+            bucket_of: Purpose::Fragments.room(capacity)?,
+        })
     }
 
     fn bucket(&self, number: u32) -> Option<&Bucket> {
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn of_items_with_equally_much_the_first_to_get_there_comes_first() {
-        let (mut ranks, mut ranking) = (Ranks::new(4), Ranking::EMPTY);
+        let (mut ranks, mut ranking) = (Ranks::new(4).unwrap(), Ranking::EMPTY);
         for item in [2, 0, 1] {
             ranks.insert(&mut ranking, item);
         }
@@ -211,7 +212,7 @@ mod tests {
         fn the_item_with_most_is_known_exactly(
             steps in prop::collection::vec((0u32..12, any::<bool>()), 0..400)
         ) {
-            let mut ranks = Ranks::new(12);
+            let mut ranks = Ranks::new(12).unwrap();
             let mut rankings = [Ranking::EMPTY; 2];
             let mut amounts = [0u32; 12];
             for (item, more) in steps {

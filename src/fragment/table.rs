@@ -11,6 +11,7 @@ use super::{DatagramKey, MAX_FRAGMENTS};
 use crate::config::FragmentsConfig;
 use crate::flow::FlowKey;
 use crate::packet::{Fragment, Malformed, SeqNum};
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 use crate::verdict::{DropReason, Tracked};
 
@@ -411,25 +412,25 @@ impl Datagrams {
     }
 
     /// The seed keys the hashes: a secret, or fixed in a test.
-    pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Self {
+    pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         // Another hash than that of the sessions.
         let hasher = ahash::RandomState::with_seeds(d, c, b, a);
         let max = config.max_datagrams;
         let refused = Self::max_refused(config);
-        Self {
+        Ok(Self {
             state: Mutex::new(State {
-                deciding: Vec::with_capacity(DECIDING),
-                admitted: Ledger::new(max, config.max_per_source, &hasher),
-                refused: Ledger::new(refused, config.max_per_source, &hasher),
-                waiting: Ledger::new(config.max_held, config.max_held_per_source, &hasher),
+                deciding: Purpose::Fragments.room(DECIDING)?,
+                admitted: Ledger::new(max, config.max_per_source, &hasher)?,
+                refused: Ledger::new(refused, config.max_per_source, &hasher)?,
+                waiting: Ledger::new(config.max_held, config.max_held_per_source, &hasher)?,
                 last_hold: 0,
                 given_up: 0,
             }),
             live: AtomicUsize::new(0),
             lifetime_micros: micros(config.lifetime),
             hold_micros: micros(config.hold),
-        }
+        })
     }
 
     /// Runs something behind the lock, and notes how many datagrams it leaves.

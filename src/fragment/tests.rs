@@ -49,7 +49,7 @@ fn datagrams(max: u32, per_source: u32) -> Datagrams {
         max_held_per_source: per_source,
         ..FragmentsConfig::default()
     };
-    Datagrams::new(&config, [1, 2, 3, 4])
+    Datagrams::new(&config, [1, 2, 3, 4]).unwrap()
 }
 
 const fn seconds(n: u64) -> Micros {

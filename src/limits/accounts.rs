@@ -10,6 +10,7 @@ use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
+use crate::reserve::{NoMemory, Purpose};
 use crate::track::Worth;
 
 /// Properties of a session that accounts count.
@@ -128,18 +129,23 @@ impl Accounts {
     /// Bytes of the counters of zones and rules.
     pub(super) const BYTES: usize = (size_of::<ZoneAccount>() + size_of::<AtomicU32>()) << 16;
 
-    pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: ahash::RandomState) -> Self {
-        Self {
-            rules: (0..=RuleId::DEFAULT.0).map(|_| AtomicU32::new(0)).collect(),
-            counted: CountedTable::new(max_sessions, hasher),
+    pub(crate) fn new(
+        max_sessions: usize,
+        prefixes: Prefixes,
+        hasher: ahash::RandomState,
+    ) -> Result<Self, NoMemory> {
+        let purpose = Purpose::CountedPrefixes;
+        Ok(Self {
+            rules: purpose.items(usize::from(RuleId::DEFAULT.0) + 1, || AtomicU32::new(0))?,
+            counted: CountedTable::new(max_sessions, hasher)?,
             prefixes,
-            zones: (0..=Zone::MAX.0).map(|_| ZoneAccount::default()).collect(),
+            zones: purpose.items(usize::from(Zone::MAX.0) + 1, ZoneAccount::default)?,
             committed: AtomicUsize::new(0),
             guaranteed: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             assured: AtomicUsize::new(0),
             max_sessions,
-        }
+        })
     }
 
     /// Returns the counters of a zone.
@@ -485,7 +491,7 @@ mod tests {
 
     fn accounts(max_sessions: usize) -> Accounts {
         let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        Accounts::new(max_sessions, Prefixes::DEFAULT, hasher)
+        Accounts::new(max_sessions, Prefixes::DEFAULT, hasher).unwrap()
     }
 
     fn guarantee(accounts: &Accounts, zones: &[Zone]) {

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use super::accounts::Standing;
 use crate::flow::Zone;
 use crate::policy::RuleId;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 
 /// Entries of a set.
@@ -263,18 +264,18 @@ pub(crate) struct CountedTable {
 
 impl CountedTable {
     /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096.
-    pub(crate) fn new(max_sessions: usize, hasher: ahash::RandomState) -> Self {
+    pub(crate) fn new(max_sessions: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
         let empty = || {
             Mutex::new(Set {
                 entries: [Entry::EMPTY; WAYS],
                 clock: 0,
             })
         };
-        Self {
-            sets: (0..Self::sets(max_sessions)).map(|_| empty()).collect(),
+        Ok(Self {
+            sets: Purpose::CountedPrefixes.items(Self::sets(max_sessions), empty)?,
             forgotten: AtomicU64::new(0),
             hasher,
-        }
+        })
     }
 
     /// Returns the number of sets, a power of two.
@@ -386,7 +387,7 @@ mod tests {
     };
 
     fn table() -> CountedTable {
-        CountedTable::new(1, ahash::RandomState::with_seeds(1, 2, 3, 4))
+        CountedTable::new(1, ahash::RandomState::with_seeds(1, 2, 3, 4)).unwrap()
     }
 
     fn source(address: u128) -> Key {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Limit;
 use crate::flow::Zone;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 
 /// Groups of places for moments of reports. A zone has one, by a keyed hash, so that a flood in it
@@ -26,11 +27,11 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
-        Self {
-            last: (0..GROUPS * PLACES).map(|_| AtomicU64::new(0)).collect(),
+    pub(crate) fn new(hasher: ahash::RandomState) -> Result<Self, NoMemory> {
+        Ok(Self {
+            last: Purpose::Rates.zeros(GROUPS * PLACES)?,
             hasher,
-        }
+        })
     }
 
     /// Returns whether a limit that a source has reached is to be reported now.
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_sources_in_one_zone_does_not_silence_the_others() {
-        let notices = Notices::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let notices = Notices::new(ahash::RandomState::with_seeds(1, 2, 3, 4)).unwrap();
         let now = Micros(1_000_000);
         let green = Zone(500);
         let reported = |count: u128| {

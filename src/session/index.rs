@@ -7,6 +7,8 @@
 
 use prefetch_index::prefetch_index;
 
+use crate::reserve::{NoMemory, Purpose};
+
 /// Entries per 100 places at the most: 78 gives 2.5 probes a hit and no cluster worth naming.
 const LOAD_PERCENT: usize = 78;
 
@@ -20,11 +22,11 @@ pub(crate) struct Index {
 
 impl Index {
     /// An index that holds up to `capacity` entries.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            places: vec![0; Self::places(capacity)].into_boxed_slice(),
+    pub(crate) fn new(purpose: Purpose, capacity: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
+            places: purpose.zeros(Self::places(capacity))?,
             len: 0,
-        }
+        })
     }
 
     const fn places(capacity: usize) -> usize {
@@ -183,7 +185,7 @@ mod tests {
             spread in prop_oneof![Just(1u32), Just(0x0600_0000), Just(0xffff_ffff / 39)],
         ) {
             let hash_of = |slot: u32| (slot / 2).wrapping_mul(spread);
-            let mut index = Index::new(40);
+            let mut index = Index::new(Purpose::Sessions, 40).unwrap();
             let mut model: HashMap<u32, u32> = HashMap::new();
             for (add, slot) in operations {
                 let hash = hash_of(slot);
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_full_index_still_answers() {
-        let mut index = Index::new(100);
+        let mut index = Index::new(Purpose::Sessions, 100).unwrap();
         for slot in 0..100 {
             index.insert(slot * 40_000_000, slot);
         }

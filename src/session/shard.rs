@@ -18,6 +18,7 @@ use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::{Accounts, Counts, Standing, Subject};
 use crate::policy::RuleId;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::TunnelRef;
 use crate::track::Worth;
 
@@ -168,16 +169,16 @@ impl Shard {
         tunnels: bool,
         hasher: ahash::RandomState,
         accounts: Arc<Accounts>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, NoMemory> {
+        Ok(Self {
             // Room is reserved, not touched: memory is used as sessions come.
             slab: Slab {
-                hot: Vec::with_capacity(capacity),
-                cold: Vec::with_capacity(capacity),
-                tunnels: Vec::with_capacity(if tunnels { capacity } else { 0 }),
+                hot: Purpose::Sessions.room(capacity)?,
+                cold: Purpose::Sessions.room(capacity)?,
+                tunnels: Purpose::TunnelReferences.room(if tunnels { capacity } else { 0 })?,
             },
-            index: Index::new(capacity),
-            wheel: Wheel::new(),
+            index: Index::new(Purpose::Sessions, capacity)?,
+            wheel: Wheel::new()?,
             row: 0,
             random: hasher.hash_one(0) | 1,
             hasher,
@@ -187,7 +188,7 @@ impl Shard {
             unjudged: Unjudged::default(),
             by_worth: [0; Worth::ALL.len()],
             accounts,
-        }
+        })
     }
 
     /// The bytes that the sessions of a shard take, without tunnel references.

@@ -12,6 +12,7 @@ use super::wheel::MAX_SLOTS;
 use super::{SessionId, TunnelRef};
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
+use crate::reserve::{NoMemory, Purpose};
 
 /// What a shard's lock guards: its sessions, and what holds for them.
 #[derive(Debug)]
@@ -82,27 +83,28 @@ impl<S> Table<S> {
         tunnels: bool,
         settings: &Arc<S>,
         seed: [u64; 4],
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(a, b, c, d);
         let max_sessions = accounts.max_sessions();
         let capacity = capacity(max_sessions, shards);
-        let shards = (0..shards)
-            .map(|_| Padded {
+        let padded = || {
+            let shard = Shard::new(capacity, tunnels, hasher.clone(), Arc::clone(accounts))?;
+            Ok(Padded {
                 held: Mutex::new(Held {
                     settings: Arc::clone(settings),
                     judging: None,
-                    shard: Shard::new(capacity, tunnels, hasher.clone(), Arc::clone(accounts)),
+                    shard,
                 }),
                 next_tick: AtomicU32::new(u32::MAX),
             })
-            .collect();
-        Self {
-            shards,
+        };
+        Ok(Self {
+            shards: Purpose::Sessions.try_items(shards, padded)?,
             hasher,
             accounts: Arc::clone(accounts),
             cursor: AtomicUsize::new(0),
-        }
+        })
     }
 
     #[inline]

@@ -24,6 +24,7 @@ use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::SeqNum;
 use crate::policy::RuleId;
+use crate::reserve::{NoMemory, Purpose};
 use crate::track::tcp::PeerFlags;
 
 mod part;
@@ -158,19 +159,18 @@ impl Graveyard {
         parts * (Part::bytes(capacity) + size_of::<Mutex<Part>>())
     }
 
-    pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Self {
+    pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let parts = Self::parts(max);
         let capacity = max / parts;
         let hasher = ahash::RandomState::with_seeds(c, d, a, b);
-        Self {
-            parts: (0..parts)
-                .map(|_| Mutex::new(Part::new(capacity, hasher.clone())))
-                .collect(),
+        let part = || Part::new(capacity, hasher.clone()).map(Mutex::new);
+        Ok(Self {
+            parts: Purpose::Tombstones.try_items(parts, part)?,
             hasher,
             len: AtomicUsize::new(0),
             lifetime_us: u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX),
-        }
+        })
     }
 
     /// Exchanges the zones that have a guaranteed part of the places.
@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn yard(max: usize) -> Graveyard {
-        Graveyard::new(max, Duration::from_secs(10), [1, 2, 3, 4])
+        Graveyard::new(max, Duration::from_secs(10), [1, 2, 3, 4]).unwrap()
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! The lists are doubly linked through the slots: hanging up and taking down are O(1), and nothing allocates.
 
 use super::slot::{Links, NIL};
+use crate::reserve::{NoMemory, Purpose};
 use crate::track::Worth;
 
 const BITS: u32 = 6;
@@ -61,12 +62,12 @@ impl Wheel {
     /// The bytes of its lists.
     pub(crate) const BYTES: usize = (PER_WORTH * KINDS) as usize * size_of::<[u32; 2]>();
 
-    pub(crate) fn new() -> Self {
-        Self {
+    pub(crate) fn new() -> Result<Self, NoMemory> {
+        Ok(Self {
             elapsed: 0,
-            ends: vec![[NIL; 2]; (PER_WORTH * KINDS) as usize].into_boxed_slice(),
+            ends: Purpose::Sessions.items((PER_WORTH * KINDS) as usize, || [NIL; 2])?,
             occupied: [[0; LEVELS as usize]; KINDS as usize],
-        }
+        })
     }
 
     fn ends(&self, list: u32) -> [u32; 2] {
@@ -253,7 +254,7 @@ mod tests {
     #[test]
     fn the_earliest_list_is_never_late() {
         let mut slots = slots(&[5, 70, 5_000, 4_000_000_000, 63, 64]);
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::new().unwrap();
         for slot in 0..6 {
             wheel.hang(&mut slots, slot, Worth::Assured);
         }
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn a_deadline_in_the_past_is_due_at_once() {
         let mut slots = slots(&[5]);
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::new().unwrap();
         wheel.advance(1_000);
         wheel.hang(&mut slots, 0, Worth::Embryonic);
         assert_eq!(wheel.earliest().unwrap().tick, 1_000);
@@ -281,7 +282,7 @@ mod tests {
             steps in proptest::collection::vec(1u32..500_000, 1..40),
         ) {
             let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
-            let mut wheel = Wheel::new();
+            let mut wheel = Wheel::new().unwrap();
             for (slot, (_, worth)) in deadlines.iter().enumerate() {
                 wheel.hang(&mut slots, slot as u32, Worth::ALL[*worth]);
             }

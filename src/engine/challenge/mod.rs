@@ -21,6 +21,7 @@ use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
 use crate::packet::{Segment, TcpFlags, Transport};
+use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::stats::ChallengeEvent;
 use crate::track::tcp::{Event, State};
@@ -35,11 +36,11 @@ pub(super) struct Challenges {
 
 impl Challenges {
     /// Returns the state for a number of known sources.
-    pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Self {
-        Self {
+    pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Result<Self, NoMemory> {
+        Ok(Self {
             key: Key::derive(seed),
-            sources: Sources::new(sources, hasher),
-        }
+            sources: Sources::new(sources, hasher)?,
+        })
     }
 }
 

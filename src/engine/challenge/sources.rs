@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::Zone;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 
 /// Entries of a set: 64 bytes, a cache line.
@@ -96,12 +97,12 @@ impl Sources {
         Self::sets(max) * size_of::<Set>()
     }
 
-    pub(super) fn new(max: usize, hasher: ahash::RandomState) -> Self {
+    pub(super) fn new(max: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
         let sets = Self::sets(max);
-        Self {
-            sets: (0..sets).map(|_| Set::default()).collect(),
+        Ok(Self {
+            sets: Purpose::KnownSources.items(sets, Set::default)?,
             hasher,
-        }
+        })
     }
 
     fn places(&self, source: &Source, zone: ZonePlace) -> Places<'_> {
@@ -177,7 +178,7 @@ mod tests {
     const ALONE: ZonePlace = ZonePlace { index: 0, count: 1 };
 
     fn sources(max: usize) -> Sources {
-        Sources::new(max, ahash::RandomState::with_seeds(1, 2, 3, 4))
+        Sources::new(max, ahash::RandomState::with_seeds(1, 2, 3, 4)).unwrap()
     }
 
     const fn source(prefix: u128) -> Source {

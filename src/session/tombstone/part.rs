@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Tombstone;
 use crate::flow::{FlowKey, Zone};
 use crate::limits::share::guarantee;
+use crate::reserve::{NoMemory, Purpose};
 use crate::session::index::Index;
 
 /// No place.
@@ -103,22 +104,23 @@ impl Part {
         capacity * (size_of::<Tombstone>() + links + numbers + size_of::<u64>()) + Index::bytes(capacity)
     }
 
-    pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
-        Self {
-            index: Index::new(capacity),
-            places: Vec::with_capacity(capacity),
-            hashes: Vec::with_capacity(capacity),
-            orders: Vec::with_capacity(capacity),
+    pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
+        let purpose = Purpose::Tombstones;
+        Ok(Self {
+            index: Index::new(purpose, capacity)?,
+            places: purpose.room(capacity)?,
+            hashes: purpose.room(capacity)?,
+            orders: purpose.room(capacity)?,
             added: 0,
             capacity,
-            free: Vec::with_capacity(capacity),
+            free: purpose.room(capacity)?,
             all: List::EMPTY,
-            links_of_all: Vec::with_capacity(capacity),
+            links_of_all: purpose.room(capacity)?,
             zones: HashMap::with_hasher(hasher),
-            links_of_zones: Vec::with_capacity(capacity),
+            links_of_zones: purpose.room(capacity)?,
             named: Box::default(),
             guarantee: 0,
-        }
+        })
     }
 
     pub(super) fn set_zones(&mut self, zones: &[Zone]) {

@@ -76,6 +76,22 @@ pub(crate) mod by_zone {
     }
 }
 
+/// Memory is always there.
+pub(crate) mod reserve {
+    #[derive(Debug)]
+    pub(crate) struct NoMemory;
+
+    pub(crate) enum Purpose {
+        CountedPrefixes,
+    }
+
+    impl Purpose {
+        pub(crate) fn items<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, NoMemory> {
+            Ok(std::iter::repeat_with(make).take(len).collect())
+        }
+    }
+}
+
 pub(crate) mod prefix {
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Prefixes;
@@ -103,6 +119,7 @@ pub(crate) mod limits {
 /// Nothing is counted by prefix here: that is behind locks.
 pub(crate) mod counted {
     use crate::accounts::Standing;
+    use crate::reserve::NoMemory;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub(crate) struct Key;
@@ -122,8 +139,8 @@ pub(crate) mod counted {
     pub(crate) struct CountedTable;
 
     impl CountedTable {
-        pub(crate) fn new(_: usize, _: ahash::RandomState) -> Self {
-            Self
+        pub(crate) fn new(_: usize, _: ahash::RandomState) -> Result<Self, NoMemory> {
+            Ok(Self)
         }
 
         pub(crate) fn for_each(&self, _: impl FnMut(&Key, Holding)) {}

@@ -29,7 +29,7 @@ mod share;
 
 use accounts::{Accounts, Tally};
 use around::limits::Limits;
-use around::{admission, atomic, by_zone, counted, flow, packet, policy, prefix, session, track};
+use around::{admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track};
 use flow::Zone;
 use rate::Rate;
 use session::Micros;
@@ -121,7 +121,7 @@ fn shares_are_free(shares: &ZoneShares, max: usize) {
 
 fn accounts(max: usize) -> Arc<Accounts> {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-    let accounts = Accounts::new(max, prefix::Prefixes, hasher);
+    let accounts = Accounts::new(max, prefix::Prefixes, hasher).unwrap();
     accounts.guarantee(&[BLUE, GREEN], &Limits);
     Arc::new(accounts)
 }

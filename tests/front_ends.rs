@@ -147,6 +147,28 @@ fn forged_ends_leave_room_for_those_of_answered_sessions() {
     }
 }
 
+/// Eight new ends in a row while forged ones come without a pause: each has its place with the
+/// first packet of its client after the answer, and keeps it.
+#[test]
+fn a_new_end_of_an_answered_session_has_its_place_at_once_under_a_flood_of_forged_ones() {
+    let mut appliance = Appliance::new(UNNAMED);
+    forge(&mut appliance);
+    let before = appliance.stats().tunnel_ends;
+    for number in 1..=8u8 {
+        let label = |cookie| Label {
+            endpoint: 0xc0 + u64::from(number),
+            ..Label::blue(1, cookie)
+        };
+        let ends = Ends::v4(4000 + u16::from(number), 80);
+        established(&mut appliance, ends, label(1), label(2));
+        forge(&mut appliance);
+        let data = segment(ends, ACK, 101, 501, b"x");
+        assert_eq!(appliance.take(label(1), &data), Kept::Return);
+        forge(&mut appliance);
+        assert_eq!(appliance.stats().tunnel_ends, before + usize::from(number));
+    }
+}
+
 #[test]
 fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
     let mut appliance = Appliance::new(&format!("{UNNAMED}[geneve.endpoints]\n\"0xb1\" = \"default\"\n"));

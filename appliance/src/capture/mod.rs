@@ -2,6 +2,7 @@
 //!
 //! - [`CaptureReader`] hands out the frames of a pcap or pcapng capture one after the other. It streams: its
 //!   buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever lengths a file declares.
+//!   Captures compressed with gzip or Zstandard are decompressed as they are read.
 //! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none (`NotIp`).
 //! - [`decapsulate`] takes a packet out of its GENEVE tunnel.
 //! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
@@ -10,8 +11,10 @@
 //! A capture is untrusted input: no byte sequence panics, and what cannot be read is a [`CaptureError`] that names
 //! the byte offset. Everything before that offset has been handed out.
 
+mod compressed;
 mod error;
 mod link;
+mod order;
 mod pad;
 mod pcap;
 mod pcapng;

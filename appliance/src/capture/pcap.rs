@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pcap_parser::nom::{Err as ParseFailure, IResult, Needed};
-use pcap_parser::{LegacyPcapBlock, PcapError, PcapHeader};
-use pcap_parser::{parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header};
+use pcap_parser::nom::Err as ParseFailure;
+use pcap_parser::{PcapHeader, parse_pcap_header};
 
 use super::error::Fault;
 use super::link::LinkType;
+use super::order::ByteOrder;
 use super::reader::Located;
 use super::window::{MAX_BLOCK, Window};
 
@@ -16,15 +16,28 @@ const FILE_HEADER: usize = 24;
 /// The bits of the header's last field that are the link type; those above tell of the frame check sequence.
 const LINK_TYPE_BITS: u32 = 0x03ff_ffff;
 
-type ParseRecord = for<'a> fn(&'a [u8]) -> IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
+/// The version that the captures of OSF/1 and Digital UNIX bear, whose records are those of 2.2.
+const DIGITAL_UNIX: (u16, u16) = (543, 0);
+
+/// How a record header gives its two lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lengths {
+    /// The captured length comes first: since version 2.4.
+    CapturedFirst,
+    /// The length on the wire comes first: before version 2.3.
+    WireFirst,
+    /// Either may come first; the captured length is never the greater one: version 2.3.
+    Either,
+}
 
 /// A pcap whose file header has been read.
 pub(super) struct Pcap {
+    order: ByteOrder,
     link: LinkType,
     nanoseconds: bool,
     /// The record header's length: 16, or 24 in the format that Kuznetsov's patched libpcap wrote.
     record_header: usize,
-    parse: ParseRecord,
+    lengths: Lengths,
 }
 
 impl Pcap {
@@ -51,75 +64,84 @@ impl Pcap {
     }
 
     fn new(header: &PcapHeader) -> Result<Self, Fault> {
-        // Before 2.3 the two lengths of a record stood the other way round.
-        if header.version_major != 2 || header.version_minor < 3 {
-            let what = format!(
-                "pcap version {}.{}, only 2.3 and 2.4 are read",
-                header.version_major, header.version_minor
-            );
-            return Err(Fault::broken(0, what));
-        }
-        let (record_header, parse): (usize, ParseRecord) = if header.is_modified_format() {
-            (24, parse_pcap_frame_modified)
-        } else if header.is_bigendian() {
-            (16, parse_pcap_frame_be)
+        let version = (header.version_major, header.version_minor);
+        let lengths = match version {
+            (2, 0..=2) | DIGITAL_UNIX => Lengths::WireFirst,
+            (2, 3) => Lengths::Either,
+            (2, 4) => Lengths::CapturedFirst,
+            (major, minor) => {
+                let what = format!("pcap version {major}.{minor}, only 2.0 to 2.4 are read");
+                return Err(Fault::broken(0, what));
+            }
+        };
+        let order = if header.is_bigendian() {
+            ByteOrder::Big
         } else {
-            (16, parse_pcap_frame)
+            ByteOrder::Little
         };
         Ok(Self {
+            order,
             link: LinkType::from(header.network.0.cast_unsigned() & LINK_TYPE_BITS),
             nanoseconds: header.is_nanosecond_precision(),
-            record_header,
-            parse,
+            record_header: if header.is_modified_format() { 24 } else { 16 },
+            lengths,
         })
     }
 
     /// Reads and consumes the next record; `None` at the end of the file.
     pub(super) fn next(&mut self, window: &mut Window) -> Result<Option<Located>, Fault> {
         let offset = window.offset();
-        let mut need = self.record_header;
-        loop {
-            if !window.fill(need)? {
-                return match window.bytes().len() {
-                    0 => Ok(None),
-                    left => Err(Fault::truncated(
-                        offset,
-                        format!("a record of {need} bytes or more, {left} are left"),
-                    )),
-                };
-            }
-            match (self.parse)(window.bytes()) {
-                Ok((_, record)) => {
-                    let (time, wire_len, captured) = (self.time(&record), record.origlen, record.data.len());
-                    window.consume(self.record_header);
-                    let data = window.consume(captured);
-                    return Ok(Some(Located {
-                        time,
-                        link: self.link,
-                        data,
-                        wire_len,
-                        interface: 0,
-                    }));
-                }
-                Err(ParseFailure::Incomplete(Needed::Size(missing))) => {
-                    need = window.bytes().len().saturating_add(missing.get());
-                }
-                Err(_) => return Err(Fault::broken(offset, "no record header")),
-            }
-            if need > MAX_BLOCK {
-                let what = format!("a record of {need} bytes, more than the {MAX_BLOCK} that are read");
-                return Err(Fault::broken(offset, what));
-            }
+        let header_is_there = window.fill(self.record_header)?;
+        let truncated = |need: usize, left: usize| {
+            Fault::truncated(
+                offset,
+                format!("a record of {need} bytes or more, {left} are left"),
+            )
+        };
+        let fields = self.fields(window.bytes()).filter(|_| header_is_there);
+        let Some([seconds, fraction, first, second]) = fields else {
+            return match window.bytes().len() {
+                0 => Ok(None),
+                left => Err(truncated(self.record_header, left)),
+            };
+        };
+        let (captured, wire_len) = match self.lengths {
+            Lengths::CapturedFirst => (first, second),
+            Lengths::WireFirst => (second, first),
+            Lengths::Either => (first.min(second), first.max(second)),
+        };
+        let need = self.record_header.saturating_add(captured as usize);
+        if need > MAX_BLOCK {
+            let what = format!("a record of {need} bytes, more than the {MAX_BLOCK} that are read");
+            return Err(Fault::broken(offset, what));
         }
+        if !window.fill(need)? {
+            return Err(truncated(need, window.bytes().len()));
+        }
+        window.consume(self.record_header);
+        let data = window.consume(captured as usize);
+        Ok(Some(Located {
+            time: self.time(seconds, fraction),
+            link: self.link,
+            data,
+            wire_len,
+            interface: 0,
+        }))
     }
 
-    fn time(&self, record: &LegacyPcapBlock<'_>) -> Duration {
+    /// The four fields with which every record header begins.
+    fn fields(&self, bytes: &[u8]) -> Option<[u32; 4]> {
+        let field = |at| self.order.u32_at(bytes, at);
+        Some([field(0)?, field(4)?, field(8)?, field(12)?])
+    }
+
+    fn time(&self, seconds: u32, fraction: u32) -> Duration {
         let fraction = if self.nanoseconds {
-            Duration::from_nanos(record.ts_usec.into())
+            Duration::from_nanos(fraction.into())
         } else {
-            Duration::from_micros(record.ts_usec.into())
+            Duration::from_micros(fraction.into())
         };
-        Duration::from_secs(record.ts_sec.into()).saturating_add(fraction)
+        Duration::from_secs(seconds.into()).saturating_add(fraction)
     }
 }
 
@@ -127,8 +149,8 @@ impl Pcap {
 fn describe(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let kind = match bytes {
-        [0x1f, 0x8b, ..] => " (gzip: decompress it first)",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => " (Zstandard: decompress it first)",
+        [0x1f, 0x8b, ..] => " (gzip inside a compressed file)",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => " (Zstandard inside a compressed file)",
         [0xfd, b'7', b'z', b'X', ..] => " (xz: decompress it first)",
         [0x04, 0x22, 0x4d, 0x18, ..] => " (LZ4: decompress it first)",
         [b'B', b'Z', b'h', ..] => " (bzip2: decompress it first)",

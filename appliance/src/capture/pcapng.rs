@@ -11,6 +11,7 @@ use pcap_parser::pcapng::{
 
 use super::error::Fault;
 use super::link::LinkType;
+use super::order::ByteOrder;
 use super::reader::Located;
 use super::window::{MAX_BLOCK, Window};
 
@@ -29,38 +30,6 @@ const SIMPLE_PACKET_DATA: usize = 12;
 const MAX_DESCRIPTION: usize = 1 << 20;
 /// The most interfaces that a section may describe.
 const MAX_INTERFACES: usize = 1 << 16;
-
-#[derive(Clone, Copy)]
-enum ByteOrder {
-    Big,
-    Little,
-}
-
-impl ByteOrder {
-    fn u16_at(self, bytes: &[u8], at: usize) -> Option<u16> {
-        let field = *bytes.get(at..)?.first_chunk()?;
-        Some(match self {
-            Self::Big => u16::from_be_bytes(field),
-            Self::Little => u16::from_le_bytes(field),
-        })
-    }
-
-    fn u32_at(self, bytes: &[u8], at: usize) -> Option<u32> {
-        let field = *bytes.get(at..)?.first_chunk()?;
-        Some(match self {
-            Self::Big => u32::from_be_bytes(field),
-            Self::Little => u32::from_le_bytes(field),
-        })
-    }
-
-    fn i64_at(self, bytes: &[u8], at: usize) -> Option<i64> {
-        let field = *bytes.get(at..)?.first_chunk()?;
-        Some(match self {
-            Self::Big => i64::from_be_bytes(field),
-            Self::Little => i64::from_le_bytes(field),
-        })
-    }
-}
 
 /// What an interface's timestamps count (draft-ietf-opsawg-pcapng, section 4.2).
 #[derive(Clone, Copy)]

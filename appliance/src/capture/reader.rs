@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use super::compressed::decompressed;
 use super::error::{CaptureError, Fault};
 use super::link::LinkType;
 use super::pcap::Pcap;
@@ -58,8 +59,10 @@ enum Format {
 
 /// Hands out the frames of a pcap or pcapng capture in file order.
 ///
-/// Reads pcap in both byte orders with microseconds or nanoseconds, and pcapng with any number of sections, in either
-/// byte order, and interfaces. A pcap's time zone correction, which every writer leaves 0, is not applied.
+/// Reads pcap of the versions 2.0 to 2.4 in both byte orders with microseconds or nanoseconds, and
+/// pcapng with any number of sections, in either byte order, and interfaces. Both may be compressed
+/// with gzip or Zstandard. A pcap's time zone correction, which every writer leaves 0, is not
+/// applied.
 pub(crate) struct CaptureReader {
     name: String,
     total_len: Option<u64>,
@@ -98,6 +101,15 @@ impl CaptureReader {
         source: Box<dyn Read + Send>,
         total_len: Option<u64>,
     ) -> Result<Self, CaptureError> {
+        let (source, compression) = match decompressed(source) {
+            Ok(opened) => opened,
+            Err(source) => return Err(Fault::Read { offset: 0, source }.of(&name)),
+        };
+        let (name, total_len) = match compression {
+            // Offsets are those of the decompressed stream, and its length is not known.
+            Some(_) => (format!("{name}, decompressed"), None),
+            None => (name, total_len),
+        };
         let mut window = Window::new(source);
         match detect(&mut window) {
             Ok(format) => Ok(Self {
@@ -150,12 +162,13 @@ impl CaptureReader {
         }))
     }
 
-    /// Bytes consumed so far: everything up to and including the last frame handed out.
+    /// Bytes consumed so far, after decompression: everything up to and including the last frame
+    /// handed out.
     pub(crate) fn offset(&self) -> u64 {
         self.window.offset()
     }
 
-    /// The capture's length in bytes, where it is a regular file.
+    /// The capture's length in bytes, where it is a regular file that is not compressed.
     pub(crate) fn total_len(&self) -> Option<u64> {
         self.total_len
     }

@@ -1,6 +1,6 @@
 //! The part of the file that is in memory.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
 use super::error::Fault;
@@ -59,15 +59,23 @@ impl Window {
                 Ok(0) => return Ok(false),
                 Ok(count) => self.end = self.memory.len().min(self.end + count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => {
-                    return Err(Fault::Read {
-                        offset: self.consumed,
-                        source,
-                    });
-                }
+                Err(source) => return Err(self.failed(source)),
             }
         }
         Ok(true)
+    }
+
+    /// Returns what a failed read means. A decompressor calls a stream truncated or invalid; no
+    /// file of the system does.
+    fn failed(&self, source: io::Error) -> Fault {
+        let offset = self.consumed;
+        match source.kind() {
+            ErrorKind::UnexpectedEof => Fault::truncated(offset, "the compressed stream ends early"),
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                Fault::broken(offset, format!("the compressed stream is invalid: {source}"))
+            }
+            _ => Fault::Read { offset, source },
+        }
     }
 
     /// Moves the window past its first `count` bytes. Returns where in memory those bytes stay, readable with

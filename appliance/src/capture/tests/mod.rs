@@ -1,8 +1,10 @@
 //! Captures built byte by byte: what is read, what is refused and where, and that nothing panics.
 
+mod compression;
 mod links;
 mod properties;
 mod reading;
+mod versions;
 mod writing;
 
 use std::io::Cursor;
@@ -42,7 +44,11 @@ impl Order {
     }
 
     fn pcap(self, magic: u32, link: u32) -> Vec<u8> {
-        let version = [self.u16(2), self.u16(4)].concat();
+        self.pcap_of_version(magic, link, 4)
+    }
+
+    fn pcap_of_version(self, magic: u32, link: u32, minor: u16) -> Vec<u8> {
+        let version = [self.u16(2), self.u16(minor)].concat();
         [
             self.u32(magic).to_vec(),
             version,

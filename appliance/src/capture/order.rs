@@ -1,0 +1,39 @@
+//! The byte order of a file or section.
+
+/// The order of the bytes in a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ByteOrder {
+    /// The most significant byte comes first.
+    Big,
+    /// The least significant byte comes first.
+    Little,
+}
+
+impl ByteOrder {
+    /// Reads two bytes at an offset; `None` if they are not there.
+    pub(super) fn u16_at(self, bytes: &[u8], at: usize) -> Option<u16> {
+        let field = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => u16::from_be_bytes(field),
+            Self::Little => u16::from_le_bytes(field),
+        })
+    }
+
+    /// Reads four bytes at an offset; `None` if they are not there.
+    pub(super) fn u32_at(self, bytes: &[u8], at: usize) -> Option<u32> {
+        let field = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => u32::from_be_bytes(field),
+            Self::Little => u32::from_le_bytes(field),
+        })
+    }
+
+    /// Reads eight bytes with a sign at an offset; `None` if they are not there.
+    pub(super) fn i64_at(self, bytes: &[u8], at: usize) -> Option<i64> {
+        let field = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => i64::from_be_bytes(field),
+            Self::Little => i64::from_le_bytes(field),
+        })
+    }
+}

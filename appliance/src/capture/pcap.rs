@@ -81,7 +81,7 @@ impl Pcap {
         };
         Ok(Self {
             order,
-            link: LinkType::from(header.network.0.cast_unsigned() & LINK_TYPE_BITS),
+            link: LinkType::from(header.network.0.cast_unsigned() & LINK_TYPE_BITS).in_order(order),
             nanoseconds: header.is_nanosecond_precision(),
             record_header: if header.is_modified_format() { 24 } else { 16 },
             lengths,

@@ -245,7 +245,7 @@ impl Pcapng {
             ));
         }
         self.interfaces.push(Interface {
-            link: LinkType::from(described.linktype.0.cast_unsigned()),
+            link: LinkType::from(described.linktype.0.cast_unsigned()).in_order(self.order),
             snap_len: described.snaplen,
             clock: Clock {
                 resolution: described.if_tsresol,

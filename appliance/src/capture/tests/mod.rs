@@ -3,6 +3,7 @@
 mod compression;
 mod links;
 mod properties;
+mod pseudo_links;
 mod reading;
 mod versions;
 mod writing;

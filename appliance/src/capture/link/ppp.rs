@@ -1,0 +1,99 @@
+//! Serial links and what is carried like them: PPP, PPPoE, Cisco HDLC, MPLS.
+
+use super::{IpPayload, IpVersion, NotIp, split, take_u16, walk_tags};
+
+/// The address and control fields of HDLC-like framing (RFC 1662, section 3.1).
+const PPP_FRAMING: [u8; 2] = [0xff, 0x03];
+/// The address fields of Cisco HDLC: unicast and broadcast (RFC 1547, section 4.3.1).
+const CISCO_ADDRESSES: [u8; 2] = [0x0f, 0x8f];
+/// Version 1 and type 1 of PPPoE (RFC 2516, section 4).
+const PPPOE_VERSION: u8 = 0x11;
+/// The most MPLS labels of one frame that are looked behind.
+pub(crate) const MAX_LABELS: usize = 16;
+
+/// A PPP frame with or without the address and control fields, or one of Cisco HDLC, which some
+/// links carry under the number of PPP.
+pub(super) fn ppp(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    match bytes.first() {
+        Some(first) if CISCO_ADDRESSES.contains(first) => cisco_hdlc(bytes),
+        _ => protocol(bytes.strip_prefix(&PPP_FRAMING).unwrap_or(bytes)),
+    }
+}
+
+/// A PPP frame that begins with the direction in which it went. `pppd` writes it over the address
+/// field, other programs before the frame.
+pub(super) fn ppp_after_direction(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    let (_, rest) = split(bytes, 1)?;
+    match rest {
+        // The control field without the address field.
+        [0x03, protocol_field @ ..] => protocol(protocol_field),
+        _ => ppp(rest),
+    }
+}
+
+/// The protocol field of PPP and what follows. Its first byte may be left out if it is 0
+/// (RFC 1661, section 2): the last byte, and no other, is odd.
+fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    let (number, rest) = match bytes {
+        [last, rest @ ..] if last & 1 == 1 => (u16::from(*last), rest),
+        _ => take_u16(bytes)?,
+    };
+    let version = match number {
+        0x0021 => IpVersion::V4,
+        0x0057 => IpVersion::V6,
+        0x0281 | 0x0283 => return mpls(rest),
+        other => return Err(NotIp::OtherPpp(other)),
+    };
+    Ok(IpPayload {
+        bytes: rest,
+        vlan: None,
+        version: Some(version),
+    })
+}
+
+/// A PPPoE frame (RFC 2516, section 4) of the session stage; those of discovery carry no packet.
+pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    let (&[version, code, _, _, l0, l1], rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
+    if version != PPPOE_VERSION {
+        return Err(NotIp::BadLinkHeader);
+    }
+    if code != 0 {
+        return Err(NotIp::Pppoe);
+    }
+    // Padding of the link follows the length. A capture may have cut the frame before it.
+    let len = usize::from(u16::from_be_bytes([l0, l1]));
+    protocol(rest.get(..len).unwrap_or(rest))
+}
+
+/// A frame of Cisco HDLC: address, control, EtherType.
+pub(super) fn cisco_hdlc(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    let (_, rest) = split(bytes, 2)?;
+    let (ether_type, rest) = take_u16(rest)?;
+    walk_tags(ether_type, rest)
+}
+
+/// A stack of MPLS labels (RFC 3032) and the packet under it. No label names the protocol, so the
+/// first nibble does, as for routers that balance load (RFC 4928): what it does not show to be IP
+/// is a pseudowire.
+pub(super) fn mpls(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+    let mut rest = bytes;
+    for _ in 0..MAX_LABELS {
+        let (&[_, _, bottom, _], behind) = rest.split_first_chunk().ok_or(NotIp::TooShort)?;
+        rest = behind;
+        if bottom & 1 == 0 {
+            continue;
+        }
+        let version = match rest.first().map(|first| first >> 4) {
+            Some(4) => IpVersion::V4,
+            Some(6) => IpVersion::V6,
+            Some(_) => return Err(NotIp::Mpls),
+            None => return Err(NotIp::TooShort),
+        };
+        return Ok(IpPayload {
+            bytes: rest,
+            vlan: None,
+            version: Some(version),
+        });
+    }
+    Err(NotIp::TooManyLabels)
+}

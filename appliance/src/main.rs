@@ -7,6 +7,7 @@ mod config_file;
 mod memory;
 mod replay;
 mod run;
+mod session_ports;
 mod sessions;
 mod simulate;
 

@@ -8,6 +8,7 @@ use portcullis::{EndReason, SessionId, SessionRecord, Verdict};
 use serde::Serialize;
 
 use super::clock::CaptureClock;
+use crate::session_ports::port_or_identifier;
 
 /// Sessions by the order of their opening, from 1: what the rows call them.
 #[derive(Debug, Default)]
@@ -132,8 +133,7 @@ impl SessionRow {
         policy: &Policy,
     ) -> Self {
         let proto = portcullis::policy::Protocol(session.protocol);
-        let has_number = matches!(session.protocol, 1 | 6 | 17 | 58);
-        let port = |port| has_number.then_some(port);
+        let port = |port| port_or_identifier(proto, port);
         Self {
             id: names.of(session.id),
             zone: session.zone.0,

@@ -10,6 +10,7 @@ use portcullis::{Config, ConfigError, SessionRecord, TunnelRef, Zone};
 use serde::{Deserialize, Serialize};
 
 use super::plane::{Plane, TunnelView};
+use crate::session_ports::port_or_identifier;
 
 /// Maps the engine's moments to wall-clock time.
 #[derive(Debug, Clone, Copy)]
@@ -180,8 +181,7 @@ impl Viewer<'_> {
 
     /// The port, or an ICMP query's identifier, of a protocol that has either.
     pub(crate) fn port(&self, protocol: u8, port: u16) -> Option<u16> {
-        let has_number = matches!(protocol, 1 | 58) || Protocol(protocol).has_ports();
-        has_number.then_some(port)
+        port_or_identifier(Protocol(protocol), port)
     }
 
     /// What a packet came in, as far as that is still known.

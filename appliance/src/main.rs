@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod config_file;
 mod memory;
+mod output;
 mod replay;
 mod run;
 mod session_ports;

@@ -30,7 +30,6 @@ const KNOWN_WRONG: &[&str] = &[
     "case-21e-ftp-reply-form",
     "case-21f-ftp-reply-form",
     "case-23b-pure-ftpd-175-227-logout",
-    "case-31-tso-total-length-zero",
     "case-38-ftps-ccc",
     "case-41-curl-7534-active-60s",
     "case-41-ftp-data-after-45s",

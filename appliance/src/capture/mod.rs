@@ -6,7 +6,8 @@
 //! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none (`NotIp`).
 //! - [`decapsulate`] takes a packet out of its GENEVE tunnel.
 //! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
-//! - [`CaptureWriter`] writes IP packets as a pcap with nanoseconds.
+//! - [`with_length`] makes whole packets of one that the sender's interface has yet to segment.
+//! - [`CaptureWriter`] writes IP packets as a pcap or pcapng with nanoseconds.
 //!
 //! A capture is untrusted input: no byte sequence panics, and what cannot be read is a [`CaptureError`] that names
 //! the byte offset. Everything before that offset has been handed out.
@@ -14,10 +15,12 @@
 mod compressed;
 mod error;
 mod link;
+mod offload;
 mod order;
 mod pad;
 mod pcap;
 mod pcapng;
+mod pcapng_writer;
 mod reader;
 mod tunnel;
 mod window;
@@ -30,6 +33,7 @@ pub(crate) use error::CaptureError;
 pub(crate) use link::ip_packet;
 #[cfg(test)]
 pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp};
+pub(crate) use offload::{has_no_length, stated_len, with_length};
 #[cfg(test)]
 pub(crate) use pad::MAX_PADDED;
 pub(crate) use pad::{Padded, pad_cut};

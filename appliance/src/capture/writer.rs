@@ -1,11 +1,12 @@
 //! Writing a capture.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::CaptureError;
+use super::pcapng_writer;
+use crate::output;
 
 /// The longest packet that is written, and the snap length that the file declares: 262,144 bytes, above which libpcap
 /// refuses a record (`MAXIMUM_SNAPLEN`).
@@ -16,40 +17,61 @@ const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 /// pcap's version, major and minor (draft-ietf-opsawg-pcap, section 4).
 const VERSION: (u16, u16) = (2, 4);
 /// `LINKTYPE_RAW`: a record begins with the IP header.
-const LINKTYPE_RAW: u32 = 101;
+pub(super) const LINKTYPE_RAW: u32 = 101;
 
-/// Writes IP packets to a pcap file: little endian, nanoseconds, link type 101 (raw IP).
+/// The format of a capture that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Pcap,
+    /// With a comment on each packet.
+    Pcapng,
+}
+
+/// Writes IP packets to a capture: little endian, nanoseconds, link type 101 (raw IP). A path that
+/// ends in `.pcapng` makes it a pcapng, whose packets have comments, any other a pcap.
 ///
 /// Writes are buffered. Only [`CaptureWriter::finish`] says that all of them reached the file.
 #[must_use = "a capture is whole only after `finish`"]
 pub(crate) struct CaptureWriter {
     name: String,
-    out: BufWriter<File>,
+    form: Form,
+    out: BufWriter<Box<dyn Write>>,
 }
 
 impl CaptureWriter {
-    /// Creates the file, or empties it, and writes the file header.
+    /// Creates the file, or empties it, and writes the file header. The path `-` stands for
+    /// standard output.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be created or written.
     pub(crate) fn create(path: &Path) -> Result<Self, CaptureError> {
-        let name = path.display().to_string();
-        let file = File::create(path).map_err(|source| CaptureError::Io {
+        let name = output::name(path);
+        let out = output::create(path).map_err(|source| CaptureError::Io {
             name: name.clone(),
             source,
         })?;
+        let is_pcapng = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("pcapng"));
         let mut writer = Self {
             name,
-            out: BufWriter::new(file),
+            form: if is_pcapng { Form::Pcapng } else { Form::Pcap },
+            out: BufWriter::new(out),
         };
         writer.header().map_err(|source| writer.error(source))?;
         Ok(writer)
     }
 
+    /// Returns whether packets keep their comments.
+    pub(crate) fn keeps_comments(&self) -> bool {
+        self.form == Form::Pcapng
+    }
+
     /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was `wire_len`: more than
     /// the bytes where it was cut.
     ///
-    /// The format counts seconds in 32 bits: a time after February 2106 is written as the last second that fits.
+    /// A pcap counts seconds in 32 bits: a time after February 2106 is written as the last second that fits. It has
+    /// no comments.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a
@@ -59,8 +81,9 @@ impl CaptureWriter {
         time: Duration,
         ip_bytes: &[u8],
         wire_len: usize,
+        comment: &str,
     ) -> Result<(), CaptureError> {
-        self.record(time, ip_bytes, wire_len)
+        self.record(time, ip_bytes, wire_len, comment)
             .map_err(|source| self.error(source))
     }
 
@@ -74,6 +97,9 @@ impl CaptureWriter {
 
     fn header(&mut self) -> io::Result<()> {
         let out = &mut self.out;
+        if self.form == Form::Pcapng {
+            return pcapng_writer::header(out);
+        }
         out.write_all(&MAGIC_NANOSECONDS.to_le_bytes())?;
         out.write_all(&VERSION.0.to_le_bytes())?;
         out.write_all(&VERSION.1.to_le_bytes())?;
@@ -82,7 +108,7 @@ impl CaptureWriter {
         out.write_all(&LINKTYPE_RAW.to_le_bytes())
     }
 
-    fn record(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize) -> io::Result<()> {
+    fn record(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize, comment: &str) -> io::Result<()> {
         let length = u32::try_from(ip_bytes.len())
             .ok()
             .filter(|_| ip_bytes.len() <= MAX_PACKET);
@@ -93,8 +119,11 @@ impl CaptureWriter {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
-        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         let wire_len = u32::try_from(wire_len).unwrap_or(u32::MAX).max(length);
+        if self.form == Form::Pcapng {
+            return pcapng_writer::packet(&mut self.out, time, ip_bytes, wire_len, comment);
+        }
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         for field in [seconds, time.subsec_nanos(), length, wire_len] {
             self.out.write_all(&field.to_le_bytes())?;
         }

@@ -7,9 +7,10 @@ use portcullis::fragment::HeldPackets;
 use portcullis::reset::{MAX_REPLY, write_reply};
 use portcullis::{Engine, Packet, Verdict};
 
+use super::explain::Wanted;
 use super::rows::VerdictRow;
 use super::{Collector, Lines, ReplayError};
-use crate::capture::{CaptureError, CaptureWriter};
+use crate::capture::{CaptureError, CaptureWriter, stated_len};
 
 /// The packet of a frame.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub(super) struct Candidate<'b> {
     pub(super) padded: usize,
     /// Whether the packet comes from a layer-3 tunnel.
     pub(super) tunneled: bool,
+    /// Whether the packet's header left its length to the frame: checksums are not made yet.
+    pub(super) unsegmented: bool,
 }
 
 /// A fragment that came before the first one of its datagram.
@@ -32,6 +35,7 @@ struct Held {
     bytes: Vec<u8>,
     padded: usize,
     tunneled: bool,
+    unsegmented: bool,
 }
 
 impl Held {
@@ -42,6 +46,7 @@ impl Held {
             bytes: candidate.bytes.to_vec(),
             padded: candidate.padded,
             tunneled: candidate.tunneled,
+            unsegmented: candidate.unsegmented,
         }
     }
 
@@ -52,6 +57,7 @@ impl Held {
             bytes: &self.bytes,
             padded: self.padded,
             tunneled: self.tunneled,
+            unsegmented: self.unsegmented,
         }
     }
 }
@@ -62,9 +68,9 @@ pub(super) struct Judge<'e> {
     held: HeldPackets<Held>,
     pub(super) verdicts: Lines,
     pub(super) written: Option<CaptureWriter>,
-    /// The frame to explain.
-    wanted: Option<u64>,
-    /// Explanation of the frame.
+    /// The decision to explain.
+    wanted: Option<Wanted>,
+    /// Explanation of the decision.
     pub(super) explained: Option<String>,
     /// Nothing more will be said of it.
     pub(super) is_explained: bool,
@@ -83,8 +89,8 @@ impl<'e> Judge<'e> {
         }
     }
 
-    pub(super) const fn wants(&mut self, frame: Option<u64>) {
-        self.wanted = frame;
+    pub(super) const fn wants(&mut self, wanted: Option<Wanted>) {
+        self.wanted = wanted;
     }
 
     /// Writes what becomes of a frame without a packet.
@@ -94,7 +100,7 @@ impl<'e> Judge<'e> {
         reason: &'static str,
         collector: &mut Collector<'_>,
     ) -> Result<(), ReplayError> {
-        if self.wanted == Some(number) {
+        if self.wanted == Some(Wanted::Frame(number)) {
             self.explained = Some(format!("no IP packet: {reason}\n"));
             self.is_explained = true;
         }
@@ -139,6 +145,31 @@ impl<'e> Judge<'e> {
         self.overdue(now, collector)
     }
 
+    /// Decides the segments that an interface makes of a frame. The frame's verdict is that on the
+    /// first segment that is not forwarded, else on the last one.
+    pub(super) fn decide_segments(
+        &mut self,
+        segments: &[Candidate<'_>],
+        now: Instant,
+        collector: &mut Collector<'_>,
+    ) -> Result<(), ReplayError> {
+        let mut decided: Option<VerdictRow> = None;
+        for segment in segments {
+            let (verdict, row) = self.process(segment, now, false, collector);
+            self.write(&verdict, segment, &row)?;
+            if decided.as_ref().is_none_or(|row| row.verdict == "forward") {
+                decided = Some(row);
+            }
+            collector.names.forget_ended();
+            self.resets(segment.time, collector)?;
+        }
+        if let Some(row) = decided {
+            self.verdicts.row(&row)?;
+            collector.summary.verdict(&row);
+        }
+        Ok(())
+    }
+
     fn judge(
         &mut self,
         candidate: &Candidate<'_>,
@@ -146,21 +177,7 @@ impl<'e> Judge<'e> {
         can_hold: bool,
         collector: &mut Collector<'_>,
     ) -> Result<(), ReplayError> {
-        let packet = Packet::new(candidate.bytes, now)
-            .offloaded(candidate.padded > 0)
-            .tunneled(candidate.tunneled)
-            .can_hold(can_hold);
-        let verdict = if self.wanted == Some(candidate.number) {
-            let (verdict, steps) = self.engine.explain(packet, collector);
-            let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
-            let text = describe(candidate, session, &steps);
-            self.explained.get_or_insert_default().push_str(&text);
-            self.is_explained = !matches!(verdict, Verdict::Hold(..));
-            verdict
-        } else {
-            self.engine.process_with(packet, collector)
-        };
-        let row = VerdictRow::new(candidate.number, &verdict, &collector.names);
+        let (verdict, row) = self.process(candidate, now, can_hold, collector);
         self.verdicts.row(&row)?;
         if let Verdict::Hold(id, _) = verdict {
             collector.summary.held();
@@ -170,47 +187,100 @@ impl<'e> Judge<'e> {
             };
         }
         collector.summary.verdict(&row);
-        if let Some(written) = &mut self.written {
-            write_out(written, &verdict, candidate)?;
-        }
+        self.write(&verdict, candidate, &row)?;
         collector.names.forget_ended();
         self.resets(candidate.time, collector)
+    }
+
+    /// Has the engine decide a packet, and keeps the explanation if it is wanted.
+    fn process(
+        &mut self,
+        candidate: &Candidate<'_>,
+        now: Instant,
+        can_hold: bool,
+        collector: &mut Collector<'_>,
+    ) -> (Verdict, VerdictRow) {
+        let packet = Packet::new(candidate.bytes, now)
+            .offloaded(candidate.padded > 0 || candidate.unsegmented)
+            .tunneled(candidate.tunneled)
+            .can_hold(can_hold);
+        let wanted = self.wanted.filter(|wanted| match wanted {
+            Wanted::Frame(_) => wanted.may_be(candidate.number),
+            _ => !self.is_explained,
+        });
+        let verdict = match wanted {
+            None => self.engine.process_with(packet, collector),
+            Some(wanted) => {
+                let (verdict, steps) = self.engine.explain(packet, collector);
+                if wanted.is(&verdict) {
+                    let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
+                    let text = describe(candidate, session, &steps);
+                    self.explained.get_or_insert_default().push_str(&text);
+                    self.is_explained = !matches!(verdict, Verdict::Hold(..));
+                }
+                verdict
+            }
+        };
+        collector
+            .notes
+            .packet(candidate.number, candidate.time, candidate.bytes, &verdict);
+        let row = VerdictRow::new(candidate.number, &verdict, &collector.names);
+        (verdict, row)
+    }
+
+    /// Writes what becomes of a packet to the capture that is written, if one is.
+    fn write(
+        &mut self,
+        verdict: &Verdict,
+        candidate: &Candidate<'_>,
+        row: &VerdictRow,
+    ) -> Result<(), CaptureError> {
+        match &mut self.written {
+            Some(written) => write_out(written, verdict, candidate, row),
+            None => Ok(()),
+        }
     }
 
     /// Writes the RSTs that the engine has made of its own accord.
     fn resets(&mut self, time: Duration, collector: &mut Collector<'_>) -> Result<(), ReplayError> {
         for reset in collector.resets.drain(..) {
             if let Some(written) = &mut self.written {
-                written.write(time, reset.bytes(), reset.bytes().len())?;
+                written.write(time, reset.bytes(), reset.bytes().len(), MADE_RESET)?;
             }
         }
         Ok(())
     }
 }
 
-/// Writes a forwarded packet without its padding, or the reply to a rejected one.
+/// The comments on packets that the engine has made.
+const MADE_RESET: &str = "made: a RST for a session that has ended";
+const MADE_REPLY: &str = "made: the answer to the rejected packet";
+
+/// Writes a forwarded packet without its padding, and the reply to a rejected one. Where packets
+/// keep comments, those that are not forwarded are written, too.
 fn write_out(
     written: &mut CaptureWriter,
     verdict: &Verdict,
     candidate: &Candidate<'_>,
+    row: &VerdictRow,
 ) -> Result<(), CaptureError> {
     let packet = candidate.bytes;
-    match verdict {
-        Verdict::Forward(_) => {
-            let captured = packet.get(..packet.len() - candidate.padded).unwrap_or(packet);
-            let wire_len = super::ip_len(packet).unwrap_or(packet.len());
-            let captured = captured.get(..wire_len).unwrap_or(captured);
-            written.write(candidate.time, captured, wire_len)
-        }
-        Verdict::Reject(_, reply, _) => {
-            let mut buffer = [0; MAX_REPLY];
-            match write_reply(*reply, packet, &mut buffer) {
-                Some(reply) => written.write(candidate.time, reply, reply.len()),
-                None => Ok(()),
-            }
-        }
-        _ => Ok(()),
+    let has_comment = written.keeps_comments();
+    if verdict.is_forward() || has_comment {
+        let comment = if has_comment { row.comment() } else { String::new() };
+        let captured = packet.get(..packet.len() - candidate.padded).unwrap_or(packet);
+        let stated = stated_len(packet).filter(|_| verdict.is_forward());
+        let wire_len = stated.unwrap_or(packet.len());
+        let captured = captured.get(..wire_len).unwrap_or(captured);
+        written.write(candidate.time, captured, wire_len, &comment)?;
     }
+    if let Verdict::Reject(_, reply, _) = verdict {
+        let mut buffer = [0; MAX_REPLY];
+        if let Some(reply) = write_reply(*reply, packet, &mut buffer) {
+            written.write(candidate.time, reply, reply.len(), MADE_REPLY)?;
+        }
+    }
+    Ok(())
 }
 
 fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> String {
@@ -229,6 +299,12 @@ fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> 
             text,
             "   -  the capture has cut {} bytes: they stand as zeros, checksums are trusted",
             candidate.padded
+        );
+    }
+    if candidate.unsegmented {
+        let _ = writeln!(
+            text,
+            "   -  its header states no length (segmentation offload): it has that of the frame, checksums are trusted"
         );
     }
     if let Some(session) = session {

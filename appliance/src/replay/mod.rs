@@ -1,13 +1,14 @@
 //! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
 
 mod clock;
+mod explain;
 mod halves;
 mod judge;
+mod notes;
 mod rows;
 mod summary;
 mod talkers;
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,15 +16,19 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use portcullis::config::ChallengeMode;
 use portcullis::fragment::HoldId;
-use portcullis::packet::Checksums;
+use portcullis::packet::{Checksums, parse};
 use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
 
 use crate::capture::{
-    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, ip_packet, pad_cut,
+    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
+    ip_packet, pad_cut, stated_len, with_length,
 };
 use crate::config_file::{self, ConfigFileError};
+use crate::output;
 use clock::CaptureClock;
+use explain::Wanted;
 use judge::{Candidate, Judge};
+use notes::Notes;
 use rows::{Names, SessionRow};
 use summary::Summary;
 
@@ -39,7 +44,7 @@ const PROGRESS_FROM: u64 = 8 << 20;
 /// The arguments of `portcullis replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplayArgs {
-    /// The capture: pcap or pcapng; `-` for standard input
+    /// The capture: pcap or pcapng, plain or compressed with gzip or zstd; `-` for standard input
     capture: PathBuf,
     /// The configuration; without it: allow new sessions, strict TCP, default lifetimes
     #[arg(long, value_name = "FILE")]
@@ -48,18 +53,21 @@ pub(crate) struct ReplayArgs {
     /// sender needs it [default: as the configuration says, or trust]
     #[arg(long, value_enum)]
     checksums: Option<ChecksumsArg>,
-    /// Write a JSON line for every frame
+    /// Write a JSON line for every frame; `-`, here and below, is standard output, and the summary
+    /// then goes to standard error
     #[arg(long, value_name = "FILE")]
     verdicts: Option<PathBuf>,
     /// Write a JSON line for every session, those still open at the end included
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
-    /// Write what was forwarded, and the packets that the engine made, to a pcap
+    /// Write what was forwarded, and the packets that the engine made, to a pcap; to a pcapng if
+    /// FILE ends so: every packet then, with the verdict and its reason as a comment
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Explain the decision on frame N step by step, instead of the summary
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    explain: Option<u64>,
+    /// Explain a decision step by step, instead of the summary: on frame N, on the first packet
+    /// that was not forwarded (`first-drop`), or on the first one for a drop reason
+    #[arg(long, value_name = "N|first-drop|REASON")]
+    explain: Option<Wanted>,
     /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
     #[arg(long)]
     decapsulate: bool,
@@ -104,6 +112,9 @@ pub(crate) enum ReplayError {
     /// A result would be written over the capture, or two results into one file.
     #[error("{0} and {1} are one file")]
     SameFile(String, String),
+    /// `--explain` asks for a decision that was not taken.
+    #[error("--explain {0}: no packet of the capture was dropped or rejected so")]
+    NoSuchDrop(Wanted),
     /// `--explain` names a frame that is not there.
     #[error("--explain {asked}: the capture has only {frames} frames")]
     NoSuchFrame {
@@ -128,21 +139,15 @@ impl ReplayError {
 /// A file of JSON lines, or nothing.
 struct Lines {
     name: String,
-    out: Option<BufWriter<File>>,
+    out: Option<BufWriter<Box<dyn Write>>>,
 }
 
 impl Lines {
     fn create(path: Option<&Path>) -> Result<Self, ReplayError> {
-        let name = path.map(|path| path.display().to_string()).unwrap_or_default();
-        let out = match path {
-            Some(path) => {
-                let file = File::create(path).map_err(|source| ReplayError::Output {
-                    name: name.clone(),
-                    source,
-                })?;
-                Some(BufWriter::new(file))
-            }
-            None => None,
+        let name = path.map(output::name).unwrap_or_default();
+        let out = match path.map(output::create).transpose() {
+            Ok(out) => out.map(BufWriter::new),
+            Err(source) => return Err(ReplayError::Output { name, source }),
         };
         Ok(Self { name, out })
     }
@@ -180,6 +185,7 @@ struct Collector<'a> {
     resets: Vec<Reset>,
     /// Fragments that are to be decided now.
     released: Vec<HoldId>,
+    notes: Notes,
     failed: Option<ReplayError>,
 }
 
@@ -251,6 +257,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         summary: &mut summary,
         resets: Vec::new(),
         released: Vec::new(),
+        notes: Notes::default(),
         failed: None,
     };
     let mut scratch = Vec::new();
@@ -271,19 +278,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         last = Some(now);
         judge.overdue(now, &mut collector)?;
         collector.summary.frame(&frame);
-        match packet_of(args, &frame, &mut scratch) {
-            Err(reason) => judge.skip(frame.number, reason, &mut collector)?,
-            Ok((whole, tunneled)) => {
-                let candidate = Candidate {
-                    number: frame.number,
-                    time: frame.time,
-                    bytes: whole.bytes,
-                    padded: whole.padded,
-                    tunneled,
-                };
-                judge.decide(&candidate, now, &mut collector)?;
-            }
-        }
+        collector.notes.frame(frame.number, frame.time);
+        decide(args, &frame, &mut scratch, &mut judge, &mut collector)?;
         let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
         if judge.is_explained && only_explain {
             break None;
@@ -295,7 +291,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     progress.finish_and_clear();
     engine.for_each_session(|session| collector.session(session, None));
     let Collector {
-        lines, failed, clock, ..
+        lines,
+        failed,
+        clock,
+        notes,
+        ..
     } = collector;
     if let Some(error) = failed {
         return Err(error);
@@ -311,6 +311,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     if let Some(written) = written {
         written.finish()?;
     }
+    summary.note(notes);
     summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
         (Some(text), _) => text.clone(),
@@ -318,18 +319,81 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         (None, false) => summary.to_string(),
     };
     if args.explain.is_none() || explained.is_some() {
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|source| ReplayError::Output {
-                name: "standard output".into(),
-                source,
-            })?;
+        print(args, &text)?;
     }
     match (broken, args.explain) {
         (Some(error), _) => Err(error.into()),
-        (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchFrame { asked, frames }),
+        (None, Some(Wanted::Frame(asked))) if explained.is_none() => {
+            Err(ReplayError::NoSuchFrame { asked, frames })
+        }
+        (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchDrop(asked)),
         (None, _) => Ok(()),
+    }
+}
+
+/// Prints the summary or explanation: on standard error if a result has standard output.
+fn print(args: &ReplayArgs, text: &str) -> Result<(), ReplayError> {
+    let is_taken = args.outputs().any(output::is_standard);
+    let (name, written) = if is_taken {
+        ("standard error", io::stderr().lock().write_all(text.as_bytes()))
+    } else {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        ("standard output", written)
+    };
+    written.map_err(|source| ReplayError::Output {
+        name: name.into(),
+        source,
+    })
+}
+
+/// Decides the packet of a frame, or counts what the frame is instead.
+fn decide(
+    args: &ReplayArgs,
+    frame: &Frame<'_>,
+    scratch: &mut Vec<u8>,
+    judge: &mut Judge<'_>,
+    collector: &mut Collector<'_>,
+) -> Result<(), ReplayError> {
+    let now = collector.clock.instant(frame.time);
+    let (whole, tunneled) = match packet_of(args, frame, scratch) {
+        Ok(found) => found,
+        Err(reason) => return judge.skip(frame.number, reason, collector),
+    };
+    let candidate = Candidate {
+        number: frame.number,
+        time: frame.time,
+        bytes: whole.bytes,
+        padded: whole.padded,
+        tunneled,
+        unsegmented: false,
+    };
+    if !has_no_length(whole.bytes) {
+        return judge.decide(&candidate, now, collector);
+    }
+    let made = with_length(whole.bytes);
+    if made.is_empty() {
+        return judge.decide(&candidate, now, collector);
+    }
+    collector.summary.without_length();
+    // What the capture lacks is at the end, perhaps of several segments.
+    let mut lacking = whole.padded;
+    let of_segment = |bytes| {
+        let payload = parse(bytes, Checksums::Trust).map_or(0, |parsed| parsed.payload(bytes).len());
+        let padded = lacking.min(payload);
+        lacking -= padded;
+        Candidate {
+            bytes,
+            padded,
+            unsegmented: true,
+            ..candidate
+        }
+    };
+    let mut segments: Vec<_> = made.iter().map(Vec::as_slice).rev().map(of_segment).collect();
+    segments.reverse();
+    match segments.as_slice() {
+        [one] => judge.decide(one, now, collector),
+        several => judge.decide_segments(several, now, collector),
     }
 }
 
@@ -341,7 +405,7 @@ fn packet_of<'b>(
     scratch: &'b mut Vec<u8>,
 ) -> Result<(Padded<'b>, bool), &'static str> {
     let ip = ip_packet(frame.link, frame.bytes).map_err(|not_ip| not_ip.name())?;
-    let short = match ip_len(ip.bytes) {
+    let short = match stated_len(ip.bytes) {
         Some(stated) if args.pad_short => stated.saturating_sub(ip.bytes.len()),
         _ => 0,
     };
@@ -355,30 +419,37 @@ fn packet_of<'b>(
     Ok((whole, false))
 }
 
-/// Opening a result empties it: none may be the capture, or another result.
+impl ReplayArgs {
+    /// The files that results are written to.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.verdicts, &self.sessions, &self.write]
+            .into_iter()
+            .filter_map(|output| output.as_deref())
+    }
+}
+
+/// Opening a result empties it: none may be the capture, the configuration, or another result.
 fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
-    let files: Vec<_> = [Some(&args.capture), args.config.as_ref()]
-        .into_iter()
-        .chain([
-            args.verdicts.as_ref(),
-            args.sessions.as_ref(),
-            args.write.as_ref(),
-        ])
-        .collect();
-    for (at, output) in files.iter().enumerate().skip(2) {
-        let Some(output) = output else { continue };
-        for other in files.iter().take(at).flatten() {
+    let mut before: Vec<&Path> = args.config.as_deref().into_iter().collect();
+    if !output::is_standard(&args.capture) {
+        before.push(&args.capture);
+    }
+    for output in args.outputs() {
+        let is_standard = output::is_standard(output);
+        // Devices such as /dev/null take anything.
+        let is_device = !is_standard && std::fs::metadata(output).is_ok_and(|data| !data.is_file());
+        for other in &before {
             // Two names of a file that is not there yet, or one that cannot be told: the names decide.
-            let same = same_file::is_same_file(output, other).unwrap_or(output == other);
-            // Devices such as /dev/null take anything.
-            let is_device = std::fs::metadata(output).is_ok_and(|data| !data.is_file());
+            let same = if is_standard {
+                output == *other
+            } else {
+                same_file::is_same_file(output, other).unwrap_or(output == *other)
+            };
             if same && !is_device {
-                return Err(ReplayError::SameFile(
-                    output.display().to_string(),
-                    other.display().to_string(),
-                ));
+                return Err(ReplayError::SameFile(output::name(output), output::name(other)));
             }
         }
+        before.push(output);
     }
     Ok(())
 }
@@ -394,14 +465,5 @@ fn progress_bar(reader: &CaptureReader) -> ProgressBar {
             bar
         }
         _ => ProgressBar::hidden(),
-    }
-}
-
-/// The length that the IP header states.
-fn ip_len(packet: &[u8]) -> Option<usize> {
-    match packet.first()? >> 4 {
-        4 => Some(usize::from(u16::from_be_bytes(*packet.get(2..)?.first_chunk()?))),
-        6 => Some(40 + usize::from(u16::from_be_bytes(*packet.get(4..)?.first_chunk()?))),
-        _ => None,
     }
 }

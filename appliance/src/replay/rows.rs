@@ -75,6 +75,13 @@ impl VerdictRow {
         }
     }
 
+    /// Says the verdict in words, as a comment on the packet.
+    pub(crate) fn comment(&self) -> String {
+        let parts = [Some(self.verdict), self.reason, self.class, self.direction];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        format!("{}; frame {} of the capture", parts.join(", "), self.n)
+    }
+
     pub(crate) const fn skip(n: u64, reason: &'static str) -> Self {
         Self {
             n,

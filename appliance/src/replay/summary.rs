@@ -11,9 +11,13 @@ use serde::Serialize;
 
 use super::clock::CaptureClock;
 use super::halves::HalfRow;
+use super::notes::{AnswersFirst, Backwards, Notes};
 use super::rows::{SessionRow, VerdictRow};
 use super::talkers::{Talker, Talkers};
 use crate::capture::Frame;
+
+/// How many frames of each drop reason the summary names.
+const FIRST_FRAMES: usize = 3;
 
 /// The summary of a replay.
 #[derive(Debug, Default, Serialize)]
@@ -25,7 +29,15 @@ pub(crate) struct Summary {
     verdicts: BTreeMap<&'static str, u64>,
     classes: BTreeMap<&'static str, u64>,
     drops: BTreeMap<&'static str, u64>,
+    /// The first [`FIRST_FRAMES`] frames of each drop reason.
+    first_frames: BTreeMap<&'static str, Vec<u64>>,
     skips: BTreeMap<&'static str, u64>,
+    /// Packets whose header left their length to the frame (segmentation offload).
+    without_length: u64,
+    /// Frames whose time is before that of the frame before them.
+    time_backwards: Option<Backwards>,
+    /// Answers that the capture stores before their questions.
+    answers_first: Option<AnswersFirst>,
     /// Fragments that were held until the first one of their datagram came, or their time was over.
     fragments_held: u64,
     sessions: u64,
@@ -67,6 +79,17 @@ impl Summary {
         self.fragments_held += 1;
     }
 
+    /// Counts a packet whose header left its length to the frame.
+    pub(crate) fn without_length(&mut self) {
+        self.without_length += 1;
+    }
+
+    /// Takes over what is odd about the order of the capture.
+    pub(super) fn note(&mut self, notes: Notes) {
+        self.time_backwards = notes.backwards;
+        self.answers_first = notes.answers_first;
+    }
+
     /// Counts what became of a frame in the end.
     pub(crate) fn verdict(&mut self, row: &VerdictRow) {
         *self.verdicts.entry(row.verdict).or_default() += 1;
@@ -77,6 +100,10 @@ impl Summary {
             let reasons = if row.verdict == "skip" {
                 &mut self.skips
             } else {
+                let frames = self.first_frames.entry(reason).or_default();
+                if frames.len() < FIRST_FRAMES {
+                    frames.push(row.n);
+                }
                 &mut self.drops
             };
             *reasons.entry(reason).or_default() += 1;
@@ -128,6 +155,43 @@ impl Summary {
         serde_json::to_string_pretty(self)
             .map(|text| text + "\n")
             .unwrap_or_default()
+    }
+}
+
+impl Summary {
+    /// The first frames of a drop reason, as the table shows them.
+    fn first_frames_of(&self, reason: &str) -> String {
+        let frames = self.first_frames.get(reason).map_or(&[][..], Vec::as_slice);
+        let frames: Vec<_> = frames.iter().map(u64::to_string).collect();
+        frames.join(", ")
+    }
+
+    /// Writes what is odd about the capture.
+    fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.without_length > 0 {
+            let packets = self.without_length;
+            writeln!(
+                f,
+                "{packets} packets state no length (segmentation offload at the sender): they have \
+                 that of their frame"
+            )?;
+        }
+        if let Some(note) = &self.time_backwards {
+            writeln!(
+                f,
+                "note: time runs backwards in {} frames, first in frame {}, by up to {} s",
+                note.frames, note.first_frame, note.seconds
+            )?;
+        }
+        if let Some(note) = &self.answers_first {
+            writeln!(
+                f,
+                "note: {} answers are stored before their questions, the first in frame {}, its \
+                 question in frame {}: sort the capture by time (reordercap), or merge it again",
+                note.answers, note.answer_frame, note.question_frame
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -188,6 +252,7 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "{verdicts}")?;
 
+        self.write_notes(f)?;
         if self.fragments_held > 0 {
             let held = self.fragments_held;
             writeln!(
@@ -196,12 +261,18 @@ impl fmt::Display for Summary {
             )?;
         }
         if !self.drops.is_empty() {
-            let mut drops = table(["dropped because", "packets", "which means"], &[1]);
+            let head = ["dropped because", "packets", "first frames", "which means"];
+            let mut drops = table(head, &[1]);
             for (reason, packets) in &self.drops {
                 let meaning = portcullis::DropReason::all()
                     .find(|each| each.name() == *reason)
                     .map_or("", portcullis::DropReason::describe);
-                drops.add_row([reason.to_string(), packets.to_string(), meaning.trim().to_owned()]);
+                drops.add_row([
+                    reason.to_string(),
+                    packets.to_string(),
+                    self.first_frames_of(reason),
+                    meaning.trim().to_owned(),
+                ]);
             }
             writeln!(f, "{drops}")?;
         }

@@ -2,6 +2,7 @@
 
 mod compression;
 mod links;
+mod offload;
 mod properties;
 mod pseudo_links;
 mod reading;

@@ -117,7 +117,7 @@ proptest! {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut writer = CaptureWriter::create(file.path()).unwrap();
         for (seconds, nanos, bytes) in &packets {
-            writer.write(Duration::new(u64::from(*seconds), *nanos), bytes, bytes.len()).unwrap();
+            writer.write(Duration::new(u64::from(*seconds), *nanos), bytes, bytes.len(), "").unwrap();
         }
         writer.finish().unwrap();
         let (frames, error) = drain(CaptureReader::open(file.path()).unwrap());

@@ -1,0 +1,31 @@
+//! Where a command's results go: files, or standard output.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Returns whether a path stands for standard output: `-`.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Returns what messages call a path.
+pub(crate) fn name(path: &Path) -> String {
+    if is_standard(path) {
+        "standard output".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// Creates the file, or empties it, unless the path stands for standard output.
+///
+/// # Errors
+/// The file cannot be created.
+pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
+    if is_standard(path) {
+        Ok(Box::new(io::stdout()))
+    } else {
+        Ok(Box::new(File::create(path)?))
+    }
+}

@@ -29,7 +29,7 @@ pub struct MemoryPart {
 }
 
 /// The memory of an engine, part by part. What is not listed does not depend on how much traffic
-/// there is, but for a report of asymmetric paths: policy, counters and buffers.
+/// there is, but for a report of asymmetric paths: counters and buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
     parts: Vec<MemoryPart>,
@@ -106,6 +106,12 @@ impl Compiled {
                 Purpose::KnownSources,
                 known_source_bytes(fixed.known_sources as usize),
             ),
+            MemoryPart {
+                name: "policy",
+                key: "policy.rule",
+                bytes: self.policy.bytes() as u64,
+                reserved: true,
+            },
             MemoryPart {
                 name: "held fragments",
                 key: "fragments.max_held",

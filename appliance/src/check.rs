@@ -35,7 +35,8 @@ pub(crate) enum CheckError {
 /// What is wrong with the file.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     let (config, settings) = config_file::load_all(&args.file)?;
-    let memory = memory::lines(&config)?;
+    let compiled = config.compile()?;
+    let memory = compiled.memory();
     let mut out = io::stdout().lock();
     for value in config.effective() {
         writeln!(out, "{value}")?;
@@ -43,14 +44,22 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     for line in settings.lines() {
         writeln!(out, "{line}")?;
     }
-    for line in memory {
+    for line in memory::lines(&memory) {
         writeln!(out, "{line}")?;
+    }
+    if compiled.policy.len() > 1 {
+        let rules = compiled.policy.len();
+        writeln!(
+            out,
+            "# rules: {rules}; warnings name those that one earlier rule covers, and not those that only \
+             several cover together"
+        )?;
     }
     out.flush()?;
     for warning in config.warnings() {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    for warning in [sources_warning(&config), memory::warning(&config)?]
+    for warning in [sources_warning(&config), memory::warning(&memory)]
         .into_iter()
         .flatten()
     {

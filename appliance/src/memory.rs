@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis::{Config, ConfigError};
+use portcullis::memory::Memory;
 
 /// Returns the memory that this process can still get, in bytes: what the kernel takes for
 /// available, or what is left of the limit of a control group, whichever is less. `None` if the
@@ -44,11 +44,7 @@ fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
 }
 
 /// Returns one line for each part of what a configuration takes, and one for all.
-///
-/// # Errors
-/// The configuration does not compile.
-pub(crate) fn lines(config: &Config) -> Result<Vec<String>, ConfigError> {
-    let memory = config.compile()?.memory();
+pub(crate) fn lines(memory: &Memory) -> Vec<String> {
     let mut lines: Vec<String> = memory
         .parts()
         .iter()
@@ -63,16 +59,12 @@ pub(crate) fn lines(config: &Config) -> Result<Vec<String>, ConfigError> {
         })
         .collect();
     lines.push(format!("# memory: {} in all", size(memory.total())));
-    Ok(lines)
+    lines
 }
 
 /// Returns a warning if a configuration takes more memory than there is.
-///
-/// # Errors
-/// The configuration does not compile.
-pub(crate) fn warning(config: &Config) -> Result<Option<String>, ConfigError> {
-    let needed = config.compile()?.memory().total();
-    Ok(available().and_then(|available| too_much(needed, available)))
+pub(crate) fn warning(memory: &Memory) -> Option<String> {
+    available().and_then(|available| too_much(memory.total(), available))
 }
 
 fn too_much(needed: u64, available: u64) -> Option<String> {
@@ -134,7 +126,8 @@ mod tests {
 
     #[test]
     fn every_part_has_a_line() {
-        let lines = lines(&Config::default()).unwrap();
+        let memory = portcullis::Config::default().compile().unwrap().memory();
+        let lines = lines(&memory);
         assert!(
             lines
                 .iter()

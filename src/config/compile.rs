@@ -36,12 +36,11 @@ impl Config {
                 .keep_numbers(previous)
                 .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
         }
-        let ftp_rules = self
-            .policy
-            .rules
-            .iter()
-            .filter(|rule| !rule.ftp.is_empty())
-            .filter_map(|rule| Some((policy.rule_named(&rule.name)?, rule.ftp.clone())))
+        let ftp_rules = policy
+            .numbered()
+            .zip(&self.policy.rules)
+            .filter(|(_, rule)| !rule.ftp.is_empty())
+            .map(|((number, _), rule)| (number, rule.ftp.clone()))
             .collect();
         Ok(Compiled {
             lifetimes: self.compile_lifetimes(&zones, &policy),
@@ -132,7 +131,7 @@ impl Config {
             .map(|rule| compile_rule(rule, zones))
             .collect();
         Policy::new(rules, &self.policy.inside, self.policy.default)
-            .map_err(|TooLarge| self.error("policy.rule", ConfigErrorCause::PolicyTooLarge(TooLarge::MIB)))
+            .map_err(|TooLarge| self.error("policy.rule", ConfigErrorCause::PolicyTooLarge(TooLarge::TERMS)))
     }
 }
 

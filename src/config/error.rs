@@ -201,8 +201,8 @@ pub enum ConfigErrorCause {
     /// A setting that only a start can change.
     #[error("only a start can change this")]
     NotReloadable,
-    /// Rules whose look-up tables take too much memory.
-    #[error("the compiled rules would take more than {0} MiB: many rules share wide prefixes or port ranges")]
+    /// Rules that list too many values. A range of ports counts as up to 30.
+    #[error("the rules list more than {0} prefixes, ports and other values")]
     PolicyTooLarge(usize),
 }
 
@@ -242,6 +242,11 @@ pub enum WarningKind {
         /// The earlier rule's name.
         by: String,
     },
+    /// Rules that were not compared with earlier ones, since too many of them overlap.
+    ShadowsUnknown {
+        /// The name of the first of them.
+        from: String,
+    },
     /// ICMP types in a rule that no packet which asks the policy has.
     IcmpTypesNeverAsk {
         /// The types.
@@ -263,6 +268,10 @@ impl fmt::Display for WarningKind {
                 "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow before the session ends"
             ),
             Self::Shadowed { rule, by } => write!(f, "rule `{rule}` never matches: `{by}` covers it"),
+            Self::ShadowsUnknown { from } => write!(
+                f,
+                "whether earlier rules cover `{from}` and those after it is not known: too many rules overlap"
+            ),
             Self::IcmpTypesNeverAsk { types } => write!(
                 f,
                 "{types} can never match: replies and errors pass with the session that they answer or quote, and discovery asks no rule"

@@ -8,7 +8,9 @@ use crate::policy::{IcmpType, Protocol};
 impl Config {
     /// What is allowed but hardly meant, in the order of the keys: lifetimes that are not below the load balancer's
     /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, and rules that an earlier
-    /// rule covers. Rules are compared only in a configuration that compiles.
+    /// rule covers. Rules are compared only in a configuration that compiles, and each with single
+    /// earlier rules: one that several earlier rules cover together is not found. The comparison is
+    /// given up, with a warning that says where, if too many rules overlap.
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         if self.gwlb.enabled {
@@ -85,12 +87,21 @@ impl Config {
         let Ok(policy) = self.compile_policy(&Zones::new(&self.zones, &self.zone_groups)) else {
             return;
         };
-        for (rule, by) in policy.shadowed() {
+        let shadows = policy.shadowed();
+        for (rule, by) in shadows.pairs {
             warnings.push(Warning {
                 location: self.provenance.locate(&format!("policy.rule[{}]", rule.0)),
                 kind: WarningKind::Shadowed {
                     rule: policy.rule_name(rule).to_owned(),
                     by: policy.rule_name(by).to_owned(),
+                },
+            });
+        }
+        if let Some(from) = shadows.given_up_at {
+            warnings.push(Warning {
+                location: self.provenance.locate(&format!("policy.rule[{}]", from.0)),
+                kind: WarningKind::ShadowsUnknown {
+                    from: policy.rule_name(from).to_owned(),
                 },
             });
         }

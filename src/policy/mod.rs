@@ -48,14 +48,19 @@ use ipnet::IpNet;
 
 use self::address::AddressMap;
 use self::compiled::Tables;
+use self::cover::{CoverSearch, MAX_STEPS, OutOfSteps};
 use crate::config::{Handling, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 use crate::limits::{Bounds, Limit, LimitScope};
 
 pub(crate) mod address;
+mod arrangement;
+mod blocks;
 mod compiled;
+mod cover;
 mod rows;
 mod rule;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -152,13 +157,23 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct TooManyNames;
 
-/// The tables of a policy would take too much memory.
+/// The rules have too many terms.
 #[derive(Debug)]
 pub(crate) struct TooLarge;
 
 impl TooLarge {
-    /// The bound, in MiB.
-    pub(crate) const MIB: usize = rows::MAX_CHUNKS * 16 / 1024 / 1024;
+    /// The largest number of terms.
+    pub(crate) const TERMS: usize = terms::MAX_TERMS;
+}
+
+/// Rules that never match, since one earlier rule covers them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shadows {
+    /// The rule and the earlier one, in order.
+    pub(crate) pairs: Vec<(RuleId, RuleId)>,
+    /// The first rule that was not compared with earlier ones, if the search was given up before
+    /// its end. Those after it were not compared either.
+    pub(crate) given_up_at: Option<RuleId>,
 }
 
 impl Policy {
@@ -200,7 +215,7 @@ impl Policy {
     /// Decides about a new session without counting a hit.
     pub fn look_up(&self, q: &NewSession) -> Decision {
         let inside = self.tables.directional() && self.is_inside(q.src);
-        self.decision(self.tables.matches(q, Some(inside)).first_rule())
+        self.decision(self.tables.first_match(q, inside))
     }
 
     fn count_hit(&self, rule: RuleId) {
@@ -399,33 +414,36 @@ impl Policy {
         }
     }
 
-    /// Pairs of (a rule that can never match, the earlier rule that covers it), in order.
-    pub(crate) fn shadowed(&self) -> impl Iterator<Item = (RuleId, RuleId)> {
-        (0..u16::MAX).zip(&self.rules).filter_map(|(number, rule)| {
-            // Whoever covers the rule matches this session of it as well.
-            let protocol = || rule.protocol.first().map_or(0, |protocol| protocol.0);
-            let icmp = rule.icmp_pairs().next();
-            let any = IpAddr::from([0, 0, 0, 0]);
-            let q = NewSession {
-                zone: rule.zones.first().copied().unwrap_or_default(),
-                src: rule.source.first().map_or(any, IpNet::network),
-                dst: rule.destination.first().map_or(any, IpNet::network),
-                protocol: icmp.map_or_else(protocol, |(protocol, _)| protocol.0),
-                src_port: rule.source_ports.first().map(|range| range.first),
-                dst_port: rule.destination_ports.first().map(|range| range.first),
-                icmp: icmp.map(|(_, kind)| (kind, 0)),
-            };
-            self.tables
-                .matches(&q, None)
-                .rules()
-                .take_while(|earlier| *earlier < number)
-                .find(|earlier| {
-                    self.rules
-                        .get(usize::from(*earlier))
-                        .is_some_and(|earlier| earlier.covers(rule))
-                })
-                .map(|earlier| (RuleId(number), RuleId(earlier)))
-        })
+    /// Finds rules that never match, since an earlier rule covers them. A rule that only several
+    /// earlier rules cover together is not found.
+    pub(crate) fn shadowed(&self) -> Shadows {
+        self.shadowed_within(MAX_STEPS)
+    }
+
+    fn shadowed_within(&self, steps: u64) -> Shadows {
+        let mut search = CoverSearch::new(&self.tables, &self.rules, steps);
+        let mut shadows = Shadows::default();
+        for (place, _) in (0..u16::MAX).zip(&self.rules) {
+            match search.first_cover(place) {
+                Ok(None) => {}
+                Ok(Some(earlier)) => shadows.pairs.push((RuleId(place), RuleId(earlier))),
+                Err(OutOfSteps) => {
+                    shadows.given_up_at = Some(RuleId(place));
+                    break;
+                }
+            }
+        }
+        shadows
+    }
+
+    /// Returns the bytes that the policy takes: its rules with their names and counters, and the
+    /// tables by which a new session finds its rule.
+    pub(crate) fn bytes(&self) -> usize {
+        let per_rule = size_of::<AtomicU64>() * (1 + Limit::ALL.len())
+            + size_of::<u16>()
+            + size_of::<(String, Option<u16>)>();
+        let lists = self.rules.iter().map(|rule| rule.bytes() + rule.name.len());
+        self.tables.bytes() + per_rule * self.rules.len() + lists.sum::<usize>()
     }
 
     fn rule(&self, rule: RuleId) -> Option<&Rule> {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
+use super::blocks::hold_all;
 use crate::config::{LimitSet, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 
@@ -347,6 +348,19 @@ impl Rule {
         })
     }
 
+    /// Returns the bytes of the rule and its lists.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.name.capacity()
+            + size_of_val(&*self.zones)
+            + size_of_val(&*self.source)
+            + size_of_val(&*self.destination)
+            + size_of_val(&*self.protocol)
+            + size_of_val(&*self.source_ports)
+            + size_of_val(&*self.destination_ports)
+            + size_of_val(&*self.icmp_types)
+    }
+
     /// The first field that keeps the session from matching.
     pub(super) fn mismatch(&self, q: &NewSession, inside: bool) -> Option<RuleField> {
         let ports = |ranges: &[PortRange], port: Option<u16>| {
@@ -393,7 +407,7 @@ impl Rule {
         fn nets(outer: &[IpNet], inner: &[IpNet]) -> bool {
             let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
             let inner = if inner.is_empty() { &everything } else { inner };
-            outer.is_empty() || inner.iter().all(|net| outer.iter().any(|own| own.contains(net)))
+            outer.is_empty() || hold_all(outer, inner)
         }
         fn ports(outer: &[PortRange], inner: &[PortRange]) -> bool {
             let outer_merged = merged(outer);

@@ -1,6 +1,7 @@
 //! Decisions, explanations and the comparison with a linear search.
 use proptest::prelude::*;
 
+use super::compiled::{Effort, Tables};
 use super::*;
 
 fn rule(name: &str) -> Rule {
@@ -256,26 +257,6 @@ fn more_rules_than_a_word_holds_keep_their_order() {
 }
 
 #[test]
-fn tables_beyond_the_memory_bound_are_refused() {
-    let wide = |number: usize| Rule {
-        source: inside(),
-        ..rule(&number.to_string())
-    };
-    let narrow = |number: usize| {
-        let [.., high, low] = number.to_be_bytes();
-        let net = format!("10.{high}.{low}.0/24");
-        Rule {
-            source: vec![net.parse().unwrap()],
-            ..rule(&number.to_string())
-        }
-    };
-    // 37,000 rules are 579 words, and each narrower prefix inherits them.
-    let rules = |narrower| (0..37_000).map(wide).chain((0..narrower).map(narrow)).collect();
-    assert!(Policy::new(rules(100), &[], Action::Deny).is_ok());
-    assert!(Policy::new(rules(8_000), &[], Action::Deny).is_err());
-}
-
-#[test]
 fn a_rule_that_an_earlier_one_covers_is_shadowed() {
     let wide = Rule {
         source: vec!["10.0.0.0/8".parse().unwrap()],
@@ -355,7 +336,7 @@ fn a_rule_that_an_earlier_one_covers_is_shadowed() {
     ];
     for (claim, later, shadowed) in cases {
         let policy = policy(vec![rule_udp_only(), wide.clone(), later]);
-        let found: Vec<_> = policy.shadowed().collect();
+        let found = policy.shadowed().pairs;
         let expected = if shadowed {
             vec![(RuleId(2), RuleId(1))]
         } else {
@@ -379,12 +360,194 @@ fn a_rule_for_both_ip_versions_is_covered_by_both_default_routes() {
         source: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         ..rule("both")
     };
-    assert_eq!(policy(vec![both.clone(), rule("any")]).shadowed().count(), 1);
+    assert_eq!(policy(vec![both.clone(), rule("any")]).shadowed().pairs.len(), 1);
     let one = Rule {
         source: vec!["0.0.0.0/0".parse().unwrap()],
         ..rule("one")
     };
-    assert_eq!(policy(vec![one, rule("any")]).shadowed().count(), 0);
+    assert_eq!(policy(vec![one, rule("any")]).shadowed().pairs.len(), 0);
+}
+
+#[test]
+fn a_search_for_shadows_that_takes_too_long_says_where_it_was_given_up() {
+    let rules: Vec<Rule> = (0..1_000)
+        .map(|number| {
+            let twice = PortRange::single(number / 2);
+            Rule {
+                source_ports: vec![twice],
+                ..rule(&number.to_string())
+            }
+        })
+        .collect();
+    let policy = policy(rules);
+    let all = policy.shadowed();
+    assert_eq!((all.pairs.len(), all.given_up_at), (500, None));
+    let some = policy.shadowed_within(2_000);
+    let place = some.given_up_at.expect("too few steps");
+    let before = all.pairs.iter().filter(|(rule, _)| *rule < place);
+    assert!(some.pairs.iter().eq(before) && !some.pairs.is_empty(), "{some:?}");
+}
+
+#[test]
+fn values_beyond_the_bound_are_refused() {
+    // Two hosts, a zone, a protocol and the blocks 1, 2-3 and 4 of the ports.
+    let rules = [Rule {
+        source: vec![net(0, 32), net(1, 32), net(1, 32)],
+        zones: vec![Zone(1)],
+        destination_ports: vec![PortRange { first: 1, last: 4 }],
+        ..web(0)
+    }];
+    assert!(Tables::within(&rules, 7).is_some());
+    assert!(Tables::within(&rules, 6).is_none());
+}
+
+/// A rule of a large policy, from its number.
+type MakeRule = fn(u32) -> Rule;
+
+/// Large policies by shape.
+const SHAPES: [(&str, MakeRule); 6] = [
+    ("distinct", |number| Rule {
+        destination: vec![net(number << 8, 24)],
+        ..web(number)
+    }),
+    ("alternating", |number| {
+        let (wide, host) = (vec![net(0, 8)], vec![net(number, 32)]);
+        let (source, destination) = if number % 2 == 0 {
+            (wide, host)
+        } else {
+            (host, wide)
+        };
+        Rule {
+            source,
+            destination,
+            ..web(number)
+        }
+    }),
+    ("prefixes", |number| Rule {
+        source: (0..10).map(|place| net((number * 10 + place) * 2, 32)).collect(),
+        ..web(number)
+    }),
+    ("ports", |number| Rule {
+        source: vec![net(0, 8)],
+        destination: vec![net(0, 9)],
+        destination_ports: vec![PortRange::single((number % 30_000) as u16)],
+        ..web(number)
+    }),
+    ("grid", |number| Rule {
+        source: vec![net((number * 40_503 % 65_536 / 256) << 8, 24)],
+        destination: vec![net((number * 40_503 % 256) << 8, 24)],
+        ..web(number)
+    }),
+    ("ranges", |number| Rule {
+        destination_ports: vec![PortRange {
+            first: 1 + (number % 30_000) as u16,
+            last: 65_534 - (number * 7 % 30_000) as u16,
+        }],
+        zones: vec![Zone((number % 7) as u16)],
+        ..web(number)
+    }),
+];
+
+/// A prefix in 10.0.0.0/8.
+fn net(host: u32, length: u8) -> IpNet {
+    IpNet::new(IpAddr::from((10 << 24 | host).to_be_bytes()), length).unwrap()
+}
+
+fn web(number: u32) -> Rule {
+    Rule {
+        protocol: vec![Protocol::TCP],
+        destination_ports: vec![PortRange::single(443)],
+        ..rule(&number.to_string())
+    }
+}
+
+/// A session that the rule matches, an earlier one permitting.
+fn session_of(rule: &Rule) -> NewSession {
+    let address = |nets: &[IpNet]| nets.last().map_or(session().dst, IpNet::addr);
+    NewSession {
+        zone: rule.zones.first().copied().unwrap_or_default(),
+        src: address(&rule.source),
+        dst: address(&rule.destination),
+        dst_port: rule.destination_ports.first().map(|range| range.first),
+        ..session()
+    }
+}
+
+#[test]
+fn tables_grow_with_the_policy_and_no_faster() {
+    for (shape, rule) in SHAPES {
+        let bytes = |count: u32| {
+            Tables::new(&(0..count).map(rule).collect::<Vec<_>>())
+                .unwrap()
+                .bytes()
+        };
+        let (some, all) = (bytes(16_000), bytes(64_000));
+        assert!(all <= some * 4 + some / 2, "{shape}: {some} and {all}");
+        // A rule of 10 prefixes has 12 values, a range of ports is up to 30 of them.
+        let per_rule = all / 64_000;
+        assert!(
+            per_rule <= if shape == "prefixes" { 400 } else { 120 },
+            "{shape}: {per_rule}"
+        );
+    }
+}
+
+#[test]
+fn a_large_policy_is_searched_in_few_words_and_as_a_linear_search_does() {
+    for (shape, rule) in SHAPES {
+        let rules: Vec<Rule> = (0..65_000).map(rule).collect();
+        let policy = policy(rules.clone());
+        for number in (0..65_000).step_by(1_601) {
+            let mut q = session_of(&rules[number]);
+            for port in [q.dst_port, Some(0)] {
+                q.dst_port = port;
+                let mut effort = Effort::default();
+                let found = policy.tables.first_match_with(&q, true, &mut effort);
+                assert_eq!(
+                    found.map_or(RuleId::DEFAULT, RuleId),
+                    oracle(&rules, &q),
+                    "{shape} {number}"
+                );
+                let few = match shape {
+                    // Whole vectors of four fields.
+                    "ranges" => 4 * 2 * 1_016,
+                    // 256 rules of a source or a destination, in two clusters.
+                    "grid" => 12,
+                    _ => 4,
+                };
+                assert!(effort.words <= few, "{shape} {number}: {effort:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_worst_policy_costs_two_words_for_each_rule_and_field() {
+    // Prefixes of every length around one address, and no rule for its zone.
+    let rules: Vec<Rule> = (0..65_000_u32)
+        .map(|number| Rule {
+            source: vec![net(0, (number * 7 % 25 + 8) as u8).trunc()],
+            destination: vec![net(0, (number * 11 % 25 + 8) as u8).trunc()],
+            destination_ports: vec![PortRange {
+                first: 0,
+                last: ((1_u32 << (number * 13 % 16)) - 1) as u16,
+            }],
+            zones: vec![Zone((number % 2) as u16)],
+            ..web(number)
+        })
+        .collect();
+    let policy = policy(rules);
+    let q = NewSession {
+        zone: Zone(9),
+        src: net(0, 32).addr(),
+        dst: net(0, 32).addr(),
+        dst_port: Some(0),
+        ..session()
+    };
+    let mut effort = Effort::default();
+    assert_eq!(policy.tables.first_match_with(&q, true, &mut effort), None);
+    assert!((5_000..=65_000 * 2 * 5).contains(&effort.words), "{effort:?}");
+    assert_eq!(policy.decide(&q).rule, RuleId::DEFAULT);
 }
 
 /// First match by comparing each rule, written without the code under test.
@@ -528,6 +691,15 @@ fn any_session() -> impl Strategy<Value = NewSession> {
         )
 }
 
+/// The decision where whole vectors are compared, as only large policies have it otherwise.
+fn by_whole_vectors(policy: &Policy, q: &NewSession) -> RuleId {
+    let mut effort = Effort { few: 0, words: 0 };
+    let found = policy
+        .tables
+        .first_match_with(q, policy.is_inside(q.src), &mut effort);
+    found.map_or(RuleId::DEFAULT, RuleId)
+}
+
 proptest! {
     #[test]
     fn a_decision_is_that_of_a_linear_search(
@@ -538,8 +710,26 @@ proptest! {
         for q in sessions {
             let expected = oracle(&rules, &q);
             prop_assert_eq!(policy.decide(&q).rule, expected);
+            prop_assert_eq!(by_whole_vectors(&policy, &q), expected);
             prop_assert_eq!(policy.explain(&q).decision.rule, expected);
         }
+    }
+
+    #[test]
+    fn shadows_are_those_of_a_comparison_of_all_pairs(
+        rules in proptest::collection::vec(any_rule(), 0..60),
+    ) {
+        // The configuration refuses ICMP types that are none of the rule's protocols.
+        let valid = |rule: &Rule| rule.icmp_types.is_empty() || rule.icmp_pairs().next().is_some();
+        let rules: Vec<Rule> = rules.into_iter().filter(valid).collect();
+        let policy = policy(rules.clone());
+        let number = |place: usize| RuleId(u16::try_from(place).unwrap());
+        let first_cover = |place: usize| {
+            let found = rules[..place].iter().position(|earlier| earlier.covers(&rules[place]));
+            found.map(|earlier| (number(place), number(earlier)))
+        };
+        let pairs: Vec<_> = (0..rules.len()).filter_map(first_cover).collect();
+        prop_assert_eq!(policy.shadowed(), Shadows { pairs, given_up_at: None });
     }
 
     #[test]
@@ -548,7 +738,7 @@ proptest! {
         sessions in proptest::collection::vec(any_session(), 1..40),
     ) {
         let policy = policy(rules);
-        let shadowed: Vec<RuleId> = policy.shadowed().map(|(rule, _)| rule).collect();
+        let shadowed: Vec<RuleId> = policy.shadowed().pairs.iter().map(|(rule, _)| *rule).collect();
         for q in sessions {
             prop_assert!(!shadowed.contains(&policy.decide(&q).rule));
         }

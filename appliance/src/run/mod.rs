@@ -125,7 +125,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         listen: args.listen.clone(),
     };
     let (config, settings) = configuration(args, &overrides)?;
-    if let Some(warning) = memory::warning(&config)? {
+    if let Some(warning) = memory::warning(&config.compile()?.memory()) {
         say(&format!("warning: {warning}"));
     }
     let (sender, events) = sync_channel(settings.log.queue);

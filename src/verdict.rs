@@ -254,6 +254,10 @@ drop_reasons! {
     IcmpTypeUnsupported = "icmp_type_unsupported",
     /// It is an ICMP error that quotes a packet of no session.
     IcmpErrorNoSession = "icmp_error_no_session",
+    /// It is an ICMP error that quotes a packet of a session that has ended not long ago: it came
+    /// too late, and means no harm. Such are the error of a host that has waited for the rest of a
+    /// datagram, and that of a router about the last packet of a session.
+    IcmpErrorAfterEnd = "icmp_error_after_end",
     /// It is an ICMP error that is not addressed to the sender of the packet that it quotes.
     IcmpErrorNotToSender = "icmp_error_not_to_sender",
     /// It is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.

@@ -475,6 +475,17 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::DccpAckOfUnseen => after(vec![dccp(V4, 0, 1, 0)], dccp(V4.back(), 7, 0, 2)),
         DropReason::IcmpReplyNoSession => alone(echo(V4, false)),
         DropReason::IcmpTypeUnsupported => alone(icmp(V6, 5, [0; 4], &udp(V6, b"payload"))),
+        DropReason::IcmpErrorAfterEnd => Scenario {
+            then: |engine, now| {
+                let now = now + Duration::from_secs(60);
+                assert_eq!(engine.expire(now, 10, &mut ()).ended, 1);
+                now
+            },
+            ..after(
+                vec![udp(V4, b"payload")],
+                unreachable(false, 1, &udp(V4, b"payload")),
+            )
+        },
         DropReason::IcmpErrorNoSession => alone(unreachable(false, 1, &udp(V4, b"payload"))),
         DropReason::IcmpErrorNotToSender => after(
             vec![udp(V4, b"payload")],

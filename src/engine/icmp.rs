@@ -1,6 +1,7 @@
 //! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and
 //! discovery belongs to its link.
 
+use super::ended::after_end_of;
 use super::pair::session_of_pair;
 use super::path::{After, invalid, trace_found};
 use super::{Engine, Packet};
@@ -111,6 +112,11 @@ impl Engine {
         {
             return self.related_to(packet, (parsed, error), quoted, after, trace);
         }
+        if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
+            && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
+        {
+            return late;
+        }
         verdict
     }
 
@@ -167,6 +173,10 @@ impl Engine {
             hot.deadline > now.tick() || self.spare(settings, place.shard, hot, *slot, now).is_some()
         };
         let Some(number) = found.filter(lives) else {
+            if let Some(number) = found {
+                trace.step(|| Step::Note("the lifetime of its session is over"));
+                return after_end_of(shard.slab.hot(number), now);
+            }
             trace.step(|| Step::Miss);
             return invalid(DropReason::IcmpErrorNoSession);
         };

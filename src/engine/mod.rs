@@ -9,6 +9,7 @@ mod checks;
 mod control_shares;
 mod deletion;
 mod elsewhere;
+mod ended;
 mod expiry;
 mod fragments;
 mod halves;
@@ -202,6 +203,8 @@ pub struct Engine {
     origin: Origin,
     helpers: helpers::Helpers,
     graveyard: Graveyard,
+    /// When sessions of protocols without tombstones have ended.
+    ended: ended::EndedSessions,
     /// Further paths of SCTP associations.
     paths: PathTable,
     /// For RSTs to both ends of a session that ends.
@@ -217,11 +220,12 @@ pub struct Engine {
     adopts_until: AtomicU64,
 }
 
-/// The most bytes that hints about sessions of other zones, about handshakes that were cut, and
-/// about further paths of SCTP associations take.
+/// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
+/// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
     elsewhere::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
+        + ended::EndedSessions::bytes(max_sessions)
         + PathTable::bytes(max_sessions)
 }
 
@@ -291,6 +295,7 @@ impl Engine {
             origin: Origin::default(),
             helpers: helpers::Helpers::new(settings.limits.prefixes, seed),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed)?,
+            ended: ended::EndedSessions::new(max_sessions)?,
             paths,
             resets_at_end: budget::Budget::new(hasher.clone())?,
             late_resets: budget::Budget::new(hasher.clone())?,

@@ -69,6 +69,8 @@ impl Engine {
                 .forget(self.table.id(shard, ended.number, ended.slot.generation));
         }
         if ended.slot.key.protocol() != PROTOCOL_TCP {
+            self.ended
+                .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
         // What was remembered of an earlier session of these ends is no longer true.

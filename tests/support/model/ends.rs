@@ -59,6 +59,7 @@ impl Run {
     ) {
         self.agrees(session, record);
         self.tally.ended += 1;
+        self.over.push(session.clone());
         let kind = EndReason::ALL.iter().position(|each| *each == reason);
         self.tally.by_reason[kind.unwrap()] += 1;
         self.counted.ended += 1;

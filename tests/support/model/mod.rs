@@ -116,6 +116,8 @@ pub(crate) struct Run {
     /// The first moment that the engine was shown: its ticks begin there.
     shown: Duration,
     sessions: Vec<Session>,
+    /// Sessions that have ended.
+    over: Vec<Session>,
     /// Oldest first.
     tombstones: Vec<Tombstone>,
     /// The session whose end the packet is told by its verdict, and the packet's direction.
@@ -127,6 +129,14 @@ pub(crate) struct Run {
 
 fn invalid(reason: DropReason) -> Verdict {
     Verdict::Drop(reason, tracked(Class::Invalid, None, None))
+}
+
+/// An error about a session that has ended, as the engine remembers the end.
+fn after_end(verdict: Verdict) -> Verdict {
+    let late = verdict.tracked().late;
+    assert!(late.is_some(), "{verdict:?}");
+    let tracked = tracked(Class::Invalid, None, None);
+    Verdict::Drop(DropReason::IcmpErrorAfterEnd, Tracked { late, ..tracked })
 }
 
 fn tracked(class: Class, direction: Option<Direction>, session: Option<SessionId>) -> Tracked {
@@ -151,6 +161,7 @@ impl Run {
             traffic: Traffic::new(),
             shown: Duration::ZERO,
             sessions: Vec::new(),
+            over: Vec::new(),
             tombstones: Vec::new(),
             answered: None,
             sources: challenge::Sources::default(),
@@ -529,15 +540,24 @@ impl Run {
         });
         let is_late = verdict.reason() == Some(DropReason::IcmpErrorAfterEnd);
         let Some((session, direction)) = found else {
+            // What the engine remembers of ended sessions is a hint, which may be lost.
+            if is_late {
+                let was_there = |session: &Session| session.direction_of(&tuple).is_some();
+                assert!(self.over.iter().any(was_there), "{tuple:?} has never ended");
+                return Ok(after_end(verdict));
+            }
             return Err(DropReason::IcmpErrorNoSession);
         };
-        let absent = verdict.reason() == Some(DropReason::IcmpErrorNoSession);
+        let absent = is_late || verdict.reason() == Some(DropReason::IcmpErrorNoSession);
         if absent {
             assert!(
                 self.now >= session.deadline,
                 "{session:?} is there at {:?}",
                 self.now
             );
+            if is_late {
+                return Ok(after_end(verdict));
+            }
             return Err(DropReason::IcmpErrorNoSession);
         }
         assert!(

@@ -1,0 +1,114 @@
+//! Sessions that have ended not long ago, of protocols whose sessions leave no tombstone.
+//!
+//! An ICMP error can come long after the packet that it is about: Linux reports that the rest of a
+//! datagram is missing 30 s after its first fragment, and a router may queue for seconds. By then
+//! the session of a question and its answer may be over. Such an error is dropped like any other
+//! without a session, under a name of its own, so that nobody takes it for a forgery.
+
+use super::Engine;
+use super::memo::{Memo, Noted};
+use crate::event::EndReason;
+use crate::flow::Flow;
+use crate::packet::PROTOCOL_TCP;
+use crate::reserve::NoMemory;
+use crate::session::{Micros, Place, Slot};
+use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
+
+/// For how long the end of a session is known, in ticks: two minutes, the maximum segment lifetime
+/// (RFC 9293 3.4.2), and the longest that a host may wait for fragments (RFC 1122 3.3.2).
+const KNOWN_TICKS: u32 = 1_200;
+
+/// Bits of a note that hold the reason.
+const REASON_BITS: u32 = 3;
+/// Bits that hold the tick of the end.
+const TICK_MASK: u32 = (1 << (32 - REASON_BITS)) - 1;
+
+const _: () = assert!(EndReason::ALL.len() <= 1 << REASON_BITS);
+
+/// When, and why, sessions have ended. A newer one may take the place of an older one.
+#[derive(Debug)]
+pub(super) struct EndedSessions(Memo);
+
+impl EndedSessions {
+    /// The most sessions that are remembered: 512 KiB.
+    const MAX: usize = 1 << 16;
+
+    pub(super) fn new(max_sessions: usize) -> Result<Self, NoMemory> {
+        Memo::new(Self::places(max_sessions)).map(Self)
+    }
+
+    fn places(max_sessions: usize) -> usize {
+        (max_sessions / 8).clamp(1 << 10, Self::MAX)
+    }
+
+    pub(super) fn bytes(max_sessions: usize) -> usize {
+        Memo::bytes(Self::places(max_sessions))
+    }
+
+    pub(super) fn note(&self, place: Place, reason: EndReason, now: Micros) {
+        let tick = now.tick() & TICK_MASK;
+        self.0.note(place, tick << REASON_BITS | reason as u32);
+    }
+
+    fn find(&self, place: Place, now: Micros) -> Option<Late> {
+        let Noted::Own(note) = self.0.get(place) else {
+            return None;
+        };
+        let ago = (now.tick() & TICK_MASK).wrapping_sub(note >> REASON_BITS) & TICK_MASK;
+        let reason = EndReason::ALL.get((note & ((1 << REASON_BITS) - 1)) as usize)?;
+        (ago < KNOWN_TICKS).then(|| Late::new(*reason, ago))
+    }
+}
+
+/// The verdict on an ICMP error about a session that has ended.
+const fn after_end(late: Late) -> Verdict {
+    let tracked = Tracked {
+        late: Some(late),
+        ..Tracked::class(Class::Invalid)
+    };
+    Verdict::Drop(DropReason::IcmpErrorAfterEnd, tracked)
+}
+
+/// The verdict on an ICMP error about a session that is over and still in the table.
+pub(super) fn after_end_of(slot: &Slot, now: Micros) -> Verdict {
+    let ago = now.tick().saturating_sub(slot.deadline);
+    after_end(Late::new(slot.end_of_life(), ago))
+}
+
+impl Engine {
+    /// Returns the verdict on an ICMP error about a packet of a session that has ended not long
+    /// ago.
+    #[cold]
+    pub(super) fn error_after_end(&self, quoted: &Flow, now: Micros) -> Option<Verdict> {
+        if quoted.key.protocol() == PROTOCOL_TCP {
+            let tombstone = self.graveyard.find(&quoted.key, now)?;
+            let ago = now.tick().saturating_sub(tombstone.ended.tick());
+            return (ago < KNOWN_TICKS).then(|| after_end(Late::new(tombstone.reason, ago)));
+        }
+        let late = self.ended.find(self.table.place(&quoted.key), now)?;
+        Some(after_end(late))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Place = Place { shard: 0, hash: 9 };
+
+    #[test]
+    fn an_end_is_known_for_two_minutes_with_its_reason() {
+        let ended = EndedSessions::new(100);
+        let start = Micros(3_600_000_000);
+        assert_eq!(ended.find(AT, start), None);
+        for reason in EndReason::ALL {
+            ended.note(AT, reason, start);
+            let after = |seconds: u64| ended.find(AT, Micros(start.0 + seconds * 1_000_000));
+            assert_eq!(after(0), Some(Late::new(reason, 0)));
+            assert_eq!(after(119), Some(Late::new(reason, 1_190)));
+            assert_eq!(after(120), None);
+        }
+        let other = Place { shard: 0, hash: 10 };
+        assert_eq!(ended.find(other, start), None);
+    }
+}

@@ -69,7 +69,7 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
                 packet,
             },
         ) if packet.initiate_tag != 0 => {
-            let abort = sctp::abort((*dst_port, *src_port), packet.initiate_tag);
+            let abort = sctp::abort(*dst_port, *src_port, packet.initiate_tag);
             assemble(&Route::back(&parsed.ip), PROTOCOL_SCTP, &[&abort], out)?
         }
         (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_) | Reply::SctpAbort, _) => return None,

@@ -106,11 +106,11 @@ impl Engine {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
-        let verdict = self.related_to(packet, (parsed, error), quoted, after, trace);
+        let verdict = self.related_to(packet, parsed, error, quoted, after, trace);
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(quoted) = self.quoted_on_path(packet, error)
         {
-            return self.related_to(packet, (parsed, error), quoted, after, trace);
+            return self.related_to(packet, parsed, error, quoted, after, trace);
         }
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
@@ -155,7 +155,8 @@ impl Engine {
     fn related_to<T: Trace>(
         &self,
         packet: &Packet<'_>,
-        (parsed, error): (&Parsed, &IcmpError),
+        parsed: &Parsed,
+        error: &IcmpError,
         quoted: Flow,
         after: &mut After,
         trace: &mut T,

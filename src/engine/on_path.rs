@@ -42,7 +42,7 @@ impl Engine {
         if let Transport::Sctp { packet, .. } = &candidate.parsed.transport
             && packet.chunks.any(HANDSHAKE.and(SctpChunks::ASCONF))
         {
-            self.note_announced(session, slot, direction, (candidate, packet));
+            self.note_announced(session, slot, direction, candidate, packet);
         }
     }
 
@@ -53,7 +53,8 @@ impl Engine {
         session: SessionId,
         slot: &Slot,
         direction: Direction,
-        (candidate, packet): (&Candidate<'_>, &SctpPacket),
+        candidate: &Candidate<'_>,
+        packet: &SctpPacket,
     ) {
         let association = slot.sctp();
         let owner = Owner {
@@ -79,7 +80,7 @@ impl Engine {
             }
             if let Some(requests) = sctp_address::requests(bytes) {
                 let from = candidate.parsed.ip.src;
-                self.paths.request(&owner, direction, (requests, from));
+                self.paths.request(&owner, direction, requests, from);
             }
         }
     }

@@ -87,7 +87,8 @@ impl Engine {
     #[inline(never)]
     pub(super) fn in_pair<T: Trace>(
         &self,
-        (shard, settings): (&mut Shard, &Settings),
+        shard: &mut Shard,
+        settings: &Settings,
         place: Place,
         candidate: &Candidate<'_>,
         after: &mut After,

@@ -395,7 +395,7 @@ impl Engine {
             trace.step(|| Step::Miss);
         }
         if candidate.flow.key.is_keyed_gre()
-            && let Some(verdict) = self.in_pair((&mut *shard, settings), place, candidate, after, trace)
+            && let Some(verdict) = self.in_pair(shard, settings, place, candidate, after, trace)
         {
             return verdict;
         }

@@ -203,7 +203,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
 
 /// Returns the packet with an ABORT that answers an INIT, from and to these ports. Its tag is the
 /// initiate tag of the INIT, so that it does not have the flag T (RFC 9260 8.4, rule 3).
-pub(crate) fn abort((from, to): (u16, u16), initiate_tag: u32) -> [u8; HEADER_LEN + CHUNK_HEADER_LEN] {
+pub(crate) fn abort(from: u16, to: u16, initiate_tag: u32) -> [u8; HEADER_LEN + CHUNK_HEADER_LEN] {
     let [s0, s1] = from.to_be_bytes();
     let [d0, d1] = to.to_be_bytes();
     let [t0, t1, t2, t3] = initiate_tag.to_be_bytes();

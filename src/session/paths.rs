@@ -378,7 +378,7 @@ impl PathTable {
     }
 
     /// Notes changes that an end asks for, from one of its addresses.
-    pub(crate) fn request(&self, owner: &Owner, direction: Direction, (requests, from): (Requests, u128)) {
+    pub(crate) fn request(&self, owner: &Owner, direction: Direction, requests: Requests, from: u128) {
         let adds = |change: &Change| matches!(change, Change::Add(_));
         let mut addresses = Addresses::default();
         if requests

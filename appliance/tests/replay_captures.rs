@@ -46,7 +46,7 @@ fn tcp(from_client: bool, Tcp(flags, seq, ack, payload): Tcp) -> Vec<u8> {
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     let options: &[u8] = if flags & SYN != 0 { &[1, 3, 3, 7] } else { &[] };
-    let offset = 0x50 + (options.len() as u8 / 4 << 4);
+    let offset = 0x50 + ((options.len() as u8 / 4) << 4);
     segment.extend([offset, flags, 0xff, 0xff, 0, 0, 0, 0]);
     segment.extend(options);
     segment.resize(segment.len() + payload, 7);

@@ -75,7 +75,7 @@ impl CaptureWriter {
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a
-    /// packet leaves no trace in the file.
+    /// packet leaves no trace in a pcap, and is cut in a pcapng.
     pub(crate) fn write(
         &mut self,
         time: Duration,
@@ -109,6 +109,11 @@ impl CaptureWriter {
     }
 
     fn record(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize, comment: &str) -> io::Result<()> {
+        // A packet that was not forwarded may be longer than any that is; it is cut.
+        let ip_bytes = match self.form {
+            Form::Pcapng => ip_bytes.get(..MAX_PACKET).unwrap_or(ip_bytes),
+            Form::Pcap => ip_bytes,
+        };
         let length = u32::try_from(ip_bytes.len())
             .ok()
             .filter(|_| ip_bytes.len() <= MAX_PACKET);

@@ -81,7 +81,7 @@ fn a_changed_stream_is_broken() {
     let checksum = changed.len() - 8;
     changed[checksum] ^= 1;
     // One raw block with a checksum (RFC 8878, section 3.1.1) that is wrong.
-    let block = (7_u32 << 3 | 1).to_le_bytes();
+    let block = ((7_u32 << 3) | 1).to_le_bytes();
     let wrong = [
         &[0x28, 0xb5, 0x2f, 0xfd, 0x24, 7][..],
         &block[..3],

@@ -21,18 +21,11 @@ fn exercise(bytes: &[u8]) {
     assert_eq!(reader.buffer_size(), 256 << 10);
 }
 
-/// Returns whether `packet` is a part of `frame`, and where the link has no trailer, its end.
+/// Returns whether a packet ends with its frame, or the link says where it ends: PPPoE and NFLOG.
 fn holds(link: LinkType, frame: &[u8], packet: &[u8]) -> bool {
-    match link {
-        LinkType::Nflog(_) => {
-            frame.windows(packet.len().max(1)).any(|part| part == packet) || packet.is_empty()
-        }
-        // PPPoE states its length, and any of these may carry it.
-        _ => {
-            let begin = (0..=frame.len()).any(|at| frame[at..].starts_with(packet));
-            begin && packet.len() <= frame.len()
-        }
-    }
+    let has_length = matches!(link, LinkType::Nflog(_) | LinkType::Pppoe)
+        || frame.windows(2).any(|ether_type| ether_type == [0x88, 0x64]);
+    frame.ends_with(packet) || has_length && frame.windows(packet.len().max(1)).any(|part| part == packet)
 }
 
 proptest! {

@@ -82,3 +82,17 @@ fn a_pcapng_is_read_back_with_its_times_and_comments() {
     let count = bytes.windows(option.len()).filter(|part| *part == option).count();
     assert_eq!(count, 1);
 }
+
+#[test]
+fn a_pcapng_cuts_a_packet_that_is_too_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.pcapng");
+    let mut writer = CaptureWriter::create(&path).unwrap();
+    let long = vec![9; MAX_PACKET + 5];
+    writer.write(Duration::ZERO, &long, long.len(), "drop").unwrap();
+    writer.finish().unwrap();
+    let (frames, error) = drain(CaptureReader::open(&path).unwrap());
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(frames[0].bytes.len(), MAX_PACKET);
+    assert_eq!(frames[0].wire_len as usize, MAX_PACKET + 5);
+}

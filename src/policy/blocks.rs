@@ -146,7 +146,12 @@ pub(super) struct Nested<T> {
     /// The least value of each run of values in the same block, ascending, beginning with the least.
     starts: Box<[T]>,
     nodes: Box<[NodeId]>,
+    /// Every [`WINDOW`]th start: a search misses the cache in one window only.
+    tops: Box<[T]>,
 }
+
+/// Starts in a window: four cache lines of IPv4 addresses.
+const WINDOW: usize = 64;
 
 impl<T: Value> Nested<T> {
     /// Places blocks, which must be ordered and distinct. `outside` is the node of values that no
@@ -179,6 +184,7 @@ impl<T: Value> Nested<T> {
         }
         let (starts, nodes): (Vec<_>, Vec<_>) = runs.0.into_iter().unzip();
         Self {
+            tops: starts.iter().copied().step_by(WINDOW).collect(),
             starts: starts.into(),
             nodes: nodes.into(),
         }
@@ -186,14 +192,18 @@ impl<T: Value> Nested<T> {
 
     /// The node of the innermost block that holds a value.
     pub(super) fn node(&self, value: T) -> NodeId {
-        let after = self.starts.partition_point(|start| *start <= value);
+        let top = self.tops.partition_point(|start| *start <= value);
+        let first = top.saturating_sub(1) * WINDOW;
+        let end = self.starts.len().min(first + WINDOW);
+        let window = self.starts.get(first..end).unwrap_or_default();
+        let after = first + window.partition_point(|start| *start <= value);
         let found = after.checked_sub(1).and_then(|place| self.nodes.get(place));
         found.copied().unwrap_or_default()
     }
 
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.nodes)
+        size_of_val(&*self.starts) + size_of_val(&*self.nodes) + size_of_val(&*self.tops)
     }
 }
 
@@ -281,6 +291,22 @@ mod tests {
             let expected = inner.map(|(node, _)| NodeId(node)).last().unwrap_or(outside);
             assert_eq!(nested.node(value), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn a_search_through_many_windows_finds_every_block() {
+        let blocks = (0..1_000_u32).map(|number| (Block::single(number * 3), number));
+        let nested: Nested<u32> = Nested::new(blocks, NodeId::EMPTY, |number, _| NodeId(number + 1));
+        for value in 0..3_100 {
+            let is_block = value % 3 == 0 && value < 3_000;
+            let expected = if is_block {
+                NodeId(value / 3 + 1)
+            } else {
+                NodeId::EMPTY
+            };
+            assert_eq!(nested.node(value), expected, "{value}");
+        }
+        assert_eq!(nested.node(u32::MAX), NodeId::EMPTY);
     }
 
     #[test]

@@ -266,8 +266,10 @@ impl Operations {
         };
         let engine = &self.plant.plane.shared.engine;
         // Another run has other numbers for its tunnels.
-        let mut options = RestoreOptions::default();
-        options.max_age = Some(run.max_saved_age);
+        let options = RestoreOptions {
+            max_age: Some(run.max_saved_age),
+            ..RestoreOptions::default()
+        };
         match saved::restore(engine, &path, options) {
             Ok(None) => {}
             Ok(Some(done)) => {
@@ -287,7 +289,10 @@ impl Operations {
         if run.checkpoint.0.is_none() {
             return Ok(());
         }
-        options.moved_on = true;
+        let options = RestoreOptions {
+            moved_on: true,
+            ..options
+        };
         match saved::restore_checkpoint(engine, &path, options) {
             Ok(None) => {}
             Ok(Some(done)) => complain(&format!(

@@ -708,3 +708,64 @@ fn a_child_counts_for_its_source_and_no_rate_holds_for_it() {
         Some(DropReason::LimitSessions)
     );
 }
+
+#[test]
+fn a_server_that_announces_its_public_address_is_expected_at_its_own() {
+    let listed = format!("[ftp]\npassive_addresses = [\"203.0.113.0/24\"]\n{ONLY_21}");
+    for toml in [ONLY_21, listed.as_str()] {
+        let mut control = Control::new(toml, false);
+        control.client("PASV\r\n");
+        control.server("227 Entering Passive Mode (203,0,113,7,195,80)\r\n");
+        let data = control.syn(1, 40_000, 2, 50_000);
+        assert_eq!(data.tracked().class, Class::Related);
+        assert_eq!(control.engine.stats().expectations, 0, "one session");
+        assert_eq!(control.event(HelperEvent::ForeignAddressIgnored), 1);
+    }
+    // Where the address is listed, the data may go there instead.
+    let mut control = Control::new(&listed.replace("203.0.113.0/24", "10.0.0.3/32"), false);
+    control.client("PASV\r\n");
+    control.server("227 Entering Passive Mode (10,0,0,3,195,80)\r\n");
+    assert_eq!(control.syn(1, 40_000, 3, 50_000).tracked().class, Class::Related);
+    assert_eq!(
+        control.syn(1, 40_001, 2, 50_000).reason(),
+        Some(DropReason::PolicyDeny)
+    );
+}
+
+#[test]
+fn a_listed_address_of_a_client_behind_nat_stands_for_its_own() {
+    let listed = format!("[ftp]\nactive_addresses = [\"203.0.113.7/32\"]\n{ONLY_21}");
+    for (toml, is_related) in [(listed.as_str(), true), (ONLY_21, false)] {
+        let mut control = Control::new(toml, false);
+        control.client("PORT 203,0,113,7,195,80\r\n");
+        control.server("200 fine\r\n");
+        assert_eq!(control.syn(2, 20, 1, 50_000).is_forward(), is_related);
+    }
+}
+
+#[test]
+fn a_page_in_a_browser_opens_no_port_of_its_host() {
+    let body: String = (0..400)
+        .rev()
+        .map(|guess| format!("PORT 10,{},0,1,12,234\r\n", guess % 250))
+        .collect();
+    let post = format!("POST / HTTP/1.1\r\nHost: evil.example:2121\r\n\r\nx\r\n{body}");
+    for (text, event) in [(post, HelperEvent::NotFtp), (body, HelperEvent::TooManyRefused)] {
+        let mut control = Control::new(ONLY_21, false);
+        for part in text.as_bytes().chunks(1400) {
+            control.client(core::str::from_utf8(part).unwrap());
+        }
+        assert_eq!(control.event(event), 1);
+        assert_eq!(
+            control.syn(2, 40_000, 1, 3_306).reason(),
+            Some(DropReason::PolicyDeny)
+        );
+    }
+    // As often as the setting says.
+    let mut control = Control::new(&format!("[ftp]\nmax_refused = 0\n{ONLY_21}"), false);
+    for _ in 0..9 {
+        control.client("PORT 10,9,9,9,12,234\r\n");
+    }
+    control.client("PORT 10,0,0,1,12,234\r\n");
+    assert!(control.syn(2, 40_000, 1, 3_306).is_forward());
+}

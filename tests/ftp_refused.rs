@@ -206,7 +206,7 @@ fn what_the_server_has_agreed_to_encrypt_passes() {
     let mut talk = Talk::new(&stopping(""));
     talk.client("AUTH TLS\r\n");
     talk.server("234 go on\r\n");
-    let record = [0x16, 0x03, 0x01, 0x02, 0x00, b'\n', 0xff];
+    let record = [0x16, 0x03, 0x01, 0x00, 0x02, b'\n', 0xff];
     let bytes = talk.by_client(&record.repeat(200));
     talk.passes(&bytes);
     talk.next[0] += 1400;
@@ -466,4 +466,57 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
     talk.passes(&talk.by_client(b""));
     let bytes = segment(talk.ends, FIN | ACK, 101, 501, b"");
     talk.passes(&bytes);
+}
+
+#[test]
+fn healthy_deviations_stop_nothing() {
+    const PASSIVE: &str = "227 Entering Passive Mode (203,0,113,7,195,80)\r\n";
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("\r\n");
+    talk.client("PASV\r\n");
+    talk.server(PASSIVE);
+    assert!(talk.syn(50_000).is_forward());
+    talk.client("RETR x\r\n");
+    talk.server("150 \r\n");
+    talk.client("ABOR\r\n");
+    talk.server("426 \r\n226 \r\n225 \r\n");
+    talk.client("EPSV\r\n");
+    talk.server("200 stray\r\n");
+    talk.server("227 Entering Passive Mode (10,0,0,2,195,81)\n");
+    assert!(talk.syn(50_001).is_forward());
+    talk.client("QUIT\r\n");
+    talk.server("227 Logout.\r\n");
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
+}
+
+#[test]
+fn a_request_of_http_stops_both_directions() {
+    let talk = Talk::new(&stopping(""));
+    talk.refused(&talk.by_client(b"POST / HTTP/1.1\r\n"));
+    assert_eq!(talk.event(HelperEvent::NotFtp), 1);
+    talk.refused(&talk.by_client(b"PORT 10,0,0,1,195,80\r\n"));
+    talk.refused(&talk.by_server(b"200 ok\r\n"));
+}
+
+#[test]
+fn after_ccc_nothing_passes_unread_again() {
+    let record = |kind: u8| [&[kind, 3, 3, 0, 26][..], &[b'\n'; 26]].concat();
+    let mut talk = Talk::new(&stopping(""));
+    talk.client("AUTH TLS\r\n");
+    talk.server("234 go\r\n");
+    for kind in [22, 23, 21] {
+        for from in [0, 1] {
+            let bytes = if from == 0 {
+                talk.by_client(&record(kind))
+            } else {
+                talk.by_server(&record(kind))
+            };
+            talk.passes(&bytes);
+            talk.next[from] += 31;
+        }
+    }
+    talk.client("PASV\r\n");
+    talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
+    assert!(talk.syn(50_000).is_forward());
+    talk.refused(&talk.by_client(BOUNCE.as_bytes()));
 }

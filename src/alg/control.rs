@@ -4,7 +4,7 @@ use crate::flow::Direction;
 use crate::packet::SeqNum;
 
 use super::stream::{Piece, Stream};
-use super::{Helper, HelperSink, Limits};
+use super::{Helper, HelperSink, Limits, Plain};
 
 /// A TCP segment as far as a helper is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +65,15 @@ impl<H: Helper> Control<H> {
         segment: &Segment<'_>,
         sink: &mut dyn HelperSink,
     ) -> bool {
+        self.guard(true);
         if self.helper.is_opaque() {
+            self.hear(from, segment, sink);
             return true;
         }
-        self.guard(true);
         let (stream, helper) = self.parts(from);
         let limits = helper.limits(from);
-        if !segment.payload.is_empty() && !stream.takes(segment.seq, segment.payload, &limits) {
+        let is_plain = !helper.is_veiled(from);
+        if is_plain && !segment.payload.is_empty() && !stream.takes(segment.seq, segment.payload, &limits) {
             return false;
         }
         self.hear(from, segment, sink);
@@ -84,6 +86,12 @@ impl<H: Helper> Control<H> {
     }
 
     fn hear(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
+        let mut segment = *segment;
+        match self.helper.plain(&segment, from, sink) {
+            Plain::All => {}
+            Plain::From(first) => self.parts(from).0.begins(first),
+            Plain::Nothing => (segment.payload, segment.fin) = (&[], false),
+        }
         if self.helper.is_opaque() {
             return;
         }
@@ -104,6 +112,7 @@ impl<H: Helper> Control<H> {
             });
         }
         if self.helper.is_opaque() {
+            self.helper.stepped_aside(self.original.next());
             self.original = Stream::default();
             self.reply = Stream::default();
         }

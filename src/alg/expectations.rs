@@ -39,7 +39,7 @@ const SHARDS: usize = 16;
 pub struct ExpectationLimits {
     /// In all: 16384 by default, at most `u32::MAX`.
     pub total: usize,
-    /// Of one parent: 4 by default. The helper of FTP has two at most.
+    /// Of one parent: 4 by default. The helper of FTP has three at most.
     pub per_parent: usize,
 }
 
@@ -323,7 +323,8 @@ impl ExpectationTable {
     }
 
     /// The expectation of a session with what is left of its lifetime. It is used up thereby: of several callers one gets
-    /// it.
+    /// it. An expectation of its parent that differs in nothing but the called address is withdrawn: one
+    /// announcement admits one session.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {
@@ -334,10 +335,30 @@ impl ExpectationTable {
             .waiting
             .remove_if(&key, |_, waiting| waiting.admits(call) && waiting.deadline > now)?;
         self.release(&key, &waiting);
+        self.withdraw_twin(&key, &waiting.expectation.parent);
         Some(Expectation {
             lifetime: waiting.deadline.saturating_duration_since(now),
             ..waiting.expectation
         })
+    }
+
+    /// Withdraws what was announced together with a session that has come: that session at another
+    /// address.
+    fn withdraw_twin(&self, taken: &Key, parent: &SessionEnds) {
+        let is_twin = |(_, key): &&(u64, Key)| {
+            let elsewhere = Key {
+                destination: taken.destination,
+                ..*key
+            };
+            elsewhere == *taken && key != taken
+        };
+        let twin = self
+            .parents
+            .get(parent)
+            .and_then(|tickets| tickets.iter().find(is_twin).copied());
+        if let Some((ticket, key)) = twin {
+            self.forget(&key, ticket);
+        }
     }
 
     /// Withdraws one expectation, if its parent still has it; whether it had.

@@ -198,11 +198,26 @@ helper_events! {
     NumberOutOfRange => "number_out_of_range",
     /// A command came from the server, or a reply from the client.
     WrongDirection => "wrong_direction",
-    /// A reply that answers no command that is waiting for it.
+    /// An announcing reply that answers no command that is waiting for it.
     UnsolicitedReply => "unsolicited_reply",
+    /// A reply that announces nothing and answers no command that is waiting: one that came late or
+    /// twice. It is ignored.
+    StrayReply => "stray_reply",
+    /// A 227 announces another address than the server has here, such as its public one. The session
+    /// is expected at the server's own address.
+    ForeignAddressIgnored => "foreign_address_ignored",
+    /// An announcement before the server's greeting, 220.
+    NotGreeted => "not_greeted",
+    /// The client has sent a request of HTTP, as a browser does that is made to (NAT slipstreaming).
+    /// The session is not listened to any more.
+    NotFtp => "not_ftp",
+    /// So many announcements of the client were refused that it seems to guess. The session is not
+    /// listened to any more.
+    TooManyRefused => "too_many_refused",
     /// An announcing command that cannot be read.
     MalformedCommand => "malformed_command",
-    /// An announcing reply that cannot be read, or announces more than one address.
+    /// An announcing reply that cannot be read, or announces more than one address; or whose line
+    /// follows a line feed alone, where the server's lines end otherwise.
     MalformedReply => "malformed_reply",
     /// EPRT or EPSV for a network protocol other than the session's (RFC 2428, section 2).
     EprtUnsupportedFamily => "eprt_unsupported_family",
@@ -215,6 +230,8 @@ helper_events! {
     EpsvAllViolation => "epsv_all_violation",
     /// The control session is encrypted from here on; the helper steps aside.
     Tls => "tls",
+    /// The control session is plain text again (CCC, RFC 4217); the helper reads on.
+    PlainAgain => "plain_again",
     /// A line exceeds the longest length; its content does not count.
     LineTooLong => "line_too_long",
     /// Bytes have passed unseen: nothing counts until the next line begins.
@@ -245,6 +262,8 @@ impl HelperEvent {
                 | Self::NumberOutOfRange
                 | Self::WrongDirection
                 | Self::UnsolicitedReply
+                | Self::NotGreeted
+                | Self::NotFtp
                 | Self::MalformedCommand
                 | Self::MalformedReply
                 | Self::EprtUnsupportedFamily
@@ -286,6 +305,17 @@ pub trait HelperSink {
     fn withdraw(&mut self, expectation: &Expectation) -> bool;
 }
 
+/// How much of a segment is plain text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// All of it.
+    All,
+    /// What begins with this number, where a line begins.
+    From(SeqNum),
+    /// Nothing.
+    Nothing,
+}
+
 /// Understands the lines of a text protocol. It is given each line of either direction once and in order, and is told
 /// where lines are missing.
 pub trait Helper {
@@ -298,8 +328,29 @@ pub trait Helper {
     /// Lines of this direction are missing, or something is wrong with its segments.
     fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);
 
-    /// Has the helper stepped aside for good? Then it need not be called any more.
+    /// Whether the helper has stepped aside. Then it is given no lines until [`Helper::plain`] says so.
     fn is_opaque(&self) -> bool;
+
+    /// The helper has stepped aside. `next` is where the client's stream goes on.
+    fn stepped_aside(&mut self, next: Option<SeqNum>) {
+        let _ = next;
+    }
+
+    /// Whether a direction is still encrypted, though the helper reads the other one.
+    fn is_veiled(&self, from: Direction) -> bool {
+        let _ = from;
+        false
+    }
+
+    /// Returns how much of a segment is plain text.
+    fn plain(&mut self, segment: &Segment<'_>, from: Direction, sink: &mut dyn HelperSink) -> Plain {
+        let _ = (segment, from, sink);
+        if self.is_opaque() {
+            Plain::Nothing
+        } else {
+            Plain::All
+        }
+    }
 
     /// Bytes that it holds on the heap.
     fn heap_bytes(&self) -> usize;

@@ -43,6 +43,10 @@ pub struct Line<'a> {
     pub bytes: &'a [u8],
     /// Is this all of it?
     pub whole: bool,
+    /// Whether a line feed alone has ended it.
+    pub bare_lf: bool,
+    /// The number of the byte after its end.
+    pub next: SeqNum,
 }
 
 /// What can be wrong with a stream.
@@ -137,7 +141,17 @@ fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
     kept.iter().zip(past).any(|(first, second)| first != second)
 }
 
-fn deliver(bytes: &[u8], whole: bool, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+/// How a line has ended.
+#[derive(Debug, Clone, Copy)]
+struct LineEnd {
+    /// None of its bytes was left out.
+    whole: bool,
+    bare_lf: bool,
+    next: SeqNum,
+}
+
+fn deliver(bytes: &[u8], end: LineEnd, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+    let LineEnd { whole, bare_lf, next } = end;
     let whole = whole && bytes.len() <= limits.line;
     let bytes = if whole {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -145,7 +159,12 @@ fn deliver(bytes: &[u8], whole: bool, limits: &Limits, out: &mut dyn FnMut(Piece
     } else {
         cut(bytes, limits.line).0
     };
-    out(Piece::Line(Line { bytes, whole }));
+    out(Piece::Line(Line {
+        bytes,
+        whole,
+        bare_lf,
+        next,
+    }));
 }
 
 impl Stream {
@@ -369,17 +388,23 @@ impl Stream {
     fn lines(&mut self, mut bytes: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
         while let Some(end) = line_end(bytes, self.after_cr, limits.bare_lf) {
             let (head, rest) = cut(bytes, end);
-            self.after_cr = false;
+            let after_cr = core::mem::take(&mut self.after_cr);
             bytes = rest;
+            let mut end = LineEnd {
+                whole: true,
+                bare_lf: !(head.ends_with(b"\r\n") || after_cr && head == b"\n"),
+                // All bytes that are read here lie before `next`.
+                next: self.next.map_or(SeqNum(0), |next| next.sub(rest.len() as u32)),
+            };
             if self.skipping {
                 self.skipping = false;
             } else if self.line.is_empty() {
-                deliver(head, true, limits, out);
+                deliver(head, end, limits, out);
             } else {
                 self.keep(head, limits);
-                let whole = !core::mem::take(&mut self.too_long);
+                end.whole = !core::mem::take(&mut self.too_long);
                 let line = core::mem::take(&mut self.line);
-                deliver(&line, whole, limits, out);
+                deliver(&line, end, limits, out);
             }
         }
         if let Some(last) = bytes.last() {

@@ -272,7 +272,19 @@ impl Config {
             "ftp.passive_addresses",
             quoted_list(&self.ftp.passive_addresses),
             "[]",
-            "a server announces its own address",
+            "data go to the server that announces them",
+        );
+        values.setting(
+            "ftp.active_addresses",
+            quoted_list(&self.ftp.active_addresses),
+            "[]",
+            "a client announces its own address",
+        );
+        values.setting(
+            "ftp.max_refused",
+            self.ftp.max_refused.to_string(),
+            &default.max_refused.to_string(),
+            "a page in a browser can guess addresses",
         );
         values.setting(
             "ftp.active_source_port",

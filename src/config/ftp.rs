@@ -18,9 +18,16 @@ pub struct FtpConfig {
     /// How long an announced session may take to come, 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// Prefixes of addresses that a server may announce besides its own: those of servers behind NAT.
+    /// Prefixes of addresses at which data are expected, besides the server's own, if a 227 announces
+    /// them: those of other hosts. The public address of a server behind NAT need not be listed.
     #[serde(deserialize_with = "values::list_or_empty")]
     pub passive_addresses: Vec<IpNet>,
+    /// Prefixes of addresses that PORT and EPRT may announce in place of the client's own: the public
+    /// addresses of clients behind NAT. Data are expected at the client's own.
+    #[serde(deserialize_with = "values::list_or_empty")]
+    pub active_addresses: Vec<IpNet>,
+    /// After how many refused PORT and EPRT a session is not listened to any more; 0 is never.
+    pub max_refused: u16,
     /// The port that a server must call from in active mode: 20 by RFC 959; 0, the default, is any.
     pub active_source_port: u16,
     /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
@@ -101,6 +108,8 @@ impl FtpConfig {
             port_floor: self.port_floor,
             lifetime: self.lifetime,
             passive_addresses: self.passive_addresses.clone(),
+            active_addresses: self.active_addresses.clone(),
+            max_refused: self.max_refused,
             active_source_port: (self.active_source_port != 0).then_some(self.active_source_port),
             ..Settings::default()
         }
@@ -110,13 +119,18 @@ impl FtpConfig {
 impl Default for FtpConfig {
     fn default() -> Self {
         let Settings {
-            port_floor, lifetime, ..
+            port_floor,
+            lifetime,
+            max_refused,
+            ..
         } = Settings::default();
         Self {
             ports: vec![CONTROL_PORT],
             port_floor,
             lifetime,
             passive_addresses: Vec::new(),
+            active_addresses: Vec::new(),
+            max_refused,
             active_source_port: 0,
             refused: RefusedAnnouncement::default(),
             max_memory: 64 << 20,

@@ -3,6 +3,8 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
+use super::pending::Form;
+
 /// What a command or reply announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Announced {
@@ -18,6 +20,8 @@ pub(super) struct Announced {
 /// What is wrong with an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
+    /// There is none.
+    Absent,
     /// It cannot be read.
     Malformed,
     /// A number is too large.
@@ -44,12 +48,12 @@ fn port_number(digits: &[u8]) -> Result<u16, Flaw> {
     u16::try_from(number(digits, u32::from(u16::MAX))?).map_err(|_| Flaw::OutOfRange)
 }
 
-/// `h1,h2,h3,h4,p1,p2` and nothing else; at most three digits each.
+/// `h1,h2,h3,h4,p1,p2` and nothing else but blanks around the numbers; at most three digits each.
 fn tuple(text: &[u8]) -> Result<(Ipv4Addr, u16), Flaw> {
     let mut numbers = [0_u8; 6];
     let mut fields = text.split(|byte| *byte == b',');
     for place in &mut numbers {
-        let digits = fields.next().ok_or(Flaw::Malformed)?;
+        let digits = trimmed(fields.next().ok_or(Flaw::Malformed)?);
         let value = number(digits, 255)?;
         if digits.len() > 3 {
             return Err(Flaw::Malformed);
@@ -84,7 +88,11 @@ fn span(text: &[u8]) -> Range<usize> {
 /// What follows `PORT`.
 pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
     let span = span(text);
-    let (address, port) = tuple(trimmed(text))?;
+    let text = trimmed(text);
+    if text.contains(&b' ') {
+        return Err(Flaw::Malformed);
+    }
+    let (address, port) = tuple(text)?;
     Ok(Announced {
         address: Some(IpAddr::V4(address)),
         port,
@@ -131,68 +139,165 @@ fn ipv4_flaw(address: &[u8]) -> Flaw {
     }
 }
 
-/// The text of a 227: exactly one `h1,h2,h3,h4,p1,p2`, with or without parentheses, anywhere in it (RFC 1123, section
-/// 4.1.2.6).
-pub(super) fn pasv_reply(text: &[u8]) -> Result<Announced, Flaw> {
-    let mut found = None;
-    let mut start = None;
-    let mut previous = b' ';
-    for (place, byte) in text.iter().copied().chain([b' ']).enumerate() {
-        let belongs = byte.is_ascii_digit() || byte == b',';
-        match start {
-            None if belongs => start = Some((place, previous)),
-            Some((first, before)) if !belongs => {
-                start = None;
-                let run = text.get(first..place).unwrap_or_default();
-                let commas = run.iter().filter(|byte| **byte == b',').count();
-                if commas >= 5 {
-                    let glued = before.is_ascii_alphanumeric() || byte.is_ascii_alphanumeric();
-                    if glued || found.is_some() {
-                        return Err(Flaw::Malformed);
-                    }
-                    found = Some((first..place, tuple(run)?));
-                }
-            }
-            _ => {}
-        }
-        previous = byte;
+/// Reads the text of a 227 or 229.
+pub(super) fn of_reply(form: Form, text: &[u8]) -> Result<Announced, Flaw> {
+    match form {
+        Form::Plain => pasv_reply(text),
+        Form::Extended => epsv_reply(text),
     }
-    let (span, (address, port)) = found.ok_or(Flaw::Malformed)?;
-    Ok(Announced {
-        address: Some(IpAddr::V4(address)),
-        port,
-        span,
-    })
 }
 
-/// The text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible character for `|` but a digit.
+/// Whether an address can be that of a host as others see it, or stands for any (0.0.0.0).
+pub(super) fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, ..] = address.octets();
+            address.is_unspecified() || (1..224).contains(&first)
+        }
+        IpAddr::V6(address) => !address.is_multicast(),
+    }
+}
+
+/// What the lines of one reply announce together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Told {
+    /// Nothing so far.
+    #[default]
+    Nothing,
+    /// One address, unless it is a 229, and port.
+    One { address: Option<IpAddr>, port: u16 },
+    /// Something that cannot be read, or several addresses or ports.
+    Flawed(Flaw),
+}
+
+impl Told {
+    /// Adds what another line announces.
+    pub(super) fn add(&mut self, line: Result<Announced, Flaw>) {
+        let line = match line {
+            Ok(Announced { address, port, .. }) => Self::One { address, port },
+            Err(Flaw::Absent) => return,
+            Err(flaw) => Self::Flawed(flaw),
+        };
+        *self = match *self {
+            Self::Nothing => line,
+            Self::One { .. } if *self != line => Self::Flawed(Flaw::Malformed),
+            told => told,
+        };
+    }
+}
+
+/// Reads the text of a 227: exactly one `h1,h2,h3,h4,p1,p2`, with or without parentheses, anywhere in
+/// it (RFC 1123, section 4.1.2.6). There may be blanks around the commas.
+pub(super) fn pasv_reply(text: &[u8]) -> Result<Announced, Flaw> {
+    match numbers(text, false) {
+        Err(Flaw::Absent) => numbers(text, true),
+        Err(flaw) => numbers(text, true).map_err(|_| flaw),
+        found => found,
+    }
+}
+
+/// Finds the one run of six numbers or more.
+fn numbers(text: &[u8], blanks: bool) -> Result<Announced, Flaw> {
+    let mut found = None;
+    let mut place = 0;
+    while let Some(byte) = text.get(place) {
+        if !byte.is_ascii_digit() && *byte != b',' {
+            place += 1;
+            continue;
+        }
+        let run = place..run_end(text, place, blanks);
+        let before = place.checked_sub(1).and_then(|before| text.get(before));
+        let after = text.get(run.end);
+        place = run.end;
+        let part = text.get(run.clone()).unwrap_or_default();
+        if part.iter().filter(|byte| **byte == b',').count() < 5 {
+            continue;
+        }
+        let glued = [before, after]
+            .into_iter()
+            .flatten()
+            .any(u8::is_ascii_alphanumeric);
+        if glued || found.is_some() {
+            return Err(Flaw::Malformed);
+        }
+        let (address, port) = tuple(part)?;
+        found = Some(Announced {
+            address: Some(IpAddr::V4(address)),
+            port,
+            span: run,
+        });
+    }
+    found.ok_or(Flaw::Absent)
+}
+
+/// Returns the end of a run of digits and commas, and of blanks between a comma and a number.
+fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
+    let mut end = start;
+    while let Some(byte) = text.get(end) {
+        if byte.is_ascii_digit() || *byte == b',' {
+            end += 1;
+            continue;
+        }
+        let skipped = text.iter().skip(end).take_while(|byte| **byte == b' ').count();
+        let after = text.get(end + skipped);
+        let before = end.checked_sub(1).and_then(|before| text.get(before));
+        let joins = match (before, after) {
+            (Some(b','), Some(next)) => next.is_ascii_digit(),
+            (Some(last), Some(b',')) => last.is_ascii_digit(),
+            _ => false,
+        };
+        if !blanks || skipped == 0 || !joins {
+            break;
+        }
+        end += skipped;
+    }
+    end
+}
+
+/// Reads the text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible character
+/// for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the protocol and
+/// the address; clients ignore both.
 pub(super) fn epsv_reply(text: &[u8]) -> Result<Announced, Flaw> {
     let mut found = None;
     for (place, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'(') {
-        let rest = text.get(place + 1..).unwrap_or_default();
-        let Some((&[d, second, third], rest)) = rest.split_first_chunk::<3>() else {
+        let Some(span) = port_within(text, place + 1) else {
             continue;
         };
-        if !d.is_ascii_graphic() || d.is_ascii_digit() || [second, third] != [d; 2] {
-            continue;
-        }
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let Some((digits, behind)) = rest.split_at_checked(digits) else {
-            continue;
-        };
-        if digits.is_empty() || !behind.starts_with(&[d, b')']) {
-            continue;
-        }
         if found.is_some() {
             return Err(Flaw::Malformed);
         }
-        let first = place + 4;
-        found = Some((first..first + digits.len(), port_number(digits)?));
+        let digits = text.get(span.clone()).unwrap_or_default();
+        found = Some(Announced {
+            address: None,
+            port: port_number(digits)?,
+            span,
+        });
     }
-    let (span, port) = found.ok_or(Flaw::Malformed)?;
-    Ok(Announced {
-        address: None,
-        port,
-        span,
-    })
+    if found.is_none() && text.contains(&b'(') {
+        return Err(Flaw::Malformed);
+    }
+    found.ok_or(Flaw::Absent)
+}
+
+/// Returns where the port stands in `|||port|)` or `|protocol|address|port|)`.
+fn port_within(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let rest = text.get(start..)?;
+    let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
+    let rest = rest.get(blanks..)?;
+    let delimiter = *rest.first()?;
+    let closes = rest.iter().position(|byte| *byte == b')')?;
+    if !delimiter.is_ascii_graphic() || delimiter.is_ascii_digit() || delimiter == b')' {
+        return None;
+    }
+    let inner = trimmed(rest.get(..closes)?);
+    let mut fields = inner.split(|byte| *byte == delimiter);
+    let (before, family, address, port) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let ends = fields.next().is_some_and(<[u8]>::is_empty) && fields.next().is_none();
+    let is_family = matches!(family, [] | b"1" | b"2");
+    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    if !before.is_empty() || !ends || !is_family || family.is_empty() != address.is_empty() || !is_port {
+        return None;
+    }
+    let first = start + blanks + family.len() + address.len() + 3;
+    Some(first..first + port.len())
 }

@@ -39,12 +39,49 @@ pub(super) fn is_ambiguous(line: &[u8]) -> bool {
         || returns.into_iter().any(|byte| *byte == b'\r')
 }
 
+/// Methods of HTTP (RFC 9110, RFC 5789, RFC 4918); none is a command of FTP.
+const METHODS: [&str; 15] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "CONNECT",
+    "OPTIONS",
+    "TRACE",
+    "PATCH",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "PRI",
+];
+
+/// Whether a client's line is a request line of HTTP. Its end need not be known.
+pub(super) fn is_http(line: &[u8]) -> bool {
+    let command = Command::of(line);
+    let versioned = || {
+        let start = line.len().saturating_sub(8);
+        line.get(start..).is_some_and(|end| end.starts_with(b"HTTP/"))
+    };
+    METHODS.iter().any(|method| command.is(method)) || command.verb.len() > 4 && versioned()
+}
+
+/// Whether a client's line has no command: it is empty but for blanks and TELNET commands.
+pub(super) fn is_blank(line: &[u8]) -> bool {
+    without_telnet(line).iter().all(|byte| *byte == b' ')
+}
+
 /// The line behind the TELNET commands that it begins with.
+///
+/// The urgent byte of a TELNET signal may be taken out of the stream before others read it, so parts
+/// of a signal are skipped as well: no command and no reply begins with such a byte.
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {
         line = match line {
             // WILL, WONT, DO and DONT have an option behind them; 250 begins a subnegotiation, which has no place here.
-            [IAC, 251..=254, _, rest @ ..] | [IAC, 240..=249, rest @ ..] => rest,
+            [IAC, 251..=254, _, rest @ ..] | [240..=249 | IAC, rest @ ..] => rest,
             _ => return line,
         };
     }
@@ -62,8 +99,9 @@ pub(super) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// `None` if the line begins with no code (RFC 959, section 4.2).
+    /// `None` if the line begins with no code (RFC 959, section 4.2). TELNET commands before it are skipped.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        let line = without_telnet(line);
         let (&[hundreds @ b'1'..=b'6', tens, ones], rest) = line.split_first_chunk::<3>()? else {
             return None;
         };

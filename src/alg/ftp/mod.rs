@@ -1,37 +1,52 @@
-//! The helper of FTP (RFC 959, RFC 1123, RFC 2428).
+//! The helper of FTP (RFC 959, RFC 1123, RFC 2428, RFC 4217).
 //!
-//! A client announces with PORT and EPRT where the server shall call it; a server announces in its 227 and 229, the
-//! replies to PASV and EPSV, where the client shall call. What is announced becomes an [`Expectation`] if
+//! A client announces with PORT and EPRT where the server shall call it; a server announces in its
+//! 227 and 229, the replies to PASV and EPSV, where the client shall call. What is announced becomes
+//! an [`Expectation`] if
 //!
 //! 1. it stands in a whole line at its place in the stream, and comes from the end that may say it;
-//! 2. a reply answers the command that it belongs to: commands wait for their replies in order, a 227 answers nothing
-//!    but PASV, a 229 nothing but EPSV, a preliminary reply nothing, and lines within a multi-line reply are no replies,
-//!    padded or not (CERT VU#288905);
-//! 3. the address is the announcing end's own (RFC 2577: bounce), or one that the [`Settings`] allow a server;
-//! 4. no octet exceeds 255 and no port 65535, and the port is not below the floor.
+//! 2. the server has greeted with 220;
+//! 3. a reply answers a PASV or EPSV, in either form. Preliminary replies and lines within a
+//!    multi-line reply of another code are no replies, padded or not (CERT VU#288905);
+//! 4. no octet exceeds 255 and no port 65535, and the port is not below the floor;
+//! 5. the address is one that may be announced.
 //!
-//! One expectation for each of the two modes may wait at a time; the next announcement replaces it. ABOR, REIN, QUIT
-//! and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV. With AUTH answered by 234, with ADAT answered by 235 or
-//! with a TLS record in place of a command the helper steps aside.
+//! The session is expected at the announcing end's own address, which is that of its packets (RFC
+//! 2577: bounce). Servers behind NAT announce their public address, so a 227 may announce any
+//! unicast address. PORT and EPRT may announce the client's own and those that the [`Settings`]
+//! list. A listed address of a 227 is expected as well, and one announcement admits one session.
 //!
-//! A session may be [guarded](Ftp::set_guarded), because nothing of it may pass unread: then the helper steps aside only for a
-//! 234 that answers AUTH. A TLS record that nobody has agreed on is a refused line, and after ADAT, which does not end
-//! plain commands, the helper goes on.
+//! One announcement for each of the two modes may wait at a time; the next one replaces it. ABOR,
+//! REIN, QUIT and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV until REIN. With AUTH
+//! answered by 234, with ADAT answered by 235 or with a TLS record in place of a command the helper
+//! steps aside. After a 234 it follows the records of TLS, and reads on where plain text follows them
+//! (CCC). Records that do not come in order may hide that place.
 //!
-//! When lines are lost or a reply comes that its command cannot have, commands and replies can no longer be paired.
-//! Then no reply counts, until a command comes while the last line of the server was the end of a reply.
+//! A request of HTTP, or too many refused announcements of the client, end listening for good: a page
+//! in a browser can send both (NAT slipstreaming).
+//!
+//! A session may be [guarded](Ftp::set_guarded), because nothing of it may pass unread: then the
+//! helper steps aside only for a 234 that answers AUTH. A TLS record that nobody has agreed on is a
+//! refused line, and after ADAT, which does not end plain commands, the helper goes on.
+//!
+//! When lines are lost, commands and replies can no longer be paired. Then no reply counts, until a
+//! command comes while the last line of the server was the end of a reply.
 
 use core::net::{IpAddr, SocketAddr};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::control::Segment;
 use super::stream::{Limits, Line, Trouble};
-use super::{Expectation, Helper, HelperEvent, HelperSink, SessionEnds};
+use super::{Expectation, Helper, HelperEvent, HelperSink, Plain, SessionEnds};
 use crate::flow::Direction;
-use crate::packet::PROTOCOL_TCP;
+use crate::packet::{PROTOCOL_TCP, SeqNum};
 
 mod announce;
+mod commands;
 mod line;
+mod pending;
+mod records;
+mod replies;
 mod rewrite;
 mod settings;
 
@@ -41,40 +56,20 @@ mod tests;
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 
-use announce::{Announced, Flaw};
-use line::{Command, Reply};
+use announce::{Flaw, Told};
+use pending::Queue;
+use records::Records;
 
 /// The port of control sessions (RFC 959).
 pub const CONTROL_PORT: u16 = 21;
-
-/// What waits for a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pending {
-    /// The client has connected: 220.
-    Connection,
-    /// PORT or EPRT; where the server shall call, if that is acceptable.
-    Active(Option<SocketAddr>),
-    /// PASV; whether its reply may announce anything.
-    Passive(bool),
-    /// EPSV; likewise.
-    ExtendedPassive(bool),
-    /// EPSV ALL.
-    ExtendedPassiveAll,
-    /// AUTH or ADAT.
-    Authentication,
-    /// ABOR, which some servers answer with the reply to the transfer alone.
-    Abort,
-    /// Anything else.
-    Other,
-}
 
 /// Where the server is in its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Replying {
     /// Between two; whether the last one was final.
     Between { settled: bool },
-    /// In a multi-line reply with this code.
-    Within(u16),
+    /// In a multi-line reply with this code; whether its first line has ended with a line feed alone.
+    Within { code: u16, bare_lf: bool },
     /// Lines are lost: perhaps in a multi-line reply.
     Unknown,
 }
@@ -87,15 +82,27 @@ enum OnlyExtended {
     Yes,
 }
 
+/// Whether the server has greeted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    /// Not yet: nothing opens.
+    Awaited,
+    /// Its beginning was not seen: any reply stands for the greeting.
+    Missed,
+    /// It has.
+    Seen,
+}
+
 /// The helper of one FTP control session.
 #[derive(Debug)]
 pub struct Ftp {
     rules: Arc<Rules>,
     session: SessionEnds,
-    pending: VecDeque<Pending>,
+    pending: Queue,
     /// `pending` is what the server has yet to answer.
     paired: bool,
     replying: Replying,
+    greeting: Greeting,
     only_extended: OnlyExtended,
     opaque: bool,
     /// The server has agreed that the session is encrypted.
@@ -104,9 +111,23 @@ pub struct Ftp {
     asked: bool,
     /// See [`Ftp::set_guarded`].
     guarded: bool,
-    /// Destinations of expectations that may still be open.
-    active: Option<SocketAddr>,
-    passive: Option<SocketAddr>,
+    /// The client may have sent a line feed alone, which the server may echo.
+    echoes_lf: bool,
+    /// The server ends its lines with a line feed alone.
+    ends_lf: bool,
+    /// The server's last line has ended with a line feed alone.
+    after_lf: bool,
+    /// How many PORT and EPRT were refused.
+    refused: u16,
+    /// What the reply that has not ended announces.
+    told: Told,
+    /// Ports that the expectations which may still be open have announced.
+    active: Option<u16>,
+    passive: Option<u16>,
+    /// The listed address at which the client is expected to call as well.
+    passive_address: Option<IpAddr>,
+    client_records: Records,
+    server_records: Records,
 }
 
 impl Ftp {
@@ -117,16 +138,25 @@ impl Ftp {
         Self {
             rules,
             session,
-            pending: VecDeque::from([Pending::Connection]),
+            pending: Queue::of_new_session(),
             paired: true,
             replying: Replying::Between { settled: false },
+            greeting: Greeting::Awaited,
             only_extended: OnlyExtended::No,
             opaque: false,
             agreed: false,
             asked: false,
             guarded: false,
+            echoes_lf: false,
+            ends_lf: false,
+            after_lf: false,
+            refused: 0,
+            told: Told::Nothing,
             active: None,
             passive: None,
+            passive_address: None,
+            client_records: Records::default(),
+            server_records: Records::default(),
         }
     }
 
@@ -134,21 +164,21 @@ impl Ftp {
     #[must_use]
     pub fn unpaired(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
-            pending: VecDeque::new(),
             paired: false,
             replying: Replying::Unknown,
-            ..Self::new(rules, session)
+            greeting: Greeting::Missed,
+            ..Self::at_rest(rules, session)
         }
     }
 
-    /// The helper of a session that goes on, and whose ends have agreed to encrypt it.
+    /// The helper of a session that goes on, and whose ends have agreed to encrypt it. Where plain text
+    /// follows is not found.
     #[must_use]
     pub fn encrypted(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
-            pending: VecDeque::new(),
             opaque: true,
             agreed: true,
-            ..Self::new(rules, session)
+            ..Self::at_rest(rules, session)
         }
     }
 
@@ -166,11 +196,13 @@ impl Ftp {
     /// Whether an expectation was announced here and not withdrawn since, as far as the session itself says.
     #[must_use]
     pub fn stands_by(&self, expectation: &Expectation) -> bool {
-        let waiting = match expectation.direction {
-            Direction::Original => self.passive,
-            Direction::Reply => self.active,
+        let own = self.called(expectation.direction);
+        let called = expectation.destination;
+        let (port, listed) = match expectation.direction {
+            Direction::Original => (self.passive, self.passive_address),
+            Direction::Reply => (self.active, None),
         };
-        waiting == Some(expectation.destination)
+        port == Some(called.port()) && (called.ip() == own || listed == Some(called.ip()))
     }
 
     /// All that was announced was withdrawn by others.
@@ -183,7 +215,9 @@ impl Ftp {
     #[must_use]
     pub fn at_rest(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
-            pending: VecDeque::new(),
+            pending: Queue::default(),
+            greeting: Greeting::Seen,
+            echoes_lf: true,
             ..Self::new(rules, session)
         }
     }
@@ -192,7 +226,7 @@ impl Ftp {
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.paired
-            && self.pending.is_empty()
+            && self.pending.is_at_rest()
             && !self.opaque
             && matches!(self.replying, Replying::Between { .. })
     }
@@ -208,253 +242,17 @@ impl Ftp {
         self.rules = rules;
     }
 
-    fn command(&mut self, line: Line<'_>, sink: &mut dyn HelperSink) {
-        if line.bytes.starts_with(&[0x16, 0x03]) {
-            // A TLS handshake record (RFC 8446, section 5.1).
-            if self.guarded {
-                sink.event(HelperEvent::UnreadableCommand, Direction::Original);
-            } else {
-                self.step_aside(Direction::Original, false, sink);
-            }
-            return;
-        }
-        let event = |sink: &mut dyn HelperSink, event| sink.event(event, Direction::Original);
-        if line::is_ambiguous(line.bytes) {
-            event(sink, HelperEvent::UnreadableCommand);
-        }
-        if !self.paired && self.replying == (Replying::Between { settled: true }) {
-            self.pending.clear();
-            self.paired = true;
-        }
-        let command = Command::of(line.bytes);
-        let pending = if command.is("PORT") || command.is("EPRT") {
-            // A line that is too long was counted.
-            match line.whole.then(|| self.active_target(&command)) {
-                Some(Ok(target)) => {
-                    if self.rules.settings.active_opening == ActiveOpening::Command {
-                        self.open(Direction::Reply, target, sink);
-                    }
-                    Pending::Active(Some(target))
-                }
-                Some(Err(reason)) => {
-                    event(sink, reason);
-                    Pending::Active(None)
-                }
-                None => Pending::Active(None),
-            }
-        } else if command.is("PASV") {
-            let allowed = self.only_extended == OnlyExtended::No;
-            if !allowed {
-                event(sink, HelperEvent::EpsvAllViolation);
-            }
-            Pending::Passive(allowed)
-        } else if command.is("EPSV") {
-            self.extended_passive(&command, sink)
-        } else if command.is("LPRT") || command.is("LPSV") {
-            event(sink, HelperEvent::LprtRefused);
-            Pending::Other
-        } else if command.is("AUTH") || command.is("ADAT") {
-            self.asked |= command.is("AUTH");
-            Pending::Authentication
-        } else if command.is("ABOR") {
-            self.withdraw_all(Direction::Original, sink);
-            Pending::Abort
-        } else if command.is("REIN") || command.is("QUIT") || command.is("USER") {
-            self.withdraw_all(Direction::Original, sink);
-            Pending::Other
-        } else {
-            if Reply::of(line.bytes).is_some_and(|reply| matches!(reply.code, 227..=229)) {
-                event(sink, HelperEvent::WrongDirection);
-            }
-            Pending::Other
-        };
-        if !self.paired {
-            return;
-        }
-        if self.pending.len() >= self.rules.settings.max_pipelined {
-            event(sink, HelperEvent::PipelineFull);
-            self.unpair();
-        } else {
-            self.pending.push_back(pending);
-        }
-    }
-
-    fn extended_passive(&mut self, command: &Command<'_>, sink: &mut dyn HelperSink) -> Pending {
-        let argument = announce::trimmed(command.argument);
-        let v4 = self.session.responder.is_ipv4();
-        let flaw = match argument {
-            _ if argument.eq_ignore_ascii_case(b"ALL") => {
-                if self.only_extended == OnlyExtended::No {
-                    self.only_extended = OnlyExtended::Asked;
-                }
-                return Pending::ExtendedPassiveAll;
-            }
-            [] => return Pending::ExtendedPassive(true),
-            b"1" if v4 => return Pending::ExtendedPassive(true),
-            b"2" if !v4 => return Pending::ExtendedPassive(true),
-            _ if argument.iter().all(u8::is_ascii_digit) => HelperEvent::EprtUnsupportedFamily,
-            _ => HelperEvent::MalformedCommand,
-        };
-        sink.event(flaw, Direction::Original);
-        Pending::ExtendedPassive(false)
-    }
-
-    /// Where PORT and EPRT say that the server shall call.
-    fn active_target(&self, command: &Command<'_>) -> Result<SocketAddr, HelperEvent> {
-        if self.only_extended != OnlyExtended::No {
-            return Err(HelperEvent::EpsvAllViolation);
-        }
-        let announced = if command.is("PORT") {
-            announce::port_argument(command.argument)
-        } else {
-            announce::eprt_argument(command.argument)
-        };
-        let announced = announced.map_err(|flaw| reason(flaw, HelperEvent::MalformedCommand))?;
-        self.target(&announced, self.session.initiator.ip(), false)
-    }
-
-    /// The announced address and port if they are acceptable.
-    fn target(&self, announced: &Announced, own: IpAddr, listed: bool) -> Result<SocketAddr, HelperEvent> {
-        let address = announced.address.map_or(own, |address| address.to_canonical());
-        if announced.port == 0 {
-            return Err(HelperEvent::NumberOutOfRange);
-        }
-        if address != own && !(listed && self.rules.allows_passive(address)) {
-            return Err(HelperEvent::BounceRefused);
-        }
-        if announced.port < self.rules.settings.port_floor {
+    /// Returns an announced port that is not below the floor.
+    fn above_floor(&self, port: u16) -> Result<u16, HelperEvent> {
+        if port < self.rules.settings.port_floor {
             return Err(HelperEvent::PortBelowFloor);
         }
-        Ok(SocketAddr::new(address, announced.port))
+        Ok(port)
     }
 
-    fn reply_line(&mut self, line: Line<'_>, sink: &mut dyn HelperSink) {
-        let reply = Reply::of(line.bytes);
-        match (self.replying, reply) {
-            (Replying::Within(code), Some(reply)) if reply.code == code && !reply.more => {
-                self.replying = Replying::Between { settled: false };
-                self.reply(&reply, line.whole, sink);
-            }
-            (Replying::Within(_), _) | (Replying::Unknown, None) => {}
-            (Replying::Between { .. } | Replying::Unknown, Some(reply)) if reply.more => {
-                self.replying = Replying::Within(reply.code);
-            }
-            (Replying::Between { .. } | Replying::Unknown, Some(reply)) => {
-                self.reply(&reply, line.whole, sink);
-            }
-            (Replying::Between { .. }, None) => {
-                self.replying = Replying::Between { settled: false };
-                let command = Command::of(line.bytes);
-                if ["PORT", "EPRT", "LPRT"].iter().any(|verb| command.is(verb)) {
-                    sink.event(HelperEvent::WrongDirection, Direction::Reply);
-                }
-            }
-        }
-    }
-
-    /// A reply has ended.
-    fn reply(&mut self, reply: &Reply<'_>, whole: bool, sink: &mut dyn HelperSink) {
-        self.replying = Replying::Between {
-            settled: !reply.is_preliminary(),
-        };
-        if reply.is_preliminary() {
-            return;
-        }
-        let agreed = self.asked && reply.code == 234;
-        let secured = match reply.code {
-            234 => !self.paired || self.pending.contains(&Pending::Authentication),
-            235 => !self.paired || self.pending.front() == Some(&Pending::Authentication),
-            _ => false,
-        };
-        if secured && (agreed || !self.guarded) {
-            self.step_aside(Direction::Reply, agreed, sink);
-            return;
-        }
-        if reply.code == 421 {
-            // The server closes the session, whatever the client has asked (RFC 959, section 5.4).
-            self.withdraw_all(Direction::Reply, sink);
-        }
-        let unsolicited = |sink: &mut dyn HelperSink| {
-            sink.event(HelperEvent::UnsolicitedReply, Direction::Reply);
-        };
-        let announces = matches!(reply.code, 227 | 229);
-        if !self.paired {
-            if announces {
-                unsolicited(sink);
-            }
-            return;
-        }
-        if announces {
-            while self.pending.front() == Some(&Pending::Abort) {
-                self.pending.pop_front();
-            }
-        }
-        match (self.pending.front().copied(), reply.code) {
-            (Some(Pending::Passive(allowed)), 227) => {
-                self.pending.pop_front();
-                let announced = announce::pasv_reply(reply.text);
-                self.passive_reply(allowed, whole, announced, sink);
-            }
-            (Some(Pending::ExtendedPassive(allowed)), 229) => {
-                self.pending.pop_front();
-                let announced = announce::epsv_reply(reply.text);
-                self.passive_reply(allowed, whole, announced, sink);
-            }
-            (Some(head), code)
-                if announces
-                    || code < 400 && matches!(head, Pending::Passive(_) | Pending::ExtendedPassive(_)) =>
-            {
-                unsolicited(sink);
-                self.unpair();
-                self.replying = Replying::Between { settled: true };
-            }
-            (Some(head), _) => {
-                self.pending.pop_front();
-                self.answered(head, reply, sink);
-            }
-            (None, 421) => {}
-            (None, _) => unsolicited(sink),
-        }
-    }
-
-    /// A command has its reply, and it announces nothing.
-    fn answered(&mut self, command: Pending, reply: &Reply<'_>, sink: &mut dyn HelperSink) {
-        match command {
-            Pending::Active(Some(target)) => match self.rules.settings.active_opening {
-                ActiveOpening::Reply if reply.is_completion() => {
-                    self.open(Direction::Reply, target, sink);
-                }
-                ActiveOpening::Command if reply.is_refusal() && self.active == Some(target) => {
-                    self.withdraw(Direction::Reply, Direction::Reply, sink);
-                }
-                _ => {}
-            },
-            Pending::ExtendedPassiveAll if reply.is_completion() => self.only_extended = OnlyExtended::Yes,
-            Pending::ExtendedPassiveAll if self.only_extended == OnlyExtended::Asked => {
-                self.only_extended = OnlyExtended::No;
-            }
-            _ => {}
-        }
-    }
-
-    fn passive_reply(
-        &mut self,
-        allowed: bool,
-        whole: bool,
-        announced: Result<Announced, Flaw>,
-        sink: &mut dyn HelperSink,
-    ) {
-        if !allowed || !whole {
-            // The command or the line was counted.
-            return;
-        }
-        let target = announced
-            .map_err(|flaw| reason(flaw, HelperEvent::MalformedReply))
-            .and_then(|announced| self.target(&announced, self.session.responder.ip(), true));
-        match target {
-            Ok(target) => self.open(Direction::Original, target, sink),
-            Err(reason) => sink.event(reason, Direction::Reply),
-        }
+    /// Returns the own address of the end that is called.
+    const fn called(&self, caller: Direction) -> IpAddr {
+        self.session.sender(caller.opposite()).ip()
     }
 
     /// The expectation of a data session that this end of the control session opens.
@@ -473,30 +271,54 @@ impl Ftp {
         }
     }
 
-    const fn waiting(&mut self, caller: Direction) -> &mut Option<SocketAddr> {
-        match caller {
-            Direction::Original => &mut self.passive,
-            Direction::Reply => &mut self.active,
+    /// Expects the server at the client's port.
+    fn open_active(&mut self, port: u16, sink: &mut dyn HelperSink) {
+        self.withdraw(Direction::Reply, Direction::Original, sink);
+        if self.open(Direction::Reply, self.called(Direction::Reply), port, sink) {
+            self.active = Some(port);
         }
     }
 
-    fn open(&mut self, caller: Direction, destination: SocketAddr, sink: &mut dyn HelperSink) {
-        let from = caller.opposite();
-        self.withdraw(caller, from, sink);
-        let event = if sink.expect(&self.expectation(caller, destination)) {
-            *self.waiting(caller) = Some(destination);
+    /// Expects the client at the server's port. `address` is what the server has announced.
+    fn open_passive(&mut self, port: u16, address: Option<IpAddr>, sink: &mut dyn HelperSink) {
+        self.withdraw(Direction::Original, Direction::Reply, sink);
+        let own = self.called(Direction::Original);
+        let other = address
+            .map(|address| address.to_canonical())
+            .filter(|other| *other != own);
+        if other.is_some() {
+            sink.event(HelperEvent::ForeignAddressIgnored, Direction::Reply);
+        }
+        if !self.open(Direction::Original, own, port, sink) {
+            return;
+        }
+        self.passive = Some(port);
+        self.passive_address = other.filter(|other| {
+            self.rules.allows_passive(*other) && self.open(Direction::Original, *other, port, sink)
+        });
+    }
+
+    fn open(&self, caller: Direction, address: IpAddr, port: u16, sink: &mut dyn HelperSink) -> bool {
+        let taken = sink.expect(&self.expectation(caller, SocketAddr::new(address, port)));
+        let event = if taken {
             HelperEvent::ExpectationOpened
         } else {
             HelperEvent::ExpectationRefused
         };
-        sink.event(event, from);
+        sink.event(event, caller.opposite());
+        taken
     }
 
     fn withdraw(&mut self, caller: Direction, from: Direction, sink: &mut dyn HelperSink) {
-        if let Some(destination) = self.waiting(caller).take()
-            && sink.withdraw(&self.expectation(caller, destination))
-        {
-            sink.event(HelperEvent::ExpectationWithdrawn, from);
+        let (port, listed) = match caller {
+            Direction::Original => (self.passive.take(), self.passive_address.take()),
+            Direction::Reply => (self.active.take(), None),
+        };
+        let Some(port) = port else { return };
+        for address in [Some(self.called(caller)), listed].into_iter().flatten() {
+            if sink.withdraw(&self.expectation(caller, SocketAddr::new(address, port))) {
+                sink.event(HelperEvent::ExpectationWithdrawn, from);
+            }
         }
     }
 
@@ -508,7 +330,7 @@ impl Ftp {
 
     /// What the next reply answers is not known any more.
     fn unpair(&mut self) {
-        self.pending = VecDeque::new();
+        self.pending = Queue::default();
         self.paired = false;
         if let Replying::Between { .. } = self.replying {
             self.replying = Replying::Between { settled: false };
@@ -517,17 +339,41 @@ impl Ftp {
 
     fn step_aside(&mut self, from: Direction, agreed: bool, sink: &mut dyn HelperSink) {
         self.withdraw_all(from, sink);
-        self.pending = VecDeque::new();
+        self.pending = Queue::default();
         self.opaque = true;
         self.agreed = agreed;
         sink.event(HelperEvent::Tls, from);
+    }
+
+    /// Steps aside for good: this is no session of FTP, or an attack.
+    fn end_listening(&mut self, why: HelperEvent, sink: &mut dyn HelperSink) {
+        self.withdraw_all(Direction::Original, sink);
+        self.pending = Queue::default();
+        self.opaque = true;
+        self.agreed = false;
+        sink.event(why, Direction::Original);
+    }
+
+    /// Follows the records of TLS that the server sends from `next` on.
+    fn follow_server(&mut self, next: SeqNum) {
+        self.server_records = Records::from(Some(next));
+    }
+
+    /// Reads on: the client has sent plain text, and so will the server.
+    fn read_on(&mut self, sink: &mut dyn HelperSink) {
+        self.opaque = false;
+        self.asked = false;
+        self.paired = true;
+        self.replying = Replying::Between { settled: true };
+        self.after_lf = false;
+        sink.event(HelperEvent::PlainAgain, Direction::Original);
     }
 }
 
 /// The event of a flaw.
 const fn reason(flaw: Flaw, malformed: HelperEvent) -> HelperEvent {
     match flaw {
-        Flaw::Malformed => malformed,
+        Flaw::Absent | Flaw::Malformed => malformed,
         Flaw::OutOfRange => HelperEvent::NumberOutOfRange,
         Flaw::Family => HelperEvent::EprtUnsupportedFamily,
     }
@@ -562,10 +408,18 @@ impl Helper for Ftp {
             Trouble::Overflow => (HelperEvent::ReorderOverflow, false),
         };
         sink.event(event, from);
-        if lost {
-            self.unpair();
-            if from == Direction::Reply {
+        if !lost {
+            return;
+        }
+        self.unpair();
+        match from {
+            Direction::Original => self.echoes_lf = true,
+            Direction::Reply => {
                 self.replying = Replying::Unknown;
+                self.after_lf = false;
+                if self.greeting == Greeting::Awaited {
+                    self.greeting = Greeting::Missed;
+                }
             }
         }
     }
@@ -574,7 +428,40 @@ impl Helper for Ftp {
         self.opaque
     }
 
+    fn stepped_aside(&mut self, next: Option<SeqNum>) {
+        if self.agreed {
+            self.client_records = Records::from(next);
+        }
+    }
+
+    fn is_veiled(&self, from: Direction) -> bool {
+        from == Direction::Reply && self.server_records.are_followed()
+    }
+
+    fn plain(&mut self, segment: &Segment<'_>, from: Direction, sink: &mut dyn HelperSink) -> Plain {
+        let records = match from {
+            Direction::Original => &mut self.client_records,
+            Direction::Reply => &mut self.server_records,
+        };
+        if !records.are_followed() {
+            return if self.opaque { Plain::Nothing } else { Plain::All };
+        }
+        let Some(first) = records.segment(segment.seq, segment.payload) else {
+            return Plain::Nothing;
+        };
+        match from {
+            Direction::Original if self.server_records.are_followed() => self.read_on(sink),
+            // The server would not begin: the client's plain text was not seen.
+            _ if self.opaque => {
+                self.client_records = Records::default();
+                return Plain::Nothing;
+            }
+            _ => {}
+        }
+        Plain::From(first)
+    }
+
     fn heap_bytes(&self) -> usize {
-        self.pending.capacity() * size_of::<Pending>()
+        self.pending.heap_bytes()
     }
 }

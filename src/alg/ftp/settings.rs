@@ -40,9 +40,16 @@ pub struct Settings {
     /// How long an expectation waits for its session: 300 s by default, as in Linux. Passive clients
     /// connect at once, but servers call as late as they have the file: 60 s after RETR is common.
     pub lifetime: Duration,
-    /// Addresses that a 227 may announce besides the server's own, such as those of servers behind NAT: none by
-    /// default.
+    /// Addresses to which the data go if a 227 announces them, besides the server's own: those of
+    /// other hosts that serve the data. None by default. A server's public address need not be
+    /// listed: whatever unicast address a 227 announces, the server's own is expected.
     pub passive_addresses: Vec<IpNet>,
+    /// Addresses that PORT and EPRT may announce in place of the client's own, such as the public
+    /// addresses of clients behind NAT; the client's own is expected. None by default.
+    pub active_addresses: Vec<IpNet>,
+    /// After how many refused PORT and EPRT a session is not listened to any more: 4 by default, 0
+    /// for never. A page in a browser can send many, to guess the browser's address.
+    pub max_refused: u16,
     /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959 (section 3.2) says
     /// 20, but servers without privileges cannot.
     pub active_source_port: Option<u16>,
@@ -50,8 +57,9 @@ pub struct Settings {
     pub active_opening: ActiveOpening,
     /// Does a line feed alone end a client's line? Yes by default: clients do so, and servers take it.
     pub client_bare_lf: bool,
-    /// Does a line feed alone end a server's line? No by default: a server that echoes a line feed back would let its
-    /// client write replies (CERT VU#328867).
+    /// Whether a line that follows a line feed alone may announce something. No by default, unless the
+    /// server has ended its greeting so: a server that echoes a line feed back would let its client
+    /// write replies (CERT VU#328867).
     pub server_bare_lf: bool,
 }
 
@@ -65,6 +73,8 @@ impl Default for Settings {
             port_floor: 1024,
             lifetime: Duration::from_secs(300),
             passive_addresses: Vec::new(),
+            active_addresses: Vec::new(),
+            max_refused: 4,
             active_source_port: None,
             active_opening: ActiveOpening::Command,
             client_bare_lf: true,
@@ -78,19 +88,24 @@ impl Default for Settings {
 pub struct Rules {
     pub(super) settings: Settings,
     passive_addresses: AddressMap<()>,
+    active_addresses: AddressMap<()>,
 }
 
 impl Rules {
     /// Makes settings ready for use.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let mut passive_addresses = AddressMap::new();
-        for prefix in &settings.passive_addresses {
-            *passive_addresses.at(*prefix) = ();
-        }
+        let map = |prefixes: &[IpNet]| {
+            let mut map = AddressMap::new();
+            for prefix in prefixes {
+                *map.at(*prefix) = ();
+            }
+            map
+        };
         Self {
+            passive_addresses: map(&settings.passive_addresses),
+            active_addresses: map(&settings.active_addresses),
             settings,
-            passive_addresses,
         }
     }
 
@@ -107,7 +122,8 @@ impl Rules {
             ranges: self.settings.reorder_ranges,
             bare_lf: match from {
                 Direction::Original => self.settings.client_bare_lf,
-                Direction::Reply => self.settings.server_bare_lf,
+                // Whether such a line counts is for the helper to say.
+                Direction::Reply => true,
             },
         }
     }
@@ -132,6 +148,10 @@ impl Rules {
             && (called == parent.sender(direction.opposite()).ip() || listed)
             && port >= self.settings.port_floor.max(1)
             && source_port.is_none_or(|port| expectation.source_port == Some(port))
+    }
+
+    pub(super) fn allows_active(&self, address: IpAddr) -> bool {
+        self.active_addresses.longest_match(address).is_some()
     }
 
     pub(super) fn allows_passive(&self, address: IpAddr) -> bool {

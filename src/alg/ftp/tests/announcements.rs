@@ -80,18 +80,29 @@ fn a_227_has_one_address_in_any_text() {
         "=192,0,2,1,19,136",
         "192,0,2,1,19,136",
         "Mode, I say, number 2: [192,0,2,1,19,136] (1,2)",
+        "Entering Passive Mode( 192, 0, 2, 1, 19,136).",
+        "Entering Passive Mode (192,0,2,1,19, 136 )",
+        "Entering Passive Mode (192 , 0 ,2, 1,19,136)",
     ] {
         assert_eq!(read(text), Ok("192.0.2.1:5000".to_owned()), "{text}");
     }
     for text in [
         "Entering Passive Mode",
+        "Logout.",
+        "(192,0,2,1,19)",
+        "(192, 0, 2, 1, 19)",
+        "(192 0 2 1 19 136)",
+        "(|||5000|)",
+    ] {
+        assert_eq!(read(text), Err(Flaw::Absent), "{text}");
+    }
+    for text in [
         "(192,0,2,1,19,136) (192,0,2,1,19,137)",
         "(192,0,2,1,19,136,1)",
         "(192,0,2,1,19,136,)",
-        "(192,0,2,1,19)",
+        "(192, 0, 2, 1, 19, 136, 1)",
         "x192,0,2,1,19,136",
         "192,0,2,1,19,136y",
-        "(|||5000|)",
     ] {
         assert_eq!(read(text), Err(Flaw::Malformed), "{text}");
     }
@@ -106,18 +117,27 @@ fn a_229_has_a_port_alone() {
         Ok("5000".to_owned())
     );
     assert_eq!(read("ok (extended) (!!!65535!)."), Ok("65535".to_owned()));
+    assert_eq!(read("( |||5000| )"), Ok("5000".to_owned()));
+    assert_eq!(read("(|1|198.51.100.7|5000|)"), Ok("5000".to_owned()));
+    assert_eq!(read("(|2|2001:db8::1|5000|)"), Ok("5000".to_owned()));
     assert_eq!(read("(|||65536|)"), Err(Flaw::OutOfRange));
+    for text in ["|||5000|", "(no port", "Entering"] {
+        let flaw = read(text).unwrap_err();
+        assert!(matches!(flaw, Flaw::Absent | Flaw::Malformed), "{text}");
+    }
     for text in [
-        "|||5000|",
         "(||5000|)",
         "(|||5000)",
         "(|!|5000|)",
         "(||||)",
         "(1115000 1)",
         "(11150001)",
-        "(|1|192.0.2.1|5000|)",
+        "(|1||5000|)",
+        "(||192.0.2.1|5000|)",
+        "(|3|192.0.2.1|5000|)",
+        "(|||5000|x)",
+        "(|||50 00|)",
         "(|||5000|) (|||5001|)",
-        "",
     ] {
         assert_eq!(read(text), Err(Flaw::Malformed), "{text}");
     }

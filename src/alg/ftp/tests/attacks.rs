@@ -10,17 +10,23 @@ fn a_client_may_not_announce_another_host() {
 }
 
 #[test]
-fn a_server_may_not_announce_another_host_unless_it_is_listed() {
+fn another_host_that_a_server_announces_is_expected_only_if_it_is_listed() {
     let mut talk = Talk::new();
     talk.client("PASV\r\n").server("227 (192,168,1,5,19,136)\r\n");
-    talk.refuses(&["bounce_refused"]);
+    assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:5000"], "its own address");
     let settings = Settings {
         passive_addresses: vec!["192.168.1.0/24".parse().unwrap()],
         ..Settings::default()
     };
     let mut talk = Talk::with(settings, v4());
     talk.client("PASV\r\n").server("227 (192,168,1,5,19,136)\r\n");
-    assert_eq!(talk.open(), ["10.0.0.9 -> 192.168.1.5:5000"]);
+    assert_eq!(
+        talk.open(),
+        ["10.0.0.9 -> 192.0.2.1:5000", "10.0.0.9 -> 192.168.1.5:5000"]
+    );
+    talk.client("ABOR\r\n");
+    assert_eq!(talk.open(), [""; 0]);
+    talk.events();
     talk.record = Record::default();
     talk.client("PORT 192,168,1,5,19,136\r\n");
     talk.refuses(&["bounce_refused"]);
@@ -40,7 +46,11 @@ fn low_ports_are_refused() {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    let mut talk = Talk::new();
+    let settings = Settings {
+        max_refused: 0,
+        ..Settings::default()
+    };
+    let mut talk = Talk::with(settings, v4());
     talk.client("PORT 10,0,0,265,19,136\r\n").server("200 ok\r\n");
     talk.client("PORT 10,0,0,9,275,136\r\n").server("200 ok\r\n");
     talk.client("PORT 10,0,0,9,0,0\r\n").server("200 ok\r\n");
@@ -118,6 +128,10 @@ fn a_port_that_begins_a_segment_begins_no_line() {
     let mut talk = Talk::new();
     talk.client("POST / HTTP/1.1 aaaaaaaaaaaaaaa")
         .client("PORT 10,0,0,9,19,136\r\n");
+    talk.refuses(&["not_ftp"]);
+    let mut talk = Talk::new();
+    talk.client("STOR aaaaaaaaaaaaaaaaaaaaaaaaa")
+        .client("PORT 10,0,0,9,19,136\r\n");
     talk.refuses(&[]);
     let mut talk = Talk::new();
     talk.client("x".repeat(1400)).client("PORT 10,0,0,9,19,136\r\n");
@@ -153,12 +167,15 @@ fn a_reply_that_nobody_asked_for_opens_nothing() {
     let mut talk = Talk::new();
     talk.server("227 (192,0,2,1,19,136)\r\n");
     talk.refuses(&["unsolicited_reply"]);
-    talk.client("EPSV\r\n").server("227 (192,0,2,1,19,136)\r\n");
-    talk.refuses(&["unsolicited_reply"]);
-    let mut talk = Talk::new();
-    talk.client("NOOP\r\nPASV\r\n")
-        .server("227 (192,0,2,1,19,136)\r\n");
-    talk.refuses(&["unsolicited_reply"]);
+    for command in ["NOOP\r\n", "PORT 10,0,0,9,1,1\r\n", "QUIT\r\n"] {
+        talk.client(command).server("229 (|||5000|)\r\n");
+    }
+    talk.refuses(&[
+        "unsolicited_reply",
+        "port_below_floor",
+        "unsolicited_reply",
+        "unsolicited_reply",
+    ]);
     let mut talk = Talk::new();
     talk.client("PASV\r\n")
         .server("421 bye\r\n227 (192,0,2,1,19,136)\r\n");

@@ -3,7 +3,10 @@
 mod announcements;
 mod attacks;
 mod conversations;
+mod deviations;
+mod encrypted;
 mod properties;
+mod slipstream;
 
 use core::net::SocketAddr;
 use std::sync::Arc;

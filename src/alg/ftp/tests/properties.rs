@@ -26,6 +26,45 @@ const EXCHANGES: [(&str, &str); 14] = [
     ("PWD\r\n", "257 \"/\"\r\n227 (192,0,2,1,19,141)\r\n"),
 ];
 
+/// Hosts that are announced: the client, the server, a listed one, and others.
+const HOSTS: [&str; 7] = [
+    "10,0,0,9",
+    "192,0,2,1",
+    "192,168,1,5",
+    "203,0,113,7",
+    "0,0,0,0",
+    "127,0,0,1",
+    "224,0,0,1",
+];
+
+/// Lines of both ends, sent by either.
+const LINES: [&str; 24] = [
+    "PORT {h},19,{p}\r\n",
+    "PORT {h},0,{p}\r\n",
+    "EPRT |1|{d}|5{p}|\r\n",
+    "EPRT |2|2001:db8::9|5{p}|\r\n",
+    "PASV\r\n",
+    "EPSV\r\n",
+    "EPSV ALL\r\n",
+    "227 ({h},19,{p})\r\n",
+    "227 ( {h},0, {p})\r\n",
+    "227-{h},20,{p}\r\n",
+    "227 End\r\n",
+    "229 (|||5{p}|)\r\n",
+    "229 (|1|{d}|5{p}|)\r\n",
+    "200 ok\r\n",
+    "500 no\n",
+    "150 go\r\n",
+    "226 done\r\n",
+    "ABOR\r\n",
+    "REIN\r\n",
+    "\r\n",
+    "RETR x\r\n",
+    "213-x\n",
+    "AUTH TLS\r\n",
+    "421 bye\r\n",
+];
+
 /// The segments of a text: all of it, cut, some twice and overlapping, in an order that the seed gives.
 fn segments(text: &[u8], mut seed: u64) -> Vec<(usize, usize)> {
     let mut random = |below: usize| {
@@ -75,6 +114,45 @@ proptest! {
             prop_assert_eq!(&whole.record, &pieces.record);
         }
         prop_assert!(pieces.control.memory() < 2048);
+    }
+
+    #[test]
+    fn nothing_but_an_own_or_a_listed_address_opens(
+        lines in prop::collection::vec((any::<bool>(), 0..LINES.len(), 0_u8..12, any::<u8>()), 0..40),
+        listed: bool,
+        v6: bool,
+    ) {
+        let network = || if listed { vec!["192.168.0.0/16".parse().unwrap()] } else { Vec::new() };
+        let settings = Settings {
+            passive_addresses: network(),
+            active_addresses: network(),
+            max_refused: 0,
+            ..Settings::default()
+        };
+        let ends = if v6 { self::v6() } else { v4() };
+        let mut talk = Talk::with(settings, ends);
+        for (client, line, host, port) in lines {
+            let host = HOSTS[usize::from(host) % HOSTS.len()];
+            let line = LINES[line].replace("{h}", host).replace("{p}", &port.to_string());
+            let line = line.replace("{d}", &host.replace(',', "."));
+            if client {
+                talk.client(line);
+            } else {
+                talk.server(line);
+            }
+            let open = &talk.record.open;
+            prop_assert!(open.len() <= 3);
+            for expectation in open {
+                let called = expectation.destination.ip();
+                let own = ends.sender(expectation.direction.opposite()).ip();
+                let is_listed = listed
+                    && expectation.direction == Direction::Original
+                    && called.to_string().starts_with("192.168.");
+                prop_assert!(called == own || is_listed, "{expectation}");
+                prop_assert_eq!(expectation.source, ends.sender(expectation.direction).ip());
+                prop_assert!(expectation.destination.port() >= 1024);
+            }
+        }
     }
 
     #[test]

@@ -242,7 +242,8 @@ impl EndReason {
     }
 }
 
-/// A packet that would have opened a session, had the policy admitted it.
+/// A packet that would have opened a session, had the policy admitted it; or that has opened one
+/// which [`Action::Audit`] admits and [`Action::Deny`] would not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeniedSession {
@@ -262,9 +263,9 @@ pub struct DeniedSession {
     pub bytes: u32,
     /// The rule that has decided.
     pub rule: RuleId,
-    /// What it says: [`Action::Deny`] or [`Action::Reject`].
+    /// What it says: [`Action::Deny`], [`Action::Reject`] or [`Action::Audit`].
     pub action: Action,
-    /// The rule wants its sessions logged; never so for the default action.
+    /// The decision is to be logged: the rule says so, or the action is [`Action::Audit`].
     pub log: bool,
     /// When the packet came.
     pub at: Instant,
@@ -318,6 +319,12 @@ pub trait Sink {
         let _ = denied;
     }
 
+    /// The policy has admitted a session by [`Action::Audit`]: called for the packet that has opened
+    /// it, beside [`Sink::session_opened`]. [`Action::Deny`] would have dropped this packet.
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        let _ = audited;
+    }
+
     /// A new session would have exceeded a limit. At most once in ten seconds for a source and a
     /// limit: the counters count every packet.
     fn limit_reached(&mut self, reached: &LimitReached) {
@@ -362,6 +369,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         (**self).session_denied(denied);
+    }
+
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        (**self).session_audited(audited);
     }
 
     fn limit_reached(&mut self, reached: &LimitReached) {

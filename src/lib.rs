@@ -47,7 +47,9 @@ pub mod track;
 mod verdict;
 
 pub use config::{Config, ConfigError};
-pub use engine::{Engine, Expiry, Packet, Reload, SessionDetail, SessionFilter, Unsent};
+pub use engine::{
+    Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
+};
 pub use event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;

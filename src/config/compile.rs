@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::error::{ConfigError, ConfigErrorCause};
-use super::{CheckMode, Compiled, Config, Fixed, RuleConfig, Zones};
+use super::{CheckMode, Compiled, Config, Fixed, Zones};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
 use crate::limits::Adaptive;
-use crate::policy::{Policy, Rule, TooLarge, TooManyNames};
+use crate::policy::{Policy, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
 
 impl Config {
@@ -93,7 +93,7 @@ impl Config {
     }
 
     /// Zones of one group share their prefixes, as they share all else.
-    fn compile_inside(&self, zones: &Zones) -> BTreeMap<Zone, Vec<IpNet>> {
+    pub(super) fn compile_inside(&self, zones: &Zones) -> BTreeMap<Zone, Vec<IpNet>> {
         let mut inside: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (name, prefixes) in &self.ip.inside {
             if let Some(zone) = zones.zone(name) {
@@ -108,6 +108,12 @@ impl Config {
             .lifetimes
             .overrides
             .iter()
+            // A rule that is not in force admits nothing.
+            .filter(|each| {
+                each.rule
+                    .as_deref()
+                    .is_none_or(|name| policy.rule_named(name).is_some())
+            })
             .map(|each| {
                 let matcher = OverrideMatch {
                     protocol: each.protocol.map(|protocol| protocol.0),
@@ -124,32 +130,11 @@ impl Config {
 
     /// The policy of a checked configuration.
     pub(super) fn compile_policy(&self, zones: &Zones) -> Result<Policy, ConfigError> {
-        let rules = self
-            .policy
-            .rules
-            .iter()
-            .map(|rule| compile_rule(rule, zones))
-            .collect();
+        let rules = self.lower_rules(zones)?;
+        let defaults = self.policy.zones.iter();
+        let defaults = defaults.filter_map(|(name, action)| Some((zones.zone(name)?, *action)));
         Policy::new(rules, &self.policy.inside, self.policy.default)
+            .map(|policy| policy.with_zone_defaults(defaults.collect()))
             .map_err(|TooLarge| self.error("policy.rule", ConfigErrorCause::PolicyTooLarge(TooLarge::TERMS)))
-    }
-}
-
-fn compile_rule(rule: &RuleConfig, zones: &Zones) -> Rule {
-    Rule {
-        name: rule.name.clone(),
-        action: rule.action,
-        zones: rule.zones.iter().filter_map(|name| zones.zone(name)).collect(),
-        source: rule.source.clone(),
-        destination: rule.destination.clone(),
-        protocol: rule.protocol.clone(),
-        source_ports: rule.source_ports.clone(),
-        destination_ports: rule.destination_ports.clone(),
-        icmp_types: rule.icmp_types.clone(),
-        direction: rule.direction,
-        log: rule.log,
-        tcp: rule.tcp,
-        ip_options: rule.ip_options,
-        limits: rule.limits,
     }
 }

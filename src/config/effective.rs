@@ -1,11 +1,12 @@
 //! Every value in force, and where it comes from.
 use std::fmt;
 
+use super::sets::set_key;
 use super::values::{duration, quoted, quoted_list};
 use super::{
-    AsymmetryConfig, CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig,
+    AddressSet, AsymmetryConfig, CheckMode, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig,
     LifetimeOverride, OnReload, PolicyConfig, ResetsConfig, RuleConfig, SynChallengeConfig, TableConfig,
-    TcpConfig, TcpHandling, TombstonesConfig,
+    TcpConfig, TcpHandling, TombstonesConfig, expiry,
 };
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::policy::RuleDirection;
@@ -197,6 +198,12 @@ impl Config {
         for (group, zones) in &self.zone_groups {
             let key = format!("zone_groups.{}", super::keys::key_segment(group));
             values.entry(key, quoted_list(zones));
+        }
+        for (name, set) in &self.address_sets {
+            values.entry(set_key("address_sets", name), address_set_value(set));
+        }
+        for (name, services) in &self.service_sets {
+            values.entry(set_key("service_sets", name), quoted_list(services));
         }
         let default = GwlbConfig::default();
         let enabled = self.gwlb.enabled.to_string();
@@ -506,6 +513,10 @@ impl Config {
             ("\"allow\"", "without a file everything is allowed")
         };
         values.setting("policy.default", default, unset, source);
+        for (zone, action) in &self.policy.zones {
+            let key = format!("policy.zones.{}", super::keys::key_segment(zone));
+            values.entry(key, quoted(action));
+        }
         let on_reload = quoted(self.policy.on_reload.name());
         let unset = quoted(OnReload::default().name());
         values.setting("policy.on_reload", on_reload, &unset, "what is denied is denied");
@@ -536,19 +547,49 @@ fn override_line(each: &LifetimeOverride) -> String {
     inline(&keys)
 }
 
+/// A set as a list, or as an inline table where it has a file.
+fn address_set_value(set: &AddressSet) -> String {
+    let addresses = quoted_list(&set.addresses);
+    let Some(file) = &set.file else {
+        return addresses;
+    };
+    let file = format!("file = {}", quoted(file));
+    if set.addresses.is_empty() {
+        return inline(&[file]);
+    }
+    inline(&[format!("addresses = {addresses}"), file])
+}
+
 /// The keys that a rule sets, as an inline table.
 fn rule_line(rule: &RuleConfig) -> String {
     let mut keys = vec![
         format!("name = {}", quoted(&rule.name)),
         format!("action = {}", quoted(rule.action)),
     ];
+    if !rule.enabled {
+        keys.push("enabled = false".to_owned());
+    }
+    if !rule.comment.is_empty() {
+        let text = rule.comment.replace('\\', "\\\\").replace('"', "\\\"");
+        keys.push(format!("comment = {}", quoted(text)));
+    }
+    if let Some(expires) = rule.expires {
+        keys.push(format!("expires = {}", expiry::written(expires)));
+    }
     push_list(&mut keys, "zones", &rule.zones);
     push_list(&mut keys, "source", &rule.source);
     push_list(&mut keys, "destination", &rule.destination);
+    push_list(&mut keys, "destination_zones", &rule.destination_zones);
+    push_list(&mut keys, "services", &rule.services);
     push_list(&mut keys, "protocol", &rule.protocol);
     push_list(&mut keys, "source_ports", &rule.source_ports);
     push_list(&mut keys, "destination_ports", &rule.destination_ports);
     push_list(&mut keys, "icmp_types", &rule.icmp_types);
+    push_list(&mut keys, "not.source", &rule.not.source);
+    push_list(&mut keys, "not.destination", &rule.not.destination);
+    push_list(&mut keys, "not.protocol", &rule.not.protocol);
+    push_list(&mut keys, "not.source_ports", &rule.not.source_ports);
+    push_list(&mut keys, "not.destination_ports", &rule.not.destination_ports);
     if rule.direction != RuleDirection::Any {
         keys.push(format!("direction = {}", quoted(rule.direction.name())));
     }

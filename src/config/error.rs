@@ -115,6 +115,65 @@ pub enum ConfigErrorCause {
         /// The group that it is in.
         first: String,
     },
+    /// A set that is not there.
+    #[error("there is no set `@{set}`: {known}")]
+    UnknownSet {
+        /// The name.
+        set: String,
+        /// The section, and the names that it has.
+        known: String,
+    },
+    /// Sets that name themselves, by way of others or not.
+    #[error("the set holds itself: {0}")]
+    SetCircle(String),
+    /// A value twice in a set.
+    #[error("`{value}` is in the set already, at place {first}")]
+    DuplicateMember {
+        /// The value.
+        value: String,
+        /// The place of the first one, counted from 0.
+        first: usize,
+    },
+    /// A set's file that cannot be read.
+    #[error("{file}: {reason}")]
+    SetFile {
+        /// The path as it is written.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A set whose file was not read before the configuration was compiled.
+    #[error("the file of the set `@{0}` was not read (`Config::load_sets`)")]
+    SetNotRead(String),
+    /// A set with too many prefixes.
+    #[error("a set has at most {0} prefixes")]
+    SetTooLarge(usize),
+    /// Rules with too many prefixes.
+    #[error(
+        "the rules have more than {0} prefixes, those of a set counted for each rule that names it: \
+         join rules that name the same sets, or leave less out by `not`"
+    )]
+    TooManyPrefixes(usize),
+    /// More parts of rules than can be compiled.
+    #[error(
+        "{0} parts of rules are too many: at most {MAX_RULES}; a list of services is a part for each list of ports"
+    )]
+    TooManyParts(usize),
+    /// An empty set after `not`.
+    #[error("the set `@{0}` is empty: `not` would leave out nothing")]
+    EmptyNegation(String),
+    /// Lists of a rule that exclude each other.
+    #[error("the rule can match nothing: `not` or `destination_zones` leaves out all that is listed")]
+    MatchesNothing,
+    /// A zone after `destination_zones` that has no prefixes.
+    #[error("the zone `{0}` has no prefixes in [ip.inside], by which a destination's zone is known")]
+    NoZonePrefixes(String),
+    /// Services beside what they stand for.
+    #[error("`services` stands in place of `{0}`: write one of them")]
+    ServicesAndMore(&'static str),
+    /// A comment with control characters, or too long a one.
+    #[error("a comment has at most {0} bytes and no control characters")]
+    BadComment(usize),
     /// A rule that is not there.
     #[error("there is no rule `{0}`")]
     UnknownRule(String),
@@ -254,6 +313,23 @@ pub enum WarningKind {
     },
     /// ICMP redirects are allowed where all packets come from a tunnel.
     RedirectsInTunnel,
+    /// A named set without any address.
+    EmptySet {
+        /// The name.
+        set: String,
+    },
+    /// A rule of which its sets leave nothing.
+    NeverMatches {
+        /// The rule's name.
+        rule: String,
+    },
+    /// A rule that is not compared any more.
+    Expired {
+        /// The rule's name.
+        rule: String,
+        /// Since when.
+        since: String,
+    },
 }
 
 impl fmt::Display for WarningKind {
@@ -276,6 +352,13 @@ impl fmt::Display for WarningKind {
                 f,
                 "{types} can never match: replies and errors pass with the session that they answer or quote, and discovery asks no rule"
             ),
+            Self::EmptySet { set } => write!(f, "the set `@{set}` is empty: rules that name it alone match nothing"),
+            Self::NeverMatches { rule } => {
+                write!(f, "rule `{rule}` never matches: its sets are empty, or exclude each other")
+            }
+            Self::Expired { rule, since } => {
+                write!(f, "rule `{rule}` has expired at {since}: it is not compared any more")
+            }
             Self::RedirectsInTunnel => f.write_str(
                 "redirects are dropped in spite of this: engine.attachment says that all packets come from a tunnel"
             ),

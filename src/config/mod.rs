@@ -59,13 +59,17 @@ mod document;
 mod effective;
 mod ending;
 mod error;
+mod expiry;
 mod ftp;
 mod geneve;
 mod ip;
 mod keys;
 mod limits;
+mod lower;
+mod rules;
 mod running;
 mod sections;
+mod sets;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -83,7 +87,10 @@ pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
 pub use self::ip::{IpConfig, OptionsMode};
 pub use self::keys::Provenance;
 pub use self::limits::{LimitSet, LimitsConfig};
-pub use self::sections::{LifetimeOverride, LifetimesConfig, PolicyConfig, RuleConfig};
+pub use self::sections::{
+    LifetimeOverride, LifetimesConfig, MAX_COMMENT, PolicyConfig, RuleConfig, RuleExceptions,
+};
+pub use self::sets::{AddressSet, AddressTerm, MAX_SET_PREFIXES, Service, ServiceTerm};
 
 pub(crate) use self::tcp::Handling;
 pub use self::tcp::{Asymmetric, LatePacket, Midstream, TcpConfig, TcpHandling, TcpMode};
@@ -112,6 +119,11 @@ pub struct Config {
     /// `[zone_groups]`: names of zones that share one address space, by the name of the group. They are one zone to
     /// everything: sessions, rules, lifetimes; any of the names stands for all.
     pub zone_groups: BTreeMap<String, Vec<String>>,
+    /// `[address_sets]`: named sets of addresses, which rules name as `@name`.
+    pub address_sets: BTreeMap<String, AddressSet>,
+    /// `[service_sets]`: named sets of services, which rules name as `@name`.
+    #[serde(deserialize_with = "sets::service_sets")]
+    pub service_sets: BTreeMap<String, Vec<ServiceTerm>>,
     /// `[gwlb]`.
     pub gwlb: GwlbConfig,
     /// `[geneve]`.

@@ -93,7 +93,9 @@ fn keep_groups(to: &mut Config, from: &Config) {
             .chain([Zone::DEFAULT])
             .all(|zone| (asked.group_of(zone) == asked_zone) == (kept.group_of(zone) == kept_zone))
     };
-    let of_rules = to.policy.rules.iter().flat_map(|rule| &rule.zones);
+    let rules = to.policy.rules.iter();
+    let of_rules = rules.flat_map(|rule| rule.zones.iter().chain(&rule.destination_zones));
+    let of_rules = of_rules.chain(to.policy.zones.keys());
     let of_lifetimes = to
         .lifetimes
         .overrides

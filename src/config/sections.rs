@@ -1,10 +1,12 @@
 //! The sections of a configuration file that hold more than a few keys: lifetimes and rules.
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling, values};
+use super::sets::{AddressTerm, ServiceTerm};
+use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling, expiry, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
@@ -45,6 +47,8 @@ pub struct PolicyConfig {
     /// What happens to a new session that no rule matches. A file denies unless it says otherwise; without a
     /// file everything is allowed.
     pub default: Action,
+    /// `[policy.zones]`: the default action of a zone or group, in place of `default`.
+    pub zones: BTreeMap<String, Action>,
     /// The prefixes that are inside: a session is outbound if they hold its initiator.
     #[serde(deserialize_with = "values::list_or_empty")]
     pub inside: Vec<IpNet>,
@@ -53,6 +57,11 @@ pub struct PolicyConfig {
     /// `[[policy.rule]]`, at most [`MAX_RULES`](crate::policy::MAX_RULES): the first one that matches decides.
     #[serde(rename = "rule")]
     pub rules: Vec<RuleConfig>,
+    /// The moment as of which rules have expired or not. The engine has no calendar, so the caller
+    /// sets this before each compilation, reload or preview; with `None` no rule has expired. See
+    /// [`Config::next_expiry`](super::Config::next_expiry).
+    #[serde(skip)]
+    pub as_of: Option<SystemTime>,
 }
 
 impl PolicyConfig {
@@ -83,6 +92,8 @@ impl Default for PolicyConfig {
             .collect();
         Self {
             default: Action::Allow,
+            zones: BTreeMap::new(),
+            as_of: None,
             inside,
             on_reload: OnReload::default(),
             rules: Vec::new(),
@@ -99,15 +110,33 @@ pub struct RuleConfig {
     pub name: String,
     /// What happens to the session.
     pub action: Action,
+    /// Whether the rule is compared at all.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// What the rule is for, for people: at most [`MAX_COMMENT`] bytes without control characters.
+    #[serde(default)]
+    pub comment: String,
+    /// From when on the rule is not compared any more, as if it were not there.
+    #[serde(default, deserialize_with = "expiry::optional")]
+    pub expires: Option<SystemTime>,
     /// Names of zones.
     #[serde(default, deserialize_with = "values::list")]
     pub zones: Vec<String>,
-    /// Prefixes of which one holds the initiator.
+    /// Prefixes and sets of which one holds the initiator.
     #[serde(default, deserialize_with = "values::list")]
-    pub source: Vec<IpNet>,
-    /// Prefixes of which one holds the responder.
+    pub source: Vec<AddressTerm>,
+    /// Prefixes and sets of which one holds the responder.
     #[serde(default, deserialize_with = "values::list")]
-    pub destination: Vec<IpNet>,
+    pub destination: Vec<AddressTerm>,
+    /// Names of zones and groups of which one has the responder: its `ip.inside` prefixes hold it.
+    #[serde(default, deserialize_with = "values::list")]
+    pub destination_zones: Vec<String>,
+    /// Services and sets of services, in place of `protocol`, ports and `icmp_types`.
+    #[serde(default, deserialize_with = "values::list")]
+    pub services: Vec<ServiceTerm>,
+    /// What the rule leaves out of what the other keys match.
+    #[serde(default)]
+    pub not: RuleExceptions,
     /// IP protocols.
     #[serde(default, deserialize_with = "values::list")]
     pub protocol: Vec<Protocol>,
@@ -117,7 +146,7 @@ pub struct RuleConfig {
     /// Ports of the responder; these need `protocol` to name only protocols with ports.
     #[serde(default, deserialize_with = "values::list")]
     pub destination_ports: Vec<PortRange>,
-    /// Types of ICMP messages; these need `protocol` to name ICMP, ICMPv6 or both and nothing else.
+    /// Types of ICMP messages, with a code or without; these need `protocol` to name ICMP, ICMPv6 or both and nothing else.
     #[serde(default, deserialize_with = "values::list")]
     pub icmp_types: Vec<IcmpType>,
     /// Which end must be the initiator.
@@ -147,9 +176,15 @@ impl RuleConfig {
         Self {
             name: name.into(),
             action,
+            enabled: true,
+            comment: String::new(),
+            expires: None,
             zones: Vec::new(),
             source: Vec::new(),
             destination: Vec::new(),
+            destination_zones: Vec::new(),
+            services: Vec::new(),
+            not: RuleExceptions::default(),
             protocol: Vec::new(),
             source_ports: Vec::new(),
             destination_ports: Vec::new(),
@@ -161,6 +196,43 @@ impl RuleConfig {
             limits: LimitSet::default(),
             ftp: FtpHandling::default(),
         }
+    }
+}
+
+/// The largest number of bytes of a rule's comment.
+pub const MAX_COMMENT: usize = 512;
+
+const fn enabled() -> bool {
+    true
+}
+
+/// `not` of a rule: a session that is in one of these lists does not match. An empty list leaves out
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleExceptions {
+    /// Prefixes and sets that do not hold the initiator.
+    #[serde(deserialize_with = "values::list")]
+    pub source: Vec<AddressTerm>,
+    /// Prefixes and sets that do not hold the responder.
+    #[serde(deserialize_with = "values::list")]
+    pub destination: Vec<AddressTerm>,
+    /// IP protocols that the session does not have.
+    #[serde(deserialize_with = "values::list")]
+    pub protocol: Vec<Protocol>,
+    /// Ports that the initiator does not have; these need `protocol` as `source_ports` does.
+    #[serde(deserialize_with = "values::list")]
+    pub source_ports: Vec<PortRange>,
+    /// Ports that the responder does not have; these need `protocol` as `destination_ports` does.
+    #[serde(deserialize_with = "values::list")]
+    pub destination_ports: Vec<PortRange>,
+}
+
+impl RuleExceptions {
+    /// Returns whether nothing is left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 

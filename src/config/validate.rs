@@ -9,7 +9,7 @@ use super::error::{ConfigError, ConfigErrorCause};
 use super::keys::key_segment;
 use super::{
     AsymmetryConfig, Config, DEFAULT_ZONE, FragmentsConfig, FtpConfig, GwlbConfig, LifetimeOverride,
-    ResetsConfig, RuleConfig, SynChallengeConfig, TableConfig, TcpConfig, TombstonesConfig, Zones, values,
+    ResetsConfig, SynChallengeConfig, TableConfig, TcpConfig, TombstonesConfig, Zones, values,
 };
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeSet, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME};
@@ -21,7 +21,7 @@ const TCP_IDLE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_
 /// Bounds of the idle timer of other flows: it is no setting of GWLB, so they are wide.
 const OTHER_IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(6000));
 
-type Checked = Result<(), ConfigError>;
+pub(super) type Checked = Result<(), ConfigError>;
 
 impl Config {
     /// Checks everything but the memory that the compiled rules take.
@@ -36,6 +36,7 @@ impl Config {
         self.check_fragments()?;
         self.check_zones()?;
         self.check_zone_groups()?;
+        self.check_sets()?;
         let GwlbConfig {
             tcp_idle, other_idle, ..
         } = self.gwlb;
@@ -265,7 +266,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_name(&self, key: &str, name: &str) -> Checked {
+    pub(super) fn check_name(&self, key: &str, name: &str) -> Checked {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
             Ok(())
@@ -307,7 +308,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_ranges(&self, key: &str, ranges: &[PortRange]) -> Checked {
+    pub(super) fn check_ranges(&self, key: &str, ranges: &[PortRange]) -> Checked {
         for (place, &PortRange { first, last }) in ranges.iter().enumerate() {
             if first > last {
                 let cause = ConfigErrorCause::ReversedRange { first, last };
@@ -468,9 +469,13 @@ impl Config {
     fn check_policy(&self) -> Checked {
         let rules = &self.policy.rules;
         self.check_prefixes("policy.inside", &self.policy.inside)?;
+        for zone in self.policy.zones.keys() {
+            self.check_zone(&format!("policy.zones.{}", key_segment(zone)), zone)?;
+        }
         if rules.len() > MAX_RULES {
             return Err(self.error("policy.rule", ConfigErrorCause::TooManyRules(rules.len())));
         }
+        let known = self.destination_zones();
         let mut names: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
         for (place, rule) in rules.iter().enumerate() {
             let key = format!("policy.rule[{place}]");
@@ -487,56 +492,7 @@ impl Config {
                 };
                 return Err(self.error(&name, cause));
             }
-            self.check_rule(&key, rule)?;
-        }
-        Ok(())
-    }
-
-    fn check_rule(&self, key: &str, rule: &RuleConfig) -> Checked {
-        self.check_limit_set(&format!("{key}.limits"), &rule.limits)?;
-        for (place, zone) in rule.zones.iter().enumerate() {
-            self.check_zone(&format!("{key}.zones[{place}]"), zone)?;
-        }
-        self.check_prefixes(&format!("{key}.source"), &rule.source)?;
-        self.check_prefixes(&format!("{key}.destination"), &rule.destination)?;
-        for (ranges, name) in [
-            (&rule.source_ports, "source_ports"),
-            (&rule.destination_ports, "destination_ports"),
-        ] {
-            const ALLOWED: &str = "tcp, udp, udplite, sctp or dccp";
-            let key = format!("{key}.{name}");
-            if ranges.is_empty() {
-                continue;
-            }
-            if rule.protocol.is_empty() {
-                return Err(self.error(&key, ConfigErrorCause::PortsNeedProtocol(ALLOWED)));
-            }
-            if let Some(protocol) = rule.protocol.iter().find(|protocol| !protocol.has_ports()) {
-                let protocol = protocol.to_string();
-                return Err(self.error(
-                    &key,
-                    ConfigErrorCause::NoPorts {
-                        protocol,
-                        allowed: ALLOWED,
-                    },
-                ));
-            }
-            self.check_ranges(&key, ranges)?;
-        }
-        if rule.icmp_types.is_empty() {
-            return Ok(());
-        }
-        let is_icmp = |protocol: &Protocol| matches!(*protocol, Protocol::ICMP | Protocol::ICMPV6);
-        if rule.protocol.is_empty() || !rule.protocol.iter().all(is_icmp) {
-            return Err(self.error(&format!("{key}.icmp_types"), ConfigErrorCause::IcmpTypesNeedIcmp));
-        }
-        for (place, kind) in rule.icmp_types.iter().enumerate() {
-            if rule.protocol.iter().all(|protocol| kind.of(*protocol).is_none()) {
-                let protocols: Vec<String> = rule.protocol.iter().map(Protocol::to_string).collect();
-                let (kind, protocol) = (kind.to_string(), protocols.join(" or "));
-                let cause = ConfigErrorCause::NoSuchIcmpType { kind, protocol };
-                return Err(self.error(&format!("{key}.icmp_types[{place}]"), cause));
-            }
+            self.check_rule(&key, rule, &known)?;
         }
         Ok(())
     }

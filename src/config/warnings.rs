@@ -1,13 +1,17 @@
 //! What is allowed but hardly meant.
+use std::collections::{HashMap, HashSet};
+
 use super::error::{Warning, WarningKind};
-use super::{Attachment, Config, Permission, RuleConfig, Zones, values};
+use super::sets::set_key;
+use super::{Attachment, Config, Permission, RuleConfig, Zones, expiry, values};
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
 use crate::policy::{IcmpType, Protocol};
 
 impl Config {
     /// What is allowed but hardly meant, in the order of the keys: lifetimes that are not below the load balancer's
-    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, and rules that an earlier
+    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, empty sets, rules that
+    /// have expired, and rules that an earlier
     /// rule covers. Rules are compared only in a configuration that compiles, and each with single
     /// earlier rules: one that several earlier rules cover together is not found. The comparison is
     /// given up, with a warning that says where, if too many rules overlap.
@@ -56,6 +60,7 @@ impl Config {
                 });
             }
         }
+        self.warn_sets(&mut warnings);
         if self.validate().is_ok() {
             self.warn_shadowed(&mut warnings);
         }
@@ -83,16 +88,55 @@ impl Config {
         }
     }
 
+    fn warn_sets(&self, warnings: &mut Vec<Warning>) {
+        for (name, set) in &self.address_sets {
+            if set.addresses.is_empty() && set.loaded().is_some_and(<[_]>::is_empty) {
+                warnings.push(Warning {
+                    location: self.provenance.locate(&set_key("address_sets", name)),
+                    kind: WarningKind::EmptySet { set: name.clone() },
+                });
+            }
+        }
+        for (place, rule) in self.policy.rules.iter().enumerate() {
+            if let Some(expires) = rule.expires
+                && self.policy.has_expired(rule)
+            {
+                warnings.push(Warning {
+                    location: self.provenance.locate(&format!("policy.rule[{place}].expires")),
+                    kind: WarningKind::Expired {
+                        rule: rule.name.clone(),
+                        since: expiry::written(expires),
+                    },
+                });
+            }
+        }
+    }
+
     fn warn_shadowed(&self, warnings: &mut Vec<Warning>) {
         let Ok(policy) = self.compile_policy(&Zones::new(&self.zones, &self.zone_groups)) else {
             return;
         };
+        let rules = self.policy.rules.iter().enumerate();
+        let places: HashMap<&str, usize> = rules.map(|(place, rule)| (rule.name.as_str(), place)).collect();
+        let compiled: HashSet<&str> = policy.numbered().map(|(_, name)| name).collect();
+        for (place, rule) in self.policy.rules.iter().enumerate() {
+            if self.policy.is_in_force(rule) && !compiled.contains(rule.name.as_str()) {
+                warnings.push(Warning {
+                    location: self.provenance.locate(&format!("policy.rule[{place}]")),
+                    kind: WarningKind::NeverMatches {
+                        rule: rule.name.clone(),
+                    },
+                });
+            }
+        }
         let shadows = policy.shadowed();
         for (rule, by) in shadows.pairs {
+            let name = policy.rule_name(rule);
+            let place = places.get(name).copied().unwrap_or_default();
             warnings.push(Warning {
-                location: self.provenance.locate(&format!("policy.rule[{}]", rule.0)),
+                location: self.provenance.locate(&format!("policy.rule[{place}]")),
                 kind: WarningKind::Shadowed {
-                    rule: policy.rule_name(rule).to_owned(),
+                    rule: name.to_owned(),
                     by: policy.rule_name(by).to_owned(),
                 },
             });

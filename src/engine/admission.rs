@@ -114,6 +114,7 @@ impl Engine {
             tolerated: None,
             late: plan.late,
         };
+        let mut audited = None;
         let rule = if let Some(parent) = parent {
             trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
             parent.rule
@@ -122,16 +123,18 @@ impl Engine {
             return Verdict::Drop(DropReason::Overload, new);
         } else {
             let decision = settings.policy.decide(&query);
-            if decision.action != Action::Allow && !matches!(plan.opening, Opening::Tcp(_)) {
+            self.rule_counters.matched(decision.rule, candidate.now);
+            if !decision.action.admits() && !matches!(plan.opening, Opening::Tcp(_)) {
                 // Told of, if it is the answer to what went through another zone, but what the policy says stands.
                 after.look_elsewhere(settings);
                 after.stands = true;
             }
-            if S::LISTENS && decision.action != Action::Allow && plan.marks.is_empty() {
+            if S::LISTENS && !decision.action.admits() && plan.marks.is_empty() {
                 after.denied = Some(denied(candidate, decision));
             }
             match decision.action {
                 Action::Allow => {}
+                Action::Audit => audited = Some(decision),
                 Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
                 Action::Reject => return reject(DropReason::PolicyReject, parsed, new),
             }
@@ -300,6 +303,9 @@ impl Engine {
         if !passes {
             let class = Class::Invalid;
             return Verdict::Drop(DropReason::FtpRefused, Tracked { class, ..tracked });
+        }
+        if let Some(decision) = audited {
+            return note_audited::<S>(candidate, decision, tracked, after);
         }
         Verdict::Forward(tracked)
     }
@@ -509,7 +515,7 @@ impl Engine {
             let decision = settings.policy.look_up(&query);
             let mode = settings.tcp(decision.rule, zone).asymmetric;
             match (decision.action, mode) {
-                (Action::Allow, Asymmetric::Bypass) => {
+                (Action::Allow | Action::Audit, Asymmetric::Bypass) => {
                     if let Some(track) = Track::adopt_answer(segment) {
                         trace.step(|| {
                             Step::Note("its SYN took another path: the session begins with this half of it")
@@ -520,7 +526,7 @@ impl Engine {
                         return Ok(plan);
                     }
                 }
-                (Action::Allow, Asymmetric::Report) => {
+                (Action::Allow | Action::Audit, Asymmetric::Report) => {
                     if let Some(reason) = settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule) {
                         // The rule of its session in another zone may allow it.
                         after.look_elsewhere(settings);
@@ -560,7 +566,7 @@ impl Engine {
             let query = new_session(key.zone(), candidate.parsed, direction);
             let decision = settings.policy.look_up(&query);
             let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
-            if (decision.action, mode) == (Action::Allow, Asymmetric::Report) {
+            if decision.action.admits() && mode == Asymmetric::Report {
                 if let Some(reason) = settings.bars_untracked(key.zone(), &candidate.parsed.ip, decision.rule)
                 {
                     return Err(invalid(reason));
@@ -594,7 +600,7 @@ impl Engine {
             reject |= handling.midstream == Midstream::Reject;
             let loose = handling.mode == TcpMode::Loose;
             let adopts = loose || failover || handling.midstream == Midstream::Adopt;
-            if decision.action != Action::Allow || !adopts {
+            if !decision.action.admits() || !adopts {
                 if decision.rule != RuleId::DEFAULT {
                     break;
                 }
@@ -657,6 +663,26 @@ pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> 
     }
 }
 
+/// Notes a packet that has opened a session by an audited decision: what `deny` would have dropped.
+#[cold]
+#[inline(never)]
+fn note_audited<S: Sink>(
+    candidate: &Candidate<'_>,
+    decision: Decision,
+    tracked: Tracked,
+    after: &mut After,
+) -> Verdict {
+    let reason = DropReason::PolicyDeny;
+    after.tolerated = Some((reason, decision.rule));
+    if S::LISTENS && after.marks.is_empty() {
+        after.denied = Some(denied(candidate, decision));
+    }
+    Verdict::Forward(Tracked {
+        tolerated: Some(reason),
+        ..tracked
+    })
+}
+
 /// What is told of a packet that the policy keeps from opening a session.
 #[cold]
 #[inline(never)]
@@ -682,8 +708,15 @@ fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
     let explanation = policy.explain(query);
     for rule in &explanation.considered {
         trace.step(|| match rule.mismatch {
-            Some(field) => Step::Policy(format!("rule {}: {} does not match", rule.name, field.name())),
-            None => Step::Policy(format!("rule {} matches", rule.name)),
+            Some(field) => {
+                let sets = in_brackets(&rule.sets);
+                Step::Policy(format!(
+                    "rule {}: {} does not match{sets}",
+                    rule.name,
+                    field.name()
+                ))
+            }
+            None => Step::Policy(format!("rule {} matches{}", rule.name, in_brackets(&rule.sets))),
         });
     }
     trace.step(|| {
@@ -694,6 +727,14 @@ fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
             policy.rule_name(decision.rule)
         ))
     });
+}
+
+/// The named sets that hold a session's addresses or service, behind what is said of a rule.
+fn in_brackets(sets: &str) -> String {
+    if sets.is_empty() {
+        return String::new();
+    }
+    format!(" ({sets})")
 }
 
 /// A rejection, if a reply may be sent at all.

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_end_is_known_for_two_minutes_with_its_reason() {
-        let ended = EndedSessions::new(100);
+        let ended = EndedSessions::new(100).unwrap();
         let start = Micros(3_600_000_000);
         assert_eq!(ended.find(AT, start), None);
         for reason in EndReason::ALL {

@@ -26,7 +26,7 @@ use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
 use crate::flow::{Direction, Zone};
 use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, Parsed, Segment, SeqNum, TcpFlags, Transport};
-use crate::policy::{Action, NewSession, RuleId};
+use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::State;
@@ -507,8 +507,8 @@ impl Helpers {
         let parent = self.expectations.find(&call, now)?.parent;
         let own = self.parents.get(&parent).map(|parent| *parent);
         let decision = settings.policy.look_up(&opening_query_of(&parent));
-        let rule = match (decision.action, own) {
-            (Action::Allow, _) => decision.rule,
+        let rule = match (decision.action.admits(), own) {
+            (true, _) => decision.rule,
             // A reload was told to keep it.
             (_, Some(parent)) if settings.on_reload == OnReload::Keep => parent.rule,
             _ => return None,

@@ -25,6 +25,7 @@ mod rate;
 mod record;
 mod reload;
 mod resets;
+mod rule_use;
 mod screen;
 mod settings;
 mod snapshot;
@@ -58,6 +59,7 @@ pub use deletion::SessionFilter;
 pub use expiry::Expiry;
 pub use inspect::SessionDetail;
 pub use reload::Reload;
+pub use rule_use::{RuleTraffic, RuleUse};
 
 /// An IP packet as it came in: its bytes, when, and in which zone.
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +204,8 @@ pub struct Engine {
     counters: Counters,
     origin: Origin,
     helpers: helpers::Helpers,
+    /// Traffic and last match of each rule.
+    rule_counters: rule_use::RuleCounters,
     graveyard: Graveyard,
     /// When sessions of protocols without tombstones have ended.
     ended: ended::EndedSessions,
@@ -294,6 +298,7 @@ impl Engine {
             counters: Counters::new(),
             origin: Origin::default(),
             helpers: helpers::Helpers::new(settings.limits.prefixes, seed),
+            rule_counters: rule_use::RuleCounters::default(),
             graveyard: Graveyard::new(tombstones.max as usize, tombstones.lifetime, seed)?,
             ended: ended::EndedSessions::new(max_sessions)?,
             paths,
@@ -306,7 +311,14 @@ impl Engine {
             adopts_until: AtomicU64::new(0),
         };
         engine.set_shares(&settings);
+        engine.reserve_rules(&settings);
         Ok(engine)
+    }
+
+    /// Allocates the counters of all rules of new settings.
+    fn reserve_rules(&self, settings: &Settings) {
+        let rules = settings.policy.numbered().map(|(rule, _)| rule);
+        self.rule_counters.reserve(rules);
     }
 
     /// Divides what all zones share by new settings.
@@ -392,7 +404,10 @@ impl Engine {
     }
 
     /// What was let pass although a check failed, with the rule of its session: because the check only counts,
-    /// or because the session is tracked liberally.
+    /// or because the session is tracked liberally. Also the packets that [`Action::Audit`] has admitted, with
+    /// [`DropReason::PolicyDeny`].
+    ///
+    /// [`Action::Audit`]: crate::policy::Action::Audit
     #[must_use]
     pub fn tolerated(&self) -> Vec<(DropReason, String, u64)> {
         let settings = self.settings();

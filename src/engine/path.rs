@@ -14,7 +14,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::fragment::HoldId;
 use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
-use crate::policy::RuleId;
+use crate::policy::{Action, RuleId};
 use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State};
@@ -237,10 +237,15 @@ impl Engine {
         }
         if S::LISTENS
             && let Some(denied) = &after.denied
-            && let Verdict::Drop(reason, _) | Verdict::Reject(reason, ..) = verdict
-            && matches!(reason, DropReason::PolicyDeny | DropReason::PolicyReject)
         {
-            sink.session_denied(denied);
+            match verdict {
+                Verdict::Drop(DropReason::PolicyDeny | DropReason::PolicyReject, _)
+                | Verdict::Reject(DropReason::PolicyDeny | DropReason::PolicyReject, ..) => {
+                    sink.session_denied(denied);
+                }
+                Verdict::Forward(_) if denied.action == Action::Audit => sink.session_audited(denied),
+                _ => {}
+            }
         }
         if let Some(id) = after.released {
             sink.released(id);

@@ -76,6 +76,7 @@ impl Engine {
         sink: &mut S,
     ) {
         self.counters.ended(ended.reason);
+        self.rule_counters.ended(RuleId(ended.cold.rule), &ended.slot);
         if S::LISTENS
             && let Some(record) = self.record_of_ended(shard, ended)
         {

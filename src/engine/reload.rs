@@ -24,7 +24,7 @@ use crate::config::{Config, ConfigError, OnReload, TcpMode};
 use crate::event::{EndReason, SessionRecord, Sink};
 use crate::flow::FlowKey;
 use crate::packet::{IpVersion, PROTOCOL_TCP};
-use crate::policy::{Action, NewSession, Protocol, RuleId};
+use crate::policy::{NewSession, Protocol, RuleId};
 use crate::session::{Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, Slot, Tally, Unjudged};
 
 /// What a reload has done.
@@ -99,6 +99,7 @@ impl Engine {
             let previous = self.settings();
             let settings = Arc::new(self.settings_after(config, &previous)?);
             settings.take_counts(&previous);
+            self.reserve_rules(&settings);
             self.accounts.guarantee(&settings.zones, &settings.limits);
             *self.settings.write() = Arc::clone(&settings);
             self.screen.set(settings.screen);
@@ -415,7 +416,7 @@ impl Engine {
             .ends_of_parent(id)
             .map_or(own, |ends| opening_query_of(&ends));
         let decision = settings.policy.look_up(&asked);
-        let decided = (decision.action == Action::Allow).then_some(decision.rule);
+        let decided = decision.action.admits().then_some(decision.rule);
         if decided.is_none() && settings.on_reload == OnReload::End {
             return Fate::Ends(EndReason::Revoked);
         }

@@ -16,7 +16,7 @@ use crate::flow::{FlowKey, Variant, Zone};
 use crate::lifetime::MAX_LIFETIME;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::{Action, RuleId};
+use crate::policy::RuleId;
 use crate::session::{
     Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, Slot, TICK, Tombstone,
     TunnelRef,
@@ -373,7 +373,7 @@ impl Engine {
         // As a reload judges it: a child as the session that has announced it.
         let asked = session.parent.map_or(query, |ends| opening_query_of(&ends));
         let decision = settings.policy.look_up(&asked);
-        let admitted = decision.action == Action::Allow;
+        let admitted = decision.action.admits();
         let rule = match admitted {
             true => decision.rule,
             false if settings.on_reload == OnReload::End => return Landed::Refused,

@@ -48,7 +48,7 @@ impl<T: Value> Block<T> {
         }
     }
 
-    fn holds(&self, other: &Self) -> bool {
+    pub(super) fn holds(&self, other: &Self) -> bool {
         self.first <= other.first && other.last <= self.last
     }
 }

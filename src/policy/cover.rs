@@ -28,15 +28,15 @@ impl<'a> CoverSearch<'a> {
         Self { tables, rules, steps }
     }
 
-    /// The first rule before `number` that covers the rule of this number.
-    pub(super) fn first_cover(&mut self, number: u16) -> Result<Option<u16>, OutOfSteps> {
-        let Some(rule) = self.rules.get(usize::from(number)) else {
+    /// The first rule before the place `before` that covers the rule, or part of one, at `place`.
+    pub(super) fn first_cover(&mut self, place: u16, before: u16) -> Result<Option<u16>, OutOfSteps> {
+        let Some(rule) = self.rules.get(usize::from(place)) else {
             return Ok(None);
         };
         let named = PerField(Field::ALL.map(|field| self.sets(rule, field)));
         let mut after = None;
         loop {
-            let Some(found) = self.next_cover(&named, after, number)? else {
+            let Some(found) = self.next_cover(&named, after, before)? else {
                 return Ok(None);
             };
             let earlier = self.rules.get(usize::from(found));

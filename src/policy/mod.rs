@@ -58,14 +58,16 @@ mod arrangement;
 mod blocks;
 mod compiled;
 mod cover;
+pub(crate) mod origin;
+pub(crate) mod ranges;
 mod rows;
 mod rule;
 mod terms;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::rule::Rule;
 pub use self::rule::{Action, IcmpType, PortRange, Protocol, RuleDirection, RuleField};
+pub(crate) use self::rule::{Rule, merged};
 
 /// The largest number of rules of a policy.
 pub const MAX_RULES: usize = 65_000;
@@ -109,19 +111,23 @@ pub struct Decision {
     pub action: Action,
     /// The rule that said so.
     pub rule: RuleId,
-    /// The rule wants its sessions logged; never so for the default action.
+    /// The decision is to be logged: the rule says so, or the action is [`Action::Audit`].
     pub log: bool,
 }
 
 /// A rule that was compared with a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Considered<'a> {
     /// The rule.
     pub rule: RuleId,
     /// Its name.
     pub name: &'a str,
-    /// The first field that did not match; `None` if the rule matched.
+    /// The first field that did not match; `None` if the rule matched. Of a rule that names sets of
+    /// services, each service is compared, and this is the field of the last one.
     pub mismatch: Option<RuleField>,
+    /// The named sets that hold an address or service of the session, such as `source in @office`.
+    /// Empty if the rule names none, or none of these holds any.
+    pub sets: String,
 }
 
 /// How a decision came about.
@@ -138,8 +144,11 @@ pub struct Explanation<'a> {
 /// Compiled rules.
 #[derive(Debug)]
 pub struct Policy {
+    /// The rules, those of several parts as their parts. The place of a rule is that of its first.
     rules: Box<[Rule]>,
     default: Action,
+    /// The default actions of zones that have one of their own, in the order of the zones.
+    zone_defaults: Box<[(Zone, Action)]>,
     inside: AddressMap<()>,
     tables: Tables,
     hits: Box<[AtomicU64]>,
@@ -147,7 +156,7 @@ pub struct Policy {
     /// New sessions that would have exceeded a limit, by rule and limit; those of the default
     /// action last.
     limited: Box<[[AtomicU64; Limit::ALL.len()]]>,
-    /// The number of each rule, in the order of the rules.
+    /// The number of each rule, in the order of the rules; parts of a rule have one number.
     numbers: Box<[u16]>,
     /// The name that each number has or had, and the place of its rule.
     names: Box<[(String, Option<u16>)]>,
@@ -187,14 +196,18 @@ impl Policy {
         let hits = rules.iter().map(|_| AtomicU64::new(0)).collect();
         let default_hits = AtomicU64::new(0);
         let limited = (0..=rules.len()).map(|_| Default::default()).collect();
-        let numbers = (0..u16::MAX).zip(&rules).map(|(number, _)| number).collect();
-        let names = (0..u16::MAX)
-            .zip(&rules)
-            .map(|(number, rule)| (rule.name.clone(), Some(number)))
-            .collect();
+        let mut numbers: Vec<u16> = Vec::with_capacity(rules.len());
+        let mut names: Vec<(String, Option<u16>)> = Vec::with_capacity(rules.len());
+        for (place, rule) in (0..u16::MAX).zip(&rules) {
+            if names.last().is_none_or(|(name, _)| *name != rule.name) {
+                names.push((rule.name.clone(), Some(place)));
+            }
+            numbers.push(u16::try_from(names.len() - 1).unwrap_or(u16::MAX));
+        }
         Ok(Self {
-            numbers,
-            names,
+            numbers: numbers.into(),
+            names: names.into(),
+            zone_defaults: Box::default(),
             rules: rules.into(),
             default,
             inside: prefixes,
@@ -203,6 +216,14 @@ impl Policy {
             default_hits,
             limited,
         })
+    }
+
+    /// Sets the default actions of zones that have one of their own.
+    #[must_use]
+    pub(crate) fn with_zone_defaults(mut self, mut defaults: Vec<(Zone, Action)>) -> Self {
+        defaults.sort_unstable_by_key(|(zone, _)| *zone);
+        self.zone_defaults = defaults.into();
+        self
     }
 
     /// Decides about a new session and counts the hit.
@@ -215,7 +236,7 @@ impl Policy {
     /// Decides about a new session without counting a hit.
     pub fn look_up(&self, q: &NewSession) -> Decision {
         let inside = self.tables.directional() && self.is_inside(q.src);
-        self.decision(self.tables.first_match(q, inside))
+        self.decision(self.tables.first_match(q, inside), q.zone)
     }
 
     fn count_hit(&self, rule: RuleId) {
@@ -291,10 +312,10 @@ impl Policy {
 
     /// The rules' numbers and names.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (RuleId, &str)> {
-        self.numbers
-            .iter()
-            .zip(&self.rules)
-            .map(|(number, rule)| (RuleId(*number), rule.name.as_str()))
+        let rules = (0..u16::MAX).zip(self.numbers.iter().zip(&self.rules));
+        rules
+            .filter(|(place, (number, _))| self.place(RuleId(**number)) == Some(*place))
+            .map(|(_, (number, rule))| (RuleId(*number), rule.name.as_str()))
     }
 
     /// The number of the rule with a name.
@@ -314,15 +335,21 @@ impl Policy {
             .zip(&previous.names)
             .map(|(number, (name, _))| (name.as_str(), number))
             .collect();
+        let mut before: Option<(&str, u16)> = None;
         for ((place, rule), number) in (0..u16::MAX).zip(&self.rules).zip(&mut self.numbers) {
-            match known.get(rule.name.as_str()) {
-                Some(before) => *number = *before,
-                None if names.len() >= MAX_RULES => return Err(TooManyNames),
-                None => {
+            match (before, known.get(rule.name.as_str())) {
+                (Some((name, own)), _) if name == rule.name => {
+                    *number = own;
+                    continue;
+                }
+                (_, Some(known)) => *number = *known,
+                (_, None) if names.len() >= MAX_RULES => return Err(TooManyNames),
+                (_, None) => {
                     *number = names.len() as u16;
                     names.push((rule.name.clone(), None));
                 }
             }
+            before = Some((&rule.name, *number));
             if let Some((_, entry)) = names.get_mut(usize::from(*number)) {
                 *entry = Some(place);
             }
@@ -367,9 +394,10 @@ impl Policy {
             .map_or(RuleId::DEFAULT, |number| RuleId(*number))
     }
 
-    /// The number of rules.
+    /// The number of rules that may match: those that are enabled, have not expired, and name no empty
+    /// set alone.
     pub fn len(&self) -> usize {
-        self.rules.len()
+        self.numbered().count()
     }
 
     /// Is there no rule, only the default action?
@@ -379,29 +407,42 @@ impl Policy {
 
     /// Each rule's name and how many sessions it decided, in order, the default last.
     pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
-        let rules = self
-            .rules
-            .iter()
-            .zip(&self.hits)
-            .map(|(rule, hits)| (rule.name.as_str(), hits));
+        self.uses().map(|(_, name, _, hits)| (name, hits))
+    }
+
+    /// Returns each rule with its name, action and hits, in order, the default last.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = (RuleId, &str, Action, u64)> {
+        let default = (RuleId::DEFAULT, DEFAULT_NAME, self.default, &self.default_hits);
+        let rules = self.numbered().filter_map(|(rule, name)| {
+            let place = usize::from(self.place(rule)?);
+            Some((rule, name, self.rules.get(place)?.action, self.hits.get(place)?))
+        });
         rules
-            .chain([(DEFAULT_NAME, &self.default_hits)])
-            .map(|(name, hits)| (name, hits.load(Ordering::Relaxed)))
+            .chain([default])
+            .map(|(rule, name, action, hits)| (rule, name, action, hits.load(Ordering::Relaxed)))
     }
 
     /// What [`Self::decide`] would say, and why each rule before did not match. Counts no hit; allocates and
     /// compares rule by rule, so it is for people, not for packets.
     pub fn explain(&self, q: &NewSession) -> Explanation<'_> {
         let inside = self.is_inside(q.src);
-        let mut considered = Vec::new();
+        let mut considered: Vec<Considered<'_>> = Vec::new();
         let mut matched = None;
         for (place, rule) in (0..u16::MAX).zip(&self.rules) {
             let mismatch = rule.mismatch(q, inside);
-            considered.push(Considered {
-                rule: self.number(place),
-                name: &rule.name,
-                mismatch,
-            });
+            let number = self.number(place);
+            match considered.last_mut() {
+                Some(part) if part.rule == number => part.mismatch = mismatch,
+                _ => considered.push(Considered {
+                    rule: number,
+                    name: &rule.name,
+                    mismatch,
+                    sets: rule
+                        .origin
+                        .as_ref()
+                        .map_or_else(String::new, |origin| origin.holding(q)),
+                }),
+            }
             if mismatch.is_none() {
                 matched = Some(place);
                 break;
@@ -410,12 +451,13 @@ impl Policy {
         Explanation {
             considered,
             inside,
-            decision: self.decision(matched),
+            decision: self.decision(matched, q.zone),
         }
     }
 
     /// Finds rules that never match, since an earlier rule covers them. A rule that only several
-    /// earlier rules cover together is not found.
+    /// earlier rules cover together is not found. A rule of several parts never matches if each part
+    /// is covered; the pair then names what covers the first of them.
     pub(crate) fn shadowed(&self) -> Shadows {
         self.shadowed_within(MAX_STEPS)
     }
@@ -423,17 +465,34 @@ impl Policy {
     fn shadowed_within(&self, steps: u64) -> Shadows {
         let mut search = CoverSearch::new(&self.tables, &self.rules, steps);
         let mut shadows = Shadows::default();
-        for (place, _) in (0..u16::MAX).zip(&self.rules) {
-            match search.first_cover(place) {
+        for (rule, _) in self.numbered() {
+            match self.first_cover(rule, &mut search) {
                 Ok(None) => {}
-                Ok(Some(earlier)) => shadows.pairs.push((RuleId(place), RuleId(earlier))),
+                Ok(Some(earlier)) => shadows.pairs.push((rule, self.number(earlier))),
                 Err(OutOfSteps) => {
-                    shadows.given_up_at = Some(RuleId(place));
+                    shadows.given_up_at = Some(rule);
                     break;
                 }
             }
         }
         shadows
+    }
+
+    /// Returns the place of what covers the first part of a rule, if each of its parts is covered.
+    fn first_cover(&self, rule: RuleId, search: &mut CoverSearch<'_>) -> Result<Option<u16>, OutOfSteps> {
+        let Some(first) = self.place(rule) else {
+            return Ok(None);
+        };
+        let cover = search.first_cover(first, first)?;
+        let parts = (first..u16::MAX).skip(1).take_while(|place| {
+            usize::from(*place) < self.rules.len() && self.number(*place) == rule
+        });
+        for part in parts {
+            if cover.is_none() || search.first_cover(part, first)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(cover)
     }
 
     /// Returns the bytes that the policy takes: its rules with their names and counters, and the
@@ -454,18 +513,28 @@ impl Policy {
         self.inside.longest_match(address).is_some()
     }
 
-    fn decision(&self, matched: Option<u16>) -> Decision {
+    fn decision(&self, matched: Option<u16>, zone: Zone) -> Decision {
         match matched.and_then(|place| Some((place, self.rules.get(usize::from(place))?))) {
             Some((place, found)) => Decision {
                 action: found.action,
                 rule: self.number(place),
-                log: found.log,
+                log: found.log || found.action == Action::Audit,
             },
-            None => Decision {
-                action: self.default,
-                rule: RuleId::DEFAULT,
-                log: false,
-            },
+            None => {
+                let action = self.default_of(zone);
+                Decision {
+                    action,
+                    rule: RuleId::DEFAULT,
+                    log: action == Action::Audit,
+                }
+            }
         }
+    }
+
+    /// Returns what happens to sessions of a zone that no rule matches.
+    fn default_of(&self, zone: Zone) -> Action {
+        let place = self.zone_defaults.binary_search_by_key(&zone, |(each, _)| *each);
+        let own = place.ok().and_then(|place| self.zone_defaults.get(place));
+        own.map_or(self.default, |(_, action)| *action)
     }
 }

@@ -1,11 +1,13 @@
 //! What a rule is made of, and the plain comparison of one rule with one session.
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
 use super::blocks::hold_all;
+use super::origin::RuleOrigin;
 use crate::config::{LimitSet, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 
@@ -24,6 +26,9 @@ pub enum Action {
     Deny,
     /// The packet is dropped and its sender told: a RST for TCP, an ICMP error for the rest.
     Reject,
+    /// The session is made as by [`Self::Allow`], and its first packet is counted and reported as
+    /// one that [`Self::Deny`] would have dropped.
+    Audit,
 }
 
 impl Action {
@@ -33,7 +38,14 @@ impl Action {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Reject => "reject",
+            Self::Audit => "audit",
         }
+    }
+
+    /// Returns whether sessions are made and their packets forwarded.
+    #[must_use]
+    pub const fn admits(self) -> bool {
+        matches!(self, Self::Allow | Self::Audit)
     }
 }
 
@@ -191,11 +203,13 @@ impl fmt::Display for PortRange {
 }
 
 /// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
+/// A code behind a slash, as in `echo-request/0`, leaves out messages of other codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpType {
     name: Option<&'static str>,
     v4: Option<u8>,
     v6: Option<u8>,
+    code: Option<u8>,
 }
 
 impl IcmpType {
@@ -230,7 +244,23 @@ impl IcmpType {
             name: None,
             v4: Some(number),
             v6: Some(number),
+            code: None,
         }
+    }
+
+    /// The type with one code only.
+    #[must_use]
+    pub const fn with_code(self, code: u8) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    /// The code that messages must have; `None` for any.
+    #[must_use]
+    pub const fn code(self) -> Option<u8> {
+        self.code
     }
 
     /// The type's number in a protocol: `None` if the protocol has no such type.
@@ -247,6 +277,13 @@ impl FromStr for IcmpType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((kind, code)) = text.split_once('/') {
+            let kind: Self = kind.parse()?;
+            let code = code.parse::<u8>();
+            return code
+                .map(|code| kind.with_code(code))
+                .map_err(|_| format!("`{text}` has no ICMP code from 0 to 255 behind its slash"));
+        }
         Self::NAMES
             .iter()
             .find(|(name, _, _)| *name == text)
@@ -254,6 +291,7 @@ impl FromStr for IcmpType {
                 name: Some(name),
                 v4: *v4,
                 v6: *v6,
+                code: None,
             })
             .or_else(|| text.parse().ok().map(Self::number))
             .ok_or_else(|| {
@@ -269,9 +307,13 @@ impl FromStr for IcmpType {
 impl fmt::Display for IcmpType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name, self.v4.or(self.v6)) {
-            (Some(name), _) => f.write_str(name),
-            (None, Some(number)) => write!(f, "{number}"),
-            (None, None) => Ok(()),
+            (Some(name), _) => f.write_str(name)?,
+            (None, Some(number)) => write!(f, "{number}")?,
+            (None, None) => {}
+        }
+        match self.code {
+            Some(code) => write!(f, "/{code}"),
+            None => Ok(()),
         }
     }
 }
@@ -319,7 +361,8 @@ impl fmt::Display for RuleField {
     }
 }
 
-/// A rule with its zones resolved. An empty list leaves that field open.
+/// A rule, or one of several parts of a rule, with zones and sets resolved. An empty list leaves
+/// that field open. The parts of a rule follow each other and differ in what they match alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) name: String,
@@ -336,15 +379,26 @@ pub(crate) struct Rule {
     pub(crate) tcp: TcpHandling,
     pub(crate) ip_options: Option<OptionsMode>,
     pub(crate) limits: LimitSet,
+    /// The names that the lists were written with, for explanations.
+    pub(crate) origin: Option<Arc<RuleOrigin>>,
 }
 
 impl Rule {
-    /// The (protocol, type) pairs of ICMP that the rule's `icmp_types` stand for.
-    pub(crate) fn icmp_pairs(&self) -> impl Iterator<Item = (Protocol, u8)> + '_ {
+    /// Returns whether the message of a session has one of the rule's types and codes, if it has any.
+    pub(super) fn icmp_matches(&self, q: &NewSession) -> bool {
+        let is_meant = |(kind, code): (u8, u8)| {
+            self.icmp_types.iter().any(|own| {
+                own.of(Protocol(q.protocol)) == Some(kind) && own.code().is_none_or(|own| own == code)
+            })
+        };
+        self.icmp_types.is_empty() || q.icmp.is_some_and(is_meant)
+    }
+
+    /// The protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no code is any.
+    pub(super) fn icmp_messages(&self) -> impl Iterator<Item = (Protocol, u8, Option<u8>)> + '_ {
         self.protocol.iter().flat_map(move |protocol| {
-            self.icmp_types
-                .iter()
-                .filter_map(move |kind| Some((*protocol, kind.of(*protocol)?)))
+            let of_protocol = move |kind: &IcmpType| Some((*protocol, kind.of(*protocol)?, kind.code()));
+            self.icmp_types.iter().filter_map(of_protocol)
         })
     }
 
@@ -368,10 +422,6 @@ impl Rule {
         };
         let within =
             |nets: &[IpNet], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
-        let icmp = || {
-            q.icmp
-                .is_some_and(|(kind, _)| self.icmp_pairs().any(|pair| pair == (Protocol(q.protocol), kind)))
-        };
         let direction = match self.direction {
             RuleDirection::Any => true,
             RuleDirection::Outbound => inside,
@@ -389,7 +439,7 @@ impl Rule {
             Some(RuleField::SourcePorts)
         } else if !ports(&self.destination_ports, q.dst_port) {
             Some(RuleField::DestinationPorts)
-        } else if !(self.icmp_types.is_empty() || icmp()) {
+        } else if !self.icmp_matches(q) {
             Some(RuleField::IcmpTypes)
         } else if !direction {
             Some(RuleField::Direction)
@@ -405,9 +455,13 @@ impl Rule {
             outer.is_empty() || (!inner.is_empty() && inner.iter().all(|item| outer.contains(item)))
         }
         fn nets(outer: &[IpNet], inner: &[IpNet]) -> bool {
+            if outer.is_empty() {
+                return true;
+            }
+            // Lists may be long, and few comparisons get as far as an address that is in both.
             let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
             let inner = if inner.is_empty() { &everything } else { inner };
-            outer.is_empty() || hold_all(outer, inner)
+            hold_all(outer, inner)
         }
         fn ports(outer: &[PortRange], inner: &[PortRange]) -> bool {
             let outer_merged = merged(outer);
@@ -419,22 +473,27 @@ impl Rule {
             outer.is_empty() || (!inner.is_empty() && inner.iter().all(held))
         }
         let icmp = || {
-            let own: Vec<_> = self.icmp_pairs().collect();
-            !other.icmp_types.is_empty() && other.icmp_pairs().all(|pair| own.contains(&pair))
+            let has = |(protocol, kind, code): (Protocol, u8, Option<u8>)| {
+                self.protocol.contains(&protocol)
+                    && self.icmp_types.iter().any(|own| {
+                        own.of(protocol) == Some(kind) && (own.code().is_none() || own.code() == code)
+                    })
+            };
+            !other.icmp_types.is_empty() && other.icmp_messages().all(has)
         };
         list(&self.zones, &other.zones)
-            && nets(&self.source, &other.source)
-            && nets(&self.destination, &other.destination)
             && list(&self.protocol, &other.protocol)
             && ports(&self.source_ports, &other.source_ports)
             && ports(&self.destination_ports, &other.destination_ports)
             && (self.icmp_types.is_empty() || icmp())
             && (self.direction == RuleDirection::Any || self.direction == other.direction)
+            && nets(&self.source, &other.source)
+            && nets(&self.destination, &other.destination)
     }
 }
 
 /// The ranges sorted, those that touch or overlap joined, reversed ones left out.
-pub(super) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
+pub(crate) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut sorted: Vec<PortRange> = ranges
         .iter()
         .copied()

@@ -112,10 +112,18 @@ impl RuleTerms {
                 rule.zones.is_empty()
             }
             Field::Icmp => {
-                let pairs = rule.icmp_pairs();
-                terms.wide = pairs
-                    .filter_map(|(protocol, kind)| icmp_block(protocol, kind))
-                    .collect();
+                let messages = rule.icmp_messages();
+                let blocks = messages.filter_map(|(protocol, kind, code)| {
+                    let block = icmp_block(protocol, kind)?;
+                    Some(code.map_or(block, |code| Block::single(block.first + u32::from(code))))
+                });
+                let blocks: Vec<_> = blocks.collect();
+                // A type without a code holds each of its codes.
+                let is_held = |inner: &Block<u32>| {
+                    let mut others = blocks.iter().filter(|outer| *outer != inner);
+                    others.any(|outer| outer.holds(inner))
+                };
+                terms.wide = blocks.iter().copied().filter(|inner| !is_held(inner)).collect();
                 rule.icmp_types.is_empty()
             }
             Field::Protocol => {

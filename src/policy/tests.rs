@@ -20,6 +20,7 @@ fn rule(name: &str) -> Rule {
         tcp: TcpHandling::default(),
         ip_options: None,
         limits: crate::config::LimitSet::default(),
+        origin: None,
     }
 }
 
@@ -720,7 +721,7 @@ proptest! {
         rules in proptest::collection::vec(any_rule(), 0..60),
     ) {
         // The configuration refuses ICMP types that are none of the rule's protocols.
-        let valid = |rule: &Rule| rule.icmp_types.is_empty() || rule.icmp_pairs().next().is_some();
+        let valid = |rule: &Rule| rule.icmp_types.is_empty() || rule.icmp_messages().next().is_some();
         let rules: Vec<Rule> = rules.into_iter().filter(valid).collect();
         let policy = policy(rules.clone());
         let number = |place: usize| RuleId(u16::try_from(place).unwrap());

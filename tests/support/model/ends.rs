@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use portcullis::config::{LatePacket, OnReload};
 use portcullis::event::{EndReason, SessionRecord};
 use portcullis::packet::{Segment, TcpFlags};
-use portcullis::policy::Action;
 use portcullis::session::TICK;
 use portcullis::track::tcp::{Event, PeerFlags, Track};
 use portcullis::{Class, Direction, DropReason, Reply, RestoreOptions, Tracked, Verdict};
@@ -283,7 +282,7 @@ impl Run {
             let session = self.sessions.iter_mut().find(|session| session.id == record.id);
             let session = session.unwrap();
             let (action, rule) = settings.decide(&session.initiator);
-            let admitted = action == Action::Allow;
+            let admitted = action.admits();
             if !admitted && settings.on_reload == OnReload::End {
                 assert_eq!(ends, Some(EndReason::Revoked), "{session:?}");
                 continue;
@@ -366,7 +365,7 @@ impl Run {
         sessions.retain_mut(|session| {
             let old = before.iter().find(|record| record.id == session.id).unwrap();
             let (action, rule) = settings.decide(&session.initiator);
-            let refused = action != Action::Allow && settings.on_reload == OnReload::End;
+            let refused = !action.admits() && settings.on_reload == OnReload::End;
             let over = old.expires <= saved_at || now >= session.latest();
             let new = records.iter().find(|new| {
                 (new.zone, new.protocol) == (old.zone, old.protocol)
@@ -383,7 +382,7 @@ impl Run {
             session.slack += TICK;
             session.lifetimes = settings.lifetimes(&session.initiator);
             session.by_destination = settings.limits.per_destination.is_some();
-            if action == Action::Allow {
+            if action.admits() {
                 session.rule = rule;
             } else if !settings.has_rule(session.rule) {
                 session.rule = DEFAULT_RULE;

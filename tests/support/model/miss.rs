@@ -101,7 +101,7 @@ impl Run {
             let (action, rule) = settings.decide(&tuple.seen_from(direction));
             let midstream = settings.handling(rule, tuple.zone).midstream;
             reject |= midstream == Midstream::Reject;
-            if action == Action::Allow
+            if action.admits()
                 && midstream == Midstream::Adopt
                 && let Some(track) = Track::adopt(segment, direction, true)
             {
@@ -112,7 +112,7 @@ impl Run {
                     resumed: false,
                 });
             }
-            if (action != Action::Allow || midstream != Midstream::Adopt) && rule != DEFAULT_RULE {
+            if (!action.admits() || midstream != Midstream::Adopt) && rule != DEFAULT_RULE {
                 break;
             }
         }
@@ -145,7 +145,7 @@ impl Run {
         let initiator = tuple.seen_from(plan.direction);
         let (action, rule) = self.setup.settings.decide(&initiator);
         let refused = match action {
-            Action::Allow => None,
+            Action::Allow | Action::Audit => None,
             Action::Deny => Some(Verdict::Drop(DropReason::PolicyDeny, new)),
             Action::Reject => {
                 let reply = match parsed.transport {
@@ -253,6 +253,7 @@ impl Run {
         self.counted.resumed += u64::from(plan.resumed);
         let tracked = Tracked {
             session: Some(session.id),
+            tolerated: (action == Action::Audit).then_some(DropReason::PolicyDeny),
             ..new
         };
         self.sessions.push(session);

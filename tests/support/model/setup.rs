@@ -111,7 +111,7 @@ pub(crate) const POLICIES: [(Action, &[Rule]); 5] = [
     (
         Action::Deny,
         &[
-            rule("dns", Action::Allow, &[17], 53),
+            rule("dns", Action::Audit, &[17], 53),
             Rule {
                 tcp: TcpHandling {
                     timeout_reset: Some(false),

@@ -1,0 +1,119 @@
+//! When a rule expires: a moment, written as a date or with time and offset.
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use toml::value::{Datetime, Offset};
+
+use super::{Config, PolicyConfig, RuleConfig};
+
+const EXPECTED: &str =
+    "a date such as 2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z";
+
+/// Returns the moment that a date or time of TOML stands for.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    let wrong = || format!("`{text}` is no moment: write {EXPECTED}");
+    let value: Datetime = text.trim().parse().map_err(|_| wrong())?;
+    let (date, time) = (value.date.ok_or_else(wrong)?, value.time);
+    let shift = match (time, value.offset) {
+        (None, None) | (Some(_), Some(Offset::Z)) => 0,
+        (Some(_), Some(Offset::Custom { minutes })) => i64::from(minutes),
+        _ => return Err(format!("`{text}` has no offset from UTC: write {EXPECTED}")),
+    };
+    let (hour, minute, second) = time.map_or((0, 0, 0), |time| {
+        (time.hour, time.minute, time.second.unwrap_or_default())
+    });
+    let utc = format!("{date}T{hour:02}:{minute:02}:{second:02}Z");
+    let local = humantime::parse_rfc3339(&utc).map_err(|_| wrong())?;
+    let distance = Duration::from_secs(shift.unsigned_abs() * 60);
+    let shifted = if shift < 0 {
+        local.checked_add(distance)
+    } else {
+        local.checked_sub(distance)
+    };
+    let is_early = |moment: &SystemTime| *moment >= SystemTime::UNIX_EPOCH;
+    shifted.filter(is_early).ok_or_else(wrong)
+}
+
+/// A moment as it is written in TOML.
+pub(super) fn written(moment: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(moment).to_string()
+}
+
+/// Reads a moment, in quotes or not.
+pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+    struct MomentVisitor;
+
+    impl<'de> Visitor<'de> for MomentVisitor {
+        type Value = SystemTime;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(EXPECTED)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<SystemTime, E> {
+            moment(text).map_err(E::custom)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SystemTime, A::Error> {
+            let value = Datetime::deserialize(MapAccessDeserializer::new(map))?;
+            moment(&value.to_string()).map_err(A::Error::custom)
+        }
+    }
+
+    deserializer.deserialize_any(MomentVisitor).map(Some)
+}
+
+impl PolicyConfig {
+    /// Returns whether a rule has expired as of [`Self::as_of`].
+    #[must_use]
+    pub fn has_expired(&self, rule: &RuleConfig) -> bool {
+        matches!((rule.expires, self.as_of), (Some(expires), Some(now)) if expires <= now)
+    }
+
+    /// Returns whether a rule is enabled and has not expired.
+    #[must_use]
+    pub fn is_in_force(&self, rule: &RuleConfig) -> bool {
+        rule.enabled && !self.has_expired(rule)
+    }
+}
+
+impl Config {
+    /// Returns when the next rule expires: the earliest moment after [`PolicyConfig::as_of`] at which
+    /// an enabled rule does. The caller then reloads the same configuration with that moment, or a
+    /// later one, in `policy.as_of`. `None` if no rule expires any more.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<SystemTime> {
+        let policy = &self.policy;
+        let rules = policy.rules.iter().filter(|rule| policy.is_in_force(rule));
+        rules.filter_map(|rule| rule.expires).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_date_or_has_an_offset() {
+        for (text, utc) in [
+            ("2027-01-31", "2027-01-31T00:00:00Z"),
+            ("2027-01-31T18:00:00Z", "2027-01-31T18:00:00Z"),
+            ("2027-01-31 18:00:00+02:00", "2027-01-31T16:00:00Z"),
+            ("2027-01-31T23:30:00-01:30", "2027-02-01T01:00:00Z"),
+        ] {
+            assert_eq!(moment(text).map(written).as_deref(), Ok(utc), "{text}");
+        }
+        for text in [
+            "2027-02-30",
+            "2027-01-31T18:00:00",
+            "18:00:00",
+            "tomorrow",
+            "",
+            "1969-12-31",
+        ] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+}

@@ -51,7 +51,7 @@ impl Shape {
         let wide = "\"10.0.0.0/8\"".to_owned();
         match self {
             Self::Distinct => (String::new(), format!("\"{}/24\"", address(number << 8))),
-            Self::Alternating if number % 2 == 0 => (wide, host),
+            Self::Alternating if number.is_multiple_of(2) => (wide, host),
             Self::Alternating => (host, wide),
             Self::Hundred => {
                 let sources = (0..100).map(|place| address((number * 100 + place) * 2));
@@ -67,7 +67,7 @@ impl Shape {
         let other = address(0x00ff_ffff);
         let (src, dst) = match self {
             Self::Distinct => (outside, address(number << 8 | 77)),
-            Self::Alternating if number % 2 == 0 => (other, address(number)),
+            Self::Alternating if number.is_multiple_of(2) => (other, address(number)),
             Self::Alternating => (address(number), other),
             Self::Hundred => (address((number * 100 + 99) * 2), outside),
         };

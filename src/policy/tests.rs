@@ -413,7 +413,7 @@ const SHAPES: [(&str, MakeRule); 6] = [
     }),
     ("alternating", |number| {
         let (wide, host) = (vec![net(0, 8)], vec![net(number, 32)]);
-        let (source, destination) = if number % 2 == 0 {
+        let (source, destination) = if number.is_multiple_of(2) {
             (wide, host)
         } else {
             (host, wide)

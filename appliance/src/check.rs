@@ -44,6 +44,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     for line in settings.lines() {
         writeln!(out, "{line}")?;
     }
+    for (name, set) in &config.address_sets {
+        if let Some(loaded) = set.loaded() {
+            writeln!(out, "# set: {} prefixes in the file of @{name}", loaded.len())?;
+        }
+    }
     for line in memory::lines(&memory) {
         writeln!(out, "{line}")?;
     }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use portcullis::config::{ConfigErrorCause, Document};
 use portcullis::{Config, ConfigError};
@@ -52,18 +53,42 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
 /// As those of [`load`].
 pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
     read_and_parse(path, || {
-        // Opening a pipe would wait for its writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)?;
-        if file.metadata()?.is_file() {
-            return Ok(file);
-        }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
+        regular(
+            path,
             "this is no regular file, and only a start reads anything else",
-        ))
+        )
+    })
+}
+
+/// Opens a regular file. `otherwise` says what is wrong with anything else.
+fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
+    // Opening a pipe would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, otherwise))
+}
+
+/// Adds what a configuration file cannot hold: the prefixes of sets with files, whose paths are
+/// relative to `folder`, and the moment as of which rules expire.
+///
+/// # Errors
+/// A file that cannot be read, is too long, or has a wrong line. Without a folder, a relative path.
+pub(crate) fn complete(config: &mut Config, folder: Option<&Path>) -> Result<(), ConfigError> {
+    config.policy.as_of = Some(SystemTime::now());
+    config.load_sets(|path| {
+        let path = match folder {
+            Some(folder) => folder.join(path),
+            None if Path::new(path).is_absolute() => path.into(),
+            None => return Err("a relative path, and there is no configuration file".to_owned()),
+        };
+        regular(&path, "this is no regular file")
+            .and_then(|file| read(file, "set of addresses"))
+            .map_err(|error| error.to_string())
     })
 }
 
@@ -72,21 +97,22 @@ fn read_and_parse(
     open: impl FnOnce() -> io::Result<File>,
 ) -> Result<(Config, Settings), ConfigFileError> {
     let name = path.display().to_string();
-    match open().and_then(read) {
-        Ok(text) => Ok(parse(&text, &name)?),
+    match open().and_then(|file| read(file, "configuration file")) {
+        Ok(text) => {
+            let (mut config, settings) = parse(&text, &name)?;
+            complete(&mut config, path.parent())?;
+            Ok((config, settings))
+        }
         Err(source) => Err(ConfigFileError::Read { name, source }),
     }
 }
 
-fn read(file: File) -> io::Result<String> {
+fn read(file: File, what: &str) -> io::Result<String> {
     let mut text = String::new();
     if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!(
-                "this is longer than {} MiB, and no configuration file",
-                MAX_FILE >> 20
-            ),
+            format!("this is longer than {} MiB, and no {what}", MAX_FILE >> 20),
         ));
     }
     Ok(text)
@@ -157,6 +183,42 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(load_again(&file).is_ok());
+    }
+
+    #[test]
+    fn the_file_of_a_set_is_beside_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("portcullis.toml");
+        let set = "[address_sets]\nfeed = { file = \"feeds/a.txt\" }\n";
+        std::fs::write(&path, set).unwrap();
+        let missing = load_again(&path).unwrap_err().to_string();
+        assert!(
+            missing.contains("portcullis.toml:2: address_sets.feed.file: feeds/a.txt: No such file"),
+            "{missing}"
+        );
+        std::fs::create_dir(directory.path().join("feeds")).unwrap();
+        let feed = directory.path().join("feeds/a.txt");
+        std::fs::write(&feed, "192.0.2.0/24 # one\n").unwrap();
+        let (config, _) = load_again(&path).unwrap();
+        let loaded = |config: &Config| config.address_sets["feed"].loaded().unwrap().len();
+        assert_eq!(loaded(&config), 1);
+        assert!(config.policy.as_of.is_some(), "rules expire as of now");
+        std::fs::write(&feed, "192.0.2.0/24\n\n198.51.100.0/24\n").unwrap();
+        assert_eq!(loaded(&load_again(&path).unwrap().0), 2, "read again");
+        std::fs::write(&feed, "192.0.2.0/24\nnonsense\n").unwrap();
+        let wrong = load_again(&path).unwrap_err().to_string();
+        assert!(wrong.starts_with("feeds/a.txt:2: address_sets.feed: "), "{wrong}");
+        for path in ["/dev/zero", directory.path().to_str().unwrap()] {
+            let (mut config, _) = parse(&set.replace("feeds/a.txt", path), "f").unwrap();
+            let error = complete(&mut config, None).unwrap_err().to_string();
+            assert!(error.contains("no regular file"), "{error}");
+        }
+        let (mut config, _) = parse(set, "f").unwrap();
+        let error = complete(&mut config, None).unwrap_err().to_string();
+        assert!(
+            error.contains("a relative path, and there is no configuration file"),
+            "{error}"
+        );
     }
 
     #[test]

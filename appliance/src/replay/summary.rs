@@ -64,6 +64,12 @@ pub(crate) struct Summary {
 struct RuleHits {
     name: String,
     hits: u64,
+    /// Packets of its sessions, in both directions.
+    packets: u64,
+    /// IP bytes of its sessions, in both directions.
+    bytes: u64,
+    /// When it last decided about a new session, in seconds since the Unix epoch.
+    last_match: Option<f64>,
 }
 
 impl Summary {
@@ -138,12 +144,14 @@ impl Summary {
         self.sessions_bypassed = stats.sessions_bypassed;
         self.asymmetry = HalfRow::all(&engine.asymmetry(), clock);
         self.talkers = std::mem::take(&mut self.collecting).into_vec();
-        self.rules = engine
-            .policy()
-            .hits()
-            .map(|(name, hits)| RuleHits {
-                name: name.to_owned(),
-                hits,
+        let rules = engine.rules_with_live().into_iter();
+        self.rules = rules
+            .map(|rule| RuleHits {
+                packets: rule.ended.packets + rule.live.packets,
+                bytes: rule.ended.bytes + rule.live.bytes,
+                last_match: rule.last_match.map(|last| clock.seconds(last)),
+                name: rule.name,
+                hits: rule.hits,
             })
             .collect();
         if let Some((first, last)) = self.span {
@@ -368,9 +376,11 @@ impl fmt::Display for Summary {
         }
 
         if self.rules.len() > 1 {
-            let mut rules = table(["rule", "sessions decided"], &[1]);
+            let mut rules = table(["rule", "sessions decided", "packets", "bytes"], &[1, 2, 3]);
             for rule in &self.rules {
-                rules.add_row([rule.name.clone(), rule.hits.to_string()]);
+                let numbers = [rule.hits, rule.packets, rule.bytes].map(|number| number.to_string());
+                let [hits, packets, bytes] = numbers;
+                rules.add_row([rule.name.clone(), hits, packets, bytes]);
             }
             writeln!(f, "{rules}")?;
         }

@@ -38,6 +38,7 @@ pub(super) fn order(request: &Request) -> Option<String> {
         Request::Asymmetry { clear: true } => "clear the report of asymmetric paths".to_owned(),
         Request::Sessions { .. }
         | Request::Explain { .. }
+        | Request::Rules
         | Request::Expectations
         | Request::Asymmetry { clear: false }
         | Request::Stats

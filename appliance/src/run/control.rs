@@ -6,7 +6,7 @@
 //! is asked holds more than one shard's lock, and that only for as long as copying its sessions takes.
 //! What is ordered is logged with the peer's user, see [`super::audit`].
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,12 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use portcullis::policy::Action;
 use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
 use super::audit::{self, Peer};
 use super::clients::{Clients, Place};
 use super::operations::Plant;
-use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, StatsView};
+use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, RuleView, StatsView};
 use super::reload::ReloadState;
 use super::view::{Viewer, WallClock};
 use crate::complain;
@@ -245,6 +246,14 @@ fn answer(
         Request::Stats => {
             put(&Reply::Stats(Box::new(stats(plant, now))))?;
             done(1, None)
+        }
+        Request::Rules => {
+            let rules = rules(plant);
+            let count = rules.len();
+            for rule in rules {
+                put(&Reply::Rule(Box::new(rule)))?;
+            }
+            done(count, None)
         }
         Request::Preview { name, text } => match plant.preview(&name, &text, now) {
             Err(error) => Reply::Error(error),
@@ -571,6 +580,50 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         failed_reload: reloads.failed,
         waiting_for_restart: reloads.waiting.into_iter().map(ToOwned::to_owned).collect(),
     }
+}
+
+/// The rules of the running configuration, in order, and the default action.
+fn rules(plant: &Plant) -> Vec<RuleView> {
+    let uses = plant.plane.shared.engine.rules_with_live();
+    let uses: HashMap<_, _> = uses.iter().map(|rule| (rule.name.as_str(), rule)).collect();
+    let clock = WallClock::now();
+    let view = |name: &str, action: Action| {
+        let of = uses.get(name);
+        let traffic = of.map(|of| (of.live.sessions, of.live, of.ended));
+        let (sessions, live, ended) = traffic.unwrap_or_default();
+        RuleView {
+            name: name.to_owned(),
+            action: action.name().to_owned(),
+            state: if of.is_some() { "active" } else { "empty" }.to_owned(),
+            expires: None,
+            comment: String::new(),
+            hits: of.map_or(0, |of| of.hits),
+            last_match: of.and_then(|of| of.last_match).map(|last| clock.seconds(last)),
+            sessions,
+            packets: live.packets + ended.packets,
+            bytes: live.bytes + ended.bytes,
+        }
+    };
+    let config = plant.plane.shared.config.read();
+    let policy = &config.policy;
+    let mut views: Vec<_> = policy
+        .rules
+        .iter()
+        .map(|rule| {
+            let mut view = view(&rule.name, rule.action);
+            if !policy.is_in_force(rule) {
+                let state = if rule.enabled { "expired" } else { "disabled" };
+                state.clone_into(&mut view.state);
+            }
+            view.expires = rule
+                .expires
+                .map(|at| humantime::format_rfc3339_seconds(at).to_string());
+            view.comment.clone_from(&rule.comment);
+            view
+        })
+        .collect();
+    views.push(view("default", policy.default));
+    views
 }
 
 impl Plant {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis::asymmetry::AsymmetryReport;
 use portcullis::config::parse_endpoint;
 use portcullis::geneve::front::{EndpointStats, FrontStats};
-use portcullis::{Stats, Zone};
+use portcullis::{RuleUse, Stats, Zone};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -33,7 +33,7 @@ use super::plane::Plane;
 use super::process::ProcessReading;
 use super::reload::Reloads;
 use super::shared::{SendFault, WorkerStats};
-use super::view::ZoneNames;
+use super::view::{WallClock, ZoneNames};
 
 /// Everything that is read for a scrape.
 struct Readings {
@@ -42,7 +42,8 @@ struct Readings {
     tolerated: Vec<(&'static str, String, u64)>,
     /// By limit and rule.
     limited: Vec<(&'static str, String, u64)>,
-    rules: Vec<(String, u64)>,
+    rules: Vec<RuleUse>,
+    clock: WallClock,
     asymmetry: AsymmetryReport,
     datagrams: usize,
     front: FrontStats,
@@ -159,11 +160,8 @@ impl Metrics {
                 .limited()
                 .map(|(limit, rule, count)| (limit.name(), rule.to_owned(), count))
                 .collect(),
-            rules: engine
-                .policy()
-                .hits()
-                .map(|(rule, hits)| (rule.to_owned(), hits))
-                .collect(),
+            rules: engine.rules(),
+            clock: WallClock::now(),
             asymmetry: engine.asymmetry(),
             datagrams: engine.datagrams(),
             endpoints: self.endpoints(&front),
@@ -349,7 +347,7 @@ impl Readings {
             stats.rejected,
         )?;
         to.counters(
-            ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally", None),
+            ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally, or that an audit rule has admitted", None),
             self.tolerated
                 .iter()
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
@@ -372,7 +370,52 @@ impl Readings {
             ),
             self.rules
                 .iter()
-                .map(|(rule, hits)| ([("rule", rule.as_str())], *hits)),
+                .map(|rule| ([("rule", rule.name.as_str())], rule.hits)),
+        )?;
+        self.rule_traffic(to)
+    }
+
+    /// What passed in sessions of each rule that have ended: no scrape looks at live ones, of which
+    /// there may be millions.
+    fn rule_traffic(&self, to: &mut Families<'_, '_>) -> Written {
+        let by_rule = |value: fn(&RuleUse) -> u64| {
+            let rules = self.rules.iter();
+            rules.map(move |rule| ([("rule", rule.name.as_str())], value(rule)))
+        };
+        to.counters(
+            (
+                "portcullis_rule_sessions_ended",
+                "Sessions of a rule that have ended",
+                None,
+            ),
+            by_rule(|rule| rule.ended.sessions),
+        )?;
+        to.counters(
+            (
+                "portcullis_rule_packets",
+                "Packets of a rule's sessions that have ended, in both directions",
+                None,
+            ),
+            by_rule(|rule| rule.ended.packets),
+        )?;
+        to.counters(
+            (
+                "portcullis_rule",
+                "IP bytes of a rule's sessions that have ended, in both directions",
+                Some(&Unit::Bytes),
+            ),
+            by_rule(|rule| rule.ended.bytes),
+        )?;
+        let matched = self.rules.iter().filter_map(|rule| {
+            let last = self.clock.at(rule.last_match?).as_secs();
+            Some(([("rule", rule.name.as_str())], last))
+        });
+        to.gauges(
+            (
+                "portcullis_rule_last_match_timestamp_seconds",
+                "When a rule last decided about a new session, in seconds since the Unix epoch",
+            ),
+            matched,
         )
     }
 

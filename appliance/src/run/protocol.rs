@@ -47,6 +47,8 @@ pub(crate) enum Request {
     },
     /// Counters and gauges.
     Stats,
+    /// What each rule has done.
+    Rules,
     /// Which sessions a reload of this file would end; `name` is for messages.
     Preview { name: String, text: String },
     /// Adopts connections in their middle for some seconds, where the policy admits them; 0 ends it.
@@ -76,6 +78,8 @@ pub(crate) enum Reply {
     Asymmetry(AsymmetryView),
     /// Counters and gauges.
     Stats(Box<StatsView>),
+    /// A rule, and what it has done.
+    Rule(Box<RuleView>),
     /// The answer is complete: how many things were found or done, and what was done, in words.
     Done {
         count: u64,
@@ -103,6 +107,26 @@ pub(crate) struct AsymmetryView {
     pub(crate) last: f64,
     /// All of it in a sentence.
     pub(crate) text: String,
+}
+
+/// A rule of the configuration, or the default action, and what it has done since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RuleView {
+    pub(crate) name: String,
+    pub(crate) action: String,
+    /// `active`, `disabled`, `expired`, or `empty` where its sets hold nothing.
+    pub(crate) state: String,
+    /// When it expires, in RFC 3339.
+    pub(crate) expires: Option<String>,
+    pub(crate) comment: String,
+    /// New sessions that it has decided.
+    pub(crate) hits: u64,
+    /// Seconds since the Unix epoch.
+    pub(crate) last_match: Option<f64>,
+    pub(crate) sessions: u64,
+    /// Of live sessions and of those that have ended.
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Counters and gauges. Reasons that never occurred are left out.

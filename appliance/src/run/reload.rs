@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis::{Config, EndReason, SessionRecord};
@@ -112,6 +112,36 @@ impl Plant {
         outcome
     }
 
+    /// Takes the running configuration over again if a rule has expired since: its sessions are judged
+    /// by the others. No file is read. Returns what was done, in words; `None` if nothing was.
+    pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
+        let _one_at_a_time = self.newest.lock();
+        let mut config = self.plane.shared.config.read().clone();
+        if config.next_expiry().is_none_or(|at| at > now) {
+            return None;
+        }
+        config.policy.as_of = Some(now);
+        let outcome = self.plane.reload(config, Instant::now());
+        let outcome = outcome.map_err(|error| error.to_string());
+        let outcome = outcome.map(|done| {
+            let (judged, ended) = (done.judged, done.revoked);
+            format!("a rule has expired: {judged} sessions judged anew, {ended} ended by the policy")
+        });
+        match &outcome {
+            Ok(done) => complain(done),
+            Err(error) => complain(&format!("warning: an expired rule stays in force: {error}")),
+        }
+        Some(outcome)
+    }
+
+    /// Returns how long to wait for the next rule to expire; at most a few seconds, since the system's
+    /// clock may be set meanwhile.
+    pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
+        const MOST: Duration = Duration::from_secs(5);
+        let next = self.plane.shared.config.read().next_expiry();
+        next.map_or(MOST, |at| at.duration_since(now).unwrap_or_default().min(MOST))
+    }
+
     fn reload_in_turn(&self) -> Result<String, String> {
         let Some(file) = &self.file else {
             return Err("started without a configuration file: there is nothing to reload".to_owned());
@@ -133,12 +163,15 @@ impl Plant {
         .inspect_err(|error| self.reloads.refuse(error))
     }
 
-    /// What a reload of a file with this text would do. Nothing changes. `name` is for messages.
+    /// What a reload of a file with this text would do. Nothing changes. `name` is for messages. Files
+    /// of sets are read here, relative to the appliance's own configuration file.
     ///
     /// # Errors
     /// Why the file would be refused.
     pub(crate) fn preview(&self, name: &str, text: &str, now: Instant) -> Result<Preview, String> {
-        let (config, settings) = config_file::parse(text, name).map_err(|error| error.to_string())?;
+        let (mut config, settings) = config_file::parse(text, name).map_err(|error| error.to_string())?;
+        let folder = self.file.as_deref().and_then(Path::parent);
+        config_file::complete(&mut config, folder).map_err(|error| error.to_string())?;
         let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;
         let engine = &self.plane.shared.engine;
         let would_end = engine.preview(&config, now).map_err(|error| error.to_string())?;

@@ -1,17 +1,22 @@
 //! SIGTERM and SIGINT end the appliance after its drain time, a second one at once; SIGHUP reads the configuration file again.
+//! The thread that reloads also takes rules out of force when they expire.
 //!
 //! Files may hang, so they are read on a thread of their own: the one that takes the signals never waits for anything.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::operations::Plant;
 use crate::complain;
+
+/// How long a rule waits that has expired and could not be taken out of force.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Takes the signals from here on, on threads that end when the handle is closed.
 ///
@@ -43,8 +48,20 @@ pub(crate) fn start(plant: &Arc<Plant>) -> io::Result<(Handle, [JoinHandle<()>; 
 }
 
 fn reload(plant: &Plant, asked: &Receiver<()>) {
-    for () in asked {
+    let mut wait = plant.until_next_expiry(SystemTime::now());
+    loop {
         // The plant logs what became of it.
-        let _ = plant.reload();
+        match asked.recv_timeout(wait) {
+            Ok(()) => drop(plant.reload()),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(Err(_)) = plant.expire_rules(SystemTime::now()) {
+                    // Whatever is wrong will not be right at once.
+                    wait = RETRY;
+                    continue;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        wait = plant.until_next_expiry(SystemTime::now());
     }
 }

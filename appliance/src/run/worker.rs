@@ -52,6 +52,10 @@ impl Sink for Ears<'_> {
         self.log.denied(denied);
     }
 
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.log.denied(audited);
+    }
+
     fn limit_reached(&mut self, reached: &LimitReached) {
         self.log.limited(reached);
     }

@@ -62,6 +62,8 @@ enum Command {
     },
     /// Counters and gauges
     Stats,
+    /// What each rule has decided, what passed in its sessions, and when it last matched
+    Rules,
     /// The sessions with the most traffic, again and again; `q` ends it
     Top {
         #[command(flatten)]
@@ -210,6 +212,7 @@ impl Command {
             Self::Expectations { .. } => "expectations",
             Self::Asymmetry { .. } => "asymmetry",
             Self::Stats => "stats",
+            Self::Rules => "rules",
             Self::Top { .. } => "top",
             Self::Preview { .. } => "preview",
             Self::Adopt { .. } => "adopt",
@@ -246,6 +249,7 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
         },
         Some(Command::Asymmetry { clear }) => Request::Asymmetry { clear: *clear },
         Some(Command::Stats) => Request::Stats,
+        Some(Command::Rules) => Request::Rules,
         Some(Command::Preview { file }) => {
             let (name, text) = read(file)?;
             Request::Preview { name, text }

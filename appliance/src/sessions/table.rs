@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::run::protocol::{Reply, StatsView};
+use crate::run::protocol::{Reply, RuleView, StatsView};
 use crate::run::view::SessionView;
 
 /// The head of a list of sessions.
@@ -39,11 +39,31 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
             format!("zone {zone}: {}; last {} ago", line.text, span(line.last))
         }
         Reply::Stats(view) => stats(view),
+        Reply::Rule(view) => first(RULES_HEAD, rule(view, now())),
         Reply::Done { text: Some(text), .. } => text.clone(),
         Reply::Done { count, .. } if is_list => format!("{count} sessions"),
         Reply::Done { count: 0, .. } => "nothing".to_owned(),
         Reply::Done { .. } => String::new(),
     }
+}
+
+/// The head of a list of rules.
+const RULES_HEAD: &str = "rule                      action  state     decided  sessions    packets         bytes  last match  comment";
+
+/// A rule in columns.
+fn rule(view: &RuleView, now: f64) -> String {
+    let last = view
+        .last_match
+        .map_or_else(|| "never".to_owned(), |last| format!("{} ago", span(now - last)));
+    let state = match (&view.expires, view.state.as_str()) {
+        (Some(at), "active") => format!("until {at}"),
+        (_, state) => state.to_owned(),
+    };
+    let line = format!(
+        "{:<25} {:<7} {state:<8} {:>8} {:>9} {:>10} {:>13}  {last:<10}  {}",
+        view.name, view.action, view.hits, view.sessions, view.packets, view.bytes, view.comment
+    );
+    line.trim_end().to_owned()
 }
 
 /// Seconds since the Unix epoch.
@@ -186,6 +206,47 @@ fn stats(view: &StatsView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_is_a_line() {
+        let view = RuleView {
+            name: "web".to_owned(),
+            action: "allow".to_owned(),
+            state: "active".to_owned(),
+            expires: None,
+            comment: "ticket 7".to_owned(),
+            hits: 12,
+            last_match: Some(100.0),
+            sessions: 3,
+            packets: 400,
+            bytes: 50_000,
+        };
+        let words = |view: &RuleView| {
+            let line = rule(view, 190.0);
+            line.split_whitespace()
+                .map(ToOwned::to_owned)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let ago = span(90.0);
+        assert_eq!(
+            words(&view),
+            format!("web allow active 12 3 400 50000 {ago} ago ticket 7")
+        );
+        let expired = RuleView {
+            state: "expired".to_owned(),
+            expires: Some("2027-01-31T00:00:00Z".to_owned()),
+            last_match: None,
+            comment: String::new(),
+            ..view.clone()
+        };
+        assert_eq!(words(&expired), "web allow expired 12 3 400 50000 never");
+        let expires = RuleView {
+            expires: expired.expires,
+            ..view
+        };
+        assert!(words(&expires).contains(" until 2027-01-31T00:00:00Z "));
+    }
 
     #[test]
     fn what_a_reload_has_left_is_shown() {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use portcullis::event::Traffic;
-use portcullis::policy::Protocol;
+use portcullis::policy::{Action, Protocol};
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 use serde::Serialize;
 
@@ -55,6 +55,8 @@ pub(super) fn put(
                     put(&record.line(&log.settings, &viewer.clock));
                 }
             }
+            // It has passed, and has records at its end.
+            SessionEvent::Denied(denied) if denied.action == Action::Audit => {}
             SessionEvent::Denied(denied) => {
                 put(&FlowRecord::of_denied(denied).line(&log.settings, &viewer.clock));
             }
@@ -86,7 +88,7 @@ impl Row {
     }
 }
 
-/// A session that the policy did not admit. What it has in common with [`SessionView`] has the same name.
+/// A session that the policy did not admit, or has admitted for audit. What it has in common with [`SessionView`] has the same name.
 #[derive(Debug, Serialize)]
 struct DeniedRow<'a> {
     event: &'static str,
@@ -109,7 +111,10 @@ impl<'a> DeniedRow<'a> {
     fn new(denied: &DeniedSession, viewer: &Viewer<'a>) -> Self {
         let port = |port| viewer.port(denied.protocol, port);
         Self {
-            event: "denied",
+            event: match denied.action {
+                Action::Audit => "audited",
+                _ => "denied",
+            },
             action: denied.action.name(),
             zone: viewer.zones.name(denied.zone),
             proto: Protocol(denied.protocol).to_string(),

@@ -7,14 +7,16 @@
 
 mod traffic;
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
-use portcullis::config::ChallengeMode;
+use portcullis::config::{AddressTerm, ChallengeMode, RuleConfig};
 use portcullis::packet::{self, Checksums};
+use portcullis::policy::{self, Action, NewSession, Policy, PortRange};
 use portcullis::{Config, Engine, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
@@ -320,12 +322,82 @@ fn expire(c: &mut Criterion) {
     group.finish();
 }
 
+/// A policy of one shape, and sessions of which all but a fourth are allowed by it.
+fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
+    let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
+    let net = |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
+    let mut config = Config::default();
+    config.policy.default = Action::Deny;
+    config.policy.rules = (0..rules)
+        .map(|number| {
+            let mut rule = RuleConfig::new(format!("r{number}"), Action::Allow);
+            rule.protocol = vec![policy::Protocol::TCP];
+            rule.destination_ports = vec![PortRange::single(443)];
+            match shape {
+                "distinct" => rule.destination = vec![net(number << 8, 24)],
+                "alternating" => {
+                    rule.source = vec![net(0, 8)];
+                    rule.destination = vec![net(number, 32)];
+                    if number % 2 == 1 {
+                        std::mem::swap(&mut rule.source, &mut rule.destination);
+                    }
+                }
+                _ => {
+                    let sources = (0..100).map(|place| net((number * 100 + place) * 2, 32));
+                    rule.source = sources.collect();
+                }
+            }
+            rule
+        })
+        .collect();
+    let other = host(0x00ff_ffff);
+    let sessions = (0..4_096_u32).map(|session| {
+        let number = session.wrapping_mul(2_654_435_761) % rules;
+        let (src, dst) = match shape {
+            "distinct" => (other, host(number << 8 | 7)),
+            "alternating" if number.is_multiple_of(2) => (other, host(number)),
+            "alternating" => (host(number), other),
+            _ => (host((number * 100 + session % 100) * 2), other),
+        };
+        NewSession {
+            zone: portcullis::Zone::DEFAULT,
+            src,
+            dst,
+            protocol: 6,
+            src_port: Some(40_000),
+            dst_port: Some(if session % 4 == 0 { 80 } else { 443 }),
+            icmp: None,
+        }
+    });
+    (config, sessions.collect())
+}
+
+/// What a new session asks of the policy, by its shape and size: those of `.ci/policies`.
+fn policies(c: &mut Criterion) {
+    let mut group = c.benchmark_group("policy");
+    group.throughput(Throughput::Elements(1));
+    for shape in ["distinct", "alternating", "hundred"] {
+        for rules in [10, 10_000, 65_000] {
+            let made: LazyCell<(Policy, Vec<NewSession>), _> = LazyCell::new(|| {
+                let (config, sessions) = large_policy(shape, rules);
+                (config.compile().unwrap().policy, sessions)
+            });
+            group.bench_function(BenchmarkId::new(shape, rules), |b| {
+                let (policy, sessions) = &*made;
+                let mut sessions = sessions.iter().cycle();
+                b.iter(|| policy.look_up(black_box(sessions.next().unwrap())));
+            });
+        }
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3))
         .sample_size(30);
-    targets = parse, established, lookup, new_session, expire
+    targets = parse, established, lookup, new_session, policies, expire
 }
 criterion_main!(benches);

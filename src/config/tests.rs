@@ -145,7 +145,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `syn_challenge`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
+        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `syn_challenge`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
     ),
     (
         "[limits]\nipv4_prefix = 33",
@@ -407,7 +407,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[policy]\ndefault = \"drop\"",
-        "t.toml:2: policy.default: unknown variant `drop`, expected one of `allow`, `deny`, `reject`",
+        "t.toml:2: policy.default: unknown variant `drop`, expected one of `allow`, `deny`, `reject`, `audit`",
     ),
     (
         "[policy]\ninside = [\"10.0.0.1/8\"]",
@@ -427,7 +427,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `zones`, `source`, `destination`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
+        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",

@@ -28,6 +28,14 @@ fn inside() -> Vec<IpNet> {
     vec!["10.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()]
 }
 
+/// Rules with a name each: those of one name that follow each other are parts of one rule.
+fn named(mut rules: Vec<Rule>) -> Vec<Rule> {
+    for (number, rule) in rules.iter_mut().enumerate() {
+        rule.name = format!("rule-{number}");
+    }
+    rules
+}
+
 fn policy(rules: Vec<Rule>) -> Policy {
     Policy::new(rules, &inside(), Action::Deny).unwrap()
 }
@@ -707,7 +715,7 @@ proptest! {
         rules in proptest::collection::vec(any_rule(), 0..200),
         sessions in proptest::collection::vec(any_session(), 1..40),
     ) {
-        let policy = policy(rules.clone());
+        let policy = policy(named(rules.clone()));
         for q in sessions {
             let expected = oracle(&rules, &q);
             prop_assert_eq!(policy.decide(&q).rule, expected);
@@ -738,7 +746,7 @@ proptest! {
         rules in proptest::collection::vec(any_rule(), 0..40),
         sessions in proptest::collection::vec(any_session(), 1..40),
     ) {
-        let policy = policy(rules);
+        let policy = policy(named(rules));
         let shadowed: Vec<RuleId> = policy.shadowed().pairs.iter().map(|(rule, _)| *rule).collect();
         for q in sessions {
             prop_assert!(!shadowed.contains(&policy.decide(&q).rule));

@@ -75,6 +75,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
         self.sink.session_denied(denied);
     }
 
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.sink.session_audited(audited);
+    }
+
     fn limit_reached(&mut self, reached: &LimitReached) {
         self.sink.limit_reached(reached);
     }

@@ -113,6 +113,8 @@ impl<H: Helper> Control<H> {
         }
         if self.helper.is_opaque() {
             self.helper.stepped_aside(self.original.next());
+            // What follows in the same segment.
+            let _ = self.helper.plain(&segment, from, sink);
             self.original = Stream::default();
             self.reply = Stream::default();
         }

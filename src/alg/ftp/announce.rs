@@ -186,8 +186,8 @@ impl Told {
     }
 }
 
-/// Reads the text of a 227: exactly one `h1,h2,h3,h4,p1,p2`, with or without parentheses, anywhere in
-/// it (RFC 1123, section 4.1.2.6). There may be blanks around the commas.
+/// Reads the text of a 227: exactly one `h1,h2,h3,h4,p1,p2`, with or without parentheses, anywhere
+/// in it (RFC 1123, section 4.1.2.6). There may be blanks around the commas.
 pub(super) fn pasv_reply(text: &[u8]) -> Result<Announced, Flaw> {
     match numbers(text, false) {
         Err(Flaw::Absent) => numbers(text, true),
@@ -254,8 +254,8 @@ fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
     end
 }
 
-/// Reads the text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible character
-/// for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the protocol and
+/// Reads the text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible
+/// character for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the protocol and
 /// the address; clients ignore both.
 pub(super) fn epsv_reply(text: &[u8]) -> Result<Announced, Flaw> {
     let mut found = None;

@@ -75,8 +75,8 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 
 /// The line behind the TELNET commands that it begins with.
 ///
-/// The urgent byte of a TELNET signal may be taken out of the stream before others read it, so parts
-/// of a signal are skipped as well: no command and no reply begins with such a byte.
+/// The urgent byte of a TELNET signal may be taken out of the stream before others read it, so
+/// parts of a signal are skipped as well: no command and no reply begins with such a byte.
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {
         line = match line {

@@ -117,3 +117,19 @@ fn a_guarded_session_is_guarded_again_after_ccc() {
     talk.client("PORT 10,0,0,7,19,136\r\n");
     talk.refuses(&["plain_again", "bounce_refused"]);
 }
+
+#[test]
+fn a_record_right_after_the_234_is_followed() {
+    for together in [true, false] {
+        let mut talk = Talk::new();
+        talk.client("AUTH TLS\r\n");
+        let [reply, handshake] = [b"234 go\r\n".to_vec(), record(22, 90)];
+        if together {
+            talk.server([reply, handshake].concat());
+        } else {
+            talk.server(reply).server(handshake);
+        }
+        talk.client(record(22, 40)).client("PASV\r\n").server(PASSIVE);
+        assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:40002"], "{together}");
+    }
+}

@@ -325,7 +325,8 @@ fn expire(c: &mut Criterion) {
 /// A policy of one shape, and sessions of which all but a fourth are allowed by it.
 fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
-    let net = |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
+    let net =
+        |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
     let mut config = Config::default();
     config.policy.default = Action::Deny;
     config.policy.rules = (0..rules)

@@ -484,9 +484,9 @@ impl Policy {
             return Ok(None);
         };
         let cover = search.first_cover(first, first)?;
-        let parts = (first..u16::MAX).skip(1).take_while(|place| {
-            usize::from(*place) < self.rules.len() && self.number(*place) == rule
-        });
+        let parts = (first..u16::MAX)
+            .skip(1)
+            .take_while(|place| usize::from(*place) < self.rules.len() && self.number(*place) == rule);
         for part in parts {
             if cover.is_none() || search.first_cover(part, first)?.is_none() {
                 return Ok(None);

@@ -731,7 +731,7 @@ proptest! {
         // The configuration refuses ICMP types that are none of the rule's protocols.
         let valid = |rule: &Rule| rule.icmp_types.is_empty() || rule.icmp_messages().next().is_some();
         let rules: Vec<Rule> = rules.into_iter().filter(valid).collect();
-        let policy = policy(rules.clone());
+        let policy = policy(named(rules.clone()));
         let number = |place: usize| RuleId(u16::try_from(place).unwrap());
         let first_cover = |place: usize| {
             let found = rules[..place].iter().position(|earlier| earlier.covers(&rules[place]));

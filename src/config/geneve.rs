@@ -126,8 +126,8 @@ pub struct RunConfig {
     pub coalesce: Duration,
     /// How long a datagram may have waited in the receive queue when a worker takes it: older ones
     /// are refused ([`Refusal::QueueDelay`]). From a quarter of it on, a packet that would open a
-    /// session is dropped ([`DropReason::Overload`]), so that packets of sessions come first. 0 for
-    /// no bound, else 1 ms to [`Self::MAX_QUEUE_DELAY`].
+    /// session is dropped ([`DropReason::Overload`]), so that packets of sessions come first; a SYN
+    /// is not, unless SYNs are the flood. 0 for no bound, else 1 ms to [`Self::MAX_QUEUE_DELAY`].
     ///
     /// [`Refusal::QueueDelay`]: crate::geneve::front::Refusal::QueueDelay
     /// [`DropReason::Overload`]: crate::DropReason::Overload

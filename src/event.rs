@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::alg::{Expectation, HelperEvent};
 use crate::flow::{Direction, Zone};
 use crate::fragment::HoldId;
 use crate::limits::Exceeded;
@@ -206,11 +207,14 @@ pub enum EndReason {
     Revoked,
     /// An operator ended it.
     Deleted,
+    /// A control session announced what is refused, or said what cannot be read, and its rule lets no such session go
+    /// on (`ftp.refused = "drop"`).
+    FtpRefused,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Timeout,
         Self::Closed,
         Self::Reset,
@@ -219,6 +223,7 @@ impl EndReason {
         Self::Evicted,
         Self::Revoked,
         Self::Deleted,
+        Self::FtpRefused,
     ];
 
     /// The stable name.
@@ -233,12 +238,16 @@ impl EndReason {
             Self::Evicted => "evicted",
             Self::Revoked => "revoked",
             Self::Deleted => "deleted",
+            Self::FtpRefused => "ftp_refused",
         }
     }
 
     /// Whether both ends of an established TCP session are told with a RST: they cannot know of its end.
     pub(crate) const fn is_told(self) -> bool {
-        matches!(self, Self::Timeout | Self::Revoked | Self::Deleted)
+        matches!(
+            self,
+            Self::Timeout | Self::Revoked | Self::Deleted | Self::FtpRefused
+        )
     }
 }
 
@@ -291,6 +300,23 @@ pub struct LimitReached {
     pub at: Instant,
 }
 
+/// What a helper has found in a control session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HelperNote {
+    /// The control session.
+    pub session: SessionId,
+    /// What was found.
+    pub event: HelperEvent,
+    /// The direction of the line or segment that caused it.
+    pub from: Direction,
+    /// The announced session, if the event is that it may come, that there is no room for it, or
+    /// that it was withdrawn.
+    pub expectation: Option<Expectation>,
+    /// When the packet came.
+    pub at: Instant,
+}
+
 /// Receives what happens beside the verdicts. No lock is held while it is called, so it may call the engine.
 ///
 /// `()` ignores everything. Every session that was opened ends exactly once: with the sink of the call to
@@ -329,6 +355,12 @@ pub trait Sink {
     /// limit: the counters count every packet.
     fn limit_reached(&mut self, reached: &LimitReached) {
         let _ = reached;
+    }
+
+    /// A helper has found something in a control session. At most 32 for each packet: the counters
+    /// count all.
+    fn helper_event(&mut self, note: &HelperNote) {
+        let _ = note;
     }
 
     /// A RST is to be sent to one end of a session that has ended.
@@ -377,6 +409,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn limit_reached(&mut self, reached: &LimitReached) {
         (**self).limit_reached(reached);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        (**self).helper_event(note);
     }
 
     fn reset(&mut self, reset: &Reset) {

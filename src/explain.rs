@@ -6,7 +6,7 @@
 use core::fmt;
 use std::time::Duration;
 
-use crate::event::{EndReason, SessionRecord};
+use crate::event::{EndReason, HelperNote, SessionRecord};
 use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
 use crate::lifetime::LifetimeClass;
@@ -102,6 +102,8 @@ pub enum Step {
     Elsewhere(FlowKey),
     /// A session of this conversation has ended, why, and how long ago.
     Buried(SessionId, EndReason, Duration),
+    /// A helper has found something in the packet's payload.
+    Helper(Box<HelperNote>),
     /// Something worth saying.
     Note(&'static str),
     /// The verdict.
@@ -176,6 +178,13 @@ impl fmt::Display for Step {
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
             Self::Buried(session, reason, ago) => {
                 write!(f, "session {session} has ended {ago:?} ago ({})", reason.name())
+            }
+            Self::Helper(note) => {
+                write!(f, "helper: {}, {} direction", note.event, note.from)?;
+                match &note.expectation {
+                    Some(expectation) => write!(f, ": {expectation}"),
+                    None => Ok(()),
+                }
             }
             Self::Datagram(key, what) => write!(f, "{key}: {what}"),
             Self::State(before, after) if before == after => write!(f, "state stays {after}"),

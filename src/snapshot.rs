@@ -9,12 +9,13 @@
 //! Times are relative, so that they mean something to another engine: the head has the wall-clock
 //! time of the save, and a restore takes what has passed since off each lifetime. A stream that is
 //! torn, foreign, of an unknown version or not sound in any record is refused as a whole, before
-//! anything is changed. Streams of version 1 can be read.
+//! anything is changed. Streams of versions 1 and 2 can be read.
 //!
 //! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line, counters, and the report of
 //! asymmetric paths.
 
 mod first;
+mod second;
 mod stream;
 
 use core::net::IpAddr;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::alg::SessionEnds;
+use crate::alg::ftp::Progress;
 use crate::event::EndReason;
 use crate::flow::Variant;
 use crate::track::tcp::Track;
@@ -88,6 +90,10 @@ pub struct SavedControl {
     pub encrypted: bool,
     /// From which number on nothing of a direction passes, since an announcement was refused.
     pub stopped: [Option<u32>; 2],
+    /// The responder ends lines with a line feed alone.
+    pub bare_lf: bool,
+    /// What the server has yet to answer, and what was announced, if that is known.
+    pub progress: Option<Progress>,
 }
 
 /// What a tracker knows.

@@ -311,7 +311,7 @@ fn what_was_announced_announces_nothing_itself() {
 }
 
 #[test]
-fn where_the_rule_says_so_a_refused_announcement_stops_its_direction() {
+fn where_the_rule_says_so_a_refused_announcement_ends_its_session() {
     let stopping = format!("{ONLY_21}ftp = {{ refused = \"drop\" }}\n");
     let mut control = Control::new(&stopping, false);
     control.client("NOOP\r\n");
@@ -337,9 +337,7 @@ fn where_the_rule_says_so_a_refused_announcement_stops_its_direction() {
         b"PASV\r\n",
     );
     assert_eq!(control.decide(&behind).reason(), Some(DropReason::FtpRefused));
-    // Pure acknowledgements and the server's text go on.
-    control.passes(&segment(control.ends, ACK, client, server, b""));
-    control.server("421 Timeout\r\n");
+    assert_eq!(control.engine.sessions(), 0);
     assert_eq!(control.engine.export_expectations(control.now), []);
     assert_eq!(control.event(HelperEvent::BounceRefused), 1);
     // Without the rule's word the text passes, and nothing is opened.

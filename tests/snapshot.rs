@@ -214,7 +214,7 @@ fn a_stream_that_is_torn_foreign_or_changed_is_refused_whole() {
     assert_eq!(refused(&next), RestoreError::Version { found: VERSION + 1 });
     assert_eq!(
         refused(&next).to_string(),
-        "the stream has version 3; versions 1 to 2 can be read"
+        "the stream has version 4; versions 1 to 3 can be read"
     );
 }
 
@@ -366,6 +366,55 @@ fn a_stream_of_the_first_version_is_read() {
     changed[500] ^= 1;
     let error = new.restore(&changed, now, SAVED_AT, RestoreOptions::default());
     assert_eq!(error, Err(RestoreError::Checksum));
+}
+
+/// Three sessions of the second version: a control session that has announced port 50000 of its
+/// server, one that was stopped at the client's next byte, and one of HTTP.
+#[test]
+fn a_stream_of_the_second_version_is_read() {
+    let now = Instant::now();
+    let stream = include_bytes!("support/sessions_v2.bin");
+    let new = Engine::with_seed(
+        &Config::from_toml(
+            "[ftp]\nrefused = \"drop\"\n[policy]\ndefault = \"deny\"\n\
+             [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [80]\n\
+             [[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [21]\n",
+            "test.toml",
+        )
+        .unwrap(),
+        [1, 2, 3, 4],
+    )
+    .unwrap();
+    let done = new
+        .restore(stream, now, SAVED_AT, RestoreOptions::default())
+        .unwrap();
+    assert_eq!((done.sessions, done.tombstones, done.expectations), (3, 0, 1));
+    new.check_invariants().unwrap();
+    let decide = |ends, flags, seq, ack, text: &[u8]| {
+        let packet = segment(ends, flags, seq, ack, text);
+        new.process(Packet::new(&packet, now)).reason()
+    };
+    let control = Ends::v4(4000, 21);
+    let data = Ends {
+        src_port: 41_000,
+        dst_port: 50_000,
+        ..control
+    };
+    assert_eq!(decide(data, SYN, 9_000, 0, b""), None);
+    // The control session goes on: 107 bytes of the client, and what the server has sent.
+    let server = 512 + "227 Entering Passive Mode (10,0,0,2,195,80)\r\n".len() as u32;
+    assert_eq!(decide(control, ACK, 107, server, b"NOOP\r\n"), None);
+    assert_eq!(decide(control.back(), ACK, server, 113, b"200 fine\r\n"), None);
+    let stopped = Ends::v4(4001, 21);
+    assert_eq!(
+        decide(stopped, ACK, 101, 512, b"NOOP\r\n"),
+        Some(DropReason::FtpRefused)
+    );
+    assert_eq!(
+        new.sessions(),
+        3,
+        "the stopped one has ended, and the data session came"
+    );
 }
 
 /// Fails after some bytes.

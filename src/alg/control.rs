@@ -3,7 +3,7 @@
 use crate::flow::Direction;
 use crate::packet::SeqNum;
 
-use super::stream::{Piece, Stream};
+use super::stream::{Fit, Piece, Stream, Trouble};
 use super::{Helper, HelperSink, Limits, Plain};
 
 /// A TCP segment as far as a helper is concerned.
@@ -50,39 +50,45 @@ impl<H: Helper> Control<H> {
     /// A segment has come. Segments of both directions must be given in the order in which they came, since an
     /// acknowledgement that overtakes what it acknowledges looks like a loss.
     pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
-        self.guard(false);
+        for from in Direction::BOTH {
+            self.parts(from).0.guard(false);
+        }
         self.hear(from, segment, sink);
     }
 
-    /// The same for a session in which nothing may pass unread: `false` if the payload cannot be read whole and in its
-    /// place, and then nothing has changed. See [`Stream::takes`]. Whether the bytes of a helper that has stepped aside may
-    /// pass is for the caller to say.
+    /// The same for a session in which nothing may pass unread. A segment that does not fit changes nothing, see
+    /// [`Stream::fit`]. Whether the bytes of a helper that has stepped aside may pass is for the caller to say.
     ///
-    /// [`Stream::takes`]: super::stream::Stream::takes
+    /// [`Stream::fit`]: super::stream::Stream::fit
     pub fn guarded_segment(
         &mut self,
         from: Direction,
         segment: &Segment<'_>,
         sink: &mut dyn HelperSink,
-    ) -> bool {
-        self.guard(true);
-        if self.helper.is_opaque() {
-            self.hear(from, segment, sink);
-            return true;
+    ) -> Fit {
+        for from in Direction::BOTH {
+            let (stream, helper) = self.parts(from);
+            if stream.guard(true) {
+                helper.trouble(from, Trouble::MidStream, sink);
+            }
         }
-        let (stream, helper) = self.parts(from);
-        let limits = helper.limits(from);
-        let is_plain = !helper.is_veiled(from);
-        if is_plain && !segment.payload.is_empty() && !stream.takes(segment.seq, segment.payload, &limits) {
-            return false;
+        // Encrypted bytes are no lines. The helper follows them to where they end.
+        let is_plain = !self.helper.is_opaque() && !self.helper.is_veiled(from);
+        if is_plain && !segment.payload.is_empty() {
+            let limits = self.limits(from);
+            let fit = self.stream(from).fit(segment.seq, segment.payload, &limits);
+            if fit != Fit::Fits {
+                return fit;
+            }
         }
         self.hear(from, segment, sink);
-        true
+        Fit::Fits
     }
 
-    fn guard(&mut self, on: bool) {
-        self.original.guard(on);
-        self.reply.guard(on);
+    /// How the lines of a direction are put together.
+    #[must_use]
+    pub fn limits(&self, from: Direction) -> Limits {
+        self.helper.limits(from)
     }
 
     fn hear(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
@@ -170,10 +176,11 @@ impl<H: Helper> Control<H> {
         sink: &mut dyn HelperSink,
         work: impl FnOnce(&mut Stream, &Limits, &mut dyn FnMut(Piece<'_>)),
     ) {
+        let limits = self.limits(from);
         let (stream, helper) = self.parts(from);
-        let limits = helper.limits(from);
         work(stream, &limits, &mut |piece| match piece {
             Piece::Line(line) => helper.line(from, line, sink),
+            Piece::Rest(line) => helper.rest(from, line, sink),
             Piece::Trouble(trouble) => helper.trouble(from, trouble, sink),
         });
     }

@@ -6,6 +6,7 @@
 //! | part | what it is for |
 //! |---|---|
 //! | [`stream`] | one direction's segments to whole lines, each once and in order |
+//! | [`urgent`] | whether urgent data leave the lines as they were read |
 //! | [`Control`] | what is kept of one control session: two streams and a [`Helper`] |
 //! | [`ftp`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
@@ -26,9 +27,10 @@ mod control;
 pub mod expectations;
 pub mod ftp;
 pub mod stream;
+pub mod urgent;
 
 pub use control::{Control, Segment};
-pub use stream::{Limits, Line, Trouble};
+pub use stream::{Fit, Limits, Line, Trouble};
 
 /// A TCP session as its first packet named it: who called whom. Addresses are canonical (an IPv4-mapped IPv6 address
 /// is the IPv4 address) if they were made with [`SessionEnds::new`].
@@ -324,6 +326,12 @@ pub trait Helper {
 
     /// A line has come.
     fn line(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink);
+
+    /// The rest of a line has come whose beginning passed before the session was read. Called only
+    /// where nothing may pass unread: an event that is a refusal stops it.
+    fn rest(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink) {
+        let _ = (from, line, sink);
+    }
 
     /// Lines of this direction are missing, or something is wrong with its segments.
     fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);

@@ -11,8 +11,10 @@
 //! has not ended.
 //!
 //! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read it whole
-//! ([`Stream::takes`]), so that one that it cannot read need not pass. What was read is kept until the receiver has
+//! ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept until the receiver has
 //! acknowledged it: who sends it again must send the same, since the receiver may not have got the first copy.
+//! A guarded stream that is taken up in its middle hands out the [rest](Piece::Rest) of the line
+//! that it begins in, so that somebody can look at what passes.
 //!
 //! A line that starts in the middle of a segment and one that starts a segment are the same thing, and what starts a
 //! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
@@ -67,9 +69,25 @@ pub enum Trouble {
 pub enum Piece<'a> {
     /// A line.
     Line(Line<'a>),
+    /// The rest of a line whose beginning was not read. Only a guarded stream has it.
+    Rest(Line<'a>),
     /// Something is wrong.
     Trouble(Trouble),
 }
+
+/// Whether a guarded stream can read a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// The segment can be read, now or once the hole before it is filled.
+    Fits,
+    /// The segment may be other than what passed in its place.
+    Differs,
+    /// There is no room until something is acknowledged, or a hole is filled.
+    NoRoom,
+}
+
+/// The capacity of buffers grows by a multiple of so many bytes.
+const GRAIN: usize = 64;
 
 /// Bytes that wait for those before them: from `start` to before `end`, counted from the next byte in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +121,20 @@ pub struct Stream {
     after_cr: bool,
     /// What was read is kept in `sent`.
     guarded: bool,
-    /// The bytes right before `next` that nobody has acknowledged.
+    /// The bytes right before `next`; those from `sent_from` on are not acknowledged.
     sent: Vec<u8>,
+    /// See `sent`.
+    sent_from: usize,
+    /// First byte of a guarded stream that was taken up in its middle, until it is acknowledged.
+    floor: Option<SeqNum>,
+}
+
+/// Makes room for more bytes.
+fn reserve(bytes: &mut Vec<u8>, more: usize) {
+    let needed = bytes.len() + more;
+    if needed > bytes.capacity() {
+        bytes.reserve_exact(needed.next_multiple_of(GRAIN) - bytes.len());
+    }
 }
 
 /// Both parts of `bytes`, the second empty if `at` is behind the end.
@@ -150,7 +180,8 @@ struct LineEnd {
     next: SeqNum,
 }
 
-fn deliver(bytes: &[u8], end: LineEnd, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+/// A line of these bytes, whose end is cut off.
+fn line_of<'b>(bytes: &'b [u8], end: LineEnd, limits: &Limits) -> Line<'b> {
     let LineEnd { whole, bare_lf, next } = end;
     let whole = whole && bytes.len() <= limits.line;
     let bytes = if whole {
@@ -159,12 +190,12 @@ fn deliver(bytes: &[u8], end: LineEnd, limits: &Limits, out: &mut dyn FnMut(Piec
     } else {
         cut(bytes, limits.line).0
     };
-    out(Piece::Line(Line {
+    Line {
         bytes,
         whole,
         bare_lf,
         next,
-    }));
+    }
 }
 
 impl Stream {
@@ -187,23 +218,34 @@ impl Stream {
         self.end = Some(end);
     }
 
-    /// Whether nothing passes but what [`Stream::takes`].
-    pub fn guard(&mut self, on: bool) {
-        self.guarded = on;
-        if !on {
-            self.sent = Vec::new();
+    /// Sets whether nothing passes but what [fits](Stream::fit). Returns whether a line that is too
+    /// long is given up: it has passed unguarded, and does not count against what follows.
+    pub fn guard(&mut self, on: bool) -> bool {
+        if on == self.guarded {
+            return false;
         }
+        self.guarded = on;
+        let gives_up = on && core::mem::take(&mut self.too_long);
+        self.skipping |= gives_up;
+        if !on {
+            self.forget_sent();
+            self.floor = None;
+        }
+        if self.skipping {
+            self.line = Vec::new();
+        }
+        gives_up
     }
 
-    /// Whether a segment can be read whole, now or once the hole before it is filled: the line that it goes on with is known
-    /// from its beginning, what was sent before and may not have come is the same again, and there is room for it.
+    /// Returns whether a segment can be read whole, now or once the hole before it is filled: what
+    /// was sent before and may not have come is the same again, and there is room for it.
     #[must_use]
-    pub fn takes(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> bool {
+    pub fn fit(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> Fit {
         let Some(next) = self.next else {
-            return false;
+            return Fit::Fits;
         };
-        if self.skipping || self.too_long || self.suspect.is_some() {
-            return false;
+        if self.too_long || self.floor.is_some_and(|floor| seq.before(floor)) {
+            return Fit::Differs;
         }
         let (offset, past, fresh) = if seq.before(next) {
             let (past, fresh) = cut(payload, next.distance_from(seq) as usize);
@@ -211,26 +253,62 @@ impl Stream {
         } else {
             (seq.distance_from(next) as usize, &[][..], payload)
         };
-        if self.contradicts_line(seq, next, past) || contradicts(&self.sent, seq, next, past) {
-            return false;
+        let sent = self.unacknowledged();
+        if self.contradicts_line(seq, next, past) || contradicts(sent, seq, next, past) {
+            return Fit::Differs;
         }
-        if fresh.is_empty() || offset == 0 && self.ranges.is_empty() && self.sent.is_empty() {
-            return true;
+        if fresh.is_empty() || offset == 0 && self.ranges.is_empty() && sent.is_empty() {
+            return Fit::Fits;
         }
-        let Some(end) = offset.checked_add(fresh.len()) else {
-            return false;
-        };
-        if end.saturating_add(self.sent.len()) > limits.window {
-            return false;
+        let end = offset.saturating_add(fresh.len());
+        if end.saturating_add(sent.len()) > limits.window {
+            return Fit::NoRoom;
         }
         let apart = |range: &&Range| range.end < offset || range.start > end;
         if offset > 0 && self.ranges.iter().filter(apart).count() >= limits.ranges {
-            return false;
+            return Fit::NoRoom;
         }
-        self.ranges.iter().all(|range| {
+        let is_same = self.ranges.iter().all(|range| {
             let (from, to) = (range.start.max(offset), range.end.min(end));
             from >= to || self.buffer.get(from..to) == fresh.get(from - offset..to - offset)
-        })
+        });
+        if is_same { Fit::Fits } else { Fit::Differs }
+    }
+
+    /// Returns by how many bytes a segment makes the stream grow at most.
+    #[must_use]
+    pub fn growth(&self, seq: SeqNum, len: usize, limits: &Limits) -> usize {
+        let ahead = match self.next {
+            Some(next) if seq.after(next) => {
+                let end = (seq.distance_from(next) as usize).saturating_add(len);
+                let ranges = limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
+                end.min(limits.window).saturating_sub(self.buffer.capacity()) + ranges
+            }
+            _ => 0,
+        };
+        // The line, and what is kept until it is acknowledged.
+        ahead + 2 * len + 3 * GRAIN
+    }
+
+    /// Returns a byte that is kept: not acknowledged yet, or waiting for bytes before it.
+    #[must_use]
+    pub fn byte(&self, seq: SeqNum) -> Option<u8> {
+        let next = self.next?;
+        if seq.before(next) {
+            let sent = self.unacknowledged();
+            let place = sent.len().checked_sub(next.distance_from(seq) as usize)?;
+            return sent.get(place).copied();
+        }
+        let place = seq.distance_from(next) as usize;
+        let waits = self
+            .ranges
+            .iter()
+            .any(|range| (range.start..range.end).contains(&place));
+        if waits {
+            self.buffer.get(place).copied()
+        } else {
+            None
+        }
     }
 
     /// Whether the line that has not ended is too long already.
@@ -255,6 +333,7 @@ impl Stream {
             None => {
                 self.next = Some(seq);
                 self.skipping = true;
+                self.floor = self.guarded.then_some(seq);
                 out(Piece::Trouble(Trouble::MidStream));
                 seq
             }
@@ -295,17 +374,8 @@ impl Stream {
             Some(end) if ack.after(end) => end,
             _ => ack,
         };
-        if let Some(next) = self.next.filter(|_| !self.sent.is_empty()) {
-            let missing = if ack.before(next) {
-                next.distance_from(ack) as usize
-            } else {
-                0
-            };
-            self.sent.drain(..self.sent.len().saturating_sub(missing));
-            if self.sent.is_empty() {
-                self.sent = Vec::new();
-            }
-        }
+        self.floor = self.floor.filter(|floor| ack.before(*floor));
+        self.drop_acknowledged(ack);
         while let Some(next) = self.next
             && ack.after(next)
         {
@@ -320,6 +390,37 @@ impl Stream {
             self.shift(missing);
             self.lose_line(out);
             self.drain(limits, out);
+        }
+    }
+
+    /// The bytes right before `next` that nobody has acknowledged.
+    fn unacknowledged(&self) -> &[u8] {
+        self.sent.get(self.sent_from..).unwrap_or_default()
+    }
+
+    fn forget_sent(&mut self) {
+        self.sent = Vec::new();
+        self.sent_from = 0;
+    }
+
+    /// Forgets the sent bytes before `ack`. They are moved once half of them is free.
+    fn drop_acknowledged(&mut self, ack: SeqNum) {
+        let Some(next) = self.next.filter(|_| !self.sent.is_empty()) else {
+            return;
+        };
+        let missing = if ack.before(next) {
+            next.distance_from(ack) as usize
+        } else {
+            0
+        };
+        self.sent_from = self.sent_from.max(self.sent.len().saturating_sub(missing));
+        let kept = self.sent.len() - self.sent_from;
+        if kept == 0 {
+            self.forget_sent();
+        } else if self.sent_from >= kept {
+            self.sent.drain(..self.sent_from);
+            self.sent_from = 0;
+            self.sent.shrink_to(kept.next_multiple_of(GRAIN));
         }
     }
 
@@ -374,6 +475,7 @@ impl Stream {
             self.begun = true;
             self.next = Some(next.add(part.len() as u32));
             if self.guarded {
+                reserve(&mut self.sent, part.len());
                 self.sent.extend_from_slice(part);
             }
             if doubtful {
@@ -398,19 +500,29 @@ impl Stream {
             };
             if self.skipping {
                 self.skipping = false;
+                if self.guarded {
+                    self.keep(head, limits);
+                    end.whole = !core::mem::take(&mut self.too_long);
+                    let line = core::mem::take(&mut self.line);
+                    out(Piece::Rest(line_of(&line, end, limits)));
+                }
             } else if self.line.is_empty() {
-                deliver(head, end, limits, out);
+                out(Piece::Line(line_of(head, end, limits)));
             } else {
                 self.keep(head, limits);
                 end.whole = !core::mem::take(&mut self.too_long);
                 let line = core::mem::take(&mut self.line);
-                deliver(&line, end, limits, out);
+                out(Piece::Line(line_of(&line, end, limits)));
             }
         }
         if let Some(last) = bytes.last() {
             self.after_cr = *last == b'\r';
             if !self.skipping {
                 self.keep(bytes, limits);
+            } else if self.guarded {
+                self.keep(bytes, limits);
+                // What is too long of such a line passes: it ends no announcement.
+                self.too_long = false;
             }
         }
     }
@@ -418,6 +530,7 @@ impl Stream {
     fn keep(&mut self, bytes: &[u8], limits: &Limits) {
         let room = limits.line.saturating_sub(self.line.len());
         let (fits, over) = cut(bytes, room);
+        reserve(&mut self.line, fits.len());
         self.line.extend_from_slice(fits);
         self.too_long |= !over.is_empty();
     }
@@ -436,7 +549,8 @@ impl Stream {
             return false;
         }
         if self.buffer.len() < end {
-            self.buffer.reserve_exact(end - self.buffer.len());
+            let more = end - self.buffer.len();
+            reserve(&mut self.buffer, more);
             self.buffer.resize(end, 0);
         }
         let mut known = self

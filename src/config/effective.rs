@@ -300,6 +300,30 @@ impl Config {
             "any: servers without privileges cannot call from port 20",
         );
         values.setting(
+            "ftp.active_opening",
+            quoted(self.ftp.active_opening.name()),
+            &quoted(default.active_opening.name()),
+            "there are servers that connect before they answer",
+        );
+        values.setting(
+            "ftp.max_line",
+            self.ftp.max_line.to_string(),
+            &default.max_line.to_string(),
+            "a path of 4096 bytes whose every byte is a quote",
+        );
+        values.setting(
+            "ftp.reorder_bytes",
+            self.ftp.reorder_bytes.to_string(),
+            &default.reorder_bytes.to_string(),
+            "a window without a scale",
+        );
+        values.setting(
+            "ftp.max_pipelined",
+            self.ftp.max_pipelined.to_string(),
+            &default.max_pipelined.to_string(),
+            "most clients send one at a time",
+        );
+        values.setting(
             "ftp.refused",
             quoted(self.ftp.refused.name()),
             &quoted(default.refused.name()),

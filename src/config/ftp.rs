@@ -1,11 +1,12 @@
 //! `[ftp]`: the helper of FTP.
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::values;
-use crate::alg::ftp::{CONTROL_PORT, Settings};
+use crate::alg::ftp::{ActiveOpening, CONTROL_PORT, Settings};
 
 /// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +31,20 @@ pub struct FtpConfig {
     pub max_refused: u16,
     /// The port that a server must call from in active mode: 20 by RFC 959; 0, the default, is any.
     pub active_source_port: u16,
+    /// When the data session of PORT and EPRT may come: at the client's command, or only once the
+    /// server has agreed to it. The latter is stricter, and breaks with servers that connect first.
+    pub active_opening: ActiveOpening,
+    /// The longest line that is read, its end included, in bytes: [`Self::MAX_LINE`]. Servers that
+    /// split a longer line into several commands need their own bound here. Longer lines announce
+    /// nothing; where a refused announcement ends its session, so do they.
+    pub max_line: u32,
+    /// How many bytes of each direction of a control session are kept ahead of a missing segment:
+    /// [`Self::REORDER_BYTES`]. Where a refused announcement ends its session, this is also how much
+    /// may be in flight: more for long listings on long paths, less for less memory.
+    pub reorder_bytes: u32,
+    /// How many commands may wait for their replies, 1 to [`Self::MAX_PIPELINED`]: for clients that
+    /// send many at once. Beyond it, no reply announces anything until the client waits for one.
+    pub max_pipelined: u32,
     /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
     pub refused: RefusedAnnouncement,
     /// How many bytes all control sessions together may take, from [`Self::MIN_MEMORY`]. With
@@ -47,9 +62,9 @@ pub enum RefusedAnnouncement {
     /// The text passes, and nothing is opened.
     #[default]
     Pass,
-    /// It is dropped, and so is all that its sender sends behind it: the control session comes to a stand. So are data that
-    /// the helper cannot read whole and in their place, such as fragments and lines over 512 bytes; TLS that is not agreed on
-    /// by AUTH and 234 passes as little.
+    /// It is dropped, and its control session ends, with a RST to both ends. So does a session whose
+    /// data the helper cannot read whole and in their place, such as lines over
+    /// [`FtpConfig::max_line`]; TLS that is not agreed on by AUTH and 234 does not pass either.
     Drop,
 }
 
@@ -102,6 +117,25 @@ impl FtpConfig {
     /// The least `max_memory`: a few control sessions.
     pub const MIN_MEMORY: u32 = 1 << 16;
 
+    /// What `max_line` may be.
+    pub const MAX_LINE: RangeInclusive<u32> = 128..=65_536;
+
+    /// What `reorder_bytes` may be: at least two full segments, at most a window of 1 MiB.
+    pub const REORDER_BYTES: RangeInclusive<u32> = 4_096..=1 << 20;
+
+    /// The most that `max_pipelined` may be.
+    pub const MAX_PIPELINED: u32 = 1_024;
+
+    /// The sizes, with their keys, values and bounds.
+    pub(super) fn sizes(&self) -> [(&'static str, u32, RangeInclusive<u32>); 4] {
+        [
+            ("ftp.max_line", self.max_line, Self::MAX_LINE),
+            ("ftp.reorder_bytes", self.reorder_bytes, Self::REORDER_BYTES),
+            ("ftp.max_pipelined", self.max_pipelined, 1..=Self::MAX_PIPELINED),
+            ("ftp.max_memory", self.max_memory, Self::MIN_MEMORY..=u32::MAX),
+        ]
+    }
+
     /// The settings of the helper.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
@@ -111,6 +145,10 @@ impl FtpConfig {
             active_addresses: self.active_addresses.clone(),
             max_refused: self.max_refused,
             active_source_port: (self.active_source_port != 0).then_some(self.active_source_port),
+            active_opening: self.active_opening,
+            max_line: self.max_line as usize,
+            reorder_bytes: self.reorder_bytes as usize,
+            max_pipelined: self.max_pipelined as usize,
             ..Settings::default()
         }
     }
@@ -122,8 +160,13 @@ impl Default for FtpConfig {
             port_floor,
             lifetime,
             max_refused,
+            active_opening,
+            max_line,
+            reorder_bytes,
+            max_pipelined,
             ..
         } = Settings::default();
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         Self {
             ports: vec![CONTROL_PORT],
             port_floor,
@@ -132,6 +175,10 @@ impl Default for FtpConfig {
             active_addresses: Vec::new(),
             max_refused,
             active_source_port: 0,
+            active_opening,
+            max_line: number(max_line),
+            reorder_bytes: number(reorder_bytes),
+            max_pipelined: number(max_pipelined),
             refused: RefusedAnnouncement::default(),
             max_memory: 64 << 20,
         }

@@ -823,3 +823,31 @@ fn a_value_set_in_code_has_no_line() {
         }
     );
 }
+
+#[test]
+fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
+    for (line, says) in [
+        ("max_line = 64", "ftp.max_line: 64 is out of bounds: 128 to 65536"),
+        (
+            "reorder_bytes = 1000",
+            "ftp.reorder_bytes: 1000 is out of bounds: 4096 to 1048576",
+        ),
+        (
+            "max_pipelined = 0",
+            "ftp.max_pipelined: 0 is out of bounds: 1 to 1024",
+        ),
+        (
+            "max_memory = 1",
+            "ftp.max_memory: 1 is out of bounds: at least 65536",
+        ),
+        ("active_opening = \"late\"", "unknown variant `late`"),
+    ] {
+        let error = Config::from_toml(&format!("[ftp]\n{line}\n"), "t.toml").unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let text = "[ftp]\nmax_line = 512\nreorder_bytes = 4096\nmax_pipelined = 5\nactive_opening = \"reply\"\n";
+    let settings = Config::from_toml(text, "t.toml").unwrap().ftp.settings();
+    let sizes = [settings.max_line, settings.reorder_bytes, settings.max_pipelined];
+    assert_eq!(sizes, [512, 4_096, 5]);
+    assert_eq!(settings.active_opening, crate::alg::ftp::ActiveOpening::Reply);
+}

@@ -49,9 +49,14 @@ impl Config {
         self.check_ip()?;
         let lifetime = (Duration::from_secs(1), FtpConfig::MAX_LIFETIME);
         self.check_duration("ftp.lifetime", self.ftp.lifetime, lifetime)?;
-        if self.ftp.max_memory < FtpConfig::MIN_MEMORY {
-            let least = format!("at least {}", FtpConfig::MIN_MEMORY);
-            return Err(self.out_of_bounds("ftp.max_memory", self.ftp.max_memory, least));
+        for (key, value, bounds) in self.ftp.sizes() {
+            if !bounds.contains(&value) {
+                let bounds = match bounds.into_inner() {
+                    (least, u32::MAX) => format!("at least {least}"),
+                    (least, most) => format!("{least} to {most}"),
+                };
+                return Err(self.out_of_bounds(key, value, bounds));
+            }
         }
         self.check_ending()?;
         self.check_challenge()?;

@@ -4,6 +4,7 @@ use super::Engine;
 use super::halves::Seen;
 use super::helpers::Parent;
 use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
+use super::listening::{Heard, Ruling};
 use super::path::{After, Candidate, invalid, tunnel_id};
 use super::resets::LateAnswer;
 use super::settings::Settings;
@@ -274,10 +275,20 @@ impl Engine {
             self.helpers
                 .go_on(&settings.ftp, slot, own, SavedControl::default());
             if let Transport::Tcp { segment, .. } = &parsed.transport {
-                let heard = (segment, candidate.payload());
-                passes =
-                    self.helpers
-                        .control(&settings.ftp, slot, own, plan.direction, heard, candidate.instant);
+                let heard = Heard {
+                    direction: plan.direction,
+                    segment,
+                    payload: candidate.payload(),
+                    now: candidate.instant,
+                };
+                // One that stops ends with the next data of its sender, which nobody lets pass.
+                let ruling = self
+                    .helpers
+                    .control(&settings.ftp, slot, own, &heard, &mut after.helped);
+                passes = ruling == Ruling::Passes;
+                for note in &after.helped {
+                    trace.step(|| Step::Helper(Box::new(*note)));
+                }
             }
         }
         for mark in plan.marks {

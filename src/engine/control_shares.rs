@@ -58,11 +58,6 @@ impl ControlShares {
         Some(Holding { place, memory })
     }
 
-    /// Takes memory for data that a control session is about to keep.
-    pub(super) fn extend(&self, holding: &mut Holding, memory: usize) -> bool {
-        self.memory.grow(&mut holding.memory, bytes(memory))
-    }
-
     /// Brings the memory of a control session to what it takes now; `false` if it may not take as
     /// much.
     pub(super) fn fit(&self, holding: &mut Holding, memory: usize) -> bool {

@@ -19,7 +19,7 @@ use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
 const KNOWN_TICKS: u32 = 1_200;
 
 /// Bits of a note that hold the reason.
-const REASON_BITS: u32 = 3;
+const REASON_BITS: u32 = 4;
 /// Bits that hold the tick of the end.
 const TICK_MASK: u32 = (1 << (32 - REASON_BITS)) - 1;
 

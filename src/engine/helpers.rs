@@ -16,16 +16,14 @@ use parking_lot::Mutex;
 use super::control_shares::{ControlShares, Holding};
 use super::reload::opening_query_of;
 use super::settings::Settings;
-use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
+use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
 use crate::alg::ftp::{Ftp, Rules};
-use crate::alg::{
-    Control, EventCounts, Expectation, Helper, HelperEvent, HelperSink, Segment as Heard, SessionEnds,
-    first_byte,
-};
+use crate::alg::urgent::Urgent;
+use crate::alg::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
 use crate::flow::{Direction, Zone};
 use crate::limits::Prefixes;
-use crate::packet::{PROTOCOL_TCP, Parsed, Segment, SeqNum, TcpFlags, Transport};
+use crate::packet::{PROTOCOL_TCP, Parsed, SeqNum, TcpFlags, Transport};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
 use crate::snapshot::SavedControl;
@@ -41,9 +39,6 @@ const PARTS: usize = 64;
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
 const MAX_CONTROLS: u32 = 65_536;
 
-/// The first number of TELNET's commands; 255 begins them (RFC 854).
-const TELNET_COMMANDS: u8 = 240;
-
 /// The session that an announced one belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parent {
@@ -52,7 +47,7 @@ pub(super) struct Parent {
 }
 
 /// What is kept of some control sessions.
-type Part = Mutex<HashMap<SessionId, Listening>>;
+pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
 
 /// What a configuration says of control sessions.
 #[derive(Debug)]
@@ -63,7 +58,7 @@ pub(super) struct FtpSettings {
     refused: RefusedAnnouncement,
     /// What rules say otherwise, in the order of their numbers.
     by_rule: Box<[(RuleId, FtpHandling)]>,
-    rules: Arc<Rules>,
+    pub(super) rules: Arc<Rules>,
     max_memory: u32,
 }
 
@@ -131,7 +126,7 @@ impl FtpSettings {
         self.by_rule.get(place).map(|(_, handling)| handling)
     }
 
-    fn stops(&self, rule: RuleId) -> bool {
+    pub(super) fn stops(&self, rule: RuleId) -> bool {
         let of_rule = self.handling(rule).and_then(|handling| handling.refused);
         of_rule.unwrap_or(self.refused) == RefusedAnnouncement::Drop
     }
@@ -139,12 +134,16 @@ impl FtpSettings {
 
 /// What is kept of a control session.
 #[derive(Debug)]
-struct Listening {
-    control: Control<Ftp>,
+pub(super) struct Listening {
+    pub(super) control: Control<Ftp>,
     /// Its place, and the memory that it was last found to take.
-    holding: Holding,
+    pub(super) holding: Holding,
     /// From which number on nothing of a direction passes any more, original first.
-    stopped: [Option<SeqNum>; 2],
+    pub(super) stopped: [Option<SeqNum>; 2],
+    /// The urgent bytes that have not come yet, original first.
+    pub(super) urgent: [Urgent; 2],
+    /// Segments that could not be read since the last one that was.
+    pub(super) unread: u8,
 }
 
 /// Where an announced session comes from.
@@ -169,7 +168,7 @@ pub(super) struct Announced {
 pub(super) struct Helpers {
     controls: Box<[Part]>,
     /// Their places and their memory.
-    shares: ControlShares,
+    pub(super) shares: ControlShares,
     /// Control sessions by their ends, for what they announce.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
     /// Announced sessions that have come, with the sessions that announced them.
@@ -177,58 +176,15 @@ pub(super) struct Helpers {
     children_len: AtomicUsize,
     /// How many live children a session has, where it has any.
     families: DashMap<SessionId, u32, ahash::RandomState>,
-    expectations: ExpectationTable,
-    counts: EventCounts,
-}
-
-/// Keeps expectations and counts, and notes what stops whom.
-struct Attentive<'a> {
-    table: TableSink<'a>,
-    /// What is refused or not read stops its sender.
-    stops: bool,
-    /// Who is stopped, original first.
-    refused: [bool; 2],
-}
-
-impl HelperSink for Attentive<'_> {
-    fn event(&mut self, event: HelperEvent, from: Direction) {
-        let [original, reply] = &mut self.refused;
-        let refused = match from {
-            Direction::Original => original,
-            Direction::Reply => reply,
-        };
-        *refused |= self.stops && (event.is_refusal() || event.is_unread());
-        self.table.event(event, from);
-    }
-
-    fn expect(&mut self, expectation: &Expectation) -> bool {
-        self.table.expect(expectation)
-    }
-
-    fn withdraw(&mut self, expectation: &Expectation) -> bool {
-        self.table.withdraw(expectation)
-    }
+    pub(super) expectations: ExpectationTable,
+    pub(super) counts: EventCounts,
 }
 
 /// Both ends of a TCP session.
-fn ends_of(slot: &Slot) -> SessionEnds {
+pub(super) fn ends_of(slot: &Slot) -> SessionEnds {
     let (initiator, key) = (slot.initiator(), &slot.key);
     let end = |end| SocketAddr::new(key.address(end), key.port(end));
     SessionEnds::new(key.zone(), end(initiator), end(initiator.opposite()))
-}
-
-/// Whether a segment brings data to its receiver, or something that changes what it reads.
-fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
-    let is_reset = segment.flags.contains(TcpFlags::RST);
-    !is_reset && (payload.is_none() || segment.payload_len > 0 || segment.flags.contains(TcpFlags::URG))
-}
-
-/// Whether urgent data are nothing but TELNET commands, as clients send them before ABOR (RFC 959, section 4.1.3). Which byte
-/// a receiver takes out of the stream as the urgent one is its own business: of these none is missed.
-fn is_synch(segment: &Segment, payload: &[u8]) -> bool {
-    let urgent = u32::from(segment.urgent);
-    let commands = payload.iter().all(|byte| *byte >= TELNET_COMMANDS);
-    commands && (1..=segment.payload_len).contains(&urgent)
 }
 
 impl Helpers {
@@ -253,205 +209,12 @@ impl Helpers {
         self.expectations.set_zones(zones);
     }
 
-    fn part(&self, id: SessionId) -> Option<&Part> {
+    pub(super) fn part(&self, id: SessionId) -> Option<&Part> {
         self.controls.get(id.number() as usize % PARTS)
     }
 
-    /// A segment of a control session was found right; whether it may pass. Listening begins with the SYN-ACK, so that
-    /// nobody but a server that answers takes a place. What was announced does not announce anything itself.
-    ///
-    /// Where a refused announcement stops its sender, nothing passes that is not read whole and in its place. What cannot be
-    /// read at all is dropped and changes nothing here. A segment ahead of a hole passes, but only if it is kept: once the
-    /// hole is filled, it is read as well, and if there is anything to refuse in it, what would have filled the hole is
-    /// dropped, so that the refused line is never whole at its receiver. What was read and is not acknowledged is kept too:
-    /// the receiver may not have got it (too short a time to live, an old timestamp), and must not get anything else instead.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn control(
-        &self,
-        settings: &FtpSettings,
-        slot: &Slot,
-        own: Parent,
-        direction: Direction,
-        (segment, payload): (&Segment, Option<&[u8]>),
-        now: Instant,
-    ) -> bool {
-        let Some(part) = self.part(own.session) else {
-            return true;
-        };
-        let stops = settings.stops(own.rule);
-        let mut part = part.lock();
-        let has = |flag| segment.flags.contains(flag);
-        if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
-            let known = part.contains_key(&own.session);
-            if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
-                let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
-                control.begins(Direction::Original, segment.ack);
-                self.listen(&mut part, slot, own, control);
-            }
-        }
-        let Some(listening) = part.get_mut(&own.session) else {
-            return !(stops && carries(segment, payload) && self.is_watched(settings, slot, own));
-        };
-        if has(TcpFlags::RST) {
-            if slot.track.state() == State::Close {
-                // One that its receiver will challenge has closed nothing.
-                self.withdraw_all(listening);
-            }
-            return true;
-        }
-        // The data of a SYN may be discarded by its receiver, and then come again: it is not read.
-        let seq = if has(TcpFlags::SYN) {
-            first_byte(segment.seq)
-        } else {
-            segment.seq
-        };
-        let end = seq.add(segment.payload_len);
-        let [original, reply] = listening.stopped;
-        let stopped = match direction {
-            Direction::Original => original,
-            Direction::Reply => reply,
-        };
-        if stopped.is_some_and(|from| payload.is_none() || end.after(from)) {
-            return false;
-        }
-        if stops && !self.can_be_read(listening, (segment, payload)) {
-            return false;
-        }
-        let is_whole = payload.is_some();
-        let payload = payload.filter(|_| !has(TcpFlags::SYN)).unwrap_or_default();
-        let control = &mut listening.control;
-        if has(TcpFlags::SYN) {
-            control.begins(direction, seq);
-        }
-        let heard = Heard {
-            seq,
-            ack: has(TcpFlags::ACK).then_some(SeqNum(segment.ack.0)),
-            payload,
-            fin: has(TcpFlags::FIN) && is_whole,
-        };
-        let mut sink = Attentive {
-            table: TableSink {
-                table: &self.expectations,
-                counts: &self.counts,
-                now,
-            },
-            stops,
-            refused: [false; 2],
-        };
-        control.helper_mut().set_guarded(stops);
-        let mut passes = true;
-        if stops {
-            let opposite = control.stream(direction.opposite()).next();
-            if !control.guarded_segment(direction, &heard, &mut sink) {
-                self.shares.fit(&mut listening.holding, control.memory());
-                return false;
-            }
-            let [original, reply] = sink.refused;
-            let (own, peer) = match direction {
-                Direction::Original => (original, reply),
-                Direction::Reply => (reply, original),
-            };
-            passes = !own && !control.stream(direction).is_too_long();
-            let stop = if passes { None } else { Some(seq) };
-            // Found by what this segment acknowledges: the other end has said it, from where it was not read.
-            let stop_peer = if peer { opposite } else { None };
-            let (from_original, from_reply) = match direction {
-                Direction::Original => (stop, stop_peer),
-                Direction::Reply => (stop_peer, stop),
-            };
-            let [original, reply] = &mut listening.stopped;
-            *original = original.or(from_original);
-            *reply = reply.or(from_reply);
-            if !passes || peer {
-                self.withdraw_all(listening);
-            }
-        } else {
-            control.segment(direction, &heard, &mut sink);
-        }
-        if !matches!(
-            slot.track.state(),
-            State::SynSent | State::SynSent2 | State::SynRecv | State::Established
-        ) {
-            // An end has said its last word: no data will follow.
-            self.withdraw_all(listening);
-        }
-        if !self.account(listening, stops)
-            && let Some(listening) = part.remove(&own.session)
-        {
-            self.counts.count(HelperEvent::NotHeard);
-            self.dismiss(listening, own.session, slot);
-        }
-        passes
-    }
-
-    /// Whether a segment may pass of which nobody reads the data: its numbers are wrong and it is let pass nevertheless.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn may_pass_unread(
-        &self,
-        settings: &FtpSettings,
-        slot: &Slot,
-        own: Parent,
-        (segment, payload): (&Segment, Option<&[u8]>),
-    ) -> bool {
-        if !settings.stops(own.rule) || !carries(segment, payload) {
-            return true;
-        }
-        let Some(part) = self.part(own.session) else {
-            return true;
-        };
-        match part.lock().get(&own.session) {
-            Some(listening) => listening.control.helper().is_encrypted(),
-            None => !self.is_watched(settings, slot, own),
-        }
-    }
-
-    /// Whether the data of a segment are at hand, in order and no surprise to a line's reader, and there is memory for them.
-    fn can_be_read(&self, listening: &mut Listening, (segment, payload): (&Segment, Option<&[u8]>)) -> bool {
-        let helper = listening.control.helper();
-        if helper.is_opaque() {
-            return helper.is_encrypted() || !carries(segment, payload);
-        }
-        let Some(payload) = payload.filter(|payload| payload.len() as u64 == u64::from(segment.payload_len))
-        else {
-            return false;
-        };
-        if segment.flags.contains(TcpFlags::URG) && !is_synch(segment, payload) {
-            return false;
-        }
-        // The most that its buffers grow by.
-        let memory = payload.len().saturating_mul(2);
-        payload.is_empty()
-            || !segment.flags.contains(TcpFlags::SYN) && self.shares.extend(&mut listening.holding, memory)
-    }
-
-    /// Whether a session is one that should be listened to.
-    fn is_watched(&self, settings: &FtpSettings, slot: &Slot, own: Parent) -> bool {
-        settings.is_control(slot, own.rule) && self.parent_of(own.session).is_none()
-    }
-
-    /// Nothing that a control session has announced comes any more.
-    fn withdraw_all(&self, listening: &mut Listening) {
-        let helper = listening.control.helper_mut();
-        helper.forget_announced();
-        self.expectations.withdraw(helper.session());
-    }
-
-    /// Brings the memory that a control session takes up to date. One that takes more than its
-    /// share sheds what waits for missing segments; `false` if that is not enough. One that nothing
-    /// may pass unread sheds nothing: what waits there has passed.
-    fn account(&self, listening: &mut Listening, stops: bool) -> bool {
-        let Listening { control, holding, .. } = listening;
-        if self.shares.fit(holding, control.memory()) || stops {
-            return true;
-        }
-        control.shed();
-        self.shares.fit(holding, control.memory())
-    }
-
     /// Begins to listen to a session.
-    fn listen(
+    pub(super) fn listen(
         &self,
         part: &mut HashMap<SessionId, Listening>,
         slot: &Slot,
@@ -473,6 +236,8 @@ impl Helpers {
             control,
             holding,
             stopped: [None; 2],
+            urgent: [Urgent::default(); 2],
+            unread: 0,
         };
         if let Some(former) = part.insert(own.session, listening) {
             self.shares.release(former.holding);
@@ -641,6 +406,8 @@ impl Helpers {
                 .map(|numbers| numbers.map(|number| number.0)),
             at_rest: control.helper().is_at_rest(),
             encrypted: control.helper().is_encrypted(),
+            bare_lf: control.helper().has_bare_lf(),
+            progress: control.helper().progress(),
             stopped: stopped.map(|from| from.map(|number| number.0)),
         })
     }
@@ -652,12 +419,14 @@ impl Helpers {
             return;
         };
         let (rules, ends) = (Arc::clone(&settings.rules), ends_of(slot));
-        let helper = match saved.lines {
+        let mut helper = match (saved.lines, &saved.progress) {
             _ if saved.encrypted => Ftp::encrypted(rules, ends),
-            Some(_) if saved.at_rest => Ftp::at_rest(rules, ends),
-            Some(_) => Ftp::unpaired(rules, ends),
-            None => Ftp::new(rules, ends),
+            (Some(_), Some(progress)) => Ftp::going_on(rules, ends, progress),
+            (Some(_), None) if saved.at_rest => Ftp::at_rest(rules, ends),
+            (Some(_), None) => Ftp::unpaired(rules, ends),
+            (None, _) => Ftp::new(rules, ends),
         };
+        helper.set_bare_lf(saved.bare_lf);
         let mut control = Control::new(helper);
         if let Some([client, server]) = saved.lines {
             control.begins(Direction::Original, SeqNum(client));
@@ -679,7 +448,7 @@ impl Helpers {
     }
 
     /// Gives back what a session held that is listened to no more.
-    fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
+    pub(super) fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
         self.shares.release(listening.holding);
         let ends = ends_of(slot);
         // The ports may have been taken by a new session meanwhile.
@@ -692,24 +461,34 @@ impl Helpers {
         }
     }
 
-    /// A control session is under another rule from now on, and so is what it announces; with other rules of its helper.
+    /// A session is under a rule, perhaps another one, of new settings from now on. One that is a
+    /// control session by them is listened to, from here on if it was not before; what it announces
+    /// is under the rule too. One that is none is not listened to any more.
     pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
-        if self.controls() == 0 {
-            return;
-        }
         if !settings.is_control(slot, own.rule) {
-            self.stop_listening(own.session, slot);
+            if self.controls() != 0 {
+                self.stop_listening(own.session, slot);
+            }
             return;
         }
         if let Some(mut parent) = self.parents.get_mut(&ends_of(slot)) {
             parent.rule = own.rule;
         }
-        let mut part = self.part(own.session).map(|part| part.lock());
-        if let Some(listening) = part.as_mut().and_then(|part| part.get_mut(&own.session)) {
-            listening
-                .control
-                .helper_mut()
-                .set_rules(Arc::clone(&settings.rules));
+        let Some(part) = self.part(own.session) else {
+            return;
+        };
+        {
+            let mut part = part.lock();
+            if let Some(listening) = part.get_mut(&own.session) {
+                let rules = Arc::clone(&settings.rules);
+                listening.control.helper_mut().set_rules(rules);
+                return;
+            }
+        }
+        // Listening begins with a SYN-ACK that is yet to come.
+        let is_answered = !matches!(slot.track.state(), State::SynSent | State::SynSent2);
+        if is_answered && !self.is_child(own.session) {
+            self.go_on(settings, slot, own, SavedControl::default());
         }
     }
 

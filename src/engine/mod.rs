@@ -17,6 +17,7 @@ mod helpers;
 mod icmp;
 mod inspect;
 mod letters;
+mod listening;
 mod memo;
 mod on_path;
 mod pair;

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::halves::Seen;
-use super::helpers::Parent;
 use super::letters::{note, plain_letters, tcp_letters};
+use super::listening::Ruling;
 use super::record::state_name;
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::fragment::HoldId;
@@ -53,6 +53,8 @@ pub(super) struct After {
     pub(super) limited: Option<LimitReached>,
     /// The session that the packet would have opened, if the verdict is that of the policy.
     pub(super) denied: Option<DeniedSession>,
+    /// What a helper has found in the packet. Empty, and not on the heap, but for control sessions.
+    pub(super) helped: Vec<HelperNote>,
     /// Held fragments that are to be handed in again.
     pub(super) released: Option<HoldId>,
 }
@@ -231,6 +233,9 @@ impl Engine {
         }
         if let Some(record) = &after.opened {
             sink.session_opened(record);
+        }
+        for note in &after.helped {
+            sink.helper_event(note);
         }
         if let Some(reached) = &after.limited {
             sink.limit_reached(reached);
@@ -509,19 +514,37 @@ impl Engine {
                             }
                         }
                         tolerated = fault.map(drop_of);
-                        if let Some(kept) = kept
-                            && !self.hear(shard, settings, (number, tracked), candidate, fault.is_none())
-                        {
-                            // As if it had not come: what its sender repeats is refused again.
-                            shard.slab.hot_mut(number).track = kept;
-                            return Some(ftp_refused(tracked));
+                        if let Some(kept) = kept {
+                            let is_right = fault.is_none();
+                            let heard = (&*shard, settings);
+                            let ruling = self.hear(
+                                heard,
+                                (number, tracked),
+                                candidate,
+                                is_right,
+                                &mut after.helped,
+                                trace,
+                            );
+                            if ruling != Ruling::Passes {
+                                if ruling == Ruling::Drops {
+                                    // As if it had not come.
+                                    shard.slab.hot_mut(number).track = kept;
+                                }
+                                let deadline = shard.slab.hot(number).deadline;
+                                shard.rearm(number, deadline, before);
+                                if ruling == Ruling::Stops {
+                                    let ended = shard.remove(number, EndReason::FtpRefused);
+                                    self.ended_here(place.shard, &ended, now, after, trace);
+                                }
+                                return Some(ftp_refused(tracked));
+                            }
                         }
                         after.believed = true;
                         (lifetime, letters)
                     }
                     Outcome::Pass(reason) => {
                         if let Some(kept) = kept
-                            && !self.hear(shard, settings, (number, tracked), candidate, false)
+                            && !self.may_pass_unread((&*shard, settings), (number, tracked), candidate)
                         {
                             shard.slab.hot_mut(number).track = kept;
                             return Some(ftp_refused(tracked));
@@ -556,7 +579,7 @@ impl Engine {
                             };
                             if kept.is_some()
                                 && verdict.as_ref().is_some_and(unread)
-                                && !self.hear(shard, settings, (number, tracked), candidate, false)
+                                && !self.may_pass_unread((&*shard, settings), (number, tracked), candidate)
                             {
                                 after.tolerated = None;
                                 return Some(ftp_refused(tracked));
@@ -576,7 +599,7 @@ impl Engine {
                             .set_if(Mark::Stale, verdict.is_forward());
                         if kept.is_some()
                             && verdict.is_forward()
-                            && !self.hear(shard, settings, (number, tracked), candidate, false)
+                            && !self.may_pass_unread((&*shard, settings), (number, tracked), candidate)
                         {
                             after.tolerated = None;
                             return Some(ftp_refused(tracked));
@@ -684,34 +707,6 @@ impl Engine {
             after.tolerated = Some((reason, RuleId(shard.slab.cold(number).rule)));
         }
         Some(Verdict::Forward(Tracked { tolerated, ..tracked }))
-    }
-
-    /// Hands a segment of a control session to its helper, if it is right; whether it may pass.
-    #[cold]
-    #[inline(never)]
-    fn hear(
-        &self,
-        shard: &Shard,
-        settings: &Settings,
-        (number, tracked): (u32, Tracked),
-        candidate: &Candidate<'_>,
-        is_right: bool,
-    ) -> bool {
-        let (Some(session), Some(direction)) = (tracked.session, tracked.direction) else {
-            return true;
-        };
-        let Transport::Tcp { segment, .. } = &candidate.parsed.transport else {
-            return true;
-        };
-        let rule = RuleId(shard.slab.cold(number).rule);
-        let (own, slot) = (Parent { session, rule }, shard.slab.hot(number));
-        let heard = (segment, candidate.payload());
-        if is_right {
-            self.helpers
-                .control(&settings.ftp, slot, own, direction, heard, candidate.instant)
-        } else {
-            self.helpers.may_pass_unread(&settings.ftp, slot, own, heard)
-        }
     }
 }
 

@@ -40,6 +40,7 @@ const fn reason_after(end: EndReason) -> DropReason {
         EndReason::Evicted => DropReason::TcpAfterEviction,
         EndReason::Revoked => DropReason::TcpAfterRevocation,
         EndReason::Deleted => DropReason::TcpAfterDeletion,
+        EndReason::FtpRefused => DropReason::FtpRefused,
         _ => DropReason::TcpAfterTimeout,
     }
 }
@@ -63,6 +64,7 @@ impl Engine {
                 | EndReason::Evicted
                 | EndReason::Revoked
                 | EndReason::Deleted
+                | EndReason::FtpRefused
         );
         if ended.slot.key.protocol() == PROTOCOL_SCTP {
             self.paths

@@ -5,14 +5,15 @@
 
 use serde::Deserialize;
 
+use super::second::SecondSession;
 use super::stream::{CHECKSUM, Record, SavedRule};
-use super::{RestoreError, SavedSession, SavedTombstone};
+use super::{RestoreError, SavedTombstone};
 use crate::alg::Expectation;
 
 /// The body of a stream.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FirstVersion {
-    sessions: Vec<SavedSession>,
+    sessions: Vec<SecondSession>,
     tombstones: Vec<SavedTombstone>,
     expectations: Vec<Expectation>,
     rules: Vec<SavedRule>,
@@ -53,7 +54,7 @@ impl FirstVersion {
             each(Record::Rule(SavedRule { number, name }))?;
         }
         for session in &self.sessions {
-            each(Record::Session(*session))?;
+            each(Record::Session((*session).into()))?;
         }
         for tombstone in &self.tombstones {
             each(Record::Tombstone(*tombstone))?;

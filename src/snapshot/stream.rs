@@ -18,14 +18,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::first::FirstVersion;
+use super::second::{self, SecondSession};
 use super::{RestoreError, RestoreOptions, SavedSession, SavedTombstone};
 use crate::alg::Expectation;
 
 /// The first bytes of a stream.
 const MAGIC: [u8; 8] = *b"PCULLIS\n";
 
-/// The version that is written. Version 1 can be read as well.
-pub const VERSION: u32 = 2;
+/// The version that is written. Versions 1 and 2 can be read as well.
+pub const VERSION: u32 = 3;
 
 /// Contents of at least this many bytes make a chunk.
 const CHUNK: usize = 32 << 10;
@@ -190,7 +191,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
             return Err(RestoreError::Torn);
         }
         match u32::from_le_bytes(version) {
-            VERSION => {
+            VERSION | second::NUMBER => {
                 let mut micros = [0; 8];
                 if !fill(input, &mut micros)? {
                     return Err(RestoreError::Torn);
@@ -282,6 +283,8 @@ fn read_chunks<R: Read>(
         return Err(RestoreError::Torn);
     }
     digest.update(&head);
+    let version = head.get(MAGIC.len()..).and_then(|rest| rest.first_chunk());
+    let is_second = version.is_some_and(|version| u32::from_le_bytes(*version) == second::NUMBER);
     let mut chunk = Vec::with_capacity(MAX_CHUNK);
     let mut last = Kind::Rule;
     let mut counts = Counts::default();
@@ -300,6 +303,9 @@ fn read_chunks<R: Read>(
         };
         match kind {
             Kind::Rule => decode(records, |rule| hand_out(Record::Rule(rule)))?,
+            Kind::Session if is_second => decode(records, |session: SecondSession| {
+                hand_out(Record::Session(session.into()))
+            })?,
             Kind::Session => decode(records, |session| hand_out(Record::Session(session)))?,
             Kind::Tombstone => decode(records, |tombstone| hand_out(Record::Tombstone(tombstone)))?,
             Kind::Expectation => decode(records, |each| hand_out(Record::Expectation(each)))?,

@@ -149,6 +149,11 @@ impl Ftp {
         if self.greeting != Greeting::Seen {
             return Err(HelperEvent::NotGreeted);
         }
+        self.client_port(command)
+    }
+
+    /// The same, whether the server has greeted or not.
+    pub(super) fn client_port(&self, command: &Command<'_>) -> Result<u16, HelperEvent> {
         if self.only_extended != OnlyExtended::No {
             return Err(HelperEvent::EpsvAllViolation);
         }

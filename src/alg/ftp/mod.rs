@@ -45,6 +45,7 @@ mod announce;
 mod commands;
 mod line;
 mod pending;
+mod progress;
 mod records;
 mod replies;
 mod rewrite;
@@ -53,6 +54,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use progress::Progress;
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 
@@ -185,6 +187,17 @@ impl Ftp {
     /// Whether nothing of the session may pass unread.
     pub const fn set_guarded(&mut self, on: bool) {
         self.guarded = on;
+    }
+
+    /// Whether the server ends its lines with a line feed alone. It says so with its greeting.
+    #[must_use]
+    pub const fn has_bare_lf(&self) -> bool {
+        self.ends_lf
+    }
+
+    /// Sets whether the server ends its lines with a line feed alone.
+    pub const fn set_bare_lf(&mut self, on: bool) {
+        self.ends_lf = on;
     }
 
     /// Whether the session is encrypted and its server has agreed to that: 234 to AUTH.
@@ -394,6 +407,12 @@ impl Helper for Ftp {
         match from {
             Direction::Original => self.command(line, sink),
             Direction::Reply => self.reply_line(line, sink),
+        }
+    }
+
+    fn rest(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink) {
+        if let Some(flaw) = self.flaw_of_rest(from, line) {
+            sink.event(flaw, from);
         }
     }
 

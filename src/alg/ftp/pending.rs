@@ -165,6 +165,16 @@ impl Queue {
         }
     }
 
+    /// Returns how many commands wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the commands that wait, oldest first.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Pending> {
+        self.0.iter()
+    }
+
     /// Whether a command waits.
     pub(super) fn contains(&self, command: Pending) -> bool {
         self.0.contains(&command)
@@ -193,5 +203,11 @@ impl Queue {
     /// Returns the bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.0.capacity() * size_of::<Pending>()
+    }
+}
+
+impl FromIterator<Pending> for Queue {
+    fn from_iter<I: IntoIterator<Item = Pending>>(commands: I) -> Self {
+        Self(commands.into_iter().collect())
     }
 }

@@ -71,7 +71,12 @@ impl Ftp {
     /// Such a line announces nothing: servers that take a line feed for text echo it, and so let
     /// their client write lines (CERT VU#328867).
     fn is_doubtful(&self) -> bool {
-        self.after_lf && !self.ends_lf && !self.rules.settings.server_bare_lf
+        self.after_lf && !self.ends_lf && !self.rules.settings.server_bare_lf && !self.greets()
+    }
+
+    /// Whether the server greets, and no client has had a word yet.
+    fn greets(&self) -> bool {
+        self.greeting != Greeting::Seen && self.paired && self.pending.is_new() && !self.echoes_lf
     }
 
     /// Notes what a line of a reply announces.
@@ -151,8 +156,8 @@ impl Ftp {
         if self.greeting == Greeting::Seen || code != 220 && self.greeting == Greeting::Awaited {
             return;
         }
-        // No client has had a word in the greeting: this is how the server ends its lines.
-        self.ends_lf = bare_lf && self.paired && self.pending.is_new() && !self.echoes_lf;
+        // This is how the server ends its lines.
+        self.ends_lf = bare_lf && self.greets();
         self.greeting = Greeting::Seen;
     }
 
@@ -189,7 +194,7 @@ impl Ftp {
     /// Returns the port of the server that the client shall call. The server is called at the
     /// address that it has here, whatever the text says: servers behind NAT announce their public
     /// address, and clients ignore it.
-    fn passive_port(&self, address: Option<IpAddr>, port: u16) -> Result<u16, HelperEvent> {
+    pub(super) fn passive_port(&self, address: Option<IpAddr>, port: u16) -> Result<u16, HelperEvent> {
         let own = self.session.responder.ip();
         let is_meant = |address: IpAddr| {
             address == own || self.rules.allows_passive(address) || announce::is_host(address)

@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use crate::alg::stream::Limits;
 use crate::alg::{Expectation, SessionEnds};
@@ -12,7 +13,8 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::address::AddressMap;
 
 /// When the expectation of PORT and EPRT opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ActiveOpening {
     /// When the client's command was read, as in Linux. The server's refusal withdraws it. The default, because there
     /// are servers (pyftpdlib) that connect as soon as they have read the command and answer 200 when they are
@@ -23,13 +25,25 @@ pub enum ActiveOpening {
     Reply,
 }
 
+impl ActiveOpening {
+    /// The name in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Reply => "reply",
+        }
+    }
+}
+
 /// The settings of the helper of FTP. All sizes hold for each control session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The longest line, its end included, in bytes. 512 by default: RFC 959 names no limit; the 512 of RFC 5321
-    /// (section 4.5.3.1.4) are common practice for command lines. A longer command or reply announces nothing.
+    /// The longest line, its end included, in bytes: 8192 by default. RFC 959 names no limit; paths have 4096 bytes on
+    /// Linux, and a reply doubles the quotes in one (RFC 959, appendix II). A longer command or reply announces nothing.
     pub max_line: usize,
-    /// How many bytes ahead of a hole are kept, for each direction: 4096 by default, more than two full segments.
+    /// How many bytes are kept for each direction, ahead of a hole, and where nothing may pass unread also until they
+    /// are acknowledged: 65,536 by default, what a window without a scale has in flight.
     pub reorder_bytes: usize,
     /// How many separate ranges of bytes are kept ahead of holes, for each direction: 16 by default.
     pub reorder_ranges: usize,
@@ -66,8 +80,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_line: 512,
-            reorder_bytes: 4096,
+            max_line: 8192,
+            reorder_bytes: 65_536,
             reorder_ranges: 16,
             max_pipelined: 32,
             port_floor: 1024,

@@ -12,6 +12,7 @@ const LIMITS: Limits = Limits {
 enum Out {
     Line(String),
     TooLong(String),
+    Rest(String),
     Trouble(Trouble),
 }
 
@@ -71,6 +72,7 @@ fn collect(out: &mut Vec<Out>) -> impl FnMut(Piece<'_>) {
                     Out::TooLong(text)
                 }
             }
+            Piece::Rest(line) => Out::Rest(String::from_utf8_lossy(line.bytes).into_owned()),
             Piece::Trouble(trouble) => Out::Trouble(trouble),
         });
     }
@@ -312,25 +314,115 @@ proptest! {
 
 #[test]
 fn a_guarded_stream_takes_nothing_that_it_cannot_read() {
-    let takes = |reader: &Reader, at: u32, text: &str| {
+    let fit = |reader: &Reader, at: u32, text: &str| {
         let seq = reader.isn.add(at);
-        reader.stream.takes(seq, text.as_bytes(), &LIMITS)
+        reader.stream.fit(seq, text.as_bytes(), &LIMITS)
+    };
+    let mut reader = Reader::starting_at(u32::MAX - 3);
+    reader.stream.guard(true);
+    let any_size = "x".repeat(1_000);
+    assert_eq!(fit(&reader, 0, &any_size), Fit::Fits, "one segment of any size");
+    assert_eq!(
+        fit(&reader, 200, &any_size[..57]),
+        Fit::NoRoom,
+        "beyond the window"
+    );
+    reader.put(0, "NOOP\r\nUS").put(12, "later");
+    assert_eq!(fit(&reader, 0, "NOOP\r\nUS"), Fit::Fits);
+    assert_eq!(
+        fit(&reader, 0, "QUIT\r\nUS"),
+        Fit::Differs,
+        "it may not have come"
+    );
+    assert_eq!(fit(&reader, 10, "xxlater"), Fit::Fits);
+    assert_eq!(fit(&reader, 10, "xxlaser"), Fit::Differs);
+    reader.ack(7);
+    assert_eq!(fit(&reader, 0, "QUIT\r\nUS"), Fit::Fits, "it has come");
+    assert_eq!(fit(&reader, 0, "QUIT\r\nUX"), Fit::Differs);
+    assert_eq!(reader.taken(), [Out::Line("NOOP".into())]);
+}
+
+#[test]
+fn a_guarded_stream_that_is_taken_up_in_its_middle_shows_the_rest_of_a_line() {
+    let fit = |reader: &Reader, at: u32, text: &str| {
+        let seq = reader.isn.add(at);
+        reader.stream.fit(seq, text.as_bytes(), &LIMITS)
     };
     let mut reader = Reader::mid_stream();
-    assert!(!takes(&reader, 0, "NOOP"), "its line has begun before");
-    reader = Reader::starting_at(u32::MAX - 3);
     reader.stream.guard(true);
-    assert!(takes(&reader, 0, &"x".repeat(1_000)), "one segment of any size");
-    assert!(!takes(&reader, 200, &"x".repeat(57)), "beyond the window");
-    reader.put(0, "NOOP\r\nUS").put(12, "later");
-    assert!(takes(&reader, 0, "NOOP\r\nUS"));
-    assert!(!takes(&reader, 0, "QUIT\r\nUS"), "it may not have come");
-    assert!(takes(&reader, 10, "xxlater"));
-    assert!(!takes(&reader, 10, "xxlaser"));
-    reader.ack(7);
-    assert!(takes(&reader, 0, "QUIT\r\nUS"), "it has come");
-    assert!(!takes(&reader, 0, "QUIT\r\nUX"));
-    assert_eq!(reader.taken(), [Out::Line("NOOP".into())]);
+    assert_eq!(fit(&reader, 100, "OP\r\nQU"), Fit::Fits);
+    reader.put(100, "OP\r\nQU");
+    assert_eq!(
+        fit(&reader, 90, "PORT 1,2,3"),
+        Fit::Differs,
+        "not seen, and not acknowledged"
+    );
+    reader.put(106, "IT\r\n");
+    let begins = Out::Trouble(Trouble::MidStream);
+    assert_eq!(reader.taken(), [begins, Out::Rest("OP".into()), line("QUIT")]);
+    reader.ack(110);
+    assert_eq!(fit(&reader, 90, "PORT 1,2,3"), Fit::Fits, "it has come");
+    // A rest of any length passes.
+    let mut long = Reader::mid_stream();
+    long.stream.guard(true);
+    for at in 0..10 {
+        let text = "y".repeat(20);
+        assert_eq!(fit(&long, at * 20, &text), Fit::Fits);
+        long.put(at * 20, &text).ack(at * 20 + 20);
+    }
+    long.put(200, "\r\nNOOP\r\n");
+    assert_eq!(long.taken()[1..], [Out::Rest("y".repeat(64)), line("NOOP")]);
+}
+
+#[test]
+fn a_line_that_was_too_long_before_the_guard_does_not_block_the_stream() {
+    let mut reader = Reader::starting_at(0);
+    reader.put(0, "x".repeat(100));
+    assert!(reader.stream.is_too_long());
+    assert!(reader.stream.guard(true));
+    assert_eq!(
+        reader.stream.fit(SeqNum(100), b"y\r\nNOOP\r\n", &LIMITS),
+        Fit::Fits
+    );
+    reader.put(100, "y\r\nNOOP\r\n");
+    assert_eq!(reader.taken(), [Out::Rest("y".into()), line("NOOP")]);
+}
+
+#[test]
+fn kept_bytes_are_found_by_their_number_until_they_are_acknowledged() {
+    let mut reader = Reader::starting_at(u32::MAX - 1);
+    reader.stream.guard(true);
+    reader.put(0, "abc").put(5, "f");
+    let byte = |reader: &Reader, at| reader.stream.byte(reader.isn.add(at));
+    let found = [0, 2, 3, 5, 6].map(|at| byte(&reader, at));
+    assert_eq!(found, [Some(b'a'), Some(b'c'), None, Some(b'f'), None]);
+    reader.ack(1);
+    assert_eq!([byte(&reader, 0), byte(&reader, 1)], [None, Some(b'b')]);
+    reader.ack(2);
+    assert_eq!([byte(&reader, 1), byte(&reader, 2)], [None, Some(b'c')]);
+}
+
+proptest! {
+    #[test]
+    fn a_stream_grows_by_no_more_than_it_says(
+        segments in prop::collection::vec((0_u32..400, 1_usize..120, any::<bool>()), 1..60),
+    ) {
+        let mut reader = Reader::starting_at(u32::MAX - 100);
+        reader.stream.guard(true);
+        for (at, len, ack) in segments {
+            let text = vec![b'a'; len];
+            let seq = reader.isn.add(at);
+            if reader.stream.fit(seq, &text, &LIMITS) == Fit::Fits {
+                let most = reader.stream.heap_bytes() + reader.stream.growth(seq, len, &LIMITS);
+                reader.put(at, &text);
+                prop_assert!(reader.stream.heap_bytes() <= most);
+            }
+            if ack {
+                let next = reader.stream.next().unwrap().distance_from(reader.isn);
+                reader.ack(next);
+            }
+        }
+    }
 }
 
 proptest! {
@@ -344,7 +436,7 @@ proptest! {
         let mut passed = [None; 80];
         let mut acknowledged = 0;
         for (at, bytes, acknowledges) in segments {
-            if reader.stream.takes(reader.isn.add(at), &bytes, &LIMITS) {
+            if reader.stream.fit(reader.isn.add(at), &bytes, &LIMITS) == Fit::Fits {
                 for (place, byte) in (at as usize..).zip(&bytes) {
                     if place >= acknowledged {
                         prop_assert_eq!(*passed[place].get_or_insert(*byte), *byte);

@@ -231,6 +231,40 @@ fn an_explanation_names_session_bounds_rule_and_lifetime() {
 }
 
 #[test]
+fn what_the_helper_did_stands_in_the_summary_and_in_explanations() {
+    let output = portcullis(&["replay", path(&demo()), "--json"]);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ftp = &summary["ftp"];
+    let announced = number(&ftp["announced"]);
+    assert!(announced > 0);
+    assert_eq!(number(&ftp["events"]["expectation_opened"]), announced);
+    let sessions = ftp["sessions"].as_array().unwrap();
+    let of_sessions = |key: &str| sessions.iter().map(|row| number(&row[key])).sum::<u64>();
+    assert_eq!(of_sessions("announced"), announced);
+    assert_eq!(of_sessions("opened"), number(&ftp["opened"]));
+    assert!(number(&ftp["opened"]) > 0);
+    let events = sessions.iter().flat_map(|row| row["events"].as_array().unwrap());
+    let mut explained = 0;
+    for event in events
+        .filter(|event| event["event"] == "expectation_opened")
+        .take(3)
+    {
+        let frame = number(&event["frame"]).to_string();
+        let output = portcullis(&["replay", path(&demo()), "--explain", &frame]);
+        let said = text(&output.stdout);
+        let about = event["about"].as_str().unwrap();
+        let direction = event["direction"].as_str().unwrap();
+        let line = format!("helper: expectation_opened, {direction} direction: {about}");
+        assert!(said.contains(&line), "{line} in\n{said}");
+        explained += 1;
+    }
+    assert!(explained > 0);
+    let said = text(&portcullis(&["replay", path(&demo())]).stdout);
+    let headline = format!("FTP: {announced} data sessions announced, ");
+    assert!(said.contains(&headline), "{headline} in\n{said}");
+}
+
+#[test]
 fn a_frame_that_is_not_there_cannot_be_explained() {
     let output = portcullis(&["replay", path(&demo()), "--explain", "1000000"]);
     assert_eq!(output.status.code(), Some(1));

@@ -200,6 +200,7 @@ impl<'e> Judge<'e> {
         can_hold: bool,
         collector: &mut Collector<'_>,
     ) -> (Verdict, VerdictRow) {
+        collector.frame = candidate.number;
         let packet = Packet::new(candidate.bytes, now)
             .offloaded(candidate.padded > 0 || candidate.unsegmented)
             .tunneled(candidate.tunneled)

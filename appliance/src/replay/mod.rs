@@ -3,6 +3,7 @@
 mod clock;
 mod explain;
 mod halves;
+mod helper;
 mod judge;
 mod notes;
 mod rows;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use portcullis::config::ChallengeMode;
+use portcullis::event::HelperNote;
 use portcullis::fragment::HoldId;
 use portcullis::packet::{Checksums, parse};
 use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
@@ -179,6 +181,8 @@ struct Collector<'a> {
     names: Names,
     clock: CaptureClock,
     engine: &'a Engine,
+    /// The number of the frame that is decided.
+    frame: u64,
     lines: Lines,
     summary: &'a mut Summary,
     /// RSTs that the engine has made of its own accord since the last frame.
@@ -207,6 +211,11 @@ impl Sink for Collector<'_> {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.session(session, Some(reason));
         self.names.end(session.id);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        let session = self.names.of(note.session);
+        self.summary.ftp.note(self.frame, session, note);
     }
 
     fn reset(&mut self, reset: &Reset) {
@@ -253,6 +262,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         names: Names::default(),
         clock: CaptureClock::new(!args.no_lifetimes),
         engine: &engine,
+        frame: 0,
         lines: Lines::create(args.sessions.as_deref())?,
         summary: &mut summary,
         resets: Vec::new(),

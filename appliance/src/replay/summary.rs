@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::clock::CaptureClock;
 use super::halves::HalfRow;
+use super::helper::FtpSummary;
 use super::notes::{AnswersFirst, Backwards, Notes};
 use super::rows::{SessionRow, VerdictRow};
 use super::talkers::{Talker, Talkers};
@@ -52,6 +53,8 @@ pub(crate) struct Summary {
     resets_unsent: BTreeMap<&'static str, u64>,
     sessions_adopted: u64,
     sessions_bypassed: u64,
+    /// What the helper of FTP did.
+    pub(crate) ftp: FtpSummary,
     /// What was seen of paths whose other half does not pass here.
     asymmetry: Vec<HalfRow>,
     #[serde(skip)]
@@ -128,6 +131,7 @@ impl Summary {
             Some(reason) => *self.sessions_by_end.entry(reason).or_default() += 1,
             None => self.sessions_open += 1,
         }
+        self.ftp.session(row);
         self.collecting.add(row);
     }
 
@@ -140,6 +144,8 @@ impl Summary {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.name(), *count))
             .collect();
+        let events = stats.helper_events.iter().filter(|(_, count)| *count > 0);
+        self.ftp.events = events.map(|(event, count)| (event.name(), *count)).collect();
         self.sessions_adopted = stats.sessions_adopted;
         self.sessions_bypassed = stats.sessions_bypassed;
         self.asymmetry = HalfRow::all(&engine.asymmetry(), clock);
@@ -328,6 +334,21 @@ impl fmt::Display for Summary {
                 f,
                 "{sent} RSTs made at the end of sessions and for late packets, {unsent} not made"
             )?;
+        }
+        if !self.ftp.is_empty() {
+            writeln!(f, "{}", self.ftp.headline())?;
+            let head = [
+                "control session",
+                "announced",
+                "opened",
+                "refused",
+                "encrypted since",
+            ];
+            let mut controls = table(head, &[1, 2]);
+            for line in self.ftp.lines() {
+                controls.add_row(line);
+            }
+            writeln!(f, "{controls}")?;
         }
         if self.sessions_adopted + self.sessions_bypassed > 0 {
             writeln!(

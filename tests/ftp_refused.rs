@@ -543,6 +543,7 @@ fn a_session_that_a_reload_puts_under_the_rule_goes_on() {
     talk.passes(&talk.by_server(b""));
     talk.scene.reload(&stopping(""));
     talk.client("a.txt\r\nNOOP\r\n");
+    talk.passes(&talk.by_server(b""));
     talk.ends(&talk.by_client(BOUNCE.as_bytes()));
 }
 

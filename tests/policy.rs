@@ -2,6 +2,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]
@@ -837,5 +838,50 @@ fn sets_and_rules_are_bounded() {
     assert!(
         told.contains("policy.rule[4].source: the rules have more than 1048576 prefixes"),
         "{told}"
+    );
+}
+
+#[test]
+fn a_rule_out_of_force_leaves_the_ftp_ports_of_others_alone() {
+    for out in ["enabled = false", "source = \"@none\"", "expires = 2001-01-01"] {
+        let text = format!(
+            "[address_sets]\nnone = []\n[[policy.rule]]\nname = \"old\"\naction = \"allow\"\n{out}\n\
+             [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nftp.ports = [2121]\n\
+             [[policy.rule]]\nname = \"b\"\naction = \"allow\"\n"
+        );
+        let mut config = Config::from_toml(&text, "test.toml").unwrap();
+        config.policy.as_of = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let compiled = config.compile().unwrap();
+        let [(rule, handling)] = &compiled.ftp_rules[..] else {
+            panic!("{out}: {:?}", compiled.ftp_rules);
+        };
+        assert_eq!(compiled.policy.rule_name(*rule), "a", "{out}");
+        assert_eq!(handling.ports.as_deref(), Some(&[2121][..]), "{out}");
+    }
+}
+
+#[test]
+fn two_names_of_one_zone_have_one_default_action() {
+    let text = |action: &str| {
+        format!(
+            "[zones]\na = 1\nb = 2\n[zone_groups]\nab = [\"a\", \"b\"]\n\
+             [policy.zones]\na = \"allow\"\nb = \"{action}\"\n"
+        )
+    };
+    let refused = error(&text("deny"), &[]);
+    assert!(refused.contains("two names of one zone"), "{refused}");
+    load(&text("allow"), &[]).unwrap().compile().unwrap();
+}
+
+#[test]
+fn a_moment_that_cannot_be_written_is_refused() {
+    let text = |at: &str| format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nexpires = {at}\n");
+    assert!(load(&text("9999-12-31T23:59:59-05:00"), &[]).is_err());
+    let config = load(&text("9999-12-31T23:59:59Z"), &[]).unwrap();
+    assert!(
+        config
+            .effective()
+            .iter()
+            .any(|value| value.to_string().contains("9999-12-31T23:59:59Z"))
     );
 }

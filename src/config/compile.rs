@@ -1,5 +1,6 @@
 //! From a checked configuration to what the packet path reads.
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use ipnet::IpNet;
 
@@ -36,11 +37,12 @@ impl Config {
                 .keep_numbers(previous)
                 .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
         }
+        // The policy has only the rules that may match.
+        let rules = self.policy.rules.iter().filter(|rule| !rule.ftp.is_empty());
+        let said: HashMap<&str, _> = rules.map(|rule| (rule.name.as_str(), &rule.ftp)).collect();
         let ftp_rules = policy
             .numbered()
-            .zip(&self.policy.rules)
-            .filter(|(_, rule)| !rule.ftp.is_empty())
-            .map(|((number, _), rule)| (number, rule.ftp.clone()))
+            .filter_map(|(number, name)| Some((number, (*said.get(name)?).clone())))
             .collect();
         Ok(Compiled {
             lifetimes: self.compile_lifetimes(&zones, &policy),
@@ -133,8 +135,18 @@ impl Config {
         let rules = self.lower_rules(zones)?;
         let defaults = self.policy.zones.iter();
         let defaults = defaults.filter_map(|(name, action)| Some((zones.zone(name)?, *action)));
+        let defaults: Vec<_> = defaults.collect();
+        for (zone, action) in &defaults {
+            if defaults
+                .iter()
+                .any(|(other, said)| other == zone && said != action)
+            {
+                let why = "two names of one zone have different actions".to_owned();
+                return Err(self.error("policy.zones", ConfigErrorCause::Syntax(why)));
+            }
+        }
         Policy::new(rules, &self.policy.inside, self.policy.default)
-            .map(|policy| policy.with_zone_defaults(defaults.collect()))
+            .map(|policy| policy.with_zone_defaults(defaults))
             .map_err(|TooLarge| self.error("policy.rule", ConfigErrorCause::PolicyTooLarge(TooLarge::TERMS)))
     }
 }

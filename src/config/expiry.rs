@@ -32,8 +32,12 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     } else {
         local.checked_sub(distance)
     };
-    let is_early = |moment: &SystemTime| *moment >= SystemTime::UNIX_EPOCH;
-    shifted.filter(is_early).ok_or_else(wrong)
+    // What can be written again: the years 1970 to 9999 in UTC.
+    let can_be_written = |moment: &SystemTime| {
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+        since.is_ok_and(|since| since.as_secs() < 253_402_300_800)
+    };
+    shifted.filter(can_be_written).ok_or_else(wrong)
 }
 
 /// A moment as it is written in TOML.

@@ -69,8 +69,13 @@ impl Config {
             services: HashMap::new(),
             prefixes: 0,
         };
+        let mut prefixes = 0;
         for name in self.address_sets.keys() {
-            lowering.address_set(name)?;
+            prefixes += lowering.address_set(name)?.len();
+            if prefixes > MAX_PREFIXES {
+                let cause = ConfigErrorCause::TooManyPrefixes(MAX_PREFIXES);
+                return Err(self.error(&set_key("address_sets", name), cause));
+            }
         }
         let mut rules = Vec::with_capacity(self.policy.rules.len());
         for (place, rule) in self.policy.rules.iter().enumerate() {
@@ -181,7 +186,9 @@ impl<'a> Lowering<'a> {
         }
         if excepted.prefixes.is_empty() && zones.is_none() {
             let is_empty = listed.prefixes.is_empty() && !is_open;
-            self.spend(key, listed.prefixes.len())?;
+            // Those that the rule lists itself are bounded by the length of the file.
+            let named: usize = listed.sets.iter().map(|set| set.prefixes.len()).sum();
+            self.spend(key, named)?;
             return Ok((!is_empty).then(|| listed.prefixes.clone()));
         }
         let mut ranges = if is_open {

@@ -472,13 +472,15 @@ impl<'a> References<'a> {
             members.filter_map(|(_, set)| *set).collect()
         };
         let mut path = vec![(start, named(start))];
+        let mut on_path = HashSet::from([start]);
         while let Some((name, left)) = path.last_mut() {
             let Some(next) = left.pop() else {
                 done.insert(*name);
+                on_path.remove(*name);
                 path.pop();
                 continue;
             };
-            if path.iter().any(|(name, _)| *name == next) {
+            if on_path.contains(next) {
                 let names = path
                     .iter()
                     .map(|(name, _)| *name)
@@ -488,6 +490,7 @@ impl<'a> References<'a> {
                 return Err(config.error(&set_key(self.section, next), cause));
             }
             if !done.contains(next) {
+                on_path.insert(next);
                 path.push((next, named(next)));
             }
         }

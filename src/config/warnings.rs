@@ -142,8 +142,9 @@ impl Config {
             });
         }
         if let Some(from) = shadows.given_up_at {
+            let place = places.get(policy.rule_name(from)).copied().unwrap_or_default();
             warnings.push(Warning {
-                location: self.provenance.locate(&format!("policy.rule[{}]", from.0)),
+                location: self.provenance.locate(&format!("policy.rule[{place}]")),
                 kind: WarningKind::ShadowsUnknown {
                     from: policy.rule_name(from).to_owned(),
                 },

@@ -1,6 +1,6 @@
 //! What the rules say, field by field: which blocks of values each one names.
 use super::NewSession;
-use super::blocks::{Block, FieldValue, Value, blocks_of, outermost};
+use super::blocks::{Block, FieldValue, Value, blocks_of, keep_outermost, outermost};
 use super::rule::{PortRange, Protocol, Rule, RuleDirection, merged};
 
 /// The largest number of terms of a policy: a block of values in a rule is a term.
@@ -117,13 +117,9 @@ impl RuleTerms {
                     let block = icmp_block(protocol, kind)?;
                     Some(code.map_or(block, |code| Block::single(block.first + u32::from(code))))
                 });
-                let blocks: Vec<_> = blocks.collect();
+                terms.wide = blocks.collect();
                 // A type without a code holds each of its codes.
-                let is_held = |inner: &Block<u32>| {
-                    let mut others = blocks.iter().filter(|outer| *outer != inner);
-                    others.any(|outer| outer.holds(inner))
-                };
-                terms.wide = blocks.iter().copied().filter(|inner| !is_held(inner)).collect();
+                keep_outermost(&mut terms.wide);
                 rule.icmp_types.is_empty()
             }
             Field::Protocol => {

@@ -116,10 +116,13 @@ impl Plant {
     /// by the others. No file is read. Returns what was done, in words; `None` if nothing was.
     pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
         let _one_at_a_time = self.newest.lock();
-        let mut config = self.plane.shared.config.read().clone();
-        if config.next_expiry().is_none_or(|at| at > now) {
-            return None;
-        }
+        let mut config = {
+            let running = self.plane.shared.config.read();
+            if running.next_expiry().is_none_or(|at| at > now) {
+                return None;
+            }
+            running.clone()
+        };
         config.policy.as_of = Some(now);
         let outcome = self.plane.reload(config, Instant::now());
         let outcome = outcome.map_err(|error| error.to_string());

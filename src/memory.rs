@@ -9,7 +9,7 @@ use crate::engine::{hint_bytes, known_source_bytes};
 use crate::fragment::Datagrams;
 use crate::limits::counts_bytes;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::{Graveyard, session_bytes, tunnel_reference_bytes};
+use crate::session::{Graveyard, PathTable, session_bytes, tunnel_reference_bytes};
 
 /// The longest datagram that is held, in bytes.
 const MAX_DATAGRAM: u64 = 65_535;
@@ -111,6 +111,12 @@ impl Compiled {
                 key: "policy.rule",
                 bytes: self.policy.bytes() as u64,
                 reserved: true,
+            },
+            MemoryPart {
+                name: "SCTP paths",
+                key: "table.max_sessions",
+                bytes: PathTable::bytes(max) as u64,
+                reserved: false,
             },
             MemoryPart {
                 name: "held fragments",

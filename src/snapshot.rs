@@ -86,7 +86,7 @@ pub struct SavedControl {
     pub lines: Option<[u32; 2]>,
     /// The server has answered every command.
     pub at_rest: bool,
-    /// The ends have agreed to encrypt it: nothing is read any more.
+    /// The ends have agreed to encrypt it, or listening has ended for good: nothing is read any more.
     pub encrypted: bool,
     /// From which number on nothing of a direction passes, since an announcement was refused.
     pub stopped: [Option<u32>; 2],

@@ -196,3 +196,36 @@ fn a_stream_that_is_too_old_or_of_the_future_is_refused_where_a_limit_is_set() {
     assert_eq!(restore(saved_at + 2 * minute, None).unwrap().age, 2 * minute);
     assert_eq!(restore(saved_at - minute, None).unwrap().age, Duration::ZERO);
 }
+
+#[test]
+fn a_session_that_is_no_ftp_is_not_read_after_a_restart_either() {
+    let toml = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+                protocol = \"tcp\"\nsource = [\"10.0.0.1\"]\ndestination_ports = 21";
+    let control = Ends::v4(40_100, 21);
+    for post in [&b"NOOP\r\n"[..], b"POST / HTTP/1.1\r\n"] {
+        let old = Scene::new(toml);
+        old.handshake(control);
+        let (mut client, mut server) = (101, 501);
+        old.pass(control.back(), ACK, server, client, b"220 ready\r\n");
+        server += 11;
+        old.pass(control, ACK, client, server, post);
+        client += post.len() as u32;
+        old.pass(control.back(), ACK, server, client, b"");
+        let stream = old.engine.save(old.now, SAVED_AT);
+        let (new, done) = restored(&stream, &old, toml);
+        assert_eq!(done.sessions, 1);
+        for line in [
+            &b"NOOP\r\n"[..],
+            b"NOOP\r\n",
+            b"NOOP\r\n",
+            b"PORT 10,0,0,1,195,80\r\n",
+        ] {
+            new.pass(control, ACK, client, server, line);
+            client += line.len() as u32;
+            new.pass(control.back(), ACK, server, client, b"200 ok\r\n");
+            server += 8;
+        }
+        let data = new.tcp(Ends::v4(50_000, 20).back(), SYN, 1, 0, b"");
+        assert_eq!(data.is_forward(), post.starts_with(b"NOOP"), "{data:?}");
+    }
+}

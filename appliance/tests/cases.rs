@@ -20,21 +20,7 @@ use serde_json::Value;
 use support::{path, portcullis, project, rows, text};
 
 /// Cases that are known to be wrong today. A case that becomes right has to leave the list.
-const KNOWN_WRONG: &[&str] = &[
-    "case-14-gre-keys-differ-by-direction",
-    "case-16-sctp-multihoming-heartbeat",
-    "case-17-icmp-errors-pmtud",
-    "case-20a-ftp-227-elastic-ip",
-    "case-20b-ftp-227-elastic-ip",
-    "case-21d-ftp-reply-form",
-    "case-21e-ftp-reply-form",
-    "case-21f-ftp-reply-form",
-    "case-23b-pure-ftpd-175-227-logout",
-    "case-38-ftps-ccc",
-    "case-41-curl-7534-active-60s",
-    "case-41-ftp-data-after-45s",
-    "case-43-ftp-blank-line-keepalive",
-];
+const KNOWN_WRONG: &[&str] = &[];
 
 /// The fields of a row that a case may expect.
 const JUDGED: [&str; 4] = ["verdict", "class", "reason", "direction"];

@@ -405,7 +405,8 @@ impl Helpers {
                 .line_starts()
                 .map(|numbers| numbers.map(|number| number.0)),
             at_rest: control.helper().is_at_rest(),
-            encrypted: control.helper().is_encrypted(),
+            // Neither is read any more, here or after a restart.
+            encrypted: control.helper().is_encrypted() || control.helper().is_silenced(),
             bare_lf: control.helper().has_bare_lf(),
             progress: control.helper().progress(),
             stopped: stopped.map(|from| from.map(|number| number.0)),

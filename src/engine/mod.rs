@@ -231,7 +231,6 @@ pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
     elsewhere::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
-        + PathTable::bytes(max_sessions)
 }
 
 /// Returns the bytes of the table of sources that have answered or completed a handshake.

@@ -240,6 +240,8 @@ impl Engine {
             return silent;
         }
         match settings.late(tombstone.rule, tombstone.key.zone()) {
+            // What was ended for what it said must not go on where its receiver missed the RST.
+            LatePacket::Readmit if tombstone.reason == EndReason::FtpRefused => {}
             LatePacket::Readmit => return LateAnswer::Readmit(Verdict::Drop(reason, tracked)),
             LatePacket::Drop => {
                 // Only the challenge that one of our own RSTs has earned.

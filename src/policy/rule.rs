@@ -391,7 +391,8 @@ impl Rule {
                 own.of(Protocol(q.protocol)) == Some(kind) && own.code().is_none_or(|own| own == code)
             })
         };
-        self.icmp_types.is_empty() || q.icmp.is_some_and(is_meant)
+        let of_protocol = || self.protocol.contains(&Protocol(q.protocol));
+        self.icmp_types.is_empty() || of_protocol() && q.icmp.is_some_and(is_meant)
     }
 
     /// The protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no code is any.

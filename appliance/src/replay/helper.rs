@@ -64,7 +64,10 @@ impl FtpSummary {
         let is_refused = note.event.is_refusal()
             || note.event.is_unread()
             || note.event == HelperEvent::ExpectationRefused;
-        let is_opaque = note.event == HelperEvent::Tls;
+        let is_opaque = matches!(
+            note.event,
+            HelperEvent::Tls | HelperEvent::NotFtp | HelperEvent::TooManyRefused
+        );
         self.announced += u64::from(is_announced);
         self.opaque += u64::from(is_opaque);
         if is_refused {

@@ -26,7 +26,7 @@ impl Ftp {
             }
             return;
         }
-        if line::is_http(line.bytes) {
+        if line::is_http(line.bytes) || line::is_binary(line.bytes) {
             self.end_listening(HelperEvent::NotFtp, sink);
             return;
         }

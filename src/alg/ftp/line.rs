@@ -58,14 +58,31 @@ const METHODS: [&str; 15] = [
     "PRI",
 ];
 
-/// Whether a client's line is a request line of HTTP. Its end need not be known.
+/// Whether a client's line is of HTTP: a request line, whose method a page may choose freely, or the
+/// header that each request of a browser has. Its end need not be known. The HOST of FTP (RFC 7151)
+/// has no colon.
 pub(super) fn is_http(line: &[u8]) -> bool {
     let command = Command::of(line);
-    let versioned = || {
-        let start = line.len().saturating_sub(8);
-        line.get(start..).is_some_and(|end| end.starts_with(b"HTTP/"))
-    };
-    METHODS.iter().any(|method| command.is(method)) || command.verb.len() > 4 && versioned()
+    let start = line.len().saturating_sub(9);
+    let versioned = line.get(start..).is_some_and(|end| end.starts_with(b" HTTP/"));
+    let names_host = line
+        .get(..5)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"HOST:"));
+    let targets = command.verb.len() > 4 || command.argument.starts_with(b"/");
+    METHODS.iter().any(|method| command.is(method)) || versioned && targets || names_host
+}
+
+/// Whether a client's line is of a binary protocol, such as STUN (RFC 8489), whose messages begin
+/// with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET command, and
+/// NUL stands after a carriage return alone (RFC 854).
+pub(super) fn is_binary(line: &[u8]) -> bool {
+    let begins = line
+        .first()
+        .is_some_and(|byte| matches!(byte, 0..=8 | 11 | 12 | 14..=31));
+    let has_nul = line
+        .windows(2)
+        .any(|pair| matches!(pair, [before, 0] if *before != b'\r'));
+    begins || has_nul
 }
 
 /// Whether a client's line has no command: it is empty but for blanks and TELNET commands.

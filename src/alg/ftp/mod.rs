@@ -109,6 +109,8 @@ pub struct Ftp {
     opaque: bool,
     /// The server has agreed that the session is encrypted.
     agreed: bool,
+    /// Listening has ended for good.
+    silenced: bool,
     /// AUTH was asked.
     asked: bool,
     /// See [`Ftp::set_guarded`].
@@ -147,6 +149,7 @@ impl Ftp {
             only_extended: OnlyExtended::No,
             opaque: false,
             agreed: false,
+            silenced: false,
             asked: false,
             guarded: false,
             echoes_lf: false,
@@ -204,6 +207,13 @@ impl Ftp {
     #[must_use]
     pub const fn is_encrypted(&self) -> bool {
         self.opaque && self.agreed
+    }
+
+    /// Whether listening has ended for good, since the session is none of FTP or announced too much
+    /// that was refused.
+    #[must_use]
+    pub const fn is_silenced(&self) -> bool {
+        self.opaque && self.silenced
     }
 
     /// Whether an expectation was announced here and not withdrawn since, as far as the session itself says.
@@ -364,6 +374,7 @@ impl Ftp {
         self.pending = Queue::default();
         self.opaque = true;
         self.agreed = false;
+        self.silenced = true;
         sink.event(why, Direction::Original);
     }
 

@@ -7,7 +7,7 @@ use super::scratch::Scratch;
 use super::stats::Outcome;
 use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
 use crate::engine::Engine;
-use crate::event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
 
@@ -81,6 +81,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
 
     fn limit_reached(&mut self, reached: &LimitReached) {
         self.sink.limit_reached(reached);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        self.sink.helper_event(note);
     }
 
     fn reset(&mut self, reset: &Reset) {

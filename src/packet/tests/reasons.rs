@@ -185,7 +185,6 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
                 error4(&[]),
                 error4(&quote4[..19]),
                 error4(&quote4[..27]),
-                error4(&patched(quote4.clone(), 2, &[0, 27])),
                 error6(&[]),
                 error6(&quote6[..39]),
                 error6(&quote6[..47]),

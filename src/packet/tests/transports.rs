@@ -95,7 +95,7 @@ fn an_init_gives_its_initiate_tag() {
 fn chunks_are_walked_over_their_padding() {
     let data = chunk(0, 3, &[0; 13]);
     let sack = chunk(3, 0, &[0; 12]);
-    let unknown = chunk(0xc1, 0, &[1]);
+    let unknown = chunk(0xcf, 0, &[1]);
     let found = sctp_of(&ipv4(SCTP, &sctp(5, &[&sack, &data, &unknown, &data])));
     let expected = SctpChunks::SACK.and(SctpChunks::DATA).and(SctpChunks::OTHER);
     assert_eq!(found.chunks, expected);

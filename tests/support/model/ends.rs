@@ -371,6 +371,7 @@ impl Run {
                 (new.zone, new.protocol) == (old.zone, old.protocol)
                     && (new.src, new.src_port) == (old.src, old.src_port)
                     && (new.dst, new.dst_port) == (old.dst, old.dst_port)
+                    && new.tunnel == old.tunnel
             });
             let Some(new) = new else {
                 let due = refused || over || now >= session.deadline;

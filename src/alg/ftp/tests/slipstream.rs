@@ -22,6 +22,10 @@ fn a_request_of_http_ends_listening() {
         "OPTIONS * HTTP/1.1\r\n",
         "PRI * HTTP/2.0\r\n",
         "REPORT /x HTTP/1.1\r\n",
+        "USER / HTTP/1.1\r\n",
+        "NOOP x HTTP/1.1\r\nHost: evil.example:21\r\n",
+        // STUN, whose attributes a page may choose (RFC 8489).
+        "\0\u{3}\u{10}\u{2}!\u{12}xyz\r\n",
     ];
     for request in requests {
         for greeted in [false, true] {

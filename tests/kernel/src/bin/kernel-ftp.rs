@@ -2,7 +2,6 @@
 //! else. Every transfer must work, and every other port must stay shut before, during and after.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use portcullis_kernel_tests::ftp::check::{Scene, listen};
+use portcullis::config::RefusedAnnouncement;
+use portcullis_kernel_tests::ftp::check::{Scene, Ways, listen};
 use portcullis_kernel_tests::ftp::path::Path;
 use portcullis_kernel_tests::ftp::programs::Scratch;
 use portcullis_kernel_tests::ftp::servers::{self, Server, Site};
@@ -24,6 +24,12 @@ struct Arguments {
     /// number.
     #[arg(long)]
     namespace: Option<String>,
+    /// What becomes of announcements that are refused: `pass` or `drop`.
+    #[arg(long, default_value = "pass", value_parser = ["pass", "drop"])]
+    refused: String,
+    /// The folder that the packages of Pure-FTPd and ProFTPD were unpacked into; without it they are ignored.
+    #[arg(long, value_name = "FOLDER")]
+    unpacked: Option<PathBuf>,
     /// Write the control conversations into this folder, as inputs of the fuzz target `ftp`.
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
@@ -38,16 +44,21 @@ fn main() -> Result<()> {
     let (clients, client_device) = Namespace::with_path(&format!("{name}-a"), CLIENT)?;
     let (servers, server_device) = Namespace::with_path(&format!("{name}-b"), Server::VsftpdFrom20.host())?;
     clients.add_host(CLIENT_NEIGHBOUR)?;
-    for host in [
-        Server::VsftpdFromAny.host(),
-        Server::Pyftpdlib.host(),
-        SERVER_NEIGHBOUR,
-    ] {
-        servers.add_host(host)?;
+    for server in Server::ALL {
+        if server != Server::VsftpdFrom20 {
+            servers.add_host(server.host())?;
+        }
     }
+    servers.add_host(SERVER_NEIGHBOUR)?;
     let scratch = Scratch::create(&name)?;
-    let site = Site::create(scratch.path())?;
-    let path = Path::new()?;
+    if arguments.unpacked.is_none() {
+        println!("Pure-FTPd and ProFTPD: ignored");
+    }
+    let site = Site::create(scratch.path(), arguments.unpacked)?;
+    let path = Path::new(match arguments.refused.as_str() {
+        "drop" => RefusedAnnouncement::Drop,
+        _ => RefusedAnnouncement::Pass,
+    })?;
     let scene = Scene {
         path: &path,
         clients: &clients,
@@ -65,12 +76,26 @@ fn main() -> Result<()> {
     thread::scope(|scope| {
         let carrying = scope.spawn(|| path.run(&devices, &interrupt));
         let result = all(&scene);
+        if result.is_err() {
+            println!("dropped: {:?}", path.seen.lock().drops());
+        }
         path.stop();
         let carried = carrying
             .join()
             .map_err(|_| anyhow!("the thread of the engine died"))?;
         carried.and(result)
     })
+}
+
+/// Prints what worked, and what does not work without the engine either.
+fn report(what: &str, ways: &Ways, seconds: f64) {
+    println!("{} {what}: {seconds:.1} s", ways.worked);
+    if !ways.impossible.is_empty() {
+        println!(
+            "  do not work without the engine either: {}",
+            ways.impossible.join(", ")
+        );
+    }
 }
 
 /// All transfers, with ports tried beside them all the time.
@@ -87,8 +112,28 @@ fn all(scene: &Scene<'_>) -> Result<()> {
                 thread::yield_now();
             }
             let ways = scene.every_way()?;
+            report(
+                "ways of client, server, mode and IP version: upload, download, listing",
+                &ways,
+                seconds(),
+            );
+            let resumed = scene.resumed().context("resumed downloads")?;
+            report("resumed downloads", &resumed, seconds());
+            let long = scene.long_paths().context("long paths")?;
+            report(
+                "downloads from a folder whose path has 967 bytes",
+                &long,
+                seconds(),
+            );
+            let tls = scene.over_tls().context("TLS")?;
+            report(
+                "ways over explicit TLS with allowed passive ports",
+                &tls,
+                seconds(),
+            );
+            let aborted = scene.abor_everywhere().context("ABOR")?;
             println!(
-                "{ways} ways of client, server, mode and IP version: upload, download, listing: {:.1} s",
+                "{aborted} servers with ABOR and transfers after it: {:.1} s",
                 seconds()
             );
             let took = scene.large().context("large files")?;
@@ -114,10 +159,7 @@ fn all(scene: &Scene<'_>) -> Result<()> {
     let again = scene.shut_again()?;
     scene.path.outlive()?;
     let seen = scene.path.seen.lock();
-    let mut drops: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    for drop in &seen.dropped {
-        *drops.entry((drop.reason, &drop.flags)).or_default() += 1;
-    }
+    let drops = seen.drops();
     println!(
         "{} packets passed, {} sessions were opened, {} of them announced; dropped: {drops:?}",
         seen.forwarded,

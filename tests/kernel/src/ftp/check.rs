@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use super::clients::{Client, Mode, Task, Way};
 use super::path::{Opened, Path};
-use super::probe::{Answer, probe};
+use super::probe::{Answer, probe, probe_open};
 use super::servers::{Server, Site};
 use super::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR, address};
 use crate::namespace::{Interrupt, Namespace};
@@ -31,6 +31,35 @@ const LISTENING: [u16; 3] = [22, 5000, 20_000];
 
 /// Bytes of the large file.
 const LARGE: usize = 100 << 20;
+
+/// The name of each of the four parts of a folder, and of the folders inside of it.
+const LONG_NAME: &str = "a-part-of-a-long-name-with-40-characters";
+
+/// A folder whose path has 967 bytes.
+fn long_folder() -> String {
+    vec![LONG_NAME.repeat(4); 6].join("/")
+}
+
+/// Transfers worked, and the engine saw something else than what was agreed on.
+#[derive(Debug)]
+struct NotAsAgreed(String);
+
+impl std::fmt::Display for NotAsAgreed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotAsAgreed {}
+
+/// How many ways worked, and the names of those that work without the engine as little as through it.
+#[derive(Debug, Default)]
+pub struct Ways {
+    /// How many worked.
+    pub worked: usize,
+    /// What does not work without the engine either.
+    pub impossible: Vec<String>,
+}
 
 /// The whole scene.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +129,9 @@ impl Scene<'_> {
         random_file(&self.site.file("small.bin"), 777_777, seed)?;
         random_file(&self.site.file("large.bin"), LARGE, seed + 1)?;
         random_file(&self.site.file("medium.bin"), 12_000_000, seed + 3)?;
+        let deep = self.site.file(&long_folder());
+        fs::create_dir_all(&deep)?;
+        random_file(&deep.join("deep.bin"), 4444, seed + 4)?;
         random_file(&self.local("mine.bin"), 555_555, seed + 2)
     }
 
@@ -122,31 +154,154 @@ impl Scene<'_> {
     ///
     /// # Errors
     /// What did not work.
-    pub fn every_way(&self) -> Result<usize> {
-        let mut ways = 0;
+    pub fn every_way(&self) -> Result<Ways> {
+        let mut ways = Ways::default();
+        for way in self.ways() {
+            self.through_or_nowhere(&mut ways, way, |label| self.way(way, label))?;
+        }
+        Ok(ways)
+    }
+
+    /// Every client with every server in every mode that both know.
+    fn ways(&self) -> Vec<Way> {
+        let mut ways = Vec::new();
         for client in Client::ALL {
-            for server in Server::ALL {
+            for server in self.site.servers() {
                 for mode in Mode::ALL {
                     for v6 in [false, true] {
                         if client.can(mode, v6) {
-                            let way = Way {
+                            ways.push(Way {
                                 client,
                                 server,
                                 v6,
                                 mode,
-                            };
-                            self.way(way, &way.to_string()).with_context(|| way.to_string())?;
-                            ways += 1;
+                                tls: false,
+                            });
                         }
                     }
                 }
             }
         }
+        ways
+    }
+
+    /// Runs a scene. If it fails, the programs must fail without the engine, too.
+    ///
+    /// # Errors
+    /// It fails with the engine only.
+    fn through_or_nowhere(
+        &self,
+        ways: &mut Ways,
+        way: Way,
+        scene: impl Fn(&str) -> Result<()>,
+    ) -> Result<()> {
+        let Err(error) = scene(&way.to_string()) else {
+            ways.worked += 1;
+            return Ok(());
+        };
+        self.interrupt.check()?;
+        self.path.bypass(true);
+        let without = scene(&format!("{way}-direct"));
+        self.path.bypass(false);
+        // What counts sessions of the engine cannot be right without it; what programs say can.
+        if without.is_ok() || without.is_err_and(|error| error.is::<NotAsAgreed>()) {
+            return Err(error.context(format!("{way} works without the engine, but not through it")));
+        }
+        // A server that is set up wrongly must not pass for one that cannot do something.
+        ensure!(
+            way.server == Server::VsftpdPublic,
+            "{way} works neither through the engine nor without it: {error:#}"
+        );
+        ways.impossible.push(way.to_string());
+        Ok(())
+    }
+
+    /// Resumes a download that ended in its middle, once for each client, server and IP version.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn resumed(&self) -> Result<Ways> {
+        let mut ways = Ways::default();
+        for way in self.ways() {
+            let passive = if way.v6 { Mode::Epsv } else { Mode::Pasv };
+            if way.mode == passive {
+                self.through_or_nowhere(&mut ways, way, |label| self.resume(way, label))?;
+            }
+        }
         Ok(ways)
     }
 
-    /// One of each over one way. `label` is no file's beginning yet.
-    fn way(&self, way: Way, label: &str) -> Result<()> {
+    fn resume(&self, way: Way, label: &str) -> Result<()> {
+        let got = self.local(&format!("{label}-resumed.bin"));
+        let whole = fs::read(self.site.file("small.bin"))?;
+        fs::write(&got, whole.get(..333_333).context("a part")?)?;
+        let task = Task::Resume("small.bin".to_owned(), got.clone());
+        let program = way.start(&[task], self.clients, self.folder, &format!("{label}-resumed"))?;
+        program.finish(PATIENCE, self.interrupt)?;
+        same(&self.site.file("small.bin"), &got)
+    }
+
+    /// Files in folders whose path is longer than 512 bytes.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn long_paths(&self) -> Result<Ways> {
+        let mut ways = Ways::default();
+        for way in self.ways() {
+            let passive = if way.v6 { Mode::Epsv } else { Mode::Pasv };
+            if way.mode == passive && way.client.takes_long_paths() {
+                self.through_or_nowhere(&mut ways, way, |label| self.long_path(way, label))?;
+            }
+        }
+        Ok(ways)
+    }
+
+    fn long_path(&self, way: Way, label: &str) -> Result<()> {
+        let label = format!("{label}-long");
+        let file = format!("{}/deep.bin", long_folder());
+        let got = self.local(&format!("{label}.bin"));
+        let task = Task::Download(file.clone(), got.clone());
+        let program = way.start(&[task], self.clients, self.folder, &label)?;
+        program.finish(PATIENCE, self.interrupt)?;
+        same(&self.site.file(&file), &got)?;
+        if way.client == Client::Lftp {
+            let tree = self.local(&format!("{label}-tree"));
+            let top = LONG_NAME.repeat(4);
+            let script = format!("mirror {top} {}; bye", tree.display());
+            let log = self.local(&format!("{label}-tree.log"));
+            let program = way.start_script(&script, self.clients, log)?;
+            program.finish(PATIENCE, self.interrupt)?;
+            let below = file
+                .strip_prefix(&top)
+                .context("a folder")?
+                .trim_start_matches('/');
+            same(&self.site.file(&file), &tree.join(below))?;
+        }
+        Ok(())
+    }
+
+    /// Upload, download and listing over explicit TLS, with the servers' passive ports allowed.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn over_tls(&self) -> Result<Ways> {
+        let mut ways = Ways::default();
+        self.path.allow_passive(true)?;
+        for way in self.ways() {
+            let passive = if way.v6 { Mode::Epsv } else { Mode::Pasv };
+            if way.mode == passive && way.client.has_tls() && way.server.has_tls() {
+                let way = Way { tls: true, ..way };
+                self.through_or_nowhere(&mut ways, way, |label| {
+                    self.transfers(way, &format!("{label}-tls"))
+                })?;
+            }
+        }
+        self.path.allow_passive(false)?;
+        Ok(ways)
+    }
+
+    /// Uploads, downloads and lists over one way. `label` begins the names of files that are not there yet.
+    fn transfers(&self, way: Way, label: &str) -> Result<()> {
         let (got, listed) = (
             self.local(&format!("{label}.bin")),
             self.local(&format!("{label}.list")),
@@ -157,27 +312,42 @@ impl Scene<'_> {
             Task::Download("small.bin".to_owned(), got.clone()),
             Task::List(listed.clone()),
         ];
-        let before = self.children();
-        self.path.seen.lock().record();
         let program = way.start(&tasks, self.clients, self.folder, label)?;
         program.finish(PATIENCE, self.interrupt)?;
-        if way.server != Server::VsftpdFromAny {
-            // The other vsftpd is told the same.
-            self.keep(label)?;
+        if way.client.uploads() {
+            same(&self.local("mine.bin"), &self.site.file(&uploaded)).context("upload")?;
         }
-        same(&self.local("mine.bin"), &self.site.file(&uploaded)).context("upload")?;
         same(&self.site.file("small.bin"), &got).context("download")?;
         let listing = fs::read_to_string(&listed).context("listing")?;
         ensure!(listing.contains("small.bin"), "listing: {listing}");
+        Ok(())
+    }
+
+    /// Transfers over one way, and what the engine saw of them.
+    fn way(&self, way: Way, label: &str) -> Result<()> {
+        let before = self.children();
+        self.path.seen.lock().record();
+        let transferred = self.transfers(way, label);
+        // The conversations of the three vsftpds differ in the ports only.
+        if !matches!(way.server, Server::VsftpdFromAny) {
+            self.keep(label)?;
+        }
+        transferred?;
         let children = self.new_children(before);
-        ensure!(children.len() >= 3, "{} data sessions", children.len());
+        let tasks = if way.client.uploads() { 3 } else { 2 };
         let waiting = self.path.engine.stats().expectations;
-        ensure!(waiting == 0, "{waiting} announcements are left");
-        self.as_agreed(way, &children)
+        let seen = if children.len() < tasks {
+            Err(format!("{} data sessions", children.len()))
+        } else if waiting != 0 {
+            Err(format!("{waiting} announcements are left"))
+        } else {
+            self.as_agreed(way, &children)
+        };
+        seen.map_err(|fault| NotAsAgreed(fault).into())
     }
 
     /// The right end called, from the right port, and to a port that may be announced.
-    fn as_agreed(&self, way: Way, children: &[Opened]) -> Result<()> {
+    fn as_agreed(&self, way: Way, children: &[Opened]) -> Result<(), String> {
         let (client, server) = (address(CLIENT, way.v6), address(way.server.host(), way.v6));
         for child in children {
             let fits = if way.mode.is_passive() {
@@ -190,7 +360,9 @@ impl Scene<'_> {
                         .calls_from()
                         .is_none_or(|port| port == child.src.port())
             };
-            ensure!(fits, "not as agreed: {child:?}");
+            if !fits {
+                return Err(format!("not as agreed: {child:?}"));
+            }
         }
         Ok(())
     }
@@ -220,12 +392,14 @@ impl Scene<'_> {
             server: Server::VsftpdFromAny,
             v6: false,
             mode: Mode::Pasv,
+            tls: false,
         };
         let up = Way {
             client: Client::Lftp,
             server: Server::VsftpdFrom20,
             v6: true,
             mode: Mode::Eprt,
+            tls: false,
         };
         for (way, task) in [
             (down, Task::Download(name.to_owned(), got.clone())),
@@ -236,7 +410,7 @@ impl Scene<'_> {
             program.finish(PATIENCE, self.interrupt)?;
             let children = self.new_children(before);
             ensure!(!children.is_empty(), "{way}: no data session");
-            self.as_agreed(way, &children)?;
+            self.as_agreed(way, &children).map_err(NotAsAgreed)?;
         }
         same(&self.site.file(name), &got)?;
         same(&got, &self.site.file(&format!("up/{name}")))?;
@@ -270,6 +444,7 @@ impl Scene<'_> {
                 server,
                 v6,
                 mode,
+                tls: false,
             };
             let label = format!("parallel-{number}");
             let got = self.local(&format!("{label}.bin"));
@@ -313,6 +488,7 @@ impl Scene<'_> {
                 server: Server::VsftpdFromAny,
                 v6,
                 mode,
+                tls: false,
             };
             let before = self.children();
             let task = Task::Download("large.bin".to_owned(), self.local("cut.bin"));
@@ -344,6 +520,32 @@ impl Scene<'_> {
         self.abor()
     }
 
+    /// ftplib breaks a download off on each server, and reads the one or two replies to ABOR.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub fn abor_everywhere(&self) -> Result<usize> {
+        let mut aborted = 0;
+        for server in self.site.servers() {
+            let way = Way {
+                client: Client::Ftplib,
+                server,
+                v6: false,
+                mode: Mode::Pasv,
+                tls: false,
+            };
+            let log = self.local(&format!("{way}-abort.log"));
+            let program = way.start_abort("large.bin", self.clients, log)?;
+            program
+                .finish(PATIENCE, self.interrupt)
+                .with_context(|| format!("abort: {way}"))?;
+            self.way(way, &format!("{way}-after-abort"))
+                .context("after an aborted transfer")?;
+            aborted += 1;
+        }
+        Ok(aborted)
+    }
+
     /// lftp breaks a download off and does another one in the same control session.
     fn abor(&self) -> Result<()> {
         let way = Way {
@@ -351,6 +553,7 @@ impl Scene<'_> {
             server: Server::VsftpdFrom20,
             v6: false,
             mode: Mode::Pasv,
+            tls: false,
         };
         let (cut, got) = (self.local("abor.bin"), self.local("after-abor.bin"));
         let script = format!(
@@ -407,7 +610,7 @@ impl Scene<'_> {
         let mut announced = Vec::new();
         let mut control = Vec::new();
         let mut others = Vec::new();
-        for server in Server::ALL {
+        for server in self.site.servers() {
             if server != Server::Pyftpdlib {
                 control.push(at(server.host(), 21));
             }
@@ -416,11 +619,12 @@ impl Scene<'_> {
             announced.extend((0..40).map(|n| at(server.host(), first + (round * 40 + n) % 200)));
         }
         let neighbour = address(CLIENT_NEIGHBOUR, v6);
+        let exceptions = self.path.exceptions();
         let (from_clients, from_neighbour, open) = self.clients.inside(|| {
             Ok((
                 probe(address(CLIENT, v6), &others)?,
                 probe(neighbour, &[&announced[..], &others].concat())?,
-                probe(neighbour, &control)?,
+                probe_open(neighbour, &control)?,
             ))
         })?;
         ensure!(
@@ -430,12 +634,18 @@ impl Scene<'_> {
         let back = SHUT.map(|port| at(CLIENT, port));
         let dynamic = (0..100).map(|n| at(CLIENT, 32_768 + (round % 250) * 100 + n));
         let from_servers = self.servers.inside(|| {
-            let own = Server::ALL.map(|server| probe(address(server.host(), v6), &back));
-            let mut all = own.into_iter().collect::<Result<Vec<_>>>()?;
+            let own = self
+                .site
+                .servers()
+                .map(|server| probe(address(server.host(), v6), &back));
+            let mut all = own.collect::<Result<Vec<_>>>()?;
             let targets: Vec<_> = back.into_iter().chain(dynamic).collect();
             all.push(probe(address(SERVER_NEIGHBOUR, v6), &targets)?);
             Ok(all.concat())
         })?;
+        if !self.path.only_port_21_since(exceptions) {
+            return Ok(());
+        }
         for (target, answer) in [from_clients, from_neighbour, from_servers].concat() {
             tries.fetch_add(1, Ordering::Relaxed);
             ensure!(answer == Answer::Silence, "{target} is not shut: {answer:?}");
@@ -500,7 +710,11 @@ impl Scene<'_> {
             use portcullis::alg::HelperEvent;
             matches!(
                 event,
-                HelperEvent::ExpectationOpened | HelperEvent::ExpectationWithdrawn
+                HelperEvent::ExpectationOpened
+                    | HelperEvent::ExpectationWithdrawn
+                    | HelperEvent::Tls
+                    | HelperEvent::StrayReply
+                    | HelperEvent::ForeignAddressIgnored
             )
         };
         let events = self.path.engine.stats().helper_events;

@@ -60,7 +60,53 @@ pub enum Client {
     Lftp,
     /// tnftp, which Debian also calls `ftp`.
     Tnftp,
+    /// wget, which only downloads.
+    Wget,
+    /// ncftpget, ncftpput and ncftpls, which know IPv4 only.
+    Ncftp,
+    /// Python's ftplib.
+    Ftplib,
 }
+
+/// What Python runs: `ftp.py SCHEME HOST USER PASSWORD MODE TASK...`, each task a word and its two names.
+const FTPLIB: &str = r#"
+import ftplib, sys
+scheme, host, user, password, mode, *tasks = sys.argv[1:]
+ftp = (ftplib.FTP_TLS if scheme == "tls" else ftplib.FTP)(timeout=8)
+ftp.connect(host, 21)
+ftp.login(user, password)
+if scheme == "tls":
+    ftp.prot_p()
+ftp.set_pasv(mode == "passive")
+while tasks:
+    word, here, there, *tasks = tasks
+    if word == "upload":
+        ftp.storbinary("STOR " + there, open(here, "rb"))
+    elif word == "download":
+        ftp.retrbinary("RETR " + there, open(here, "wb").write)
+    elif word == "resume":
+        with open(here, "ab") as file:
+            ftp.retrbinary("RETR " + there, file.write, rest=file.tell())
+    elif word == "abort":
+        data = ftp.transfercmd("RETR " + there)
+        data.recv(1000)
+        data.close()
+        try:
+            ftp.abort()
+        except ftplib.Error:
+            pass  # a reply to RETR that comes before that to ABOR
+        try:
+            while True:
+                ftp.sock.settimeout(0.5)
+                ftp.getmultiline()
+        except TimeoutError:
+            ftp.sock.settimeout(8)
+            ftp.close()
+            sys.exit(0)
+    else:
+        ftp.retrlines("LIST " + there, lambda line, file=open(here, "a"): print(line, file=file, flush=True))
+ftp.quit()
+"#;
 
 /// A way to one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +119,8 @@ pub struct Way {
     pub v6: bool,
     /// How.
     pub mode: Mode,
+    /// Over explicit TLS (RFC 4217)?
+    pub tls: bool,
 }
 
 impl std::fmt::Display for Way {
@@ -96,11 +144,20 @@ pub enum Task {
     Download(String, PathBuf),
     /// A file here to a file of the server's.
     Upload(PathBuf, String),
+    /// What is missing at the end of a file here, from a file of the server's.
+    Resume(String, PathBuf),
 }
 
 impl Client {
     /// All clients.
-    pub const ALL: [Self; 3] = [Self::Curl, Self::Lftp, Self::Tnftp];
+    pub const ALL: [Self; 6] = [
+        Self::Curl,
+        Self::Lftp,
+        Self::Tnftp,
+        Self::Wget,
+        Self::Ncftp,
+        Self::Ftplib,
+    ];
 
     /// The program's name.
     #[must_use]
@@ -109,7 +166,28 @@ impl Client {
             Self::Curl => "curl",
             Self::Lftp => "lftp",
             Self::Tnftp => "tnftp",
+            Self::Wget => "wget",
+            Self::Ncftp => "ncftp",
+            Self::Ftplib => "ftplib",
         }
+    }
+
+    /// Whether it can upload.
+    #[must_use]
+    pub const fn uploads(self) -> bool {
+        !matches!(self, Self::Wget)
+    }
+
+    /// Whether it takes names of more than 512 bytes.
+    #[must_use]
+    pub const fn takes_long_paths(self) -> bool {
+        !matches!(self, Self::Tnftp | Self::Ncftp)
+    }
+
+    /// Whether explicit TLS is possible (RFC 4217).
+    #[must_use]
+    pub const fn has_tls(self) -> bool {
+        matches!(self, Self::Curl | Self::Lftp | Self::Ftplib)
     }
 
     /// Does it know how? lftp uses EPRT for IPv6 only.
@@ -117,6 +195,8 @@ impl Client {
     pub const fn can(self, mode: Mode, v6: bool) -> bool {
         match (self, mode) {
             (Self::Lftp, Mode::Eprt) => v6,
+            (Self::Ncftp, _) => !v6 && !mode.is_extended(),
+            (Self::Wget | Self::Ftplib, _) => mode.is_extended() == v6,
             _ => mode.is_extended() || !v6,
         }
     }
@@ -152,12 +232,22 @@ impl Way {
             }
             let options = ["-sS", "-g", "--noproxy", "*", "--connect-timeout", "8"];
             arguments.extend(options.iter().chain(mode).map(|each| (*each).to_owned()));
+            let account = self.server.account();
+            arguments.extend(["-u".to_owned(), format!("{}:{}", account.user, account.password)]);
+            if self.tls {
+                arguments.extend(["--ssl-reqd", "-k"].map(str::to_owned));
+            }
             if let Some(limit) = limit {
                 arguments.extend(["--limit-rate".to_owned(), limit.to_owned()]);
             }
+            if matches!(task, Task::Resume(..)) {
+                arguments.extend(["-C", "-"].map(str::to_owned));
+            }
             arguments.extend(match task {
                 Task::List(to) => ["-o".to_owned(), local(to), self.url("")],
-                Task::Download(name, to) => ["-o".to_owned(), local(to), self.url(name)],
+                Task::Download(name, to) | Task::Resume(name, to) => {
+                    ["-o".to_owned(), local(to), self.url(name)]
+                }
                 Task::Upload(from, name) => ["-T".to_owned(), local(from), self.url(name)],
             });
         }
@@ -170,15 +260,25 @@ impl Way {
         let mut script = vec![
             "set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 8; set xfer:clobber yes"
                 .to_owned(),
-            "set ftp:ssl-allow no; set ftp:auto-passive-mode no; set ftp:use-ip-tos no".to_owned(),
+            "set ftp:auto-passive-mode no; set ftp:use-ip-tos no; set ssl:verify-certificate no".to_owned(),
+            format!(
+                "set ftp:ssl-allow {0}; set ftp:ssl-force {0}; set ftp:ssl-protect-data {0}",
+                yes(self.tls)
+            ),
             format!("set ftp:passive-mode {}", yes(self.mode.is_passive())),
             format!("set ftp:prefer-epsv {}", yes(self.mode == Mode::Epsv)),
-            format!("open {}", self.url("")),
+            format!(
+                "open -u {},{} {}",
+                self.server.account().user,
+                self.server.account().password,
+                self.url("")
+            ),
         ];
         script.extend(tasks.iter().map(|task| match task {
             Task::List(to) => format!("ls > {}", to.display()),
             Task::Download(name, to) => format!("get {name} -o {}", to.display()),
             Task::Upload(from, name) => format!("put {} -o {name}", from.display()),
+            Task::Resume(name, to) => format!("get -c {name} -o {}", to.display()),
         }));
         script.push("bye".to_owned());
         script.join("; ")
@@ -188,7 +288,11 @@ impl Way {
     fn tnftp(&self, tasks: &[Task]) -> String {
         let mut script = vec![
             format!("open {} 21", self.host()),
-            "user anonymous someone@example.org".to_owned(),
+            format!(
+                "user {} {}",
+                self.server.account().user,
+                self.server.account().password
+            ),
             format!("epsv4 {}", if self.mode.is_extended() { "on" } else { "off" }),
             "binary".to_owned(),
         ];
@@ -196,9 +300,87 @@ impl Way {
             Task::List(to) => format!("ls . {}", to.display()),
             Task::Download(name, to) => format!("get {name} {}", to.display()),
             Task::Upload(from, name) => format!("put {} {name}", from.display()),
+            Task::Resume(name, to) => {
+                let have = fs::metadata(to).map_or(0, |file| file.len());
+                format!("restart {have}\nget {name} {}", to.display())
+            }
         }));
         script.push("bye\n".to_owned());
         script.join("\n")
+    }
+
+    /// What the shell runs for wget.
+    fn wget(&self, tasks: &[Task]) -> String {
+        let active = if self.mode.is_passive() {
+            ""
+        } else {
+            "--no-passive-ftp"
+        };
+        let account = self.server.account();
+        let wget = format!(
+            "wget -nv --no-proxy --tries 1 --timeout 8 --user {} --password {} {active}",
+            account.user, account.password
+        );
+        let each = tasks.iter().filter_map(|task| match task {
+            Task::List(to) => Some(format!("{wget} -O {} '{}'", to.display(), self.url(""))),
+            Task::Download(name, to) => Some(format!("{wget} -O {} '{}'", to.display(), self.url(name))),
+            // wget resumes a file of the server's name in a folder of its own.
+            Task::Resume(name, to) => Some(format!(
+                "mkdir {to}.d && mv {to} {to}.d/{name} && {wget} -c -P {to}.d '{url}' && mv {to}.d/{name} {to}",
+                to = to.display(),
+                url = self.url(name)
+            )),
+            Task::Upload(..) => None,
+        });
+        each.collect::<Vec<_>>().join(" && ")
+    }
+
+    /// What the shell runs for the programs of ncftp.
+    fn ncftp(&self, tasks: &[Task]) -> String {
+        let mode = if self.mode.is_passive() { "-F" } else { "-E" };
+        let account = self.server.account();
+        let options = format!("-u {} -p {} {mode} -t 8 -r 0", account.user, account.password);
+        let host = self.host();
+        let each = tasks.iter().map(|task| match task {
+            Task::List(to) => format!("ncftpls {options} -l {} > {}", self.url(""), to.display()),
+            Task::Download(name, to) => format!("ncftpget {options} -V -C {host} {name} {}", to.display()),
+            Task::Upload(from, name) => format!("ncftpput {options} -V -C {host} {} {name}", from.display()),
+            Task::Resume(name, to) => format!("ncftpget {options} -V -z -C {host} {name} {}", to.display()),
+        });
+        each.collect::<Vec<_>>().join(" && ")
+    }
+
+    /// The arguments of the script `FTPLIB`.
+    fn ftplib(&self, tasks: &[Task]) -> Vec<String> {
+        let account = self.server.account();
+        let mode = if self.mode.is_passive() {
+            "passive"
+        } else {
+            "active"
+        };
+        let scheme = if self.tls { "tls" } else { "plain" };
+        let host = self.host();
+        let fixed = [
+            "/usr/bin/python3",
+            "-c",
+            FTPLIB,
+            scheme,
+            &host,
+            account.user,
+            account.password,
+            mode,
+        ];
+        let mut arguments: Vec<_> = fixed.map(str::to_owned).into();
+        for task in tasks {
+            let (word, here, there) = match task {
+                Task::List(to) => ("list", to, ""),
+                Task::Download(name, to) => ("download", to, name.as_str()),
+                Task::Resume(name, to) => ("resume", to, name.as_str()),
+                Task::Upload(from, name) => ("upload", from, name.as_str()),
+            };
+            arguments.extend([word.to_owned(), here.display().to_string(), there.to_owned()]);
+        }
+        arguments
     }
 
     /// Starts a program that does these tasks in one control session. `folder` is for logs and scripts, whose names begin
@@ -224,6 +406,9 @@ impl Way {
                 let arguments = ["tnftp", "-n", "-i", "-v", active];
                 Program::start(namespace, log, &arguments, Some(&script))
             }
+            Client::Wget => Program::start(namespace, log, &["sh", "-ec", &self.wget(tasks)], None),
+            Client::Ncftp => Program::start(namespace, log, &["sh", "-ec", &self.ncftp(tasks)], None),
+            Client::Ftplib => Program::start(namespace, log, &self.ftplib(tasks), None),
         }
     }
 
@@ -242,6 +427,16 @@ impl Way {
             bail!("only curl is made slow");
         }
         Program::start(namespace, log, &self.curl(&[task], Some(limit)), None)
+    }
+
+    /// Starts Python's ftplib, which breaks a download off and reads what the server says of it.
+    ///
+    /// # Errors
+    /// Python is not there.
+    pub fn start_abort(&self, name: &str, namespace: &Namespace, log: PathBuf) -> Result<Program> {
+        let mut arguments = self.ftplib(&[]);
+        arguments.extend(["abort", "", name].map(str::to_owned));
+        Program::start(namespace, log, &arguments, None)
     }
 
     /// Starts lftp with a script of its own, after the settings and the login.

@@ -2,20 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
+use portcullis::config::RefusedAnnouncement;
 use portcullis::packet::{Checksums, Parsed, TcpFlags, Transport, parse};
 use portcullis::{Class, Config, EndReason, Engine, Packet, SessionId, SessionRecord, Sink};
 
 use super::CLIENT;
 use crate::namespace::{Interrupt, Tun, wait};
 
-/// The only thing that is allowed.
+/// The only thing that is allowed, before and after the part with TLS.
 const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
                       protocol = \"tcp\"\ndestination_ports = 21\n";
+
+/// What is allowed beside it for TLS, whose control sessions no helper can read: the servers' passive ports.
+const PASSIVE: &str = "\n[[policy.rule]]\nname = \"passive\"\naction = \"allow\"\n\
+                       protocol = \"tcp\"\ndestination_ports = \"42000-47199\"\n";
 
 /// The longest a recorded conversation becomes, in bytes.
 const RECORDED: usize = 4096;
@@ -64,6 +69,8 @@ pub struct Seen {
     /// Control conversations: see [`Seen::record`].
     recorded: HashMap<(SocketAddr, SocketAddr), Conversation>,
     recording: bool,
+    /// Whether the passive ports are allowed.
+    passive_allowed: bool,
 }
 
 /// A control conversation as the fuzz target `ftp` reads it.
@@ -88,6 +95,16 @@ impl Seen {
         let mut all: Vec<_> = self.recorded.drain().map(|(_, each)| each).collect();
         all.sort_by_key(|each| each.order);
         all.into_iter().map(|each| each.input).collect()
+    }
+
+    /// How many packets were dropped, by reason and TCP flags.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<(&str, &str), u64> {
+        let mut drops = BTreeMap::new();
+        for drop in &self.dropped {
+            *drops.entry((drop.reason, drop.flags.as_str())).or_default() += 1;
+        }
+        drops
     }
 
     /// How many announced sessions have been opened.
@@ -158,6 +175,7 @@ impl Sink for Seen {
             parent: session.parent,
         };
         let fault = match opened.parent {
+            None if session.protocol == 6 && self.passive_allowed && session.dst_port >= 42_000 => None,
             None if session.protocol != 6 || session.dst_port != 21 => Some("nothing allows it"),
             None => None,
             Some(parent) => match self.opened.iter().rev().find(|each| each.id == parent) {
@@ -192,6 +210,9 @@ pub struct Path {
     pub engine: Engine,
     /// What it has seen.
     pub seen: Mutex<Seen>,
+    refused: RefusedAnnouncement,
+    bypass: AtomicBool,
+    exceptions: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -200,14 +221,47 @@ impl Path {
     ///
     /// # Errors
     /// The engine does not take its configuration.
-    pub fn new() -> Result<Self> {
-        let mut config = Config::from_toml(POLICY, "kernel-ftp.toml")?;
-        config.engine.checksums = Checksums::Verify;
+    pub fn new(refused: RefusedAnnouncement) -> Result<Self> {
         Ok(Self {
-            engine: Engine::new(&config)?,
+            engine: Engine::new(&config(refused, false)?)?,
             seen: Mutex::default(),
+            refused,
+            bypass: AtomicBool::new(false),
+            exceptions: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         })
+    }
+
+    /// Allows the servers' passive ports, or allows them no longer.
+    ///
+    /// # Errors
+    /// The engine does not take its configuration.
+    pub fn allow_passive(&self, allow: bool) -> Result<()> {
+        let config = config(self.refused, allow)?;
+        self.exceptions.fetch_add(1, Ordering::SeqCst);
+        let mut seen = self.seen.lock();
+        seen.passive_allowed = allow;
+        self.engine.reload(&config, Instant::now(), &mut *seen)?;
+        Ok(())
+    }
+
+    /// Carries packets past the engine, or through it again.
+    pub fn bypass(&self, bypass: bool) {
+        self.exceptions.fetch_add(1, Ordering::SeqCst);
+        self.bypass.store(bypass, Ordering::SeqCst);
+    }
+
+    /// How many exceptions from the policy began and ended, for [`Path::only_port_21_since`].
+    #[must_use]
+    pub fn exceptions(&self) -> u64 {
+        self.exceptions.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing but port 21 was open since `exceptions` were counted.
+    #[must_use]
+    pub fn only_port_21_since(&self, exceptions: u64) -> bool {
+        let excepted = self.bypass.load(Ordering::SeqCst) || self.seen.lock().passive_allowed;
+        !excepted && exceptions == self.exceptions()
     }
 
     /// Lets [`Path::run`] return.
@@ -245,6 +299,9 @@ impl Path {
     }
 
     fn decide(&self, bytes: &[u8]) -> bool {
+        if self.bypass.load(Ordering::SeqCst) {
+            return true;
+        }
         let mut seen = self.seen.lock();
         let opened = seen.opened.len();
         let verdict = self
@@ -283,7 +340,7 @@ impl Path {
     pub fn outlive(&self) -> Result<()> {
         let now = Instant::now();
         let mut seen = self.seen.lock();
-        let announced = now + Duration::from_secs(31);
+        let announced = now + Duration::from_secs(301);
         while self.engine.expire(announced, 1000, &mut *seen).more {}
         let stats = self.engine.stats();
         ensure!(stats.expectations == 0, "announcements outlive their lifetime");
@@ -303,6 +360,18 @@ impl Path {
             .map_err(anyhow::Error::msg)
             .context("the table's invariants")
     }
+}
+
+fn config(refused: RefusedAnnouncement, passive: bool) -> Result<Config> {
+    let policy = if passive {
+        [POLICY, PASSIVE].concat()
+    } else {
+        POLICY.to_owned()
+    };
+    let mut config = Config::from_toml(&policy, "kernel-ftp.toml")?;
+    config.engine.checksums = Checksums::Verify;
+    config.ftp.refused = refused;
+    Ok(config)
 }
 
 /// Ends, flags and payload of a TCP segment.

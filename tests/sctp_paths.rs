@@ -480,6 +480,60 @@ fn a_zone_that_fills_the_table_leaves_places_to_another() {
     assert_eq!(blue, 4);
 }
 
+/// The INIT of an association whose initiator has host 201 beside its own address, and what follows
+/// it: the rest of the handshake and a HEARTBEAT from host 201.
+fn opening(ends: Ends, tag: u32) -> (Vec<u8>, [Vec<u8>; 4]) {
+    let rest = [
+        sctp(ends.back(), tag, &init(2, tag + 1)),
+        sctp(ends, tag + 1, &chunk(10, 0, &[7; 8])),
+        sctp(ends.back(), tag, &chunk(11, 0, &[])),
+        one(Ends { src: 201, ..ends }, tag + 1, HEARTBEAT),
+    ];
+    (sctp(ends, 0, &init_with(1, tag, &address4(201))), rest)
+}
+
+#[test]
+fn a_source_that_has_its_share_displaces_only_its_own_handshakes() {
+    // With 64 sessions there are 9 places, of which one source may have 5.
+    let scene = Scene::new("[table]\nmax_sessions = 64\n");
+    let (first, rest) = opening(Ends { src: 3, ..FIRST }, 1);
+    assert!(scene.decide(&first).is_forward());
+    let mut last = None;
+    for n in 0..30 {
+        let ends = Ends {
+            src_port: 1000 + n,
+            ..FIRST
+        };
+        let (first, rest) = opening(ends, 101 + 2 * u32::from(n));
+        assert!(scene.decide(&first).is_forward());
+        last = Some(rest);
+    }
+    for packet in rest.into_iter().chain(last.unwrap()) {
+        let verdict = scene.decide(&packet);
+        assert!(verdict.is_forward(), "{verdict:?}");
+    }
+    scene.engine.check_invariants().unwrap();
+}
+
+#[test]
+fn the_handshakes_of_one_zone_do_not_keep_another_from_displacing_its_own() {
+    let mut both = Scene::new("[table]\nmax_sessions = 512\n[zones]\nred = 1\nblue = 2\n");
+    // Of 65 places red takes all but the 16 that are blue's, and blue takes those.
+    let mut last = None;
+    for (zone, hosts) in [(Zone(1), 3..103), (Zone(2), 3..20)] {
+        both.zone = zone;
+        for src in hosts {
+            let (first, rest) = opening(Ends { src, ..FIRST }, 1 + 2 * u32::from(src));
+            assert!(both.decide(&first).is_forward());
+            last = Some(rest);
+        }
+    }
+    for packet in last.unwrap() {
+        let verdict = both.decide(&packet);
+        assert!(verdict.is_forward(), "{verdict:?}");
+    }
+}
+
 #[test]
 fn explain_says_that_a_packet_is_on_another_path() {
     let scene = multihomed();

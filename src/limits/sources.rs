@@ -11,7 +11,7 @@ use super::share::{Drawn, ZoneShares};
 use crate::flow::Zone;
 
 /// A source: its zone and its counted prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Source {
     /// The zone.
     pub(crate) zone: Zone,
@@ -30,6 +30,11 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
+    /// Returns whose places they are.
+    pub(crate) const fn source(&self) -> Source {
+        self.source
+    }
+
     /// Returns how many places were claimed.
     pub(crate) const fn places(&self) -> u32 {
         self.zone.saturating_add(self.common)
@@ -60,6 +65,11 @@ impl SourceShares {
     /// Returns how many places are in use.
     pub(crate) fn used(&self) -> usize {
         self.shares.used()
+    }
+
+    /// Returns how many places a source holds.
+    pub(crate) fn held(&self, source: Source) -> u32 {
+        self.held.get(&source).map_or(0, |held| *held)
     }
 
     /// Takes `places` for a source, all or none.

@@ -7,13 +7,15 @@
 //!
 //! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
 //! initiator). An association that finds no place has no further paths. One whose handshake is not
-//! complete makes room for a newer one, so that a flood of INITs keeps nobody out for long.
+//! complete makes room for a newer one, so that a flood of INITs keeps nobody out for long: the
+//! oldest of the same source if that has any place, else the oldest of the zone. So a source that
+//! has reached its share takes nothing from another.
 //!
 //! Lock: one for the table, held for a few instructions, and written by packets that announce
 //! something alone. While there are no such associations, [`PathTable::find`] reads one atomic
 //! number.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
@@ -29,9 +31,6 @@ pub(crate) const MAX_ADDRESSES: usize = 8;
 
 /// The most associations with further paths, whatever the size of the session table.
 const MAX_ASSOCIATIONS: usize = 4096;
-
-/// How many older handshakes a new association looks at for one to take the place of.
-const LOOKED_AT: usize = 8;
 
 /// A few addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,9 +98,16 @@ struct Association {
     peers: [Peer; 2],
     is_up: bool,
     claim: Claim,
+    /// Its number in the order in which associations came.
+    number: u64,
 }
 
 impl Association {
+    /// Whether it makes room for a newer one.
+    const fn gives_way(&self) -> bool {
+        !self.is_up
+    }
+
     const fn peer(&self, direction: Direction) -> &Peer {
         let [original, reply] = &self.peers;
         match direction {
@@ -181,14 +187,21 @@ pub(crate) struct Owner {
 struct Inner {
     associations: HashMap<SessionId, Association, ahash::RandomState>,
     by_tag: HashMap<TagKey, SessionId, ahash::RandomState>,
-    /// Associations in the order in which they came, some of which are up or have gone.
-    order: VecDeque<SessionId>,
+    /// Associations that give way, by zone, in the order in which they came.
+    of_zone: BTreeMap<(Zone, u64), SessionId>,
+    /// The same by source.
+    of_source: BTreeMap<(Source, u64), SessionId>,
+    /// The number of the next association.
+    next: u64,
 }
 
 impl Inner {
     /// Takes an association out of the table.
     fn remove(&mut self, session: SessionId) -> Option<Association> {
         let association = self.associations.remove(&session)?;
+        let (source, number) = (association.claim.source(), association.number);
+        self.of_zone.remove(&(source.zone, number));
+        self.of_source.remove(&(source, number));
         for direction in Direction::BOTH {
             self.forget_tag(session, association.tag_key(direction));
         }
@@ -211,6 +224,10 @@ impl Inner {
             return;
         };
         association.is_up |= owner.is_up;
+        self.sort(session);
+        let Some(association) = self.associations.get_mut(&session) else {
+            return;
+        };
         let before = Direction::BOTH.map(|direction| association.tag_key(direction));
         for (direction, tag) in Direction::BOTH.into_iter().zip(owner.tags) {
             association.peer_mut(direction).carries = tag;
@@ -227,36 +244,33 @@ impl Inner {
         }
     }
 
-    /// Takes out an association of a zone whose handshake is not complete: the oldest of a few.
-    fn oldest_incomplete(&mut self, zone: Zone) -> Option<Association> {
-        let mut place = 0;
-        for _ in 0..LOOKED_AT {
-            let session = *self.order.get(place)?;
-            match self.associations.get(&session) {
-                Some(association) if association.is_up => {}
-                Some(association) if association.key.zone() != zone => {
-                    place += 1;
-                    continue;
-                }
-                Some(_) => {
-                    self.order.remove(place);
-                    return self.remove(session);
-                }
-                None => {}
-            }
-            // Nobody looks for it here any more.
-            self.order.remove(place);
+    /// Notes whether an association gives way.
+    fn sort(&mut self, session: SessionId) {
+        let Some(association) = self.associations.get(&session) else {
+            return;
+        };
+        let (source, number) = (association.claim.source(), association.number);
+        if association.gives_way() {
+            self.of_zone.insert((source.zone, number), session);
+            self.of_source.insert((source, number), session);
+        } else {
+            self.of_zone.remove(&(source.zone, number));
+            self.of_source.remove(&(source, number));
         }
-        None
     }
 
-    fn note_order(&mut self, session: SessionId, max: usize) {
-        if self.order.len() >= 2 * max {
-            let associations = &self.associations;
-            let is_incomplete = |session: &SessionId| associations.get(session).is_some_and(|a| !a.is_up);
-            self.order.retain(is_incomplete);
-        }
-        self.order.push_back(session);
+    /// Takes out the oldest association of a source that gives way.
+    fn oldest_of_source(&mut self, source: Source) -> Option<Association> {
+        let mut range = self.of_source.range((source, 0)..=(source, u64::MAX));
+        let session = *range.next()?.1;
+        self.remove(session)
+    }
+
+    /// Takes out the oldest association of a zone that gives way.
+    fn oldest_of_zone(&mut self, zone: Zone) -> Option<Association> {
+        let mut range = self.of_zone.range((zone, 0)..=(zone, u64::MAX));
+        let session = *range.next()?.1;
+        self.remove(session)
     }
 }
 
@@ -281,9 +295,10 @@ impl PathTable {
 
     /// The most bytes of a table beside so many sessions.
     pub(crate) const fn bytes(max_sessions: usize) -> usize {
-        let each =
-            size_of::<Association>() + 2 * size_of::<(TagKey, SessionId)>() + 2 * size_of::<SessionId>();
-        // A hash table is at most half empty after it has grown.
+        let each = size_of::<Association>()
+            + 2 * size_of::<(TagKey, SessionId)>()
+            + 2 * size_of::<(Source, u64, SessionId)>();
+        // A hash table and the nodes of a tree may be half empty.
         2 * Self::max(max_sessions) * (each + 64)
     }
 
@@ -293,7 +308,9 @@ impl PathTable {
             inner: RwLock::new(Inner {
                 associations: HashMap::with_hasher(hasher.clone()),
                 by_tag: HashMap::with_hasher(hasher.clone()),
-                order: VecDeque::new(),
+                of_zone: BTreeMap::new(),
+                of_source: BTreeMap::new(),
+                next: 0,
             }),
             len: AtomicUsize::new(0),
             places: SourceShares::new(max as u32, [], hasher.clone()),
@@ -326,15 +343,18 @@ impl PathTable {
         };
         let mut inner = self.inner.write();
         if let Some(claim) = claim {
+            let number = inner.next;
+            inner.next += 1;
             let association = Association {
                 key: owner.key,
                 initiator: owner.initiator,
                 peers: Default::default(),
                 is_up: false,
                 claim,
+                number,
             };
             inner.associations.insert(owner.session, association);
-            inner.note_order(owner.session, self.max);
+            inner.sort(owner.session);
             self.len.fetch_add(1, Ordering::Relaxed);
         }
         inner.set_tags(owner);
@@ -349,7 +369,7 @@ impl PathTable {
         }
     }
 
-    /// Takes a place, of an incomplete association of the zone if need be.
+    /// Takes a place, of an association that gives way if need be.
     fn claim(&self, owner: &Owner) -> Option<Claim> {
         let zone = owner.key.zone();
         let address = owner.key.address_number(owner.initiator);
@@ -360,7 +380,13 @@ impl PathTable {
         if let Some(claim) = self.places.claim(source, 1) {
             return Some(claim);
         }
-        let removed = self.inner.write().oldest_incomplete(zone)?;
+        if self.places.held(source) != 0 {
+            // The place passes on as it is, whatever the source might claim now.
+            let removed = self.inner.write().oldest_of_source(source)?;
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            return Some(removed.claim);
+        }
+        let removed = self.inner.write().oldest_of_zone(zone)?;
         self.gone(removed);
         self.places.claim(source, 1)
     }

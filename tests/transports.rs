@@ -466,7 +466,7 @@ fn explain_shows_the_keys_of_a_gre_session() {
 }
 
 #[test]
-fn an_icmp_error_about_gre_is_related_whatever_it_quotes_of_the_key() {
+fn an_icmp_error_about_gre_is_related_to_the_session_of_the_key_if_it_quotes_one() {
     // A checksum, and behind it a key that 8 bytes of quote do not reach.
     let with_checksum = other(V4, 47, &[0xa0, 0, 8, 0, 0x57, 0xf6, 0, 0, 0, 0, 0, 9]);
     let answer = gre(V4.back(), Some(5));
@@ -477,9 +477,14 @@ fn an_icmp_error_about_gre_is_related_whatever_it_quotes_of_the_key() {
     }
     wire.passes(&with_checksum);
     is_answer(&wire.send(&answer));
-    for (to, packet) in [(1, &with_checksum), (1, &gre(V4, Some(77))), (2, &answer)] {
+    for (to, packet) in [(1, &with_checksum), (1, &gre(V4, Some(9))), (2, &answer)] {
         let verdict = wire.send(&unreachable(false, to, &packet[..28]));
         assert_eq!(verdict.tracked().class, Class::Related, "{verdict:?}");
+    }
+    for key in [Some(77), Some(5), None] {
+        let foreign = unreachable(false, 1, &gre(V4, key)[..24 + 4 * usize::from(key.is_some())]);
+        let reason = wire.send(&foreign).reason();
+        assert_eq!(reason, Some(DropReason::IcmpErrorNoSession), "{key:?}");
     }
     let not_to_sender = unreachable(false, 2, &with_checksum[..28]);
     assert_eq!(

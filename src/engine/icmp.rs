@@ -166,7 +166,9 @@ impl Engine {
         trace.step(|| Step::Key(quoted.key, place.shard));
         let mut held = self.table.lock(place.shard);
         let found = held.shard.find(place.hash, &quoted.key);
-        let found = found.or_else(|| session_of_pair(&held.shard, place, &quoted, now, true));
+        // A quote that does not reach the key may be about any session of the pair.
+        let any = matches!(error.quoted.transport, QuotedTransport::Gre(None));
+        let found = found.or_else(|| session_of_pair(&held.shard, place, &quoted, now, any));
         let found = found.filter(|number| !self.is_to_end(&mut held, place, *number));
         let Held { shard, settings, .. } = &*held;
         let lives = |slot: &u32| {

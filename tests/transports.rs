@@ -433,6 +433,50 @@ fn a_reload_judges_the_gre_session_that_an_answer_of_another_key_belongs_to() {
     assert_eq!(wire.log.ended.len(), 1);
 }
 
+/// Sends a packet when a reload ends the first session.
+struct During<'a> {
+    engine: &'a Engine,
+    packet: Packet<'a>,
+    verdict: Option<Verdict>,
+    log: Log,
+}
+
+impl Sink for During<'_> {
+    fn session_ended(&mut self, _: &SessionRecord, _: EndReason) {
+        if self.verdict.is_none() {
+            self.verdict = Some(self.engine.process_with(self.packet, &mut self.log));
+        }
+    }
+}
+
+#[test]
+fn a_gre_answer_during_a_reload_passes_in_no_session_of_its_pair_that_the_reload_revokes() {
+    let table = "[table]\nmax_sessions = 1024\nshards = 1\n";
+    let mut wire = Wire::new(&format!("{table}{OUT}"));
+    // More sessions than the reload judges before it reports the first one.
+    for host in 10..=209 {
+        wire.passes(&gre(Ends { dst: host, ..V4 }, None));
+    }
+    for key in 0..16 {
+        wire.passes(&gre(V4, Some(key)));
+    }
+    let answer = gre(V4.back(), Some(99));
+    let mut during = During {
+        engine: &wire.engine,
+        packet: Packet::new(&answer, wire.now),
+        verdict: None,
+        log: Log::default(),
+    };
+    let closed = format!("{table}[policy]\ndefault = \"deny\"\non_reload = \"end\"");
+    let closed = Config::from_toml(&closed, "test.toml").unwrap();
+    let done = wire.engine.reload(&closed, wire.now, &mut during).unwrap();
+    assert_eq!(during.verdict.unwrap().reason(), Some(DropReason::PolicyDeny));
+    let ended = &during.log.ended;
+    assert_eq!(ended.len(), 16, "each of them is reported");
+    assert!(ended.iter().all(|(_, reason)| *reason == EndReason::Revoked));
+    assert_eq!(done.revoked, 216);
+}
+
 #[test]
 fn later_fragments_of_a_gre_answer_are_counted_in_the_session_of_the_pair() {
     let mut wire = Wire::new(OUT);

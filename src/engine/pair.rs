@@ -50,7 +50,8 @@ impl Fit {
 
 /// Returns the session of an address pair that a GRE packet belongs to, if none has the packet's
 /// key.
-/// `any` is for the quote of an ICMP error, which may belong to either direction of any session.
+/// `any` is for the quote of an ICMP error that does not reach the key, which may belong to either
+/// direction of any session.
 pub(super) fn session_of_pair(
     shard: &Shard,
     place: Place,
@@ -100,7 +101,8 @@ impl Engine {
     }
 
     /// Judges the session of an address pair that a GRE packet belongs to if a reload has not done
-    /// so yet. The sessions that end are reported by the packet, so that it judges few.
+    /// so yet. If that one ends, the packet may belong to another of the pair, and so on, at most to
+    /// all of them.
     #[cold]
     #[inline(never)]
     pub(super) fn judge_pair<T: Trace>(
@@ -112,8 +114,10 @@ impl Engine {
         trace: &mut T,
     ) {
         let (flow, now) = (&candidate.flow, candidate.now);
-        for _ in 0..2 {
-            if held.shard.find(place.hash, &flow.key).is_some() {
+        // A pair has one session more if that came when all others had expired.
+        for _ in 0..=MAX_KEYS {
+            let own = held.shard.find(place.hash, &flow.key);
+            if own.is_some_and(|own| held.shard.slab.hot(own).deadline > now.tick()) {
                 return;
             }
             let Some(number) = session_of_pair(&held.shard, place, flow, now, false) else {

@@ -47,6 +47,8 @@ pub(super) struct After {
     /// found expired, and one that made room. A packet that is judged again after a search in other
     /// zones can end one more.
     ended: [Option<(usize, Ended)>; 4],
+    /// Still more, of a GRE address pair whose sessions a reload revokes. Only they allocate.
+    more_ended: Vec<(usize, Ended)>,
     /// What a check has let pass, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
     /// The limit that the packet's session would exceed, if that is to be reported.
@@ -63,6 +65,8 @@ impl After {
     fn end(&mut self, shard: usize, ended: Ended) {
         if let Some(place) = self.ended.iter_mut().find(|place| place.is_none()) {
             *place = Some((shard, ended));
+        } else {
+            self.more_ended.push((shard, ended));
         }
     }
 
@@ -207,7 +211,7 @@ impl Engine {
         let verdict = self.route::<S, T>(packet, (parsed, located), &mut after, trace);
         // 7. Counters and events, without a lock.
         self.counters.verdict(&verdict, parsed.ip.total_len);
-        for (shard, ended) in after.ended.iter().flatten() {
+        for (shard, ended) in after.ended.iter().flatten().chain(&after.more_ended) {
             let now = self.origin.micros(packet.now);
             self.report_ended(*shard, ended, (now, after.answered), sink);
         }

@@ -8,10 +8,11 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::config::Config;
 use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::snapshot::RestoreOptions;
 use portcullis::{
     Class, Direction, DropReason, EndReason, Engine, Packet, Reply, SessionRecord, Sink, Verdict,
 };
@@ -475,6 +476,28 @@ fn a_gre_answer_during_a_reload_passes_in_no_session_of_its_pair_that_the_reload
     assert_eq!(ended.len(), 16, "each of them is reported");
     assert!(ended.iter().all(|(_, reason)| *reason == EndReason::Revoked));
     assert_eq!(done.revoked, 216);
+}
+
+#[test]
+fn a_restore_gives_a_gre_pair_no_more_sessions_than_its_packets_could_open() {
+    let mut other = Wire::new(OUT);
+    let at = SystemTime::now();
+    let now = other.now;
+    let done = [0, 100].map(|first| {
+        let mut wire = Wire::new(OUT);
+        wire.now = now;
+        for key in first..first + 10 {
+            wire.passes(&gre(V4, Some(key)));
+        }
+        let saved = wire.engine.save(now, at);
+        let options = RestoreOptions::default();
+        let done = other.engine.restore(&saved, now, at, options).unwrap();
+        (done.sessions, done.no_room)
+    });
+    assert_eq!(done, [(10, 0), (6, 4)]);
+    is_answer(&other.send(&gre(V4.back(), Some(3))));
+    other.passes(&gre(V4, Some(500)));
+    assert_eq!(other.sessions().len(), 16);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::Engine;
 use super::path::{After, Candidate};
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Flow};
+use crate::flow::{Direction, Flow, FlowKey};
 use crate::session::{Held, Micros, Place, Shard, Slot};
 use crate::verdict::Verdict;
 
@@ -79,6 +79,18 @@ pub(super) fn session_of_pair(
     });
     let (fit, number) = best?;
     (fit.is_answer || any || sessions >= MAX_KEYS).then_some(number)
+}
+
+/// Returns whether an address pair has as many GRE sessions as its keys may open.
+pub(super) fn is_pair_full(shard: &Shard, place: Place, key: &FlowKey) -> bool {
+    let mut sessions = 0;
+    if key.is_keyed_gre() {
+        shard.find_by(place.hash, |_, slot| {
+            sessions += usize::from(slot.key.is_of_pair(key));
+            false
+        });
+    }
+    sessions >= MAX_KEYS
 }
 
 impl Engine {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
 use super::helpers::Parent;
+use super::pair::is_pair_full;
 use super::reload::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
@@ -385,6 +386,9 @@ impl Engine {
         let shard: &mut Shard = &mut held.shard;
         if shard.find(place.hash, &session.key).is_some() {
             return Landed::Present;
+        }
+        if is_pair_full(shard, place, &session.key) {
+            return Landed::NoRoom;
         }
         if shard.is_full() || !self.accounts.claim(session.key.zone()) {
             return Landed::NoRoom;

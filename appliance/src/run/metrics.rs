@@ -343,7 +343,7 @@ impl Readings {
         )?;
         to.counter(
             "portcullis_rejected_packets",
-            "Of the dropped packets: those that earn a RST or an ICMP error",
+            "Of the dropped packets: those that earn a RST, an SCTP ABORT or an ICMP error",
             stats.rejected,
         )?;
         to.counters(

@@ -285,6 +285,109 @@ fn a_restart_brings_the_tags_of_its_paths_with_it() {
     );
 }
 
+/// Sends packets that all pass.
+#[track_caller]
+fn passes(scene: &Scene, packets: &[Vec<u8>]) {
+    for (n, packet) in packets.iter().enumerate() {
+        let verdict = scene.decide(packet);
+        assert!(verdict.is_forward(), "packet {n}: {verdict:?}");
+        scene.engine.check_invariants().unwrap();
+    }
+}
+
+#[test]
+fn a_forged_init_before_the_genuine_one_adds_and_removes_no_address() {
+    let scene = Scene::new(OUT);
+    let forged = sctp(FIRST, 0, &init_with(1, 0x6666, &address4(66)));
+    passes(&scene, &[forged]);
+    association(&scene, &address4(11), &address4(12));
+    tell(
+        &scene,
+        &[
+            (SECOND, B, HEARTBEAT, None),
+            (SECOND.back(), A, HEARTBEAT_ACK, None),
+            (path(66, 2), B, HEARTBEAT, NO_SESSION),
+            (path(66, 12), B, DATA, NO_SESSION),
+        ],
+    );
+}
+
+#[test]
+fn forged_inits_beside_an_association_that_is_up_add_and_remove_no_address() {
+    for forger in [FIRST, FIRST.back()] {
+        let scene = multihomed();
+        for tag in 0x6666..0x6670 {
+            let forged = sctp(forger, 0, &init_with(1, tag, &address4(66)));
+            let abort = sctp(forger.back(), tag, &chunk(ABORT, 0, &[]));
+            passes(&scene, &[forged, abort]);
+        }
+        tell(
+            &scene,
+            &[
+                (SECOND, B, HEARTBEAT, None),
+                (path(21, 22).back(), A, DATA, None),
+                (path(66, 2), B, HEARTBEAT, NO_SESSION),
+                (path(66, 1), A, HEARTBEAT, NO_SESSION),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_restart_brings_the_addresses_of_its_ends_with_it() {
+    let scene = multihomed();
+    let (a, b) = (A + 9, B + 9);
+    passes(
+        &scene,
+        &[
+            sctp(FIRST, 0, &init_with(1, a, &address4(31))),
+            sctp(FIRST.back(), a, &init_with(2, b, &address4(32))),
+            sctp(FIRST, b, &chunk(10, 0, &[7; 8])),
+        ],
+    );
+    let (old, new) = (SECOND, path(31, 32));
+    tell(
+        &scene,
+        &[(old, B, HEARTBEAT, None), (path(31, 2), B, HEARTBEAT, NO_SESSION)],
+    );
+    passes(&scene, &[sctp(FIRST.back(), a, &chunk(11, 0, &[]))]);
+    tell(
+        &scene,
+        &[
+            (new, b, HEARTBEAT, None),
+            (new.back(), a, HEARTBEAT_ACK, None),
+            (old, b, HEARTBEAT, NO_SESSION),
+            (path(11, 2), b, HEARTBEAT, NO_SESSION),
+        ],
+    );
+}
+
+#[test]
+fn two_inits_that_collide_announce_the_addresses_of_both_ends() {
+    let scene = Scene::new(OUT);
+    passes(
+        &scene,
+        &[
+            sctp(FIRST, 0, &init_with(1, A, &address4(11))),
+            sctp(FIRST.back(), 0, &init_with(1, B, &address4(12))),
+            sctp(FIRST, B, &init_with(2, A, &address4(11))),
+            sctp(FIRST.back(), A, &init_with(2, B, &address4(12))),
+            sctp(FIRST, B, &chunk(10, 0, &[7; 8])),
+            sctp(FIRST.back(), A, &chunk(10, 0, &[7; 8])),
+            sctp(FIRST, B, &chunk(11, 0, &[])),
+            sctp(FIRST.back(), A, &chunk(11, 0, &[])),
+        ],
+    );
+    tell(
+        &scene,
+        &[
+            (SECOND, B, HEARTBEAT, None),
+            (SECOND.back(), A, HEARTBEAT_ACK, None),
+            (path(13, 12), B, HEARTBEAT, NO_SESSION),
+        ],
+    );
+}
+
 #[test]
 fn a_closed_session_of_its_own_addresses_does_not_hide_a_path() {
     let scene = Scene::new("");

@@ -248,7 +248,7 @@ impl Engine {
             Opening::Sctp(association) => {
                 slot.set_sctp(association);
                 let id = self.table.id(place.shard, number, slot.generation);
-                self.note_paths(id, slot, Direction::Original, candidate);
+                self.note_paths(id, slot, Direction::Original, candidate, true);
             }
             Opening::Dccp(connection) => slot.set_dccp(connection),
             Opening::Plain => {

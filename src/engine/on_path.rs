@@ -1,8 +1,8 @@
 //! SCTP packets between addresses of an association other than those of its session (RFC 9260 5.4),
 //! and what announces such addresses.
 //!
-//! Addresses count where the end itself has announced them: in the INIT that opened the session, in
-//! an INIT ACK with the right tag, or in an ASCONF with the right tag that stands behind an AUTH
+//! Addresses count where the end itself has announced them: in the INIT or INIT ACK of the handshake
+//! that is in force, known by its initiate tag, or in an ASCONF with the right tag that stands behind an AUTH
 //! chunk, once the other end has granted it in an ASCONF ACK (RFC 5061). The firewall has no key to
 //! check an AUTH chunk, but the end that answers has: only what it grants takes effect. An ASCONF
 //! without AUTH, which its receiver must discard, passes like any chunk and changes nothing. One
@@ -23,14 +23,15 @@ use crate::track::sctp::State;
 use crate::verdict::{DropReason, Verdict};
 
 /// Chunks that say something of tags or addresses.
-const HANDSHAKE: SctpChunks = SctpChunks::INIT
-    .and(SctpChunks::INIT_ACK)
-    .and(SctpChunks::COOKIE_ECHO)
-    .and(SctpChunks::COOKIE_ACK);
+const HANDSHAKE: SctpChunks = OPENING.and(SctpChunks::COOKIE_ECHO).and(SctpChunks::COOKIE_ACK);
+
+/// Chunks that announce an initiate tag and addresses. They stand alone in their packet.
+const OPENING: SctpChunks = SctpChunks::INIT.and(SctpChunks::INIT_ACK);
 
 impl Engine {
-    /// Notes the tags and addresses that a believed SCTP packet announces. The shard of its session
-    /// is locked.
+    /// Notes the tags and addresses that an SCTP packet announces. One that is passed without being
+    /// believed may begin a handshake beside the association, and says nothing else. The shard of its
+    /// session is locked.
     #[inline]
     pub(super) fn note_paths(
         &self,
@@ -38,9 +39,15 @@ impl Engine {
         slot: &Slot,
         direction: Direction,
         candidate: &Candidate<'_>,
+        is_believed: bool,
     ) {
+        let kinds = if is_believed {
+            HANDSHAKE.and(SctpChunks::ASCONF)
+        } else {
+            OPENING
+        };
         if let Transport::Sctp { packet, .. } = &candidate.parsed.transport
-            && packet.chunks.any(HANDSHAKE.and(SctpChunks::ASCONF))
+            && packet.chunks.any(kinds)
         {
             self.note_announced(session, slot, direction, candidate, packet);
         }
@@ -65,10 +72,11 @@ impl Engine {
             is_up: association.state() == State::Established,
         };
         let bytes = candidate.parsed.ip_payload(candidate.bytes);
-        if packet.chunks.any(SctpChunks::INIT.and(SctpChunks::INIT_ACK)) {
+        if packet.chunks.any(OPENING) {
             let mut addresses = Addresses::default();
             sctp_address::announced(bytes, |address| addresses.add(address));
-            self.paths.announce(&owner, direction, &addresses);
+            self.paths
+                .announce(&owner, direction, packet.initiate_tag, &addresses);
         } else if packet.chunks.any(HANDSHAKE) {
             self.paths.set_tags(&owner);
         }

@@ -619,9 +619,7 @@ impl Engine {
                         if assured {
                             slot.set_assured();
                         }
-                        if lifetime.is_some() {
-                            self.note_paths(id, slot, direction, candidate);
-                        }
+                        self.note_paths(id, slot, direction, candidate, lifetime.is_some());
                         (lifetime.map(Lifetime::of), letters)
                     }
                     track::Outcome::End => {

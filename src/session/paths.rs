@@ -5,9 +5,15 @@
 //! its own end, and the packet carries the right verification tag. Here is what that takes: by the
 //! ports and the tag that a packet carries, the session and the addresses of both ends.
 //!
+//! Anybody can send an INIT, so the addresses of a handshake count only while that handshake is the
+//! one in force: each list belongs to the initiate tag that it was announced with. Of each end there
+//! are at most two, that of the tag in force and that of the newest other one. So a forged INIT
+//! neither adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count once
+//! it takes over.
+//!
 //! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
 //! initiator). An association that finds no place has no further paths. One whose handshake is not
-//! complete makes room for a newer one, so that a flood of INITs keeps nobody out for long: the
+//! complete, or that has no further address in force, makes room for a newer one, so that a flood of INITs keeps nobody out for long: the
 //! oldest of the same source if that has any place, else the oldest of the zone. So a source that
 //! has reached its share takes nothing from another.
 //!
@@ -79,15 +85,52 @@ struct TagKey {
     tag: u32,
 }
 
+/// The addresses of an end that belong to an initiate tag of its own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Announced {
+    /// The tag, or 0 if there is none.
+    tag: u32,
+    /// The addresses beside that of the session.
+    addresses: Addresses,
+}
+
 /// What is known of an end of an association.
 #[derive(Debug, Default)]
 struct Peer {
     /// The tag that its packets carry, or 0.
     carries: u32,
-    /// Its addresses beside that of the session.
-    addresses: Addresses,
+    /// What it has announced, newest last. The tag in force is among them, if it announced anything
+    /// with that.
+    announced: [Announced; 2],
     /// Changes that it has asked for, and the address from which. Few ends ever ask.
     requested: Option<Box<(Requests, u128)>>,
+}
+
+impl Peer {
+    fn addresses(&self, tag: u32) -> Option<&Addresses> {
+        let mut lists = self.announced.iter();
+        let found = lists.find(|list| tag != 0 && list.tag == tag)?;
+        Some(&found.addresses)
+    }
+
+    /// Returns the addresses of a tag, which need not be the one in force. A new list takes the
+    /// place of the older one that is not in force.
+    fn addresses_mut(&mut self, tag: u32, in_force: u32) -> &mut Addresses {
+        let [older, newer] = &mut self.announced;
+        if older.tag == tag {
+            return &mut older.addresses;
+        }
+        if newer.tag != tag {
+            if older.tag != in_force {
+                *older = *newer;
+            }
+            *newer = Announced {
+                tag,
+                addresses: Addresses::default(),
+            };
+        }
+        &mut newer.addresses
+    }
 }
 
 #[derive(Debug)]
@@ -104,8 +147,23 @@ struct Association {
 
 impl Association {
     /// Whether it makes room for a newer one.
-    const fn gives_way(&self) -> bool {
-        !self.is_up
+    fn gives_way(&self) -> bool {
+        let has_further = |direction| {
+            let addresses = self.addresses(direction);
+            addresses.is_some_and(|addresses| !addresses.as_slice().is_empty())
+        };
+        !self.is_up || !Direction::BOTH.into_iter().any(has_further)
+    }
+
+    /// The initiate tag in force of the end that sends in a direction, which the other end's packets
+    /// carry.
+    const fn tag_in_force(&self, direction: Direction) -> u32 {
+        self.peer(direction.opposite()).carries
+    }
+
+    /// The further addresses in force of the end that sends in a direction.
+    fn addresses(&self, direction: Direction) -> Option<&Addresses> {
+        self.peer(direction).addresses(self.tag_in_force(direction))
     }
 
     const fn peer(&self, direction: Direction) -> &Peer {
@@ -145,7 +203,9 @@ impl Association {
 
     fn has(&self, direction: Direction, address: u128) -> bool {
         address == self.key.address_number(self.end(direction))
-            || self.peer(direction).addresses.contains(address)
+            || self
+                .addresses(direction)
+                .is_some_and(|addresses| addresses.contains(address))
     }
 }
 
@@ -224,24 +284,24 @@ impl Inner {
             return;
         };
         association.is_up |= owner.is_up;
-        self.sort(session);
-        let Some(association) = self.associations.get_mut(&session) else {
-            return;
-        };
         let before = Direction::BOTH.map(|direction| association.tag_key(direction));
         for (direction, tag) in Direction::BOTH.into_iter().zip(owner.tags) {
             association.peer_mut(direction).carries = tag;
         }
         let now = Direction::BOTH.map(|direction| association.tag_key(direction));
-        if now == before {
-            return;
+        if now != before {
+            // What was asked for before a restart is not granted after it.
+            for peer in &mut association.peers {
+                peer.requested = None;
+            }
+            for key in before {
+                self.forget_tag(session, key);
+            }
+            for key in now.into_iter().flatten() {
+                self.by_tag.entry(key).or_insert(session);
+            }
         }
-        for key in before {
-            self.forget_tag(session, key);
-        }
-        for key in now.into_iter().flatten() {
-            self.by_tag.entry(key).or_insert(session);
-        }
+        self.sort(session);
     }
 
     /// Notes whether an association gives way.
@@ -329,16 +389,36 @@ impl PathTable {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Notes the addresses that an end has announced in its handshake. The session's shard is
+    /// Notes the addresses that an end has announced with an initiate tag. The session's shard is
     /// locked.
-    pub(crate) fn announce(&self, owner: &Owner, direction: Direction, addresses: &Addresses) {
+    pub(crate) fn announce(&self, owner: &Owner, direction: Direction, tag: u32, addresses: &Addresses) {
+        if !self.hold(owner, !addresses.as_slice().is_empty()) {
+            return;
+        }
+        let mut inner = self.inner.write();
+        if let Some(association) = inner.associations.get_mut(&owner.session) {
+            let own = association.key.address_number(association.end(direction));
+            let in_force = association.tag_in_force(direction);
+            let known = association.peer_mut(direction).addresses_mut(tag, in_force);
+            for address in addresses.as_slice() {
+                if *address != own {
+                    known.add(*address);
+                }
+            }
+        }
+        inner.sort(owner.session);
+    }
+
+    /// Brings the tags of an association up to date, and takes a place for one that has none if it
+    /// needs one. Returns whether it has a place.
+    fn hold(&self, owner: &Owner, needs_place: bool) -> bool {
         let is_known = self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
         let claim = match is_known {
             true => None,
-            false if addresses.as_slice().is_empty() => return,
+            false if !needs_place => return false,
             false => match self.claim(owner) {
                 Some(claim) => Some(claim),
-                None => return,
+                None => return false,
             },
         };
         let mut inner = self.inner.write();
@@ -354,19 +434,10 @@ impl PathTable {
                 number,
             };
             inner.associations.insert(owner.session, association);
-            inner.sort(owner.session);
             self.len.fetch_add(1, Ordering::Relaxed);
         }
         inner.set_tags(owner);
-        if let Some(association) = inner.associations.get_mut(&owner.session) {
-            let own = association.key.address_number(association.end(direction));
-            let known = &mut association.peer_mut(direction).addresses;
-            for address in addresses.as_slice() {
-                if *address != own {
-                    known.add(*address);
-                }
-            }
-        }
+        true
     }
 
     /// Takes a place, of an association that gives way if need be.
@@ -405,18 +476,14 @@ impl PathTable {
 
     /// Notes changes that an end asks for, from one of its addresses.
     pub(crate) fn request(&self, owner: &Owner, direction: Direction, requests: Requests, from: u128) {
-        let adds = |change: &Change| matches!(change, Change::Add(_));
-        let mut addresses = Addresses::default();
-        if requests
+        let adds = requests
             .changes
             .iter()
             .flatten()
-            .any(|request| adds(&request.change))
-        {
-            // A placeholder of no effect: it is the address of the session.
-            addresses.add(owner.key.address_number(owner.initiator));
+            .any(|request| matches!(request.change, Change::Add(_)));
+        if !self.hold(owner, adds) {
+            return;
         }
-        self.announce(owner, Direction::Original, &addresses);
         if let Some(association) = self.inner.write().associations.get_mut(&owner.session) {
             association.peer_mut(direction).requested = Some(Box::new((requests, from)));
         }
@@ -444,19 +511,22 @@ impl PathTable {
             return;
         };
         let own = association.key.address_number(association.end(direction));
+        let in_force = association.tag_in_force(direction);
         let peer = association.peer_mut(direction);
         let Some(asked) = peer.requested.take() else {
             return;
         };
         let (_, from) = *asked;
+        let addresses = peer.addresses_mut(in_force, in_force);
         for change in granted.into_iter().flatten() {
             match change {
                 Change::Add(address) if address == own => {}
-                Change::Add(address) => peer.addresses.add(address),
-                Change::Delete(address) => peer.addresses.keep(|each| each != address),
-                Change::DeleteOthers => peer.addresses.keep(|each| each == from),
+                Change::Add(address) => addresses.add(address),
+                Change::Delete(address) => addresses.keep(|each| each != address),
+                Change::DeleteOthers => addresses.keep(|each| each == from),
             }
         }
+        inner.sort(session);
     }
 
     /// Returns the session of a packet between announced addresses, if it carries the right tag.

@@ -196,7 +196,6 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
             vec![
                 error4(&quote6),
                 error4(&patched(quote4.clone(), 0, &[0x44])),
-                error4(&patched(quote4.clone(), 2, &[0, 19])),
                 error4(&ipv4(ICMPV6, &icmp(128, 0, [0; 4], &[]))),
                 error6(&quote4),
                 error6(&ipv6(ICMP, &icmp(8, 0, [0; 4], &[]))),

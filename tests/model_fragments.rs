@@ -61,7 +61,7 @@ impl Key {
         packet[2..4].copy_from_slice(&36u16.to_be_bytes());
         packet[4..6].copy_from_slice(&u16::from(self.id).to_be_bytes());
         let more = if part + 1 < PARTS { 0x2000 } else { 0 };
-        packet[6..8].copy_from_slice(&(2 * u16::from(part) | more).to_be_bytes());
+        packet[6..8].copy_from_slice(&((2 * u16::from(part)) | more).to_be_bytes());
         sealed(packet)
     }
 }

@@ -845,11 +845,11 @@ fn sets_and_rules_are_bounded() {
 fn a_rule_out_of_force_leaves_the_ftp_ports_of_others_alone() {
     for out in ["enabled = false", "source = \"@none\"", "expires = 2001-01-01"] {
         let text = format!(
-            "[address_sets]\nnone = []\n[[policy.rule]]\nname = \"old\"\naction = \"allow\"\n{out}\n\
+            "[address_sets]\nnone = {{ file = \"none.txt\" }}\n[[policy.rule]]\nname = \"old\"\naction = \"allow\"\n{out}\n\
              [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nftp.ports = [2121]\n\
              [[policy.rule]]\nname = \"b\"\naction = \"allow\"\n"
         );
-        let mut config = Config::from_toml(&text, "test.toml").unwrap();
+        let mut config = load(&text, &[("none.txt", "")]).unwrap();
         config.policy.as_of = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let compiled = config.compile().unwrap();
         let [(rule, handling)] = &compiled.ftp_rules[..] else {

@@ -535,14 +535,20 @@ impl Run {
             .iter()
             .find_map(|session| Some((session, session.direction_of(&tuple)?)));
         let found = found.or_else(|| {
-            let (id, direction) = self.of_pair(&tuple, verdict, true)?;
+            // A key that is quoted counts as that of the packet itself would.
+            let any = matches!(quoted.transport, QuotedTransport::Gre(None));
+            let (id, direction) = self.of_pair(&tuple, verdict, any)?;
             Some((self.find(id), direction))
         });
         let is_late = verdict.reason() == Some(DropReason::IcmpErrorAfterEnd);
         let Some((session, direction)) = found else {
             // What the engine remembers of ended sessions is a hint, which may be lost.
             if is_late {
-                let was_there = |session: &Session| session.direction_of(&tuple).is_some();
+                // The note of an end has no GRE key.
+                let was_there = |session: &Session| {
+                    let in_pair = || session.initiator.direction_in_pair(&tuple).is_some();
+                    session.direction_of(&tuple).is_some() || tuple.protocol == 47 && in_pair()
+                };
                 assert!(self.over.iter().any(was_there), "{tuple:?} has never ended");
                 return Ok(after_end(verdict));
             }

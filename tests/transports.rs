@@ -394,7 +394,7 @@ fn the_flow_identifiers_of_nvgre_open_a_bounded_number_of_sessions() {
     let mut wire = Wire::new(OUT);
     for flow in 0..=255_u32 {
         wire.passes(&gre(V4, Some(0x0017_7100 | flow)));
-        is_answer(&wire.send(&gre(V4.back(), Some(0x0017_7100 | (flow * 31 & 0xff)))));
+        is_answer(&wire.send(&gre(V4.back(), Some(0x0017_7100 | ((flow * 31) & 0xff)))));
     }
     assert_eq!(wire.sessions().len(), 16);
     // What one pair opens says nothing about another.

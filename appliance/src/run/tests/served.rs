@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::TcpStream;
+use std::thread;
 
 use portcullis::{DropReason, EndReason};
 
@@ -252,7 +253,19 @@ fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_sa
     let appliance = Appliance::start("");
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
-    let open = parse(&open_metrics(metrics));
+    // The sessions by state are counted beside the scrapes.
+    let until = Instant::now() + Duration::from_secs(20);
+    let open = loop {
+        let found = parse(&open_metrics(metrics));
+        if found
+            .kinds
+            .contains_key("portcullis_sessions_by_state_age_seconds")
+        {
+            break found;
+        }
+        assert!(Instant::now() < until, "the sessions are not counted");
+        thread::sleep(Duration::from_millis(20));
+    };
     for headers in [
         "",
         "Accept: */*\r\n",

@@ -3,7 +3,9 @@
 //! A receiver may take the urgent byte out of the stream, so that its reader gets another line than
 //! the one that was read here. Clients send urgent data before ABOR, as TELNET's signal to look at
 //! the stream (RFC 959, section 4.1.3): IAC IP IAC DM. So the urgent byte must be one of TELNET's
-//! commands, which change no FTP command. The byte is the one before the place that the urgent
+//! commands, which change no FTP command. Python's ftplib sends all of ABOR as urgent data, so the line
+//! feed of a segment that is nothing else may be urgent, too: without it the server reads ABOR and the
+//! next line as one, which announces nothing that was not read here. The byte is the one before the place that the urgent
 //! pointer names, as all systems in use have it (RFC 6093, section 3.1). It may come before, in, or
 //! after the segment that names it.
 
@@ -38,6 +40,9 @@ impl Urgent {
         let Some(pointer) = pointer else {
             return true;
         };
+        if payload.eq_ignore_ascii_case(b"ABOR\r\n") && usize::from(pointer) == payload.len() {
+            return true;
+        }
         let place = seq.add(u32::from(pointer.max(1)) - 1);
         if let Some(byte) = own(place).or_else(|| stream.byte(place)) {
             return byte >= TELNET_COMMANDS;
@@ -88,6 +93,17 @@ mod tests {
         let mut urgent = Urgent::default();
         assert!(!urgent.allows(SeqNum(10), b"XPORT", Some(0), &stream()));
         assert!(urgent.allows(SeqNum(10), b"XPORT", None, &stream()));
+    }
+
+    #[test]
+    fn the_line_feed_of_abor_may_be_urgent() {
+        let allows =
+            |payload: &[u8], pointer| Urgent::default().allows(SeqNum(10), payload, Some(pointer), &stream());
+        assert!(allows(b"ABOR\r\n", 6));
+        assert!(allows(b"abor\r\n", 6));
+        assert!(!allows(b"ABOR\r\n", 5));
+        assert!(!allows(b"ABOR\r\nX", 6));
+        assert!(!allows(b"NOOP\r\n", 6));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The engine between the two devices: what it decides, and all that has to be known of it afterwards.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -71,6 +71,8 @@ pub struct Seen {
     recording: bool,
     /// Whether the passive ports are allowed.
     passive_allowed: bool,
+    /// Both ends of connections that went past the engine.
+    bypassed: HashSet<(SocketAddr, SocketAddr)>,
 }
 
 /// A control conversation as the fuzz target `ftp` reads it.
@@ -299,10 +301,15 @@ impl Path {
     }
 
     fn decide(&self, bytes: &[u8]) -> bool {
+        let mut seen = self.seen.lock();
         if self.bypass.load(Ordering::SeqCst) {
+            if let Ok(parsed) = parse(bytes, Checksums::Trust)
+                && let Some((src, dst, ..)) = described(&parsed, bytes)
+            {
+                seen.bypassed.insert((src, dst));
+            }
             return true;
         }
-        let mut seen = self.seen.lock();
         let opened = seen.opened.len();
         let verdict = self
             .engine
@@ -324,6 +331,10 @@ impl Path {
         }
         let zero = SocketAddr::from(([0, 0, 0, 0], 0));
         let (src, dst, flags, _) = described.unwrap_or((zero, zero, TcpFlags::default(), &[]));
+        if seen.bypassed.contains(&(src, dst)) || seen.bypassed.contains(&(dst, src)) {
+            // The rest of a connection that the engine has not seen.
+            return false;
+        }
         seen.dropped.push(Dropped {
             reason: verdict.reason().map_or("?", portcullis::DropReason::name),
             src,

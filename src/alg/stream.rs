@@ -284,7 +284,8 @@ impl Stream {
                 let ranges = limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
                 end.min(limits.window).saturating_sub(self.buffer.capacity()) + ranges
             }
-            _ => 0,
+            // What waits may be read with it.
+            _ => 2 * self.buffer.len(),
         };
         // The line, and what is kept until it is acknowledged.
         ahead + 2 * len + 3 * GRAIN

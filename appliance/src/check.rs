@@ -56,7 +56,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
         let rules = compiled.policy.len();
         writeln!(
             out,
-            "# rules: {rules}; warnings name those that one earlier rule covers, and not those that only \
+            "# rules: {rules}; those that one earlier rule covers are reported, and not those that only \
              several cover together"
         )?;
     }

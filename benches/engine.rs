@@ -373,7 +373,7 @@ fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     (config, sessions.collect())
 }
 
-/// What a new session asks of the policy, by its shape and size: those of `.ci/policies`.
+/// Policy look-up of a new session, by the policy's shape and size: those of `.ci/policies`.
 fn policies(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy");
     group.throughput(Throughput::Elements(1));

@@ -207,8 +207,8 @@ pub enum EndReason {
     Revoked,
     /// An operator ended it.
     Deleted,
-    /// A control session announced what is refused, or said what cannot be read, and its rule lets no such session go
-    /// on (`ftp.refused = "drop"`).
+    /// A control session announced what is refused, or said what cannot be read, and its rule lets
+    /// no such session go on (`ftp.refused = "drop"`).
     FtpRefused,
 }
 
@@ -272,11 +272,11 @@ pub struct DeniedSession {
     pub bytes: u32,
     /// The rule that has decided.
     pub rule: RuleId,
-    /// What it says: [`Action::Deny`], [`Action::Reject`] or [`Action::Audit`].
+    /// Action of the rule: [`Action::Deny`], [`Action::Reject`] or [`Action::Audit`].
     pub action: Action,
     /// The decision is to be logged: the rule says so, or the action is [`Action::Audit`].
     pub log: bool,
-    /// When the packet came.
+    /// Time of the packet.
     pub at: Instant,
     /// What it came in.
     pub tunnel: TunnelRef,
@@ -296,24 +296,24 @@ pub struct LimitReached {
     pub dst: IpAddr,
     /// The rule that would have admitted the session.
     pub rule: RuleId,
-    /// When the packet came.
+    /// Time of the packet.
     pub at: Instant,
 }
 
-/// What a helper has found in a control session.
+/// Finding of a helper in a control session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HelperNote {
     /// The control session.
     pub session: SessionId,
-    /// What was found.
+    /// The finding.
     pub event: HelperEvent,
     /// The direction of the line or segment that caused it.
     pub from: Direction,
     /// The announced session, if the event is that it may come, that there is no room for it, or
     /// that it was withdrawn.
     pub expectation: Option<Expectation>,
-    /// When the packet came.
+    /// Time of the packet.
     pub at: Instant,
 }
 
@@ -345,8 +345,8 @@ pub trait Sink {
         let _ = denied;
     }
 
-    /// The policy has admitted a session by [`Action::Audit`]: called for the packet that has opened
-    /// it, beside [`Sink::session_opened`]. [`Action::Deny`] would have dropped this packet.
+    /// The policy has admitted a session by [`Action::Audit`]: called for the packet that has
+    /// opened it, beside [`Sink::session_opened`]. [`Action::Deny`] would have dropped this packet.
     fn session_audited(&mut self, audited: &DeniedSession) {
         let _ = audited;
     }

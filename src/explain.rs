@@ -291,7 +291,7 @@ impl fmt::Display for Ends<'_> {
     }
 }
 
-/// What a direction of a session calls its tunnel.
+/// Name of the tunnel in a direction of a session.
 struct TunnelId(Option<u32>);
 
 impl fmt::Display for TunnelId {

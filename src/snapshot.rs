@@ -86,13 +86,14 @@ pub struct SavedControl {
     pub lines: Option<[u32; 2]>,
     /// The server has answered every command.
     pub at_rest: bool,
-    /// The ends have agreed to encrypt it, or listening has ended for good: nothing is read any more.
+    /// The ends have agreed to encrypt it, or listening has ended for good: nothing is read any
+    /// more.
     pub encrypted: bool,
     /// From which number on nothing of a direction passes, since an announcement was refused.
     pub stopped: [Option<u32>; 2],
     /// The responder ends lines with a line feed alone.
     pub bare_lf: bool,
-    /// What the server has yet to answer, and what was announced, if that is known.
+    /// Commands without an answer, and announcements, if they are known.
     pub progress: Option<Progress>,
 }
 
@@ -221,8 +222,8 @@ pub struct RestoreOptions {
     /// segments; a handshake counts as completed; and control sessions are read from their next
     /// lines on.
     pub moved_on: bool,
-    /// Refuses a stream that was saved longer ago, or more than [`Self::CLOCK_SLACK`] in the future.
-    /// Without it, any stream is taken, and one of the future as if it were of now.
+    /// Refuses a stream that was saved longer ago, or more than [`Self::CLOCK_SLACK`] in the
+    /// future. Without it, any stream is taken, and one of the future as if it were of now.
     pub max_age: Option<Duration>,
 }
 

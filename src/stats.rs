@@ -155,7 +155,7 @@ pub struct SessionCount {
     pub protocol: u8,
     /// The name of their state, as in [`SessionRecord::state`](crate::SessionRecord::state).
     pub state: &'static str,
-    /// How many there are.
+    /// Number of sessions.
     pub sessions: u64,
 }
 

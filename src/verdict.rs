@@ -37,8 +37,8 @@ pub struct Tracked {
     pub direction: Option<Direction>,
     /// Its session.
     pub session: Option<SessionId>,
-    /// Why it would have been dropped, had a check not been told to count only, its session to be tracked
-    /// liberally, or its rule to admit for audit ([`DropReason::PolicyDeny`]).
+    /// Why it would have been dropped, had a check not been told to count only, its session to be
+    /// tracked liberally, or its rule to admit for audit ([`DropReason::PolicyDeny`]).
     pub tolerated: Option<DropReason>,
     /// Of a packet that comes too late: what is remembered of its session.
     pub late: Option<Late>,

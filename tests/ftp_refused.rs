@@ -1,5 +1,5 @@
-//! `ftp.refused = "drop"`: nothing of a control session passes that was not read whole and in its place, and what
-//! healthy programs send does.
+//! `ftp.refused = "drop"`: nothing of a control session passes that was not read whole and in its
+//! place, and what healthy programs send does.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -318,7 +318,8 @@ fn a_long_answer_passes_with_more_in_flight_than_a_line_has() {
     talk.client("STAT /pub\r\n");
     talk.server("213-status\r\n");
     let text = " -rw-r--r-- 1 0 0 1234 Jan 01 00:00 file-with-a-name.bin\r\n".repeat(24);
-    // 38 kB that nobody acknowledges. The first copy of one segment is late, and another one is lost behind here.
+    // 38 kB that nobody acknowledges. The first copy of one segment is late, and another one is
+    // lost behind here.
     let first = talk.next[1];
     for segment in 0..28 {
         if segment == 7 {
@@ -562,8 +563,8 @@ fn lines_of_a_greeting_end_with_a_line_feed_alone() {
     talk.client("PASV\r\n");
     talk.server("227 Entering Passive Mode (10,0,0,2,195,81)\n");
     assert!(talk.syn(50_001).is_forward());
-    // Another server has a line feed in a text, as an echo perhaps. Clients may take what follows it
-    // for a reply, so it must not announce anything.
+    // Another server has a line feed in a text, as an echo perhaps. Clients may take what follows
+    // it for a reply, so it must not announce anything.
     let mut talk = Talk::new(&stopping(""));
     talk.client("PASV\r\n");
     talk.ends(&talk.by_server(b"500 x\n227 Entering Passive Mode (10,0,0,2,195,80)\r\n"));
@@ -605,7 +606,7 @@ fn data_that_the_tracker_does_not_believe_do_not_pass() {
     assert!(!far(&stopping(reports)));
 }
 
-/// What the client would send next, with URG.
+/// Next segment of the client, with URG.
 fn urgent(talk: &Talk, pointer: u16, payload: &[u8]) -> Vec<u8> {
     let [seq, ack] = talk.next;
     let mut bytes = segment(talk.ends, ACK | URG, seq, ack, payload);

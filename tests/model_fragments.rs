@@ -274,7 +274,7 @@ impl Run {
         (own, others)
     }
 
-    /// Why a first fragment is dropped; `None` if it passes.
+    /// Reason for which a first fragment is dropped; `None` if it passes.
     fn first(
         &mut self,
         key: &Key,
@@ -329,7 +329,7 @@ impl Run {
         reason
     }
 
-    /// Why a later fragment is dropped; `None` if it passes or is held.
+    /// Reason for which a later fragment is dropped; `None` if it passes or is held.
     fn later(
         &mut self,
         fragment: Fragment,

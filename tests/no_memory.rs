@@ -31,7 +31,7 @@ const CONFIG: &str = "
     tcp.asymmetric = \"report\"
 ";
 
-/// How the start of an engine ended.
+/// Outcome of the start of an engine.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Started,

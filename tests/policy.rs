@@ -1,4 +1,5 @@
-//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that come and go.
+//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that come and
+//! go.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

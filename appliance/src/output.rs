@@ -1,4 +1,4 @@
-//! Where a command's results go: files, or standard output.
+//! Destinations of a command's results: files, or standard output.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! What a session's two numbers are.
+//! Meaning of a session's two numbers.
 
 use portcullis::policy::Protocol;
 

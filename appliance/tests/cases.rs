@@ -1,8 +1,8 @@
 //! Small captures made from public reports, each with the right verdict on the frames that matter.
 //!
-//! A folder of `tests/cases` is a case: `case.md` names its source and says what is right, `in.pcap`
-//! is replayed with `config.toml` and `args` where they are there, and `expected.json` lists frames
-//! with the fields of their rows in `--verdicts`.
+//! A folder of `tests/cases` is a case: `case.md` names its source and says what is right,
+//! `in.pcap` is replayed with `config.toml` and `args` where they are there, and `expected.json`
+//! lists frames with the fields of their rows in `--verdicts`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

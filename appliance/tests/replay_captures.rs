@@ -1,4 +1,4 @@
-//! What `portcullis replay` makes of captures of every kind, and what it says of them.
+//! Captures of every kind in `portcullis replay`, and its reports on them.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -56,8 +56,10 @@ impl<H: Helper> Control<H> {
         self.hear(from, segment, sink);
     }
 
-    /// The same for a session in which nothing may pass unread. A segment that does not fit changes nothing, see
-    /// [`Stream::fit`]. Whether the bytes of a helper that has stepped aside may pass is for the caller to say.
+    /// The same for a session in which nothing may pass unread. A segment that does not fit changes
+    /// nothing, see
+    /// [`Stream::fit`]. Whether the bytes of a helper that has stepped aside may pass is for the
+    /// caller to say.
     ///
     /// [`Stream::fit`]: super::stream::Stream::fit
     pub fn guarded_segment(
@@ -85,7 +87,7 @@ impl<H: Helper> Control<H> {
         Fit::Fits
     }
 
-    /// How the lines of a direction are put together.
+    /// Returns the bounds by which the lines of a direction are put together.
     #[must_use]
     pub fn limits(&self, from: Direction) -> Limits {
         self.helper.limits(from)

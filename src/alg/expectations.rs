@@ -323,8 +323,8 @@ impl ExpectationTable {
     }
 
     /// The expectation of a session with what is left of its lifetime. It is used up thereby: of several callers one gets
-    /// it. An expectation of its parent that differs in nothing but the called address is withdrawn: one
-    /// announcement admits one session.
+    /// it. An expectation of its parent that differs in nothing but the called address is
+    /// withdrawn: one announcement admits one session.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {

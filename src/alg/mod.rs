@@ -205,13 +205,13 @@ helper_events! {
     /// A reply that announces nothing and answers no command that is waiting: one that came late or
     /// twice. It is ignored.
     StrayReply => "stray_reply",
-    /// A 227 announces another address than the server has here, such as its public one. The session
-    /// is expected at the server's own address.
+    /// A 227 announces another address than the server has here, such as its public one. The
+    /// session is expected at the server's own address.
     ForeignAddressIgnored => "foreign_address_ignored",
     /// An announcement before the server's greeting, 220.
     NotGreeted => "not_greeted",
-    /// The client has sent a request of HTTP, as a browser does that is made to (NAT slipstreaming).
-    /// The session is not listened to any more.
+    /// The client has sent a request of HTTP, as a browser does that is made to (NAT
+    /// slipstreaming). The session is not listened to any more.
     NotFtp => "not_ftp",
     /// So many announcements of the client were refused that it seems to guess. The session is not
     /// listened to any more.
@@ -307,7 +307,7 @@ pub trait HelperSink {
     fn withdraw(&mut self, expectation: &Expectation) -> bool;
 }
 
-/// How much of a segment is plain text.
+/// Part of a segment that is plain text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plain {
     /// All of it.
@@ -336,7 +336,8 @@ pub trait Helper {
     /// Lines of this direction are missing, or something is wrong with its segments.
     fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);
 
-    /// Whether the helper has stepped aside. Then it is given no lines until [`Helper::plain`] says so.
+    /// Whether the helper has stepped aside. Then it is given no lines until [`Helper::plain`] says
+    /// so.
     fn is_opaque(&self) -> bool;
 
     /// The helper has stepped aside. `next` is where the client's stream goes on.

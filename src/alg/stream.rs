@@ -11,10 +11,10 @@
 //! has not ended.
 //!
 //! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read it whole
-//! ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept until the receiver has
-//! acknowledged it: who sends it again must send the same, since the receiver may not have got the first copy.
-//! A guarded stream that is taken up in its middle hands out the [rest](Piece::Rest) of the line
-//! that it begins in, so that somebody can look at what passes.
+//! ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept until
+//! the receiver has acknowledged it: who sends it again must send the same, since the receiver may
+//! not have got the first copy. A guarded stream that is taken up in its middle hands out the
+//! [rest](Piece::Rest) of the line that it begins in, so that somebody can look at what passes.
 //!
 //! A line that starts in the middle of a segment and one that starts a segment are the same thing, and what starts a
 //! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
@@ -171,7 +171,7 @@ fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
     kept.iter().zip(past).any(|(first, second)| first != second)
 }
 
-/// How a line has ended.
+/// End of a line.
 #[derive(Debug, Clone, Copy)]
 struct LineEnd {
     /// None of its bytes was left out.

@@ -3,11 +3,11 @@
 //! A receiver may take the urgent byte out of the stream, so that its reader gets another line than
 //! the one that was read here. Clients send urgent data before ABOR, as TELNET's signal to look at
 //! the stream (RFC 959, section 4.1.3): IAC IP IAC DM. So the urgent byte must be one of TELNET's
-//! commands, which change no FTP command. Python's ftplib sends all of ABOR as urgent data, so the line
-//! feed of a segment that is nothing else may be urgent, too: without it the server reads ABOR and the
-//! next line as one, which announces nothing that was not read here. The byte is the one before the place that the urgent
-//! pointer names, as all systems in use have it (RFC 6093, section 3.1). It may come before, in, or
-//! after the segment that names it.
+//! commands, which change no FTP command. Python's ftplib sends all of ABOR as urgent data, so the
+//! line feed of a segment that is nothing else may be urgent, too: without it the server reads ABOR
+//! and the next line as one, which announces nothing that was not read here. The byte is the one
+//! before the place that the urgent pointer names, as all systems in use have it (RFC 6093, section
+//! 3.1). It may come before, in, or after the segment that names it.
 
 use crate::packet::SeqNum;
 
@@ -21,8 +21,8 @@ const TELNET_COMMANDS: u8 = 240;
 pub struct Urgent(Option<SeqNum>);
 
 impl Urgent {
-    /// Returns whether a segment may pass; `pointer` is its urgent pointer, if it has URG. Remembers
-    /// the place of a byte that has not come.
+    /// Returns whether a segment may pass; `pointer` is its urgent pointer, if it has URG.
+    /// Remembers the place of a byte that has not come.
     pub fn allows(&mut self, seq: SeqNum, payload: &[u8], pointer: Option<u16>, stream: &Stream) -> bool {
         let own = |place: SeqNum| {
             let at = (!place.before(seq)).then(|| place.distance_from(seq) as usize);

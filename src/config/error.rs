@@ -41,7 +41,7 @@ impl fmt::Display for Location {
 pub struct ConfigError {
     /// Where.
     pub location: Location,
-    /// Why.
+    /// Cause of the refusal.
     pub cause: ConfigErrorCause,
 }
 
@@ -139,7 +139,7 @@ pub enum ConfigErrorCause {
     SetFile {
         /// The path as it is written.
         file: String,
-        /// Why.
+        /// Cause of the refusal.
         reason: String,
     },
     /// A set whose file was not read before the configuration was compiled.

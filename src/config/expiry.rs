@@ -1,4 +1,4 @@
-//! When a rule expires: a moment, written as a date or with time and offset.
+//! Expiry of a rule: a moment, written as a date or with time and offset.
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -84,9 +84,9 @@ impl PolicyConfig {
 }
 
 impl Config {
-    /// Returns when the next rule expires: the earliest moment after [`PolicyConfig::as_of`] at which
-    /// an enabled rule does. The caller then reloads the same configuration with that moment, or a
-    /// later one, in `policy.as_of`. `None` if no rule expires any more.
+    /// Returns when the next rule expires: the earliest moment after [`PolicyConfig::as_of`] at
+    /// which an enabled rule does. The caller then reloads the same configuration with that moment,
+    /// or a later one, in `policy.as_of`. `None` if no rule expires any more.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
         let policy = &self.policy;

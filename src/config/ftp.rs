@@ -19,31 +19,35 @@ pub struct FtpConfig {
     /// How long an announced session may take to come, 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// Prefixes of addresses at which data are expected, besides the server's own, if a 227 announces
-    /// them: those of other hosts. The public address of a server behind NAT need not be listed.
+    /// Prefixes of addresses at which data are expected, besides the server's own, if a 227
+    /// announces them: those of other hosts. The public address of a server behind NAT need not be
+    /// listed.
     #[serde(deserialize_with = "values::list_or_empty")]
     pub passive_addresses: Vec<IpNet>,
-    /// Prefixes of addresses that PORT and EPRT may announce in place of the client's own: the public
-    /// addresses of clients behind NAT. Data are expected at the client's own.
+    /// Prefixes of addresses that PORT and EPRT may announce in place of the client's own: the
+    /// public addresses of clients behind NAT. Data are expected at the client's own.
     #[serde(deserialize_with = "values::list_or_empty")]
     pub active_addresses: Vec<IpNet>,
     /// After how many refused PORT and EPRT a session is not listened to any more; 0 is never.
     pub max_refused: u16,
     /// The port that a server must call from in active mode: 20 by RFC 959; 0, the default, is any.
     pub active_source_port: u16,
-    /// When the data session of PORT and EPRT may come: at the client's command, or only once the
-    /// server has agreed to it. The latter is stricter, and breaks with servers that connect first.
+    /// Moment from which the data session of PORT and EPRT may come: at the client's command, or
+    /// only once the server has agreed to it. The latter is stricter, and breaks with servers that
+    /// connect first.
     pub active_opening: ActiveOpening,
     /// The longest line that is read, its end included, in bytes: [`Self::MAX_LINE`]. Servers that
     /// split a longer line into several commands need their own bound here. Longer lines announce
     /// nothing; where a refused announcement ends its session, so do they.
     pub max_line: u32,
-    /// How many bytes of each direction of a control session are kept ahead of a missing segment:
-    /// [`Self::REORDER_BYTES`]. Where a refused announcement ends its session, this is also how much
-    /// may be in flight: more for long listings on long paths, less for less memory.
+    /// Number of bytes of each direction of a control session that are kept ahead of a missing
+    /// segment:
+    /// [`Self::REORDER_BYTES`]. Where a refused announcement ends its session, this is also how
+    /// much may be in flight: more for long listings on long paths, less for less memory.
     pub reorder_bytes: u32,
-    /// How many commands may wait for their replies, 1 to [`Self::MAX_PIPELINED`]: for clients that
-    /// send many at once. Beyond it, no reply announces anything until the client waits for one.
+    /// Number of commands that may wait for their replies, 1 to [`Self::MAX_PIPELINED`]: for
+    /// clients that send many at once. Beyond it, no reply announces anything until the client
+    /// waits for one.
     pub max_pipelined: u32,
     /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
     pub refused: RefusedAnnouncement,
@@ -62,8 +66,8 @@ pub enum RefusedAnnouncement {
     /// The text passes, and nothing is opened.
     #[default]
     Pass,
-    /// It is dropped, and its control session ends, with a RST to both ends. So does a session whose
-    /// data the helper cannot read whole and in their place, such as lines over
+    /// It is dropped, and its control session ends, with a RST to both ends. So does a session
+    /// whose data the helper cannot read whole and in their place, such as lines over
     /// [`FtpConfig::max_line`]; TLS that is not agreed on by AUTH and 234 does not pass either.
     Drop,
 }
@@ -117,10 +121,10 @@ impl FtpConfig {
     /// The least `max_memory`: a few control sessions.
     pub const MIN_MEMORY: u32 = 1 << 16;
 
-    /// What `max_line` may be.
+    /// Bounds of `max_line`.
     pub const MAX_LINE: RangeInclusive<u32> = 128..=65_536;
 
-    /// What `reorder_bytes` may be: at least two full segments, at most a window of 1 MiB.
+    /// Bounds of `reorder_bytes`: at least two full segments, at most a window of 1 MiB.
     pub const REORDER_BYTES: RangeInclusive<u32> = 4_096..=1 << 20;
 
     /// The most that `max_pipelined` may be.

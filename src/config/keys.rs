@@ -135,7 +135,7 @@ struct Node {
     children: Children,
 }
 
-/// What a key or an item holds.
+/// Contents of a key or an item.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Children {
     /// A single value.
@@ -149,7 +149,7 @@ enum Children {
     OneLine { line: u32, count: u32 },
 }
 
-/// What there is of a path.
+/// Part of a path that exists.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     /// The line of the longest part of the path that the file has.

@@ -33,7 +33,7 @@ struct Addresses {
     sets: Vec<NamedAddresses>,
 }
 
-/// What a rule says of one end of a session.
+/// Conditions of a rule on one end of a session.
 struct End<'a> {
     listed: &'a Addresses,
     excepted: &'a Addresses,
@@ -58,8 +58,8 @@ impl Config {
     /// not name empty sets alone. The configuration has been checked.
     ///
     /// # Errors
-    /// A set whose file was not read, exceptions that leave nothing or mean nothing, and more parts or
-    /// prefixes than there may be.
+    /// A set whose file was not read, exceptions that leave nothing or mean nothing, and more parts
+    /// or prefixes than there may be.
     pub(super) fn lower_rules(&self, zones: &Zones) -> Result<Vec<Rule>, ConfigError> {
         let mut lowering = Lowering {
             config: self,
@@ -278,8 +278,9 @@ impl<'a> Lowering<'a> {
         Some(prefixes.copied().collect())
     }
 
-    /// Returns no parts for a rule that can never match because of its sets, which may change without
-    /// the configuration. Without sets, the lists exclude each other, and that is a mistake.
+    /// Returns no parts for a rule that can never match because of its sets, which may change
+    /// without the configuration. Without sets, the lists exclude each other, and that is a
+    /// mistake.
     fn impossible(&self, key: &str, rule: &RuleConfig) -> Result<Vec<Rule>, ConfigError> {
         let lists = [
             &rule.source,

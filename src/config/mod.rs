@@ -284,7 +284,8 @@ pub struct FragmentsConfig {
     /// How long all fragments of a datagram may take, from the first one on: 1 s to [`Self::MAX_LIFETIME`].
     #[serde(deserialize_with = "values::scalar")]
     pub lifetime: Duration,
-    /// Longest time that fragments wait for the first one of their datagram, where the caller can hold them: up to
+    /// Longest time that fragments wait for the first one of their datagram, where the caller can
+    /// hold them: up to
     /// [`Self::MAX_HOLD`], 0 for not at all.
     #[serde(deserialize_with = "values::scalar")]
     pub hold: Duration,

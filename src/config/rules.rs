@@ -1,4 +1,4 @@
-//! What a rule must keep to.
+//! Checks of a rule.
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;

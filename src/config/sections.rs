@@ -113,7 +113,7 @@ pub struct RuleConfig {
     /// Whether the rule is compared at all.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// What the rule is for, for people: at most [`MAX_COMMENT`] bytes without control characters.
+    /// Purpose of the rule, for people: at most [`MAX_COMMENT`] bytes without control characters.
     #[serde(default)]
     pub comment: String,
     /// From when on the rule is not compared any more, as if it were not there.
@@ -134,7 +134,7 @@ pub struct RuleConfig {
     /// Services and sets of services, in place of `protocol`, ports and `icmp_types`.
     #[serde(default, deserialize_with = "values::list")]
     pub services: Vec<ServiceTerm>,
-    /// What the rule leaves out of what the other keys match.
+    /// Exceptions from what the other keys match.
     #[serde(default)]
     pub not: RuleExceptions,
     /// IP protocols.
@@ -146,7 +146,8 @@ pub struct RuleConfig {
     /// Ports of the responder; these need `protocol` to name only protocols with ports.
     #[serde(default, deserialize_with = "values::list")]
     pub destination_ports: Vec<PortRange>,
-    /// Types of ICMP messages, with a code or without; these need `protocol` to name ICMP, ICMPv6 or both and nothing else.
+    /// Types of ICMP messages, with a code or without; these need `protocol` to name ICMP, ICMPv6
+    /// or both and nothing else.
     #[serde(default, deserialize_with = "values::list")]
     pub icmp_types: Vec<IcmpType>,
     /// Which end must be the initiator.
@@ -206,8 +207,8 @@ const fn enabled() -> bool {
     true
 }
 
-/// `not` of a rule: a session that is in one of these lists does not match. An empty list leaves out
-/// nothing.
+/// `not` of a rule: a session that is in one of these lists does not match. An empty list leaves
+/// out nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleExceptions {

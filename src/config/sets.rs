@@ -164,8 +164,8 @@ impl Scalar for ServiceTerm {
     }
 }
 
-/// `[address_sets]`: a set of addresses. Written as a list, or as a table with the keys `addresses`,
-/// `file` or both.
+/// `[address_sets]`: a set of addresses. Written as a list, or as a table with the keys
+/// `addresses`, `file` or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressSet {
     /// Prefixes and other sets.
@@ -239,7 +239,8 @@ pub(super) fn service_sets<'de, D: Deserializer<'de>>(
     Ok(sets.into_iter().map(|(name, List(list))| (name, list)).collect())
 }
 
-/// Reads a file of prefixes: one a line, with comments from `#` or `;` on. Repeated ones count once.
+/// Reads a file of prefixes: one a line, with comments from `#` or `;` on. Repeated ones count
+/// once.
 ///
 /// # Errors
 /// The line, counted from 1, and what is wrong with it.
@@ -429,7 +430,7 @@ pub(super) fn set_key(section: &str, name: &str) -> String {
     format!("{section}.{}", key_segment(name))
 }
 
-/// What the sets of a section name: the values as they are written, and of sets the name.
+/// Members of the sets of a section: the values as they are written, and of sets the name.
 struct References<'a> {
     section: &'static str,
     members: BTreeMap<&'a str, Vec<(String, Option<&'a str>)>>,

@@ -10,8 +10,8 @@ use crate::policy::{IcmpType, Protocol};
 
 impl Config {
     /// What is allowed but hardly meant, in the order of the keys: lifetimes that are not below the load balancer's
-    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, empty sets, rules that
-    /// have expired, and rules that an earlier
+    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, empty
+    /// sets, rules that have expired, and rules that an earlier
     /// rule covers. Rules are compared only in a configuration that compiles, and each with single
     /// earlier rules: one that several earlier rules cover together is not found. The comparison is
     /// given up, with a warning that says where, if too many rules overlap.

@@ -33,7 +33,7 @@ enum Opening {
     Plain,
 }
 
-/// What becomes of a packet whose session would exceed a limit.
+/// Fate of a packet whose session would exceed a limit.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
     action: LimitAction,

@@ -25,7 +25,7 @@ const TICK_MASK: u32 = (1 << (32 - REASON_BITS)) - 1;
 
 const _: () = assert!(EndReason::ALL.len() <= 1 << REASON_BITS);
 
-/// When, and why, sessions have ended. A newer one may take the place of an older one.
+/// Times and reasons of the ends of sessions. A newer one may take the place of an older one.
 #[derive(Debug)]
 pub(super) struct EndedSessions(Memo);
 

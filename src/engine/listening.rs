@@ -3,13 +3,16 @@
 //! Where a refused announcement stops its session (`ftp.refused = "drop"`), nothing passes that is
 //! not read whole and in its place:
 //!
-//! - A segment ahead of a hole passes, but only if it is kept: once the hole is filled, it is read as
+//! - A segment ahead of a hole passes, but only if it is kept: once the hole is filled, it is read
+//!   as
 //!   well, and if there is anything to refuse in it, what would have filled the hole is dropped, so
 //!   that the refused line is never whole at its receiver.
-//! - What was read and is not acknowledged is kept too: the receiver may not have got it (too short a
+//! - What was read and is not acknowledged is kept too: the receiver may not have got it (too short
+//!   a
 //!   time to live, an old timestamp), and must not get anything else instead.
 //! - A segment that cannot be read now is dropped as if it had not come; its sender sends it again.
-//!   One that never will be readable [ends](Ruling::Stops) the session, so that neither end waits for
+//!   One that never will be readable [ends](Ruling::Stops) the session, so that neither end waits
+//!   for
 //!   the other.
 
 use std::sync::Arc;
@@ -50,7 +53,7 @@ pub(super) struct Heard<'a> {
     pub(super) now: Instant,
 }
 
-/// What becomes of a segment of a control session.
+/// Ruling on a segment of a control session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ruling {
     Passes,
@@ -67,9 +70,9 @@ struct Attentive<'a> {
     notes: &'a mut Vec<HelperNote>,
     /// The expectation that the next event is about.
     about: Option<Expectation>,
-    /// What is refused or not read stops its sender.
+    /// Refused and unread data stop their sender.
     stops: bool,
-    /// Who is stopped, original first.
+    /// Directions that are stopped, original first.
     refused: [bool; 2],
 }
 
@@ -114,9 +117,9 @@ fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
 }
 
 impl Helpers {
-    /// Reads a segment of a control session that was found right. Listening begins with the SYN-ACK,
-    /// so that nobody but a server that answers takes a place. What was announced does not announce
-    /// anything itself.
+    /// Reads a segment of a control session that was found right. Listening begins with the
+    /// SYN-ACK, so that nobody but a server that answers takes a place. What was announced does not
+    /// announce anything itself.
     #[cold]
     #[inline(never)]
     pub(super) fn control(
@@ -259,7 +262,8 @@ impl Helpers {
         let control = &listening.control;
         let stops = own || control.stream(direction).is_too_long();
         let from_own = stops.then_some(payload.seq);
-        // Found by what this segment acknowledges: the other end has said it, from where it was not read.
+        // Found by what this segment acknowledges: the other end has said it, from where it was not
+        // read.
         let from_peer = opposite.filter(|_| peer);
         let (from_original, from_reply) = match direction {
             Direction::Original => (from_own, from_peer),
@@ -297,11 +301,11 @@ impl Helpers {
         }
     }
 
-    /// Checks that the data of a segment are at hand and in the stream, and that there is memory for
-    /// them. Returns the urgent byte that is to come after the segment.
+    /// Checks that the data of a segment are at hand and in the stream, and that there is memory
+    /// for them. Returns the urgent byte that is to come after the segment.
     ///
     /// # Errors
-    /// What becomes of a segment that cannot be read.
+    /// Rules on a segment that cannot be read.
     fn can_be_read(
         &self,
         listening: &mut Listening,
@@ -387,8 +391,8 @@ const fn unread(listening: &mut Listening) -> Ruling {
     }
 }
 
-/// What a helper reads of a segment. The data of a SYN may be discarded by its receiver, and then
-/// come again: they are not read.
+/// Part of a segment that a helper reads. The data of a SYN may be discarded by its receiver, and
+/// then come again: they are not read.
 fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
     let segment = heard.segment;
     let is_syn = segment.flags.contains(TcpFlags::SYN);
@@ -409,7 +413,8 @@ fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
 }
 
 impl Engine {
-    /// Hands a segment of a control session to its helper, if it is right. Returns what becomes of it.
+    /// Hands a segment of a control session to its helper, if it is right. Returns what becomes of
+    /// it.
     #[cold]
     #[inline(never)]
     pub(super) fn hear<T: Trace>(

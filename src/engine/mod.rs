@@ -208,7 +208,7 @@ pub struct Engine {
     /// Traffic and last match of each rule.
     rule_counters: rule_use::RuleCounters,
     graveyard: Graveyard,
-    /// When sessions of protocols without tombstones have ended.
+    /// Ends of sessions of protocols without tombstones.
     ended: ended::EndedSessions,
     /// Further paths of SCTP associations.
     paths: PathTable,
@@ -404,7 +404,8 @@ impl Engine {
     }
 
     /// What was let pass although a check failed, with the rule of its session: because the check only counts,
-    /// or because the session is tracked liberally. Also the packets that [`Action::Audit`] has admitted, with
+    /// or because the session is tracked liberally. Also the packets that [`Action::Audit`] has
+    /// admitted, with
     /// [`DropReason::PolicyDeny`].
     ///
     /// [`Action::Audit`]: crate::policy::Action::Audit

@@ -1,13 +1,13 @@
 //! SCTP packets between addresses of an association other than those of its session (RFC 9260 5.4),
 //! and what announces such addresses.
 //!
-//! Addresses count where the end itself has announced them: in the INIT or INIT ACK of the handshake
-//! that is in force, known by its initiate tag, or in an ASCONF with the right tag that stands behind an AUTH
-//! chunk, once the other end has granted it in an ASCONF ACK (RFC 5061). The firewall has no key to
-//! check an AUTH chunk, but the end that answers has: only what it grants takes effect. An ASCONF
-//! without AUTH, which its receiver must discard, passes like any chunk and changes nothing. One
-//! that comes from an address that was not announced finds no session. An INIT ACK counts if it
-//! comes from the address that the INIT went to.
+//! Addresses count where the end itself has announced them: in the INIT or INIT ACK of the
+//! handshake that is in force, known by its initiate tag, or in an ASCONF with the right tag that
+//! stands behind an AUTH chunk, once the other end has granted it in an ASCONF ACK (RFC 5061). The
+//! firewall has no key to check an AUTH chunk, but the end that answers has: only what it grants
+//! takes effect. An ASCONF without AUTH, which its receiver must discard, passes like any chunk and
+//! changes nothing. One that comes from an address that was not announced finds no session. An INIT
+//! ACK counts if it comes from the address that the INIT went to.
 //!
 //! What an announced address opens is narrow: packets between the ports of the association, with
 //! the verification tag that the receiver has chosen, and no INIT. The rule that admitted the
@@ -30,8 +30,8 @@ const OPENING: SctpChunks = SctpChunks::INIT.and(SctpChunks::INIT_ACK);
 
 impl Engine {
     /// Notes the tags and addresses that an SCTP packet announces. One that is passed without being
-    /// believed may begin a handshake beside the association, and says nothing else. The shard of its
-    /// session is locked.
+    /// believed may begin a handshake beside the association, and says nothing else. The shard of
+    /// its session is locked.
     #[inline]
     pub(super) fn note_paths(
         &self,

@@ -26,7 +26,7 @@ use crate::verdict::Verdict;
 /// The most sessions that the keys of one address pair open.
 pub(super) const MAX_KEYS: usize = 16;
 
-/// How well a session fits a packet of another key. The greatest fits best.
+/// Fitness of a session for a packet of another key. The greatest fits best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Fit {
     is_answer: bool,
@@ -113,8 +113,8 @@ impl Engine {
     }
 
     /// Judges the session of an address pair that a GRE packet belongs to if a reload has not done
-    /// so yet. If that one ends, the packet may belong to another of the pair, and so on, at most to
-    /// all of them.
+    /// so yet. If that one ends, the packet may belong to another of the pair, and so on, at most
+    /// to all of them.
     #[cold]
     #[inline(never)]
     pub(super) fn judge_pair<T: Trace>(

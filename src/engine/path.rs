@@ -55,7 +55,7 @@ pub(super) struct After {
     pub(super) limited: Option<LimitReached>,
     /// The session that the packet would have opened, if the verdict is that of the policy.
     pub(super) denied: Option<DeniedSession>,
-    /// What a helper has found in the packet. Empty, and not on the heap, but for control sessions.
+    /// Findings of a helper in the packet. Empty, and not on the heap, but for control sessions.
     pub(super) helped: Vec<HelperNote>,
     /// Held fragments that are to be handed in again.
     pub(super) released: Option<HoldId>,

@@ -1,8 +1,8 @@
 //! Traffic of each rule's sessions, and when a rule last matched.
 //!
 //! A session's packets and bytes are added to those of its rule when it ends, so the packet path
-//! writes nothing here for a packet of a session. Counters stand by the numbers of the rules, which a
-//! reload keeps, and belong to no shard.
+//! writes nothing here for a packet of a session. Counters stand by the numbers of the rules, which
+//! a reload keeps, and belong to no shard.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::session::{Micros, Slot};
 /// Rules whose counters are allocated together.
 const PAGE: usize = 256;
 
-/// How far apart two matches are for the later one to be noted.
+/// Distance between two matches for the later one to be noted.
 const RESOLUTION_US: u64 = 100_000;
 
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl RuleTraffic {
     }
 }
 
-/// What a rule has done since the start.
+/// Decisions and traffic of a rule since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuleUse {
@@ -64,10 +64,10 @@ pub struct RuleUse {
     pub action: Action,
     /// New sessions that the rule has decided, those that it denied included.
     pub hits: u64,
-    /// When the rule last decided about a new session, to a tenth of a second.
+    /// Time of the rule's last decision about a new session, to a tenth of a second.
     pub last_match: Option<Instant>,
-    /// Sessions of the rule that have ended. A session counts under the rule that it had at its end,
-    /// and one that a control session has announced under the rule of that one.
+    /// Sessions of the rule that have ended. A session counts under the rule that it had at its
+    /// end, and one that a control session has announced under the rule of that one.
     pub ended: RuleTraffic,
     /// Sessions of the rule that live.
     pub live: RuleTraffic,
@@ -165,7 +165,8 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the same with the live sessions of each rule. Walks through all sessions in slices, as
+    /// Returns the same with the live sessions of each rule. Walks through all sessions in slices,
+    /// as
     /// [`Engine::for_each_session`] does. A session that ends meanwhile may be counted as ended, as
     /// live, or not at all, but never twice.
     #[must_use]

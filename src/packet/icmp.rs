@@ -94,7 +94,7 @@ pub struct Quoted {
     pub total_len: u32,
 }
 
-/// What is quoted of a transport header: its first 8 bytes, and those up to a GRE key if they are
+/// Quoted part of a transport header: its first 8 bytes, and those up to a GRE key if they are
 /// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotedTransport {

@@ -137,7 +137,7 @@ fn authenticated(packet: &[u8], wanted: u8) -> Option<(u32, &[u8])> {
 }
 
 /// Returns the requests of an ASCONF that stands behind an AUTH chunk, as it must (RFC 5061 4.1.1).
-/// What the AUTH chunk holds is for the receiver to check.
+/// The contents of the AUTH chunk are for the receiver to check.
 pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
     let (serial, rest) = authenticated(packet, ASCONF)?;
     let mut found = parameters(rest).filter_map(|(kind, body)| {

@@ -1,9 +1,10 @@
-//! Where each rule stands in the bit vectors.
+//! Place of each rule in the bit vectors.
 //!
-//! The order of the rules decides nothing here, so that rules which a look-up finds together can stand
-//! together. A rule is filed under the field in which the fewest other rules say the same: a look-up
-//! reads the few words of that field and compares only them in the other fields. Within a word, rules
-//! stand in their own order, so the first bit that is set is the first rule of the word that matches.
+//! The order of the rules decides nothing here, so that rules which a look-up finds together can
+//! stand together. A rule is filed under the field in which the fewest other rules say the same: a
+//! look-up reads the few words of that field and compares only them in the other fields. Within a
+//! word, rules stand in their own order, so the first bit that is set is the first rule of the word
+//! that matches.
 use std::ops::Range;
 
 use super::terms::{Field, FieldTerms, PerField};

@@ -107,8 +107,8 @@ pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 
-/// Returns whether each of the inner prefixes is in one of the outer ones, in the time that it takes
-/// to sort the outer ones.
+/// Returns whether each of the inner prefixes is in one of the outer ones, in the time that it
+/// takes to sort the outer ones.
 pub(super) fn hold_all(outer: &[IpNet], inner: &[IpNet]) -> bool {
     fn held<T: Value>(outer: &[Block<T>], inner: &Block<T>) -> bool {
         let after = outer.partition_point(|block| block.first <= inner.first);
@@ -143,7 +143,8 @@ pub(super) fn blocks_of(range: PortRange) -> impl Iterator<Item = Block<u16>> {
 /// The innermost block that holds each value, as a node of the rows.
 #[derive(Debug)]
 pub(super) struct Nested<T> {
-    /// The least value of each run of values in the same block, ascending, beginning with the least.
+    /// The least value of each run of values in the same block, ascending, beginning with the
+    /// least.
     starts: Box<[T]>,
     nodes: Box<[NodeId]>,
     /// Every [`WINDOW`]th start: a search misses the cache in one window only.

@@ -1,15 +1,15 @@
 //! The rules turned round: for each field, which rules match a value.
 //!
 //! Each block of values that a rule names has a set of the rules that name it, and the set above is
-//! that of the block around it; above all are the rules that leave the field open. So a rule is stored
-//! once for each block that it names, and the tables are linear in the policy. The innermost block
-//! that holds a session's value gives all rules that match it in this field.
+//! that of the block around it; above all are the rules that leave the field open. So a rule is
+//! stored once for each block that it names, and the tables are linear in the policy. The innermost
+//! block that holds a session's value gives all rules that match it in this field.
 //!
-//! A look-up reads the sets of the field that a rule is filed under ([`Arrangement`]), word by word, and
-//! compares each word with the sets of the other fields. Of a policy in which that field tells little,
-//! whole vectors are compared instead ([`Tables::compare_all`]). A rule is at most once in the sets that
-//! a session reads in one field, so the worst policy costs two words for each rule and field, and one
-//! whose rules share their blocks two words for each 64 rules and field.
+//! A look-up reads the sets of the field that a rule is filed under ([`Arrangement`]), word by
+//! word, and compares each word with the sets of the other fields. Of a policy in which that field
+//! tells little, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at most
+//! once in the sets that a session reads in one field, so the worst policy costs two words for each
+//! rule and field, and one whose rules share their blocks two words for each 64 rules and field.
 use super::NewSession;
 use super::arrangement::{Arrangement, Cluster, NO_RULE};
 use super::blocks::{FieldValue, Nested};
@@ -24,7 +24,7 @@ const _: () = assert!(super::MAX_RULES.div_ceil(64) + Field::ALL.len() <= MAX_WO
 /// A look-up that would compare more words one by one compares whole vectors.
 const FEW_WORDS: usize = 48;
 
-/// What a look-up may do and has done.
+/// Bound and amount of a look-up's work.
 #[derive(Debug)]
 pub(super) struct Effort {
     /// The most words of a cluster that are compared one by one.
@@ -205,7 +205,8 @@ impl Tables {
         });
     }
 
-    /// Sets `first` as [`Self::compare_few`] does, by whole vectors. Returns how many words it read.
+    /// Sets `first` as [`Self::compare_few`] does, by whole vectors. Returns how many words it
+    /// read.
     fn compare_all(&self, cluster: &Cluster, nodes: &PerField<NodeId>, first: &mut u16) -> usize {
         let mut read = 0;
         let mut all = [u64::MAX; MAX_WORDS];

@@ -394,8 +394,8 @@ impl Policy {
             .map_or(RuleId::DEFAULT, |number| RuleId(*number))
     }
 
-    /// The number of rules that may match: those that are enabled, have not expired, and name no empty
-    /// set alone.
+    /// The number of rules that may match: those that are enabled, have not expired, and name no
+    /// empty set alone.
     pub fn len(&self) -> usize {
         self.numbered().count()
     }
@@ -456,8 +456,8 @@ impl Policy {
     }
 
     /// Finds rules that never match, since an earlier rule covers them. A rule that only several
-    /// earlier rules cover together is not found. A rule of several parts never matches if each part
-    /// is covered; the pair then names what covers the first of them.
+    /// earlier rules cover together is not found. A rule of several parts never matches if each
+    /// part is covered; the pair then names what covers the first of them.
     pub(crate) fn shadowed(&self) -> Shadows {
         self.shadowed_within(MAX_STEPS)
     }

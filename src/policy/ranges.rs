@@ -80,7 +80,8 @@ impl AddressRanges {
         held(&self.v4, &other.v4) && held(&self.v6, &other.v6)
     }
 
-    /// Returns the fewest prefixes that hold the same addresses; `None` if these are more than `most`.
+    /// Returns the fewest prefixes that hold the same addresses; `None` if these are more than
+    /// `most`.
     pub(crate) fn prefixes(&self, most: usize) -> Option<Vec<IpNet>> {
         let v4 = self.v4.iter().flat_map(|span| {
             let (first, last) = (

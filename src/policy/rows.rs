@@ -10,7 +10,7 @@ impl NodeId {
     pub(super) const EMPTY: Self = Self(0);
 }
 
-/// How a set's own words are stored.
+/// Storage of a set's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// One word, in the node itself.

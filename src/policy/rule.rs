@@ -384,7 +384,8 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Returns whether the message of a session has one of the rule's types and codes, if it has any.
+    /// Returns whether the message of a session has one of the rule's types and codes, if it has
+    /// any.
     pub(super) fn icmp_matches(&self, q: &NewSession) -> bool {
         let is_meant = |(kind, code): (u8, u8)| {
             self.icmp_types.iter().any(|own| {
@@ -395,7 +396,8 @@ impl Rule {
         self.icmp_types.is_empty() || of_protocol() && q.icmp.is_some_and(is_meant)
     }
 
-    /// The protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no code is any.
+    /// The protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no code is
+    /// any.
     pub(super) fn icmp_messages(&self) -> impl Iterator<Item = (Protocol, u8, Option<u8>)> + '_ {
         self.protocol.iter().flat_map(move |protocol| {
             let of_protocol = move |kind: &IcmpType| Some((*protocol, kind.of(*protocol)?, kind.code()));

@@ -1,4 +1,4 @@
-//! What the rules say, field by field: which blocks of values each one names.
+//! Contents of the rules, field by field: which blocks of values each one names.
 use super::NewSession;
 use super::blocks::{Block, FieldValue, Value, blocks_of, keep_outermost, outermost};
 use super::rule::{PortRange, Protocol, Rule, RuleDirection, merged};

@@ -6,16 +6,16 @@
 //! ports and the tag that a packet carries, the session and the addresses of both ends.
 //!
 //! Anybody can send an INIT, so the addresses of a handshake count only while that handshake is the
-//! one in force: each list belongs to the initiate tag that it was announced with. Of each end there
-//! are at most two, that of the tag in force and that of the newest other one. So a forged INIT
-//! neither adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count once
-//! it takes over.
+//! one in force: each list belongs to the initiate tag that it was announced with. Of each end
+//! there are at most two, that of the tag in force and that of the newest other one. So a forged
+//! INIT neither adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count
+//! once it takes over.
 //!
 //! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
 //! initiator). An association that finds no place has no further paths. One whose handshake is not
-//! complete, or that has no further address in force, makes room for a newer one, so that a flood of INITs keeps nobody out for long: the
-//! oldest of the same source if that has any place, else the oldest of the zone. So a source that
-//! has reached its share takes nothing from another.
+//! complete, or that has no further address in force, makes room for a newer one, so that a flood
+//! of INITs keeps nobody out for long: the oldest of the same source if that has any place, else
+//! the oldest of the zone. So a source that has reached its share takes nothing from another.
 //!
 //! Lock: one for the table, held for a few instructions, and written by packets that announce
 //! something alone. While there are no such associations, [`PathTable::find`] reads one atomic
@@ -94,13 +94,13 @@ struct Announced {
     addresses: Addresses,
 }
 
-/// What is known of an end of an association.
+/// Knowledge of an end of an association.
 #[derive(Debug, Default)]
 struct Peer {
     /// The tag that its packets carry, or 0.
     carries: u32,
-    /// What it has announced, newest last. The tag in force is among them, if it announced anything
-    /// with that.
+    /// Lists that it has announced, newest last. The tag in force is among them, if it announced
+    /// anything with that.
     announced: [Announced; 2],
     /// Changes that it has asked for, and the address from which. Few ends ever ask.
     requested: Option<Box<(Requests, u128)>>,
@@ -155,8 +155,8 @@ impl Association {
         !self.is_up || !Direction::BOTH.into_iter().any(has_further)
     }
 
-    /// The initiate tag in force of the end that sends in a direction, which the other end's packets
-    /// carry.
+    /// The initiate tag in force of the end that sends in a direction, which the other end's
+    /// packets carry.
     const fn tag_in_force(&self, direction: Direction) -> u32 {
         self.peer(direction.opposite()).carries
     }

@@ -36,7 +36,7 @@ pub(super) struct SecondSession {
     tunnels: [u64; 2],
 }
 
-/// Where a control session goes on, as far as it was saved.
+/// Place from which a control session goes on, as far as it was saved.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct SecondControl {
     lines: Option<[u32; 2]>,

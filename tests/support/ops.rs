@@ -308,8 +308,8 @@ impl Traffic {
                 self.note(1, talk, ends, echo(ends, request))
             }
             Op::Other { talk, reply } if talk % 3 == 0 => {
-                // Some tunnels have no key, others one for each direction. An answer follows what it
-                // answers.
+                // Some tunnels have no key, others one for each direction. An answer follows what
+                // it answers.
                 let gre = |reply| {
                     let ends = Self::ends(talk, reply);
                     let payload = match talk / 3 % 4 * if reply { 2 } else { 1 } {

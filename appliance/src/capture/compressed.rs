@@ -13,7 +13,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 /// The largest window of a Zstandard frame: 128 MiB, above which `zstd` asks for `--long`, too.
 const MAX_WINDOW: u64 = 128 << 20;
 
-/// How a file is compressed.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip,

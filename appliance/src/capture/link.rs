@@ -142,8 +142,8 @@ pub(crate) enum IpVersion {
 /// What a frame carries as IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IpPayload<'a> {
-    /// From the IP header to the end of what the link layer calls its payload, or of the captured frame: padding of
-    /// the link layer may be included. May be empty, and is not checked.
+    /// From the IP header to the end of what the link layer calls its payload, or of the captured
+    /// frame: padding of the link layer may be included. May be empty, and is not checked.
     pub(crate) bytes: &'a [u8],
     /// The outermost VLAN tag's id; 0 is a priority tag, which names no VLAN.
     pub(crate) vlan: Option<u16>,
@@ -168,7 +168,8 @@ pub(crate) enum NotIp {
     /// LLC for another protocol.
     #[error("LLC without an EtherType")]
     Llc,
-    /// Another protocol in PPP, by its number: those that configure the link, or compressed headers.
+    /// Another protocol in PPP, by its number: those that configure the link, or compressed
+    /// headers.
     #[error("PPP protocol {0:#06x}")]
     OtherPpp(u16),
     /// A frame without a packet: of management or control, or one of an empty log message.
@@ -304,7 +305,8 @@ fn behind_tags(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     walk_tags(ether_type, rest)
 }
 
-/// `bytes` begin with a Marvell switch's tag, which takes the place of a frame's outermost VLAN tag.
+/// `bytes` begin with a Marvell switch's tag, which takes the place of a frame's outermost VLAN
+/// tag.
 fn marvell(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (&[mode, _, high, low], rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     let is_tagged = mode & 0x20 != 0;

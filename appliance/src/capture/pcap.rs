@@ -19,7 +19,7 @@ const LINK_TYPE_BITS: u32 = 0x03ff_ffff;
 /// The version that the captures of OSF/1 and Digital UNIX bear, whose records are those of 2.2.
 const DIGITAL_UNIX: (u16, u16) = (543, 0);
 
-/// How a record header gives its two lengths.
+/// Order of the two lengths in a record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lengths {
     /// The captured length comes first: since version 2.4.

@@ -70,8 +70,8 @@ impl CaptureWriter {
     /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was `wire_len`: more than
     /// the bytes where it was cut.
     ///
-    /// A pcap counts seconds in 32 bits: a time after February 2106 is written as the last second that fits. It has
-    /// no comments.
+    /// A pcap counts seconds in 32 bits: a time after February 2106 is written as the last second
+    /// that fits. It has no comments.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a

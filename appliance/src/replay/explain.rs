@@ -1,4 +1,4 @@
-//! Which decision a replay explains.
+//! Selection of the decision that a replay explains.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What the helper of FTP did in a replay, as the summary shows it.
+//! Findings of the helper of FTP in a replay, as the summary shows them.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ const SHOWN_SESSIONS: usize = 50;
 /// Events of a control session that are shown one by one; all are counted.
 const SHOWN_EVENTS: usize = 20;
 
-/// What the helper did in all control sessions.
+/// Findings of the helper in all control sessions.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct FtpSummary {
     /// Data sessions that were announced.
     announced: u64,
-    /// Those of them that came.
+    /// Announced sessions that were opened.
     opened: u64,
     /// Control sessions from which nothing is read any more.
     opaque: u64,
-    /// What was refused or could not be read, by reason.
+    /// Announcements that were refused or could not be read, by reason.
     refused: BTreeMap<&'static str, u64>,
     /// Every event of the helper, by name.
     pub(crate) events: BTreeMap<&'static str, u64>,

@@ -1,4 +1,4 @@
-//! What is odd about a capture: time that runs backwards, and answers before their questions.
+//! Oddities of a capture: time that runs backwards, and answers before their questions.
 //!
 //! Both come of captures that are merged, or taken at several queues or interfaces. The engine sees
 //! the packets in the order of the file, and so drops what was healthy on the wire.

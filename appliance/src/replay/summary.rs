@@ -17,7 +17,7 @@ use super::rows::{SessionRow, VerdictRow};
 use super::talkers::{Talker, Talkers};
 use crate::capture::Frame;
 
-/// How many frames of each drop reason the summary names.
+/// Number of frames that the summary names for each drop reason.
 const FIRST_FRAMES: usize = 3;
 
 /// The summary of a replay.
@@ -53,7 +53,7 @@ pub(crate) struct Summary {
     resets_unsent: BTreeMap<&'static str, u64>,
     sessions_adopted: u64,
     sessions_bypassed: u64,
-    /// What the helper of FTP did.
+    /// Findings of the helper of FTP.
     pub(crate) ftp: FtpSummary,
     /// What was seen of paths whose other half does not pass here.
     asymmetry: Vec<HalfRow>,
@@ -71,7 +71,7 @@ struct RuleHits {
     packets: u64,
     /// IP bytes of its sessions, in both directions.
     bytes: u64,
-    /// When it last decided about a new session, in seconds since the Unix epoch.
+    /// Time of the rule's last decision about a new session, in seconds since the Unix epoch.
     last_match: Option<f64>,
 }
 

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const REST: u32 = 20;
 /// For how long sessions are counted after somebody has asked.
 const ASKED: Duration = Duration::from_secs(120);
-/// How often the thread looks whether there is something to do.
+/// Interval at which the thread checks for work.
 const LOOK: Duration = Duration::from_millis(100);
 /// Zones with series of their own; the sessions of others are counted together.
 const MAX_ZONES: usize = 64;
@@ -41,7 +41,7 @@ struct State {
     /// Every kind that was ever counted, so that no series disappears.
     counts: BTreeMap<Kind, u64>,
     zones: BTreeSet<Zone>,
-    /// When the last count ended, and how long it took.
+    /// End of the last count, and its duration.
     last: Option<(Instant, Duration)>,
     asked: Option<Instant>,
 }
@@ -71,7 +71,7 @@ impl State {
     }
 }
 
-/// What the sessions were at the last count.
+/// Sessions at the last count.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     /// The number of sessions of each kind that there ever was.

@@ -18,15 +18,15 @@ use super::operations::Plant;
 use super::saved;
 use crate::complain;
 
-/// How often the thread looks whether a checkpoint is due.
+/// Interval at which the thread checks whether a checkpoint is due.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What checkpoints have come to, and whether there may be others.
+/// Results of checkpoints, and whether others may be written.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     written: AtomicU64,
     failed: AtomicU64,
-    /// When the last one that was written began.
+    /// Start of the last checkpoint that was written.
     newest: Mutex<Option<Instant>>,
     /// Stops one that is being written.
     stop: AtomicBool,
@@ -75,10 +75,10 @@ impl Checkpoints {
     }
 }
 
-/// When the next checkpoint is due.
+/// Schedule of checkpoints.
 #[derive(Debug, Default)]
 struct Schedule {
-    /// When the last one began, and when it ended.
+    /// Start and end of the last checkpoint.
     last: Option<(Instant, Instant)>,
 }
 

@@ -56,7 +56,7 @@ impl Page {
     }
 }
 
-/// What a client asks for.
+/// Request of a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'r> {
     pub(crate) path: &'r str,

@@ -1,5 +1,6 @@
-//! Metrics for Prometheus, in OpenMetrics or in the older text format ([`super::exposition`]): counters and gauges as they are
-//! at the moment of the scrape, but for the sessions by state ([`super::census`]).
+//! Metrics for Prometheus, in OpenMetrics or in the older text format ([`super::exposition`]):
+//! counters and gauges as they are at the moment of the scrape, but for the sessions by state
+//! ([`super::census`]).
 //!
 //! Counters end in `_total`, units are base units in the name, and every reason of an enumeration is a series from the start,
 //! so that a rate has no gap where something happens for the first time. `docs/METRICS.md` lists them.
@@ -375,7 +376,7 @@ impl Readings {
         self.rule_traffic(to)
     }
 
-    /// What passed in sessions of each rule that have ended: no scrape looks at live ones, of which
+    /// Traffic of each rule's sessions that have ended: no scrape looks at live ones, of which
     /// there may be millions.
     fn rule_traffic(&self, to: &mut Families<'_, '_>) -> Written {
         let by_rule = |value: fn(&RuleUse) -> u64| {

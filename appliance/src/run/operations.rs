@@ -93,7 +93,7 @@ pub(crate) struct Plant {
     pub(super) settings: Mutex<Settings>,
     /// What became of reloads.
     pub(crate) reloads: Arc<Reloads>,
-    /// What became of checkpoints.
+    /// Results of checkpoints.
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Reloads that were begun: each has a number.
     pub(super) begun: AtomicU64,
@@ -413,7 +413,7 @@ impl Operations {
     }
 }
 
-/// What a restore has done, in words.
+/// Outcome of a restore, in words.
 fn restored(done: &Restored) -> String {
     format!(
         "{} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",

@@ -1,4 +1,5 @@
-//! What the system says of this process, under the names that Prometheus' client libraries use.
+//! Readings of the system about this process, under the names that Prometheus' client libraries
+//! use.
 
 use std::fmt;
 use std::fs;
@@ -10,7 +11,7 @@ use prometheus_client::registry::Unit;
 
 use super::metrics::Families;
 
-/// What the system says of this process; what it does not say is `None`.
+/// Readings of the system about this process; `None` where it has none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct ProcessReading {
     /// Processor time, of user and system.

@@ -47,7 +47,7 @@ pub(crate) enum Request {
     },
     /// Counters and gauges.
     Stats,
-    /// What each rule has done.
+    /// Decisions and traffic of each rule.
     Rules,
     /// Which sessions a reload of this file would end; `name` is for messages.
     Preview { name: String, text: String },
@@ -116,7 +116,7 @@ pub(crate) struct RuleView {
     pub(crate) action: String,
     /// `active`, `disabled`, `expired`, or `empty` where its sets hold nothing.
     pub(crate) state: String,
-    /// When it expires, in RFC 3339.
+    /// Expiry of the rule, in RFC 3339.
     pub(crate) expires: Option<String>,
     pub(crate) comment: String,
     /// New sessions that it has decided.

@@ -112,8 +112,9 @@ impl Plant {
         outcome
     }
 
-    /// Takes the running configuration over again if a rule has expired since: its sessions are judged
-    /// by the others. No file is read. Returns what was done, in words; `None` if nothing was.
+    /// Takes the running configuration over again if a rule has expired since: its sessions are
+    /// judged by the others. No file is read. Returns what was done, in words; `None` if nothing
+    /// was.
     pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
         let _one_at_a_time = self.newest.lock();
         let mut config = {
@@ -137,8 +138,8 @@ impl Plant {
         Some(outcome)
     }
 
-    /// Returns how long to wait for the next rule to expire; at most a few seconds, since the system's
-    /// clock may be set meanwhile.
+    /// Returns how long to wait for the next rule to expire; at most a few seconds, since the
+    /// system's clock may be set meanwhile.
     pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
         const MOST: Duration = Duration::from_secs(5);
         let next = self.plane.shared.config.read().next_expiry();
@@ -166,8 +167,8 @@ impl Plant {
         .inspect_err(|error| self.reloads.refuse(error))
     }
 
-    /// What a reload of a file with this text would do. Nothing changes. `name` is for messages. Files
-    /// of sets are read here, relative to the appliance's own configuration file.
+    /// Effect that a reload of a file with this text would have. Nothing changes. `name` is for
+    /// messages. Files of sets are read here, relative to the appliance's own configuration file.
     ///
     /// # Errors
     /// Why the file would be refused.

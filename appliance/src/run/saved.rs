@@ -144,7 +144,7 @@ pub(super) fn checkpoint_of(path: &Path) -> [PathBuf; 2] {
 /// its place: a start that fails early must not lose it.
 ///
 /// # Errors
-/// Why the file cannot be used. Nothing has been restored then.
+/// Reasons for which the file cannot be used. Nothing has been restored then.
 pub(crate) fn restore_checkpoint(
     engine: &Engine,
     path: &Path,
@@ -174,11 +174,12 @@ fn read(engine: &Engine, path: &Path, options: RestoreOptions) -> Result<Option<
     Ok(Some(restored))
 }
 
-/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start restores them again: it
-/// gets the ending `.restored`.
+/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start
+/// restores them again: it gets the ending `.restored`.
 ///
 /// # Errors
-/// Why the file cannot be used. The file stays then, and nothing has been restored but for [`RestoreFileError::NotTaken`].
+/// Reasons for which the file cannot be used. The file stays then, and nothing has been restored
+/// but for [`RestoreFileError::NotTaken`].
 pub(crate) fn restore(
     engine: &Engine,
     path: &Path,

@@ -158,8 +158,8 @@ pub(crate) struct RunSettings {
     pub(crate) drain: Duration,
     /// Where sessions are saved at the end and restored from at the start; not at all if it is missing.
     pub(crate) sessions_file: Option<PathBuf>,
-    /// How often sessions are saved beside `sessions_file` while packets flow, for a start after a
-    /// crash: `off`, or 1 s to a day.
+    /// Interval at which sessions are saved beside `sessions_file` while packets flow, for a start
+    /// after a crash: `off`, or 1 s to a day.
     pub(crate) checkpoint: Interval,
     /// The age from which on saved sessions are not restored: 1 s to 30 d. Lifetimes go on while
     /// the appliance is away, so an hour leaves few but those of settings with long ones.

@@ -15,7 +15,7 @@ use signal_hook::iterator::{Handle, Signals};
 use super::operations::Plant;
 use crate::complain;
 
-/// How long a rule waits that has expired and could not be taken out of force.
+/// Delay before another attempt to take an expired rule out of force.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Takes the signals from here on, on threads that end when the handle is closed.

@@ -62,7 +62,7 @@ enum Command {
     },
     /// Counters and gauges
     Stats,
-    /// What each rule has decided, what passed in its sessions, and when it last matched
+    /// Lists each rule's decisions, the traffic of its sessions, and its last match
     Rules,
     /// The sessions with the most traffic, again and again; `q` ends it
     Top {

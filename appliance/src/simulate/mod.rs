@@ -97,7 +97,8 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
 /// Simulates, and prints the report on standard output.
 ///
 /// # Errors
-/// Wrong replies, none at all, or too few, after the report; otherwise what prevents the simulation.
+/// Wrong replies, none at all, or too few, after the report; otherwise what prevents the
+/// simulation.
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -158,7 +158,7 @@ pub(super) fn is_host(address: IpAddr) -> bool {
     }
 }
 
-/// What the lines of one reply announce together.
+/// Announcement of the lines of one reply together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Told {
     /// Nothing so far.
@@ -255,8 +255,8 @@ fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
 }
 
 /// Reads the text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible
-/// character for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the protocol and
-/// the address; clients ignore both.
+/// character for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the
+/// protocol and the address; clients ignore both.
 pub(super) fn epsv_reply(text: &[u8]) -> Result<Announced, Flaw> {
     let mut found = None;
     for (place, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'(') {

@@ -1,4 +1,4 @@
-//! What the client's lines do.
+//! Effects of the client's lines.
 
 use core::net::IpAddr;
 
@@ -99,7 +99,8 @@ impl Ftp {
         }
     }
 
-    /// Returns the port that PORT or EPRT announces, opened if it opens now. Refused ones have none.
+    /// Returns the port that PORT or EPRT announces, opened if it opens now. Refused ones have
+    /// none.
     fn announced_by(&mut self, command: &Command<'_>, sink: &mut dyn HelperSink) -> Option<u16> {
         match self.active_port(command) {
             Ok(port) => {

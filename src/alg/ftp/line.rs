@@ -58,9 +58,9 @@ const METHODS: [&str; 15] = [
     "PRI",
 ];
 
-/// Whether a client's line is of HTTP: a request line, whose method a page may choose freely, or the
-/// header that each request of a browser has. Its end need not be known. The HOST of FTP (RFC 7151)
-/// has no colon.
+/// Whether a client's line is of HTTP: a request line, whose method a page may choose freely, or
+/// the header that each request of a browser has. Its end need not be known. The HOST of FTP (RFC
+/// 7151) has no colon.
 pub(super) fn is_http(line: &[u8]) -> bool {
     let command = Command::of(line);
     let start = line.len().saturating_sub(9);
@@ -73,8 +73,8 @@ pub(super) fn is_http(line: &[u8]) -> bool {
 }
 
 /// Whether a client's line is of a binary protocol, such as STUN (RFC 8489), whose messages begin
-/// with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET command, and
-/// NUL stands after a carriage return alone (RFC 854).
+/// with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET command,
+/// and NUL stands after a carriage return alone (RFC 854).
 pub(super) fn is_binary(line: &[u8]) -> bool {
     let begins = line
         .first()
@@ -116,7 +116,8 @@ pub(super) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// `None` if the line begins with no code (RFC 959, section 4.2). TELNET commands before it are skipped.
+    /// `None` if the line begins with no code (RFC 959, section 4.2). TELNET commands before it are
+    /// skipped.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         let line = without_telnet(line);
         let (&[hundreds @ b'1'..=b'6', tens, ones], rest) = line.split_first_chunk::<3>()? else {

@@ -1,8 +1,8 @@
 //! The helper of FTP (RFC 959, RFC 1123, RFC 2428, RFC 4217).
 //!
 //! A client announces with PORT and EPRT where the server shall call it; a server announces in its
-//! 227 and 229, the replies to PASV and EPSV, where the client shall call. What is announced becomes
-//! an [`Expectation`] if
+//! 227 and 229, the replies to PASV and EPSV, where the client shall call. What is announced
+//! becomes an [`Expectation`] if
 //!
 //! 1. it stands in a whole line at its place in the stream, and comes from the end that may say it;
 //! 2. the server has greeted with 220;
@@ -19,11 +19,11 @@
 //! One announcement for each of the two modes may wait at a time; the next one replaces it. ABOR,
 //! REIN, QUIT and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV until REIN. With AUTH
 //! answered by 234, with ADAT answered by 235 or with a TLS record in place of a command the helper
-//! steps aside. After a 234 it follows the records of TLS, and reads on where plain text follows them
-//! (CCC). Records that do not come in order may hide that place.
+//! steps aside. After a 234 it follows the records of TLS, and reads on where plain text follows
+//! them (CCC). Records that do not come in order may hide that place.
 //!
-//! A request of HTTP, or too many refused announcements of the client, end listening for good: a page
-//! in a browser can send both (NAT slipstreaming).
+//! A request of HTTP, or too many refused announcements of the client, end listening for good: a
+//! page in a browser can send both (NAT slipstreaming).
 //!
 //! A session may be [guarded](Ftp::set_guarded), because nothing of it may pass unread: then the
 //! helper steps aside only for a 234 that answers AUTH. A TLS record that nobody has agreed on is a
@@ -70,7 +70,8 @@ pub const CONTROL_PORT: u16 = 21;
 enum Replying {
     /// Between two; whether the last one was final.
     Between { settled: bool },
-    /// In a multi-line reply with this code; whether its first line has ended with a line feed alone.
+    /// In a multi-line reply with this code; whether its first line has ended with a line feed
+    /// alone.
     Within { code: u16, bare_lf: bool },
     /// Lines are lost: perhaps in a multi-line reply.
     Unknown,
@@ -121,9 +122,9 @@ pub struct Ftp {
     ends_lf: bool,
     /// The server's last line has ended with a line feed alone.
     after_lf: bool,
-    /// How many PORT and EPRT were refused.
+    /// Number of refused PORT and EPRT.
     refused: u16,
-    /// What the reply that has not ended announces.
+    /// Announcement of the reply that has not ended.
     told: Told,
     /// Ports that the expectations which may still be open have announced.
     active: Option<u16>,
@@ -176,8 +177,8 @@ impl Ftp {
         }
     }
 
-    /// The helper of a session that goes on, and whose ends have agreed to encrypt it. Where plain text
-    /// follows is not found.
+    /// The helper of a session that goes on, and whose ends have agreed to encrypt it. Where plain
+    /// text follows is not found.
     #[must_use]
     pub fn encrypted(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {

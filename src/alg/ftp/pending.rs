@@ -1,10 +1,10 @@
 //! Commands that wait for their replies, and which reply belongs to which command.
 //!
 //! Replies come in the order of their commands (RFC 959, section 5.4), but healthy sessions
-//! deviate: an empty line is answered or not, ABOR has no reply, one or two beside that of the transfer, and
-//! late replies come while another command waits. So a reply belongs to the first command that can
-//! have it, and a 227 or 229 to a passive command wherever it waits. Commands that wait before the
-//! answered one get no reply any more.
+//! deviate: an empty line is answered or not, ABOR has no reply, one or two beside that of the
+//! transfer, and late replies come while another command waits. So a reply belongs to the first
+//! command that can have it, and a 227 or 229 to a passive command wherever it waits. Commands that
+//! wait before the answered one get no reply any more.
 
 use std::collections::VecDeque;
 
@@ -28,7 +28,7 @@ impl Form {
     }
 }
 
-/// What waits for a reply.
+/// Command that waits for a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pending {
     /// The connection itself: 220.

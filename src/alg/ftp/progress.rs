@@ -1,4 +1,4 @@
-//! Where a helper stands between commands and replies, for another engine to go on from.
+//! Position of a helper between commands and replies, for another engine to go on from.
 
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::flow::Direction;
 /// The most commands without a reply that are saved: four bits each.
 const MAX_PENDING: usize = 15;
 
-/// Where a control session stands between commands and replies, as it is saved.
+/// Position of a control session between commands and replies, as it is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Commands without a reply, four bits each, the oldest lowest; 0 after the last.
@@ -35,7 +35,7 @@ pub struct Progress {
     echoes_lf: bool,
     /// The server's last line has ended with a line feed alone.
     after_lf: bool,
-    /// How many PORT and EPRT were refused.
+    /// Number of refused PORT and EPRT.
     refused: u16,
     /// The announced port of a data session in active mode that may still come.
     active: Option<u16>,
@@ -189,9 +189,9 @@ impl Ftp {
         helper
     }
 
-    /// What is wrong with the rest of a line whose beginning passed before the session was read: it
-    /// opens nothing, but if it is a line of its own, it must not announce what would be refused.
-    /// Whether the server has greeted does not matter: that passed unread too.
+    /// Returns the fault of the rest of a line whose beginning passed before the session was read:
+    /// it opens nothing, but if it is a line of its own, it must not announce what would be
+    /// refused. Whether the server has greeted does not matter: that passed unread too.
     pub(super) fn flaw_of_rest(&self, from: Direction, line: Line<'_>) -> Option<HelperEvent> {
         match from {
             Direction::Original => {

@@ -1,8 +1,8 @@
-//! Where the records of TLS end and plain text goes on: after CCC (RFC 4217).
+//! End of the records of TLS, where plain text goes on: after CCC (RFC 4217).
 //!
 //! CCC itself and its reply are encrypted. A record begins with its type (20 to 24), its version
-//! and its length (RFC 8446, section 5.1), and no line of FTP begins with such a byte. So a letter or a
-//! digit in place of a record's type begins the plain text.
+//! and its length (RFC 8446, section 5.1), and no line of FTP begins with such a byte. So a letter
+//! or a digit in place of a record's type begins the plain text.
 
 use crate::packet::SeqNum;
 
@@ -23,7 +23,7 @@ const HEADER: u8 = 5;
 pub(super) struct Records {
     /// The next byte of a header; `None` if the records are not followed.
     next: Option<SeqNum>,
-    /// How many bytes of that header were read.
+    /// Number of bytes of that header that were read.
     read: u8,
     /// The type of the record, or 0.
     kind: u8,

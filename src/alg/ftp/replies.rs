@@ -1,4 +1,4 @@
-//! What the server's lines do.
+//! Effects of the server's lines.
 
 use core::net::IpAddr;
 

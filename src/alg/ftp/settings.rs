@@ -39,11 +39,13 @@ impl ActiveOpening {
 /// The settings of the helper of FTP. All sizes hold for each control session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The longest line, its end included, in bytes: 8192 by default. RFC 959 names no limit; paths have 4096 bytes on
-    /// Linux, and a reply doubles the quotes in one (RFC 959, appendix II). A longer command or reply announces nothing.
+    /// The longest line, its end included, in bytes: 8192 by default. RFC 959 names no limit; paths
+    /// have 4096 bytes on Linux, and a reply doubles the quotes in one (RFC 959, appendix II). A
+    /// longer command or reply announces nothing.
     pub max_line: usize,
-    /// How many bytes are kept for each direction, ahead of a hole, and where nothing may pass unread also until they
-    /// are acknowledged: 65,536 by default, what a window without a scale has in flight.
+    /// Number of bytes that are kept for each direction, ahead of a hole, and where nothing may
+    /// pass unread also until they are acknowledged: 65,536 by default, what a window without a
+    /// scale has in flight.
     pub reorder_bytes: usize,
     /// How many separate ranges of bytes are kept ahead of holes, for each direction: 16 by default.
     pub reorder_ranges: usize,
@@ -51,8 +53,9 @@ pub struct Settings {
     pub max_pipelined: usize,
     /// The lowest port that may be announced: 1024 by default (RFC 2577, section 3).
     pub port_floor: u16,
-    /// How long an expectation waits for its session: 300 s by default, as in Linux. Passive clients
-    /// connect at once, but servers call as late as they have the file: 60 s after RETR is common.
+    /// Time that an expectation waits for its session: 300 s by default, as in Linux. Passive
+    /// clients connect at once, but servers call as late as they have the file: 60 s after RETR is
+    /// common.
     pub lifetime: Duration,
     /// Addresses to which the data go if a 227 announces them, besides the server's own: those of
     /// other hosts that serve the data. None by default. A server's public address need not be
@@ -71,9 +74,9 @@ pub struct Settings {
     pub active_opening: ActiveOpening,
     /// Does a line feed alone end a client's line? Yes by default: clients do so, and servers take it.
     pub client_bare_lf: bool,
-    /// Whether a line that follows a line feed alone may announce something. No by default, unless the
-    /// server has ended its greeting so: a server that echoes a line feed back would let its client
-    /// write replies (CERT VU#328867).
+    /// Whether a line that follows a line feed alone may announce something. No by default, unless
+    /// the server has ended its greeting so: a server that echoes a line feed back would let its
+    /// client write replies (CERT VU#328867).
     pub server_bare_lf: bool,
 }
 

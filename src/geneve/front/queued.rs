@@ -11,9 +11,9 @@ pub enum Waited {
     #[default]
     Briefly,
     /// Long: the caller is behind. A packet that would open a session is dropped
-    /// ([`DropReason::Overload`](crate::DropReason::Overload)), unless it is a SYN while SYNs are not
-    /// the flood (see [`Packet::sheddable`](crate::Packet::sheddable)); all others are decided as
-    /// always.
+    /// ([`DropReason::Overload`](crate::DropReason::Overload)), unless it is a SYN while SYNs are
+    /// not the flood (see [`Packet::sheddable`](crate::Packet::sheddable)); all others are decided
+    /// as always.
     Long,
     /// Too long: it is refused unread ([`Refusal::QueueDelay`](super::Refusal::QueueDelay)).
     TooLong,

@@ -134,7 +134,8 @@ fn a_compressed_stream_inside_another_is_no_capture() {
 
 #[test]
 fn a_window_above_the_limit_is_refused() {
-    // A frame header with a window of 2 GiB (RFC 8878, section 3.1.1.1.2), then an empty last block.
+    // A frame header with a window of 2 GiB (RFC 8878, section 3.1.1.1.2), then an empty last
+    // block.
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0];
     let message = read_broken(&frame).1;
     assert!(

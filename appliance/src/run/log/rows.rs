@@ -88,7 +88,8 @@ impl Row {
     }
 }
 
-/// A session that the policy did not admit, or has admitted for audit. What it has in common with [`SessionView`] has the same name.
+/// A session that the policy did not admit, or has admitted for audit. What it has in common with
+/// [`SessionView`] has the same name.
 #[derive(Debug, Serialize)]
 struct DeniedRow<'a> {
     event: &'static str,

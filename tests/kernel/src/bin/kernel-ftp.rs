@@ -24,10 +24,11 @@ struct Arguments {
     /// number.
     #[arg(long)]
     namespace: Option<String>,
-    /// What becomes of announcements that are refused: `pass` or `drop`.
+    /// Fate of announcements that are refused: `pass` or `drop`.
     #[arg(long, default_value = "pass", value_parser = ["pass", "drop"])]
     refused: String,
-    /// The folder that the packages of Pure-FTPd and ProFTPD were unpacked into; without it they are ignored.
+    /// The folder that the packages of Pure-FTPd and ProFTPD were unpacked into; without it they
+    /// are ignored.
     #[arg(long, value_name = "FOLDER")]
     unpacked: Option<PathBuf>,
     /// Write the control conversations into this folder, as inputs of the fuzz target `ftp`.

@@ -52,12 +52,12 @@ impl std::fmt::Display for NotAsAgreed {
 
 impl std::error::Error for NotAsAgreed {}
 
-/// How many ways worked, and the names of those that work without the engine as little as through it.
+/// Number of ways that worked, and the names of those that fail without the engine, too.
 #[derive(Debug, Default)]
 pub struct Ways {
-    /// How many worked.
+    /// Number of ways that worked.
     pub worked: usize,
-    /// What does not work without the engine either.
+    /// Ways that fail without the engine, too.
     pub impossible: Vec<String>,
 }
 
@@ -188,7 +188,7 @@ impl Scene<'_> {
     /// Runs a scene. If it fails, the programs must fail without the engine, too.
     ///
     /// # Errors
-    /// It fails with the engine only.
+    /// The scene fails with the engine only.
     fn through_or_nowhere(
         &self,
         ways: &mut Ways,
@@ -300,7 +300,8 @@ impl Scene<'_> {
         Ok(ways)
     }
 
-    /// Uploads, downloads and lists over one way. `label` begins the names of files that are not there yet.
+    /// Uploads, downloads and lists over one way. `label` begins the names of files that are not
+    /// there yet.
     fn transfers(&self, way: Way, label: &str) -> Result<()> {
         let (got, listed) = (
             self.local(&format!("{label}.bin")),

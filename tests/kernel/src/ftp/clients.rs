@@ -68,7 +68,8 @@ pub enum Client {
     Ftplib,
 }
 
-/// What Python runs: `ftp.py SCHEME HOST USER PASSWORD MODE TASK...`, each task a word and its two names.
+/// Script for Python: `ftp.py SCHEME HOST USER PASSWORD MODE TASK...`, each task a word and its two
+/// names.
 const FTPLIB: &str = r#"
 import ftplib, sys
 scheme, host, user, password, mode, *tasks = sys.argv[1:]
@@ -144,7 +145,7 @@ pub enum Task {
     Download(String, PathBuf),
     /// A file here to a file of the server's.
     Upload(PathBuf, String),
-    /// What is missing at the end of a file here, from a file of the server's.
+    /// Rest of a file here that is there in part, from a file of the server's.
     Resume(String, PathBuf),
 }
 
@@ -309,7 +310,7 @@ impl Way {
         script.join("\n")
     }
 
-    /// What the shell runs for wget.
+    /// Returns the shell commands for wget.
     fn wget(&self, tasks: &[Task]) -> String {
         let active = if self.mode.is_passive() {
             ""
@@ -335,7 +336,7 @@ impl Way {
         each.collect::<Vec<_>>().join(" && ")
     }
 
-    /// What the shell runs for the programs of ncftp.
+    /// Returns the shell commands for the programs of ncftp.
     fn ncftp(&self, tasks: &[Task]) -> String {
         let mode = if self.mode.is_passive() { "-F" } else { "-E" };
         let account = self.server.account();

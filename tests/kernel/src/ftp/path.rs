@@ -18,7 +18,7 @@ use crate::namespace::{Interrupt, Tun, wait};
 const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
                       protocol = \"tcp\"\ndestination_ports = 21\n";
 
-/// What is allowed beside it for TLS, whose control sessions no helper can read: the servers' passive ports.
+/// Rule beside it for TLS, whose control sessions no helper can read: the servers' passive ports.
 const PASSIVE: &str = "\n[[policy.rule]]\nname = \"passive\"\naction = \"allow\"\n\
                        protocol = \"tcp\"\ndestination_ports = \"42000-47199\"\n";
 
@@ -99,7 +99,7 @@ impl Seen {
         all.into_iter().map(|each| each.input).collect()
     }
 
-    /// How many packets were dropped, by reason and TCP flags.
+    /// Returns the number of dropped packets, by reason and TCP flags.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<(&str, &str), u64> {
         let mut drops = BTreeMap::new();
@@ -253,7 +253,8 @@ impl Path {
         self.bypass.store(bypass, Ordering::SeqCst);
     }
 
-    /// How many exceptions from the policy began and ended, for [`Path::only_port_21_since`].
+    /// Returns how many exceptions from the policy began and ended, for
+    /// [`Path::only_port_21_since`].
     #[must_use]
     pub fn exceptions(&self) -> u64 {
         self.exceptions.load(Ordering::SeqCst)

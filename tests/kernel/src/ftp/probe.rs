@@ -49,7 +49,8 @@ pub fn probe(source: IpAddr, targets: &[SocketAddr]) -> Result<Vec<(SocketAddr, 
     Ok(answers)
 }
 
-/// Tries ports that should be open, again and again for 5 s at most: a busy machine is slow to answer.
+/// Tries ports that should be open, again and again for 5 s at most: a busy machine is slow to
+/// answer.
 ///
 /// # Errors
 /// The address is not there, or there are too many sockets.

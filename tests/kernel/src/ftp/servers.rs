@@ -1,9 +1,9 @@
-//! The servers: vsftpd in three configurations, pyftpdlib, Pure-FTPd and ProFTPD, each with addresses of its own and
-//! port 21 of them.
+//! The servers: vsftpd in three configurations, pyftpdlib, Pure-FTPd and ProFTPD, each with
+//! addresses of its own and port 21 of them.
 //!
-//! Debian lets only one of vsftpd, Pure-FTPd and ProFTPD be installed at a time, so the latter two are run from a folder
-//! that their packages were unpacked into. pyftpdlib connects from any port, and in active mode it does so before it
-//! answers PORT.
+//! Debian lets only one of vsftpd, Pure-FTPd and ProFTPD be installed at a time, so the latter two
+//! are run from a folder that their packages were unpacked into. pyftpdlib connects from any port,
+//! and in active mode it does so before it answers PORT.
 
 use std::fs;
 use std::net::TcpStream;
@@ -39,7 +39,8 @@ pub enum Server {
     VsftpdFrom20,
     /// vsftpd that calls from any port.
     VsftpdFromAny,
-    /// vsftpd whose `pasv_address` is a public address that nobody can reach, as behind an elastic address.
+    /// vsftpd whose `pasv_address` is a public address that nobody can reach, as behind an elastic
+    /// address.
     VsftpdPublic,
     /// pyftpdlib.
     Pyftpdlib,
@@ -268,8 +269,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes the folders, and a certificate, in `scratch`. `unpacked` is the folder with Pure-FTPd and ProFTPD, which are
-    /// left out without it.
+    /// Makes the folders, and a certificate, in `scratch`. `unpacked` is the folder with Pure-FTPd
+    /// and ProFTPD, which are left out without it.
     ///
     /// # Errors
     /// They cannot be made.

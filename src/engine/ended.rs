@@ -30,19 +30,12 @@ const _: () = assert!(EndReason::ALL.len() <= 1 << REASON_BITS);
 pub(super) struct EndedSessions(Memo);
 
 impl EndedSessions {
-    /// The most sessions that are remembered: 512 KiB.
-    const MAX: usize = 1 << 16;
-
     pub(super) fn new(max_sessions: usize) -> Result<Self, NoMemory> {
-        Memo::new(Self::places(max_sessions)).map(Self)
-    }
-
-    fn places(max_sessions: usize) -> usize {
-        (max_sessions / 8).clamp(1 << 10, Self::MAX)
+        Memo::beside(max_sessions).map(Self)
     }
 
     pub(super) fn bytes(max_sessions: usize) -> usize {
-        Memo::bytes(Self::places(max_sessions))
+        Memo::bytes_beside(max_sessions)
     }
 
     pub(super) fn note(&self, place: Place, reason: EndReason, now: Micros) {

@@ -42,6 +42,20 @@ impl Memo {
         })
     }
 
+    /// A memo of flows of a table of so many sessions: an eighth of them, and 512 KiB at most.
+    pub(super) fn beside(max_sessions: usize) -> Result<Self, NoMemory> {
+        Self::new(Self::places_beside(max_sessions))
+    }
+
+    /// The bytes of [`Memo::beside`].
+    pub(super) fn bytes_beside(max_sessions: usize) -> usize {
+        Self::bytes(Self::places_beside(max_sessions))
+    }
+
+    fn places_beside(max_sessions: usize) -> usize {
+        (max_sessions / 8).clamp(1 << 10, 1 << 16)
+    }
+
     fn place(&self, place: Place) -> Option<&AtomicU64> {
         self.places.get(place.hash as usize & (self.places.len() - 1))
     }

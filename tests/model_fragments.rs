@@ -9,7 +9,6 @@
 
 mod support;
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use portcullis::fragment::{HeldPackets, HoldId};
@@ -154,6 +153,14 @@ fn position<T>(items: &[T], key: Key, of: impl Fn(&T) -> Key) -> Option<usize> {
     items.iter().position(|item| of(item) == key)
 }
 
+/// Sessions of a source before a fragment comes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// The session of the fragment's datagram is there.
+    is_known: bool,
+    others: usize,
+}
+
 impl Run {
     fn new(bounds: Bounds) -> Self {
         let Bounds {
@@ -256,9 +263,9 @@ impl Run {
         assert!(sink.0.is_empty(), "released without need: {:?}", sink.0);
     }
 
-    /// Returns whether the session of a datagram is there, and how many others its source has.
-    fn sessions_before(&self, key: &Key) -> (bool, usize) {
-        let (mut own, mut others) = (false, 0);
+    /// Returns the sessions of a datagram's source.
+    fn sessions_before(&self, key: &Key) -> Before {
+        let mut before = Before::default();
         let ends = key.ends();
         self.engine.for_each_session(|session| {
             let host = session.src.to_string();
@@ -266,19 +273,19 @@ impl Run {
                 return;
             }
             if session.src_port == ends.src_port {
-                own = session.expires > self.instant();
+                before.is_known = session.expires > self.instant();
             } else {
-                others += 1;
+                before.others += 1;
             }
         });
-        (own, others)
+        before
     }
 
     /// Reason for which a first fragment is dropped; `None` if it passes.
     fn first(
         &mut self,
         key: &Key,
-        (is_known, others): (bool, usize),
+        before: Before,
         verdict: Verdict,
         released: &mut Vec<HoldId>,
     ) -> Option<DropReason> {
@@ -294,11 +301,11 @@ impl Run {
             }
             self.refused.remove(place);
         }
-        let reason = if is_known {
+        let reason = if before.is_known {
             None
         } else if key.host == DENIED {
             Some(DropReason::PolicyDeny)
-        } else if others >= self.bounds.sessions_per_source {
+        } else if before.others >= self.bounds.sessions_per_source {
             self.tally.limited += 1;
             Some(DropReason::LimitSource)
         } else {
@@ -542,17 +549,11 @@ proptest! {
 /// The operations reach what they are meant to reach; otherwise the property would say little.
 #[test]
 fn the_random_fragments_meet_every_bound() {
-    let runs = RefCell::new(Vec::<Tally>::new());
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    runner
-        .run(&(bounds(), ops()), |(bounds, ops)| {
-            let mut run = Run::new(bounds);
-            ops.into_iter().for_each(|op| run.step(op));
-            runs.borrow_mut().push(run.tally);
-            Ok(())
-        })
-        .unwrap();
-    let runs = runs.into_inner();
+    let runs = support::tallies(&(bounds(), ops()), |(bounds, ops)| {
+        let mut run = Run::new(bounds);
+        ops.into_iter().for_each(|op| run.step(op));
+        run.tally
+    });
     let sum = |of: fn(&Tally) -> u64| runs.iter().map(of).sum::<u64>();
     for (what, count) in [
         ("held", sum(|tally| tally.held)),

@@ -10,7 +10,6 @@
 
 mod support;
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -650,17 +649,11 @@ proptest! {
 /// The operations reach what they are meant to reach; otherwise the property would say little.
 #[test]
 fn the_random_conversations_meet_every_case() {
-    let runs = RefCell::new(Vec::<Tally>::new());
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    runner
-        .run(&(bounds(), ops()), |(bounds, ops)| {
-            let mut run = Run::new(bounds);
-            ops.into_iter().for_each(|op| run.step(op));
-            runs.borrow_mut().push(run.tally);
-            Ok(())
-        })
-        .unwrap();
-    let runs = runs.into_inner();
+    let runs = support::tallies(&(bounds(), ops()), |(bounds, ops)| {
+        let mut run = Run::new(bounds);
+        ops.into_iter().for_each(|op| run.step(op));
+        run.tally
+    });
     let sum = |of: fn(&Tally) -> u64| runs.iter().map(of).sum::<u64>();
     for (what, count) in [
         ("announced", sum(|tally| tally.announced)),

@@ -8,7 +8,6 @@
 
 mod support;
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use portcullis::config::ChallengeMode;
@@ -123,18 +122,12 @@ proptest! {
 /// The operations reach what they are meant to reach; otherwise the properties would say little.
 #[test]
 fn the_random_traffic_meets_every_kind_of_end() {
-    let runs = RefCell::new(Vec::<Tally>::new());
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
     let setup = (tiny(), ops::settings()).prop_map(|(setup, settings)| Setup { settings, ..setup });
-    runner
-        .run(&(setup, ops::any_ops()), |(setup, ops)| {
-            let mut run = Run::new(setup);
-            ops.iter().for_each(|op| run.step(op));
-            runs.borrow_mut().push(run.tally);
-            Ok(())
-        })
-        .unwrap();
-    let runs = runs.into_inner();
+    let runs = support::tallies(&(setup, ops::any_ops()), |(setup, ops)| {
+        let mut run = Run::new(setup);
+        ops.iter().for_each(|op| run.step(op));
+        run.tally
+    });
     let sum = |of: fn(&Tally) -> u64| runs.iter().map(of).sum::<u64>();
     for (what, count, least) in [
         ("refused", sum(|tally| tally.refused), 100),

@@ -10,6 +10,10 @@
     reason = "a test fails by panicking"
 )]
 
+use std::cell::RefCell;
+
+use proptest::strategy::Strategy;
+
 pub(crate) mod front;
 pub(crate) mod fuzz;
 pub(crate) mod model;
@@ -18,6 +22,19 @@ pub(crate) mod packets;
 pub(crate) mod scene;
 pub(crate) mod seal;
 pub(crate) mod tunnel;
+
+/// Runs random values that are the same each time, and returns what each run counts.
+pub(crate) fn tallies<S: Strategy, T>(values: &S, run: impl Fn(S::Value) -> T) -> Vec<T> {
+    let tallies = RefCell::new(Vec::new());
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    runner
+        .run(values, |value| {
+            tallies.borrow_mut().push(run(value));
+            Ok(())
+        })
+        .unwrap();
+    tallies.into_inner()
+}
 
 /// Property tests without a file of regressions: what one finds becomes a test with a name.
 pub(crate) fn proptest_config() -> proptest::test_runner::Config {

@@ -164,7 +164,7 @@ impl Helpers {
         let ruling = if stops {
             self.read_guarded(listening, own.session, heard, notes)
         } else {
-            let mut sink = self.sink(own.session, (heard, false), notes);
+            let mut sink = self.sink(own.session, heard.now, false, notes);
             listening.control.helper_mut().set_guarded(false);
             let payload = payload_of(heard);
             if has(TcpFlags::SYN) {
@@ -193,14 +193,15 @@ impl Helpers {
     fn sink<'a>(
         &'a self,
         session: SessionId,
-        (heard, stops): (&Heard<'_>, bool),
+        now: Instant,
+        stops: bool,
         notes: &'a mut Vec<HelperNote>,
     ) -> Attentive<'a> {
         Attentive {
             table: TableSink {
                 table: &self.expectations,
                 counts: &self.counts,
-                now: heard.now,
+                now,
             },
             session,
             notes,
@@ -238,7 +239,7 @@ impl Helpers {
         if segment.flags.contains(TcpFlags::SYN) {
             control.begins(direction, payload.seq);
         }
-        let mut sink = self.sink(session, (heard, true), notes);
+        let mut sink = self.sink(session, heard.now, true, notes);
         let opposite = control.stream(direction.opposite()).next();
         match control.guarded_segment(direction, &payload, &mut sink) {
             Fit::Fits => {}
@@ -352,13 +353,13 @@ impl Helpers {
         let memory = listening.control.memory() + growth;
         match self.shares.fit(&mut listening.holding, memory) {
             true => Ok(urgent),
-            false => Err(Ruling::Drops),
+            false => Err(unread(listening)),
         }
     }
 
     /// Whether a session is one that should be listened to.
     fn is_watched(&self, settings: &FtpSettings, slot: &Slot, own: Parent) -> bool {
-        settings.is_control(slot, own.rule) && self.parent_of(own.session).is_none()
+        settings.is_control(slot, own.rule) && !self.is_child(own.session)
     }
 
     /// Nothing that a control session has announced comes any more.

@@ -120,10 +120,9 @@ impl Engine {
             return;
         }
         let settings = self.settings();
-        if !settings
-            .tcp(RuleId(ended.cold.rule), slot.key.zone())
-            .timeout_reset
-        {
+        let handling = settings.tcp(RuleId(ended.cold.rule), slot.key.zone());
+        // A session that was stopped for what it said must not leave its ends waiting.
+        if !handling.timeout_reset && ended.reason != EndReason::FtpRefused {
             return;
         }
         let id = self.table.id(shard, ended.number, slot.generation);

@@ -70,6 +70,8 @@ impl Checkpoints {
         }
         written?;
         saved::replace(&temporary, &place)?;
+        // What an end saved and the start did not take is older than this.
+        saved::set_aside(path)?;
         *self.newest.lock() = Some(begun);
         Ok(true)
     }

@@ -17,6 +17,8 @@ const MAX_FILE: u64 = 64 << 30;
 const NEW: &str = ".new";
 /// The ending of a file whose sessions were restored.
 const RESTORED: &str = ".restored";
+/// The ending of a file that a start did not take and that is older than a checkpoint by now.
+const REFUSED: &str = ".refused";
 /// The ending of a checkpoint.
 const CHECKPOINT: &str = ".checkpoint";
 
@@ -154,6 +156,18 @@ pub(crate) fn restore_checkpoint(
     read(engine, &checkpoint, options)
 }
 
+/// Gives a file that the start did not take the ending `.refused`, so that no later start prefers it
+/// to a newer checkpoint.
+///
+/// # Errors
+/// The file is there and cannot be renamed.
+pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
+    match fs::rename(path, beside(path, REFUSED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// Removes a checkpoint that newer sessions have taken the place of.
 pub(crate) fn remove_checkpoint(path: &Path) {
     for file in checkpoint_of(path) {
@@ -242,6 +256,17 @@ mod tests {
         assert!(take(&path).unwrap().is_some());
         assert!(take(&path).unwrap().is_none());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_older_than_a_checkpoint_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        set_aside(&path).unwrap();
+        fs::write(&path, "of a version that this one does not know").unwrap();
+        set_aside(&path).unwrap();
+        assert!(!path.exists());
+        assert!(directory.path().join("sessions.refused").exists());
     }
 
     #[test]

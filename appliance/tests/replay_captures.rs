@@ -262,6 +262,21 @@ fn an_answer_before_its_question_is_noted() {
 }
 
 #[test]
+fn the_answer_to_a_denied_question_is_not_before_its_question() {
+    let [syn, syn_ack, _] = <[Vec<u8>; 3]>::try_from(handshake()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let (capture, config) = (scratch.path().join("in"), scratch.path().join("deny.toml"));
+    let packets = [syn.clone(), syn_ack, syn];
+    std::fs::write(&capture, pcap(&packets, Some(&[0.0, 0.05, 1.02]))).unwrap();
+    std::fs::write(&config, "[policy]\ndefault = \"deny\"\n").unwrap();
+    let said = portcullis(&["replay", path(&capture), "--config", path(&config), "--json"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(summary["verdicts"]["forward"], 0, "{summary}");
+    assert!(summary["answers_first"].is_null(), "{summary}");
+}
+
+#[test]
 fn sessions_of_every_protocol_with_ports_show_them() {
     let ports = [0x9c, 0x40, 0x13, 0x88]; // 40000 to 5000
     let tag = [0, 0, 0, 0];

@@ -3,7 +3,7 @@
 //! Both come of captures that are merged, or taken at several queues or interfaces. The engine sees
 //! the packets in the order of the file, and so drops what was healthy on the wire.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
@@ -63,6 +63,8 @@ pub(super) struct Notes {
     pub(super) backwards: Option<Backwards>,
     /// Answers without a session: the frame and its time.
     answers: HashMap<Exchange, (u64, Duration)>,
+    /// Questions that were not forwarded: their answers have no session either.
+    denied: HashSet<Exchange>,
     pub(super) answers_first: Option<AnswersFirst>,
 }
 
@@ -88,11 +90,16 @@ impl Notes {
         match role(bytes) {
             Some(Role::Answer(exchange)) => {
                 let has_session = matches!(verdict.tracked().class, Class::Established | Class::Related);
-                if !has_session && self.answers.len() < MAX_ANSWERS {
+                let is_odd = !has_session && !self.denied.contains(&exchange);
+                // Where not all denied questions are known, an answer may be that of any.
+                if is_odd && self.answers.len() < MAX_ANSWERS && self.denied.len() < MAX_ANSWERS {
                     self.answers.entry(exchange).or_insert((number, time));
                 }
             }
             Some(Role::Question(exchange)) => {
+                if !verdict.is_forward() && self.denied.len() < MAX_ANSWERS {
+                    self.denied.insert(exchange);
+                }
                 if let Some((answer, when)) = self.answers.remove(&exchange)
                     && when.abs_diff(time) <= NEAR
                 {

@@ -576,12 +576,11 @@ fn oracle(rules: &[Rule], q: &NewSession) -> RuleId {
                 || port.is_some_and(|port| ranges.iter().any(|r| (r.first..=r.last).contains(&port)));
         }
         matches &= rule.icmp_types.is_empty()
-            || q.icmp.is_some_and(|(kind, _)| {
-                rule.protocol.contains(&Protocol(q.protocol))
-                    && rule
-                        .icmp_types
-                        .iter()
-                        .any(|own| own.of(Protocol(q.protocol)) == Some(kind))
+            || q.icmp.is_some_and(|(kind, code)| {
+                let is_meant = |own: &IcmpType| {
+                    own.of(Protocol(q.protocol)) == Some(kind) && own.code().is_none_or(|own| own == code)
+                };
+                rule.protocol.contains(&Protocol(q.protocol)) && rule.icmp_types.iter().any(is_meant)
             });
         matches &= match rule.direction {
             RuleDirection::Any => true,
@@ -632,6 +631,8 @@ fn any_icmp_type() -> impl Strategy<Value = IcmpType> {
         Just("echo-request".parse::<IcmpType>().unwrap()),
         Just("packet-too-big".parse().unwrap()),
         (0..9_u8).prop_map(IcmpType::number),
+        (0..9_u8, 0..2_u8).prop_map(|(kind, code)| IcmpType::number(kind).with_code(code)),
+        (0..2_u8).prop_map(|code| "echo-request".parse::<IcmpType>().unwrap().with_code(code)),
     ]
 }
 
@@ -721,6 +722,28 @@ proptest! {
             prop_assert_eq!(policy.decide(&q).rule, expected);
             prop_assert_eq!(by_whole_vectors(&policy, &q), expected);
             prop_assert_eq!(policy.explain(&q).decision.rule, expected);
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_rule_decide_by_its_name(
+        rules in proptest::collection::vec(any_rule(), 0..100),
+        lengths in proptest::collection::vec(1..4_usize, 100),
+        sessions in proptest::collection::vec(any_session(), 1..40),
+    ) {
+        let mut rules = rules;
+        let groups = lengths.iter().enumerate().flat_map(|(group, length)| vec![group; *length]);
+        for (rule, group) in rules.iter_mut().zip(groups) {
+            rule.name = format!("rule-{group}");
+        }
+        let policy = policy(rules.clone());
+        for q in sessions {
+            let rule = policy.decide(&q).rule;
+            prop_assert_eq!(policy.explain(&q).decision.rule, rule);
+            match oracle(&rules, &q) {
+                RuleId::DEFAULT => prop_assert_eq!(rule, RuleId::DEFAULT),
+                RuleId(place) => prop_assert_eq!(policy.rule_name(rule), &rules[usize::from(place)].name),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! Counters end in `_total`, units are base units in the name, and every reason of an enumeration is a series from the start,
 //! so that a rate has no gap where something happens for the first time. `docs/METRICS.md` lists them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -502,18 +503,19 @@ impl Readings {
     /// The sessions as they were last counted.
     fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
         let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
-        let rows: Vec<_> = self
-            .counted
-            .sessions
-            .iter()
-            .map(|((of, protocol, state), count)| (zone(*of), protocol_label(*protocol), *state, *count))
-            .collect();
+        // A zone may have the name of a label that stands for others.
+        let mut rows: BTreeMap<_, u64> = BTreeMap::new();
+        for ((of, protocol, state), count) in &self.counted.sessions {
+            *rows
+                .entry((zone(*of), protocol_label(*protocol), *state))
+                .or_default() += *count;
+        }
         to.gauges(
             (
                 "portcullis_sessions_by_state",
                 "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th",
             ),
-            rows.iter().map(|(zone, protocol, state, count)| {
+            rows.iter().map(|((zone, protocol, state), count)| {
                 let labels = [
                     ("zone", zone.as_str()),
                     ("protocol", protocol.as_str()),

@@ -80,8 +80,8 @@ pub(crate) struct SimulateArgs {
     /// A packet that has not returned by then is dropped
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(super) timeout: Duration,
-    /// Exit with 1 if more packets than so many percent were lost [default: only if nothing came
-    /// back]
+    /// Exit with 1 if more than so many percent of the packets that were sent are lost [default: only
+    /// if nothing came back]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(super) max_loss: Option<f64>,
     /// The endpoint id in the tunnel headers, 16 hexadecimal digits

@@ -1,0 +1,366 @@
+//! Families of the appliance: workers, endpoints, the front end, reloads, checkpoints and listeners.
+
+use portcullis::geneve::front::EndpointStats;
+use prometheus_client::encoding::NoLabelSet;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::families::{Families, Labels, Written};
+use super::{CheckpointReadings, Doors, LogReadings, Readings};
+use crate::run::health::Unhealthy;
+use crate::run::shared::{SendFault, WorkerStats};
+
+impl Readings {
+    /// The workers with the values of their label; `control` sends what ends by an operator's word.
+    pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
+        let workers = self.plane.shared.workers.iter().enumerate();
+        workers
+            .map(|(number, worker)| (number.to_string(), worker))
+            .chain([("control".to_owned(), &self.plane.sent)])
+            .collect()
+    }
+
+    pub(super) fn traffic(&self, to: &mut Families<'_, '_>) -> Written {
+        let workers = self.workers();
+        let mut of_workers = |name, help, unit: Option<&Unit>, value: fn(&WorkerStats) -> u64| {
+            to.counters(
+                (name, help, unit),
+                workers
+                    .iter()
+                    .map(|(name, worker)| ([("worker", name.as_str())], value(worker))),
+            )
+        };
+        of_workers(
+            "portcullis_worker_turns",
+            "Turns of the worker's loop",
+            None,
+            |worker| worker.turns.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_received_datagrams",
+            "Datagrams received",
+            None,
+            |worker| worker.received.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_received",
+            "UDP payload received",
+            Some(&Unit::Bytes),
+            |worker| worker.received_bytes.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_receive_overflow_datagrams",
+            "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP checksum",
+            None,
+            |worker| worker.receive_overflow.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_receive_failures",
+            "Calls to receive that have failed",
+            None,
+            |worker| worker.receive_failed.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_returned_datagrams",
+            "Datagrams sent back as they came",
+            None,
+            |worker| worker.returned.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_made_datagrams",
+            "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and fragments that were held",
+            None,
+            |worker| worker.made.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_sent",
+            "UDP payload sent",
+            Some(&Unit::Bytes),
+            |worker| worker.sent_bytes.value(),
+        )?;
+        of_workers(
+            "portcullis_worker_resets_without_tunnel",
+            "RSTs whose tunnel is not known any more",
+            None,
+            |worker| worker.resets_without_tunnel.value(),
+        )?;
+        to.counters(
+            (
+                "portcullis_worker_send_faults",
+                "Datagrams that the system did not take, by reason",
+                None,
+            ),
+            workers.iter().flat_map(|(name, worker)| {
+                let faults = SendFault::ALL.iter().zip(&worker.send_faults);
+                faults.map(move |(fault, count)| {
+                    (
+                        [("worker", name.as_str()), ("reason", fault.name())],
+                        count.value(),
+                    )
+                })
+            }),
+        )?;
+        self.batches(to)?;
+        self.endpoints(to)?;
+        self.front(to)
+    }
+
+    pub(super) fn batches(&self, to: &mut Families<'_, '_>) -> Written {
+        let mut family = to.0.encode_descriptor(
+            "portcullis_worker_batch_datagrams",
+            "Datagrams that a call has received",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (number, worker) in self.plane.shared.workers.iter().enumerate() {
+            let number = number.to_string();
+            let labels = [("worker", number.as_str())];
+            let labels = Labels(&labels);
+            let last = worker.batches.len() - 1;
+            // Class n is 2^n to 2^(n+1) - 1; the last has no upper bound.
+            let bound = |class: usize| match class {
+                class if class == last => f64::INFINITY,
+                class => f64::from((2u32 << class) - 1),
+            };
+            let buckets: Vec<(f64, u64)> = worker
+                .batches
+                .iter()
+                .enumerate()
+                .map(|(class, count)| (bound(class), count.value()))
+                .collect();
+            let calls = buckets.iter().map(|(_, count)| count).sum();
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                worker.received.value() as f64,
+                calls,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn endpoints(&self, to: &mut Families<'_, '_>) -> Written {
+        let mut of_endpoints = |name, help, unit: Option<&Unit>, value: fn(&EndpointStats) -> u64| {
+            to.counters(
+                (name, help, unit),
+                self.endpoints.iter().map(|(endpoint, zone, stats)| {
+                    (
+                        [("endpoint", endpoint.as_str()), ("zone", zone.as_str())],
+                        value(stats),
+                    )
+                }),
+            )
+        };
+        of_endpoints(
+            "portcullis_endpoint_received_datagrams",
+            "Datagrams from an endpoint; `other` are those that name none, were refused, or whose endpoint has no counter",
+            None,
+            |each| each.received,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_received",
+            "UDP payload from an endpoint",
+            Some(&Unit::Bytes),
+            |each| each.received_bytes,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_sent_datagrams",
+            "Datagrams to an endpoint",
+            None,
+            |each| each.sent,
+        )?;
+        of_endpoints(
+            "portcullis_endpoint_sent",
+            "UDP payload to an endpoint",
+            Some(&Unit::Bytes),
+            |each| each.sent_bytes,
+        )
+    }
+
+    pub(super) fn front(&self, to: &mut Families<'_, '_>) -> Written {
+        let front = &self.front;
+        let refused = front.refused.iter().map(|(_, count)| count).sum::<u64>();
+        to.counters(
+            (
+                "portcullis_datagrams",
+                "Datagrams received, by what became of them",
+                None,
+            ),
+            [
+                ("returned", front.returned),
+                ("rewritten", front.rewritten),
+                ("replied", front.replied),
+                ("told_too_big", front.told_too_big),
+                ("refused", refused),
+                ("dropped", front.dropped),
+                ("unanswered", front.unanswered),
+            ]
+            .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        to.counters(
+            (
+                "portcullis_refused_datagrams",
+                "Datagrams that the front end did not pass to the engine, by reason",
+                None,
+            ),
+            front
+                .refused
+                .iter()
+                .map(|(refusal, count)| ([("reason", refusal.name())], *count)),
+        )?;
+        to.gauge(
+            ("portcullis_tunnel_ends", "Tunnel ends that are known", None),
+            front.tunnel_ends as u64,
+        )?;
+        to.counter(
+            "portcullis_tunnel_ends_refused",
+            "Tunnel ends that found no room: nothing can be sent in their sessions",
+            front.tunnel_ends_refused,
+        )
+    }
+
+    pub(super) fn appliance(&self, to: &mut Families<'_, '_>) -> Written {
+        let LogReadings {
+            written,
+            dropped,
+            lost,
+            is_running,
+        } = self.log;
+        to.counter(
+            "portcullis_log_lines",
+            "Lines of the session log written",
+            written,
+        )?;
+        to.counters(
+            (
+                "portcullis_log_lines_dropped",
+                "Lines of the session log lost, by cause",
+                None,
+            ),
+            [
+                ([("cause", "denied_queue_full")], lost.denied),
+                ([("cause", "queue_full")], lost.sessions),
+                ([("cause", "write_failed")], dropped),
+            ],
+        )?;
+        to.gauge(
+            (
+                "portcullis_log_running",
+                "1 while there is a thread that writes the session log",
+                None,
+            ),
+            u64::from(is_running),
+        )?;
+        to.gauge(
+            (
+                "portcullis_healthy",
+                "1 if health checks are answered with 200",
+                None,
+            ),
+            u64::from(self.reasons.is_empty()),
+        )?;
+        to.gauges(
+            (
+                "portcullis_unhealthy",
+                "1 for each reason for which health checks are answered with 503",
+            ),
+            Unhealthy::NAMES.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
+        )?;
+        self.reloads(to)?;
+        self.checkpoints(to)?;
+        self.doors(to)?;
+        to.gauge(
+            (
+                "portcullis_worker_stall",
+                "For how long the slowest worker has not turned",
+                Some(&Unit::Seconds),
+            ),
+            self.stall_seconds,
+        )?;
+        to.gauge(
+            ("portcullis_uptime", "Since the start", Some(&Unit::Seconds)),
+            self.uptime_seconds,
+        )?;
+        let mut info =
+            to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
+        info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+    }
+
+    pub(super) fn reloads(&self, to: &mut Families<'_, '_>) -> Written {
+        let reloads = self.reloads;
+        to.counters(
+            (
+                "portcullis_reloads",
+                "Reloads of the configuration file, by outcome",
+                None,
+            ),
+            [("applied", reloads.applied), ("refused", reloads.refused)]
+                .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        to.gauge(
+            (
+                "portcullis_reload_failed",
+                "1 if the last configuration file was refused: what is in force is not what it says",
+                None,
+            ),
+            u64::from(reloads.has_failed),
+        )?;
+        to.gauge(
+            (
+                "portcullis_reload_waiting_keys",
+                "Keys of the configuration file that wait for a restart",
+                None,
+            ),
+            reloads.waiting as u64,
+        )
+    }
+
+    pub(super) fn checkpoints(&self, to: &mut Families<'_, '_>) -> Written {
+        let CheckpointReadings { written, failed, age } = self.checkpoints;
+        to.counters(
+            (
+                "portcullis_checkpoints",
+                "Checkpoints of the sessions (`run.checkpoint`), by outcome",
+                None,
+            ),
+            [("written", written), ("failed", failed)]
+                .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        // Before the first one there is no age.
+        let Some(age) = age else { return Ok(()) };
+        to.gauge(
+            (
+                "portcullis_checkpoint_age",
+                "Since the newest checkpoint was begun",
+                Some(&Unit::Seconds),
+            ),
+            age.as_secs_f64(),
+        )
+    }
+
+    pub(super) fn doors(&self, to: &mut Families<'_, '_>) -> Written {
+        let Doors {
+            health,
+            health_tcp,
+            metrics,
+        } = &self.doors;
+        to.counters(
+            (
+                "portcullis_listener_refused_connections",
+                "Connections from sources that `health.sources` does not allow",
+                None,
+            ),
+            [("health", health), ("health_tcp", health_tcp)]
+                .map(|(listener, counters)| ([("listener", listener)], counters.refused())),
+        )?;
+        to.counters(
+            (
+                "portcullis_listener_evicted_connections",
+                "Connections that made room for others: the oldest of the source address with the most",
+                None,
+            ),
+            [("health", health), ("metrics", metrics)]
+                .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),
+        )
+    }
+}

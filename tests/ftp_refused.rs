@@ -522,6 +522,16 @@ fn of_a_session_taken_up_in_its_middle_nothing_passes_that_is_refused() {
     talk.lives();
     talk.server("200 fine\r\n");
     talk.passes(&early);
+    // What was lost before: nobody acknowledges it, and its sender is not left waiting.
+    let talk = adopted();
+    talk.passes(&segment(talk.ends, ACK, 1_001, 2_001, b"PWD\r\n"));
+    let lost = segment(talk.ends, ACK, 1_001 - 6, 2_001, b"NOOP\r\n");
+    for _ in 0..3 {
+        talk.refused(&lost);
+        talk.lives();
+    }
+    talk.refused(&lost);
+    assert_eq!(talk.scene.engine.sessions(), 0);
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub enum Fit {
     Differs,
     /// There is no room until something is acknowledged, or a hole is filled.
     NoRoom,
+    /// The segment begins before the first byte that was seen, and nothing shows that it has come.
+    BeforeStart,
 }
 
 /// The capacity of buffers grows by a multiple of so many bytes.
@@ -244,8 +246,11 @@ impl Stream {
         let Some(next) = self.next else {
             return Fit::Fits;
         };
-        if self.too_long || self.floor.is_some_and(|floor| seq.before(floor)) {
+        if self.too_long {
             return Fit::Differs;
+        }
+        if self.floor.is_some_and(|floor| seq.before(floor)) {
+            return Fit::BeforeStart;
         }
         let (offset, past, fresh) = if seq.before(next) {
             let (past, fresh) = cut(payload, next.distance_from(seq) as usize);

@@ -245,6 +245,12 @@ impl Helpers {
             Fit::Fits => {}
             Fit::NoRoom => return Ruling::Drops,
             Fit::Differs => return unread(listening),
+            Fit::BeforeStart => {
+                // It was lost before the session was taken up, if it comes again and again: its
+                // sender waits twice as long each time.
+                listening.unread = listening.unread.saturating_add(MAX_UNREAD / 4 - 1);
+                return unread(listening);
+            }
         }
         if !payload.payload.is_empty() {
             listening.unread = 0;

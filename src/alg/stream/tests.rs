@@ -354,7 +354,7 @@ fn a_guarded_stream_that_is_taken_up_in_its_middle_shows_the_rest_of_a_line() {
     reader.put(100, "OP\r\nQU");
     assert_eq!(
         fit(&reader, 90, "PORT 1,2,3"),
-        Fit::Differs,
+        Fit::BeforeStart,
         "not seen, and not acknowledged"
     );
     reader.put(106, "IT\r\n");

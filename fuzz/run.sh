@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs every fuzz target from its seeds: fuzz/run.sh SECONDS, which is the time for each target.
-# What crashes a target is copied to fuzz/crashes/<target>/, where tests/fuzz_replay.rs finds it; the script then fails.
+# What crashes a target is copied to fuzz/crashes/<target>/, where tests/it/fuzz_replay.rs finds it; the script then fails.
 set -eu
 
 seconds=${1:?usage: fuzz/run.sh SECONDS}

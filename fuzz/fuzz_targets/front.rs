@@ -1,4 +1,4 @@
-//! See `tests/support/front.rs`, which `tests/fuzz_replay.rs` runs on stable.
+//! See `tests/support/front.rs`, which `tests/it/fuzz_replay.rs` runs on stable.
 #![no_main]
 
 #[path = "../../tests/support/front.rs"]

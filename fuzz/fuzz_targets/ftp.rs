@@ -1,4 +1,4 @@
-//! See `ftp` in `tests/support/fuzz.rs`, which `tests/fuzz_replay.rs` runs on stable.
+//! See `ftp` in `tests/support/fuzz.rs`, which `tests/it/fuzz_replay.rs` runs on stable.
 #![no_main]
 
 #[path = "../../tests/support/fuzz.rs"]

@@ -1,4 +1,4 @@
-//! See `sequence` in `tests/support/fuzz.rs`, which `tests/fuzz_replay.rs` runs on stable.
+//! See `sequence` in `tests/support/fuzz.rs`, which `tests/it/fuzz_replay.rs` runs on stable.
 #![no_main]
 
 #[path = "../../tests/support/fuzz.rs"]

@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics at what must not be.
 //!
 //! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
-//! `tests/fuzz_replay.rs` runs them on every stored input.
+//! `tests/it/fuzz_replay.rs` runs them on every stored input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

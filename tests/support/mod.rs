@@ -1,7 +1,7 @@
 //! What the integration tests share: packets, a reference model, the bodies of the fuzz targets.
 
 // Each test crate uses its part of this.
-#![allow(dead_code)]
+
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,0 +1,117 @@
+//! The integration tests of the library, in one binary with a module per subject.
+//!
+//! `no_memory` alone is a binary of its own, since it limits the memory of its whole process.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+// Sessions: how they open, what the table holds, how they end.
+/// Sessions that an operator lists, previews and ends.
+mod deletion;
+/// Sessions that the policy denies, as a sink receives them.
+mod denied;
+/// RSTs at a timeout, packets after the end, sessions that a reload ends.
+mod endings;
+/// Lifetimes, against a model with exact deadlines.
+mod expiry;
+/// Sessions that went on after they were saved, as after a crash.
+mod moved_on;
+/// Reloads, listings and saves that walk the table in slices, with packets in between.
+mod slices;
+/// Saving and restoring sessions, and streams that are refused.
+mod snapshot;
+/// The full table, against the reference model.
+mod table;
+/// Many threads on the same flows, and every operation of an operator at once.
+mod together;
+
+// Protocols.
+/// Neighbor discovery and other traffic of a link, which needs no session.
+mod discovery;
+/// ICMP queries and errors.
+mod icmp_rules;
+/// What an IP header may contain.
+mod ip_header;
+/// SCTP associations with several addresses.
+mod sctp_paths;
+/// SCTP, DCCP, UDP-Lite, GRE, ESP and AH.
+mod transports;
+
+// TCP.
+/// Paths of which the report of asymmetry must accuse none.
+mod accused;
+/// Segments that neither end sent.
+mod forged;
+/// Connections of which a part was not seen.
+mod halves;
+/// TCP modes by rule and zone, and checks that only count.
+mod modes;
+/// What `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not do.
+mod reported;
+/// The two directions of a connection in two zones.
+mod zones;
+
+// FTP.
+/// Control sessions, announcements and data connections.
+mod ftp;
+/// `ftp.refused = "drop"`.
+mod ftp_refused;
+/// Random conversations, against a reference model.
+mod model_ftp;
+
+// Fragments.
+/// A first fragment and its later ones.
+mod fragments;
+/// Fragments that come before their first.
+mod held_fragments;
+/// Random fragments, against a reference model.
+mod model_fragments;
+
+// Policy and limits.
+/// Source validation under flood.
+mod challenge;
+/// Floods in engine time.
+mod floods;
+/// Policies of the largest size.
+mod large_policies;
+/// Limits, shares of the table, eviction and adaptive lifetimes.
+mod limits;
+/// Packets that waited for long.
+mod overload;
+/// The policy language.
+mod policy;
+/// What one zone leaves to another.
+mod shares;
+
+// The front end.
+/// Packets that are decided in batches.
+mod batch;
+/// Datagrams through front end and engine.
+mod front;
+/// Endpoints and tunnel endpoints.
+mod front_ends;
+/// Hostile datagrams, and requests for their retransmission.
+mod front_hostile;
+/// Clamping of the MSS.
+mod front_mss;
+
+// What holds for all.
+/// The packet path allocates nothing.
+mod allocations;
+/// The stored inputs of the fuzz targets.
+mod fuzz_replay;
+/// The memory that an engine takes.
+mod memory;
+/// A packet for each drop reason.
+mod reasons;
+/// docs/REASONS.md.
+mod reference;
+/// Faults that were found, each as the claim that it broke.
+mod regressions;

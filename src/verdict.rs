@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use crate::event::EndReason;
 use crate::flow::Direction;
 use crate::fragment::HoldId;
 use crate::packet::{Malformed, SeqNum};
+use crate::session::EndReason;
 use crate::session::{SessionId, TICK};
 
 /// The decision on one packet.

@@ -43,14 +43,16 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::{SessionRecord, Sink};
+use crate::event::Sink;
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
+use crate::session::{
+    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+};
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};

@@ -20,10 +20,11 @@ use super::Engine;
 use super::helpers::Parent;
 use super::settings::Settings;
 use crate::alg::SessionEnds;
-use crate::config::{Config, ConfigError, OnReload, TcpMode};
+use crate::config::{Config, ConfigError, OnReload};
 use crate::event::Sink;
 use crate::flow::FlowKey;
 use crate::packet::{IpVersion, PROTOCOL_TCP};
+use crate::policy::handling::TcpMode;
 use crate::policy::{NewSession, Protocol, RuleId};
 use crate::session::{
     EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, Slot, Tally,

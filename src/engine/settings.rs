@@ -11,16 +11,16 @@ use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
 use super::path::After;
 use super::screen::Screen;
-use crate::config::{
-    Asymmetric, AsymmetryConfig, Attachment, Compiled, Handling, LatePacket, Midstream, OnReload,
-    OptionsMode, ResetsConfig, TcpHandling, TcpMode,
-};
+use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
 use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
+use crate::policy::handling::{
+    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
+};
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};

@@ -7,7 +7,7 @@ use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
 use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::session::Micros;
 
 /// Entries that a session is counted in, beside that of its source.

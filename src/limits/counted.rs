@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use super::accounts::Standing;
 use crate::flow::Zone;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
 use crate::session::Micros;
 

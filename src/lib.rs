@@ -47,13 +47,11 @@ pub mod track;
 mod verdict;
 
 pub use config::{Config, ConfigError};
-pub use engine::{
-    Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
-};
+pub use engine::{Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter};
 pub use event::{DeniedSession, LimitReached, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;
-pub use reset::Reset;
+pub use reset::{Reset, Unsent};
 pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::alg::HelperEvent;
-use crate::engine::Unsent;
 use crate::flow::Zone;
+use crate::reset::Unsent;
 use crate::session::EndReason;
 use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};

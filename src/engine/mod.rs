@@ -57,7 +57,6 @@ use crate::stats::{Counters, Openings, Stats};
 use crate::track::Worth;
 use crate::verdict::{DropReason, Verdict};
 
-pub use budget::Unsent;
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
 pub use inspect::SessionDetail;

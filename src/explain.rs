@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::event::HelperNote;
 use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
-use crate::lifetime::LifetimeClass;
 use crate::limits::{Exceeded, Limit};
 use crate::packet::{GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, Transport};
 use crate::session::{EndReason, SessionId, SessionRecord};
+use crate::track::LifetimeClass;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
 use crate::verdict::Verdict;
 

@@ -1,8 +1,8 @@
 //! The DCCP transition table: state x type of packet x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::DccpType;
+use crate::track::LifetimeClass;
 use crate::track::Worth;
 
 /// What we believe of a connection, seen from the middle; the client is the initiator. Names are those of Linux.

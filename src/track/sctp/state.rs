@@ -1,7 +1,7 @@
 //! The SCTP transition table: state x kind of chunk x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
+use crate::track::LifetimeClass;
 use crate::track::Worth;
 
 /// What we believe of an association, seen from the middle. Names are those of Linux, except that an association whose

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::alg::{Expectation, HelperEvent};
 use crate::flow::{Direction, Zone};
-use crate::fragment::HoldId;
+use crate::fragment::id::HoldId;
 use crate::limits::Exceeded;
 use crate::policy::{Action, RuleId};
 use crate::reset::Reset;

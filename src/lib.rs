@@ -47,7 +47,9 @@ pub mod track;
 mod verdict;
 
 pub use config::{Config, ConfigError};
-pub use engine::{Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter};
+pub use engine::{
+    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
+};
 pub use event::{DeniedSession, LimitReached, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;

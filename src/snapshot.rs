@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::alg::SessionEnds;
 use crate::alg::ftp::Progress;
 use crate::flow::Variant;
-use crate::session::EndReason;
+use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
 pub use stream::VERSION;

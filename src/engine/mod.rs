@@ -13,6 +13,7 @@ mod ended;
 mod expiry;
 mod fragments;
 mod halves;
+mod held;
 mod helpers;
 mod icmp;
 mod inspect;
@@ -59,6 +60,7 @@ use crate::verdict::{DropReason, Verdict};
 
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
+pub use held::HeldPackets;
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
@@ -497,7 +499,7 @@ impl Engine {
     }
 
     /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
-    /// not, they are to be handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for
+    /// not, they are to be handed in again; [`HeldPackets`](HeldPackets) asks for
     /// that.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {

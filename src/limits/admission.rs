@@ -8,7 +8,7 @@ use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::id::RuleId;
-use crate::session::Micros;
+use crate::session::time::Micros;
 
 /// Entries that a session is counted in, beside that of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -24,7 +24,7 @@ use super::accounts::Standing;
 use crate::flow::Zone;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Micros;
+use crate::session::time::Micros;
 
 /// Entries of a set.
 const WAYS: usize = 8;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portcullis::explain::Step;
-use portcullis::fragment::HeldPackets;
+use portcullis::HeldPackets;
 use portcullis::reset::{MAX_REPLY, write_reply};
 use portcullis::{Engine, Packet, Verdict};
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::operations::Plant;
 use super::saved;
-use crate::complain;
+use crate::output::notice;
 
 /// Interval at which the thread checks whether a checkpoint is due.
 const LOOK: Duration = Duration::from_millis(100);
@@ -121,7 +121,7 @@ pub(crate) fn start(plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<Join
                 Ok(true) => {
                     plant.checkpoints.written.fetch_add(1, Ordering::Relaxed);
                     if has_failed {
-                        complain(&format!("{}: checkpoints are written again", path.display()));
+                        notice(&format!("{}: checkpoints are written again", path.display()));
                     }
                     has_failed = false;
                 }
@@ -129,7 +129,7 @@ pub(crate) fn start(plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<Join
                     plant.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
                     // Said once, not at every interval.
                     if !has_failed {
-                        complain(&format!("warning: {}: no checkpoint: {error}", path.display()));
+                        notice(&format!("warning: {}: no checkpoint: {error}", path.display()));
                     }
                     has_failed = true;
                 }

@@ -26,7 +26,7 @@ use super::operations::Plant;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, RuleView, StatsView};
 use super::reload::ReloadState;
 use super::view::{Viewer, WallClock};
-use crate::complain;
+use crate::output::notice;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -163,7 +163,7 @@ fn converse(stream: UnixStream, peer: Peer, plant: &Plant, place: &Place) -> io:
                 let order = audit::order(&request);
                 let last = answer(request, plant, &mut |reply| put(&mut replies, reply));
                 if let Some(order) = order {
-                    complain(&audit::line(peer, &order, last.as_ref().ok()));
+                    notice(&audit::line(peer, &order, last.as_ref().ok()));
                 }
                 last?
             }

@@ -35,7 +35,7 @@ pub(crate) mod view;
 mod watch;
 mod worker;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +61,7 @@ use self::socket::SocketError;
 use self::worker::Worker;
 use crate::config_file::{self, ConfigFileError};
 use crate::memory;
+use crate::output::notice;
 
 /// How often the main thread looks whether the end has come.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -126,7 +127,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     let (config, settings) = configuration(args, &overrides)?;
     if let Some(warning) = memory::warning(&config.compile()?.memory()) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     let (sender, events) = sync_channel(settings.log.queue);
     let queue = settings
@@ -136,7 +137,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(config.clone(), queue)?);
     announce(&shared, &settings, args.file.is_none());
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     // Whatever can be somebody else's comes before the port that workers share: a start that fails takes no packet from an
     // appliance that runs.
@@ -155,12 +156,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .map(|number| Worker::new(number, &shared))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
-        say(&format!(
+        notice(&format!(
             "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
         ));
     }
     if let Err(error) = overflow::KernelDrops::read() {
-        say(&format!(
+        notice(&format!(
             "warning: portcullis_worker_receive_overflow_datagrams will not count: /proc/self/net/udp: {error}"
         ));
     }
@@ -177,11 +178,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let saved = operations.finish(hangs);
     // Counting would wait for the locks of a worker that hangs.
     if !hangs {
-        say(&farewell(&shared).to_string());
+        notice(&farewell(&shared).to_string());
     }
     match (ended, saved) {
         (Err(ended), Err(saved)) => {
-            say(&saved.to_string());
+            notice(&saved.to_string());
             Err(ended)
         }
         (ended, saved) => ended.and(saved.map_err(RunError::from)),
@@ -307,7 +308,7 @@ fn pin_to(processor: usize) {
         .set(processor)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     if let Err(error) = bound {
-        say(&format!(
+        notice(&format!(
             "a worker is not bound to processor {processor}: {error}"
         ));
     }
@@ -342,22 +343,22 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
     if without_file {
-        say("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
+        notice("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
         for value in config.effective() {
             let told = ["policy.", "geneve.", "run.", "table."];
             if told.iter().any(|section| value.key.starts_with(section)) {
-                say(&value.to_string());
+                notice(&value.to_string());
             }
         }
         for line in settings.lines() {
-            say(&line);
+            notice(&line);
         }
     }
     for warning in config.warnings() {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     if let Some(warning) = sources_warning(&config) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
 }
 
@@ -366,18 +367,13 @@ fn listening(shared: &Shared) {
     let config = shared.config.read();
     let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();
     let unknown = config.geneve.unknown_zone().unwrap_or(GeneveConfig::REFUSE);
-    say(&format!(
+    notice(&format!(
         "listening at {} port {} with {} workers; {} endpoints named, others: {unknown}",
         listen.join(", "),
         portcullis::geneve::PORT,
         shared.workers.len(),
         config.geneve.endpoints.len(),
     ));
-}
-
-/// Tells whoever reads the standard error.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "portcullis: {what}");
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use super::settings::{Listen, Settings};
 use super::shared::SessionEvent;
 use super::view::ZoneNames;
 use super::{census, control, saved, signals, watch};
-use crate::complain;
+use crate::output::notice;
 
 /// How long a thread may take to end before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ impl Plant {
         self.plane.drain();
         let drain = self.settings.lock().run.drain;
         let left = self.ending.ask(drain, Instant::now());
-        complain(&format!(
+        notice(&format!(
             "asked to end: serving for another {}",
             humantime::format_duration(left)
         ));
@@ -275,7 +275,7 @@ impl Operations {
             Ok(Some(done)) => {
                 self.has_taken.store(true, Ordering::Relaxed);
                 saved::remove_checkpoint(&path);
-                complain(&format!("{}: {}", path.display(), restored(&done)));
+                notice(&format!("{}: {}", path.display(), restored(&done)));
                 return Ok(());
             }
             Err(source @ saved::RestoreFileError::NotTaken(_)) => {
@@ -284,7 +284,7 @@ impl Operations {
                     source,
                 });
             }
-            Err(error) => complain(&format!("{}: no session restored: {error}", path.display())),
+            Err(error) => notice(&format!("{}: no session restored: {error}", path.display())),
         }
         if run.checkpoint.0.is_none() {
             return Ok(());
@@ -295,12 +295,12 @@ impl Operations {
         };
         match saved::restore_checkpoint(engine, &path, options) {
             Ok(None) => {}
-            Ok(Some(done)) => complain(&format!(
+            Ok(Some(done)) => notice(&format!(
                 "{}: of a checkpoint: {}",
                 path.display(),
                 restored(&done)
             )),
-            Err(error) => complain(&format!(
+            Err(error) => notice(&format!(
                 "{}: no session restored of its checkpoint: {error}",
                 path.display()
             )),
@@ -315,7 +315,7 @@ impl Operations {
             && self.has_taken.load(Ordering::Relaxed)
             && let Err(error) = saved::put_back(&path)
         {
-            complain(&format!("{}: not put back: {error}", path.display()));
+            notice(&format!("{}: not put back: {error}", path.display()));
         }
     }
 
@@ -356,7 +356,7 @@ impl Operations {
             ("saved sessions", path(&settings.run.sessions_file)),
         ]
         .map(|(name, place)| format!("{name} {place}"));
-        complain(&parts.join("; "));
+        notice(&parts.join("; "));
     }
 
     /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
@@ -382,7 +382,7 @@ impl Operations {
         match saved {
             Ok(saved) => {
                 saved::remove_checkpoint(&path);
-                complain(&format!(
+                notice(&format!(
                     "{} sessions saved in {} ({} bytes)",
                     saved.sessions,
                     path.display(),
@@ -523,7 +523,7 @@ fn control_socket(
         Err(source) if is_asked_for => Err(part("run.control", path.display())(source)),
         // Nobody has asked for it by name.
         Err(error) => {
-            complain(&format!(
+            notice(&format!(
                 "no control socket: {}: {error}; `run.control` names another place",
                 path.display()
             ));

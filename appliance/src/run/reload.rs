@@ -11,7 +11,8 @@ use portcullis::{Config, EndReason, SessionRecord};
 use super::operations::Plant;
 use super::saved;
 use super::settings::Settings;
-use crate::{complain, config_file};
+use crate::config_file;
+use crate::output::notice;
 
 /// What became of reloads, for those who look.
 #[derive(Debug, Default)]
@@ -104,8 +105,8 @@ impl Plant {
     pub(crate) fn reload(&self) -> Result<String, String> {
         let outcome = self.reload_in_turn();
         match &outcome {
-            Ok(done) => complain(&format!("reload: {done}")),
-            Err(error) => complain(&format!(
+            Ok(done) => notice(&format!("reload: {done}")),
+            Err(error) => notice(&format!(
                 "warning: reload refused, the old configuration stays in force: {error}"
             )),
         }
@@ -132,8 +133,8 @@ impl Plant {
             format!("a rule has expired: {judged} sessions judged anew, {ended} ended by the policy")
         });
         match &outcome {
-            Ok(done) => complain(done),
-            Err(error) => complain(&format!("warning: an expired rule stays in force: {error}")),
+            Ok(done) => notice(done),
+            Err(error) => notice(&format!("warning: an expired rule stays in force: {error}")),
         }
         Some(outcome)
     }

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::operations::Plant;
-use crate::complain;
+use crate::output::notice;
 
 /// Delay before another attempt to take an expired rule out of force.
 const RETRY: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub(crate) fn start(plant: &Arc<Plant>) -> io::Result<(Handle, [JoinHandle<()>; 
             if signal != SIGHUP {
                 plant.end();
             } else if ask.try_send(()).is_err() {
-                complain("reload: one is at work and another one waits already");
+                notice("reload: one is at work and another one waits already");
             }
         }
     };

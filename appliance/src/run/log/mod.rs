@@ -23,7 +23,7 @@ use super::plane::Plane;
 use super::settings::LogSettings;
 use super::shared::SessionEvent;
 use super::view::ZoneNames;
-use crate::complain;
+use crate::output::notice;
 
 /// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -189,14 +189,14 @@ impl<'a> Lines<'a> {
         match result {
             Ok(()) => {
                 if self.fails {
-                    complain("session log: lines are written again");
+                    notice("session log: lines are written again");
                 }
                 self.fails = false;
                 self.told = self.told.filter(|told| told.elapsed() < SILENCE);
             }
             Err(error) => {
                 if self.told.is_none() {
-                    complain(&format!("session log: lines are lost: {error}"));
+                    notice(&format!("session log: lines are lost: {error}"));
                     self.told = Some(Instant::now());
                     self.fails = true;
                 }

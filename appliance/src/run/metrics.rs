@@ -20,11 +20,11 @@ use prometheus_client::registry::Registry;
 
 use super::census::{Census, Counted};
 use super::checkpoint::Checkpoints;
+use super::event_queue::LostEvents;
 use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
 use super::http::{DoorCounters, Page};
 use super::log::LogCounters;
-use super::log::queue::LostEvents;
 use super::plane::Plane;
 use super::process::ProcessReading;
 use super::reload::Reloads;

@@ -23,6 +23,7 @@ use signal_hook::iterator::Handle;
 
 use super::checkpoint::{self, Checkpoints};
 use super::drain::Ending;
+use super::event_queue::SessionEvent;
 use super::health::{self, Health};
 use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
 use super::log::{self, LogCounters, SessionLog};
@@ -30,7 +31,6 @@ use super::metrics::{Doors, Metrics};
 use super::plane::Plane;
 use super::reload::Reloads;
 use super::settings::{Listen, Settings};
-use super::shared::SessionEvent;
 use super::view::ZoneNames;
 use super::{census, control, saved, signals, watch};
 use crate::output::notice;

@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::health::Health;
-use super::shared::{Shared, WorkerStats};
+use super::shared::Shared;
+use super::worker_stats::WorkerStats;
 
 /// How often the counters are read.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);

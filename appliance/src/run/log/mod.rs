@@ -5,7 +5,6 @@
 //! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
 
 pub(crate) mod output;
-pub(crate) mod queue;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -19,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use self::output::Output;
 pub(crate) use self::output::open;
+use super::event_queue::SessionEvent;
 use super::plane::Plane;
 use super::settings::LogSettings;
-use super::shared::SessionEvent;
 use super::view::ZoneNames;
 use crate::output::notice;
 

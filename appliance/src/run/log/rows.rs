@@ -8,9 +8,9 @@ use portcullis::policy::{Action, Protocol};
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 use serde::Serialize;
 
+use super::super::event_queue::SessionEvent;
 use super::super::plane::TunnelView;
 use super::super::settings::{LogFormat, LogSettings};
-use super::super::shared::SessionEvent;
 use super::super::view::{SessionView, Viewer, WallClock};
 use super::SessionLog;
 

@@ -7,8 +7,9 @@ use prometheus_client::registry::Unit;
 
 use super::families::{Families, Labels, Written};
 use super::{CheckpointReadings, Doors, LogReadings, Readings};
+use crate::run::counters::SendFault;
 use crate::run::health::Unhealthy;
-use crate::run::shared::{SendFault, WorkerStats};
+use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
     /// The workers with the values of their label; `control` sends what ends by an operator's word.

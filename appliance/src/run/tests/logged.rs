@@ -8,11 +8,11 @@ use portcullis::SessionFilter;
 use super::*;
 
 fn end_all(appliance: &Appliance) -> usize {
-    let mut ears = Ears(&appliance.shared, 0);
+    let mut sink = EventSink::new(&appliance.shared);
     appliance
         .shared
         .engine
-        .end_sessions(&SessionFilter::default(), Instant::now(), &mut ears)
+        .end_sessions(&SessionFilter::default(), Instant::now(), &mut sink)
 }
 
 #[test]

@@ -20,12 +20,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use portcullis::{
-    DeniedSession, EndReason, LimitReached, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone,
-};
+use portcullis::{Packet, TunnelRef, Verdict, Zone};
 
 use super::Overrides;
-use super::log::queue::{EventQueue, Teller};
+use super::event_queue::EventQueue;
+use super::event_sink::EventSink;
 use super::operations::{Operations, Start};
 use super::plane::Plane;
 use super::shared::Shared;
@@ -39,31 +38,6 @@ struct Appliance {
     turning: Arc<AtomicBool>,
     turner: Option<JoinHandle<()>>,
     directory: tempfile::TempDir,
-}
-
-/// Tells the session log, as a worker does.
-struct Ears<'s>(&'s Shared, usize);
-
-impl Sink for Ears<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        Teller::new(self.0).opened(session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        Teller::new(self.0).ended(session, reason);
-    }
-
-    fn session_denied(&mut self, denied: &DeniedSession) {
-        Teller::new(self.0).denied(denied);
-    }
-
-    fn limit_reached(&mut self, reached: &LimitReached) {
-        Teller::new(self.0).limited(reached);
-    }
-
-    fn reset(&mut self, _: &Reset) {
-        self.1 += 1;
-    }
 }
 
 const POLICY: &str = r#"
@@ -167,7 +141,7 @@ impl Appliance {
             .tunnel(TunnelRef(7));
         self.shared
             .engine
-            .process_with(packet, &mut Ears(&self.shared, 0))
+            .process_with(packet, &mut EventSink::new(&self.shared))
     }
 
     /// An established connection to port 80.

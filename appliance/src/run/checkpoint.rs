@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::operations::Plant;
+use super::operations::Appliance;
 use super::saved;
 use crate::output::notice;
 
@@ -59,10 +59,10 @@ impl Checkpoints {
 
     /// Writes a checkpoint of the sessions that are saved in `path` at the end. Returns false if
     /// the appliance has ended meanwhile.
-    fn write(&self, plant: &Plant, path: &Path) -> io::Result<bool> {
+    fn write(&self, appliance: &Appliance, path: &Path) -> io::Result<bool> {
         let [place, temporary] = saved::checkpoint_of(path);
         let begun = Instant::now();
-        let written = saved::write(&plant.plane.shared.engine, &temporary, &self.stop);
+        let written = saved::write(&appliance.data_path.shared.engine, &temporary, &self.stop);
         let ended = self.ended.lock();
         if *ended {
             let _ = std::fs::remove_file(&temporary);
@@ -99,34 +99,34 @@ impl Schedule {
 ///
 /// # Errors
 /// There can be no thread.
-pub(crate) fn start(plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn start(appliance: Arc<Appliance>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let mut schedule = Schedule::default();
         let mut has_failed = false;
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
             let (path, interval) = {
-                let settings = plant.settings.lock();
+                let settings = appliance.settings.lock();
                 (settings.run.sessions_file.clone(), settings.run.checkpoint.0)
             };
             let (Some(path), Some(interval)) = (path, interval) else {
                 continue;
             };
             let begun = Instant::now();
-            if !plant.plane.shared.has_begun() || !schedule.is_due(interval, begun) {
+            if !appliance.data_path.shared.has_begun() || !schedule.is_due(interval, begun) {
                 continue;
             }
-            match plant.checkpoints.write(&plant, &path) {
+            match appliance.checkpoints.write(&appliance, &path) {
                 Ok(false) => return,
                 Ok(true) => {
-                    plant.checkpoints.written.fetch_add(1, Ordering::Relaxed);
+                    appliance.checkpoints.written.fetch_add(1, Ordering::Relaxed);
                     if has_failed {
                         notice(&format!("{}: checkpoints are written again", path.display()));
                     }
                     has_failed = false;
                 }
                 Err(error) => {
-                    plant.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
+                    appliance.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
                     // Said once, not at every interval.
                     if !has_failed {
                         notice(&format!("warning: {}: no checkpoint: {error}", path.display()));

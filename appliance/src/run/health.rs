@@ -16,8 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Mutex, RwLock};
 use socket2::SockRef;
 
+use super::data_path::DataPath;
 use super::http::{self, Door, Page};
-use super::plane::Plane;
 use super::reload::Reloads;
 use super::settings::{FailedReload, HealthSettings};
 use super::watch::{self, Failing, Judgement, Refusals};
@@ -122,7 +122,7 @@ impl fmt::Display for Unhealthy {
 
 /// What health is judged by.
 pub(crate) struct Health {
-    plane: Arc<Plane>,
+    data_path: Arc<DataPath>,
     reloads: Arc<Reloads>,
     settings: RwLock<HealthSettings>,
     draining: AtomicBool,
@@ -130,9 +130,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(plane: Arc<Plane>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
+    pub(crate) fn new(data_path: Arc<DataPath>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
         Self {
-            plane,
+            data_path,
             reloads,
             settings: RwLock::new(settings),
             draining: AtomicBool::new(false),
@@ -144,7 +144,7 @@ impl Health {
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
         let judgement = *self.judgement.lock();
-        let shared = &self.plane.shared;
+        let shared = &self.data_path.shared;
         let mut found = Vec::new();
         // Once one worker has ended, all do.
         if self.draining.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod clients;
 mod control;
 mod counters;
+mod data_path;
 mod drain;
 mod event_queue;
 mod event_sink;
@@ -21,7 +22,6 @@ mod log;
 mod metrics;
 mod operations;
 mod overflow;
-mod plane;
 mod process;
 pub(crate) mod protocol;
 mod reload;
@@ -56,10 +56,10 @@ use portcullis::{Config, ConfigError};
 use serde_json::{Value, json};
 
 use self::counters::{Count, SendFault};
+use self::data_path::DataPath;
 use self::event_queue::EventQueue;
 use self::instance::{Instance, Taken};
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
-use self::plane::Plane;
 use self::settings::{Settings, sources_warning};
 use self::shared::Shared;
 use self::socket::SocketError;
@@ -147,11 +147,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     }
     // Whatever can be somebody else's comes before the port that workers share: a start that fails takes no packet from an
     // appliance that runs.
-    let plane = Arc::new(Plane::new(Arc::clone(&shared), overrides)?);
+    let data_path = Arc::new(DataPath::new(Arc::clone(&shared), overrides)?);
     let _instance = Instance::claim(&config.geneve.listen)?;
     let asked = config.run.receive_queue as usize;
     let operations = Operations::start(Start {
-        plane,
+        data_path,
         config,
         settings,
         file: args.file.clone(),

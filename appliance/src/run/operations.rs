@@ -22,13 +22,13 @@ use portcullis::{Config, ConfigError, RestoreOptions, Restored, Saved};
 use signal_hook::iterator::Handle;
 
 use super::checkpoint::{self, Checkpoints};
+use super::data_path::DataPath;
 use super::drain::Ending;
 use super::event_queue::SessionEvent;
 use super::health::{self, Health};
 use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{Doors, Metrics};
-use super::plane::Plane;
 use super::reload::Reloads;
 use super::settings::{Listen, Settings};
 use super::view::ZoneNames;
@@ -85,8 +85,8 @@ fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> Ope
 }
 
 /// What all parts look at.
-pub(crate) struct Plant {
-    pub(crate) plane: Arc<Plane>,
+pub(crate) struct Appliance {
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) health: Arc<Health>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) started: Instant,
@@ -103,11 +103,11 @@ pub(crate) struct Plant {
     ending: Ending,
 }
 
-impl Plant {
+impl Appliance {
     /// Asks for the end.
     pub(crate) fn end(&self) {
         self.health.drain();
-        self.plane.drain();
+        self.data_path.drain();
         let drain = self.settings.lock().run.drain;
         let left = self.ending.ask(drain, Instant::now());
         notice(&format!(
@@ -119,7 +119,7 @@ impl Plant {
 
 /// What is needed to start.
 pub(crate) struct Start {
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     /// The configuration in force.
     pub(crate) config: Config,
     pub(crate) settings: Settings,
@@ -168,7 +168,7 @@ impl Drop for Parts {
 
 /// The running parts.
 pub(crate) struct Operations {
-    plant: Arc<Plant>,
+    appliance: Arc<Appliance>,
     pub(crate) addresses: Addresses,
     control: Option<PathBuf>,
     /// Whether the file of saved sessions was taken away, since they are restored.
@@ -184,16 +184,20 @@ impl Operations {
     /// A part that is asked for cannot start, or there is no place to save sessions in. Those that have started end again.
     pub(crate) fn start(start: Start) -> Result<Self, OperateError> {
         let Start {
-            plane,
+            data_path,
             config,
             settings,
             file,
             events,
         } = start;
         let reloads = Arc::new(Reloads::default());
-        let health = Health::new(Arc::clone(&plane), Arc::clone(&reloads), settings.health.clone());
+        let health = Health::new(
+            Arc::clone(&data_path),
+            Arc::clone(&reloads),
+            settings.health.clone(),
+        );
         let health = Arc::new(health);
-        let plant = Arc::new(Plant {
+        let appliance = Arc::new(Appliance {
             zones: Arc::new(ZoneNames::new(&config)?),
             started: Instant::now(),
             settings: Mutex::new(settings.clone()),
@@ -203,7 +207,7 @@ impl Operations {
             newest: Mutex::new(0),
             ending: Ending::default(),
             health,
-            plane,
+            data_path,
             file,
         });
         let mut parts = Parts {
@@ -212,23 +216,23 @@ impl Operations {
             signals: None,
         };
         // From here on, an early end is an orderly one.
-        let (signals, threads) = signals::start(&plant).map_err(part("run", "signals"))?;
+        let (signals, threads) = signals::start(&appliance).map_err(part("run", "signals"))?;
         parts.signals = Some(signals);
         parts.threads.extend(threads);
         let watch = watch::start(
-            Arc::clone(&plant.plane.shared),
-            Arc::clone(&plant.health),
+            Arc::clone(&appliance.data_path.shared),
+            Arc::clone(&appliance.health),
             Arc::clone(&parts.stop),
         );
         parts.threads.push(watch.map_err(part("health", "a thread"))?);
-        let control = control_socket(&plant, &settings, &mut parts)?;
+        let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
-        let addresses = pages(&plant, &settings, Arc::clone(&counters), &mut parts)?;
+        let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
         if let Some(path) = &settings.run.sessions_file {
             let place = format!("{}: no sessions can be saved there", path.display());
             saved::check(path).map_err(part("run.sessions_file", place))?;
         }
-        let checkpoints = checkpoint::start(Arc::clone(&plant), Arc::clone(&parts.stop));
+        let checkpoints = checkpoint::start(Arc::clone(&appliance), Arc::clone(&parts.stop));
         parts
             .threads
             .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);
@@ -237,15 +241,15 @@ impl Operations {
                 log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
             let log = SessionLog {
                 settings: settings.log.clone(),
-                plane: Arc::clone(&plant.plane),
-                zones: Arc::clone(&plant.zones),
+                data_path: Arc::clone(&appliance.data_path),
+                zones: Arc::clone(&appliance.zones),
                 counters,
             };
             let thread = log.start(events, output, Arc::clone(&parts.stop));
             parts.threads.push(thread.map_err(part("log", "a thread"))?);
         }
         Ok(Self {
-            plant,
+            appliance,
             addresses,
             control,
             has_taken: AtomicBool::new(false),
@@ -260,11 +264,11 @@ impl Operations {
     /// # Errors
     /// The file of an end cannot be taken away: a later start would restore it again.
     pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
-        let run = self.plant.settings.lock().run.clone();
+        let run = self.appliance.settings.lock().run.clone();
         let Some(path) = run.sessions_file else {
             return Ok(());
         };
-        let engine = &self.plant.plane.shared.engine;
+        let engine = &self.appliance.data_path.shared.engine;
         // Another run has other numbers for its tunnels.
         let options = RestoreOptions {
             max_age: Some(run.max_saved_age),
@@ -320,19 +324,19 @@ impl Operations {
     }
 
     fn sessions_file(&self) -> Option<PathBuf> {
-        self.plant.settings.lock().run.sessions_file.clone()
+        self.appliance.settings.lock().run.sessions_file.clone()
     }
 
     /// What all parts look at.
     #[cfg(test)]
-    pub(crate) fn plant(&self) -> &Plant {
-        &self.plant
+    pub(crate) fn appliance(&self) -> &Appliance {
+        &self.appliance
     }
 
     /// Asks for the end, as SIGTERM does.
     #[cfg(test)]
     pub(crate) fn end(&self) {
-        self.plant.end();
+        self.appliance.end();
     }
 
     /// Says where the parts are found, and which are off.
@@ -345,7 +349,7 @@ impl Operations {
             Some(path) => format!("at {}", path.display()),
             None => "off".to_owned(),
         };
-        let settings = self.plant.settings.lock().clone();
+        let settings = self.appliance.settings.lock().clone();
         let log = settings.log.is_on().then(|| settings.log.output.clone());
         let parts = [
             ("health by HTTP", address(self.addresses.health)),
@@ -361,7 +365,7 @@ impl Operations {
 
     /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
     pub(crate) fn is_over(&self) -> bool {
-        self.plant.ending.has_come(Instant::now())
+        self.appliance.ending.has_come(Instant::now())
     }
 
     /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before; if one hangs, saving must
@@ -370,14 +374,14 @@ impl Operations {
     /// # Errors
     /// The sessions are not saved.
     pub(crate) fn finish(self, hangs: bool) -> Result<(), SessionsFileError> {
-        self.plant.checkpoints.end();
+        self.appliance.checkpoints.end();
         let Some(path) = self.sessions_file() else {
             return Ok(());
         };
         let saved = if hangs {
             self.save_in_time(&path)
         } else {
-            saved::save(&self.plant.plane.shared.engine, &path)
+            saved::save(&self.appliance.data_path.shared.engine, &path)
         };
         match saved {
             Ok(saved) => {
@@ -399,9 +403,9 @@ impl Operations {
 
     fn save_in_time(&self, path: &Path) -> io::Result<Saved> {
         let (tell, told) = sync_channel(1);
-        let (plane, path) = (Arc::clone(&self.plant.plane), path.to_owned());
+        let (data_path, path) = (Arc::clone(&self.appliance.data_path), path.to_owned());
         let save = move || {
-            let _ = tell.send(saved::save(&plane.shared.engine, &path));
+            let _ = tell.send(saved::save(&data_path.shared.engine, &path));
         };
         thread::Builder::new().name("save".to_owned()).spawn(save)?;
         told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
@@ -427,7 +431,7 @@ fn restored(done: &Restored) -> String {
 
 /// The listeners of health and metrics.
 fn pages(
-    plant: &Arc<Plant>,
+    appliance: &Arc<Appliance>,
     settings: &Settings,
     log: Arc<LogCounters>,
     parts: &mut Parts,
@@ -436,26 +440,29 @@ fn pages(
     let mut addresses = Addresses::default();
     let doors = Doors::default();
     let metrics = Arc::new(Metrics {
-        plane: Arc::clone(&plant.plane),
-        health: Arc::clone(&plant.health),
-        reloads: Arc::clone(&plant.reloads),
+        data_path: Arc::clone(&appliance.data_path),
+        health: Arc::clone(&appliance.health),
+        reloads: Arc::clone(&appliance.reloads),
         doors: doors.clone(),
         log,
-        started: plant.started,
+        started: appliance.started,
         started_at: SystemTime::now(),
-        checkpoints: Arc::clone(&plant.checkpoints),
+        checkpoints: Arc::clone(&appliance.checkpoints),
         census: Arc::default(),
-        zones: Arc::clone(&plant.zones),
+        zones: Arc::clone(&appliance.zones),
     });
     let (Listen(for_health), Listen(for_metrics)) = (settings.health.listen, settings.metrics.listen);
     let is_shared = for_health == for_metrics;
     if for_metrics.is_some() {
-        let (census, shared) = (Arc::clone(&metrics.census), Arc::clone(&plant.plane.shared));
+        let (census, shared) = (
+            Arc::clone(&metrics.census),
+            Arc::clone(&appliance.data_path.shared),
+        );
         let thread = census::start(census, shared, Arc::clone(stop));
         threads.push(thread.map_err(part("metrics", "a thread"))?);
     }
     let probers: Gate = {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         Arc::new(move |address| health.allows(address))
     };
     let door = |address, gate: &Gate, counters: &Arc<DoorCounters>| Door {
@@ -464,7 +471,7 @@ fn pages(
         counters: Arc::clone(counters),
     };
     if let Some(address) = for_health {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
         let handler = move |wanted: Wanted<'_>| match &metrics {
             Some(metrics) if wanted.path == "/metrics" => metrics.page(wanted.accept, Instant::now()),
@@ -490,7 +497,7 @@ fn pages(
         threads.push(thread);
     }
     if let Listen(Some(address)) = settings.health.tcp_listen {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         let door = door(address, &probers, &doors.health_tcp);
         let (address, thread) = health::follow_with_port(door, health, Arc::clone(stop))
             .map_err(part("health.tcp_listen", address))?;
@@ -502,7 +509,7 @@ fn pages(
 
 /// The control socket; where it is, if there is one.
 fn control_socket(
-    plant: &Arc<Plant>,
+    appliance: &Arc<Appliance>,
     settings: &Settings,
     parts: &mut Parts,
 ) -> Result<Option<PathBuf>, OperateError> {
@@ -515,7 +522,7 @@ fn control_socket(
     } else {
         control::make_directory(&path)
     };
-    match made.and_then(|()| control::serve(&path, Arc::clone(plant), Arc::clone(&parts.stop))) {
+    match made.and_then(|()| control::serve(&path, Arc::clone(appliance), Arc::clone(&parts.stop))) {
         Ok(thread) => {
             parts.threads.push(thread);
             Ok(Some(path))

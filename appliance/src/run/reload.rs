@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use portcullis::{Config, EndReason, SessionRecord};
 
-use super::operations::Plant;
+use super::operations::Appliance;
 use super::saved;
 use super::settings::Settings;
 use crate::config_file;
@@ -96,7 +96,7 @@ fn with_waiting(text: String, waiting: &[&str]) -> String {
     format!("{text}; these keys wait for a restart: {}", waiting.join(", "))
 }
 
-impl Plant {
+impl Appliance {
     /// Reads the configuration file again, and logs what became of it. Returns what was done, in
     /// words. If the file is refused, the old configuration stays in force as a whole.
     ///
@@ -119,14 +119,14 @@ impl Plant {
     pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
         let _one_at_a_time = self.newest.lock();
         let mut config = {
-            let running = self.plane.shared.config.read();
+            let running = self.data_path.shared.config.read();
             if running.next_expiry().is_none_or(|at| at > now) {
                 return None;
             }
             running.clone()
         };
         config.policy.as_of = Some(now);
-        let outcome = self.plane.reload(config, Instant::now());
+        let outcome = self.data_path.reload(config, Instant::now());
         let outcome = outcome.map_err(|error| error.to_string());
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
@@ -143,7 +143,7 @@ impl Plant {
     /// system's clock may be set meanwhile.
     pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
         const MOST: Duration = Duration::from_secs(5);
-        let next = self.plane.shared.config.read().next_expiry();
+        let next = self.data_path.shared.config.read().next_expiry();
         next.map_or(MOST, |at| at.duration_since(now).unwrap_or_default().min(MOST))
     }
 
@@ -178,15 +178,15 @@ impl Plant {
         let folder = self.file.as_deref().and_then(Path::parent);
         config_file::complete(&mut config, folder).map_err(|error| error.to_string())?;
         let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;
-        let engine = &self.plane.shared.engine;
+        let engine = &self.data_path.shared.engine;
         let would_end = engine.preview(&config, now).map_err(|error| error.to_string())?;
         Ok(Preview { would_end, waiting })
     }
 
     /// Keeps the running value of everything that only a start can change, and checks the result.
     fn prepare(&self, name: &str, config: Config, settings: Settings) -> Result<Prepared, String> {
-        let mut config = self.plane.adapt(config);
-        let mut waiting = config.keep_running(&self.plane.shared.config.read());
+        let mut config = self.data_path.adapt(config);
+        let mut waiting = config.keep_running(&self.data_path.shared.config.read());
         // The file itself is right. What is kept may not fit it.
         config.validate().map_err(|error| {
             with_waiting(format!("{error}, as long as running values are kept"), &waiting)
@@ -210,7 +210,7 @@ impl Plant {
             waiting,
         } = prepared;
         let done = self
-            .plane
+            .data_path
             .reload(config.clone(), Instant::now())
             .map_err(|error| error.to_string())?;
         self.zones.replace(&config);

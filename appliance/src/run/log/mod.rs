@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use self::output::Output;
 pub(crate) use self::output::open;
+use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
-use super::plane::Plane;
 use super::settings::LogSettings;
 use super::view::ZoneNames;
 use crate::output::notice;
@@ -83,7 +83,7 @@ impl Drop for Running<'_> {
 /// What the log's thread needs.
 pub(crate) struct SessionLog {
     pub(crate) settings: LogSettings,
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) counters: Arc<LogCounters>,
 }
@@ -125,7 +125,7 @@ impl SessionLog {
     }
 
     fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
-        self.plane.shared.took(event);
+        self.data_path.shared.took(event);
         if rows::put(self, event, |line| lines.put(line)).is_err() {
             self.counters.add_dropped(1);
         }

@@ -23,7 +23,7 @@ struct Sender {
 }
 
 /// The packet path from outside.
-pub(crate) struct Plane {
+pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
@@ -31,7 +31,7 @@ pub(crate) struct Plane {
     pub(crate) sent: WorkerStats,
 }
 
-impl Plane {
+impl DataPath {
     /// With a socket for RSTs.
     ///
     /// # Errors

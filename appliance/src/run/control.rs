@@ -20,12 +20,12 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use portcullis::policy::Action;
 use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
+use super::appliance::Appliance;
 use super::audit::{self, Peer};
 use super::clients::{Clients, Place};
-use super::operations::Appliance;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, RuleView, StatsView};
-use super::reload::ReloadState;
-use super::view::{Viewer, WallClock};
+use super::reloads::ReloadState;
+use super::view::WallClock;
 use crate::output::notice;
 
 /// Clients at once.
@@ -632,16 +632,4 @@ fn rules(appliance: &Appliance) -> Vec<RuleView> {
         .collect();
     views.push(view("default", policy.default));
     views
-}
-
-impl Appliance {
-    pub(crate) fn viewer<'a>(&'a self, policy: &'a portcullis::policy::Policy, now: Instant) -> Viewer<'a> {
-        Viewer {
-            data_path: &self.data_path,
-            zones: &self.zones,
-            policy,
-            clock: WallClock::now(),
-            now,
-        }
-    }
 }

@@ -11,10 +11,10 @@ use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
 use super::event_sink::EventSink;
+use super::overrides::Overrides;
 use super::shared::Shared;
-use super::socket::{Inlet, Outlet};
+use super::socket::{Inlet, Outlet, SocketError};
 use super::worker_stats::WorkerStats;
-use super::{Overrides, SocketError};
 
 /// Sends what nobody on the packet path sends.
 struct Sender {

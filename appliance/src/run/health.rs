@@ -18,9 +18,9 @@ use socket2::SockRef;
 
 use super::data_path::DataPath;
 use super::http::{self, Door, Page};
-use super::reload::Reloads;
+use super::reloads::Reloads;
 use super::settings::{FailedReload, HealthSettings};
-use super::watch::{self, Failing, Judgement, Refusals};
+use super::watch::{self, Failing, Judgement, Reading, Refusals, Watch};
 
 /// How often the port for checks by TCP follows the verdict.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -221,6 +221,25 @@ impl Health {
         let lines = reasons.iter().map(|reason| format!("{reason}\n")).collect();
         Page::text(503, lines)
     }
+}
+
+/// Starts the thread that reads the counters every [`watch::INTERVAL`] and judges them. The thread
+/// ends with `stop`.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn watch_counters(health: Arc<Health>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let mut watch = Watch::default();
+    let follow = move || {
+        while !stop.load(Ordering::Relaxed) {
+            let reading = Reading::take(&health.data_path.shared, health.full_table());
+            health.judged(watch.judge(&reading, Instant::now()));
+            thread::sleep(watch::INTERVAL);
+        }
+    };
+    thread::Builder::new()
+        .name("health-watch".to_owned())
+        .spawn(follow)
 }
 
 /// Keeps a port open while the appliance is healthy, and closed while it is not: what a check by TCP looks at. Returns the

@@ -27,7 +27,7 @@ use super::health::{Health, Unhealthy};
 use super::http::{DoorCounters, Page};
 use super::log::LogCounters;
 use super::process::ProcessReading;
-use super::reload::Reloads;
+use super::reloads::Reloads;
 use super::view::{WallClock, ZoneNames};
 
 mod appliance;

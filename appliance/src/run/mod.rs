@@ -3,6 +3,7 @@
 //! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
 //! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
 
+mod appliance;
 mod audit;
 mod census;
 mod checkpoint;
@@ -22,9 +23,11 @@ mod log;
 mod metrics;
 mod operations;
 mod overflow;
+mod overrides;
 mod process;
 pub(crate) mod protocol;
 mod reload;
+mod reloads;
 mod saved;
 mod sends;
 pub(crate) mod settings;
@@ -60,6 +63,7 @@ use self::data_path::DataPath;
 use self::event_queue::EventQueue;
 use self::instance::{Instance, Taken};
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
+use self::overrides::Overrides;
 use self::settings::{Settings, sources_warning};
 use self::shared::Shared;
 use self::socket::SocketError;
@@ -192,24 +196,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
             Err(ended)
         }
         (ended, saved) => ended.and(saved.map_err(RunError::from)),
-    }
-}
-
-/// What the arguments say in place of the file, at the start and at every reload.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Overrides {
-    workers: Option<u32>,
-    listen: Vec<Ipv4Addr>,
-}
-
-impl Overrides {
-    fn apply(&self, config: &mut Config) {
-        if let Some(workers) = self.workers {
-            config.run.workers = workers;
-        }
-        if !self.listen.is_empty() {
-            config.geneve.listen.clone_from(&self.listen);
-        }
     }
 }
 

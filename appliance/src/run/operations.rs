@@ -12,27 +12,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use portcullis::{Config, ConfigError, RestoreOptions, Restored, Saved};
 use signal_hook::iterator::Handle;
 
-use super::checkpoint::{self, Checkpoints};
+use super::appliance::Appliance;
+use super::checkpoint::CheckpointWriter;
 use super::data_path::DataPath;
-use super::drain::Ending;
 use super::event_queue::SessionEvent;
-use super::health::{self, Health};
+use super::health;
 use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{Doors, Metrics};
-use super::reload::Reloads;
 use super::settings::{Listen, Settings};
-use super::view::ZoneNames;
-use super::{census, control, saved, signals, watch};
+use super::{census, control, saved, signals};
 use crate::output::notice;
 
 /// How long a thread may take to end before it is left behind.
@@ -82,39 +79,6 @@ pub(crate) enum SessionsFileError {
 fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> OperateError {
     let what = what.to_string();
     move |source| OperateError::Part { key, what, source }
-}
-
-/// What all parts look at.
-pub(crate) struct Appliance {
-    pub(crate) data_path: Arc<DataPath>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) zones: Arc<ZoneNames>,
-    pub(crate) started: Instant,
-    pub(super) settings: Mutex<Settings>,
-    /// What became of reloads.
-    pub(crate) reloads: Arc<Reloads>,
-    /// Results of checkpoints.
-    pub(crate) checkpoints: Arc<Checkpoints>,
-    /// Reloads that were begun: each has a number.
-    pub(super) begun: AtomicU64,
-    /// The number of the newest reload that has read its file; held while one is carried out.
-    pub(super) newest: Mutex<u64>,
-    pub(super) file: Option<PathBuf>,
-    ending: Ending,
-}
-
-impl Appliance {
-    /// Asks for the end.
-    pub(crate) fn end(&self) {
-        self.health.drain();
-        self.data_path.drain();
-        let drain = self.settings.lock().run.drain;
-        let left = self.ending.ask(drain, Instant::now());
-        notice(&format!(
-            "asked to end: serving for another {}",
-            humantime::format_duration(left)
-        ));
-    }
 }
 
 /// What is needed to start.
@@ -190,26 +154,7 @@ impl Operations {
             file,
             events,
         } = start;
-        let reloads = Arc::new(Reloads::default());
-        let health = Health::new(
-            Arc::clone(&data_path),
-            Arc::clone(&reloads),
-            settings.health.clone(),
-        );
-        let health = Arc::new(health);
-        let appliance = Arc::new(Appliance {
-            zones: Arc::new(ZoneNames::new(&config)?),
-            started: Instant::now(),
-            settings: Mutex::new(settings.clone()),
-            reloads,
-            checkpoints: Arc::default(),
-            begun: AtomicU64::new(0),
-            newest: Mutex::new(0),
-            ending: Ending::default(),
-            health,
-            data_path,
-            file,
-        });
+        let appliance = Arc::new(Appliance::new(data_path, &config, settings.clone(), file)?);
         let mut parts = Parts {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
@@ -219,11 +164,7 @@ impl Operations {
         let (signals, threads) = signals::start(&appliance).map_err(part("run", "signals"))?;
         parts.signals = Some(signals);
         parts.threads.extend(threads);
-        let watch = watch::start(
-            Arc::clone(&appliance.data_path.shared),
-            Arc::clone(&appliance.health),
-            Arc::clone(&parts.stop),
-        );
+        let watch = health::watch_counters(Arc::clone(&appliance.health), Arc::clone(&parts.stop));
         parts.threads.push(watch.map_err(part("health", "a thread"))?);
         let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
@@ -232,7 +173,15 @@ impl Operations {
             let place = format!("{}: no sessions can be saved there", path.display());
             saved::check(path).map_err(part("run.sessions_file", place))?;
         }
-        let checkpoints = checkpoint::start(Arc::clone(&appliance), Arc::clone(&parts.stop));
+        let writer = {
+            let appliance = Arc::clone(&appliance);
+            CheckpointWriter {
+                data_path: Arc::clone(&appliance.data_path),
+                checkpoints: Arc::clone(&appliance.checkpoints),
+                settings: move || appliance.settings.lock().run.clone(),
+            }
+        };
+        let checkpoints = writer.start(Arc::clone(&parts.stop));
         parts
             .threads
             .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);

@@ -2,69 +2,16 @@
 //! became of it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use portcullis::{Config, EndReason, SessionRecord};
 
-use super::operations::Appliance;
+use super::appliance::Appliance;
 use super::saved;
 use super::settings::Settings;
 use crate::config_file;
 use crate::output::notice;
-
-/// What became of reloads, for those who look.
-#[derive(Debug, Default)]
-pub(crate) struct Reloads {
-    applied: AtomicU64,
-    refused: AtomicU64,
-    state: Mutex<ReloadState>,
-}
-
-/// What the last reload has left.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ReloadState {
-    /// Why the file was refused; nothing once one was taken over.
-    pub(crate) failed: Option<String>,
-    /// Keys whose values in the file wait for a restart.
-    pub(crate) waiting: Vec<&'static str>,
-}
-
-impl Reloads {
-    /// Files that were taken over.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Relaxed)
-    }
-
-    /// Files that were refused.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// What the last one has left.
-    pub(crate) fn state(&self) -> ReloadState {
-        self.state.lock().clone()
-    }
-
-    /// Whether the last file was refused: what is in force is not what it says.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.state.lock().failed.is_some()
-    }
-
-    fn refuse(&self, error: &str) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().failed = Some(error.to_owned());
-    }
-
-    fn apply(&self, waiting: Vec<&'static str>) {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        *self.state.lock() = ReloadState {
-            failed: None,
-            waiting,
-        };
-    }
-}
 
 /// A configuration that can be taken over.
 struct Prepared {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::operations::Appliance;
+use super::appliance::Appliance;
 use crate::output::notice;
 
 /// Delay before another attempt to take an expired rule out of force.

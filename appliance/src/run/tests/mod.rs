@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use portcullis::{Packet, TunnelRef, Verdict, Zone};
 
-use super::Overrides;
 use super::data_path::DataPath;
 use super::event_queue::EventQueue;
 use super::event_sink::EventSink;
 use super::operations::{Operations, Start};
+use super::overrides::Overrides;
 use super::shared::Shared;
 use crate::config_file;
 

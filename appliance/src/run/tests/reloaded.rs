@@ -3,8 +3,8 @@
 use portcullis::DropReason;
 
 use super::*;
+use crate::run::appliance::Appliance;
 use crate::run::control;
-use crate::run::operations::Appliance;
 
 fn notes(running: &Appliance) -> String {
     control::notes(&running.reloads.state()).join("\n")

@@ -13,6 +13,7 @@ mod ended;
 mod expiry;
 mod fragments;
 mod halves;
+mod held;
 mod helpers;
 mod icmp;
 mod inspect;
@@ -43,21 +44,23 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::{SessionRecord, Sink};
+use crate::event::Sink;
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
+use crate::session::{
+    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+};
 use crate::stats::{Counters, Openings, Stats};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 use crate::verdict::{DropReason, Verdict};
 
-pub use budget::Unsent;
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
+pub use held::HeldPackets;
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
@@ -392,14 +395,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; Worth::ALL.len()];
+        let mut by_worth = [0; EvictionClass::ALL.len()];
         for shard in 0..self.table.shards() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
+            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
                 *count += held.shard.count(worth);
             }
         }
-        stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
         stats
     }
 
@@ -496,7 +499,7 @@ impl Engine {
     }
 
     /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
-    /// not, they are to be handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for
+    /// not, they are to be handed in again; [`HeldPackets`](HeldPackets) asks for
     /// that.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
@@ -549,7 +552,7 @@ impl Engine {
             sessions += shard.len();
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
-                let standing = Standing::of(slot.key.protocol(), slot.worth());
+                let standing = Standing::of(slot.key.protocol(), slot.eviction_class());
                 let (subject, counts) = shard.slab.counted(each);
                 tally.add(&self.accounts, subject, counts, standing);
             }

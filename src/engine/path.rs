@@ -9,13 +9,15 @@ use super::record::state_name;
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
 use crate::fragment::HoldId;
 use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
 use crate::policy::{Action, RuleId};
-use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
+use crate::session::{
+    EndReason, Ended, Held, Mark, Micros, Place, SessionId, SessionRecord, Shard, Slot, TunnelRef,
+};
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State};
 use crate::track::{self, Lifetime, dccp, sctp};
@@ -481,7 +483,7 @@ impl Engine {
         });
         let bytes = candidate.parsed.ip.total_len;
         let slot = shard.slab.hot_mut(number);
-        let before = slot.worth();
+        let before = slot.eviction_class();
         let mut tolerated = None;
         let mut refused = false;
         // A RST that its receiver ignores is counted, and nothing else.

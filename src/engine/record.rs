@@ -1,11 +1,13 @@
 //! Slots to records: what leaves the table.
 
 use super::Engine;
-use crate::event::{SessionRecord, Sink, Traffic};
+use crate::event::Sink;
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
-use crate::session::{Cold, Ended, Mark, Micros, SessionId, Shard, Slot, TICK, TunnelRef};
+use crate::session::{
+    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, Slot, TICK, Traffic, TunnelRef,
+};
 
 /// The state's name.
 pub(super) fn state_name(slot: &Slot) -> &'static str {

@@ -20,12 +20,16 @@ use super::Engine;
 use super::helpers::Parent;
 use super::settings::Settings;
 use crate::alg::SessionEnds;
-use crate::config::{Config, ConfigError, OnReload, TcpMode};
-use crate::event::{EndReason, SessionRecord, Sink};
+use crate::config::{Config, ConfigError, OnReload};
+use crate::event::Sink;
 use crate::flow::FlowKey;
 use crate::packet::{IpVersion, PROTOCOL_TCP};
+use crate::policy::handling::TcpMode;
 use crate::policy::{NewSession, Protocol, RuleId};
-use crate::session::{Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, Slot, Tally, Unjudged};
+use crate::session::{
+    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, Slot, Tally,
+    Unjudged,
+};
 
 /// What a reload has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -390,7 +394,7 @@ impl Engine {
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);
-            let worth = slot.worth();
+            let worth = slot.eviction_class();
             if shard.rearm(session, deadline, worth) {
                 self.table.note_tick(number, deadline);
             }

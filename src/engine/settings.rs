@@ -11,21 +11,21 @@ use super::elsewhere::Elsewhere;
 use super::helpers::FtpSettings;
 use super::path::After;
 use super::screen::Screen;
-use crate::config::{
-    Asymmetric, AsymmetryConfig, Attachment, Compiled, Handling, LatePacket, Midstream, OnReload,
-    OptionsMode, ResetsConfig, TcpHandling, TcpMode,
-};
+use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
 use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
+use crate::policy::handling::{
+    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
+};
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
-use crate::track::{Lifetime, Worth};
+use crate::track::{EvictionClass, Lifetime};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
@@ -256,7 +256,7 @@ impl Settings {
             lifetime: std::time::Duration::from_millis(u64::from(millis)),
             profile: slot.profile,
         });
-        if lifetime.class.may_be_unanswered() && slot.worth() == Worth::Embryonic {
+        if lifetime.class.may_be_unanswered() && slot.eviction_class() == EvictionClass::Embryonic {
             let sessions = self.accounts.len();
             let whole = millis;
             millis = self.adaptive.scale(whole, sessions);

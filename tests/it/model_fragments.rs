@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
-use portcullis::fragment::{HeldPackets, HoldId};
+use portcullis::HeldPackets;
+use portcullis::fragment::HoldId;
 use portcullis::{Config, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
 use proptest::prelude::*;
 

@@ -82,7 +82,7 @@ pub struct Stats {
     /// Sessions now.
     pub sessions: usize,
     /// Sessions now, by what they are worth to a full table.
-    pub sessions_by_worth: Vec<(crate::track::Worth, usize)>,
+    pub sessions_by_worth: Vec<(crate::track::EvictionClass, usize)>,
     /// The table's bound.
     pub max_sessions: usize,
     /// What helpers have seen and done in control sessions.

@@ -64,14 +64,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            complain(&message);
+            output::notice(&message);
             ExitCode::from(code)
         }
     }
-}
-
-/// Says what is wrong, if anybody can hear it.
-fn complain(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "portcullis: {message}");
 }

@@ -63,7 +63,7 @@ use crate::session::{
     Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
 };
 use crate::stats::{Counters, Openings, Stats};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 use crate::verdict::{DropReason, Verdict};
 
 pub use deletion::SessionFilter;
@@ -403,14 +403,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; Worth::ALL.len()];
+        let mut by_worth = [0; EvictionClass::ALL.len()];
         for shard in 0..self.table.shards() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
+            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
                 *count += held.shard.count(worth);
             }
         }
-        stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
         stats
     }
 
@@ -560,7 +560,7 @@ impl Engine {
             sessions += shard.len();
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
-                let standing = Standing::of(slot.key.protocol(), slot.worth());
+                let standing = Standing::of(slot.key.protocol(), slot.eviction_class());
                 let (subject, counts) = shard.slab.counted(each);
                 tally.add(&self.accounts, subject, counts, standing);
             }

@@ -360,7 +360,7 @@ impl Engine {
         });
         let bytes = candidate.parsed.ip.total_len;
         let slot = shard.slab.hot_mut(number);
-        let before = slot.worth();
+        let before = slot.eviction_class();
         let mut tolerated = None;
         let mut refused = false;
         // A RST that its receiver ignores is counted, and nothing else.

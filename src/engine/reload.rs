@@ -394,7 +394,7 @@ impl Engine {
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);
-            let worth = slot.worth();
+            let worth = slot.eviction_class();
             if shard.rearm(session, deadline, worth) {
                 self.table.note_tick(number, deadline);
             }

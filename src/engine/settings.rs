@@ -24,7 +24,7 @@ use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
-use crate::track::{Lifetime, Worth};
+use crate::track::{EvictionClass, Lifetime};
 use crate::verdict::DropReason;
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
@@ -237,7 +237,7 @@ impl Settings {
             lifetime: std::time::Duration::from_millis(u64::from(millis)),
             profile: slot.profile,
         });
-        if lifetime.class.may_be_unanswered() && slot.worth() == Worth::Embryonic {
+        if lifetime.class.may_be_unanswered() && slot.eviction_class() == EvictionClass::Embryonic {
             let sessions = self.accounts.len();
             let whole = millis;
             millis = self.adaptive.scale(whole, sessions);

@@ -39,7 +39,7 @@ use crate::flow::Zone;
 use crate::packet::{Fragment, Ip, IpVersion};
 
 pub use id::HoldId;
-pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, Part};
+pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, LaterFragment};
 
 /// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that IPv4 hosts must
 /// take, 576 bytes (RFC 791), are 119.

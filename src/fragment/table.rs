@@ -68,7 +68,7 @@ pub(crate) enum Fate {
 
 /// A later fragment that passes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
+pub(crate) struct LaterFragment {
     pub(crate) followed: Followed,
     /// From where to where the fragment moves the end of the TCP segment, if it does.
     pub(crate) moves: Option<(SeqNum, SeqNum)>,
@@ -87,7 +87,7 @@ pub(crate) enum Joined {
     /// There was one; its lifetime is over.
     Expired,
     /// The fragment belongs to it and passes.
-    Passes(Part),
+    Passes(LaterFragment),
     /// The fragment belongs to it and is dropped; `None`: it fits nothing.
     Drops(DropReason, Option<Tracked>),
 }
@@ -106,7 +106,7 @@ struct Datagram {
 
 /// What a fragment does to its datagram.
 enum Taken {
-    Passes(Part),
+    Passes(LaterFragment),
     /// This fragment is dropped, the datagram goes on.
     Drops(DropReason, Tracked),
     /// This fragment is dropped, and with it the rest of the datagram.
@@ -152,7 +152,7 @@ impl Datagram {
             .base
             .filter(|_| new.end > furthest)
             .map(|base| (base.add(u32::from(furthest)), base.add(u32::from(new.end))));
-        Taken::Passes(Part {
+        Taken::Passes(LaterFragment {
             followed,
             moves,
             complete: self.end.is_some_and(|end| self.ranges.are_all(end)),

@@ -20,14 +20,14 @@ use prometheus_client::registry::Registry;
 
 use super::census::{Census, Counted};
 use super::checkpoint::Checkpoints;
+use super::data_path::DataPath;
+use super::event_queue::LostEvents;
 use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
 use super::http::{DoorCounters, Page};
 use super::log::LogCounters;
-use super::log::queue::LostEvents;
-use super::plane::Plane;
 use super::process::ProcessReading;
-use super::reload::Reloads;
+use super::reloads::Reloads;
 use super::view::{WallClock, ZoneNames};
 
 mod appliance;
@@ -38,7 +38,7 @@ pub(super) use self::families::Families;
 
 /// Everything that is read for a scrape.
 struct Readings {
-    plane: Arc<Plane>,
+    data_path: Arc<DataPath>,
     stats: Stats,
     tolerated: Vec<(&'static str, String, u64)>,
     /// By limit and rule.
@@ -111,7 +111,7 @@ struct LogReadings {
 
 /// Where the numbers come from.
 pub(crate) struct Metrics {
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) health: Arc<Health>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) checkpoints: Arc<Checkpoints>,
@@ -145,9 +145,9 @@ impl Metrics {
     }
 
     fn read(&self, now: Instant) -> Readings {
-        let engine = &self.plane.shared.engine;
-        let front = self.plane.shared.front.stats();
-        self.plane.shared.read_receive_overflow();
+        let engine = &self.data_path.shared.engine;
+        let front = self.data_path.shared.front.stats();
+        self.data_path.shared.read_receive_overflow();
         let (written, dropped) = self.log.values();
         Readings {
             stats: engine.stats(),
@@ -167,8 +167,8 @@ impl Metrics {
             datagrams: engine.datagrams(),
             endpoints: self.endpoints(&front),
             front,
-            plane: Arc::clone(&self.plane),
-            stall_seconds: self.plane.shared.longest_stall(now).as_secs_f64(),
+            data_path: Arc::clone(&self.data_path),
+            stall_seconds: self.data_path.shared.longest_stall(now).as_secs_f64(),
             reasons: self.health.verdict(now).iter().map(Unhealthy::name).collect(),
             reloads: ReloadReadings::of(&self.reloads),
             checkpoints: CheckpointReadings {
@@ -180,7 +180,7 @@ impl Metrics {
             log: LogReadings {
                 written,
                 dropped,
-                lost: self.plane.shared.lost_events(),
+                lost: self.data_path.shared.lost_events(),
                 is_running: self.log.is_running(),
             },
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
@@ -200,7 +200,7 @@ impl fmt::Debug for Readings {
 impl Metrics {
     /// Endpoints with their zones.
     fn endpoints(&self, front: &FrontStats) -> Vec<(String, String, EndpointStats)> {
-        let config = self.plane.shared.config.read();
+        let config = self.data_path.shared.config.read();
         let unknown = config.geneve.unknown_zone().unwrap_or_default();
         let zone_of = |id| {
             let named = config.geneve.endpoints.iter();

@@ -43,7 +43,10 @@ fn send(track: &mut Track, direction: Direction, packet: DccpPacket) -> Seen {
             assured,
         } => {
             assert_eq!(lifetime, track.state().lifetime());
-            assert_eq!(assured, track.state().worth() == crate::track::Worth::Assured);
+            assert_eq!(
+                assured,
+                track.state().eviction_class() == crate::track::EvictionClass::Assured
+            );
             Is(track.state())
         }
         Outcome::Accept { lifetime: None, .. } => {

@@ -45,7 +45,7 @@ pub(crate) mod policy {
 
 pub(crate) mod track {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Worth {
+    pub(crate) enum EvictionClass {
         Embryonic,
         Assured,
     }

@@ -20,7 +20,7 @@ use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::packet::{
     DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
 };
-use portcullis::track::Worth;
+use portcullis::track::EvictionClass;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{
     Class, Direction, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
@@ -476,7 +476,8 @@ impl Run {
         let kept = match (state_before, &session.state) {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
-                if track.state() != before && (before.is_opening() || session.worth() == Worth::Closing) =>
+                if track.state() != before
+                    && (before.is_opening() || session.eviction_class() == EvictionClass::Closing) =>
             {
                 session.deadline.min(now + lifetime)
             }
@@ -682,7 +683,7 @@ impl Run {
             let expected = self
                 .sessions
                 .iter()
-                .filter(|session| session.worth() == worth)
+                .filter(|session| session.eviction_class() == worth)
                 .count();
             assert_eq!(count, expected, "{worth:?}");
         }

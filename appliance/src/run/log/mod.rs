@@ -5,7 +5,6 @@
 //! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
 
 pub(crate) mod output;
-pub(crate) mod queue;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -19,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use self::output::Output;
 pub(crate) use self::output::open;
-use super::plane::Plane;
+use super::data_path::DataPath;
+use super::event_queue::SessionEvent;
 use super::settings::LogSettings;
-use super::shared::SessionEvent;
 use super::view::ZoneNames;
-use crate::complain;
+use crate::output::notice;
 
 /// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -84,7 +83,7 @@ impl Drop for Running<'_> {
 /// What the log's thread needs.
 pub(crate) struct SessionLog {
     pub(crate) settings: LogSettings,
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) counters: Arc<LogCounters>,
 }
@@ -126,7 +125,7 @@ impl SessionLog {
     }
 
     fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
-        self.plane.shared.took(event);
+        self.data_path.shared.took(event);
         if rows::put(self, event, |line| lines.put(line)).is_err() {
             self.counters.add_dropped(1);
         }
@@ -189,14 +188,14 @@ impl<'a> Lines<'a> {
         match result {
             Ok(()) => {
                 if self.fails {
-                    complain("session log: lines are written again");
+                    notice("session log: lines are written again");
                 }
                 self.fails = false;
                 self.told = self.told.filter(|told| told.elapsed() < SILENCE);
             }
             Err(error) => {
                 if self.told.is_none() {
-                    complain(&format!("session log: lines are lost: {error}"));
+                    notice(&format!("session log: lines are lost: {error}"));
                     self.told = Some(Instant::now());
                     self.fails = true;
                 }

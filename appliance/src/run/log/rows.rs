@@ -8,9 +8,9 @@ use portcullis::policy::{Action, Protocol};
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 use serde::Serialize;
 
-use super::super::plane::TunnelView;
+use super::super::data_path::TunnelView;
+use super::super::event_queue::SessionEvent;
 use super::super::settings::{LogFormat, LogSettings};
-use super::super::shared::SessionEvent;
 use super::super::view::{SessionView, Viewer, WallClock};
 use super::SessionLog;
 
@@ -28,9 +28,9 @@ pub(super) fn put(
     event: &SessionEvent,
     mut put: impl FnMut(&str),
 ) -> Result<(), serde_json::Error> {
-    let policy = log.plane.shared.engine.policy();
+    let policy = log.data_path.shared.engine.policy();
     let viewer = Viewer {
-        plane: &log.plane,
+        data_path: &log.data_path,
         zones: &log.zones,
         policy: &policy,
         clock: WallClock::now(),

@@ -11,7 +11,7 @@ use super::*;
 
 #[test]
 fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not() {
-    let appliance = Appliance::start("health.stall = \"200ms\"\n");
+    let appliance = TestAppliance::start("health.stall = \"200ms\"\n");
     assert_eq!(get(appliance.health(), "/"), (200, "healthy\n".to_owned()));
     appliance.turning.store(false, Ordering::Relaxed);
     wait_for("503", || get(appliance.health(), "/").0 == 503);
@@ -27,10 +27,10 @@ fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not()
 
 #[test]
 fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_there() {
-    let appliance = Appliance::start("");
-    let plant = appliance.operations().plant();
+    let appliance = TestAppliance::start("");
+    let running = appliance.operations().appliance();
     appliance.rewrite("run.sessions_file = \"DIR/missing/sessions\"\n");
-    let error = plant.reload().unwrap_err();
+    let error = running.reload().unwrap_err();
     assert!(
         error.contains("run.sessions_file: ") && error.contains("missing/sessions: "),
         "{error}"
@@ -39,7 +39,7 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
     std::fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let begin = Instant::now();
-    let error = plant.reload().unwrap_err();
+    let error = running.reload().unwrap_err();
     assert!(error.contains("no regular file"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(1));
     assert_eq!(get(appliance.health(), "/").0, 200);
@@ -48,7 +48,7 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
 
 #[test]
 fn draining_is_unhealthy_and_ends_after_its_time() {
-    let appliance = Appliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
+    let appliance = TestAppliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
     let tcp = appliance.operations().addresses.health_tcp.unwrap();
     assert!(TcpStream::connect(tcp).is_ok());
     let begin = Instant::now();
@@ -70,7 +70,7 @@ fn draining_is_unhealthy_and_ends_after_its_time() {
 
 #[test]
 fn idle_and_slow_clients_disturb_nobody() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     let idle: Vec<_> = (0..200)
         .filter_map(|n| {
             let mut stream = TcpStream::connect(appliance.health()).ok()?;
@@ -168,7 +168,7 @@ fn parse(text: &str) -> Exposition {
 
 #[test]
 fn the_exposition_parses_and_has_a_series_for_every_reason() {
-    let appliance = Appliance::start("run.workers = 2\n");
+    let appliance = TestAppliance::start("run.workers = 2\n");
     appliance.connection(1, 1_000);
     appliance.query(2, 1);
     assert!(!appliance.packet(&udp(3, 4_000, 99), 0).is_forward());
@@ -241,7 +241,7 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
 
 #[test]
 fn health_and_metrics_can_share_an_address() {
-    let appliance = Appliance::start("metrics.listen = \"127.0.0.1:0\"\n");
+    let appliance = TestAppliance::start("metrics.listen = \"127.0.0.1:0\"\n");
     let addresses = appliance.operations().addresses;
     assert_eq!(addresses.health, addresses.metrics);
     assert!(open_metrics(appliance.health()).ends_with("# EOF\n"));
@@ -250,7 +250,7 @@ fn health_and_metrics_can_share_an_address() {
 
 #[test]
 fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_same_series() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
     // The sessions by state are counted beside the scrapes.
@@ -321,7 +321,7 @@ fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_sa
 
 #[test]
 fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     appliance.connection(1, 1_000);
     appliance.connection(2, 1_000);
     appliance.query(2, 1);
@@ -349,7 +349,7 @@ fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
 #[test]
 fn the_page_lists_every_metric() {
     let more = "run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n";
-    let appliance = Appliance::start(more);
+    let appliance = TestAppliance::start(more);
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
     wait_for("a count of the sessions and a checkpoint", || {

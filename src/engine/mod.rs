@@ -1,17 +1,23 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
 mod admission;
+mod answer;
 mod batch;
 mod budget;
+mod candidate;
 mod census;
 mod challenge;
 mod checks;
 mod control_shares;
 mod deletion;
+mod effects;
 mod elsewhere;
 mod ended;
+mod evidence;
 mod expiry;
+mod faults;
 mod fragments;
+mod ftp_settings;
 mod halves;
 mod held;
 mod helpers;
@@ -23,6 +29,7 @@ mod memo;
 mod on_path;
 mod pair;
 mod path;
+mod query;
 mod rate;
 mod record;
 mod reload;
@@ -31,6 +38,7 @@ mod rule_use;
 mod screen;
 mod settings;
 mod snapshot;
+mod zone_hints;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -231,7 +239,7 @@ pub struct Engine {
 /// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
 /// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    elsewhere::Elsewhere::bytes(max_sessions, zones)
+    zone_hints::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
 }

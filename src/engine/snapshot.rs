@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
-use super::helpers::Parent;
+use super::ftp_settings::Parent;
 use super::pair::is_pair_full;
-use super::reload::{opening_query, opening_query_of};
+use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
 use crate::config::OnReload;

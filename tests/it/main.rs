@@ -12,6 +12,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+// The house itself.
+/// Floors of the library: which modules may name which.
+mod house;
+
 // Sessions: how they open, what the table holds, how they end.
 /// Sessions that an operator lists, previews and ends.
 mod deletion;

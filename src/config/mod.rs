@@ -50,7 +50,7 @@ use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
 use crate::limits::{Adaptive, Limits, Prefixes};
 pub use crate::packet::Checksums;
-use crate::policy::{Policy, RuleId};
+use crate::policy::{Action, Policy, RuleId};
 use crate::verdict::DropReason;
 
 mod challenge;
@@ -100,8 +100,8 @@ const DEFAULT_ZONE: &str = "default";
 
 /// All that can be set.
 ///
-/// [`Config::default`] is what holds without a file: every lifetime at its default and every session allowed. A
-/// file, be it empty, denies what none of its rules allows, unless `policy.default` says otherwise.
+/// [`Config::default`] equals an empty file: every value is at its default, and every session is
+/// denied. [`Config::allow_all`] allows every session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -133,7 +133,6 @@ pub struct Config {
     /// `[lifetimes]`.
     pub lifetimes: LifetimesConfig,
     /// `[policy]`.
-    #[serde(default = "PolicyConfig::of_file")]
     pub policy: PolicyConfig,
     /// `[tcp]`.
     pub tcp: TcpConfig,
@@ -585,6 +584,15 @@ impl Zones {
 }
 
 impl Config {
+    /// Returns the defaults with a policy that allows every session, for captures, measurements and
+    /// tests.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        let mut config = Self::default();
+        config.policy.default = Action::Allow;
+        config
+    }
+
     /// Reads and checks a configuration. `file_name` is only for messages; nothing is opened.
     ///
     /// # Errors

@@ -221,7 +221,7 @@ impl Lab {
             stacks,
             devices,
             interrupt,
-            engine: Engine::new(&Config::default())?,
+            engine: Engine::new(&Config::allow_all())?,
             ahead: Duration::ZERO,
             ways: [THROUGH; 2],
             resets: Fate::Arrives,

@@ -568,7 +568,7 @@ fn refused_datagrams_take_no_place_of_admitted_ones() {
 }
 
 #[test]
-fn what_came_in_fragments_may_be_acknowledged_and_not_a_byte_more() {
+fn fragmented_bytes_may_be_acknowledged_and_not_a_byte_more() {
     let bench = Bench::new();
     bench.connect();
     let parts = split(&tcp(true, 101, 501, "A", 2_000), 1, 800);

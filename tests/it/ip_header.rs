@@ -266,7 +266,7 @@ fn a_fragmented_error_has_no_options_where_they_are_strict() {
 }
 
 #[test]
-fn what_is_only_reported_has_options_and_addresses_like_a_session() {
+fn a_reported_packet_has_its_options_and_addresses_checked() {
     let toml = "tcp.asymmetric = \"report\"\n";
     let answer = || segment(V4.back(), SYN | ACK, 500, 101, b"");
     let alert = with_options(answer(), &ROUTER_ALERT);

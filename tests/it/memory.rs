@@ -11,7 +11,7 @@ fn config(toml: &str) -> Config {
 }
 
 #[test]
-fn what_a_configuration_is_said_to_take_is_what_an_engine_allocates() {
+fn the_announced_memory_is_what_an_engine_allocates() {
     for toml in [
         "",
         "[table]\nmax_sessions = 300000\nshards = 1\n",

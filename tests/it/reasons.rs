@@ -745,7 +745,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
 }
 
 #[test]
-fn what_verification_finds_passes_where_checksums_are_trusted() {
+fn wrong_checksums_pass_where_checksums_are_trusted() {
     for reason in [
         Malformed::Ipv4HeaderChecksum,
         Malformed::TcpChecksum,

@@ -597,7 +597,7 @@ fn the_policy_of_the_new_engine_decides() {
 }
 
 #[test]
-fn what_is_remembered_of_ended_sessions_is_restored() {
+fn tombstones_are_restored() {
     let now = Instant::now();
     let old = engine("");
     pass(&old, now, &handshake(ENDS));

@@ -75,7 +75,7 @@ fn a_packet_of_a_session_in_the_other_zone_is_not_adopted() {
 }
 
 #[test]
-fn what_has_a_session_in_no_zone_begins_one_in_its_own() {
+fn a_packet_without_a_session_in_any_zone_begins_one_in_its_own() {
     for (toml, first) in [
         ("tcp.asymmetric = \"bypass\"", 1),
         ("tcp.midstream = \"adopt\"", 3),

@@ -1,4 +1,4 @@
-//! Healthy paths that the report of asymmetric ones must not accuse, each beside one that it must.
+//! Healthy paths that the report of asymmetric paths must not accuse, each beside one that it must.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,5 @@
-//! Source validation under flood: who is challenged, what a real stack makes of it, and that
-//! nothing is kept of those who do not answer.
+//! Source validation under flood: which sources are challenged, how a real stack answers, and that
+//! nothing is stored of sources that do not answer.
 
 use std::time::Duration;
 

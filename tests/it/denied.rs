@@ -1,4 +1,4 @@
-//! Sessions that the policy does not admit, as a sink is told of them.
+//! Sessions that the policy denies, as a sink receives them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How sessions end: the RSTs of a timeout, what late packets get, what a reload ends.
+//! The ends of sessions: RSTs of a timeout, answers to late packets, and reloads.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,5 +1,7 @@
-//! Fragments: the first one of a datagram is decided, the later ones follow it, and each way to be wrong has a name.
-//! Those that come before the first are in `held_fragments.rs`.
+//! Fragments: the first one of a datagram is decided, later ones follow it, and each malformation
+//! has a name.
+//!
+//! Fragments that come before the first are in `held_fragments.rs`.
 
 use std::time::{Duration, Instant};
 

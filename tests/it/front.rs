@@ -1,4 +1,5 @@
-//! The front end with an engine behind it: whose header goes where, what is refused, and that every datagram is counted once.
+//! The front end with an engine: which header a reply has, which datagrams are refused, and that
+//! every datagram is counted once.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Endpoints and tunnel ends: forged ones, full tables, floods, threads, names that a reload gives and takes.
+//! Endpoints and tunnel endpoints: forged ones, full tables, floods, threads, and names that a
+//! reload adds or removes.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What hostile or unlucky datagrams do to the front end: loops, floods of what is refused, new flows of the balancer in the
-//! middle of old sessions, tenants with the same addresses.
+//! Hostile or unlucky datagrams at the front end: loops, floods of refused packets, new flows of
+//! the balancer in the middle of old sessions, tenants with the same addresses.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

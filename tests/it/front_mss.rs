@@ -1,5 +1,5 @@
-//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, wherever it has it and however often, and its
-//! checksum is right.
+//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, wherever and however
+//! often the option occurs, and its checksum is right.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;

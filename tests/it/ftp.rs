@@ -1,4 +1,4 @@
-//! FTP through the whole engine: what a control session announces is admitted, and nothing else.
+//! FTP through the whole engine: announced sessions are admitted, and no others.
 
 use std::time::{Duration, Instant};
 

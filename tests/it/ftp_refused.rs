@@ -1,5 +1,5 @@
-//! `ftp.refused = "drop"`: nothing of a control session passes that was not read whole and in its
-//! place, and what healthy programs send does.
+//! `ftp.refused = "drop"`: no data of a control session pass that were not read whole and in their
+//! place, and data of healthy programs pass.
 
 use std::time::SystemTime;
 

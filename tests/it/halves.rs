@@ -1,4 +1,5 @@
-//! Connections of which a part was not seen: picked up in their middle, or with one half on another path.
+//! Connections of which a part was not seen: picked up in their middle, or with one half on another
+//! path.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the IP header of a packet may say: source routes, options, addresses, protocols behind it.
+//! Allowed contents of the IP header: source routes, options, addresses, next protocols.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! How much memory an engine takes, and what happens if there is less.
+//! The memory of an engine, and errors if there is too little.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! How strictly: TCP modes by rule and zone, checks that only count, what ICMP may do.
+//! TCP modes by rule and zone, checks that only count, and permitted ICMP.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
-//! Load that is shed: what waited for long opens no session, and what belongs to one passes as
-//! always.
+//! Shed load: packets that waited for long open no session, and packets of sessions pass as always.
 
 use crate::support::packets::{ACK, Ends, SYN, echo, icmp, udp, unreachable};
 use crate::support::scene::{Scene, segment};

@@ -1,4 +1,4 @@
-//! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
+//! Every drop reason has a packet that is dropped for it alone and moves only its counter.
 
 use std::time::{Duration, Instant};
 

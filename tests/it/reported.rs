@@ -1,4 +1,4 @@
-//! What `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not do.
+//! Side effects that `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not have.
 
 use crate::support::packets::{ACK, Ends, FIN, SYN};
 use crate::support::scene::Scene;

@@ -1,4 +1,5 @@
-//! Saving and restoring sessions: what goes on, what does not, and which streams are refused.
+//! Saving and restoring sessions: sessions that continue, sessions that do not, and streams that
+//! are refused.
 
 use std::time::{Duration, Instant, SystemTime};
 

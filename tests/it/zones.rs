@@ -1,4 +1,4 @@
-//! The two directions of a conversation in two zones, and what the report says of a half that is missing.
+//! The two directions of a conversation in two zones, and the report of a missing half.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,5 +1,5 @@
-//! Random fragments of many sources and zones against a reference model: who waits for a first
-//! fragment, for how long, who gives up a place for whom, and what each fragment comes to.
+//! Random fragments of many sources and zones against a reference model: which wait for a first
+//! fragment and for how long, which give up a place, and the verdict of each.
 
 use std::time::{Duration, Instant};
 

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::alg::HelperEvent;
-use crate::engine::Unsent;
-use crate::event::EndReason;
 use crate::flow::Zone;
+use crate::reset::Unsent;
+use crate::session::EndReason;
 use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};
 

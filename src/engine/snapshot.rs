@@ -7,17 +7,18 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
-use super::helpers::Parent;
+use super::ftp_settings::Parent;
 use super::pair::is_pair_full;
-use super::reload::{opening_query, opening_query_of};
+use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
-use crate::config::{OnReload, TcpMode};
+use crate::config::OnReload;
 use crate::flow::{FlowKey, Variant, Zone};
 use crate::lifetime::MAX_LIFETIME;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
+use crate::policy::handling::TcpMode;
 use crate::session::{
     Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, Slot, TICK, Tombstone,
     TunnelRef,

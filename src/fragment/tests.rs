@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::FragmentsConfig;
-use crate::session::Micros;
+use crate::session::time::Micros;
 use crate::verdict::{Class, DropReason, Tracked};
 
 /// A datagram from 10.0.0.1, told apart by `id`.

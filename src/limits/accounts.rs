@@ -6,7 +6,7 @@ use super::prefix::Prefixes;
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
 use crate::track::EvictionClass;
 

@@ -14,11 +14,11 @@
 
 use std::cmp::Reverse;
 
+use super::EndReason;
 use super::shard::{Ended, Expired, Shard};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::{Linked, behind};
-use crate::event::EndReason;
 use crate::flow::Zone;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;

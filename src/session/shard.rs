@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
+use super::EndReason;
 use super::index::Index;
 use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
-use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::{Accounts, Counts, Standing, Subject};
 use crate::policy::RuleId;

@@ -1,6 +1,6 @@
 //! A session's memory: two cache lines for what every packet needs, a quarter of one for what few do.
 
-use crate::event::EndReason;
+use super::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::Counts;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP};

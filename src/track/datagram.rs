@@ -7,9 +7,8 @@
 //! not hold its slot for as long as a call does).
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, PROTOCOL_UDP_LITE};
-use crate::track::{EvictionClass, Lifetime};
+use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 
 /// How old a two-way UDP conversation is when it becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;

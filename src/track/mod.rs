@@ -5,12 +5,13 @@
 
 pub mod datagram;
 pub mod dccp;
+mod lifetime;
 pub mod sctp;
 pub mod tcp;
 
 use std::time::Duration;
 
-use crate::lifetime::LifetimeClass;
+pub use self::lifetime::LifetimeClass;
 
 /// How much a session is worth when the table is full; the order of eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

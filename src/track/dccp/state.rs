@@ -1,9 +1,8 @@
 //! The DCCP transition table: state x type of packet x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::DccpType;
-use crate::track::EvictionClass;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of a connection, seen from the middle; the client is the initiator. Names are those of Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

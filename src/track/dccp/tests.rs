@@ -1,7 +1,7 @@
 //! The table row by row, and stories of connections.
 
 use super::*;
-use crate::lifetime::LifetimeClass;
+use crate::track::LifetimeClass;
 use DccpType::{Ack, Close, CloseReq, Data, DataAck, Request, Reset, Response, Sync, SyncAck};
 use Direction::{Original, Reply};
 

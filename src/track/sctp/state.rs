@@ -1,8 +1,7 @@
 //! The SCTP transition table: state x kind of chunk x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
-use crate::track::EvictionClass;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of an association, seen from the middle. Names are those of Linux, except that an association whose
 /// INIT is unanswered is told from one that is over: Linux calls both CLOSED.

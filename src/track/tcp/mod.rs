@@ -21,9 +21,9 @@ use self::judgement::StateChange;
 use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::{Segment, SeqNum};
 use crate::track::Lifetime;
+use crate::track::LifetimeClass;
 
 /// Repetitions of one segment after which the lifetime is cut (Linux `nf_conntrack_tcp_max_retrans`: 3).
 pub const MAX_RETRANSMISSIONS: u8 = 3;

@@ -1,9 +1,8 @@
 //! The TCP transition table: state x kind of segment x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::TcpFlags;
-use crate::track::EvictionClass;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of a TCP connection, seen from the middle. A segment may be lost behind us, so each state
 /// is what the two ends have *sent*, not what they have received.

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 send(&raw, &own.tunnel, own.payload);
             }
         }
-        engine.expire(now, 64, &mut resets);
+        engine.expire_with(now, 64, &mut resets);
         for reset in resets.drain(..) {
             let own = front.reset(&reset, &mut scratch);
             own.inspect(|own| send(&raw, &own.tunnel, own.payload));

@@ -25,6 +25,7 @@
 pub mod alg;
 pub mod asymmetry;
 mod atomic;
+mod builder;
 pub mod config;
 mod engine;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod geneve;
 pub mod lifetime;
 pub mod limits;
 pub mod memory;
+mod outbox;
 pub mod packet;
 pub mod policy;
 mod reasons;
@@ -46,12 +48,14 @@ mod stats;
 pub mod track;
 mod verdict;
 
+pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
     Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
 };
-pub use event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
+pub use event::{DeniedSession, Discard, EndReason, LimitReached, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
+pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::Reset;
 pub use session::{SessionId, TunnelRef};

@@ -21,6 +21,8 @@ mod denied;
 mod endings;
 /// Lifetimes, against a model with exact deadlines.
 mod expiry;
+/// Replies, RSTs and events in an outbox; policies that are built in code.
+mod outbox;
 /// Sessions that went on after they were saved, as after a crash.
 mod moved_on;
 /// Reloads, listings and saves that walk the table in slices, with packets in between.

@@ -171,7 +171,7 @@ impl Worker {
             );
             put_released(shared, now, &mut scratch, &mut ears, &mut outlet);
             expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
-                && shared.engine.expire(now, EXPIRY_BUDGET, &mut ears).more;
+                && shared.engine.expire_with(now, EXPIRY_BUDGET, &mut ears).more;
             for reset in ears.resets.drain(..) {
                 match shared.front.reset(&reset, &mut scratch) {
                     Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),

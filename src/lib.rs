@@ -55,6 +55,7 @@ pub use engine::{
 };
 pub use event::{DeniedSession, Discard, EndReason, LimitReached, SessionRecord, Sink};
 pub use flow::{Direction, Zone};
+pub use geneve::Gateway;
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::Reset;

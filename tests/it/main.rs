@@ -21,10 +21,10 @@ mod denied;
 mod endings;
 /// Lifetimes, against a model with exact deadlines.
 mod expiry;
-/// Replies, RSTs and events in an outbox; policies that are built in code.
-mod outbox;
 /// Sessions that went on after they were saved, as after a crash.
 mod moved_on;
+/// Replies, RSTs and events in an outbox; policies that are built in code.
+mod outbox;
 /// Reloads, listings and saves that walk the table in slices, with packets in between.
 mod slices;
 /// Saving and restoring sessions, and streams that are refused.
@@ -103,6 +103,8 @@ mod front_ends;
 mod front_hostile;
 /// Clamping of the MSS.
 mod front_mss;
+/// Engine and front end as one.
+mod gateway;
 
 // What holds for all.
 /// The packet path allocates nothing.

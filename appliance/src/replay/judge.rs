@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::HeldPackets;
 use portcullis::explain::Step;
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Engine, Packet, Verdict};
 
 use super::collector::Collector;
@@ -279,7 +279,7 @@ fn write_out(
     }
     if let Verdict::Reject(_, reply, _) = verdict {
         let mut buffer = [0; MAX_REPLY];
-        if let Some(reply) = write_reply(*reply, packet, &mut buffer) {
+        if let Some(reply) = write_reply_unbudgeted(*reply, packet, &mut buffer) {
             written.write(candidate.time, reply, reply.len(), MADE_REPLY)?;
         }
     }

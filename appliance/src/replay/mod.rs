@@ -150,7 +150,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         frames = frame.number;
         let now = collector.clock.instant(frame.time);
         if engine.next_expiry().is_some_and(|due| due <= now) {
-            while engine.expire(now, EXPIRY_BUDGET, &mut collector).more {}
+            while engine.expire_with(now, EXPIRY_BUDGET, &mut collector).more {}
             collector.names.forget_ended();
         }
         last = Some(now);

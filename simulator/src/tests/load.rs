@@ -17,7 +17,7 @@ fn decide(load: Load, rounds: u64) -> usize {
     for round in 0..rounds {
         for flow in 0..load.flows {
             generator.packet(flow, round, &mut packet);
-            let verdict = engine.process(Packet::new(&packet, start + Duration::from_millis(round)));
+            let verdict = engine.verdict_only(Packet::new(&packet, start + Duration::from_millis(round)));
             assert!(
                 matches!(verdict, Verdict::Forward(_)),
                 "round {round}, flow {flow}: {verdict:?}"

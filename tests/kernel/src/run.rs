@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use portcullis::explain::Step;
 use portcullis::lifetime::LifetimeClass;
-use portcullis::{Class as OurClass, Config, Direction, Engine, Packet, Verdict};
+use portcullis::{Class as OurClass, Config, Direction, Discard, Engine, Packet, Verdict};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -129,7 +129,7 @@ impl Run {
         let linux = self.kernel.classify(sender, &packet)?;
         *self.outcome.classes.entry(linux).or_default() += 1;
         let now = self.start + self.elapsed;
-        let (verdict, steps) = one.engine.explain(Packet::new(&packet, now), &mut ());
+        let (verdict, steps) = one.engine.explain(Packet::new(&packet, now), &mut Discard);
         let (before, direction) = found(&steps);
         let said = describe(&verdict);
         let arrow = match sender {

@@ -1,5 +1,6 @@
 //! What a replay found, for people and as JSON.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub(crate) struct Summary {
     sessions: u64,
     sessions_open: u64,
     /// Protocol, then state.
-    sessions_by_state: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    sessions_by_state: BTreeMap<String, BTreeMap<Cow<'static, str>, u64>>,
     sessions_by_end: BTreeMap<&'static str, u64>,
     rules: Vec<RuleHits>,
     talkers: Vec<Talker>,
@@ -123,9 +124,9 @@ impl Summary {
         self.sessions += 1;
         *self
             .sessions_by_state
-            .entry(row.proto.clone())
+            .entry(row.session.flow.protocol.to_string())
             .or_default()
-            .entry(row.state)
+            .entry(row.session.state.clone())
             .or_default() += 1;
         match row.end_reason {
             Some(reason) => *self.sessions_by_end.entry(reason).or_default() += 1,

@@ -13,11 +13,7 @@ use crate::run::reloads::ReloadState;
 use crate::run::view::WallClock;
 
 /// Returns a line of the report of asymmetric paths.
-pub(super) fn asymmetry(
-    line: &AsymmetryLine,
-    appliance: &Appliance,
-    now: Instant,
-) -> AsymmetryView {
+pub(super) fn asymmetry(line: &AsymmetryLine, appliance: &Appliance, now: Instant) -> AsymmetryView {
     let ago = |moment| now.saturating_duration_since(moment).as_secs_f64();
     AsymmetryView {
         zone: appliance.zones.name(line.zone),

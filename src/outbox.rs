@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use crate::engine::{Engine, Packet};
 use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
 use crate::flow::{Direction, Zone};
 use crate::fragment::HoldId;
 use crate::reset::{MAX_REPLY, Reset, write_reply_unbudgeted};
 use crate::session::{SessionId, TunnelRef};
-use crate::verdict::{Reply, Verdict};
+use crate::verdict::Reply;
 
 /// Bounded queue of the packets that the engine makes and of the events that it reports.
 ///
@@ -202,26 +201,30 @@ impl Outbox {
         self.lost
     }
 
-    /// Adds the reply to a rejected packet, if there is room and the budget allows one.
+    /// Adds the reply to a rejected packet, if there is room and the packet can have one. `allowed`
+    /// is asked last, since it takes from the budget.
     #[cold]
     #[inline(never)]
-    pub(crate) fn reply(&mut self, engine: &Engine, packet: &Packet<'_>, verdict: &Verdict) {
-        let Verdict::Reject(reason, reply, _) = verdict else {
-            return;
-        };
+    pub(crate) fn reply(
+        &mut self,
+        reply: Reply,
+        to: &[u8],
+        zone: Zone,
+        allowed: impl FnOnce() -> bool,
+        egress: impl FnOnce() -> Egress,
+    ) {
         let Some(start) = self.room() else { return };
         self.bytes.resize(start + MAX_REPLY, 0);
         let out = self.bytes.get_mut(start..).unwrap_or_default();
-        let written = write_reply_unbudgeted(*reply, packet.bytes(), out).map_or(0, <[u8]>::len);
-        let may = written > 0 && engine.may_reply(*reason, packet);
+        let written = write_reply_unbudgeted(reply, to, out).map_or(0, <[u8]>::len);
+        let may = written > 0 && allowed();
         if written > 0 && !may {
             self.lost.over_budget += 1;
         }
         let end = start + if may { written } else { 0 };
         self.bytes.truncate(end);
         if may {
-            let egress = egress_of_reply(engine, packet, *reply);
-            self.push_packet(start..end, packet.zone_of(), egress, None);
+            self.push_packet(start..end, zone, egress(), None);
         }
     }
 
@@ -268,18 +271,6 @@ impl Default for Outbox {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply takes
-/// the path of the other direction of the session, if it is known.
-fn egress_of_reply(engine: &Engine, packet: &Packet<'_>, reply: Reply) -> Egress {
-    if !matches!(reply, Reply::Challenge(_)) && engine.has_tunnel_references() {
-        let known = engine.tunnel_back(*packet);
-        if known != TunnelRef::NONE {
-            return Egress::Onward(known);
-        }
-    }
-    Egress::Back(packet.tunnel_of())
 }
 
 #[deny(clippy::missing_trait_methods)]

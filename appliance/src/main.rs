@@ -4,11 +4,12 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod five_tuple;
 mod memory;
 mod output;
 mod replay;
 mod run;
-mod session_ports;
+mod session_view;
 mod sessions;
 mod simulate;
 

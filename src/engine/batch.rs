@@ -37,7 +37,7 @@ impl Engine {
         verdicts.reserve(packets.len());
         self.process_batch_with(packets, outbox, |number, verdict, outbox| {
             if let (Verdict::Reject(..), Some(packet)) = (&verdict, packets.get(number)) {
-                outbox.reply(self, packet, &verdict);
+                self.queue_reply(packet, &verdict, outbox);
             }
             verdicts.push(verdict);
         });

@@ -383,7 +383,7 @@ impl Engine {
     pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
         let verdict = self.decide(*packet, outbox, &mut ());
         if let Verdict::Reject(..) = verdict {
-            outbox.reply(self, packet, &verdict);
+            self.queue_reply(packet, &verdict, outbox);
         }
         verdict
     }

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::{Engine, Expiry, Packet};
-use crate::outbox::Outbox;
+use crate::outbox::{Egress, Outbox};
 use crate::reset::{write_reply_unbudgeted, write_too_big};
-use crate::verdict::{DropReason, Verdict};
+use crate::session::TunnelRef;
+use crate::verdict::{DropReason, Reply, Verdict};
 
 /// Sessions that one call to [`Engine::expire`] looks at: some 50 us of work.
 const EXPIRY_BUDGET: usize = 256;
@@ -58,6 +59,33 @@ impl Engine {
     /// for all reasons but that of the policy were taken from a budget by their verdict.
     pub(crate) fn may_reply(&self, reason: DropReason, packet: &Packet<'_>) -> bool {
         reason != DropReason::PolicyReject || self.may_answer(*packet)
+    }
+
+    /// Queues the reply to a rejected packet, if the budget allows one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn queue_reply(&self, packet: &Packet<'_>, verdict: &Verdict, outbox: &mut Outbox) {
+        if let Verdict::Reject(reason, reply, _) = *verdict {
+            outbox.reply(
+                reply,
+                packet.bytes(),
+                packet.zone_of(),
+                || self.may_reply(reason, packet),
+                || self.egress_of_reply(packet, reply),
+            );
+        }
+    }
+
+    /// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply
+    /// takes the path of the other direction of the session, if it is known.
+    fn egress_of_reply(&self, packet: &Packet<'_>, reply: Reply) -> Egress {
+        if !matches!(reply, Reply::Challenge(_)) && self.has_tunnel_references() {
+            let known = self.tunnel_back(*packet);
+            if known != TunnelRef::NONE {
+                return Egress::Onward(known);
+            }
+        }
+        Egress::Back(packet.tunnel_of())
     }
 
     /// Whether sessions remember the tunnels of their packets.

@@ -1,13 +1,12 @@
 //! The canonical key of a conversation.
 
 use core::hash::{Hash, Hasher};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::Zone;
-use super::packet_flow::Header;
-use crate::packet::{GreKey, IcmpKind, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
+use crate::packet::{IcmpKind, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 
 /// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,59 +191,6 @@ impl FlowKey {
             (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind) => Variant::IcmpQuery(kind),
             _ => Variant::Plain,
         }
-    }
-
-    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
-    ///
-    /// # Errors
-    /// What no conversation can be.
-    pub(crate) fn between(
-        zone: Zone,
-        protocol: u8,
-        initiator: SocketAddr,
-        responder: SocketAddr,
-        variant: Variant,
-    ) -> Result<(Self, End), &'static str> {
-        let number = |end: SocketAddr| match end.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => address.to_bits(),
-        };
-        if initiator.is_ipv4() != responder.is_ipv4() {
-            return Err("its ends are of two versions of IP");
-        }
-        let v6 = initiator.is_ipv6();
-        let header = Header {
-            zone,
-            v6,
-            protocol,
-            src: number(initiator),
-            dst: number(responder),
-        };
-        let flow = header.with_ports(initiator.port(), responder.port());
-        let (mut key, source) = (flow.key, flow.source);
-        // TCP, UDP, DCCP, SCTP and UDP-Lite.
-        let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
-        let is_icmp = protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
-        match variant {
-            Variant::Plain if has_ports => {}
-            Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
-            }
-            Variant::IcmpQuery(kind @ 1..=6) if is_icmp && initiator.port() == responder.port() => {
-                key = key.with_icmp(kind, source);
-            }
-            Variant::IcmpMessage(kind) if is_icmp && key.ports == [0; 2] => {
-                key.ports = [u16::from(kind); 2];
-                key = key.with_icmp(KIND_ICMP_MESSAGE, source);
-            }
-            Variant::GreKey(gre) if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
-                key = flow.with_gre(GreKey::Key(gre)).key;
-            }
-            Variant::GreCall if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
-                key = flow.with_gre(GreKey::CallId(0)).key;
-            }
-            _ => return Err("its ports or its kind are those of another protocol"),
-        }
-        Ok((key, source))
     }
 
     /// The key with what an ICMP message is, and the end that asks or sends.

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::Outgoing;
-use portcullis::geneve::{Gateway, GatewayWorker};
 use portcullis::{Config, EndReason, Event, SessionFilter};
+use portcullis::{Gateway, GatewayWorker};
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
 use crate::support::tunnel::{Kept, Label, datagram, flags, segment, sent};

@@ -68,12 +68,12 @@ impl Held {
 pub(super) struct Judge<'e> {
     engine: &'e Engine,
     held: HeldPackets<Held>,
-    pub(super) verdicts: Lines,
+    verdicts: Lines,
     pub(super) written: Option<CaptureWriter>,
     /// The decision to explain.
     wanted: Option<Wanted>,
     /// Explanation of the decision.
-    pub(super) explained: Option<String>,
+    explained: Option<String>,
     /// Nothing more will be said of it.
     pub(super) is_explained: bool,
 }
@@ -93,6 +93,18 @@ impl<'e> Judge<'e> {
 
     pub(super) const fn wants(&mut self, wanted: Option<Wanted>) {
         self.wanted = wanted;
+    }
+
+    /// Writes what is buffered. Returns the explanation, if one was made.
+    ///
+    /// # Errors
+    /// A result cannot be written.
+    pub(super) fn finish(self) -> Result<Option<String>, ReplayError> {
+        self.verdicts.finish()?;
+        if let Some(written) = self.written {
+            written.finish()?;
+        }
+        Ok(self.explained)
     }
 
     /// Writes what becomes of a frame without a packet.

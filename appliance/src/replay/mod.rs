@@ -9,6 +9,7 @@ mod helper;
 mod judge;
 mod lines;
 mod notes;
+mod report;
 mod rows;
 mod summary;
 mod talkers;
@@ -23,8 +24,8 @@ use portcullis::packet::{Checksums, parse};
 use portcullis::{Config, Engine};
 
 use crate::capture::{
-    CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length, ip_packet, pad_cut,
-    stated_len, with_length,
+    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
+    ip_packet, pad_cut, stated_len, with_length,
 };
 use crate::config_file;
 use crate::output;
@@ -101,30 +102,13 @@ enum ChecksumsArg {
 /// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and the summary
 /// is printed, before the error is returned.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
-    let mut config = match &args.config {
-        Some(path) => config_file::load(path)?,
-        None => Config::allow_all(),
-    };
-    match args.checksums {
-        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
-        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
-        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
-        // Where a capture was taken, an interface may not yet have computed them.
-        None if config.provenance.line("engine.checksums").is_none() => {
-            config.engine.checksums = Checksums::Trust;
-        }
-        None => {}
-    }
+    let config = configuration(args)?;
     refuse_same_files(args)?;
-    // The hosts of a capture cannot answer a challenge.
-    config.syn_challenge.mode = ChallengeMode::Off;
-    config.syn_challenge.zones.clear();
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);
     judge.written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
     judge.wants(args.explain);
-    let progress = progress_bar(&reader);
     let mut summary = Summary::default();
     let mut collector = Collector {
         names: Names::default(),
@@ -138,35 +122,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         notes: Notes::default(),
         failed: None,
     };
-    let mut scratch = Vec::new();
-    let (mut frames, mut last) = (0, None);
-    let broken = loop {
-        progress.set_position(reader.offset());
-        let frame = match reader.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        };
-        frames = frame.number;
-        let now = collector.clock.instant(frame.time);
-        if engine.next_expiry().is_some_and(|due| due <= now) {
-            while engine.expire_with(now, EXPIRY_BUDGET, &mut collector).more {}
-            collector.names.forget_ended();
-        }
-        last = Some(now);
-        judge.overdue(now, &mut collector)?;
-        collector.summary.frame(&frame);
-        collector.notes.frame(frame.number, frame.time);
-        decide(args, &frame, &mut scratch, &mut judge, &mut collector)?;
-        let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
-        if judge.is_explained && only_explain {
-            break None;
-        }
-    };
-    if let Some(now) = last {
-        judge.end(now, &mut collector)?;
-    }
-    progress.finish_and_clear();
+    let read = decide_all(args, &mut reader, &mut judge, &mut collector)?;
     engine.for_each_session(|session| collector.session(session, None));
     let Collector {
         lines,
@@ -179,16 +135,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         return Err(error);
     }
     lines.finish()?;
-    let Judge {
-        verdicts,
-        written,
-        explained,
-        ..
-    } = judge;
-    verdicts.finish()?;
-    if let Some(written) = written {
-        written.finish()?;
-    }
+    let explained = judge.finish()?;
     summary.note(notes);
     summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
@@ -199,14 +146,86 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     if args.explain.is_none() || explained.is_some() {
         print(args, &text)?;
     }
-    match (broken, args.explain) {
+    match (read.broken, args.explain) {
         (Some(error), _) => Err(error.into()),
         (None, Some(Wanted::Frame(asked))) if explained.is_none() => {
+            let frames = read.frames;
             Err(ReplayError::NoSuchFrame { asked, frames })
         }
         (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchDrop(asked)),
         (None, _) => Ok(()),
     }
+}
+
+/// Returns the configuration that the arguments ask for, adapted to a capture.
+fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
+    let mut config = match &args.config {
+        Some(path) => config_file::load(path)?,
+        None => Config::allow_all(),
+    };
+    match args.checksums {
+        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
+        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
+        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
+        // At a sender, the interface may not have computed checksums before the capture.
+        None if config.provenance.line("engine.checksums").is_none() => {
+            config.engine.checksums = Checksums::Trust;
+        }
+        None => {}
+    }
+    // The hosts of a capture cannot answer a challenge.
+    config.syn_challenge.mode = ChallengeMode::Off;
+    config.syn_challenge.zones.clear();
+    Ok(config)
+}
+
+/// Extent of a capture that was read.
+struct ReadFrames {
+    /// Number of the last frame.
+    frames: u64,
+    /// Error that ended the capture early.
+    broken: Option<CaptureError>,
+}
+
+/// Decides all frames, or those up to the explained decision if nothing else is asked for.
+fn decide_all(
+    args: &ReplayArgs,
+    reader: &mut CaptureReader,
+    judge: &mut Judge<'_>,
+    collector: &mut Collector<'_>,
+) -> Result<ReadFrames, ReplayError> {
+    let only_explain = args.outputs().next().is_none();
+    let progress = progress_bar(reader);
+    let mut scratch = Vec::new();
+    let (mut frames, mut last) = (0, None);
+    let broken = loop {
+        progress.set_position(reader.offset());
+        let frame = match reader.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        frames = frame.number;
+        let now = collector.clock.instant(frame.time);
+        let engine = collector.engine;
+        if engine.next_expiry().is_some_and(|due| due <= now) {
+            while engine.expire_with(now, EXPIRY_BUDGET, collector).more {}
+            collector.names.forget_ended();
+        }
+        last = Some(now);
+        judge.overdue(now, collector)?;
+        collector.summary.frame(&frame);
+        collector.notes.frame(frame.number, frame.time);
+        decide(args, &frame, &mut scratch, judge, collector)?;
+        if judge.is_explained && only_explain {
+            break None;
+        }
+    };
+    if let Some(now) = last {
+        judge.end(now, collector)?;
+    }
+    progress.finish_and_clear();
+    Ok(ReadFrames { frames, broken })
 }
 
 /// Prints the summary or explanation: on standard error if a result has standard output.

@@ -11,6 +11,7 @@ use portcullis::geneve::PORT;
 use super::flood::FloodArgs;
 use super::generate::MIN_SIZE;
 use super::reflector::ReflectorArgs;
+use super::target_args::TargetArgs;
 
 /// The endpoint id where none is given.
 pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
@@ -26,7 +27,12 @@ pub struct SimulateArgs {
     #[command(subcommand)]
     pub(super) peer: Option<Peer>,
     /// The appliance: an IPv4 address, its port 6081 unless another is given
-    #[arg(long, value_name = "ADDRESS[:PORT]", required = true, value_parser = appliance)]
+    #[arg(
+        long,
+        value_name = "ADDRESS[:PORT]",
+        required_unless_present = "targets",
+        value_parser = appliance
+    )]
     pub(super) appliance: Option<SocketAddrV4>,
     /// Our address, to which replies come [default: that of the route to the appliance]
     #[arg(long, value_name = "ADDRESS")]
@@ -102,6 +108,8 @@ pub struct SimulateArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) targets: TargetArgs,
 }
 
 /// What else there is in the box.

@@ -5,15 +5,17 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use etherparse::IpNumber;
 use lru::LruCache;
 
 use super::inner::{FlowKey, Inner, Kind, Place, Way};
+use super::targets::TargetId;
 use super::tunnel::Label;
 
-/// After how long a silence a Gateway Load Balancer forgets a TCP flow, without a setting.
-const TCP_IDLE: Duration = Duration::from_secs(350);
-/// The same for all else.
-const OTHER_IDLE: Duration = Duration::from_secs(120);
+/// Default of the silence after which a Gateway Load Balancer forgets a TCP flow.
+pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
+/// Silence after which a Gateway Load Balancer forgets any other flow.
+pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
 /// Unanswered packets of one flow and way.
 const MAX_QUEUE: usize = 8192;
 /// The first of the outer source ports, which are the dynamic ones (RFC 6335 section 6).
@@ -49,6 +51,8 @@ pub(super) struct Pending {
     pub(super) len: usize,
     /// How it was labelled.
     pub(super) label: Label,
+    /// The target to which it was sent.
+    pub(super) target: TargetId,
     /// When it was sent.
     pub(super) sent: Instant,
     /// Whether it was given up, so that its return would be late.
@@ -115,10 +119,11 @@ impl Lane {
             .map(|each| each.number)
     }
 
-    /// Takes the oldest packet of this hash out; one with this label first, so that a changed cookie confuses nothing.
-    /// `latest` is the number of the newest packet of all.
-    pub(super) fn take(&mut self, hash: u64, label: Label, latest: u64) -> Option<Pending> {
-        let same = |pending: &Pending| pending.hash == hash;
+    /// Takes the oldest packet that answers `reply` out; one with its label first, so that a changed
+    /// cookie confuses nothing.
+    pub(super) fn take(&mut self, reply: Answer) -> Option<Pending> {
+        let label = reply.label;
+        let same = |pending: &Pending| pending.hash == reply.hash && pending.target == reply.from;
         let at = self
             .queue
             .iter()
@@ -126,15 +131,29 @@ impl Lane {
             .or_else(|| self.queue.iter().position(same))?;
         let taken = self.queue.remove(at)?;
         if taken.label == self.label && label == self.label {
-            self.answered = Some(latest);
+            self.answered = Some(reply.latest);
         }
         Some(taken)
     }
 
+    /// Returns the target of a packet with this hash that waits for a reply from another target.
+    pub(super) fn sent_elsewhere(&self, reply: Answer) -> Option<TargetId> {
+        let elsewhere = |pending: &&Pending| pending.hash == reply.hash && pending.target != reply.from;
+        self.queue.iter().find(elsewhere).map(|pending| pending.target)
+    }
+
+    /// Returns whether a packet that was sent to a target still waits for its reply.
+    fn waits_for(&self, target: TargetId) -> bool {
+        let waits = |pending: &Pending| pending.target == target && !pending.given_up;
+        self.queue.iter().any(waits)
+    }
+
     /// Takes out the oldest packet with this label that is not given up, one of this length first: the one that came
     /// back altered.
-    pub(super) fn take_altered(&mut self, len: usize, label: Label) -> Option<Pending> {
-        let fits = |pending: &Pending| pending.label == label && !pending.given_up;
+    pub(super) fn take_altered(&mut self, len: usize, reply: Answer) -> Option<Pending> {
+        let fits = |pending: &Pending| {
+            pending.label == reply.label && pending.target == reply.from && !pending.given_up
+        };
         let at = self
             .queue
             .iter()
@@ -181,9 +200,22 @@ pub(super) struct Flow {
     down: Lane,
     ended: bool,
     last: Instant,
+    /// The target of its packets.
+    target: TargetId,
 }
 
 impl Flow {
+    /// Returns whether a target may make packets of this flow: its own, or one that still has
+    /// packets of it.
+    pub(super) fn is_of(&self, target: TargetId) -> bool {
+        self.target == target || self.up.waits_for(target) || self.down.waits_for(target)
+    }
+
+    /// Returns the target of its packets.
+    pub(super) const fn target(&self) -> TargetId {
+        self.target
+    }
+
     /// Its lane this way.
     pub(super) const fn lane(&self, way: Way) -> &Lane {
         match way {
@@ -234,6 +266,45 @@ impl Flow {
     }
 }
 
+/// A reply, as far as it is compared with what waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    /// The hash of the inner bytes.
+    pub(super) hash: u64,
+    /// The label of the reply.
+    pub(super) label: Label,
+    /// The target that sent it.
+    pub(super) from: TargetId,
+    /// The number of the newest packet of all.
+    pub(super) latest: u64,
+}
+
+/// A packet that is about to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure<'a> {
+    /// The inner packet, read.
+    pub(super) inner: &'a Inner,
+    /// Its bytes.
+    pub(super) bytes: &'a [u8],
+    /// The side at which it came in.
+    pub(super) side: Side,
+    /// Its number.
+    pub(super) number: u64,
+    /// The time.
+    pub(super) now: Instant,
+}
+
+/// Settings of a flow table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FlowSettings {
+    /// The most flows that are remembered.
+    pub(super) max_flows: NonZeroUsize,
+    /// Whether the two ways of a flow have cookies of their own.
+    pub(super) cookie_per_direction: bool,
+    /// Silence after which a TCP flow is forgotten.
+    pub(super) tcp_idle: Duration,
+}
+
 /// Why a packet gets no label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -241,6 +312,10 @@ pub(super) enum Refused {
     TableFull,
     /// The flow has too many unanswered packets.
     Backlog,
+    /// The TCP flow was silent for too long, and the packet is not a SYN.
+    Idle,
+    /// No target is registered.
+    NoTarget,
 }
 
 /// All flows.
@@ -249,19 +324,19 @@ pub(super) struct FlowTable {
     /// Which flow has which cookie. Of two flows that share one, the later.
     cookies: HashMap<u32, FlowKey, RandomState>,
     hasher: RandomState,
-    cookie_per_direction: bool,
+    settings: FlowSettings,
     /// Cookies given out to flows so far; part of the next cookie's hash.
     pub(super) epochs: u64,
 }
 
 impl FlowTable {
     /// An empty table; `hasher` makes the cookies.
-    pub(super) fn new(max_flows: NonZeroUsize, hasher: RandomState, cookie_per_direction: bool) -> Self {
+    pub(super) fn new(settings: FlowSettings, hasher: RandomState) -> Self {
         Self {
-            flows: LruCache::with_hasher(max_flows, hasher.clone()),
+            flows: LruCache::with_hasher(settings.max_flows, hasher.clone()),
             cookies: HashMap::with_hasher(hasher.clone()),
             hasher,
-            cookie_per_direction,
+            settings,
             epochs: 0,
         }
     }
@@ -291,41 +366,66 @@ impl FlowTable {
         self.hasher.hash_one(inner)
     }
 
-    /// Notes a packet that is about to be sent and says how it is labelled. Its flow is made if there is none; the
-    /// longest unused one gives way to it.
+    /// Returns the targets of flows that neither ended nor were silent for too long.
+    pub(super) fn live_targets(&self, now: Instant) -> impl Iterator<Item = TargetId> {
+        self.flows
+            .iter()
+            .filter(move |(key, flow)| {
+                !flow.ended && now.saturating_duration_since(flow.last) < self.idle(key)
+            })
+            .map(|(_, flow)| flow.target)
+    }
+
+    /// Returns the silence after which a flow is forgotten.
+    const fn idle(&self, key: &FlowKey) -> Duration {
+        if key.protocol == IpNumber::TCP.0 {
+            self.settings.tcp_idle
+        } else {
+            OTHER_IDLE
+        }
+    }
+
+    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces the
+    /// longest unused one if there is no room. `route` maps the flow's present target, `None` for a
+    /// new flow, to the one for this packet.
+    ///
+    /// # Errors
+    /// The reason for which the packet is not sent.
     pub(super) fn note(
         &mut self,
-        inner: &Inner,
-        bytes: &[u8],
-        side: Side,
-        number: u64,
-        now: Instant,
-    ) -> Result<Label, Refused> {
-        let (key, way) = inner.place;
-        let hash = self.hash(bytes);
-        let tcp = match inner.kind {
+        packet: Departure<'_>,
+        route: impl FnOnce(Option<TargetId>) -> Option<TargetId>,
+    ) -> Result<(Label, TargetId), Refused> {
+        let (key, way) = packet.inner.place;
+        let hash = self.hash(packet.bytes);
+        let tcp = match packet.inner.kind {
             Kind::Tcp { opens, fin, rst, .. } => Some((opens, fin, rst)),
             _ => None,
         };
-        let renewed = match self.flows.get(&key) {
+        let idle = self.idle(&key);
+        let current = match self.flows.get(&key) {
             None => {
                 self.make_room()?;
-                true
+                None
             }
             Some(flow) => {
-                let silence = now.saturating_duration_since(flow.last);
-                match tcp {
-                    Some((opens, ..)) => silence >= TCP_IDLE || (opens && flow.ended),
-                    None => silence >= OTHER_IDLE,
-                }
+                let silent = packet.now.saturating_duration_since(flow.last) >= idle;
+                let renewed = match tcp {
+                    Some((opens, ..)) if silent && !opens => return Err(Refused::Idle),
+                    Some((opens, ..)) => silent || (opens && flow.ended),
+                    None => silent,
+                };
+                (!renewed).then_some(flow.target)
             }
         };
-        if renewed {
-            self.renew(key, now);
+        let target = route(current).ok_or(Refused::NoTarget)?;
+        if current.is_none() {
+            self.renew(key, target, packet.now);
         }
         let Some(flow) = self.flows.peek_mut(&key) else {
             return Err(Refused::TableFull);
         };
+        flow.target = target;
         let lane = flow.lane_mut(way);
         if lane.queue.len() >= MAX_QUEUE {
             if lane.queue.front().is_some_and(|oldest| !oldest.given_up) {
@@ -334,26 +434,27 @@ impl FlowTable {
             lane.queue.pop_front();
         }
         lane.sent = true;
-        lane.side = Some(side);
+        lane.side = Some(packet.side);
         let label = lane.label;
         lane.queue.push_back(Pending {
-            number,
+            number: packet.number,
             hash,
-            len: bytes.len(),
+            len: packet.bytes.len(),
             label,
-            sent: now,
+            target,
+            sent: packet.now,
             given_up: false,
         });
-        flow.last = now;
+        flow.last = packet.now;
         if let Some((_, fin, rst)) = tcp {
             flow.lane_mut(way).fin |= fin;
             flow.ended |= rst || (flow.up.fin && flow.down.fin);
         }
-        Ok(label)
+        Ok((label, target))
     }
 
     fn make_room(&mut self) -> Result<(), Refused> {
-        if self.flows.len() < self.flows.cap().get() {
+        if self.flows.len() < self.settings.max_flows.get() {
             return Ok(());
         }
         if self.flows.peek_lru().is_some_and(|(_, flow)| flow.waits()) {
@@ -374,7 +475,7 @@ impl FlowTable {
     }
 
     /// Gives a flow, new or known, a new cookie and new ports.
-    fn renew(&mut self, key: FlowKey, now: Instant) {
+    fn renew(&mut self, key: FlowKey, target: TargetId, now: Instant) {
         self.epochs += 1;
         let (up, down) = (self.label(&key, Way::Up), self.label(&key, Way::Down));
         match self.flows.pop(&key) {
@@ -384,6 +485,7 @@ impl FlowTable {
                     down: Lane::new(down),
                     ended: false,
                     last: now,
+                    target,
                 };
                 self.flows.push(key, flow);
             }
@@ -401,7 +503,7 @@ impl FlowTable {
 
     /// Two ways never share a port: the higher bit is the way's.
     fn label(&self, key: &FlowKey, way: Way) -> Label {
-        let of_way = self.cookie_per_direction.then_some(way);
+        let of_way = self.settings.cookie_per_direction.then_some(way);
         let cookie = self.hasher.hash_one((key, self.epochs, of_way, "cookie")) as u32;
         let range = (u16::MAX - FIRST_PORT) / 2 + 1;
         let port = self.hasher.hash_one((key, self.epochs, way, "port")) % u64::from(range);

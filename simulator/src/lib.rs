@@ -8,14 +8,21 @@
 mod args;
 mod balancer;
 mod captures;
+mod checker;
+mod control;
+mod exchange;
 mod flood;
 mod flow;
 mod generate;
+mod health;
 mod inner;
+mod judge;
 mod reflector;
 mod report;
 mod sender;
 mod socket;
+mod target_args;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod tun;
@@ -24,26 +31,25 @@ mod turns;
 
 use std::hash::BuildHasher;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use parking_lot::{Condvar, Mutex};
 
 pub use args::SimulateArgs;
-use args::{PairArg, Peer, Protocol};
+use args::{PairArg, Peer};
 use balancer::{Balancer, Setup};
-use captures::Playback;
 pub use captures::{CaptureError, Captures};
-use generate::Load;
+use exchange::exchange;
+use flow::FlowSettings;
 use report::Report;
-use sender::{Pace, Sender, Shared};
-use socket::{RawSender, Receiver, bind, local_address, receive_overflow};
+use sender::Shared;
+use socket::{bind, local_address};
 use tun::TunPair;
-use tunnel::{Endpoint, Outer};
+use tunnel::Endpoint;
 
 /// How long a load lasts that has no other end.
 const LOAD_TIME: Duration = Duration::from_secs(10);
@@ -84,6 +90,9 @@ pub enum SimulateError {
          appliance in another network namespace or on another machine, or give the box an address of its own with --local"
     )]
     OwnAddress(Ipv4Addr),
+    /// An option about targets is wrong.
+    #[error("{0}")]
+    Targets(String),
     /// Two pairs cannot be told apart.
     #[error("two pairs have the endpoint id {0:016x}")]
     SameEndpoint(u64),
@@ -117,31 +126,42 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
         }
         None => {}
     }
-    let Some(appliance) = args.appliance else {
-        // clap requires it.
-        return Ok(());
-    };
-    let local = match args.local {
-        Some(local) => local,
-        None => local_address(*appliance.ip()).map_err(system(format!("no way to {appliance}")))?,
-    };
-    // Nowhere in particular means this machine (ip(7)).
-    if *appliance.ip() == local || appliance.ip().is_unspecified() {
-        return Err(SimulateError::OwnAddress(*appliance.ip()));
-    }
+    balance(args, captures, stop)
+}
+
+/// Runs the balancer, and prints the report on standard output.
+fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) -> Result<(), SimulateError> {
+    let targets: Vec<SocketAddrV4> = args
+        .appliance
+        .iter()
+        .chain(&args.targets.targets)
+        .copied()
+        .collect();
+    let local = local(args, &targets)?;
     let pairs: Vec<&PairArg> = args.tun.iter().chain(&args.pairs).collect();
-    let outer = Outer {
-        destination_port: appliance.port(),
-        udp_checksum: args.udp_checksum,
-        ..Outer::new(local, *appliance.ip())
-    };
     let setup = Setup {
-        outer,
+        local,
+        udp_checksum: args.udp_checksum,
         endpoints: endpoints(args, &pairs)?,
         timeout: args.timeout,
-        max_flows: args.max_flows,
-        cookie_per_direction: args.cookie_per_direction,
+        flows: FlowSettings {
+            max_flows: args.max_flows,
+            cookie_per_direction: args.cookie_per_direction,
+            tcp_idle: args.targets.flow_timeout,
+        },
+        group: args
+            .targets
+            .group(args.max_flows)
+            .map_err(SimulateError::Targets)?,
     };
+    let mut balancer = Balancer::new(setup, random_state());
+    for target in targets {
+        balancer
+            .targets
+            .register(Instant::now(), target)
+            .map_err(|error| SimulateError::Targets(error.to_string()))?;
+    }
+    balancer.targets.take_changes();
     let socket = bind(local).map_err(system(format!("UDP port 6081 of {local}")))?;
     let devices = pairs
         .iter()
@@ -156,22 +176,17 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
     };
     let start = Instant::now();
     let shared = Shared {
-        balancer: Mutex::new(Balancer::new(setup, random_state())),
+        balancer: Mutex::new(balancer),
         answered: Condvar::new(),
         stop,
         deadline: time.map(|time| start + time),
     };
-    let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices, outer)?;
-    let balancer = shared.balancer.lock();
+    let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices)?;
+    let mut balancer = shared.balancer.lock();
     let end = balancer.last_reply().map_or(sent.at, |reply| reply.max(sent.at));
+    let observed = balancer.observed(Instant::now());
     let time = end.saturating_duration_since(start);
-    let report = Report::new(
-        &balancer.counters,
-        balancer.flows(),
-        balancer.overtaken(),
-        time,
-        overflow,
-    );
+    let report = Report::new(&balancer.counters, observed, time, overflow);
     say(&if args.json {
         let json = serde_json::to_string(&report).map_err(|error| system("report")(error.into()))?;
         json + "\n"
@@ -179,6 +194,21 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
         report.to_string()
     })?;
     sent.result.and_then(|()| verdict(&report, args.max_loss))
+}
+
+/// Returns the address to which replies come, which is none of the targets'.
+fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, SimulateError> {
+    let local = match (args.local, targets.first()) {
+        (Some(local), _) => local,
+        (None, Some(target)) => local_address(*target.ip()).map_err(system(format!("no way to {target}")))?,
+        (None, None) => return Err(SimulateError::Targets("no target".to_owned())),
+    };
+    // Nowhere in particular means this machine (ip(7)).
+    let own = |target: &&SocketAddrV4| *target.ip() == local || target.ip().is_unspecified();
+    match targets.iter().find(own) {
+        Some(target) => Err(SimulateError::OwnAddress(*target.ip())),
+        None => Ok(local),
+    }
 }
 
 /// Judges a run by its report. `max_loss` is in percent; without it, what is lost is no failure as
@@ -195,154 +225,6 @@ fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> 
         Some(max) if loss > max => Err(SimulateError::Loss { loss, max }),
         _ => Ok(()),
     }
-}
-
-/// How and when sending ended.
-struct Sent {
-    at: Instant,
-    result: Result<(), SimulateError>,
-}
-
-/// Sends from all sources while replies are judged and handed on; then waits for the last replies. Returns also how
-/// many replies the kernel threw away.
-fn exchange(
-    args: &SimulateArgs,
-    captures: &dyn Captures,
-    shared: &Shared,
-    socket: &UdpSocket,
-    devices: &[TunPair],
-    outer: Outer,
-) -> Result<(Sent, u32), SimulateError> {
-    let pace = match args.rate {
-        _ if !devices.is_empty() => Pace::Live,
-        Some(rate) => Pace::Rate(rate as f64),
-        None => Pace::Window(usize::from(args.window)),
-    };
-    let sender = || {
-        let raw = RawSender::new().map_err(system("a raw socket, which needs CAP_NET_RAW"))?;
-        Ok::<_, SimulateError>(Sender::new(shared, raw, outer.destination, pace))
-    };
-    let mut senders = (0..devices.len().max(1))
-        .map(|_| sender())
-        .collect::<Result<Vec<_>, _>>()?;
-    let finished = AtomicBool::new(false);
-    let overflow_before = receive_overflow(outer.source);
-    thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let received = receive(shared, socket, devices, &finished);
-            if received.is_err() {
-                shared.stop.store(true, Ordering::Relaxed);
-            }
-            received
-        });
-        let mut result = if devices.is_empty() {
-            senders
-                .first_mut()
-                .map_or(Ok(()), |sender| send(args, captures, sender))
-        } else {
-            send_live(shared, devices, &mut senders)
-        };
-        let at = Instant::now();
-        let last = at + args.timeout + 2 * EXPIRE;
-        shared.wait_below(0, || Instant::now() > last);
-        finished.store(true, Ordering::Relaxed);
-        if let Ok(received) = receiver.join() {
-            result = result.and(received.map_err(system("receiving")));
-        }
-        let overflow = receive_overflow(outer.source).saturating_sub(overflow_before);
-        Ok((Sent { at, result }, overflow))
-    })
-}
-
-/// Sends a capture or a load.
-fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -> Result<(), SimulateError> {
-    if let Some(path) = &args.capture {
-        let playback = Playback {
-            path,
-            loops: args.loops,
-            decapsulate: args.decapsulate,
-        };
-        playback.send(captures, sender)?;
-    }
-    if let Some(protocol) = args.generate {
-        let load = Load {
-            tcp: protocol == Protocol::Tcp,
-            flows: args.flows,
-            size: usize::from(args.size),
-            port: args.server_port,
-            connection: args.connection,
-            packets: args.packets,
-        };
-        generate::run(sender, load);
-    }
-    Ok(())
-}
-
-/// Sends what comes in at the devices, with a thread for each pair.
-fn send_live(shared: &Shared, devices: &[TunPair], senders: &mut [Sender<'_>]) -> Result<(), SimulateError> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = devices
-            .iter()
-            .zip(senders)
-            .enumerate()
-            .map(|(pair, (devices, sender))| {
-                scope.spawn(move || {
-                    let sent = devices.run(sender, pair);
-                    if sent.is_err() {
-                        shared.stop.store(true, Ordering::Relaxed);
-                    }
-                    sent
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .collect::<io::Result<()>>()
-            .map_err(system("reading a TUN device"))
-    })
-}
-
-/// Judges replies and hands them on until all is over.
-fn receive(
-    shared: &Shared,
-    socket: &UdpSocket,
-    devices: &[TunPair],
-    finished: &AtomicBool,
-) -> io::Result<()> {
-    let mut receiver = Receiver::new(socket);
-    let mut expired = Instant::now();
-    while !finished.load(Ordering::Relaxed) {
-        let datagrams = receiver.receive()?;
-        let mut deliveries = Vec::new();
-        let mut balancer = shared.balancer.lock();
-        let now = Instant::now();
-        for (source, payload) in datagrams {
-            let delivery = balancer.receive(now, source, payload);
-            if let Some(delivery) = delivery.filter(|_| !devices.is_empty()) {
-                let inner = payload.get(delivery.inner_at..).unwrap_or_default();
-                deliveries.push((delivery, inner));
-            }
-        }
-        if now.saturating_duration_since(expired) >= EXPIRE {
-            balancer.expire(now);
-            expired = now;
-        }
-        drop(balancer);
-        shared.answered.notify_all();
-        let refused = deliveries
-            .iter()
-            .filter(|(delivery, inner)| {
-                devices
-                    .get(delivery.pair)
-                    .is_some_and(|pair| !pair.write(delivery.side, inner))
-            })
-            .count();
-        if refused > 0 {
-            shared.balancer.lock().counters.not_delivered += refused as u64;
-        }
-    }
-    Ok(())
 }
 
 /// The endpoint of each pair, or the one of a source without devices.

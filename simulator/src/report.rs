@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::balancer::Unsent;
+use super::targets::TargetReport;
 
 /// Failures that are described in words; the others are only counted.
 const DESCRIBED: usize = 5;
@@ -18,6 +19,8 @@ pub(super) enum Failure {
     WrongHeader,
     /// The header is right, the inner packet is not the one that was sent.
     WrongBytes,
+    /// The packet, or its flow, was sent to another target.
+    WrongTarget,
     /// Nothing like it waits for a reply.
     Unexpected,
 }
@@ -27,6 +30,7 @@ impl Failure {
         match self {
             Self::WrongHeader => "wrong header",
             Self::WrongBytes => "wrong bytes",
+            Self::WrongTarget => "wrong target",
             Self::Unexpected => "unexpected",
         }
     }
@@ -39,6 +43,9 @@ pub(super) struct NotSent {
     pub(super) too_long: u64,
     flow_table_full: u64,
     backlog: u64,
+    /// Of a TCP flow that was silent for too long, and not a SYN.
+    idle: u64,
+    no_target: u64,
     refused: u64,
 }
 
@@ -49,21 +56,34 @@ impl NotSent {
             Unsent::TooLong => &mut self.too_long,
             Unsent::FlowTableFull => &mut self.flow_table_full,
             Unsent::Backlog => &mut self.backlog,
+            Unsent::Idle => &mut self.idle,
+            Unsent::NoTarget => &mut self.no_target,
             Unsent::Refused => &mut self.refused,
         };
         *counter += 1;
     }
 
     const fn total(self) -> u64 {
-        self.not_ip + self.too_long + self.flow_table_full + self.backlog + self.refused
+        self.not_ip
+            + self.too_long
+            + self.flow_table_full
+            + self.backlog
+            + self.idle
+            + self.no_target
+            + self.refused
     }
 
-    const fn rows(self) -> [(u64, &'static str); 5] {
+    const fn rows(self) -> [(u64, &'static str); 7] {
         [
             (self.not_ip, "not sent: no whole IP header"),
             (self.too_long, "not sent: too long for the path to the appliance"),
             (self.flow_table_full, "not sent: the flow table is full"),
             (self.backlog, "not sent: too many packets are unanswered"),
+            (
+                self.idle,
+                "not sent: the TCP flow had timed out, and only a SYN opens a new one",
+            ),
+            (self.no_target, "not sent: no target is registered"),
             (self.refused, "not sent: refused by the system"),
         ]
     }
@@ -84,6 +104,7 @@ pub(super) struct Counters {
     pub(super) dropped: u64,
     pub(super) wrong_header: u64,
     pub(super) wrong_bytes: u64,
+    pub(super) wrong_target: u64,
     pub(super) unexpected: u64,
     pub(super) not_sent: NotSent,
     /// Good replies that the device at the other end did not take.
@@ -109,6 +130,7 @@ impl Default for Counters {
             dropped: 0,
             wrong_header: 0,
             wrong_bytes: 0,
+            wrong_target: 0,
             unexpected: 0,
             not_sent: NotSent::default(),
             not_delivered: 0,
@@ -147,6 +169,7 @@ impl Counters {
         let counter = match failure {
             Failure::WrongHeader => &mut self.wrong_header,
             Failure::WrongBytes => &mut self.wrong_bytes,
+            Failure::WrongTarget => &mut self.wrong_target,
             Failure::Unexpected => &mut self.unexpected,
         };
         *counter += 1;
@@ -186,6 +209,8 @@ pub(super) struct Report {
     dropped: u64,
     wrong_header: u64,
     wrong_bytes: u64,
+    /// From another target than the one to which the packet or its flow was sent.
+    wrong_target: u64,
     unexpected: u64,
     not_sent: NotSent,
     not_delivered: u64,
@@ -200,17 +225,28 @@ pub(super) struct Report {
     sent_per_second: f64,
     returned_per_second: f64,
     latency_us: Option<Latency>,
+    targets: Vec<TargetReport>,
     failures: Vec<String>,
 }
 
+/// The part of a report that is counted elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    /// Flows that are known at the end.
+    pub(super) flows: usize,
+    /// Cookies that flows have had.
+    pub(super) cookies: u64,
+    /// Packets that came back after others had been sent that should have waited for them.
+    pub(super) overtaken: u64,
+    /// Figures of the targets.
+    pub(super) targets: Vec<TargetReport>,
+}
+
 impl Report {
-    /// `flows` are those known at the end and the cookies they have had, `overtaken` packets that came back after others
-    /// which should have waited for them had been sent; `time` is from the first packet to the last
-    /// reply.
+    /// Makes the report of a run. `time` is from the first packet to the last reply.
     pub(super) fn new(
         counters: &Counters,
-        flows: (usize, u64),
-        overtaken: u64,
+        observed: Observed,
         time: Duration,
         receive_overflow: u32,
     ) -> Self {
@@ -238,7 +274,7 @@ impl Report {
             sent_bytes: counters.sent_bytes,
             returned: counters.returned,
             late: counters.late,
-            overtaken,
+            overtaken: observed.overtaken,
             made_rst: counters.made_rst,
             made_icmp: counters.made_icmp,
             made_challenges: counters.made_challenges,
@@ -246,6 +282,7 @@ impl Report {
             dropped: counters.dropped,
             wrong_header: counters.wrong_header,
             wrong_bytes: counters.wrong_bytes,
+            wrong_target: counters.wrong_target,
             unexpected: counters.unexpected,
             not_sent: counters.not_sent,
             not_delivered: counters.not_delivered,
@@ -255,12 +292,13 @@ impl Report {
             } else {
                 counters.dropped as f64 / counters.sent as f64
             },
-            flows: flows.0,
-            cookies: flows.1,
+            flows: observed.flows,
+            cookies: observed.cookies,
             seconds,
             sent_per_second: rate(counters.sent),
             returned_per_second: rate(counters.returned),
             latency_us,
+            targets: observed.targets,
             failures: counters
                 .failures
                 .iter()
@@ -274,7 +312,7 @@ impl Report {
 impl Report {
     /// Returns the number of replies that must not be.
     pub(super) const fn failures(&self) -> u64 {
-        self.wrong_header + self.wrong_bytes + self.unexpected
+        self.wrong_header + self.wrong_bytes + self.wrong_target + self.unexpected
     }
 
     /// Returns the packets that never came back, of those that were sent: 0 to 1.
@@ -305,6 +343,10 @@ impl fmt::Display for Report {
             writeln!(f, "{count:>14} {name}")?;
         }
         let sometimes = [
+            (
+                self.wrong_target,
+                "from another target than the one that the packet was sent to",
+            ),
             (self.made_challenges, "challenges made by the appliance"),
             (
                 self.other_header,
@@ -344,6 +386,12 @@ impl fmt::Display for Report {
                 f,
                 "{median:>14.1} us there and back, median ({min:.1} at best, 99 % below {p99:.1}, {max:.1} at worst)"
             )?;
+        }
+        // A single appliance's figures are those above.
+        if self.targets.len() > 1 {
+            for target in &self.targets {
+                write!(f, "{target}")?;
+            }
         }
         for failure in &self.failures {
             writeln!(f, "{failure}")?;

@@ -1,7 +1,6 @@
 //! Sending at a rate, or as fast as replies come.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -67,7 +66,6 @@ pub(super) enum Pace {
 pub(super) struct Sender<'s> {
     shared: &'s Shared,
     socket: RawSender,
-    appliance: Ipv4Addr,
     pace: Pace,
     start: Instant,
     count: u64,
@@ -75,11 +73,10 @@ pub(super) struct Sender<'s> {
 }
 
 impl<'s> Sender<'s> {
-    pub(super) fn new(shared: &'s Shared, socket: RawSender, appliance: Ipv4Addr, pace: Pace) -> Self {
+    pub(super) fn new(shared: &'s Shared, socket: RawSender, pace: Pace) -> Self {
         Self {
             shared,
             socket,
-            appliance,
             pace,
             start: Instant::now(),
             count: 0,
@@ -153,7 +150,7 @@ impl<'s> Sender<'s> {
             balancer.send_in_turn(now, pair, side, inner, turn, &mut self.packet)
         };
         if let Ok(ticket) = ticket
-            && let Err(error) = self.socket.send(&self.packet, self.appliance)
+            && let Err(error) = self.socket.send(&self.packet, ticket.destination)
         {
             let mut balancer = self.shared.balancer.lock();
             let reason = match error.raw_os_error() {

@@ -37,8 +37,9 @@ pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &Ato
         for (id, address) in due {
             let Some(check) = check.cloned() else { continue };
             let report = report.clone();
-            // Not joined: the run need not wait for a check whose result nobody uses.
-            thread::spawn(move || report.send((id, run(&check, address))));
+            // Not joined: a run does not wait for checks whose results it no longer needs. Without a
+            // thread, the check is left out.
+            let _ = thread::Builder::new().spawn(move || report.send((id, run(&check, address))));
         }
         thread::sleep(TICK);
     }
@@ -59,7 +60,8 @@ fn run(check: &HealthCheck, address: Ipv4Addr) -> CheckResult {
 fn request(mut stream: TcpStream, http: &HttpProbe, to: SocketAddrV4, deadline: Instant) -> CheckResult {
     let path = &http.path;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: portcullis-simulator\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: portcullis-simulator\r\n\
+         Connection: close\r\n\r\n"
     );
     stream
         .set_write_timeout(Some(left(deadline)?))
@@ -98,6 +100,7 @@ pub(super) fn status_code(line: &[u8]) -> Option<u16> {
     (code.len() == 3).then(|| code.parse().ok()).flatten()
 }
 
+/// Returns the time until the deadline.
 fn left(deadline: Instant) -> Result<Duration, CheckFailure> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -107,6 +110,7 @@ fn left(deadline: Instant) -> Result<Duration, CheckFailure> {
     }
 }
 
+/// Returns the failure of a check whose connection failed.
 fn failure(error: io::Error) -> CheckFailure {
     match error.kind() {
         // A time-out of a socket is reported as EAGAIN (socket(7)).

@@ -1,4 +1,4 @@
-//! The load balancer without its sockets: inner packets in, datagrams out. [`super::judge`] compares
+//! The load balancer without sockets: inner packets in, datagrams out. [`super::judge`] compares
 //! the replies with them.
 
 use std::collections::VecDeque;
@@ -14,29 +14,29 @@ use super::targets::{GroupSettings, TargetGroup, TargetReport};
 use super::tunnel::{Endpoint, MAX_INNER, Outer, geneve_header};
 use super::turns::{Fate, Turn, Turns};
 
-/// Unanswered packets in all, beyond which nothing is sent.
+/// Maximum number of unanswered packets; at this number, nothing is sent.
 pub(super) const MAX_UNANSWERED: usize = 65_536;
-/// Packets that were given up and whose return would be recognised.
+/// Maximum number of packets that timed out and whose late return is recognized.
 const MAX_LATE: usize = 65_536;
-/// How long the return of a packet that was given up is recognised.
+/// Time for which the late return of a packet is recognized after its time-out.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Why a packet is not sent.
+/// Reason for which a packet is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsent {
-    /// It has no whole IP header.
+    /// The packet has no complete IP header.
     NotIp,
-    /// It does not fit into a datagram or the path's MTU.
+    /// The packet does not fit into a datagram or the path's MTU.
     TooLong,
-    /// All flows wait for replies and there is no room for another.
+    /// All flows wait for replies, so there is no room for another.
     FlowTableFull,
-    /// Too many packets wait for replies, of its flow or in all.
+    /// Too many packets of the flow, or in total, wait for replies.
     Backlog,
-    /// Its TCP flow was silent for too long, and it is not a SYN.
+    /// The TCP flow timed out, and the packet is not a SYN.
     Idle,
     /// No target is registered.
     NoTarget,
-    /// The system refused to send it.
+    /// The system refused to send the packet.
     Refused,
 }
 
@@ -51,16 +51,16 @@ impl From<Refused> for Unsent {
     }
 }
 
-/// Whether a packet is to be sent.
+/// Decision about a packet whose turn is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// It is, and has this turn if it is of a flow.
+    /// The packet is sent now. It has a turn if it belongs to a flow.
     Now(Option<Turn>),
-    /// Not yet.
+    /// The packet is kept for later.
     Kept,
 }
 
-/// Names a packet until it is answered.
+/// Identifies a packet until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     place: Place,
@@ -69,18 +69,18 @@ pub(super) struct Ticket {
     pub(super) destination: Ipv4Addr,
 }
 
-/// A good reply, to be handed on: the inner packet is `payload[inner_at..]`.
+/// A correct reply to forward; the inner packet is `payload[inner_at..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Delivery {
     /// The index of the pair.
     pub(super) pair: usize,
-    /// Which of its ends the packet leaves by.
+    /// End of the pair by which the packet leaves.
     pub(super) side: Side,
-    /// Where in the UDP payload the inner packet begins.
+    /// Offset of the inner packet in the UDP payload.
     pub(super) inner_at: usize,
 }
 
-/// What there is to know before the first packet.
+/// Settings of a balancer.
 pub(super) struct Setup {
     /// Our address.
     pub(super) local: Ipv4Addr,
@@ -88,7 +88,7 @@ pub(super) struct Setup {
     pub(super) udp_checksum: bool,
     /// The endpoints, one for each pair.
     pub(super) endpoints: Vec<Endpoint>,
-    /// When an unanswered packet is given up.
+    /// Time after which an unanswered packet counts as dropped.
     pub(super) timeout: Duration,
     /// The flows.
     pub(super) flows: FlowSettings,
@@ -102,21 +102,22 @@ pub(super) struct Balancer {
     pub(super) flows: FlowTable,
     /// The targets.
     pub(super) targets: TargetGroup,
-    /// All packets that may still wait, in the order of sending. The answered ones are among them.
+    /// Packets in the order of sending, including answered ones that have not been removed yet.
     order: VecDeque<(Ticket, Instant)>,
-    /// Packets that were given up.
+    /// Packets that timed out and may still return.
     late: VecDeque<(Ticket, Instant)>,
     pub(super) unanswered: usize,
     pub(super) number: u64,
     pub(super) last_reply: Option<Instant>,
     /// The order of packets that are sent in turn.
     pub(super) turns: Turns,
-    /// What was seen.
+    /// Counters of the run.
     pub(super) counters: Counters,
 }
 
 impl Balancer {
-    /// A balancer without flows; `hasher` makes cookies and tells packets apart.
+    /// Returns a balancer without flows and targets. `hasher` makes cookies, identifies packets and
+    /// distributes flows.
     pub(super) fn new(setup: Setup, hasher: RandomState) -> Self {
         Self {
             turns: Turns::new(hasher.clone(), setup.timeout),
@@ -132,18 +133,18 @@ impl Balancer {
         }
     }
 
-    /// How many packets wait for their reply.
+    /// Returns the number of unanswered packets.
     pub(super) const fn unanswered(&self) -> usize {
         self.unanswered
     }
 
-    /// When the last reply came, right or wrong.
+    /// Returns the time of the last reply, correct or wrong.
     pub(super) const fn last_reply(&self) -> Option<Instant> {
         self.last_reply
     }
 
-    /// Returns how many flows are known, and how many cookies there were: two for each flow where
-    /// each direction has its own.
+    /// Returns the number of flows, and the number of cookies so far: two per flow if each
+    /// direction has its own.
     pub(super) fn flows(&self) -> (usize, u64) {
         let each = if self.setup.flows.cookie_per_direction {
             2
@@ -159,7 +160,7 @@ impl Balancer {
         self.targets.report(self.flows.live_targets(now))
     }
 
-    /// Returns what the report of a run is made of.
+    /// Returns the part of a report that the balancer does not count.
     pub(super) fn observed(&mut self, now: Instant) -> Observed {
         let (flows, cookies) = self.flows();
         Observed {
@@ -170,7 +171,8 @@ impl Balancer {
         }
     }
 
-    /// Asks whether it is the turn of a packet, which is kept if it is not; then [`Balancer::next_in_turn`] gives it back.
+    /// Decides whether a packet is sent now. Otherwise the packet is kept, and
+    /// [`Balancer::next_in_turn`] returns it later.
     pub(super) fn offer(&mut self, now: Instant, pair: usize, bytes: &[u8]) -> Offer {
         let Some(inner) = Inner::read(pair, bytes) else {
             return Offer::Now(None);
@@ -186,28 +188,28 @@ impl Balancer {
         }
     }
 
-    /// A packet that was kept and whose turn it is now.
+    /// Returns a kept packet whose turn has come.
     pub(super) fn next_in_turn(&mut self, now: Instant) -> Option<(Turn, Vec<u8>)> {
         self.turns.next(now)
     }
 
-    /// How many packets are kept until it is their turn, and whether no more can be.
+    /// Returns the number of kept packets, and whether no more can be kept.
     pub(super) const fn kept(&self) -> (usize, bool) {
         (self.turns.held(), self.turns.is_full())
     }
 
-    /// Whether nothing is left of packets that waited for their turn.
+    /// Returns whether no state of kept packets remains.
     #[cfg(test)]
     pub(super) fn nothing_waits(&self) -> bool {
         self.turns.is_at_rest()
     }
 
-    /// How many packets came back after others had been sent that should have waited for them.
+    /// Returns the number of packets that came back after later packets had been sent out of turn.
     pub(super) const fn overtaken(&self) -> u64 {
         self.turns.overtaken()
     }
 
-    /// As [`Balancer::send`], of a packet whose turn it is.
+    /// Sends a packet whose turn has come; otherwise like [`Balancer::send`].
     ///
     /// # Errors
     /// As those of [`Balancer::send`].
@@ -229,11 +231,11 @@ impl Balancer {
         sent
     }
 
-    /// Puts the inner packet, which came in at this side of the pair, into the tunnel: writes the whole outer packet
-    /// to `out`. It counts as sent from now on; tell with [`Balancer::unsend`] if it was not.
+    /// Encapsulates an inner packet that entered at this side of the pair, and writes the whole
+    /// outer packet to `out`. The packet counts as sent; [`Balancer::unsend`] reverts that.
     ///
     /// # Errors
-    /// The reason for which it cannot be sent, which has been counted.
+    /// The packet cannot be sent; the reason has been counted.
     pub(super) fn send(
         &mut self,
         now: Instant,
@@ -304,7 +306,7 @@ impl Balancer {
         Ok(ticket)
     }
 
-    /// Takes back what [`Balancer::send`] counted.
+    /// Reverts the counts of [`Balancer::send`] for a packet that the system did not send.
     pub(super) fn unsend(&mut self, ticket: Ticket, inner_len: usize, reason: Unsent) {
         let (key, way) = ticket.place;
         if let Some(flow) = self.flows.flow(&key)
@@ -321,7 +323,7 @@ impl Balancer {
         self.counters.not_sent.count(reason);
     }
 
-    /// Gives up what has been unanswered for the time-out.
+    /// Counts packets that were unanswered for the time-out as dropped.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((ticket, sent)) = self.order.front().copied() {
             let due = now.saturating_duration_since(sent) >= self.setup.timeout;
@@ -354,7 +356,7 @@ impl Balancer {
     }
 }
 
-/// The packet of a ticket, if it is neither answered nor given up.
+/// Returns a ticket's packet unless it is answered or timed out.
 fn waiting(flows: &mut FlowTable, ticket: Ticket) -> Option<&mut Pending> {
     let (key, way) = ticket.place;
     let pending = flows.flow(&key)?.lane_mut(way).pending(ticket.number)?;

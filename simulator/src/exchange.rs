@@ -16,16 +16,16 @@ use super::socket::{RawSender, Receiver, receive_overflow};
 use super::tun::TunPair;
 use super::{EXPIRE, SimulateError, system};
 
-/// How and when sending ended.
+/// Time and outcome of sending.
 pub(super) struct Sent {
-    /// The end of sending.
+    /// Time at which sending ended.
     pub(super) at: Instant,
-    /// What went wrong.
+    /// Outcome of sending and of the other threads.
     pub(super) result: Result<(), SimulateError>,
 }
 
-/// Sends from all sources while replies are judged and handed on; then waits for the last replies. Returns also how
-/// many replies the kernel threw away.
+/// Sends from all sources while replies are judged and forwarded, then waits for the last replies.
+/// Also returns the number of replies that the kernel discarded.
 pub(super) fn exchange(
     args: &SimulateArgs,
     captures: &dyn Captures,
@@ -110,7 +110,7 @@ fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -
     Ok(())
 }
 
-/// Sends what comes in at the devices, with a thread for each pair.
+/// Sends the packets that enter the devices, with one thread per pair.
 fn send_live(shared: &Shared, devices: &[TunPair], senders: &mut [Sender<'_>]) -> Result<(), SimulateError> {
     thread::scope(|scope| {
         let threads: Vec<_> = devices
@@ -135,7 +135,7 @@ fn send_live(shared: &Shared, devices: &[TunPair], senders: &mut [Sender<'_>]) -
     })
 }
 
-/// Judges replies and hands them on until all is over.
+/// Judges replies and forwards them until the run is over.
 fn receive(
     shared: &Shared,
     socket: &UdpSocket,

@@ -1,4 +1,4 @@
-//! The flows that the balancer knows: their cookies, ports and unanswered packets, in bounded memory.
+//! Flows with their cookies, ports and unanswered packets, in bounded memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -16,12 +16,12 @@ use super::tunnel::Label;
 pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
 /// Silence after which a Gateway Load Balancer forgets any other flow.
 pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
-/// Unanswered packets of one flow and way.
+/// Maximum number of unanswered packets of one flow and direction.
 const MAX_QUEUE: usize = 8192;
-/// The first of the outer source ports, which are the dynamic ones (RFC 6335 section 6).
+/// First outer source port; the dynamic ports begin here (RFC 6335 section 6).
 const FIRST_PORT: u16 = 49152;
 
-/// The end of the box that a packet came in at, or is to leave by.
+/// End of a pair at which a packet enters or leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// The first device of a pair.
@@ -31,7 +31,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    /// The other one.
+    /// Returns the other end.
     pub(super) const fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
@@ -43,37 +43,38 @@ impl Side {
 /// A packet that was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
-    /// Rises with every packet, over all flows.
+    /// Number of the packet; rises over all flows.
     pub(super) number: u64,
     /// The hash of the inner bytes.
     pub(super) hash: u64,
     /// The length of the inner packet.
     pub(super) len: usize,
-    /// How it was labelled.
+    /// Label of the packet.
     pub(super) label: Label,
-    /// The target to which it was sent.
+    /// Target that received the packet.
     pub(super) target: TargetId,
-    /// When it was sent.
+    /// Time of sending.
     pub(super) sent: Instant,
-    /// Whether it was given up, so that its return would be late.
+    /// Whether the packet timed out, so that its return is late.
     pub(super) given_up: bool,
 }
 
-/// One way of a flow.
+/// One direction of a flow.
 #[derive(Debug)]
 pub(super) struct Lane {
     /// The label that packets get.
     pub(super) label: Label,
-    /// The label of the cookie before.
+    /// Label with the previous cookie.
     previous: Option<Label>,
-    /// Where packets came in; `None` before the first.
+    /// Side at which packets entered; `None` before the first packet.
     side: Option<Side>,
     /// Whether a packet was sent with `label`.
     sent: bool,
-    /// The newest packet of all when one with `label` came back last, so that the appliance has certainly known it.
+    /// Number of the newest packet of all flows when a packet with `label` last came back. By then
+    /// the appliance has certainly known the label.
     answered: Option<u64>,
     fin: bool,
-    /// Rising in `number`.
+    /// Packets by ascending `number`.
     queue: VecDeque<Pending>,
 }
 
@@ -98,18 +99,20 @@ impl Lane {
         (self.sent, self.answered, self.fin) = (false, None, false);
     }
 
-    /// Whether a packet that the appliance made may carry this label, as one that was sent this way.
+    /// Returns whether a packet that the appliance made may carry this label because packets were
+    /// sent with it in this direction.
     fn was_sent_with(&self, label: Label) -> bool {
         (self.sent && self.label == label) || (self.answered.is_none() && self.previous == Some(label))
     }
 
-    /// Whether the newest packet with this label that has not come back was sent later than this one.
+    /// Returns whether the newest unanswered packet with this label was sent after packet `number`.
     fn lacks_answer_since(&self, number: u64, label: Label) -> bool {
         let newest = self.queue.iter().rev().find(|pending| pending.label == label);
         newest.is_some_and(|pending| pending.number > number)
     }
 
-    /// The numbers of the packets that were sent before this one with its label and have not come back, the newest first.
+    /// Returns the numbers of unanswered packets that were sent before this packet with its label,
+    /// newest first.
     pub(super) fn before(&self, pending: &Pending) -> impl Iterator<Item = u64> {
         let (number, label) = (pending.number, pending.label);
         let end = self.queue.partition_point(|each| each.number < number);
@@ -119,8 +122,8 @@ impl Lane {
             .map(|each| each.number)
     }
 
-    /// Takes the oldest packet that answers `reply` out; one with its label first, so that a changed
-    /// cookie confuses nothing.
+    /// Removes and returns the oldest packet that matches `reply`. A packet with the reply's label
+    /// comes first, so that a changed cookie causes no confusion.
     pub(super) fn take(&mut self, reply: Answer) -> Option<Pending> {
         let label = reply.label;
         let same = |pending: &Pending| pending.hash == reply.hash && pending.target == reply.from;
@@ -148,8 +151,8 @@ impl Lane {
         self.queue.iter().any(waits)
     }
 
-    /// Takes out the oldest packet with this label that is not given up, one of this length first: the one that came
-    /// back altered.
+    /// Removes and returns the oldest packet with this label that has not timed out: the packet
+    /// that came back altered. A packet of this length comes first.
     pub(super) fn take_altered(&mut self, len: usize, reply: Answer) -> Option<Pending> {
         let fits = |pending: &Pending| {
             pending.label == reply.label && pending.target == reply.from && !pending.given_up
@@ -168,28 +171,29 @@ impl Lane {
             .ok()
     }
 
-    /// The packet of this number, if it is still here.
+    /// Returns the packet with this number, if it is still stored.
     pub(super) fn pending(&mut self, number: u64) -> Option<&mut Pending> {
         let at = self.at(number)?;
         self.queue.get_mut(at)
     }
 
-    /// Forgets the packet of this number.
+    /// Removes the packet with this number.
     pub(super) fn forget(&mut self, number: u64) -> Option<Pending> {
         let at = self.at(number)?;
         self.queue.remove(at)
     }
 }
 
-/// Why a packet that the appliance made carries a right label.
+/// Reason for which a packet that the appliance made carries a correct label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
-    /// The label was sent this way; or it is the other way's, and nothing has come back of this way, so that the appliance may
-    /// have seen no other.
+    /// The label was sent in this direction. Or it belongs to the other direction, and nothing came
+    /// back in this one, so that the appliance may know no other label.
     Known,
-    /// It is the other way's, though the appliance has known this one's, and returned nothing of this way since a packet of
-    /// the other that it has not returned: right if it has forgotten the flow in between, as over a restart or after the
-    /// flow's lifetime, and then refuses what it takes for a flow's middle. Nobody outside can tell.
+    /// The label belongs to the other direction. The appliance has known the label of this one, and
+    /// has returned nothing in it since an unanswered packet of the other. The label is correct if
+    /// the appliance lost the flow meanwhile, by a restart or the end of the flow's lifetime, and
+    /// then rejected a mid-stream packet. An outside observer cannot tell.
     Anew,
 }
 
@@ -216,7 +220,7 @@ impl Flow {
         self.target
     }
 
-    /// Its lane this way.
+    /// Returns the lane of this direction.
     pub(super) const fn lane(&self, way: Way) -> &Lane {
         match way {
             Way::Up => &self.up,
@@ -224,7 +228,7 @@ impl Flow {
         }
     }
 
-    /// Its lane this way.
+    /// Returns the lane of this direction.
     pub(super) const fn lane_mut(&mut self, way: Way) -> &mut Lane {
         match way {
             Way::Up => &mut self.up,
@@ -232,13 +236,15 @@ impl Flow {
         }
     }
 
-    /// Where a packet that goes this way leaves the box: opposite to where such packets come in.
+    /// Returns the side by which packets of this direction leave: opposite to the side at which
+    /// they enter.
     pub(super) fn exit(&self, way: Way) -> Option<Side> {
         let entry = self.lane(way).side.map(Side::other);
         entry.or(self.lane(way.back()).side)
     }
 
-    /// Whether a packet that the appliance made, and that goes this way, may carry this label, and why: `None` if it may not.
+    /// Returns the reason for which a packet that the appliance made in this direction may carry
+    /// this label, or `None` if it may not.
     pub(super) fn made(&self, way: Way, label: Label) -> Option<Made> {
         let (lane, back) = (self.lane(way), self.lane(way.back()));
         match lane.answered {
@@ -249,13 +255,13 @@ impl Flow {
         }
     }
 
-    /// Whether a challenge that goes this way may carry this label: that of the SYN which it
+    /// Returns whether a challenge in this direction may carry this label: that of the SYN that it
     /// answers.
     pub(super) fn challenged(&self, way: Way, label: Label) -> bool {
         self.lane(way.back()).was_sent_with(label)
     }
 
-    /// A RST ended it.
+    /// Marks the flow as ended by a RST.
     pub(super) const fn reset(&mut self) {
         self.ended = true;
     }
@@ -266,7 +272,7 @@ impl Flow {
     }
 }
 
-/// A reply, as far as it is compared with what waits.
+/// Fields of a reply that are compared with unanswered packets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
     /// The hash of the inner bytes.
@@ -282,11 +288,11 @@ pub(super) struct Answer {
 /// A packet that is about to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Departure<'a> {
-    /// The inner packet, read.
+    /// The parsed inner packet.
     pub(super) inner: &'a Inner,
     /// Its bytes.
     pub(super) bytes: &'a [u8],
-    /// The side at which it came in.
+    /// Side at which the packet entered.
     pub(super) side: Side,
     /// Its number.
     pub(super) number: u64,
@@ -299,13 +305,13 @@ pub(super) struct Departure<'a> {
 pub(super) struct FlowSettings {
     /// The most flows that are remembered.
     pub(super) max_flows: NonZeroUsize,
-    /// Whether the two ways of a flow have cookies of their own.
+    /// Whether the two directions of a flow have separate cookies.
     pub(super) cookie_per_direction: bool,
     /// Silence after which a TCP flow is forgotten.
     pub(super) tcp_idle: Duration,
 }
 
-/// Why a packet gets no label.
+/// Reason for which a packet gets no label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// All flows wait for replies, and there is no room for another.
@@ -321,16 +327,16 @@ pub(super) enum Refused {
 /// All flows.
 pub(super) struct FlowTable {
     flows: LruCache<FlowKey, Flow, RandomState>,
-    /// Which flow has which cookie. Of two flows that share one, the later.
+    /// Flow of each cookie; the later one if two flows share a cookie.
     cookies: HashMap<u32, FlowKey, RandomState>,
     hasher: RandomState,
     settings: FlowSettings,
-    /// Cookies given out to flows so far; part of the next cookie's hash.
+    /// Number of cookies so far; an input of the next cookie's hash.
     pub(super) epochs: u64,
 }
 
 impl FlowTable {
-    /// An empty table; `hasher` makes the cookies.
+    /// Returns an empty table. `hasher` makes the cookies.
     pub(super) fn new(settings: FlowSettings, hasher: RandomState) -> Self {
         Self {
             flows: LruCache::with_hasher(settings.max_flows, hasher.clone()),
@@ -341,17 +347,17 @@ impl FlowTable {
         }
     }
 
-    /// How many flows there are.
+    /// Returns the number of flows.
     pub(super) fn len(&self) -> usize {
         self.flows.len()
     }
 
-    /// The flow of this key.
+    /// Returns the flow of this key.
     pub(super) fn flow(&mut self, key: &FlowKey) -> Option<&mut Flow> {
         self.flows.peek_mut(key)
     }
 
-    /// The flow and way that a label was given to last.
+    /// Returns the flow and direction to which a label was given last.
     pub(super) fn labelled(&self, label: Label) -> Option<Place> {
         let key = *self.cookies.get(&label.cookie)?;
         let flow = self.flows.peek(&key)?;
@@ -361,7 +367,7 @@ impl FlowTable {
             .map(|way| (key, way))
     }
 
-    /// The hash by which inner packets are told apart.
+    /// Returns the hash that identifies an inner packet.
     pub(super) fn hash(&self, inner: &[u8]) -> u64 {
         self.hasher.hash_one(inner)
     }
@@ -474,7 +480,7 @@ impl FlowTable {
         }
     }
 
-    /// Gives a flow, new or known, a new cookie and new ports.
+    /// Gives a new or known flow a new cookie and new ports.
     fn renew(&mut self, key: FlowKey, target: TargetId, now: Instant) {
         self.epochs += 1;
         let (up, down) = (self.label(&key, Way::Up), self.label(&key, Way::Down));
@@ -501,7 +507,7 @@ impl FlowTable {
         self.cookies.insert(down.cookie, key);
     }
 
-    /// Two ways never share a port: the higher bit is the way's.
+    /// The two directions never share a port: the upper half of the range belongs to one of them.
     fn label(&self, key: &FlowKey, way: Way) -> Label {
         let of_way = self.settings.cookie_per_direction.then_some(way);
         let cookie = self.hasher.hash_one((key, self.epochs, of_way, "cookie")) as u32;

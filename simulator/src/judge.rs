@@ -1,4 +1,4 @@
-//! The judgement of replies: each is compared with the packet that it answers.
+//! Judgement of replies: each is compared with the packet that it answers.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -15,7 +15,8 @@ use super::tunnel::{Label, geneve_header, metadata};
 use super::turns::Fate;
 
 impl Balancer {
-    /// Judges a UDP payload that came from `source` to our port 6081. What is right is to be handed on.
+    /// Judges a UDP payload that came from `source` to port 6081. Returns a correct reply, which
+    /// the caller forwards.
     pub(super) fn receive(&mut self, now: Instant, source: SocketAddrV4, payload: &[u8]) -> Option<Delivery> {
         self.last_reply = Some(now);
         match self.judge(now, source, payload) {
@@ -87,8 +88,8 @@ impl Balancer {
             .ok_or((Failure::Unexpected, Wrong::NeverSent))
     }
 
-    /// Finds and takes out the sent packet with the bytes of the reply: of the endpoint that its header names, or, so
-    /// that a swapped endpoint is seen, of any other.
+    /// Removes and returns the sent packet that has the reply's bytes. The endpoint in the reply's
+    /// header is searched first, then all others, so that a swapped endpoint is detected.
     fn take(&mut self, own: Option<usize>, inner: &Inner, reply: &Reply<'_>) -> Option<(Place, Pending)> {
         let others = (0..self.setup.endpoints.len()).filter(|pair| Some(*pair) != own);
         let (key, way) = inner.place;
@@ -102,7 +103,7 @@ impl Balancer {
                     self.unanswered -= 1;
                 }
                 if !self.turns.is_empty() {
-                    // What was sent before it from its port was decided before it.
+                    // Earlier packets from the same port were decided before this one.
                     let mut before = lane.before(&pending);
                     while before
                         .next()
@@ -134,7 +135,7 @@ impl Balancer {
         }
     }
 
-    /// Whether the reply's header and port are those of this place with this label.
+    /// Checks that the reply has the header and port of this place with this label.
     fn check(
         &self,
         (key, _): Place,
@@ -162,8 +163,8 @@ impl Balancer {
         ))
     }
 
-    /// Judges a packet that was never sent as one that the appliance made: `None` if it is of no kind that it makes, or
-    /// of no flow.
+    /// Judges a packet that was never sent as one that the appliance made. Returns `None` if the
+    /// appliance makes no such packets, or if the flow is unknown.
     fn made(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
         let place = match inner.kind {
             Kind::Tcp { rst: true, .. } => inner.place,
@@ -203,7 +204,7 @@ impl Balancer {
         self.delivery(place, reply).map(Ok)
     }
 
-    /// Judges a SYN-ACK that was never sent as a challenge: it goes back in the header of the SYN
+    /// Judges a SYN-ACK that was never sent as a challenge. It must carry the header of the SYN
     /// that it answers.
     fn challenge(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
         let (key, way) = inner.place;
@@ -236,7 +237,8 @@ impl Balancer {
         })
     }
 
-    /// A reply that was not sent with these bytes: altered, if its header is one that waits for a reply.
+    /// Returns the failure of a reply whose bytes were never sent: altered if a packet with its
+    /// header waits for a reply, unexpected otherwise.
     fn not_ours(&mut self, reply: &Reply<'_>) -> (Failure, Wrong) {
         let altered = self.flows.labelled(reply.answer.label).and_then(|(key, way)| {
             let lane = self.flows.flow(&key)?.lane_mut(way);
@@ -254,14 +256,14 @@ impl Balancer {
     }
 }
 
-/// A reply, taken apart.
+/// A parsed reply.
 struct Reply<'a> {
     header: &'a [u8],
     inner: &'a [u8],
     answer: Answer,
 }
 
-/// What is wrong with a reply, in words.
+/// Description of a wrong reply.
 enum Wrong {
     Sender,
     Target(Ipv4Addr),
@@ -284,26 +286,24 @@ impl fmt::Display for Wrong {
             Self::Sender => f.write_str("the sender is not a target"),
             Self::Target(target) => write!(f, "the packets of this flow were sent to {target}"),
             Self::Geneve(text) => f.write_str(text),
-            Self::Label { sent, got, .. } if sent.cookie != got.cookie => write!(
-                f,
-                "flow cookie {:08x} in place of {:08x}",
-                got.cookie, sent.cookie
-            ),
+            Self::Label { sent, got, .. } if sent.cookie != got.cookie => {
+                write!(f, "flow cookie {:08x} instead of {:08x}", got.cookie, sent.cookie)
+            }
             Self::Label {
                 sent,
                 got,
                 same_header: true,
             } => write!(
                 f,
-                "source port {} in place of {}; the destination port is {PORT}",
+                "source port {} instead of {}; the destination port is {PORT}",
                 got.port, sent.port
             ),
-            Self::Label { .. } => f.write_str("the GENEVE header is not byte for byte the one that was sent"),
+            Self::Label { .. } => f.write_str("the GENEVE header differs from the one that was sent"),
             Self::Bytes { sent, got } => write!(
                 f,
-                "{got} inner bytes that are not the {sent} bytes sent under this header"
+                "{got} inner bytes differ from the {sent} bytes sent under this header"
             ),
-            Self::NeverSent => f.write_str("never sent, answered twice, or of a flow that is not known"),
+            Self::NeverSent => f.write_str("never sent, answered twice, or of an unknown flow"),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! A Gateway Load Balancer in a box, for people without AWS: `portcullis simulate`.
 //!
-//! Inner packets come from a capture, from pairs of TUN devices or from a load generator. [`balancer`] puts them into
-//! GENEVE as AWS does and judges each reply, without a socket or a clock; [`flow`] keeps cookies, ports and unanswered
-//! packets; the rest moves bytes. One thread sends for each source (the main one, or one for each pair of devices),
-//! one receives. The balancer is behind one lock.
+//! Inner packets come from a capture, from pairs of TUN devices, or from a load generator.
+//! [`balancer`] puts them into GENEVE as AWS does, without sockets and clock. [`judge`] compares
+//! each reply with the packet that it answers. [`flow`] stores cookies, ports and unanswered
+//! packets, and [`targets`] chooses the appliance of each flow. All other modules move bytes: one
+//! thread per source sends (the main thread, or one per pair of devices), and one thread receives.
+//! One lock protects the balancer.
 
 mod args;
 mod balancer;
@@ -51,12 +53,12 @@ use socket::{bind, local_address};
 use tun::TunPair;
 use tunnel::Endpoint;
 
-/// How long a load lasts that has no other end.
+/// Duration of a load that has no other end.
 const LOAD_TIME: Duration = Duration::from_secs(10);
-/// How often unanswered packets are looked through.
+/// Interval at which unanswered packets are checked for their time-out.
 const EXPIRE: Duration = Duration::from_millis(10);
 
-/// Why a simulation failed.
+/// Reason for which a simulation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
     /// Replies were wrong.
@@ -65,7 +67,7 @@ pub enum SimulateError {
     /// Packets were sent, or were to be, and nothing of any kind came back.
     #[error("nothing came back")]
     NothingBack,
-    /// More was lost than `--max-loss` allows.
+    /// More packets were lost than `--max-loss` allows.
     #[error("{loss:.4} % of the packets were lost, and at most {max} % are allowed")]
     Loss {
         /// Percent.
@@ -76,18 +78,19 @@ pub enum SimulateError {
     /// The system refused something.
     #[error("{what}: {source}")]
     System {
-        /// What was asked of it.
+        /// The operation.
         what: String,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
     /// The capture cannot be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// The box would hear itself.
+    /// The simulator would receive its own packets.
     #[error(
-        "{0} is also the address that replies would come to: what is sent there comes back at once, from no appliance. Name an \
-         appliance in another network namespace or on another machine, or give the box an address of its own with --local"
+        "{0} is also the address to which replies come, so packets sent there would return \
+         without an appliance. Name an appliance in another network namespace or on another \
+         machine, or set the local address with --local"
     )]
     OwnAddress(Ipv4Addr),
     /// An option about targets is wrong.
@@ -98,17 +101,17 @@ pub enum SimulateError {
     SameEndpoint(u64),
 }
 
-/// For `map_err`: says what was asked of the system.
+/// Returns a function for `map_err` that adds the operation to a system error.
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
     let what = what.into();
     move |source| SimulateError::System { what, source }
 }
 
-/// Simulates, and prints the report on standard output.
+/// Runs a simulation and prints the report on standard output.
 ///
 /// # Errors
-/// Wrong replies, none at all, or too few, after the report; otherwise what prevents the
-/// simulation.
+/// After the report: replies were wrong or absent, or too many packets were lost. Before it: the
+/// simulation could not run.
 pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -129,7 +132,7 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
     balance(args, captures, stop)
 }
 
-/// Runs the balancer, and prints the report on standard output.
+/// Runs the balancer and prints the report on standard output.
 fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) -> Result<(), SimulateError> {
     let targets: Vec<SocketAddrV4> = args
         .appliance
@@ -196,14 +199,16 @@ fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) 
     sent.result.and_then(|()| verdict(&report, args.max_loss))
 }
 
-/// Returns the address to which replies come, which is none of the targets'.
+/// Returns the address to which replies come. It differs from every target's address.
 fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, SimulateError> {
     let local = match (args.local, targets.first()) {
         (Some(local), _) => local,
-        (None, Some(target)) => local_address(*target.ip()).map_err(system(format!("no way to {target}")))?,
+        (None, Some(target)) => {
+            local_address(*target.ip()).map_err(system(format!("no route to {target}")))?
+        }
         (None, None) => return Err(SimulateError::Targets("no target".to_owned())),
     };
-    // Nowhere in particular means this machine (ip(7)).
+    // The unspecified address means this machine (ip(7)).
     let own = |target: &&SocketAddrV4| *target.ip() == local || target.ip().is_unspecified();
     match targets.iter().find(own) {
         Some(target) => Err(SimulateError::OwnAddress(*target.ip())),
@@ -211,8 +216,8 @@ fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, Simu
     }
 }
 
-/// Judges a run by its report. `max_loss` is in percent; without it, what is lost is no failure as
-/// long as anything came back, since an appliance drops what its policy denies.
+/// Returns the outcome of a run. `max_loss` is in percent. Without it, lost packets are no failure
+/// as long as any reply arrived, since an appliance drops packets that its policy denies.
 fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> {
     if report.failures() > 0 {
         return Err(SimulateError::Wrong(report.failures()));
@@ -227,7 +232,7 @@ fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> 
     }
 }
 
-/// The endpoint of each pair, or the one of a source without devices.
+/// Returns the endpoint of each pair, or a single endpoint for a source without devices.
 fn endpoints(args: &SimulateArgs, pairs: &[&PairArg]) -> Result<Vec<Endpoint>, SimulateError> {
     let endpoint = |id: Option<u64>| Endpoint {
         id: id.unwrap_or(args.endpoint),
@@ -249,7 +254,7 @@ fn endpoints(args: &SimulateArgs, pairs: &[&PairArg]) -> Result<Vec<Endpoint>, S
     }
 }
 
-/// A hasher of seeds from the operating system.
+/// Returns a hasher with seeds from the operating system.
 fn random_state() -> RandomState {
     let seed = std::hash::RandomState::new();
     let [a, b, c, d] = [0u8, 1, 2, 3].map(|number| seed.hash_one(number));

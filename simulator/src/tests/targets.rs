@@ -394,7 +394,7 @@ fn a_reply_from_another_target_is_wrong_and_the_right_one_is_still_accepted() {
     let report = Report::new(&lb.balancer.counters, observed, TIMEOUT, 0);
     assert_eq!(report.failures(), 2);
     let text = report.to_string();
-    assert!(text.contains("2 from another target"), "{text}");
+    assert!(text.contains("2 wrong target: "), "{text}");
     assert!(text.contains("target 10.0.0.3:6081, healthy"), "{text}");
 }
 

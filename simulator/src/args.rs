@@ -21,18 +21,14 @@ pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
+    group = ArgGroup::new("destination").required(true).args(["appliance", "targets"]),
     group = ArgGroup::new("source").required(true).args(["capture", "tun", "pairs", "generate"])
 )]
 pub struct SimulateArgs {
     #[command(subcommand)]
     pub(super) peer: Option<Peer>,
     /// The appliance: an IPv4 address, its port 6081 unless another is given
-    #[arg(
-        long,
-        value_name = "ADDRESS[:PORT]",
-        required_unless_present = "targets",
-        value_parser = appliance
-    )]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = appliance)]
     pub(super) appliance: Option<SocketAddrV4>,
     /// Local address, to which replies come [default: that of the route to the first target]
     #[arg(long, value_name = "ADDRESS")]

@@ -20,12 +20,7 @@ const HEALTH_PORT: u16 = 80;
 #[command(next_help_heading = "Targets")]
 pub(super) struct TargetArgs {
     /// An appliance among several; repeat for each. Flows are distributed over them
-    #[arg(
-        long = "target",
-        value_name = "ADDRESS[:PORT]",
-        conflicts_with = "appliance",
-        value_parser = appliance
-    )]
+    #[arg(long = "target", value_name = "ADDRESS[:PORT]", value_parser = appliance)]
     pub(super) targets: Vec<SocketAddrV4>,
     /// Read commands from standard input and answer each with a line of JSON: targets,
     /// register ADDRESS[:PORT], deregister ADDRESS

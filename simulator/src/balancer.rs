@@ -178,7 +178,7 @@ impl Balancer {
             return Offer::Now(None);
         };
         let place = match inner.kind {
-            Kind::IcmpError(Some((quoted, way))) => (quoted, way.back()),
+            Kind::IcmpError(Some(quoted)) => quoted.back(),
             _ => inner.place,
         };
         let syn = matches!(inner.kind, Kind::Tcp { opens: true, .. });
@@ -277,7 +277,7 @@ impl Balancer {
             now,
         };
         let targets = &mut self.targets;
-        let route = |current| targets.route(now, &inner.place.0, current);
+        let route = |current| targets.route(now, &inner.place.key, current);
         let (label, target) = self.flows.note(departure, route)?;
         let address = self.targets.address(target).ok_or(Unsent::NoTarget)?;
         let geneve = geneve_header(*endpoint, label.cookie, inner.protocol);
@@ -308,7 +308,7 @@ impl Balancer {
 
     /// Reverts the counts of [`Balancer::send`] for a packet that the system did not send.
     pub(super) fn unsend(&mut self, ticket: Ticket, inner_len: usize, reason: Unsent) {
-        let (key, way) = ticket.place;
+        let Place { key, way } = ticket.place;
         if let Some(flow) = self.flows.flow(&key)
             && let Some(pending) = flow.lane_mut(way).forget(ticket.number)
         {
@@ -347,7 +347,7 @@ impl Balancer {
             if !old && self.late.len() <= MAX_LATE {
                 break;
             }
-            let (key, way) = ticket.place;
+            let Place { key, way } = ticket.place;
             if let Some(flow) = self.flows.flow(&key) {
                 flow.lane_mut(way).forget(ticket.number);
             }
@@ -358,7 +358,7 @@ impl Balancer {
 
 /// Returns a ticket's packet unless it is answered or timed out.
 fn waiting(flows: &mut FlowTable, ticket: Ticket) -> Option<&mut Pending> {
-    let (key, way) = ticket.place;
+    let Place { key, way } = ticket.place;
     let pending = flows.flow(&key)?.lane_mut(way).pending(ticket.number)?;
     (!pending.given_up).then_some(pending)
 }

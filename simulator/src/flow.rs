@@ -364,7 +364,7 @@ impl FlowTable {
         [Way::Up, Way::Down]
             .into_iter()
             .find(|way| flow.lane(*way).label == label)
-            .map(|way| (key, way))
+            .map(|way| Place { key, way })
     }
 
     /// Returns the hash that identifies an inner packet.
@@ -402,7 +402,7 @@ impl FlowTable {
         packet: Departure<'_>,
         route: impl FnOnce(Option<TargetId>) -> Option<TargetId>,
     ) -> Result<(Label, TargetId), Refused> {
-        let (key, way) = packet.inner.place;
+        let Place { key, way } = packet.inner.place;
         let hash = self.hash(packet.bytes);
         let tcp = match packet.inner.kind {
             Kind::Tcp { opens, fin, rst, .. } => Some((opens, fin, rst)),

@@ -50,7 +50,23 @@ impl Way {
 }
 
 /// A flow and a direction in it.
-pub(super) type Place = (FlowKey, Way);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    /// The flow.
+    pub(super) key: FlowKey,
+    /// The direction.
+    pub(super) way: Way,
+}
+
+impl Place {
+    /// Returns the other direction of the flow.
+    pub(super) const fn back(self) -> Self {
+        Self {
+            key: self.key,
+            way: self.way.back(),
+        }
+    }
+}
 
 /// Meaning of a packet for its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +158,7 @@ fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
     };
     let inner = Inner {
         protocol,
-        place: (key, way),
+        place: Place { key, way },
         kind,
     };
     Some((inner, bytes))

@@ -92,7 +92,7 @@ impl Balancer {
     /// header is searched first, then all others, so that a swapped endpoint is detected.
     fn take(&mut self, own: Option<usize>, inner: &Inner, reply: &Reply<'_>) -> Option<(Place, Pending)> {
         let others = (0..self.setup.endpoints.len()).filter(|pair| Some(*pair) != own);
-        let (key, way) = inner.place;
+        let Place { key, way } = inner.place;
         for pair in own.into_iter().chain(others) {
             let key = FlowKey { pair, ..key };
             let Some(lane) = self.flows.flow(&key).map(|flow| flow.lane_mut(way)) else {
@@ -111,7 +111,7 @@ impl Balancer {
                     {}
                     self.turns.decided(pending.number, Fate::Returned);
                 }
-                return Some(((key, way), pending));
+                return Some((Place { key, way }, pending));
             }
         }
         None
@@ -120,7 +120,7 @@ impl Balancer {
     /// Finds the target of a packet with the bytes of the reply, if that target is another one than
     /// the sender of the reply.
     fn sent_elsewhere(&mut self, own: Option<usize>, inner: &Inner, reply: &Reply<'_>) -> Option<Ipv4Addr> {
-        let (key, way) = inner.place;
+        let Place { key, way } = inner.place;
         let pair = own?;
         let lane = self.flows.flow(&FlowKey { pair, ..key })?.lane(way);
         let target = lane.sent_elsewhere(reply.answer)?;
@@ -138,7 +138,7 @@ impl Balancer {
     /// Checks that the reply has the header and port of this place with this label.
     fn check(
         &self,
-        (key, _): Place,
+        place: Place,
         sent: Label,
         inner: &Inner,
         reply: &Reply<'_>,
@@ -146,7 +146,7 @@ impl Balancer {
         let expected = self
             .setup
             .endpoints
-            .get(key.pair)
+            .get(place.key.pair)
             .map(|endpoint| geneve_header(*endpoint, sent.cookie, inner.protocol));
         let same_header = expected.is_some_and(|expected| expected == *reply.header);
         if same_header && reply.answer.label.port == sent.port {
@@ -169,10 +169,10 @@ impl Balancer {
         let place = match inner.kind {
             Kind::Tcp { rst: true, .. } => inner.place,
             Kind::Tcp { challenges: true, .. } => return self.challenge(inner, reply),
-            Kind::IcmpError(Some((quoted, way))) => (quoted, way.back()),
+            Kind::IcmpError(Some(quoted)) => quoted.back(),
             _ => return None,
         };
-        let (key, way) = place;
+        let Place { key, way } = place;
         let flow = self.flows.flow(&key)?;
         let (of, current) = (flow.is_of(reply.answer.from), flow.target());
         if let Err(wrong) = self.wrong_maker(of, current) {
@@ -207,7 +207,7 @@ impl Balancer {
     /// Judges a SYN-ACK that was never sent as a challenge. It must carry the header of the SYN
     /// that it answers.
     fn challenge(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
-        let (key, way) = inner.place;
+        let Place { key, way } = inner.place;
         let flow = self.flows.flow(&key)?;
         let (of, current) = (flow.is_of(reply.answer.from), flow.target());
         if let Err(wrong) = self.wrong_maker(of, current) {
@@ -228,7 +228,8 @@ impl Balancer {
         self.delivery(inner.place, reply).map(Ok)
     }
 
-    fn delivery(&mut self, (key, way): Place, reply: &Reply<'_>) -> Option<Delivery> {
+    fn delivery(&mut self, place: Place, reply: &Reply<'_>) -> Option<Delivery> {
+        let Place { key, way } = place;
         let side = self.flows.flow(&key)?.exit(way)?;
         Some(Delivery {
             pair: key.pair,
@@ -240,10 +241,13 @@ impl Balancer {
     /// Returns the failure of a reply whose bytes were never sent: altered if a packet with its
     /// header waits for a reply, unexpected otherwise.
     fn not_ours(&mut self, reply: &Reply<'_>) -> (Failure, Wrong) {
-        let altered = self.flows.labelled(reply.answer.label).and_then(|(key, way)| {
-            let lane = self.flows.flow(&key)?.lane_mut(way);
-            lane.take_altered(reply.inner.len(), reply.answer)
-        });
+        let altered = self
+            .flows
+            .labelled(reply.answer.label)
+            .and_then(|Place { key, way }| {
+                let lane = self.flows.flow(&key)?.lane_mut(way);
+                lane.take_altered(reply.inner.len(), reply.answer)
+            });
         match altered {
             Some(pending) => {
                 self.unanswered -= 1;

@@ -127,7 +127,7 @@ struct Between {
 impl Between {
     /// Makes other packets wait for this one.
     fn count(&mut self, turn: Turn, begins: bool) {
-        let ((_, way), order) = (turn.place, turn.order);
+        let (way, order) = (turn.place.way, turn.order);
         both(&mut self.all.undecided, way).0.insert(order);
         if begins {
             for undecided in &mut self.beginnings.undecided {
@@ -234,7 +234,7 @@ impl Turns {
             place,
             order: self.orders,
         };
-        let (key, way) = place;
+        let Place { key, way } = place;
         let between = self.between.entry(hosts(&key)).or_default();
         let begins = syn || !self.flows.contains_key(&key);
         let flow = self.flows.entry(key).or_insert_with(|| Flow {
@@ -296,7 +296,7 @@ impl Turns {
     fn release(&mut self, now: Instant, key: FlowKey) -> Option<Held> {
         let flow = self.flows.get_mut(&key)?;
         let head = flow.held.front()?;
-        let ((_, way), order) = (head.turn.place, head.turn.order);
+        let (way, order) = (head.turn.place.way, head.turn.order);
         if !flow.is_free(head) {
             let end = flow.last + (self.timeout / 2u32.saturating_pow(flow.losses)).max(LEAST);
             if end > now {
@@ -345,7 +345,7 @@ impl Turns {
 
     /// Records the fate of the packet of this turn.
     pub(super) fn done(&mut self, turn: Turn, fate: Fate) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         if let Some(flow) = self.flows.get_mut(&key) {
             let is_past = turn.order <= flow.past;
             match fate {
@@ -381,7 +381,7 @@ impl Turns {
 
     /// Marks a flow as stuck if the packet of this turn is undecided.
     fn fade(&mut self, turn: Turn) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         let Some(between) = self.between.get_mut(&hosts(&key)) else {
             return;
         };
@@ -401,7 +401,7 @@ impl Turns {
 
     /// Ends the wait of other flows for the packet of this turn.
     fn done_between(&mut self, turn: Turn) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         let hosts = hosts(&key);
         let Some(between) = self.between.get_mut(&hosts) else {
             return;
@@ -426,7 +426,7 @@ impl Flow {
     /// Returns whether no packet of the flow delays this one, provided that it is the first waiting
     /// packet.
     fn is_free(&self, held: &Held) -> bool {
-        let ([up, down], (_, way)) = (self.unanswered, held.turn.place);
+        let ([up, down], way) = (self.unanswered, held.turn.place.way);
         let (own, back) = match way {
             Way::Up => (up, down),
             Way::Down => (down, up),

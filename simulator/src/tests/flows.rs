@@ -141,13 +141,13 @@ fn fragments_and_icmp_have_no_ports() {
     let mut fragment = udp(Side::Client, b"question");
     fragment[6] = 0x20;
     let inner = Inner::read(0, &fragment).unwrap();
-    assert_eq!((inner.place.0.low.1, inner.place.0.high.1), (0, 0));
+    assert_eq!((inner.place.key.low.1, inner.place.key.high.1), (0, 0));
     let mut echo = Vec::new();
     PacketBuilder::ipv4(CLIENT.0, SERVER.0, 64)
         .icmpv4_echo_request(7, 8)
         .write(&mut echo, &[])
         .unwrap();
     let inner = Inner::read(0, &echo).unwrap();
-    assert_eq!((inner.place.0.protocol, inner.kind), (1, Kind::Other));
-    assert_eq!((inner.place.0.low.1, inner.place.1), (0, Way::Up));
+    assert_eq!((inner.place.key.protocol, inner.kind), (1, Kind::Other));
+    assert_eq!((inner.place.key.low.1, inner.place.way), (0, Way::Up));
 }

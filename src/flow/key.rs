@@ -30,11 +30,12 @@ impl End {
 
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
-/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their ports, an ICMP
-/// query has its identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo,
-/// timestamp, …) and which end asks, so that two hosts that ping each other with one identifier have two sessions.
-/// An ICMP message of another type has its type in place of the kind ([`FlowKey::icmp_message`]). It has no answer, so
-/// messages of the other end are another session.
+/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
+/// ports, an ICMP query has its identifier in both, all other protocols have 0. An ICMP query's key
+/// also holds its kind (echo, timestamp, …) and which end asks, so that two hosts that ping each
+/// other with one identifier have two sessions. An ICMP message of another type has its type in
+/// place of the kind ([`FlowKey::icmp_message`]). It has no answer, so messages of the other end
+/// are another session.
 ///
 /// GRE of version 0 has its key ([`FlowKey::gre_key`]). The directions of a tunnel may have
 /// different keys (RFC 2890 does not say that they are equal), so all keys of an address pair have
@@ -67,21 +68,22 @@ pub(super) const KIND_GRE_KEY: u8 = 6;
 /// In place of an ICMP query's kind: GRE of version 1.
 pub(super) const KIND_GRE_CALL: u8 = 7;
 
-/// In place of an ICMP query's kind: a message of another type, which stands where others have their ports.
+/// In place of an ICMP query's kind: a message of another type, which stands where others have
+/// their ports.
 pub(super) const KIND_ICMP_MESSAGE: u8 = 7;
 
 pub(super) const fn words(address: u128) -> [u64; 2] {
     [(address >> 64) as u64, address as u64]
 }
 
-/// What tells conversations of the same ends apart.
+/// Distinction between conversations of the same two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Variant {
-    /// Nothing.
+    /// No further distinction.
     Plain,
-    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node information 5,
-    /// extended echo 6.
+    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node
+    /// information 5, extended echo 6.
     IcmpQuery(u8),
     /// GRE of version 0 with a key.
     GreKey(u32),
@@ -98,7 +100,7 @@ impl FlowKey {
         Zone(self.zone)
     }
 
-    /// The same conversation in another zone.
+    /// Returns the key of the conversation in another zone.
     #[must_use]
     pub(crate) const fn in_zone(self, zone: Zone) -> Self {
         Self { zone: zone.0, ..self }
@@ -110,7 +112,7 @@ impl FlowKey {
         self.protocol
     }
 
-    /// Whether the conversation is IPv6.
+    /// Returns whether the conversation is IPv6.
     #[must_use]
     pub const fn is_ipv6(&self) -> bool {
         self.tag & TAG_V6 != 0
@@ -149,7 +151,7 @@ impl FlowKey {
         }
     }
 
-    /// What an ICMP query asks for, by its code in the key.
+    /// Returns the kind of an ICMP query, by its code in the key.
     pub(crate) const fn icmp_kind(&self) -> Option<IcmpKind> {
         if !matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             return None;
@@ -176,7 +178,7 @@ impl FlowKey {
         Some(kind as u8)
     }
 
-    /// What tells the conversation apart from others of its ends.
+    /// Returns the part of the key that separates the conversation from others of its ends.
     pub(crate) const fn variant(&self) -> Variant {
         match (self.protocol, self.tag >> TAG_KIND_SHIFT) {
             (PROTOCOL_GRE, KIND_GRE_KEY) => {

@@ -1,8 +1,9 @@
-//! What the engine costs, by Criterion.
+//! The cost of the engine, measured with Criterion.
 //!
-//! Packets are made in slices of [`SLICE`] outside the timed part ([`traffic`]); what is timed is the loop over a
-//! slice, in which all packets carry one `now`. Tables are filled when the first benchmark that is not filtered
-//! out needs them. `cargo bench --bench engine -- --test` runs everything once.
+//! Packets are built in slices of [`SLICE`] outside the timed part ([`traffic`]). The timed part is
+//! the loop over a slice, in which all packets have one `now`. Tables are filled when the first
+//! benchmark that is not filtered out needs them. `cargo bench --bench engine -- --test` runs
+//! everything once.
 #![expect(clippy::unwrap_used, reason = "a benchmark that stops at the first surprise")]
 
 mod traffic;

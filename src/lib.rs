@@ -32,6 +32,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+pub mod gateway;
 pub mod geneve;
 pub mod lifetime;
 pub mod limits;
@@ -51,15 +52,15 @@ mod verdict;
 pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
+    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
 };
-pub use event::{DeniedSession, Discard, EndReason, LimitReached, SessionRecord, Sink};
+pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
-pub use geneve::Gateway;
+pub use gateway::Gateway;
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
-pub use reset::Reset;
-pub use session::{SessionId, TunnelRef};
+pub use reset::{Reset, Unsent};
+pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

@@ -37,7 +37,7 @@ enum Command {
     /// Ask a running appliance for its sessions and more, and give it orders
     Sessions(Box<sessions::SessionsArgs>),
     /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
-    Simulate(Box<simulate::SimulateArgs>),
+    Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -64,14 +64,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            complain(&message);
+            output::notice(&message);
             ExitCode::from(code)
         }
     }
-}
-
-/// Says what is wrong, if anybody can hear it.
-fn complain(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "portcullis: {message}");
 }

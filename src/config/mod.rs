@@ -48,8 +48,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
+pub use crate::limits::LimitSet;
 use crate::limits::{Adaptive, Limits, Prefixes};
 pub use crate::packet::Checksums;
+pub use crate::policy::handling::{Asymmetric, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode};
 use crate::policy::{Action, Policy, RuleId};
 use crate::verdict::DropReason;
 
@@ -84,16 +86,15 @@ pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
-pub use self::ip::{IpConfig, OptionsMode};
+pub use self::ip::IpConfig;
 pub use self::keys::Provenance;
-pub use self::limits::{LimitSet, LimitsConfig};
+pub use self::limits::LimitsConfig;
 pub use self::sections::{
     LifetimeOverride, LifetimesConfig, MAX_COMMENT, PolicyConfig, RuleConfig, RuleExceptions,
 };
 pub use self::sets::{AddressSet, AddressTerm, MAX_SET_PREFIXES, Service, ServiceTerm};
 
-pub(crate) use self::tcp::Handling;
-pub use self::tcp::{Asymmetric, LatePacket, Midstream, TcpConfig, TcpHandling, TcpMode};
+pub use self::tcp::TcpConfig;
 
 /// The name of zone 0.
 const DEFAULT_ZONE: &str = "default";

@@ -1,6 +1,6 @@
 //! Packets in batches: the memory that they need is asked for before it is needed.
 
-use super::path::Located;
+use super::candidate::Located;
 use super::{Engine, Packet};
 use crate::event::{Discard, Sink};
 use crate::outbox::Outbox;
@@ -37,7 +37,7 @@ impl Engine {
         verdicts.reserve(packets.len());
         self.process_batch_with(packets, outbox, |number, verdict, outbox| {
             if let (Verdict::Reject(..), Some(packet)) = (&verdict, packets.get(number)) {
-                outbox.reply(self, packet, &verdict);
+                self.reply_into(outbox, packet, &verdict);
             }
             verdicts.push(verdict);
         });

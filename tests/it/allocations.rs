@@ -1,4 +1,4 @@
-//! The packet path allocates nothing: not for a new session, not for a known one, not for a drop, not for expiry.
+//! The packet path does not allocate: not for new or existing sessions, dropped packets or expiry.
 
 use std::time::{Duration, Instant};
 

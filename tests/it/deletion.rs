@@ -1,4 +1,4 @@
-//! Sessions that an operator ends, and sessions that are looked at closely.
+//! Sessions that an operator ends or inspects.
 
 use std::time::{Duration, Instant};
 

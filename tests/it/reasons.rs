@@ -1,4 +1,4 @@
-//! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
+//! Every drop reason has a packet that is dropped for it alone and moves only its counter.
 
 use std::time::{Duration, Instant};
 
@@ -746,7 +746,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
 }
 
 #[test]
-fn what_verification_finds_passes_where_checksums_are_trusted() {
+fn wrong_checksums_pass_where_checksums_are_trusted() {
     for reason in [
         Malformed::Ipv4HeaderChecksum,
         Malformed::TcpChecksum,

@@ -1,6 +1,6 @@
-//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics at what must not be.
+//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if a claim is broken.
 //!
-//! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
+//! They depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
 //! `tests/it/fuzz_replay.rs` runs them on every stored input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

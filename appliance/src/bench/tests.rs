@@ -1,7 +1,10 @@
 //! Small measurements: that they run, and that they would notice.
 
+use portcullis::DropReason;
+
+use super::args::{Mode, ProtocolArg};
+use super::traffic::{Order, Protocol, Session};
 use super::*;
-use traffic::{Order, Session};
 
 fn args(mode: Mode, protocol: ProtocolArg, threads: u32) -> BenchArgs {
     BenchArgs {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use portcullis::{Discard, DropReason, Engine, Packet, Verdict};
 
+use super::args::{BenchArgs, Mode, SLICE};
+use super::error::BenchError;
 use super::traffic::{Frame, Order, Protocol, Session};
-use super::{BenchArgs, BenchError, Mode, SLICE};
 
 /// From one round to the next, the engine is told that this much time has passed: more than any session of the
 /// benchmark lives (an established TCP connection 340 s).

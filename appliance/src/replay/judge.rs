@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::HeldPackets;
 use portcullis::explain::Step;
-use portcullis::fragment::HeldPackets;
 use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Engine, Packet, Verdict};
 
+use super::collector::Collector;
+use super::error::ReplayError;
 use super::explain::Wanted;
+use super::lines::Lines;
 use super::rows::VerdictRow;
-use super::{Collector, Lines, ReplayError};
 use crate::capture::{CaptureError, CaptureWriter, stated_len};
 
 /// The packet of a frame.

@@ -20,13 +20,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use portcullis::policy::Action;
 use portcullis::{Engine, SessionDetail, SessionId, SessionRecord, Stats};
 
+use super::appliance::Appliance;
 use super::audit::{self, Peer};
 use super::clients::{Clients, Place};
-use super::operations::Plant;
 use super::protocol::{AsymmetryView, FilterSpec, MAX_REQUEST, Reply, Request, RuleView, StatsView};
-use super::reload::ReloadState;
-use super::view::{Viewer, WallClock};
-use crate::complain;
+use super::reloads::ReloadState;
+use super::view::WallClock;
+use crate::output::notice;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -45,13 +45,17 @@ const MAX_LIMIT: usize = 10_000;
 ///
 /// # Errors
 /// The socket cannot be made, or another appliance answers at it.
-pub(crate) fn serve(path: &Path, plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn serve(
+    path: &Path,
+    appliance: Arc<Appliance>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
     let listener = listen(path)?;
     listener.set_nonblocking(true)?;
     let path = path.to_owned();
     thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || accept(&listener, path, &plant, &stop))
+        .spawn(move || accept(&listener, path, &appliance, &stop))
 }
 
 /// Makes the directory of a socket if it is missing, for the owner alone: `/run` is empty after each boot. Those above it must be
@@ -91,7 +95,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &AtomicBool) {
+fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, stop: &AtomicBool) {
     let clients = Arc::new(Clients::new(MAX_CLIENTS, PATIENCE));
     let owners = [0, nix::unistd::geteuid().as_raw()];
     while !stop.load(Ordering::Relaxed) {
@@ -111,10 +115,10 @@ fn accept(listener: &UnixListener, path: PathBuf, plant: &Arc<Plant>, stop: &Ato
             refuse(stream, "too many clients");
             continue;
         };
-        let plant = Arc::clone(plant);
+        let appliance = Arc::clone(appliance);
         // What goes wrong with a client is its own concern. Its place is free once the thread has
         // ended, or was not made.
-        let client = move || converse(stream, peer, &plant, &place);
+        let client = move || converse(stream, peer, &appliance, &place);
         let _ = thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(client);
@@ -139,7 +143,7 @@ fn refuse(stream: UnixStream, why: &str) {
     let _ = put(&mut &stream, &Reply::Error(why.to_owned()));
 }
 
-fn converse(stream: UnixStream, peer: Peer, plant: &Plant, place: &Place) -> io::Result<()> {
+fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(FIRST))?;
@@ -161,9 +165,9 @@ fn converse(stream: UnixStream, peer: Peer, plant: &Plant, place: &Place) -> io:
         let last = match serde_json::from_slice(&line) {
             Ok(request) => {
                 let order = audit::order(&request);
-                let last = answer(request, plant, &mut |reply| put(&mut replies, reply));
+                let last = answer(request, appliance, &mut |reply| put(&mut replies, reply));
                 if let Some(order) = order {
-                    complain(&audit::line(peer, &order, last.as_ref().ok()));
+                    notice(&audit::line(peer, &order, last.as_ref().ok()));
                 }
                 last?
             }
@@ -188,30 +192,30 @@ fn put(to: &mut impl Write, reply: &Reply) -> io::Result<()> {
 /// The client does not read.
 fn answer(
     request: Request,
-    plant: &Plant,
+    appliance: &Appliance,
     put: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> io::Result<Reply> {
     let now = Instant::now();
-    let engine = &plant.plane.shared.engine;
+    let engine = &appliance.data_path.shared.engine;
     let done = |count: usize, text: Option<String>| Reply::Done {
         count: count as u64,
         text,
     };
     Ok(match request {
-        Request::Sessions { filter, limit } => return sessions(&filter, limit, plant, now, put),
-        Request::Delete { filter, all } => match filter.read(&plant.zones, &engine.policy()) {
+        Request::Sessions { filter, limit } => return sessions(&filter, limit, appliance, now, put),
+        Request::Delete { filter, all } => match filter.read(&appliance.zones, &engine.policy()) {
             Err(error) => Reply::Error(error),
             Ok(filter) if filter.is_everything() && !all => {
                 Reply::Error("this would end every session: say `all` if that is meant".to_owned())
             }
             Ok(filter) => {
-                let count = plant.plane.end_sessions(&filter, now);
+                let count = appliance.data_path.end_sessions(&filter, now);
                 done(count, Some(format!("{count} sessions ended")))
             }
         },
         Request::Explain { id } => match SessionId::from_number(id).and_then(|id| engine.inspect(id, now)) {
             Some(detail) => {
-                let lines = explain(&detail, plant, now);
+                let lines = explain(&detail, appliance, now);
                 for line in &lines {
                     put(&Reply::Line(line.clone()))?;
                 }
@@ -234,7 +238,7 @@ fn answer(
         Request::Asymmetry { clear } => {
             let report = engine.asymmetry();
             for line in &report.lines {
-                put(&Reply::Asymmetry(asymmetry(line, plant, now)))?;
+                put(&Reply::Asymmetry(asymmetry(line, appliance, now)))?;
             }
             if clear {
                 engine.clear_asymmetry();
@@ -244,22 +248,22 @@ fn answer(
             done(report.lines.len(), lost)
         }
         Request::Stats => {
-            put(&Reply::Stats(Box::new(stats(plant, now))))?;
+            put(&Reply::Stats(Box::new(stats(appliance, now))))?;
             done(1, None)
         }
         Request::Rules => {
-            let rules = rules(plant);
+            let rules = rules(appliance);
             let count = rules.len();
             for rule in rules {
                 put(&Reply::Rule(Box::new(rule)))?;
             }
             done(count, None)
         }
-        Request::Preview { name, text } => match plant.preview(&name, &text, now) {
+        Request::Preview { name, text } => match appliance.preview(&name, &text, now) {
             Err(error) => Reply::Error(error),
             Ok(preview) => {
                 let policy = engine.policy();
-                let viewer = plant.viewer(&policy, now);
+                let viewer = appliance.viewer(&policy, now);
                 for (session, reason) in &preview.would_end {
                     put(&Reply::WouldEnd {
                         reason: reason.name().to_owned(),
@@ -275,16 +279,16 @@ fn answer(
             let text = format!("connections are adopted in their middle for {seconds} s");
             done(1, Some(text))
         }
-        Request::Reload => match plant.reload() {
+        Request::Reload => match appliance.reload() {
             Ok(text) => done(1, Some(text)),
             Err(error) => Reply::Error(error),
         },
         Request::Health => {
-            let reasons = plant.health.verdict(now);
+            let reasons = appliance.health.verdict(now);
             for reason in &reasons {
                 put(&Reply::Line(reason.to_string()))?;
             }
-            for line in notes(&plant.reloads.state()) {
+            for line in notes(&appliance.reloads.state()) {
                 put(&Reply::Line(line))?;
             }
             let text = if reasons.is_empty() {
@@ -329,17 +333,17 @@ impl Ord for ByBytes {
 fn sessions(
     filter: &FilterSpec,
     limit: Option<usize>,
-    plant: &Plant,
+    appliance: &Appliance,
     now: Instant,
     put: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> io::Result<Reply> {
-    let engine = &plant.plane.shared.engine;
+    let engine = &appliance.data_path.shared.engine;
     let policy = engine.policy();
-    let filter = match filter.read(&plant.zones, &policy) {
+    let filter = match filter.read(&appliance.zones, &policy) {
         Ok(filter) => filter,
         Err(error) => return Ok(Reply::Error(error)),
     };
-    let viewer = plant.viewer(&policy, now);
+    let viewer = appliance.viewer(&policy, now);
     let mut count = 0;
     let mut largest = BinaryHeap::new();
     let mut failed = None;
@@ -367,9 +371,9 @@ fn sessions(
     Ok(Reply::Done { count, text: None })
 }
 
-fn explain(detail: &SessionDetail, plant: &Plant, now: Instant) -> Vec<String> {
-    let policy = plant.plane.shared.engine.policy();
-    let viewer = plant.viewer(&policy, now);
+fn explain(detail: &SessionDetail, appliance: &Appliance, now: Instant) -> Vec<String> {
+    let policy = appliance.data_path.shared.engine.policy();
+    let viewer = appliance.viewer(&policy, now);
     let view = viewer.view(&detail.record);
     let port = |port: Option<u16>| port.map_or(String::new(), |port| format!("#{port}"));
     let seconds = |duration: Duration| format!("{:.1} s", duration.as_secs_f64());
@@ -485,11 +489,15 @@ fn explain(detail: &SessionDetail, plant: &Plant, now: Instant) -> Vec<String> {
     lines
 }
 
-fn asymmetry(line: &portcullis::asymmetry::AsymmetryLine, plant: &Plant, now: Instant) -> AsymmetryView {
+fn asymmetry(
+    line: &portcullis::asymmetry::AsymmetryLine,
+    appliance: &Appliance,
+    now: Instant,
+) -> AsymmetryView {
     let ago = |moment| now.saturating_duration_since(moment).as_secs_f64();
     AsymmetryView {
-        zone: plant.zones.name(line.zone),
-        other_zone: line.other_zone.map(|zone| plant.zones.name(zone)),
+        zone: appliance.zones.name(line.zone),
+        other_zone: line.other_zone.map(|zone| appliance.zones.name(zone)),
         from: line.from.to_string(),
         to: line.to.to_string(),
         evidence: line.evidence.name().to_owned(),
@@ -523,17 +531,17 @@ fn named<N: AsRef<str>>(counts: impl IntoIterator<Item = (N, u64)>) -> Vec<(Stri
         .collect()
 }
 
-fn stats(plant: &Plant, now: Instant) -> StatsView {
-    let engine: &Engine = &plant.plane.shared.engine;
+fn stats(appliance: &Appliance, now: Instant) -> StatsView {
+    let engine: &Engine = &appliance.data_path.shared.engine;
     let of: Stats = engine.stats();
-    let front = plant.plane.shared.front.stats();
-    let reloads = plant.reloads.state();
+    let front = appliance.data_path.shared.front.stats();
+    let reloads = appliance.reloads.state();
     let tolerated = engine.tolerated();
     let tolerated = tolerated
         .iter()
         .map(|(reason, rule, count)| (format!("{reason} by {rule}"), *count));
     StatsView {
-        uptime: now.saturating_duration_since(plant.started).as_secs_f64(),
+        uptime: now.saturating_duration_since(appliance.started).as_secs_f64(),
         sessions: of.sessions as u64,
         max_sessions: of.max_sessions as u64,
         sessions_by_worth: named(
@@ -559,7 +567,7 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         challenging_zones: of
             .challenging_zones
             .iter()
-            .map(|zone| plant.zones.name(*zone))
+            .map(|zone| appliance.zones.name(*zone))
             .collect(),
         known_sources: of.known_sources as u64,
         tombstones: of.tombstones as u64,
@@ -568,23 +576,23 @@ fn stats(plant: &Plant, now: Instant) -> StatsView {
         refused: named(front.refused.iter().map(|(refusal, n)| (refusal.name(), *n))),
         received_datagrams: front.received,
         sent_datagrams: front.returned + front.rewritten + front.replied + front.told_too_big + front.resets,
-        workers: plant.plane.shared.workers.len() as u64,
-        unhealthy: plant
+        workers: appliance.data_path.shared.workers.len() as u64,
+        unhealthy: appliance
             .health
             .verdict(now)
             .iter()
             .map(ToString::to_string)
             .collect(),
-        reloads_applied: plant.reloads.applied(),
-        reloads_refused: plant.reloads.refused(),
+        reloads_applied: appliance.reloads.applied(),
+        reloads_refused: appliance.reloads.refused(),
         failed_reload: reloads.failed,
         waiting_for_restart: reloads.waiting.into_iter().map(ToOwned::to_owned).collect(),
     }
 }
 
 /// The rules of the running configuration, in order, and the default action.
-fn rules(plant: &Plant) -> Vec<RuleView> {
-    let uses = plant.plane.shared.engine.rules_with_live();
+fn rules(appliance: &Appliance) -> Vec<RuleView> {
+    let uses = appliance.data_path.shared.engine.rules_with_live();
     let uses: HashMap<_, _> = uses.iter().map(|rule| (rule.name.as_str(), rule)).collect();
     let clock = WallClock::now();
     let view = |name: &str, action: Action| {
@@ -604,7 +612,7 @@ fn rules(plant: &Plant) -> Vec<RuleView> {
             bytes: live.bytes + ended.bytes,
         }
     };
-    let config = plant.plane.shared.config.read();
+    let config = appliance.data_path.shared.config.read();
     let policy = &config.policy;
     let mut views: Vec<_> = policy
         .rules
@@ -624,16 +632,4 @@ fn rules(plant: &Plant) -> Vec<RuleView> {
         .collect();
     views.push(view("default", policy.default));
     views
-}
-
-impl Plant {
-    pub(crate) fn viewer<'a>(&'a self, policy: &'a portcullis::policy::Policy, now: Instant) -> Viewer<'a> {
-        Viewer {
-            plane: &self.plane,
-            zones: &self.zones,
-            policy,
-            clock: WallClock::now(),
-            now,
-        }
-    }
 }

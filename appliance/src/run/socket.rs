@@ -17,7 +17,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmm
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::sends::SendPath;
-use super::shared::WorkerStats;
+use super::worker_stats::WorkerStats;
 
 /// Datagrams of one call.
 pub(super) const BATCH: usize = 64;

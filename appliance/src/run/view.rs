@@ -9,7 +9,7 @@ use portcullis::policy::{Policy, Protocol};
 use portcullis::{Config, ConfigError, SessionRecord, TunnelRef, Zone};
 use serde::{Deserialize, Serialize};
 
-use super::plane::{Plane, TunnelView};
+use super::data_path::{DataPath, TunnelView};
 use crate::session_ports::port_or_identifier;
 
 /// Maps the engine's moments to wall-clock time.
@@ -141,7 +141,7 @@ impl SessionView {
 
 /// What turns records into rows.
 pub(crate) struct Viewer<'a> {
-    pub(crate) plane: &'a Plane,
+    pub(crate) data_path: &'a DataPath,
     pub(crate) zones: &'a ZoneNames,
     pub(crate) policy: &'a Policy,
     pub(crate) clock: WallClock,
@@ -187,7 +187,7 @@ impl Viewer<'_> {
     /// What a packet came in, as far as that is still known.
     pub(crate) fn tunnel(&self, tunnel: TunnelRef) -> Option<TunnelView> {
         (tunnel != TunnelRef::NONE)
-            .then(|| self.plane.describe(tunnel))
+            .then(|| self.data_path.describe(tunnel))
             .flatten()
     }
 }

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::{Answer, Scratch};
-use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
 
-use super::log::queue::Teller;
+use super::event_sink::EventSink;
 use super::shared::Shared;
 use super::socket::{Inlet, Outlet, QueueBounds, Received, SocketError, ports, receive_queue};
 
@@ -31,38 +30,6 @@ pub(crate) struct Worker {
     ports: Vec<(UdpSocket, Ipv4Addr)>,
     bounds: QueueBounds,
     outlet: Outlet,
-}
-
-/// What the engine tells while a worker turns.
-struct Ears<'s> {
-    log: Teller<'s>,
-    resets: Vec<Reset>,
-}
-
-impl Sink for Ears<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.log.opened(session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.log.ended(session, reason);
-    }
-
-    fn session_denied(&mut self, denied: &DeniedSession) {
-        self.log.denied(denied);
-    }
-
-    fn session_audited(&mut self, audited: &DeniedSession) {
-        self.log.denied(audited);
-    }
-
-    fn limit_reached(&mut self, reached: &LimitReached) {
-        self.log.limited(reached);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
 }
 
 impl Worker {
@@ -111,10 +78,7 @@ impl Worker {
         };
         let (mut inlet, mut outlet) = (Inlet::new(self.ports, self.bounds), self.outlet);
         let mut scratch = Scratch::new(&shared.front);
-        let mut ears = Ears {
-            log: Teller::new(shared),
-            resets: Vec::new(),
-        };
+        let mut sink = EventSink::new(shared);
         let coalesce = shared.config.read().run.coalesce;
         let (mut streak, mut last) = (0, shared.started);
         let mut failures = 0;
@@ -149,14 +113,14 @@ impl Worker {
                 0
             };
             last = now;
-            ears.log.refresh();
+            sink.log.refresh();
             let datagrams = inlet.datagrams();
             shared.front.handle_queued_batch(
                 &shared.engine,
                 datagrams,
                 now,
                 &mut scratch,
-                &mut ears,
+                &mut sink,
                 |number, datagram, answer| {
                     stats.received.add(1);
                     stats.received_bytes.add(datagram.payload.len() as u64);
@@ -169,10 +133,10 @@ impl Worker {
                     }
                 },
             );
-            put_released(shared, now, &mut scratch, &mut ears, &mut outlet);
+            put_released(shared, now, &mut scratch, &mut sink, &mut outlet);
             expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
-                && shared.engine.expire_with(now, EXPIRY_BUDGET, &mut ears).more;
-            for reset in ears.resets.drain(..) {
+                && shared.engine.expire_with(now, EXPIRY_BUDGET, &mut sink).more;
+            for reset in sink.resets.drain(..) {
                 match shared.front.reset(&reset, &mut scratch) {
                     Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
                     None => stats.resets_without_tunnel.add(1),
@@ -187,7 +151,7 @@ impl Worker {
         }
         // Nothing is left without an outcome.
         shared.front.release_held();
-        put_released(shared, Instant::now(), &mut scratch, &mut ears, &mut outlet);
+        put_released(shared, Instant::now(), &mut scratch, &mut sink, &mut outlet);
         outlet.flush(&inlet, stats);
         // The counts end with the sockets.
         shared.read_receive_overflow();
@@ -200,10 +164,10 @@ fn put_released(
     shared: &Shared,
     now: Instant,
     scratch: &mut Scratch,
-    ears: &mut Ears<'_>,
+    sink: &mut EventSink<'_>,
     outlet: &mut Outlet,
 ) {
-    while let Some(answer) = shared.front.next_released(&shared.engine, now, scratch, ears) {
+    while let Some(answer) = shared.front.next_released(&shared.engine, now, scratch, sink) {
         if let Answer::Send(outgoing) = answer {
             outlet.put_made(&outgoing.tunnel, outgoing.payload);
         }

@@ -6,17 +6,18 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::families::{Families, Labels, Written};
-use super::{CheckpointReadings, Doors, LogReadings, Readings};
+use super::readings::{CheckpointReadings, Doors, LogReadings, Readings};
+use crate::run::counters::SendFault;
 use crate::run::health::Unhealthy;
-use crate::run::shared::{SendFault, WorkerStats};
+use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
     /// The workers with the values of their label; `control` sends what ends by an operator's word.
     pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
-        let workers = self.plane.shared.workers.iter().enumerate();
+        let workers = self.data_path.shared.workers.iter().enumerate();
         workers
             .map(|(number, worker)| (number.to_string(), worker))
-            .chain([("control".to_owned(), &self.plane.sent)])
+            .chain([("control".to_owned(), &self.data_path.sent)])
             .collect()
     }
 
@@ -112,7 +113,7 @@ impl Readings {
             None,
             MetricType::Histogram,
         )?;
-        for (number, worker) in self.plane.shared.workers.iter().enumerate() {
+        for (number, worker) in self.data_path.shared.workers.iter().enumerate() {
             let number = number.to_string();
             let labels = [("worker", number.as_str())];
             let labels = Labels(&labels);

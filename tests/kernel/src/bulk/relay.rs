@@ -1,4 +1,5 @@
-//! The path between the two stacks: the engine, with loss, delay, reordering and duplicates on either side of it.
+//! The path between the two stacks: the engine, with loss, delay, reordering and duplicates on
+//! either side.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

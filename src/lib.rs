@@ -32,7 +32,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
-mod gateway;
+pub mod gateway;
 pub mod geneve;
 pub mod lifetime;
 pub mod limits;
@@ -56,7 +56,7 @@ pub use engine::{
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
-pub use gateway::{Gateway, GatewayReload, GatewayWorker};
+pub use gateway::Gateway;
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::{Reset, Unsent};

@@ -37,7 +37,7 @@ impl Engine {
         verdicts.reserve(packets.len());
         self.process_batch_with(packets, outbox, |number, verdict, outbox| {
             if let (Verdict::Reject(..), Some(packet)) = (&verdict, packets.get(number)) {
-                self.queue_reply(packet, &verdict, outbox);
+                self.reply_into(outbox, packet, &verdict);
             }
             verdicts.push(verdict);
         });

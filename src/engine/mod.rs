@@ -175,14 +175,6 @@ impl<'a> Packet<'a> {
         self.now
     }
 
-    pub(crate) const fn zone_of(&self) -> Zone {
-        self.zone
-    }
-
-    pub(crate) const fn tunnel_of(&self) -> TunnelRef {
-        self.tunnel
-    }
-
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -383,7 +375,7 @@ impl Engine {
     pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
         let verdict = self.decide(*packet, outbox, &mut ());
         if let Verdict::Reject(..) = verdict {
-            self.queue_reply(packet, &verdict, outbox);
+            self.reply_into(outbox, packet, &verdict);
         }
         verdict
     }

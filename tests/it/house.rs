@@ -66,8 +66,8 @@ const FLOORS: &[&str] = &[
     "engine::admission",
     "engine::path",
     "engine",
-    "memory",
     "builder",
+    "memory",
     "geneve::front",
     "gateway",
 ];

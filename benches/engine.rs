@@ -1,8 +1,9 @@
-//! What the engine costs, by Criterion.
+//! The cost of the engine, measured with Criterion.
 //!
-//! Packets are made in slices of [`SLICE`] outside the timed part ([`traffic`]); what is timed is the loop over a
-//! slice, in which all packets carry one `now`. Tables are filled when the first benchmark that is not filtered
-//! out needs them. `cargo bench --bench engine -- --test` runs everything once.
+//! Packets are built in slices of [`SLICE`] outside the timed part ([`traffic`]). The timed part is
+//! the loop over a slice, in which all packets have one `now`. Tables are filled when the first
+//! benchmark that is not filtered out needs them. `cargo bench --bench engine -- --test` runs
+//! everything once.
 #![expect(clippy::unwrap_used, reason = "a benchmark that stops at the first surprise")]
 
 mod traffic;
@@ -50,7 +51,7 @@ struct Table {
 
 impl Table {
     fn new(sessions: u32, protocol: Protocol) -> Self {
-        let mut config = Config::default();
+        let mut config = Config::allow_all();
         config.table.max_sessions = sessions;
         // The load opens sessions as fast as it can, which is a flood to the engine.
         config.syn_challenge.mode = ChallengeMode::Off;
@@ -245,7 +246,7 @@ fn lookup(c: &mut Criterion) {
             })
         });
     });
-    let engine = Engine::with_seed(&Config::default(), SEED).unwrap();
+    let engine = Engine::with_seed(&Config::allow_all(), SEED).unwrap();
     let now = Instant::now();
     let whole = Session(7).packet(Protocol::Udp, 0);
     let mut fragment = whole.bytes().to_vec();
@@ -327,7 +328,7 @@ fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
     let net =
         |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.policy.default = Action::Deny;
     config.policy.rules = (0..rules)
         .map(|number| {

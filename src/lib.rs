@@ -48,13 +48,13 @@ mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
+    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
 };
-pub use event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
+pub use event::{DeniedSession, LimitReached, Sink};
 pub use flow::{Direction, Zone};
 pub use packet::Malformed;
-pub use reset::Reset;
-pub use session::{SessionId, TunnelRef};
+pub use reset::{Reset, Unsent};
+pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

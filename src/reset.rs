@@ -344,6 +344,42 @@ fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
+/// Why a packet of the engine's own was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsent {
+    /// Its destination has had as many as `resets.per_destination` allows.
+    DestinationBudget,
+    /// All together are as many as `resets.overall` allows, and those of the zone as many as are
+    /// guaranteed to it.
+    OverallBudget,
+    /// The number that its receiver accepts was never seen.
+    NumberUnknown,
+    /// Nobody listens: the session was found to be over by a call without a sink.
+    NoSink,
+}
+
+impl Unsent {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::DestinationBudget,
+        Self::OverallBudget,
+        Self::NumberUnknown,
+        Self::NoSink,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DestinationBudget => "destination_budget",
+            Self::OverallBudget => "overall_budget",
+            Self::NumberUnknown => "number_unknown",
+            Self::NoSink => "no_sink",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;

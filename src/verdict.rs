@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use crate::event::EndReason;
 use crate::flow::Direction;
-use crate::fragment::HoldId;
+use crate::fragment::id::HoldId;
 use crate::packet::{Malformed, SeqNum};
-use crate::session::{SessionId, TICK};
+use crate::session::end::EndReason;
+use crate::session::id::SessionId;
+use crate::session::time::TICK;
 
 /// The decision on one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Packets in batches: the memory that they need is asked for before it is needed.
 
-use super::path::Located;
+use super::candidate::Located;
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::packet::{self, Malformed, Parsed};

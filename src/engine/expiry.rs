@@ -139,7 +139,7 @@ impl Engine {
         let Some(deadline) = self.spare(settings, shard_number, slot, number, now) else {
             return false;
         };
-        let worth = slot.worth();
+        let worth = slot.eviction_class();
         shard.rearm(number, deadline, worth);
         true
     }

@@ -1,18 +1,25 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
 mod admission;
+mod answer;
 mod batch;
 mod budget;
+mod candidate;
 mod census;
 mod challenge;
 mod checks;
 mod control_shares;
 mod deletion;
+mod effects;
 mod elsewhere;
 mod ended;
+mod evidence;
 mod expiry;
+mod faults;
 mod fragments;
+mod ftp_settings;
 mod halves;
+mod held;
 mod helpers;
 mod icmp;
 mod inspect;
@@ -22,6 +29,7 @@ mod memo;
 mod on_path;
 mod pair;
 mod path;
+mod query;
 mod rate;
 mod record;
 mod reload;
@@ -30,6 +38,7 @@ mod rule_use;
 mod screen;
 mod settings;
 mod snapshot;
+mod zone_hints;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -43,21 +52,23 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::{SessionRecord, Sink};
+use crate::event::Sink;
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
+use crate::session::{
+    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+};
 use crate::stats::{Counters, Openings, Stats};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 use crate::verdict::{DropReason, Verdict};
 
-pub use budget::Unsent;
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
+pub use held::HeldPackets;
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
@@ -228,7 +239,7 @@ pub struct Engine {
 /// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
 /// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    elsewhere::Elsewhere::bytes(max_sessions, zones)
+    zone_hints::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
 }
@@ -392,14 +403,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; Worth::ALL.len()];
+        let mut by_worth = [0; EvictionClass::ALL.len()];
         for shard in 0..self.table.shards() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
+            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
                 *count += held.shard.count(worth);
             }
         }
-        stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
         stats
     }
 
@@ -496,7 +507,7 @@ impl Engine {
     }
 
     /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
-    /// not, they are to be handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for
+    /// not, they are to be handed in again; [`HeldPackets`](HeldPackets) asks for
     /// that.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
@@ -549,7 +560,7 @@ impl Engine {
             sessions += shard.len();
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
-                let standing = Standing::of(slot.key.protocol(), slot.worth());
+                let standing = Standing::of(slot.key.protocol(), slot.eviction_class());
                 let (subject, counts) = shard.slab.counted(each);
                 tally.add(&self.accounts, subject, counts, standing);
             }

@@ -1,17 +1,16 @@
 //! The RSTs at the end of a session, and the memory of it.
 
-use super::budget::Unsent;
 use super::halves::Cut;
 use super::pair::session_of_pair;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::config::LatePacket;
-use crate::event::{EndReason, Sink};
+use crate::event::Sink;
 use crate::flow::{Direction, End, Flow, FlowKey, Zone};
 use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
-use crate::reset::Reset;
-use crate::session::{Ended, Micros, Remembered, Tombstone, TunnelRef};
+use crate::policy::handling::LatePacket;
+use crate::reset::{Reset, Unsent};
+use crate::session::{EndReason, Ended, Micros, Remembered, Tombstone, TunnelRef};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 

@@ -9,9 +9,9 @@ use super::prefix::Prefixes;
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 
 /// Properties of a session that accounts count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,10 +24,10 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Returns the standing of a session by its protocol and worth.
-    pub(crate) const fn of(protocol: u8, worth: Worth) -> Self {
+    pub(crate) const fn of(protocol: u8, worth: EvictionClass) -> Self {
         Self {
-            half_open: protocol == PROTOCOL_TCP && matches!(worth, Worth::Embryonic),
-            assured: matches!(worth, Worth::Assured),
+            half_open: protocol == PROTOCOL_TCP && matches!(worth, EvictionClass::Embryonic),
+            assured: matches!(worth, EvictionClass::Assured),
         }
     }
 }

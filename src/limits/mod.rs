@@ -17,6 +17,7 @@ pub(crate) mod by_zone;
 mod counted;
 mod notices;
 mod prefix;
+mod set;
 pub(crate) mod share;
 pub(crate) mod sources;
 
@@ -25,6 +26,7 @@ pub(crate) use self::adaptive::Adaptive;
 pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
 pub(crate) use self::notices::Notices;
 pub(crate) use self::prefix::Prefixes;
+pub use self::set::LimitSet;
 use crate::flow::Zone;
 use crate::verdict::DropReason;
 

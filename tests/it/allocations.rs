@@ -1,4 +1,4 @@
-//! The packet path allocates nothing: not for a new session, not for a known one, not for a drop, not for expiry.
+//! The packet path does not allocate: not for new or existing sessions, dropped packets or expiry.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ impl portcullis::Sink for Listener {}
 
 #[test]
 fn the_packet_path_allocates_nothing() {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = 64;
     let engine = Engine::new(&config).expect("the default configuration");
     let start = Instant::now();
@@ -120,7 +120,7 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
             self.0 += denied.bytes;
         }
     }
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.policy.default = portcullis::policy::Action::Deny;
     let engine = Engine::new(&config).expect("a configuration");
     let now = Instant::now();
@@ -137,7 +137,7 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
 
 #[test]
 fn a_challenge_and_its_answer_allocate_nothing() {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.syn_challenge.mode = ChallengeMode::Always;
     let engine = Engine::new(&config).expect("a configuration");
     let now = Instant::now();
@@ -163,7 +163,7 @@ fn a_challenge_and_its_answer_allocate_nothing() {
 
 #[test]
 fn a_datagram_of_a_known_tunnel_end_allocates_nothing() {
-    let mut config = FrontEnd::adapt(Config::default());
+    let mut config = FrontEnd::adapt(Config::allow_all());
     config.table.max_sessions = 64;
     config.geneve.mss_clamp = 1_000;
     let engine = Engine::new(&config).expect("the default configuration");

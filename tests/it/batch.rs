@@ -1,4 +1,4 @@
-//! Packets in batches are decided as one by one.
+//! Packets in batches get the same verdicts as one by one.
 
 use std::time::{Duration, Instant};
 

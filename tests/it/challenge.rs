@@ -1,5 +1,5 @@
-//! Source validation under flood: who is challenged, what a real stack makes of it, and that
-//! nothing is kept of those who do not answer.
+//! Source validation under flood: which sources are challenged, how a real stack answers, and that
+//! nothing is stored of sources that do not answer.
 
 use std::time::Duration;
 
@@ -319,7 +319,7 @@ fn a_handshake_whose_last_number_is_guessed_makes_nobody_known() {
 }
 
 #[test]
-fn what_needs_no_proof_is_not_challenged() {
+fn packets_that_need_no_proof_are_not_challenged() {
     let mut scene = Scene::new(ALWAYS);
     assert!(scene.udp(V4).is_forward());
     validate(&scene, &Client::new(V4, 1));
@@ -341,7 +341,7 @@ fn what_needs_no_proof_is_not_challenged() {
 }
 
 #[test]
-fn what_the_policy_refuses_is_never_challenged() {
+fn refused_syns_are_never_challenged() {
     for default in ["deny", "reject"] {
         let scene = Scene::new(&format!("[policy]\ndefault = \"{default}\"\n{ALWAYS}"));
         let verdict = scene.tcp(V4, SYN, 100, 0, b"");

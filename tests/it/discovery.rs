@@ -1,5 +1,4 @@
-//! Discovery on a link passes without a session, if it is valid; in a tunnel nothing of a link
-//! belongs.
+//! Valid discovery passes without a session on a link, and is dropped in a tunnel.
 
 use crate::support::packets::{Ends, discovery, icmp, other};
 use crate::support::scene::{Scene, dropped_for};

@@ -2,9 +2,9 @@
 //!
 //! Each test runs one attack for four seconds beside 1,000 established connections with light
 //! traffic and 300 new connections to servers that answer after 20, 100 and 300 ms. All established
-//! connections live, at least 99 % of their packets pass, and at least 99 % of the new connections
-//! open with at most one retransmitted SYN. The clock is the engine's, so the machine's speed does
-//! not matter: `.ci/floods` does the same to a running appliance.
+//! connections survive, at least 99 % of their packets pass, and at least 99 % of the new
+//! connections open with at most one retransmitted SYN. The clock is the engine's, so the machine's
+//! speed does not matter. `.ci/floods` does the same to a running appliance.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,5 +1,7 @@
-//! Fragments: the first one of a datagram is decided, the later ones follow it, and each way to be wrong has a name.
-//! Those that come before the first are in `held_fragments.rs`.
+//! Fragments: the first one of a datagram is decided, later ones follow it, and each malformation
+//! has a name.
+//!
+//! Fragments that come before the first are in `held_fragments.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -568,7 +570,7 @@ fn refused_datagrams_take_no_place_of_admitted_ones() {
 }
 
 #[test]
-fn what_came_in_fragments_may_be_acknowledged_and_not_a_byte_more() {
+fn fragmented_bytes_may_be_acknowledged_and_not_a_byte_more() {
     let bench = Bench::new();
     bench.connect();
     let parts = split(&tcp(true, 101, 501, "A", 2_000), 1, 800);

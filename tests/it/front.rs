@@ -1,4 +1,5 @@
-//! The front end with an engine behind it: whose header goes where, what is refused, and that every datagram is counted once.
+//! The front end with an engine: which header a reply has, which datagrams are refused, and that
+//! every datagram is counted once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -49,7 +50,7 @@ fn a_sink_learns_of_limits_through_the_front_end() {
 }
 
 #[test]
-fn what_is_allowed_goes_back_as_it_came() {
+fn allowed_packets_go_back_as_they_came() {
     let mut appliance = Appliance::new(ALLOW);
     let mut padded = udp(Ends::v4(1000, 53), b"question");
     padded.extend([0xaa; 9]);
@@ -287,7 +288,7 @@ fn a_rejected_packet_is_answered_the_way_it_came() {
 }
 
 #[test]
-fn who_sends_too_much_is_told_in_the_tunnel_of_the_other_direction() {
+fn the_error_about_a_long_packet_takes_the_tunnel_of_the_other_direction() {
     let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1500");
     for ends in [Ends::v4(4000, 53), Ends::v6(4000, 53)] {
         let large = |ends| udp(ends, &[7; 1_500]);

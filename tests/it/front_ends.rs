@@ -1,4 +1,5 @@
-//! Endpoints and tunnel ends: forged ones, full tables, floods, threads, names that a reload gives and takes.
+//! Endpoints and tunnel endpoints: forged ones, full tables, floods, threads, and names that a
+//! reload adds or removes.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -332,7 +333,7 @@ fn a_group_is_one_address_space_and_each_direction_keeps_its_endpoint() {
 }
 
 #[test]
-fn what_is_sent_counts_for_the_endpoint_by_which_it_goes() {
+fn a_sent_packet_counts_for_the_endpoint_by_which_it_leaves() {
     let mut appliance = Appliance::new(&format!(
         "[geneve]\ninner_mtu = 1280\n{GROUP}\"0xb1\" = \"east\"\n\"0xc2\" = \"west\""
     ));
@@ -532,7 +533,7 @@ fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
 }
 
 #[test]
-fn what_a_flood_has_kept_out_is_let_in_after_it() {
+fn endpoints_kept_out_by_a_flood_get_in_after_it() {
     let mut a = Appliance::new(
         "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\nunknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
     );

@@ -1,4 +1,4 @@
-//! FTP through the whole engine: what a control session announces is admitted, and nothing else.
+//! FTP through the whole engine: announced sessions are admitted, and no others.
 
 use std::time::{Duration, Instant};
 
@@ -187,7 +187,7 @@ fn forged_announcements_open_nothing_and_are_counted() {
 }
 
 #[test]
-fn what_the_tracker_drops_announces_nothing() {
+fn dropped_segments_announce_nothing() {
     let mut control = Control::new(ONLY_21, false);
     control.client("PASV\r\n");
     let far = segment(
@@ -291,7 +291,7 @@ fn a_new_session_on_the_same_ports_inherits_no_announcement() {
 }
 
 #[test]
-fn what_was_announced_announces_nothing_itself() {
+fn an_announced_session_announces_nothing_itself() {
     let rules = format!("[ftp]\nports = [21, 2121]\n{ONLY_21}");
     let mut control = Control::new(&rules, false);
     control.client("PASV\r\n");
@@ -303,7 +303,7 @@ fn what_was_announced_announces_nothing_itself() {
 }
 
 #[test]
-fn where_the_rule_says_so_a_refused_announcement_ends_its_session() {
+fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
     let stopping = format!("{ONLY_21}ftp = {{ refused = \"drop\" }}\n");
     let mut control = Control::new(&stopping, false);
     control.client("NOOP\r\n");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sent};
-use portcullis::fragment::{HeldPackets, HoldId};
+use portcullis::HeldPackets;
+use portcullis::fragment::HoldId;
 use portcullis::geneve::front::{Answer, NotSent, Scratch};
 use portcullis::{Config, DropReason, Engine, Packet, Sink, Verdict, Zone};
 use proptest::prelude::*;
@@ -414,7 +415,7 @@ fn released_datagrams_that_nobody_asks_for_stay_bounded() {
 }
 
 #[test]
-fn what_could_never_be_returned_is_not_held() {
+fn a_fragment_that_could_never_be_returned_is_not_held() {
     let mut appliance = Appliance::new("[geneve]\ninner_mtu = 1280\n[policy]\ndefault = \"allow\"");
     let whole = udp(ENDS, &[7; 4_000]);
     let long = cut(&whole, 1, 800, 2_400);

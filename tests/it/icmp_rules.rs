@@ -1,4 +1,4 @@
-//! ICMP messages that are no errors ask the policy, whatever their type; errors must be right.
+//! ICMP messages other than errors consult the policy, whatever their type; errors must be valid.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What the IP header of a packet may say: source routes, options, addresses, protocols behind it.
+//! Allowed contents of the IP header: source routes, options, addresses, next protocols.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -266,7 +266,7 @@ fn a_fragmented_error_has_no_options_where_they_are_strict() {
 }
 
 #[test]
-fn what_is_only_reported_has_options_and_addresses_like_a_session() {
+fn a_reported_packet_has_its_options_and_addresses_checked() {
     let toml = "tcp.asymmetric = \"report\"\n";
     let answer = || segment(V4.back(), SYN | ACK, 500, 101, b"");
     let alert = with_options(answer(), &ROUTER_ALERT);

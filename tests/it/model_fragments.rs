@@ -1,11 +1,12 @@
-//! Random fragments of many sources and zones against a reference model: who waits for a first
-//! fragment, for how long, who gives up a place for whom, and what each fragment comes to.
+//! Random fragments of many sources and zones against a reference model: which wait for a first
+//! fragment and for how long, which give up a place, and the verdict of each.
 
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
-use portcullis::fragment::{HeldPackets, HoldId};
+use portcullis::HeldPackets;
+use portcullis::fragment::HoldId;
 use portcullis::{Config, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
-//! Random FTP conversations of several clients and zones against a reference model: what is
-//! announced, which data sessions are admitted for it, which limits count them, and which control
-//! sessions they keep alive.
+//! Random FTP conversations of several clients and zones against a reference model: announcements,
+//! admitted data sessions, the limits that count them, and the control sessions that they keep
+//! alive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
-//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that come and
-//! go.
+//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that expire.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};

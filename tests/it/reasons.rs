@@ -1,4 +1,4 @@
-//! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
+//! Every drop reason has a packet that is dropped for it alone and moves only its counter.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ fn alone(packet: Vec<u8>) -> Scenario {
 
 fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
     Scenario {
-        config: Config::default(),
+        config: Config::allow_all(),
         before,
         then: |_, now| now,
         packet,
@@ -70,7 +70,7 @@ fn with_policy(default: Action, packet: Vec<u8>) -> Scenario {
                 default,
                 ..PolicyConfig::default()
             },
-            ..Config::default()
+            ..Config::allow_all()
         },
         ..alone(packet)
     }
@@ -110,7 +110,7 @@ fn with_places(max_sessions: u32) -> Config {
             shards: Some(1),
             ..TableConfig::default()
         },
-        ..Config::default()
+        ..Config::allow_all()
     }
 }
 
@@ -181,7 +181,7 @@ fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<
     Scenario {
         config: Config {
             fragments,
-            ..Config::default()
+            ..Config::allow_all()
         },
         ..after(before, packet)
     }
@@ -557,7 +557,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                     shards: Some(1),
                     ..TableConfig::default()
                 },
-                ..Config::default()
+                ..Config::allow_all()
             },
             ..after(handshake(), udp(Ends::v4(4001, 80), b"question"))
         },
@@ -633,7 +633,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             scenario
         }
         DropReason::TcpAfterRevocation => late(Vec::new(), |engine, now| {
-            let mut config = Config::default();
+            let mut config = Config::allow_all();
             config.policy.default = Action::Deny;
             config.tcp.late = LatePacket::Drop;
             let done = engine.reload(&config, now, &mut ()).unwrap();
@@ -745,7 +745,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
 }
 
 #[test]
-fn what_verification_finds_passes_where_checksums_are_trusted() {
+fn wrong_checksums_pass_where_checksums_are_trusted() {
     for reason in [
         Malformed::Ipv4HeaderChecksum,
         Malformed::TcpChecksum,
@@ -760,7 +760,7 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
     ] {
         let scenario = malformed(reason).unwrap();
         let now = Instant::now();
-        let mut trust = Config::default();
+        let mut trust = Config::allow_all();
         trust.engine.checksums = Checksums::Trust;
         let trusting = Engine::with_seed(&trust, [1, 2, 3, 4]).unwrap();
         let verdict = trusting.process(Packet::new(&scenario.packet, now));
@@ -774,7 +774,7 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
 /// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in step.
 #[test]
 fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
-    let engine = Engine::with_seed(&Config::default(), [1, 2, 3, 4]).unwrap();
+    let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();
     let now = Instant::now();
     let options = [TcpOptionElement::SelectiveAcknowledgementPermitted];
     let head = |flags, seq, ack| Head {

@@ -121,7 +121,7 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
 }
 
 #[test]
-fn what_ends_during_a_reload_for_another_reason_is_not_judged() {
+fn a_session_that_ends_during_a_reload_is_not_judged() {
     let now = Instant::now();
     let engine = filled(now);
     let mut deleted = 0;

@@ -1,4 +1,5 @@
-//! Saving and restoring sessions: what goes on, what does not, and which streams are refused.
+//! Saving and restoring sessions: sessions that continue, sessions that do not, and streams that
+//! are refused.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -597,7 +598,7 @@ fn the_policy_of_the_new_engine_decides() {
 }
 
 #[test]
-fn what_is_remembered_of_ended_sessions_is_restored() {
+fn tombstones_are_restored() {
     let now = Instant::now();
     let old = engine("");
     pass(&old, now, &handshake(ENDS));

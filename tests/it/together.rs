@@ -1,5 +1,5 @@
-//! Many threads on the same few flows while an operator does everything at once: nothing stands
-//! still, and every session that was opened is live or was reported as ended, once.
+//! Many threads on a few flows while an operator does everything at once: nothing blocks, and every
+//! opened session is live or was reported as ended, once.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The two directions of a conversation in two zones, and what the report says of a half that is missing.
+//! The two directions of a conversation in two zones, and the report of a missing half.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -75,7 +75,7 @@ fn a_packet_of_a_session_in_the_other_zone_is_not_adopted() {
 }
 
 #[test]
-fn what_has_a_session_in_no_zone_begins_one_in_its_own() {
+fn a_packet_without_a_session_in_any_zone_begins_one_in_its_own() {
     for (toml, first) in [
         ("tcp.asymmetric = \"bypass\"", 1),
         ("tcp.midstream = \"adopt\"", 3),

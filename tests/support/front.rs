@@ -1,8 +1,8 @@
-//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers, through the front end and an
-//! engine with small tables.
+//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers,
+//! through the front end and an engine with small tables.
 //!
-//! It depends on nothing but the library, so that `fuzz/` builds it too, and `tests/it/fuzz_replay.rs` runs it on every stored
-//! input.
+//! It depends only on the library. So `fuzz/` builds it too, and `tests/it/fuzz_replay.rs` runs it
+//! on every stored input.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

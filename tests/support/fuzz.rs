@@ -1,6 +1,6 @@
-//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics at what must not be.
+//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if a claim is broken.
 //!
-//! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
+//! They depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
 //! `tests/it/fuzz_replay.rs` runs them on every stored input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,7 +62,7 @@ fn engine_with(checksums: Checksums, ip: IpConfig, max_sessions: u32, shards: u3
             shards: Some(shards),
             ..TableConfig::default()
         },
-        ..Config::default()
+        ..Config::allow_all()
     };
     Engine::with_seed(&config, [1, 2, 3, 4]).expect("the configuration is right")
 }
@@ -333,7 +333,7 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
     let has = |bit: u8| flags & bit != 0;
     let mut config = Config {
         table,
-        ..Config::default()
+        ..Config::allow_all()
     };
     config.engine.checksums = Checksums::Trust;
     config.policy.on_reload = if has(1) { OnReload::Keep } else { OnReload::End };

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), BenchError> {
 
 /// Fills a table and measures for about as long as `time`.
 fn measure(args: &BenchArgs, time: Duration) -> Result<Report, BenchError> {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = args.sessions;
     config.table.shards = args.shards;
     // The load opens sessions as fast as it can, which is a flood to the engine.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::HeldPackets;
 use portcullis::explain::Step;
-use portcullis::fragment::HeldPackets;
 use portcullis::reset::{MAX_REPLY, write_reply};
 use portcullis::{Engine, Packet, Verdict};
 

@@ -161,7 +161,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
 fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
     let mut config = match &args.config {
         Some(path) => config_file::load(path)?,
-        None => Config::default(),
+        None => Config::allow_all(),
     };
     match args.checksums {
         Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,

@@ -7,9 +7,10 @@ use super::scratch::Scratch;
 use super::stats::Outcome;
 use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
 use crate::engine::Engine;
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
+use crate::session::{EndReason, SessionRecord};
 
 /// A datagram as it came, kept.
 #[derive(Debug)]

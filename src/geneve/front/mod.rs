@@ -76,9 +76,9 @@ use self::stats::{Counters, Outcome};
 pub use self::stats::{EndpointStats, FrontStats, NotSent, Refusal};
 use super::EndpointId;
 use crate::config::{Config, ConfigError};
-use crate::engine::{Engine, Packet};
+use crate::engine::{Engine, HeldPackets, Packet};
 use crate::event::Sink;
-use crate::fragment::HeldPackets;
+
 use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
 use crate::verdict::{Class, DropReason, Reply, Verdict};

@@ -64,7 +64,7 @@ struct Run {
 
 /// An engine with the default configuration, but lifetimes that do not end during a run, for one conversation.
 fn engine() -> Result<Engine> {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = 16;
     for class in LifetimeClass::ALL {
         config.lifetimes.set = config.lifetimes.set.with(class, Duration::from_secs(86_400));

@@ -1,4 +1,4 @@
-//! Who must prove that it is there before its SYN passes, and who has.
+//! Sources that must prove themselves before their SYN passes, and sources that have.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The engine between the two devices: what it decides, and all that has to be known of it afterwards.
+//! The engine between the two devices: its decisions, and everything that is needed of it
+//! afterwards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};

@@ -8,7 +8,7 @@ use super::*;
 
 /// Decides all packets of some rounds; returns how many sessions there were.
 fn decide(load: Load, rounds: u64) -> usize {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.engine.checksums = Checksums::Verify;
     let engine = Engine::with_seed(&config, [1, 2, 3, 4]).unwrap();
     let mut generator = Generator::new(load);

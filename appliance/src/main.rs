@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors. All else is 1: 2 means a broken capture.
+            // Help and version are not errors. The status of other errors is 1; 2 means a broken
+            // capture.
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::FAILURE

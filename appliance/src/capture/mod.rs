@@ -9,8 +9,8 @@
 //! - [`with_length`] makes whole packets of one that the sender's interface has yet to segment.
 //! - [`CaptureWriter`] writes IP packets as a pcap or pcapng with nanoseconds.
 //!
-//! A capture is untrusted input: no byte sequence panics, and what cannot be read is a [`CaptureError`] that names
-//! the byte offset. Everything before that offset has been handed out.
+//! A capture is untrusted input: no byte sequence panics, and what cannot be read is a
+//! [`CaptureError`] that names the byte offset. Everything before that offset has been handed out.
 
 mod compressed;
 mod error;

@@ -1,5 +1,5 @@
-//! A line in the appliance's own log for everything that is ordered by the control socket: who,
-//! what, and what came of it.
+//! Lines in the appliance's own log about orders over the control socket: the client, the order and
+//! its outcome.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Returns what is logged of a request, without its outcome; `None` for one that only reads.
+/// Returns the order that is logged of a request, without its outcome; `None` if it only reads.
 pub(super) fn order(request: &Request) -> Option<String> {
     Some(match request {
         Request::Delete { filter, all } => {

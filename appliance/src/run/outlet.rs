@@ -26,12 +26,12 @@ const EXITS: usize = 256;
 /// Most peers whose addresses are kept.
 const PEERS: usize = 64;
 
-/// Where the payload of a datagram to send is.
+/// Location of the payload of a datagram to send.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// As it came, in this room.
+    /// Unchanged, in the room of this received datagram.
     Room(usize),
-    /// Of our own, from here on.
+    /// Made by the appliance, at this offset.
     Made(usize),
 }
 
@@ -40,7 +40,7 @@ struct Waiting {
     outer: [u8; OUTER],
     place: Place,
     len: usize,
-    /// From where to where it goes.
+    /// Source and destination of the datagram.
     path: SendPath,
     /// The place of its destination among the peers.
     peer: usize,
@@ -48,7 +48,7 @@ struct Waiting {
     exit: usize,
 }
 
-/// A raw socket of one of our addresses.
+/// Raw socket of an address of the appliance.
 struct Exit {
     source: Ipv4Addr,
     socket: Socket,
@@ -56,8 +56,9 @@ struct Exit {
 
 /// Sends UDP datagrams from any port in batches.
 ///
-/// Its sockets are raw ones that send UDP headers of our making (raw(7)) but leave the IP header to the system, which then keeps
-/// the route of a destination from packet to packet; with `IP_HDRINCL` it would make one anew for each.
+/// The sockets are raw ones: the outlet writes the UDP headers (raw(7)) but leaves the IP header to
+/// the system, which then keeps the route of a destination from packet to packet. With `IP_HDRINCL`
+/// it would look up the route for each packet.
 pub(super) struct Outlet {
     exits: Vec<Exit>,
     waiting: Vec<Waiting>,
@@ -65,15 +66,16 @@ pub(super) struct Outlet {
     peers: Vec<(Ipv4Addr, SocketAddrAny)>,
 }
 
-/// A raw socket that sends from an address, and hears nothing but what this address would send to itself.
+/// Opens a raw socket that sends from an address. It receives only what this address would send to
+/// itself.
 fn exit(source: Ipv4Addr) -> io::Result<Exit> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
-    // What the system does not deliver to it, it need not copy.
+    // The system need not copy datagrams that the socket does not receive.
     setsockopt(&socket, sockopt::RcvBuf, &0)?;
     let own = SockAddr::from(SocketAddrV4::new(source, 0));
     socket.bind(&own)?;
     socket.connect(&own)?;
-    // Never to be fragmented, and never by what somebody says of the path.
+    // Datagrams are never fragmented, and ICMP cannot change the path MTU.
     set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
     socket.set_write_timeout(Some(SEND_PATIENCE))?;
     if setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE).is_err() {
@@ -83,10 +85,11 @@ fn exit(source: Ipv4Addr) -> io::Result<Exit> {
 }
 
 impl Outlet {
-    /// A way out of these addresses; where they are not named, tries at once whether there may be one.
+    /// Opens an exit for each of these addresses. If none is named, checks that raw sockets are
+    /// permitted.
     ///
     /// # Errors
-    /// What the system says; that a capability is missing, for one.
+    /// The system refuses a raw socket, for example because a capability is missing.
     pub(super) fn new(addresses: &[Ipv4Addr]) -> Result<Self, SocketError> {
         let open = |address| {
             exit(address).map_err(|error| match error.raw_os_error() {
@@ -109,12 +112,12 @@ impl Outlet {
         })
     }
 
-    /// Puts the received datagram of a number in line, as it came.
+    /// Puts a received datagram in line, unchanged.
     pub(super) fn put_back(&mut self, tunnel: &Tunnel, number: usize, len: usize) {
         self.put(tunnel, Place::Room(number), len);
     }
 
-    /// Puts a payload of our own in line.
+    /// Puts a payload of the appliance's own in line.
     pub(super) fn put_made(&mut self, tunnel: &Tunnel, payload: &[u8]) {
         let start = self.made.len();
         self.made.extend_from_slice(payload);
@@ -146,7 +149,7 @@ impl Outlet {
         });
     }
 
-    /// Opens the exit of an address that was not sent from before. Where that fails, there is none at the place.
+    /// Opens the exit of a new source address. If that fails, the returned index has no exit.
     #[cold]
     fn open(&mut self, source: Ipv4Addr) -> usize {
         if self.exits.len() < EXITS
@@ -159,12 +162,12 @@ impl Outlet {
         }
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no datagram waits.
     pub(super) const fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Sends all that waits; `inlet` has the rooms that received datagrams are in.
+    /// Sends all datagrams in line; `inlet` holds the rooms of received datagrams.
     pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
         for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
             for batch in of_one_exit.chunks(BATCH) {
@@ -232,7 +235,7 @@ impl Outlet {
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    // It is the first of those left that the system does not take.
+                    // The system has refused the first of the remaining datagrams.
                     if let Some(first) = batch.get(done) {
                         stats.send_failed(&error.into(), first.path);
                     }
@@ -243,7 +246,7 @@ impl Outlet {
     }
 }
 
-/// A UDP header. The checksum is 0, which says that there is none.
+/// Returns a UDP header without a checksum (0).
 fn udp_header(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
     let [source_high, source_low] = tunnel.source_port.to_be_bytes();
     let [destination_high, destination_low] = tunnel.destination_port.to_be_bytes();

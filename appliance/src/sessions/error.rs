@@ -2,18 +2,18 @@
 
 use std::io;
 
-/// Why the appliance could not be asked.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsError {
-    /// Nobody answers.
+    /// No appliance answers.
     #[error("{path}: {source}: is the appliance running, and `run.control` its socket?")]
     Connect {
         /// The socket.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A filter, or a limit, that would not count.
+    /// A filter or a limit stands before the command, which would ignore it.
     #[error("a filter or limit before the command would not count: put what `{0}` takes behind it")]
     Misplaced(&'static str),
     /// A file cannot be read.
@@ -21,7 +21,7 @@ pub(crate) enum SessionsError {
     File {
         /// The file.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The appliance refuses.
@@ -30,7 +30,7 @@ pub(crate) enum SessionsError {
     /// The connection is broken.
     #[error("the appliance does not answer any more: {0}")]
     Broken(io::Error),
-    /// The answer makes no sense.
+    /// The answer cannot be read.
     #[error("the answer cannot be read, is it of another version? {0}")]
     Answer(String),
     /// The answer cannot be printed.

@@ -1,4 +1,5 @@
-//! Families of the appliance: workers, endpoints, the front end, reloads, checkpoints and listeners.
+//! Families of the appliance: workers, endpoints, the front end, reloads, checkpoints and
+//! listeners.
 
 use portcullis::geneve::front::EndpointStats;
 use prometheus_client::encoding::NoLabelSet;
@@ -12,7 +13,8 @@ use crate::run::health::Unhealthy;
 use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
-    /// The workers with the values of their label; `control` sends what ends by an operator's word.
+    /// Returns the workers with the values of their label; `control` sends the RSTs of sessions
+    /// that an operator ends.
     pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
         let workers = self.data_path.shared.workers.iter().enumerate();
         workers

@@ -178,7 +178,7 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         )
     }
 
-    /// The sessions as they were last counted.
+    /// Writes the sessions as they were last counted.
     pub(super) fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
         let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
         // A zone may have the name of a label that stands for others.

@@ -410,7 +410,7 @@ fn the_socket_is_its_owners_alone_and_survives_nonsense() {
         let reply = replies.next().unwrap().unwrap();
         assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
     }
-    // Silent clients keep nobody out, and the newest of them make room for nobody but newer ones.
+    // Silent clients keep no client out, and a new client evicts the oldest of them.
     let silent: Vec<_> = (0..64)
         .map(|_| UnixStream::connect(appliance.control()).unwrap())
         .collect();

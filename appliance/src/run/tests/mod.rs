@@ -64,6 +64,11 @@ impl TestAppliance {
         Self::start_in(tempfile::tempdir().unwrap(), more)
     }
 
+    /// The configuration file.
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("portcullis.toml")
+    }
+
     fn start_in(directory: tempfile::TempDir, more: &str) -> Self {
         let file = directory.path().join("portcullis.toml");
         let text = Self::text(&directory, more);

@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub(crate) enum BenchError {
     /// The engine cannot be created.
-    #[error("the engine cannot be made: {0}")]
+    #[error("cannot create the engine: {0}")]
     Config(#[from] ConfigError),
     /// Packets that had to be forwarded were not.
     #[error("{count} packets were not forwarded, the first for {reason}")]
@@ -18,7 +18,7 @@ pub(crate) enum BenchError {
         reason: DropReason,
     },
     /// The table does not hold the sessions that it must hold.
-    #[error("the table holds {found} sessions in place of {expected}")]
+    #[error("the table holds {found} sessions instead of {expected}")]
     Sessions {
         /// Number of sessions that the table must hold.
         expected: u32,

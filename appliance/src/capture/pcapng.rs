@@ -180,7 +180,10 @@ impl Pcapng {
         let declared = len;
         let len = len as usize;
         if len < SHORTEST_BLOCK || !len.is_multiple_of(4) {
-            let what = format!("a block of {len} bytes (type {kind:#x}), which is no block length");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}), which is not a valid \
+             block length"
+            );
             return Err(Fault::broken(offset, what));
         }
         let limit = if matches!(kind, SHB_MAGIC | IDB_MAGIC) {
@@ -189,8 +192,10 @@ impl Pcapng {
             MAX_BLOCK
         };
         if len > limit {
-            let what =
-                format!("a block of {len} bytes (type {kind:#x}), more than the {limit} that are read");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}), more than the {limit} that are \
+                 read"
+            );
             return Err(Fault::broken(offset, what));
         }
         if !window.fill(len)? {
@@ -201,7 +206,10 @@ impl Pcapng {
             return Err(Fault::truncated(offset, what));
         }
         if order.u32_at(window.bytes(), len - 4) != Some(declared) {
-            let what = format!("a block of {len} bytes (type {kind:#x}) that does not end with its length");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}) that does not end with \
+             its length"
+            );
             return Err(Fault::broken(offset, what));
         }
         Ok(Some(Block { offset, kind, len }))
@@ -304,7 +312,10 @@ impl Pcapng {
         };
         let captured = captured as usize;
         if captured > room {
-            let what = format!("{captured} bytes captured in a packet block that has room for {room}");
+            let what = format!(
+                "{captured} bytes captured in a packet block that has room for \
+             {room}"
+            );
             return Err(Fault::broken(block.offset, what));
         }
         Ok(Packet {

@@ -82,7 +82,7 @@ impl CaptureWriter {
             .map_err(|source| self.error(source))
     }
 
-    /// Writes what is buffered.
+    /// Flushes the buffer.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file does not take it, as on a full disk.

@@ -132,7 +132,8 @@ impl FtpSummary {
     /// Returns the sentence above the table.
     pub(crate) fn headline(&self) -> String {
         format!(
-            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control sessions encrypted",
+            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control \
+             sessions encrypted",
             self.announced,
             self.opened,
             self.refused.values().sum::<u64>(),

@@ -96,7 +96,7 @@ impl<'e> Judge<'e> {
         self.wanted = wanted;
     }
 
-    /// Writes what is buffered. Returns the explanation, if one was made.
+    /// Flushes the results. Returns the explanation, if one was made.
     ///
     /// # Errors
     /// A result cannot be written.
@@ -320,7 +320,8 @@ fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> 
     if candidate.unsegmented {
         let _ = writeln!(
             text,
-            "   -  its header states no length (segmentation offload): it has that of the frame, checksums are trusted"
+            "   -  its header states no length (segmentation offload): it has that of the frame, \
+             checksums are trusted"
         );
     }
     if let Some(session) = session {

@@ -53,7 +53,7 @@ pub(super) fn line(peer: Peer, order: &str, answer: Option<&Reply>) -> String {
         Some(Reply::Error(error)) => format!("refused: {}", one_line(error)),
         Some(Reply::Done { text: Some(text), .. }) => one_line(text),
         Some(_) => "done".to_owned(),
-        None => "the client has gone before the end of its answer".to_owned(),
+        None => "the client disconnected before the end of its answer".to_owned(),
     };
     format!("control: {peer}: {order}: {outcome}")
 }
@@ -118,7 +118,7 @@ mod tests {
             (
                 Request::Reload,
                 None,
-                "reload: the client has gone before the end of its answer",
+                "reload: the client disconnected before the end of its answer",
             ),
             (
                 Request::Asymmetry { clear: true },

@@ -110,7 +110,7 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
             pid: peer.pid(),
         });
         let Some(peer) = peer.ok().filter(|peer| owners.contains(&peer.uid)) else {
-            refuse(stream, "only its owner may ask");
+            refuse(stream, "only its owner may connect");
             continue;
         };
         let Some(place) = admit(&clients, &stream) else {
@@ -159,7 +159,7 @@ fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place
         if !line.ends_with(b"\n") {
             put(
                 &mut replies,
-                &Reply::Error("the request is too long or torn".to_owned()),
+                &Reply::Error("the request is too long or incomplete".to_owned()),
             )?;
             return replies.flush();
         }
@@ -174,7 +174,7 @@ fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place
                 }
                 last?
             }
-            Err(error) => Reply::Error(format!("no request: {error}")),
+            Err(error) => Reply::Error(format!("invalid request: {error}")),
         };
         put(&mut replies, &last)?;
         replies.flush()?;

@@ -31,7 +31,8 @@ fn few_files(limit: u64, workers: u64, addresses: u64, is_unspecified: bool) -> 
     let needed = AROUND.saturating_add(workers.saturating_mul(addresses.saturating_add(exits)));
     (limit < needed).then(|| {
         format!(
-            "{limit} files may be open, and {workers} workers need up to {needed}: raise RLIMIT_NOFILE \
+            "{limit} files may be open, and {workers} workers need up to {needed}: raise \
+             RLIMIT_NOFILE \
              (LimitNOFILE= of a systemd unit)"
         )
     })

@@ -115,10 +115,10 @@ pub(crate) enum RunError {
     #[error("worker {0} cannot receive: {1}")]
     Worker(usize, io::Error),
     /// A worker has panicked.
-    #[error("worker {0} has ended in disorder")]
+    #[error("worker {0} has panicked")]
     Panic(usize),
     /// A worker does not end.
-    #[error("worker {0} hangs: it has not ended within {n} s, and is left behind", n = GRACE.as_secs())]
+    #[error("worker {0} hangs: it has not ended within {n} s, and is abandoned", n = GRACE.as_secs())]
     Hangs(usize),
     /// Another appliance is there.
     #[error(transparent)]
@@ -172,12 +172,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
         notice(&format!(
-            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
+            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise \
+             net.core.rmem_max, or grant CAP_NET_ADMIN"
         ));
     }
     if let Err(error) = overflow::KernelDrops::read() {
         notice(&format!(
-            "warning: portcullis_worker_receive_overflow_datagrams will not count: /proc/self/net/udp: {error}"
+            "warning: portcullis_worker_receive_overflow_datagrams will not count: \
+             /proc/self/net/udp: {error}"
         ));
     }
     operations.restore()?;
@@ -337,10 +339,13 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
     if without_file {
-        notice("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
+        notice(
+            "no configuration file: safe defaults hold, and every new session is denied \
+         (policy.default)",
+        );
         for value in config.effective() {
-            let told = ["policy.", "geneve.", "run.", "table."];
-            if told.iter().any(|section| value.key.starts_with(section)) {
+            let shown = ["policy.", "geneve.", "run.", "table."];
+            if shown.iter().any(|section| value.key.starts_with(section)) {
                 notice(&value.to_string());
             }
         }

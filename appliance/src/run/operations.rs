@@ -209,12 +209,12 @@ impl Operations {
         })
     }
 
-    /// Restores the sessions that were saved at the last end, and takes their file away; after a
-    /// crash those of the last checkpoint, which stays until the next one. A file that cannot be
-    /// used is no error: it is said, and the start goes on.
+    /// Restores the sessions that the last end has saved, and renames their file. After a crash,
+    /// restores those of the last checkpoint, which stays until the next one. A file that cannot be
+    /// used is not an error: a message reports it, and the start continues.
     ///
     /// # Errors
-    /// The file of an end cannot be taken away: a later start would restore it again.
+    /// The file of an end cannot be renamed: a later start would restore it again.
     pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
         let run = self.appliance.settings.lock().run.clone();
         let Some(path) = run.sessions_file else {
@@ -252,12 +252,12 @@ impl Operations {
         match saved::restore_checkpoint(engine, &path, options) {
             Ok(None) => {}
             Ok(Some(done)) => notice(&format!(
-                "{}: of a checkpoint: {}",
+                "{}: from the checkpoint: {}",
                 path.display(),
                 restored(&done)
             )),
             Err(error) => notice(&format!(
-                "{}: no session restored of its checkpoint: {error}",
+                "{}: no session restored from its checkpoint: {error}",
                 path.display()
             )),
         }
@@ -271,7 +271,7 @@ impl Operations {
             && self.has_taken.load(Ordering::Relaxed)
             && let Err(error) = saved::put_back(&path)
         {
-            notice(&format!("{}: not put back: {error}", path.display()));
+            notice(&format!("{}: cannot be put back: {error}", path.display()));
         }
     }
 
@@ -355,13 +355,13 @@ impl Operations {
     }
 
     fn save_in_time(&self, path: &Path) -> io::Result<Saved> {
-        let (tell, told) = sync_channel(1);
+        let (sender, result) = sync_channel(1);
         let (data_path, path) = (Arc::clone(&self.appliance.data_path), path.to_owned());
         let save = move || {
-            let _ = tell.send(saved::save(&data_path.shared.engine, &path));
+            let _ = sender.send(saved::save(&data_path.shared.engine, &path));
         };
         thread::Builder::new().name("save".to_owned()).spawn(save)?;
-        told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
+        result.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
             Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "a worker that hangs seems to hold some of them",
@@ -373,7 +373,8 @@ impl Operations {
 /// Outcome of a restore, in words.
 fn restored(done: &Restored) -> String {
     format!(
-        "{} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",
+        "{} sessions restored, saved {} ago, {} had expired, {} are no longer admitted, {} found \
+         no room",
         done.sessions,
         humantime::format_duration(Duration::from_secs(done.age.as_secs())),
         done.expired,

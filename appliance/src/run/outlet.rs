@@ -28,9 +28,9 @@ const PEERS: usize = 64;
 
 /// Location of the payload of a datagram to send.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Payload {
     /// Unchanged, in the room of this received datagram.
-    Room(usize),
+    Received(usize),
     /// Made by the appliance, at this offset.
     Made(usize),
 }
@@ -38,13 +38,13 @@ enum Place {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     outer: [u8; OUTER],
-    place: Place,
+    payload: Payload,
     len: usize,
     /// Source and destination of the datagram.
     path: SendPath,
-    /// The place of its destination among the peers.
+    /// Index of the destination among the peers.
     peer: usize,
-    /// The place of its source among the exits.
+    /// Index of the source among the exits.
     exit: usize,
 }
 
@@ -114,17 +114,17 @@ impl Outlet {
 
     /// Puts a received datagram in line, unchanged.
     pub(super) fn put_back(&mut self, tunnel: &Tunnel, number: usize, len: usize) {
-        self.put(tunnel, Place::Room(number), len);
+        self.put(tunnel, Payload::Received(number), len);
     }
 
     /// Puts a payload of the appliance's own in line.
     pub(super) fn put_made(&mut self, tunnel: &Tunnel, payload: &[u8]) {
         let start = self.made.len();
         self.made.extend_from_slice(payload);
-        self.put(tunnel, Place::Made(start), payload.len());
+        self.put(tunnel, Payload::Made(start), payload.len());
     }
 
-    fn put(&mut self, tunnel: &Tunnel, place: Place, len: usize) {
+    fn put(&mut self, tunnel: &Tunnel, payload: Payload, len: usize) {
         let found = self
             .peers
             .iter()
@@ -138,7 +138,7 @@ impl Outlet {
         let exit = found.unwrap_or_else(|| self.open(tunnel.source));
         self.waiting.push(Waiting {
             outer: udp_header(tunnel, len),
-            place,
+            payload,
             len,
             path: SendPath {
                 source: tunnel.source,
@@ -193,9 +193,9 @@ impl Outlet {
             }
             return;
         };
-        let payload = |waiting: &Waiting| match waiting.place {
-            Place::Room(number) => inlet.payload(number, waiting.len),
-            Place::Made(start) => self.made.get(start..start + waiting.len),
+        let payload = |waiting: &Waiting| match waiting.payload {
+            Payload::Received(number) => inlet.payload(number, waiting.len),
+            Payload::Made(start) => self.made.get(start..start + waiting.len),
         };
         let slices: [[IoSlice<'_>; 2]; N] = std::array::from_fn(|place| {
             let waiting = batch.get(place);
@@ -225,9 +225,9 @@ impl Outlet {
                         stats.sends.succeeded(first.path);
                     }
                     for waiting in batch.iter().skip(done).take(sent) {
-                        match waiting.place {
-                            Place::Room(_) => stats.returned.add(1),
-                            Place::Made(_) => stats.made.add(1),
+                        match waiting.payload {
+                            Payload::Received(_) => stats.returned.add(1),
+                            Payload::Made(_) => stats.made.add(1),
                         }
                         stats.sent_bytes.add(waiting.len as u64);
                     }

@@ -82,7 +82,7 @@ impl ProcessReading {
         }
         let family = Family::new(
             "process_start_time",
-            "When the process started, since the Unix epoch",
+            "Start time of the process, since the Unix epoch",
         );
         to.gauge(family.in_unit(&Unit::Seconds), self.started.as_secs_f64())
     }

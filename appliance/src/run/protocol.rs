@@ -237,7 +237,7 @@ impl FilterSpec {
         let prefix = |text: &String| {
             text.parse()
                 .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
-                .map_err(|_| format!("`{text}` is no address or prefix"))
+                .map_err(|_| format!("`{text}` is not an address or prefix"))
         };
         let prefixes = |texts: &[String]| {
             texts

@@ -76,7 +76,10 @@ impl Appliance {
         let outcome = outcome.map_err(|error| error.to_string());
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
-            format!("a rule has expired: {judged} sessions judged anew, {ended} ended by the policy")
+            format!(
+                "a rule has expired: {judged} sessions re-evaluated, {ended} ended by the \
+             policy"
+            )
         });
         match &outcome {
             Ok(done) => notice(done),
@@ -164,7 +167,8 @@ impl Appliance {
         *self.settings.lock() = settings;
         self.reloads.apply(waiting.clone());
         let text = format!(
-            "{} sessions judged anew, {} ended by the policy, {} by their lifetime, {} kept against the policy",
+            "{} sessions re-evaluated, {} ended by the policy, {} by their lifetime, {} kept \
+             against the policy",
             done.judged, done.revoked, done.expired, done.kept
         );
         Ok(with_waiting(text, &waiting))

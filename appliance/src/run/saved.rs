@@ -29,13 +29,13 @@ pub(crate) enum RestoreFileError {
     #[error("{0}")]
     Read(#[from] io::Error),
     /// The path is not a regular file, or the file is larger than any saved one.
-    #[error("it is no file of saved sessions")]
+    #[error("not a file of saved sessions")]
     NotAFile,
     /// The file does not hold saved sessions.
     #[error("{0}")]
     Refused(#[from] RestoreError),
     /// The sessions are restored, but the file cannot be renamed.
-    #[error("the file cannot be taken away, and a later start would restore it again: {0}")]
+    #[error("the file cannot be renamed, and a later start would restore it again: {0}")]
     NotTaken(io::Error),
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum RestoreFileError {
 /// The directory is missing or not writable, or the path is not a regular file.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(about) if !about.is_file() => return Err(io::Error::other("this is no regular file")),
+        Ok(about) if !about.is_file() => return Err(io::Error::other("not a regular file")),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }

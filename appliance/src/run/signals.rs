@@ -41,7 +41,7 @@ pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHand
             if signal != SIGHUP {
                 appliance.end();
             } else if ask.try_send(()).is_err() {
-                notice("reload: one is at work and another one waits already");
+                notice("reload: one is in progress, and another one is waiting already");
             }
         }
     };

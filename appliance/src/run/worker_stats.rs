@@ -45,7 +45,7 @@ pub(crate) struct WorkerStats {
     pub(crate) receive_failed: Count,
     /// Datagrams that came without the address that they were sent to.
     pub(crate) unaddressed: Count,
-    /// RSTs whose tunnel is not known any more.
+    /// RSTs whose tunnel is no longer known.
     pub(crate) resets_without_tunnel: Count,
 }
 

@@ -14,7 +14,7 @@ pub(crate) enum SessionsError {
         source: io::Error,
     },
     /// A filter or a limit stands before the command, which would ignore it.
-    #[error("a filter or limit before the command would not count: put what `{0}` takes behind it")]
+    #[error("a filter or limit before the command has no effect: put the options of `{0}` after it")]
     Misplaced(&'static str),
     /// A file cannot be read.
     #[error("{path}: {source}")]
@@ -28,10 +28,10 @@ pub(crate) enum SessionsError {
     #[error("{0}")]
     Refused(String),
     /// The connection is broken.
-    #[error("the appliance does not answer any more: {0}")]
+    #[error("the appliance no longer answers: {0}")]
     Broken(io::Error),
     /// The answer cannot be read.
-    #[error("the answer cannot be read, is it of another version? {0}")]
+    #[error("the answer cannot be read; the appliance may have another version: {0}")]
     Answer(String),
     /// The answer cannot be printed.
     #[error("standard output: {0}")]

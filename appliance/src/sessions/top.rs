@@ -149,7 +149,8 @@ fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Ve
     };
     let mut lines = vec![
         format!(
-            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} dropped/s, {} bytes/s",
+            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} \
+             dropped/s, {} bytes/s",
             span(stats.uptime),
             stats.sessions,
             stats.max_sessions,

@@ -46,8 +46,8 @@ pub(crate) struct SessionLog {
 }
 
 impl SessionLog {
-    /// Writes what comes until all senders are gone or `stop` is set, then what is left in the
-    /// queue.
+    /// Writes events until all senders are gone or `stop` is set, then the rest of
+    /// the queue.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -111,7 +111,7 @@ struct Lines<'a> {
     /// Whether a failure was reported, and nothing was written since.
     fails: bool,
     /// Time of the last report of a failure.
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl<'a> Lines<'a> {
@@ -125,7 +125,7 @@ impl<'a> Lines<'a> {
             counters,
             stop,
             fails: false,
-            told: None,
+            reported: None,
         }
     }
 
@@ -157,12 +157,12 @@ impl<'a> Lines<'a> {
                     notice("session log: lines are written again");
                 }
                 self.fails = false;
-                self.told = self.told.filter(|told| told.elapsed() < SILENCE);
+                self.reported = self.reported.filter(|reported| reported.elapsed() < SILENCE);
             }
             Err(error) => {
-                if self.told.is_none() {
+                if self.reported.is_none() {
                     notice(&format!("session log: lines are lost: {error}"));
-                    self.told = Some(Instant::now());
+                    self.reported = Some(Instant::now());
                     self.fails = true;
                 }
                 if !self.stop.load(Ordering::Relaxed) {

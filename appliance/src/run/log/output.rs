@@ -38,7 +38,7 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
     }
     let path = std::path::absolute(&settings.output)?;
     if path.file_name().is_none() {
-        return Err(io::Error::other(format!("{} is no file", path.display())));
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
     }
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     match fs::symlink_metadata(&path) {
@@ -126,7 +126,7 @@ impl Output {
         !self.line_left.is_empty()
     }
 
-    /// Gives up what is not written.
+    /// Gives up the unwritten rest of a line.
     pub(super) fn give_up(&mut self, counters: &LogCounters) {
         if !self.line_left.is_empty() {
             counters.add_dropped(1);
@@ -185,8 +185,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the first `len` bytes of `left`, whole lines, and takes away what is written or
-    /// begun.
+    /// Writes the first `len` bytes of `left`, whole lines, and removes what was written or begun.
     fn put(&mut self, left: &mut &[u8], len: usize, counters: &LogCounters) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
@@ -254,7 +253,7 @@ impl Output {
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(io::Error::other(format!(
-                "{} is no regular file any more",
+                "{} is no longer a regular file",
                 rotation.path.display()
             )));
         }

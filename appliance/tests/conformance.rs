@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::{MARTIANS, collection, configuration};
+use support::captures::{MARTIANS, collection, configuration, settings};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,11 +35,6 @@ struct Difference {
     linux: Vec<String>,
     ours: Vec<String>,
     reason: String,
-}
-
-fn settings() -> Settings {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance.toml");
-    toml::from_str(&std::fs::read_to_string(file).expect("conformance.toml")).expect("conformance.toml")
 }
 
 /// Replays a capture and returns a row per frame.
@@ -104,7 +99,7 @@ const AS_THE_BASELINE: &[&str] = &["--decapsulate", "--pad-short", "--no-lifetim
 
 #[test]
 fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
-    let settings = settings();
+    let settings = settings::<Settings>("conformance.toml");
     let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };
@@ -220,7 +215,7 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
 
 #[test]
 fn every_capture_gives_a_row_for_each_of_its_frames() {
-    let settings = settings();
+    let settings = settings::<Settings>("conformance.toml");
     let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };
@@ -250,7 +245,7 @@ fn every_capture_gives_a_row_for_each_of_its_frames() {
 
 #[test]
 fn captures_of_martians_are_dropped_by_default() {
-    let settings = settings();
+    let settings = settings::<Settings>("conformance.toml");
     let Some((folder, _)) = collection(&settings.captures) else {
         return;
     };

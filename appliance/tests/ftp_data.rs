@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use support::captures::{is_there, settings};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,21 +50,10 @@ enum Who {
     Ours,
 }
 
-fn settings() -> Settings {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ftp_data.toml");
-    toml::from_str(&std::fs::read_to_string(file).expect("ftp_data.toml")).expect("ftp_data.toml")
-}
-
 /// The captures of the folders that are looked at, or `None` where the collection is absent and may be.
 fn collection(settings: &Settings) -> Option<(PathBuf, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(&settings.captures);
-    if !root.exists() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no captures at {}",
-            root.display()
-        );
-        eprintln!("skipped: no captures at {}", root.display());
+    if !is_there(&root) {
         return None;
     }
     let mut captures = Vec::new();
@@ -186,7 +176,7 @@ fn suricata(baseline: &Value) -> BTreeSet<String> {
 
 #[test]
 fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_control_session() {
-    let settings = settings();
+    let settings = settings::<Settings>("ftp_data.toml");
     let Some((root, captures)) = collection(&settings) else {
         return;
     };

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::collection;
+use support::captures::{collection, settings};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -357,9 +357,7 @@ impl Findings<'_> {
 
 #[test]
 fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zeek.toml");
-    let settings: Settings =
-        toml::from_str(&std::fs::read_to_string(file).expect("zeek.toml")).expect("zeek.toml");
+    let settings: Settings = settings("zeek.toml");
     let Some((folder, captures)) = collection(&settings.captures) else {
         return;
     };

@@ -129,10 +129,11 @@ impl FtpSummary {
         self.sessions.is_empty()
     }
 
-    /// The sentence above the table.
+    /// Returns the sentence above the table.
     pub(crate) fn headline(&self) -> String {
         format!(
-            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control sessions encrypted",
+            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control \
+             sessions encrypted",
             self.announced,
             self.opened,
             self.refused.values().sum::<u64>(),
@@ -140,7 +141,8 @@ impl FtpSummary {
         )
     }
 
-    /// The lines of the table: control session, announced, opened, refused and why, opaque since.
+    /// Returns the lines of the table: control session, announced, opened, refused and why, opaque
+    /// since.
     pub(crate) fn lines(&self) -> impl Iterator<Item = [String; 5]> + '_ {
         self.sessions.iter().map(|row| {
             let refused: Vec<_> = row

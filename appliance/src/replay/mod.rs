@@ -1,4 +1,5 @@
-//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
+//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own
+//! time.
 
 mod clock;
 mod collector;
@@ -78,7 +79,8 @@ pub(crate) struct ReplayArgs {
     /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
     #[arg(long)]
     decapsulate: bool,
-    /// Take frames that end before their IP length as cut by the capture, even if it calls them whole
+    /// Take frames that end before their IP length as cut by the capture, even if it calls them
+    /// whole
     #[arg(long)]
     pad_short: bool,
     /// Let no time pass: sessions end by their packets alone
@@ -99,8 +101,8 @@ enum ChecksumsArg {
 /// Decides every packet of a capture.
 ///
 /// # Errors
-/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and the summary
-/// is printed, before the error is returned.
+/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and
+/// the summary is printed, before the error is returned.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     let config = configuration(args)?;
     refuse_same_files(args)?;
@@ -244,7 +246,7 @@ fn print(args: &ReplayArgs, text: &str) -> Result<(), ReplayError> {
     })
 }
 
-/// Decides the packet of a frame, or counts what the frame is instead.
+/// Decides the packet of a frame, or counts the frame by its kind if it has none.
 fn decide(
     args: &ReplayArgs,
     frame: &Frame<'_>,
@@ -294,8 +296,8 @@ fn decide(
     }
 }
 
-/// The packet of a frame that is to be decided, at its length on the wire, and whether it comes from a layer-3
-/// tunnel; or the name of what the frame is instead.
+/// Returns the packet of a frame at its length on the wire, and whether it comes from a layer-3
+/// tunnel; for other frames the name of their kind.
 fn packet_of<'b>(
     args: &ReplayArgs,
     frame: &Frame<'b>,
@@ -317,7 +319,7 @@ fn packet_of<'b>(
 }
 
 impl ReplayArgs {
-    /// The files that results are written to.
+    /// Returns the files that results are written to.
     fn outputs(&self) -> impl Iterator<Item = &Path> {
         [&self.verdicts, &self.sessions, &self.write]
             .into_iter()
@@ -325,7 +327,8 @@ impl ReplayArgs {
     }
 }
 
-/// Opening a result empties it: none may be the capture, the configuration, or another result.
+/// Refuses results that are the capture, the configuration, or another result: opening a result
+/// empties it.
 fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     let mut before: Vec<&Path> = args.config.as_deref().into_iter().collect();
     if !output::is_standard(&args.capture) {
@@ -336,7 +339,7 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
         // Devices such as /dev/null take anything.
         let is_device = !is_standard && std::fs::metadata(output).is_ok_and(|data| !data.is_file());
         for other in &before {
-            // Two names of a file that is not there yet, or one that cannot be told: the names decide.
+            // Files that do not exist yet, or cannot be examined, are compared by name.
             let same = if is_standard {
                 output == *other
             } else {
@@ -351,12 +354,15 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// A bar for long captures; none where nobody looks.
+/// Returns a progress bar for long captures; a hidden one unless standard error is a terminal.
 fn progress_bar(reader: &CaptureReader) -> ProgressBar {
     match reader.total_len() {
         Some(total) if total >= PROGRESS_FROM && io::stderr().is_terminal() => {
             let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} left") {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{bar:40} {bytes}/{total_bytes} {eta} \
+             left",
+            ) {
                 bar.set_style(style);
             }
             bar

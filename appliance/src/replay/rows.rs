@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::clock::CaptureClock;
 use crate::session_view::{SessionNames, SessionView};
 
-/// Sessions by the order of their opening, from 1: what the rows call them.
+/// Numbers of sessions in the rows: their order of opening, from 1.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     numbers: HashMap<SessionId, u64>,
@@ -39,21 +39,21 @@ impl Names {
     }
 }
 
-/// What became of a frame.
+/// Verdict on a frame.
 #[derive(Debug, Serialize)]
 pub(crate) struct VerdictRow {
     /// The frame, from 1.
     pub(crate) n: u64,
     /// `forward`, `drop`, `reject`, or `skip` for a frame without an IP packet. `hold` for a
-    /// fragment that came before the first one of its datagram: another row, later, says what
-    /// became of it.
+    /// fragment that came before the first one of its datagram: a later row has its verdict.
     pub(crate) verdict: &'static str,
     pub(crate) class: Option<&'static str>,
     pub(crate) direction: Option<&'static str>,
-    /// Why it was not forwarded, or why it is no IP packet.
+    /// Reason why the packet was not forwarded, or why the frame has no IP packet.
     pub(crate) reason: Option<&'static str>,
     pub(crate) session: Option<u64>,
-    /// Of a packet that came after its session's end: how many seconds, and why that ended.
+    /// Delay in seconds after the end of the session, and the reason of that end, for a late
+    /// packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) late: Option<(f64, &'static str)>,
 }
@@ -74,7 +74,7 @@ impl VerdictRow {
         }
     }
 
-    /// Says the verdict in words, as a comment on the packet.
+    /// Returns the verdict in words, as a comment on the packet.
     pub(crate) fn comment(&self) -> String {
         let parts = [Some(self.verdict), self.reason, self.class, self.direction];
         let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! What a replay found, for people and as JSON.
+//! Summary of a replay.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub(crate) struct Summary {
     pub(super) sessions_bypassed: u64,
     /// Findings of the helper of FTP.
     pub(crate) ftp: FtpSummary,
-    /// What was seen of paths whose other half does not pass here.
+    /// Paths of which one direction is missing.
     pub(super) asymmetry: Vec<HalfRow>,
     #[serde(skip)]
     collecting: Talkers,
@@ -91,13 +91,13 @@ impl Summary {
         self.without_length += 1;
     }
 
-    /// Takes over what is odd about the order of the capture.
+    /// Adds the oddities of the capture's order.
     pub(super) fn note(&mut self, notes: Notes) {
         self.time_backwards = notes.backwards;
         self.answers_first = notes.answers_first;
     }
 
-    /// Counts what became of a frame in the end.
+    /// Counts the final verdict on a frame.
     pub(crate) fn verdict(&mut self, row: &VerdictRow) {
         *self.verdicts.entry(row.verdict).or_default() += 1;
         if let Some(class) = row.class {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::rows::SessionRow;
 
-/// How many are kept.
+/// Number of conversations that are kept.
 pub(crate) const KEPT: usize = 10;
 
 /// A conversation, shortened for a table.

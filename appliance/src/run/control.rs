@@ -1,10 +1,10 @@
-//! The control socket: a Unix socket that answers its owner and root, see [`super::protocol`].
+//! Control socket: a Unix socket that answers its owner and root, see [`super::protocol`].
 //!
-//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts a client
-//! that is idle, see [`super::clients`]. One that does not read is left after [`PATIENCE`], and one
-//! that asks nothing after [`FIRST`]. Nothing that
-//! is asked holds more than one shard's lock, and that only for as long as copying its sessions takes.
-//! What is ordered is logged with the peer's user, see [`super::audit`].
+//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts an idle
+//! client, see [`super::clients`]. A client that does not read is dropped after [`PATIENCE`], and
+//! one that sends no request after [`FIRST`]. No request holds more than one shard's lock, and only
+//! for as long as copying its sessions takes. Orders are logged with the peer's user, see
+//! [`super::audit`].
 
 mod answer;
 mod exchange;
@@ -35,13 +35,13 @@ use crate::output::notice;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
-/// How long a client may take to read a part of an answer.
+/// Longest time that a client may take to read a part of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time from a connection to its first request.
 const FIRST: Duration = Duration::from_secs(5);
 /// Longest time from an answer to the next request.
 const SILENCE: Duration = Duration::from_secs(300);
-/// How often the thread looks whether it shall end.
+/// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 /// Listens at a path until `stop` is set; the socket is removed then.
 ///
@@ -60,11 +60,11 @@ pub(crate) fn serve(
         .spawn(move || accept(&listener, path, &appliance, &stop))
 }
 
-/// Makes the directory of a socket if it is missing, for the owner alone: `/run` is empty after each boot. Those above it must be
-/// there.
+/// Creates the directory of a socket if it is missing, for the owner alone: `/run` is empty after
+/// each boot. Its parent must exist.
 ///
 /// # Errors
-/// It is missing and cannot be made.
+/// The directory is missing and cannot be created.
 pub(crate) fn make_directory(of: &Path) -> io::Result<()> {
     let Some(directory) = of.parent().filter(|directory| !directory.exists()) else {
         return Ok(());
@@ -78,7 +78,7 @@ pub(crate) fn make_directory(of: &Path) -> io::Result<()> {
         })
 }
 
-/// A socket that nobody but the owner can open, from its first moment on.
+/// Opens a socket that only its owner can connect to, from its first moment on.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(
@@ -92,7 +92,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o600))?;
-    // In the place of what an appliance that has crashed has left.
+    // Replaces the socket that a crashed appliance has left.
     std::fs::rename(&temporary, path)?;
     Ok(listener)
 }
@@ -110,7 +110,7 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
             pid: peer.pid(),
         });
         let Some(peer) = peer.ok().filter(|peer| owners.contains(&peer.uid)) else {
-            refuse(stream, "only its owner may ask");
+            refuse(stream, "only its owner may connect");
             continue;
         };
         let Some(place) = admit(&clients, &stream) else {
@@ -118,8 +118,8 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
             continue;
         };
         let appliance = Arc::clone(appliance);
-        // What goes wrong with a client is its own concern. Its place is free once the thread has
-        // ended, or was not made.
+        // Errors of a client end its connection alone. Its place is free once the thread has ended,
+        // or could not be started.
         let client = move || converse(stream, peer, &appliance, &place);
         let _ = thread::Builder::new()
             .name("control-client".to_owned())
@@ -128,8 +128,8 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
     let _ = std::fs::remove_file(path);
 }
 
-/// Gives a client a place, if need be after a moment: the thread of an evicted one takes a while to
-/// end.
+/// Gives a client a place, if need be after a moment: the thread of an evicted client takes a while
+/// to end.
 fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<Place> {
     let until = Instant::now() + LOOK;
     loop {
@@ -159,7 +159,7 @@ fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place
         if !line.ends_with(b"\n") {
             put(
                 &mut replies,
-                &Reply::Error("the request is too long or torn".to_owned()),
+                &Reply::Error("the request is too long or incomplete".to_owned()),
             )?;
             return replies.flush();
         }
@@ -174,7 +174,7 @@ fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place
                 }
                 last?
             }
-            Err(error) => Reply::Error(format!("no request: {error}")),
+            Err(error) => Reply::Error(format!("invalid request: {error}")),
         };
         put(&mut replies, &last)?;
         replies.flush()?;

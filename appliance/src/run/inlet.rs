@@ -20,19 +20,19 @@ use super::socket::{BATCH, FEW, PATIENCE, SocketError};
 /// beginnings of the buffers do not compete for a few sets of the processor's cache.
 const ROOM: usize = 65_536 + 64;
 
-/// What receive queues hold.
+/// Bounds of receive queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueBounds {
-    /// What each is asked to hold, in bytes.
+    /// Requested size of each queue, in bytes.
     pub(super) bytes: usize,
-    /// For how long a datagram may wait in it; 0 for no bound.
+    /// Longest time that a datagram may wait in a queue; 0 for no bound.
     pub(super) delay: Duration,
 }
 
 impl QueueBounds {
-    /// From this part of `delay` on, what would open a session is dropped. The queue of a worker
-    /// that is not overloaded is empty with each turn, so that 2.5 ms are more than it ever sees;
-    /// and the other three parts are left to packets of sessions.
+    /// Datagrams that have waited for this part of `delay` may not open sessions. The queue of a
+    /// worker that is not overloaded is empty after each turn, so it never sees 2.5 ms; and the
+    /// other three parts are left to packets of sessions.
     const LONG: u32 = 4;
 
     /// Judges a datagram that waited for so long.
@@ -47,7 +47,7 @@ impl QueueBounds {
     }
 }
 
-/// A socket at a port of an address that other workers have, too: the system shares out the flows.
+/// Opens a socket at a port of an address that workers share: the system distributes the flows.
 pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::Result<UdpSocket> {
     let queue = bounds.bytes;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
@@ -67,12 +67,13 @@ pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::R
     Ok(socket.into())
 }
 
-/// What a socket's receive queue holds, in bytes: Linux says twice as much, for its own needs (socket(7)).
+/// Returns the size of a socket's receive queue, in bytes. Linux reports twice as much, for its own
+/// needs (socket(7)).
 pub(super) fn receive_queue(socket: &UdpSocket) -> Option<usize> {
     getsockopt(socket, sockopt::RcvBuf).ok().map(|bytes| bytes / 2)
 }
 
-/// One received datagram, in its room.
+/// Received datagram, in its room.
 #[derive(Debug, Clone, Copy)]
 struct Outside {
     source: Ipv4Addr,
@@ -82,13 +83,13 @@ struct Outside {
     waited: Waited,
 }
 
-/// What the control messages of a datagram say.
+/// Control messages of a datagram.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
     /// The address of ours that it was sent to; 0.0.0.0 if it was sent to a broadcast address or a
     /// multicast group, which no answer can leave from.
     destination: Option<Ipv4Addr>,
-    /// When the system got it, by the wall clock, since the Unix epoch.
+    /// Time at which the system received the datagram, by the wall clock, since the Unix epoch.
     arrived: Option<Duration>,
 }
 
@@ -99,7 +100,7 @@ impl Control {
         for each in message.cmsgs().into_iter().flatten() {
             match each {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    // They differ where the first is no address of ours (ip(7)).
+                    // They differ if the first is not an address of this host (ip(7)).
                     let is_ours = info.ipi_addr == info.ipi_spec_dst;
                     let sent_to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
                     control.destination = Some(if is_ours { sent_to } else { Ipv4Addr::UNSPECIFIED });
@@ -112,21 +113,22 @@ impl Control {
     }
 }
 
-/// The clocks after a call.
+/// Clocks after a call.
 #[derive(Debug, Clone, Copy)]
 struct Clocks {
     /// The wall clock, of which the system's timestamps are, since the Unix epoch.
     wall: Duration,
-    /// For how long the worker has taken datagrams out of the queue without emptying it.
+    /// Time for which the worker has read the queue without emptying it.
     behind: Duration,
 }
 
 impl Clocks {
-    /// Returns how long a datagram waited that came at a moment of the wall clock, but no longer
+    /// Returns the waiting time of a datagram that arrived at a time of the wall clock, but no more
     /// than the worker has been behind.
     ///
-    /// So what waited because the worker was kept from working is not held against it, as long as
-    /// the worker catches up; and a wall clock that is set makes nothing old, nor does the future.
+    /// So a datagram that waited because the worker could not run is not dropped, as long as the
+    /// worker catches up. Setting the wall clock makes no datagram old, and neither does a time in
+    /// the future.
     fn age(&self, arrived: Duration) -> Duration {
         self.wall.saturating_sub(arrived).min(self.behind)
     }
@@ -136,13 +138,13 @@ struct Listener {
     socket: UdpSocket,
     address: Ipv4Addr,
     bounds: QueueBounds,
-    /// When the first call returned of those that have not emptied its queue; `None` if the last
-    /// one has.
+    /// Return of the first call that left the queue non-empty; `None` if the last one has emptied
+    /// it.
     behind_since: Option<Instant>,
 }
 
 impl Listener {
-    /// Whether each datagram must say which of our addresses it was sent to.
+    /// Returns whether each datagram must carry its destination address.
     const fn is_wildcard(&self) -> bool {
         self.address.is_unspecified()
     }
@@ -232,24 +234,23 @@ impl Listener {
     }
 }
 
-/// What a call has brought.
+/// Result of a call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Received {
-    /// Datagrams.
+    /// Number of datagrams.
     pub(super) count: usize,
-    /// Those of which the system did not say which address they were sent to. No sender can cause
-    /// that.
+    /// Datagrams without a destination address. No sender can cause them.
     pub(super) unaddressed: usize,
 }
 
 /// Receives datagrams in batches.
 pub(super) struct Inlet {
     listeners: Vec<Listener>,
-    /// Whose turn it is, where there are several.
+    /// Index of the next listener, if there are several.
     next: usize,
     rooms: Vec<u8>,
     received: Vec<Outside>,
-    /// For how many datagrams the next call asks: twice as many as there were.
+    /// Number of datagrams that the next call asks for: twice as many as the last one returned.
     ask: usize,
 }
 
@@ -262,7 +263,7 @@ pub(super) struct Port {
 /// Opens sockets at port 6081 of addresses.
 ///
 /// # Errors
-/// What the system says.
+/// The system reports an error.
 pub(super) fn ports(addresses: &[Ipv4Addr], bounds: QueueBounds) -> Result<Vec<Port>, SocketError> {
     addresses
         .iter()
@@ -280,7 +281,7 @@ pub(super) fn ports(addresses: &[Ipv4Addr], bounds: QueueBounds) -> Result<Vec<P
 }
 
 impl Inlet {
-    /// Receives from sockets of [`ports`]; stays on the thread that has made it.
+    /// Returns an inlet for sockets of [`ports`]. It stays on the thread that created it.
     pub(super) fn new(ports: Vec<Port>, bounds: QueueBounds) -> Self {
         let listener = |port: Port| Listener {
             socket: port.socket,
@@ -297,7 +298,7 @@ impl Inlet {
         }
     }
 
-    /// Receives nothing.
+    /// Returns an inlet that receives nothing.
     pub(super) fn without_sockets() -> Self {
         let bounds = QueueBounds {
             bytes: 0,
@@ -306,10 +307,10 @@ impl Inlet {
         Self::new(Vec::new(), bounds)
     }
 
-    /// Takes the datagrams that are there, and waits for them if asked, [`PATIENCE`] at most.
+    /// Receives the waiting datagrams. If asked, waits for them, at most [`PATIENCE`].
     ///
     /// # Errors
-    /// What the system says. That nothing came is none.
+    /// The system reports an error. No datagram is not an error.
     pub(super) fn receive(&mut self, wait: bool) -> io::Result<Received> {
         if self.ask <= FEW {
             self.receive_some::<FEW>(wait)
@@ -318,7 +319,7 @@ impl Inlet {
         }
     }
 
-    /// The same, at most `N`.
+    /// Receives at most `N` datagrams.
     fn receive_some<const N: usize>(&mut self, wait: bool) -> io::Result<Received> {
         self.received.clear();
         let several = self.listeners.len() > 1;
@@ -360,7 +361,8 @@ impl Inlet {
         })
     }
 
-    /// Waits, if asked, until one of several sockets has something, and makes it the next one.
+    /// Waits, if asked, until one of several sockets is readable, and makes it the next one.
+    /// Returns whether one is.
     fn wait(&mut self, wait: bool) -> io::Result<bool> {
         let mut polled: Vec<_> = self
             .listeners
@@ -395,7 +397,7 @@ impl Inlet {
         self.rooms.get(start..start + len)
     }
 
-    /// The datagrams of the last call, in their order.
+    /// Returns the datagrams of the last call, in their order.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = Queued<'_>> {
         let rooms = self.rooms.chunks_exact(ROOM);
         self.received.iter().zip(rooms).map(|(received, room)| Queued {

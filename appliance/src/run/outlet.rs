@@ -26,29 +26,29 @@ const EXITS: usize = 256;
 /// Most peers whose addresses are kept.
 const PEERS: usize = 64;
 
-/// Where the payload of a datagram to send is.
+/// Location of the payload of a datagram to send.
 #[derive(Debug, Clone, Copy)]
-enum Place {
-    /// As it came, in this room.
-    Room(usize),
-    /// Of our own, from here on.
+enum Payload {
+    /// Unchanged, in the room of this received datagram.
+    Received(usize),
+    /// Made by the appliance, at this offset.
     Made(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     outer: [u8; OUTER],
-    place: Place,
+    payload: Payload,
     len: usize,
-    /// From where to where it goes.
+    /// Source and destination of the datagram.
     path: SendPath,
-    /// The place of its destination among the peers.
+    /// Index of the destination among the peers.
     peer: usize,
-    /// The place of its source among the exits.
+    /// Index of the source among the exits.
     exit: usize,
 }
 
-/// A raw socket of one of our addresses.
+/// Raw socket of an address of the appliance.
 struct Exit {
     source: Ipv4Addr,
     socket: Socket,
@@ -56,8 +56,9 @@ struct Exit {
 
 /// Sends UDP datagrams from any port in batches.
 ///
-/// Its sockets are raw ones that send UDP headers of our making (raw(7)) but leave the IP header to the system, which then keeps
-/// the route of a destination from packet to packet; with `IP_HDRINCL` it would make one anew for each.
+/// The sockets are raw ones: the outlet writes the UDP headers (raw(7)) but leaves the IP header to
+/// the system, which then keeps the route of a destination from packet to packet. With `IP_HDRINCL`
+/// it would look up the route for each packet.
 pub(super) struct Outlet {
     exits: Vec<Exit>,
     waiting: Vec<Waiting>,
@@ -65,15 +66,16 @@ pub(super) struct Outlet {
     peers: Vec<(Ipv4Addr, SocketAddrAny)>,
 }
 
-/// A raw socket that sends from an address, and hears nothing but what this address would send to itself.
+/// Opens a raw socket that sends from an address. It receives only what this address would send to
+/// itself.
 fn exit(source: Ipv4Addr) -> io::Result<Exit> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
-    // What the system does not deliver to it, it need not copy.
+    // The system need not copy datagrams that the socket does not receive.
     setsockopt(&socket, sockopt::RcvBuf, &0)?;
     let own = SockAddr::from(SocketAddrV4::new(source, 0));
     socket.bind(&own)?;
     socket.connect(&own)?;
-    // Never to be fragmented, and never by what somebody says of the path.
+    // Datagrams are never fragmented, and ICMP cannot change the path MTU.
     set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
     socket.set_write_timeout(Some(SEND_PATIENCE))?;
     if setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE).is_err() {
@@ -83,10 +85,11 @@ fn exit(source: Ipv4Addr) -> io::Result<Exit> {
 }
 
 impl Outlet {
-    /// A way out of these addresses; where they are not named, tries at once whether there may be one.
+    /// Opens an exit for each of these addresses. If none is named, checks that raw sockets are
+    /// permitted.
     ///
     /// # Errors
-    /// What the system says; that a capability is missing, for one.
+    /// The system refuses a raw socket, for example because a capability is missing.
     pub(super) fn new(addresses: &[Ipv4Addr]) -> Result<Self, SocketError> {
         let open = |address| {
             exit(address).map_err(|error| match error.raw_os_error() {
@@ -109,19 +112,19 @@ impl Outlet {
         })
     }
 
-    /// Puts the received datagram of a number in line, as it came.
+    /// Puts a received datagram in line, unchanged.
     pub(super) fn put_back(&mut self, tunnel: &Tunnel, number: usize, len: usize) {
-        self.put(tunnel, Place::Room(number), len);
+        self.put(tunnel, Payload::Received(number), len);
     }
 
-    /// Puts a payload of our own in line.
+    /// Puts a payload of the appliance's own in line.
     pub(super) fn put_made(&mut self, tunnel: &Tunnel, payload: &[u8]) {
         let start = self.made.len();
         self.made.extend_from_slice(payload);
-        self.put(tunnel, Place::Made(start), payload.len());
+        self.put(tunnel, Payload::Made(start), payload.len());
     }
 
-    fn put(&mut self, tunnel: &Tunnel, place: Place, len: usize) {
+    fn put(&mut self, tunnel: &Tunnel, payload: Payload, len: usize) {
         let found = self
             .peers
             .iter()
@@ -135,7 +138,7 @@ impl Outlet {
         let exit = found.unwrap_or_else(|| self.open(tunnel.source));
         self.waiting.push(Waiting {
             outer: udp_header(tunnel, len),
-            place,
+            payload,
             len,
             path: SendPath {
                 source: tunnel.source,
@@ -146,7 +149,7 @@ impl Outlet {
         });
     }
 
-    /// Opens the exit of an address that was not sent from before. Where that fails, there is none at the place.
+    /// Opens the exit of a new source address. If that fails, the returned index has no exit.
     #[cold]
     fn open(&mut self, source: Ipv4Addr) -> usize {
         if self.exits.len() < EXITS
@@ -159,12 +162,12 @@ impl Outlet {
         }
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no datagram waits.
     pub(super) const fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Sends all that waits; `inlet` has the rooms that received datagrams are in.
+    /// Sends all datagrams in line; `inlet` holds the rooms of received datagrams.
     pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
         for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
             for batch in of_one_exit.chunks(BATCH) {
@@ -190,9 +193,9 @@ impl Outlet {
             }
             return;
         };
-        let payload = |waiting: &Waiting| match waiting.place {
-            Place::Room(number) => inlet.payload(number, waiting.len),
-            Place::Made(start) => self.made.get(start..start + waiting.len),
+        let payload = |waiting: &Waiting| match waiting.payload {
+            Payload::Received(number) => inlet.payload(number, waiting.len),
+            Payload::Made(start) => self.made.get(start..start + waiting.len),
         };
         let slices: [[IoSlice<'_>; 2]; N] = std::array::from_fn(|place| {
             let waiting = batch.get(place);
@@ -222,9 +225,9 @@ impl Outlet {
                         stats.sends.succeeded(first.path);
                     }
                     for waiting in batch.iter().skip(done).take(sent) {
-                        match waiting.place {
-                            Place::Room(_) => stats.returned.add(1),
-                            Place::Made(_) => stats.made.add(1),
+                        match waiting.payload {
+                            Payload::Received(_) => stats.returned.add(1),
+                            Payload::Made(_) => stats.made.add(1),
                         }
                         stats.sent_bytes.add(waiting.len as u64);
                     }
@@ -232,7 +235,7 @@ impl Outlet {
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    // It is the first of those left that the system does not take.
+                    // The system has refused the first of the remaining datagrams.
                     if let Some(first) = batch.get(done) {
                         stats.send_failed(&error.into(), first.path);
                     }
@@ -243,7 +246,7 @@ impl Outlet {
     }
 }
 
-/// A UDP header. The checksum is 0, which says that there is none.
+/// Returns a UDP header without a checksum (0).
 fn udp_header(tunnel: &Tunnel, payload: usize) -> [u8; OUTER] {
     let [source_high, source_low] = tunnel.source_port.to_be_bytes();
     let [destination_high, destination_low] = tunnel.destination_port.to_be_bytes();

@@ -23,7 +23,7 @@ pub(super) struct ProcessReading {
     threads: Option<u64>,
     open_files: Option<u64>,
     max_files: Option<u64>,
-    /// Since the Unix epoch.
+    /// Start of the process, since the Unix epoch.
     started: Duration,
 }
 
@@ -40,7 +40,7 @@ impl ProcessReading {
             resident: kibibytes("VmRSS"),
             virtual_memory: kibibytes("VmSize"),
             threads: field(&status, "Threads"),
-            // One of them is what it is read by.
+            // One of the files is the directory that is being read.
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
@@ -82,13 +82,13 @@ impl ProcessReading {
         }
         let family = Family::new(
             "process_start_time",
-            "When the process started, since the Unix epoch",
+            "Start time of the process, since the Unix epoch",
         );
         to.gauge(family.in_unit(&Unit::Seconds), self.started.as_secs_f64())
     }
 }
 
-/// The number behind a key of `/proc/self/status`.
+/// Returns the number after a key of `/proc/self/status`.
 fn field(status: &str, key: &str) -> Option<u64> {
     let line = status
         .lines()

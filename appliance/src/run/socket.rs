@@ -26,8 +26,10 @@ pub(crate) enum SocketError {
     },
     /// The system permits no raw socket to send from.
     #[error(
-        "the capability CAP_NET_RAW is missing: replies leave from the UDP source port with which the load balancer has sent, \
-         and only a raw socket can do that. Give it with `setcap cap_net_raw+ep` on the program, with \
+        "the capability CAP_NET_RAW is missing: replies leave from the UDP source port with which \
+         the load balancer has sent, \
+         and only a raw socket can do that. Give it with `setcap cap_net_raw+ep` on the program, \
+         with \
          AmbientCapabilities=CAP_NET_RAW in a systemd unit, or start as root"
     )]
     NotPermitted,

@@ -90,7 +90,8 @@ impl Worker {
         };
         let coalesce = shared.config.read().run.coalesce;
         let (mut streak, mut last) = (0, shared.started);
-        // More sessions have expired than one turn may end: the next turn does not wait for datagrams.
+        // More sessions have expired than one turn may end: the next turn does not wait for
+        // datagrams.
         let mut expiring = false;
         while !shared.stop.load(Ordering::Relaxed) {
             let count = turns.receive(!expiring)?;

@@ -1,4 +1,5 @@
-//! Answers as text: a line for each, columns of fixed width so that a million sessions need no memory.
+//! Answers as text: a line for each, in columns of fixed width, so that a million sessions need no
+//! memory.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use crate::run::view::ListedSession;
 pub(super) const HEAD: &str = "        number  proto  state         initiator                      responder                      \
                                zone           packets     bytes    age   left  rule";
 
-/// A reply as text, the n-th of its answer; empty for what needs no line.
+/// Returns the text of a reply, the n-th of its answer; empty if it needs no line.
 pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
     let first = |head: &str, line: String| if n == 0 { format!("{head}\n{line}") } else { line };
     match reply {
@@ -50,7 +51,7 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
 /// The head of a list of rules.
 const RULES_HEAD: &str = "rule                      action  state     decided  sessions    packets         bytes  last match  comment";
 
-/// A rule in columns.
+/// Returns a rule in columns.
 fn rule(view: &RuleView, now: f64) -> String {
     let last = view
         .last_match
@@ -66,7 +67,7 @@ fn rule(view: &RuleView, now: f64) -> String {
     line.trim_end().to_owned()
 }
 
-/// Seconds since the Unix epoch.
+/// Returns the current time in seconds since the Unix epoch.
 fn now() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -105,7 +106,7 @@ pub(super) fn session(listed: &ListedSession, now: f64) -> String {
     )
 }
 
-/// A time in few letters.
+/// Returns a time in few letters.
 pub(super) fn span(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
     match seconds {
@@ -116,7 +117,7 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// A number in few letters, by powers of 1,000.
+/// Returns a number in few letters, by powers of 1,000.
 pub(super) fn amount(number: f64) -> String {
     let mut number = number;
     for unit in ["", "k", "M", "G", "T"] {

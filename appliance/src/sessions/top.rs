@@ -1,4 +1,4 @@
-//! The refreshing view: the sessions with the most traffic since the last look.
+//! Refreshing view of the sessions with the most traffic since the last update.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,7 @@ use super::table::{HEAD, amount, session, span};
 use crate::run::protocol::{Reply, Request, StatsView};
 use crate::run::view::ListedSession;
 
-/// Gives the terminal back as it was, however the view ends.
+/// Terminal in raw mode; restored when the value is dropped.
 struct Screen;
 
 impl Screen {
@@ -27,13 +27,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error.
+        // An error cannot be reported here.
         let _ = execute!(io::stderr(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// What was seen at a look.
+/// State of an update.
 #[derive(Debug, Default)]
 struct Look {
     at: Option<Instant>,
@@ -41,7 +41,7 @@ struct Look {
     stats: StatsView,
 }
 
-/// A look as a line of JSON.
+/// Update as a line of JSON.
 #[derive(serde::Serialize)]
 struct Row<'a> {
     found: u64,
@@ -49,7 +49,8 @@ struct Row<'a> {
     stats: &'a StatsView,
 }
 
-/// Shows the view until `count` looks are done, or somebody presses `q`; with `json`, writes a line for each look instead.
+/// Shows the view until `count` updates are done or `q` is pressed; with `json`, writes a line for
+/// each update instead.
 pub(super) fn run(
     client: &mut Client,
     request: &Request,
@@ -148,7 +149,8 @@ fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Ve
     };
     let mut lines = vec![
         format!(
-            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} dropped/s, {} bytes/s",
+            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} \
+             dropped/s, {} bytes/s",
             span(stats.uptime),
             stats.sessions,
             stats.max_sessions,
@@ -167,7 +169,7 @@ fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Ve
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64());
     let moved = |view: &ListedSession| {
-        // One that was not there before has moved all that it has.
+        // All bytes of a session that is new since the last update count.
         view.session
             .bytes()
             .saturating_sub(last.bytes.get(&view.id).copied().unwrap_or(0))
@@ -203,7 +205,7 @@ fn show(out: &mut impl Write, lines: &[String], is_screen: bool) -> io::Result<(
     out.flush()
 }
 
-/// Waits for the next look; whether somebody has pressed `q`, Escape or Control-C meanwhile.
+/// Waits for the next update. Returns whether `q`, Escape or Control-C was pressed meanwhile.
 fn wants_to_leave(interval: Duration) -> io::Result<bool> {
     let until = Instant::now() + interval;
     loop {

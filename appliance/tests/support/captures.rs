@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 /// A capture of it.
 pub(crate) struct Capture {
     pub(crate) core: bool,
@@ -29,17 +31,32 @@ pub(crate) fn configuration(capture: &Path, scratch: &Path) -> Option<PathBuf> {
     })
 }
 
+/// Reads the settings of a comparison: a TOML file beside the tests.
+pub(crate) fn settings<T: DeserializeOwned>(name: &str) -> T {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+    toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Returns whether a collection is there.
+///
+/// # Panics
+/// The collection is missing and `CI` is set.
+pub(crate) fn is_there(collection: &Path) -> bool {
+    let is_there = collection.exists();
+    if !is_there {
+        let missing = collection.display();
+        assert!(std::env::var_os("CI").is_none(), "no captures at {missing}");
+        eprintln!("skipped: no captures at {missing}");
+    }
+    is_there
+}
+
 /// The collection's folder and captures, or `None` where it is absent and may be.
 pub(crate) fn collection(folder: &Path) -> Option<(PathBuf, Vec<Capture>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let manifest = folder.join("MANIFEST.tsv");
-    if !manifest.exists() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no captures at {}",
-            folder.display()
-        );
-        eprintln!("skipped: no captures at {}", folder.display());
+    if !is_there(&manifest) {
         return None;
     }
     let text = std::fs::read_to_string(manifest).expect("the manifest is read");

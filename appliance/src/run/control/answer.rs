@@ -59,7 +59,7 @@ fn delete(filter: &FilterSpec, all: bool, exchange: &Exchange<'_>) -> Reply {
     match filter.read(&appliance.zones, &policy) {
         Err(error) => Reply::Error(error),
         Ok(filter) if filter.is_everything() && !all => {
-            Reply::Error("this would end every session: say `all` if that is meant".to_owned())
+            Reply::Error("this would end every session: add `all` to confirm".to_owned())
         }
         Ok(filter) => {
             let count = appliance.data_path.end_sessions(&filter, exchange.now);
@@ -114,7 +114,7 @@ fn paths(clear: bool, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
         engine.clear_asymmetry();
     }
     let lost = report.unlisted + report.unnoticed;
-    let lost = (lost != 0).then(|| format!("{lost} packets found no place in the report"));
+    let lost = (lost != 0).then(|| format!("{lost} packets found no room in the report"));
     Ok(done(report.lines.len(), lost))
 }
 

@@ -1,4 +1,4 @@
-//! One request with the client that waits for the answer.
+//! Request, with the client that waits for the answer.
 
 use std::io;
 use std::time::Instant;

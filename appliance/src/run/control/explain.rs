@@ -71,7 +71,7 @@ fn lifetime_and_rule(detail: &SessionDetail, rule: &str) -> [String; 2] {
         rule => format!("rule `{rule}`"),
     };
     let evictable = if detail.evictable {
-        "; a full table may end it"
+        "; a full table may evict it"
     } else {
         ""
     };
@@ -91,7 +91,8 @@ fn windows(detail: &SessionDetail) -> impl Iterator<Item = String> {
     let sides = ["original", "reply"].iter().zip(detail.sides.iter().flatten());
     sides.map(|(name, side)| {
         format!(
-            "{name} end: sent up to {}, may send up to {}, largest window {} (scale {}), expects {}",
+            "{name} end: sent up to {}, may send up to {}, largest window {} (scale {}), expects \
+             {}",
             side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
         )
     })
@@ -103,14 +104,14 @@ fn marks(detail: &SessionDetail, listed: &ListedSession) -> impl Iterator<Item =
     [
         (
             detail.liberal,
-            "tracked liberally: what does not fit the window passes",
+            "tracked liberally: segments outside the window pass",
         ),
         (view.adopted, "picked up in the middle of its connection"),
-        (view.resumed, "goes on with a session that had ended"),
-        (view.bypassed, "half of it is missing, and it passes nevertheless"),
+        (view.resumed, "continues a session that had ended"),
+        (view.bypassed, "bypassed: half of the connection is missing"),
         (
             detail.has_children,
-            "has announced sessions that live, and lives as long as they do",
+            "has live announced sessions, and lives as long as they do",
         ),
     ]
     .into_iter()

@@ -1,4 +1,5 @@
-//! What a line of the session log looks like: an object of JSON, or a VPC flow log record of version 2, as AWS documents them.
+//! Lines of the session log: objects of JSON, or VPC flow log records of version 2, as AWS
+//! documents them.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -22,7 +23,7 @@ bytes start end action log-status\n";
 /// Hands the lines of an event to `put`, without their ends.
 ///
 /// # Errors
-/// It cannot be said in JSON.
+/// The event cannot be written as JSON.
 pub(super) fn put(
     settings: &LogSettings,
     viewer: &Viewer<'_>,
@@ -48,7 +49,7 @@ pub(super) fn put(
                     put(&record.line(settings, &viewer.clock));
                 }
             }
-            // It has passed, and has records at its end.
+            // An audited session has passed, and gets its records at its end.
             SessionEvent::Denied(denied) if denied.action == Action::Audit => {}
             SessionEvent::Denied(denied) => {
                 put(&FlowRecord::of_denied(denied).line(settings, &viewer.clock));

@@ -1,4 +1,5 @@
-//! Families of the appliance: workers, endpoints, the front end, reloads, checkpoints and listeners.
+//! Families of the appliance: workers, endpoints, the front end, reloads, checkpoints and
+//! listeners.
 
 use portcullis::geneve::front::EndpointStats;
 use prometheus_client::encoding::NoLabelSet;
@@ -12,7 +13,8 @@ use crate::run::health::Unhealthy;
 use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
-    /// The workers with the values of their label; `control` sends what ends by an operator's word.
+    /// Returns the workers with the values of their label; `control` sends the RSTs of sessions
+    /// that an operator ends.
     pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
         let workers = self.data_path.shared.workers.iter().enumerate();
         workers
@@ -46,7 +48,8 @@ impl Readings {
         of_workers(
             Family::new(
                 "portcullis_worker_receive_overflow_datagrams",
-                "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP checksum",
+                "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP \
+                 checksum",
             ),
             |worker| worker.receive_overflow.value(),
         )?;
@@ -60,14 +63,15 @@ impl Readings {
         of_workers(
             Family::new(
                 "portcullis_worker_returned_datagrams",
-                "Datagrams sent back as they came",
+                "Datagrams returned unchanged",
             ),
             |worker| worker.returned.value(),
         )?;
         of_workers(
             Family::new(
                 "portcullis_worker_made_datagrams",
-                "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and fragments that were held",
+                "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and \
+                 fragments that were held",
             ),
             |worker| worker.made.value(),
         )?;
@@ -78,7 +82,7 @@ impl Readings {
         of_workers(
             Family::new(
                 "portcullis_worker_resets_without_tunnel",
-                "RSTs whose tunnel is not known any more",
+                "RSTs whose tunnel is no longer known",
             ),
             |worker| worker.resets_without_tunnel.value(),
         )?;
@@ -156,7 +160,8 @@ impl Readings {
         of_endpoints(
             Family::new(
                 "portcullis_endpoint_received_datagrams",
-                "Datagrams from an endpoint; `other` are those that name none, were refused, or whose endpoint has no counter",
+                "Datagrams from an endpoint; `other` are those that name none, were refused, or \
+                 whose endpoint has no counter",
             ),
             |each| each.received,
         )?;
@@ -178,10 +183,7 @@ impl Readings {
         let front = &self.front;
         let refused = front.refused.iter().map(|(_, count)| count).sum::<u64>();
         to.counters(
-            Family::new(
-                "portcullis_datagrams",
-                "Datagrams received, by what became of them",
-            ),
+            Family::new("portcullis_datagrams", "Datagrams received, by outcome"),
             [
                 ("returned", front.returned),
                 ("rewritten", front.rewritten),
@@ -204,12 +206,12 @@ impl Readings {
                 .map(|(refusal, count)| ([("reason", refusal.name())], *count)),
         )?;
         to.gauge(
-            Family::new("portcullis_tunnel_ends", "Tunnel ends that are known"),
+            Family::new("portcullis_tunnel_ends", "Known tunnel endpoints"),
             front.tunnel_ends as u64,
         )?;
         to.counter(
             "portcullis_tunnel_ends_refused",
-            "Tunnel ends that found no room: nothing can be sent in their sessions",
+            "Tunnel endpoints that found no room: nothing can be sent in their sessions",
             front.tunnel_ends_refused,
         )
     }
@@ -261,13 +263,13 @@ impl Readings {
         to.gauge(
             Family::new(
                 "portcullis_worker_stall",
-                "For how long the slowest worker has not turned",
+                "Time since the last turn of the slowest worker",
             )
             .in_unit(&Unit::Seconds),
             self.stall_seconds,
         )?;
         to.gauge(
-            Family::new("portcullis_uptime", "Since the start").in_unit(&Unit::Seconds),
+            Family::new("portcullis_uptime", "Time since the start").in_unit(&Unit::Seconds),
             self.uptime_seconds,
         )?;
         let mut info =
@@ -288,7 +290,8 @@ impl Readings {
         to.gauge(
             Family::new(
                 "portcullis_reload_failed",
-                "1 if the last configuration file was refused: what is in force is not what it says",
+                "1 if the last configuration file was refused, so that an older configuration is \
+                 in force",
             ),
             u64::from(reloads.has_failed),
         )?;
@@ -311,14 +314,10 @@ impl Readings {
             [("written", written), ("failed", failed)]
                 .map(|(outcome, count)| ([("outcome", outcome)], count)),
         )?;
-        // Before the first one there is no age.
+        // The age is unknown before the first checkpoint.
         let Some(age) = age else { return Ok(()) };
         to.gauge(
-            Family::new(
-                "portcullis_checkpoint_age",
-                "Since the newest checkpoint was begun",
-            )
-            .in_unit(&Unit::Seconds),
+            Family::new("portcullis_checkpoint_age", "Age of the newest checkpoint").in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }
@@ -340,7 +339,7 @@ impl Readings {
         to.counters(
             Family::new(
                 "portcullis_listener_evicted_connections",
-                "Connections that made room for others: the oldest of the source address with the most",
+                "Connections evicted for others: the oldest of the source address with the most",
             ),
             [("health", health), ("metrics", metrics)]
                 .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),

@@ -15,7 +15,7 @@ impl Readings {
         to.counters(
             Family::new(
                 "portcullis_forwarded_packets",
-                "Inner packets let pass, by their relation to the sessions",
+                "Inner packets forwarded, by their relation to the sessions",
             ),
             stats
                 .forwarded
@@ -24,13 +24,13 @@ impl Readings {
         )?;
         to.bytes(
             "portcullis_forwarded",
-            "Inner IP bytes let pass",
+            "Inner IP bytes forwarded",
             stats.forwarded_bytes,
         )?;
         to.counters(
             Family::new(
                 "portcullis_dropped_packets",
-                "Inner packets not let pass, rejected ones included, by reason",
+                "Inner packets dropped, rejected ones included, by reason",
             ),
             stats
                 .dropped
@@ -39,11 +39,15 @@ impl Readings {
         )?;
         to.counter(
             "portcullis_rejected_packets",
-            "Of the dropped packets: those that earn a RST, an SCTP ABORT or an ICMP error",
+            "Dropped packets that call for a RST, an SCTP ABORT or an ICMP error",
             stats.rejected,
         )?;
         to.counters(
-Family::new("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally, or that an audit rule has admitted"),
+            Family::new(
+                "portcullis_tolerated_packets",
+                "Packets forwarded although a check failed, because the check only counts or the \
+                 session is tracked liberally, and packets that an audit rule admitted",
+            ),
             self.tolerated
                 .iter()
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
@@ -51,7 +55,8 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         to.counters(
             Family::new(
                 "portcullis_limited_sessions",
-                "New sessions that would have exceeded a limit, by the rule that would have admitted them",
+                "New sessions that would have exceeded a limit, by the rule that would have \
+                 admitted them",
             ),
             self.limited
                 .iter()
@@ -102,7 +107,8 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         to.gauges(
             Family::new(
                 "portcullis_rule_last_match_timestamp_seconds",
-                "When a rule last decided about a new session, in seconds since the Unix epoch",
+                "Time of a rule's last decision about a new session, in seconds since the Unix \
+                 epoch",
             ),
             matched,
         )
@@ -113,7 +119,7 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         to.gauges(
             Family::new(
                 "portcullis_sessions",
-                "Sessions now, by what they are worth to a full table",
+                "Current sessions, by the class in which a full table evicts them",
             ),
             stats
                 .sessions_by_worth
@@ -138,17 +144,17 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         )?;
         to.counter(
             "portcullis_sessions_adopted",
-            "Of the sessions opened: picked up in their middle, resumed ones included",
+            "Opened sessions that were picked up in their middle, resumed ones included",
             stats.sessions_adopted,
         )?;
         to.counter(
             "portcullis_sessions_resumed",
-            "Of the sessions adopted: late packets that were readmitted",
+            "Adopted sessions whose first packet was a late one that was readmitted",
             stats.sessions_resumed,
         )?;
         to.counter(
             "portcullis_sessions_bypassed",
-            "Sessions that pass although half of them is missing",
+            "Sessions bypassed because half of them is missing",
             stats.sessions_bypassed,
         )?;
         to.gauge(
@@ -158,18 +164,20 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         to.gauge(
             Family::new(
                 "portcullis_fragmented_datagrams",
-                "Fragmented datagrams that pass and of which something is missing",
+                "Incomplete fragmented datagrams that are forwarded",
             ),
             self.datagrams as u64,
         )?;
         to.counter(
             "portcullis_fragmented_datagrams_given_up",
-            "Of those: given up for newer ones, at a bound of their source or of all",
+            "Incomplete fragmented datagrams given up for newer ones, at the bound of their \
+             source or of all",
             stats.datagrams_given_up,
         )?;
         to.counter(
             "portcullis_fragments_held",
-            "Fragments held since their first one had not come; each is counted as forwarded or dropped later",
+            "Fragments held because the first one had not come; each is counted as forwarded or \
+             dropped later",
             stats.fragments_held,
         )?;
         to.gauge(
@@ -178,7 +186,7 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
         )
     }
 
-    /// The sessions as they were last counted.
+    /// Writes the sessions as they were last counted.
     pub(super) fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
         let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
         // A zone may have the name of a label that stands for others.
@@ -189,7 +197,11 @@ Family::new("portcullis_tolerated_packets", "Packets let pass although a check f
                 .or_default() += *count;
         }
         to.gauges(
-Family::new("portcullis_sessions_by_state", "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th"),
+            Family::new(
+                "portcullis_sessions_by_state",
+                "Sessions by zone, protocol and state, as last counted; `other` are rare \
+                 protocols, and zones after the 64th",
+            ),
             rows.iter().map(|((zone, protocol, state), count)| {
                 let labels = [
                     ("zone", zone.as_str()),
@@ -199,13 +211,17 @@ Family::new("portcullis_sessions_by_state", "Sessions by zone, protocol and stat
                 (labels, *count)
             }),
         )?;
-        // Before the first count there is no age.
+        // The age is unknown before the first count.
         let Some(age) = self.counted.age else {
             return Ok(());
         };
         to.gauge(
-Family::new("portcullis_sessions_by_state_age", "Since the sessions were last counted by state: at least every 10 s while metrics are read, or 20 times as \
-                 long as it takes").in_unit(&Unit::Seconds),
+            Family::new(
+                "portcullis_sessions_by_state_age",
+                "Age of the count of sessions by state: counted every 10 s while metrics are \
+                 read, or every 20 durations of a count",
+            )
+            .in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }
@@ -215,7 +231,7 @@ Family::new("portcullis_sessions_by_state_age", "Since the sessions were last co
         to.counters(
             Family::new(
                 "portcullis_syn_challenge_events",
-                "SYNs of unknown sources that were challenged or not, and what came of it",
+                "SYNs of unknown sources, and challenges, by outcome",
             ),
             stats
                 .challenge_events
@@ -255,7 +271,7 @@ Family::new("portcullis_sessions_by_state_age", "Since the sessions were last co
         to.counters(
             Family::new(
                 "portcullis_helper_events",
-                "What helpers have seen and done in control sessions",
+                "Events of helpers in control sessions",
             ),
             stats
                 .helper_events
@@ -265,7 +281,7 @@ Family::new("portcullis_sessions_by_state_age", "Since the sessions were last co
         to.gauge(
             Family::new(
                 "portcullis_control_sessions",
-                "Control sessions that a helper listens to",
+                "Control sessions that a helper inspects",
             ),
             stats.control_sessions as u64,
         )?;
@@ -285,7 +301,7 @@ Family::new("portcullis_sessions_by_state_age", "Since the sessions were last co
         )?;
         to.counter(
             "portcullis_asymmetry_unlisted_packets",
-            "Packets of asymmetric paths whose line found no place in the report",
+            "Packets of asymmetric paths whose line found no room in the report",
             self.asymmetry.unlisted,
         )
     }

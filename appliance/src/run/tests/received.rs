@@ -20,7 +20,7 @@ const BOUNDS: QueueBounds = QueueBounds {
 /// Datagrams of a flood: more than the queue holds of either size.
 const FLOOD: usize = 2_000;
 
-/// A worker's socket at a free port, and somebody who sends to it.
+/// Socket of a worker at a free port, and a sender.
 struct Pair {
     inlet: Inlet,
     drops: QueueDrops,

@@ -37,7 +37,7 @@ enum Command {
     /// Ask a running appliance for its sessions and more, and give it orders
     Sessions(Box<sessions::SessionsArgs>),
     /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
-    Simulate(Box<simulate::SimulateArgs>),
+    Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
 
 fn main() -> ExitCode {

@@ -1,7 +1,8 @@
 //! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
 
+use super::effects::After;
+use super::faults::invalid;
 use super::letters::note;
-use super::path::{After, invalid};
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};

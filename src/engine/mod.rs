@@ -1,17 +1,23 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
 mod admission;
+mod answer;
 mod batch;
 mod budget;
+mod candidate;
 mod census;
 mod challenge;
 mod checks;
 mod control_shares;
 mod deletion;
+mod effects;
 mod elsewhere;
 mod ended;
+mod evidence;
 mod expiry;
+mod faults;
 mod fragments;
+mod ftp_settings;
 mod halves;
 mod held;
 mod helpers;
@@ -23,14 +29,17 @@ mod memo;
 mod on_path;
 mod pair;
 mod path;
+mod query;
 mod rate;
 mod record;
 mod reload;
+mod replies;
 mod resets;
 mod rule_use;
 mod screen;
 mod settings;
 mod snapshot;
+mod zone_hints;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -44,11 +53,12 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::Sink;
+use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
+use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
 use crate::session::{
@@ -165,6 +175,14 @@ impl<'a> Packet<'a> {
         self.now
     }
 
+    pub(crate) const fn zone_of(&self) -> Zone {
+        self.zone
+    }
+
+    pub(crate) const fn tunnel_of(&self) -> TunnelRef {
+        self.tunnel
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -179,11 +197,12 @@ impl<'a> Packet<'a> {
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::{Config, Engine, Packet, Verdict};
+/// use portcullis::{Config, Engine, Outbox, Packet, Verdict};
 ///
 /// let engine = Engine::new(&Config::default())?;
 /// let bytes = [0u8; 20]; // an IP packet from the wire
-/// match engine.process(Packet::new(&bytes, Instant::now())) {
+/// let mut outbox = Outbox::new();
+/// match engine.process(&Packet::new(&bytes, Instant::now()), &mut outbox) {
 ///     Verdict::Forward(_) => { /* send it on */ }
 ///     verdict => println!("dropped: {}", verdict.reason().expect("not forwarded").describe()),
 /// }
@@ -231,7 +250,7 @@ pub struct Engine {
 /// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
 /// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    elsewhere::Elsewhere::bytes(max_sessions, zones)
+    zone_hints::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
 }
@@ -358,13 +377,25 @@ impl Engine {
     ///    A helper reads what a control session says, behind a lock of that session's part of its table.
     /// 7. The lock is released; counters and events.
     ///
-    /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].
-    pub fn process(&self, packet: Packet<'_>) -> Verdict {
-        self.process_with(packet, &mut ())
+    /// `outbox` receives the reply to a rejected packet, the session that the packet opens, or would
+    /// open if the policy admitted it, and those that end on the way: evicted, reused, refused, or
+    /// found expired. Drain it after each packet or batch.
+    pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
+        let verdict = self.decide(*packet, outbox, &mut ());
+        if let Verdict::Reject(..) = verdict {
+            outbox.reply(self, packet, &verdict);
+        }
+        verdict
     }
 
-    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens, or would open if the policy
-    /// admitted it, and of those that end on the way: evicted, reused, refused, or found expired.
+    /// Decides a packet like [`Engine::process`] and discards the reply, all events and all RSTs:
+    /// for measurements and tests.
+    pub fn verdict_only(&self, packet: Packet<'_>) -> Verdict {
+        self.process_with(packet, &mut Discard)
+    }
+
+    /// Decides a packet like [`Engine::process`], for callers that want no queue. `sink` receives
+    /// the events and RSTs; the reply to a rejected packet comes from [`Engine::write_reply`].
     pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
         self.decide(packet, sink, &mut ())
     }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::budget::Rates;
-use super::challenge::ChallengeSettings;
+use super::challenge::zones::ChallengeSettings;
 use super::checks::Checks;
-use super::elsewhere::Elsewhere;
-use super::helpers::FtpSettings;
-use super::path::After;
+use super::ftp_settings::FtpSettings;
 use super::screen::Screen;
+use super::zone_hints::Elsewhere;
 use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
@@ -26,7 +25,7 @@ use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
 use crate::track::{EvictionClass, Lifetime};
-use crate::verdict::{DropReason, Tracked, Verdict};
+use crate::verdict::DropReason;
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
 /// shard's lock is of one configuration.
@@ -211,24 +210,6 @@ impl Settings {
             protocol: session.protocol,
             dst_port: session.dst_port,
             rule,
-        })
-    }
-
-    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
-    pub(super) fn failed(
-        &self,
-        reason: DropReason,
-        tracked: Tracked,
-        rule: RuleId,
-        after: &mut After,
-    ) -> Verdict {
-        if !self.checks.only_counts(reason) {
-            return Verdict::Drop(reason, tracked);
-        }
-        after.tolerated = Some((reason, rule));
-        Verdict::Forward(Tracked {
-            tolerated: Some(reason),
-            ..tracked
         })
     }
 

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
-use super::helpers::Parent;
+use super::ftp_settings::Parent;
 use super::pair::is_pair_full;
-use super::reload::{opening_query, opening_query_of};
+use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
 use crate::config::OnReload;
@@ -499,7 +499,7 @@ impl Engine {
                 return Err("it has announced itself");
             }
         }
-        let (key, initiator) = FlowKey::between(zone, session.protocol, (src, dst), session.variant)?;
+        let (key, initiator) = FlowKey::between(zone, session.protocol, src, dst, session.variant)?;
         let track = match session.state {
             SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
                 if !track.is_sound() {
@@ -589,7 +589,8 @@ impl Engine {
         let (key, initiator) = FlowKey::between(
             self.fixed.zones.group_of(Zone(saved.zone)),
             PROTOCOL_TCP,
-            (src, dst),
+            src,
+            dst,
             plain,
         )?;
         let reason = saved

@@ -39,7 +39,7 @@ impl Sink for Told<'_> {
         let _ = self.engine.stats();
         let _ = self
             .engine
-            .process(Packet::new(&udp(Ends::v4(9, 9), b""), denied.at));
+            .verdict_only(Packet::new(&udp(Ends::v4(9, 9), b""), denied.at));
         self.denied.push(*denied);
     }
 }

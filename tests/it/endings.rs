@@ -7,8 +7,10 @@ use crate::support::packets::{ACK, Ends, FIN, RST, SYN, TcpPacket, tcp_packet};
 use crate::support::scene::{Scene, config, dropped_for, segment};
 use portcullis::config::ConfigErrorCause;
 use portcullis::packet::SeqNum;
-use portcullis::reset::{MAX_REPLY, write_reply};
-use portcullis::{Class, Direction, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict, Zone};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::{
+    Class, Direction, Discard, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict, Zone,
+};
 
 const ENDS: Ends = Ends::v4(4000, 80);
 
@@ -227,7 +229,7 @@ fn a_late_packet_gets_the_rst_that_its_sender_accepts() {
         (Class::Invalid, Some(Direction::Original))
     );
     let mut buffer = [0; MAX_REPLY];
-    let written = tcp_packet(write_reply(reply, &late, &mut buffer).unwrap());
+    let written = tcp_packet(write_reply_unbudgeted(reply, &late, &mut buffer).unwrap());
     assert_eq!((written.seq, written.ack, written.rst), (501, None, true));
     assert_eq!(
         (written.src, written.dst),
@@ -409,7 +411,7 @@ fn without_a_sink_a_rst_is_unsent() {
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
     scene.now += Duration::from_secs(LONG);
-    let _ = scene.engine.expire(scene.now, 10, &mut ());
+    let _ = scene.engine.expire_with(scene.now, 10, &mut Discard);
     assert_eq!(
         (scene.unsent(Unsent::NoSink), scene.engine.stats().resets_sent),
         (2, 0)
@@ -525,7 +527,7 @@ fn a_key_that_only_a_start_can_change_is_an_error_and_changes_nothing() {
         let wrong = config(&format!(
             "{base}{change}[policy]\ndefault = \"deny\"\n[lifetimes]\ntcp.established = \"1s\"\n"
         ));
-        let error = scene.engine.reload(&wrong, scene.now, &mut ()).unwrap_err();
+        let error = scene.engine.reload(&wrong, scene.now, &mut Discard).unwrap_err();
         assert!(
             matches!(error.cause, ConfigErrorCause::NotReloadable),
             "{change}: {error}"

@@ -16,7 +16,7 @@ use portcullis::geneve::{
     EndpointId, GeneveError, Header, InnerProtocol, MetadataError, PORT, TunnelOption, encode,
 };
 use portcullis::packet::{Checksums, Transport, parse};
-use portcullis::{Direction, DropReason, EndReason, LimitReached, SessionFilter, Sink};
+use portcullis::{Direction, Discard, DropReason, EndReason, LimitReached, SessionFilter, Sink};
 use proptest::prelude::*;
 
 /// Counts the limits that were reached.
@@ -80,7 +80,10 @@ fn a_challenge_goes_back_in_the_header_of_its_syn() {
         established(&mut appliance, ends, original, reply);
         // What is remembered of an earlier session of these ends has another way back.
         let all = SessionFilter::default();
-        assert_eq!(appliance.engine.end_sessions(&all, appliance.now, &mut ()), 1);
+        assert_eq!(
+            appliance.engine.end_sessions(&all, appliance.now, &mut Discard),
+            1
+        );
         assert_eq!(appliance.engine.stats().tombstones, 1);
         appliance.reload(&format!("{text}blue = \"always\"\n"));
         appliance.now += Duration::from_secs(2);
@@ -166,7 +169,7 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 4_096, &mut appliance.told)
+        .expire_with(appliance.now, 4_096, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -454,7 +457,7 @@ fn threads_count_for_themselves_and_what_they_counted_stays() {
                             &datagram,
                             appliance.now,
                             &mut scratch,
-                            &mut (),
+                            &mut Discard,
                         );
                         assert_eq!(answer, Answer::Return);
                     }
@@ -687,7 +690,7 @@ proptest! {
             }
         }
         appliance.now += Duration::from_secs(4_000);
-        while appliance.engine.expire(appliance.now, 16, &mut appliance.told).more {}
+        while appliance.engine.expire_with(appliance.now, 16, &mut appliance.told).more {}
         let resets = std::mem::take(&mut appliance.told.resets);
         prop_assert_eq!(resets.len(), 8);
         for reset in &resets {

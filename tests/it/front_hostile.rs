@@ -38,7 +38,7 @@ fn a_refused_syn_of_a_new_flow_is_answered_there_when_the_old_session_has_expire
     appliance.now += Duration::from_secs(341);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     assert_eq!(appliance.engine.sessions(), 0);
@@ -568,7 +568,7 @@ fn a_late_packet_of_the_half_that_never_came_is_answered_by_the_way_of_the_other
     assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"")), Kept::Return);
     assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"data")), Kept::Return);
     a.now += Duration::from_secs(400);
-    while a.engine.expire(a.now, 64, &mut a.told).more {}
+    while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     assert_eq!(a.engine.sessions(), 0);
     // The other half comes, with its own cookie.
     let back = Label::blue(2, 2);

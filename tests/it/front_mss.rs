@@ -8,7 +8,7 @@ use etherparse::{Ipv4HeaderSlice, PacketBuilder, TcpHeader};
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
 use portcullis::geneve::{InnerProtocol, PORT, TunnelOption, encode};
 use portcullis::packet::{Checksums, parse};
-use portcullis::{Config, Engine};
+use portcullis::{Config, Discard, Engine};
 
 const LIMIT: u16 = 1_000;
 /// Bytes before the TCP header.
@@ -45,7 +45,7 @@ fn clamped(inner: &[u8]) -> Vec<u8> {
         destination_port: PORT,
         payload: &payload,
     };
-    match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut ()) {
+    match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut Discard) {
         Answer::Return => inner.to_vec(),
         Answer::Send(outgoing) => {
             assert_eq!(outgoing.payload[..40], payload[..40], "the same header");

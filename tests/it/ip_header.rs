@@ -8,7 +8,7 @@ use crate::support::packets::{
 use crate::support::scene::{Scene, dropped_for, segment};
 use crate::support::seal::sealed;
 use portcullis::config::Permission;
-use portcullis::{Class, DropReason, Malformed, Packet, Verdict, Zone};
+use portcullis::{Class, Discard, DropReason, Malformed, Packet, Verdict, Zone};
 
 const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
@@ -617,7 +617,7 @@ fn a_reload_within_a_batch_holds_for_all_that_follows() {
         .collect();
     scene
         .engine
-        .process_batch_with(&batch, &mut (), |number, verdict, _| {
+        .process_batch_with(&batch, &mut Discard, |number, verdict, _| {
             expect(&verdict, packets[number].1, &number.to_string());
             if number == 0 {
                 scene.reload("");
@@ -690,7 +690,7 @@ fn a_segment_with_a_wrong_checksum_changes_nothing_by_default() {
         // A caller whose interface is still to write the checksum says so.
         let verdict = scene
             .engine
-            .process(Packet::new(&packet, scene.now).offloaded(true));
+            .verdict_only(Packet::new(&packet, scene.now).offloaded(true));
         assert!(verdict.is_forward(), "{verdict:?}");
         let trusting = Scene::new("engine.checksums = \"trust\"");
         trusting.handshake(V4);

@@ -12,6 +12,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+// The house itself.
+/// Floors of the library: which modules may name which.
+mod house;
+
 // Sessions: how they open, what the table holds, how they end.
 /// Sessions that an operator lists, previews and ends.
 mod deletion;
@@ -23,6 +27,8 @@ mod endings;
 mod expiry;
 /// Sessions that went on after they were saved, as after a crash.
 mod moved_on;
+/// Replies, RSTs and events in an outbox; policies that are built in code.
+mod outbox;
 /// Reloads, listings and saves that walk the table in slices, with packets in between.
 mod slices;
 /// Saving and restoring sessions, and streams that are refused.
@@ -101,6 +107,8 @@ mod front_ends;
 mod front_hostile;
 /// Clamping of the MSS.
 mod front_mss;
+/// Engine and front end as one.
+mod gateway;
 
 // The whole engine.
 /// The packet path allocates nothing.

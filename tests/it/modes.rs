@@ -31,7 +31,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 fn decide(engine: &Engine, now: Instant, zone: u16, packets: &[Vec<u8>]) -> Vec<Verdict> {
     packets
         .iter()
-        .map(|bytes| engine.process(Packet::new(bytes, now).zone(Zone(zone))))
+        .map(|bytes| engine.verdict_only(Packet::new(bytes, now).zone(Zone(zone))))
         .collect()
 }
 

@@ -5,7 +5,7 @@ use crate::support::scene::{Scene, segment};
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram};
 use etherparse::Ipv4HeaderSlice;
 use portcullis::geneve::front::{NotSent, Queued, Refusal, Waited};
-use portcullis::{Class, DropReason, Packet, Verdict};
+use portcullis::{Class, Discard, DropReason, Packet, Verdict};
 
 const V4: Ends = Ends::v4(4000, 80);
 
@@ -13,7 +13,7 @@ const V4: Ends = Ends::v4(4000, 80);
 fn shed(scene: &Scene, bytes: &[u8]) -> Verdict {
     scene
         .engine
-        .process(Packet::new(bytes, scene.now).sheddable(true))
+        .verdict_only(Packet::new(bytes, scene.now).sheddable(true))
 }
 
 /// A fragment of an IPv4 packet: its payload from `start` to `end`.
@@ -189,7 +189,7 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
             queued,
             appliance.now,
             &mut appliance.scratch,
-            &mut (),
+            &mut Discard,
             |place, datagram, answer| {
                 assert_eq!(datagram.payload, payloads[place].2);
                 let kept = Kept::of(answer);

@@ -44,7 +44,7 @@ fn conversation() -> Vec<(u16, Vec<u8>)> {
 fn decide(engine: &Engine, now: Instant, packets: &[(u16, Vec<u8>)]) -> Vec<Verdict> {
     packets
         .iter()
-        .map(|(zone, bytes)| engine.process(Packet::new(bytes, now).zone(Zone(*zone))))
+        .map(|(zone, bytes)| engine.verdict_only(Packet::new(bytes, now).zone(Zone(*zone))))
         .collect()
 }
 
@@ -265,7 +265,7 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
         .map(|number| packet(if number % 2 == 0 { &answer } else { &other }))
         .collect();
     let mut verdicts = Vec::new();
-    scene.engine.process_batch(&packets, &mut verdicts);
+    scene.engine.verdicts_only(&packets, &mut verdicts);
     assert!(verdicts.iter().all(Verdict::is_forward), "{verdicts:?}");
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }

@@ -171,7 +171,7 @@ pub(crate) fn front(data: &[u8]) {
         }
         if what & SECONDS != 0 {
             now += Duration::from_secs(u64::from(endpoint) * 4);
-            let _ = engine.expire(now, 4, &mut resets);
+            let _ = engine.expire_with(now, 4, &mut resets);
         }
         let payload = if what & WRAPPED != 0 {
             let v6 = bytes.first().is_some_and(|first| first >> 4 == 6);

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use portcullis::HeldPackets;
 use portcullis::explain::Step;
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Engine, Packet, Verdict};
 
+use super::collector::Collector;
+use super::error::ReplayError;
 use super::explain::Wanted;
+use super::lines::Lines;
 use super::rows::VerdictRow;
-use super::{Collector, Lines, ReplayError};
 use crate::capture::{CaptureError, CaptureWriter, stated_len};
 
 /// The packet of a frame.
@@ -277,7 +279,7 @@ fn write_out(
     }
     if let Verdict::Reject(_, reply, _) = verdict {
         let mut buffer = [0; MAX_REPLY];
-        if let Some(reply) = write_reply(*reply, packet, &mut buffer) {
+        if let Some(reply) = write_reply_unbudgeted(*reply, packet, &mut buffer) {
             written.write(candidate.time, reply, reply.len(), MADE_REPLY)?;
         }
     }

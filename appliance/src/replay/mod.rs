@@ -1,37 +1,41 @@
 //! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
 
 mod clock;
+mod collector;
+mod error;
 mod explain;
 mod halves;
 mod helper;
 mod judge;
+mod lines;
 mod notes;
 mod rows;
 mod summary;
 mod talkers;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use portcullis::config::ChallengeMode;
-use portcullis::event::HelperNote;
-use portcullis::fragment::HoldId;
 use portcullis::packet::{Checksums, parse};
-use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
+use portcullis::{Config, Engine};
 
 use crate::capture::{
-    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
-    ip_packet, pad_cut, stated_len, with_length,
+    CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length, ip_packet, pad_cut,
+    stated_len, with_length,
 };
-use crate::config_file::{self, ConfigFileError};
+use crate::config_file;
 use crate::output;
 use clock::CaptureClock;
+use collector::Collector;
+pub(crate) use error::ReplayError;
 use explain::Wanted;
 use judge::{Candidate, Judge};
+use lines::Lines;
 use notes::Notes;
-use rows::{Names, SessionRow};
+use rows::Names;
 use summary::Summary;
 
 /// The hash seed of a replay: the same capture gives the same result every time.
@@ -91,142 +95,6 @@ enum ChecksumsArg {
     Trust,
 }
 
-/// Why a replay failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayError {
-    /// The capture cannot be read to its end.
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
-    /// The configuration file cannot be used.
-    #[error(transparent)]
-    ConfigFile(#[from] ConfigFileError),
-    /// The configuration does not compile.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A result cannot be written.
-    #[error("{name}: {source}")]
-    Output {
-        /// The file.
-        name: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A result would be written over the capture, or two results into one file.
-    #[error("{0} and {1} are one file")]
-    SameFile(String, String),
-    /// `--explain` asks for a decision that was not taken.
-    #[error("--explain {0}: no packet of the capture was dropped or rejected so")]
-    NoSuchDrop(Wanted),
-    /// `--explain` names a frame that is not there.
-    #[error("--explain {asked}: the capture has only {frames} frames")]
-    NoSuchFrame {
-        /// The frame asked for.
-        asked: u64,
-        /// Frames in the capture.
-        frames: u64,
-    },
-}
-
-impl ReplayError {
-    /// 2 for a capture that is broken or truncated, 1 for everything else.
-    pub(crate) const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Capture(CaptureError::Io { .. } | CaptureError::Read { .. }) => 1,
-            Self::Capture(_) => 2,
-            _ => 1,
-        }
-    }
-}
-
-/// A file of JSON lines, or nothing.
-struct Lines {
-    name: String,
-    out: Option<BufWriter<Box<dyn Write>>>,
-}
-
-impl Lines {
-    fn create(path: Option<&Path>) -> Result<Self, ReplayError> {
-        let name = path.map(output::name).unwrap_or_default();
-        let out = match path.map(output::create).transpose() {
-            Ok(out) => out.map(BufWriter::new),
-            Err(source) => return Err(ReplayError::Output { name, source }),
-        };
-        Ok(Self { name, out })
-    }
-
-    fn row(&mut self, row: &impl serde::Serialize) -> Result<(), ReplayError> {
-        let Some(out) = &mut self.out else { return Ok(()) };
-        serde_json::to_writer(&mut *out, row)
-            .map_err(io::Error::from)
-            .and_then(|()| out.write_all(b"\n"))
-            .map_err(|source| ReplayError::Output {
-                name: self.name.clone(),
-                source,
-            })
-    }
-
-    fn finish(mut self) -> Result<(), ReplayError> {
-        match &mut self.out {
-            Some(out) => out.flush().map_err(|source| ReplayError::Output {
-                name: self.name,
-                source,
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Collects sessions as they open and end.
-struct Collector<'a> {
-    names: Names,
-    clock: CaptureClock,
-    engine: &'a Engine,
-    /// The number of the frame that is decided.
-    frame: u64,
-    lines: Lines,
-    summary: &'a mut Summary,
-    /// RSTs that the engine has made of its own accord since the last frame.
-    resets: Vec<Reset>,
-    /// Fragments that are to be decided now.
-    released: Vec<HoldId>,
-    notes: Notes,
-    failed: Option<ReplayError>,
-}
-
-impl Collector<'_> {
-    fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
-        let row = SessionRow::new(session, end, &self.names, &self.clock, &self.engine.policy());
-        self.summary.session(&row);
-        if let Err(error) = self.lines.row(&row) {
-            self.failed.get_or_insert(error);
-        }
-    }
-}
-
-impl Sink for Collector<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.names.open(session.id);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.session(session, Some(reason));
-        self.names.end(session.id);
-    }
-
-    fn helper_event(&mut self, note: &HelperNote) {
-        let session = self.names.of(note.session);
-        self.summary.ftp.note(self.frame, session, note);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
-
-    fn released(&mut self, id: HoldId) {
-        self.released.push(id);
-    }
-}
-
 /// Decides every packet of a capture.
 ///
 /// # Errors
@@ -235,7 +103,7 @@ impl Sink for Collector<'_> {
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     let mut config = match &args.config {
         Some(path) => config_file::load(path)?,
-        None => Config::default(),
+        None => Config::allow_all(),
     };
     match args.checksums {
         Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
@@ -282,7 +150,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         frames = frame.number;
         let now = collector.clock.instant(frame.time);
         if engine.next_expiry().is_some_and(|due| due <= now) {
-            while engine.expire(now, EXPIRY_BUDGET, &mut collector).more {}
+            while engine.expire_with(now, EXPIRY_BUDGET, &mut collector).more {}
             collector.names.forget_ended();
         }
         last = Some(now);

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeVal;
 use prometheus_client::registry::Unit;
 
-use super::metrics::Families;
+use super::metrics::families::Families;
 
 /// Readings of the system about this process; `None` where it has none.
 #[derive(Debug, Clone, PartialEq, Default)]

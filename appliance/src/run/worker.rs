@@ -135,7 +135,7 @@ impl Worker {
             );
             put_released(shared, now, &mut scratch, &mut sink, &mut outlet);
             expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
-                && shared.engine.expire(now, EXPIRY_BUDGET, &mut sink).more;
+                && shared.engine.expire_with(now, EXPIRY_BUDGET, &mut sink).more;
             for reset in sink.resets.drain(..) {
                 match shared.front.reset(&reset, &mut scratch) {
                     Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),

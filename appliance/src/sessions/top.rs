@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::{cursor, event, execute, queue, style, terminal};
 
-use super::SessionsError;
 use super::client::Client;
+use super::error::SessionsError;
 use super::table::{HEAD, amount, session, span};
 use crate::run::protocol::{Reply, Request, StatsView};
 use crate::run::view::SessionView;

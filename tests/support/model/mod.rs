@@ -24,7 +24,7 @@ use portcullis::packet::{
 use portcullis::track::EvictionClass;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{
-    Class, Direction, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
+    Class, Direction, Discard, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
 };
 
 use self::ends::Tombstone;
@@ -153,7 +153,7 @@ fn tracked(class: Class, direction: Option<Direction>, session: Option<SessionId
 impl Run {
     pub(crate) fn new(setup: Setup) -> Self {
         let (engine, base) = (setup.engine(), Instant::now());
-        engine.expire(base, 0, &mut ());
+        engine.expire_with(base, 0, &mut Discard);
         Self {
             engine,
             setup,
@@ -197,7 +197,7 @@ impl Run {
     /// Lets everything that is due end.
     pub(crate) fn expire(&mut self, budget: usize) -> bool {
         let mut log = Log::default();
-        let done = self.engine.expire(self.instant(), budget, &mut log);
+        let done = self.engine.expire_with(self.instant(), budget, &mut log);
         assert!(log.opened.is_empty());
         assert_eq!(done.ended, log.ended.len(), "each end is reported");
         assert!(done.ended + done.moved <= budget, "{done:?}, budget {budget}");

@@ -12,7 +12,6 @@ use super::super::data_path::TunnelView;
 use super::super::event_queue::SessionEvent;
 use super::super::settings::{LogFormat, LogSettings};
 use super::super::view::{SessionView, Viewer, WallClock};
-use super::SessionLog;
 
 /// The first line of a file of VPC flow log records, its end included.
 pub(super) const VPC_HEADER: &[u8] =
@@ -24,27 +23,20 @@ bytes start end action log-status\n";
 /// # Errors
 /// It cannot be said in JSON.
 pub(super) fn put(
-    log: &SessionLog,
+    settings: &LogSettings,
+    viewer: &Viewer<'_>,
     event: &SessionEvent,
     mut put: impl FnMut(&str),
 ) -> Result<(), serde_json::Error> {
-    let policy = log.data_path.shared.engine.policy();
-    let viewer = Viewer {
-        data_path: &log.data_path,
-        zones: &log.zones,
-        policy: &policy,
-        clock: WallClock::now(),
-        now: Instant::now(),
-    };
-    match log.settings.format {
+    match settings.format {
         LogFormat::Json => {
             let line = match event {
                 SessionEvent::Opened(session) => Row::line("opened", None, viewer.view(session)),
                 SessionEvent::Ended(session, reason) => {
                     Row::line("ended", Some(*reason), viewer.view(session))
                 }
-                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, &viewer)),
-                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, &viewer)),
+                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, viewer)),
+                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, viewer)),
             };
             put(&line?);
         }
@@ -52,13 +44,13 @@ pub(super) fn put(
             SessionEvent::Opened(_) | SessionEvent::Limited(_) => {}
             SessionEvent::Ended(session, _) => {
                 for record in FlowRecord::of_session(session) {
-                    put(&record.line(&log.settings, &viewer.clock));
+                    put(&record.line(settings, &viewer.clock));
                 }
             }
             // It has passed, and has records at its end.
             SessionEvent::Denied(denied) if denied.action == Action::Audit => {}
             SessionEvent::Denied(denied) => {
-                put(&FlowRecord::of_denied(denied).line(&log.settings, &viewer.clock));
+                put(&FlowRecord::of_denied(denied).line(settings, &viewer.clock));
             }
         },
     }

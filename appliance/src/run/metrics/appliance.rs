@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::families::{Families, Labels, Written};
-use super::{CheckpointReadings, Doors, LogReadings, Readings};
+use super::readings::{CheckpointReadings, Doors, LogReadings, Readings};
 use crate::run::counters::SendFault;
 use crate::run::health::Unhealthy;
 use crate::run::worker_stats::WorkerStats;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use portcullis::{RuleUse, Zone};
 use prometheus_client::registry::Unit;
 
-use super::Readings;
 use super::families::{Families, Written};
+use super::readings::Readings;
 use crate::run::census::protocol_label;
 
 impl Readings {

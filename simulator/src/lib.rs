@@ -1,4 +1,4 @@
-//! `portcullis simulate`: a Gateway Load Balancer in a box, for people without AWS.
+//! A Gateway Load Balancer in a box, for people without AWS: `portcullis simulate`.
 //!
 //! Inner packets come from a capture, from pairs of TUN devices or from a load generator. [`balancer`] puts them into
 //! GENEVE as AWS does and judges each reply, without a socket or a clock; [`flow`] keeps cookies, ports and unanswered
@@ -7,7 +7,7 @@
 
 mod args;
 mod balancer;
-mod capture_source;
+mod captures;
 mod flood;
 mod flow;
 mod generate;
@@ -33,10 +33,11 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use parking_lot::{Condvar, Mutex};
 
-use crate::capture::CaptureError;
-pub(crate) use args::SimulateArgs;
+pub use args::SimulateArgs;
 use args::{PairArg, Peer, Protocol};
 use balancer::{Balancer, Setup};
+use captures::Playback;
+pub use captures::{CaptureError, Captures};
 use generate::Load;
 use report::Report;
 use sender::{Pace, Sender, Shared};
@@ -51,7 +52,7 @@ const EXPIRE: Duration = Duration::from_millis(10);
 
 /// Why a simulation failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SimulateError {
+pub enum SimulateError {
     /// Replies were wrong.
     #[error("{0} replies were wrong")]
     Wrong(u64),
@@ -99,7 +100,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
 /// # Errors
 /// Wrong replies, none at all, or too few, after the report; otherwise what prevents the
 /// simulation.
-pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
+pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
@@ -160,7 +161,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
         stop,
         deadline: time.map(|time| start + time),
     };
-    let (sent, overflow) = exchange(args, &shared, &socket, &devices, outer)?;
+    let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices, outer)?;
     let balancer = shared.balancer.lock();
     let end = balancer.last_reply().map_or(sent.at, |reply| reply.max(sent.at));
     let time = end.saturating_duration_since(start);
@@ -206,6 +207,7 @@ struct Sent {
 /// many replies the kernel threw away.
 fn exchange(
     args: &SimulateArgs,
+    captures: &dyn Captures,
     shared: &Shared,
     socket: &UdpSocket,
     devices: &[TunPair],
@@ -234,7 +236,9 @@ fn exchange(
             received
         });
         let mut result = if devices.is_empty() {
-            senders.first_mut().map_or(Ok(()), |sender| send(args, sender))
+            senders
+                .first_mut()
+                .map_or(Ok(()), |sender| send(args, captures, sender))
         } else {
             send_live(shared, devices, &mut senders)
         };
@@ -251,9 +255,14 @@ fn exchange(
 }
 
 /// Sends a capture or a load.
-fn send(args: &SimulateArgs, sender: &mut Sender<'_>) -> Result<(), SimulateError> {
+fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -> Result<(), SimulateError> {
     if let Some(path) = &args.capture {
-        capture_source::run(sender, path, args.loops, args.decapsulate)?;
+        let playback = Playback {
+            path,
+            loops: args.loops,
+            decapsulate: args.decapsulate,
+        };
+        playback.send(captures, sender)?;
     }
     if let Some(protocol) = args.generate {
         let load = Load {

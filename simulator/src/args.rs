@@ -15,14 +15,14 @@ use super::reflector::ReflectorArgs;
 /// The endpoint id where none is given.
 pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
 
-/// What `portcullis simulate` does.
+/// Arguments of `portcullis simulate`.
 #[derive(Debug, Clone, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     group = ArgGroup::new("source").required(true).args(["capture", "tun", "pairs", "generate"])
 )]
-pub(crate) struct SimulateArgs {
+pub struct SimulateArgs {
     #[command(subcommand)]
     pub(super) peer: Option<Peer>,
     /// The appliance: an IPv4 address, its port 6081 unless another is given

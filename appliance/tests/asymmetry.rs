@@ -1,4 +1,4 @@
-//! Which paths a replay finds to be seen in part: those of captures that hold one direction, and no others.
+//! A replay reports asymmetric paths in captures that have one direction, and in no others.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -11,10 +11,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::collection;
+use support::captures::{self, collection, note};
 
 #[derive(Deserialize)]
 struct Settings {
@@ -81,13 +82,14 @@ fn prefix(address: &Value) -> String {
     }
 }
 
-#[test]
-fn no_path_is_accused_of_which_the_capture_holds_both_directions() {
+fn settings() -> Settings {
     let file = support::project("appliance/tests/conformance.toml");
-    let settings: Settings = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let Some((folder, captures)) = collection(&settings.captures) else {
-        return;
-    };
+    toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+fn no_path_is_accused_of_which_the_capture_holds_both_directions() {
+    let settings = settings();
+    let (folder, captures) = collection(&settings.captures);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (mut accused, mut oneway) = (0, 0);
     for capture in &captures {
@@ -105,7 +107,7 @@ fn no_path_is_accused_of_which_the_capture_holds_both_directions() {
                 line["from"].as_str().unwrap().to_owned(),
                 line["to"].as_str().unwrap().to_owned(),
             );
-            println!("{}: {line}", capture.file);
+            note!("{}: {line}", capture.file);
             assert!(
                 really.contains(&path),
                 "{}: {line}, but one-way are {really:?}",
@@ -119,4 +121,12 @@ fn no_path_is_accused_of_which_the_capture_holds_both_directions() {
         oneway >= 5 && accused > oneway,
         "{accused} accused, {oneway} of them in captures of one direction"
     );
+}
+
+fn main() -> ExitCode {
+    captures::run(vec![captures::needing(
+        &settings().captures,
+        "no_path_is_accused_of_which_the_capture_holds_both_directions",
+        no_path_is_accused_of_which_the_capture_holds_both_directions,
+    )])
 }

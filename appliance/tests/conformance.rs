@@ -1,7 +1,7 @@
-//! Every capture of a collection, decided and compared with what Linux conntrack said of it.
+//! Compares the decision on every packet of a collection of captures with that of Linux conntrack.
 //!
-//! The collection is not part of the project: `conformance.toml` beside this file says where it lies and lists
-//! every difference that was looked at. Without the collection the run is skipped, except where `CI` is set.
+//! `conformance.toml` names the folder of the collection and lists every known difference. Without
+//! the folder the tests are reported as ignored.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -14,10 +14,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::{MARTIANS, collection, configuration, settings};
+use support::captures::{self, MARTIANS, collection, configuration, note};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,12 +98,13 @@ fn listed(pattern: &str, file: &str) -> bool {
 /// The baseline was made at full speed, of the packets inside GENEVE, with short frames filled up.
 const AS_THE_BASELINE: &[&str] = &["--decapsulate", "--pad-short", "--no-lifetimes"];
 
-#[test]
+fn settings() -> Settings {
+    captures::settings("conformance.toml")
+}
+
 fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
-    let settings = settings::<Settings>("conformance.toml");
-    let Some((folder, captures)) = collection(&settings.captures) else {
-        return;
-    };
+    let settings = settings();
+    let (folder, captures) = collection(&settings.captures);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (mut core, mut all) = ((0usize, 0usize), (0usize, 0usize));
     let mut used = vec![0usize; settings.difference.len()];
@@ -154,9 +156,9 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
         } else {
             agreed as f64 * 100.0 / both as f64
         };
-        println!("{share:6.2} %  {agreed:5} of {both:5}  {}", capture.file);
+        note!("{share:6.2} %  {agreed:5} of {both:5}  {}", capture.file);
         for ((linux, ours), frames) in differing {
-            println!("          Linux {linux}, ours {ours}: frames {frames:?}");
+            note!("          Linux {linux}, ours {ours}: frames {frames:?}");
             let entry = settings.difference.iter().position(|each| {
                 each.captures.iter().any(|pattern| listed(pattern, &capture.file))
                     && each.linux.contains(&linux)
@@ -176,14 +178,14 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
         }
     }
     let share = |(agreed, both): (usize, usize)| agreed as f64 / both as f64;
-    println!("core: {:.3} % of {} packets agree", share(core) * 100.0, core.1);
-    println!(
+    note!("core: {:.3} % of {} packets agree", share(core) * 100.0, core.1);
+    note!(
         "all:  {:.3} % of {} packets agree, {compared} captures",
         share(all) * 100.0,
         all.1
     );
     for (entry, count) in settings.difference.iter().zip(&used) {
-        println!("listed, {count} packets: {}", entry.reason);
+        note!("listed, {count} packets: {}", entry.reason);
     }
     assert!(
         compared > 100 && core.1 > 5_000 && all.1 > 20_000,
@@ -213,12 +215,9 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
     assert!(share(all) >= settings.all_floor, "agreement {}", share(all));
 }
 
-#[test]
 fn every_capture_gives_a_row_for_each_of_its_frames() {
-    let settings = settings::<Settings>("conformance.toml");
-    let Some((folder, captures)) = collection(&settings.captures) else {
-        return;
-    };
+    let settings = settings();
+    let (folder, captures) = collection(&settings.captures);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     for capture in &captures {
         let rows = replay(&folder.join(&capture.file), &scratch.path().join("verdicts"), &[]);
@@ -243,16 +242,32 @@ fn every_capture_gives_a_row_for_each_of_its_frames() {
     }
 }
 
-#[test]
 fn captures_of_martians_are_dropped_by_default() {
-    let settings = settings::<Settings>("conformance.toml");
-    let Some((folder, _)) = collection(&settings.captures) else {
-        return;
-    };
+    let settings = settings();
+    let (folder, _) = collection(&settings.captures);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     for (file, reason) in MARTIANS {
         let rows = replay(&folder.join(file), &scratch.path().join("verdicts"), &[]);
         assert!(!rows.is_empty());
         assert!(rows.iter().all(|row| row["reason"] == reason), "{file}");
     }
+}
+
+fn main() -> ExitCode {
+    let folder = settings().captures;
+    let needing = |name, test| captures::needing(&folder, name, test);
+    captures::run(vec![
+        needing(
+            "class_and_direction_agree_with_linux_except_where_it_is_listed",
+            class_and_direction_agree_with_linux_except_where_it_is_listed,
+        ),
+        needing(
+            "every_capture_gives_a_row_for_each_of_its_frames",
+            every_capture_gives_a_row_for_each_of_its_frames,
+        ),
+        needing(
+            "captures_of_martians_are_dropped_by_default",
+            captures_of_martians_are_dropped_by_default,
+        ),
+    ])
 }

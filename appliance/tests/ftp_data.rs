@@ -1,9 +1,9 @@
-//! Every FTP data connection of a collection of captures that Linux or Suricata recognises, compared with the sessions
-//! that a replay calls related.
+//! Compares the FTP data connections that Linux or Suricata recognize in a collection of captures
+//! with the related sessions of a replay.
 //!
-//! The replay allows port 21 and nothing else, so that a data session can only be one that was announced. The collection
-//! is not part of the project: `ftp_data.toml` beside this file says where it lies and lists every connection that not
-//! all three recognise. Without the collection the run is skipped, except where `CI` is set.
+//! The replay allows port 21 and nothing else, so every data session was announced. `ftp_data.toml`
+//! lists every connection that not all three recognize. Without the captures, which are not part of
+//! the project, the comparison is reported as ignored.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -16,10 +16,11 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::{is_there, settings};
+use support::captures::{self, note};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,12 +51,13 @@ enum Who {
     Ours,
 }
 
-/// The captures of the folders that are looked at, or `None` where the collection is absent and may be.
-fn collection(settings: &Settings) -> Option<(PathBuf, Vec<String>)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(&settings.captures);
-    if !is_there(&root) {
-        return None;
-    }
+fn settings() -> Settings {
+    captures::settings("ftp_data.toml")
+}
+
+/// Returns the collection's folder, and the captures of the compared folders.
+fn collection(settings: &Settings) -> (PathBuf, Vec<String>) {
+    let root = captures::located(&settings.captures);
     let mut captures = Vec::new();
     for folder in &settings.folders {
         for entry in std::fs::read_dir(root.join(folder)).expect("a folder of the collection") {
@@ -66,7 +68,7 @@ fn collection(settings: &Settings) -> Option<(PathBuf, Vec<String>)> {
         }
     }
     captures.sort();
-    Some((root, captures))
+    (root, captures)
 }
 
 fn json(file: &Path) -> Value {
@@ -174,12 +176,9 @@ fn suricata(baseline: &Value) -> BTreeSet<String> {
     data.map(connection).collect()
 }
 
-#[test]
 fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_control_session() {
-    let settings = settings::<Settings>("ftp_data.toml");
-    let Some((root, captures)) = collection(&settings) else {
-        return;
-    };
+    let settings = settings();
+    let (root, captures) = collection(&settings);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let mut used = vec![BTreeSet::new(); settings.difference.len()];
     let (mut recognised, mut unlisted) = (0, Vec::new());
@@ -199,7 +198,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
                     by.entry(connection).or_default().insert(who);
                 }
             }
-            println!("{:3} {mode} {capture}", by.len());
+            note!("{:3} {mode} {capture}", by.len());
             for (connection, who) in by {
                 if who.len() == 3 {
                     recognised += usize::from(mode == "strict");
@@ -211,7 +210,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
                         && each.connections.contains(&connection)
                         && each.recognised_by == who
                 });
-                println!("    {connection}: {who:?}");
+                note!("    {connection}: {who:?}");
                 match entry {
                     Some(entry) => {
                         used[entry].insert((mode, connection));
@@ -221,14 +220,14 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             }
         }
     }
-    println!("{recognised} data connections are recognised by all three");
+    note!("{recognised} data connections are recognised by all three");
     assert!(
         unlisted.is_empty(),
         "differences that are not listed:\n{}",
         unlisted.join("\n")
     );
     for (entry, used) in settings.difference.iter().zip(&used) {
-        println!("listed, {}: {}", used.len(), entry.reason);
+        note!("listed, {}: {}", used.len(), entry.reason);
         assert_eq!(
             used.len(),
             entry.connections.len() * entry.modes.len(),
@@ -237,4 +236,12 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
         );
     }
     assert_eq!(recognised, settings.connections, "recognised by all three");
+}
+
+fn main() -> ExitCode {
+    captures::run(vec![captures::needing(
+        &settings().captures,
+        "data_connections_that_linux_or_suricata_recognise_are_related_to_their_control_session",
+        data_connections_that_linux_or_suricata_recognise_are_related_to_their_control_session,
+    )])
 }

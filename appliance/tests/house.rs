@@ -1,5 +1,11 @@
 //! Direction of the dependencies between the modules of the appliance.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 #[path = "../../tests/support/floors.rs"]
 mod floors;
 

@@ -1,9 +1,8 @@
-//! Every connection of Zeek's own baselines, compared with the session log of a replay of the same capture.
+//! Compares every connection of Zeek's own baselines with the session log of a replay.
 //!
-//! Compared are `conn_state` and `history`. Which connections are *comparable* is decided by the rows, not by
-//! hand ([`Apart`] has the rules), and the list of all others stands in `zeek.toml` beside this file, with the list
-//! of every difference that was looked at. The captures are not part of the project: without them the run is
-//! skipped, except where `CI` is set.
+//! The tests compare `conn_state` and `history`. The rows decide which connections are *comparable*
+//! ([`Apart`] has the rules). `zeek.toml` lists all others, and every known difference. Without the
+//! captures, which are not part of the project, the comparison is reported as ignored.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -16,10 +15,11 @@ mod support;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::Value;
-use support::captures::{collection, settings};
+use support::captures::{self, collection, note};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -267,7 +267,7 @@ struct Findings<'s> {
 
 impl Findings<'_> {
     fn set_apart(&mut self, capture: &str, kind: Apart, zeek: &str, name: &str) {
-        println!("          apart, {kind:?}: {name}");
+        note!("          apart, {kind:?}: {name}");
         for (set, left) in self.settings.apart.iter().zip(&mut self.apart) {
             if set.capture == capture
                 && set.kind == kind
@@ -287,10 +287,10 @@ impl Findings<'_> {
             return;
         }
         let (list, used) = if without_notation(zeek) == ours {
-            println!("          in other words: {name}: Zeek {zeek}, ours {ours}");
+            note!("          in other words: {name}: Zeek {zeek}, ours {ours}");
             (&self.settings.notation, &mut self.notation)
         } else {
-            println!("          different: {name}: Zeek {zeek}, ours {ours}");
+            note!("          different: {name}: Zeek {zeek}, ours {ours}");
             (&self.settings.difference, &mut self.difference)
         };
         let of = |each: &Difference| each.capture == capture && each.zeek == zeek && each.ours == ours;
@@ -355,12 +355,13 @@ impl Findings<'_> {
     }
 }
 
-#[test]
+fn settings() -> Settings {
+    captures::settings("zeek.toml")
+}
+
 fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
-    let settings: Settings = settings("zeek.toml");
-    let Some((folder, captures)) = collection(&settings.captures) else {
-        return;
-    };
+    let settings = settings();
+    let (folder, captures) = collection(&settings.captures);
     let has_baseline = |file: &String| baseline(&folder.join(file)).exists();
     let files: Vec<_> = captures
         .into_iter()
@@ -385,7 +386,7 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
         let capture = folder.join(file);
         let text = std::fs::read_to_string(baseline(&capture)).expect("the baseline is read");
         let (command, connections) = parse(&text);
-        println!("{file}: {} connections", connections.len());
+        note!("{file}: {} connections", connections.len());
         let (sessions, verdicts) = replay(&capture, command, scratch.path());
         findings.capture(file, &connections, &sessions, &verdicts);
         total += connections.len();
@@ -394,7 +395,7 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     let (same, other_words) = (findings.identical, sum(&findings.notation));
     let comparable = same + other_words + sum(&findings.difference);
     let share = |part: usize| part as f64 / comparable as f64;
-    println!(
+    note!(
         "{comparable} of {total} connections of {} captures are comparable: {same} identical ({:.1} %), \
          {other_words} in other words, {} different; agreement {:.1} %",
         files.len(),
@@ -412,7 +413,7 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
         (&settings.notation, &findings.notation),
     ] {
         for (entry, count) in list.iter().zip(used) {
-            println!("listed, {count}: {}: {}", entry.capture, entry.reason);
+            note!("listed, {count}: {}: {}", entry.capture, entry.reason);
             assert_ne!(
                 *count, 0,
                 "listed, but there is no such difference: {}",
@@ -421,7 +422,7 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
         }
     }
     for (set, left) in settings.apart.iter().zip(&findings.apart) {
-        println!(
+        note!(
             "apart, {}, {:?}: {}: {}",
             set.zeek.len(),
             set.kind,
@@ -436,7 +437,7 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     }
     for kind in Apart::ALL {
         let of_kind = settings.apart.iter().filter(|set| set.kind == kind);
-        println!(
+        note!(
             "{} connections apart as {kind:?}",
             of_kind.map(|set| set.zeek.len()).sum::<usize>()
         );
@@ -452,11 +453,24 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     );
 }
 
-#[test]
-fn a_connection_that_zeek_turned_round_is_turned_back() {
+fn the_caret_of_a_reversed_connection_is_undone() {
     assert_eq!(without_notation("SHR ^d"), "S0 D");
     assert_eq!(without_notation("SF ^hADadFf"), "SF HadADfF");
     assert_eq!(without_notation("SF ShAdDaXFf"), "SF ShAdDaFf");
     assert_eq!(without_notation("OTH"), "OTH");
     assert_eq!(without_notation("S0 D^"), "S0 D^");
+}
+
+fn main() -> ExitCode {
+    captures::run(vec![
+        captures::needing(
+            &settings().captures,
+            "conn_state_and_history_agree_with_zeek_except_where_it_is_listed",
+            conn_state_and_history_agree_with_zeek_except_where_it_is_listed,
+        ),
+        captures::always(
+            "the_caret_of_a_reversed_connection_is_undone",
+            the_caret_of_a_reversed_connection_is_undone,
+        ),
+    ])
 }

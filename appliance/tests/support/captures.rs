@@ -1,10 +1,17 @@
-//! A collection of captures that is not part of the project; `conformance.toml` says where it lies.
+//! The collection of captures, which is not part of the project.
+//!
+//! The settings beside the tests name its folder. Tests that need the collection have a harness of
+//! their own, which reports them as ignored where the folder is absent.
+
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use libtest_mimic::{Arguments, Trial};
 use serde::de::DeserializeOwned;
 
-/// A capture of it.
+/// One capture of the collection.
 pub(crate) struct Capture {
     pub(crate) core: bool,
     pub(crate) category: String,
@@ -38,27 +45,46 @@ pub(crate) fn settings<T: DeserializeOwned>(name: &str) -> T {
     toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Returns whether a collection is there.
-///
-/// # Panics
-/// The collection is missing and `CI` is set.
-pub(crate) fn is_there(collection: &Path) -> bool {
-    let is_there = collection.exists();
-    if !is_there {
-        let missing = collection.display();
-        assert!(std::env::var_os("CI").is_none(), "no captures at {missing}");
-        eprintln!("skipped: no captures at {missing}");
-    }
-    is_there
+/// Prints a line of a comparison, with `--nocapture` alone.
+#[allow(unused_macros, reason = "each test file uses a part")]
+macro_rules! note {
+    ($($arguments:tt)*) => {
+        if std::env::args().any(|argument| argument == "--nocapture") {
+            println!($($arguments)*);
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use note;
+
+/// A test that runs anywhere.
+pub(crate) fn always(name: &str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
 }
 
-/// The collection's folder and captures, or `None` where it is absent and may be.
-pub(crate) fn collection(folder: &Path) -> Option<(PathBuf, Vec<Capture>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+/// A test that needs the collection, and is reported as ignored if its folder is absent.
+pub(crate) fn needing(folder: &Path, name: &str, test: fn()) -> Trial {
+    let is_absent = !located(folder).exists();
+    always(name, test).with_ignored_flag(is_absent)
+}
+
+/// Runs tests as the harness of Rust does.
+pub(crate) fn run(tests: Vec<Trial>) -> ExitCode {
+    libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
+}
+
+/// Resolves the folder that a settings file names.
+pub(crate) fn located(folder: &Path) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
+}
+
+/// Returns the collection's folder and captures.
+pub(crate) fn collection(folder: &Path) -> (PathBuf, Vec<Capture>) {
+    let folder = located(folder);
     let manifest = folder.join("MANIFEST.tsv");
-    if !is_there(&manifest) {
-        return None;
-    }
     let text = std::fs::read_to_string(manifest).expect("the manifest is read");
     let mut lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let head = lines.next().expect("a head line");
@@ -81,5 +107,5 @@ pub(crate) fn collection(folder: &Path) -> Option<(PathBuf, Vec<Capture>)> {
         "{} captures in the manifest",
         captures.len()
     );
-    Some((folder, captures))
+    (folder, captures)
 }

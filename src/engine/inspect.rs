@@ -68,17 +68,11 @@ impl Engine {
         id: SessionId,
         read: impl FnOnce(&super::Settings, &Slot, SessionRecord) -> R,
     ) -> Option<R> {
-        let (number, session) = self.table.slot_of(id);
-        let held = self.table.lock(number);
+        let (shard_id, _) = self.table.slot_of(id);
+        let held = self.table.lock(shard_id);
         let shard = &held.shard;
-        let slot = shard
-            .sessions_in(session..session.saturating_add(1).min(shard.slots()))
-            .next()
-            .map(|session| shard.slab.hot(session))?;
-        if self.table.id(number, session, slot.generation) != id {
-            return None;
-        }
-        let record = self.record_of(shard, number, session)?;
+        let session = self.table.find_id(shard, id)?;
+        let record = self.record_of(shard, shard_id, session)?;
         Some(read(&held.settings, shard.slab.hot(session), record))
     }
 }

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::budget::Rates;
 use super::challenge::zones::ChallengeSettings;
-use super::checks::Checks;
+use super::enforcement::Enforcement;
 use super::ftp_settings::FtpSettings;
 use super::screen::Screen;
-use super::zone_hints::Elsewhere;
+use super::zone_hints::ZoneHints;
 use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
@@ -43,7 +43,7 @@ pub(super) struct Settings {
     /// Prefixes of which one must hold an end of a new session, in the order of
     /// the zones. Most configurations have none.
     inside: Box<[(Zone, AddressMap<()>)]>,
-    pub(super) checks: Checks,
+    pub(super) enforcement: Enforcement,
     pub(super) asymmetry: AsymmetryConfig,
     resets: ResetsConfig,
     /// When the source of a SYN must prove itself.
@@ -62,7 +62,7 @@ pub(super) struct Settings {
     /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
     /// Where else a packet's session may be.
-    pub(super) elsewhere: Elsewhere,
+    pub(super) zone_hints: ZoneHints,
     /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
     pub(super) any_midstream: bool,
     /// The same of asymmetric paths.
@@ -100,17 +100,17 @@ impl Settings {
             .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
         let inside = inside.collect();
         Ok(Self {
-            checks: Checks::new(&compiled, hasher),
+            enforcement: Enforcement::new(&compiled, hasher),
             challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
             any_midstream,
             any_asymmetric,
             zones: compiled.zones.named().into(),
             tcp,
-            elsewhere: Elsewhere::new(
+            zone_hints: ZoneHints::new(
                 compiled.zones.distinct().collect(),
                 any_asymmetric,
                 compiled.fixed.max_sessions as usize,
-                previous.map(|settings| &settings.elsewhere),
+                previous.map(|settings| &settings.zone_hints),
             )?,
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
@@ -176,7 +176,7 @@ impl Settings {
     pub(super) fn take_counts(&self, previous: &Self) {
         if !std::ptr::eq(self, previous) {
             self.policy.take_hits(&previous.policy);
-            self.checks.take_tolerated(&previous.checks);
+            self.enforcement.take_tolerated(&previous.enforcement);
         }
     }
 

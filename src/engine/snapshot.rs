@@ -20,8 +20,8 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, Slot, TICK, Tombstone,
-    TunnelRef,
+    Cold, Held, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, ShardId, Slot, SlotId,
+    TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     Kind, Record, RestoreError, RestoreOptions, Restored, Saved, SavedControl, SavedRule, SavedSession,
@@ -238,13 +238,13 @@ impl Engine {
     ) -> Result<(), E> {
         let now = self.origin.micros(now);
         let mut records = Vec::with_capacity(SLICE as usize);
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
                 for session in held.shard.sessions_in(slots) {
-                    let deadline = self.deadline_of(held, number, session, now);
+                    let deadline = self.deadline_of(held, shard_id, session, now);
                     if deadline > now.tick() {
-                        records.push(self.saved(&held.shard, number, session, (deadline, now)));
+                        records.push(self.saved(&held.shard, shard_id, session, deadline, now));
                     }
                 }
             }) {
@@ -345,12 +345,12 @@ impl Engine {
     }
 
     /// When a session ends, that of live children included.
-    fn deadline_of(&self, held: &Held<Settings>, number: usize, session: u32, now: Micros) -> u32 {
+    fn deadline_of(&self, held: &Held<Settings>, shard_id: ShardId, session: SlotId, now: Micros) -> u32 {
         let slot = held.shard.slab.hot(session);
         if slot.deadline > now.tick() {
             return slot.deadline;
         }
-        self.spare(&held.settings, number, slot, session, now)
+        self.extend_for_children(&held.settings, shard_id, slot, session, now)
             .unwrap_or(slot.deadline)
     }
 
@@ -403,29 +403,28 @@ impl Engine {
         };
         let counts = settings.counts(session.key.zone(), rule);
         let counts = self.accounts.admit_unasked(subject, counts).keep();
-        let number = shard.insert(
-            place.hash,
-            session.key,
-            slot.initiator(),
+        let opened = Opened {
+            subject,
+            profile,
             now,
-            (profile, rule.0),
             counts,
-        );
-        shard.slab.hot_mut(number).take_over(slot);
+        };
+        let slot_id = shard.insert(place.hash, &opened);
+        shard.slab.hot_mut(slot_id).take_over(slot);
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::Former, !admitted);
         // What has passed since it was saved is not known here.
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);
-        *shard.slab.cold_mut(number) = cold;
-        shard.slab.set_tunnels(number, session.tunnels);
-        let own = shard.slab.hot_mut(number);
+        *shard.slab.cold_mut(slot_id) = cold;
+        shard.slab.set_tunnels(slot_id, session.tunnels);
+        let own = shard.slab.hot_mut(slot_id);
         if own.key.protocol() == PROTOCOL_TCP && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict {
             own.track.set_liberal();
         }
         let deadline = own.deadline;
-        let id = self.table.id(place.shard, number, own.generation);
+        let id = self.table.id(place.shard, slot_id, own.generation);
         if let Some(ends) = session.parent {
             self.helpers.belongs(id, parent, ends);
         }
@@ -433,7 +432,7 @@ impl Engine {
             self.helpers
                 .go_on(&settings.ftp, own, Parent { session: id, rule }, session.control);
         }
-        shard.hang(number);
+        shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
         self.counters.opened(&[]);
         Landed::Lives(id)
@@ -442,13 +441,14 @@ impl Engine {
     fn saved(
         &self,
         shard: &Shard,
-        number: usize,
-        session: u32,
-        (deadline, now): (u32, Micros),
+        shard_id: ShardId,
+        session: SlotId,
+        deadline: u32,
+        now: Micros,
     ) -> SavedSession {
         let (slot, cold) = (shard.slab.hot(session), shard.slab.cold(session));
         let (key, initiator) = (&slot.key, slot.initiator());
-        let id = self.table.id(number, session, slot.generation);
+        let id = self.table.id(shard_id, session, slot.generation);
         let (history, marks) = cold.parts();
         let traffic = crate::flow::Direction::BOTH.map(|direction| slot.traffic(direction));
         let micros = |since: Micros| u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use self::part::Part;
 use super::EndReason;
+use super::judging::SLICE;
 use super::slot::Slot;
-use super::table::SLICE;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
 use crate::flow::{Direction, End, FlowKey, Zone};

@@ -8,7 +8,7 @@ use crate::verdict::DropReason;
 
 /// The settings, and the count of what they have let pass.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub(super) struct Enforcement {
     pub(super) split_handshake: bool,
     pub(super) icmp_redirects: bool,
     /// A bit for each of [`DropReason::CHECKS`] that only counts.
@@ -20,7 +20,7 @@ pub(super) struct Checks {
 
 const _: () = assert!(DropReason::CHECKS.len() <= 16);
 
-impl Checks {
+impl Enforcement {
     pub(super) fn new(compiled: &Compiled, hasher: ahash::RandomState) -> Self {
         let is_counting = |reason: &&DropReason| compiled.counting.contains(reason);
         let counting = (0..)

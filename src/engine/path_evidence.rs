@@ -28,7 +28,7 @@ const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
 
 /// What a packet says of the half of its conversation that it does not belong to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct PathEvidence {
     /// `None`: nothing but that its direction comes.
     pub(super) evidence: Option<Evidence>,
     pub(super) sign: Sign,
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) other_zone: Option<Zone>,
 }
 
-impl Seen {
+impl PathEvidence {
     /// Of a packet without a session.
     pub(super) const fn alone(evidence: Evidence, sign: Sign) -> Self {
         Self {
@@ -127,4 +127,11 @@ impl Seen {
             ..Self::alone(evidence, sign)
         })
     }
+}
+
+/// An invalid segment that is evidence of a half that does not pass here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Missing {
+    pub(super) evidence: PathEvidence,
+    pub(super) fault: Fault,
 }

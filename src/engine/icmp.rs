@@ -28,6 +28,12 @@ const MIN_MTU_V4: u32 = 68;
 /// The least MTU of IPv6 (RFC 8200 5).
 const MIN_MTU_V6: u32 = 1280;
 
+/// An ICMP error and the flow of the packet that it quotes.
+struct Quoted<'a> {
+    error: &'a IcmpError,
+    flow: Flow,
+}
+
 impl Engine {
     /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest
     /// settings, so it is for the few packets that belong to a link.
@@ -108,11 +114,11 @@ impl Engine {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
-        let verdict = self.related_to(packet, parsed, error, quoted, effects, trace);
+        let verdict = self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(quoted) = self.quoted_on_path(packet, error)
         {
-            return self.related_to(packet, parsed, error, quoted, effects, trace);
+            return self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
         }
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
@@ -158,11 +164,11 @@ impl Engine {
         &self,
         packet: &Packet<'_>,
         parsed: &Parsed,
-        error: &IcmpError,
-        quoted: Flow,
+        quoted: &Quoted<'_>,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
+        let Quoted { error, flow: quoted } = *quoted;
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard.0));

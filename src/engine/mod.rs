@@ -39,6 +39,7 @@ mod rate;
 mod record;
 mod reload;
 mod resets;
+mod restore;
 mod rule_use;
 mod screen;
 mod settings;

@@ -131,15 +131,10 @@ impl Engine {
         let slot = live.hot();
         let direction = slot.direction_of(candidate.flow.source);
         let rule = live.rule();
-        let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
+        let mode = settings.tcp(rule, zone).asymmetric;
         let transport = &candidate.parsed.transport;
         let split_handshake = settings.enforcement.split_handshake;
-        let mut fit = Fit::of(slot, direction, transport, split_handshake);
-        if fit == Fit::Not && reports {
-            // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
-            let it = without_fin(transport);
-            fit = it.map_or(fit, |it| Fit::of(slot, direction, &it, split_handshake));
-        }
+        let fit = Fit::under(mode, slot, direction, transport, split_handshake);
         if fit == Fit::Not {
             return Found::Nothing;
         }
@@ -162,7 +157,7 @@ impl Engine {
         if settings.bars_options(&candidate.parsed.ip, rule) {
             return Found::Decided(Verdict::Drop(DropReason::IpOptions, tracked));
         }
-        match settings.tcp(rule, zone).asymmetric {
+        match mode {
             Asymmetric::Drop => Found::Decided(Verdict::Drop(reason, tracked)),
             Asymmetric::Report => {
                 effects.tolerated = Some((reason, rule));
@@ -200,6 +195,26 @@ enum Fit {
 }
 
 impl Fit {
+    /// Finds the fit of a packet under a mode of asymmetric paths.
+    fn under(
+        mode: Asymmetric,
+        slot: &Slot,
+        direction: Direction,
+        transport: &Transport,
+        split_handshake: bool,
+    ) -> Self {
+        let fit = Self::of(slot, direction, transport, split_handshake);
+        if fit != Self::Not || mode != Asymmetric::Report {
+            return fit;
+        }
+        // A session that is only reported keeps its state: to it, a FIN is as good as the ACK that
+        // it carries.
+        let without_fin = without_fin(transport);
+        without_fin.map_or(fit, |segment| {
+            Self::of(slot, direction, &segment, split_handshake)
+        })
+    }
+
     fn of(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> Self {
         let is_right = match transport {
             Transport::Tcp { segment, .. } => {

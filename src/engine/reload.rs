@@ -77,6 +77,15 @@ enum Exchange {
     Overtaken,
 }
 
+/// A change of the settings by which sessions are judged.
+struct Change<'a> {
+    previous: &'a Settings,
+    settings: &'a Settings,
+    now: Micros,
+    /// Sessions that had live children before: their children keep them alive.
+    families: &'a HashSet<SessionId>,
+}
+
 impl Engine {
     /// Exchanges policy and settings. No session is lost but those that the new policy would not admit, if
     /// [`policy.on_reload`](crate::config::PolicyConfig::on_reload) says so, and those whose lifetime is over by the new
@@ -290,8 +299,13 @@ impl Engine {
                     if slot.deadline <= now.tick() && !families.contains(&id) {
                         continue;
                     }
-                    let both = (&*held.settings, &settings);
-                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, both, now, &families) {
+                    let change = Change {
+                        previous: &held.settings,
+                        settings: &settings,
+                        now,
+                        families: &families,
+                    };
+                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, &change) {
                         let record = self.record_of(&held.shard, shard_id, session);
                         would_end.extend(record.map(|record| (record, reason)));
                     }
@@ -346,8 +360,13 @@ impl Engine {
             return None;
         }
         let rule = RuleId(held.shard.slab.cold(session).rule);
-        let settings = (&*judging.previous, &*held.settings);
-        Some(self.fate(slot, rule, id, settings, judging.now, &judging.families))
+        let change = Change {
+            previous: &judging.previous,
+            settings: &held.settings,
+            now: judging.now,
+            families: &judging.families,
+        };
+        Some(self.fate(slot, rule, id, &change))
     }
 
     /// Judges a session that is not judged yet by the reload that its shard is under. The caller
@@ -410,15 +429,13 @@ impl Engine {
 
     /// What new settings make of a session, whose shard's lock is held. `families` are the sessions that had live children
     /// before: their children keep them alive even if they end now.
-    fn fate(
-        &self,
-        slot: &Slot,
-        rule: RuleId,
-        id: SessionId,
-        (previous, settings): (&Settings, &Settings),
-        now: Micros,
-        families: &HashSet<SessionId>,
-    ) -> Fate {
+    fn fate(&self, slot: &Slot, rule: RuleId, id: SessionId, change: &Change<'_>) -> Fate {
+        let Change {
+            previous,
+            settings,
+            now,
+            families,
+        } = *change;
         let own = opening_query(slot);
         // A child is judged as the session that has announced it, whether that is still there or not.
         let asked = self

@@ -1,4 +1,4 @@
-//! How many packets of its own the engine sends: a rate for each destination, and one for all.
+//! Budgets of the packets that the engine sends: a rate for each destination, and one for all.
 //!
 //! Each kind of packet has a budget with both rates of its own, so that no sender uses up what
 //! another kind needs:

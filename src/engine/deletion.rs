@@ -43,7 +43,7 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Whether a session is meant.
+    /// Returns whether the filter matches a session.
     #[must_use]
     pub fn matches(&self, session: &SessionRecord, now: Instant) -> bool {
         let within = |nets: &[IpNet], addresses: &[core::net::IpAddr]| {
@@ -80,7 +80,7 @@ impl SessionFilter {
             && old_enough(session.last, self.min_idle)
     }
 
-    /// Whether every session is meant.
+    /// Returns whether the filter matches every session.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         *self == Self::default()

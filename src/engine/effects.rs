@@ -9,19 +9,19 @@ use crate::policy::{Action, RuleId};
 use crate::session::{Ended, Mark, SessionId, SessionRecord, ShardId};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
-/// What happens once the lock is released.
+/// Effects of a packet, which are carried out once the lock is released.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// The packet is a TCP segment whose data counts: it passed and its window believes its end.
+    /// The packet is a TCP segment whose data count: it passed, and its end moved the window.
     pub(super) believed: bool,
     /// The session that the packet opened.
     pub(super) opened: Option<SessionRecord>,
     pub(super) any_opened: bool,
-    /// What marks that one.
+    /// Marks of that session.
     pub(super) marks: &'static [Mark],
     /// A session goes on from here although half of it is missing.
     pub(super) bypassed: bool,
-    /// What tells of a path whose other half does not pass here.
+    /// Evidence of a path whose other half does not pass here.
     pub(super) evidence: Option<PathEvidence>,
     /// The session whose end this packet is told by its verdict: the sink need not tell its sender as well.
     pub(super) answered: Option<(SessionId, Direction)>,
@@ -29,7 +29,7 @@ pub(super) struct Effects {
     pub(super) is_elsewhere: bool,
     /// If it is not, the packet is judged again here.
     pub(super) then_own_zone: bool,
-    /// Wherever it is, the verdict of this zone's policy stands.
+    /// The verdict of this zone's policy stands, whatever other zones hold.
     pub(super) stands: bool,
     /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
     /// found expired, and one that made room. A packet that is judged again after a search in other
@@ -37,7 +37,7 @@ pub(super) struct Effects {
     pub(super) ended: [Option<(ShardId, Ended)>; 4],
     /// Still more, of a GRE address pair whose sessions a reload revokes. Only they allocate.
     pub(super) more_ended: Vec<(ShardId, Ended)>,
-    /// What a check has let pass, and the rule of the session.
+    /// Reason of a failed check that only counts, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
     /// The limit that the packet's session would exceed, if that is to be reported.
     pub(super) limited: Option<LimitReached>,
@@ -62,7 +62,8 @@ impl Effects {
         self.is_elsewhere = settings.zone_hints.has_others();
     }
 
-    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
+    /// Returns the verdict on a packet that has failed a check: it is dropped, or counted where the
+    /// check only counts.
     pub(super) fn failed(
         &mut self,
         settings: &Settings,

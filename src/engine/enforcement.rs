@@ -1,4 +1,4 @@
-//! How strictly packets are judged: checks that only count, what ICMP may do.
+//! Strictness of checks: those that only count, split handshakes, ICMP redirects.
 
 use dashmap::DashMap;
 
@@ -35,7 +35,7 @@ impl Enforcement {
         }
     }
 
-    /// Whether the check that has this reason only counts.
+    /// Returns whether the check that has this reason only counts.
     pub(super) fn only_counts(&self, reason: DropReason) -> bool {
         self.counting != 0
             && (0..)
@@ -60,7 +60,7 @@ impl Enforcement {
         }
     }
 
-    /// What was let pass, by reason and rule, in order.
+    /// Returns the tolerated packets by reason and rule, in order.
     pub(super) fn tolerated(&self) -> Vec<(DropReason, RuleId, u64)> {
         let mut counts: Vec<_> = self
             .tolerated

@@ -1,4 +1,4 @@
-//! Time that passes: sessions whose lifetime is over end here, in small steps.
+//! Expiry: sessions whose lifetime is over end here, in small steps.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::track::tcp::State;
 /// Sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
 
-/// What a call to [`Engine::expire`] did.
+/// Work done by a call to [`Engine::expire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expiry {
     /// Sessions that ended.

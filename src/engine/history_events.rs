@@ -1,4 +1,4 @@
-//! Which letters a packet adds to its session's history ([`crate::session::history`]).
+//! Events that a packet adds to its session's history ([`crate::session::history`]).
 
 use crate::flow::Direction;
 use crate::packet::{SctpChunks, Segment, Transport};

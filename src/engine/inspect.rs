@@ -9,7 +9,7 @@ use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 
-/// What the engine knows of a live session beside its record.
+/// Details of a live session beside its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionDetail {
@@ -19,11 +19,11 @@ pub struct SessionDetail {
     pub sides: Option<[Side; 2]>,
     /// TCP is tracked liberally: what does not fit the window passes.
     pub liberal: bool,
-    /// Which lifetime its state has.
+    /// Lifetime of its state.
     pub lifetime: Lifetime,
-    /// How long that is.
+    /// Length of that lifetime.
     pub lifetime_length: Duration,
-    /// Which set of lifetimes applies: 0 is the global one, n the n-th override.
+    /// Profile of lifetimes: 0 is the global one, n the n-th override.
     pub profile: u8,
     /// What is left of it; zero for one that is over.
     pub left: Duration,

@@ -27,7 +27,7 @@ const ANSWERED: u32 = 640;
 /// Ticks in a unit of what [`CutHandshakes`] notes: 1.6 s.
 const UNIT: u32 = 16;
 
-/// What of a handshake was cut.
+/// Part of a handshake that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Its SYN was dropped, or its session ended before the handshake did.
@@ -63,7 +63,7 @@ impl CutHandshakes {
         }
     }
 
-    /// Whether this firewall has dropped a SYN-ACK of the session not long ago.
+    /// Returns whether this firewall has dropped a SYN-ACK of the session not long ago.
     fn is_answer(&self, place: Place, now: Micros) -> bool {
         let Noted::Own(note) = self.0.get(place) else {
             return false;
@@ -151,7 +151,7 @@ impl Engine {
         }
     }
 
-    /// Hands on what a packet has said.
+    /// Hands the evidence in a packet to the report of asymmetry.
     #[cold]
     #[inline(never)]
     pub(super) fn note_evidence(&self, packet: &Packet<'_>, parsed: &Parsed, seen: PathEvidence) {

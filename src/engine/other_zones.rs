@@ -17,7 +17,7 @@ use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
-/// What was found in a zone.
+/// Result of the search in one zone.
 enum Found {
     /// No session that the packet fits.
     Nothing,
@@ -139,7 +139,7 @@ impl Engine {
             return Found::Nothing;
         }
         if direction == Direction::Original && !has_numbers(transport) {
-            // Anybody may have sent it, and no half is missing.
+            // Any host may have sent the packet, and no half is missing.
             return Found::Nothing;
         }
         trace.step(|| Step::Elsewhere(key));
@@ -183,14 +183,14 @@ impl Engine {
     }
 }
 
-/// How a packet fits a session, found out on a copy of it.
+/// Fit of a packet to a session, tried on a copy of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
-    /// It would not pass.
+    /// The packet would not pass.
     Not,
-    /// It would pass, but anybody may have sent it: a RST that is not exact, a SYN-ACK that answers nothing.
+    /// The packet would pass, but any host may have sent it: an inexact RST, an unsolicited SYN-ACK.
     Unproved,
-    /// It would pass, and has numbers of the session if its protocol has any.
+    /// The packet would pass, and has numbers of the session if its protocol has any.
     Known,
 }
 
@@ -253,7 +253,7 @@ fn without_fin(transport: &Transport) -> Option<Transport> {
     Some(without)
 }
 
-/// Whether a packet has numbers that only one who has seen its session can know.
+/// Returns whether a packet has numbers that only an observer of its session can know.
 const fn has_numbers(transport: &Transport) -> bool {
     matches!(
         transport,

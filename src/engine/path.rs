@@ -16,7 +16,7 @@ use crate::session::{Ended, Held, Micros, Place, ShardId};
 use crate::verdict::{DropReason, Verdict};
 
 impl Engine {
-    /// What the settings say of a packet before it is parsed.
+    /// Prepares a packet for parsing by the settings.
     #[inline]
     pub(super) fn prepare<'p>(&self, packet: Packet<'p>, screen: Screen) -> (Packet<'p>, Checksums) {
         let packet = Packet {
@@ -32,7 +32,7 @@ impl Engine {
         (packet, checksums)
     }
 
-    /// A packet's flow, and where its session is, if it is there.
+    /// Returns a packet's flow and the place of its key; `None` for a packet without a flow.
     #[inline]
     pub(super) fn locate(&self, zone: Zone, parsed: &Parsed) -> Option<Located> {
         let flow = Flow::of(zone, parsed)?;
@@ -56,7 +56,7 @@ impl Engine {
         self.finish(&packet, &result, located, sink, trace)
     }
 
-    /// Steps 2 to 7, and what the first has found.
+    /// Runs steps 2 to 7 on the result of the first.
     #[inline(always)]
     pub(super) fn finish<S: Sink, T: Trace>(
         &self,
@@ -127,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// Steps 2 to 6.
+    /// Runs steps 2 to 6.
     #[inline(always)]
     pub(super) fn dispatch<S: Sink, T: Trace>(
         &self,
@@ -281,7 +281,8 @@ impl Engine {
         self.miss::<S, T>(locked, candidate, replaces, effects, trace)
     }
 
-    /// A session has ended under the lock that the caller holds; the rest follows once it is released.
+    /// Notes the end of a session under the lock that the caller holds. The rest follows once the
+    /// lock is released.
     pub(super) fn ended_here<T: Trace>(
         &self,
         shard: ShardId,

@@ -25,7 +25,7 @@ use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 /// The first port that is not a well-known one (RFC 6335 6).
 const FIRST_REGISTERED_PORT: u16 = 1024;
 
-/// What a packet may open, where it has no session.
+/// Tracker of the session that a packet may open.
 pub(super) enum Opening {
     Tcp(Track),
     Sctp(sctp::Track),
@@ -76,7 +76,10 @@ impl Plan {
 }
 
 impl Engine {
-    /// What a packet would open, or the verdict on one that opens nothing.
+    /// Plans the session that a packet would open.
+    ///
+    /// # Errors
+    /// The verdict on a packet that opens none.
     pub(super) fn plan<T: Trace>(
         &self,
         settings: &Settings,
@@ -154,7 +157,7 @@ impl Engine {
         let answer = match Event::of(segment.flags) {
             Event::SynAck => self.unsolicited_syn_ack(settings, candidate, segment, effects, trace),
             event @ (Event::Ack | Event::Fin) => {
-                // Whoever repeats a FIN in vain speaks to somebody who has gone.
+                // A retransmitted FIN means that the peer is gone; it is not evidence of asymmetry.
                 effects.evidence = Some(match event {
                     Event::Ack => PathEvidence::middle(segment),
                     _ => PathEvidence::present(),
@@ -179,7 +182,7 @@ impl Engine {
         answer
     }
 
-    /// A SYN-ACK whose SYN has not passed here.
+    /// Plans for a SYN-ACK whose SYN has not passed here.
     fn unsolicited_syn_ack<T: Trace>(
         &self,
         settings: &Settings,
@@ -307,7 +310,7 @@ impl Engine {
 /// not asked.
 ///
 /// # Errors
-/// Whether such a segment is to be rejected.
+/// Returns whether such a segment is to be rejected.
 fn adopted(
     settings: &Settings,
     candidate: &Candidate<'_>,

@@ -32,7 +32,7 @@ use crate::session::{
     SlotId, Tally, Unjudged,
 };
 
-/// What a reload has done.
+/// Result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reload {
@@ -48,7 +48,7 @@ pub struct Reload {
     pub retimed: usize,
 }
 
-/// What new settings make of a session.
+/// Fate of a session under new settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Ends(EndReason),

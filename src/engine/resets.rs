@@ -49,7 +49,7 @@ const fn reason_after(end: EndReason) -> DropReason {
     }
 }
 
-/// What a late packet gets.
+/// Answer to a late packet.
 pub(super) enum LateAnswer {
     /// This verdict.
     Verdict(Verdict),
@@ -79,7 +79,7 @@ impl Engine {
                 .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
-        // What was remembered of an earlier session of these ends is no longer true.
+        // A tombstone of an earlier session of these ends is no longer true.
         self.graveyard.forget(&ended.slot.key);
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
@@ -94,7 +94,7 @@ impl Engine {
             state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
         ) {
-            // Nobody believes that it lives.
+            // Neither end takes the connection for open.
             return;
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);
@@ -216,7 +216,7 @@ impl Engine {
         Some(other)
     }
 
-    /// A packet whose session is remembered: it comes too late.
+    /// Decides a late packet, whose session has a tombstone.
     pub(super) fn late(
         &self,
         settings: &Settings,

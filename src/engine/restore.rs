@@ -38,7 +38,7 @@ struct Sound {
     control: SavedControl,
 }
 
-/// What became of a record.
+/// Outcome of a record.
 enum Landed {
     Lives(SessionId),
     Expired,

@@ -1,4 +1,4 @@
-//! What a configuration says of packets: everything that a reload changes, in one piece.
+//! Settings of the packet path: everything that a reload changes, in one piece.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) struct Settings {
     /// What packets come from.
     pub(super) attachment: Attachment,
     pub(super) screen: Screen,
-    /// What happens to packets with IP options where the rule does not say.
+    /// Handling of packets with IP options where the rule has none.
     options: OptionsMode,
     /// Whether packets with IP options may have to be dropped.
     pub(super) any_strict_options: bool,
@@ -46,7 +46,7 @@ pub(super) struct Settings {
     pub(super) enforcement: Enforcement,
     pub(super) asymmetry: AsymmetryConfig,
     resets: ResetsConfig,
-    /// When the source of a SYN must prove itself.
+    /// Settings by which the source of a SYN must prove itself.
     pub(super) challenge: ChallengeSettings,
     /// For how many microseconds after the first packet connections are adopted.
     pub(super) failover_us: u64,
@@ -65,7 +65,7 @@ pub(super) struct Settings {
     pub(super) zone_hints: ZoneHints,
     /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
     pub(super) any_midstream: bool,
-    /// The same of asymmetric paths.
+    /// Some asymmetric paths may be reported or bypassed.
     pub(super) any_asymmetric: bool,
 }
 
@@ -180,12 +180,12 @@ impl Settings {
         }
     }
 
-    /// How TCP is handled in sessions of a zone that a rule has admitted, or would.
+    /// Returns the handling of TCP in sessions of a zone that a rule has admitted, or would.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))
     }
 
-    /// How TCP is handled in a zone, whatever the rule.
+    /// Returns the handling of TCP in a zone, whatever the rule.
     fn tcp_in(&self, zone: Zone) -> Handling {
         let of_zone = self.tcp_zones.iter().find(|(each, _)| *each == zone);
         of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
@@ -222,7 +222,7 @@ impl Settings {
             .map_or(millis, |cap| millis.min(lifetimes.millis(cap)))
     }
 
-    /// When a session ends if nothing else comes.
+    /// Returns the tick at which a session ends if no further packet comes.
     pub(super) fn deadline<T: Trace>(
         &self,
         slot: &Slot,

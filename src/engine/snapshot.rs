@@ -1,4 +1,4 @@
-//! Sessions out of the engine and into it: the engine's side of [`crate::snapshot`].
+//! Saving of sessions: the engine's side of [`crate::snapshot`] when it stops.
 
 use std::convert::Infallible;
 use std::io;
@@ -96,7 +96,7 @@ impl Engine {
         Ok(())
     }
 
-    /// When a session ends, that of live children included.
+    /// Returns the deadline of a session, extended by live children.
     fn deadline_of(&self, held: &Held<Settings>, shard_id: ShardId, session: SlotId, now: Micros) -> u32 {
         let slot = held.shard.slab.hot(session);
         if slot.deadline > now.tick() {

@@ -58,7 +58,7 @@ impl ZoneHints {
         (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED)
     }
 
-    /// The most bytes of what is remembered.
+    /// Returns the most bytes that hints take.
     pub(super) fn bytes(max_sessions: usize, zones: usize) -> usize {
         if zones > 1 {
             2 * Memo::bytes(Self::places(max_sessions))
@@ -67,7 +67,7 @@ impl ZoneHints {
         }
     }
 
-    /// Whether there is more than one zone.
+    /// Returns whether there is more than one zone.
     pub(super) const fn has_others(&self) -> bool {
         self.zones.len() > 1
     }
@@ -108,7 +108,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The search has found something, and costs nothing.
+    /// Gives the search back to the budget: it has found a session.
     pub(super) fn was_right(self) {
         self.rate.put_back(self.share);
     }

@@ -163,7 +163,7 @@ pub(crate) struct Shard {
     pub(super) random: u64,
 }
 
-/// What [`Shard::expire`] did next.
+/// Step that [`Shard::expire`] has done.
 pub(crate) enum Expired {
     /// A session has ended.
     Ended(Ended),
@@ -460,10 +460,10 @@ impl Shard {
         self.sessions_in(0..self.slots())
     }
 
-    /// Whether index, wheel, free list and counts tell one story.
+    /// Checks that index, wheel, free list and counts agree.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// A description of what does not agree.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let in_use = self.sessions().count();
         if in_use != self.len() {

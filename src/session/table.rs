@@ -14,7 +14,7 @@ use crate::flow::FlowKey;
 use crate::limits::Accounts;
 use crate::reserve::{NoMemory, Purpose};
 
-/// What a shard's lock guards: its sessions, and what holds for them.
+/// Content of a shard's lock: its sessions and their settings.
 #[derive(Debug)]
 pub(crate) struct Held<S> {
     pub(crate) settings: Arc<S>,
@@ -44,7 +44,7 @@ pub(crate) struct Table<S> {
     pub(crate) cursor: AtomicUsize,
 }
 
-/// Where a key stands.
+/// Place of a key: its shard, and its hash there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) shard: ShardId,
@@ -130,13 +130,13 @@ impl<S> Table<S> {
         self.padded(shard).held.lock()
     }
 
-    /// Asks the processor for a shard's lock.
+    /// Prefetches a shard's lock.
     #[inline]
     pub(crate) fn prefetch_lock(&self, place: Place) {
         prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
     }
 
-    /// Asks the processor for what of the index a key needs; nothing where somebody else is in the shard.
+    /// Prefetches the key's index bucket; does nothing if the shard is locked.
     #[inline]
     pub(crate) fn prefetch_index(&self, place: Place) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {
@@ -144,7 +144,7 @@ impl<S> Table<S> {
         }
     }
 
-    /// Asks the processor for the session that a key most likely has; nothing where somebody else is in the shard.
+    /// Prefetches the session that a key most likely has; does nothing if the shard is locked.
     #[inline]
     pub(crate) fn prefetch_slot(&self, place: Place) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {

@@ -80,8 +80,11 @@ pub struct HelperNote {
 
 /// Receives what happens beside the verdicts. No lock is held while it is called, so it may call the engine.
 ///
-/// `()` ignores everything. Every session that was opened ends exactly once: with the sink of the call to
-/// [`crate::Engine::process_with`] or [`crate::Engine::expire`] that ended it.
+/// This is the lower interface, for callers that want no queue; an [`Outbox`](crate::Outbox) is a
+/// sink that keeps everything until it is drained, and [`Discard`] one that keeps nothing. Every
+/// session that was opened ends exactly once: with the sink of the call to
+/// [`Engine::process_with`](crate::Engine::process_with) or
+/// [`Engine::expire_with`](crate::Engine::expire_with) that ended it.
 pub trait Sink {
     /// Whether anybody listens: with `false` the records are not even made.
     const LISTENS: bool = true;
@@ -137,7 +140,14 @@ pub trait Sink {
     }
 }
 
-impl Sink for () {
+/// Sink that discards every event and every RST.
+///
+/// Sessions that time out then end without RSTs to their ends, which
+/// [`Unsent::NoSink`](crate::Unsent::NoSink) counts. For measurements and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Discard;
+
+impl Sink for Discard {
     const LISTENS: bool = false;
 }
 

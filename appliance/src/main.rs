@@ -4,11 +4,12 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod five_tuple;
 mod memory;
 mod output;
 mod replay;
 mod run;
-mod session_ports;
+mod session_view;
 mod sessions;
 mod simulate;
 
@@ -37,7 +38,7 @@ enum Command {
     /// Ask a running appliance for its sessions and more, and give it orders
     Sessions(Box<sessions::SessionsArgs>),
     /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
-    Simulate(Box<simulate::SimulateArgs>),
+    Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
 
 fn main() -> ExitCode {

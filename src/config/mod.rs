@@ -52,7 +52,7 @@ pub use crate::limits::LimitSet;
 use crate::limits::{Adaptive, Limits, Prefixes};
 pub use crate::packet::Checksums;
 pub use crate::policy::handling::{Asymmetric, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode};
-use crate::policy::{Policy, RuleId};
+use crate::policy::{Action, Policy, RuleId};
 use crate::verdict::DropReason;
 
 mod challenge;
@@ -101,8 +101,8 @@ const DEFAULT_ZONE: &str = "default";
 
 /// All that can be set.
 ///
-/// [`Config::default`] is what holds without a file: every lifetime at its default and every session allowed. A
-/// file, be it empty, denies what none of its rules allows, unless `policy.default` says otherwise.
+/// [`Config::default`] equals an empty file: every value is at its default, and every session is
+/// denied. [`Config::allow_all`] allows every session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -134,7 +134,6 @@ pub struct Config {
     /// `[lifetimes]`.
     pub lifetimes: LifetimesConfig,
     /// `[policy]`.
-    #[serde(default = "PolicyConfig::of_file")]
     pub policy: PolicyConfig,
     /// `[tcp]`.
     pub tcp: TcpConfig,
@@ -586,6 +585,15 @@ impl Zones {
 }
 
 impl Config {
+    /// Returns the defaults with a policy that allows every session, for captures, measurements and
+    /// tests.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        let mut config = Self::default();
+        config.policy.default = Action::Allow;
+        config
+    }
+
     /// Reads and checks a configuration. `file_name` is only for messages; nothing is opened.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ impl Engine {
     /// [`Engine::next_expiry`] when there are none. A spurious call does nothing and costs little. A session
     /// that is past its end counts as gone for packets, whether this was called or not. What is left of the budget
     /// goes to fragmented datagrams that were never completed; they alone need no call.
-    pub fn expire<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
+    pub fn expire_with<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
         let tick = self.origin.micros(now).tick();
         let mut done = Expiry::default();
         let shards = self.table.shards();

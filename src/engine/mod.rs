@@ -38,6 +38,7 @@ mod query;
 mod rate;
 mod record;
 mod reload;
+mod replies;
 mod resets;
 mod restore;
 mod rule_use;
@@ -58,11 +59,12 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::Sink;
+use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
+use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
 use crate::session::{
@@ -179,6 +181,14 @@ impl<'a> Packet<'a> {
         self.now
     }
 
+    pub(crate) const fn zone_of(&self) -> Zone {
+        self.zone
+    }
+
+    pub(crate) const fn tunnel_of(&self) -> TunnelRef {
+        self.tunnel
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -193,11 +203,12 @@ impl<'a> Packet<'a> {
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::{Config, Engine, Packet, Verdict};
+/// use portcullis::{Config, Engine, Outbox, Packet, Verdict};
 ///
 /// let engine = Engine::new(&Config::default())?;
 /// let bytes = [0u8; 20]; // an IP packet from the wire
-/// match engine.process(Packet::new(&bytes, Instant::now())) {
+/// let mut outbox = Outbox::new();
+/// match engine.process(&Packet::new(&bytes, Instant::now()), &mut outbox) {
 ///     Verdict::Forward(_) => { /* send it on */ }
 ///     verdict => println!("dropped: {}", verdict.reason().expect("not forwarded").describe()),
 /// }
@@ -372,13 +383,25 @@ impl Engine {
     ///    A helper reads what a control session says, behind a lock of that session's part of its table.
     /// 7. The lock is released; counters and events.
     ///
-    /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].
-    pub fn process(&self, packet: Packet<'_>) -> Verdict {
-        self.process_with(packet, &mut ())
+    /// `outbox` receives the reply to a rejected packet, the session that the packet opens, or would
+    /// open if the policy admitted it, and those that end on the way: evicted, reused, refused, or
+    /// found expired. Drain it after each packet or batch.
+    pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
+        let verdict = self.decide(*packet, outbox, &mut ());
+        if let Verdict::Reject(..) = verdict {
+            self.queue_reply(packet, &verdict, outbox);
+        }
+        verdict
     }
 
-    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens, or would open if the policy
-    /// admitted it, and of those that end on the way: evicted, reused, refused, or found expired.
+    /// Decides a packet like [`Engine::process`] and discards the reply, all events and all RSTs:
+    /// for measurements and tests.
+    pub fn verdict_only(&self, packet: Packet<'_>) -> Verdict {
+        self.process_with(packet, &mut Discard)
+    }
+
+    /// Decides a packet like [`Engine::process`], for callers that want no queue. `sink` receives
+    /// the events and RSTs; the reply to a rejected packet comes from [`Engine::write_reply`].
     pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
         self.decide(packet, sink, &mut ())
     }

@@ -360,7 +360,7 @@ impl Engine {
                 return Err("it has announced itself");
             }
         }
-        let (key, initiator) = FlowKey::between(zone, session.protocol, (src, dst), session.variant)?;
+        let (key, initiator) = FlowKey::between(zone, session.protocol, src, dst, session.variant)?;
         let track = match session.state {
             SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
                 if !track.is_sound() {
@@ -421,7 +421,8 @@ impl Engine {
         let (key, initiator) = FlowKey::between(
             self.fixed.zones.group_of(Zone(saved.zone)),
             PROTOCOL_TCP,
-            (src, dst),
+            src,
+            dst,
             plain,
         )?;
         let reason = saved

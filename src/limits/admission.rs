@@ -268,8 +268,7 @@ impl Accounts {
     }
 
     /// Counts the change of a session's standing by its source.
-    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, moved: (Standing, Standing)) {
-        let (before, after) = moved;
+    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, before: Standing, after: Standing) {
         if before == after {
             return;
         }

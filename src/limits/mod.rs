@@ -20,13 +20,15 @@ mod prefix;
 mod set;
 pub(crate) mod share;
 pub(crate) mod sources;
+mod tally;
 
-pub(crate) use self::accounts::{Accounts, Standing, Tally};
+pub(crate) use self::accounts::{Accounts, Standing};
 pub(crate) use self::adaptive::Adaptive;
 pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
 pub(crate) use self::notices::Notices;
 pub(crate) use self::prefix::Prefixes;
 pub use self::set::LimitSet;
+pub(crate) use self::tally::Tally;
 use crate::flow::Zone;
 use crate::verdict::DropReason;
 
@@ -140,8 +142,8 @@ pub struct Exceeded {
     pub limit: Limit,
     /// The scope in which it is set.
     pub scope: LimitScope,
-    /// Its value; of [`Limit::SourceShare`], the places that are left for others; of
-    /// [`Limit::ZoneShare`], the sessions that the zone is sure of.
+    /// Value of the limit; for [`Limit::SourceShare`], the places that are left for others; for
+    /// [`Limit::ZoneShare`], the sessions that are guaranteed to the zone.
     pub value: u32,
     /// The count: sessions, half-open sessions, or new sessions per second.
     pub count: u32,
@@ -179,7 +181,7 @@ pub(crate) struct Bounds {
     pub(crate) max_half_open_per_source: Option<u32>,
     pub(crate) new_per_second_per_source: Option<u32>,
     pub(crate) action: LimitAction,
-    /// Where they are set.
+    /// Scope in which the bounds are set.
     pub(crate) scope: LimitScope,
 }
 

@@ -301,7 +301,7 @@ impl Shard {
         self.accounts.begins(hot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(slot);
         self.accounts
-            .changed(subject, counts, (subject.first_standing(), standing));
+            .changed(subject, counts, subject.first_standing(), standing);
         self.add(worth, 1);
         self.wheel.schedule(&mut self.slab, slot.0, worth);
     }
@@ -346,7 +346,7 @@ impl Shard {
             let standing = |worth| Standing::of(subject.key.protocol(), worth);
             let (before, after) = (standing(before), standing(worth));
             self.accounts.changes(subject.key.zone(), before, after);
-            self.accounts.changed(subject, counts, (before, after));
+            self.accounts.changed(subject, counts, before, after);
         }
         true
     }

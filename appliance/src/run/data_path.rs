@@ -11,9 +11,11 @@ use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
 use super::event_sink::EventSink;
+use super::inlet::Inlet;
+use super::outlet::Outlet;
 use super::overrides::Overrides;
 use super::shared::Shared;
-use super::socket::{Inlet, Outlet, SocketError};
+use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
 
 /// Sends what nobody on the packet path sends.

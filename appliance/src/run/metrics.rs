@@ -7,24 +7,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use portcullis::asymmetry::AsymmetryReport;
 use portcullis::config::parse_endpoint;
 use portcullis::geneve::front::{EndpointStats, FrontStats};
-use portcullis::{RuleUse, Stats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use super::census::{Census, Counted};
+use super::census::Census;
 use super::checkpoint::Checkpoints;
 use super::data_path::DataPath;
-use super::event_queue::LostEvents;
 use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
-use super::http::{DoorCounters, Page};
+use super::http::Page;
 use super::log::LogCounters;
 use super::process::ProcessReading;
 use super::reloads::Reloads;
@@ -32,82 +29,12 @@ use super::view::{WallClock, ZoneNames};
 
 mod appliance;
 mod engine;
-mod families;
+pub(super) mod families;
+mod readings;
 
-pub(super) use self::families::Families;
-
-/// Everything that is read for a scrape.
-struct Readings {
-    data_path: Arc<DataPath>,
-    stats: Stats,
-    tolerated: Vec<(&'static str, String, u64)>,
-    /// By limit and rule.
-    limited: Vec<(&'static str, String, u64)>,
-    rules: Vec<RuleUse>,
-    clock: WallClock,
-    asymmetry: AsymmetryReport,
-    datagrams: usize,
-    front: FrontStats,
-    endpoints: Vec<(String, String, EndpointStats)>,
-    stall_seconds: f64,
-    reasons: Vec<&'static str>,
-    reloads: ReloadReadings,
-    checkpoints: CheckpointReadings,
-    doors: Doors,
-    log: LogReadings,
-    uptime_seconds: f64,
-    process: ProcessReading,
-    counted: Counted,
-    zones: Arc<ZoneNames>,
-}
-
-/// Of reloads.
-#[derive(Debug, Clone, Copy)]
-struct ReloadReadings {
-    applied: u64,
-    refused: u64,
-    has_failed: bool,
-    waiting: usize,
-}
-
-impl ReloadReadings {
-    fn of(reloads: &Reloads) -> Self {
-        Self {
-            applied: reloads.applied(),
-            refused: reloads.refused(),
-            has_failed: reloads.has_failed(),
-            waiting: reloads.state().waiting.len(),
-        }
-    }
-}
-
-/// Of checkpoints.
-#[derive(Debug, Clone, Copy)]
-struct CheckpointReadings {
-    written: u64,
-    failed: u64,
-    age: Option<Duration>,
-}
-
-/// What the listeners count.
-#[derive(Clone, Default)]
-pub(crate) struct Doors {
-    /// `health.listen`.
-    pub(crate) health: Arc<DoorCounters>,
-    /// `health.tcp_listen`, which holds no connection.
-    pub(crate) health_tcp: Arc<DoorCounters>,
-    /// `metrics.listen`, if it is another address than `health.listen`.
-    pub(crate) metrics: Arc<DoorCounters>,
-}
-
-/// Of the session log.
-#[derive(Debug, Clone, Copy)]
-struct LogReadings {
-    written: u64,
-    dropped: u64,
-    lost: LostEvents,
-    is_running: bool,
-}
+use self::families::Families;
+pub(crate) use self::readings::Doors;
+use self::readings::{CheckpointReadings, LogReadings, Readings, ReloadReadings};
 
 /// Where the numbers come from.
 pub(crate) struct Metrics {
@@ -148,7 +75,7 @@ impl Metrics {
         let engine = &self.data_path.shared.engine;
         let front = self.data_path.shared.front.stats();
         self.data_path.shared.read_receive_overflow();
-        let (written, dropped) = self.log.values();
+        let lines = self.log.values();
         Readings {
             stats: engine.stats(),
             tolerated: engine
@@ -178,8 +105,8 @@ impl Metrics {
             },
             doors: self.doors.clone(),
             log: LogReadings {
-                written,
-                dropped,
+                written: lines.written,
+                dropped: lines.dropped,
                 lost: self.data_path.shared.lost_events(),
                 is_running: self.log.is_running(),
             },
@@ -188,12 +115,6 @@ impl Metrics {
             counted: self.census.read(now),
             zones: Arc::clone(&self.zones),
         }
-    }
-}
-
-impl fmt::Debug for Readings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readings").finish_non_exhaustive()
     }
 }
 

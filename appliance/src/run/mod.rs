@@ -17,11 +17,13 @@ mod event_sink;
 mod exposition;
 mod health;
 mod http;
+mod inlet;
 mod instance;
 mod limits;
 mod log;
 mod metrics;
 mod operations;
+mod outlet;
 mod overflow;
 mod overrides;
 mod process;
@@ -54,7 +56,6 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::config::GeneveConfig;
-use portcullis::policy::Action;
 use portcullis::{Config, ConfigError};
 use serde_json::{Value, json};
 
@@ -254,11 +255,7 @@ fn farewell(shared: &Shared) -> Value {
 fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Settings), RunError> {
     let (mut config, settings) = match &args.file {
         Some(file) => config_file::load_all(file)?,
-        None => {
-            let mut config = Config::default();
-            config.policy.default = Action::Deny;
-            (config, Settings::default())
-        }
+        None => (Config::default(), Settings::default()),
     };
     overrides.apply(&mut config);
     config.validate()?;

@@ -177,7 +177,7 @@ impl FrontEnd {
             None => nothing(scratch, NotSent::Held),
             Some(_) => {
                 let packet = entered.packet.can_hold(false);
-                let verdict = engine.process(packet);
+                let verdict = engine.verdict_only(packet);
                 self.leave(engine, Entered { packet, ..entered }, verdict, scratch)
             }
         }

@@ -1,4 +1,4 @@
-//! What the lock-free parts need of the rest of the library, as little as they need.
+//! The least that the lock-free parts need of the rest of the library.
 
 /// Atomic integers of the model checker in place of the standard library's.
 pub(crate) mod atomic {

@@ -1,4 +1,4 @@
-//! Limits on what sources and destinations hold.
+//! Limits on sessions of sources and destinations.
 
 use portcullis::config::LimitsConfig;
 use portcullis::track::EvictionClass;

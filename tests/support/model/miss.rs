@@ -1,4 +1,5 @@
-//! A packet without a session: what it opens, or why not, and who makes room for it.
+//! A packet without a session: the session that it opens or the reason against, and the evicted
+//! session.
 
 use std::time::Duration;
 

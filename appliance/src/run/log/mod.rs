@@ -4,6 +4,7 @@
 //! does not read, costs lines, which are counted: those that found the queue full by the sender, those that could not be written
 //! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
 
+mod counters;
 pub(crate) mod output;
 mod rows;
 #[cfg(test)]
@@ -11,17 +12,19 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::counters::LogCounters;
+use self::counters::Running;
 use self::output::Output;
 pub(crate) use self::output::open;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
 use super::settings::LogSettings;
-use super::view::ZoneNames;
+use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
 
 /// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
@@ -32,53 +35,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(60);
 /// After so many lines the buffer is written whatever comes.
 const LINES: usize = 256;
-
-/// Lines written, and lines that could not be.
-#[derive(Debug, Default)]
-pub(crate) struct LogCounters {
-    written: AtomicU64,
-    dropped: AtomicU64,
-    runs: AtomicBool,
-}
-
-impl LogCounters {
-    /// Lines written, and lines lost since they could not be written.
-    pub(crate) fn values(&self) -> (u64, u64) {
-        (
-            self.written.load(Ordering::Relaxed),
-            self.dropped.load(Ordering::Relaxed),
-        )
-    }
-
-    /// Whether there is a thread that writes.
-    pub(crate) fn is_running(&self) -> bool {
-        self.runs.load(Ordering::Relaxed)
-    }
-
-    fn add_written(&self, lines: u64) {
-        self.written.fetch_add(lines, Ordering::Relaxed);
-    }
-
-    fn add_dropped(&self, lines: u64) {
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-    }
-}
-
-/// The log's thread runs while this lives.
-struct Running<'c>(&'c LogCounters);
-
-impl<'c> Running<'c> {
-    fn new(counters: &'c LogCounters) -> Self {
-        counters.runs.store(true, Ordering::Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.runs.store(false, Ordering::Relaxed);
-    }
-}
 
 /// What the log's thread needs.
 pub(crate) struct SessionLog {
@@ -126,7 +82,15 @@ impl SessionLog {
 
     fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
         self.data_path.shared.took(event);
-        if rows::put(self, event, |line| lines.put(line)).is_err() {
+        let policy = self.data_path.shared.engine.policy();
+        let viewer = Viewer {
+            data_path: &self.data_path,
+            zones: &self.zones,
+            policy: &policy,
+            clock: WallClock::now(),
+            now: Instant::now(),
+        };
+        if rows::put(&self.settings, &viewer, event, |line| lines.put(line)).is_err() {
             self.counters.add_dropped(1);
         }
     }

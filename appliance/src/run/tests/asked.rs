@@ -19,7 +19,11 @@ fn list(appliance: &TestAppliance, filter: FilterSpec, limit: Option<usize>) -> 
     let mut found: Vec<_> = replies
         .iter()
         .filter_map(|reply| match reply {
-            Reply::Session(view) => Some(format!("{} {}", view.proto, view.src)),
+            Reply::Session(view) => Some(format!(
+                "{} {}",
+                view.session.flow.protocol,
+                view.session.flow.initiator().address
+            )),
             _ => None,
         })
         .collect();

@@ -363,15 +363,24 @@ fn the_page_lists_every_metric() {
     let text = open_metrics(metrics);
     appliance.finish();
     let kinds = parse(&text).kinds;
-    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`: in OpenMetrics 1.0 for a client whose `Accept` names it \
-                    (Prometheus\ndoes), in Prometheus' text format 0.0.4 for every other one. The names below are those \
-                    of families in\nOpenMetrics. A counter's series end in `_total`, and so does its family in the older \
-                    format;\n`portcullis_build_info` is a gauge there.\n\nA series is there from the start for every \
-                    reason. `portcullis_sessions_by_state` has a series for each\nzone, protocol and state of which \
-                    there was a session; it is counted in the background while metrics\nare read, and \
-                    `portcullis_sessions_by_state_age_seconds` says how old the count is.\n\nThis page is made by a test: \
-                    `UPDATE=1 cargo test -p portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
-        .to_owned();
+    let mut page = "\
+# Metrics
+
+`/metrics` at `metrics.listen` serves OpenMetrics 1.0 to a client whose `Accept` names it, as
+Prometheus' does, and Prometheus' text format 0.0.4 to every other one. The names below are those of
+families in OpenMetrics. A counter's series end in `_total`, and so does its family in the older
+format; `portcullis_build_info` is a gauge there.
+
+Each reason has a series from the start. `portcullis_sessions_by_state` has a series for each zone,
+protocol and state that has had a session. It is counted in the background while metrics are read;
+`portcullis_sessions_by_state_age_seconds` is the age of the count.
+
+A test generates this page: `UPDATE=1 cargo test -p portcullis-appliance the_page`.
+
+| family | type | labels | meaning |
+|---|---|---|---|
+"
+    .to_owned();
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
             continue;

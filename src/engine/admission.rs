@@ -253,7 +253,7 @@ impl Engine {
             return Ok(admitted);
         }
         trace.step(|| Step::Note("the table is full of sessions that are worth more"));
-        drop(admitted);
+        // The session is still counted here, as the limits must see it.
         Err(match self.accounts.why_full(subject) {
             Some(exceeded) => {
                 let refused = self.exceeds::<S, T>(applicant, exceeded, effects, trace);

@@ -13,6 +13,10 @@ pub struct Location {
     pub file: Option<String>,
     /// The line, counted from 1, if it is known.
     pub line: Option<usize>,
+    /// The column, counted from 1 in characters, if it is known.
+    pub column: Option<usize>,
+    /// The bytes of the text, if they are known.
+    pub span: Option<std::ops::Range<usize>>,
     /// The path of the key, such as `policy.rule[2].action`, places counted from 0; empty for the whole file.
     pub key: String,
 }
@@ -45,13 +49,110 @@ pub struct ConfigError {
     pub cause: ConfigErrorCause,
 }
 
+/// All errors that were found in a configuration; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Returns errors in the order of their places in the file; `None` if there are none.
+    pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
+        let place = |error: &ConfigError| {
+            let location = &error.location;
+            (location.line, location.span.as_ref().map(|span| span.start))
+        };
+        errors.sort_by_key(place);
+        errors.dedup();
+        (!errors.is_empty()).then_some(Self(errors))
+    }
+
+    /// Returns the errors.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a ConfigErrors {
+    type Item = &'a ConfigError;
+    type IntoIter = std::slice::Iter<'a, ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    /// Writes a line for each error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, error) in self.iter().enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl From<ConfigErrors> for ConfigError {
+    /// Returns the first of the errors.
+    fn from(errors: ConfigErrors) -> Self {
+        let first = errors.0.into_iter().next();
+        first.unwrap_or_else(|| Self {
+            location: Location::default(),
+            cause: ConfigErrorCause::Syntax(String::new()),
+        })
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigErrorCause {
-    /// Not TOML, an unknown or missing key, or a value of the wrong type; the text says which.
+    /// Not TOML, or a value that cannot be read; the text names the reason.
     #[error("{0}")]
     Syntax(String),
+    /// A key that the table does not have.
+    #[error("unknown key `{key}`{}", suggestion(similar.as_deref(), known))]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The keys that the table has.
+        known: Vec<String>,
+        /// The one of them that is most like the key, if one is.
+        similar: Option<String>,
+    },
+    /// A table without a key that it needs.
+    #[error("missing key `{0}`")]
+    MissingKey(&'static str),
+    /// A name that is not one of a few.
+    #[error("unknown value `{value}`{}", suggestion(similar.as_deref(), known))]
+    UnknownChoice {
+        /// The name.
+        value: String,
+        /// The names that there are.
+        known: Vec<String>,
+        /// The one of them that is most like the name, if one is.
+        similar: Option<String>,
+    },
+    /// A value of another type.
+    #[error("{found} is of the wrong type: expected {expected}")]
+    WrongType {
+        /// The value.
+        found: String,
+        /// The type that is expected.
+        expected: String,
+    },
+    /// An empty list where a missing one matches anything.
+    #[error("an empty list matches nothing: leave the key out to match anything")]
+    EmptyList,
     /// Memory that cannot be had.
     #[error("the system does not give {bytes} bytes for {part}")]
     NoMemory {
@@ -178,10 +279,12 @@ pub enum ConfigErrorCause {
     #[error("there is no rule `{0}`")]
     UnknownRule(String),
     /// A check that is not there, or that cannot only count.
-    #[error("there is no check `{check}` that can only count: those are {known}")]
+    #[error("there is no check `{check}`: {}the checks are {known}", similar.as_deref().unwrap_or_default())]
     UnknownCheck {
         /// The name.
         check: String,
+        /// A sentence with the check that is most like the name, if one is.
+        similar: Option<String>,
         /// The names that there are.
         known: String,
     },
@@ -263,6 +366,17 @@ pub enum ConfigErrorCause {
     /// Rules that list too many values. A range of ports counts as up to 30.
     #[error("the rules list more than {0} prefixes, ports and other values")]
     PolicyTooLarge(usize),
+}
+
+/// Returns the rest of a message about an unknown name.
+fn suggestion(similar: Option<&str>, known: &[String]) -> String {
+    let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    let known = known.join(", ");
+    match similar {
+        Some(similar) => format!(": did you mean `{similar}`? Known: {known}"),
+        None if known.is_empty() => String::new(),
+        None => format!(": expected one of {known}"),
+    }
 }
 
 /// Something in a configuration that is allowed but hardly meant.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event_sink::EventSink;
 use super::overrides::Overrides;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::socket::{Inlet, Outlet, SocketError};
 use super::worker_stats::WorkerStats;
@@ -62,6 +63,11 @@ impl DataPath {
     pub(crate) fn adapt(&self, mut config: Config) -> Config {
         self.overrides.apply(&mut config);
         portcullis::geneve::front::FrontEnd::adapt(config)
+    }
+
+    /// Puts the arguments of the start in place of the appliance's own settings.
+    pub(crate) fn adapt_settings(&self, settings: &mut Settings) {
+        self.overrides.apply_own(settings);
     }
 
     /// The end is near: packets are served until then.

@@ -13,6 +13,7 @@ use portcullis::{Config, ConfigError, Engine, Reload, Sink};
 
 use super::event_queue::{EventQueue, LostEvents, SessionEvent};
 use super::overflow::KernelDrops;
+use super::settings::RunSettings;
 use super::worker_stats::WorkerStats;
 
 /// What the threads of `portcullis run` share.
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) config: RwLock<Config>,
     /// One for each worker, by its number.
     pub(crate) workers: Box<[WorkerStats]>,
+    /// `[run]` as of the start: only a start can change what workers read of it.
+    pub(crate) run: RunSettings,
     /// Set when the appliance shall call itself unhealthy and go on serving: the first half of a clean end.
     pub(crate) draining: AtomicBool,
     /// Set when the workers shall end.
@@ -40,9 +43,13 @@ impl Shared {
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub(crate) fn new(config: Config, events: Option<EventQueue>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: Config,
+        run: RunSettings,
+        events: Option<EventQueue>,
+    ) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config);
-        let workers = match config.run.workers {
+        let workers = match run.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         };
@@ -52,6 +59,7 @@ impl Shared {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
             config: RwLock::new(config),
+            run,
             workers,
             draining: AtomicBool::new(false),
             stop: Arc::default(),
@@ -73,7 +81,6 @@ impl Shared {
     ) -> Result<Reload, ConfigError> {
         let config = FrontEnd::adapt(config);
         let mut in_force = self.config.write();
-        config.check_running(&in_force)?;
         self.front.check_reload(&config)?;
         let done = self.engine.reload(&config, now, sink)?;
         self.front.reload(&config)?;

@@ -40,8 +40,8 @@ impl Worker {
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
         let bounds = QueueBounds {
-            bytes: config.run.receive_queue as usize,
-            delay: config.run.queue_delay,
+            bytes: shared.run.receive_queue as usize,
+            delay: shared.run.queue_delay,
         };
         let ports = ports(&config.geneve.listen, bounds)?;
         if let Some(stats) = shared.workers.get(number) {
@@ -79,7 +79,7 @@ impl Worker {
         let (mut inlet, mut outlet) = (Inlet::new(self.ports, self.bounds), self.outlet);
         let mut scratch = Scratch::new(&shared.front);
         let mut sink = EventSink::new(shared);
-        let coalesce = shared.config.read().run.coalesce;
+        let coalesce = shared.run.coalesce;
         let (mut streak, mut last) = (0, shared.started);
         let mut failures = 0;
         // More sessions are over than one turn has ended: the next one does not wait for datagrams.

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::declare::read::{Entries, Problem, Problems, update_keys};
 use super::declare::{Checker, Item, Table};
-use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location};
+use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace};
 use super::keys::{Lines, key_at, span_of};
 use super::{Config, Provenance};
 
@@ -123,7 +123,7 @@ impl<'a> Document<'a> {
     pub fn location(&self, key: &str) -> Location {
         let mut location = self.provenance.locate(key);
         self.place.complete(self.table.get_ref(), &mut location);
-        if location.span.is_none() {
+        if location.text.is_none() {
             self.place.complete(&self.taken, &mut location);
         }
         location
@@ -195,7 +195,11 @@ fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
             .strip_prefix(item)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let misses = |section: &&str| !section.is_empty() && path.starts_with(*section);
-        is_same || names.iter().any(misses)
+        // An item of a list that is counted, for one.
+        let is_within = path
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with(['[', '.']));
+        is_same || is_within || names.iter().any(misses)
     })
 }
 
@@ -217,8 +221,10 @@ impl Place<'_> {
 
     fn set_span(&self, location: &mut Location, span: std::ops::Range<usize>) {
         location.line = Some(self.lines.line(span.start));
-        location.column = Some(self.lines.column(self.text, span.start));
-        location.span = Some(span);
+        location.text = Some(Box::new(TextPlace {
+            column: self.lines.column(self.text, span.start),
+            bytes: span,
+        }));
     }
 
     fn error(&self, problem: &Problem) -> ConfigError {
@@ -227,7 +233,7 @@ impl Place<'_> {
 
     fn at(&self, key: &str, span: Option<std::ops::Range<usize>>, cause: ConfigErrorCause) -> ConfigError {
         let mut location = Location {
-            file: Some(self.file_name.to_owned()),
+            file: Some(self.file_name.into()),
             key: key.to_owned(),
             ..Location::default()
         };

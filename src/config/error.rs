@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, and where.
 use std::fmt;
 
+use super::declare::read::similar;
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
@@ -10,15 +11,58 @@ use crate::policy::MAX_RULES;
 pub struct Location {
     /// The name of the file as given to [`Config::from_toml`](super::Config::from_toml); `None` for a
     /// configuration that was built in code.
-    pub file: Option<String>,
+    pub file: Option<Box<str>>,
     /// The line, counted from 1, if it is known.
     pub line: Option<usize>,
-    /// The column, counted from 1 in characters, if it is known.
-    pub column: Option<usize>,
-    /// The bytes of the text, if they are known.
-    pub span: Option<std::ops::Range<usize>>,
+    /// The place in the line, if it is known.
+    pub text: Option<Box<TextPlace>>,
     /// The path of the key, such as `policy.rule[2].action`, places counted from 0; empty for the whole file.
     pub key: String,
+}
+
+/// A place in the text of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextPlace {
+    /// The column, counted from 1 in characters.
+    pub column: usize,
+    /// The bytes of the text.
+    pub bytes: std::ops::Range<usize>,
+}
+
+/// A name that is not one of a few.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The names that there are.
+    pub known: Vec<String>,
+    /// The one of them that is most like the name, if one is.
+    pub similar: Option<String>,
+}
+
+impl UnknownName {
+    /// Returns a name, with the known one that is most like it.
+    pub(super) fn new<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Box<Self> {
+        let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
+        Box::new(Self {
+            name: name.to_owned(),
+            similar: similar(name, known.iter().map(String::as_str)),
+            known,
+        })
+    }
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
+        let known = known.join(", ");
+        write!(f, "`{}`", self.name)?;
+        match &self.similar {
+            Some(similar) => write!(f, ": did you mean `{similar}`? Known: {known}"),
+            None if known.is_empty() => Ok(()),
+            None => write!(f, ": expected one of {known}"),
+        }
+    }
 }
 
 impl fmt::Display for Location {
@@ -58,7 +102,7 @@ impl ConfigErrors {
     pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
         let place = |error: &ConfigError| {
             let location = &error.location;
-            (location.line, location.span.as_ref().map(|span| span.start))
+            (location.line, location.text.as_ref().map(|text| text.bytes.start))
         };
         errors.sort_by_key(place);
         errors.dedup();
@@ -120,28 +164,14 @@ pub enum ConfigErrorCause {
     #[error("{0}")]
     Syntax(String),
     /// A key that the table does not have.
-    #[error("unknown key `{key}`{}", suggestion(similar.as_deref(), known))]
-    UnknownKey {
-        /// The key.
-        key: String,
-        /// The keys that the table has.
-        known: Vec<String>,
-        /// The one of them that is most like the key, if one is.
-        similar: Option<String>,
-    },
+    #[error("unknown key {0}")]
+    UnknownKey(Box<UnknownName>),
     /// A table without a key that it needs.
     #[error("missing key `{0}`")]
     MissingKey(&'static str),
     /// A name that is not one of a few.
-    #[error("unknown value `{value}`{}", suggestion(similar.as_deref(), known))]
-    UnknownChoice {
-        /// The name.
-        value: String,
-        /// The names that there are.
-        known: Vec<String>,
-        /// The one of them that is most like the name, if one is.
-        similar: Option<String>,
-    },
+    #[error("unknown value {0}")]
+    UnknownChoice(Box<UnknownName>),
     /// A value of another type.
     #[error("{found} is of the wrong type: expected {expected}")]
     WrongType {
@@ -279,15 +309,8 @@ pub enum ConfigErrorCause {
     #[error("there is no rule `{0}`")]
     UnknownRule(String),
     /// A check that is not there, or that cannot only count.
-    #[error("there is no check `{check}`: {}the checks are {known}", similar.as_deref().unwrap_or_default())]
-    UnknownCheck {
-        /// The name.
-        check: String,
-        /// A sentence with the check that is most like the name, if one is.
-        similar: Option<String>,
-        /// The names that there are.
-        known: String,
-    },
+    #[error("unknown check {0}")]
+    UnknownCheck(Box<UnknownName>),
     /// An address to listen at twice, or beside all addresses.
     #[error("{0} is listened at already")]
     ListensAlready(std::net::Ipv4Addr),
@@ -366,17 +389,6 @@ pub enum ConfigErrorCause {
     /// Rules that list too many values. A range of ports counts as up to 30.
     #[error("the rules list more than {0} prefixes, ports and other values")]
     PolicyTooLarge(usize),
-}
-
-/// Returns the rest of a message about an unknown name.
-fn suggestion(similar: Option<&str>, known: &[String]) -> String {
-    let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-    let known = known.join(", ");
-    match similar {
-        Some(similar) => format!(": did you mean `{similar}`? Known: {known}"),
-        None if known.is_empty() => String::new(),
-        None => format!(": expected one of {known}"),
-    }
 }
 
 /// Something in a configuration that is allowed but hardly meant.

@@ -11,7 +11,7 @@ use super::error::Location;
 /// code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
-    file: Option<String>,
+    file: Option<Box<str>>,
     keys: KeyTree,
 }
 
@@ -19,7 +19,7 @@ impl Provenance {
     /// The provenance of a document that was parsed from `text`.
     pub(super) fn new(file: &str, text: &str, table: &DeTable<'_>) -> Self {
         Self {
-            file: Some(file.to_owned()),
+            file: Some(file.into()),
             keys: KeyTree::new(text, table),
         }
     }

@@ -180,16 +180,18 @@ impl Value for LifetimesConfig {
             keys: Vec::new(),
         });
         for class in LifetimeClass::ALL {
-            let mut key = KeyReference::default();
-            key.name = class.name().to_owned();
-            key.section.clone_from(&row.name);
-            key.kind = "duration".to_owned();
-            key.default = quoted(duration(class.default_lifetime()));
-            key.why = class.default_source().to_owned();
-            key.bounds = format!("{} to {}", duration(MIN_LIFETIME), duration(MAX_LIFETIME));
-            key.doc = match class.follows() {
-                Some(leader) => format!("As `{}` if only that is set.", leader.name()),
-                None => String::new(),
+            let key = KeyReference {
+                name: class.name().to_owned(),
+                section: row.name.clone(),
+                kind: "duration".to_owned(),
+                default: quoted(duration(class.default_lifetime())),
+                why: class.default_source().to_owned(),
+                bounds: format!("{} to {}", duration(MIN_LIFETIME), duration(MAX_LIFETIME)),
+                doc: match class.follows() {
+                    Some(leader) => format!("As `{}` if only that is set.", leader.name()),
+                    None => String::new(),
+                },
+                ..KeyReference::default()
             };
             push_row(key, sections);
         }

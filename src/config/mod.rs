@@ -85,7 +85,9 @@ pub use self::declare::{KeyReference, SectionReference};
 pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin, effective_toml};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
-pub use self::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, Warning, WarningKind};
+pub use self::error::{
+    ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace, UnknownName, Warning, WarningKind,
+};
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, parse_endpoint};
 pub use self::ip::{IcmpConfig, IpConfig, Permission};

@@ -344,7 +344,7 @@ impl Config {
             })?;
             let prefixes = prefixes_of(&text).map_err(|(line, cause)| ConfigError {
                 location: Location {
-                    file: Some(path.to_owned()),
+                    file: Some(path.into()),
                     line: Some(line),
                     key,
                     ..Location::default()

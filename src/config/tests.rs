@@ -343,7 +343,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[checks]\npolicy_deny = \"count\"",
-        "t.toml:2: checks.policy_deny: there is no check `policy_deny`: the checks are tcp_state, tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, icmp_error_sequence, icmp_error_mtu_fits, sctp_state, sctp_tag, dccp_state, dccp_ack_of_unseen",
+        "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, `icmp_error_mtu_fits`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
     ),
     (
         "[fragments]\nmax_datagrams = 0",

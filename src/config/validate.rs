@@ -4,9 +4,8 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::declare::read::similar;
 use super::declare::{Checker, Table};
-use super::error::{ConfigError, ConfigErrorCause, ConfigErrors};
+use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, UnknownName};
 use super::keys::key_segment;
 use super::{Config, DEFAULT_ZONE, TableConfig};
 use crate::policy::{MAX_RULES, PortRange};
@@ -186,11 +185,7 @@ impl Config {
         for check in self.checks.keys() {
             if !DropReason::CHECKS.iter().any(|each| each.name() == check) {
                 let names = DropReason::CHECKS.map(DropReason::name);
-                let cause = ConfigErrorCause::UnknownCheck {
-                    check: check.clone(),
-                    similar: similar(check, names).map(|name| format!("did you mean `{name}`? ")),
-                    known: names.join(", "),
-                };
+                let cause = ConfigErrorCause::UnknownCheck(UnknownName::new(check, names));
                 errors.add(self.error(&format!("checks.{}", key_segment(check)), cause));
             }
         }

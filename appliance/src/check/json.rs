@@ -40,7 +40,7 @@ fn error(error: &ConfigError) -> Value {
     json!({
         "file": location.file,
         "line": location.line,
-        "column": location.column,
+        "column": location.text.as_ref().map(|text| text.column),
         "key": location.key,
         "message": error.cause.to_string(),
     })

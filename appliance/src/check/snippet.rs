@@ -12,9 +12,10 @@ const MAX_LINES: usize = 8;
 /// value. `is_terminal` adds colors.
 pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
     let location = &error.location;
-    let (Some(file), Some(line), Some(span)) = (&location.file, location.line, location.span.clone()) else {
+    let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text) else {
         return format!("error: {error}");
     };
+    let span = place.bytes.clone();
     let lines = lines_around(text, &span);
     let Some(shown) = text.get(lines.clone()) else {
         return format!("error: {error}");
@@ -26,7 +27,7 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
         false => format!("{}: {}", location.key, error.cause),
     };
     let snippet = Snippet::source(shown)
-        .path(file)
+        .path(file.as_ref())
         .line_start(line)
         .annotation(AnnotationKind::Primary.span(within));
     let report = [Level::ERROR.primary_title(title).element(snippet)];

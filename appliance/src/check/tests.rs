@@ -131,10 +131,7 @@ fn every_printed_value_has_an_origin() {
     for line in values {
         let (_, origin) = line.rsplit_once("  # ").unwrap_or_else(|| panic!("{line}"));
         let is_origin = |start: &&str| origin.starts_with(start);
-        assert!(
-            ["line ", "default: ", "as "].iter().any(|start| is_origin(start)),
-            "{line}"
-        );
+        assert!(["line ", "default: ", "as "].iter().any(is_origin), "{line}");
     }
 }
 

@@ -8,6 +8,7 @@ use super::print::push_segment;
 use super::values::Wrong;
 use super::{Change, Key, Table, Value, Visit};
 use crate::config::ConfigErrorCause;
+use crate::config::error::UnknownName;
 
 /// The largest number of errors that are kept.
 const MAX_PROBLEMS: usize = 100;
@@ -139,13 +140,7 @@ pub(in crate::config) fn cause(
                 Kind::Text(text) => text.to_owned(),
                 _ => item.source(),
             };
-            let similar = similar(&value, known.iter().copied());
-            let known = known.iter().map(ToString::to_string).collect();
-            ConfigErrorCause::UnknownChoice {
-                value,
-                known,
-                similar,
-            }
+            ConfigErrorCause::UnknownChoice(UnknownName::new(&value, known.iter().copied()))
         }
         Wrong::Other(reason) => ConfigErrorCause::Syntax(reason),
     }
@@ -251,11 +246,9 @@ pub(in crate::config) fn unknown_key(
     known: &[&str],
     problems: &mut Problems,
 ) {
-    let key = name.get_ref().to_string();
-    let similar = similar(&key, known.iter().copied());
-    let known = known.iter().map(ToString::to_string).collect();
+    let unknown = UnknownName::new(name.get_ref(), known.iter().copied());
     problems.within_key(name.get_ref(), |problems| {
-        problems.push_at(name.span(), ConfigErrorCause::UnknownKey { key, known, similar });
+        problems.push_at(name.span(), ConfigErrorCause::UnknownKey(unknown));
     });
 }
 

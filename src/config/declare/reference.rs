@@ -84,7 +84,7 @@ pub(super) fn named<V: Value>(row: KeyReference, sections: &mut Vec<SectionRefer
 }
 
 /// Adds a key to the section that it belongs to.
-pub(in crate::config) fn push_row(row: KeyReference, sections: &mut Vec<SectionReference>) {
+pub(in crate::config) fn push_row(row: KeyReference, sections: &mut [SectionReference]) {
     let own = sections
         .iter_mut()
         .rev()

@@ -15,8 +15,8 @@ each with its origin. A reload (SIGHUP) applies every key that does not need a r
 a key that does waits for the next start.
 
 A duration is a string such as `\"2h 4m\"` or `\"500ms\"`, or a number of seconds. A list of one value
-can be written without brackets. `NAME` stands for any name, and `[]` for each table of a list, which
-is written with double brackets (`[[policy.rule]]`).
+can be written without brackets. `NAME` stands for any name, and `[]` for each table of a list,
+which is written with double brackets (`[[policy.rule]]`).
 
 This page is made by `UPDATE=1 cargo test -p portcullis-appliance page`.
 ";

@@ -1,74 +1,176 @@
-//! `portcullis check FILE`: is a configuration right, and what is in force with it?
+//! `portcullis check FILE`: validates a configuration and prints the values in force.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
-use crate::config_file::{self, ConfigFileError};
+use portcullis::Config;
+use portcullis::config::{ConfigErrors, EffectiveValue, effective_toml};
+use portcullis::memory::Memory;
+
+use crate::config_file::{self, STANDARD_INPUT};
 use crate::memory;
-use crate::run::settings::sources_warning;
+use crate::run::settings::{Settings, default_warnings, sources_warning};
+
+mod json;
+mod snippet;
 
 /// The arguments of `portcullis check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// The configuration file (TOML)
+    /// The configuration file (TOML), or `-` for standard input
     file: PathBuf,
+    /// Print errors, warnings and values as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print only values that differ from their defaults
+    #[arg(long)]
+    changed: bool,
 }
 
-/// Why a check failed.
+/// Reason for which a check failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
-    /// The file is wrong or cannot be read.
-    #[error(transparent)]
-    File(#[from] ConfigFileError),
-    /// The file is right, but does not compile.
-    #[error(transparent)]
-    Config(#[from] portcullis::ConfigError),
+    /// The file cannot be read.
+    #[error("{name}: {source}")]
+    Read {
+        /// The path as given.
+        name: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The file has errors, which were printed.
+    #[error("{name}: {}", errors_text(*count))]
+    Invalid {
+        /// The path as given.
+        name: String,
+        /// The number of errors.
+        count: usize,
+    },
     /// The result could not be printed.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
 }
 
+fn errors_text(count: usize) -> String {
+    match count {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    }
+}
+
+/// A valid configuration, and everything that is printed of it.
+struct Report {
+    config: Config,
+    values: Vec<EffectiveValue>,
+    memory: Memory,
+    /// The number of compiled rules.
+    rules: usize,
+    warnings: Vec<String>,
+}
+
+impl Report {
+    /// Reads, validates and compiles a configuration.
+    fn new(text: &str, name: &str, folder: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let (mut config, settings) = config_file::parse(text, name)?;
+        config_file::complete(&mut config, folder)?;
+        let compiled = config.compile()?;
+        let memory = compiled.memory();
+        Ok(Self {
+            values: values(&config, &settings),
+            warnings: warnings(&config, &memory),
+            rules: compiled.policy.len(),
+            config,
+            memory,
+        })
+    }
+
+    /// Prints the values as TOML, and the rest as comments.
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(effective_toml(&self.values).as_bytes())?;
+        for (name, set) in &self.config.address_sets {
+            if let Some(loaded) = set.loaded() {
+                writeln!(out, "# set: {} prefixes in the file of @{name}", loaded.len())?;
+            }
+        }
+        for line in memory::lines(&self.memory) {
+            writeln!(out, "{line}")?;
+        }
+        if self.rules > 1 {
+            writeln!(
+                out,
+                "# rules: {}; those that one earlier rule covers are reported, and not those that only \
+                 several cover together",
+                self.rules
+            )?;
+        }
+        out.flush()
+    }
+}
+
+fn values(config: &Config, settings: &Settings) -> Vec<EffectiveValue> {
+    let mut values = config.effective();
+    values.extend(settings.effective(config));
+    values
+}
+
+fn warnings(config: &Config, memory: &Memory) -> Vec<String> {
+    let mut warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(default_warnings(config));
+    warnings.extend(sources_warning(config));
+    warnings.extend(memory::warning(memory));
+    warnings
+}
+
 /// Validates a configuration file and prints every value in force with its origin and the memory
-/// that the tables take, then the warnings.
+/// that the tables take, then the warnings. Of an invalid file it prints all errors.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The file cannot be read or has errors.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
-    let (config, settings) = config_file::load_all(&args.file)?;
-    let compiled = config.compile()?;
-    let memory = compiled.memory();
+    let is_standard_input = args.file == Path::new(STANDARD_INPUT);
+    let name = match is_standard_input {
+        true => "standard input".to_owned(),
+        false => args.file.display().to_string(),
+    };
+    let text = config_file::text(&args.file).map_err(|source| CheckError::Read {
+        name: name.clone(),
+        source,
+    })?;
+    let folder = match is_standard_input {
+        true => Some(Path::new(".")),
+        false => args.file.parent(),
+    };
+    let mut report = Report::new(&text, &name, folder);
+    if let (Ok(report), true) = (&mut report, args.changed) {
+        report.values.retain(|value| !value.is_default);
+    }
     let mut out = io::stdout().lock();
-    for value in config.effective() {
-        writeln!(out, "{value}")?;
+    if args.json {
+        writeln!(out, "{:#}", json::object(&name, &report))?;
+        out.flush()?;
     }
-    for line in settings.lines() {
-        writeln!(out, "{line}")?;
-    }
-    for (name, set) in &config.address_sets {
-        if let Some(loaded) = set.loaded() {
-            writeln!(out, "# set: {} prefixes in the file of @{name}", loaded.len())?;
+    match report {
+        Ok(report) => {
+            if !args.json {
+                report.print(&mut out)?;
+                for warning in &report.warnings {
+                    writeln!(io::stderr(), "warning: {warning}")?;
+                }
+            }
+            Ok(())
+        }
+        Err(errors) => {
+            if !args.json {
+                let is_terminal = io::stderr().is_terminal();
+                for error in &errors {
+                    writeln!(io::stderr(), "{}\n", snippet::render(error, &text, is_terminal))?;
+                }
+            }
+            let count = errors.iter().count();
+            Err(CheckError::Invalid { name, count })
         }
     }
-    for line in memory::lines(&memory) {
-        writeln!(out, "{line}")?;
-    }
-    if compiled.policy.len() > 1 {
-        let rules = compiled.policy.len();
-        writeln!(
-            out,
-            "# rules: {rules}; those that one earlier rule covers are reported, and not those that only \
-             several cover together"
-        )?;
-    }
-    out.flush()?;
-    for warning in config.warnings() {
-        writeln!(io::stderr(), "warning: {warning}")?;
-    }
-    for warning in [sources_warning(&config), memory::warning(&memory)]
-        .into_iter()
-        .flatten()
-    {
-        writeln!(io::stderr(), "warning: {warning}")?;
-    }
-    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

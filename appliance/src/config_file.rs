@@ -6,15 +6,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use portcullis::config::{ConfigErrorCause, Document};
+use portcullis::config::{ConfigErrors, Document};
 use portcullis::{Config, ConfigError};
 
 use crate::run::settings::Settings;
 
+/// The path that stands for standard input.
+pub(crate) const STANDARD_INPUT: &str = "-";
+
 /// The longest file, in bytes: 65,000 rules of 100 prefixes are 109 MiB.
 const MAX_FILE: u64 = 128 << 20;
 
-/// Why a configuration file could not be used.
+/// Reason for which a configuration file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigFileError {
     /// It could not be read.
@@ -22,42 +25,67 @@ pub(crate) enum ConfigFileError {
     Read {
         /// The path as given.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It could be read but says something wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    /// It was read and has errors.
+    #[error("{}", summary(.0))]
+    Config(ConfigErrors),
 }
 
-/// Reads and validates a configuration file, for what needs the engine alone.
+impl From<ConfigErrors> for ConfigFileError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+impl From<ConfigError> for ConfigFileError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.into())
+    }
+}
+
+/// Returns errors on one line: the first, and the number of others.
+pub(crate) fn summary(errors: &ConfigErrors) -> String {
+    let others = errors.iter().count().saturating_sub(1);
+    let first = errors.iter().next().map(ToString::to_string).unwrap_or_default();
+    match others {
+        0 => first,
+        1 => format!("{first}; and another error: `portcullis check` prints both"),
+        _ => format!("{first}; and {others} more errors: `portcullis check` prints all"),
+    }
+}
+
+/// Reads and validates a configuration file, and returns the engine's configuration.
 ///
 /// # Errors
-/// The file cannot be read, is too long or not UTF-8, or says something wrong; the message names the file, the line and
-/// the key.
+/// The file cannot be read, is too long or not UTF-8, or has errors; the message names the file, the
+/// line and the key of the first one.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
     load_all(path).map(|(config, _)| config)
 }
 
-/// Reads and validates a configuration file: the engine's configuration and the appliance's settings. A pipe will do.
+/// Reads and validates a configuration file: the engine's configuration and the appliance's
+/// settings. The file may be a pipe.
 ///
 /// # Errors
-/// As those of [`load`].
+/// Those of [`load`].
 pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
     read_and_parse(path, || File::open(path))
 }
 
-/// The same for an appliance that runs: nothing but a regular file, since anything else may have no end, or no beginning.
+/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular file,
+/// since reading anything else may not end.
 ///
 /// # Errors
-/// As those of [`load`].
+/// Those of [`load`].
 pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
     read_and_parse(path, || {
         regular(path, "not a regular file, and only a start reads anything else")
     })
 }
 
-/// Opens a regular file. `otherwise` says what is wrong with anything else.
+/// Opens a regular file. `otherwise` is the error about anything else.
 fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
     // Opening a pipe would wait for its writer.
     let file = OpenOptions::new()
@@ -104,39 +132,39 @@ fn read_and_parse(
     }
 }
 
-fn read(file: File, what: &str) -> io::Result<String> {
+/// Reads the text of a configuration file, or of standard input.
+///
+/// # Errors
+/// The text cannot be read, is too long or not UTF-8.
+pub(crate) fn text(path: &Path) -> io::Result<String> {
+    if path == Path::new(STANDARD_INPUT) {
+        return read(io::stdin().lock(), "configuration file");
+    }
+    File::open(path).and_then(|file| read(file, "configuration file"))
+}
+
+fn read(file: impl Read, what: &str) -> io::Result<String> {
     let mut text = String::new();
     if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("this is longer than {} MiB, and no {what}", MAX_FILE >> 20),
+            format!(
+                "this is longer than {} MiB, the bound of a {what}",
+                MAX_FILE >> 20
+            ),
         ));
     }
     Ok(text)
 }
 
-/// The same from text; `name` is for messages.
+/// Reads and validates the text of a configuration file; `name` is for messages.
 ///
 /// # Errors
-/// What the text says wrong.
-pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), ConfigError> {
+/// All errors of the text.
+pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), ConfigErrors> {
     let mut document = Document::parse(text, name)?;
-    let settings = Settings::take(&mut document)?;
-    Ok((document.config().map_err(with_own_keys)?, settings))
-}
-
-/// Adds the appliance's own keys to those that the engine expects in the place of an unknown one.
-fn with_own_keys(mut error: ConfigError) -> ConfigError {
-    let key = &error.location.key;
-    if let ConfigErrorCause::Syntax(text) = &mut error.cause
-        && text.starts_with("unknown field `")
-        && text.contains("expected")
-    {
-        for own in Settings::keys_beside(key) {
-            text.push_str(&format!(", `{own}`"));
-        }
-    }
-    error
+    let settings = Settings::take(&mut document);
+    Ok((document.finish()?, settings))
 }
 
 #[cfg(test)]
@@ -151,20 +179,38 @@ mod tests {
     fn an_unknown_key_is_answered_with_the_keys_of_both_readers() {
         let top = error("nonsense = 1");
         assert!(
-            top.starts_with("f:1: nonsense: unknown field `nonsense`, expected one of `engine`"),
+            top.starts_with("f:1: nonsense: unknown key `nonsense`: expected one of `engine`"),
             "{top}"
         );
-        assert!(top.ends_with(", `health`, `metrics`, `log`"), "{top}");
-        let run = error("[run]\nnonsense = 1");
+        assert!(top.ends_with("`run`, `health`, `metrics`, `log`"), "{top}");
+        let run = error("[run]\nworker = 1");
+        assert!(run.contains("did you mean `workers`?"), "{run}");
+        let both = error("[healt]\nlisten = \"off\"\n[run]\npin = 3");
         assert!(
-            run.contains("`workers`")
-                && run.ends_with(", `drain`, `sessions_file`, `checkpoint`, `max_saved_age`, `control`"),
-            "{run}"
+            both.contains("f:1: healt: unknown key `healt`: did you mean `health`?"),
+            "{both}"
         );
+        assert!(both.contains("\nf:4: run.pin: "), "{both}");
         let table = error("[table]\nnonsense = 1");
         assert!(
             !table.contains("`health`") && !table.contains("`drain`"),
             "{table}"
+        );
+    }
+
+    #[test]
+    fn a_summary_is_one_line_whatever_the_number_of_errors() {
+        let of = |text: &str| summary(&parse(text, "f").unwrap_err());
+        assert_eq!(of("[run]\npin = 3").lines().count(), 1);
+        let two = of("[run]\npin = 3\nworkers = 999");
+        assert!(
+            two.ends_with("; and another error: `portcullis check` prints both"),
+            "{two}"
+        );
+        let three = of("[run]\npin = 3\nworkers = 999\ndrain = \"2h\"");
+        assert!(
+            three.ends_with("; and 2 more errors: `portcullis check` prints all"),
+            "{three}"
         );
     }
 
@@ -175,7 +221,7 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
             let error = load_again(path).unwrap_err().to_string();
-            assert!(error.contains("no regular file"), "{error}");
+            assert!(error.contains("not a regular file"), "{error}");
         }
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
@@ -208,7 +254,7 @@ mod tests {
         for path in ["/dev/zero", directory.path().to_str().unwrap()] {
             let (mut config, _) = parse(&set.replace("feeds/a.txt", path), "f").unwrap();
             let error = complete(&mut config, None).unwrap_err().to_string();
-            assert!(error.contains("no regular file"), "{error}");
+            assert!(error.contains("not a regular file"), "{error}");
         }
         let (mut config, _) = parse(set, "f").unwrap();
         let error = complete(&mut config, None).unwrap_err().to_string();

@@ -5,12 +5,98 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::error::{ConfigError, ConfigErrorCause};
-use super::{CheckMode, Compiled, Config, Fixed, Zones};
+use super::{
+    AsymmetryConfig, Attachment, CheckMode, Checksums, Config, FragmentsConfig, FtpConfig, FtpHandling,
+    IpConfig, OnReload, Permission, ResetsConfig, SynChallengeConfig, TcpConfig, TcpHandling,
+    TombstonesConfig, Zones,
+};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
-use crate::limits::Adaptive;
-use crate::policy::{Policy, TooLarge, TooManyNames};
+use crate::limits::{Adaptive, Limits, Prefixes};
+use crate::policy::{Policy, RuleId, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
+
+/// The compiled form of a checked configuration.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Compiled {
+    /// Which new sessions are allowed.
+    pub policy: Policy,
+    /// How long sessions live.
+    pub lifetimes: LifetimeTable,
+    /// The zones by name.
+    pub zones: Zones,
+    /// Are checksums verified?
+    pub checksums: Checksums,
+    /// What packets come from.
+    pub attachment: Attachment,
+    /// How TCP is tracked in each zone that says something.
+    pub tcp_zones: Vec<(Zone, TcpHandling)>,
+    /// How TCP is tracked where neither rule nor zone says.
+    pub tcp: TcpConfig,
+    /// How many RSTs are sent.
+    pub resets: ResetsConfig,
+    /// When the source of a SYN must prove itself.
+    pub syn_challenge: SynChallengeConfig,
+    /// What is taken for evidence of an asymmetric path.
+    pub asymmetry: AsymmetryConfig,
+    /// What a reload does with sessions that it would not admit.
+    pub on_reload: OnReload,
+    /// What the IP header of a packet may say.
+    pub ip: IpConfig,
+    /// Prefixes of which one must hold an end of each new session, by zone.
+    pub inside: BTreeMap<Zone, Vec<IpNet>>,
+    /// What becomes of ICMP redirects.
+    pub icmp_redirects: Permission,
+    /// Checks that only count.
+    pub counting: Vec<DropReason>,
+    /// Adaptive lifetimes of unanswered sessions.
+    pub(crate) adaptive: Adaptive,
+    /// Limits of zones, rules and sources.
+    pub(crate) limits: Limits,
+    /// What a reload cannot change.
+    pub fixed: Fixed,
+    /// What is a control session of FTP, and what it may announce.
+    pub ftp: FtpConfig,
+    /// What rules say of the control sessions that they admit.
+    pub ftp_rules: Vec<(RuleId, FtpHandling)>,
+}
+
+/// What only a start can change: the sizes of what is reserved then, and what sessions are told apart by.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// How many sessions there can be.
+    pub max_sessions: u32,
+    /// How many parts the session table has: a power of two.
+    pub shards: u32,
+    /// The prefixes by which sources and destinations are counted.
+    pub(crate) prefixes: Prefixes,
+    /// How many fragmented datagrams there can be, and for how long.
+    pub fragments: FragmentsConfig,
+    /// What is remembered of ended sessions.
+    pub tombstones: TombstonesConfig,
+    /// Number of sources that can be known to be real.
+    pub known_sources: u32,
+    /// Does each session remember where its packets came from?
+    pub tunnel_references: bool,
+    /// Zones that are one.
+    pub zones: Zones,
+    /// The keys of the engine that only a start can change, with their values.
+    values: Vec<(String, String)>,
+}
+
+impl Fixed {
+    /// Returns a key whose value differs in `other`.
+    fn differs(&self, other: &Self) -> Option<&str> {
+        let differing = self
+            .values
+            .iter()
+            .zip(&other.values)
+            .find(|(one, other)| one != other);
+        let key = differing.map(|((key, _), _)| key.as_str());
+        key.or_else(|| (!self.zones.same_groups(&other.zones)).then_some("zone_groups"))
+    }
+}
 
 impl Config {
     /// Checks the configuration and makes the look-up structures.
@@ -91,6 +177,7 @@ impl Config {
             known_sources: self.syn_challenge.max_sources,
             tunnel_references: self.engine.tunnel_references,
             zones: zones.clone(),
+            values: self.restart_values(),
         }
     }
 

@@ -3,12 +3,17 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::error::{ConfigError, ConfigErrorCause, Location};
-use super::keys::locate_span;
+use super::declare::read::{Entries, Problem, Problems, update_keys};
+use super::declare::{Checker, Item, Table};
+use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace};
+use super::keys::{Lines, key_at, span_of};
 use super::{Config, Provenance};
 
-/// A parsed file, from which a program takes its own sections before the engine reads the rest. Errors of either name the
-/// line and the key of the whole file.
+/// A parsed file, from which a program takes its own sections before the engine reads the rest. All
+/// errors are collected, and [`Self::finish`] returns them.
+///
+/// A program declares its sections with [`config_section!`](crate::config_section), or reads them
+/// with serde:
 ///
 /// ```
 /// use portcullis::config::Document;
@@ -32,69 +37,219 @@ use super::{Config, Provenance};
 /// ```
 #[derive(Debug)]
 pub struct Document<'a> {
-    file_name: &'a str,
-    text: &'a str,
-    provenance: Provenance,
+    place: Place<'a>,
     table: Spanned<DeTable<'a>>,
+    provenance: Provenance,
+    /// Sections that were taken, with what they hold.
+    taken: DeTable<'a>,
+    /// Names of sections that are not the engine's.
+    own: Vec<String>,
+    errors: Vec<ConfigError>,
 }
 
 impl<'a> Document<'a> {
-    /// Reads a file as TOML, whatever its keys are. `file_name` is only for messages; nothing is opened.
+    /// Reads a file as TOML, whatever its keys are. `file_name` is only for messages; nothing is
+    /// opened.
     ///
     /// # Errors
-    /// Text that is not TOML.
-    pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigError> {
-        match DeTable::parse(text) {
-            Ok(table) => Ok(Self {
-                file_name,
-                text,
-                provenance: Provenance::new(file_name, text, table.get_ref()),
-                table,
-            }),
-            Err(error) => Err(syntax(text, file_name, &error)),
-        }
+    /// Text that is not TOML: each line that cannot be read.
+    pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigErrors> {
+        let place = Place {
+            file_name,
+            text,
+            lines: Lines::new(text),
+        };
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(first) => {
+                let (table, errors) = DeTable::parse_recoverable(text);
+                let errors = errors.iter().map(|error| place.syntax(table.get_ref(), error));
+                let errors = ConfigErrors::new(errors.collect());
+                return Err(errors.unwrap_or_else(|| place.syntax(table.get_ref(), &first).into()));
+            }
+        };
+        Ok(Self {
+            provenance: Provenance::new(file_name, text, table.get_ref()),
+            place,
+            table,
+            taken: DeTable::new(),
+            own: Vec::new(),
+            errors: Vec::new(),
+        })
     }
 
-    /// Takes sections (`server`), and keys of sections that both have (`server.port`), out of the file, and reads them as one
-    /// value, whose fields are the sections. Those that the file does not have are missing in it.
+    /// Takes a section out of the file and reads it as a declared table. A key that has an error has
+    /// its default, and [`Self::finish`] returns the error.
+    pub fn section<T: Table>(&mut self, name: &str) -> T {
+        let mut section = T::default();
+        self.own.push(name.to_owned());
+        let Some((key, item)) = self.table.get_mut().remove_entry(name) else {
+            return section;
+        };
+        let mut problems = Problems::default();
+        problems.within_key(name, |problems| {
+            super::declare::read::update_table(&mut section, &Item(&item), problems);
+        });
+        self.taken.insert(key, item);
+        let mut checker = Checker::new(&self.provenance);
+        checker.table(name, &section);
+        for mut error in checker.into_errors() {
+            self.place.complete(&self.taken, &mut error.location);
+            self.errors.push(error);
+        }
+        let list = problems.list().iter();
+        self.errors.extend(list.map(|problem| self.place.error(problem)));
+        section
+    }
+
+    /// Takes sections (`server`), and keys of sections that both have (`server.port`), out of the
+    /// file, and reads them as one value, whose fields are the sections. Those that the file does
+    /// not have are missing in it.
     ///
     /// # Errors
-    /// What `T` finds wrong with them.
+    /// The first error of `T`.
     pub fn take<T: DeserializeOwned>(&mut self, keys: &[&str]) -> Result<T, ConfigError> {
         let span = self.table.span();
         let mut own = DeTable::new();
         for key in keys {
             move_key(key, self.table.get_mut(), &mut own);
         }
-        T::deserialize(Deserializer::from(Spanned::new(span, own)))
-            .map_err(|error| syntax(self.text, self.file_name, &error))
+        T::deserialize(Deserializer::from(Spanned::new(span, own.clone())))
+            .map_err(|error| self.place.syntax(&own, &error))
     }
 
-    /// The place of a key, as errors name it.
+    /// Returns the place of a key, as errors name it.
     #[must_use]
     pub fn location(&self, key: &str) -> Location {
-        self.provenance.locate(key)
+        let mut location = self.provenance.locate(key);
+        self.place.complete(self.table.get_ref(), &mut location);
+        if location.text.is_none() {
+            self.place.complete(&self.taken, &mut location);
+        }
+        location
     }
 
-    /// Returns the error of a key whose value does not fit the rest of the file.
-    #[must_use]
-    pub fn refused(&self, key: &str, why: &str) -> ConfigError {
-        ConfigError {
+    /// Adds the error of a key whose value does not fit the rest of the file.
+    pub fn refuse(&mut self, key: &str, why: &str) {
+        let error = ConfigError {
             location: self.location(key),
             cause: ConfigErrorCause::Syntax(why.to_owned()),
-        }
+        };
+        self.errors.push(error);
     }
 
     /// Reads what is left as the engine's configuration.
     ///
     /// # Errors
-    /// As those of [`Config::from_toml`].
+    /// The first error of those that [`Self::finish`] returns.
     pub fn config(self) -> Result<Config, ConfigError> {
-        let mut config: Config = serde::Deserialize::deserialize(Deserializer::from(self.table))
-            .map_err(|error| syntax(self.text, self.file_name, &error))?;
+        Ok(self.finish()?)
+    }
+
+    /// Reads what is left as the engine's configuration.
+    ///
+    /// # Errors
+    /// All errors of the file, also those of sections that were taken before: unknown keys, values
+    /// of the wrong type, and all that [`Config::validate_all`] finds.
+    pub fn finish(self) -> Result<Config, ConfigErrors> {
+        let mut config = Config::default();
+        let mut problems = Problems::default();
+        let own: Vec<&str> = self.own.iter().map(String::as_str).collect();
+        let entries = Entries {
+            table: self.table.get_ref(),
+            span: self.table.span(),
+            others: &own,
+        };
+        update_keys(&mut config, &entries, &mut problems);
         config.provenance = self.provenance;
-        config.validate()?;
-        Ok(config)
+        let mut errors = self.errors;
+        for mut error in config.errors() {
+            if !follows(&error, problems.list()) {
+                self.place.complete(self.table.get_ref(), &mut error.location);
+                errors.push(error);
+            }
+        }
+        errors.extend(problems.list().iter().map(|problem| self.place.error(problem)));
+        match ConfigErrors::new(errors) {
+            Some(errors) => Err(errors),
+            None => Ok(config),
+        }
+    }
+}
+
+/// Returns whether an error may follow from keys that could not be read: it is in the same item, or
+/// misses a name that such a key may have.
+fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
+    let key = error.location.key.as_str();
+    let names = match &error.cause {
+        ConfigErrorCause::UnknownZone { .. } => ["zones", "zone_groups"],
+        ConfigErrorCause::UnknownSet { .. } => ["address_sets", "service_sets"],
+        ConfigErrorCause::UnknownRule(_) => ["policy.rule", ""],
+        ConfigErrorCause::NoZonePrefixes(_) => ["ip.inside", "zones"],
+        _ => ["", ""],
+    };
+    problems.iter().any(|problem| {
+        let path = problem.path.as_str();
+        let item = path.find(']').and_then(|end| path.get(..=end)).unwrap_or(path);
+        let is_same = key
+            .strip_prefix(item)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let misses = |section: &&str| !section.is_empty() && path.starts_with(*section);
+        // An item of a list that is counted, for one.
+        let is_within = path
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with(['[', '.']));
+        is_same || is_within || names.iter().any(misses)
+    })
+}
+
+/// The text of a file, to name places in it.
+#[derive(Debug)]
+struct Place<'a> {
+    file_name: &'a str,
+    text: &'a str,
+    lines: Lines,
+}
+
+impl Place<'_> {
+    /// Adds the bytes of a key, and their column.
+    fn complete(&self, table: &DeTable<'_>, location: &mut Location) {
+        if let Some(span) = span_of(table, &location.key) {
+            self.set_span(location, span);
+        }
+    }
+
+    fn set_span(&self, location: &mut Location, span: std::ops::Range<usize>) {
+        location.line = Some(self.lines.line(span.start));
+        location.text = Some(Box::new(TextPlace {
+            column: self.lines.column(self.text, span.start),
+            bytes: span,
+        }));
+    }
+
+    fn error(&self, problem: &Problem) -> ConfigError {
+        self.at(&problem.path, Some(problem.span.clone()), problem.cause.clone())
+    }
+
+    fn at(&self, key: &str, span: Option<std::ops::Range<usize>>, cause: ConfigErrorCause) -> ConfigError {
+        let mut location = Location {
+            file: Some(self.file_name.into()),
+            key: key.to_owned(),
+            ..Location::default()
+        };
+        if let Some(span) = span {
+            self.set_span(&mut location, span);
+        }
+        ConfigError { location, cause }
+    }
+
+    fn syntax(&self, table: &DeTable<'_>, error: &toml::de::Error) -> ConfigError {
+        let span = error.span();
+        let key = span
+            .as_ref()
+            .and_then(|span| key_at(table, span))
+            .unwrap_or_default();
+        self.at(&key, span, ConfigErrorCause::Syntax(error.message().to_owned()))
     }
 }
 
@@ -116,13 +271,6 @@ fn move_key<'a>(key: &str, from: &mut DeTable<'a>, to: &mut DeTable<'a>) {
         }
     }
     from.insert(name, value);
-}
-
-fn syntax(text: &str, file_name: &str, error: &toml::de::Error) -> ConfigError {
-    ConfigError {
-        location: locate_span(file_name, text, error.span()),
-        cause: ConfigErrorCause::Syntax(error.message().to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -165,7 +313,7 @@ mod tests {
         let rest = both("[server]\nport = 7\n\n[table]\nmax_sessions = 0").unwrap_err();
         assert!(rest.starts_with("f:5: table.max_sessions: "), "{rest}");
         let unknown = both("[server]\nport = 7\n[nonsense]\n").unwrap_err();
-        assert!(unknown.starts_with("f:3: nonsense: unknown field"), "{unknown}");
+        assert!(unknown.starts_with("f:3: nonsense: unknown key"), "{unknown}");
         let own = both("[table]\n\n[server]\nport = \"x\"").unwrap_err();
         assert!(own.starts_with("f:4: server.port: invalid type"), "{own}");
         let unknown = both("[server]\nbort = 1").unwrap_err();

@@ -1,21 +1,28 @@
-//! Settings of what is remembered and sent when sessions end, and of what is reported of half-seen paths.
+//! `[resets]`, `[tombstones]` and `[asymmetry]`: the end of sessions, and half-seen paths.
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::values;
-
-/// `[resets]`: how many RSTs the engine sends at the end of sessions. As many again are those to
-/// late packets, and as many the answers to packets that are rejected or too large
-/// ([`Engine::write_reply`](crate::Engine::write_reply)): each has a budget of its own. With `Z`
-/// zones, each zone has `overall / (2 * Z)` a second for certain in each of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ResetsConfig {
-    /// RSTs a second to one destination address, 0 to [`Self::MAX_RATE`]; as many at once.
-    pub per_destination: u32,
-    /// RSTs a second to all of them, 0 to [`Self::MAX_RATE`]; as many at once.
-    pub overall: u32,
+crate::config_section! {
+    /// `[resets]`: the rate of RSTs at the end of sessions. RSTs to late packets, and answers to
+    /// packets that are rejected or too large
+    /// ([`Engine::write_reply`](crate::Engine::write_reply)), have a budget of this size each. With
+    /// `Z` zones, each zone has `overall / (2 * Z)` a second for certain in each of the three.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct ResetsConfig = "resets" {
+        /// The rate to one destination address, and as many at once.
+        per_destination: u32 {
+            default: 1_000, "a server whose sessions end together";
+            bounds: 0..=Self::MAX_RATE;
+            unit: "RSTs per second";
+        }
+        /// The rate to all destinations together, and as many at once.
+        overall: u32 {
+            default: 20_000, "a few per cent of a core";
+            bounds: 0..=Self::MAX_RATE;
+            unit: "RSTs per second";
+        }
+    }
 }
 
 impl ResetsConfig {
@@ -23,24 +30,24 @@ impl ResetsConfig {
     pub const MAX_RATE: u32 = 1_000_000;
 }
 
-impl Default for ResetsConfig {
-    fn default() -> Self {
-        Self {
-            per_destination: 1_000,
-            overall: 20_000,
+crate::config_section! {
+    /// `[tombstones]`: the memory of TCP sessions that ended before their connection did.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct TombstonesConfig = "tombstones" {
+        /// The largest number of ended sessions; a new one evicts the oldest.
+        max: u32 {
+            default: 65_536, "8 MiB";
+            bounds: 0..=Self::MAX;
+            unit: "sessions";
+            restart: true;
+        }
+        /// The time for which an ended session is remembered.
+        lifetime: Duration {
+            default: Duration::from_secs(600), "longer than keepalives of 5 minutes";
+            bounds: Duration::from_secs(1)..=Self::MAX_LIFETIME;
+            restart: true;
         }
     }
-}
-
-/// `[tombstones]`: how much is remembered of TCP sessions that ended before their connection did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TombstonesConfig {
-    /// How many, 0 to [`Self::MAX`]; the oldest makes room.
-    pub max: u32,
-    /// For how long, 1 s to [`Self::MAX_LIFETIME`].
-    #[serde(deserialize_with = "values::scalar")]
-    pub lifetime: Duration,
 }
 
 impl TombstonesConfig {
@@ -50,37 +57,56 @@ impl TombstonesConfig {
     pub const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 }
 
-impl Default for TombstonesConfig {
-    fn default() -> Self {
-        Self {
-            max: 65_536,
-            lifetime: Duration::from_secs(600),
+crate::config_section! {
+    /// `[asymmetry]`: what is evidence of a path whose other half does not pass here, and how much
+    /// of it is kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct AsymmetryConfig = "asymmetry" {
+        /// The number of packets of one direction alone after which its path is reported, if one of
+        /// them is a proof ([`asymmetry`](crate::asymmetry)). Except for those of a handshake, they
+        /// must take a second at least: a whole window may be in flight before the first answer.
+        packets: u32 {
+            default: 16, "more than an initial window";
+            bounds: 2..=u32::MAX;
+            unit: "packets";
+        }
+        /// The time for which one direction alone continues, with the same effect.
+        time: Duration {
+            default: Duration::from_secs(10), "longer than a few retransmissions";
+            bounds: Duration::from_secs(1)..=Duration::from_secs(3_600);
+        }
+        /// The largest number of lines of the report; further ones are counted.
+        max_entries: u32 {
+            default: 4_096, "1 MiB";
+            bounds: 0..=Self::MAX_ENTRIES;
+            unit: "lines";
+        }
+        /// The number of other zones in which the session of a packet is searched.
+        searched_zones: u32 {
+            default: 16, "a few microseconds";
+            bounds: 0..=Self::MAX_ZONES;
+            unit: "zones";
+        }
+        /// The rate of searches without a result, all zones together: each zone in which packets
+        /// come has an equal share. A search that finds the session costs nothing.
+        searches: u32 {
+            default: 10_000, "a few per cent of a core";
+            bounds: 0..=Self::MAX_SEARCHES;
+            unit: "packets per second";
+        }
+        /// The length of IPv4 prefixes in the report.
+        prefix_v4: u8 {
+            default: 24, "a common subnet";
+            bounds: 0..=32;
+            unit: "bits";
+        }
+        /// The length of IPv6 prefixes in the report.
+        prefix_v6: u8 {
+            default: 64, "a subnet (RFC 4291 2.5.4)";
+            bounds: 0..=128;
+            unit: "bits";
         }
     }
-}
-
-/// `[asymmetry]`: what is taken for evidence of a path whose other half does not pass here, and how much of it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AsymmetryConfig {
-    /// Packets of one direction alone after which its path is reported, if one of them is a proof
-    /// ([`crate::asymmetry`]): 2 to 2^32 - 1. But for those of a handshake, they must take a second at
-    /// least: a whole window may be on its way before the first answer.
-    pub packets: u32,
-    /// The time that one direction alone goes on, with the same effect.
-    #[serde(deserialize_with = "values::scalar")]
-    pub time: Duration,
-    /// Lines of the report, 0 to [`Self::MAX_ENTRIES`]; what finds no place is counted.
-    pub max_entries: u32,
-    /// Other zones in which a packet's session is looked for, 0 to [`Self::MAX_ZONES`].
-    pub searched_zones: u32,
-    /// How many packets a second may be looked for in vain, 0 to 1,000,000, all zones together: each zone
-    /// in which packets come has an equal share. A search that finds the session costs nothing.
-    pub searches: u32,
-    /// The length of IPv4 prefixes in the report.
-    pub prefix_v4: u8,
-    /// The length of IPv6 prefixes in the report.
-    pub prefix_v6: u8,
 }
 
 impl AsymmetryConfig {
@@ -90,20 +116,6 @@ impl AsymmetryConfig {
     pub const MAX_ZONES: u32 = 256;
     /// The largest `searches`.
     pub const MAX_SEARCHES: u32 = 1_000_000;
-}
-
-impl Default for AsymmetryConfig {
-    fn default() -> Self {
-        Self {
-            packets: 16,
-            time: Duration::from_secs(10),
-            max_entries: 4_096,
-            searched_zones: 16,
-            searches: 10_000,
-            prefix_v4: 24,
-            prefix_v6: 64,
-        }
-    }
 }
 
 /// What a reload does with sessions that the new policy would not admit.
@@ -127,3 +139,6 @@ impl OnReload {
         }
     }
 }
+
+crate::config_table_values!(ResetsConfig, TombstonesConfig, AsymmetryConfig);
+crate::config_choices!(OnReload);

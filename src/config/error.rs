@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, and where.
 use std::fmt;
 
+use super::declare::read::similar;
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
@@ -10,11 +11,58 @@ use crate::policy::MAX_RULES;
 pub struct Location {
     /// The name of the file as given to [`Config::from_toml`](super::Config::from_toml); `None` for a
     /// configuration that was built in code.
-    pub file: Option<String>,
+    pub file: Option<Box<str>>,
     /// The line, counted from 1, if it is known.
     pub line: Option<usize>,
+    /// The place in the line, if it is known.
+    pub text: Option<Box<TextPlace>>,
     /// The path of the key, such as `policy.rule[2].action`, places counted from 0; empty for the whole file.
     pub key: String,
+}
+
+/// A place in the text of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextPlace {
+    /// The column, counted from 1 in characters.
+    pub column: usize,
+    /// The bytes of the text.
+    pub bytes: std::ops::Range<usize>,
+}
+
+/// A name that is not one of a few.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The names that there are.
+    pub known: Vec<String>,
+    /// The one of them that is most like the name, if one is.
+    pub similar: Option<String>,
+}
+
+impl UnknownName {
+    /// Returns a name, with the known one that is most like it.
+    pub(super) fn new<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Box<Self> {
+        let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
+        Box::new(Self {
+            name: name.to_owned(),
+            similar: similar(name, known.iter().map(String::as_str)),
+            known,
+        })
+    }
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
+        let known = known.join(", ");
+        write!(f, "`{}`", self.name)?;
+        match &self.similar {
+            Some(similar) => write!(f, ": did you mean `{similar}`? Known: {known}"),
+            None if known.is_empty() => Ok(()),
+            None => write!(f, ": expected one of {known}"),
+        }
+    }
 }
 
 impl fmt::Display for Location {
@@ -45,13 +93,96 @@ pub struct ConfigError {
     pub cause: ConfigErrorCause,
 }
 
+/// All errors that were found in a configuration; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Returns errors in the order of their places in the file; `None` if there are none.
+    pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
+        let place = |error: &ConfigError| {
+            let location = &error.location;
+            (location.line, location.text.as_ref().map(|text| text.bytes.start))
+        };
+        errors.sort_by_key(place);
+        errors.dedup();
+        (!errors.is_empty()).then_some(Self(errors))
+    }
+
+    /// Returns the errors.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a ConfigErrors {
+    type Item = &'a ConfigError;
+    type IntoIter = std::slice::Iter<'a, ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    /// Writes a line for each error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, error) in self.iter().enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl From<ConfigErrors> for ConfigError {
+    /// Returns the first of the errors.
+    fn from(errors: ConfigErrors) -> Self {
+        let first = errors.0.into_iter().next();
+        first.unwrap_or_else(|| Self {
+            location: Location::default(),
+            cause: ConfigErrorCause::Syntax(String::new()),
+        })
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigErrorCause {
-    /// Not TOML, an unknown or missing key, or a value of the wrong type; the text says which.
+    /// Not TOML, or a value that cannot be read; the text names the reason.
     #[error("{0}")]
     Syntax(String),
+    /// A key that the table does not have.
+    #[error("unknown key {0}")]
+    UnknownKey(Box<UnknownName>),
+    /// A table without a key that it needs.
+    #[error("missing key `{0}`")]
+    MissingKey(&'static str),
+    /// A name that is not one of a few.
+    #[error("unknown value {0}")]
+    UnknownChoice(Box<UnknownName>),
+    /// A value of another type.
+    #[error("{found} is of the wrong type: expected {expected}")]
+    WrongType {
+        /// The value.
+        found: String,
+        /// The type that is expected.
+        expected: String,
+    },
+    /// An empty list where a missing one matches anything.
+    #[error("an empty list matches nothing: leave the key out to match anything")]
+    EmptyList,
     /// Memory that cannot be had.
     #[error("the system does not give {bytes} bytes for {part}")]
     NoMemory {
@@ -178,13 +309,8 @@ pub enum ConfigErrorCause {
     #[error("there is no rule `{0}`")]
     UnknownRule(String),
     /// A check that is not there, or that cannot only count.
-    #[error("there is no check `{check}` that can only count: those are {known}")]
-    UnknownCheck {
-        /// The name.
-        check: String,
-        /// The names that there are.
-        known: String,
-    },
+    #[error("unknown check {0}")]
+    UnknownCheck(Box<UnknownName>),
     /// An address to listen at twice, or beside all addresses.
     #[error("{0} is listened at already")]
     ListensAlready(std::net::Ipv4Addr),

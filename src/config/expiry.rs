@@ -1,11 +1,9 @@
 //! Expiry of a rule: a moment, written as a date or with time and offset.
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use toml::value::{Datetime, Offset};
 
+use super::declare::{Scalar, Wrong};
 use super::{Config, PolicyConfig, RuleConfig};
 
 const EXPECTED: &str =
@@ -45,28 +43,27 @@ pub(super) fn written(moment: SystemTime) -> String {
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// Reads a moment, in quotes or not.
-pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
-    struct MomentVisitor;
+/// A date or time, in quotes or not.
+impl Scalar for SystemTime {
+    type Bound = ();
 
-    impl<'de> Visitor<'de> for MomentVisitor {
-        type Value = SystemTime;
+    const EXPECTED: &'static str = EXPECTED;
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(EXPECTED)
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<SystemTime, E> {
-            moment(text).map_err(E::custom)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SystemTime, A::Error> {
-            let value = Datetime::deserialize(MapAccessDeserializer::new(map))?;
-            moment(&value.to_string()).map_err(A::Error::custom)
-        }
+    fn kind() -> String {
+        "date or time".to_owned()
     }
 
-    deserializer.deserialize_any(MomentVisitor).map(Some)
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        moment(text).map_err(Wrong::Other)
+    }
+
+    fn from_moment(text: &str) -> Result<Self, Wrong> {
+        moment(text).map_err(Wrong::Other)
+    }
+
+    fn written(&self) -> String {
+        written(*self)
+    }
 }
 
 impl PolicyConfig {

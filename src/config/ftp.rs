@@ -5,57 +5,94 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::values;
 use crate::alg::ftp::{ActiveOpening, CONTROL_PORT, Settings};
 
-/// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FtpConfig {
-    /// The ports of servers; none turns the helper off.
-    pub ports: Vec<u16>,
-    /// The lowest port that may be announced.
-    pub port_floor: u16,
-    /// How long an announced session may take to come, 1 s to [`Self::MAX_LIFETIME`].
-    #[serde(deserialize_with = "values::scalar")]
-    pub lifetime: Duration,
-    /// Prefixes of addresses at which data are expected, besides the server's own, if a 227
-    /// announces them: those of other hosts. The public address of a server behind NAT need not be
-    /// listed.
-    #[serde(deserialize_with = "values::list_or_empty")]
-    pub passive_addresses: Vec<IpNet>,
-    /// Prefixes of addresses that PORT and EPRT may announce in place of the client's own: the
-    /// public addresses of clients behind NAT. Data are expected at the client's own.
-    #[serde(deserialize_with = "values::list_or_empty")]
-    pub active_addresses: Vec<IpNet>,
-    /// After how many refused PORT and EPRT a session is not listened to any more; 0 is never.
-    pub max_refused: u16,
-    /// The port that a server must call from in active mode: 20 by RFC 959; 0, the default, is any.
-    pub active_source_port: u16,
-    /// Moment from which the data session of PORT and EPRT may come: at the client's command, or
-    /// only once the server has agreed to it. The latter is stricter, and breaks with servers that
-    /// connect first.
-    pub active_opening: ActiveOpening,
-    /// The longest line that is read, its end included, in bytes: [`Self::MAX_LINE`]. Servers that
-    /// split a longer line into several commands need their own bound here. Longer lines announce
-    /// nothing; where a refused announcement ends its session, so do they.
-    pub max_line: u32,
-    /// Number of bytes of each direction of a control session that are kept ahead of a missing
-    /// segment:
-    /// [`Self::REORDER_BYTES`]. Where a refused announcement ends its session, this is also how
-    /// much may be in flight: more for long listings on long paths, less for less memory.
-    pub reorder_bytes: u32,
-    /// Number of commands that may wait for their replies, 1 to [`Self::MAX_PIPELINED`]: for
-    /// clients that send many at once. Beyond it, no reply announces anything until the client
-    /// waits for one.
-    pub max_pipelined: u32,
-    /// What becomes of a packet with an announcement that is refused. A rule can say otherwise.
-    pub refused: RefusedAnnouncement,
-    /// How many bytes all control sessions together may take, from [`Self::MIN_MEMORY`]. With
-    /// several zones each has a part for certain, and one source leaves some to others. Beyond its
-    /// share a control session gives up what waits for missing segments, and one that is new, or
-    /// takes too much still, is not listened to.
-    pub max_memory: u32,
+crate::config_section! {
+    /// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct FtpConfig = "ftp" {
+        /// The ports of servers; an empty list turns the helper off.
+        ports: Vec<u16> {
+            default: vec![CONTROL_PORT], "RFC 959";
+        }
+        /// The lowest port that may be announced.
+        port_floor: u16 {
+            default: Settings::default().port_floor, "RFC 2577, section 3";
+        }
+        /// The time within which an announced session must open.
+        lifetime: Duration {
+            default: Settings::default().lifetime, "Linux; servers with slow storage call a minute after RETR";
+            bounds: Duration::from_secs(1)..=Self::MAX_LIFETIME;
+        }
+        /// Prefixes of addresses at which data are expected, besides the server's own, if a 227
+        /// announces them: those of other hosts. The public address of a server behind NAT need not
+        /// be listed.
+        passive_addresses: Vec<IpNet> {
+            default: Vec::new(), "data go to the server that announces them";
+        }
+        /// Prefixes of addresses that PORT and EPRT may announce in place of the client's own: the
+        /// public addresses of clients behind NAT. Data are expected at the client's own.
+        active_addresses: Vec<IpNet> {
+            default: Vec::new(), "a client announces its own address";
+        }
+        /// The number of refused PORT and EPRT after which a session announces nothing more; 0 is
+        /// no limit.
+        max_refused: u16 {
+            default: Settings::default().max_refused, "a page in a browser can guess addresses";
+            unit: "commands";
+        }
+        /// The port that a server must call from in active mode: 20 by RFC 959; 0 is any.
+        active_source_port: u16 {
+            default: 0, "any: servers without privileges cannot call from port 20";
+        }
+        /// The moment from which the data session of PORT and EPRT may come: at the client's
+        /// command, or only once the server has agreed to it. The latter is stricter, and breaks
+        /// with servers that connect first.
+        active_opening: ActiveOpening {
+            default: Settings::default().active_opening, "there are servers that connect before they answer";
+        }
+        /// The longest line that is read, its end included. Servers that split a longer line into
+        /// several commands need their own bound here. Longer lines announce nothing; where a
+        /// refused announcement ends its session, so do they.
+        max_line: u32 {
+            default: size(Settings::default().max_line), "a path of 4096 bytes whose every byte is a quote";
+            bounds: Self::MAX_LINE;
+            unit: "bytes";
+        }
+        /// The number of bytes of each direction of a control session that are kept ahead of a
+        /// missing segment. Where a refused announcement ends its session, this is also how much may
+        /// be in flight: more for long listings on long paths, less for less memory.
+        reorder_bytes: u32 {
+            default: size(Settings::default().reorder_bytes), "a window without a scale";
+            bounds: Self::REORDER_BYTES;
+            unit: "bytes";
+        }
+        /// The number of commands that may wait for their replies, for clients that send many at
+        /// once. Beyond it, no reply announces anything until the client waits for one.
+        max_pipelined: u32 {
+            default: size(Settings::default().max_pipelined), "most clients send one at a time";
+            bounds: 1..=Self::MAX_PIPELINED;
+            unit: "commands";
+        }
+        /// Handling of a packet with an announcement that is refused: `pass` opens nothing, `drop`
+        /// ends the control session. A rule can say otherwise.
+        refused: RefusedAnnouncement {
+            default: RefusedAnnouncement::default(), "nothing is opened, and the server answers for itself";
+        }
+        /// The memory of all control sessions together. With several zones each has a part for
+        /// certain, and one source leaves some to others. Beyond its share a control session gives
+        /// up what waits for missing segments. One that is new, or still takes too much, is not
+        /// inspected.
+        max_memory: u32 {
+            default: 64 << 20, "64 MiB";
+            bounds: Self::MIN_MEMORY..=u32::MAX;
+            unit: "bytes";
+        }
+    }
+}
+
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// What becomes of a packet with an announcement that is refused: of a foreign address, a low port, and so on.
@@ -83,14 +120,15 @@ impl RefusedAnnouncement {
     }
 }
 
-/// What a rule says of the control sessions that it admits; `[ftp]` holds where it says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FtpHandling {
-    /// See [`FtpConfig::ports`]; an empty list turns the helper off.
-    pub ports: Option<Vec<u16>>,
-    /// See [`FtpConfig::refused`].
-    pub refused: Option<RefusedAnnouncement>,
+crate::config_section! {
+    /// Handling of the control sessions that a rule admits; `[ftp]` applies to missing keys.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct FtpHandling = "" {
+        /// The ports of servers; an empty list turns the helper off.
+        ports: Option<Vec<u16>> { default: None, "`ftp.ports`"; }
+        /// Handling of a packet with an announcement that is refused.
+        refused: Option<RefusedAnnouncement> { default: None, "`ftp.refused`"; }
+    }
 }
 
 impl FtpHandling {
@@ -98,19 +136,6 @@ impl FtpHandling {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// What is said, as keys with their values.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
-        [
-            ("ports", self.ports.as_ref().map(|ports| format!("{ports:?}"))),
-            (
-                "refused",
-                self.refused.map(|refused| format!("\"{}\"", refused.name())),
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value?)))
     }
 }
 
@@ -130,16 +155,6 @@ impl FtpConfig {
     /// The most that `max_pipelined` may be.
     pub const MAX_PIPELINED: u32 = 1_024;
 
-    /// The sizes, with their keys, values and bounds.
-    pub(super) fn sizes(&self) -> [(&'static str, u32, RangeInclusive<u32>); 4] {
-        [
-            ("ftp.max_line", self.max_line, Self::MAX_LINE),
-            ("ftp.reorder_bytes", self.reorder_bytes, Self::REORDER_BYTES),
-            ("ftp.max_pipelined", self.max_pipelined, 1..=Self::MAX_PIPELINED),
-            ("ftp.max_memory", self.max_memory, Self::MIN_MEMORY..=u32::MAX),
-        ]
-    }
-
     /// The settings of the helper.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
@@ -158,33 +173,5 @@ impl FtpConfig {
     }
 }
 
-impl Default for FtpConfig {
-    fn default() -> Self {
-        let Settings {
-            port_floor,
-            lifetime,
-            max_refused,
-            active_opening,
-            max_line,
-            reorder_bytes,
-            max_pipelined,
-            ..
-        } = Settings::default();
-        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-        Self {
-            ports: vec![CONTROL_PORT],
-            port_floor,
-            lifetime,
-            passive_addresses: Vec::new(),
-            active_addresses: Vec::new(),
-            max_refused,
-            active_source_port: 0,
-            active_opening,
-            max_line: number(max_line),
-            reorder_bytes: number(reorder_bytes),
-            max_pipelined: number(max_pipelined),
-            refused: RefusedAnnouncement::default(),
-            max_memory: 64 << 20,
-        }
-    }
-}
+crate::config_table_values!(FtpConfig, FtpHandling);
+crate::config_choices!(RefusedAnnouncement, ActiveOpening);

@@ -11,7 +11,7 @@ use super::error::Location;
 /// code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
-    file: Option<String>,
+    file: Option<Box<str>>,
     keys: KeyTree,
 }
 
@@ -19,7 +19,7 @@ impl Provenance {
     /// The provenance of a document that was parsed from `text`.
     pub(super) fn new(file: &str, text: &str, table: &DeTable<'_>) -> Self {
         Self {
-            file: Some(file.to_owned()),
+            file: Some(file.into()),
             keys: KeyTree::new(text, table),
         }
     }
@@ -50,6 +50,7 @@ impl Provenance {
             file: self.file.clone(),
             line: found.line,
             key: key.to_owned(),
+            ..Location::default()
         }
     }
 
@@ -62,56 +63,83 @@ impl Provenance {
     }
 }
 
-/// Returns the place that the parser complains about: the key that has the span, else the innermost
-/// value that holds it. Parses the text again, since only errors need the spans of all keys.
-pub(super) fn locate_span(file: &str, text: &str, span: Option<Range<usize>>) -> Location {
-    let mut location = Location {
-        file: Some(file.to_owned()),
-        ..Location::default()
-    };
-    let Some(span) = span else {
-        return location;
-    };
-    location.line = Some(Lines::new(text).line(span.start));
-    let (table, _) = DeTable::parse_recoverable(text);
-    let mut search = SpanSearch {
-        span,
-        path: String::new(),
-        key: None,
-        innermost: None,
-    };
-    search.table(table.get_ref());
-    let innermost = search.innermost.map(|(_, path)| path);
-    if let Some(path) = search.key.or(innermost) {
-        location.key = path;
+/// Returns the bytes of a value, or of the longest part of its path that the table has.
+pub(super) fn span_of(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+    let (mut at, mut rest) = (Some(At::Table(table)), path);
+    let mut span = None;
+    while let (Some(place), false) = (at, rest.is_empty()) {
+        let Some((value, key, after)) = place.step(rest) else {
+            break;
+        };
+        (at, rest) = (At::of(value), after);
+        // Of a table in the file's own lines the value has no place of its own.
+        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+        span = Some(if is_table { key } else { value.span() });
     }
-    location
+    span
 }
 
-/// A name as a part of a path: in quotes if TOML wants them.
-pub(super) fn key_segment(name: &str) -> String {
-    let bare = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    if bare {
-        name.to_owned()
-    } else {
-        format!("\"{name}\"")
+/// A value that has others.
+#[derive(Clone, Copy)]
+enum At<'a, 'd> {
+    Table(&'a DeTable<'d>),
+    List(&'a [Spanned<DeValue<'d>>]),
+}
+
+impl<'a, 'd> At<'a, 'd> {
+    fn of(value: &'a Spanned<DeValue<'d>>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Self::Table(table)),
+            DeValue::Array(items) => Some(Self::List(items)),
+            _ => None,
+        }
+    }
+
+    /// Follows the first part of a path: the value, the bytes of its key, and the rest of the path.
+    fn step<'p>(self, path: &'p str) -> Option<(&'a Spanned<DeValue<'d>>, Range<usize>, &'p str)> {
+        match self {
+            Self::Table(table) => {
+                let path = path.strip_prefix('.').unwrap_or(path);
+                let (name, rest) = match path.strip_prefix('"') {
+                    Some(quoted) => quoted.match_indices('"').find_map(|(end, _)| {
+                        let (name, rest) = (quoted.get(..end)?, quoted.get(end + 1..)?);
+                        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
+                    })?,
+                    None => path.split_at(path.find(['.', '[']).unwrap_or(path.len())),
+                };
+                let (key, value) = table.get_key_value(name)?;
+                Some((value, key.span(), rest))
+            }
+            Self::List(items) => {
+                let (place, rest) = item(path)?;
+                let value = items.get(place)?;
+                Some((value, value.span(), rest))
+            }
+        }
     }
 }
+
+pub(super) use super::declare::print::segment as key_segment;
 
 /// Offsets of the line ends of a text.
-struct Lines(Vec<usize>);
+#[derive(Debug)]
+pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Self(ends.map(|(offset, _)| offset).collect())
     }
 
+    /// Returns the column of an offset, counted from 1 in characters.
+    pub(super) fn column(&self, text: &str, offset: usize) -> usize {
+        let before = self.line(offset).checked_sub(2);
+        let start = before.and_then(|line| self.0.get(line)).map_or(0, |end| end + 1);
+        1 + text.get(start..offset).map_or(0, |text| text.chars().count())
+    }
+
     /// Returns the line of an offset, counted from 1.
-    fn line(&self, offset: usize) -> usize {
+    pub(super) fn line(&self, offset: usize) -> usize {
         1 + self.0.partition_point(|end| *end < offset)
     }
 }
@@ -332,10 +360,22 @@ impl TreeBuilder {
     }
 }
 
+/// Returns the path of the key that has the span, else of the innermost value that holds it.
+pub(super) fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
+    let mut search = SpanSearch {
+        span: span.clone(),
+        path: String::new(),
+        key: None,
+        innermost: None,
+    };
+    search.table(table);
+    search.key.or(search.innermost.map(|(_, path)| path))
+}
+
 /// Searches a document for a span.
 struct SpanSearch {
     span: Range<usize>,
-    /// The path of what is looked at.
+    /// The path of the current value.
     path: String,
     /// The first key or item that has the span.
     key: Option<String>,

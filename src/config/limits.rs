@@ -1,40 +1,115 @@
 //! `[limits]`: what a zone, a rule, a source or a destination may hold.
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
-use super::effective::Values;
 use super::keys::key_segment;
-use super::{Config, ConfigError, Zones};
-use crate::limits::LimitSet;
-use crate::limits::{Bounds, LimitAction, LimitScope, Limits, Prefixes};
+use super::validate::Errors;
+use super::{Config, Zones};
+use crate::limits::{Bounds, LimitAction, LimitScope, LimitSet, Limits, Prefixes};
 
-/// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are
-/// counted.
-///
-/// A limit that is `None` does not hold. Sources and destinations are counted by zone: zones are
-/// separate address spaces.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsConfig {
-    /// Sessions that one source may have, from 1.
-    pub max_per_source: Option<u32>,
-    /// Sessions that one destination may have, from 1.
-    pub max_per_destination: Option<u32>,
-    /// TCP sessions of one source whose handshake is not complete, from 1.
-    pub max_half_open_per_source: Option<u32>,
-    /// New sessions per second of one source, from 1; a second's worth may come at once.
-    pub new_per_second_per_source: Option<u32>,
-    /// Action on a packet whose session would exceed a limit.
-    pub action: LimitAction,
-    /// The length of the IPv4 prefix that is counted as one source or destination, 0 to 32. Only a
-    /// start can change it.
-    pub ipv4_prefix: u8,
-    /// The length of the IPv6 prefix that is counted as one source or destination, 0 to 128. Only a
-    /// start can change it.
-    pub ipv6_prefix: u8,
-    /// Limits of a zone, by its name: each replaces the one for all zones.
-    pub zones: BTreeMap<String, LimitSet>,
+crate::config_section! {
+    /// `[limits]`: limits for all zones, and the prefixes by which sources and destinations are
+    /// counted. A key that is not set is no limit. Sources and destinations are counted by zone:
+    /// zones are separate address spaces.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct LimitsConfig = "limits" {
+        /// The largest number of sessions of one source.
+        max_per_source: Option<u32> {
+            default: None, "no limit: a proxy may rightly have most of a quiet table";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The largest number of sessions of one destination.
+        max_per_destination: Option<u32> {
+            default: None, "no limit: a proxy may rightly have most of a quiet table";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The largest number of TCP sessions of one source whose handshake is not complete.
+        max_half_open_per_source: Option<u32> {
+            default: None, "no limit: a proxy may rightly have most of a quiet table";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The rate of new sessions of one source; a second's worth may come at once.
+        new_per_second_per_source: Option<u32> {
+            default: None, "no limit: a proxy may rightly have most of a quiet table";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions per second";
+        }
+        /// The action on a packet whose session would exceed a limit: `reject` answers with a RST,
+        /// ABORT or ICMP error, as far as the budgets of `[resets]` go.
+        action: LimitAction {
+            default: LimitAction::default(), "a flood gets no answers";
+        }
+        /// The length of the IPv4 prefix that is counted as one source or destination.
+        ipv4_prefix: u8 {
+            default: Prefixes::DEFAULT.v4, "a host";
+            bounds: 0..=32;
+            unit: "bits";
+            restart: true;
+        }
+        /// The length of the IPv6 prefix that is counted as one source or destination.
+        ipv6_prefix: u8 {
+            default: Prefixes::DEFAULT.v6, "a host's subnet (RFC 4291 2.5.4)";
+            bounds: 0..=128;
+            unit: "bits";
+            restart: true;
+        }
+        /// Limits of a zone, by its name: each replaces the one for all zones.
+        zones: BTreeMap<String, LimitSet> {
+            default: BTreeMap::new(), "the limits for all zones";
+        }
+    }
+}
+
+crate::config_keys! {
+    /// The limits of a zone or of a rule. Those of a rule count the sessions that it has admitted,
+    /// and hold beside those of the zone.
+    LimitSet = "" {
+        /// The largest number of sessions in all.
+        max_sessions: Option<u32> {
+            why: "no limit";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The largest number of sessions of one source.
+        max_per_source: Option<u32> {
+            why: "`limits.max_per_source`";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The largest number of sessions of one destination.
+        max_per_destination: Option<u32> {
+            why: "`limits.max_per_destination`";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The largest number of TCP sessions of one source whose handshake is not complete.
+        max_half_open_per_source: Option<u32> {
+            why: "`limits.max_half_open_per_source`";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions";
+        }
+        /// The rate of new sessions of one source; a second's worth may come at once.
+        new_per_second_per_source: Option<u32> {
+            why: "`limits.new_per_second_per_source`";
+            bounds: 1..=u32::MAX;
+            limit: "a policy rule denies sessions";
+            unit: "sessions per second";
+        }
+        /// The action on a packet whose session would exceed a limit.
+        action: Option<LimitAction> {
+            why: "`limits.action`";
+        }
+    }
 }
 
 impl LimitsConfig {
@@ -73,94 +148,13 @@ impl LimitsConfig {
     }
 }
 
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            max_per_source: None,
-            max_per_destination: None,
-            max_half_open_per_source: None,
-            new_per_second_per_source: None,
-            action: LimitAction::default(),
-            ipv4_prefix: Prefixes::DEFAULT.v4,
-            ipv6_prefix: Prefixes::DEFAULT.v6,
-            zones: BTreeMap::new(),
-        }
-    }
-}
-
 impl Config {
-    pub(super) fn check_limits(&self) -> Result<(), ConfigError> {
-        for (key, length, bits) in [
-            ("limits.ipv4_prefix", self.limits.ipv4_prefix, 32),
-            ("limits.ipv6_prefix", self.limits.ipv6_prefix, 128),
-        ] {
-            if length > bits {
-                return Err(self.out_of_bounds(key, length, format!("0 to {bits}")));
-            }
-        }
-        self.check_limit_set("limits", &self.limits.for_all())?;
-        for (zone, set) in &self.limits.zones {
-            let key = format!("limits.zones.{}", key_segment(zone));
-            self.check_zone(&key, zone)?;
-            self.check_limit_set(&key, set)?;
-        }
-        Ok(())
-    }
-
-    /// Checks the limits below a key: 0 would allow nothing, which is for the policy to say.
-    pub(super) fn check_limit_set(&self, prefix: &str, set: &LimitSet) -> Result<(), ConfigError> {
-        for (key, value) in set.values() {
-            if value == Some(0) {
-                let bounds = "at least 1; a policy rule denies sessions";
-                return Err(self.out_of_bounds(&format!("{prefix}.{key}"), 0, bounds));
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn effective_limits(&self, values: &mut Values<'_>) {
-        let default = LimitsConfig::default();
-        for (key, value) in self.limits.for_all().values() {
-            match value {
-                Some(value) => values.entry(format!("limits.{key}"), value.to_string()),
-                // There is no such key: the table's size is the limit.
-                None if key == "max_sessions" => {}
-                None => values.setting(
-                    format!("limits.{key}"),
-                    "\"none\"".to_owned(),
-                    "\"none\"",
-                    "a proxy may rightly have most of a quiet table",
-                ),
-            }
-        }
-        let action = |action: LimitAction| format!("\"{}\"", action.name());
-        values.setting(
-            "limits.action",
-            action(self.limits.action),
-            &action(default.action),
-            "a flood gets no answers",
-        );
-        values.setting(
-            "limits.ipv4_prefix",
-            self.limits.ipv4_prefix.to_string(),
-            &default.ipv4_prefix.to_string(),
-            "a host",
-        );
-        values.setting(
-            "limits.ipv6_prefix",
-            self.limits.ipv6_prefix.to_string(),
-            &default.ipv6_prefix.to_string(),
-            "a host's subnet (RFC 4291 2.5.4)",
-        );
-        for (zone, set) in &self.limits.zones {
-            let keys: Vec<_> = set
-                .keys()
-                .map(|(key, value)| format!("{key} = {value}"))
-                .collect();
-            values.entry(
-                format!("limits.zones.{}", key_segment(zone)),
-                super::effective::inline(&keys),
-            );
+    pub(super) fn check_limits(&self, errors: &mut Errors) {
+        for zone in self.limits.zones.keys() {
+            errors.check(self.check_zone(&format!("limits.zones.{}", key_segment(zone)), zone));
         }
     }
 }
+
+crate::config_table_values!(LimitsConfig, LimitSet);
+crate::config_choices!(LimitAction);

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::declare::Checker;
 use super::error::ConfigErrorCause;
-use super::validate::Checked;
+use super::validate::{Checked, Errors};
 use super::{Config, MAX_COMMENT, RuleConfig, Zones};
 use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol};
@@ -25,35 +26,48 @@ impl Config {
         DestinationZones { zones, inside }
     }
 
-    pub(super) fn check_rule(&self, key: &str, rule: &RuleConfig, known: &DestinationZones) -> Checked {
-        self.check_limit_set(&format!("{key}.limits"), &rule.limits)?;
+    pub(super) fn check_rule(
+        &self,
+        key: &str,
+        rule: &RuleConfig,
+        known: &DestinationZones,
+        errors: &mut Errors,
+    ) {
+        if !rule.limits.is_empty() {
+            let mut checker = Checker::new(&self.provenance);
+            checker.table(&format!("{key}.limits"), &rule.limits);
+            checker
+                .into_errors()
+                .into_iter()
+                .for_each(|error| errors.add(error));
+        }
         let comment = &rule.comment;
         if comment.len() > MAX_COMMENT || comment.chars().any(char::is_control) {
             let cause = ConfigErrorCause::BadComment(MAX_COMMENT);
-            return Err(self.error(&format!("{key}.comment"), cause));
+            errors.add(self.error(&format!("{key}.comment"), cause));
         }
         for (place, zone) in rule.zones.iter().enumerate() {
-            self.check_zone(&format!("{key}.zones[{place}]"), zone)?;
+            errors.check(self.check_zone(&format!("{key}.zones[{place}]"), zone));
         }
-        self.check_destination_zones(key, rule, known)?;
+        errors.check(self.check_destination_zones(key, rule, known));
         for (name, terms) in [
             ("source", &rule.source),
             ("destination", &rule.destination),
             ("not.source", &rule.not.source),
             ("not.destination", &rule.not.destination),
         ] {
-            self.check_address_terms(&format!("{key}.{name}"), terms)?;
+            errors.check(self.check_address_terms(&format!("{key}.{name}"), terms));
         }
-        self.check_services(key, rule)?;
+        errors.check(self.check_services(key, rule));
         for (ranges, name) in [
             (&rule.source_ports, "source_ports"),
             (&rule.destination_ports, "destination_ports"),
             (&rule.not.source_ports, "not.source_ports"),
             (&rule.not.destination_ports, "not.destination_ports"),
         ] {
-            self.check_ports(&format!("{key}.{name}"), rule, ranges)?;
+            errors.check(self.check_ports(&format!("{key}.{name}"), rule, ranges));
         }
-        self.check_icmp_types(key, rule)
+        errors.check(self.check_icmp_types(key, rule));
     }
 
     fn check_destination_zones(&self, key: &str, rule: &RuleConfig, known: &DestinationZones) -> Checked {

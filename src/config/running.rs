@@ -1,82 +1,8 @@
 //! Keys that a reload cannot change, and how their running values stay in force.
 
-use super::{Config, GeneveConfig, RunConfig, Zones};
+use super::declare::Table;
+use super::{Config, TableConfig, Zones};
 use crate::Zone;
-
-/// A key that only a start can change.
-pub(super) struct FixedKey<T: 'static> {
-    /// The path of the key.
-    pub(super) key: &'static str,
-    /// Whether the two have different values in force.
-    pub(super) differs: fn(&T, &T) -> bool,
-    /// Copies the value of the second to the first.
-    keep: fn(&mut T, &T),
-}
-
-macro_rules! fixed {
-    ($key:literal, $($field:ident).+) => {
-        FixedKey {
-            key: $key,
-            differs: |one, other| one.$($field).+ != other.$($field).+,
-            keep: |to, from| to.$($field).+.clone_from(&from.$($field).+),
-        }
-    };
-}
-
-/// Of `[geneve]`: sockets, and sizes of tables.
-pub(super) const OF_GENEVE: &[FixedKey<GeneveConfig>] = &[
-    fixed!("geneve.provider", provider),
-    fixed!("geneve.listen", listen),
-    fixed!("geneve.max_endpoints", max_endpoints),
-    fixed!("geneve.max_tunnel_ends", max_tunnel_ends),
-];
-
-/// Of `[run]`: threads and sockets.
-pub(super) const OF_RUN: &[FixedKey<RunConfig>] = &[
-    fixed!("run.workers", workers),
-    fixed!("run.pin", pin),
-    fixed!("run.receive_queue", receive_queue),
-    fixed!("run.coalesce", coalesce),
-    fixed!("run.queue_delay", queue_delay),
-];
-
-/// Of the engine, in the order in which they are kept: the default of `table.shards` follows from
-/// `table.max_sessions`. [`super::Fixed`] holds the same.
-const OF_ENGINE: &[FixedKey<Config>] = &[
-    fixed!("table.max_sessions", table.max_sessions),
-    FixedKey {
-        key: "table.shards",
-        differs: |one, other| one.table.shards_in_force() != other.table.shards_in_force(),
-        keep: |to, from| to.table.shards = from.table.shards,
-    },
-    fixed!("limits.ipv4_prefix", limits.ipv4_prefix),
-    fixed!("limits.ipv6_prefix", limits.ipv6_prefix),
-    fixed!("fragments", fragments),
-    fixed!("tombstones", tombstones),
-    fixed!("syn_challenge.max_sources", syn_challenge.max_sources),
-    fixed!("engine.tunnel_references", engine.tunnel_references),
-    FixedKey {
-        key: "zone_groups",
-        differs: |one, other| {
-            let zones = |config: &Config| Zones::new(&config.zones, &config.zone_groups);
-            !zones(one).same_groups(&zones(other))
-        },
-        keep: keep_groups,
-    },
-];
-
-/// Keeps the running value of each key that differs, and adds these keys to `kept`.
-fn keep<T>(keys: &[FixedKey<T>], to: &mut T, running: &T, kept: &mut Vec<&'static str>) {
-    for each in keys {
-        if (each.differs)(to, running) {
-            (each.keep)(to, running);
-            // What could not be kept is left to whoever takes it over, who refuses it.
-            if !(each.differs)(to, running) {
-                kept.push(each.key);
-            }
-        }
-    }
-}
 
 /// Keeps the running groups unless a name would then stand for other zones: a rule for one zone
 /// would hold for a whole group, or the reverse.
@@ -119,9 +45,28 @@ impl Config {
     /// reload refuses them, where a rule would hold for other zones than the configuration says.
     pub fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
-        keep(OF_ENGINE, self, running, &mut kept);
-        keep(OF_GENEVE, &mut self.geneve, &running.geneve, &mut kept);
-        keep(OF_RUN, &mut self.run, &running.run, &mut kept);
+        let shards_asked = self.table.shards;
+        let in_force = running.table.shards_in_force();
+        Table::keep(self, running, &mut kept);
+        // Shards that follow from the number of sessions, which is kept, do not wait on their own.
+        let asked = TableConfig {
+            shards: shards_asked,
+            ..self.table.clone()
+        };
+        if asked.shards_in_force() == in_force {
+            kept.retain(|key| *key != "table.shards");
+        }
+        let same_groups = |one: &Self, other: &Self| {
+            let zones = |config: &Self| Zones::new(&config.zones, &config.zone_groups);
+            zones(one).same_groups(&zones(other))
+        };
+        if !same_groups(self, running) {
+            keep_groups(self, running);
+            // Groups that could not be kept are left to the reload, which refuses them.
+            if same_groups(self, running) {
+                kept.push("zone_groups");
+            }
+        }
         kept
     }
 }
@@ -145,8 +90,8 @@ mod tests {
             ("[table]\nshards = 2", "table.shards"),
             ("[limits]\nipv4_prefix = 24", "limits.ipv4_prefix"),
             ("[limits]\nipv6_prefix = 56", "limits.ipv6_prefix"),
-            ("[fragments]\nmax_datagrams = 7", "fragments"),
-            ("[tombstones]\nmax = 7", "tombstones"),
+            ("[fragments]\nmax_datagrams = 7", "fragments.max_datagrams"),
+            ("[tombstones]\nmax = 7", "tombstones.max"),
             ("[syn_challenge]\nmax_sources = 7", "syn_challenge.max_sources"),
             ("[engine]\ntunnel_references = true", "engine.tunnel_references"),
             ("[zone_groups]\nab = [\"a\", \"b\"]", "zone_groups"),
@@ -154,11 +99,6 @@ mod tests {
             ("[geneve]\nlisten = \"10.0.0.1\"", "geneve.listen"),
             ("[geneve]\nmax_endpoints = 7", "geneve.max_endpoints"),
             ("[geneve]\nmax_tunnel_ends = 7", "geneve.max_tunnel_ends"),
-            ("[run]\nworkers = 7", "run.workers"),
-            ("[run]\npin = true", "run.pin"),
-            ("[run]\nreceive_queue = 100_000", "run.receive_queue"),
-            ("[run]\ncoalesce = \"10us\"", "run.coalesce"),
-            ("[run]\nqueue_delay = \"5ms\"", "run.queue_delay"),
         ] {
             let mut config = parse(&format!("[zones]\na = 1\nb = 2\n{text}"));
             config.policy.on_reload = crate::config::OnReload::Keep;
@@ -169,7 +109,7 @@ mod tests {
                 crate::config::OnReload::Keep,
                 "the rest is new"
             );
-            assert_eq!(config.check_running(&running), Ok(()), "{text}");
+            assert_eq!(config.check_tunnel(&running.geneve), Ok(()), "{text}");
             let engine = Engine::with_seed(&running, [1; 4]).unwrap();
             assert!(
                 engine.reload(&config, Instant::now(), &mut Discard).is_ok(),

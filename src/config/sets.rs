@@ -3,15 +3,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use ipnet::IpNet;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-
+use super::declare::read::{Kind, wrong_type};
+use super::declare::{self, Item, Problems, Scalar, Value, Wrong, quoted};
 use super::error::{ConfigError, ConfigErrorCause, Location};
 use super::keys::key_segment;
-use super::values::{self, Scalar};
+use super::validate::{Checked, Errors};
 use super::{Config, RuleConfig};
 use crate::policy::{IcmpType, PortRange, Protocol};
+use ipnet::IpNet;
 
 /// The largest number of prefixes of a named set, those of sets within it included.
 pub const MAX_SET_PREFIXES: usize = 1 << 18;
@@ -44,18 +43,28 @@ impl fmt::Display for AddressTerm {
 }
 
 impl Scalar for AddressTerm {
+    type Bound = ();
+
     const EXPECTED: &'static str =
         "an address, a prefix such as \"10.0.0.0/8\", or a set such as \"@office\"";
 
-    fn from_text(text: &str) -> Result<Self, String> {
+    fn kind() -> String {
+        "prefix or `@name`".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
         match text.strip_prefix(SET) {
             Some(name) => Ok(Self::Set(name.to_owned())),
             None => IpNet::from_text(text).map(Self::Prefix),
         }
     }
 
-    fn from_integer(number: i64) -> Result<Self, String> {
+    fn from_integer(number: i64) -> Result<Self, Wrong> {
         IpNet::from_integer(number).map(Self::Prefix)
+    }
+
+    fn written(&self) -> String {
+        quoted(self)
     }
 }
 
@@ -142,16 +151,22 @@ impl fmt::Display for ServiceTerm {
 }
 
 impl Scalar for ServiceTerm {
+    type Bound = ();
+
     const EXPECTED: &'static str = "a service such as \"tcp/443\", or a set such as \"@web\"";
 
-    fn from_text(text: &str) -> Result<Self, String> {
+    fn kind() -> String {
+        "service such as `tcp/443`, or `@name`".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
         match text.strip_prefix(SET) {
             Some(name) => Ok(Self::Set(name.to_owned())),
-            None => text.parse().map(Self::Service),
+            None => text.parse().map(Self::Service).map_err(Wrong::Other),
         }
     }
 
-    fn from_integer(number: i64) -> Result<Self, String> {
+    fn from_integer(number: i64) -> Result<Self, Wrong> {
         u8::try_from(number)
             .map(|number| {
                 Self::Service(Service {
@@ -160,7 +175,11 @@ impl Scalar for ServiceTerm {
                     icmp: None,
                 })
             })
-            .map_err(|_| format!("{number} is no service such as \"tcp/443\""))
+            .map_err(|_| format!("{number} is not a service such as \"tcp/443\"").into())
+    }
+
+    fn written(&self) -> String {
+        quoted(self)
     }
 }
 
@@ -184,59 +203,57 @@ impl AddressSet {
     }
 }
 
-impl<'de> Deserialize<'de> for AddressSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            #[serde(default, deserialize_with = "values::list")]
-            addresses: Vec<AddressTerm>,
-            file: Option<String>,
-        }
-
-        struct SetVisitor;
-
-        impl<'de> Visitor<'de> for SetVisitor {
-            type Value = AddressSet;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of addresses and sets, or a table with `addresses` or `file`")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<AddressSet, A::Error> {
-                Ok(AddressSet {
-                    addresses: values::list(SeqAccessDeserializer::new(seq))?,
-                    ..AddressSet::default()
-                })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AddressSet, A::Error> {
-                let Table { addresses, file } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                if addresses.is_empty() && file.is_none() {
-                    return Err(A::Error::custom("a set needs `addresses`, `file` or both"));
-                }
-                Ok(AddressSet {
-                    addresses,
-                    file,
-                    loaded: None,
-                })
-            }
-        }
-
-        deserializer.deserialize_any(SetVisitor)
+crate::config_keys! {
+    AddressSet = "" {
+        /// Prefixes and other sets.
+        addresses: Vec<AddressTerm> { never_empty: true; }
+        /// The path of a file with a prefix a line.
+        file: Option<String> {}
     }
 }
 
-/// Reads the sets of services: a list for each name.
-pub(super) fn service_sets<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, Vec<ServiceTerm>>, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(transparent)]
-    struct List(#[serde(deserialize_with = "values::list")] Vec<ServiceTerm>);
+/// A list of addresses, or a table.
+impl Value for AddressSet {
+    type Bound = ();
 
-    let sets = BTreeMap::<String, List>::deserialize(deserializer)?;
-    Ok(sets.into_iter().map(|(name, List(list))| (name, list)).collect())
+    fn kind() -> String {
+        "list of prefixes and sets (`@name`), or table with `addresses`, `file` (the path of a file \
+         with a prefix a line) or both"
+            .to_owned()
+    }
+
+    fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
+        let set: Self = match item.kind() {
+            Kind::Table(_) => declare::read::table(item, problems)?,
+            Kind::List(_) => Self {
+                addresses: Value::read(item, problems)?,
+                ..Self::default()
+            },
+            _ => {
+                let expected = "a list of addresses and sets, or a table with `addresses` or `file`";
+                problems.push(item, wrong_type(item, expected));
+                return None;
+            }
+        };
+        if !set.addresses.is_empty() || set.file.is_some() {
+            return Some(set);
+        }
+        problems.push(
+            item,
+            match item.kind() {
+                Kind::List(_) => ConfigErrorCause::EmptyList,
+                _ => ConfigErrorCause::Syntax("a set needs `addresses`, `file` or both".to_owned()),
+            },
+        );
+        None
+    }
+
+    fn toml(&self) -> String {
+        match self.file {
+            Some(_) => declare::print::inline_table(self),
+            None => self.addresses.toml(),
+        }
+    }
 }
 
 /// Reads a file of prefixes: one a line, with comments from `#` or `;` on. Repeated ones count
@@ -254,8 +271,13 @@ fn prefixes_of(text: &str) -> Result<Vec<IpNet>, (usize, ConfigErrorCause)> {
             continue;
         }
         let shown: String = value.chars().take(64).collect();
-        let prefix = IpNet::from_text(&shown)
-            .map_err(|error| (number, ConfigErrorCause::Syntax(error.escape_debug().to_string())))?;
+        let prefix = IpNet::from_text(&shown).map_err(|wrong| match wrong {
+            Wrong::Other(reason) => (
+                number,
+                ConfigErrorCause::Syntax(reason.escape_debug().to_string()),
+            ),
+            _ => (number, ConfigErrorCause::Syntax(IpNet::EXPECTED.to_owned())),
+        })?;
         let network = prefix.trunc();
         if prefix != network {
             let (prefix, network) = (prefix.to_string(), network.to_string());
@@ -307,7 +329,7 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// A file that cannot be read, a line that is no prefix, or more than [`MAX_SET_PREFIXES`]
+    /// A file that cannot be read, a line that is not a prefix, or more than [`MAX_SET_PREFIXES`]
     /// prefixes. No set has changed then.
     pub fn load_sets(
         &mut self,
@@ -322,9 +344,10 @@ impl Config {
             })?;
             let prefixes = prefixes_of(&text).map_err(|(line, cause)| ConfigError {
                 location: Location {
-                    file: Some(path.to_owned()),
+                    file: Some(path.into()),
                     line: Some(line),
                     key,
+                    ..Location::default()
                 },
                 cause,
             })?;
@@ -339,7 +362,7 @@ impl Config {
     }
 
     /// Checks names, members and references of all sets.
-    pub(super) fn check_sets(&self) -> Result<(), ConfigError> {
+    pub(super) fn check_sets(&self, errors: &mut Errors) {
         let addresses = self.address_sets.iter().map(|(name, set)| {
             let members = set.addresses.iter().map(|term| match term {
                 AddressTerm::Set(set) => (term.to_string(), Some(set.as_str())),
@@ -362,8 +385,13 @@ impl Config {
             section: "service_sets",
             members: services.collect(),
         };
-        addresses.check(self)?;
-        services.check(self)?;
+        errors.check(addresses.check(self));
+        errors.check(services.check(self));
+        for (name, list) in &self.service_sets {
+            if list.is_empty() {
+                errors.add(self.error(&set_key("service_sets", name), ConfigErrorCause::EmptyList));
+            }
+        }
         for (name, set) in &self.address_sets {
             let key = set_key("address_sets", name);
             let list = format!("{key}.addresses");
@@ -372,13 +400,12 @@ impl Config {
             } else {
                 key
             };
-            self.check_address_terms(&list, &set.addresses)?;
+            errors.check(self.check_address_terms(&list, &set.addresses));
         }
-        Ok(())
     }
 
     /// Checks the prefixes and set names of a list.
-    pub(super) fn check_address_terms(&self, key: &str, terms: &[AddressTerm]) -> Result<(), ConfigError> {
+    pub(super) fn check_address_terms(&self, key: &str, terms: &[AddressTerm]) -> Checked {
         for (place, term) in terms.iter().enumerate() {
             let key = format!("{key}[{place}]");
             match term {
@@ -393,7 +420,7 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn check_service_terms(&self, key: &str, rule: &RuleConfig) -> Result<(), ConfigError> {
+    pub(super) fn check_service_terms(&self, key: &str, rule: &RuleConfig) -> Checked {
         for (place, term) in rule.services.iter().enumerate() {
             if let ServiceTerm::Set(name) = term {
                 self.check_set_name(&format!("{key}[{place}]"), name, "service_sets")?;

@@ -2,34 +2,58 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::{Permission, values};
+use super::Permission;
+use super::declare::read::{Kind, wrong_type};
+use super::declare::{self, Item, KeyReference, Problems, SectionReference, Value};
 use crate::policy::handling::{Asymmetric, Handling, LatePacket, Midstream, TcpHandling, TcpMode};
 
-/// `[tcp]`: how TCP is tracked. The settings that a rule and a zone can have too hold where neither of them says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TcpConfig {
-    /// How strictly.
-    pub mode: TcpMode,
-    /// Does the end of an established session by its lifetime send a RST to each end?
-    pub timeout_reset: bool,
-    /// What a packet gets that comes after its session's end.
-    pub late: LatePacket,
-    /// What a packet gets that belongs to the middle of a connection which was never seen.
-    pub midstream: Midstream,
-    /// What a packet gets that tells of a path whose other half does not pass here.
-    pub asymmetric: Asymmetric,
-    /// For how long after the first packet connections are adopted in their middle whatever `midstream` says, where
-    /// the policy admits them: a load balancer has just handed over live flows. 0 s (the default) to 1 h; see also
-    /// [`Engine::adopt_for`](crate::Engine::adopt_for).
-    #[serde(deserialize_with = "values::scalar")]
-    pub failover: Duration,
-    /// The same settings for a zone, by its name: a mode alone, or a table.
-    pub zones: BTreeMap<String, TcpHandling>,
-    /// What becomes of a split handshake: the responder answers a SYN with a SYN, and never with a SYN-ACK.
-    pub split_handshake: Permission,
+crate::config_section! {
+    /// `[tcp]`: how TCP is tracked. Settings that a rule or a zone can have too hold where neither
+    /// of them has one.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TcpConfig = "tcp" {
+        /// The strictness of tracking. `strict`: a connection begins with its SYN, and segments
+        /// outside the window are dropped. `liberal`: such segments pass and are counted. `loose`:
+        /// `liberal` with `midstream = "adopt"`.
+        mode: TcpMode {
+            default: TcpMode::default(), "Linux with tcp_loose=0, tcp_be_liberal=0";
+        }
+        /// Whether a RST is sent to each end of an established session that ends by its lifetime.
+        timeout_reset: bool {
+            default: true, "both ends shall know";
+        }
+        /// Handling of a packet that comes after the end of its session: `reset` answers with a RST,
+        /// `readmit` asks the policy again.
+        late: LatePacket {
+            default: LatePacket::default(), "the end shall know";
+        }
+        /// Handling of a packet of a connection whose beginning was not seen: `reject` answers with
+        /// a RST, `adopt` begins a session if the policy admits it.
+        midstream: Midstream {
+            default: Midstream::default(), "a connection begins with its SYN";
+        }
+        /// Handling of a packet that is evidence of a path of which only half passes here: `report`
+        /// forwards and counts it, `bypass` also keeps the session without window checks.
+        asymmetric: Asymmetric {
+            default: Asymmetric::default(), "half a conversation cannot be judged";
+        }
+        /// The time after the first packet for which connections are adopted in their middle
+        /// whatever `midstream` is, where the policy admits them: a load balancer has just handed
+        /// over live flows. See also [`Engine::adopt_for`](crate::Engine::adopt_for).
+        failover: Duration {
+            default: Duration::ZERO, "nothing is adopted unasked";
+            bounds: Duration::ZERO..=Self::MAX_FAILOVER;
+        }
+        /// Settings of a zone, by its name: a mode alone, or a table.
+        zones: BTreeMap<String, TcpHandling> {
+            default: BTreeMap::new(), "the settings of `[tcp]`";
+        }
+        /// Handling of a split handshake: the responder answers a SYN with a SYN, and never with a
+        /// SYN-ACK.
+        split_handshake: Permission {
+            default: Permission::Drop, "an evasion; no stack does it";
+        }
+    }
 }
 
 impl TcpConfig {
@@ -48,17 +72,54 @@ impl TcpConfig {
     }
 }
 
-impl Default for TcpConfig {
-    fn default() -> Self {
-        Self {
-            mode: TcpMode::default(),
-            timeout_reset: true,
-            late: LatePacket::default(),
-            midstream: Midstream::default(),
-            asymmetric: Asymmetric::default(),
-            failover: Duration::ZERO,
-            zones: BTreeMap::new(),
-            split_handshake: Permission::default(),
-        }
+crate::config_keys! {
+    /// Settings of `[tcp]` for a zone or a rule. The rule's setting counts before the zone's, the
+    /// zone's before the global one.
+    TcpHandling = "" {
+        /// The strictness of tracking.
+        mode: Option<TcpMode> { why: "`tcp.mode`"; }
+        /// Whether a RST is sent to each end of an established session that ends by its lifetime.
+        timeout_reset: Option<bool> { why: "`tcp.timeout_reset`"; }
+        /// Handling of a packet that comes after the end of its session.
+        late: Option<LatePacket> { why: "`tcp.late`"; }
+        /// Handling of a packet of a connection whose beginning was not seen.
+        midstream: Option<Midstream> { why: "`tcp.midstream`"; }
+        /// Handling of a packet that is evidence of a path of which only half passes here.
+        asymmetric: Option<Asymmetric> { why: "`tcp.asymmetric`"; }
     }
 }
+
+/// A mode alone, or a table.
+impl Value for TcpHandling {
+    type Bound = ();
+
+    fn kind() -> String {
+        "table, or a mode alone".to_owned()
+    }
+
+    fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
+        match item.kind() {
+            Kind::Table(_) => declare::read::table(item, problems),
+            Kind::Text(_) => TcpMode::read(item, problems).map(Self::from),
+            _ => {
+                let cause = wrong_type(item, "a mode such as \"liberal\", or a table");
+                problems.push(item, cause);
+                None
+            }
+        }
+    }
+
+    fn toml(&self) -> String {
+        match self.mode {
+            Some(mode) if *self == Self::from(mode) => mode.toml(),
+            _ => declare::print::inline_table(self),
+        }
+    }
+
+    fn describe(row: KeyReference, sections: &mut Vec<SectionReference>) {
+        declare::reference::nested::<Self>(row, "", sections);
+    }
+}
+
+crate::config_table_values!(TcpConfig);
+crate::config_choices!(TcpMode, LatePacket, Midstream, Asymmetric);

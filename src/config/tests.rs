@@ -1,5 +1,9 @@
 //! Defaults, exact messages, precedence, origins and warnings.
+use std::time::Duration;
+
+use super::declare::duration;
 use super::*;
+use crate::flow::Zone;
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_OVERRIDES};
 use crate::policy::{Action, MAX_RULES, NewSession, PortRange, Protocol, RuleId};
 
@@ -116,11 +120,11 @@ fn durations_are_strings_or_seconds() {
 #[test]
 fn a_duration_reads_as_it_is_written() {
     for text in ["0s", "1ms", "1d 2h 3m 4s 5ms", "30d", "5m 50s"] {
-        assert_eq!(values::duration(humantime::parse_duration(text).unwrap()), text);
+        assert_eq!(duration(humantime::parse_duration(text).unwrap()), text);
     }
-    assert_eq!(values::duration(Duration::from_micros(10)), "10us");
+    assert_eq!(duration(Duration::from_micros(10)), "10us");
     assert_eq!(
-        values::duration(Duration::MAX).parse::<u64>().ok(),
+        duration(Duration::MAX).parse::<u64>().ok(),
         None,
         "the longest is no panic"
     );
@@ -140,12 +144,74 @@ fn every_lifetime_has_a_key() {
     }
 }
 
+#[test]
+fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
+    let errors = |text: &str| -> Vec<String> {
+        let document = Document::parse(text, "t.toml").unwrap();
+        let errors = document.finish().map(|_| ()).unwrap_err();
+        errors.iter().map(|error| error.location.key.clone()).collect()
+    };
+    let several = "[table]\nmax_sessions = 0\nshards = 3\nsize = 1\n[zones]\na = 0\n[ip.inside]\nb = \"x\"\n\
+                   [[policy.rule]]\nname = \"r\"\naction = \"alow\"\nzones = \"c\"\n\
+                   [[policy.rule]]\nname = \"s s\"\naction = \"deny\"\nzones = \"c\"\nlimits.max_sessions = 0\n";
+    assert_eq!(
+        errors(several),
+        [
+            "table.max_sessions",
+            "table.shards",
+            "table.size",
+            "zones.a",
+            "ip.inside.b",
+            "policy.rule[0].action",
+            "policy.rule[1].name",
+            "policy.rule[1].zones",
+            "policy.rule[1].limits.max_sessions",
+        ]
+    );
+    let zones = "[zones]\na = \"1\"\n[tcp.zones]\na = \"liberal\"\n[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"a\"";
+    assert_eq!(errors(zones), ["zones.a"], "the zone may be there");
+    let rules = "[[policy.rule]]\nname = \"r\"\naction = 1\n[[lifetimes.override]]\nrule = \"r\"";
+    assert_eq!(errors(rules), ["policy.rule[0].action"], "the rule may be there");
+}
+
+#[test]
+fn errors_are_bounded_in_number() {
+    let text: String = (0..1_000).map(|n| format!("x{n} = 1\n")).collect();
+    let errors = Document::parse(&text, "t.toml")
+        .unwrap()
+        .finish()
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(errors.iter().count(), 100);
+}
+
+#[test]
+fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
+    for (text, meant) in [
+        ("[table]\nmax_session = 5", "max_sessions"),
+        ("[limts]", "limits"),
+        ("[tcp]\nmode = \"libral\"", "liberal"),
+        ("[checks]\ntcp_sate = \"count\"", "tcp_state"),
+        ("[[policy.rule]]\nname = \"a\"\naction = \"alow\"", "allow"),
+        (
+            "[[policy.rule]]\nname = \"a\"\naction = \"deny\"\nprot = \"tcp\"",
+            "protocol",
+        ),
+        ("[lifetimes]\ntcp.establish = 1", "established"),
+        ("[lifetimes]\ntpc.established = 1", "tcp"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(&format!("did you mean `{meant}`?")), "{error}");
+    }
+    assert!(!error("[nonsense]").contains("did you mean"));
+}
+
 /// A file and the message that it gets.
 const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown field `tabel`, expected one of `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, `geneve`, `run`, `lifetimes`, `policy`, `tcp`, `resets`, `syn_challenge`, `tombstones`, `asymmetry`, `ip`, `icmp`, `ftp`, `checks`",
+        "t.toml:1: tabel: unknown key `tabel`: did you mean `table`? Known: `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `icmp`, `ftp`, `checks`, `lifetimes`, `policy`",
     ),
     (
         "[limits]\nipv4_prefix = 33",
@@ -193,11 +259,11 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[syn_challenge]\nmode = \"on\"",
-        "t.toml:2: syn_challenge.mode: unknown variant `on`, expected one of `off`, `auto`, `always`",
+        "t.toml:2: syn_challenge.mode: unknown value `on`: expected one of `off`, `auto`, `always`",
     ),
     (
         "[table]\nmax_session = 5",
-        "t.toml:2: table.max_session: unknown field `max_session`, expected one of `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
+        "t.toml:2: table.max_session: unknown key `max_session`: did you mean `max_sessions`? Known: `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
     ),
     (
         "[table]\nmax_sessions = \"many\"",
@@ -205,7 +271,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[table]\nmax_sessions = true",
-        "t.toml:2: table.max_sessions: invalid type: boolean `true`, expected a whole number",
+        "t.toml:2: table.max_sessions: true is of the wrong type: expected a whole number",
     ),
     (
         "[table]\nmax_sessions = 0",
@@ -233,23 +299,23 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[engine]\nchecksums = \"check\"",
-        "t.toml:2: engine.checksums: unknown variant `check`, expected one of `verify`, `require`, `trust`",
+        "t.toml:2: engine.checksums: unknown value `check`: expected one of `verify`, `require`, `trust`",
     ),
     (
         "[ip]\noptions = \"drop\"",
-        "t.toml:2: ip.options: unknown variant `drop`, expected `allow` or `strict`",
+        "t.toml:2: ip.options: unknown value `drop`: expected one of `allow`, `strict`",
     ),
     (
         "[ip]\nsource_routes = \"strict\"",
-        "t.toml:2: ip.source_routes: unknown variant `strict`, expected `drop` or `allow`",
+        "t.toml:2: ip.source_routes: unknown value `strict`: expected one of `drop`, `allow`",
     ),
     (
         "[ip]\nmartians = false",
-        "t.toml:2: ip.martians: wanted string or table",
+        "t.toml:2: ip.martians: false is of the wrong type: expected a name in quotes",
     ),
     (
         "[ip]\ninside = [\"10.0.0.0/8\"]",
-        "t.toml:2: ip.inside: invalid type: sequence, expected a map",
+        "t.toml:2: ip.inside: a list is of the wrong type: expected a table",
     ),
     (
         "[ip.inside]\noffice = \"10.0.0.0/8\"",
@@ -261,15 +327,15 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[ip.inside]\ndefault = []",
-        "t.toml:2: ip.inside.default: an empty list matches nothing: leave the key out to match anything",
+        "t.toml:2: ip.inside.default: [] is out of bounds: at least one prefix",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nip_options = \"drop\"",
-        "t.toml:4: policy.rule[0].ip_options: unknown variant `drop`, expected `allow` or `strict`",
+        "t.toml:4: policy.rule[0].ip_options: unknown value `drop`: expected one of `allow`, `strict`",
     ),
     (
         "[tcp]\nmode = \"lax\"",
-        "t.toml:2: tcp.mode: unknown variant `lax`, expected one of `strict`, `liberal`, `loose`",
+        "t.toml:2: tcp.mode: unknown value `lax`: expected one of `strict`, `liberal`, `loose`",
     ),
     (
         "[tcp.zones]\noffice = \"loose\"",
@@ -277,9 +343,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[checks]\npolicy_deny = \"count\"",
-        "t.toml:2: checks.policy_deny: there is no check `policy_deny` that can only count: those are tcp_state, \
-         tcp_seq_above_window, tcp_ack_of_unseen, tcp_rst_below_window, tcp_split_handshake, icmp_error_not_to_sender, \
-         icmp_error_sequence, icmp_error_mtu_fits, sctp_state, sctp_tag, dccp_state, dccp_ack_of_unseen",
+        "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, `icmp_error_mtu_fits`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
     ),
     (
         "[fragments]\nmax_datagrams = 0",
@@ -347,11 +411,11 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[lifetimes]\nicmp = \"soon\"",
-        "t.toml:2: lifetimes.icmp: `soon` is no duration such as \"2h 4m\" or \"500ms\": expected number at 0",
+        "t.toml:2: lifetimes.icmp: `soon` is not a duration such as \"2h 4m\" or \"500ms\": expected number at 0",
     ),
     (
         "[lifetimes]\nicmp = 1.5",
-        "t.toml:2: lifetimes.icmp: invalid type: floating point `1.5`, expected a duration such as \"30s\", or whole seconds",
+        "t.toml:2: lifetimes.icmp: 1.5 is of the wrong type: expected a duration such as \"30s\", or whole seconds",
     ),
     (
         "[lifetimes]\ntcp.established = \"31d\"",
@@ -359,7 +423,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[lifetimes]\ntcp.open = \"31d\"",
-        "t.toml:2: lifetimes.tcp.open: unknown field `open`, expected one of `syn_sent`, `syn_recv`, `established`, `fin_wait`, `close_wait`, `last_ack`, `time_wait`, `close`, `unacknowledged`, `retransmitted`",
+        "t.toml:2: lifetimes.tcp.open: unknown key `open`: expected one of `syn_sent`, `syn_recv`, `established`, `fin_wait`, `close_wait`, `last_ack`, `time_wait`, `close`, `unacknowledged`, `retransmitted`",
     ),
     (
         "[lifetimes.tcp]\nclose = \"10us\"",
@@ -367,7 +431,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[lifetimes.override]]\nport = 22",
-        "t.toml:2: lifetimes.override[0].port: unknown field `port`, expected one of `protocol`, `ports`, `address`, `zone`, `rule`, `tcp`, `udp`, `icmp`, `other`, `sctp`, `dccp`",
+        "t.toml:2: lifetimes.override[0].port: unknown key `port`: did you mean `ports`? Known: `protocol`, `ports`, `address`, `zone`, `rule`, `tcp`, `udp`, `icmp`, `other`, `sctp`, `dccp`",
     ),
     (
         "[[lifetimes.override]]\nports = 22",
@@ -407,7 +471,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[policy]\ndefault = \"drop\"",
-        "t.toml:2: policy.default: unknown variant `drop`, expected one of `allow`, `deny`, `reject`, `audit`",
+        "t.toml:2: policy.default: unknown value `drop`: expected one of `allow`, `deny`, `reject`, `audit`",
     ),
     (
         "[policy]\ninside = [\"10.0.0.1/8\"]",
@@ -415,19 +479,19 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[policy]\ninside = 7",
-        "t.toml:2: policy.inside: 7 is no address or prefix such as \"10.0.0.0/8\"",
+        "t.toml:2: policy.inside: 7 is not an address or a prefix such as \"10.0.0.0/8\"",
     ),
     (
         "[[policy.rule]]\naction = \"allow\"",
-        "t.toml:1: policy.rule[0]: missing field `name`",
+        "t.toml:1: policy.rule[0]: missing key `name`",
     ),
     (
         "[[policy.rule]]\nname = \"a\"",
-        "t.toml:1: policy.rule[0]: missing field `action`",
+        "t.toml:1: policy.rule[0]: missing key `action`",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown field `prot`, expected one of `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
+        "t.toml:4: policy.rule[0].prot: unknown key `prot`: did you mean `protocol`? Known: `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
@@ -459,7 +523,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.0.0\"",
-        "t.toml:4: policy.rule[0].source: `10.0.0` is no address or prefix such as \"10.0.0.0/8\"",
+        "t.toml:4: policy.rule[0].source: `10.0.0` is not an address or a prefix such as \"10.0.0.0/8\"",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.1.2.3/8\"",
@@ -475,7 +539,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = 256",
-        "t.toml:4: policy.rule[0].protocol: 256 is no protocol: a number from 0 to 255",
+        "t.toml:4: policy.rule[0].protocol: 256 is not a protocol: a number from 0 to 255",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination_ports = 80",
@@ -491,7 +555,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, 70000]",
-        "t.toml:5: policy.rule[0].source_ports[1]: 70000 is no port (0 to 65535)",
+        "t.toml:5: policy.rule[0].source_ports[1]: 70000 is not a port (0 to 65535)",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-\"]",
@@ -499,7 +563,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [\n  1,\n  true,\n]",
-        "t.toml:7: policy.rule[0].source_ports[1]: invalid type: boolean `true`, expected a port or a range of ports such as \"8000-8999\"",
+        "t.toml:7: policy.rule[0].source_ports[1]: true is of the wrong type: expected a port or a range of ports such as \"8000-8999\"",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nicmp_types = 8",
@@ -519,11 +583,11 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndirection = \"up\"",
-        "t.toml:4: policy.rule[0].direction: unknown variant `up`, expected one of `outbound`, `inbound`, `any`",
+        "t.toml:4: policy.rule[0].direction: unknown value `up`: expected one of `outbound`, `inbound`, `any`",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nlog = 1",
-        "t.toml:4: policy.rule[0].log: invalid type: integer `1`, expected a boolean",
+        "t.toml:4: policy.rule[0].log: 1 is of the wrong type: expected `true` or `false`",
     ),
 ];
 
@@ -537,6 +601,42 @@ fn an_error_names_file_line_key_and_cause() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn every_key_of_the_reference_has_a_meaning_and_a_reason_for_its_default() {
+    let sections = Config::reference();
+    for section in &sections {
+        for key in &section.keys {
+            let name = format!("{}.{}", section.path, key.name);
+            let is_lifetime = section.path == "lifetimes";
+            assert!(is_lifetime || !key.doc.is_empty(), "{name}");
+            assert!(!key.kind.is_empty(), "{name}");
+            assert!(
+                key.is_required || !key.why.is_empty() || key.default == "false",
+                "{name}"
+            );
+        }
+    }
+    let keys: usize = sections.iter().map(|section| section.keys.len()).sum();
+    assert!(keys > 150, "{keys}");
+}
+
+#[test]
+fn a_key_that_a_reload_cannot_change_is_kept_and_is_said_to_need_a_restart() {
+    let needs_restart: Vec<String> = Config::reference()
+        .iter()
+        .flat_map(|section| &section.keys)
+        .filter(|key| key.is_restart)
+        .map(|key| format!("{}.{}", key.section, key.name))
+        .collect();
+    let of_engine: Vec<&String> = needs_restart
+        .iter()
+        .filter(|key| !key.starts_with("geneve."))
+        .collect();
+    let values = Config::default().restart_values();
+    let values: Vec<&String> = values.iter().map(|(key, _)| key).collect();
+    assert_eq!(values, of_engine);
 }
 
 #[test]
@@ -797,7 +897,11 @@ fn effective_values_tell_where_they_come_from() {
     );
     let lines: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
     let got = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    similar(&got, include_str!("tests/effective.txt"));
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/effective.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(PAGE, &got).unwrap();
+    }
+    similar(&got, &std::fs::read_to_string(PAGE).unwrap());
 }
 
 #[test]
@@ -819,7 +923,7 @@ fn a_value_set_in_code_has_no_line() {
     assert_eq!(
         origin("policy.default"),
         Origin::Default {
-            source: "without a file everything is allowed"
+            source: "what no rule allows is denied"
         }
     );
 }
@@ -840,7 +944,7 @@ fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
             "max_memory = 1",
             "ftp.max_memory: 1 is out of bounds: at least 65536",
         ),
-        ("active_opening = \"late\"", "unknown variant `late`"),
+        ("active_opening = \"late\"", "unknown value `late`"),
     ] {
         let error = Config::from_toml(&format!("[ftp]\n{line}\n"), "t.toml").unwrap_err();
         assert!(error.to_string().contains(says), "{error}");

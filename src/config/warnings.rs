@@ -1,9 +1,10 @@
 //! What is allowed but hardly meant.
 use std::collections::{HashMap, HashSet};
 
+use super::declare::duration;
 use super::error::{Warning, WarningKind};
 use super::sets::set_key;
-use super::{Attachment, Config, Permission, RuleConfig, Zones, expiry, values};
+use super::{Attachment, Config, Permission, RuleConfig, Zones, expiry};
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
 use crate::policy::{IcmpType, Protocol};
@@ -79,9 +80,9 @@ impl Config {
                 warnings.push(Warning {
                     location: self.provenance.locate(&format!("{prefix}.{}", class.name())),
                     kind: WarningKind::NotBelowGwlb {
-                        lifetime: values::duration(lifetime),
+                        lifetime: duration(lifetime),
                         timer,
-                        idle: values::duration(idle),
+                        idle: duration(idle),
                     },
                 });
             }

@@ -1,10 +1,6 @@
 //! Handling of TCP and of IP options that a rule or a zone can choose.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 /// Settings of a rule or a zone for the TCP sessions in it. The rule's word counts before the
 /// zone's, the zone's before the global one. In a file: a mode alone (`"liberal"`), or a table of
@@ -28,20 +24,6 @@ impl TcpHandling {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// Returns the settings that are present, as keys with their values.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let text = |name: &'static str| format!("\"{name}\"");
-        [
-            ("mode", self.mode.map(|value| text(value.name()))),
-            ("timeout_reset", self.timeout_reset.map(|value| value.to_string())),
-            ("late", self.late.map(|value| text(value.name()))),
-            ("midstream", self.midstream.map(|value| text(value.name()))),
-            ("asymmetric", self.asymmetric.map(|value| text(value.name()))),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value?)))
     }
 }
 
@@ -74,52 +56,6 @@ impl Handling {
             midstream: first.midstream.unwrap_or(self.midstream),
             asymmetric: first.asymmetric.unwrap_or(self.asymmetric),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for TcpHandling {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        struct Table {
-            mode: Option<TcpMode>,
-            timeout_reset: Option<bool>,
-            late: Option<LatePacket>,
-            midstream: Option<Midstream>,
-            asymmetric: Option<Asymmetric>,
-        }
-
-        struct ModeOrTable;
-
-        impl<'de> Visitor<'de> for ModeOrTable {
-            type Value = TcpHandling;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mode such as \"liberal\", or a table")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<TcpHandling, E> {
-                let names = TcpMode::ALL.map(TcpMode::name);
-                TcpMode::ALL
-                    .into_iter()
-                    .find(|mode| mode.name() == text)
-                    .map(TcpHandling::from)
-                    .ok_or_else(|| E::custom(format!("`{text}` is no mode: {}", names.join(", "))))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TcpHandling, A::Error> {
-                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(TcpHandling {
-                    mode: table.mode,
-                    timeout_reset: table.timeout_reset,
-                    late: table.late,
-                    midstream: table.midstream,
-                    asymmetric: table.asymmetric,
-                })
-            }
-        }
-
-        deserializer.deserialize_any(ModeOrTable)
     }
 }
 

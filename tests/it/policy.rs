@@ -748,7 +748,7 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("a = { file = \"bad\" }"),
-            "bad:3: address_sets.a: `10.0.0` is no address or prefix such as \\\"10.0.0.0/8\\\"",
+            "bad:3: address_sets.a: `10.0.0` is not an address or a prefix such as \\\"10.0.0.0/8\\\"",
         ),
         (
             sets("a = { file = \"host\" }"),

@@ -14,6 +14,7 @@ use super::event_sink::EventSink;
 use super::inlet::Inlet;
 use super::outlet::Outlet;
 use super::overrides::Overrides;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
@@ -64,6 +65,11 @@ impl DataPath {
     pub(crate) fn adapt(&self, mut config: Config) -> Config {
         self.overrides.apply(&mut config);
         portcullis::geneve::front::FrontEnd::adapt(config)
+    }
+
+    /// Puts the arguments of the start in place of the appliance's own settings.
+    pub(crate) fn adapt_settings(&self, settings: &mut Settings) {
+        self.overrides.apply_own(settings);
     }
 
     /// Marks the appliance as draining; packets are still served.

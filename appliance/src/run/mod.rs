@@ -149,7 +149,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .log
         .is_on()
         .then(|| EventQueue::new(sender, &settings.log));
-    let shared = Arc::new(Shared::new(config.clone(), queue)?);
+    let shared = Arc::new(Shared::new(config.clone(), settings.run.clone(), queue)?);
     announce(&shared, &settings, args.file.is_none());
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
         notice(&format!("warning: {warning}"));
@@ -158,7 +158,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     // fails takes no packet from a running appliance.
     let data_path = Arc::new(DataPath::new(Arc::clone(&shared), overrides)?);
     let _instance = Instance::claim(&config.geneve.listen)?;
-    let asked = config.run.receive_queue as usize;
+    let asked = settings.run.receive_queue as usize;
     let operations = Operations::start(Start {
         data_path,
         config,
@@ -259,18 +259,19 @@ fn farewell(shared: &Shared) -> Value {
 
 /// Returns the configuration of the file and the arguments, or the safe defaults.
 fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Settings), RunError> {
-    let (mut config, settings) = match &args.file {
+    let (mut config, mut settings) = match &args.file {
         Some(file) => config_file::load_all(file)?,
         None => (Config::default(), Settings::default()),
     };
     overrides.apply(&mut config);
+    overrides.apply_own(&mut settings);
     config.validate()?;
     Ok((config, settings))
 }
 
 /// Starts the workers' threads, each on a processor of its own if asked.
 fn start(workers: Vec<Worker>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
-    let pin = shared.config.read().run.pin;
+    let pin = shared.run.pin;
     let processors: Vec<usize> = match sched_getaffinity(Pid::from_raw(0)) {
         Ok(allowed) if pin => (0..CpuSet::count())
             .filter(|number| allowed.is_set(*number).unwrap_or(false))
@@ -344,13 +345,13 @@ fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
          (policy.default)",
         );
         for value in config.effective() {
-            let shown = ["policy.", "geneve.", "run.", "table."];
+            let shown = ["policy.", "geneve.", "table."];
             if shown.iter().any(|section| value.key.starts_with(section)) {
                 notice(&value.to_string());
             }
         }
-        for line in settings.lines() {
-            notice(&line);
+        for value in settings.effective(&config) {
+            notice(&value.to_string());
         }
     }
     for warning in config.warnings() {

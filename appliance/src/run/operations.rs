@@ -470,7 +470,7 @@ fn control_socket(
     let Some(path) = settings.run.control_path() else {
         return Ok(None);
     };
-    let is_asked_for = settings.run.control.is_some();
+    let is_asked_for = settings.run.control.is_asked_for;
     let made = if is_asked_for {
         Ok(())
     } else {

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use portcullis::Config;
 
+use super::settings::Settings;
+
 /// Values that replace those of the file, at the start and at every reload.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overrides {
@@ -14,11 +16,15 @@ pub(crate) struct Overrides {
 impl Overrides {
     /// Replaces the values of a configuration.
     pub(super) fn apply(&self, config: &mut Config) {
-        if let Some(workers) = self.workers {
-            config.run.workers = workers;
-        }
         if !self.listen.is_empty() {
             config.geneve.listen.clone_from(&self.listen);
+        }
+    }
+
+    /// Replaces the values of the appliance's own settings.
+    pub(super) fn apply_own(&self, settings: &mut Settings) {
+        if let Some(workers) = self.workers {
+            settings.run.workers = workers;
         }
     }
 }

@@ -141,6 +141,7 @@ impl Appliance {
             with_waiting(format!("{error}, as long as running values are kept"), &waiting)
         })?;
         let mut settings = settings;
+        self.data_path.adapt_settings(&mut settings);
         let in_force = self.settings.lock().clone();
         waiting.extend(settings.keep_running(&in_force));
         check_sessions_file(name, &settings, &in_force)?;

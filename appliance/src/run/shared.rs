@@ -14,6 +14,7 @@ use portcullis::{Config, ConfigError, Engine, Reload, Sink};
 
 use super::event_queue::{EventQueue, LostEvents, SessionEvent};
 use super::overflow::KernelDrops;
+use super::settings::RunSettings;
 use super::worker_stats::WorkerStats;
 
 /// State that the threads of `portcullis run` share.
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) config: RwLock<Config>,
     /// Counters of each worker, by its number.
     pub(crate) workers: Box<[WorkerStats]>,
+    /// `[run]` as of the start: only a start can change what workers read of it.
+    pub(crate) run: RunSettings,
     /// Set while the appliance reports itself unhealthy and still serves: the first half of a clean
     /// end.
     pub(crate) draining: AtomicBool,
@@ -42,9 +45,13 @@ impl Shared {
     ///
     /// # Errors
     /// The configuration is invalid.
-    pub(crate) fn new(config: Config, events: Option<EventQueue>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: Config,
+        run: RunSettings,
+        events: Option<EventQueue>,
+    ) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config);
-        let workers = match config.run.workers {
+        let workers = match run.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers as usize,
         };
@@ -54,6 +61,7 @@ impl Shared {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
             config: RwLock::new(config),
+            run,
             workers,
             draining: AtomicBool::new(false),
             stop: Arc::default(),
@@ -75,7 +83,6 @@ impl Shared {
     ) -> Result<Reload, ConfigError> {
         let config = FrontEnd::adapt(config);
         let mut in_force = self.config.write();
-        config.check_running(&in_force)?;
         self.front.check_reload(&config)?;
         let done = self.engine.reload(&config, now, sink)?;
         self.front.reload(&config)?;

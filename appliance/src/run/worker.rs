@@ -44,8 +44,8 @@ impl Worker {
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
         let bounds = QueueBounds {
-            bytes: config.run.receive_queue as usize,
-            delay: config.run.queue_delay,
+            bytes: shared.run.receive_queue as usize,
+            delay: shared.run.queue_delay,
         };
         let ports = ports(&config.geneve.listen, bounds)?;
         if let Some(stats) = shared.workers.get(number) {
@@ -88,7 +88,7 @@ impl Worker {
             sink: EventSink::new(shared),
             failures: 0,
         };
-        let coalesce = shared.config.read().run.coalesce;
+        let coalesce = shared.run.coalesce;
         let (mut streak, mut last) = (0, shared.started);
         // More sessions have expired than one turn may end: the next turn does not wait for
         // datagrams.

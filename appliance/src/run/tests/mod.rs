@@ -79,7 +79,7 @@ impl TestAppliance {
             .log
             .is_on()
             .then(|| EventQueue::new(sender, &settings.log));
-        let shared = Arc::new(Shared::new(config.clone(), log).unwrap());
+        let shared = Arc::new(Shared::new(config.clone(), settings.run.clone(), log).unwrap());
         let data_path = Arc::new(DataPath::silent(Arc::clone(&shared), Overrides::default()));
         let turning = Arc::new(AtomicBool::new(true));
         let turner = {

@@ -1,0 +1,54 @@
+//! An error with the lines of the file that it is about.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use portcullis::ConfigError;
+
+/// The largest number of lines of a snippet.
+const MAX_LINES: usize = 8;
+
+/// Returns an error with its file, line and column, and the lines around with carets below the
+/// value. `is_terminal` adds colors.
+pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
+    let location = &error.location;
+    let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text) else {
+        return format!("error: {error}");
+    };
+    let span = place.bytes.clone();
+    let lines = lines_around(text, &span);
+    let Some(shown) = text.get(lines.clone()) else {
+        return format!("error: {error}");
+    };
+    let end = span.end.clamp(span.start, lines.end);
+    let within = span.start - lines.start..end - lines.start;
+    let title = match location.key.is_empty() {
+        true => error.cause.to_string(),
+        false => format!("{}: {}", location.key, error.cause),
+    };
+    let snippet = Snippet::source(shown)
+        .path(file.as_ref())
+        .line_start(line)
+        .annotation(AnnotationKind::Primary.span(within));
+    let report = [Level::ERROR.primary_title(title).element(snippet)];
+    let renderer = match is_terminal {
+        true => Renderer::styled(),
+        false => Renderer::plain(),
+    };
+    renderer.render(&report)
+}
+
+/// Returns the bytes of the lines that a span is on, at most [`MAX_LINES`].
+fn lines_around(text: &str, span: &Range<usize>) -> Range<usize> {
+    let before = text.get(..span.start).unwrap_or_default();
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let rest = text.get(start..).unwrap_or_default();
+    let mut end = start;
+    for line in rest.split_inclusive('\n').take(MAX_LINES) {
+        end += line.len();
+        if end >= span.end {
+            break;
+        }
+    }
+    start..end
+}

@@ -1,0 +1,240 @@
+//! Printed values read back, and errors name their places.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn printed(text: &str, is_changed_only: bool) -> String {
+    let mut report = Report::new(text, "f", None).unwrap_or_else(|errors| panic!("{errors}"));
+    if is_changed_only {
+        report.values.retain(|value| !value.is_default);
+    }
+    let mut out = Vec::new();
+    report.print(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// The values without their origins, which name other lines.
+fn plain(text: &str) -> Vec<(String, String)> {
+    let (config, settings) =
+        config_file::parse(text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let values = values(&config, &settings).into_iter();
+    values.map(|value| (value.key, value.value)).collect()
+}
+
+/// Asserts that the printed values, all or the changed ones, are the same configuration.
+fn reads_back(text: &str) {
+    let (before, _) = config_file::parse(text, "f").unwrap();
+    for is_changed_only in [false, true] {
+        let printed = printed(text, is_changed_only);
+        assert_eq!(plain(&printed), plain(text), "{printed}");
+        let (after, _) = config_file::parse(&printed, "f").unwrap();
+        assert_eq!(after.policy, before.policy);
+        assert_eq!(after.limits, before.limits);
+        assert_eq!(after.tcp, before.tcp);
+        assert_eq!(after.lifetimes.overrides, before.lifetimes.overrides);
+        assert_eq!(after.address_sets, before.address_sets);
+        assert_eq!(after.service_sets, before.service_sets);
+    }
+}
+
+#[test]
+fn the_printed_sample_is_the_same_configuration() {
+    reads_back("");
+    reads_back(include_str!("../../portcullis.sample.toml"));
+}
+
+#[test]
+fn a_printed_rule_has_every_key() {
+    let keys = [
+        "enabled = false",
+        "comment = 'a \"b\" \\c'",
+        "expires = 2099-12-31T18:00:00Z",
+        "zones = [\"default\"]",
+        "source = [\"10.0.0.0/8\", \"@set\"]",
+        "destination = \"2001:db8::/32\"",
+        "destination_zones = \"default\"",
+        "services = [\"tcp/80-90\", \"gre\", \"icmp/3/4\"]",
+        "not.destination = \"@set\"",
+        "direction = \"inbound\"",
+        "log = true",
+        "tcp = { late = \"drop\", timeout_reset = false }",
+        "ip_options = \"strict\"",
+        "limits = { max_sessions = 3, action = \"reject\" }",
+        "ftp = { ports = [2121], refused = \"drop\" }",
+    ];
+    let rules: String = keys
+        .iter()
+        .enumerate()
+        .map(|(place, key)| format!("[[policy.rule]]\nname = \"r.{place}\"\naction = \"audit\"\n{key}\n"))
+        .collect();
+    reads_back(&format!(
+        "[address_sets]\nset = [\"192.0.2.0/24\"]\n[ip.inside]\ndefault = \"10.0.0.0/8\"\n{rules}\
+         [[policy.rule]]\nname = \"all\"\naction = \"allow\"\n{}",
+        "protocol = [\"tcp\", 17]\nsource_ports = 1\ndestination_ports = [\"2-3\"]\nnot.source_ports = 7\n"
+    ));
+}
+
+proptest! {
+    #[test]
+    fn printed_values_are_the_same_configuration(
+        sessions in 1_u32..10_000,
+        shards in prop::option::of(0_u32..4),
+        millis in 1_u64..2_592_000_000,
+        lifetime in 1_000_u64..60_000,
+        limit in prop::option::of(1_u32..=u32::MAX),
+        workers in 0_u32..=256,
+        name in "[a-zA-Z0-9_.-]{1,64}",
+        comment in "[^\\p{Cc}]{0,40}",
+        path in "[^\\p{Cc}'\"]{1,40}",
+    ) {
+        let mut text = format!("table.max_sessions = {}\n", sessions * 8);
+        if let Some(shards) = shards {
+            text += &format!("table.shards = {}\n", 1 << shards);
+        }
+        if let Some(limit) = limit {
+            text += &format!("limits.max_per_source = {limit}\nlimits.zones.default.max_sessions = {limit}\n");
+        }
+        text += &format!("lifetimes.tcp.established = \"{millis}ms\"\nfragments.lifetime = \"{lifetime}ms\"\n");
+        text += &format!("run.workers = {workers}\nlog.output = '{path}'\nrun.sessions_file = '{path}'\n");
+        if name != "default" {
+            let comment = comment.replace('\\', "\\\\").replace('"', "\\\"");
+            text += &format!("zones.\"{name}\" = 7\ntcp.zones.\"{name}\" = \"liberal\"\n");
+            text += &format!("[[policy.rule]]\nname = \"{name}\"\naction = \"deny\"\ncomment = \"{comment}\"\n");
+        }
+        reads_back(&text);
+    }
+}
+
+#[test]
+fn only_changed_values_are_printed_on_request() {
+    let lines = printed("[table]\nmax_sessions = 5000\n[log]\noutput = \"stdout\"\n", true);
+    let lines: Vec<&str> = lines.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        lines,
+        [
+            "table.max_sessions = 5000  # line 2",
+            "log.output = \"stdout\"  # line 4"
+        ]
+    );
+}
+
+#[test]
+fn every_printed_value_has_an_origin() {
+    let text = printed(include_str!("../../portcullis.sample.toml"), false);
+    let values = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && line.contains(" = "));
+    let lists = ["lifetimes.override = [", "policy.rule = ["];
+    let values: Vec<&str> = values.filter(|line| !lists.contains(line)).collect();
+    assert!(values.len() > 130, "{}", values.len());
+    for line in values {
+        let (_, origin) = line.rsplit_once("  # ").unwrap_or_else(|| panic!("{line}"));
+        let is_origin = |start: &&str| origin.starts_with(start);
+        assert!(["line ", "default: ", "as "].iter().any(is_origin), "{line}");
+    }
+}
+
+fn errors(text: &str) -> ConfigErrors {
+    Report::new(text, "f.toml", None).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn all_errors_of_a_file_are_shown_with_their_lines() {
+    let text = "[table]\nmax_sessions = 0\n\n[tabel]\nx = 1\n\n[tcp]\nmode = \"strikt\"\n\n\
+                [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nzones = [\"lab\"]\n\
+                [health]\nfull_table = 101\n";
+    let errors = errors(text);
+    let shown: Vec<String> = errors
+        .iter()
+        .map(|error| snippet::render(error, text, false))
+        .collect();
+    assert_eq!(shown.len(), 5, "{errors}");
+    for (shown, wanted) in shown.iter().zip([
+        [
+            "error: table.max_sessions: 0 is out of bounds: 1 to 268435456",
+            "--> f.toml:2:16",
+            "2 | max_sessions = 0",
+            "               ^",
+        ],
+        [
+            "error: tabel: unknown key `tabel`: did you mean `table`?",
+            "--> f.toml:4:2",
+            "4 | [tabel]",
+            "  ^^^^^",
+        ],
+        [
+            "did you mean `strict`?",
+            "--> f.toml:8:8",
+            "8 | mode = \"strikt\"",
+            "       ^^^^^^^^",
+        ],
+        [
+            "there is no zone `lab`",
+            "--> f.toml:13:10",
+            "13 | zones = [\"lab\"]",
+            "         ^^^^^",
+        ],
+        [
+            "101 is out of bounds: 0 to 100",
+            "--> f.toml:15:14",
+            "15 | full_table = 101",
+            "             ^^^",
+        ],
+    ]) {
+        for wanted in wanted {
+            assert!(shown.contains(wanted), "{wanted}\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_shown_line_by_line() {
+    let text = "[table]\nmax_sessions = \n[zones]\na == 1\n";
+    let errors = errors(text);
+    let lines: Vec<_> = errors.iter().filter_map(|error| error.location.line).collect();
+    assert!(lines.contains(&2) && lines.contains(&4), "{errors}");
+}
+
+#[test]
+fn json_has_errors_and_values() {
+    let text = "[table]\nmax_sessions = 0\n";
+    let object = json::object("f.toml", &Report::new(text, "f.toml", None));
+    assert_eq!(object["valid"], false);
+    assert_eq!(
+        object["errors"][0],
+        serde_json::json!({
+            "file": "f.toml", "line": 2, "column": 16, "key": "table.max_sessions",
+            "message": "0 is out of bounds: 1 to 268435456",
+        })
+    );
+    let object = json::object("f.toml", &Report::new("table.max_sessions = 7", "f.toml", None));
+    assert_eq!(
+        (&object["valid"], &object["errors"]),
+        (&true.into(), &serde_json::json!([]))
+    );
+    let values = object["values"].as_array().unwrap();
+    let of = |key: &str| values.iter().find(|value| value["key"] == key).unwrap();
+    assert_eq!(
+        *of("table.max_sessions"),
+        serde_json::json!({
+            "key": "table.max_sessions", "toml": "7", "is_default": false,
+            "origin": { "kind": "file", "line": 1 },
+        })
+    );
+    assert_eq!(of("limits.max_per_source")["toml"], serde_json::Value::Null);
+    assert_eq!(of("health.full_table")["origin"]["kind"], "default");
+    assert!(object["memory"]["total_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_policy_that_allows_by_default_is_a_warning() {
+    let of = |text: &str| Report::new(text, "f", None).unwrap().warnings.join("\n");
+    assert!(!of("").contains("sessions that no rule names"));
+    assert!(
+        of("policy.default = \"allow\"")
+            .contains("policy.default is \"allow\": sessions that no rule names pass")
+    );
+    let zone = of("policy.zones.default = \"audit\"");
+    assert!(zone.contains("policy.zones.default is \"audit\""), "{zone}");
+}

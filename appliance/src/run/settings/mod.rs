@@ -1,0 +1,340 @@
+//! The sections of the configuration file that are the appliance's own: `[run]`, `[health]`,
+//! `[metrics]` and `[log]`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portcullis::Config;
+use portcullis::config::declare::{Table, print};
+use portcullis::config::{Document, EffectiveValue, GeneveConfig};
+
+mod values;
+
+#[cfg(test)]
+mod page;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::values::{ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied};
+
+/// The control socket of a running appliance, where `portcullis sessions` connects by default.
+pub(crate) const DEFAULT_CONTROL: &str = "/run/portcullis/control.sock";
+
+/// The appliance's own settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Settings {
+    /// `[run]`.
+    pub(crate) run: RunSettings,
+    /// `[health]`.
+    pub(crate) health: HealthSettings,
+    /// `[metrics]`.
+    pub(crate) metrics: MetricsSettings,
+    /// `[log]`.
+    pub(crate) log: LogSettings,
+}
+
+impl Settings {
+    /// Takes the appliance's settings out of a file. The document keeps their errors.
+    pub(crate) fn take(document: &mut Document<'_>) -> Self {
+        let settings = Self {
+            run: document.section("run"),
+            health: document.section("health"),
+            metrics: document.section("metrics"),
+            log: document.section("log"),
+        };
+        if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
+            let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
+            document.refuse("run.checkpoint", why);
+        }
+        for (key, text) in [
+            ("log.account_id", &settings.log.account_id),
+            ("log.interface_id", &settings.log.interface_id),
+        ] {
+            if !values::is_log_field(text) {
+                document.refuse(
+                    key,
+                    &format!("{text:?} is not 1 to 64 letters, digits and `-_.:`"),
+                );
+            }
+        }
+        settings
+    }
+
+    /// Replaces every value that only a start can change with the value of `running`, the settings
+    /// in force, and returns the keys whose values differed.
+    pub(crate) fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        self.run.keep(&running.run, &mut kept);
+        self.health.keep(&running.health, &mut kept);
+        self.metrics.keep(&running.metrics, &mut kept);
+        self.log.keep(&running.log, &mut kept);
+        kept
+    }
+
+    /// Returns every value in force with its origin; `config` is of the same file.
+    pub(crate) fn effective(&self, config: &Config) -> Vec<EffectiveValue> {
+        let provenance = &config.provenance;
+        let mut values = print::values("run", &self.run, provenance);
+        values.extend(print::values("health", &self.health, provenance));
+        values.extend(print::values("metrics", &self.metrics, provenance));
+        values.extend(print::values("log", &self.log, provenance));
+        values
+    }
+
+    /// Returns the sections of the reference page.
+    #[cfg(test)]
+    pub(crate) fn reference() -> Vec<portcullis::config::SectionReference> {
+        use portcullis::config::declare::reference;
+
+        let mut sections = reference::sections::<RunSettings>("run");
+        sections.extend(reference::sections::<HealthSettings>("health"));
+        sections.extend(reference::sections::<MetricsSettings>("metrics"));
+        sections.extend(reference::sections::<LogSettings>("log"));
+        sections
+    }
+}
+
+portcullis::config_section! {
+    /// `[run]`: the threads of the appliance, its end, saved sessions, and the control socket.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct RunSettings = "run" {
+        /// The number of threads that receive, decide and send; 0 is one for each processor.
+        workers: u32 {
+            default: 0, "one for each processor";
+            bounds: 0..=256;
+            unit: "threads";
+            restart: true;
+        }
+        /// Whether each of them is bound to a processor.
+        pin: bool {
+            default: false, "the scheduler knows better";
+            restart: true;
+        }
+        /// The size of the receive queue that each worker asks the system for.
+        receive_queue: u32 {
+            default: 32 << 20, "some 10 ms at 3 GB/s";
+            bounds: 64 << 10..=1 << 30;
+            unit: "bytes";
+            restart: true;
+        }
+        /// The time that a worker under load rests after a small batch, so that the next one is
+        /// larger: network interfaces call this interrupt moderation. Packets wait no longer than
+        /// that and what the system's timers add, some 50 us. 0 is never.
+        coalesce: Duration {
+            default: Duration::from_micros(50), "as network interfaces do";
+            bounds: Duration::ZERO..=Duration::from_millis(1);
+            restart: true;
+        }
+        /// The longest time that a datagram may have waited in the receive queue when a worker takes
+        /// it: older ones are refused
+        /// (`queue_delay`). From a quarter of
+        /// it on, a packet that would open a session is dropped
+        /// (`overload`), so that packets of sessions come
+        /// first; a SYN is not, unless SYNs are the flood. 0 is no bound.
+        queue_delay: Duration {
+            default: Duration::from_millis(10), "late packets help nobody";
+            bounds: Duration::from_millis(1)..=Duration::from_secs(10);
+            or_zero: true;
+            restart: true;
+        }
+        /// The time for which packets are served after SIGTERM, while health checks get 503.
+        drain: Duration {
+            default: Duration::from_secs(35), "three probes at a balancer's 10 s, and a little more";
+            bounds: Duration::ZERO..=Duration::from_secs(3_600);
+        }
+        /// The file in which sessions are saved at the end, and from which a start restores them.
+        sessions_file: Option<PathBuf> {
+            default: None, "sessions are not saved";
+        }
+        /// The interval at which sessions are saved beside `sessions_file` while packets flow, for a
+        /// start after a crash; or `off`.
+        checkpoint: Interval {
+            default: Interval(None), "needs `sessions_file`";
+            bounds: Duration::from_secs(1)..=Duration::from_secs(86_400);
+        }
+        /// The age from which on saved sessions are not restored. Lifetimes continue while the
+        /// appliance is down, so an hour leaves few except those of settings with long ones.
+        max_saved_age: Duration {
+            default: Duration::from_secs(3_600), "few lifetimes are longer";
+            bounds: Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+        }
+        /// The path of the control socket, or `off`.
+        control: ControlPath {
+            default: ControlPath::default(), "where `portcullis sessions` connects";
+            restart: true;
+        }
+    }
+}
+
+impl RunSettings {
+    /// Returns the path of the control socket, if there is one.
+    pub(crate) fn control_path(&self) -> Option<PathBuf> {
+        self.control.path.clone()
+    }
+}
+
+portcullis::config_section! {
+    /// `[health]`: the answers to health checks of the load balancer.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct HealthSettings = "health" {
+        /// The address where HTTP checks are answered, with 200 or 503; or `off`.
+        listen: Listen {
+            default: Listen(Some(SocketAddr::from(([0, 0, 0, 0], 8080)))), "every address";
+            restart: true;
+        }
+        /// The address where TCP checks are answered: the port is open while the appliance is
+        /// healthy; or `off`.
+        tcp_listen: Listen {
+            default: Listen(None), "one kind of check is enough";
+            restart: true;
+        }
+        /// The share of the session table from which on the appliance is unhealthy; 0 is never. Only
+        /// sessions that no new one can evict count. New sessions that find no room are a reason at
+        /// any share, if they are a tenth of all.
+        full_table: u8 {
+            default: 98, "a full table refuses sessions";
+            bounds: 0..=100;
+            unit: "percent";
+        }
+        /// The time without progress of a worker from which on the appliance is unhealthy.
+        stall: Duration {
+            default: Duration::from_secs(2), "far above any wait of a healthy worker";
+            bounds: Duration::from_millis(100)..=Duration::from_secs(300);
+        }
+        /// The effect of a refused configuration file on health, while the running configuration
+        /// stays in force: `unhealthy` lasts until a file is accepted.
+        failed_reload: FailedReload {
+            default: FailedReload::default(), "the appliance works as before";
+        }
+        /// Addresses and prefixes that may connect to both listeners; an empty list is every
+        /// address. If `/metrics` is at the same address, the list applies to it too.
+        sources: Vec<IpNet> {
+            default: Vec::new(), "every address";
+        }
+    }
+}
+
+impl HealthSettings {
+    /// Returns whether a source address may connect.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+portcullis::config_section! {
+    /// `[metrics]`: the page for Prometheus.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct MetricsSettings = "metrics" {
+        /// The address of `/metrics`, or `off`. If it is that of `health.listen`, one listener
+        /// answers both.
+        listen: Listen {
+            default: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 9681)))), "this host alone";
+            restart: true;
+        }
+    }
+}
+
+portcullis::config_section! {
+    /// `[log]`: the session log.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct LogSettings = "log" {
+        /// `off`, `stdout`, or the path of a file.
+        output: PathBuf {
+            default: PathBuf::from("off"), "metrics count sessions";
+            restart: true;
+        }
+        /// The format of a line: an object of JSON, or records of VPC flow logs of version 2, one
+        /// for each direction that has sent.
+        format: LogFormat {
+            default: LogFormat::default(), "it has every field";
+            restart: true;
+        }
+        /// The sessions that are logged: all, or those of rules with `log = true`.
+        sessions: Logged {
+            default: Logged::default(), "a log without gaps";
+            restart: true;
+        }
+        /// Whether the beginning of a session is logged too; only in JSON.
+        opened: bool {
+            default: false, "the end has every field of the beginning";
+            restart: true;
+        }
+        /// The denied and rejected sessions that are logged, by their first packet: `marked` are
+        /// those of rules with `log = true`, `all` includes those of the default action.
+        denied: LoggedDenied {
+            default: LoggedDenied::default(), "a scan would fill the log";
+            restart: true;
+        }
+        /// The size at which a new file is begun; only of a regular file.
+        rotate_bytes: u64 {
+            default: 100 << 20, "100 MiB";
+            bounds: 4 << 10..=1 << 40;
+            unit: "bytes";
+            restart: true;
+        }
+        /// The number of old files that are kept.
+        keep: u16 {
+            default: 5, "half a gigabyte with the file in use";
+            unit: "files";
+            restart: true;
+        }
+        /// The number of events that may wait for the writer, denied sessions in half of the places
+        /// at most; further ones are counted and lost.
+        queue: usize {
+            default: 65_536, "a slow disk for a second";
+            bounds: 16..=1 << 22;
+            unit: "events";
+            restart: true;
+        }
+        /// The account in lines of the AWS format: letters, digits and `-_.:`.
+        account_id: String {
+            default: "-".to_owned(), "unknown";
+            limit: "1 to 64 characters";
+            restart: true;
+        }
+        /// The network interface in lines of the AWS format: as `account_id`.
+        interface_id: String {
+            default: "-".to_owned(), "unknown";
+            limit: "1 to 64 characters";
+            restart: true;
+        }
+    }
+}
+
+impl LogSettings {
+    /// Returns whether there is a log.
+    pub(crate) fn is_on(&self) -> bool {
+        self.output.as_os_str() != "off"
+    }
+}
+
+/// Returns a warning if `geneve.sources` is not narrowed down to the subnets of the load balancer.
+pub(crate) fn sources_warning(config: &Config) -> Option<String> {
+    let who = if config.geneve.sources.is_empty() {
+        "empty: whoever reaches the appliance"
+    } else if config.geneve.sources == GeneveConfig::default().sources {
+        "the default, all of RFC 1918 and RFC 6598: whoever can send from there"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "geneve.sources is {who} can have packets reflected; in production, name the subnets of the \
+         load balancer"
+    ))
+}
+
+/// Returns a warning for each default action that lets sessions pass which no rule names.
+pub(crate) fn default_warnings(config: &Config) -> Vec<String> {
+    let zones = config.policy.zones.iter();
+    let zones = zones.map(|(zone, action)| (format!("policy.zones.{zone}"), *action));
+    let defaults = std::iter::once(("policy.default".to_owned(), config.policy.default)).chain(zones);
+    defaults
+        .filter(|(_, action)| action.admits())
+        .map(|(key, action)| {
+            format!("{key} is \"{action}\": sessions that no rule names pass; \"deny\" drops them")
+        })
+        .collect()
+}

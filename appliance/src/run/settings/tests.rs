@@ -1,0 +1,243 @@
+//! Settings of the appliance, their errors, and what a reload keeps.
+use super::*;
+
+impl Settings {
+    /// The values in force as `check` prints them, without their origins.
+    fn lines_of(&self) -> Vec<String> {
+        let values = self.effective(&Config::default()).into_iter();
+        values
+            .map(|value| format!("{} = {}", value.key, value.value))
+            .collect()
+    }
+}
+
+fn read(text: &str) -> Result<Settings, String> {
+    let mut document = Document::parse(text, "f").map_err(|error| error.to_string())?;
+    let settings = Settings::take(&mut document);
+    document.finish().map_err(|error| error.to_string())?;
+    Ok(settings)
+}
+
+#[test]
+fn what_is_missing_has_its_default() {
+    assert_eq!(read("[table]\nmax_sessions = 9"), Ok(Settings::default()));
+    let some = read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
+    assert_eq!(some.health.listen, Listen(None));
+    assert_eq!(
+        (some.run.drain, some.run.control_path()),
+        (Duration::from_secs(5), None)
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line() {
+    for (text, wanted) in [
+        (
+            "\n[health]\nlisten = \"80\"",
+            "f:3: health.listen: `80` is not an address",
+        ),
+        (
+            "[health]\nfull_table = 101",
+            "f:2: health.full_table: 101 is out of bounds: 0 to 100",
+        ),
+        (
+            "[health]\nstall = \"1ms\"",
+            "f:2: health.stall: 1ms is out of bounds: 100ms to 5m",
+        ),
+        (
+            "[health]\nfailed_reload = \"maybe\"",
+            "f:2: health.failed_reload: unknown value `maybe`: expected one of `ignore`, `unhealthy`",
+        ),
+        (
+            "[health]\nsources = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+            "f:2: health.sources[1]: `10.0.0.0/33` is not an address or a prefix",
+        ),
+        (
+            "[health]\nsources = 7",
+            "f:2: health.sources: 7 is not an address or a prefix",
+        ),
+        (
+            "[run]\nworkers = 257",
+            "f:2: run.workers: 257 is out of bounds: 0 to 256",
+        ),
+        (
+            "[run]\nreceive_queue = 1",
+            "f:2: run.receive_queue: 1 is out of bounds: 65536 to 1073741824",
+        ),
+        (
+            "[run]\ncoalesce = \"2ms\"",
+            "f:2: run.coalesce: 2ms is out of bounds: 0s to 1ms",
+        ),
+        (
+            "[run]\nqueue_delay = \"100us\"",
+            "f:2: run.queue_delay: 100us is out of bounds: 0s or 1ms to 10s",
+        ),
+        (
+            "[run]\nqueue_delay = \"11s\"",
+            "f:2: run.queue_delay: 11s is out of bounds: 0s or 1ms to 10s",
+        ),
+        (
+            "[run]\ndrain = \"soon\"",
+            "f:2: run.drain: `soon` is not a duration",
+        ),
+        (
+            "[run]\nsessions_file = \"s\"\ncheckpoint = \"10ms\"",
+            "f:3: run.checkpoint: 10ms is out of bounds: 1s to 1d",
+        ),
+        (
+            "[run]\nsessions_file = \"s\"\ncheckpoint = \"often\"",
+            "f:3: run.checkpoint: `often` is not a duration",
+        ),
+        (
+            "[run]\nsessions_file = \"s\"\ncheckpoint = true",
+            "f:3: run.checkpoint: true is of the wrong type: expected a duration such as \"30s\", or \"off\"",
+        ),
+        (
+            "[run]\n\ncheckpoint = \"10s\"",
+            "f:3: run.checkpoint: checkpoints are saved beside `run.sessions_file`, which is not set",
+        ),
+        (
+            "[run]\nmax_saved_age = 0",
+            "f:2: run.max_saved_age: 0s is out of bounds: 1s to 30d",
+        ),
+        ("[log]\nformat = \"xml\"", "f:2: log.format: unknown value `xml`"),
+        (
+            "[log]\ndenied = \"some\"",
+            "f:2: log.denied: unknown value `some`: did you mean `none`?",
+        ),
+        ("[log]\nfile = \"x\"", "f:2: log.file: unknown key `file`"),
+        (
+            "[log]\naccount_id = \"1 2\"",
+            "f:2: log.account_id: \"1 2\" is not 1 to 64 letters, digits",
+        ),
+        ("[log]\ninterface_id = \"\"", "f:2: log.interface_id: \"\" is not"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.starts_with(wanted), "{error}");
+    }
+}
+
+#[test]
+fn every_setting_is_told() {
+    let lines = read("[log]\naccount_id = \"123456789012\"").unwrap().lines_of();
+    for wanted in ["log.account_id = \"123456789012\"", "log.interface_id = \"-\""] {
+        assert!(lines.iter().any(|line| line == wanted), "no {wanted}");
+    }
+}
+
+#[test]
+fn checkpoints_are_off_or_have_an_interval() {
+    let told = |text: &str| {
+        let lines = read(text).unwrap().lines_of();
+        let line = lines.into_iter().find(|line| line.starts_with("run.checkpoint"));
+        line.unwrap()
+    };
+    assert_eq!(told(""), "run.checkpoint = \"off\"");
+    assert_eq!(told("run.checkpoint = \"off\""), "run.checkpoint = \"off\"");
+    for (value, wanted) in [("\"30s\"", "30s"), ("90", "1m 30s")] {
+        let text = format!("[run]\nsessions_file = \"s\"\ncheckpoint = {value}");
+        assert_eq!(told(&text), format!("run.checkpoint = \"{wanted}\""));
+    }
+}
+
+#[test]
+fn sources_that_nobody_has_narrowed_down_are_a_warning() {
+    let warning = |text: &str| {
+        let config = Document::parse(text, "f").unwrap().config().unwrap();
+        sources_warning(&config)
+    };
+    assert!(warning("").unwrap().contains("is the default"));
+    assert!(warning("geneve.sources = []").unwrap().contains("is empty"));
+    assert_eq!(warning("geneve.sources = \"10.1.0.0/24\""), None);
+}
+
+#[test]
+fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
+    fn of(text: &str) -> Settings {
+        read(text).unwrap()
+    }
+    let default = Settings::default();
+    let mut settings = of("[health]\nstall = 9\nsources = \"10.0.0.1\"\n[run]\ndrain = 1");
+    let new = settings.clone();
+    assert_eq!(settings.keep_running(&default), [""; 0]);
+    assert_eq!(settings, new);
+    for (text, key) in [
+        ("run.control = \"off\"", "run.control"),
+        ("run.workers = 7", "run.workers"),
+        ("run.pin = true", "run.pin"),
+        ("run.receive_queue = 100_000", "run.receive_queue"),
+        ("run.coalesce = \"10us\"", "run.coalesce"),
+        ("run.queue_delay = \"5ms\"", "run.queue_delay"),
+        ("health.listen = \"off\"", "health.listen"),
+        ("health.tcp_listen = \"10.0.0.1:1\"", "health.tcp_listen"),
+        ("metrics.listen = \"off\"", "metrics.listen"),
+        ("log.output = \"stdout\"", "log.output"),
+        ("log.format = \"aws_vpc_flow_v2\"", "log.format"),
+        ("log.sessions = \"marked\"", "log.sessions"),
+        ("log.opened = true", "log.opened"),
+        ("log.denied = \"all\"", "log.denied"),
+        ("log.rotate_bytes = 5_000", "log.rotate_bytes"),
+        ("log.keep = 9", "log.keep"),
+        ("log.queue = 16", "log.queue"),
+        ("log.account_id = \"1\"", "log.account_id"),
+        ("log.interface_id = \"1\"", "log.interface_id"),
+    ] {
+        let text = format!("{text}\nhealth.stall = 9");
+        let mut settings = of(&text);
+        assert_eq!(settings.keep_running(&default), [key]);
+        let rest = of("health.stall = 9");
+        assert_eq!(
+            settings, rest,
+            "{key}: its value is the running one, the rest is new"
+        );
+    }
+    let text = format!("run.control = \"{DEFAULT_CONTROL}\"");
+    let mut written = of(&text);
+    assert_eq!(
+        written.keep_running(&default),
+        [""; 0],
+        "the default, written out"
+    );
+}
+
+#[test]
+fn sources_are_addresses_and_prefixes_and_an_empty_list_is_everybody() {
+    let settings = read("health.sources = [\"10.1.0.0/16\", \"2001:db8::1\"]").unwrap();
+    let allows = |address: &str| settings.health.allows(address.parse().unwrap());
+    for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
+        assert!(allows(address), "{address}");
+    }
+    for address in ["10.2.0.1", "::ffff:10.2.0.1", "2001:db8::2"] {
+        assert!(!allows(address), "{address}");
+    }
+    assert!(Settings::default().health.allows([192, 0, 2, 1].into()));
+    let line = "health.sources = [\"10.1.0.0/16\", \"2001:db8::1/128\"]";
+    assert!(
+        settings.lines_of().iter().any(|each| each == line),
+        "{:?}",
+        settings.lines_of()
+    );
+}
+
+#[test]
+fn denied_sessions_of_marked_rules_are_logged_unless_said_otherwise() {
+    let said = |text| {
+        let settings = read(text).unwrap();
+        let line = settings
+            .lines_of()
+            .into_iter()
+            .find(|line| line.starts_with("log.denied"));
+        (settings.log.denied, line.unwrap())
+    };
+    for (text, wanted, line) in [
+        ("", LoggedDenied::Marked, "log.denied = \"marked\""),
+        (
+            "log.denied = \"none\"",
+            LoggedDenied::None,
+            "log.denied = \"none\"",
+        ),
+        ("log.denied = \"all\"", LoggedDenied::All, "log.denied = \"all\""),
+    ] {
+        assert_eq!(said(text), (wanted, line.to_owned()));
+    }
+}

@@ -1,0 +1,222 @@
+//! Types of the appliance's settings.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis::config::declare::{Scalar, Wrong};
+use serde::Deserialize;
+
+use super::DEFAULT_CONTROL;
+
+/// The word that switches a part off.
+const OFF: &str = "off";
+
+/// Effect of a refused configuration file on health, while the running configuration stays in
+/// force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FailedReload {
+    /// None: the appliance works as before. A metric and the log show the refusal.
+    #[default]
+    Ignore,
+    /// The appliance is unhealthy until a file is accepted.
+    Unhealthy,
+}
+
+impl FailedReload {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// Format of a line of the session log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// An object of JSON.
+    #[default]
+    Json,
+    /// A VPC flow log record of version 2, one for each direction that has sent.
+    AwsVpcFlowV2,
+}
+
+impl LogFormat {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::AwsVpcFlowV2 => "aws_vpc_flow_v2",
+        }
+    }
+}
+
+/// Sessions that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Logged {
+    /// All.
+    #[default]
+    All,
+    /// Those of rules with `log = true`.
+    Marked,
+}
+
+impl Logged {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Marked => "marked",
+        }
+    }
+}
+
+/// Sessions that are logged although the policy does not admit them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoggedDenied {
+    /// None.
+    None,
+    /// Those of rules with `log = true`.
+    #[default]
+    Marked,
+    /// All, those of the default action included.
+    All,
+}
+
+impl LoggedDenied {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Marked => "marked",
+            Self::All => "all",
+        }
+    }
+}
+
+portcullis::config_choices!(FailedReload, LogFormat, Logged, LoggedDenied);
+
+/// An address to listen at, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str(OFF),
+        }
+    }
+}
+
+impl Scalar for Listen {
+    type Bound = ();
+
+    const EXPECTED: &'static str = "an address with a port such as \"0.0.0.0:8080\", or \"off\"";
+
+    fn kind() -> String {
+        "address with a port, or `\"off\"`".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        if text == OFF {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| {
+            let why = format!("`{text}` is not an address with a port such as \"0.0.0.0:8080\", nor \"off\"");
+            why.into()
+        })
+    }
+
+    fn written(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+/// An interval, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Interval(pub(crate) Option<Duration>);
+
+impl Scalar for Interval {
+    type Bound = Duration;
+
+    const EXPECTED: &'static str = "a duration such as \"30s\", or \"off\"";
+
+    fn kind() -> String {
+        "duration, or `\"off\"`".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        match text {
+            OFF => Ok(Self(None)),
+            _ => Duration::from_text(text).map(|interval| Self(Some(interval))),
+        }
+    }
+
+    fn from_integer(number: i64) -> Result<Self, Wrong> {
+        Duration::from_integer(number).map(|interval| Self(Some(interval)))
+    }
+
+    fn written(&self) -> String {
+        self.0
+            .map_or_else(|| format!("\"{OFF}\""), |interval| interval.written())
+    }
+
+    fn measured(&self) -> Option<Duration> {
+        self.0
+    }
+}
+
+/// The path of the control socket, or `off`.
+#[derive(Debug, Clone, Eq)]
+pub(crate) struct ControlPath {
+    pub(super) path: Option<PathBuf>,
+    /// Whether the file has the key. A socket that it asks for must be there.
+    pub(crate) is_asked_for: bool,
+}
+
+impl Default for ControlPath {
+    fn default() -> Self {
+        Self {
+            path: Some(DEFAULT_CONTROL.into()),
+            is_asked_for: false,
+        }
+    }
+}
+
+/// Where the default is written out, nothing differs.
+impl PartialEq for ControlPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Scalar for ControlPath {
+    type Bound = ();
+
+    const EXPECTED: &'static str = "a path, or \"off\"";
+
+    fn kind() -> String {
+        "path, or `\"off\"`".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        Ok(Self {
+            path: (text != OFF).then(|| text.into()),
+            is_asked_for: true,
+        })
+    }
+
+    fn written(&self) -> String {
+        self.path.clone().unwrap_or_else(|| OFF.into()).written()
+    }
+}
+
+/// Returns whether a text can be a field of a line whose fields are separated by spaces.
+pub(super) fn is_log_field(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(fits)
+}

@@ -1,16 +1,17 @@
-//! What says that we see one half of a conversation, and the report of it.
+//! Evidence of conversations of which only one direction passes, and its report.
 //!
-//! Nothing but this proves that the other half travels elsewhere: something was received that never passed
-//! here. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or data, or a sender goes on beyond
-//! the window that it was offered. What repeats a packet proves nothing, nor does what answers a packet that
-//! this firewall has dropped itself, or that passed before a restart. So each piece of [`Evidence`] makes its
-//! conversation a *suspect*, and says whether it is a proof. A line of the report needs a proof, and that
-//! nothing of the other direction comes for a while ([`AsymmetryConfig::packets`],
-//! [`AsymmetryConfig::time`]). Two kinds need neither: a session that is found in another zone, and a packet
-//! of a session that is known to have ended here.
+//! Nothing but this proves that the other half travels elsewhere: something was received that never
+//! passed here. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or data, or a
+//! sender goes on beyond the window that it was offered. What repeats a packet proves nothing, nor
+//! does what answers a packet that this firewall has dropped itself, or that passed before a
+//! restart. So each piece of [`Evidence`] makes its conversation a *suspect*, and says whether it
+//! is a proof. A line of the report needs a proof, and that nothing of the other direction comes
+//! for a while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a
+//! session that is found in another zone, and a packet of a session that is known to have ended
+//! here.
 //!
-//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route are one line. Suspects
-//! and lines are bounded; what finds no place is counted.
+//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route
+//! are one line. Suspects and lines are bounded; what finds no place is counted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -32,7 +33,7 @@ mod suspect;
 
 use suspect::{Change, Proof, Suspect};
 
-/// What says so.
+/// Evidence that one direction of a conversation is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Evidence {
@@ -46,7 +47,7 @@ pub enum Evidence {
     OneDirectionOnly,
     /// The session of the conversation is in another zone.
     OtherZone,
-    /// Both directions come, but the beginning did not pass here.
+    /// Both directions are seen, but the beginning of the conversation was not.
     BeginningUnseen,
     /// The session has ended here, and the ends go on.
     AfterEnd,
@@ -92,14 +93,14 @@ impl Evidence {
         }
     }
 
-    /// Whether one direction of the conversation does not come where it should.
+    /// Returns whether one direction of the conversation does not come where it should.
     #[must_use]
     pub const fn is_one_sided(self) -> bool {
         !matches!(self, Self::BeginningUnseen | Self::AfterEnd)
     }
 }
 
-/// Why that happens, as far as one can tell from here.
+/// Probable cause of an asymmetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -149,15 +150,15 @@ impl Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AsymmetryLine {
-    /// Where the packets came.
+    /// Zone of the packets.
     pub zone: Zone,
-    /// Where the session is, if that is elsewhere.
+    /// Zone of the session, if it differs.
     pub other_zone: Option<Zone>,
-    /// Where they came from, as a prefix.
+    /// Source prefix of the packets.
     pub from: IpNet,
-    /// Where they went.
+    /// Destination prefix of the packets.
     pub to: IpNet,
-    /// What says so.
+    /// Evidence that the packets gave.
     pub evidence: Evidence,
     /// Conversations.
     pub flows: u64,
@@ -202,7 +203,7 @@ impl fmt::Display for AsymmetryLine {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AsymmetryReport {
-    /// Its lines, those with the most packets first.
+    /// Lines of the report, those with the most packets first.
     pub lines: Vec<AsymmetryLine>,
     /// Packets whose line found no place.
     pub unlisted: u64,
@@ -210,15 +211,16 @@ pub struct AsymmetryReport {
     pub unnoticed: u64,
 }
 
-/// What a packet proves of the half of its conversation that does not come.
+/// Evidence of one packet about the missing direction of its conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
-    /// Nothing: it may repeat or answer what was dropped here, or what passed before.
+    /// No evidence: the packet may repeat or answer one that was dropped here or that passed
+    /// before.
     Nothing,
-    /// Its sender has received something that never passed.
+    /// Proof: the sender has received data that never passed.
     Proof,
-    /// It acknowledges something that never passed. One alone may repeat an older one, or may belong to
-    /// what was on its way when the flow came here: one that advances is proof.
+    /// The packet acknowledges data that never passed. A single packet may repeat an older one, or
+    /// may have been in flight when the flow moved here: an acknowledgment that advances is proof.
     Acknowledges {
         /// Up to where.
         ack: SeqNum,
@@ -236,7 +238,8 @@ pub(crate) struct Sighting {
     /// `None` of a packet that says nothing but that its direction comes.
     pub(crate) evidence: Option<Evidence>,
     pub(crate) sign: Sign,
-    /// Of a packet with a session: how many packets that has seen of the other direction.
+    /// For a packet with a session: the number of packets that the session has seen in the other
+    /// direction.
     pub(crate) opposite: Option<u32>,
     pub(crate) other_zone: Option<Zone>,
     pub(crate) at: Instant,
@@ -245,7 +248,8 @@ pub(crate) struct Sighting {
 /// Slots of one shard; the hash of a conversation selects its slot.
 type SuspectSlots = Box<[Option<Suspect>]>;
 
-/// For how long a half that is only reported may be silent and go on: as long as an established connection may by default.
+/// Time that a merely reported one-way connection may be silent and continue: the default lifetime
+/// of an established connection.
 const GOES_ON: Duration = Duration::from_secs(340);
 
 /// Number of shards, each with its own lock, and of suspects in a shard.
@@ -341,7 +345,8 @@ impl Asymmetry {
         shard.get_mut(hash / SHARDS % SUSPECTS).map(with)
     }
 
-    /// Whether a conversation that needs no patience is another one than that of the last such packet.
+    /// Returns whether a conversation that needs no patience is another one than that of the last
+    /// such packet.
     fn is_news(&self, sighting: &Sighting, evidence: Evidence) -> bool {
         let news = self.place(&sighting.key, |place| {
             let known =
@@ -439,7 +444,8 @@ impl Asymmetry {
         }
     }
 
-    /// In which direction of its connection an end sends, of which a packet has told not long ago that the other half is missing.
+    /// Returns the direction in which an end sends, if a recent packet showed that the other
+    /// direction is missing.
     pub(crate) fn suspected(&self, key: &FlowKey, source: End, now: Instant) -> Option<Direction> {
         self.place(key, |place| {
             let suspect = place.filter(|suspect| {
@@ -474,7 +480,8 @@ impl Asymmetry {
         }
     }
 
-    /// Forgets all lines, and what the suspects have done up to now. That they are suspects stays: what passes by it goes on.
+    /// Forgets all lines, and what the suspects have done up to now. That they are suspects stays:
+    /// what passes by it goes on.
     pub(crate) fn clear(&self) {
         for shard in &self.suspects {
             for suspect in shard.lock().iter_mut().flatten() {

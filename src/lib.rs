@@ -32,6 +32,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+pub mod gateway;
 pub mod geneve;
 pub mod lifetime;
 pub mod limits;
@@ -55,7 +56,7 @@ pub use engine::{
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
-pub use geneve::Gateway;
+pub use gateway::Gateway;
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::{Reset, Unsent};

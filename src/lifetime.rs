@@ -1,20 +1,22 @@
-//! How long a session lives without a packet.
+//! Lifetime of a session without packets.
 //!
 //! A session's state names its [`LifetimeClass`]; [`Lifetimes`] maps each class to a duration. A
-//! [`LifetimeTable`] holds the global lifetimes and a profile for each override. The profile is selected
-//! once, when the session is made; from then on a look-up is two array reads.
+//! [`LifetimeTable`] holds the global lifetimes and a profile for each override. The profile is
+//! selected once, when the session is made; from then on a look-up is two array reads.
 //!
 //! # Which override applies
-//! Exactly one profile applies to a session: the most specific override that matches it, compared by
+//! Exactly one profile applies to a session: the most specific override that matches it, compared
+//! by
 //!
-//! 1. the longest address prefix that holds an end of the session (at equal length the destination, that is
-//!    the end that the initiator called, comes before the source);
+//! 1. the longest address prefix that holds an end of the session (at equal length the destination,
+//!    that is the end that the initiator called, comes before the source);
 //! 2. the rule that has admitted the session before none;
 //! 3. the narrowest port range that holds the initiator's destination port;
 //! 4. a zone before none;
 //! 5. a protocol before none.
 //!
-//! What that override leaves unset comes from the global lifetimes, never from a less specific override.
+//! What that override leaves unset comes from the global lifetimes, never from a less specific
+//! override.
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,11 +31,12 @@ pub use crate::track::LifetimeClass;
 /// The shortest lifetime that can be set.
 pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
 
-/// The longest lifetime that can be set: 30 days, six times what Linux gives an established connection, and
-/// less than 2^32 ms.
+/// The longest lifetime that can be set: 30 days, six times what Linux gives an established
+/// connection, and less than 2^32 ms.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The largest number of overrides: a session stores its profile in one byte, and profile 0 is the global one.
+/// The largest number of overrides: a session stores its profile in one byte, and profile 0 is the
+/// global one.
 pub const MAX_OVERRIDES: usize = 254;
 
 /// A lifetime for each class, in milliseconds.
@@ -57,7 +60,7 @@ impl Lifetimes {
         self.millis.get(class as usize).copied().unwrap_or_default()
     }
 
-    /// The same lifetimes with those of `changes` in place, and with what follows them: see
+    /// Returns the lifetimes with those of `changes` and of the classes that follow them: see
     /// [`LifetimeClass::follows`].
     #[must_use]
     pub fn with(mut self, changes: &LifetimeSet) -> Self {
@@ -74,8 +77,8 @@ impl Lifetimes {
         self
     }
 
-    /// The class that gives this one its lifetime, if it is another: one that is set, while this one
-    /// is not.
+    /// The class that gives this one its lifetime, if it is another: one that is set, while this
+    /// one is not.
     #[must_use]
     pub fn leader(&self, class: LifetimeClass) -> Option<LifetimeClass> {
         let is_set = |class: LifetimeClass| self.set & 1 << class as u32 != 0;
@@ -118,7 +121,7 @@ impl LifetimeSet {
         self.0.get(class as usize).copied().flatten()
     }
 
-    /// The same set with one more lifetime.
+    /// Returns the set with one more lifetime.
     #[must_use]
     pub fn with(mut self, class: LifetimeClass, lifetime: Duration) -> Self {
         if let Some(slot) = self.0.get_mut(class as usize) {
@@ -136,7 +139,7 @@ impl LifetimeSet {
     }
 }
 
-/// What sessions an override is for. An empty list or `None` leaves that field open.
+/// Selector of the sessions of an override. An empty list or `None` leaves that field open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct OverrideMatch {
     pub(crate) protocol: Option<u8>,
@@ -167,7 +170,7 @@ struct Candidate {
     profile: u8,
 }
 
-/// What an override is compared with.
+/// Session that overrides are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject {
     /// The session's zone.
@@ -276,8 +279,8 @@ impl LifetimeTable {
         table
     }
 
-    /// The profile of a session: 0 for the global lifetimes, else the number of the override that applies, counted
-    /// from 1.
+    /// The profile of a session: 0 for the global lifetimes, else the number of the override that
+    /// applies, counted from 1.
     pub fn select(&self, subject: &Subject) -> u8 {
         let best = |candidates: &[Candidate]| {
             candidates

@@ -2,17 +2,15 @@
 
 use std::ops::Range;
 
-use crate::engine::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::flow::{Direction, Zone};
 use crate::fragment::HoldId;
-use crate::reset::{MAX_REPLY, Reset, write_reply_unbudgeted};
-use crate::session::{SessionId, TunnelRef};
-use crate::verdict::{Reply, Verdict};
+use crate::reset::{MAX_REPLY, Reset};
+use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 
 /// Bounded queue of the packets that the engine makes and of the events that it reports.
 ///
-/// [`Engine::process`] and [`Engine::expire`] fill it; the caller drains it after each packet or
+/// [`Engine::process`](crate::Engine::process) and [`Engine::expire`](crate::Engine::expire) fill it; the caller drains it after each packet or
 /// batch. Replies to rejected packets and RSTs at the end of sessions are within the budgets of
 /// `[resets]`: send all of them.
 ///
@@ -124,6 +122,23 @@ pub struct Lost {
     pub over_budget: u64,
 }
 
+/// Attempt to make a packet for an [`Outbox`].
+pub(crate) enum Made {
+    /// The packet was written.
+    Packet {
+        /// Its length.
+        len: usize,
+        /// Its zone.
+        zone: Zone,
+        /// Its path.
+        egress: Egress,
+    },
+    /// The budget allows none.
+    OverBudget,
+    /// There is no such packet.
+    Nothing,
+}
+
 #[derive(Debug, Clone)]
 enum Entry {
     Transmit {
@@ -202,26 +217,23 @@ impl Outbox {
         self.lost
     }
 
-    /// Adds the reply to a rejected packet, if there is room and the budget allows one.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn reply(&mut self, engine: &Engine, packet: &Packet<'_>, verdict: &Verdict) {
-        let Verdict::Reject(reason, reply, _) = verdict else {
-            return;
-        };
+    /// Adds the packet that `write` makes, if there is room. `write` is not called without room, so
+    /// that it charges no budget in vain.
+    pub(crate) fn add(&mut self, write: impl FnOnce(&mut [u8]) -> Made) {
         let Some(start) = self.room() else { return };
         self.bytes.resize(start + MAX_REPLY, 0);
-        let out = self.bytes.get_mut(start..).unwrap_or_default();
-        let written = write_reply_unbudgeted(*reply, packet.bytes(), out).map_or(0, <[u8]>::len);
-        let may = written > 0 && engine.may_reply(*reason, packet);
-        if written > 0 && !may {
-            self.lost.over_budget += 1;
-        }
-        let end = start + if may { written } else { 0 };
-        self.bytes.truncate(end);
-        if may {
-            let egress = egress_of_reply(engine, packet, *reply);
-            self.push_packet(start..end, packet.zone_of(), egress, None);
+        let made = write(self.bytes.get_mut(start..).unwrap_or_default());
+        let len = match made {
+            Made::Packet { len, .. } => len,
+            Made::OverBudget | Made::Nothing => 0,
+        };
+        self.bytes.truncate(start + len);
+        match made {
+            Made::Packet { zone, egress, .. } => {
+                self.push_packet(start..start + len, zone, egress, None);
+            }
+            Made::OverBudget => self.lost.over_budget += 1,
+            Made::Nothing => {}
         }
     }
 
@@ -268,18 +280,6 @@ impl Default for Outbox {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply takes
-/// the path of the other direction of the session, if it is known.
-fn egress_of_reply(engine: &Engine, packet: &Packet<'_>, reply: Reply) -> Egress {
-    if !matches!(reply, Reply::Challenge(_)) && engine.has_tunnel_references() {
-        let known = engine.tunnel_back(*packet);
-        if known != TunnelRef::NONE {
-            return Egress::Onward(known);
-        }
-    }
-    Egress::Back(packet.tunnel_of())
 }
 
 #[deny(clippy::missing_trait_methods)]

@@ -1,7 +1,7 @@
 //! Enumerations of what can be wrong, each with a stable name and a sentence.
 
-/// Makes an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`, `describe` and the sentence
-/// as what is displayed.
+/// Makes an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`,
+/// `describe` and the sentence as what is displayed.
 macro_rules! reasons {
     ($(#[$doc:meta])* $type:ident { $($variant:ident, $name:literal, $describe:literal;)+ }) => {
         $(#[$doc])*

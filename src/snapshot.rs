@@ -1,18 +1,20 @@
 //! Sessions outside an engine: what [`Engine::save_to`](crate::Engine::save_to) writes and
-//! [`Engine::restore_from`](crate::Engine::restore_from) reads, session by session or as one stream.
+//! [`Engine::restore_from`](crate::Engine::restore_from) reads, session by session or as one
+//! stream.
 //!
 //! A stream has a head (magic, version, the time of the save), chunks of records in the
-//! [postcard](https://postcard.jamesmunns.com/wire-format) format, each with a CRC-64 of the stream up to its end, and a
-//! last chunk with the number of records. The records are [`SavedSession`]s, what is remembered of ended ones, what
-//! control sessions have announced, and the names of the rules. A stream is written and read with one chunk in memory.
+//! [postcard](https://postcard.jamesmunns.com/wire-format) format, each with a CRC-64 of the stream
+//! up to its end, and a last chunk with the number of records. The records are [`SavedSession`]s,
+//! what is remembered of ended ones, what control sessions have announced, and the names of the
+//! rules. A stream is written and read with one chunk in memory.
 //!
 //! Times are relative, so that they mean something to another engine: the head has the wall-clock
 //! time of the save, and a restore takes what has passed since off each lifetime. A stream that is
 //! torn, foreign, of an unknown version or not sound in any record is refused as a whole, before
 //! anything is changed. Streams of versions 1 and 2 can be read.
 //!
-//! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line, counters, and the report of
-//! asymmetric paths.
+//! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line,
+//! counters, and the report of asymmetric paths.
 
 mod first;
 mod second;
@@ -37,7 +39,7 @@ pub(crate) use stream::{Kind, Record, SavedRule, Source, Writer, count_of};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SavedSession {
-    /// Its zone's number.
+    /// Number of the session's zone.
     pub zone: u16,
     /// The IP protocol number.
     pub protocol: u8,
@@ -49,7 +51,7 @@ pub struct SavedSession {
     pub dst: IpAddr,
     /// The responder's port; the identifier of an ICMP query; 0 for protocols without either.
     pub dst_port: u16,
-    /// What else tells two conversations of these ends apart.
+    /// Further distinction between conversations of the two ends.
     pub variant: Variant,
     /// Microseconds since its first packet.
     pub age_us: u64,
@@ -57,9 +59,10 @@ pub struct SavedSession {
     pub idle_us: u64,
     /// Microseconds that are left of its lifetime.
     pub left_us: u64,
-    /// What its protocol's tracker knows.
+    /// State of the protocol's tracker.
     pub state: SavedState,
-    /// The bits of what few packets ask: replied, assured, state of a protocol without a handshake, letters noted.
+    /// The bits of what few packets ask: replied, assured, state of a protocol without a handshake,
+    /// letters noted.
     pub flags: u8,
     /// The letters of its history, four bits each.
     pub history: u64,
@@ -69,17 +72,18 @@ pub struct SavedSession {
     pub packets: [u32; 2],
     /// IP bytes in each direction.
     pub bytes: [u64; 2],
-    /// The number of the rule that has admitted it. An engine with another policy asks that one anew.
+    /// The number of the rule that has admitted it. An engine with another policy asks that one
+    /// anew.
     pub rule: u16,
     /// The ends of the session that has announced it.
     pub parent: Option<SessionEnds>,
-    /// Of a control session: where it goes on.
+    /// For a control session: the position at which it continues.
     pub control: Option<SavedControl>,
-    /// What the newest packet of each direction came in, in the words of the engine's caller.
+    /// Tunnel of the newest packet of each direction, as the engine's caller encodes it.
     pub tunnels: [u64; 2],
 }
 
-/// Where a control session goes on. Directions are original first.
+/// Position at which a control session continues. Directions are original first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SavedControl {
     /// The number of the next byte of each direction, if a line begins with both.
@@ -89,7 +93,8 @@ pub struct SavedControl {
     /// The ends have agreed to encrypt it, or listening has ended for good: nothing is read any
     /// more.
     pub encrypted: bool,
-    /// From which number on nothing of a direction passes, since an announcement was refused.
+    /// Sequence number of each direction from which on no data passes, because an announcement was
+    /// refused.
     pub stopped: [Option<u32>; 2],
     /// The responder ends lines with a line feed alone.
     pub bare_lf: bool,
@@ -97,7 +102,7 @@ pub struct SavedControl {
     pub progress: Option<Progress>,
 }
 
-/// What a tracker knows.
+/// State of a tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SavedState {
@@ -107,7 +112,7 @@ pub enum SavedState {
     Words([u32; 8]),
 }
 
-/// What is remembered of a TCP session that has ended.
+/// Record of a TCP session that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedTombstone {
     pub(crate) zone: u16,
@@ -119,7 +124,7 @@ pub(crate) struct SavedTombstone {
     pub(crate) reason: u8,
     pub(crate) rule: u16,
     pub(crate) ago_us: u64,
-    /// What each end expects, if it is known, and has sent; original first.
+    /// Next expected number of each end, if known, and its last sent number; original first.
     pub(crate) ends: [(Option<u32>, u32); 2],
     pub(crate) challenged: u8,
     pub(crate) tunnels: [u64; 2],
@@ -131,11 +136,11 @@ impl SavedTombstone {
     }
 }
 
-/// Why a stream, or a record of it, is refused.
+/// Reason for which a stream, or a record of it, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It does not begin like one.
+    /// The data does not begin like a snapshot.
     #[error("this is no stream of saved sessions")]
     Foreign,
     /// An unknown version wrote the stream.
@@ -147,13 +152,13 @@ pub enum RestoreError {
     /// The stream ends too early.
     #[error("the stream is torn: it ends before its last record")]
     Torn,
-    /// Its bytes are not those that were written.
+    /// The bytes differ from those that were written.
     #[error("the checksum of the stream is wrong")]
     Checksum,
-    /// It does not read as records.
+    /// The data cannot be parsed as records.
     #[error("the stream does not read: {0}")]
     Unreadable(String),
-    /// It was saved longer ago than [`RestoreOptions::max_age`].
+    /// The snapshot is older than [`RestoreOptions::max_age`].
     #[error("the stream was saved {} ago, and at most {} are allowed", seconds(*age), seconds(*max))]
     TooOld {
         /// The time since the save.
@@ -164,15 +169,15 @@ pub enum RestoreError {
     /// The wall clock is behind the time of the save, so the age of the sessions is not known.
     #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
     ClockWentBack {
-        /// By how much.
+        /// Time by which the snapshot is ahead.
         ahead: Duration,
     },
     /// A record says what no session can be.
     #[error("record {record} is no session: {what}")]
     Unsound {
-        /// Its place in the stream, counted from 0.
+        /// Position of the record in the stream, counted from 0.
         record: usize,
-        /// What is wrong with it.
+        /// Description of the fault.
         what: &'static str,
     },
     /// Reading the stream failed.
@@ -212,10 +217,11 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// How a restore goes about it.
+/// Options of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RestoreOptions {
-    /// Are the tunnel references of the records taken over? Only where they mean the same to the caller as before.
+    /// Are the tunnel references of the records taken over? Only where they mean the same to the
+    /// caller as before.
     pub tunnels: bool,
     /// Whether packets of the sessions have passed since the save, as after a crash that followed a
     /// checkpoint. Where each end of a TCP connection stands is learned anew then, from its next
@@ -228,12 +234,12 @@ pub struct RestoreOptions {
 }
 
 impl RestoreOptions {
-    /// By how much the clock may have gone back since the save, where `max_age` is set: more than
-    /// a time server corrects a clock that runs.
+    /// Time by which the clock may have gone back since the save, where `max_age` is set: more than
+    /// a time server corrects a running clock.
     pub const CLOCK_SLACK: Duration = Duration::from_secs(10);
 }
 
-/// What a restore has done.
+/// Result of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Restored {

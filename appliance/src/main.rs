@@ -4,11 +4,12 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod five_tuple;
 mod memory;
 mod output;
 mod replay;
 mod run;
-mod session_ports;
+mod session_view;
 mod sessions;
 mod simulate;
 
@@ -26,17 +27,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Be the appliance: take packets out of GENEVE, decide them, and return what is allowed
+    /// Run the appliance: decide the packets in GENEVE tunnels, and return the allowed ones
     Run(run::RunArgs),
     /// Decide every packet of a capture and show the sessions
     Replay(replay::ReplayArgs),
     /// Validate a configuration file and print the values in force, each with its origin
     Check(check::CheckArgs),
-    /// Measure what the engine costs on this machine
+    /// Measure the cost of the engine on this machine
     Bench(bench::BenchArgs),
-    /// Ask a running appliance for its sessions and more, and give it orders
+    /// List and end the sessions of a running appliance, read its counters, and reload it
     Sessions(Box<sessions::SessionsArgs>),
-    /// Be a Gateway Load Balancer: send packets to an appliance and check every reply
+    /// Act as a Gateway Load Balancer: send packets to an appliance and check every reply
     Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
 
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors. All else is 1: 2 means a broken capture.
+            // Help and version are not errors. The status of other errors is 1; 2 means a broken
+            // capture.
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::FAILURE

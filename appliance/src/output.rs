@@ -30,7 +30,7 @@ pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     }
 }
 
-/// Writes a message for the operator to standard error; does nothing if nobody reads it.
+/// Writes a message for the operator to standard error. A failed write is ignored.
 pub(crate) fn notice(message: &str) {
     let _ = writeln!(io::stderr(), "portcullis: {message}");
 }

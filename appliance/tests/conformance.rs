@@ -38,11 +38,6 @@ struct Difference {
     reason: String,
 }
 
-fn settings() -> Settings {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance.toml");
-    toml::from_str(&std::fs::read_to_string(file).expect("conformance.toml")).expect("conformance.toml")
-}
-
 /// Replays a capture and returns a row per frame.
 fn replay(capture: &Path, rows: &Path, options: &[&str]) -> Vec<Value> {
     let arguments = [
@@ -102,6 +97,10 @@ fn listed(pattern: &str, file: &str) -> bool {
 
 /// The baseline was made at full speed, of the packets inside GENEVE, with short frames filled up.
 const AS_THE_BASELINE: &[&str] = &["--decapsulate", "--pad-short", "--no-lifetimes"];
+
+fn settings() -> Settings {
+    captures::settings("conformance.toml")
+}
 
 fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
     let settings = settings();

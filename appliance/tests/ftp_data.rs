@@ -52,8 +52,7 @@ enum Who {
 }
 
 fn settings() -> Settings {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ftp_data.toml");
-    toml::from_str(&std::fs::read_to_string(file).expect("ftp_data.toml")).expect("ftp_data.toml")
+    captures::settings("ftp_data.toml")
 }
 
 /// Returns the collection's folder, and the captures of the compared folders.

@@ -353,7 +353,7 @@ fn a_dash_is_standard_output() {
     let output = portcullis(&["replay", path(&demo), "--verdicts", "-", "--write", "-"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output.stderr).contains("standard output and standard output are one file"),
+        text(&output.stderr).contains("standard output and standard output are the same file"),
         "{}",
         text(&output.stderr)
     );
@@ -420,7 +420,7 @@ fn the_first_drop_and_the_first_one_for_a_reason_are_explained() {
     for (wanted, message) in [
         (
             "syn_challenged",
-            "no packet of the capture was dropped or rejected so",
+            "no packet of the capture was dropped or rejected for that",
         ),
         ("no_such_reason", "not a frame's number"),
         ("0", "frames are counted from 1"),

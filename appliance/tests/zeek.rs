@@ -356,8 +356,7 @@ impl Findings<'_> {
 }
 
 fn settings() -> Settings {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zeek.toml");
-    toml::from_str(&std::fs::read_to_string(file).expect("zeek.toml")).expect("zeek.toml")
+    captures::settings("zeek.toml")
 }
 
 fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {

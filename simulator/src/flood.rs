@@ -1,7 +1,7 @@
-//! An open-loop flood: small flows without state, sent in batches, whose replies nobody judges.
+//! Open-loop flood: packets of small flows without state, sent in batches. Replies are not judged.
 //!
-//! The flood loads an appliance beyond what a load with bookkeeping can, or attacks it. The packets
-//! are IPv4, from as many flows as asked for, or each of a flow of its own.
+//! The flood loads an appliance more than a load with bookkeeping can, or attacks it. The packets
+//! are IPv4, from a number of flows, or each of a new flow.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -19,17 +19,17 @@ use super::args::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::socket::{RawSender, local_address};
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer, geneve_header};
 
-/// Datagrams of one call.
+/// Number of datagrams per call.
 const BATCH: usize = 32;
-/// How long the flood rests when it is ahead of its rate.
+/// Pause of a flood that is ahead of its rate.
 const REST: Duration = Duration::from_micros(50);
-/// How much of its rate the flood makes up for after it was kept from sending.
+/// Maximum delay that the flood catches up on.
 const CATCH_UP: Duration = Duration::from_millis(10);
-/// The least inner packet: one of UDP without payload.
+/// Shortest inner packet: UDP without payload.
 const HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
-/// Offset of a fragment without a first one, in units of eight bytes.
+/// Offset of a fragment whose first fragment is missing, in units of eight bytes.
 const LATER: u16 = 9;
-/// The flag that says that more fragments follow (RFC 791).
+/// Flag for more fragments (RFC 791).
 const MORE_FRAGMENTS: u16 = 0x2000;
 /// The server of all flows, in the network for measurements (RFC 2544).
 const SERVER: [u8; 4] = [198, 19, 0, 2];
@@ -57,7 +57,7 @@ pub(super) enum Attack {
 }
 
 impl Attack {
-    /// The flags of its TCP segments; `None` for UDP.
+    /// Returns the flags of the TCP segments; `None` for UDP.
     const fn tcp_flags(self) -> Option<u8> {
         match self {
             Self::Syn => Some(0x02),
@@ -68,31 +68,31 @@ impl Attack {
     }
 }
 
-/// What to send.
+/// Arguments of a flood.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FloodArgs {
     /// The appliance: an IPv4 address, its port 6081 unless another is given
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = appliance)]
     appliance: SocketAddrV4,
-    /// The outer source address, ours or not [default: that of the route to the appliance]
+    /// Outer source address, local or not [default: that of the route to the appliance]
     #[arg(long, value_name = "ADDRESS")]
     from: Option<Ipv4Addr>,
-    /// So many flows; 0 makes each packet the first of a new one
+    /// Number of flows; 0 makes each packet the first of a new flow
     #[arg(long, value_name = "N", default_value_t = 0)]
     flows: u64,
     /// Kind of the packets
     #[arg(long, value_enum, default_value_t = Attack::Udp)]
     attack: Attack,
-    /// Bytes of an inner packet, 40 of those of TCP
+    /// Length in bytes of an inner packet; TCP packets have 40
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500))]
     size: u16,
     /// Packets per second [default: as fast as the system takes them]
     #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Packets in all
+    /// Total number of packets
     #[arg(long, value_name = "N")]
     packets: Option<u64>,
-    /// Stop after so long
+    /// Stop after this time
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     seconds: Duration,
     /// The endpoint id in the tunnel headers, 16 hexadecimal digits
@@ -100,28 +100,28 @@ pub(crate) struct FloodArgs {
     endpoint: u64,
 }
 
-/// What a flood has sent.
+/// Result of a flood.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Flooded {
     sent: u64,
-    /// Refused by the system.
+    /// Packets that the system refused.
     refused: u64,
     seconds: f64,
     sent_per_second: f64,
 }
 
-/// An outer packet that becomes that of any flow.
+/// Outer packet that is changed into the packet of any flow.
 #[derive(Debug, Clone)]
 struct Template {
     bytes: Vec<u8>,
     attack: Attack,
-    /// The sum over the inner IPv4 header without what differs, for its checksum.
+    /// Sum over the constant part of the inner IPv4 header, for its checksum.
     ip_sum: u32,
-    /// Sum over the pseudo header and the TCP segment without what differs, for its checksum.
+    /// Sum over the constant part of the pseudo header and the TCP segment, for its checksum.
     tcp_sum: u32,
 }
 
-/// The sum over the 16-bit words of `bytes`, of which there is an even number (RFC 1071).
+/// Returns the sum over the 16-bit words of `bytes`, whose length is even (RFC 1071).
 fn words(bytes: &[u8]) -> u32 {
     let words = bytes.chunks_exact(2).map(|word| match word {
         [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
@@ -130,7 +130,7 @@ fn words(bytes: &[u8]) -> u32 {
     words.sum()
 }
 
-/// The checksum of a sum.
+/// Returns the checksum of a sum.
 const fn folded(mut sum: u32) -> [u8; 2] {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -153,7 +153,7 @@ impl Template {
                     source_port: 0,
                     destination_port: SERVER_PORT,
                     length: (size - Ipv4Header::MIN_LEN) as u16,
-                    // There is none.
+                    // 0 means that there is no checksum.
                     checksum: 0,
                 };
                 let payload = vec![0x5a; size.saturating_sub(HEADERS)];
@@ -195,7 +195,7 @@ impl Template {
         }
     }
 
-    /// Makes this the packet of a flow.
+    /// Changes the template into the packet of a flow.
     fn become_flow(&mut self, flow: u64) {
         const IP: usize = OVERHEAD;
         const TRANSPORT: usize = IP + Ipv4Header::MIN_LEN;
@@ -220,7 +220,7 @@ impl Template {
         self.put(IP + 12, &source);
         self.put(TRANSPORT, &port);
         if self.attack.tcp_flags().is_some() {
-            // A sequence number that nobody expects.
+            // An arbitrary sequence number, which no session expects.
             self.put(TRANSPORT + 4, &number);
             let sum = self.tcp_sum + words(&source) + words(&port) + words(&number);
             self.put(TRANSPORT + 16, &folded(sum));
@@ -230,10 +230,10 @@ impl Template {
 
 const _: () = assert!(OVERHEAD == Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_LEN);
 
-/// Sends until all is sent, the time is over, or it is told to stop.
+/// Sends until all packets are sent, the time is over, or `stop` is set.
 ///
 /// # Errors
-/// There is no raw socket, or no route to the appliance.
+/// No raw socket can be created, or no route to the appliance exists.
 pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Flooded> {
     let from = match args.from {
         Some(from) => from,
@@ -283,7 +283,7 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
     Ok(done)
 }
 
-/// Sends a batch, and returns how many datagrams the system has taken.
+/// Sends a batch, and returns the number of datagrams that the system accepted.
 fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
     let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|packet| [IoSlice::new(&packet.bytes)]).collect();
     let mut control: Vec<SendAncillaryBuffer<'_, '_, '_>> =
@@ -301,7 +301,7 @@ fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
                 taken += sent as u64;
             }
             Err(rustix::io::Errno::INTR) => {}
-            // The first of those left is lost, as on a wire.
+            // The first remaining datagram is lost, as on a wire.
             Err(_) => done += 1,
         }
     }

@@ -1,25 +1,27 @@
-//! The flows that the balancer knows: their cookies, ports and unanswered packets, in bounded memory.
+//! Flows with their cookies, ports and unanswered packets, in bounded memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use etherparse::IpNumber;
 use lru::LruCache;
 
 use super::inner::{FlowKey, Inner, Kind, Place, Way};
+use super::targets::TargetId;
 use super::tunnel::Label;
 
-/// After how long a silence a Gateway Load Balancer forgets a TCP flow, without a setting.
-const TCP_IDLE: Duration = Duration::from_secs(350);
-/// The same for all else.
-const OTHER_IDLE: Duration = Duration::from_secs(120);
-/// Unanswered packets of one flow and way.
+/// Default of the silence after which a Gateway Load Balancer forgets a TCP flow.
+pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
+/// Silence after which a Gateway Load Balancer forgets any other flow.
+pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
+/// Maximum number of unanswered packets of one flow and direction.
 const MAX_QUEUE: usize = 8192;
-/// The first of the outer source ports, which are the dynamic ones (RFC 6335 section 6).
+/// First outer source port; the dynamic ports begin here (RFC 6335 section 6).
 const FIRST_PORT: u16 = 49152;
 
-/// The end of the box that a packet came in at, or is to leave by.
+/// End of a pair at which a packet enters or leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// The first device of a pair.
@@ -29,7 +31,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    /// The other one.
+    /// Returns the other end.
     pub(super) const fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
@@ -41,35 +43,38 @@ impl Side {
 /// A packet that was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
-    /// Rises with every packet, over all flows.
+    /// Number of the packet; rises over all flows.
     pub(super) number: u64,
     /// The hash of the inner bytes.
     pub(super) hash: u64,
     /// The length of the inner packet.
     pub(super) len: usize,
-    /// How it was labelled.
+    /// Label of the packet.
     pub(super) label: Label,
-    /// When it was sent.
+    /// Target that received the packet.
+    pub(super) target: TargetId,
+    /// Time of sending.
     pub(super) sent: Instant,
-    /// Whether it was given up, so that its return would be late.
+    /// Whether the packet timed out, so that its return is late.
     pub(super) given_up: bool,
 }
 
-/// One way of a flow.
+/// One direction of a flow.
 #[derive(Debug)]
 pub(super) struct Lane {
     /// The label that packets get.
     pub(super) label: Label,
-    /// The label of the cookie before.
+    /// Label with the previous cookie.
     previous: Option<Label>,
-    /// Where packets came in; `None` before the first.
+    /// Side at which packets entered; `None` before the first packet.
     side: Option<Side>,
     /// Whether a packet was sent with `label`.
     sent: bool,
-    /// The newest packet of all when one with `label` came back last, so that the appliance has certainly known it.
+    /// Number of the newest packet of all flows when a packet with `label` last came back. By then
+    /// the appliance has certainly known the label.
     answered: Option<u64>,
     fin: bool,
-    /// Rising in `number`.
+    /// Packets by ascending `number`.
     queue: VecDeque<Pending>,
 }
 
@@ -94,18 +99,20 @@ impl Lane {
         (self.sent, self.answered, self.fin) = (false, None, false);
     }
 
-    /// Whether a packet that the appliance made may carry this label, as one that was sent this way.
+    /// Returns whether a packet that the appliance made may carry this label because packets were
+    /// sent with it in this direction.
     fn was_sent_with(&self, label: Label) -> bool {
         (self.sent && self.label == label) || (self.answered.is_none() && self.previous == Some(label))
     }
 
-    /// Whether the newest packet with this label that has not come back was sent later than this one.
+    /// Returns whether the newest unanswered packet with this label was sent after packet `number`.
     fn lacks_answer_since(&self, number: u64, label: Label) -> bool {
         let newest = self.queue.iter().rev().find(|pending| pending.label == label);
         newest.is_some_and(|pending| pending.number > number)
     }
 
-    /// The numbers of the packets that were sent before this one with its label and have not come back, the newest first.
+    /// Returns the numbers of unanswered packets that were sent before this packet with its label,
+    /// newest first.
     pub(super) fn before(&self, pending: &Pending) -> impl Iterator<Item = u64> {
         let (number, label) = (pending.number, pending.label);
         let end = self.queue.partition_point(|each| each.number < number);
@@ -115,10 +122,11 @@ impl Lane {
             .map(|each| each.number)
     }
 
-    /// Takes the oldest packet of this hash out; one with this label first, so that a changed cookie confuses nothing.
-    /// `latest` is the number of the newest packet of all.
-    pub(super) fn take(&mut self, hash: u64, label: Label, latest: u64) -> Option<Pending> {
-        let same = |pending: &Pending| pending.hash == hash;
+    /// Removes and returns the oldest packet that matches `reply`. A packet with the reply's label
+    /// comes first, so that a changed cookie causes no confusion.
+    pub(super) fn take(&mut self, reply: Answer) -> Option<Pending> {
+        let label = reply.label;
+        let same = |pending: &Pending| pending.hash == reply.hash && pending.target == reply.from;
         let at = self
             .queue
             .iter()
@@ -126,15 +134,29 @@ impl Lane {
             .or_else(|| self.queue.iter().position(same))?;
         let taken = self.queue.remove(at)?;
         if taken.label == self.label && label == self.label {
-            self.answered = Some(latest);
+            self.answered = Some(reply.latest);
         }
         Some(taken)
     }
 
-    /// Takes out the oldest packet with this label that is not given up, one of this length first: the one that came
-    /// back altered.
-    pub(super) fn take_altered(&mut self, len: usize, label: Label) -> Option<Pending> {
-        let fits = |pending: &Pending| pending.label == label && !pending.given_up;
+    /// Returns the target of a packet with this hash that waits for a reply from another target.
+    pub(super) fn sent_elsewhere(&self, reply: Answer) -> Option<TargetId> {
+        let elsewhere = |pending: &&Pending| pending.hash == reply.hash && pending.target != reply.from;
+        self.queue.iter().find(elsewhere).map(|pending| pending.target)
+    }
+
+    /// Returns whether a packet that was sent to a target still waits for its reply.
+    fn waits_for(&self, target: TargetId) -> bool {
+        let waits = |pending: &Pending| pending.target == target && !pending.given_up;
+        self.queue.iter().any(waits)
+    }
+
+    /// Removes and returns the oldest packet with this label that has not timed out: the packet
+    /// that came back altered. A packet of this length comes first.
+    pub(super) fn take_altered(&mut self, len: usize, reply: Answer) -> Option<Pending> {
+        let fits = |pending: &Pending| {
+            pending.label == reply.label && pending.target == reply.from && !pending.given_up
+        };
         let at = self
             .queue
             .iter()
@@ -149,28 +171,29 @@ impl Lane {
             .ok()
     }
 
-    /// The packet of this number, if it is still here.
+    /// Returns the packet with this number, if it is still stored.
     pub(super) fn pending(&mut self, number: u64) -> Option<&mut Pending> {
         let at = self.at(number)?;
         self.queue.get_mut(at)
     }
 
-    /// Forgets the packet of this number.
+    /// Removes the packet with this number.
     pub(super) fn forget(&mut self, number: u64) -> Option<Pending> {
         let at = self.at(number)?;
         self.queue.remove(at)
     }
 }
 
-/// Why a packet that the appliance made carries a right label.
+/// Reason for which a packet that the appliance made carries a correct label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
-    /// The label was sent this way; or it is the other way's, and nothing has come back of this way, so that the appliance may
-    /// have seen no other.
+    /// The label was sent in this direction. Or it belongs to the other direction, and nothing came
+    /// back in this one, so that the appliance may know no other label.
     Known,
-    /// It is the other way's, though the appliance has known this one's, and returned nothing of this way since a packet of
-    /// the other that it has not returned: right if it has forgotten the flow in between, as over a restart or after the
-    /// flow's lifetime, and then refuses what it takes for a flow's middle. Nobody outside can tell.
+    /// The label belongs to the other direction. The appliance has known the label of this one, and
+    /// has returned nothing in it since an unanswered packet of the other. The label is correct if
+    /// the appliance lost the flow meanwhile, by a restart or the end of the flow's lifetime, and
+    /// then rejected a mid-stream packet. An outside observer cannot tell.
     Anew,
 }
 
@@ -181,10 +204,23 @@ pub(super) struct Flow {
     down: Lane,
     ended: bool,
     last: Instant,
+    /// The target of its packets.
+    target: TargetId,
 }
 
 impl Flow {
-    /// Its lane this way.
+    /// Returns whether a target may make packets of this flow: its own, or one that still has
+    /// packets of it.
+    pub(super) fn is_of(&self, target: TargetId) -> bool {
+        self.target == target || self.up.waits_for(target) || self.down.waits_for(target)
+    }
+
+    /// Returns the target of its packets.
+    pub(super) const fn target(&self) -> TargetId {
+        self.target
+    }
+
+    /// Returns the lane of this direction.
     pub(super) const fn lane(&self, way: Way) -> &Lane {
         match way {
             Way::Up => &self.up,
@@ -192,7 +228,7 @@ impl Flow {
         }
     }
 
-    /// Its lane this way.
+    /// Returns the lane of this direction.
     pub(super) const fn lane_mut(&mut self, way: Way) -> &mut Lane {
         match way {
             Way::Up => &mut self.up,
@@ -200,13 +236,15 @@ impl Flow {
         }
     }
 
-    /// Where a packet that goes this way leaves the box: opposite to where such packets come in.
+    /// Returns the side by which packets of this direction leave: opposite to the side at which
+    /// they enter.
     pub(super) fn exit(&self, way: Way) -> Option<Side> {
         let entry = self.lane(way).side.map(Side::other);
         entry.or(self.lane(way.back()).side)
     }
 
-    /// Whether a packet that the appliance made, and that goes this way, may carry this label, and why: `None` if it may not.
+    /// Returns the reason for which a packet that the appliance made in this direction may carry
+    /// this label, or `None` if it may not.
     pub(super) fn made(&self, way: Way, label: Label) -> Option<Made> {
         let (lane, back) = (self.lane(way), self.lane(way.back()));
         match lane.answered {
@@ -217,13 +255,13 @@ impl Flow {
         }
     }
 
-    /// Whether a challenge that goes this way may carry this label: that of the SYN which it
+    /// Returns whether a challenge in this direction may carry this label: that of the SYN that it
     /// answers.
     pub(super) fn challenged(&self, way: Way, label: Label) -> bool {
         self.lane(way.back()).was_sent_with(label)
     }
 
-    /// A RST ended it.
+    /// Marks the flow as ended by a RST.
     pub(super) const fn reset(&mut self) {
         self.ended = true;
     }
@@ -234,98 +272,166 @@ impl Flow {
     }
 }
 
-/// Why a packet gets no label.
+/// Fields of a reply that are compared with unanswered packets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    /// The hash of the inner bytes.
+    pub(super) hash: u64,
+    /// The label of the reply.
+    pub(super) label: Label,
+    /// The target that sent it.
+    pub(super) from: TargetId,
+    /// The number of the newest packet of all.
+    pub(super) latest: u64,
+}
+
+/// A packet that is about to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure<'a> {
+    /// The parsed inner packet.
+    pub(super) inner: &'a Inner,
+    /// Its bytes.
+    pub(super) bytes: &'a [u8],
+    /// Side at which the packet entered.
+    pub(super) side: Side,
+    /// Its number.
+    pub(super) number: u64,
+    /// The time.
+    pub(super) now: Instant,
+}
+
+/// Settings of a flow table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FlowSettings {
+    /// The most flows that are remembered.
+    pub(super) max_flows: NonZeroUsize,
+    /// Whether the two directions of a flow have separate cookies.
+    pub(super) cookie_per_direction: bool,
+    /// Silence after which a TCP flow is forgotten.
+    pub(super) tcp_idle: Duration,
+}
+
+/// Reason for which a packet gets no label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// All flows wait for replies, and there is no room for another.
     TableFull,
     /// The flow has too many unanswered packets.
     Backlog,
+    /// The TCP flow was silent for too long, and the packet is not a SYN.
+    Idle,
+    /// No target is registered.
+    NoTarget,
 }
 
 /// All flows.
 pub(super) struct FlowTable {
     flows: LruCache<FlowKey, Flow, RandomState>,
-    /// Which flow has which cookie. Of two flows that share one, the later.
+    /// Flow of each cookie; the later one if two flows share a cookie.
     cookies: HashMap<u32, FlowKey, RandomState>,
     hasher: RandomState,
-    cookie_per_direction: bool,
-    /// Cookies given out to flows so far; part of the next cookie's hash.
+    settings: FlowSettings,
+    /// Number of cookies so far; an input of the next cookie's hash.
     pub(super) epochs: u64,
 }
 
 impl FlowTable {
-    /// An empty table; `hasher` makes the cookies.
-    pub(super) fn new(max_flows: NonZeroUsize, hasher: RandomState, cookie_per_direction: bool) -> Self {
+    /// Returns an empty table. `hasher` makes the cookies.
+    pub(super) fn new(settings: FlowSettings, hasher: RandomState) -> Self {
         Self {
-            flows: LruCache::with_hasher(max_flows, hasher.clone()),
+            flows: LruCache::with_hasher(settings.max_flows, hasher.clone()),
             cookies: HashMap::with_hasher(hasher.clone()),
             hasher,
-            cookie_per_direction,
+            settings,
             epochs: 0,
         }
     }
 
-    /// How many flows there are.
+    /// Returns the number of flows.
     pub(super) fn len(&self) -> usize {
         self.flows.len()
     }
 
-    /// The flow of this key.
+    /// Returns the flow of this key.
     pub(super) fn flow(&mut self, key: &FlowKey) -> Option<&mut Flow> {
         self.flows.peek_mut(key)
     }
 
-    /// The flow and way that a label was given to last.
+    /// Returns the flow and direction to which a label was given last.
     pub(super) fn labelled(&self, label: Label) -> Option<Place> {
         let key = *self.cookies.get(&label.cookie)?;
         let flow = self.flows.peek(&key)?;
         [Way::Up, Way::Down]
             .into_iter()
             .find(|way| flow.lane(*way).label == label)
-            .map(|way| (key, way))
+            .map(|way| Place { key, way })
     }
 
-    /// The hash by which inner packets are told apart.
+    /// Returns the hash that identifies an inner packet.
     pub(super) fn hash(&self, inner: &[u8]) -> u64 {
         self.hasher.hash_one(inner)
     }
 
-    /// Notes a packet that is about to be sent and says how it is labelled. Its flow is made if there is none; the
-    /// longest unused one gives way to it.
+    /// Returns the targets of flows that neither ended nor were silent for too long.
+    pub(super) fn live_targets(&self, now: Instant) -> impl Iterator<Item = TargetId> {
+        self.flows
+            .iter()
+            .filter(move |(key, flow)| {
+                !flow.ended && now.saturating_duration_since(flow.last) < self.idle(key)
+            })
+            .map(|(_, flow)| flow.target)
+    }
+
+    /// Returns the silence after which a flow is forgotten.
+    const fn idle(&self, key: &FlowKey) -> Duration {
+        if key.protocol == IpNumber::TCP.0 {
+            self.settings.tcp_idle
+        } else {
+            OTHER_IDLE
+        }
+    }
+
+    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces the
+    /// longest unused one if there is no room. `route` maps the flow's present target, `None` for a
+    /// new flow, to the one for this packet.
+    ///
+    /// # Errors
+    /// The reason for which the packet is not sent.
     pub(super) fn note(
         &mut self,
-        inner: &Inner,
-        bytes: &[u8],
-        side: Side,
-        number: u64,
-        now: Instant,
-    ) -> Result<Label, Refused> {
-        let (key, way) = inner.place;
-        let hash = self.hash(bytes);
-        let tcp = match inner.kind {
+        packet: Departure<'_>,
+        route: impl FnOnce(Option<TargetId>) -> Option<TargetId>,
+    ) -> Result<(Label, TargetId), Refused> {
+        let Place { key, way } = packet.inner.place;
+        let hash = self.hash(packet.bytes);
+        let tcp = match packet.inner.kind {
             Kind::Tcp { opens, fin, rst, .. } => Some((opens, fin, rst)),
             _ => None,
         };
-        let renewed = match self.flows.get(&key) {
+        let idle = self.idle(&key);
+        let current = match self.flows.get(&key) {
             None => {
                 self.make_room()?;
-                true
+                None
             }
             Some(flow) => {
-                let silence = now.saturating_duration_since(flow.last);
-                match tcp {
-                    Some((opens, ..)) => silence >= TCP_IDLE || (opens && flow.ended),
-                    None => silence >= OTHER_IDLE,
-                }
+                let silent = packet.now.saturating_duration_since(flow.last) >= idle;
+                let renewed = match tcp {
+                    Some((opens, ..)) if silent && !opens => return Err(Refused::Idle),
+                    Some((opens, ..)) => silent || (opens && flow.ended),
+                    None => silent,
+                };
+                (!renewed).then_some(flow.target)
             }
         };
-        if renewed {
-            self.renew(key, now);
+        let target = route(current).ok_or(Refused::NoTarget)?;
+        if current.is_none() {
+            self.renew(key, target, packet.now);
         }
         let Some(flow) = self.flows.peek_mut(&key) else {
             return Err(Refused::TableFull);
         };
+        flow.target = target;
         let lane = flow.lane_mut(way);
         if lane.queue.len() >= MAX_QUEUE {
             if lane.queue.front().is_some_and(|oldest| !oldest.given_up) {
@@ -334,26 +440,27 @@ impl FlowTable {
             lane.queue.pop_front();
         }
         lane.sent = true;
-        lane.side = Some(side);
+        lane.side = Some(packet.side);
         let label = lane.label;
         lane.queue.push_back(Pending {
-            number,
+            number: packet.number,
             hash,
-            len: bytes.len(),
+            len: packet.bytes.len(),
             label,
-            sent: now,
+            target,
+            sent: packet.now,
             given_up: false,
         });
-        flow.last = now;
+        flow.last = packet.now;
         if let Some((_, fin, rst)) = tcp {
             flow.lane_mut(way).fin |= fin;
             flow.ended |= rst || (flow.up.fin && flow.down.fin);
         }
-        Ok(label)
+        Ok((label, target))
     }
 
     fn make_room(&mut self) -> Result<(), Refused> {
-        if self.flows.len() < self.flows.cap().get() {
+        if self.flows.len() < self.settings.max_flows.get() {
             return Ok(());
         }
         if self.flows.peek_lru().is_some_and(|(_, flow)| flow.waits()) {
@@ -373,8 +480,8 @@ impl FlowTable {
         }
     }
 
-    /// Gives a flow, new or known, a new cookie and new ports.
-    fn renew(&mut self, key: FlowKey, now: Instant) {
+    /// Gives a new or known flow a new cookie and new ports.
+    fn renew(&mut self, key: FlowKey, target: TargetId, now: Instant) {
         self.epochs += 1;
         let (up, down) = (self.label(&key, Way::Up), self.label(&key, Way::Down));
         match self.flows.pop(&key) {
@@ -384,6 +491,7 @@ impl FlowTable {
                     down: Lane::new(down),
                     ended: false,
                     last: now,
+                    target,
                 };
                 self.flows.push(key, flow);
             }
@@ -399,9 +507,9 @@ impl FlowTable {
         self.cookies.insert(down.cookie, key);
     }
 
-    /// Two ways never share a port: the higher bit is the way's.
+    /// The two directions never share a port: the upper half of the range belongs to one of them.
     fn label(&self, key: &FlowKey, way: Way) -> Label {
-        let of_way = self.cookie_per_direction.then_some(way);
+        let of_way = self.settings.cookie_per_direction.then_some(way);
         let cookie = self.hasher.hash_one((key, self.epochs, of_way, "cookie")) as u32;
         let range = (u16::MAX - FIRST_PORT) / 2 + 1;
         let port = self.hasher.hash_one((key, self.epochs, way, "port")) % u64::from(range);

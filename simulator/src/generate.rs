@@ -1,9 +1,10 @@
-//! The load generator: many flows of one kind, both ways, in rounds.
+//! Load generator: many flows of one kind, in both directions, in rounds.
 //!
-//! In a round every flow sends one packet. UDP: the first round is the clients', then half of the flows send from
-//! either end, in turns. TCP: a handshake, then data in turns, each acknowledging all but the other end's newest
-//! packet; after the packets that a flow is to have, FINs, and a new connection of the same ports. Rounds that open or
-//! close wait until the round before is answered, as endpoints would.
+//! Every flow sends one packet per round. UDP: all clients send in the first round; then half of
+//! the flows send from either end, alternately. TCP: a handshake, then data alternately, each
+//! segment acknowledging all but the peer's newest one. After the configured number of data
+//! packets, FINs and a new connection with the same ports follow. Rounds that open or close wait
+//! until the previous round is answered, as endpoints would.
 
 use etherparse::PacketBuilder;
 
@@ -14,35 +15,35 @@ use super::sender::Sender;
 const CLIENT_PORT: u16 = 40_000;
 /// The server's address. Both ends are in the network for measurements (RFC 2544, RFC 6890).
 const SERVER: [u8; 4] = [198, 19, 0, 1];
-/// By how much a client's new connection begins above the old one.
+/// Distance between the initial sequence numbers of a client's consecutive connections.
 const NEXT_CONNECTION: u32 = 100_000;
 const TTL: u8 = 64;
 const WINDOW: u16 = 65_535;
 const IP_TCP: usize = 40;
 const IP_UDP: usize = 28;
-/// The packet's number, by which no two packets are the same.
+/// Length of the packet's number, which makes every packet unique.
 const NUMBER: usize = 8;
 /// The smallest packet of both protocols, in bytes.
 pub(super) const MIN_SIZE: usize = IP_TCP + NUMBER;
 
-/// What to send.
+/// Settings of a load.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
     /// TCP or UDP.
     pub(super) tcp: bool,
-    /// How many flows: 1 to 65536.
+    /// Number of flows, 1 to 65536.
     pub(super) flows: u32,
-    /// Bytes of an inner packet with data.
+    /// Length in bytes of an inner packet with data.
     pub(super) size: usize,
     /// The server's port.
     pub(super) port: u16,
-    /// Data packets of a TCP connection before it is closed and opened anew; 0 for no end.
+    /// Data packets of a TCP connection before it is closed and opened again; 0 for no end.
     pub(super) connection: u64,
-    /// Packets in all, if there is an end.
+    /// Total number of packets; `None` for no end.
     pub(super) packets: Option<u64>,
 }
 
-/// What a round is for.
+/// Purpose of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Syn,
@@ -54,11 +55,11 @@ enum Step {
     LastAck,
 }
 
-/// The numbers of a TCP connection's end.
+/// Sequence numbers of a TCP connection's end.
 #[derive(Debug, Clone, Copy)]
 struct Numbers {
     next: u32,
-    /// `next` before the newest packet.
+    /// Value of `next` before the newest packet.
     before: u32,
 }
 
@@ -70,10 +71,10 @@ impl Numbers {
     }
 }
 
-/// Makes packets.
+/// Generator of packets.
 pub(super) struct Generator {
     load: Load,
-    /// For TCP: the numbers of the client and the server of each flow.
+    /// For TCP, the sequence numbers of the client and the server of each flow.
     ends: Vec<(Numbers, Numbers)>,
     number: u64,
     payload: Vec<u8>,
@@ -111,12 +112,12 @@ impl Generator {
         }
     }
 
-    /// Whether this round must wait for the replies of the round before.
+    /// Returns whether this round waits for the replies of the previous one.
     pub(super) fn waits(&self, round: u64) -> bool {
         round > 0 && (self.step(round) != Step::Data || self.step(round - 1) != Step::Data || round == 1)
     }
 
-    /// Writes the packet of a flow in a round to `out`, and says who sends it.
+    /// Writes the packet of a flow in a round to `out`, and returns the sending side.
     pub(super) fn packet(&mut self, flow: u32, round: u64, out: &mut Vec<u8>) -> Side {
         let step = self.step(round);
         let from_client = match step {
@@ -140,7 +141,7 @@ impl Generator {
         if self.load.tcp {
             self.segment(ip, step, flow, from_client, ports, out);
         } else {
-            // A Vec takes everything, and the length is below 64 KiB.
+            // Writing to a Vec cannot fail, and the length is below 64 KiB.
             let _ = ip.udp(ports.0, ports.1).write(out, &self.payload);
         }
         if from_client { Side::Client } else { Side::Server }
@@ -194,7 +195,7 @@ impl Generator {
     }
 }
 
-/// Sends until all is sent or the run is over.
+/// Sends until all packets are sent or the run is over.
 pub(super) fn run(sender: &mut Sender<'_>, load: Load) {
     let mut generator = Generator::new(load);
     let mut packet = Vec::new();

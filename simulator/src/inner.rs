@@ -1,4 +1,4 @@
-//! What the balancer reads of an inner packet: which flow it belongs to, and the flags that begin and end one.
+//! Parser of inner packets: the flow, and the flags that begin and end it.
 
 use std::net::IpAddr;
 
@@ -13,14 +13,14 @@ const ACK: u8 = 0x10;
 /// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC 792, RFC 4443).
 const ICMP_HEADER: usize = 8;
 
-/// One end of a flow: its address and port; the port is 0 where the load balancer does not look at ports.
+/// End of a flow: address and port. The port is 0 where the load balancer ignores ports.
 pub(super) type End = (IpAddr, u16);
 
-/// A conversation as a load balancer tells them apart: by endpoint and five-tuple, without ports for all but TCP and
-/// UDP and for fragments.
+/// Key of a flow: endpoint and five-tuple. Ports count only for TCP and UDP packets that are not
+/// fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FlowKey {
-    /// The index of the pair, that is, of the endpoint.
+    /// Index of the pair, and so of the endpoint.
     pub(super) pair: usize,
     /// The IP protocol's number.
     pub(super) protocol: u8,
@@ -30,7 +30,7 @@ pub(super) struct FlowKey {
     pub(super) high: End,
 }
 
-/// Which way a packet of a flow goes.
+/// Direction of a packet in its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Way {
     /// From the lower end to the higher.
@@ -40,7 +40,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    /// The other way.
+    /// Returns the other direction.
     pub(super) const fn back(self) -> Self {
         match self {
             Self::Up => Self::Down,
@@ -49,10 +49,26 @@ impl Way {
     }
 }
 
-/// A flow and a way in it.
-pub(super) type Place = (FlowKey, Way);
+/// A flow and a direction in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    /// The flow.
+    pub(super) key: FlowKey,
+    /// The direction.
+    pub(super) way: Way,
+}
 
-/// What a packet means for its flow.
+impl Place {
+    /// Returns the other direction of the flow.
+    pub(super) const fn back(self) -> Self {
+        Self {
+            key: self.key,
+            way: self.way.back(),
+        }
+    }
+}
+
+/// Meaning of a packet for its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// TCP, with the flags that matter.
@@ -63,31 +79,31 @@ pub(super) enum Kind {
         fin: bool,
         /// RST.
         rst: bool,
-        /// A bare SYN-ACK with a window of 0: no server sends one, and an appliance that challenges
-        /// the source of a SYN does.
+        /// SYN-ACK without options and with a window of 0. No server sends one; an appliance that
+        /// challenges the source of a SYN does.
         challenges: bool,
     },
-    /// An ICMP or ICMPv6 error, and where the quoted packet went.
+    /// ICMP or ICMPv6 error, with the flow and direction of the quoted packet.
     IcmpError(Option<Place>),
-    /// All else.
+    /// Any other packet.
     Other,
 }
 
-/// An inner packet, read.
+/// A parsed inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inner {
-    /// What GENEVE calls it.
+    /// Protocol in the GENEVE header.
     pub(super) protocol: InnerProtocol,
-    /// Its flow and way.
+    /// Flow and direction.
     pub(super) place: Place,
-    /// What it means.
+    /// Meaning for the flow.
     pub(super) kind: Kind,
 }
 
 impl Inner {
-    /// Reads a packet of the pair of this index; `None` if it has no whole IP header.
+    /// Parses a packet of the pair with this index. Returns `None` if it has no complete IP header.
     ///
-    /// Lax on purpose: what is broken behind the IP header is for the appliance to judge.
+    /// The parser is lax on purpose: the appliance judges errors after the IP header.
     pub(super) fn read(pair: usize, packet: &[u8]) -> Option<Self> {
         let mut inner = read(pair, packet)?;
         if let Kind::IcmpError(quoted) = &mut inner.0.kind {
@@ -101,7 +117,7 @@ impl Inner {
     }
 }
 
-/// Reads a packet but for what it quotes, and finds its IP payload.
+/// Parses a packet without the packet that it quotes, and returns its IP payload.
 fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
     let (ip, _) = LaxIpSlice::from_slice(packet).ok()?;
     let (source, destination) = (ip.source_addr(), ip.destination_addr());
@@ -116,7 +132,7 @@ fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
             IpNumber::ICMP if matches!(bytes.first(), Some(3 | 4 | 5 | 11 | 12)) => {
                 ((0, 0), Kind::IcmpError(None))
             }
-            // All below 128 are errors (RFC 4443 section 2.1).
+            // Types below 128 are errors (RFC 4443 section 2.1).
             IpNumber::IPV6_ICMP if bytes.first().is_some_and(|kind| kind & 0x80 == 0) => {
                 ((0, 0), Kind::IcmpError(None))
             }
@@ -142,13 +158,13 @@ fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
     };
     let inner = Inner {
         protocol,
-        place: (key, way),
+        place: Place { key, way },
         kind,
     };
     Some((inner, bytes))
 }
 
-/// Source and destination port; 0 where the header is cut off.
+/// Returns the source and destination port, 0 if the header is truncated.
 fn ports(bytes: &[u8]) -> (u16, u16) {
     match bytes.first_chunk() {
         Some(&[a, b, c, d]) => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),

@@ -1,21 +1,30 @@
 //! A Gateway Load Balancer in a box, for people without AWS: `portcullis simulate`.
 //!
-//! Inner packets come from a capture, from pairs of TUN devices or from a load generator. [`balancer`] puts them into
-//! GENEVE as AWS does and judges each reply, without a socket or a clock; [`flow`] keeps cookies, ports and unanswered
-//! packets; the rest moves bytes. One thread sends for each source (the main one, or one for each pair of devices),
-//! one receives. The balancer is behind one lock.
+//! Inner packets come from a capture, from pairs of TUN devices, or from a load generator.
+//! [`balancer`] puts them into GENEVE as AWS does, without sockets and clock. [`judge`] compares
+//! each reply with the packet that it answers. [`flow`] stores cookies, ports and unanswered
+//! packets, and [`targets`] chooses the appliance of each flow. All other modules move bytes: one
+//! thread per source sends (the main thread, or one per pair of devices), and one thread receives.
+//! One lock protects the balancer.
 
 mod args;
 mod balancer;
 mod captures;
+mod checker;
+mod control;
+mod exchange;
 mod flood;
 mod flow;
 mod generate;
+mod health;
 mod inner;
+mod judge;
 mod reflector;
 mod report;
 mod sender;
 mod socket;
+mod target_args;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod tun;
@@ -24,33 +33,32 @@ mod turns;
 
 use std::hash::BuildHasher;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use parking_lot::{Condvar, Mutex};
 
 pub use args::SimulateArgs;
-use args::{PairArg, Peer, Protocol};
+use args::{PairArg, Peer};
 use balancer::{Balancer, Setup};
-use captures::Playback;
 pub use captures::{CaptureError, Captures};
-use generate::Load;
+use exchange::exchange;
+use flow::FlowSettings;
 use report::Report;
-use sender::{Pace, Sender, Shared};
-use socket::{RawSender, Receiver, bind, local_address, receive_overflow};
+use sender::Shared;
+use socket::{bind, local_address};
 use tun::TunPair;
-use tunnel::{Endpoint, Outer};
+use tunnel::Endpoint;
 
-/// How long a load lasts that has no other end.
+/// Duration of a load that has no other end.
 const LOAD_TIME: Duration = Duration::from_secs(10);
-/// How often unanswered packets are looked through.
+/// Interval at which unanswered packets are checked for their time-out.
 const EXPIRE: Duration = Duration::from_millis(10);
 
-/// Why a simulation failed.
+/// Reason for which a simulation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
     /// Replies were wrong.
@@ -59,7 +67,7 @@ pub enum SimulateError {
     /// Packets were sent, or were to be, and nothing of any kind came back.
     #[error("nothing came back")]
     NothingBack,
-    /// More was lost than `--max-loss` allows.
+    /// More packets were lost than `--max-loss` allows.
     #[error("{loss:.4} % of the packets were lost, and at most {max} % are allowed")]
     Loss {
         /// Percent.
@@ -70,36 +78,40 @@ pub enum SimulateError {
     /// The system refused something.
     #[error("{what}: {source}")]
     System {
-        /// What was asked of it.
+        /// The operation.
         what: String,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
     /// The capture cannot be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// The box would hear itself.
+    /// The simulator would receive its own packets.
     #[error(
-        "{0} is also the address that replies would come to: what is sent there comes back at once, from no appliance. Name an \
-         appliance in another network namespace or on another machine, or give the box an address of its own with --local"
+        "{0} is also the address to which replies come, so packets sent there would return \
+         without an appliance. Name an appliance in another network namespace or on another \
+         machine, or set the local address with --local"
     )]
     OwnAddress(Ipv4Addr),
+    /// An option about targets is wrong.
+    #[error("{0}")]
+    Targets(String),
     /// Two pairs cannot be told apart.
     #[error("two pairs have the endpoint id {0:016x}")]
     SameEndpoint(u64),
 }
 
-/// For `map_err`: says what was asked of the system.
+/// Returns a function for `map_err` that adds the operation to a system error.
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
     let what = what.into();
     move |source| SimulateError::System { what, source }
 }
 
-/// Simulates, and prints the report on standard output.
+/// Runs a simulation and prints the report on standard output.
 ///
 /// # Errors
-/// Wrong replies, none at all, or too few, after the report; otherwise what prevents the
-/// simulation.
+/// After the report: replies were wrong or absent, or too many packets were lost. Before it: the
+/// simulation could not run.
 pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -117,31 +129,42 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
         }
         None => {}
     }
-    let Some(appliance) = args.appliance else {
-        // clap requires it.
-        return Ok(());
-    };
-    let local = match args.local {
-        Some(local) => local,
-        None => local_address(*appliance.ip()).map_err(system(format!("no way to {appliance}")))?,
-    };
-    // Nowhere in particular means this machine (ip(7)).
-    if *appliance.ip() == local || appliance.ip().is_unspecified() {
-        return Err(SimulateError::OwnAddress(*appliance.ip()));
-    }
+    balance(args, captures, stop)
+}
+
+/// Runs the balancer and prints the report on standard output.
+fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) -> Result<(), SimulateError> {
+    let targets: Vec<SocketAddrV4> = args
+        .appliance
+        .iter()
+        .chain(&args.targets.targets)
+        .copied()
+        .collect();
+    let local = local(args, &targets)?;
     let pairs: Vec<&PairArg> = args.tun.iter().chain(&args.pairs).collect();
-    let outer = Outer {
-        destination_port: appliance.port(),
-        udp_checksum: args.udp_checksum,
-        ..Outer::new(local, *appliance.ip())
-    };
     let setup = Setup {
-        outer,
+        local,
+        udp_checksum: args.udp_checksum,
         endpoints: endpoints(args, &pairs)?,
         timeout: args.timeout,
-        max_flows: args.max_flows,
-        cookie_per_direction: args.cookie_per_direction,
+        flows: FlowSettings {
+            max_flows: args.max_flows,
+            cookie_per_direction: args.cookie_per_direction,
+            tcp_idle: args.targets.flow_timeout,
+        },
+        group: args
+            .targets
+            .group(args.max_flows)
+            .map_err(SimulateError::Targets)?,
     };
+    let mut balancer = Balancer::new(setup, random_state());
+    for target in targets {
+        balancer
+            .targets
+            .register(Instant::now(), target)
+            .map_err(|error| SimulateError::Targets(error.to_string()))?;
+    }
+    balancer.targets.take_changes();
     let socket = bind(local).map_err(system(format!("UDP port 6081 of {local}")))?;
     let devices = pairs
         .iter()
@@ -156,22 +179,17 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
     };
     let start = Instant::now();
     let shared = Shared {
-        balancer: Mutex::new(Balancer::new(setup, random_state())),
+        balancer: Mutex::new(balancer),
         answered: Condvar::new(),
         stop,
         deadline: time.map(|time| start + time),
     };
-    let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices, outer)?;
-    let balancer = shared.balancer.lock();
+    let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices)?;
+    let mut balancer = shared.balancer.lock();
     let end = balancer.last_reply().map_or(sent.at, |reply| reply.max(sent.at));
+    let observed = balancer.observed(Instant::now());
     let time = end.saturating_duration_since(start);
-    let report = Report::new(
-        &balancer.counters,
-        balancer.flows(),
-        balancer.overtaken(),
-        time,
-        overflow,
-    );
+    let report = Report::new(&balancer.counters, observed, time, overflow);
     say(&if args.json {
         let json = serde_json::to_string(&report).map_err(|error| system("report")(error.into()))?;
         json + "\n"
@@ -181,8 +199,25 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
     sent.result.and_then(|()| verdict(&report, args.max_loss))
 }
 
-/// Judges a run by its report. `max_loss` is in percent; without it, what is lost is no failure as
-/// long as anything came back, since an appliance drops what its policy denies.
+/// Returns the address to which replies come. It differs from every target's address.
+fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, SimulateError> {
+    let local = match (args.local, targets.first()) {
+        (Some(local), _) => local,
+        (None, Some(target)) => {
+            local_address(*target.ip()).map_err(system(format!("no route to {target}")))?
+        }
+        (None, None) => return Err(SimulateError::Targets("no target".to_owned())),
+    };
+    // The unspecified address means this machine (ip(7)).
+    let own = |target: &&SocketAddrV4| *target.ip() == local || target.ip().is_unspecified();
+    match targets.iter().find(own) {
+        Some(target) => Err(SimulateError::OwnAddress(*target.ip())),
+        None => Ok(local),
+    }
+}
+
+/// Returns the outcome of a run. `max_loss` is in percent. Without it, lost packets are no failure
+/// as long as any reply arrived, since an appliance drops packets that its policy denies.
 fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> {
     if report.failures() > 0 {
         return Err(SimulateError::Wrong(report.failures()));
@@ -197,155 +232,7 @@ fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> 
     }
 }
 
-/// How and when sending ended.
-struct Sent {
-    at: Instant,
-    result: Result<(), SimulateError>,
-}
-
-/// Sends from all sources while replies are judged and handed on; then waits for the last replies. Returns also how
-/// many replies the kernel threw away.
-fn exchange(
-    args: &SimulateArgs,
-    captures: &dyn Captures,
-    shared: &Shared,
-    socket: &UdpSocket,
-    devices: &[TunPair],
-    outer: Outer,
-) -> Result<(Sent, u32), SimulateError> {
-    let pace = match args.rate {
-        _ if !devices.is_empty() => Pace::Live,
-        Some(rate) => Pace::Rate(rate as f64),
-        None => Pace::Window(usize::from(args.window)),
-    };
-    let sender = || {
-        let raw = RawSender::new().map_err(system("a raw socket, which needs CAP_NET_RAW"))?;
-        Ok::<_, SimulateError>(Sender::new(shared, raw, outer.destination, pace))
-    };
-    let mut senders = (0..devices.len().max(1))
-        .map(|_| sender())
-        .collect::<Result<Vec<_>, _>>()?;
-    let finished = AtomicBool::new(false);
-    let overflow_before = receive_overflow(outer.source);
-    thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let received = receive(shared, socket, devices, &finished);
-            if received.is_err() {
-                shared.stop.store(true, Ordering::Relaxed);
-            }
-            received
-        });
-        let mut result = if devices.is_empty() {
-            senders
-                .first_mut()
-                .map_or(Ok(()), |sender| send(args, captures, sender))
-        } else {
-            send_live(shared, devices, &mut senders)
-        };
-        let at = Instant::now();
-        let last = at + args.timeout + 2 * EXPIRE;
-        shared.wait_below(0, || Instant::now() > last);
-        finished.store(true, Ordering::Relaxed);
-        if let Ok(received) = receiver.join() {
-            result = result.and(received.map_err(system("receiving")));
-        }
-        let overflow = receive_overflow(outer.source).saturating_sub(overflow_before);
-        Ok((Sent { at, result }, overflow))
-    })
-}
-
-/// Sends a capture or a load.
-fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -> Result<(), SimulateError> {
-    if let Some(path) = &args.capture {
-        let playback = Playback {
-            path,
-            loops: args.loops,
-            decapsulate: args.decapsulate,
-        };
-        playback.send(captures, sender)?;
-    }
-    if let Some(protocol) = args.generate {
-        let load = Load {
-            tcp: protocol == Protocol::Tcp,
-            flows: args.flows,
-            size: usize::from(args.size),
-            port: args.server_port,
-            connection: args.connection,
-            packets: args.packets,
-        };
-        generate::run(sender, load);
-    }
-    Ok(())
-}
-
-/// Sends what comes in at the devices, with a thread for each pair.
-fn send_live(shared: &Shared, devices: &[TunPair], senders: &mut [Sender<'_>]) -> Result<(), SimulateError> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = devices
-            .iter()
-            .zip(senders)
-            .enumerate()
-            .map(|(pair, (devices, sender))| {
-                scope.spawn(move || {
-                    let sent = devices.run(sender, pair);
-                    if sent.is_err() {
-                        shared.stop.store(true, Ordering::Relaxed);
-                    }
-                    sent
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .collect::<io::Result<()>>()
-            .map_err(system("reading a TUN device"))
-    })
-}
-
-/// Judges replies and hands them on until all is over.
-fn receive(
-    shared: &Shared,
-    socket: &UdpSocket,
-    devices: &[TunPair],
-    finished: &AtomicBool,
-) -> io::Result<()> {
-    let mut receiver = Receiver::new(socket);
-    let mut expired = Instant::now();
-    while !finished.load(Ordering::Relaxed) {
-        let datagrams = receiver.receive()?;
-        let mut deliveries = Vec::new();
-        let mut balancer = shared.balancer.lock();
-        let now = Instant::now();
-        for (source, payload) in datagrams {
-            let delivery = balancer.receive(now, source, payload);
-            if let Some(delivery) = delivery.filter(|_| !devices.is_empty()) {
-                let inner = payload.get(delivery.inner_at..).unwrap_or_default();
-                deliveries.push((delivery, inner));
-            }
-        }
-        if now.saturating_duration_since(expired) >= EXPIRE {
-            balancer.expire(now);
-            expired = now;
-        }
-        drop(balancer);
-        shared.answered.notify_all();
-        let refused = deliveries
-            .iter()
-            .filter(|(delivery, inner)| {
-                devices
-                    .get(delivery.pair)
-                    .is_some_and(|pair| !pair.write(delivery.side, inner))
-            })
-            .count();
-        if refused > 0 {
-            shared.balancer.lock().counters.not_delivered += refused as u64;
-        }
-    }
-    Ok(())
-}
-
-/// The endpoint of each pair, or the one of a source without devices.
+/// Returns the endpoint of each pair, or a single endpoint for a source without devices.
 fn endpoints(args: &SimulateArgs, pairs: &[&PairArg]) -> Result<Vec<Endpoint>, SimulateError> {
     let endpoint = |id: Option<u64>| Endpoint {
         id: id.unwrap_or(args.endpoint),
@@ -367,7 +254,7 @@ fn endpoints(args: &SimulateArgs, pairs: &[&PairArg]) -> Result<Vec<Endpoint>, S
     }
 }
 
-/// A hasher of seeds from the operating system.
+/// Returns a hasher with seeds from the operating system.
 fn random_state() -> RandomState {
     let seed = std::hash::RandomState::new();
     let [a, b, c, d] = [0u8, 1, 2, 3].map(|number| seed.hash_one(number));

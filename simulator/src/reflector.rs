@@ -1,5 +1,6 @@
-//! The bare reflector: the least that an appliance does. A datagram in, the same out with the outer addresses swapped,
-//! one call each. The peer of tests and the yardstick of measurements.
+//! Bare reflector: the minimum of an appliance. It swaps the outer addresses of each datagram and
+//! sends it back, with one system call each way. Tests use it as a peer, and measurements as a
+//! baseline.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,28 +14,28 @@ use super::tunnel::{GENEVE_LEN, Outer};
 
 /// The longest datagram.
 const MAX_DATAGRAM: usize = 65_535;
-/// Every so many datagrams the fault is shown.
+/// Interval, in datagrams, at which the fault is injected.
 const EVERY: u64 = 100;
 
-/// Where to listen.
+/// Arguments of the reflector.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReflectorArgs {
-    /// The IPv4 address at whose port 6081 to listen
+    /// IPv4 address to listen on, at port 6081
     #[arg(long, value_name = "ADDRESS")]
     listen: Ipv4Addr,
-    /// Answer every hundredth datagram wrongly, to see that it is found out
+    /// Answer every hundredth datagram wrongly, to test the detection
     #[arg(long, value_enum, hide = true)]
     fault: Option<Fault>,
 }
 
-/// A fault on purpose.
+/// Fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Fault {
-    /// The GENEVE header of the datagram before
+    /// The GENEVE header of the previous datagram
     SwapCookie,
-    /// The source port of the datagram before
+    /// The source port of the previous datagram
     SwapPort,
-    /// Another last byte
+    /// A changed last byte
     FlipByte,
     /// A second copy
     Duplicate,
@@ -42,10 +43,10 @@ enum Fault {
     Drop,
 }
 
-/// Reflects until told to stop; returns how many datagrams.
+/// Reflects until `stop` is set; returns the number of datagrams.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(super) fn run(args: &ReflectorArgs, stop: &Arc<AtomicBool>) -> io::Result<u64> {
     let socket = bind(args.listen)?;
     let raw = RawSender::new()?;
@@ -55,7 +56,8 @@ pub(super) fn run(args: &ReflectorArgs, stop: &Arc<AtomicBool>) -> io::Result<u6
     }
 }
 
-/// Receives a datagram: its length, its sender's address and port; `None` if none came.
+/// Receives a datagram. Returns its length and its sender's address and port, or `None` if none
+/// arrived.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, Ipv4Addr, u16)>> {
     match socket.recv_from(buffer) {
         Ok((len, SocketAddr::V4(from))) => Ok(Some((len, *from.ip(), from.port()))),
@@ -80,7 +82,7 @@ fn reflect(socket: &UdpSocket, raw: &RawSender, listen: Ipv4Addr, stop: &AtomicB
         if let Some((len, peer, port)) = receive(socket, &mut buffer)? {
             let payload = buffer.get(..len).unwrap_or_default();
             Outer::new(listen, peer).write(port, payload, &[], &mut packet);
-            // What cannot be sent is lost, as it is on a wire.
+            // A datagram that cannot be sent is lost, as on a wire.
             let _ = raw.send(&packet, peer);
             count += 1;
         }

@@ -1,4 +1,4 @@
-//! What a run has seen, for people and for programs.
+//! Results of a run, for people and programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +7,21 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::balancer::Unsent;
+use super::targets::TargetReport;
 
-/// Failures that are described in words; the others are only counted.
+/// Number of failures that are described; further ones are only counted.
 const DESCRIBED: usize = 5;
 
-/// What a reply can be that it must not be.
+/// Kind of a wrong reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The GENEVE header or the UDP ports are not those that were sent with the packet.
+    /// The GENEVE header or the UDP ports differ from those of the sent packet.
     WrongHeader,
-    /// The header is right, the inner packet is not the one that was sent.
+    /// The header is correct, but the inner packet differs from the sent one.
     WrongBytes,
-    /// Nothing like it waits for a reply.
+    /// The packet, or its flow, was sent to another target.
+    WrongTarget,
+    /// No unanswered packet matches the reply.
     Unexpected,
 }
 
@@ -27,18 +30,22 @@ impl Failure {
         match self {
             Self::WrongHeader => "wrong header",
             Self::WrongBytes => "wrong bytes",
+            Self::WrongTarget => "wrong target",
             Self::Unexpected => "unexpected",
         }
     }
 }
 
-/// Packets that were not sent, by the reason.
+/// Packets that were not sent, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct NotSent {
     not_ip: u64,
     pub(super) too_long: u64,
     flow_table_full: u64,
     backlog: u64,
+    /// The TCP flow timed out, and the packet is not a SYN.
+    idle: u64,
+    no_target: u64,
     refused: u64,
 }
 
@@ -49,27 +56,40 @@ impl NotSent {
             Unsent::TooLong => &mut self.too_long,
             Unsent::FlowTableFull => &mut self.flow_table_full,
             Unsent::Backlog => &mut self.backlog,
+            Unsent::Idle => &mut self.idle,
+            Unsent::NoTarget => &mut self.no_target,
             Unsent::Refused => &mut self.refused,
         };
         *counter += 1;
     }
 
     const fn total(self) -> u64 {
-        self.not_ip + self.too_long + self.flow_table_full + self.backlog + self.refused
+        self.not_ip
+            + self.too_long
+            + self.flow_table_full
+            + self.backlog
+            + self.idle
+            + self.no_target
+            + self.refused
     }
 
-    const fn rows(self) -> [(u64, &'static str); 5] {
+    const fn rows(self) -> [(u64, &'static str); 7] {
         [
             (self.not_ip, "not sent: no whole IP header"),
             (self.too_long, "not sent: too long for the path to the appliance"),
             (self.flow_table_full, "not sent: the flow table is full"),
             (self.backlog, "not sent: too many packets are unanswered"),
+            (
+                self.idle,
+                "not sent: the TCP flow had timed out, and only a SYN opens a new one",
+            ),
+            (self.no_target, "not sent: no target is registered"),
             (self.refused, "not sent: refused by the system"),
         ]
     }
 }
 
-/// What is counted while packets go back and forth.
+/// Counters of a run.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) sent: u64,
@@ -79,16 +99,18 @@ pub(super) struct Counters {
     pub(super) made_rst: u64,
     pub(super) made_icmp: u64,
     pub(super) made_challenges: u64,
-    /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
+    /// Made packets with the header of the other direction, which is correct only if the appliance
+    /// has lost the flow.
     pub(super) other_header: u64,
     pub(super) dropped: u64,
     pub(super) wrong_header: u64,
     pub(super) wrong_bytes: u64,
+    pub(super) wrong_target: u64,
     pub(super) unexpected: u64,
     pub(super) not_sent: NotSent,
-    /// Good replies that the device at the other end did not take.
+    /// Correct replies that the device at the other end did not accept.
     pub(super) not_delivered: u64,
-    /// The first words of the system on a packet that it did not send.
+    /// First error of the system about a packet that it did not send.
     pub(super) refusal: Option<String>,
     failures: Vec<String>,
     /// Nanoseconds.
@@ -109,12 +131,13 @@ impl Default for Counters {
             dropped: 0,
             wrong_header: 0,
             wrong_bytes: 0,
+            wrong_target: 0,
             unexpected: 0,
             not_sent: NotSent::default(),
             not_delivered: 0,
             refusal: None,
             failures: Vec::new(),
-            // 1 us to 100 s in about 3 decimal digits; what is beyond counts as the nearest.
+            // 1 us to 100 s in about 3 decimal digits; other values count as the nearest bound.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).ok(),
         }
     }
@@ -131,7 +154,8 @@ impl Counters {
         self.sent_bytes -= bytes as u64;
     }
 
-    /// A packet came back as it was sent, after `latency`; late, if it had been counted as dropped.
+    /// Counts a packet that came back unchanged after `latency`. A late one had been counted as
+    /// dropped.
     pub(super) fn returned(&mut self, latency: Duration, late: bool) {
         self.returned += 1;
         if late {
@@ -147,6 +171,7 @@ impl Counters {
         let counter = match failure {
             Failure::WrongHeader => &mut self.wrong_header,
             Failure::WrongBytes => &mut self.wrong_bytes,
+            Failure::WrongTarget => &mut self.wrong_target,
             Failure::Unexpected => &mut self.unexpected,
         };
         *counter += 1;
@@ -156,7 +181,7 @@ impl Counters {
     }
 }
 
-/// The time from sending to return, in microseconds.
+/// Round-trip time in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Latency {
     min: f64,
@@ -170,47 +195,62 @@ struct Latency {
 pub(super) struct Report {
     sent: u64,
     sent_bytes: u64,
-    /// Came back byte for byte, under the right header; the late ones included.
+    /// Packets that came back byte for byte with the correct header, including late ones.
     returned: u64,
-    /// Of the returned ones: after the time-out.
+    /// Returned packets that came after the time-out.
     late: u64,
-    /// Of the returned ones: after others that should have waited for them had been sent.
+    /// Returned packets that came after later packets had been sent out of turn.
     overtaken: u64,
     made_rst: u64,
     made_icmp: u64,
-    /// SYN-ACKs of the appliance's own, which ask whether the source of a SYN is there.
+    /// SYN-ACKs that the appliance made to validate the source of a SYN.
     made_challenges: u64,
-    /// Of the made ones: under the other direction's header, right only if the appliance has forgotten their own.
+    /// Made packets with the header of the other direction, which is correct only if the appliance
+    /// has lost the flow.
     other_header: u64,
-    /// Never came back.
+    /// Packets that never came back.
     dropped: u64,
     wrong_header: u64,
     wrong_bytes: u64,
+    /// Replies from a target other than the one that received the packet or its flow.
+    wrong_target: u64,
     unexpected: u64,
     not_sent: NotSent,
     not_delivered: u64,
-    /// Replies that our own kernel threw away because we were too slow; they are among the dropped.
+    /// Replies that the simulator's kernel discarded because the simulator was too slow; they are
+    /// among the dropped packets.
     receive_overflow: u32,
-    /// Dropped of sent, 0 to 1.
+    /// Dropped packets as a fraction of sent ones, 0 to 1.
     loss: f64,
     flows: usize,
-    /// Of both directions, where each has its own.
+    /// Number of cookies, of both directions if each has its own.
     cookies: u64,
     seconds: f64,
     sent_per_second: f64,
     returned_per_second: f64,
     latency_us: Option<Latency>,
+    targets: Vec<TargetReport>,
     failures: Vec<String>,
 }
 
+/// Part of a report that is not in [`Counters`].
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    /// Flows in the table at the end.
+    pub(super) flows: usize,
+    /// Number of cookies of all flows.
+    pub(super) cookies: u64,
+    /// Packets that came back after later packets had been sent out of turn.
+    pub(super) overtaken: u64,
+    /// Figures of the targets.
+    pub(super) targets: Vec<TargetReport>,
+}
+
 impl Report {
-    /// `flows` are those known at the end and the cookies they have had, `overtaken` packets that came back after others
-    /// which should have waited for them had been sent; `time` is from the first packet to the last
-    /// reply.
+    /// Returns the report of a run. `time` is from the first packet to the last reply.
     pub(super) fn new(
         counters: &Counters,
-        flows: (usize, u64),
-        overtaken: u64,
+        observed: Observed,
         time: Duration,
         receive_overflow: u32,
     ) -> Self {
@@ -238,7 +278,7 @@ impl Report {
             sent_bytes: counters.sent_bytes,
             returned: counters.returned,
             late: counters.late,
-            overtaken,
+            overtaken: observed.overtaken,
             made_rst: counters.made_rst,
             made_icmp: counters.made_icmp,
             made_challenges: counters.made_challenges,
@@ -246,6 +286,7 @@ impl Report {
             dropped: counters.dropped,
             wrong_header: counters.wrong_header,
             wrong_bytes: counters.wrong_bytes,
+            wrong_target: counters.wrong_target,
             unexpected: counters.unexpected,
             not_sent: counters.not_sent,
             not_delivered: counters.not_delivered,
@@ -255,12 +296,13 @@ impl Report {
             } else {
                 counters.dropped as f64 / counters.sent as f64
             },
-            flows: flows.0,
-            cookies: flows.1,
+            flows: observed.flows,
+            cookies: observed.cookies,
             seconds,
             sent_per_second: rate(counters.sent),
             returned_per_second: rate(counters.returned),
             latency_us,
+            targets: observed.targets,
             failures: counters
                 .failures
                 .iter()
@@ -272,17 +314,17 @@ impl Report {
 }
 
 impl Report {
-    /// Returns the number of replies that must not be.
+    /// Returns the number of wrong replies.
     pub(super) const fn failures(&self) -> u64 {
-        self.wrong_header + self.wrong_bytes + self.unexpected
+        self.wrong_header + self.wrong_bytes + self.wrong_target + self.unexpected
     }
 
-    /// Returns the packets that never came back, of those that were sent: 0 to 1.
+    /// Returns the fraction of sent packets that never came back, 0 to 1.
     pub(super) const fn loss(&self) -> f64 {
         self.loss
     }
 
-    /// Whether there was something to send, and nothing of any kind came back.
+    /// Returns whether packets were to be sent and no reply of any kind came back.
     pub(super) const fn is_in_vain(&self) -> bool {
         let back = self.returned + self.made_rst + self.made_icmp + self.made_challenges + self.failures();
         back == 0 && self.sent + self.not_sent.total() > 0
@@ -305,20 +347,24 @@ impl fmt::Display for Report {
             writeln!(f, "{count:>14} {name}")?;
         }
         let sometimes = [
+            (
+                self.wrong_target,
+                "wrong target: the packet was sent to another one",
+            ),
             (self.made_challenges, "challenges made by the appliance"),
             (
                 self.other_header,
-                "of those made came under the other direction's header: right after a restart, wrong otherwise",
+                "of the made ones have the other direction's header, which is right only after a restart",
             ),
             (self.late, "returned late, after the time-out"),
             (
                 self.overtaken,
-                "returned after packets that should have waited for them were sent; a longer --timeout may help",
+                "returned after later packets were sent out of turn; a longer --timeout may help",
             ),
-            (self.not_delivered, "returned, but not taken by the device"),
+            (self.not_delivered, "returned, but not accepted by the device"),
             (
                 u64::from(self.receive_overflow),
-                "lost here, not by the appliance: the receive queue was full",
+                "lost in the simulator: the receive queue was full",
             ),
         ];
         for (count, name) in self.not_sent.rows().into_iter().chain(sometimes) {
@@ -342,8 +388,14 @@ impl fmt::Display for Report {
         {
             writeln!(
                 f,
-                "{median:>14.1} us there and back, median ({min:.1} at best, 99 % below {p99:.1}, {max:.1} at worst)"
+                "{median:>14.1} us round trip, median (minimum {min:.1}, 99 % below {p99:.1}, maximum {max:.1})"
             )?;
+        }
+        // With a single target, its figures are the totals above.
+        if self.targets.len() > 1 {
+            for target in &self.targets {
+                write!(f, "{target}")?;
+            }
         }
         for failure in &self.failures {
             writeln!(f, "{failure}")?;
@@ -351,7 +403,7 @@ impl fmt::Display for Report {
         if self.sent > 0 && self.is_in_vain() {
             writeln!(
                 f,
-                "Nothing came back. An appliance swaps the outer addresses and keeps both UDP ports: are they swapped?"
+                "Nothing came back. An appliance must swap the outer addresses and keep both UDP ports."
             )?;
         }
         Ok(())

@@ -1,7 +1,6 @@
-//! Sending at a rate, or as fast as replies come.
+//! Senders: at a rate, or as fast as replies arrive.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,14 @@ use super::flow::Side;
 use super::socket::RawSender;
 use super::turns::Turn;
 
-/// How long to wait for replies before looking again whether the run is over.
+/// Longest wait for replies before the end of the run is checked.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// What the threads share. One lock, held for a packet by senders and for a batch by the receiver.
+/// State that the threads share. Senders hold the lock for one packet, the receiver for one batch.
 pub(super) struct Shared {
     /// The balancer.
     pub(super) balancer: Mutex<Balancer>,
-    /// Notified when replies have come.
+    /// Notified when replies have arrived.
     pub(super) answered: Condvar,
     /// Whether to stop sending.
     pub(super) stop: std::sync::Arc<AtomicBool>,
@@ -28,7 +27,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Whether sending is over, by a signal, an error or the time.
+    /// Returns whether sending is over because of a signal, an error or the deadline.
     pub(super) fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -42,7 +41,7 @@ impl Shared {
         }
     }
 
-    /// Waits a little for replies, and says how long.
+    /// Waits briefly for replies, and returns the time waited.
     fn wait_for_replies(&self, mut balancer: MutexGuard<'_, Balancer>) -> Duration {
         let begun = Instant::now();
         self.answered.wait_for(&mut balancer, PATIENCE);
@@ -52,14 +51,14 @@ impl Shared {
     }
 }
 
-/// How fast a source sends.
+/// Pace of a source.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
-    /// With this many packets unanswered at most.
+    /// At most this many packets are unanswered.
     Window(usize),
-    /// This many packets a second.
+    /// Packets per second.
     Rate(f64),
-    /// As the packets come.
+    /// Packets are sent as they arrive.
     Live,
 }
 
@@ -67,7 +66,6 @@ pub(super) enum Pace {
 pub(super) struct Sender<'s> {
     shared: &'s Shared,
     socket: RawSender,
-    appliance: Ipv4Addr,
     pace: Pace,
     start: Instant,
     count: u64,
@@ -75,11 +73,10 @@ pub(super) struct Sender<'s> {
 }
 
 impl<'s> Sender<'s> {
-    pub(super) fn new(shared: &'s Shared, socket: RawSender, appliance: Ipv4Addr, pace: Pace) -> Self {
+    pub(super) fn new(shared: &'s Shared, socket: RawSender, pace: Pace) -> Self {
         Self {
             shared,
             socket,
-            appliance,
             pace,
             start: Instant::now(),
             count: 0,
@@ -87,7 +84,8 @@ impl<'s> Sender<'s> {
         }
     }
 
-    /// Sends an inner packet that came in at this side, when its time has come. False when sending is over.
+    /// Sends an inner packet that entered at this side, when its time has come. Returns false when
+    /// sending is over.
     pub(super) fn send(&mut self, pair: usize, side: Side, inner: &[u8]) -> bool {
         self.wait();
         if self.shared.is_over() {
@@ -97,8 +95,8 @@ impl<'s> Sender<'s> {
         true
     }
 
-    /// As [`Sender::send`], of a packet that may have to wait for others before it: then it is sent in a later call or in
-    /// [`Sender::send_kept`].
+    /// Sends a packet that may have to wait for earlier ones; then a later call or
+    /// [`Sender::send_kept`] sends it. Otherwise like [`Sender::send`].
     pub(super) fn send_in_turn(&mut self, pair: usize, side: Side, inner: &[u8]) -> bool {
         loop {
             self.wait();
@@ -125,7 +123,7 @@ impl<'s> Sender<'s> {
         }
     }
 
-    /// Sends all packets that still wait for others. False when sending is over.
+    /// Sends all packets that still wait for others. Returns false when sending is over.
     pub(super) fn send_kept(&mut self, pair: usize, side: Side) -> bool {
         loop {
             self.wait();
@@ -153,7 +151,7 @@ impl<'s> Sender<'s> {
             balancer.send_in_turn(now, pair, side, inner, turn, &mut self.packet)
         };
         if let Ok(ticket) = ticket
-            && let Err(error) = self.socket.send(&self.packet, self.appliance)
+            && let Err(error) = self.socket.send(&self.packet, ticket.destination)
         {
             let mut balancer = self.shared.balancer.lock();
             let reason = match error.raw_os_error() {
@@ -191,12 +189,12 @@ impl<'s> Sender<'s> {
         }
     }
 
-    /// Waits until every packet is answered or given up.
+    /// Waits until every packet is answered or timed out.
     pub(super) fn settle(&self) {
         self.shared.wait_below(0, || self.shared.is_over());
     }
 
-    /// Whether sending is over.
+    /// Returns whether sending is over.
     pub(super) fn is_over(&self) -> bool {
         self.shared.is_over()
     }

@@ -1,4 +1,4 @@
-//! The two sockets of a GENEVE end: one that hears port 6081, one that sends from any port.
+//! Sockets of a GENEVE endpoint: one receives at port 6081, one sends from any port.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -9,22 +9,22 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt,
 use portcullis::geneve::PORT;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Datagrams of one call.
+/// Maximum number of datagrams per call.
 const BATCH: usize = 64;
 /// The longest datagram.
 const MAX_DATAGRAM: usize = 65_535;
-/// What the receive queue is asked to hold, in bytes.
+/// Requested size of the receive queue, in bytes.
 const RECEIVE_QUEUE: usize = 32 << 20;
-/// How long a call waits for a datagram, so that the end of the run is seen.
+/// Longest wait of a call for a datagram, after which the end of the run is checked.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// A UDP socket at port 6081 of an address, with a large receive queue and a time-out.
+/// Returns a UDP socket at port 6081 of an address, with a large receive queue and a time-out.
 ///
 /// # Errors
-/// What the system says; most likely that the port is taken.
+/// The system's error, most likely that the port is in use.
 pub(super) fn bind(address: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((address, PORT))?;
-    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    // Exceeds the system's limit with CAP_NET_ADMIN; without it, the limit applies.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE).is_err() {
         let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_QUEUE);
     }
@@ -32,10 +32,10 @@ pub(super) fn bind(address: Ipv4Addr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// The address from which the system would send to `peer`.
+/// Returns the address from which the system would send to `peer`.
 ///
 /// # Errors
-/// There is no route, or the source is no IPv4 address.
+/// No route exists, or the source is not an IPv4 address.
 pub(super) fn local_address(peer: Ipv4Addr) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((peer, PORT))?;
@@ -48,7 +48,7 @@ pub(super) fn local_address(peer: Ipv4Addr) -> io::Result<Ipv4Addr> {
 /// Receives datagrams in batches.
 pub(super) struct Receiver<'s> {
     socket: &'s UdpSocket,
-    /// Reused: without control messages, and with addresses of one length, no call leaves less room
+    /// Reused: without control messages and with addresses of one length, no call shrinks the room
     /// for the next one.
     headers: MultiHeaders<SockaddrIn>,
     buffers: Vec<Vec<u8>>,
@@ -56,7 +56,7 @@ pub(super) struct Receiver<'s> {
 }
 
 impl<'s> Receiver<'s> {
-    /// A receiver from a socket of [`bind`].
+    /// Returns a receiver for a socket of [`bind`].
     pub(super) fn new(socket: &'s UdpSocket) -> Self {
         Self {
             socket,
@@ -66,10 +66,10 @@ impl<'s> Receiver<'s> {
         }
     }
 
-    /// Waits a little for datagrams and takes those that are there: the senders and the UDP payloads.
+    /// Waits briefly for datagrams, and returns the senders and UDP payloads of those that arrived.
     ///
     /// # Errors
-    /// What the system says. That nothing came is none.
+    /// The system's error. An empty result is not an error.
     pub(super) fn receive(&mut self) -> io::Result<impl Iterator<Item = (SocketAddrV4, &[u8])>> {
         self.received.clear();
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = self
@@ -91,7 +91,7 @@ impl<'s> Receiver<'s> {
                     .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
                 (from, message.bytes)
             })),
-            // A refused connection is what an ICMP error about an earlier datagram looks like.
+            // ICMP errors about earlier datagrams are reported as refused connections.
             Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
             Err(error) => return Err(error.into()),
         }
@@ -100,7 +100,8 @@ impl<'s> Receiver<'s> {
     }
 }
 
-/// How many datagrams the kernel has thrown away because the queue of the socket at port 6081 of this address was full.
+/// Returns the number of datagrams that the kernel discarded because the receive queue of port 6081
+/// of this address was full.
 pub(super) fn receive_overflow(address: Ipv4Addr) -> u32 {
     let local = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(address.octets()));
     let table = std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default();
@@ -111,7 +112,7 @@ pub(super) fn receive_overflow(address: Ipv4Addr) -> u32 {
         .sum()
 }
 
-/// Sends whole IPv4 packets, from any source port.
+/// Sender of whole IPv4 packets, from any source port.
 pub(super) struct RawSender {
     socket: Socket,
 }
@@ -123,12 +124,12 @@ impl AsFd for RawSender {
 }
 
 impl RawSender {
-    /// A socket that sends.
+    /// Returns a socket for sending.
     ///
     /// # Errors
-    /// What the system says; without the capability `CAP_NET_RAW` that it is not permitted.
+    /// The system's error; without `CAP_NET_RAW`, that the operation is not permitted.
     pub(super) fn new() -> io::Result<Self> {
-        // IPPROTO_RAW: packets come with their IP header, and nothing is received (raw(7)).
+        // IPPROTO_RAW: packets include their IP header, and nothing is received (raw(7)).
         let protocol = Protocol::from(nix::libc::IPPROTO_RAW);
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(protocol))?;
         socket.set_header_included_v4(true)?;
@@ -138,7 +139,7 @@ impl RawSender {
     /// Sends a packet whose header has this destination address.
     ///
     /// # Errors
-    /// What the system says; that it is longer than the path's MTU, for one.
+    /// The system's error, for example that the packet exceeds the path's MTU.
     pub(super) fn send(&self, packet: &[u8], destination: Ipv4Addr) -> io::Result<()> {
         let to = SockAddr::from(SocketAddrV4::new(destination, 0));
         self.socket.send_to(packet, &to).map(drop)

@@ -1,4 +1,4 @@
-//! Pairs of TUN devices, between which the box is transparent.
+//! Pairs of TUN devices. Packets that enter one device leave by the other.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,25 +9,26 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 use super::flow::Side;
 use super::sender::Sender;
 
-/// How long to wait for a packet before looking whether the run is over, in milliseconds.
+/// Longest wait for a packet, in milliseconds, after which the end of the run is checked.
 const PATIENCE: u16 = 20;
-/// Packets of one device before it is the other's turn.
+/// Maximum number of packets of one device before the other device is read.
 const TURN: usize = 32;
 /// The longest packet of a device.
 const MAX_PACKET: usize = 65_535;
 
-/// Two devices.
+/// Pair of devices.
 pub(super) struct TunPair {
     client: SyncDevice,
     server: SyncDevice,
 }
 
 impl TunPair {
-    /// Attaches to the devices of these names, makes those that do not exist, and sets them up. The devices that were
-    /// made go when the pair does; one may be moved to another network namespace meanwhile.
+    /// Attaches to the devices with these names, creates missing ones, and sets them up. Created
+    /// devices are removed with the pair; they may be moved to other network namespaces meanwhile.
     ///
     /// # Errors
-    /// What the system says and of which device; without the capability `CAP_NET_ADMIN` that it is not permitted.
+    /// The system's error, with the name of the device; without `CAP_NET_ADMIN`, that the operation
+    /// is not permitted.
     pub(super) fn open(client: &str, server: &str, mtu: u16) -> Result<Self, (String, io::Error)> {
         let open = |name: &str| {
             let device = DeviceBuilder::new().name(name).mtu(mtu).build_sync();
@@ -48,17 +49,18 @@ impl TunPair {
         }
     }
 
-    /// Hands a packet to the kernel at this side. False if it does not take it; a device that is down does not.
+    /// Passes a packet to the kernel at this side. Returns false if the kernel does not accept it,
+    /// for example because the device is down.
     pub(super) fn write(&self, side: Side, packet: &[u8]) -> bool {
         self.device(side)
             .send(packet)
             .is_ok_and(|written| written == packet.len())
     }
 
-    /// Sends what comes in at both devices until the run is over.
+    /// Sends the packets that enter both devices until the run is over.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(super) fn run(&self, sender: &mut Sender<'_>, pair: usize) -> io::Result<()> {
         let mut buffer = vec![0; MAX_PACKET];
         while !sender.is_over() {
@@ -81,7 +83,8 @@ impl TunPair {
                             }
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        // A device that is down, as in the moment after it was moved, has nothing to read.
+                        // A device that is down, for example just after a move, has nothing to
+                        // read.
                         Err(error)
                             if matches!(error.raw_os_error(), Some(nix::libc::EIO | nix::libc::EINTR)) =>
                         {

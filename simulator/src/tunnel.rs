@@ -1,4 +1,4 @@
-//! The outside of a packet: IPv4, UDP, GENEVE with the load balancer's options.
+//! Outer headers of a packet: IPv4, UDP, and GENEVE with the load balancer's options.
 
 use std::net::Ipv4Addr;
 
@@ -14,12 +14,12 @@ const COOKIE: u8 = 3;
 
 /// The length in bytes of the GENEVE header with the three options.
 pub(super) const GENEVE_LEN: usize = 40;
-/// All bytes around an inner packet: IPv4, UDP, GENEVE.
+/// Length of all outer headers: IPv4, UDP, GENEVE.
 pub(super) const OVERHEAD: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_LEN;
-/// The longest inner packet: IPv4 cannot tell a longer length.
+/// Longest inner packet that fits into an IPv4 packet.
 pub(super) const MAX_INNER: usize = u16::MAX as usize - OVERHEAD;
 
-/// What tells the packets of a flow and way from all others in the tunnel.
+/// Distinguishes the packets of a flow and direction from all others in the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Label {
     /// The flow cookie.
@@ -28,7 +28,7 @@ pub(super) struct Label {
     pub(super) port: u16,
 }
 
-/// An endpoint: what the options say beside the cookie.
+/// Endpoint: the contents of the options other than the cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// The endpoint id.
@@ -37,7 +37,7 @@ pub(super) struct Endpoint {
     pub(super) attachment: u64,
 }
 
-/// The GENEVE header of a packet.
+/// Returns the GENEVE header of a packet.
 pub(super) fn geneve_header(endpoint: Endpoint, cookie: u32, protocol: InnerProtocol) -> [u8; GENEVE_LEN] {
     let (id, attachment) = (endpoint.id.to_be_bytes(), endpoint.attachment.to_be_bytes());
     let cookie = cookie.to_be_bytes();
@@ -57,7 +57,7 @@ pub(super) fn geneve_header(endpoint: Endpoint, cookie: u32, protocol: InnerProt
     header
 }
 
-/// The endpoint id and the cookie in a header, where they are and have their length.
+/// Returns the endpoint id and the cookie of a header, if they are present and have their length.
 pub(super) fn metadata(header: &Header<'_>) -> (Option<u64>, Option<u32>) {
     let data = |kind| {
         header
@@ -76,21 +76,21 @@ pub(super) fn metadata(header: &Header<'_>) -> (Option<u64>, Option<u32>) {
     )
 }
 
-/// Where datagrams go.
+/// Outer addresses of datagrams.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outer {
-    /// Our address.
+    /// Local address.
     pub(super) source: Ipv4Addr,
-    /// The other end's address.
+    /// Remote address.
     pub(super) destination: Ipv4Addr,
-    /// The other end's UDP port.
+    /// Remote UDP port.
     pub(super) destination_port: u16,
-    /// Whether to fill in the UDP checksum; without, it is 0, which says that there is none.
+    /// Whether the UDP checksum is filled in; 0 means that there is none.
     pub(super) udp_checksum: bool,
 }
 
 impl Outer {
-    /// An outer path to port 6081.
+    /// Returns a path to port 6081.
     pub(super) const fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         Self {
             source,
@@ -100,9 +100,9 @@ impl Outer {
         }
     }
 
-    /// Writes a whole IPv4 packet into `out`, which is emptied first: the UDP payload is `geneve` and, behind it,
-    /// `inner`. False if it would be longer than IPv4 allows. Never to be fragmented; the kernel fills in the
-    /// checksum.
+    /// Writes a whole IPv4 packet to `out`, which is cleared first. The UDP payload is `geneve`
+    /// followed by `inner`. The packet must not be fragmented; the kernel fills in the IP checksum.
+    /// Returns false if the packet would be too long for IPv4.
     pub(super) fn write(&self, port: u16, geneve: &[u8], inner: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
         let udp_len = UdpHeader::LEN + geneve.len() + inner.len();

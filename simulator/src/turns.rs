@@ -1,26 +1,29 @@
-//! Whose turn it is: the order of a capture, kept where an appliance could not keep it.
+//! Turns: keeps the order of a capture where an appliance could not.
 //!
-//! The two directions of a flow travel under source ports of their own, so an appliance may give them to two workers, and an
-//! answer that is sent behind its question may be decided before it. Nor would an endpoint answer what it has not got. So of the
-//! packets of a capture one waits here
+//! The two directions of a flow have different source ports, so an appliance may assign them to two
+//! workers. Then it may judge an answer before the question. An endpoint, too, does not answer
+//! packets that it has not received. So a packet of a capture waits here
 //!
-//! 1. until all before it of its flow's other direction have come back or are lost;
-//! 2. if it is a SYN, also until all before it of its own direction have or are: its port may be a new one;
-//! 3. if it begins something, as a SYN does or a packet of a flow that was at rest, until all before it of the other direction
-//!    between its two addresses have or are, such as the reply in which an FTP server announces a connection; and any other
-//!    packet until all before it have or are that begin something in either direction, such as that connection, which must come
-//!    before the server says that it is over, and before the next announcement.
+//! 1. until all earlier packets of its flow's other direction have come back or are lost;
+//! 2. if it is a SYN, also for the earlier packets of its own direction, since its port may change;
+//! 3. if it begins a flow (a SYN, or a packet of an idle flow), also for all earlier packets of the
+//!    other direction between its two addresses, such as the reply in which an FTP server announces
+//!    a connection;
+//! 4. if it does not begin a flow, also for all earlier packets between its two addresses that do,
+//!    in either direction. For example, the server's next reply waits for the announced connection.
 //!
-//! Other flows do not wait for one that is stuck: of which a packet has not come back for [`PATIENCE`], or less, by half for each
-//! such flow in a row, until something of it comes back.
+//! Other flows do not wait for a stuck flow: one with a packet that has not come back within
+//! [`PATIENCE`]. For each further stuck flow in a row, that time is halved. A flow is no longer
+//! stuck when one of its packets comes back.
 //!
-//! A packet is lost when it is given up, or when one that was sent after it from the same port comes back. In a flow of which
-//! nothing comes back, as one that a policy denies, that would be one packet for each time-out; so each loss in a row is
-//! assumed after half the time of the one before, down to [`LEAST`]. If such a packet comes back all the same, it was overtaken, which
-//! is counted.
+//! A packet is lost when it times out, or when a later packet from the same port comes back. A flow
+//! without replies, such as one that a policy denies, would send only one packet per time-out. So
+//! each further loss in a row is assumed after half the previous time, but not before [`LEAST`]. If
+//! such a packet comes back after all, it counts as overtaken.
 //!
-//! An ICMP error takes its turn in the flow that it quotes. Packets of a flow keep their order; those of other flows pass. As
-//! every packet comes back or is lost, each has its turn. What waits is bounded: [`Turns::is_full`].
+//! An ICMP error has its turn in the flow that it quotes. Packets of a flow keep their order;
+//! packets of other flows may pass them. Every packet comes back or is lost, so each has its turn.
+//! The number of waiting packets is bounded: [`Turns::is_full`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -30,51 +33,52 @@ use ahash::RandomState;
 
 use super::inner::{FlowKey, Place, Way};
 
-/// When a flow of which a packet has not come back no longer holds others up.
+/// Time after which a flow with an unanswered packet no longer delays other flows.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The least time after which a packet is taken for lost.
+/// Shortest time after which a packet is assumed lost.
 const LEAST: Duration = Duration::from_millis(4);
-/// Packets that wait for their turn, in all.
+/// Maximum number of waiting packets.
 const MAX_HELD: usize = 16_384;
 
-/// A packet whose turn it is, until it is sent.
+/// Turn of a packet, until the packet is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     place: Place,
-    /// Its number in the capture.
+    /// Number of the packet in the capture.
     order: u64,
 }
 
-/// A packet that waits.
+/// A waiting packet.
 struct Held {
     packet: Vec<u8>,
     turn: Turn,
     syn: bool,
-    /// Whether its flow was at rest, or it is a SYN.
+    /// Whether the packet is a SYN, or its flow was idle.
     begins: bool,
 }
 
-/// What became of a packet that was sent.
+/// Fate of a sent packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It came back.
+    /// The packet came back.
     Returned,
-    /// It was given up, or was never sent.
+    /// The packet timed out, or was never sent.
     Lost,
 }
 
-/// A flow of which something waits or is unanswered.
+/// A flow with waiting or unanswered packets.
 struct Flow {
-    /// Packets that are unanswered and not taken for lost, [`Way::Up`] first.
+    /// Unanswered packets that are not assumed lost, [`Way::Up`] first.
     unanswered: [u32; 2],
     held: VecDeque<Held>,
-    /// All up to this order are of no concern: sent before the flow was at rest, or taken for lost.
+    /// Packets up to this order no longer count: they were sent before the flow was idle, or are
+    /// assumed lost.
     past: u64,
-    /// Losses in a row.
+    /// Number of consecutive losses.
     losses: u32,
-    /// Whether other flows do not wait for it.
+    /// Whether the flow is stuck, so that other flows do not wait for it.
     stuck: bool,
-    /// When the newest packet was sent.
+    /// Time at which the newest packet was sent.
     last: Instant,
 }
 
@@ -84,20 +88,20 @@ type Hosts = (usize, IpAddr, IpAddr);
 /// Packets between two addresses by their order, [`Way::Up`] first.
 #[derive(Default)]
 struct Line {
-    /// Those that wait or are unanswered.
+    /// Packets that wait or are unanswered.
     undecided: [BTreeSet<u64>; 2],
-    /// Those that wait for them and for nothing else, each at the head of its flow.
+    /// Packets that wait only for `undecided` ones, each at the head of its flow.
     waiting: [BTreeMap<u64, FlowKey>; 2],
 }
 
 impl Line {
-    /// Whether all before this one of the other direction are decided.
+    /// Returns whether all earlier packets of the other direction are decided.
     fn is_clear(&mut self, way: Way, order: u64) -> bool {
         let back = both(&mut self.undecided, way).1;
         back.first().is_none_or(|first| *first > order)
     }
 
-    /// This one is decided. Those whose turn it may be now are candidates.
+    /// Marks a packet as decided. Flows whose turn may have come become candidates.
     fn done(&mut self, way: Way, order: u64, candidates: &mut VecDeque<FlowKey>) {
         let undecided = both(&mut self.undecided, way).0;
         undecided.remove(&order);
@@ -109,21 +113,21 @@ impl Line {
     }
 }
 
-/// What is between two addresses.
+/// State of two addresses.
 #[derive(Default)]
 struct Between {
-    /// All packets, for which those wait that begin something.
+    /// All packets. Packets that begin a flow wait for these.
     all: Line,
-    /// Those that begin something, for which all others wait, so that here they are of both directions.
+    /// Packets that begin a flow, in both directions. All other packets wait for these.
     beginnings: Line,
-    /// Flows in a row that were stuck.
+    /// Number of consecutive flows that were stuck.
     stuck: u32,
 }
 
 impl Between {
-    /// Others are to wait for this one.
+    /// Makes other packets wait for this one.
     fn count(&mut self, turn: Turn, begins: bool) {
-        let ((_, way), order) = (turn.place, turn.order);
+        let (way, order) = (turn.place.way, turn.order);
         both(&mut self.all.undecided, way).0.insert(order);
         if begins {
             for undecided in &mut self.beginnings.undecided {
@@ -132,12 +136,12 @@ impl Between {
         }
     }
 
-    /// How long a packet may be undecided before its flow is stuck.
+    /// Returns the time for which a packet may be undecided before its flow is stuck.
     fn patience(&self) -> Duration {
         (PATIENCE / 2u32.saturating_pow(self.stuck)).max(LEAST)
     }
 
-    /// What a packet waits for.
+    /// Returns the packets for which a packet waits.
     const fn line(&mut self, begins: bool) -> &mut Line {
         if begins {
             &mut self.all
@@ -147,7 +151,7 @@ impl Between {
     }
 }
 
-/// Both directions of something, this one first.
+/// Returns the values of both directions, this one first.
 fn both<T>([up, down]: &mut [T; 2], way: Way) -> (&mut T, &mut T) {
     match way {
         Way::Up => (up, down),
@@ -164,23 +168,23 @@ pub(super) struct Turns {
     orders: u64,
     flows: HashMap<FlowKey, Flow, RandomState>,
     between: HashMap<Hosts, Between, RandomState>,
-    /// Packets that were sent, by the balancer's number.
+    /// Sent packets by the balancer's number.
     sent: HashMap<u64, Turn, RandomState>,
-    /// Flows whose head may have its turn.
+    /// Flows whose first packet may have its turn.
     candidates: VecDeque<FlowKey>,
-    /// When a flow is stuck if this packet of it is still undecided.
+    /// Times at which a flow is stuck if this packet is still undecided.
     fading: BTreeSet<(Instant, Turn)>,
-    /// When the head of a flow has waited long enough.
+    /// Times at which the first packet of a flow has waited long enough.
     alarms: BTreeSet<(Instant, FlowKey)>,
     held: usize,
-    /// When a packet is given up.
+    /// Time after which an unanswered packet is lost.
     timeout: Duration,
-    /// Packets that came back though they were taken for lost.
+    /// Packets that came back after they were assumed lost.
     overtaken: u64,
 }
 
 impl Turns {
-    /// Nothing waits. A packet is given up after `timeout`.
+    /// Returns an empty value. A packet is lost after `timeout`.
     pub(super) fn new(hasher: RandomState, timeout: Duration) -> Self {
         Self {
             orders: 0,
@@ -196,40 +200,41 @@ impl Turns {
         }
     }
 
-    /// How many packets wait.
+    /// Returns the number of waiting packets.
     pub(super) const fn held(&self) -> usize {
         self.held
     }
 
-    /// Whether there is no room for another packet.
+    /// Returns whether no further packet can wait.
     pub(super) const fn is_full(&self) -> bool {
         self.held >= MAX_HELD
     }
 
-    /// Whether nothing that was sent is undecided.
+    /// Returns whether no sent packet is undecided.
     pub(super) fn is_empty(&self) -> bool {
         self.sent.is_empty()
     }
 
-    /// Whether nothing is left of flows.
+    /// Returns whether no state of flows remains.
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
         self.held == 0 && self.flows.is_empty() && self.between.is_empty() && self.sent.is_empty()
     }
 
-    /// How many packets came back after others that should have waited for them were sent.
+    /// Returns the number of packets that came back after later packets had been sent out of turn.
     pub(super) const fn overtaken(&self) -> u64 {
         self.overtaken
     }
 
-    /// The next packet of the capture: its turn, if it is to be sent now; otherwise it is kept, and comes by [`Turns::next`].
+    /// Adds the next packet of the capture. Returns its turn if it is sent now; otherwise it is
+    /// kept, and [`Turns::next`] returns it later.
     pub(super) fn offer(&mut self, now: Instant, place: Place, syn: bool, packet: &[u8]) -> Option<Turn> {
         self.orders += 1;
         let turn = Turn {
             place,
             order: self.orders,
         };
-        let (key, way) = place;
+        let Place { key, way } = place;
         let between = self.between.entry(hosts(&key)).or_default();
         let begins = syn || !self.flows.contains_key(&key);
         let flow = self.flows.entry(key).or_insert_with(|| Flow {
@@ -264,7 +269,7 @@ impl Turns {
         None
     }
 
-    /// A packet that was kept and whose turn it is now.
+    /// Returns a kept packet whose turn has come.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Turn, Vec<u8>)> {
         while let Some((end, turn)) = self.fading.first().copied()
             && end <= now
@@ -287,11 +292,11 @@ impl Turns {
         None
     }
 
-    /// Takes out the head of a flow if it is its turn.
+    /// Removes and returns the first packet of a flow if its turn has come.
     fn release(&mut self, now: Instant, key: FlowKey) -> Option<Held> {
         let flow = self.flows.get_mut(&key)?;
         let head = flow.held.front()?;
-        let ((_, way), order) = (head.turn.place, head.turn.order);
+        let (way, order) = (head.turn.place.way, head.turn.order);
         if !flow.is_free(head) {
             let end = flow.last + (self.timeout / 2u32.saturating_pow(flow.losses)).max(LEAST);
             if end > now {
@@ -324,12 +329,12 @@ impl Turns {
         Some(held)
     }
 
-    /// The packet of this turn was sent, and has this number until it is decided.
+    /// Records that the packet of this turn was sent with this number.
     pub(super) fn sent(&mut self, number: u64, turn: Turn) {
         self.sent.insert(number, turn);
     }
 
-    /// What became of the packet of this number. False if that was known before.
+    /// Records the fate of the packet with this number. Returns false if it was known before.
     pub(super) fn decided(&mut self, number: u64, fate: Fate) -> bool {
         let turn = self.sent.remove(&number);
         if let Some(turn) = turn {
@@ -338,9 +343,9 @@ impl Turns {
         turn.is_some()
     }
 
-    /// What became of the packet of this turn.
+    /// Records the fate of the packet of this turn.
     pub(super) fn done(&mut self, turn: Turn, fate: Fate) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         if let Some(flow) = self.flows.get_mut(&key) {
             let is_past = turn.order <= flow.past;
             match fate {
@@ -374,9 +379,9 @@ impl Turns {
         self.done_between(turn);
     }
 
-    /// If the packet of this turn is undecided, its flow is stuck.
+    /// Marks a flow as stuck if the packet of this turn is undecided.
     fn fade(&mut self, turn: Turn) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         let Some(between) = self.between.get_mut(&hosts(&key)) else {
             return;
         };
@@ -394,9 +399,9 @@ impl Turns {
         }
     }
 
-    /// The packet of this turn no longer holds other flows up.
+    /// Ends the wait of other flows for the packet of this turn.
     fn done_between(&mut self, turn: Turn) {
-        let (key, way) = turn.place;
+        let Place { key, way } = turn.place;
         let hosts = hosts(&key);
         let Some(between) = self.between.get_mut(&hosts) else {
             return;
@@ -412,15 +417,16 @@ impl Turns {
 }
 
 impl Flow {
-    /// A packet of this way is about to be sent.
+    /// Records that a packet of this direction is about to be sent.
     fn release(&mut self, now: Instant, way: Way) {
         *both(&mut self.unanswered, way).0 += 1;
         self.last = now;
     }
 
-    /// Whether no packet of the flow stands in the way of this one, if it is the first that waits.
+    /// Returns whether no packet of the flow delays this one, provided that it is the first waiting
+    /// packet.
     fn is_free(&self, held: &Held) -> bool {
-        let ([up, down], (_, way)) = (self.unanswered, held.turn.place);
+        let ([up, down], way) = (self.unanswered, held.turn.place.way);
         let (own, back) = match way {
             Way::Up => (up, down),
             Way::Down => (down, up),

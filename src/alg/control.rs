@@ -9,21 +9,22 @@ use super::{Helper, HelperSink, Limits, Plain};
 /// A TCP segment as far as a helper is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// The sequence number of the first byte of the payload: behind the SYN, if the segment has one.
+    /// The sequence number of the first byte of the payload: behind the SYN, if the segment has
+    /// one.
     pub seq: SeqNum,
     /// The acknowledgement number, if the flag is set.
     pub ack: Option<SeqNum>,
     /// The payload; as little of it as there is, without the padding behind the IP length.
     pub payload: &'a [u8],
-    /// Does the stream end behind the payload?
+    /// Whether the stream ends after the payload.
     pub fin: bool,
 }
 
-/// What is kept of a control session.
+/// State that is kept for a control session.
 ///
-/// [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that the tracker found valid, pure
-/// acknowledgements included: they tell which holes nobody will fill. A stream whose beginning was not told is taken up
-/// in its middle.
+/// [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that the tracker
+/// found valid, pure acknowledgements included: they tell which holes nobody will fill. A stream
+/// whose beginning was not told is taken up in its middle.
 #[derive(Debug)]
 pub struct Control<H> {
     original: Stream,
@@ -41,14 +42,15 @@ impl<H: Helper> Control<H> {
         }
     }
 
-    /// A SYN was seen; `first` is the number of the first byte behind it ([`first_byte`](super::first_byte)). It may
-    /// come again, and with another number, as long as no payload has come.
+    /// A SYN was seen; `first` is the number of the first byte behind it
+    /// ([`first_byte`](super::first_byte)). It may come again, and with another number, as long as
+    /// no payload has come.
     pub fn begins(&mut self, from: Direction, first: SeqNum) {
         self.parts(from).0.begins(first);
     }
 
-    /// A segment has come. Segments of both directions must be given in the order in which they came, since an
-    /// acknowledgement that overtakes what it acknowledges looks like a loss.
+    /// A segment has come. Segments of both directions must be given in the order in which they
+    /// came, since an acknowledgement that overtakes what it acknowledges looks like a loss.
     pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         for from in Direction::BOTH {
             self.parts(from).0.guard(false);
@@ -56,10 +58,9 @@ impl<H: Helper> Control<H> {
         self.hear(from, segment, sink);
     }
 
-    /// The same for a session in which nothing may pass unread. A segment that does not fit changes
-    /// nothing, see
-    /// [`Stream::fit`]. Whether the bytes of a helper that has stepped aside may pass is for the
-    /// caller to say.
+    /// Reads a segment of a session in which no byte may pass unread. A segment that does not fit
+    /// changes nothing, see [`Stream::fit`]. Whether the bytes of a helper that has stepped aside
+    /// may pass is for the caller to say.
     ///
     /// [`Stream::fit`]: super::stream::Stream::fit
     pub fn guarded_segment(
@@ -134,13 +135,14 @@ impl<H: Helper> Control<H> {
         size_of::<Self>() + self.original.heap_bytes() + self.reply.heap_bytes() + self.helper.heap_bytes()
     }
 
-    /// Gives up what waits for missing bytes, so that its memory is free for others. What is not sent again is a gap.
+    /// Gives up what waits for missing bytes, so that its memory is free for others. What is not
+    /// sent again is a gap.
     pub fn shed(&mut self) {
         self.original.shed();
         self.reply.shed();
     }
 
-    /// Where both streams go on, if a line begins in each; original first.
+    /// Returns the next sequence numbers of both streams, original first, if a line begins at each.
     #[must_use]
     pub fn line_starts(&self) -> Option<[SeqNum; 2]> {
         Some([self.original.line_start()?, self.reply.line_start()?])

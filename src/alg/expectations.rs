@@ -1,16 +1,18 @@
 //! The announced sessions that have not come yet.
 //!
-//! An expectation is found by what its first packet will have: zone, protocol, both addresses and the destination port;
-//! the source port is open or fixed. It is used once, expires, and leaves with its parent. How many there are is
-//! bounded, for each parent and in all. While there is none, [`ExpectationTable::take`] reads one atomic number.
-//! With several zones each has a guaranteed part of the table, of which one source leaves half, and
-//! of what is common to all it leaves as much as it takes. The source is the parent's initiator.
+//! An expectation is found by what its first packet will have: zone, protocol, both addresses and
+//! the destination port; the source port is open or fixed. It is used once, expires, and leaves
+//! with its parent. How many there are is bounded, for each parent and in all. While there is none,
+//! [`ExpectationTable::take`] reads one atomic number. With several zones each has a guaranteed
+//! part of the table, of which one source leaves half, and of what is common to all it leaves as
+//! much as it takes. The source is the parent's initiator.
 //!
-//! Two parents can expect the same session only if both ends are the same hosts. Then the newer expectation holds.
+//! Two parents can expect the same session only if both ends are the same hosts. Then the newer
+//! expectation holds.
 //!
-//! Locks: expectations by key and tickets by parent are `dashmap`s, the order of expiry a tree behind a mutex. Each is
-//! taken alone and for a few instructions. Who removes an expectation from its map, and nobody else, takes it out of
-//! the order, off its parent and out of the count.
+//! Locks: expectations by key and tickets by parent are `dashmap`s, the order of expiry a tree
+//! behind a mutex. Each is taken alone and for a few instructions. Who removes an expectation from
+//! its map, and nobody else, takes it out of the order, off its parent and out of the count.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -28,18 +30,18 @@ use crate::limits::sources::{Claim, Source, SourceShares};
 #[cfg(test)]
 mod tests;
 
-/// How many expired expectations a new one clears away.
+/// Number of expired expectations that a new one clears away.
 const CLEARED: usize = 8;
 
-/// How many parts with a lock each the maps have.
+/// Number of shards of the maps, each with its own lock.
 const SHARDS: usize = 16;
 
-/// How many expectations there can be.
+/// Limits on the number of expectations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectationLimits {
     /// In all: 16384 by default, at most `u32::MAX`.
     pub total: usize,
-    /// Of one parent: 4 by default. The helper of FTP has three at most.
+    /// Limit for one parent: 4 by default. The FTP helper has at most three.
     pub per_parent: usize,
 }
 
@@ -58,30 +60,31 @@ impl Default for ExpectationLimits {
     }
 }
 
-/// Why an expectation was not taken up.
+/// Reason for which an expectation was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExpectationError {
     /// The table is full, or its source holds its share.
     #[error("the table of expectations has no place for this source")]
     TableFull,
-    /// Its parent has as many as it may have.
+    /// The parent has reached its limit.
     #[error("the session has too many expectations")]
     ParentLimit,
-    /// It would be over as soon as it began.
+    /// The lifetime is zero: the expectation would expire at once.
     #[error("the expectation has no lifetime")]
     NoLifetime,
 }
 
-/// The first packet of a session that may be expected. Ports and addresses as they stand in the packet.
+/// The first packet of a session that may be expected. Ports and addresses as they stand in the
+/// packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     /// The zone.
     pub zone: Zone,
     /// The IP protocol number.
     pub protocol: u8,
-    /// Who calls.
+    /// Address and port of the expected initiator.
     pub source: SocketAddr,
-    /// Who is called.
+    /// Address and port of the expected responder.
     pub destination: SocketAddr,
 }
 
@@ -122,7 +125,8 @@ struct Waiting {
     deadline: Instant,
     /// No two expectations of a table have the same.
     ticket: u64,
-    /// Its place; `None` until it has that of an expectation that it replaces.
+    /// Claimed place; `None` until the expectation takes over the place of the one that it
+    /// replaces.
     place: Option<Claim>,
 }
 
@@ -137,9 +141,9 @@ impl Waiting {
 /// A sink that opens and withdraws expectations in a table and counts events.
 #[derive(Debug, Clone, Copy)]
 pub struct TableSink<'a> {
-    /// Where expectations go.
+    /// Table that receives the expectations.
     pub table: &'a ExpectationTable,
-    /// What counts events.
+    /// Counters of events.
     pub counts: &'a EventCounts,
     /// When the segment came.
     pub now: Instant,
@@ -219,19 +223,20 @@ impl ExpectationTable {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of expectations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.used()
     }
 
-    /// Is there none?
+    /// Returns whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many were refused because the table was full, and because their parent had too many.
+    /// Returns the numbers of expectations that were refused: for a full table, and for the limit
+    /// of a parent.
     #[must_use]
     pub fn refused(&self) -> (u64, u64) {
         (
@@ -240,13 +245,14 @@ impl ExpectationTable {
         )
     }
 
-    /// How many expired before their session came.
+    /// Returns the number of expectations that expired before their session arrived.
     #[must_use]
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Takes up an expectation from `now` on. One for the same session, whoever expected it, is replaced.
+    /// Takes up an expectation from `now` on. One for the same session, whoever expected it, is
+    /// replaced.
     ///
     /// # Errors
     /// See [`ExpectationError`].
@@ -322,9 +328,9 @@ impl ExpectationTable {
         (waiting.admits(call) && waiting.deadline > now).then_some(waiting.expectation)
     }
 
-    /// The expectation of a session with what is left of its lifetime. It is used up thereby: of several callers one gets
-    /// it. An expectation of its parent that differs in nothing but the called address is
-    /// withdrawn: one announcement admits one session.
+    /// The expectation of a session with what is left of its lifetime. It is used up thereby: of
+    /// several callers one gets it. An expectation of its parent that differs in nothing but the
+    /// called address is withdrawn: one announcement admits one session.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {

@@ -1,7 +1,7 @@
 //! Application helpers: protocols that announce further sessions, and what they announce.
 //!
-//! A helper reads the two byte streams of a control session and says which data sessions are about to come. Nothing
-//! in here knows of sockets, sessions' locks or a clock:
+//! A helper reads the two byte streams of a control session and says which data sessions are about
+//! to come. Nothing in here knows of sockets, sessions' locks or a clock:
 //!
 //! | part | what it is for |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | [`ftp`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
 //!
-//! What a helper finds goes to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and a
-//! [`HelperEvent`] for everything that somebody may want to count or to see.
+//! What a helper finds goes to a [`HelperSink`]: an [`Expectation`] that opens, one that is
+//! withdrawn, and a [`HelperEvent`] for everything that somebody may want to count or to see.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -32,16 +32,16 @@ pub mod urgent;
 pub use control::{Control, Segment};
 pub use stream::{Fit, Limits, Line, Trouble};
 
-/// A TCP session as its first packet named it: who called whom. Addresses are canonical (an IPv4-mapped IPv6 address
-/// is the IPv4 address) if they were made with [`SessionEnds::new`].
+/// A TCP session as its first packet named it: who called whom. Addresses are canonical (an
+/// IPv4-mapped IPv6 address is the IPv4 address) if they were made with [`SessionEnds::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionEnds {
     /// The zone.
     #[serde(with = "ZoneNumber")]
     pub zone: Zone,
-    /// Who sent the first packet: an FTP client.
+    /// Address of the host that sent the first packet: an FTP client.
     pub initiator: SocketAddr,
-    /// Who was called: an FTP server.
+    /// Address of the host that was called: an FTP server.
     pub responder: SocketAddr,
 }
 
@@ -139,11 +139,11 @@ pub struct Expectation {
     pub destination: SocketAddr,
     /// The IP protocol number: 6, TCP.
     pub protocol: u8,
-    /// Which end of the parent calls. [`Direction::Original`]: its initiator (FTP passive: client to server);
-    /// [`Direction::Reply`]: its responder (FTP active: server to client).
+    /// The end of the parent that initiates. [`Direction::Original`]: its initiator (FTP passive:
+    /// client to server); [`Direction::Reply`]: its responder (FTP active: server to client).
     #[serde(with = "DirectionName")]
     pub direction: Direction,
-    /// For how long it holds from now on; in an exported record, what is left of it. In milliseconds in a record.
+    /// Remaining lifetime. In an exported record, the rest of it, in milliseconds.
     #[serde(with = "milliseconds")]
     pub lifetime: Duration,
 }
@@ -161,7 +161,7 @@ impl core::fmt::Display for Expectation {
 
 macro_rules! helper_events {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// What a helper has seen or done; each is worth a counter.
+        /// Event of a helper; each has a counter.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum HelperEvent {
@@ -186,13 +186,15 @@ macro_rules! helper_events {
 helper_events! {
     /// An expectation was opened.
     ExpectationOpened => "expectation_opened",
-    /// An expectation was withdrawn before its session came: another announcement took its place, the server refused
-    /// the command, or the client ended the transfer or the login (ABOR, REIN, QUIT, USER).
+    /// An expectation was withdrawn before its session came: another announcement took its place,
+    /// the server refused the command, or the client ended the transfer or the login (ABOR, REIN,
+    /// QUIT, USER).
     ExpectationWithdrawn => "expectation_withdrawn",
     /// The table had no room for an expectation, or its source holds its share, see
     /// [`expectations`].
     ExpectationRefused => "expectation_refused",
-    /// An announced address is not that of the end that announces it: FTP bounce (RFC 2577, section 3).
+    /// An announced address is not that of the end that announces it: FTP bounce (RFC 2577, section
+    /// 3).
     BounceRefused => "bounce_refused",
     /// An announced port is below the floor (RFC 2577, section 3).
     PortBelowFloor => "port_below_floor",
@@ -223,8 +225,9 @@ helper_events! {
     MalformedReply => "malformed_reply",
     /// EPRT or EPSV for a network protocol other than the session's (RFC 2428, section 2).
     EprtUnsupportedFamily => "eprt_unsupported_family",
-    /// A client's line that servers may read as another one: no verb, or one with a blank, a control character or TELNET in
-    /// it; a carriage return in its middle; where nothing may pass unread, a TLS record that nobody has agreed on.
+    /// A client's line that servers may read as another one: no verb, or one with a blank, a
+    /// control character or TELNET in it; a carriage return in its middle; where nothing may pass
+    /// unread, a TLS record that nobody has agreed on.
     UnreadableCommand => "unreadable_command",
     /// LPRT or LPSV (RFC 1639), which nobody should need any more.
     LprtRefused => "lprt_refused",
@@ -254,7 +257,7 @@ helper_events! {
 }
 
 impl HelperEvent {
-    /// Whether something that was announced, or would have been, is refused.
+    /// Returns whether something that was announced, or would have been, is refused.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(
@@ -275,7 +278,7 @@ impl HelperEvent {
         )
     }
 
-    /// Whether bytes of the stream cannot be read, or not as their receiver reads them.
+    /// Returns whether bytes of the stream cannot be read, or not as their receiver reads them.
     #[must_use]
     pub const fn is_unread(self) -> bool {
         matches!(
@@ -310,18 +313,18 @@ pub trait HelperSink {
 /// Part of a segment that is plain text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plain {
-    /// All of it.
+    /// The whole segment.
     All,
-    /// What begins with this number, where a line begins.
+    /// The data from this number on, which begins a line.
     From(SeqNum),
-    /// Nothing.
+    /// No part of the segment.
     Nothing,
 }
 
-/// Understands the lines of a text protocol. It is given each line of either direction once and in order, and is told
-/// where lines are missing.
+/// Understands the lines of a text protocol. It is given each line of either direction once and in
+/// order, and is told where lines are missing.
 pub trait Helper {
-    /// How lines of a direction are put together.
+    /// Returns the limits for the lines of a direction.
     fn limits(&self, from: Direction) -> Limits;
 
     /// A line has come.
@@ -336,8 +339,8 @@ pub trait Helper {
     /// Lines of this direction are missing, or something is wrong with its segments.
     fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);
 
-    /// Whether the helper has stepped aside. Then it is given no lines until [`Helper::plain`] says
-    /// so.
+    /// Returns whether the helper has stepped aside. Then it is given no lines until
+    /// [`Helper::plain`] says so.
     fn is_opaque(&self) -> bool;
 
     /// The helper has stepped aside. `next` is where the client's stream goes on.
@@ -345,7 +348,7 @@ pub trait Helper {
         let _ = next;
     }
 
-    /// Whether a direction is still encrypted, though the helper reads the other one.
+    /// Returns whether a direction is still encrypted, though the helper reads the other one.
     fn is_veiled(&self, from: Direction) -> bool {
         let _ = from;
         false
@@ -365,7 +368,7 @@ pub trait Helper {
     fn heap_bytes(&self) -> usize;
 }
 
-/// How often each [`HelperEvent`] was seen.
+/// Number of occurrences of each [`HelperEvent`].
 #[derive(Debug, Default)]
 pub struct EventCounts([AtomicU64; HelperEvent::ALL.len()]);
 
@@ -377,7 +380,7 @@ impl EventCounts {
         }
     }
 
-    /// How often an event was seen.
+    /// Returns the number of occurrences of an event.
     #[must_use]
     pub fn of(&self, event: HelperEvent) -> u64 {
         self.0
@@ -391,7 +394,8 @@ impl EventCounts {
     }
 }
 
-/// Where the first byte of a direction's stream is: behind the SYN (RFC 9293, section 3.4).
+/// Returns the number of the first byte of a direction's stream, right after the SYN (RFC 9293,
+/// section 3.4).
 #[must_use]
 pub const fn first_byte(isn: SeqNum) -> SeqNum {
     isn.add(1)

@@ -1,24 +1,27 @@
 //! One direction of a TCP stream, put together to lines.
 //!
-//! Segments go in as they come: cut anywhere, sent again, overlapping, out of order or missing. Lines come out, each
-//! once, whole and in order.
+//! Segments go in as they come: cut anywhere, sent again, overlapping, out of order or missing.
+//! Lines come out, each once, whole and in order.
 //!
-//! What lies ahead of a hole is kept, within a [window](Limits::window) and a number of [ranges](Limits::ranges). A
-//! hole that the receiver has acknowledged will not be filled any more: it is a [`Trouble::Gap`], and what follows it
-//! counts from the next line's beginning on. Of bytes that come twice the first copy stays; if the second one differs,
-//! nobody here knows which one the receiver took. Then the line that holds them does not count, and a line's end among
-//! them is none. This is seen as long as the bytes are kept: while they wait behind a hole, or belong to a line that
-//! has not ended.
+//! What lies ahead of a hole is kept, within a [window](Limits::window) and a number of
+//! [ranges](Limits::ranges). A hole that the receiver has acknowledged will not be filled any more:
+//! it is a [`Trouble::Gap`], and what follows it counts from the next line's beginning on. Of bytes
+//! that come twice the first copy stays; if the second one differs, nobody here knows which one the
+//! receiver took. Then the line that holds them does not count, and a line's end among them is
+//! none. This is seen as long as the bytes are kept: while they wait behind a hole, or belong to a
+//! line that has not ended.
 //!
-//! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read it whole
-//! ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept until
-//! the receiver has acknowledged it: who sends it again must send the same, since the receiver may
-//! not have got the first copy. A guarded stream that is taken up in its middle hands out the
-//! [rest](Piece::Rest) of the line that it begins in, so that somebody can look at what passes.
+//! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read
+//! it whole ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept
+//! until the receiver has acknowledged it: who sends it again must send the same, since the
+//! receiver may not have got the first copy. A guarded stream that is taken up in its middle hands
+//! out the [rest](Piece::Rest) of the line that it begins in, so that somebody can look at what
+//! passes.
 //!
-//! A line that starts in the middle of a segment and one that starts a segment are the same thing, and what starts a
-//! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
-//! a segment (CERT VU#328867) and against requests made to look like commands (NAT slipstreaming).
+//! A line that starts in the middle of a segment and one that starts a segment are the same thing,
+//! and what starts a segment but not a line is no line. That is all the defence there is against
+//! replies that an attacker makes to begin a segment (CERT VU#328867) and against requests made to
+//! look like commands (NAT slipstreaming).
 
 mod kept;
 mod line;
@@ -30,20 +33,22 @@ use crate::packet::SeqNum;
 #[cfg(test)]
 mod tests;
 
-/// How the lines of one direction are put together, and in how much memory.
+/// Limits for the assembly of the lines of one direction, and for its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest line, its end included, in bytes.
     pub line: usize,
-    /// How far ahead of a hole bytes are kept, in bytes; also the size of the memory they take.
+    /// Distance ahead of a hole up to which bytes are kept, in bytes; also the size of their
+    /// buffer.
     pub window: usize,
-    /// How many separate ranges of bytes are kept ahead of holes.
+    /// Number of separate ranges of bytes that are kept ahead of holes.
     pub ranges: usize,
-    /// Does a line feed without a carriage return end a line? A carriage return alone never does.
+    /// Whether a line feed without a carriage return ends a line. A carriage return alone never
+    /// does.
     pub bare_lf: bool,
 }
 
-/// What can be wrong with a stream.
+/// Fault of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Bytes are missing, and with them the lines that they belong to.
@@ -52,11 +57,12 @@ pub enum Trouble {
     MidStream,
     /// Bytes came again and were others; the lines that they belong to will be missing.
     Conflict,
-    /// A segment was not kept: too far ahead, or too many holes before it. It is missing if it is not sent again.
+    /// A segment was not kept: too far ahead, or too many holes before it. It is missing if it is
+    /// not sent again.
     Overflow,
 }
 
-/// What comes out of a stream.
+/// Output of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// A line.
@@ -83,7 +89,8 @@ pub enum Fit {
 /// The capacity of buffers grows by a multiple of so many bytes.
 const GRAIN: usize = 64;
 
-/// Bytes that wait for those before them: from `start` to before `end`, counted from the next byte in order.
+/// Bytes that wait for those before them: from `start` to before `end`, counted from the next byte
+/// in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     start: usize,
@@ -97,23 +104,23 @@ pub struct Stream {
     next: Option<SeqNum>,
     /// Behind the last byte of the stream, once a FIN was seen.
     end: Option<SeqNum>,
-    /// Where the first and behind the last byte are that came twice with different values.
+    /// Start and end of the bytes that came twice with different values.
     suspect: Option<(SeqNum, SeqNum)>,
     /// The line that has not ended yet.
     line: Vec<u8>,
-    /// What waits for bytes before it, starting at `next`; only what is in `ranges` has a meaning.
+    /// Bytes that wait for earlier ones, from `next` on; only those within `ranges` are valid.
     buffer: Vec<u8>,
     /// Sorted, apart from each other, none at 0.
     ranges: Vec<Range>,
     /// Bytes in order have been read.
     begun: bool,
-    /// What comes belongs to a line that does not count.
+    /// The bytes in order belong to a line that does not count.
     skipping: bool,
     /// `line` is full and the line has not ended.
     too_long: bool,
     /// The last byte in order was a carriage return.
     after_cr: bool,
-    /// What was read is kept in `sent`.
+    /// Bytes that were read are kept in `sent`.
     guarded: bool,
     /// The bytes right before `next`; those from `sent_from` on are not acknowledged.
     sent: Vec<u8>,
@@ -170,7 +177,7 @@ impl Stream {
         gives_up
     }
 
-    /// Whether the line that has not ended is too long already.
+    /// Returns whether the line that has not ended is too long already.
     #[must_use]
     pub const fn is_too_long(&self) -> bool {
         self.too_long
@@ -252,7 +259,7 @@ impl Stream {
         }
     }
 
-    /// What has come of the line is void, and the rest of it will be.
+    /// Discards the line so far, and marks the rest of it to be skipped.
     fn lose_line(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
         if !self.skipping {
             out(Piece::Trouble(Trouble::Gap));

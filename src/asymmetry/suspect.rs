@@ -26,14 +26,16 @@ pub(super) struct Suspect {
     pub(super) proved: bool,
 }
 
-/// For less than this one direction alone proves nothing, however many packets come: a sender may have a whole window on
-/// its way before the first answer. A long round trip, and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
+/// For less than this one direction alone proves nothing, however many packets come: a sender may
+/// have a whole window on its way before the first answer. A long round trip, and the longest
+/// delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// How long a suspect keeps its place against others, in multiples of the time that proves it.
+/// Time for which a suspect keeps its place against others, in multiples of the time that proves
+/// it.
 const PATIENCE: u32 = 6;
 
-/// What the packets of a conversation have proved.
+/// Asymmetry that the packets of a conversation have proved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Proof {
     pub(super) evidence: Evidence,
@@ -42,14 +44,14 @@ pub(super) struct Proof {
     pub(super) packets: u32,
     pub(super) first: Instant,
     pub(super) last: Instant,
-    /// It is the first of its conversation.
+    /// The proof is the first of its conversation.
     pub(super) news: bool,
 }
 
-/// What a packet makes of the report.
+/// Change that a packet makes to the report.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Change {
-    /// What turned out to be wrong: the other direction came after all.
+    /// Proof that was wrong: the other direction has arrived.
     pub(super) retracted: Option<Proof>,
     pub(super) proved: Option<Proof>,
 }
@@ -103,7 +105,7 @@ impl Suspect {
         self.packets <= 1 || quiet > config.time * PATIENCE
     }
 
-    /// What stands of it in the report, if it accuses a direction.
+    /// Returns the part of the report that accuses a direction, if the suspect has one.
     pub(super) fn listing(&self) -> Option<Proof> {
         (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone).then_some(
             Proof {
@@ -178,7 +180,7 @@ impl Suspect {
         }
     }
 
-    /// What the packets so far prove. Once they have proved it, each further one counts alone.
+    /// Returns the proof by the packets so far. Once proved, each further packet counts alone.
     pub(super) fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
         if !self.proved {
             return None;

@@ -1,4 +1,4 @@
-//! What is suspected, listed and taken back.
+//! Suspicion, listing and retraction.
 use super::*;
 use crate::session::testing;
 

@@ -1,41 +1,27 @@
-//! Step 5 of the packet path: a packet without a session, and what it may open.
+//! Step 5 of the packet path, its second part: the admission of a new session.
 
 use super::Engine;
-use super::answer::{may_be_answered, reject};
+use super::answer::reject;
+use super::budget::Destination;
 use super::candidate::{Candidate, tunnel_id};
-use super::effects::After;
-use super::evidence::Seen;
+use super::control::ftp_refused;
+use super::effects::Effects;
 use super::faults::invalid;
-use super::ftp_settings::Parent;
-use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
-use super::listening::{Heard, Ruling};
+use super::helpers::Announced;
+use super::history_events::note_events;
+use super::live::{Live, Locked};
+use super::plan::{Opening, Plan};
 use super::query::{new_session, trace_policy};
-use super::resets::LateAnswer;
 use super::settings::Settings;
-use crate::asymmetry::{Evidence, Sign};
 use crate::event::{DeniedSession, LimitReached, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
-use crate::packet::{IcmpQuery, Segment, Transport};
-use crate::policy::handling::{Asymmetric, Midstream, TcpMode};
-use crate::policy::{Action, Decision, RuleId};
-use crate::session::{EndReason, Mark, Newcomer, Place, Shard};
-use crate::snapshot::SavedControl;
-use crate::track::tcp::{Event, Track};
-use crate::track::{dccp, sctp};
-use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
-
-/// The first port that is not a well-known one (RFC 6335 6).
-const FIRST_REGISTERED_PORT: u16 = 1024;
-
-/// What a packet may open, where it has no session.
-enum Opening {
-    Tcp(Track),
-    Sctp(sctp::Track),
-    Dccp(dccp::Track),
-    Plain,
-}
+use crate::packet::Transport;
+use crate::policy::handling::TcpMode;
+use crate::policy::{Action, Decision, NewSession, RuleId};
+use crate::session::{EndReason, Mark, Newcomer, Opened, SlotId};
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// Fate of a packet whose session would exceed a limit.
 #[derive(Debug, Clone, Copy)]
@@ -44,72 +30,128 @@ struct Refusal {
     reason: DropReason,
 }
 
-/// A session that a packet would open, if the policy admits it.
-pub(super) struct Plan {
-    opening: Opening,
-    letters: Letters,
-    /// The direction in which the packet travels: that of the initiator, but where a connection is picked up with a packet
-    /// of its responder.
-    direction: Direction,
-    marks: &'static [Mark],
-    /// Of a late packet that is readmitted: what is remembered of its session.
-    late: Option<Late>,
+/// A new session that asks for a place.
+#[derive(Clone, Copy)]
+struct Applicant<'a, 'c> {
+    settings: &'c Settings,
+    candidate: &'c Candidate<'c>,
+    subject: Subject<'a>,
+    permit: &'c Permit,
 }
 
-impl Plan {
-    const fn new(opening: Opening, letters: Letters) -> Self {
-        Self {
-            opening,
-            letters,
-            direction: Direction::Original,
-            marks: &[],
-            late: None,
-        }
-    }
+/// A permission of the policy to open a session.
+struct Permit {
+    query: NewSession,
+    rule: RuleId,
+    /// The announcement that admits the session, whatever the policy says of it.
+    announced: Option<Announced>,
+    /// The decision of a rule that only audits.
+    audited: Option<Decision>,
+    /// Verdict on the packet as far as it is known.
+    tracked: Tracked,
+}
 
-    fn picked_up(track: Track, segment: &Segment, direction: Direction, marks: &'static [Mark]) -> Self {
-        Self {
-            opening: Opening::Tcp(track),
-            letters: tcp_letters_of_adopted(segment),
-            direction,
-            marks,
-            late: None,
-        }
-    }
+/// A session that is admitted and has its place.
+struct Admission {
+    plan: Plan,
+    permit: Permit,
 }
 
 impl Engine {
-    /// Step 5. `replaces` is a finished session whose ports the packet takes, if the policy admits it.
+    /// Runs step 5. `replaces` is a finished session whose ports the packet takes, if the policy
+    /// admits it.
     pub(super) fn miss<S: Sink, T: Trace>(
         &self,
-        (shard, settings): (&mut Shard, &Settings),
-        place: Place,
+        locked: &mut Locked<'_>,
         candidate: &Candidate<'_>,
-        replaces: Option<u32>,
-        after: &mut After,
+        replaces: Option<SlotId>,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
-        let parsed = candidate.parsed;
-        let plan = match self.plan(settings, candidate, after, trace) {
+        let settings = locked.settings;
+        let plan = match self.plan(settings, candidate, effects, trace) {
             Ok(plan) => plan,
             Err(verdict) => return verdict,
         };
         let zone = candidate.flow.key.zone();
-        if settings.is_outside(zone, &parsed.ip) {
+        if settings.is_outside(zone, &candidate.parsed.ip) {
             return invalid(DropReason::AddressOutside);
         }
-        let query = new_session(zone, parsed, plan.direction);
+        let permit = match self.permit::<S, T>(settings, candidate, &plan, effects, trace) {
+            Ok(permit) => permit,
+            Err(verdict) => return verdict,
+        };
+        if let Some(verdict) = self.bars(settings, candidate, &permit) {
+            return verdict;
+        }
+        // A session that takes the place of a finished one adds none.
+        let is_syn = matches!(plan.opening, Opening::Tcp(_)) && plan.marks.is_empty();
+        if is_syn
+            && permit.announced.is_none()
+            && replaces.is_none()
+            && let Some(verdict) = self.challenge(settings, candidate, permit.tracked, trace)
+        {
+            return verdict;
+        }
+        let applicant = Applicant {
+            settings,
+            candidate,
+            subject: Subject {
+                key: &candidate.flow.key,
+                initiator: plan.initiator(candidate.flow.source),
+                rule: permit.rule,
+            },
+            permit: &permit,
+        };
+        let admitted = self.place::<S, T>(locked, &applicant, replaces, effects, trace);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(verdict) => {
+                if let Some(announced) = &permit.announced {
+                    self.helpers.give_back(announced, candidate.instant);
+                }
+                return verdict;
+            }
+        };
+        let slot = locked.shard.insert(
+            locked.place.hash,
+            &Opened {
+                subject: applicant.subject,
+                profile: settings.profile(&permit.query, permit.rule),
+                now: candidate.now,
+                counts: admitted.keep(),
+            },
+        );
+        let admission = Admission { plan, permit };
+        self.open::<S, T>(&mut locked.live(slot), candidate, admission, effects, trace)
+    }
+
+    /// Asks the policy, unless a control session has announced the new one.
+    ///
+    /// # Errors
+    /// The verdict on a packet that is not admitted.
+    #[inline(always)]
+    fn permit<S: Sink, T: Trace>(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        plan: &Plan,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Result<Permit, Verdict> {
+        let parsed = candidate.parsed;
+        let query = new_session(candidate.flow.key.zone(), parsed, plan.direction);
         if T::ON {
             trace_policy(&settings.policy, &query, trace);
         }
-        let parent = match plan.opening {
+        let announced = match plan.opening {
             Opening::Tcp(_) if plan.marks.is_empty() => {
                 self.helpers.announced(&query, settings, candidate.instant)
             }
             _ => None,
         };
-        let new = Tracked {
-            class: if parent.is_some() {
+        let tracked = Tracked {
+            class: if announced.is_some() {
                 Class::Related
             } else {
                 Class::New
@@ -119,227 +161,245 @@ impl Engine {
             tolerated: None,
             late: plan.late,
         };
-        let mut audited = None;
-        let rule = if let Some(parent) = parent {
-            trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
-            parent.rule
-        } else if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
-            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass, and SYNs unless they are the flood"));
-            return Verdict::Drop(DropReason::Overload, new);
-        } else {
-            let decision = settings.policy.decide(&query);
-            self.rule_counters.matched(decision.rule, candidate.now);
-            if !decision.action.admits() && !matches!(plan.opening, Opening::Tcp(_)) {
-                // Told of, if it is the answer to what went through another zone, but what the policy says stands.
-                after.look_elsewhere(settings);
-                after.stands = true;
-            }
-            if S::LISTENS && !decision.action.admits() && plan.marks.is_empty() {
-                after.denied = Some(denied(candidate, decision));
-            }
-            match decision.action {
-                Action::Allow => {}
-                Action::Audit => audited = Some(decision),
-                Action::Deny => return Verdict::Drop(DropReason::PolicyDeny, new),
-                Action::Reject => return reject(DropReason::PolicyReject, parsed, new),
-            }
-            decision.rule
+        let mut permit = Permit {
+            query,
+            rule: RuleId::DEFAULT,
+            announced,
+            audited: None,
+            tracked,
         };
-        if settings.bars_options(&parsed.ip, rule) {
-            if let Some(announced) = &parent {
+        if let Some(announced) = &permit.announced {
+            trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
+            permit.rule = announced.rule;
+            return Ok(permit);
+        }
+        if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
+            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass, and SYNs unless they are the flood"));
+            return Err(Verdict::Drop(DropReason::Overload, tracked));
+        }
+        let decision = settings.policy.decide(&permit.query);
+        self.rule_counters.matched(decision.rule, candidate.now);
+        if !decision.action.admits() && !matches!(plan.opening, Opening::Tcp(_)) {
+            // Evidence, if it answers what went through another zone; the policy stands.
+            effects.search_other_zones(settings);
+            effects.stands = true;
+        }
+        if S::LISTENS && !decision.action.admits() && plan.marks.is_empty() {
+            effects.denied = Some(denied(candidate, decision));
+        }
+        match decision.action {
+            Action::Allow => {}
+            Action::Audit => permit.audited = Some(decision),
+            Action::Deny => return Err(Verdict::Drop(DropReason::PolicyDeny, tracked)),
+            Action::Reject => return Err(reject(DropReason::PolicyReject, parsed, tracked)),
+        }
+        permit.rule = decision.rule;
+        Ok(permit)
+    }
+
+    /// Returns the verdict on a packet that may not be the first of its session, although the
+    /// policy admits that.
+    #[inline(always)]
+    fn bars(&self, settings: &Settings, candidate: &Candidate<'_>, permit: &Permit) -> Option<Verdict> {
+        if settings.bars_options(&candidate.parsed.ip, permit.rule) {
+            if let Some(announced) = &permit.announced {
                 self.helpers.give_back(announced, candidate.instant);
             }
-            return invalid(DropReason::IpOptions);
+            return Some(invalid(DropReason::IpOptions));
         }
         let is_whole = !candidate.bytes.is_empty();
-        if parent.is_none() && settings.ftp.bars_opening(&query, rule, parsed, is_whole) {
-            let tracked = Tracked {
-                class: Class::Invalid,
-                ..new
-            };
-            return Verdict::Drop(DropReason::FtpRefused, tracked);
-        }
-        // What takes the place of a finished session adds none.
-        let is_syn = matches!(plan.opening, Opening::Tcp(_)) && plan.marks.is_empty();
-        if is_syn
-            && parent.is_none()
-            && replaces.is_none()
-            && let Some(verdict) = self.challenge(settings, candidate, new, trace)
-        {
-            return verdict;
-        }
-        let initiator = match plan.direction {
-            Direction::Original => candidate.flow.source,
-            Direction::Reply => candidate.flow.source.opposite(),
-        };
-        let subject = Subject {
-            key: &candidate.flow.key,
-            initiator,
-            rule,
-        };
+        let bars = permit.announced.is_none()
+            && settings
+                .ftp
+                .bars_opening(&permit.query, permit.rule, candidate.parsed, is_whole);
+        bars.then(|| ftp_refused(permit.tracked))
+    }
+
+    /// Finds a place for a new session within all limits, and ends those whose place it takes.
+    ///
+    /// # Errors
+    /// The verdict on the packet if there is no place.
+    #[inline(always)]
+    fn place<'a, S: Sink, T: Trace>(
+        &'a self,
+        locked: &mut Locked<'_>,
+        applicant: &Applicant<'a, '_>,
+        replaces: Option<SlotId>,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Result<Admitted<'a>, Verdict> {
+        let Applicant {
+            settings,
+            candidate,
+            subject,
+            permit,
+        } = *applicant;
+        let new = permit.tracked;
         let request = Request {
-            is_announced: parent.is_some(),
-            replaces: replaces.map(|finished| shard.slab.counted(finished)),
+            is_announced: permit.announced.is_some(),
+            replaces: replaces.map(|finished| locked.shard.slab.counted(finished)),
             now: candidate.now,
         };
-        let admitted = self.within_limits::<S, T>(settings, candidate, subject, request, after, trace);
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(refusal) => {
-                if let Some(announced) = &parent {
-                    self.helpers.give_back(announced, candidate.instant);
-                }
-                return self.over_limit(settings, candidate, refusal, new);
-            }
-        };
+        let admitted = self
+            .within_limits::<S, T>(applicant, request, effects, trace)
+            .map_err(|refusal| self.over_limit(settings, candidate, refusal, new))?;
+        let shard_id = locked.place.shard;
         if let Some(finished) = replaces {
-            let ended = shard.remove(finished, EndReason::Reused);
-            self.ended_here(place.shard, &ended, candidate.now, after, trace);
+            let ended = locked.shard.remove(finished, EndReason::Reused);
+            self.ended_here(shard_id, &ended, candidate.now, effects, trace);
         }
-        if shard.is_full() || !self.accounts.claim(zone) {
-            // The session that makes room leaves its place to the new one.
-            let newcomer = Newcomer {
-                subject,
-                now: candidate.now,
-            };
-            let mut is_granted = false;
-            // The place of one that was over may be kept for its own zone: then another one goes.
-            for _ in 0..2 {
-                let room = shard.make_room(&newcomer, |slot, number| {
-                    self.spare(settings, place.shard, slot, number, candidate.now)
-                });
-                let Some(room) = room else { break };
-                self.ended_here(place.shard, &room.ended, candidate.now, after, trace);
-                is_granted = room.is_granted;
-                if is_granted {
-                    break;
-                }
-            }
-            if !is_granted {
-                trace.step(|| Step::Note("the table is full of sessions that are worth more"));
-                if let Some(announced) = &parent {
-                    self.helpers.give_back(announced, candidate.instant);
-                }
-                if let Some(exceeded) = self.accounts.why_full(subject) {
-                    let refused = self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace);
-                    return self.over_limit(settings, candidate, refused, new);
-                }
-                return Verdict::Drop(DropReason::TableFull, new);
-            }
+        let is_full = locked.shard.is_full() || !self.accounts.claim(subject.key.zone());
+        if !is_full || self.made_room(locked, applicant, effects, trace) {
+            return Ok(admitted);
         }
-        let profile = settings.profile(&query, rule);
-        let number = shard.insert(
-            place.hash,
-            candidate.flow.key,
-            initiator,
-            candidate.now,
-            (profile, rule.0),
-            admitted.keep(),
-        );
-        let slot = shard.slab.hot_mut(number);
-        if let Transport::IcmpQuery(_) = parsed.transport {
-            // The asker of a query is not always the end that the packet came from: see `Flow::of`.
-            debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
-        }
-        match plan.opening {
-            Opening::Tcp(track) => {
-                slot.track = track;
-                after.believed = true;
-                if settings.tcp(rule, zone).mode != TcpMode::Strict {
-                    slot.track.set_liberal();
-                }
+        trace.step(|| Step::Note("the table is full of sessions that are worth more"));
+        // The session is still counted here, as the limits must see it.
+        Err(match self.accounts.why_full(subject) {
+            Some(exceeded) => {
+                let refused = self.exceeds::<S, T>(applicant, exceeded, effects, trace);
+                self.over_limit(settings, candidate, refused, new)
             }
-            Opening::Sctp(association) => {
-                slot.set_sctp(association);
-                let id = self.table.id(place.shard, number, slot.generation);
-                self.note_paths(id, slot, Direction::Original, candidate, true);
-            }
-            Opening::Dccp(connection) => slot.set_dccp(connection),
-            Opening::Plain => {
-                if let Some(id) = tunnel_id(&parsed.transport) {
-                    slot.note_tunnel_id(Direction::Original, id);
-                }
+            None => Verdict::Drop(DropReason::TableFull, new),
+        })
+    }
+
+    /// Ends a session of a full table for a new one. Returns whether the new one has the place.
+    fn made_room<T: Trace>(
+        &self,
+        locked: &mut Locked<'_>,
+        applicant: &Applicant<'_, '_>,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> bool {
+        let (settings, shard_id) = (locked.settings, locked.place.shard);
+        let now = applicant.candidate.now;
+        let newcomer = Newcomer {
+            subject: applicant.subject,
+            now,
+        };
+        // The place of one that was over may be kept for its own zone: then another one ends.
+        for _ in 0..2 {
+            let room = locked.shard.make_room(&newcomer, |slot, slot_id| {
+                self.extend_for_children(settings, shard_id, slot, slot_id, now)
+            });
+            let Some(room) = room else { break };
+            self.ended_here(shard_id, &room.ended, now, effects, trace);
+            if room.is_granted {
+                return true;
             }
         }
+        false
+    }
+
+    /// Begins the session in a slot that was taken for it.
+    #[inline(always)]
+    fn open<S: Sink, T: Trace>(
+        &self,
+        live: &mut Live<'_>,
+        candidate: &Candidate<'_>,
+        admission: Admission,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Verdict {
+        let Admission { plan, permit } = admission;
+        let settings = live.settings;
+        self.begin(live, candidate, &plan, permit.rule, effects);
+        let slot = live.hot_mut();
         if plan.direction == Direction::Reply {
             slot.set_seen_reply();
         }
-        slot.count(plan.direction, parsed.ip.total_len);
+        slot.count(plan.direction, candidate.parsed.ip.total_len);
         let lifetime = slot.lifetime();
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
-        let deadline = slot.deadline;
-        let id = self.table.id(place.shard, number, slot.generation);
-        if let Some(announced) = &parent {
+        let id = live.id();
+        if let Some(announced) = &permit.announced {
             self.helpers.adopted(id, announced);
         }
-        let slot = shard.slab.hot(number);
-        let mut passes = true;
-        if plan.marks.contains(&Mark::Adopted) && settings.ftp.is_control(slot, rule) {
-            let own = Parent { session: id, rule };
-            self.helpers
-                .go_on(&settings.ftp, slot, own, SavedControl::default());
-            if let Transport::Tcp { segment, .. } = &parsed.transport {
-                let heard = Heard {
-                    direction: plan.direction,
-                    segment,
-                    payload: candidate.payload(),
-                    now: candidate.instant,
-                };
-                // One that stops ends with the next data of its sender, which nobody lets pass.
-                let ruling = self
-                    .helpers
-                    .control(&settings.ftp, slot, own, &heard, &mut after.helped);
-                passes = ruling == Ruling::Passes;
-                for note in &after.helped {
-                    trace.step(|| Step::Helper(Box::new(*note)));
-                }
-            }
-        }
+        let passes = !plan.marks.contains(&Mark::Adopted)
+            || self.gate_adopted(live, candidate, plan.direction, effects, trace);
         for mark in plan.marks {
-            shard.slab.cold_mut(number).set(*mark, true);
+            live.cold_mut().set(*mark, true);
         }
-        after.marks = plan.marks;
-        shard.slab.note_tunnel(number, plan.direction, candidate.tunnel);
-        note(shard, number, plan.direction, plan.letters);
-        shard.hang(number);
-        self.table.note_tick(place.shard, deadline);
+        effects.marks = plan.marks;
+        live.shard
+            .slab
+            .note_tunnel(live.slot, plan.direction, candidate.tunnel);
+        note_events(live.shard, live.slot, plan.direction, plan.events);
+        live.schedule();
         self.note_begun(settings, &candidate.flow.key);
-        after.any_opened = true;
+        effects.any_opened = true;
         if S::LISTENS || T::ON {
-            after.opened = self.record_of(shard, place.shard, number);
-            if let Some(record) = after.opened {
+            effects.opened = live.record(self);
+            if let Some(record) = effects.opened {
                 trace.step(|| Step::Opened(Box::new(record)));
             }
         }
         let tracked = Tracked {
             session: Some(id),
-            ..new
+            ..permit.tracked
         };
         if !passes {
-            let class = Class::Invalid;
-            return Verdict::Drop(DropReason::FtpRefused, Tracked { class, ..tracked });
+            return ftp_refused(tracked);
         }
-        if let Some(decision) = audited {
-            return note_audited::<S>(candidate, decision, tracked, after);
+        if let Some(decision) = permit.audited {
+            return note_audited::<S>(candidate, decision, tracked, effects);
         }
         Verdict::Forward(tracked)
+    }
+
+    /// Sets the state of a new session.
+    #[inline(always)]
+    fn begin(
+        &self,
+        live: &mut Live<'_>,
+        candidate: &Candidate<'_>,
+        plan: &Plan,
+        rule: RuleId,
+        effects: &mut Effects,
+    ) {
+        let (id, settings) = (live.id(), live.settings);
+        let slot = live.hot_mut();
+        if let Transport::IcmpQuery(_) = candidate.parsed.transport {
+            // The asker of a query is not always the end that the packet came from: see `Flow::of`.
+            debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
+        }
+        match &plan.opening {
+            Opening::Tcp(track) => {
+                slot.track = *track;
+                effects.believed = true;
+                if settings.tcp(rule, candidate.flow.key.zone()).mode != TcpMode::Strict {
+                    slot.track.set_liberal();
+                }
+            }
+            Opening::Sctp(association) => {
+                slot.set_sctp(*association);
+                self.note_paths(id, slot, Direction::Original, candidate, true);
+            }
+            Opening::Dccp(connection) => slot.set_dccp(*connection),
+            Opening::Plain => {
+                if let Some(id) = tunnel_id(&candidate.parsed.transport) {
+                    slot.note_tunnel_id(Direction::Original, id);
+                }
+            }
+        }
     }
 
     /// Counts a new session. If it exceeds a limit: what becomes of its packet, and for which
     /// reason.
     fn within_limits<'a, S: Sink, T: Trace>(
         &'a self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        subject: Subject<'a>,
+        applicant: &Applicant<'a, '_>,
         request: Request<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Result<Admitted<'a>, Refusal> {
+        let Applicant {
+            settings, subject, ..
+        } = *applicant;
         let of_rule = settings.policy.bounds(subject.rule);
         self.accounts
             .admit(subject, &settings.limits, of_rule, request)
-            .map_err(|exceeded| self.exceeds::<S, T>(settings, candidate, subject, exceeded, after, trace))
+            .map_err(|exceeded| self.exceeds::<S, T>(applicant, exceeded, effects, trace))
     }
 
     /// Counts and reports a limit that a new session would exceed. Returns what becomes of its
@@ -348,13 +408,17 @@ impl Engine {
     #[inline(never)]
     fn exceeds<S: Sink, T: Trace>(
         &self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        subject: Subject<'_>,
+        applicant: &Applicant<'_, '_>,
         exceeded: Exceeded,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Refusal {
+        let Applicant {
+            settings,
+            candidate,
+            subject,
+            ..
+        } = *applicant;
         trace.step(|| Step::Limit(exceeded));
         settings.policy.count_limited(subject.rule, exceeded.limit);
         let zone = subject.key.zone();
@@ -364,7 +428,7 @@ impl Engine {
             .prefixes
             .counted(subject.key.address_number(subject.initiator), v6);
         if S::LISTENS && self.notices.is_due(zone, prefix, exceeded.limit, candidate.now) {
-            after.limited = Some(LimitReached {
+            effects.limited = Some(LimitReached {
                 exceeded,
                 zone,
                 src: subject.key.address(subject.initiator),
@@ -389,14 +453,18 @@ impl Engine {
         &self,
         settings: &Settings,
         candidate: &Candidate<'_>,
-        Refusal { action, reason }: Refusal,
+        refusal: Refusal,
         new: Tracked,
     ) -> Verdict {
+        let Refusal { action, reason } = refusal;
         if action == LimitAction::Drop {
             return Verdict::Drop(reason, new);
         }
         let key = &candidate.flow.key;
-        let destination = (key.zone(), key.address_number(candidate.flow.source));
+        let destination = Destination {
+            zone: key.zone(),
+            address: key.address_number(candidate.flow.source),
+        };
         let verdict = reject(reason, candidate.parsed, new);
         if matches!(verdict, Verdict::Drop(..)) {
             return verdict;
@@ -409,238 +477,6 @@ impl Engine {
             }
         }
     }
-
-    /// What a packet would open, or the verdict on one that opens nothing.
-    fn plan<T: Trace>(
-        &self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Result<Plan, Verdict> {
-        let plan = match &candidate.parsed.transport {
-            Transport::Tcp { segment, .. } => match Track::open(segment) {
-                Some(track) => Plan::new(Opening::Tcp(track), tcp_letters_of_first(segment)),
-                None => return self.headless(settings, candidate, segment, after, trace),
-            },
-            Transport::Sctp { packet, .. } => match sctp::Track::open(packet) {
-                Some(association) => Plan::new(Opening::Sctp(association), [None; 3]),
-                None => {
-                    after.look_elsewhere(settings);
-                    return Err(invalid(DropReason::SctpNoSession));
-                }
-            },
-            transport @ Transport::Dccp { packet, .. } => match dccp::Track::open(packet) {
-                Some(connection) => Plan::new(Opening::Dccp(connection), plain_letters(transport)),
-                None => {
-                    after.look_elsewhere(settings);
-                    return Err(invalid(DropReason::DccpNoSession));
-                }
-            },
-            Transport::IcmpQuery(IcmpQuery { request: false, .. }) => {
-                after.look_elsewhere(settings);
-                return Err(invalid(DropReason::IcmpReplyNoSession));
-            }
-            transport => Plan::new(Opening::Plain, plain_letters(transport)),
-        };
-        Ok(plan)
-    }
-
-    /// A TCP segment without a session that is no SYN: the late one of a session that has ended, one of a connection whose
-    /// beginning or other half was not seen, or a forgery.
-    #[cold]
-    #[inline(never)]
-    fn headless<T: Trace>(
-        &self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        segment: &Segment,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Result<Plan, Verdict> {
-        if let Some(verdict) = self.answers_challenge(settings, candidate, segment, trace) {
-            return Err(verdict);
-        }
-        let (flow, now) = (&candidate.flow, candidate.now);
-        if let Some(tombstone) = self.graveyard.find(&flow.key, now) {
-            trace.step(|| {
-                let ago = crate::session::TICK * now.tick().saturating_sub(tombstone.ended.tick());
-                Step::Buried(tombstone.id, tombstone.reason, ago)
-            });
-            let direction = tombstone.direction_of(flow.source);
-            after.seen = Some(Seen::alone(Evidence::AfterEnd, Sign::Nothing));
-            return match self.late(settings, &tombstone, (flow.source, segment), now) {
-                LateAnswer::Verdict(verdict) => {
-                    if let Verdict::Reject(..) = verdict {
-                        after.answered = Some((tombstone.id, direction));
-                    }
-                    Err(verdict)
-                }
-                LateAnswer::Readmit(verdict) => match Track::adopt(segment, direction, true) {
-                    Some(track) => Ok(Plan {
-                        late: verdict.tracked().late,
-                        ..Plan::picked_up(track, segment, direction, &[Mark::Adopted, Mark::Resumed])
-                    }),
-                    None => Err(verdict),
-                },
-            };
-        }
-        let answer = match Event::of(segment.flags) {
-            Event::SynAck => self.answer_to_nothing(settings, candidate, segment, after, trace),
-            event @ (Event::Ack | Event::Fin) => {
-                // Whoever repeats a FIN in vain speaks to somebody who has gone.
-                after.seen = Some(match event {
-                    Event::Ack => Seen::middle(segment),
-                    _ => Seen::present(),
-                });
-                self.midstream(settings, candidate, segment, after, trace)
-            }
-            _ => {
-                after.seen = Some(Seen::present());
-                after.look_elsewhere(settings);
-                Err(invalid(DropReason::TcpNoSession))
-            }
-        };
-        let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
-        if passes && !candidate.searched && settings.elsewhere.has_others() {
-            // Its session may be in another zone, and then nothing begins here.
-            trace.step(|| Step::Note("first its session is looked for in other zones"));
-            after.tolerated = None;
-            after.look_elsewhere(settings);
-            after.then_here = true;
-            return Err(invalid(DropReason::TcpNoSession));
-        }
-        answer
-    }
-
-    /// A SYN-ACK whose SYN has not passed here.
-    fn answer_to_nothing<T: Trace>(
-        &self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        segment: &Segment,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Result<Plan, Verdict> {
-        let reason = DropReason::TcpSynAckWithoutSyn;
-        after.seen = Some(Seen::alone(Evidence::SynAckWithoutSyn, Sign::Proof));
-        if settings.any_asymmetric {
-            let zone = candidate.flow.key.zone();
-            let query = new_session(zone, candidate.parsed, Direction::Reply);
-            let decision = settings.policy.look_up(&query);
-            let mode = settings.tcp(decision.rule, zone).asymmetric;
-            match (decision.action, mode) {
-                (Action::Allow | Action::Audit, Asymmetric::Bypass) => {
-                    if let Some(track) = Track::adopt_answer(segment) {
-                        trace.step(|| {
-                            Step::Note("its SYN took another path: the session begins with this half of it")
-                        });
-                        let marks = &[Mark::Adopted, Mark::Bypassed];
-                        let mut plan = Plan::picked_up(track, segment, Direction::Reply, marks);
-                        plan.letters = [Some(crate::session::history::Letter::Handshake), None, None];
-                        return Ok(plan);
-                    }
-                }
-                (Action::Allow | Action::Audit, Asymmetric::Report) => {
-                    if let Some(reason) = settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule) {
-                        // The rule of its session in another zone may allow it.
-                        after.look_elsewhere(settings);
-                        return Err(invalid(reason));
-                    }
-                    after.tolerated = Some((reason, decision.rule));
-                    return Err(Verdict::Forward(Tracked {
-                        tolerated: Some(reason),
-                        ..Tracked::class(Class::Invalid)
-                    }));
-                }
-                _ => {}
-            }
-        }
-        after.look_elsewhere(settings);
-        Err(invalid(reason))
-    }
-
-    /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are admitted,
-    /// a well-known port is that of the responder. Where a rule, and not the default, speaks of the likelier of the two,
-    /// the other is not asked.
-    fn midstream<T: Trace>(
-        &self,
-        settings: &Settings,
-        candidate: &Candidate<'_>,
-        segment: &Segment,
-        after: &mut After,
-        trace: &mut T,
-    ) -> Result<Plan, Verdict> {
-        after.look_elsewhere(settings);
-        let drop = invalid(DropReason::TcpNoSession);
-        let (key, source) = (&candidate.flow.key, candidate.flow.source);
-        if settings.any_asymmetric
-            && let Some(direction) = self.asymmetry.suspected(key, source, candidate.instant)
-        {
-            // What follows a packet that was let pass is let pass too: there is no session that would tell.
-            let query = new_session(key.zone(), candidate.parsed, direction);
-            let decision = settings.policy.look_up(&query);
-            let mode = settings.tcp(decision.rule, key.zone()).asymmetric;
-            if decision.action.admits() && mode == Asymmetric::Report {
-                if let Some(reason) = settings.bars_untracked(key.zone(), &candidate.parsed.ip, decision.rule)
-                {
-                    return Err(invalid(reason));
-                }
-                let reason = DropReason::TcpNoSession;
-                after.tolerated = Some((reason, decision.rule));
-                return Err(Verdict::Forward(Tracked {
-                    tolerated: Some(reason),
-                    ..Tracked::class(Class::Invalid)
-                }));
-            }
-        }
-        let failover = self.is_failing_over(settings, candidate.now);
-        if !settings.any_midstream && !failover {
-            return Err(drop);
-        }
-        let zone = candidate.flow.key.zone();
-        let query = new_session(zone, candidate.parsed, Direction::Original);
-        let from_responder = query.src_port < Some(FIRST_REGISTERED_PORT) && query.src_port < query.dst_port;
-        let order = if from_responder {
-            [Direction::Reply, Direction::Original]
-        } else {
-            [Direction::Original, Direction::Reply]
-        };
-        let mut reject = false;
-        for direction in order {
-            let decision = settings
-                .policy
-                .look_up(&new_session(zone, candidate.parsed, direction));
-            let handling = settings.tcp(decision.rule, zone);
-            reject |= handling.midstream == Midstream::Reject;
-            let loose = handling.mode == TcpMode::Loose;
-            let adopts = loose || failover || handling.midstream == Midstream::Adopt;
-            if !decision.action.admits() || !adopts {
-                if decision.rule != RuleId::DEFAULT {
-                    break;
-                }
-                continue;
-            }
-            let until_seen = handling.mode == TcpMode::Strict;
-            if let Some(track) = Track::adopt(segment, direction, until_seen) {
-                trace.step(|| Step::Note("picked up in the middle of its connection"));
-                return Ok(Plan::picked_up(track, segment, direction, &[Mark::Adopted]));
-            }
-        }
-        if reject && may_be_answered(&candidate.parsed.ip) {
-            let destination = (key.zone(), key.address_number(source));
-            if let Err(unsent) = self.answers.take(destination, candidate.now, settings.rates()) {
-                self.counters.reset(Err(unsent));
-                return Err(drop);
-            }
-            return Err(Verdict::Reject(
-                DropReason::TcpNoSession,
-                Reply::TcpReset,
-                Tracked::class(Class::Invalid),
-            ));
-        }
-        Err(drop)
-    }
 }
 
 /// Notes a packet that has opened a session by an audited decision: what `deny` would have dropped.
@@ -650,12 +486,12 @@ fn note_audited<S: Sink>(
     candidate: &Candidate<'_>,
     decision: Decision,
     tracked: Tracked,
-    after: &mut After,
+    effects: &mut Effects,
 ) -> Verdict {
     let reason = DropReason::PolicyDeny;
-    after.tolerated = Some((reason, decision.rule));
-    if S::LISTENS && after.marks.is_empty() {
-        after.denied = Some(denied(candidate, decision));
+    effects.tolerated = Some((reason, decision.rule));
+    if S::LISTENS && effects.marks.is_empty() {
+        effects.denied = Some(denied(candidate, decision));
     }
     Verdict::Forward(Tracked {
         tolerated: Some(reason),

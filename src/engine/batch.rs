@@ -37,7 +37,7 @@ impl Engine {
         verdicts.reserve(packets.len());
         self.process_batch_with(packets, outbox, |number, verdict, outbox| {
             if let (Verdict::Reject(..), Some(packet)) = (&verdict, packets.get(number)) {
-                outbox.reply(self, packet, &verdict);
+                self.reply_into(outbox, packet, &verdict);
             }
             verdicts.push(verdict);
         });
@@ -86,7 +86,7 @@ impl Engine {
         let screen = self.screen.get();
         let mut located = [None; OVERLAP];
         let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
-            let (packet, checksums) = self.dress(*packets.get(number).ok_or(Malformed::Empty)?, screen);
+            let (packet, checksums) = self.prepare(*packets.get(number).ok_or(Malformed::Empty)?, screen);
             packet::parse(packet.bytes, checksums)
         });
         for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {
@@ -104,8 +104,8 @@ impl Engine {
         }
         let known = parsed.iter().zip(located);
         for (number, (packet, (parsed, located))) in packets.iter().zip(known).enumerate() {
-            let (packet, _) = self.dress(*packet, screen);
-            let verdict = self.settle(&packet, (parsed, located), sink, &mut ());
+            let (packet, _) = self.prepare(*packet, screen);
+            let verdict = self.finish(&packet, parsed, located, sink, &mut ());
             each(number, verdict, sink);
         }
     }

@@ -1,4 +1,4 @@
-//! How many packets of its own the engine sends: a rate for each destination, and one for all.
+//! Budgets of the packets that the engine sends: a rate for each destination, and one for all.
 //!
 //! Each kind of packet has a budget with both rates of its own, so that no sender uses up what
 //! another kind needs:
@@ -32,6 +32,14 @@ pub(super) struct Rates<'a> {
     pub(super) zones: &'a [Zone],
 }
 
+/// The destination of a packet of the engine's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination {
+    pub(super) zone: Zone,
+    /// Address as [`crate::flow::FlowKey::address_number`] returns it.
+    pub(super) address: u128,
+}
+
 /// The budget of one kind of packet.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -54,13 +62,9 @@ impl Budget {
     }
 
     /// Takes a packet to a destination.
-    pub(super) fn take(
-        &self,
-        (zone, address): (Zone, u128),
-        now: Micros,
-        rates: Rates<'_>,
-    ) -> Result<(), Unsent> {
+    pub(super) fn take(&self, destination: Destination, now: Micros, rates: Rates<'_>) -> Result<(), Unsent> {
         let per_destination = rates.config.per_destination;
+        let Destination { zone, address } = destination;
         let hash = self.hasher.hash_one((zone, address)) as usize;
         let Some(destination) = self.destinations.get(hash % DESTINATIONS) else {
             return Err(Unsent::DestinationBudget);
@@ -96,6 +100,10 @@ impl Budget {
 mod tests {
     use super::*;
 
+    const fn to(zone: Zone, address: u128) -> Destination {
+        Destination { zone, address }
+    }
+
     const CONFIG: ResetsConfig = ResetsConfig {
         per_destination: 10,
         overall: 25,
@@ -112,7 +120,7 @@ mod tests {
 
     fn taken(budget: &Budget, destination: u128, at: Micros) -> usize {
         (0..100)
-            .filter(|_| budget.take((Zone::DEFAULT, destination), at, ALONE).is_ok())
+            .filter(|_| budget.take(to(Zone::DEFAULT, destination), at, ALONE).is_ok())
             .count()
     }
 
@@ -130,7 +138,7 @@ mod tests {
         let budget = budget();
         let taken = |zone, address, at: u64| {
             let at = Micros(3_600_000_000 + at);
-            let take = || budget.take((Zone(zone), address), at, rates).is_ok();
+            let take = || budget.take(to(Zone(zone), address), at, rates).is_ok();
             std::iter::repeat_with(take).take_while(|taken| *taken).count()
         };
         assert_eq!(taken(1, 1, 0), 30, "its 10, and all 20 that are common");
@@ -150,7 +158,7 @@ mod tests {
         };
         let budget = budget();
         let at = Micros(3_600_000_000);
-        let taken = (0..100).filter(|n| budget.take((Zone(*n % 30), 1), at, rates).is_ok());
+        let taken = (0..100).filter(|n| budget.take(to(Zone(*n % 30), 1), at, rates).is_ok());
         assert_eq!(taken.count(), 25);
     }
 
@@ -172,7 +180,7 @@ mod tests {
             .collect();
         assert_eq!(each, [10, 10, 5, 0]);
         assert_eq!(
-            budget.take((Zone::DEFAULT, 9), at, ALONE),
+            budget.take(to(Zone::DEFAULT, 9), at, ALONE),
             Err(Unsent::OverallBudget)
         );
         // What the overall budget refused was not taken from the destination's.
@@ -189,7 +197,7 @@ mod tests {
             config: &none,
             ..ALONE
         };
-        let refused = budget().take((Zone::DEFAULT, 1), Micros(1), rates);
+        let refused = budget().take(to(Zone::DEFAULT, 1), Micros(1), rates);
         assert_eq!(refused, Err(Unsent::DestinationBudget));
     }
 }

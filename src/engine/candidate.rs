@@ -9,7 +9,7 @@ use crate::packet::{self, Parsed, Transport};
 use crate::session::{Micros, Place, TunnelRef};
 use crate::verdict::DropReason;
 
-/// A packet's flow, and where its session is, if it is there.
+/// A packet's flow, and the place of its key in the table.
 #[derive(Clone, Copy)]
 pub(super) struct Located {
     pub(super) flow: Flow,
@@ -19,7 +19,7 @@ pub(super) struct Located {
 /// A packet between parsing and verdict.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'p> {
-    /// What a helper reads of its payload.
+    /// Bytes of the packet, of which a helper reads the payload.
     pub(super) bytes: &'p [u8],
     pub(super) parsed: &'p Parsed,
     pub(super) flow: Flow,
@@ -27,17 +27,17 @@ pub(super) struct Candidate<'p> {
     /// The same moment as the caller said it.
     pub(super) instant: Instant,
     pub(super) tunnel: TunnelRef,
-    /// What of it names a flow.
+    /// Bits of `tunnel` that name a flow.
     pub(super) flow_bits: u64,
     /// The settings by which its IP header was judged.
     pub(super) screen: Screen,
-    /// It says that it comes from a tunnel.
+    /// The packet comes from a tunnel.
     pub(super) tunneled: bool,
     /// Its checksums count: an interface is not to fill them in later.
     pub(super) has_checksums: bool,
     /// Its session was looked for in other zones, and is in none.
     pub(super) searched: bool,
-    /// It must not open a session.
+    /// The packet must not open a session.
     pub(super) sheddable: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> O
     settings.screen.check(candidate.parsed, candidate.tunneled)
 }
 
-/// What a packet calls its tunnel.
+/// Returns the identifier of a packet's tunnel.
 pub(super) const fn tunnel_id(transport: &Transport) -> Option<u32> {
     match transport {
         Transport::Gre { key, .. } => key.number(),

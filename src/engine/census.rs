@@ -17,8 +17,8 @@ impl Engine {
     pub fn count_sessions(&self) -> Vec<SessionCount> {
         let mut counts = BTreeMap::new();
         let mut slice = Vec::with_capacity(SLICE as usize);
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
                 let shard = &held.shard;
                 slice.extend(shard.sessions_in(slots).map(|session| {

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::Engine;
+use super::record::Told;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol, RuleId};
-use crate::session::{EndReason, Ended, Held, SLICE, SessionId, SessionRecord};
+use crate::session::{EndReason, Ended, Held, SLICE, SessionId, SessionRecord, ShardId, SlotId};
 
 /// Which sessions are meant: those that fit all of it. What is empty, `None` or zero fits any session, and so does
 /// [`SessionFilter::default`].
@@ -42,7 +43,7 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Whether a session is meant.
+    /// Returns whether the filter matches a session.
     #[must_use]
     pub fn matches(&self, session: &SessionRecord, now: Instant) -> bool {
         let within = |nets: &[IpNet], addresses: &[core::net::IpAddr]| {
@@ -79,7 +80,7 @@ impl SessionFilter {
             && old_enough(session.last, self.min_idle)
     }
 
-    /// Whether every session is meant.
+    /// Returns whether the filter matches every session.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
@@ -97,17 +98,17 @@ impl Engine {
         let moment = self.origin.micros(now);
         let mut count = 0;
         let mut ended = Vec::with_capacity(SLICE as usize);
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
-                for session in slots {
-                    ended.extend(self.end_if(held, number, session, filter, now));
+                for session in slots.map(SlotId) {
+                    ended.extend(self.end_if(held, shard_id, session, filter, now));
                 }
             }) {
                 count += ended.len();
                 // No lock is held: the sink may call the engine.
                 for ended in ended.drain(..) {
-                    self.report_ended(number, &ended, (moment, None), sink);
+                    self.report_ended(shard_id, &ended, Told::nobody(moment), sink);
                 }
             }
         }
@@ -118,8 +119,8 @@ impl Engine {
     fn end_if(
         &self,
         held: &mut Held<Settings>,
-        number: usize,
-        session: u32,
+        shard_id: ShardId,
+        session: SlotId,
         filter: &SessionFilter,
         now: Instant,
     ) -> Option<Ended> {
@@ -129,12 +130,12 @@ impl Engine {
         if !slot.in_use() || slot.deadline <= moment.tick() {
             return None;
         }
-        let record = self.record_of(shard, number, session)?;
+        let record = self.record_of(shard, shard_id, session)?;
         if !filter.matches(&record, now) {
             return None;
         }
         let ended = shard.remove(session, EndReason::Deleted);
-        self.bury(number, &ended, moment);
+        self.bury(shard_id, &ended, moment);
         Some(ended)
     }
 }

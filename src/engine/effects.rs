@@ -1,43 +1,43 @@
 //! Effects of a packet that follow once its shard's lock is released.
 
-use super::evidence::Seen;
+use super::path_evidence::PathEvidence;
 use super::settings::Settings;
-use crate::event::{DeniedSession, HelperNote, LimitReached};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::flow::Direction;
 use crate::fragment::HoldId;
-use crate::policy::RuleId;
-use crate::session::{Ended, Mark, SessionId, SessionRecord};
+use crate::policy::{Action, RuleId};
+use crate::session::{Ended, Mark, SessionId, SessionRecord, ShardId};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
-/// What happens once the lock is released.
+/// Effects of a packet, which are carried out once the lock is released.
 #[derive(Default)]
-pub(super) struct After {
-    /// The packet is a TCP segment whose data counts: it passed and its window believes its end.
+pub(super) struct Effects {
+    /// The packet is a TCP segment whose data count: it passed, and its end moved the window.
     pub(super) believed: bool,
     /// The session that the packet opened.
     pub(super) opened: Option<SessionRecord>,
     pub(super) any_opened: bool,
-    /// What marks that one.
+    /// Marks of that session.
     pub(super) marks: &'static [Mark],
     /// A session goes on from here although half of it is missing.
     pub(super) bypassed: bool,
-    /// What tells of a path whose other half does not pass here.
-    pub(super) seen: Option<Seen>,
+    /// Evidence of a path whose other half does not pass here.
+    pub(super) evidence: Option<PathEvidence>,
     /// The session whose end this packet is told by its verdict: the sink need not tell its sender as well.
     pub(super) answered: Option<(SessionId, Direction)>,
     /// The packet fits nothing in its zone: its session may be in another one.
-    pub(super) elsewhere: bool,
+    pub(super) is_elsewhere: bool,
     /// If it is not, the packet is judged again here.
-    pub(super) then_here: bool,
-    /// Wherever it is, the verdict of this zone's policy stands.
+    pub(super) then_own_zone: bool,
+    /// The verdict of this zone's policy stands, whatever other zones hold.
     pub(super) stands: bool,
     /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
     /// found expired, and one that made room. A packet that is judged again after a search in other
     /// zones can end one more.
-    pub(super) ended: [Option<(usize, Ended)>; 4],
+    pub(super) ended: [Option<(ShardId, Ended)>; 4],
     /// Still more, of a GRE address pair whose sessions a reload revokes. Only they allocate.
-    pub(super) more_ended: Vec<(usize, Ended)>,
-    /// What a check has let pass, and the rule of the session.
+    pub(super) more_ended: Vec<(ShardId, Ended)>,
+    /// Reason of a failed check that only counts, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
     /// The limit that the packet's session would exceed, if that is to be reported.
     pub(super) limited: Option<LimitReached>,
@@ -49,8 +49,8 @@ pub(super) struct After {
     pub(super) released: Option<HoldId>,
 }
 
-impl After {
-    pub(super) fn end(&mut self, shard: usize, ended: Ended) {
+impl Effects {
+    pub(super) fn end(&mut self, shard: ShardId, ended: Ended) {
         if let Some(place) = self.ended.iter_mut().find(|place| place.is_none()) {
             *place = Some((shard, ended));
         } else {
@@ -58,11 +58,12 @@ impl After {
         }
     }
 
-    pub(super) const fn look_elsewhere(&mut self, settings: &Settings) {
-        self.elsewhere = settings.elsewhere.has_others();
+    pub(super) const fn search_other_zones(&mut self, settings: &Settings) {
+        self.is_elsewhere = settings.zone_hints.has_others();
     }
 
-    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
+    /// Returns the verdict on a packet that has failed a check: it is dropped, or counted where the
+    /// check only counts.
     pub(super) fn failed(
         &mut self,
         settings: &Settings,
@@ -70,7 +71,7 @@ impl After {
         tracked: Tracked,
         rule: RuleId,
     ) -> Verdict {
-        if !settings.checks.only_counts(reason) {
+        if !settings.enforcement.only_counts(reason) {
             return Verdict::Drop(reason, tracked);
         }
         self.tolerated = Some((reason, rule));
@@ -78,5 +79,34 @@ impl After {
             tolerated: Some(reason),
             ..tracked
         })
+    }
+
+    /// Reports events to a sink, in the order in which they have happened.
+    #[inline(always)]
+    pub(super) fn report<S: Sink>(&self, verdict: &Verdict, sink: &mut S) {
+        if let Some(record) = &self.opened {
+            sink.session_opened(record);
+        }
+        for note in &self.helped {
+            sink.helper_event(note);
+        }
+        if let Some(reached) = &self.limited {
+            sink.limit_reached(reached);
+        }
+        if S::LISTENS
+            && let Some(denied) = &self.denied
+        {
+            match verdict {
+                Verdict::Drop(DropReason::PolicyDeny | DropReason::PolicyReject, _)
+                | Verdict::Reject(DropReason::PolicyDeny | DropReason::PolicyReject, ..) => {
+                    sink.session_denied(denied);
+                }
+                Verdict::Forward(_) if denied.action == Action::Audit => sink.session_audited(denied),
+                _ => {}
+            }
+        }
+        if let Some(id) = self.released {
+            sink.released(id);
+        }
     }
 }

@@ -86,8 +86,12 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::ShardId;
 
-    const AT: Place = Place { shard: 0, hash: 9 };
+    const AT: Place = Place {
+        shard: ShardId(0),
+        hash: 9,
+    };
 
     #[test]
     fn an_end_is_known_for_two_minutes_with_its_reason() {
@@ -101,7 +105,10 @@ mod tests {
             assert_eq!(after(119), Some(Late::new(reason, 1_190)));
             assert_eq!(after(120), None);
         }
-        let other = Place { shard: 0, hash: 10 };
+        let other = Place {
+            shard: ShardId(0),
+            hash: 10,
+        };
         assert_eq!(ended.find(other, start), None);
     }
 }

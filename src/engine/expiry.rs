@@ -1,19 +1,21 @@
-//! Time that passes: sessions whose lifetime is over end here, in small steps.
+//! Expiry: sessions whose lifetime is over end here, in small steps.
 
 use std::time::Instant;
 
 use super::Engine;
+use super::live::Live;
+use super::record::Told;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
-use crate::session::{Ended, Expired, Held, Micros, Shard, Slot};
+use crate::session::{Ended, Expired, Held, Micros, ShardId, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::tcp::State;
 
 /// Sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
 
-/// Work that a call to [`Engine::expire`] has done.
+/// Work done by a call to [`Engine::expire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expiry {
     /// Sessions that ended.
@@ -40,18 +42,25 @@ impl Engine {
         let shards = self.table.shards();
         let start = self.table.cursor.load(std::sync::atomic::Ordering::Relaxed);
         for step in 0..shards {
-            let number = (start + step) % shards;
-            while self.table.next_tick_of(number).is_some_and(|due| due <= tick) {
+            let next = (start + step) % shards;
+            let shard_id = ShardId(next);
+            while self.table.next_tick_of(shard_id).is_some_and(|due| due <= tick) {
                 let left = budget.saturating_sub(done.ended + done.moved);
                 if left == 0 {
                     // The next call goes on with this shard.
                     self.table
                         .cursor
-                        .store(number, std::sync::atomic::Ordering::Relaxed);
+                        .store(next, std::sync::atomic::Ordering::Relaxed);
                     done.more = true;
                     return done;
                 }
-                self.expire_shard(number, self.origin.micros(now), left.min(BATCH), sink, &mut done);
+                self.expire_shard(
+                    shard_id,
+                    self.origin.micros(now),
+                    left.min(BATCH),
+                    sink,
+                    &mut done,
+                );
             }
         }
         // Fragmented datagrams that were never completed: a few at a time, and each new one does the same.
@@ -63,7 +72,7 @@ impl Engine {
 
     fn expire_shard<S: Sink>(
         &self,
-        number: usize,
+        shard_id: ShardId,
         now: Micros,
         budget: usize,
         sink: &mut S,
@@ -71,22 +80,23 @@ impl Engine {
     ) {
         let mut batch: [Option<Ended>; BATCH] = [None; BATCH];
         {
-            let mut held = self.table.lock(number);
+            let mut held = self.table.lock(shard_id);
             if held.judging.is_some() {
                 // Lifetimes are those of a reload that has not come to all of the sessions yet.
                 drop(held);
-                if let Some(slice) = self.judge_slice(number, None, sink) {
+                if let Some(slice) = self.judge_slice(shard_id, None, sink) {
                     done.ended += slice.ended;
                     done.moved += slice.kept;
                 }
                 return;
             }
             let Held { shard, settings, .. } = &mut *held;
-            let mut spare = |slot: &Slot, of: u32| self.spare(settings, number, slot, of, now);
+            let mut spare =
+                |slot: &Slot, of: SlotId| self.extend_for_children(settings, shard_id, slot, of, now);
             for place in batch.iter_mut().take(budget) {
                 match shard.expire(now.tick(), &mut spare) {
                     Expired::Ended(ended) => {
-                        self.bury(number, &ended, now);
+                        self.bury(shard_id, &ended, now);
                         *place = Some(ended);
                         done.ended += 1;
                     }
@@ -94,25 +104,25 @@ impl Engine {
                     Expired::Idle => break,
                 }
             }
-            self.table.set_next_tick(number, shard.next_tick());
+            self.table.set_next_tick(shard_id, shard.next_tick());
         }
         for ended in batch.iter().flatten() {
-            self.report_ended(number, ended, (now, None), sink);
+            self.report_ended(shard_id, ended, Told::nobody(now), sink);
         }
     }
 
     /// A later deadline for a session that is over by its own lifetime: one that has live children and is not closed lives
     /// on, by a lifetime of its own at a time.
     #[inline]
-    pub(super) fn spare(
+    pub(super) fn extend_for_children(
         &self,
         settings: &Settings,
-        shard: usize,
+        shard_id: ShardId,
         slot: &Slot,
-        number: u32,
+        slot_id: SlotId,
         now: Micros,
     ) -> Option<u32> {
-        let id = || self.table.id(shard, number, slot.generation);
+        let id = || self.table.id(shard_id, slot_id, slot.generation);
         if slot.key.protocol() != PROTOCOL_TCP || !self.helpers.has_children(id()) {
             return None;
         }
@@ -126,22 +136,16 @@ impl Engine {
         Some(settings.deadline(slot, lifetime, now, &mut ()))
     }
 
-    /// The same for a session that a packet has found; whether it lives on.
-    pub(super) fn spare_at(
-        &self,
-        shard: &mut Shard,
-        settings: &Settings,
-        shard_number: usize,
-        number: u32,
-        now: Micros,
-    ) -> bool {
-        let slot = shard.slab.hot(number);
-        let Some(deadline) = self.spare(settings, shard_number, slot, number, now) else {
-            return false;
-        };
-        let worth = slot.eviction_class();
-        shard.rearm(number, deadline, worth);
-        true
+    /// Gives a later deadline to a session over by its own lifetime that a packet has found, if it
+    /// has live children. Returns whether it lives on.
+    pub(super) fn extend_found_for_children(&self, live: &mut Live<'_>, now: Micros) -> bool {
+        let slot = live.hot();
+        let before = slot.eviction_class();
+        let deadline = self.extend_for_children(live.settings, live.shard_id, slot, live.slot, now);
+        if let Some(deadline) = deadline {
+            live.rearm(deadline, before);
+        }
+        deadline.is_some()
     }
 
     /// When [`Engine::expire`] should be called next; `None` while there are no sessions. Never later than the

@@ -1,8 +1,8 @@
 //! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
 
-use super::effects::After;
+use super::effects::Effects;
 use super::faults::invalid;
-use super::letters::note;
+use super::history_events::note_events;
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
@@ -21,7 +21,7 @@ impl Engine {
         packet: &Packet<'_>,
         parsed: &Parsed,
         fragment: &Fragment,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
         let key = DatagramKey::of(packet.zone, &parsed.ip, fragment);
@@ -46,7 +46,7 @@ impl Engine {
                 Verdict::Drop(reason, tracked.unwrap_or(Tracked::class(Class::Invalid)))
             }
             Joined::Unknown | Joined::Expired if fragment.offset == 0 => {
-                self.first::<S, T>(packet, parsed, &arrival, after, trace)
+                self.first::<S, T>(packet, parsed, &arrival, effects, trace)
             }
             Joined::Unknown => {
                 trace.step(|| Step::Datagram(key, "not known: this is a later fragment, and names no flow"));
@@ -54,7 +54,7 @@ impl Engine {
             }
             Joined::Held(id, evicted) => {
                 trace.step(|| Step::Datagram(key, "waits for the first fragment, which has not come"));
-                after.released = evicted;
+                effects.released = evicted;
                 Verdict::Hold(id, Tracked::class(Class::Invalid))
             }
             Joined::Expired => {
@@ -70,7 +70,7 @@ impl Engine {
         packet: &Packet<'_>,
         parsed: &Parsed,
         arrival: &Arrival<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
         let (key, fragment) = (*arrival.key, arrival.fragment);
@@ -92,7 +92,7 @@ impl Engine {
                 // Which options it may have depends on what it is, which was not known before.
                 if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
                     let refused = Tracked::class(Class::Invalid);
-                    after.released = self.datagrams.settle(arrival, Fate::Refused(refused));
+                    effects.released = self.datagrams.settle(arrival, Fate::Refused(refused));
                     return invalid(reason);
                 }
                 // A helper does not read half a payload: without the bytes it sees a gap.
@@ -101,13 +101,13 @@ impl Engine {
                     ..*packet
                 };
                 let located = self.locate(packet.zone, &first);
-                let verdict = self.route::<S, T>(&without_payload, (&first, located), after, trace);
+                let verdict = self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
                 let tracked = *verdict.tracked();
                 let followed = Followed {
                     tracked,
                     flow: located.map(|located| located.flow.key),
                     base: match &first.transport {
-                        Transport::Tcp { segment, .. } if after.believed => {
+                        Transport::Tcp { segment, .. } if effects.believed => {
                             let end = segment.seq.add(sequence_len(segment));
                             Some(end.sub(u32::from(fragment.payload_len)))
                         }
@@ -118,8 +118,8 @@ impl Engine {
             }
         };
         let fate = followed.map_or(Fate::Refused(*verdict.tracked()), Fate::Admitted);
-        after.released = self.datagrams.settle(arrival, fate);
-        if after.released.is_some() {
+        effects.released = self.datagrams.settle(arrival, fate);
+        if effects.released.is_some() {
             trace.step(|| Step::Datagram(key, "fragments that came before are decided now"));
         }
         verdict
@@ -149,9 +149,9 @@ impl Engine {
             return verdict;
         };
         let now = self.origin.micros(packet.now);
-        let (number_of_shard, _) = self.table.slot_of(session);
-        trace.step(|| Step::Key(key, number_of_shard));
-        let mut held = self.table.lock(number_of_shard);
+        let (shard_id, _) = self.table.slot_of(session);
+        trace.step(|| Step::Key(key, shard_id.0));
+        let mut held = self.table.lock(shard_id);
         let shard = &mut held.shard;
         let found = self.table.find_id(shard, session);
         let found = found.filter(|number| shard.slab.hot(*number).deadline > now.tick());
@@ -166,7 +166,7 @@ impl Engine {
             slot.track.extend(direction, from, to);
             let side = slot.track.side(direction);
             trace.step(|| Step::Side("after", direction, side));
-            note(shard, number, direction, [Some(Letter::Data), None, None]);
+            note_events(shard, number, direction, [Some(Letter::Data), None, None]);
         }
         trace.step(|| Step::NotRefreshed("the first fragment did, if its datagram does"));
         verdict

@@ -15,14 +15,14 @@ pub(super) struct Parent {
     pub(super) rule: RuleId,
 }
 
-/// What a configuration says of control sessions.
+/// Settings of control sessions.
 #[derive(Debug)]
 pub(super) struct FtpSettings {
     /// Each port that is one of a control session by some rule.
     pub(super) candidates: Box<[u16]>,
     ports: Box<[u16]>,
     refused: RefusedAnnouncement,
-    /// What rules say otherwise, in the order of their numbers.
+    /// Settings of rules that differ, in the order of the rules' numbers.
     by_rule: Box<[(RuleId, FtpHandling)]>,
     pub(super) rules: Arc<Rules>,
     pub(super) max_memory: u32,
@@ -57,7 +57,7 @@ impl FtpSettings {
                 .contains(&slot.key.port(slot.initiator().opposite()))
     }
 
-    /// Whether it is one by the rule that has admitted it.
+    /// Returns whether a session is a control session by the rule that has admitted it.
     pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
         let port = slot.key.port(slot.initiator().opposite());
         slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
@@ -81,7 +81,7 @@ impl FtpSettings {
             && self.is_port(query.dst_port, rule)
     }
 
-    /// Whether a port is one of control sessions by a rule.
+    /// Returns whether a port is a control port by a rule.
     pub(super) fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
         let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
         port.is_some_and(|port| ports.unwrap_or(&self.ports).contains(&port))

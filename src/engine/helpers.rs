@@ -40,10 +40,10 @@ const PARTS: usize = 64;
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
 const MAX_CONTROLS: u32 = 65_536;
 
-/// What is kept of some control sessions.
+/// State of some control sessions.
 pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
 
-/// What is kept of a control session.
+/// State of a control session.
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) control: Control<Ftp>,
@@ -57,7 +57,7 @@ pub(super) struct Listening {
     pub(super) unread: u8,
 }
 
-/// Where an announced session comes from.
+/// Origin of an announced session.
 #[derive(Debug, Clone, Copy)]
 struct Child {
     /// The session that has announced it, if that is here, or was.
@@ -65,7 +65,7 @@ struct Child {
     ends: SessionEnds,
 }
 
-/// What was announced, and has come.
+/// An announced session that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Announced {
     /// The session that has announced it, if that is here and not on another appliance.
@@ -85,7 +85,7 @@ pub(super) struct Helpers {
     /// Announced sessions that have come, with the sessions that announced them.
     children: DashMap<SessionId, Child, ahash::RandomState>,
     children_len: AtomicUsize,
-    /// How many live children a session has, where it has any.
+    /// Number of live children of each session that has any.
     families: DashMap<SessionId, u32, ahash::RandomState>,
     pub(super) expectations: ExpectationTable,
     pub(super) counts: EventCounts,
@@ -258,13 +258,13 @@ impl Helpers {
         self.families.iter().map(|family| *family.key()).collect()
     }
 
-    /// Whether a session has children that live: they keep it alive.
+    /// Returns whether a session has live children, which keep it alive.
     #[inline]
     pub(super) fn has_children(&self, id: SessionId) -> bool {
         self.children_len.load(Ordering::Relaxed) != 0 && self.families.contains_key(&id)
     }
 
-    /// Whether a session was announced by another.
+    /// Returns whether a session was announced by another.
     pub(super) fn is_child(&self, id: SessionId) -> bool {
         self.children_len.load(Ordering::Relaxed) != 0 && self.children.contains_key(&id)
     }
@@ -304,7 +304,7 @@ impl Helpers {
         self.stop_listening(id, slot);
     }
 
-    /// What another engine needs to go on with a control session.
+    /// Returns what another engine needs to continue a control session.
     pub(super) fn whereabouts(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;

@@ -1,7 +1,7 @@
 //! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and
 //! discovery belongs to its link.
 
-use super::effects::After;
+use super::effects::Effects;
 use super::ended::after_end_of;
 use super::faults::invalid;
 use super::pair::session_of_pair;
@@ -14,7 +14,7 @@ use crate::packet::{
     QuotedTransport, SeqNum, validate_discovery,
 };
 use crate::policy::RuleId;
-use crate::session::{Arrival, Held, OnPath};
+use crate::session::{Arrival, Held, OnPath, SlotId};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// ICMPv4 source quench (RFC 792), which RFC 6633 forbids.
@@ -27,6 +27,12 @@ const ICMPV6_PACKET_TOO_BIG: u8 = 2;
 const MIN_MTU_V4: u32 = 68;
 /// The least MTU of IPv6 (RFC 8200 5).
 const MIN_MTU_V6: u32 = 1280;
+
+/// An ICMP error and the flow of the packet that it quotes.
+struct Quoted<'a> {
+    error: &'a IcmpError,
+    flow: Flow,
+}
 
 impl Engine {
     /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest
@@ -48,7 +54,7 @@ impl Engine {
     ) -> Verdict {
         let in_tunnel = self.is_in_tunnel(packet);
         if kind == ICMPV6_REDIRECT {
-            if in_tunnel || !self.settings().checks.icmp_redirects {
+            if in_tunnel || !self.settings().enforcement.icmp_redirects {
                 return invalid(DropReason::IcmpRedirect);
             }
         } else if in_tunnel {
@@ -71,7 +77,7 @@ impl Engine {
     fn refused(&self, packet: &Packet<'_>, version: IpVersion, error: &IcmpError) -> Option<DropReason> {
         let is_v4 = matches!(version, IpVersion::V4);
         if is_v4 && error.icmp_type == ICMPV4_REDIRECT {
-            let allowed = self.settings().checks.icmp_redirects && !self.is_in_tunnel(packet);
+            let allowed = self.settings().enforcement.icmp_redirects && !self.is_in_tunnel(packet);
             if !allowed {
                 return Some(DropReason::IcmpRedirect);
             }
@@ -98,7 +104,7 @@ impl Engine {
         packet: &Packet<'_>,
         parsed: &Parsed,
         error: &IcmpError,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
         if let Some(reason) = self.refused(packet, parsed.ip.version, error) {
@@ -108,11 +114,11 @@ impl Engine {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
-        let verdict = self.related_to(packet, parsed, error, quoted, after, trace);
+        let verdict = self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(quoted) = self.quoted_on_path(packet, error)
         {
-            return self.related_to(packet, parsed, error, quoted, after, trace);
+            return self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
         }
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
@@ -158,14 +164,14 @@ impl Engine {
         &self,
         packet: &Packet<'_>,
         parsed: &Parsed,
-        error: &IcmpError,
-        quoted: Flow,
-        after: &mut After,
+        quoted: &Quoted<'_>,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
+        let Quoted { error, flow: quoted } = *quoted;
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
-        trace.step(|| Step::Key(quoted.key, place.shard));
+        trace.step(|| Step::Key(quoted.key, place.shard.0));
         let mut held = self.table.lock(place.shard);
         let found = held.shard.find(place.hash, &quoted.key);
         // A quote that does not reach the key may be about any session of the pair.
@@ -173,9 +179,12 @@ impl Engine {
         let found = found.or_else(|| session_of_pair(&held.shard, place, &quoted, now, any));
         let found = found.filter(|number| !self.is_to_end(&mut held, place, *number));
         let Held { shard, settings, .. } = &*held;
-        let lives = |slot: &u32| {
+        let lives = |slot: &SlotId| {
             let hot = shard.slab.hot(*slot);
-            hot.deadline > now.tick() || self.spare(settings, place.shard, hot, *slot, now).is_some()
+            hot.deadline > now.tick()
+                || self
+                    .extend_for_children(settings, place.shard, hot, *slot, now)
+                    .is_some()
         };
         let Some(number) = found.filter(lives) else {
             if let Some(number) = found {
@@ -206,16 +215,16 @@ impl Engine {
             ..tracked
         };
         if parsed.ip.dst != error.quoted.src {
-            return after.failed(settings, DropReason::IcmpErrorNotToSender, invalid, rule);
+            return effects.failed(settings, DropReason::IcmpErrorNotToSender, invalid, rule);
         }
         if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
             && slot.key.protocol() == PROTOCOL_TCP
             && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
         {
-            return after.failed(settings, DropReason::IcmpErrorSequence, invalid, rule);
+            return effects.failed(settings, DropReason::IcmpErrorSequence, invalid, rule);
         }
         if names_a_fitting_mtu(error) {
-            return after.failed(settings, DropReason::IcmpErrorMtuFits, invalid, rule);
+            return effects.failed(settings, DropReason::IcmpErrorMtuFits, invalid, rule);
         }
         Verdict::Forward(tracked)
     }

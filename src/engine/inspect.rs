@@ -9,7 +9,7 @@ use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 
-/// What the engine knows of a live session beside its record.
+/// Details of a live session beside its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionDetail {
@@ -19,11 +19,11 @@ pub struct SessionDetail {
     pub sides: Option<[Side; 2]>,
     /// TCP is tracked liberally: what does not fit the window passes.
     pub liberal: bool,
-    /// Which lifetime its state has.
+    /// Lifetime of its state.
     pub lifetime: Lifetime,
-    /// How long that is.
+    /// Length of that lifetime.
     pub lifetime_length: Duration,
-    /// Which set of lifetimes applies: 0 is the global one, n the n-th override.
+    /// Profile of lifetimes: 0 is the global one, n the n-th override.
     pub profile: u8,
     /// What is left of it; zero for one that is over.
     pub left: Duration,
@@ -68,17 +68,11 @@ impl Engine {
         id: SessionId,
         read: impl FnOnce(&super::Settings, &Slot, SessionRecord) -> R,
     ) -> Option<R> {
-        let (number, session) = self.table.slot_of(id);
-        let held = self.table.lock(number);
+        let (shard_id, _) = self.table.slot_of(id);
+        let held = self.table.lock(shard_id);
         let shard = &held.shard;
-        let slot = shard
-            .sessions_in(session..session.saturating_add(1).min(shard.slots()))
-            .next()
-            .map(|session| shard.slab.hot(session))?;
-        if self.table.id(number, session, slot.generation) != id {
-            return None;
-        }
-        let record = self.record_of(shard, number, session)?;
+        let session = self.table.find_id(shard, id)?;
+        let record = self.record_of(shard, shard_id, session)?;
         Some(read(&held.settings, shard.slab.hot(session), record))
     }
 }

@@ -18,11 +18,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Engine;
-use super::candidate::Candidate;
 use super::ftp_settings::{FtpSettings, Parent};
 use super::helpers::{Helpers, Listening, ends_of};
-use super::settings::Settings;
 use crate::alg::expectations::TableSink;
 use crate::alg::ftp::Ftp;
 use crate::alg::urgent::Urgent;
@@ -30,13 +27,10 @@ use crate::alg::{
     Control, Expectation, Fit, Helper, HelperEvent, HelperSink, Segment as Payload, first_byte,
 };
 use crate::event::HelperNote;
-use crate::explain::{Step, Trace};
 use crate::flow::Direction;
-use crate::packet::{Segment, SeqNum, TcpFlags, Transport};
-use crate::policy::RuleId;
-use crate::session::{SessionId, Shard, Slot};
+use crate::packet::{Segment, SeqNum, TcpFlags};
+use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;
-use crate::verdict::Tracked;
 
 /// Notes of one packet; more are only counted.
 const MAX_NOTES: usize = 32;
@@ -418,67 +412,4 @@ fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
         payload: heard.payload.filter(|_| !is_syn).unwrap_or_default(),
         fin: segment.flags.contains(TcpFlags::FIN) && heard.payload.is_some(),
     }
-}
-
-impl Engine {
-    /// Hands a segment of a control session to its helper, if it is right. Returns what becomes of
-    /// it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn hear<T: Trace>(
-        &self,
-        held: (&Shard, &Settings),
-        session: (u32, Tracked),
-        candidate: &Candidate<'_>,
-        is_right: bool,
-        notes: &mut Vec<HelperNote>,
-        trace: &mut T,
-    ) -> Ruling {
-        if !is_right {
-            return match self.may_pass_unread(held, session, candidate) {
-                true => Ruling::Passes,
-                false => Ruling::Drops,
-            };
-        }
-        let Some((slot, own, heard)) = said((held.0, session), candidate) else {
-            return Ruling::Passes;
-        };
-        let ruling = self.helpers.control(&held.1.ftp, slot, own, &heard, notes);
-        for note in notes.iter() {
-            trace.step(|| Step::Helper(Box::new(*note)));
-        }
-        ruling
-    }
-
-    /// Returns whether a segment of a control session may pass unread.
-    pub(super) fn may_pass_unread(
-        &self,
-        held: (&Shard, &Settings),
-        session: (u32, Tracked),
-        candidate: &Candidate<'_>,
-    ) -> bool {
-        let Some((slot, own, heard)) = said((held.0, session), candidate) else {
-            return true;
-        };
-        self.helpers.may_pass_unread(&held.1.ftp, slot, own, &heard)
-    }
-}
-
-/// A segment, as a helper wants it, with the session that it belongs to.
-fn said<'a>(
-    (shard, (number, tracked)): (&'a Shard, (u32, Tracked)),
-    candidate: &Candidate<'a>,
-) -> Option<(&'a Slot, Parent, Heard<'a>)> {
-    let (session, direction) = (tracked.session?, tracked.direction?);
-    let Transport::Tcp { segment, .. } = &candidate.parsed.transport else {
-        return None;
-    };
-    let rule = RuleId(shard.slab.cold(number).rule);
-    let heard = Heard {
-        direction,
-        segment,
-        payload: candidate.payload(),
-        now: candidate.instant,
-    };
-    Some((shard.slab.hot(number), Parent { session, rule }, heard))
 }

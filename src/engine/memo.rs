@@ -84,9 +84,13 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::ShardId;
 
     const fn at(hash: u32) -> Place {
-        Place { shard: 0, hash }
+        Place {
+            shard: ShardId(0),
+            hash,
+        }
     }
 
     #[test]

@@ -7,34 +7,40 @@ mod budget;
 mod candidate;
 mod census;
 mod challenge;
-mod checks;
+mod control;
 mod control_shares;
 mod deletion;
 mod effects;
-mod elsewhere;
 mod ended;
-mod evidence;
+mod enforcement;
 mod expiry;
 mod faults;
 mod fragments;
 mod ftp_settings;
-mod halves;
 mod held;
 mod helpers;
+mod history_events;
 mod icmp;
 mod inspect;
-mod letters;
+mod judgement;
 mod listening;
+mod live;
+mod matched;
 mod memo;
 mod on_path;
+mod one_way;
+mod other_zones;
 mod pair;
 mod path;
+mod path_evidence;
+mod plan;
 mod query;
 mod rate;
 mod record;
 mod reload;
 mod replies;
 mod resets;
+mod restore;
 mod rule_use;
 mod screen;
 mod settings;
@@ -175,14 +181,6 @@ impl<'a> Packet<'a> {
         self.now
     }
 
-    pub(crate) const fn zone_of(&self) -> Zone {
-        self.zone
-    }
-
-    pub(crate) const fn tunnel_of(&self) -> TunnelRef {
-        self.tunnel
-    }
-
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -242,7 +240,7 @@ pub struct Engine {
     answers: budget::Budget,
     challenges: challenge::Challenges,
     asymmetry: Asymmetry,
-    cut: halves::CutHandshakes,
+    cut: one_way::CutHandshakes,
     /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
     adopts_until: AtomicU64,
 }
@@ -250,8 +248,8 @@ pub struct Engine {
 /// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
 /// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    zone_hints::Elsewhere::bytes(max_sessions, zones)
-        + halves::CutHandshakes::bytes(max_sessions)
+    zone_hints::ZoneHints::bytes(max_sessions, zones)
+        + one_way::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
 }
 
@@ -295,7 +293,7 @@ impl Engine {
         let (fragments, tombstones) = (fixed.fragments, fixed.tombstones);
         let sources = fixed.known_sources;
         let max_sessions = fixed.max_sessions as usize;
-        let cut = halves::CutHandshakes::new(max_sessions)?;
+        let cut = one_way::CutHandshakes::new(max_sessions)?;
         let paths = PathTable::new(max_sessions, fixed.prefixes, &hasher);
         let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone())?;
         let accounts = Arc::new(accounts);
@@ -383,7 +381,7 @@ impl Engine {
     pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
         let verdict = self.decide(*packet, outbox, &mut ());
         if let Verdict::Reject(..) = verdict {
-            outbox.reply(self, packet, &verdict);
+            self.reply_into(outbox, packet, &verdict);
         }
         verdict
     }
@@ -427,7 +425,7 @@ impl Engine {
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
         let mut by_worth = [0; EvictionClass::ALL.len()];
-        for shard in 0..self.table.shards() {
+        for shard in self.table.shard_ids() {
             let held = self.table.lock(shard);
             for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
                 *count += held.shard.count(worth);
@@ -447,7 +445,7 @@ impl Engine {
     pub fn tolerated(&self) -> Vec<(DropReason, String, u64)> {
         let settings = self.settings();
         let name = |(reason, rule, count)| (reason, settings.policy.rule_name(rule).to_owned(), count);
-        settings.checks.tolerated().into_iter().map(name).collect()
+        settings.enforcement.tolerated().into_iter().map(name).collect()
     }
 
     /// What was seen of paths whose other half does not pass here.
@@ -551,12 +549,12 @@ impl Engine {
     /// moment, and different records of different moments.
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
         let mut records = Vec::with_capacity(SLICE as usize);
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
                 let shard = &held.shard;
                 let sessions = shard.sessions_in(slots);
-                records.extend(sessions.filter_map(|slot| self.record_of(shard, number, slot)));
+                records.extend(sessions.filter_map(|slot| self.record_of(shard, shard_id, slot)));
             }) {
                 records.iter().for_each(&mut each);
                 records.clear();
@@ -574,12 +572,12 @@ impl Engine {
         let mut sessions = 0;
         let mut tally = Tally::default();
         let mut first = u32::MAX;
-        for number in 0..self.table.shards() {
-            let held = self.table.lock(number);
+        for shard_id in self.table.shard_ids() {
+            let held = self.table.lock(shard_id);
             let shard = &held.shard;
             shard
                 .check_invariants()
-                .map_err(|what| format!("shard {number}: {what}"))?;
+                .map_err(|what| format!("shard {}: {what}", shard_id.0))?;
             sessions += shard.len();
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
@@ -587,10 +585,10 @@ impl Engine {
                 let (subject, counts) = shard.slab.counted(each);
                 tally.add(&self.accounts, subject, counts, standing);
             }
-            let hint = self.table.next_tick_of(number).unwrap_or(u32::MAX);
+            let hint = self.table.next_tick_of(shard_id).unwrap_or(u32::MAX);
             let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
             if due.is_some_and(|tick| tick < hint) {
-                return Err(format!("shard {number}: due at {due:?}, announced {hint}"));
+                return Err(format!("shard {}: due at {due:?}, announced {hint}", shard_id.0));
             }
             first = first.min(hint);
         }

@@ -15,12 +15,13 @@
 
 use super::Engine;
 use super::candidate::{Candidate, screened_anew};
-use super::effects::After;
+use super::effects::Effects;
 use super::faults::invalid;
+use super::live::Locked;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::packet::{SctpChunks, SctpPacket, Transport, sctp_address};
-use crate::session::{Addresses, Arrival, Held, OnPath, Owner, SessionId, Slot, TunnelRef};
+use crate::session::{Addresses, Arrival, OnPath, Owner, SessionId, Slot, TunnelRef};
 use crate::track::sctp::State;
 use crate::verdict::{DropReason, Verdict};
 
@@ -103,7 +104,7 @@ impl Engine {
     pub(super) fn on_path<T: Trace>(
         &self,
         candidate: &Candidate<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
         let Transport::Sctp {
@@ -134,17 +135,18 @@ impl Engine {
         if self.is_to_end(&mut held, place, number) {
             return None;
         }
-        let Held { shard, settings, .. } = &mut *held;
-        if shard.slab.hot(number).deadline <= candidate.now.tick() {
+        let mut locked = Locked::new(&self.table, &mut held, place);
+        let mut live = locked.live(number);
+        if live.hot().deadline <= candidate.now.tick() {
             return None;
         }
         trace.step(|| Step::Note("it belongs to an association whose ends have announced its addresses"));
-        if candidate.screen != settings.screen
-            && let Some(reason) = screened_anew(candidate, settings)
+        if candidate.screen != live.settings.screen
+            && let Some(reason) = screened_anew(candidate, live.settings)
         {
             return Some(invalid(reason));
         }
-        if settings.is_outside(key.zone(), ip) {
+        if live.settings.is_outside(key.zone(), ip) {
             return Some(invalid(DropReason::AddressOutside));
         }
         let moved = Candidate {
@@ -154,7 +156,7 @@ impl Engine {
             flow_bits: 0,
             ..*candidate
         };
-        after.elsewhere = false;
-        self.hit((shard, settings), place, number, &moved, after, trace)
+        effects.is_elsewhere = false;
+        self.hit(&mut live, &moved, effects, trace)
     }
 }

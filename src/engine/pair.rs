@@ -17,11 +17,12 @@
 
 use super::Engine;
 use super::candidate::Candidate;
-use super::effects::After;
+use super::effects::Effects;
+use super::live::Locked;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey};
-use crate::session::{Held, Micros, Place, Shard, Slot};
+use crate::session::{Held, Micros, Place, Shard, Slot, SlotId};
 use crate::verdict::Verdict;
 
 /// The most sessions that the keys of one address pair open.
@@ -59,11 +60,11 @@ pub(super) fn session_of_pair(
     flow: &Flow,
     now: Micros,
     any: bool,
-) -> Option<u32> {
+) -> Option<SlotId> {
     if !flow.key.is_keyed_gre() {
         return None;
     }
-    let mut best: Option<(Fit, u32)> = None;
+    let mut best: Option<(Fit, SlotId)> = None;
     let mut sessions = 0;
     shard.find_by(place.hash, |number, slot| {
         if !slot.key.is_of_pair(&flow.key) {
@@ -101,16 +102,15 @@ impl Engine {
     #[inline(never)]
     pub(super) fn in_pair<T: Trace>(
         &self,
-        shard: &mut Shard,
-        settings: &Settings,
-        place: Place,
+        locked: &mut Locked<'_>,
         candidate: &Candidate<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
-        let number = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
+        let (shard, place) = (&*locked.shard, locked.place);
+        let slot = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
         trace.step(|| Step::Note("it belongs to a session of its address pair, whatever its GRE key"));
-        self.hit((shard, settings), place, number, candidate, after, trace)
+        self.hit(&mut locked.live(slot), candidate, effects, trace)
     }
 
     /// Judges the session of an address pair that a GRE packet belongs to if a reload has not done
@@ -123,7 +123,7 @@ impl Engine {
         held: &mut Held<Settings>,
         place: Place,
         candidate: &Candidate<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) {
         let (flow, now) = (&candidate.flow, candidate.now);
@@ -140,7 +140,7 @@ impl Engine {
             let Some(ended) = self.judge_first(held, place, &key) else {
                 return;
             };
-            self.ended_here(place.shard, &ended, now, after, trace);
+            self.ended_here(place.shard, &ended, now, effects, trace);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::packet::{IpVersion, PROTOCOL_TCP, Parsed, Transport};
 use crate::policy::{NewSession, Policy, Protocol};
 use crate::session::Slot;
 
-/// What the policy is asked of a packet that travels in a direction of its session.
+/// Returns the question to the policy about a packet that travels in a direction of its session.
 pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> NewSession {
     let (src_port, dst_port, icmp) = match &parsed.transport {
         Transport::Tcp {
@@ -42,7 +42,7 @@ pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> 
     }
 }
 
-/// What the policy was asked of a control session.
+/// Returns the question to the policy that has admitted a control session.
 pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
     NewSession {
         zone: ends.zone,
@@ -55,7 +55,7 @@ pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
     }
 }
 
-/// What the policy was asked when a session was opened.
+/// Returns the question to the policy that has admitted a session.
 pub(super) fn opening_query(slot: &Slot) -> NewSession {
     let (key, initiator) = (&slot.key, slot.initiator());
     let has_ports = Protocol(key.protocol()).has_ports();

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::live::Live;
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
 use crate::session::{
-    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, Slot, TICK, Traffic, TunnelRef,
+    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, ShardId, Slot, SlotId, TICK, Traffic,
+    TunnelRef,
 };
 
 /// The state's name.
@@ -19,14 +21,15 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
 
 impl Engine {
     /// The record of a session in a slot; `None` only before the first packet, when there is none.
-    pub(super) fn record_of(&self, shard: &Shard, number: usize, slot: u32) -> Option<SessionRecord> {
+    pub(super) fn record_of(&self, shard: &Shard, shard_id: ShardId, slot: SlotId) -> Option<SessionRecord> {
         let (hot, cold) = (shard.slab.hot(slot), shard.slab.cold(slot));
-        self.record((number, slot), hot, cold, shard.slab.tunnels(slot))
+        let id = self.table.id(shard_id, slot, hot.generation);
+        self.record(id, hot, cold, shard.slab.tunnels(slot))
     }
 
     fn record(
         &self,
-        (shard, number): (usize, u32),
+        id: SessionId,
         slot: &Slot,
         cold: &Cold,
         tunnels: [TunnelRef; 2],
@@ -37,7 +40,7 @@ impl Engine {
             Traffic { packets, bytes }
         };
         Some(SessionRecord {
-            id: self.table.id(shard, number, slot.generation),
+            id,
             zone: key.zone(),
             protocol: key.protocol(),
             src: key.address(initiator),
@@ -57,9 +60,7 @@ impl Engine {
                 _ => None,
             }),
             rule: RuleId(cold.rule),
-            parent: self
-                .helpers
-                .parent_of(self.table.id(shard, number, slot.generation)),
+            parent: self.helpers.parent_of(id),
             adopted: cold.has(Mark::Adopted),
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),
@@ -68,18 +69,14 @@ impl Engine {
         })
     }
 
-    pub(super) fn record_of_ended(&self, shard: usize, ended: &Ended) -> Option<SessionRecord> {
-        self.record((shard, ended.number), &ended.slot, &ended.cold, ended.tunnels)
+    pub(super) fn record_of_ended(&self, shard: ShardId, ended: &Ended) -> Option<SessionRecord> {
+        let id = self.table.id(shard, ended.id, ended.slot.generation);
+        self.record(id, &ended.slot, &ended.cold, ended.tunnels)
     }
 
-    /// `answered`: a session whose end was told to the sender of a direction already. Counts an ended session and tells the sink, with a RST to each end where its end calls for it; no lock is held.
-    pub(super) fn report_ended<S: Sink>(
-        &self,
-        shard: usize,
-        ended: &Ended,
-        (now, answered): (Micros, Option<(SessionId, Direction)>),
-        sink: &mut S,
-    ) {
+    /// Counts an ended session and reports it to the sink, with a RST to each end where its end
+    /// calls for it. No lock is held.
+    pub(super) fn report_ended<S: Sink>(&self, shard: ShardId, ended: &Ended, told: Told, sink: &mut S) {
         self.counters.ended(ended.reason);
         self.rule_counters.ended(RuleId(ended.cold.rule), &ended.slot);
         if S::LISTENS
@@ -87,12 +84,40 @@ impl Engine {
         {
             sink.session_ended(&record, ended.reason);
         }
-        let id = self.table.id(shard, ended.number, ended.slot.generation);
+        let id = self.table.id(shard, ended.id, ended.slot.generation);
         self.helpers.ended(id, &ended.slot);
-        let answered = answered
-            .filter(|(session, _)| *session == id)
-            .map(|(_, direction)| direction);
-        self.reset_both_ends(shard, ended, (now, answered), sink);
+        self.reset_both_ends(id, ended, told, sink);
+    }
+}
+
+impl Live<'_> {
+    /// Returns the record of the session.
+    pub(super) fn record(&self, engine: &Engine) -> Option<SessionRecord> {
+        engine.record_of(self.shard, self.shard_id, self.slot)
+    }
+}
+
+/// An end of a session that learns of it otherwise than by a RST.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub(super) now: Micros,
+    /// Session and direction of the sender that learns of the end by the verdict on its packet.
+    pub(super) by_verdict: Option<(SessionId, Direction)>,
+}
+
+impl Told {
+    /// Neither end of the session knows of its end.
+    pub(super) const fn nobody(now: Micros) -> Self {
+        Self {
+            now,
+            by_verdict: None,
+        }
+    }
+
+    /// Returns the direction whose sender knows of the end of a session.
+    pub(super) fn direction(&self, id: SessionId) -> Option<Direction> {
+        let told = self.by_verdict.filter(|(session, _)| *session == id);
+        told.map(|(_, direction)| direction)
     }
 }
 

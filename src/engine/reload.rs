@@ -19,6 +19,7 @@ use parking_lot::MutexGuard;
 use super::Engine;
 use super::ftp_settings::Parent;
 use super::query::{opening_query, opening_query_of};
+use super::record::Told;
 use super::settings::Settings;
 use crate::config::{Config, ConfigError, OnReload};
 use crate::event::Sink;
@@ -27,11 +28,11 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, Slot, Tally,
-    Unjudged,
+    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, ShardId, Slot,
+    SlotId, Tally, Unjudged,
 };
 
-/// What a reload has done.
+/// Result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reload {
@@ -47,7 +48,7 @@ pub struct Reload {
     pub retimed: usize,
 }
 
-/// What new settings make of a session.
+/// Fate of a session under new settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Ends(EndReason),
@@ -74,6 +75,15 @@ enum Exchange {
     Waits,
     /// There are newer settings.
     Overtaken,
+}
+
+/// A change of the settings by which sessions are judged.
+struct Change<'a> {
+    previous: &'a Settings,
+    settings: &'a Settings,
+    now: Micros,
+    /// Sessions that had live children before: their children keep them alive.
+    families: &'a HashSet<SessionId>,
 }
 
 impl Engine {
@@ -113,7 +123,7 @@ impl Engine {
         let now = self.origin.micros(now);
         let families = Arc::new(self.helpers.families());
         let tally = Arc::new(Tally::default());
-        for number in 0..self.table.shards() {
+        for shard_id in self.table.shard_ids() {
             loop {
                 let judging = |previous| Judging {
                     previous,
@@ -121,14 +131,14 @@ impl Engine {
                     now,
                     tally: Arc::clone(&tally),
                 };
-                match self.exchange(number, &settings, judging) {
+                match self.exchange(shard_id, &settings, judging) {
                     Exchange::Done => break,
                     // An older reload has not judged all sessions of this shard.
-                    Exchange::Waits => while self.judge_slice(number, None, sink).is_some() {},
+                    Exchange::Waits => while self.judge_slice(shard_id, None, sink).is_some() {},
                     Exchange::Overtaken => return Ok(self.end_reload(&previous, &tally)),
                 }
             }
-            while self.judge_slice(number, Some(&tally), sink).is_some() {}
+            while self.judge_slice(shard_id, Some(&tally), sink).is_some() {}
         }
         Ok(self.end_reload(&previous, &tally))
     }
@@ -149,7 +159,7 @@ impl Engine {
     /// needs is allocated before the shard is locked.
     fn exchange(
         &self,
-        number: usize,
+        shard_id: ShardId,
         settings: &Arc<Settings>,
         judging: impl FnOnce(Arc<Settings>) -> Judging<Settings>,
     ) -> Exchange {
@@ -158,13 +168,13 @@ impl Engine {
             return Exchange::Overtaken;
         }
         let (own, capacity) = {
-            let held = self.table.lock(number);
+            let held = self.table.lock(shard_id);
             (Arc::clone(&held.settings), held.shard.capacity())
         };
         // Only a reload exchanges them, so these are still the shard's.
         let judging = Arc::new(judging(own));
         let bits = Unjudged::bits(capacity);
-        let mut held = self.table.lock(number);
+        let mut held = self.table.lock(shard_id);
         if held.judging.is_some() {
             return Exchange::Waits;
         }
@@ -181,22 +191,22 @@ impl Engine {
     /// `tally`.
     pub(super) fn judge_slice<S: Sink>(
         &self,
-        number: usize,
+        shard_id: ShardId,
         tally: Option<&Arc<Tally>>,
         sink: &mut S,
     ) -> Option<Slice> {
         let mut ended = Vec::with_capacity(SLICE as usize);
-        let mut held = self.table.lock(number);
+        let mut held = self.table.lock(shard_id);
         let judging = held.judging.clone()?;
         if tally.is_some_and(|tally| !Arc::ptr_eq(tally, &judging.tally)) {
             return None;
         }
         let mut looked_at = 0;
         if let Some(slice) = held.shard.unjudged.next_slice() {
-            for session in slice.clone() {
+            for session in slice.clone().map(SlotId) {
                 if held.shard.unjudged.contains(session) && held.shard.slab.hot(session).in_use() {
                     looked_at += 1;
-                    ended.extend(self.judge_session(&mut held, &judging, number, session));
+                    ended.extend(self.judge_session(&mut held, &judging, shard_id, session));
                 }
             }
             held.shard.unjudged.end_slice(&slice);
@@ -207,7 +217,7 @@ impl Engine {
         MutexGuard::unlock_fair(held);
         // No lock is held: the sink may call the engine.
         for ended in &ended {
-            self.report_ended(number, ended, (judging.now, None), sink);
+            self.report_ended(shard_id, ended, Told::nobody(judging.now), sink);
         }
         Some(Slice {
             ended: ended.len(),
@@ -236,7 +246,7 @@ impl Engine {
     /// Judges a session as [`Engine::judge_first`] does, for a caller that cannot report its end. A
     /// session that ends is left to the reload. Returns whether that is so; the caller then treats
     /// the session as gone.
-    pub(super) fn is_to_end(&self, held: &mut Held<Settings>, place: Place, session: u32) -> bool {
+    pub(super) fn is_to_end(&self, held: &mut Held<Settings>, place: Place, session: SlotId) -> bool {
         let Some(judging) = held.judging.clone() else {
             return false;
         };
@@ -277,21 +287,26 @@ impl Engine {
         let now = self.origin.micros(now);
         let families = self.helpers.families();
         let mut would_end = Vec::new();
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
                 let held: &Held<Settings> = held;
                 for session in held.shard.sessions_in(slots) {
-                    let Some((slot, rule)) = self.after_reload(held, number, session) else {
+                    let Some((slot, rule)) = self.after_reload(held, shard_id, session) else {
                         continue;
                     };
-                    let id = self.table.id(number, session, slot.generation);
+                    let id = self.table.id(shard_id, session, slot.generation);
                     if slot.deadline <= now.tick() && !families.contains(&id) {
                         continue;
                     }
-                    let both = (&*held.settings, &settings);
-                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, both, now, &families) {
-                        let record = self.record_of(&held.shard, number, session);
+                    let change = Change {
+                        previous: &held.settings,
+                        settings: &settings,
+                        now,
+                        families: &families,
+                    };
+                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, &change) {
+                        let record = self.record_of(&held.shard, shard_id, session);
                         would_end.extend(record.map(|record| (record, reason)));
                     }
                 }
@@ -302,14 +317,19 @@ impl Engine {
 
     /// Returns a session and its rule as the reload that its shard is under will leave them; `None`
     /// if that ends it.
-    fn after_reload(&self, held: &Held<Settings>, number: usize, session: u32) -> Option<(Slot, RuleId)> {
+    fn after_reload(
+        &self,
+        held: &Held<Settings>,
+        shard_id: ShardId,
+        session: SlotId,
+    ) -> Option<(Slot, RuleId)> {
         let mut slot = *held.shard.slab.hot(session);
         let before = RuleId(held.shard.slab.cold(session).rule);
         let judging = held.judging.as_ref();
         let Some(judging) = judging.filter(|_| held.shard.unjudged.contains(session)) else {
             return Some((slot, before));
         };
-        match self.fate_in(held, judging, number, session) {
+        match self.fate_in(held, judging, shard_id, session) {
             None => Some((slot, before)),
             Some(Fate::Ends(_)) => None,
             Some(Fate::Lives {
@@ -330,18 +350,23 @@ impl Engine {
         &self,
         held: &Held<Settings>,
         judging: &Judging<Settings>,
-        number: usize,
-        session: u32,
+        shard_id: ShardId,
+        session: SlotId,
     ) -> Option<Fate> {
         let slot = held.shard.slab.hot(session);
-        let id = self.table.id(number, session, slot.generation);
+        let id = self.table.id(shard_id, session, slot.generation);
         // A control session lives on with its children.
         if slot.deadline <= judging.now.tick() && !judging.families.contains(&id) {
             return None;
         }
         let rule = RuleId(held.shard.slab.cold(session).rule);
-        let settings = (&*judging.previous, &*held.settings);
-        Some(self.fate(slot, rule, id, settings, judging.now, &judging.families))
+        let change = Change {
+            previous: &judging.previous,
+            settings: &held.settings,
+            now: judging.now,
+            families: &judging.families,
+        };
+        Some(self.fate(slot, rule, id, &change))
     }
 
     /// Judges a session that is not judged yet by the reload that its shard is under. The caller
@@ -350,18 +375,18 @@ impl Engine {
         &self,
         held: &mut Held<Settings>,
         judging: &Judging<Settings>,
-        number: usize,
-        session: u32,
+        shard_id: ShardId,
+        session: SlotId,
     ) -> Option<Ended> {
         held.shard.unjudged.set_judged(session);
-        let fate = self.fate_in(held, judging, number, session)?;
+        let fate = self.fate_in(held, judging, shard_id, session)?;
         let tally = &*judging.tally;
         Tally::count(&tally.judged);
         let Held { shard, settings, .. } = held;
         let (rule, admitted, profile, deadline) = match fate {
             Fate::Ends(reason) => {
                 let ended = shard.remove(session, reason);
-                self.bury(number, &ended, judging.now);
+                self.bury(shard_id, &ended, judging.now);
                 Tally::count(match reason {
                     EndReason::Revoked => &tally.revoked,
                     _ => &tally.expired,
@@ -388,7 +413,7 @@ impl Engine {
                 TcpMode::Strict => slot.track.set_strict(),
                 _ => slot.track.set_liberal(),
             }
-            let id = self.table.id(number, session, slot.generation);
+            let id = self.table.id(shard_id, session, slot.generation);
             self.helpers
                 .under_rule(Parent { session: id, rule }, slot, &settings.ftp);
         }
@@ -396,7 +421,7 @@ impl Engine {
             Tally::count(&tally.retimed);
             let worth = slot.eviction_class();
             if shard.rearm(session, deadline, worth) {
-                self.table.note_tick(number, deadline);
+                self.table.note_tick(shard_id, deadline);
             }
         }
         None
@@ -404,15 +429,13 @@ impl Engine {
 
     /// What new settings make of a session, whose shard's lock is held. `families` are the sessions that had live children
     /// before: their children keep them alive even if they end now.
-    fn fate(
-        &self,
-        slot: &Slot,
-        rule: RuleId,
-        id: SessionId,
-        (previous, settings): (&Settings, &Settings),
-        now: Micros,
-        families: &HashSet<SessionId>,
-    ) -> Fate {
+    fn fate(&self, slot: &Slot, rule: RuleId, id: SessionId, change: &Change<'_>) -> Fate {
+        let Change {
+            previous,
+            settings,
+            now,
+            families,
+        } = *change;
         let own = opening_query(slot);
         // A child is judged as the session that has announced it, whether that is still there or not.
         let asked = self

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::{Engine, Expiry, Packet};
-use crate::outbox::Outbox;
+use crate::outbox::{Egress, Made, Outbox};
 use crate::reset::{write_reply_unbudgeted, write_too_big};
-use crate::verdict::{DropReason, Verdict};
+use crate::session::TunnelRef;
+use crate::verdict::{DropReason, Reply, Verdict};
 
 /// Sessions that one call to [`Engine::expire`] looks at: some 50 us of work.
 const EXPIRY_BUDGET: usize = 256;
@@ -60,8 +61,36 @@ impl Engine {
         reason != DropReason::PolicyReject || self.may_answer(*packet)
     }
 
-    /// Whether sessions remember the tunnels of their packets.
-    pub(crate) const fn has_tunnel_references(&self) -> bool {
-        self.fixed.tunnel_references
+    /// Adds the reply to a rejected packet to an outbox, if there is room and the budget allows one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn reply_into(&self, outbox: &mut Outbox, packet: &Packet<'_>, verdict: &Verdict) {
+        let Verdict::Reject(reason, reply, _) = verdict else {
+            return;
+        };
+        outbox.add(|out| {
+            let Some(written) = write_reply_unbudgeted(*reply, packet.bytes(), out) else {
+                return Made::Nothing;
+            };
+            let len = written.len();
+            if !self.may_reply(*reason, packet) {
+                return Made::OverBudget;
+            }
+            let zone = self.fixed.zones.group_of(packet.zone);
+            let egress = self.egress_of_reply(packet, *reply);
+            Made::Packet { len, zone, egress }
+        });
+    }
+
+    /// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply
+    /// takes the path of the other direction of the session, if it is known.
+    fn egress_of_reply(&self, packet: &Packet<'_>, reply: Reply) -> Egress {
+        if !matches!(reply, Reply::Challenge(_)) && self.fixed.tunnel_references {
+            let known = self.tunnel_back(*packet);
+            if known != TunnelRef::NONE {
+                return Egress::Onward(known);
+            }
+        }
+        Egress::Back(packet.tunnel)
     }
 }

@@ -1,16 +1,18 @@
 //! The RSTs at the end of a session, and the memory of it.
 
-use super::halves::Cut;
+use super::budget::Destination;
+use super::one_way::Cut;
 use super::pair::session_of_pair;
+use super::record::Told;
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::event::Sink;
-use crate::flow::{Direction, End, Flow, FlowKey, Zone};
+use crate::flow::{Direction, End, Flow, FlowKey};
 use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
 use crate::policy::handling::LatePacket;
 use crate::reset::{Reset, Unsent};
-use crate::session::{EndReason, Ended, Micros, Remembered, Tombstone, TunnelRef};
+use crate::session::{EndReason, Ended, Micros, Remembered, SessionId, ShardId, Tombstone, TunnelRef};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
@@ -29,8 +31,11 @@ pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> 
 }
 
 /// The destination of a packet to an end, as budgets count it.
-const fn destination(key: &FlowKey, to: End) -> (Zone, u128) {
-    (key.zone(), key.address_number(to))
+const fn destination(key: &FlowKey, to: End) -> Destination {
+    Destination {
+        zone: key.zone(),
+        address: key.address_number(to),
+    }
 }
 
 const fn reason_after(end: EndReason) -> DropReason {
@@ -44,7 +49,7 @@ const fn reason_after(end: EndReason) -> DropReason {
     }
 }
 
-/// What a late packet gets.
+/// Answer to a late packet.
 pub(super) enum LateAnswer {
     /// This verdict.
     Verdict(Verdict),
@@ -55,7 +60,7 @@ pub(super) enum LateAnswer {
 impl Engine {
     /// Remembers a TCP session that has ended before its connection did, as far as anybody knows. The caller holds the
     /// shard's lock, so that no packet finds neither session nor tombstone.
-    pub(super) fn bury(&self, shard: usize, ended: &Ended, now: Micros) {
+    pub(super) fn bury(&self, shard: ShardId, ended: &Ended, now: Micros) {
         let remembered = matches!(
             ended.reason,
             EndReason::Timeout
@@ -67,14 +72,14 @@ impl Engine {
         );
         if ended.slot.key.protocol() == PROTOCOL_SCTP {
             self.paths
-                .forget(self.table.id(shard, ended.number, ended.slot.generation));
+                .forget(self.table.id(shard, ended.id, ended.slot.generation));
         }
         if ended.slot.key.protocol() != PROTOCOL_TCP {
             self.ended
                 .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
-        // What was remembered of an earlier session of these ends is no longer true.
+        // A tombstone of an earlier session of these ends is no longer true.
         self.graveyard.forget(&ended.slot.key);
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
@@ -89,10 +94,10 @@ impl Engine {
             state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
         ) {
-            // Nobody believes that it lives.
+            // Neither end takes the connection for open.
             return;
         }
-        let id = self.table.id(shard, ended.number, ended.slot.generation);
+        let id = self.table.id(shard, ended.id, ended.slot.generation);
         let rule = RuleId(ended.cold.rule);
         let mut tombstone = Tombstone::new(&ended.slot, id, rule, ended.reason, now);
         tombstone.tunnels = ended.tunnels;
@@ -101,21 +106,15 @@ impl Engine {
 
     /// Tells both ends of an established TCP session that it is over, each with the exact number that it expects
     /// (RFC 5961 3.2): its own last acknowledgment. The sender of a direction that was `answered` knows.
-    pub(super) fn reset_both_ends<S: Sink>(
-        &self,
-        shard: usize,
-        ended: &Ended,
-        (now, answered): (Micros, Option<Direction>),
-        sink: &mut S,
-    ) {
+    pub(super) fn reset_both_ends<S: Sink>(&self, id: SessionId, ended: &Ended, told: Told, sink: &mut S) {
         let slot = &ended.slot;
-        let told = slot.key.protocol() == PROTOCOL_TCP
+        let is_open = slot.key.protocol() == PROTOCOL_TCP
             && ended.reason.is_told()
             && matches!(
                 slot.track.state(),
                 State::Established | State::FinWait | State::CloseWait | State::LastAck
             );
-        if !told {
+        if !is_open {
             return;
         }
         let settings = self.settings();
@@ -124,7 +123,7 @@ impl Engine {
         if !handling.timeout_reset && ended.reason != EndReason::FtpRefused {
             return;
         }
-        let id = self.table.id(shard, ended.number, slot.generation);
+        let answered = told.direction(id);
         for direction in Direction::BOTH {
             if answered == Some(direction.opposite()) {
                 continue;
@@ -140,7 +139,11 @@ impl Engine {
                 Some(_) if !S::LISTENS => Err(Unsent::NoSink),
                 Some(seq) => self
                     .resets_at_end
-                    .take(destination(&slot.key, from.opposite()), now, settings.rates())
+                    .take(
+                        destination(&slot.key, from.opposite()),
+                        told.now,
+                        settings.rates(),
+                    )
                     .map(|()| {
                         let tunnel = tunnel_of(ended.tunnels, direction);
                         let numbers = (seq, sender.expects);
@@ -179,7 +182,7 @@ impl Engine {
         };
         let now = self.origin.micros(packet.now);
         self.answers
-            .take((zone, address), now, self.settings().rates())
+            .take(Destination { zone, address }, now, self.settings().rates())
             .is_ok()
     }
 
@@ -213,12 +216,13 @@ impl Engine {
         Some(other)
     }
 
-    /// A packet whose session is remembered: it comes too late.
+    /// Decides a late packet, whose session has a tombstone.
     pub(super) fn late(
         &self,
         settings: &Settings,
         tombstone: &Tombstone,
-        (source, segment): (End, &Segment),
+        source: End,
+        segment: &Segment,
         now: Micros,
     ) -> LateAnswer {
         let direction = tombstone.direction_of(source);

@@ -173,8 +173,8 @@ impl Engine {
     pub fn rules_with_live(&self) -> Vec<RuleUse> {
         let mut rules = self.rules();
         let mut live = std::collections::HashMap::new();
-        for number in 0..self.table.shards() {
-            let mut walk = self.table.walk(number);
+        for shard_id in self.table.shard_ids() {
+            let mut walk = self.table.walk(shard_id);
             while walk.next(|held, slots| {
                 for session in held.shard.sessions_in(slots) {
                     let rule = held.shard.slab.cold(session).rule;

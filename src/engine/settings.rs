@@ -1,4 +1,4 @@
-//! What a configuration says of packets: everything that a reload changes, in one piece.
+//! Settings of the packet path: everything that a reload changes, in one piece.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::budget::Rates;
 use super::challenge::zones::ChallengeSettings;
-use super::checks::Checks;
+use super::enforcement::Enforcement;
 use super::ftp_settings::FtpSettings;
 use super::screen::Screen;
-use super::zone_hints::Elsewhere;
+use super::zone_hints::ZoneHints;
 use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
@@ -36,17 +36,17 @@ pub(super) struct Settings {
     /// What packets come from.
     pub(super) attachment: Attachment,
     pub(super) screen: Screen,
-    /// What happens to packets with IP options where the rule does not say.
+    /// Handling of packets with IP options where the rule has none.
     options: OptionsMode,
     /// Whether packets with IP options may have to be dropped.
     pub(super) any_strict_options: bool,
     /// Prefixes of which one must hold an end of a new session, in the order of
     /// the zones. Most configurations have none.
     inside: Box<[(Zone, AddressMap<()>)]>,
-    pub(super) checks: Checks,
+    pub(super) enforcement: Enforcement,
     pub(super) asymmetry: AsymmetryConfig,
     resets: ResetsConfig,
-    /// When the source of a SYN must prove itself.
+    /// Settings by which the source of a SYN must prove itself.
     pub(super) challenge: ChallengeSettings,
     /// For how many microseconds after the first packet connections are adopted.
     pub(super) failover_us: u64,
@@ -62,10 +62,10 @@ pub(super) struct Settings {
     /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
     /// Where else a packet's session may be.
-    pub(super) elsewhere: Elsewhere,
+    pub(super) zone_hints: ZoneHints,
     /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
     pub(super) any_midstream: bool,
-    /// The same of asymmetric paths.
+    /// Some asymmetric paths may be reported or bypassed.
     pub(super) any_asymmetric: bool,
 }
 
@@ -100,17 +100,17 @@ impl Settings {
             .map(|(zone, prefixes)| (*zone, address_set(prefixes)));
         let inside = inside.collect();
         Ok(Self {
-            checks: Checks::new(&compiled, hasher),
+            enforcement: Enforcement::new(&compiled, hasher),
             challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
             any_midstream,
             any_asymmetric,
             zones: compiled.zones.named().into(),
             tcp,
-            elsewhere: Elsewhere::new(
+            zone_hints: ZoneHints::new(
                 compiled.zones.distinct().collect(),
                 any_asymmetric,
                 compiled.fixed.max_sessions as usize,
-                previous.map(|settings| &settings.elsewhere),
+                previous.map(|settings| &settings.zone_hints),
             )?,
             policy: Arc::new(compiled.policy),
             lifetimes: compiled.lifetimes,
@@ -176,16 +176,16 @@ impl Settings {
     pub(super) fn take_counts(&self, previous: &Self) {
         if !std::ptr::eq(self, previous) {
             self.policy.take_hits(&previous.policy);
-            self.checks.take_tolerated(&previous.checks);
+            self.enforcement.take_tolerated(&previous.enforcement);
         }
     }
 
-    /// How TCP is handled in sessions of a zone that a rule has admitted, or would.
+    /// Returns the handling of TCP in sessions of a zone that a rule has admitted, or would.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))
     }
 
-    /// How TCP is handled in a zone, whatever the rule.
+    /// Returns the handling of TCP in a zone, whatever the rule.
     fn tcp_in(&self, zone: Zone) -> Handling {
         let of_zone = self.tcp_zones.iter().find(|(each, _)| *each == zone);
         of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
@@ -222,7 +222,7 @@ impl Settings {
             .map_or(millis, |cap| millis.min(lifetimes.millis(cap)))
     }
 
-    /// When a session ends if nothing else comes.
+    /// Returns the tick at which a session ends if no further packet comes.
     pub(super) fn deadline<T: Trace>(
         &self,
         slot: &Slot,

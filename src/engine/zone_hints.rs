@@ -15,7 +15,7 @@ const MAX_REMEMBERED: usize = 1 << 18;
 
 /// The other zones, how often they may be searched in vain, and what was found there.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(super) struct ZoneHints {
     /// Each zone once, in their order.
     pub(super) zones: Box<[Zone]>,
     /// Searches in vain of what comes in each zone, and in zones without a name together.
@@ -29,7 +29,7 @@ pub(super) struct Elsewhere {
     pub(super) begun: Option<Arc<Memo>>,
 }
 
-impl Elsewhere {
+impl ZoneHints {
     /// For zones in their order. What `previous` remembers is kept: a hint that is wrong costs one
     /// look-up.
     pub(super) fn new(
@@ -58,7 +58,7 @@ impl Elsewhere {
         (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED)
     }
 
-    /// The most bytes of what is remembered.
+    /// Returns the most bytes that hints take.
     pub(super) fn bytes(max_sessions: usize, zones: usize) -> usize {
         if zones > 1 {
             2 * Memo::bytes(Self::places(max_sessions))
@@ -67,7 +67,7 @@ impl Elsewhere {
         }
     }
 
-    /// Whether there is more than one zone.
+    /// Returns whether there is more than one zone.
     pub(super) const fn has_others(&self) -> bool {
         self.zones.len() > 1
     }
@@ -108,7 +108,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The search has found something, and costs nothing.
+    /// Gives the search back to the budget: it has found a session.
     pub(super) fn was_right(self) {
         self.rate.put_back(self.share);
     }
@@ -117,6 +117,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::ShardId;
 
     const CONFIG: AsymmetryConfig = AsymmetryConfig {
         packets: 16,
@@ -132,7 +133,7 @@ mod tests {
         numbers.iter().copied().map(Zone).collect()
     }
 
-    fn taken(elsewhere: &Elsewhere, zone: u16, at: Micros) -> usize {
+    fn taken(elsewhere: &ZoneHints, zone: u16, at: Micros) -> usize {
         (0..100)
             .filter(|_| elsewhere.take(Zone(zone), at, &CONFIG).is_some())
             .count()
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn zones_share_the_searches_and_none_takes_those_of_another() {
-        let elsewhere = Elsewhere::new(zones(&[0, 1, 5, 7]), true, 100, None).unwrap();
+        let elsewhere = ZoneHints::new(zones(&[0, 1, 5, 7]), true, 100, None).unwrap();
         let at = Micros(3_600_000_000);
         let each: Vec<_> = [0, 1, 5, 7].map(|zone| taken(&elsewhere, zone, at)).into();
         assert_eq!(each, [5, 5, 5, 5]);
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_search_that_was_right_costs_nothing() {
-        let elsewhere = Elsewhere::new(zones(&[0, 1]), true, 100, None).unwrap();
+        let elsewhere = ZoneHints::new(zones(&[0, 1]), true, 100, None).unwrap();
         let at = Micros(3_600_000_000);
         for _ in 0..100 {
             let search = elsewhere.take(Zone(1), at, &CONFIG);
@@ -161,17 +162,20 @@ mod tests {
 
     #[test]
     fn what_was_found_is_remembered_through_a_reload_while_its_zone_is_there() {
-        let place = Place { shard: 3, hash: 77 };
-        let elsewhere = Elsewhere::new(zones(&[0, 1, 2]), true, 100, None).unwrap();
+        let place = Place {
+            shard: ShardId(3),
+            hash: 77,
+        };
+        let elsewhere = ZoneHints::new(zones(&[0, 1, 2]), true, 100, None).unwrap();
         assert_eq!(elsewhere.remembered(place), None);
         elsewhere.remember(place, Zone(2));
         assert_eq!(elsewhere.remembered(place), Some(Zone(2)));
-        let reloaded = Elsewhere::new(zones(&[0, 2, 9]), true, 100, Some(&elsewhere)).unwrap();
+        let reloaded = ZoneHints::new(zones(&[0, 2, 9]), true, 100, Some(&elsewhere)).unwrap();
         assert_eq!(reloaded.remembered(place), Some(Zone(2)));
-        let renamed = Elsewhere::new(zones(&[0, 1]), true, 100, Some(&reloaded)).unwrap();
+        let renamed = ZoneHints::new(zones(&[0, 1]), true, 100, Some(&reloaded)).unwrap();
         assert_eq!(renamed.remembered(place), None);
         assert!(
-            !Elsewhere::new(zones(&[0]), true, 100, Some(&renamed))
+            !ZoneHints::new(zones(&[0]), true, 100, Some(&renamed))
                 .unwrap()
                 .has_others()
         );

@@ -1,13 +1,12 @@
 //! The canonical key of a conversation.
 
 use core::hash::{Hash, Hasher};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::Zone;
-use super::packet_flow::Header;
-use crate::packet::{GreKey, IcmpKind, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
+use crate::packet::{IcmpKind, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 
 /// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +30,12 @@ impl End {
 
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
-/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their ports, an ICMP
-/// query has its identifier in both, all other protocols have 0. An ICMP query's key also holds its kind (echo,
-/// timestamp, …) and which end asks, so that two hosts that ping each other with one identifier have two sessions.
-/// An ICMP message of another type has its type in place of the kind ([`FlowKey::icmp_message`]). It has no answer, so
-/// messages of the other end are another session.
+/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
+/// ports, an ICMP query has its identifier in both, all other protocols have 0. An ICMP query's key
+/// also holds its kind (echo, timestamp, …) and which end asks, so that two hosts that ping each
+/// other with one identifier have two sessions. An ICMP message of another type has its type in
+/// place of the kind ([`FlowKey::icmp_message`]). It has no answer, so messages of the other end
+/// are another session.
 ///
 /// GRE of version 0 has its key ([`FlowKey::gre_key`]). The directions of a tunnel may have
 /// different keys (RFC 2890 does not say that they are equal), so all keys of an address pair have
@@ -68,21 +68,22 @@ pub(super) const KIND_GRE_KEY: u8 = 6;
 /// In place of an ICMP query's kind: GRE of version 1.
 pub(super) const KIND_GRE_CALL: u8 = 7;
 
-/// In place of an ICMP query's kind: a message of another type, which stands where others have their ports.
+/// In place of an ICMP query's kind: a message of another type, which stands where others have
+/// their ports.
 pub(super) const KIND_ICMP_MESSAGE: u8 = 7;
 
 pub(super) const fn words(address: u128) -> [u64; 2] {
     [(address >> 64) as u64, address as u64]
 }
 
-/// What tells conversations of the same ends apart.
+/// Distinction between conversations of the same two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Variant {
-    /// Nothing.
+    /// No further distinction.
     Plain,
-    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node information 5,
-    /// extended echo 6.
+    /// The kind of an ICMP query: echo 1, timestamp 2, information 3, address mask 4, node
+    /// information 5, extended echo 6.
     IcmpQuery(u8),
     /// GRE of version 0 with a key.
     GreKey(u32),
@@ -99,7 +100,7 @@ impl FlowKey {
         Zone(self.zone)
     }
 
-    /// The same conversation in another zone.
+    /// Returns the key of the conversation in another zone.
     #[must_use]
     pub(crate) const fn in_zone(self, zone: Zone) -> Self {
         Self { zone: zone.0, ..self }
@@ -111,7 +112,7 @@ impl FlowKey {
         self.protocol
     }
 
-    /// Whether the conversation is IPv6.
+    /// Returns whether the conversation is IPv6.
     #[must_use]
     pub const fn is_ipv6(&self) -> bool {
         self.tag & TAG_V6 != 0
@@ -150,7 +151,7 @@ impl FlowKey {
         }
     }
 
-    /// What an ICMP query asks for, by its code in the key.
+    /// Returns the kind of an ICMP query, by its code in the key.
     pub(crate) const fn icmp_kind(&self) -> Option<IcmpKind> {
         if !matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             return None;
@@ -177,7 +178,7 @@ impl FlowKey {
         Some(kind as u8)
     }
 
-    /// What tells the conversation apart from others of its ends.
+    /// Returns the part of the key that separates the conversation from others of its ends.
     pub(crate) const fn variant(&self) -> Variant {
         match (self.protocol, self.tag >> TAG_KIND_SHIFT) {
             (PROTOCOL_GRE, KIND_GRE_KEY) => {
@@ -192,59 +193,6 @@ impl FlowKey {
             (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind) => Variant::IcmpQuery(kind),
             _ => Variant::Plain,
         }
-    }
-
-    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
-    ///
-    /// # Errors
-    /// What no conversation can be.
-    pub(crate) fn between(
-        zone: Zone,
-        protocol: u8,
-        initiator: SocketAddr,
-        responder: SocketAddr,
-        variant: Variant,
-    ) -> Result<(Self, End), &'static str> {
-        let number = |end: SocketAddr| match end.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => address.to_bits(),
-        };
-        if initiator.is_ipv4() != responder.is_ipv4() {
-            return Err("its ends are of two versions of IP");
-        }
-        let v6 = initiator.is_ipv6();
-        let header = Header {
-            zone,
-            v6,
-            protocol,
-            src: number(initiator),
-            dst: number(responder),
-        };
-        let flow = header.with_ports(initiator.port(), responder.port());
-        let (mut key, source) = (flow.key, flow.source);
-        // TCP, UDP, DCCP, SCTP and UDP-Lite.
-        let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
-        let is_icmp = protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
-        match variant {
-            Variant::Plain if has_ports => {}
-            Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
-            }
-            Variant::IcmpQuery(kind @ 1..=6) if is_icmp && initiator.port() == responder.port() => {
-                key = key.with_icmp(kind, source);
-            }
-            Variant::IcmpMessage(kind) if is_icmp && key.ports == [0; 2] => {
-                key.ports = [u16::from(kind); 2];
-                key = key.with_icmp(KIND_ICMP_MESSAGE, source);
-            }
-            Variant::GreKey(gre) if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
-                key = flow.with_gre(GreKey::Key(gre)).key;
-            }
-            Variant::GreCall if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
-                key = flow.with_gre(GreKey::CallId(0)).key;
-            }
-            _ => return Err("its ports or its kind are those of another protocol"),
-        }
-        Ok((key, source))
     }
 
     /// The key with what an ICMP message is, and the end that asks or sends.

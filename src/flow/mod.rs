@@ -1,7 +1,8 @@
-//! What a conversation is called: its zone, its two ends and its protocol.
+//! Identity of a conversation: its zone, its two ends and its protocol.
 //!
-//! [`FlowKey`] is canonical: both directions of a conversation make the same key, because the two ends are put
-//! in order. One key means one hash, one shard, one lock, and no second index entry for replies.
+//! [`FlowKey`] is canonical: both directions of a conversation make the same key, because the two
+//! ends are put in order. One key means one hash, one shard, one lock, and no second index entry
+//! for replies.
 
 mod key;
 mod packet_flow;
@@ -11,7 +12,7 @@ pub use key::{End, FlowKey, Variant};
 pub use packet_flow::Flow;
 pub use zone::Zone;
 
-/// Which way a packet travels in its session.
+/// Direction of a packet in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The direction of the session's first packet: initiator to responder.
@@ -21,7 +22,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both, original first.
+    /// Both directions, original first.
     pub const BOTH: [Self; 2] = [Self::Original, Self::Reply];
 
     /// The other direction.

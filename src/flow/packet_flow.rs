@@ -1,10 +1,15 @@
 //! The flow of a packet.
 
+use core::net::{IpAddr, SocketAddr};
+
 use super::Zone;
 use super::key::{
-    End, FlowKey, KIND_GRE_CALL, KIND_GRE_KEY, KIND_ICMP_MESSAGE, TAG_KIND_SHIFT, TAG_V6, words,
+    End, FlowKey, KIND_GRE_CALL, KIND_GRE_KEY, KIND_ICMP_MESSAGE, TAG_KIND_SHIFT, TAG_V6, Variant, words,
 };
-use crate::packet::{GreKey, IcmpKind, Ip, IpVersion, Parsed, Quoted, QuotedTransport, Transport};
+use crate::packet::{
+    GreKey, IcmpKind, Ip, IpVersion, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Parsed, Quoted,
+    QuotedTransport, Transport,
+};
 
 /// A packet's canonical key and the end that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +134,61 @@ impl Header {
         };
         flow.key = flow.key.with_icmp(icmp.kind, asker);
         flow
+    }
+}
+
+impl FlowKey {
+    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
+    ///
+    /// # Errors
+    /// What no conversation can be.
+    pub(crate) fn between(
+        zone: Zone,
+        protocol: u8,
+        initiator: SocketAddr,
+        responder: SocketAddr,
+        variant: Variant,
+    ) -> Result<(Self, End), &'static str> {
+        let number = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        if initiator.is_ipv4() != responder.is_ipv4() {
+            return Err("its ends are of two versions of IP");
+        }
+        let v6 = initiator.is_ipv6();
+        let header = Header {
+            zone,
+            v6,
+            protocol,
+            src: number(initiator),
+            dst: number(responder),
+        };
+        let flow = header.with_ports(initiator.port(), responder.port());
+        let (mut key, source) = (flow.key, flow.source);
+        // TCP, UDP, DCCP, SCTP and UDP-Lite.
+        let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
+        let is_icmp = protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
+        match variant {
+            Variant::Plain if has_ports => {}
+            Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
+            }
+            Variant::IcmpQuery(kind @ 1..=6) if is_icmp && initiator.port() == responder.port() => {
+                key = key.with_icmp(kind, source);
+            }
+            Variant::IcmpMessage(kind) if is_icmp && key.ports == [0; 2] => {
+                key.ports = [u16::from(kind); 2];
+                key = key.with_icmp(KIND_ICMP_MESSAGE, source);
+            }
+            Variant::GreKey(gre) if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
+                key = flow.with_gre(GreKey::Key(gre)).key;
+            }
+            Variant::GreCall if protocol == PROTOCOL_GRE && key.ports == [0; 2] => {
+                key = flow.with_gre(GreKey::CallId(0)).key;
+            }
+            _ => return Err("its ports or its kind are those of another protocol"),
+        }
+        Ok((key, source))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Zones: address spaces that are kept apart.
 
-/// An address space: a GWLB endpoint, a VLAN, a tenant. The same addresses in two zones are two conversations.
+/// An address space: a GWLB endpoint, a VLAN, a tenant. The same addresses in two zones are two
+/// conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Zone(pub u16);
 

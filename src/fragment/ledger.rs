@@ -16,10 +16,10 @@ pub(super) struct SourceKey {
     pub(super) prefix: u128,
 }
 
-/// Why a datagram gives up its places.
+/// Reason for which a datagram gives up its places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// Its source has as many as one source may have.
+    /// The source has reached its limit.
     Source,
     /// All are taken.
     Table,
@@ -39,16 +39,16 @@ struct Entry<T> {
 struct Source {
     key: SourceKey,
     zone: u32,
-    /// Its datagrams, oldest first.
+    /// Datagrams, oldest first.
     datagrams: List,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct ZoneEntry {
     number: u16,
-    /// Its sources by places.
+    /// Sources by number of places.
     sources: Ranking,
-    /// Its datagrams, oldest first.
+    /// Datagrams of the source, oldest first.
     datagrams: List,
 }
 
@@ -441,7 +441,7 @@ impl<T> Ledger<T> {
         Ok(())
     }
 
-    /// Whether a datagram is there.
+    /// Returns whether a datagram is there.
     pub(super) fn contains(&self, key: &DatagramKey) -> bool {
         self.entry(key).is_some()
     }

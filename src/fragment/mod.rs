@@ -7,12 +7,12 @@
 //! datagram's end or comes too late is dropped.
 //!
 //! **Before the first.** A fragment that comes before the first of its datagram cannot be decided
-//! yet. A caller that can keep it says so with
-//! [`Packet::can_hold`](crate::Packet::can_hold), gets [`Verdict::Hold`](crate::Verdict::Hold), and
-//! hands the packet in again, without that, as soon as [`Sink::released`](crate::Sink::released)
-//! names its [`HoldId`] or [`FragmentsConfig::hold`](crate::config::FragmentsConfig::hold) has
-//! passed. Only then it is decided, like a later fragment that comes at that moment.
-//! [`HeldPackets`](crate::HeldPackets) keeps packets for that. For all other callers such a fragment is dropped.
+//! yet. A caller that can keep it says so with [`Packet::can_hold`](crate::Packet::can_hold), gets
+//! [`Verdict::Hold`](crate::Verdict::Hold), and hands the packet in again, without that, as soon as
+//! [`Sink::released`](crate::Sink::released) names its [`HoldId`] or
+//! [`FragmentsConfig::hold`](crate::config::FragmentsConfig::hold) has passed. Only then it is
+//! decided, like a later fragment that comes at that moment. [`HeldPackets`](crate::HeldPackets)
+//! keeps packets for that. For all other callers such a fragment is dropped.
 //!
 //! **Bounds.** Incomplete datagrams and held fragments are bounded in all and by source prefix
 //! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its
@@ -41,15 +41,15 @@ use crate::packet::{Fragment, Ip, IpVersion};
 pub use id::HoldId;
 pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, LaterFragment};
 
-/// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that IPv4 hosts must
-/// take, 576 bytes (RFC 791), are 119.
+/// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that
+/// IPv4 hosts must take, 576 bytes (RFC 791), are 119.
 pub const MAX_FRAGMENTS: u16 = 128;
 
-/// The most separate ranges of bytes that a datagram may have while parts are missing between them. Fragments that
-/// arrive in order make one.
+/// The most separate ranges of bytes that a datagram may have while parts are missing between them.
+/// Fragments that arrive in order make one.
 pub const MAX_RANGES: usize = 16;
 
-/// What the fragments of one datagram have in common.
+/// Fields that all fragments of a datagram share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DatagramKey {
     /// Source address, in the form of [`Ip::src`].
@@ -60,8 +60,8 @@ pub struct DatagramKey {
     pub id: u32,
     /// The zone.
     pub zone: u16,
-    /// IPv4: the protocol (RFC 791). IPv6: 0, since the later fragments may name another header (RFC 8200, section
-    /// 4.5).
+    /// IPv4: the protocol (RFC 791). IPv6: 0, since the later fragments may name another header
+    /// (RFC 8200, section 4.5).
     pub protocol: u8,
     /// Whether it is IPv6.
     pub v6: bool,

@@ -1,4 +1,4 @@
-//! Which bytes of a datagram have passed.
+//! Bytes of a datagram that have passed.
 
 use super::MAX_RANGES;
 
@@ -16,7 +16,7 @@ pub(super) struct Ranges {
     len: u8,
 }
 
-/// What [`Ranges::add`] found.
+/// Result of [`Ranges::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
     /// The bytes are new; now they are known.
@@ -25,7 +25,7 @@ pub(super) enum Added {
     Known,
     /// Some of the bytes have passed before.
     Overlap,
-    /// They make one range too many.
+    /// The bytes would need one range too many.
     TooMany,
 }
 
@@ -47,7 +47,7 @@ impl Ranges {
         self.iter().map(|range| range.end).max().unwrap_or(0)
     }
 
-    /// Whether these are exactly the bytes `0..end`.
+    /// Returns whether these are exactly the bytes `0..end`.
     pub(super) fn are_all(&self, end: u16) -> bool {
         self.len == 1 && self.iter().next() == Some(Range { start: 0, end })
     }

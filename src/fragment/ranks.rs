@@ -10,7 +10,7 @@ use crate::reserve::{NoMemory, Purpose};
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     amount: u32,
-    /// Its items, in the order in which they reached the amount.
+    /// Items, in the order in which they reached the amount.
     items: List,
     lower: u32,
     higher: u32,

@@ -15,7 +15,7 @@ use crate::reserve::{NoMemory, Purpose};
 use crate::session::time::Micros;
 use crate::verdict::{DropReason, Tracked};
 
-/// How many expired datagrams a new one clears away.
+/// Number of expired datagrams that a new one clears away.
 const CLEARED: usize = 8;
 
 /// Beside so many incomplete datagrams one is remembered for having been refused.
@@ -48,18 +48,18 @@ impl Arrival<'_> {
     }
 }
 
-/// What the later fragments of an admitted datagram follow.
+/// Decision that the later fragments of an admitted datagram follow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Followed {
     pub(crate) tracked: Tracked,
     /// The session's key, where the session counts the datagram.
     pub(crate) flow: Option<FlowKey>,
-    /// Of a TCP segment that its window believes: the sequence number behind byte 0 of the datagram. The segment's
-    /// end is this and the datagram's length, a SYN or FIN counted.
+    /// For a TCP segment within its window: the sequence number after byte 0 of the datagram. The
+    /// segment's end is this number plus the datagram's length, a SYN or FIN included.
     pub(crate) base: Option<SeqNum>,
 }
 
-/// What was decided of a datagram.
+/// Decision about a datagram.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fate {
     Admitted(Followed),
@@ -70,13 +70,13 @@ pub(crate) enum Fate {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LaterFragment {
     pub(crate) followed: Followed,
-    /// From where to where the fragment moves the end of the TCP segment, if it does.
+    /// Old and new end of the TCP segment, if the fragment moves it.
     pub(crate) moves: Option<(SeqNum, SeqNum)>,
-    /// Nothing of the datagram is missing any more: it is forgotten.
+    /// The datagram is complete and is forgotten.
     pub(crate) complete: bool,
 }
 
-/// What [`Datagrams::join`] found.
+/// Result of [`Datagrams::join`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Joined {
     /// No such datagram.
@@ -97,14 +97,14 @@ pub(crate) enum Joined {
 struct Datagram {
     followed: Followed,
     ranges: Ranges,
-    /// Where it must end, for its length field to say so: see [`Fragment::max_end`].
+    /// Latest end of the datagram that its length field allows: see [`Fragment::max_end`].
     max_end: u16,
-    /// Where the datagram ends, once its last fragment has passed.
+    /// End of the datagram, once the last fragment has passed.
     end: Option<u16>,
     fragments: u16,
 }
 
-/// What a fragment does to its datagram.
+/// Effect of a fragment on its datagram.
 enum Taken {
     Passes(LaterFragment),
     /// This fragment is dropped, the datagram goes on.
@@ -464,7 +464,7 @@ impl Datagrams {
         })
     }
 
-    /// Whether the fragments of a name still wait for their first one.
+    /// Returns whether the fragments of a name still wait for their first one.
     pub(crate) fn holds(&self, id: HoldId) -> bool {
         self.state.lock().waiting.at(id.number()) == Some(&id)
     }
@@ -476,7 +476,7 @@ impl Datagrams {
         }
     }
 
-    /// Whether maps, lists and counts tell one story; no packet may pass meanwhile.
+    /// Returns whether maps, lists and counts tell one story; no packet may pass meanwhile.
     ///
     /// # Errors
     /// What does not fit, in words.

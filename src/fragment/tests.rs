@@ -107,7 +107,7 @@ fn open(datagrams: &Datagrams, key: &DatagramKey, now: Micros, fate: Fate) -> Op
     released
 }
 
-/// Whether a datagram is there: a copy of its first fragment is a duplicate then.
+/// Returns whether a datagram is there: a copy of its first fragment is a duplicate then.
 fn is_there(datagrams: &Datagrams, key: &DatagramKey, now: Micros) -> bool {
     matches!(
         join(datagrams, key, part(0, 8, true), now),
@@ -449,7 +449,7 @@ proptest! {
     }
 }
 
-/// What a datagram must have let through: a reference that keeps each byte.
+/// Bytes of a datagram that must have passed: a reference that keeps each byte.
 #[derive(Default)]
 struct Model {
     bytes: Vec<bool>,

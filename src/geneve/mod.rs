@@ -3,13 +3,12 @@
 //! [`Header::parse`] reads the header of a datagram to UDP port [`PORT`] and gives the packet inside. It is strict and
 //! bounded: what a tunnel end may not ignore is an error with a name. Unknown options are left as they are, since a
 //! reply carries the header back byte for byte. [`encode`] writes a header. [`metadata`] reads what the load balancers say
-//! in their options. [`Gateway`] is an appliance without sockets; [`front`] is its front end, for callers that want an
+//! in their options. [`Gateway`](crate::Gateway) is an appliance without sockets; [`front`] is its front end, for callers that want an
 //! engine of their own.
 
 mod encode;
 mod error;
 pub mod front;
-mod gateway;
 mod header;
 pub mod metadata;
 
@@ -18,7 +17,6 @@ mod tests;
 
 pub use encode::encode;
 pub use error::GeneveError;
-pub use gateway::{Gateway, GatewayReload, GatewayWorker};
 use header::{FIXED, OPTION_HEADER};
 pub use header::{Header, Inner, InnerProtocol, TunnelOption, TunnelOptions};
 pub use metadata::{EndpointId, Metadata, MetadataError, MetadataField, Provider};

@@ -42,7 +42,8 @@ fn defaults_are_those_of_the_table() {
     );
 }
 
-/// What a class lives in a profile, by what the global lifetimes and the override set, in seconds.
+/// Lifetime of a class in a profile, by the settings of the global lifetimes and the override, in
+/// seconds.
 #[test]
 fn a_class_that_is_not_set_follows_its_leader_where_that_is_set() {
     use LifetimeClass::{TcpCloseWait, TcpEstablished, TcpFinWait, UdpExchange, UdpReplied};
@@ -98,7 +99,8 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// Overrides that all match a TCP session from 10.1.1.1 to 10.2.2.2 port 443 in zone 7, and what wins.
+/// Overrides that all match a TCP session from 10.1.1.1 to 10.2.2.2 port 443 in zone 7, and what
+/// wins.
 #[test]
 fn the_most_specific_override_wins() {
     let any = OverrideMatch::default();

@@ -490,8 +490,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is forgotten, a count is never above the true one, and without pressure it is
-        /// the true one.
+        /// A count is never above the true one, and without pressure equals it.
         #[test]
         fn a_count_is_never_above_the_true_one(
             steps in proptest::collection::vec((0u128..60, 0u8..3), 1..400),

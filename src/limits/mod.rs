@@ -142,8 +142,8 @@ pub struct Exceeded {
     pub limit: Limit,
     /// The scope in which it is set.
     pub scope: LimitScope,
-    /// Its value; of [`Limit::SourceShare`], the places that are left for others; of
-    /// [`Limit::ZoneShare`], the sessions that the zone is sure of.
+    /// Value of the limit; for [`Limit::SourceShare`], the places that are left for others; for
+    /// [`Limit::ZoneShare`], the sessions that are guaranteed to the zone.
     pub value: u32,
     /// The count: sessions, half-open sessions, or new sessions per second.
     pub count: u32,
@@ -181,7 +181,7 @@ pub(crate) struct Bounds {
     pub(crate) max_half_open_per_source: Option<u32>,
     pub(crate) new_per_second_per_source: Option<u32>,
     pub(crate) action: LimitAction,
-    /// Where they are set.
+    /// Scope in which the bounds are set.
     pub(crate) scope: LimitScope,
 }
 

@@ -7,10 +7,11 @@ use super::{Ip, IpVersion};
 /// Bytes that are summed in one step of a long sum.
 const BLOCK_LEN: usize = 32;
 
-/// How many bytes make a sum long. For fewer, vectors cost more than they save.
+/// Number of bytes from which a sum counts as long. For fewer, vector instructions cost more than
+/// they save.
 const LONG: usize = 256;
 
-/// Whether an IPv4 header, options included, adds up.
+/// Returns whether an IPv4 header, options included, adds up.
 pub(super) fn ipv4_header_is_valid(header: &[u8]) -> bool {
     Sum16BitWords::new().add_slice(header).ones_complement() == 0
 }
@@ -20,13 +21,14 @@ pub(super) fn is_valid(bytes: &[u8]) -> bool {
     add(Sum16BitWords::new(), bytes).ones_complement() == 0
 }
 
-/// Whether a transport header with its payload adds up, together with the pseudo header where there is one: for
-/// TCP and UDP (RFC 9293, RFC 768) and ICMPv6 (RFC 4443), not for ICMP over IPv4.
+/// Returns whether a transport header with its payload adds up, together with the pseudo header
+/// where there is one: for TCP and UDP (RFC 9293, RFC 768) and ICMPv6 (RFC 4443), not for ICMP over
+/// IPv4.
 pub(super) fn transport_is_valid(ip: Ip, bytes: &[u8]) -> bool {
     partial_is_valid(ip, bytes.len(), bytes)
 }
 
-/// The same where the checksum covers only the `covered` first bytes of the `len` that the header and its payload
+/// Verifies a checksum over the first `covered` of the `len` bytes that the header and its payload
 /// have: DCCP (RFC 4340, section 9.1) and UDP-Lite (RFC 3828, section 3.1).
 pub(super) fn partial_is_valid(ip: Ip, len: usize, covered: &[u8]) -> bool {
     let mut sum = Sum16BitWords::new();

@@ -20,7 +20,7 @@ pub enum DccpType {
     Data = 2,
     /// An acknowledgement without data.
     Ack = 3,
-    /// Both.
+    /// DCCP-DataAck: data and an acknowledgment.
     DataAck = 4,
     /// The server asks the client to close.
     CloseReq = 5,
@@ -66,8 +66,8 @@ impl DccpType {
         }
     }
 
-    /// Bytes of an acknowledgement subheader with numbers of 48 bits, and of what every packet of this type has
-    /// behind it: service code, Reset code and data.
+    /// Bytes of an acknowledgement subheader with numbers of 48 bits, and of what every packet of
+    /// this type has behind it: service code, Reset code and data.
     const fn header_len(self) -> (usize, usize) {
         match self {
             Self::Request => (0, 4),
@@ -89,7 +89,8 @@ pub struct DccpPacket {
     pub kind: DccpType,
     /// The sequence number, 48 bits; `None` where only its lower 24 bits were sent.
     pub seq: Option<u64>,
-    /// The acknowledgement number, 48 bits; `None` where the packet has none or only its lower 24 bits were sent.
+    /// The acknowledgement number, 48 bits; `None` where the packet has none or only its lower 24
+    /// bits were sent.
     pub ack: Option<u64>,
     /// Bytes of application data.
     pub payload_len: u16,

@@ -54,19 +54,19 @@ const ADDRESS: usize = 16;
 
 /// The source link-layer address option (RFC 4861 4.6.1).
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
-/// How many bytes of options a message may have that its type does not define. Receivers ignore
-/// them (RFC 4861 4.6), which leaves room for later standards, but no room for a channel.
+/// Limit on the bytes of options in a message that its type does not define. Receivers ignore them
+/// (RFC 4861 4.6), which leaves room for later standards, but no room for a channel.
 const MAX_FOREIGN: usize = 32;
-/// How many bytes may follow the packet: what is left of its frame, which carries no channel either.
-/// No message is so short that Ethernet pads it.
+/// Limit on the bytes after the packet: the rest of its frame, which must not carry a channel
+/// either. No message is so short that Ethernet pads it.
 const MAX_PADDING: usize = 32;
 
-/// Why a discovery message may not pass.
+/// Reason for which a discovery message is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiscoveryFault {
-    /// Its hop limit is not the one of its type, which says that it has left its link.
+    /// The hop limit is not that of the type, so the message has left its link.
     OffLink,
-    /// Its type does not allow what it says.
+    /// The type does not allow the contents.
     Malformed(Malformed),
 }
 
@@ -76,7 +76,7 @@ impl From<Malformed> for DiscoveryFault {
     }
 }
 
-/// Whether an ICMPv6 type is one of discovery on a link: 130 to 137, and 143.
+/// Returns whether an ICMPv6 type is one of discovery on a link: 130 to 137, and 143.
 pub(super) const fn is_discovery(icmp_type: u8) -> bool {
     matches!(icmp_type, LISTENER_QUERY..=REDIRECT | LISTENER_REPORT_V2)
 }
@@ -125,8 +125,8 @@ pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), Discovery
     checked.map_err(DiscoveryFault::Malformed)
 }
 
-/// Whether an address may be the source of a message (RFC 4861 4.1 to 4.5, RFC 3810 5.1.14 and
-/// 5.2.13, RFC 3590 4). A multicast address is the source of no packet.
+/// Returns whether an address may be the source of a message (RFC 4861 4.1 to 4.5, RFC 3810 5.1.14
+/// and 5.2.13, RFC 3590 4). A multicast address is the source of no packet.
 const fn may_send(kind: u8, source: u128) -> bool {
     match kind {
         LISTENER_QUERY | ROUTER_ADVERTISEMENT | REDIRECT => is_link_local(source),
@@ -138,7 +138,7 @@ const fn may_send(kind: u8, source: u128) -> bool {
     }
 }
 
-/// Whether the extension headers are a hop-by-hop header with the router alert for listener
+/// Returns whether the extension headers are a hop-by-hop header with the router alert for listener
 /// discovery (RFC 2711 2.1) and nothing but padding beside it. RFC 3810 6.2 and 7.6 discard
 /// messages without the option.
 fn is_router_alert(next_header: Option<u8>, extensions: &[u8]) -> bool {
@@ -191,7 +191,7 @@ fn neighbor(kind: u8, ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     neighbor_options(kind, ip.src == UNSPECIFIED, options)
 }
 
-/// What a message's type says of an option.
+/// Rule of a message type for one option.
 #[derive(Clone, Copy)]
 struct OptionRule {
     /// The least length, in units of 8 bytes.
@@ -384,29 +384,29 @@ fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes(*number)))
 }
 
-/// Whether a list of addresses has only those of single hosts.
+/// Returns whether a list of addresses has only those of single hosts.
 fn are_unicast(addresses: &[u8]) -> bool {
     addresses
         .chunks_exact(ADDRESS)
         .all(|address| address_at(address, 0).is_some_and(is_unicast))
 }
 
-/// Whether an address is in fe80::/10.
+/// Returns whether an address is in fe80::/10.
 const fn is_link_local(address: u128) -> bool {
     address >> 118 == 0xfe80 >> 6
 }
 
-/// Whether an address is in ff00::/8.
+/// Returns whether an address is in ff00::/8.
 const fn is_multicast(address: u128) -> bool {
     address >> 120 == 0xff
 }
 
-/// Whether a multicast address means groups of one link (RFC 4291 2.7).
+/// Returns whether a multicast address means groups of one link (RFC 4291 2.7).
 const fn is_link_scoped(group: u128) -> bool {
     group >> 112 & 0xff0f == 0xff02
 }
 
-/// Whether an address may be that of one host.
+/// Returns whether an address may be that of one host.
 const fn is_unicast(address: u128) -> bool {
     address != UNSPECIFIED && !is_multicast(address)
 }

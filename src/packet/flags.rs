@@ -2,11 +2,13 @@
 
 use std::{fmt, ops::BitOr};
 
-/// The eight flags of a TCP header (RFC 9293, section 3.1), with the bits where they stand on the wire.
+/// The eight flags of a TCP header (RFC 9293, section 3.1), with the bits where they stand on the
+/// wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TcpFlags(pub u8);
 
-/// One bit per combination of FIN, SYN, RST, ACK and URG that a TCP may send; the bit's number is the combination.
+/// One bit per combination of FIN, SYN, RST, ACK and URG that a TCP may send; the bit's number is
+/// the combination.
 const VALID_COMBINATIONS: u64 = {
     const FIN: u8 = TcpFlags::FIN.0;
     const SYN: u8 = TcpFlags::SYN.0;
@@ -42,18 +44,19 @@ impl TcpFlags {
     /// The congestion window was reduced (RFC 3168).
     pub const CWR: Self = Self(0x80);
 
-    /// Whether all flags of `other` are set.
+    /// Returns whether all flags of `other` are set.
     #[inline]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether a TCP could mean this combination.
+    /// Returns whether a TCP could mean this combination.
     ///
-    /// PSH, ECE and CWR are left out of account. Of the rest these nine are valid, as in Linux: SYN, SYN URG,
-    /// SYN ACK, RST, RST ACK, FIN ACK, FIN ACK URG, ACK, ACK URG. Everything else is a scan or damage: no flag at
-    /// all, SYN with FIN or RST, FIN without ACK, RST with FIN, and so on.
+    /// PSH, ECE and CWR are left out of account. Of the rest these nine are valid, as in Linux:
+    /// SYN, SYN URG, SYN ACK, RST, RST ACK, FIN ACK, FIN ACK URG, ACK, ACK URG. Everything else is
+    /// a scan or damage: no flag at all, SYN with FIN or RST, FIN without ACK, RST with FIN, and so
+    /// on.
     #[inline]
     #[must_use]
     pub const fn is_valid_combination(self) -> bool {

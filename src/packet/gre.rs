@@ -10,8 +10,9 @@ const CHECKSUM_PRESENT: u16 = 0x8000;
 const ROUTING_PRESENT: u16 = 0x4000;
 const KEY_PRESENT: u16 = 0x2000;
 const SEQUENCE_PRESENT: u16 = 0x1000;
-/// Strict source route and the upper bit of the recursion control of RFC 1701: a receiver that does not speak it must
-/// discard a packet with one of them (RFC 2784, section 2.3). The reserved bits behind them must be ignored.
+/// Strict source route and the upper bit of the recursion control of RFC 1701: a receiver that does
+/// not speak it must discard a packet with one of them (RFC 2784, section 2.3). The reserved bits
+/// behind them must be ignored.
 const MUST_BE_ZERO: u16 = ROUTING_PRESENT | 0x0c00;
 /// Enhanced GRE only.
 const ACKNOWLEDGEMENT_PRESENT: u16 = 0x0080;
@@ -20,7 +21,7 @@ const VERSION: u16 = 0x0007;
 /// The protocol type of enhanced GRE: PPP.
 const PPP: u16 = 0x880b;
 
-/// What tells the tunnels between two hosts apart.
+/// Distinction between the tunnels of two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GreKey {
     /// Version 0 without a key.
@@ -28,8 +29,9 @@ pub enum GreKey {
     /// The key of version 0 (RFC 2890). The directions of a tunnel may have different ones: NVGRE
     /// puts a flow identifier into it (RFC 7637 3.2), and ends may ask for one each.
     Key(u32),
-    /// The call ID of version 1, PPTP. Each end chooses the one that it wants to be sent, so that the directions of a
-    /// call have different ones; which belong together only the control connection says.
+    /// The call ID of version 1, PPTP. Each end chooses the one that it wants to be sent, so that
+    /// the directions of a call have different ones; which belong together only the control
+    /// connection says.
     CallId(u16),
 }
 
@@ -45,7 +47,7 @@ impl GreKey {
     }
 }
 
-/// Where a header's key stands, by its first word.
+/// Layout of a header's key, by the first word.
 enum Layout {
     None,
     Key { offset: usize },

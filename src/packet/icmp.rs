@@ -9,7 +9,7 @@ use super::{
 /// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
 const HEADER_LEN: usize = 8;
 
-/// What a query asks for.
+/// Kind of an ICMP query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IcmpKind {
     /// Echo: ICMP 8 and 0 (RFC 792), ICMPv6 128 and 129 (RFC 4443).
@@ -45,7 +45,7 @@ impl IcmpKind {
 /// An ICMP or ICMPv6 request or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IcmpQuery {
-    /// What is asked for.
+    /// Kind of the query.
     pub kind: IcmpKind,
     /// Identifier; of node information, which has none, the Qtype in its place.
     pub id: u16,
@@ -59,8 +59,8 @@ pub struct IcmpQuery {
 
 /// An ICMP error (types 3, 4, 5, 11 and 12) or ICMPv6 error (types 1 to 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-// The order of the fields matters, here and in `Quoted`: with the version in front, whose one byte has values to
-// spare, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
+// The order of the fields matters, here and in `Quoted`: with the version in front, whose one byte
+// has values to spare, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
 #[repr(C)]
 pub struct IcmpError {
     /// The packet that the error is about.
@@ -69,8 +69,8 @@ pub struct IcmpError {
     pub icmp_type: u8,
     /// ICMP code as on the wire.
     pub code: u8,
-    /// The MTU that the error announces, in bytes: that of ICMP 3 code 4 (RFC 1191 4) or of ICMPv6 2. 0 where it
-    /// announces none, as other errors do and routers before RFC 1191.
+    /// The MTU that the error announces, in bytes: that of ICMP 3 code 4 (RFC 1191 4) or of ICMPv6
+    /// 2. 0 where it announces none, as other errors do and routers before RFC 1191.
     pub mtu: u32,
 }
 
@@ -78,7 +78,7 @@ pub struct IcmpError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Quoted {
-    /// What is quoted of the transport header.
+    /// Quoted part of the transport header.
     pub transport: QuotedTransport,
     /// IP version.
     pub version: IpVersion,
@@ -109,7 +109,7 @@ pub enum QuotedTransport {
     },
     /// A request or reply of ICMP or ICMPv6.
     IcmpQuery {
-        /// What is asked for.
+        /// Kind of the query.
         kind: IcmpKind,
         /// Identifier, see [`IcmpQuery::id`].
         id: u16,
@@ -131,14 +131,15 @@ pub enum QuotedTransport {
     Other,
 }
 
-/// What a type of ICMP message is.
+/// Class of an ICMP message type.
 enum Class {
     Query {
         kind: IcmpKind,
         request: bool,
     },
     Error,
-    /// An ICMPv6 error of a type that is not assigned, or reserved, or for private experiments (RFC 4443 6.1).
+    /// An ICMPv6 error of a type that is not assigned, or reserved, or for private experiments (RFC
+    /// 4443 6.1).
     Unassigned,
     Discovery,
     Other,
@@ -168,7 +169,7 @@ impl Class {
     }
 }
 
-/// Whether a message of this type may open a session, and so ask the policy.
+/// Returns whether a message of this type may open a session, and so ask the policy.
 pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
     match Class::of(version, icmp_type) {
         Class::Query { request, .. } => request,
@@ -177,7 +178,8 @@ pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
     }
 }
 
-/// The MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of its header.
+/// The MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of its
+/// header.
 const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -> u32 {
     match (version, icmp_type, code) {
         (IpVersion::V4, 3, 4) => word & 0xffff,
@@ -186,7 +188,8 @@ const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -
     }
 }
 
-/// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of an IP packet.
+/// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of
+/// an IP packet.
 pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let &[icmp_type, code, _, _, a, b, c, d, ref rest @ ..] = payload else {
         return Err(Malformed::IcmpHeaderTruncated);

@@ -1,4 +1,5 @@
-//! IPsec: the security parameters index of ESP (RFC 4303) and of the authentication header (RFC 4302).
+//! IPsec: the security parameters index of ESP (RFC 4303) and of the authentication header (RFC
+//! 4302).
 
 use super::{Extent, Ip, IpVersion, Malformed, Parsed, Transport};
 
@@ -22,12 +23,14 @@ pub(super) fn parse_esp(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
     Ok(Parsed { ip, transport })
 }
 
-/// Parses the authentication header at the start of an IP packet's payload; what it protects is not looked at.
+/// Parses the authentication header at the start of an IP packet's payload; what it protects is not
+/// looked at.
 pub(super) fn parse_ah(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some(&[_, words, _, _, a, b, c, d, ..]) = payload.first_chunk::<AH_HEADER_LEN>() else {
         return Err(Malformed::AhHeaderTruncated);
     };
-    // Words of 4 bytes less 2 (section 2.2); in IPv6 a header is a multiple of 8 bytes long (section 3.3.3.2.1).
+    // Words of 4 bytes less 2 (section 2.2); in IPv6 a header is a multiple of 8 bytes long
+    // (section 3.3.3.2.1).
     let len = 4 * (usize::from(words) + 2);
     if len < AH_HEADER_LEN || (ip.version == IpVersion::V6 && !len.is_multiple_of(8)) {
         return Err(Malformed::AhLength);

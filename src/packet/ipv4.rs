@@ -84,8 +84,8 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
     })
 }
 
-/// Reads the fields of a fragment: `field` holds the flags and the offset. Returns `None` for a whole
-/// packet.
+/// Reads the fields of a fragment: `field` holds the flags and the offset. Returns `None` for a
+/// whole packet.
 #[inline(always)]
 fn fragment(
     field: u16,
@@ -110,8 +110,8 @@ fn fragment(
     .map(Some)
 }
 
-/// Returns whether an address may be the source of a packet: it is neither multicast (RFC 5771) nor the
-/// limited broadcast address.
+/// Returns whether an address may be the source of a packet: it is neither multicast (RFC 5771) nor
+/// the limited broadcast address.
 #[inline]
 pub(super) const fn is_unicast(address: u32) -> bool {
     address >> 28 != 0xe && address != u32::MAX

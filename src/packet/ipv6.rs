@@ -10,11 +10,12 @@ pub(super) const HEADER_LEN: usize = 40;
 /// Bytes of the fragment header (RFC 8200, section 4.5).
 pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
 
-/// How many extension headers are walked. RFC 8200, section 4.1, knows six, one of them twice; this leaves room for
-/// one that it does not know.
+/// Limit on extension headers. RFC 8200, section 4.1, knows six, one of them twice; this leaves
+/// room for an unknown one.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Parses the header of an IPv6 packet and its extension headers; bytes behind the payload length are padding.
+/// Parses the header of an IPv6 packet and its extension headers; bytes behind the payload length
+/// are padding.
 #[inline]
 pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
     let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else {
@@ -40,7 +41,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
             fragment.offset,
             fragment.more,
             payload.len() - fragment.end,
-            // The payload length of the whole packet counts the extension headers before the fragment header.
+            // The payload length of the whole packet counts the extension headers before the
+            // fragment header.
             u32::from(u16::MAX) - (fragment.end - FRAGMENT_HEADER_LEN) as u32,
             header_len,
         )?),
@@ -70,16 +72,16 @@ pub(super) const fn is_unicast(address: u128) -> bool {
     address >> 120 != 0xff
 }
 
-/// Where a chain of extension headers leads.
+/// End of a chain of extension headers.
 pub(super) struct Chain {
-    /// The first protocol that is no walked extension header; of a fragment other than the first, the one that its
-    /// fragment header names.
+    /// The first protocol that is no walked extension header; of a fragment other than the first,
+    /// the one that its fragment header names.
     pub(super) protocol: IpNumber,
     /// Bytes of extension headers before that protocol's header.
     pub(super) len: usize,
     /// The fragment header, unless the fragment is atomic, that is, the whole packet (RFC 6946).
     pub(super) fragment: Option<ChainFragment>,
-    /// Which of the walked extension headers carry options or a route.
+    /// Options or routes that the walked extension headers carry.
     pub(super) options: IpOptions,
 }
 
@@ -93,11 +95,13 @@ pub(super) struct ChainFragment {
     end: usize,
 }
 
-/// Walks the extension headers at the start of an IPv6 payload, of which the first has the number `first`.
+/// Walks the extension headers at the start of an IPv6 payload, of which the first has the number
+/// `first`.
 ///
-/// ESP and the authentication header end the walk like a transport protocol. So do mobility (135), HIP (139) and
-/// Shim6 (140), which are protocols of their own to a policy: what they protect or set up is not looked at. So does the fragment header of a
-/// fragment other than the first, behind which there is no header.
+/// ESP and the authentication header end the walk like a transport protocol. So do mobility (135),
+/// HIP (139) and Shim6 (140), which are protocols of their own to a policy: what they protect or
+/// set up is not looked at. So does the fragment header of a fragment other than the first, behind
+/// which there is no header.
 #[inline]
 pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> {
     let mut chain = Chain {

@@ -3,7 +3,7 @@
 use crate::reasons::reasons;
 
 reasons! {
-    /// Why a packet could not be parsed, or cannot mean anything.
+    /// Reason for which a packet cannot be parsed or has no valid meaning.
     ///
     /// Each reason has a stable [`name`](Self::name) for counters and logs and a sentence that
     /// [`describe`](Self::describe)s it. Where several apply, the outermost header's is given.

@@ -1,12 +1,12 @@
 //! Bytes to parsed headers, once.
 //!
-//! [`parse`] takes exactly one IP packet and gives what the rest of the engine works on: a [`Parsed`], which borrows
-//! nothing, is `Copy` and fits two cache lines. A packet that cannot be parsed is [`Malformed`], with the reason.
-//! Nothing is allocated.
+//! [`parse`] takes exactly one IP packet and gives what the rest of the engine works on: a
+//! [`Parsed`], which borrows nothing, is `Copy` and fits two cache lines. A packet that cannot be
+//! parsed is [`Malformed`], with the reason. Nothing is allocated.
 //!
-//! This is the only module that knows the crate `etherparse`. Where that crate is laxer than a firewall may be (lengths
-//! of 0, ICMP of the other IP version, TCP options behind an unknown one, chains of extension headers without
-//! end), this module reads by hand.
+//! This is the only module that knows the crate `etherparse`. Where that crate is laxer than a
+//! firewall may be (lengths of 0, ICMP of the other IP version, TCP options behind an unknown one,
+//! chains of extension headers without end), this module reads by hand.
 
 mod checksum;
 mod dccp;
@@ -74,16 +74,17 @@ pub const PROTOCOL_UDP_LITE: u8 = IpNumber::UDP_LITE.0;
 /// A packet's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsed {
-    /// What the IP header says, extension headers included.
+    /// Fields of the IP header, extension headers included.
     pub ip: Ip,
-    /// What the header behind it says.
+    /// Fields of the transport header.
     pub transport: Transport,
 }
 
 impl Parsed {
-    /// The payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that this was parsed from;
-    /// empty for everything else. Padding is not payload, nor is what lies behind the UDP length. Of a first fragment
-    /// ([`parse_first_fragment`]) it is the part of the payload that the fragment has.
+    /// The payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that this
+    /// was parsed from; empty for everything else. Padding is not payload, nor is what lies behind
+    /// the UDP length. Of a first fragment ([`parse_first_fragment`]) it is the part of the payload
+    /// that the fragment has.
     #[inline]
     #[must_use]
     pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
@@ -130,17 +131,18 @@ impl IpVersion {
     }
 }
 
-/// What the IP header says, and the IPv6 extension headers.
+/// Fields of the IP header and of the IPv6 extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ip {
     /// The version, which also tells an IPv4 address from an IPv4-mapped IPv6 address.
     pub version: IpVersion,
-    /// Source address as a big-endian number; an IPv4 address as the IPv4-mapped one, `0xffff << 32 | address`.
+    /// Source address as a big-endian number; an IPv4 address as the IPv4-mapped one, `0xffff << 32
+    /// | address`.
     pub src: u128,
     /// Destination address, in the same form.
     pub dst: u128,
-    /// Protocol of the transport header, behind all extension headers. Of an IPv6 fragment other than the first, what
-    /// its fragment header names, which may be an extension header.
+    /// Protocol of the transport header, behind all extension headers. Of an IPv6 fragment other
+    /// than the first, what its fragment header names, which may be an extension header.
     pub protocol: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
@@ -148,7 +150,8 @@ pub struct Ip {
     pub options: IpOptions,
     /// Bytes before the transport header: IPv4 options and IPv6 extension headers are included.
     pub header_len: u16,
-    /// Bytes of the packet on the wire without padding: the IPv4 total length, or 40 and the IPv6 payload length.
+    /// Bytes of the packet on the wire without padding: the IPv4 total length, or 40 and the IPv6
+    /// payload length.
     pub total_len: u32,
 }
 
@@ -168,7 +171,7 @@ impl Ip {
     }
 }
 
-/// What the transport header says.
+/// Fields of the transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// A TCP segment with a valid combination of flags.
@@ -186,8 +189,9 @@ pub enum Transport {
         src_port: u16,
         /// Destination port; 0 is possible.
         dst_port: u16,
-        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for. Of a first fragment
-        /// they are the whole datagram's. UDP-Lite has no length: all that is there is its payload.
+        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for.
+        /// Of a first fragment they are the whole datagram's. UDP-Lite has no length: all that is
+        /// there is its payload.
         payload_len: u16,
     },
     /// An SCTP packet with a possible combination of chunks.
@@ -229,14 +233,15 @@ pub enum Transport {
     IcmpQuery(IcmpQuery),
     /// An ICMP or ICMPv6 error with the packet that it quotes.
     IcmpError(IcmpError),
-    /// IPv6 neighbor discovery (ICMPv6 133 to 137) or multicast listener discovery (130, 131, 132 and 143). It belongs
-    /// to a link and to no session; [`validate_discovery`] checks what it says.
+    /// IPv6 neighbor discovery (ICMPv6 133 to 137) or multicast listener discovery (130, 131, 132
+    /// and 143). It belongs to a link and to no session; [`validate_discovery`] checks what it
+    /// says.
     Discovery {
         /// ICMPv6 type.
         kind: u8,
     },
-    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over IPv4. An ICMPv6 type
-    /// below 128 is that of an error that nobody has assigned.
+    /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over
+    /// IPv4. An ICMPv6 type below 128 is that of an error that nobody has assigned.
     IcmpOther {
         /// ICMP type.
         kind: u8,
@@ -246,25 +251,26 @@ pub enum Transport {
     /// A fragment that is not the whole packet; for a first fragment's transport header see
     /// [`parse_first_fragment`].
     Fragment(Fragment),
-    /// Another protocol: see [`Ip::protocol`]. Also IPv6's "no next header" (59): such a packet is a conversation
-    /// of its own protocol number, so that it needs a rule like any other.
+    /// Another protocol: see [`Ip::protocol`]. Also IPv6's "no next header" (59): such a packet is
+    /// a conversation of its own protocol number, so that it needs a rule like any other.
     Other,
 }
 
-/// A fragment's place in its packet. One with offset 0 and none to follow is no fragment but a packet (RFC 6946).
+/// A fragment's place in its packet. One with offset 0 and none to follow is no fragment but a
+/// packet (RFC 6946).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
     /// Identification: 16 bits of IPv4, 32 bits of IPv6.
     pub id: u32,
-    /// Where the fragment belongs, in bytes: a multiple of 8.
+    /// Position of the fragment in the datagram, in bytes: a multiple of 8.
     pub offset: u16,
     /// Whether more fragments follow.
     pub more: bool,
-    /// Bytes that the fragment carries: never 0, and a multiple of 8 if more follow. In a first fragment of IPv6 these
-    /// include extension headers behind the fragment header.
+    /// Bytes that the fragment carries: never 0, and a multiple of 8 if more follow. In a first
+    /// fragment of IPv6 these include extension headers behind the fragment header.
     pub payload_len: u16,
-    /// Where in the packet's bytes the transport header begins if `offset` is 0, and where the fragment's payload
-    /// begins otherwise. Up to [`Ip::total_len`], which may cut the transport header short.
+    /// Position of the transport header in the packet if `offset` is 0, and of the fragment's
+    /// payload otherwise. Up to [`Ip::total_len`], which may cut the transport header short.
     pub transport_offset: u16,
 }
 
@@ -296,10 +302,11 @@ impl Fragment {
         })
     }
 
-    /// The most bytes that a datagram may have whose first fragment this is: the length field of the
-    /// datagram counts them, and the headers that the first fragment has before them. An IPv4 header
-    /// counts whole. Of IPv6, only extension headers before the fragment header count (RFC 8200,
-    /// section 4.5). Later fragments may have other headers, which are not part of the datagram.
+    /// The most bytes that a datagram may have whose first fragment this is: the length field of
+    /// the datagram counts them, and the headers that the first fragment has before them. An IPv4
+    /// header counts whole. Of IPv6, only extension headers before the fragment header count (RFC
+    /// 8200, section 4.5). Later fragments may have other headers, which are not part of the
+    /// datagram.
     pub(crate) const fn max_end(&self, ip: &Ip) -> u16 {
         let headers = ip.total_len.saturating_sub(self.payload_len as u32);
         let uncounted = match ip.version {
@@ -310,8 +317,9 @@ impl Fragment {
         u16::MAX.saturating_sub(headers.saturating_sub(uncounted) as u16)
     }
 
-    /// The result of parsing a fragment. A datagram of TCP cannot go on inside the header of 20 bytes that its first
-    /// fragment must have whole: who sends such a fragment wants to change what the first one said.
+    /// The result of parsing a fragment. A datagram of TCP cannot go on inside the header of 20
+    /// bytes that its first fragment must have whole: who sends such a fragment wants to change
+    /// what the first one said.
     #[inline(never)]
     fn parsed(self, ip: Ip) -> Result<Parsed, Malformed> {
         if ip.protocol == PROTOCOL_TCP && (1..tcp::MIN_HEADER_LEN).contains(&usize::from(self.offset)) {
@@ -328,9 +336,9 @@ impl Fragment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksums {
-    /// The checksums of the IPv4 header and of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (if it has
-    /// one) must be right. A UDP checksum of 0 passes: over IPv4 it means that there is none (RFC 768),
-    /// and so it does for tunnels over IPv6 (RFC 6935, RFC 6936).
+    /// The checksums of the IPv4 header and of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (if it
+    /// has one) must be right. A UDP checksum of 0 passes: over IPv4 it means that there is none
+    /// (RFC 768), and so it does for tunnels over IPv6 (RFC 6935, RFC 6936).
     ///
     /// Two kinds of packets cannot be verified and pass: fragments, and packets whose IPv6 routing
     /// header has segments left, whose checksum is computed with their last destination address.
@@ -375,7 +383,7 @@ impl Extent {
         matches!(self, Self::First)
     }
 
-    /// Whether the checksum is looked at.
+    /// Returns whether the checksum is looked at.
     const fn is_verified(self) -> bool {
         matches!(self, Self::Whole(checksums) if checksums.are_verified())
     }
@@ -384,15 +392,15 @@ impl Extent {
 /// An IP header and what follows it.
 struct Network<'a> {
     ip: Ip,
-    /// From the transport header to the end of the IP packet.
+    /// Bytes from the transport header to the end of the IP packet.
     payload: &'a [u8],
     fragment: Option<Fragment>,
     /// Whether the destination address is to be replaced on the way, see [`Checksums::Verify`].
     rerouted: bool,
 }
 
-/// Parses `bytes`, exactly one IP packet from its first byte; what lies behind the length that its header states is
-/// padding and ignored.
+/// Parses `bytes`, exactly one IP packet from its first byte; what lies behind the length that its
+/// header states is padding and ignored.
 ///
 /// # Errors
 ///
@@ -401,7 +409,8 @@ pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let Some(first) = bytes.first() else {
         return Err(Malformed::Empty);
     };
-    // Each version goes its own way to the end, so that what it knows of the packet stays in registers.
+    // Each version goes its own way to the end, so that what it knows of the packet stays in
+    // registers.
     match first >> 4 {
         4 => {
             let network = ipv4::parse(bytes, checksums)?;

@@ -26,8 +26,8 @@ const FIRST_TIMESTAMP: u8 = 5;
 /// Bytes of an address, or of one timestamp.
 const ENTRY_LEN: usize = 4;
 
-/// The kinds of options in an IP header: IPv4 options, and IPv6 extension headers that carry options
-/// or a route.
+/// The kinds of options in an IP header: IPv4 options, and IPv6 extension headers that carry
+/// options or a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct IpOptions(u8);
 

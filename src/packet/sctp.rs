@@ -15,7 +15,8 @@ const CHUNK_HEADER_LEN: usize = 4;
 /// Bytes of an INIT or INIT ACK chunk without parameters (RFC 9260, sections 3.3.2 and 3.3.3).
 const INIT_LEN: usize = 20;
 
-/// How many chunks are walked: twice what a frame of 9000 bytes can hold of DATA chunks with 1 byte each.
+/// Limit on chunks: twice the number of DATA chunks with 1 byte each that a frame of 9000 bytes can
+/// hold.
 const MAX_CHUNKS: usize = 1024;
 
 /// The type of ABORT (RFC 9260, section 3.3.7).
@@ -36,11 +37,13 @@ pub struct SctpPacket {
     pub initiate_tag: u32,
     /// The kinds of chunks, in a combination that may be.
     pub chunks: SctpChunks,
-    /// The flag T of an ABORT or SHUTDOWN COMPLETE: the tag is the one that its receiver expects of others, reflected.
+    /// The flag T of an ABORT or SHUTDOWN COMPLETE: the tag is the one that its receiver expects of
+    /// others, reflected.
     pub reflected: bool,
 }
 
-/// The kinds of chunks that a packet carries: a set, since what may come together may come in one order only.
+/// The kinds of chunks that a packet carries: a set, since what may come together may come in one
+/// order only.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SctpChunks(u16);
 
@@ -98,7 +101,7 @@ impl SctpChunks {
         (Self::OTHER, "other"),
     ];
 
-    /// Whether one of `kinds` is among them.
+    /// Returns whether one of `kinds` is among them.
     #[inline]
     #[must_use]
     pub const fn any(self, kinds: Self) -> bool {
@@ -119,7 +122,7 @@ impl SctpChunks {
         Self(self.0 & !less.0)
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -176,7 +179,8 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
         return Err(Malformed::SctpHeaderTruncated);
     };
     if extent.is_verified() {
-        // Alone among the numbers of the header the checksum has its least significant byte first (appendix A).
+        // Alone among the numbers of the header the checksum has its least significant byte first
+        // (appendix A).
         let stated = u32::from_le_bytes([c0, c1, c2, c3]);
         let mut digest = CRC32C.digest();
         digest.update(&[s0, s1, d0, d1, t0, t1, t2, t3, 0, 0, 0, 0]);

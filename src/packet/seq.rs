@@ -4,22 +4,24 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32 bytes.
+/// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32
+/// bytes.
 ///
-/// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and [`after`](Self::after)
-/// compare two numbers that are less than 2^31 apart; at exactly 2^31 each is before and after the other.
+/// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and
+/// [`after`](Self::after) compare two numbers that are less than 2^31 apart; at exactly 2^31 each
+/// is before and after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct SeqNum(pub u32);
 
 impl SeqNum {
-    /// Whether this number comes before `other`, going the shorter way round.
+    /// Returns whether this number comes before `other`, going the shorter way round.
     #[inline]
     #[must_use]
     pub const fn before(self, other: Self) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
-    /// Whether this number comes after `other`, going the shorter way round.
+    /// Returns whether this number comes after `other`, going the shorter way round.
     #[inline]
     #[must_use]
     pub const fn after(self, other: Self) -> bool {
@@ -40,7 +42,8 @@ impl SeqNum {
         Self(self.0.wrapping_sub(bytes))
     }
 
-    /// How many bytes forward from `other` this number is, wrapping: `other.add(self.distance_from(other)) == self`.
+    /// Returns the distance in bytes from `other` forward to this number, wrapping:
+    /// `other.add(self.distance_from(other)) == self`.
     #[inline]
     #[must_use]
     pub const fn distance_from(self, other: Self) -> u32 {

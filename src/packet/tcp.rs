@@ -29,8 +29,9 @@ pub struct Segment {
     pub options: TcpOptions,
 }
 
-/// The TCP options that session tracking looks at, whatever the segment's flags: that some of them count on a SYN only
-/// is for the reader to heed. Of an option that comes twice the last counts; SACK blocks add up.
+/// The TCP options that session tracking looks at, whatever the segment's flags: that some of them
+/// count on a SYN only is for the reader to heed. Of an option that comes twice the last counts;
+/// SACK blocks add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpOptions {
     /// Maximum segment size in bytes (RFC 9293, section 3.2).
@@ -45,28 +46,29 @@ pub struct TcpOptions {
     pub sack: SackBlocks,
 }
 
-/// Up to four SACK blocks, which is all that 40 bytes of options have room for. A block is a left edge, the first
-/// byte that is acknowledged, and a right edge, the first that is not; the edges are as on the wire, unchecked.
+/// Up to four SACK blocks, which is all that 40 bytes of options have room for. A block is a left
+/// edge, the first byte that is acknowledged, and a right edge, the first that is not; the edges
+/// are as on the wire, unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SackBlocks {
-    /// Blocks as on the wire, zero from `len` on. Bytes and no numbers: this type then needs no alignment, which
-    /// keeps a parsed packet within two cache lines.
+    /// Blocks as on the wire, zero from `len` on. Bytes and no numbers: this type then needs no
+    /// alignment, which keeps a parsed packet within two cache lines.
     blocks: [[u8; 8]; Self::CAPACITY],
     len: u8,
 }
 
 impl SackBlocks {
-    /// How many blocks there is room for.
+    /// Maximum number of blocks.
     pub const CAPACITY: usize = 4;
 
-    /// Whether there is no block.
+    /// Returns whether there is no block.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many blocks there are, at most [`CAPACITY`](Self::CAPACITY).
+    /// Returns the number of blocks, at most [`CAPACITY`](Self::CAPACITY).
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -130,8 +132,9 @@ mod kind {
 impl TcpOptions {
     /// Reads the options behind the 20 fixed bytes of a TCP header.
     ///
-    /// An unknown option, or a known one of a wrong length, is stepped over. The walk ends without complaint where
-    /// an option's length is below 2 or beyond the header, as it does in Linux: what came before counts.
+    /// An unknown option, or a known one of a wrong length, is stepped over. The walk ends without
+    /// complaint where an option's length is below 2 or beyond the header, as it does in Linux:
+    /// what came before counts.
     #[must_use]
     pub fn parse(options: &[u8]) -> Self {
         match Self::usual(options) {
@@ -140,8 +143,8 @@ impl TcpOptions {
         }
     }
 
-    /// Reads the two layouts that almost every segment of an established connection has: nothing, and timestamps
-    /// alone, aligned (RFC 7323, appendix A).
+    /// Reads the two layouts that almost every segment of an established connection has: nothing,
+    /// and timestamps alone, aligned (RFC 7323, appendix A).
     #[inline(always)]
     fn usual(options: &[u8]) -> Option<Self> {
         match *options {
@@ -235,8 +238,8 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     }
 }
 
-/// Puts the result together, from a header that was found valid. Never fails, and gives a `Result` all the same, so
-/// that it is made where the caller's caller wants it and not copied.
+/// Puts the result together, from a header that was found valid. Never fails, and gives a `Result`
+/// all the same, so that it is made where the caller's caller wants it and not copied.
 #[inline(always)]
 fn assemble(
     ip: Ip,
@@ -284,7 +287,8 @@ fn assemble(
     })
 }
 
-/// What [`assemble`] is for unusual options. Apart, since options that go through memory slow the usual segment down.
+/// Variant of [`assemble`] for unusual options. A function apart, because options that go through
+/// memory slow the usual segment down.
 #[inline(never)]
 fn walk_and_assemble(
     ip: Ip,

@@ -2,8 +2,8 @@
 
 use super::{Extent, Ip, Malformed, Parsed, Transport, checksum, udp};
 
-/// Parses the UDP-Lite datagram that is the payload of an IP packet. Its length is that of the payload: what would be
-/// the length in UDP says how much the checksum covers.
+/// Parses the UDP-Lite datagram that is the payload of an IP packet. Its length is that of the
+/// payload: what would be the length in UDP says how much the checksum covers.
 pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1, ref data @ ..] = payload else {
         return Err(Malformed::UdpLiteHeaderTruncated);

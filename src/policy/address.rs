@@ -38,8 +38,8 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// A map of the same prefixes, each value made of those at the prefix and all that cover it, shortest
-    /// first: after this a single longest match yields all that holds for an address.
+    /// A map of the same prefixes, each value made of those at the prefix and all that cover it,
+    /// shortest first: after this a single longest match yields all that holds for an address.
     pub(crate) fn inherit<U>(
         &self,
         mut value: impl FnMut(&mut dyn Iterator<Item = &T>) -> U,

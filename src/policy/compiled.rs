@@ -51,7 +51,7 @@ pub(super) struct FieldTable {
     widest: Nested<u128>,
     /// The rules that leave the field open.
     pub(super) open: NodeId,
-    /// Does any rule name a value?
+    /// Whether any rule names a value.
     pub(super) is_named: bool,
 }
 

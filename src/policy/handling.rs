@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-/// What a rule or a zone says of the TCP sessions in it. The rule's word counts before the zone's, the zone's before
-/// the global one. In a file: a mode alone (`"liberal"`), or a table of these keys.
+/// Settings of a rule or a zone for the TCP sessions in it. The rule's word counts before the
+/// zone's, the zone's before the global one. In a file: a mode alone (`"liberal"`), or a table of
+/// these keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TcpHandling {
     /// See [`TcpConfig::mode`](crate::config::TcpConfig::mode).
@@ -23,13 +24,13 @@ pub struct TcpHandling {
 }
 
 impl TcpHandling {
-    /// Whether nothing is said.
+    /// Returns whether nothing is said.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What is said, as keys with their values.
+    /// Returns the settings that are present, as keys with their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
         let text = |name: &'static str| format!("\"{name}\"");
         [
@@ -64,7 +65,7 @@ pub(crate) struct Handling {
 }
 
 impl Handling {
-    /// The same where `first` does not say otherwise.
+    /// Returns these settings where `first` has none.
     pub(crate) fn under(self, first: TcpHandling) -> Self {
         Self {
             mode: first.mode.unwrap_or(self.mode),
@@ -148,13 +149,14 @@ macro_rules! choice {
 }
 
 choice! {
-    /// How strictly TCP is tracked.
+    /// Strictness of TCP tracking.
     TcpMode {
-        /// The whole handshake; a connection begins with its SYN, and segments outside the window are invalid.
+        /// The whole handshake; a connection begins with its SYN, and segments outside the window
+        /// are invalid.
         #[default]
         Strict = "strict",
-        /// A connection begins with its SYN, but segments outside the window pass, and are counted. RSTs are judged
-        /// as strictly as ever.
+        /// A connection begins with its SYN, but segments outside the window pass, and are counted.
+        /// RSTs are judged as strictly as ever.
         Liberal = "liberal",
         /// Liberal, and a connection may begin in its middle: with an ACK, if the policy admits it.
         Loose = "loose",
@@ -162,12 +164,12 @@ choice! {
 }
 
 choice! {
-    /// What a packet gets that comes after the end of its session, while the session is remembered.
+    /// Treatment of a packet after the end of its session, while the session is remembered.
     LatePacket {
         /// The RST that its sender's stack accepts, as far as budgets go.
         #[default]
         Reset = "reset",
-        /// Nothing. Only the challenge ACK that answers one of our RSTs gets one more.
+        /// No answer. Only the challenge ACK that answers one of our RSTs gets one more.
         Drop = "drop",
         /// A new session, adopted in its middle and marked as resumed, if the policy admits it.
         Readmit = "readmit",
@@ -175,34 +177,34 @@ choice! {
 }
 
 choice! {
-    /// What a packet gets that belongs to the middle of a connection which was never seen.
+    /// Treatment of a packet from the middle of a connection that was never seen.
     Midstream {
-        /// It is dropped.
+        /// The packet is dropped.
         #[default]
         Drop = "drop",
-        /// It is answered with a RST.
+        /// The packet is answered with a RST.
         Reject = "reject",
-        /// It begins a session, if the policy admits it: liberal until both ends and their windows were seen, then
-        /// strict.
+        /// The packet begins a session, if the policy admits it: liberal until both ends and their
+        /// windows were seen, then strict.
         Adopt = "adopt",
     }
 }
 
 choice! {
-    /// What a packet gets that tells of an asymmetric path.
+    /// Treatment of a packet that shows an asymmetric path.
     Asymmetric {
-        /// It is dropped, with the evidence as its reason.
+        /// The packet is dropped, with the evidence as its reason.
         #[default]
         Drop = "drop",
-        /// It passes, changes nothing, and is counted.
+        /// The packet passes, changes no state, and is counted.
         Report = "report",
-        /// It passes and its session is kept, without window checks of the half that was not seen; if the policy
-        /// admits it.
+        /// The packet passes and its session is kept, without window checks of the unseen
+        /// direction, if the policy admits it.
         Bypass = "bypass",
     }
 }
 
-/// What happens to packets with IP options.
+/// Treatment of packets with IP options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptionsMode {

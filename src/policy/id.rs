@@ -1,7 +1,7 @@
 //! Numbers of rules.
 
-/// The number of a rule: in the order of the rules, counted from 0, until a reload changes them. A rule keeps its number
-/// as long as it keeps its name, and no other rule ever gets it.
+/// The number of a rule: in the order of the rules, counted from 0, until a reload changes them. A
+/// rule keeps its number as long as it keeps its name, and no other rule ever gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub u16);
 

@@ -1,8 +1,8 @@
-//! Which new sessions are allowed.
+//! Policy for new sessions.
 //!
-//! A [`Policy`] is an ordered list of rules, compiled once. The first rule that matches a new session decides;
-//! if none does, the default action. Packets of a known session never come here. A decision allocates nothing
-//! and takes no lock; the only thing it writes is the rule's hit count.
+//! A [`Policy`] is an ordered list of rules, compiled once. The first rule that matches a new
+//! session decides; if none does, the default action. Packets of a known session never come here. A
+//! decision allocates nothing and takes no lock; the only thing it writes is the rule's hit count.
 //!
 //! A policy is made by [`Config::compile`](crate::config::Config::compile).
 //!
@@ -97,10 +97,10 @@ pub struct NewSession {
     pub icmp: Option<(u8, u8)>,
 }
 
-/// What the policy says about a new session.
+/// Decision of the policy about a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Decision {
-    /// What happens to it.
+    /// Action for the session.
     pub action: Action,
     /// The rule that said so.
     pub rule: RuleId,
@@ -113,7 +113,7 @@ pub struct Decision {
 pub struct Considered<'a> {
     /// The rule.
     pub rule: RuleId,
-    /// Its name.
+    /// Name of the rule.
     pub name: &'a str,
     /// The first field that did not match; `None` if the rule matched. Of a rule that names sets of
     /// services, each service is compared, and this is the field of the last one.
@@ -123,12 +123,12 @@ pub struct Considered<'a> {
     pub sets: String,
 }
 
-/// How a decision came about.
+/// Explanation of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation<'a> {
     /// Every rule up to the one that matched, that one included, in order; all of them if none did.
     pub considered: Vec<Considered<'a>>,
-    /// Is the initiator inside? What `direction` is compared with.
+    /// Whether the initiator is inside; `direction` is compared with it.
     pub inside: bool,
     /// The decision.
     pub decision: Decision,
@@ -239,13 +239,14 @@ impl Policy {
         hits.unwrap_or(&self.default_hits).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How TCP is handled in sessions that a rule has admitted, or would: what it says before what `otherwise` holds.
+    /// Returns the TCP handling of sessions that a rule admits: the rule's own settings first, then
+    /// those of `otherwise`.
     pub(crate) fn handling(&self, rule: RuleId, otherwise: Handling) -> Handling {
         self.rule(rule)
             .map_or(otherwise, |rule| otherwise.under(rule.tcp))
     }
 
-    /// Does any rule say this of TCP?
+    /// Returns whether any rule sets this for TCP.
     pub(crate) fn any_tcp(&self, says: impl Fn(&TcpHandling) -> bool) -> bool {
         self.rules.iter().any(|rule| says(&rule.tcp))
     }
@@ -289,14 +290,15 @@ impl Policy {
         modes.any(|mode| mode == Some(OptionsMode::Strict))
     }
 
-    /// Whether sessions that this rule decides should be logged; never so for the default action.
+    /// Returns whether sessions that this rule decides should be logged; never so for the default
+    /// action.
     #[must_use]
     pub fn logs(&self, rule: RuleId) -> bool {
         self.rule(rule).is_some_and(|rule| rule.log)
     }
 
-    /// The name of a rule, even of one that a reload has taken away; `default` for [`RuleId::DEFAULT`] and any number
-    /// that is no rule's.
+    /// The name of a rule, even of one that a reload has taken away; `default` for
+    /// [`RuleId::DEFAULT`] and any number that is no rule's.
     pub fn rule_name(&self, rule: RuleId) -> &str {
         self.names
             .get(usize::from(rule.0))
@@ -317,7 +319,8 @@ impl Policy {
         self.numbers.get(place).copied().map(RuleId)
     }
 
-    /// Gives each rule the number that its name has had in `previous`, and new numbers to new names.
+    /// Gives each rule the number that its name has had in `previous`, and new numbers to new
+    /// names.
     pub(crate) fn keep_numbers(&mut self, previous: &Self) -> Result<(), TooManyNames> {
         let mut names: Vec<(String, Option<u16>)> = previous
             .names
@@ -393,7 +396,7 @@ impl Policy {
         self.numbered().count()
     }
 
-    /// Is there no rule, only the default action?
+    /// Returns whether the policy has no rule but only the default action.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -415,8 +418,9 @@ impl Policy {
             .map(|(rule, name, action, hits)| (rule, name, action, hits.load(Ordering::Relaxed)))
     }
 
-    /// What [`Self::decide`] would say, and why each rule before did not match. Counts no hit; allocates and
-    /// compares rule by rule, so it is for people, not for packets.
+    /// Returns the result of [`Self::decide`], and the reason for which each earlier rule did not
+    /// match. Counts no hit. It allocates and compares rule by rule, so it is for diagnosis and not
+    /// for the packet path.
     pub fn explain(&self, q: &NewSession) -> Explanation<'_> {
         let inside = self.is_inside(q.src);
         let mut considered: Vec<Considered<'_>> = Vec::new();

@@ -1,4 +1,4 @@
-//! What a rule is made of, and the plain comparison of one rule with one session.
+//! Fields of a rule, and the plain comparison of one rule with one session.
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const ICMP: u8 = 1;
 /// IP protocol number of ICMPv6.
 const ICMPV6: u8 = 58;
 
-/// What happens to a new session.
+/// Action for a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -56,7 +56,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// Which end must be the initiator. An initiator is inside if the policy's `inside` prefixes hold it.
+/// Side that must be the initiator. An initiator is inside if the policy's `inside` prefixes
+/// contain it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleDirection {
@@ -117,7 +118,7 @@ impl Protocol {
         ("udplite", 136),
     ];
 
-    /// Does a rule compare ports of this protocol: TCP, UDP, DCCP, SCTP or UDP-Lite?
+    /// Returns whether rules compare ports of this protocol: TCP, UDP, DCCP, SCTP or UDP-Lite.
     pub const fn has_ports(self) -> bool {
         matches!(self.0, 6 | 17 | 33 | 132 | 136)
     }
@@ -151,7 +152,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A range of ports, both ends included. A reversed range holds no port; the configuration refuses it.
+/// A range of ports, both ends included. A reversed range holds no port; the configuration refuses
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     /// The first port.
@@ -169,7 +171,7 @@ impl PortRange {
         }
     }
 
-    /// Does the range hold the port?
+    /// Returns whether the range contains the port.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
@@ -203,8 +205,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
-/// A code behind a slash, as in `echo-request/0`, leaves out messages of other codes.
+/// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or
+/// both. A code behind a slash, as in `echo-request/0`, leaves out messages of other codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpType {
     name: Option<&'static str>,
@@ -452,8 +454,8 @@ impl Rule {
         }
     }
 
-    /// Does this rule match every session that the other one matches? `false` may also mean that it takes more
-    /// than a comparison field by field to tell.
+    /// Returns whether this rule matches every session that the other one matches. `false` may also
+    /// mean that a comparison field by field cannot tell.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         fn list<T: PartialEq>(outer: &[T], inner: &[T]) -> bool {
             outer.is_empty() || (!inner.is_empty() && inner.iter().all(|item| outer.contains(item)))

@@ -215,7 +215,7 @@ impl FieldTerms {
         visit(&mut self.open.iter().copied());
     }
 
-    /// Does any rule name a value of this field?
+    /// Returns whether any rule names a value of this field.
     pub(super) fn is_named(&self, rules: usize) -> bool {
         self.open.len() < rules
     }

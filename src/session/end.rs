@@ -1,6 +1,6 @@
 //! Reasons for the end of a session.
 
-/// Why a session ended.
+/// Reason for the end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {

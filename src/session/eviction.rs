@@ -15,10 +15,11 @@
 use std::cmp::Reverse;
 
 use super::EndReason;
+use super::id::SlotId;
 use super::shard::{Ended, Expired, Shard};
 use super::slot::Slot;
 use super::time::Micros;
-use super::wheel::{Linked, behind};
+use super::wheel::behind;
 use crate::flow::Zone;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
@@ -88,7 +89,7 @@ impl Shard {
     pub(crate) fn make_room(
         &mut self,
         newcomer: &Newcomer<'_>,
-        mut spare: impl FnMut(&Slot, u32) -> Option<u32>,
+        mut spare: impl FnMut(&Slot, SlotId) -> Option<u32>,
     ) -> Option<Room> {
         let zone = newcomer.subject.key.zone();
         for _ in 0..DUE {
@@ -151,34 +152,38 @@ impl Shard {
         weight: &Weight,
         looked_at: LookedAt<'_>,
         now: Micros,
-    ) -> Option<u32> {
-        let mut best: Option<(Rank, u32)> = None;
-        let mut head = self.wheel.earliest_of(class).map(|due| self.wheel.first(due));
+    ) -> Option<SlotId> {
+        let mut best: Option<(Rank, SlotId)> = None;
+        let mut head = self
+            .wheel
+            .earliest_of(class)
+            .map(|due| SlotId(self.wheel.first(due)));
         for _ in 0..looked_at.heads {
             let Some(session) = head else { break };
-            head = behind(self.slab.hot(session).links);
+            head = behind(self.slab.hot(session).links).map(SlotId);
             match self.rank(session, weight, now) {
                 Some(rank) => best = best.max(Some((rank, session))),
                 None => {
                     // A session in use may still hang where it was hung up long ago.
-                    self.wheel.take(&mut self.slab, session);
-                    self.wheel.hang(&mut self.slab, session, class);
+                    self.wheel.take(&mut self.slab, session.0);
+                    self.wheel.schedule(&mut self.slab, session.0, class);
                 }
             }
         }
         for session in looked_at.slots {
-            let slot = self.slab.hot.get(*session as usize);
+            let session = SlotId(*session);
+            let slot = self.slab.hot.get(session.0 as usize);
             if slot.is_some_and(|slot| slot.in_use() && slot.eviction_class() == class)
-                && let Some(rank) = self.rank(*session, weight, now)
+                && let Some(rank) = self.rank(session, weight, now)
             {
-                best = best.max(Some((rank, *session)));
+                best = best.max(Some((rank, session)));
             }
         }
         best.map(|(_, session)| session)
     }
 
     /// Returns the rank of a session that a new one may evict.
-    fn rank(&self, session: u32, weight: &Weight, now: Micros) -> Option<Rank> {
+    fn rank(&self, session: SlotId, weight: &Weight, now: Micros) -> Option<Rank> {
         let slot = self.slab.hot(session);
         if !slot.is_evictable(now) {
             return None;
@@ -194,7 +199,7 @@ impl Shard {
             return None;
         }
         let end = match slot.eviction_class() {
-            EvictionClass::Closing => u64::from(self.slab.deadline(session)),
+            EvictionClass::Closing => u64::from(slot.deadline),
             // The deadline says little: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };

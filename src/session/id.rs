@@ -37,6 +37,14 @@ impl core::fmt::Display for SessionId {
     }
 }
 
+/// The number of a shard of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardId(pub(crate) usize);
+
+/// The number of a slot in its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SlotId(pub(crate) u32);
+
 /// What a packet came in, in the caller's own words: whatever it needs to send a packet back the same way. The engine
 /// keeps the newest of each direction and hands it out with the packets that it makes; it never looks inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

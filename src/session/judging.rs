@@ -5,9 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::SessionId;
-use super::table::SLICE;
+use super::id::{SessionId, SlotId};
 use super::time::Micros;
+
+/// Slots that are visited under one hold of a shard's lock: some 20 microseconds where nothing of
+/// them is in a cache.
+pub(crate) const SLICE: u32 = 64;
 
 /// A reload whose settings are in force in a shard, some of whose sessions are not judged yet.
 ///
@@ -75,18 +78,18 @@ impl Unjudged {
     }
 
     /// Returns whether the session in a slot is still to be judged.
-    pub(crate) fn contains(&self, slot: u32) -> bool {
-        let word = self.judged.get(slot as usize / 64).copied().unwrap_or(u64::MAX);
-        self.slots.contains(&slot) && word & (1 << (slot % 64)) == 0
+    pub(crate) fn contains(&self, slot: SlotId) -> bool {
+        let word = self.judged.get(slot.0 as usize / 64).copied().unwrap_or(u64::MAX);
+        self.slots.contains(&slot.0) && word & (1 << (slot.0 % 64)) == 0
     }
 
     /// Notes that the session in a slot needs no judgment any more.
     #[inline]
-    pub(crate) fn set_judged(&mut self, slot: u32) {
-        if self.slots.contains(&slot)
-            && let Some(word) = self.judged.get_mut(slot as usize / 64)
+    pub(crate) fn set_judged(&mut self, slot: SlotId) {
+        if self.slots.contains(&slot.0)
+            && let Some(word) = self.judged.get_mut(slot.0 as usize / 64)
         {
-            *word |= 1 << (slot % 64);
+            *word |= 1 << (slot.0 % 64);
         }
     }
 
@@ -103,17 +106,17 @@ mod tests {
     #[test]
     fn a_slot_is_judged_once_by_the_slices_or_before_them() {
         let mut unjudged = Unjudged::default();
-        assert!(!unjudged.contains(0));
+        assert!(!unjudged.contains(SlotId(0)));
         unjudged.begin(130, Unjudged::bits(200));
-        unjudged.set_judged(3);
-        unjudged.set_judged(129);
-        unjudged.set_judged(150);
+        unjudged.set_judged(SlotId(3));
+        unjudged.set_judged(SlotId(129));
+        unjudged.set_judged(SlotId(150));
         let mut seen = Vec::new();
         while let Some(slice) = unjudged.next_slice() {
             assert!(slice.len() <= SLICE as usize);
             for slot in slice.clone() {
-                if unjudged.contains(slot) {
-                    unjudged.set_judged(slot);
+                if unjudged.contains(SlotId(slot)) {
+                    unjudged.set_judged(SlotId(slot));
                     seen.push(slot);
                 }
             }
@@ -121,7 +124,7 @@ mod tests {
         }
         let expected: Vec<u32> = (0..130).filter(|slot| ![3, 129].contains(slot)).collect();
         assert_eq!(seen, expected);
-        assert!(!unjudged.contains(10));
+        assert!(!unjudged.contains(SlotId(10)));
         unjudged.end();
         assert_eq!(unjudged.next_slice(), None);
     }

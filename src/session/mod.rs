@@ -20,16 +20,17 @@ mod tombstone;
 mod wheel;
 
 pub(crate) use eviction::Newcomer;
-pub(crate) use judging::{Judging, Tally, Unjudged};
+pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Shard};
+pub(crate) use shard::{Ended, Expired, Opened, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
-pub(crate) use table::{Held, Place, SLICE, Table, session_bytes, tunnel_reference_bytes};
+pub(crate) use table::{Held, Place, Table, session_bytes, tunnel_reference_bytes};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
 pub use end::EndReason;
 pub use id::{SessionId, TunnelRef};
+pub(crate) use id::{ShardId, SlotId};
 pub use record::{SessionRecord, Traffic};
 pub use time::TICK;
 

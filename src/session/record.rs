@@ -8,7 +8,7 @@ use super::{SessionId, TunnelRef};
 use crate::flow::{Direction, Zone};
 use crate::policy::RuleId;
 
-/// All that is known of a session at one moment.
+/// State of a session at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionRecord {
@@ -36,11 +36,11 @@ pub struct SessionRecord {
     pub original: Traffic,
     /// Packets and IP bytes from the responder.
     pub reply: Traffic,
-    /// When the first packet came.
+    /// Time of the first packet.
     pub start: Instant,
-    /// When the last packet that counted came.
+    /// Time of the last packet that counted.
     pub last: Instant,
-    /// When it ends if nothing else comes.
+    /// Time at which the session ends if no further packet comes.
     pub expires: Instant,
     /// Of a tunnel: what the first packet of each direction, original first, called it. GRE's key or call ID, the
     /// security parameters index of ESP and AH.
@@ -61,7 +61,7 @@ pub struct SessionRecord {
     pub tunnels: [TunnelRef; 2],
 }
 
-/// What went in one direction.
+/// Traffic of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Packets; stays at 2^32 - 1 when it gets there.
@@ -71,7 +71,7 @@ pub struct Traffic {
 }
 
 impl SessionRecord {
-    /// From the first packet to the last.
+    /// Returns the time from the first packet to the last.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.last.saturating_duration_since(self.start)

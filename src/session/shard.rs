@@ -10,16 +10,16 @@ use std::sync::Arc;
 use prefetch_index::prefetch_index;
 
 use super::EndReason;
+use super::id::{SlotId, TunnelRef};
 use super::index::Index;
 use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
-use crate::flow::{Direction, End, FlowKey};
+use crate::flow::{Direction, FlowKey};
 use crate::limits::{Accounts, Counts, Standing, Subject};
 use crate::policy::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::TunnelRef;
 use crate::track::EvictionClass;
 
 /// The memory of all sessions of a shard.
@@ -36,26 +36,26 @@ impl Slab {
         clippy::indexing_slicing,
         reason = "slot numbers come from the index and the wheel of this shard"
     )]
-    pub(crate) fn hot(&self, slot: u32) -> &Slot {
-        &self.hot[slot as usize]
+    pub(crate) fn hot(&self, slot: SlotId) -> &Slot {
+        &self.hot[slot.0 as usize]
     }
 
     #[expect(
         clippy::indexing_slicing,
         reason = "slot numbers come from the index and the wheel of this shard"
     )]
-    pub(crate) fn hot_mut(&mut self, slot: u32) -> &mut Slot {
-        &mut self.hot[slot as usize]
+    pub(crate) fn hot_mut(&mut self, slot: SlotId) -> &mut Slot {
+        &mut self.hot[slot.0 as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
-    pub(crate) fn cold(&self, slot: u32) -> &Cold {
-        &self.cold[slot as usize]
+    pub(crate) fn cold(&self, slot: SlotId) -> &Cold {
+        &self.cold[slot.0 as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
-    pub(crate) fn cold_mut(&mut self, slot: u32) -> &mut Cold {
-        &mut self.cold[slot as usize]
+    pub(crate) fn cold_mut(&mut self, slot: SlotId) -> &mut Cold {
+        &mut self.cold[slot.0 as usize]
     }
 
     /// Asks the processor for both cache lines of a slot, and for what its packets are noted in.
@@ -69,24 +69,24 @@ impl Slab {
     }
 
     /// What each direction of a session was last seen in.
-    pub(crate) fn tunnels(&self, slot: u32) -> [TunnelRef; 2] {
-        self.tunnels.get(slot as usize).copied().unwrap_or_default()
+    pub(crate) fn tunnels(&self, slot: SlotId) -> [TunnelRef; 2] {
+        self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
     /// Sets what both directions of a session were last seen in.
-    pub(crate) fn set_tunnels(&mut self, slot: u32, tunnels: [TunnelRef; 2]) {
-        if let Some(place) = self.tunnels.get_mut(slot as usize) {
+    pub(crate) fn set_tunnels(&mut self, slot: SlotId, tunnels: [TunnelRef; 2]) {
+        if let Some(place) = self.tunnels.get_mut(slot.0 as usize) {
             *place = tunnels;
         }
     }
 
     /// Notes what a packet was in. A packet that came without a reference changes nothing.
     #[inline]
-    pub(crate) fn note_tunnel(&mut self, slot: u32, direction: Direction, tunnel: TunnelRef) {
+    pub(crate) fn note_tunnel(&mut self, slot: SlotId, direction: Direction, tunnel: TunnelRef) {
         if tunnel == TunnelRef::NONE {
             return;
         }
-        if let Some([original, reply]) = self.tunnels.get_mut(slot as usize) {
+        if let Some([original, reply]) = self.tunnels.get_mut(slot.0 as usize) {
             match direction {
                 Direction::Original => *original = tunnel,
                 Direction::Reply => *reply = tunnel,
@@ -97,7 +97,7 @@ impl Slab {
 
 impl Slab {
     /// Returns a session as it is counted, and the entries that it is counted in.
-    pub(crate) fn counted(&self, slot: u32) -> (Subject<'_>, Counts) {
+    pub(crate) fn counted(&self, slot: SlotId) -> (Subject<'_>, Counts) {
         let (hot, cold) = (self.hot(slot), self.cold(slot));
         let subject = Subject {
             key: &hot.key,
@@ -110,26 +110,36 @@ impl Slab {
 
 impl Linked for Slab {
     fn links(&self, slot: u32) -> Links {
-        self.hot(slot).links
+        self.hot(SlotId(slot)).links
     }
 
     fn links_mut(&mut self, slot: u32) -> &mut Links {
-        &mut self.hot_mut(slot).links
+        &mut self.hot_mut(SlotId(slot)).links
     }
 
     fn deadline(&self, slot: u32) -> u32 {
-        self.hot(slot).deadline
+        self.hot(SlotId(slot)).deadline
     }
 }
 
 /// A session that has ended: its last contents, and why.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
-    pub(crate) number: u32,
+    pub(crate) id: SlotId,
     pub(crate) slot: Slot,
     pub(crate) cold: Cold,
     pub(crate) tunnels: [TunnelRef; 2],
     pub(crate) reason: EndReason,
+}
+
+/// A new session that takes a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opened<'a> {
+    pub(crate) subject: Subject<'a>,
+    /// Profile of its lifetimes.
+    pub(crate) profile: u8,
+    pub(crate) now: Micros,
+    pub(crate) counts: Counts,
 }
 
 #[derive(Debug)]
@@ -153,7 +163,7 @@ pub(crate) struct Shard {
     pub(super) random: u64,
 }
 
-/// What [`Shard::expire`] did next.
+/// Step that [`Shard::expire`] has done.
 pub(crate) enum Expired {
     /// A session has ended.
     Ended(Ended),
@@ -214,13 +224,20 @@ impl Shard {
     }
 
     #[inline]
-    pub(crate) fn find(&self, hash: u32, key: &FlowKey) -> Option<u32> {
-        self.index.find(hash, |slot| self.slab.hot(slot).key == *key)
+    pub(crate) fn find(&self, hash: u32, key: &FlowKey) -> Option<SlotId> {
+        let slot = self
+            .index
+            .find(hash, |slot| self.slab.hot(SlotId(slot)).key == *key);
+        slot.map(SlotId)
     }
 
     /// Returns the first session of a hash for which `is` holds.
-    pub(crate) fn find_by(&self, hash: u32, mut is: impl FnMut(u32, &Slot) -> bool) -> Option<u32> {
-        self.index.find(hash, |number| is(number, self.slab.hot(number)))
+    pub(crate) fn find_by(&self, hash: u32, mut is: impl FnMut(SlotId, &Slot) -> bool) -> Option<SlotId> {
+        let slot = self.index.find(hash, |slot| {
+            let slot = SlotId(slot);
+            is(slot, self.slab.hot(slot))
+        });
+        slot.map(SlotId)
     }
 
     /// Asks the processor for what of the index a hash needs.
@@ -239,44 +256,45 @@ impl Shard {
 
     /// Takes a slot for a new session; the caller has claimed a place of its zone, and has made
     /// sure that there is room here. Its deadline and state are still to be set, then
-    /// [`Shard::hang`] must be called.
-    pub(crate) fn insert(
-        &mut self,
-        hash: u32,
-        key: FlowKey,
-        initiator: End,
-        now: Micros,
-        (profile, rule): (u8, u16),
-        counts: Counts,
-    ) -> u32 {
+    /// [`Shard::schedule`] must be called.
+    pub(crate) fn insert(&mut self, hash: u32, session: &Opened<'_>) -> SlotId {
+        let Opened {
+            subject,
+            profile,
+            now,
+            counts,
+        } = *session;
+        let (key, rule) = (*subject.key, subject.rule.0);
         debug_assert!(!self.is_full());
-        let number = if self.free == NIL {
-            let number = self.slab.hot.len() as u32;
+        let slot = if self.free == NIL {
+            let slot = SlotId(self.slab.hot.len() as u32);
             self.slab.hot.push(Slot::new(key));
             self.slab.cold.push(Cold::new(now, rule));
             if self.keeps_tunnels {
                 self.slab.tunnels.push([TunnelRef::NONE; 2]);
             }
-            number
+            slot
         } else {
-            let number = self.free;
-            self.free = self.slab.hot(number).links.next;
-            number
+            let slot = SlotId(self.free);
+            self.free = self.slab.hot(slot).links.next;
+            slot
         };
         // A new session is opened by the newest settings.
-        self.unjudged.set_judged(number);
-        self.slab.hot_mut(number).occupy(key, initiator, now, profile);
-        *self.slab.cold_mut(number) = Cold::new(now, rule);
-        self.slab.cold_mut(number).set_counts(counts);
-        if let Some(tunnels) = self.slab.tunnels.get_mut(number as usize) {
+        self.unjudged.set_judged(slot);
+        self.slab
+            .hot_mut(slot)
+            .occupy(key, subject.initiator, now, profile);
+        *self.slab.cold_mut(slot) = Cold::new(now, rule);
+        self.slab.cold_mut(slot).set_counts(counts);
+        if let Some(tunnels) = self.slab.tunnels.get_mut(slot.0 as usize) {
             *tunnels = [TunnelRef::NONE; 2];
         }
-        self.index.insert(hash, number);
-        number
+        self.index.insert(hash, slot.0);
+        slot
     }
 
-    /// Hangs a new session up by its deadline and worth.
-    pub(crate) fn hang(&mut self, slot: u32) {
+    /// Schedules the end of a new session by its deadline and worth.
+    pub(crate) fn schedule(&mut self, slot: SlotId) {
         let hot = self.slab.hot(slot);
         let worth = hot.eviction_class();
         let standing = Standing::of(hot.key.protocol(), worth);
@@ -285,20 +303,20 @@ impl Shard {
         self.accounts
             .changed(subject, counts, subject.first_standing(), standing);
         self.add(worth, 1);
-        self.wheel.hang(&mut self.slab, slot, worth);
+        self.wheel.schedule(&mut self.slab, slot.0, worth);
     }
 
     /// Puts a session under a rule, and counts it in the entries that `counts` says.
-    pub(crate) fn put_under(&mut self, number: u32, rule: RuleId, counts: Counts) {
-        let (subject, before) = self.slab.counted(number);
+    pub(crate) fn put_under(&mut self, slot: SlotId, rule: RuleId, counts: Counts) {
+        let (subject, before) = self.slab.counted(slot);
         if (subject.rule, before) == (rule, counts) {
             return;
         }
-        let hot = self.slab.hot(number);
+        let hot = self.slab.hot(slot);
         let standing = Standing::of(hot.key.protocol(), hot.eviction_class());
         let moved = Subject { rule, ..subject };
         self.accounts.moved(subject, before, moved, counts, standing);
-        let cold = self.slab.cold_mut(number);
+        let cold = self.slab.cold_mut(slot);
         cold.rule = rule.0;
         cold.set_counts(counts);
     }
@@ -311,7 +329,7 @@ impl Shard {
 
     /// Sets the deadline of a session whose worth was `before`. Returns whether the wheel was touched: a later
     /// deadline of a session of the same worth is only stored.
-    pub(crate) fn rearm(&mut self, slot: u32, deadline: u32, before: EvictionClass) -> bool {
+    pub(crate) fn rearm(&mut self, slot: SlotId, deadline: u32, before: EvictionClass) -> bool {
         let hot = self.slab.hot_mut(slot);
         let worth = hot.eviction_class();
         let earlier = deadline < hot.deadline;
@@ -319,8 +337,8 @@ impl Shard {
         if worth == before && !earlier {
             return false;
         }
-        self.wheel.take(&mut self.slab, slot);
-        self.wheel.hang(&mut self.slab, slot, worth);
+        self.wheel.take(&mut self.slab, slot.0);
+        self.wheel.schedule(&mut self.slab, slot.0, worth);
         if worth != before {
             self.add(before, -1);
             self.add(worth, 1);
@@ -334,49 +352,53 @@ impl Shard {
     }
 
     /// Ends a session and releases its place.
-    pub(crate) fn remove(&mut self, number: u32, reason: EndReason) -> Ended {
-        let ended = self.unlink(number, reason);
+    pub(crate) fn remove(&mut self, slot: SlotId, reason: EndReason) -> Ended {
+        let ended = self.unlink(slot, reason);
         self.accounts.release(ended.slot.key.zone());
         ended
     }
 
     /// Ends a session whose place the caller releases or hands over.
-    pub(super) fn unlink(&mut self, number: u32, reason: EndReason) -> Ended {
-        let slot = *self.slab.hot(number);
-        let removed = self.index.remove(self.hash(&slot.key), number);
+    pub(super) fn unlink(&mut self, id: SlotId, reason: EndReason) -> Ended {
+        let slot = *self.slab.hot(id);
+        let removed = self.index.remove(self.hash(&slot.key), id.0);
         debug_assert!(removed, "a session in use stands in the index");
-        self.wheel.take(&mut self.slab, number);
+        self.wheel.take(&mut self.slab, id.0);
         let worth = slot.eviction_class();
         self.add(worth, -1);
         let standing = Standing::of(slot.key.protocol(), worth);
         self.accounts.ends(slot.key.zone(), standing);
-        let (subject, counts) = self.slab.counted(number);
+        let (subject, counts) = self.slab.counted(id);
         self.accounts.ended(subject, counts, standing);
         let free = self.free;
-        let hot = self.slab.hot_mut(number);
+        let hot = self.slab.hot_mut(id);
         hot.vacate();
         hot.links = Links {
             next: free,
             previous: NIL,
         };
-        self.free = number;
+        self.free = id.0;
         Ended {
-            number,
+            id,
             slot,
-            cold: *self.slab.cold(number),
-            tunnels: self.slab.tunnels(number),
+            cold: *self.slab.cold(id),
+            tunnels: self.slab.tunnels(id),
             reason,
         }
     }
 
     /// Ends a session whose deadline has come.
-    pub(crate) fn end_expired(&mut self, number: u32) -> Ended {
-        let reason = self.slab.hot(number).end_of_life();
-        self.remove(number, reason)
+    pub(crate) fn end_expired(&mut self, slot: SlotId) -> Ended {
+        let reason = self.slab.hot(slot).end_of_life();
+        self.remove(slot, reason)
     }
 
     /// Does one step of what is due at tick `now`. `spare` may give a session that is over a later deadline.
-    pub(crate) fn expire(&mut self, now: u32, spare: &mut impl FnMut(&Slot, u32) -> Option<u32>) -> Expired {
+    pub(crate) fn expire(
+        &mut self,
+        now: u32,
+        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+    ) -> Expired {
         match self.wheel.earliest() {
             Some(due) if due.tick <= now => self.come_up(due, now, spare),
             _ => {
@@ -387,19 +409,24 @@ impl Shard {
     }
 
     /// Deals with the first session of a list whose time has come.
-    fn come_up(&mut self, due: Due, now: u32, spare: &mut impl FnMut(&Slot, u32) -> Option<u32>) -> Expired {
+    fn come_up(
+        &mut self,
+        due: Due,
+        now: u32,
+        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+    ) -> Expired {
         self.wheel.advance(due.tick);
-        let number = self.wheel.first(due);
+        let slot = SlotId(self.wheel.first(due));
         // One that is over by now ends at once, without a detour through the lists that lead to its deadline.
-        if self.slab.hot(number).deadline <= now {
-            match spare(self.slab.hot(number), number) {
-                None => return Expired::Ended(self.end_expired(number)),
-                Some(deadline) => self.slab.hot_mut(number).deadline = deadline.max(now + 1),
+        if self.slab.hot(slot).deadline <= now {
+            match spare(self.slab.hot(slot), slot) {
+                None => return Expired::Ended(self.end_expired(slot)),
+                Some(deadline) => self.slab.hot_mut(slot).deadline = deadline.max(now + 1),
             }
         }
-        let worth = self.slab.hot(number).eviction_class();
-        self.wheel.take(&mut self.slab, number);
-        self.wheel.hang(&mut self.slab, number, worth);
+        let worth = self.slab.hot(slot).eviction_class();
+        self.wheel.take(&mut self.slab, slot.0);
+        self.wheel.schedule(&mut self.slab, slot.0, worth);
         Expired::Moved
     }
 
@@ -419,24 +446,24 @@ impl Shard {
     }
 
     /// The numbers of the sessions in a range of slots.
-    pub(crate) fn sessions_in(&self, slots: Range<u32>) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn sessions_in(&self, slots: Range<u32>) -> impl Iterator<Item = SlotId> + '_ {
         let range = slots.start as usize..slots.end as usize;
         let hot = self.slab.hot.get(range).unwrap_or_default();
         slots
             .zip(hot)
             .filter(|(_, slot)| slot.in_use())
-            .map(|(number, _)| number)
+            .map(|(slot, _)| SlotId(slot))
     }
 
     /// The numbers of all sessions.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SlotId> + '_ {
         self.sessions_in(0..self.slots())
     }
 
-    /// Whether index, wheel, free list and counts tell one story.
+    /// Checks that index, wheel, free list and counts agree.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// A description of what does not agree.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let in_use = self.sessions().count();
         if in_use != self.len() {
@@ -447,10 +474,10 @@ impl Shard {
         }
         let mut by_worth = [0; EvictionClass::ALL.len()];
         let first = self.next_tick();
-        for number in self.sessions() {
-            let slot = self.slab.hot(number);
-            if self.find(self.hash(&slot.key), &slot.key) != Some(number) {
-                return Err(format!("slot {number} is not found by its key"));
+        for id in self.sessions() {
+            let slot = self.slab.hot(id);
+            if self.find(self.hash(&slot.key), &slot.key) != Some(id) {
+                return Err(format!("slot {} is not found by its key", id.0));
             }
             if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_ahead(slot.deadline) {
                 return Err(format!(
@@ -476,10 +503,10 @@ impl Shard {
         let mut at = self.free;
         while at != NIL {
             free += 1;
-            if self.slab.hot(at).in_use() || free > self.slab.hot.len() {
+            if self.slab.hot(SlotId(at)).in_use() || free > self.slab.hot.len() {
                 return Err(format!("free list broken at {at}"));
             }
-            at = self.slab.hot(at).links.next;
+            at = self.slab.hot(SlotId(at)).links.next;
         }
         if free + in_use != self.slab.hot.len() {
             return Err(format!(

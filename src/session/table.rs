@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::judging::Judging;
+use super::id::{SessionId, ShardId, SlotId, TunnelRef};
+use super::judging::{Judging, SLICE};
 use super::shard::Shard;
 use super::wheel::MAX_SLOTS;
-use super::{SessionId, TunnelRef};
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
 use crate::reserve::{NoMemory, Purpose};
 
-/// What a shard's lock guards: its sessions, and what holds for them.
+/// Content of a shard's lock: its sessions and their settings.
 #[derive(Debug)]
 pub(crate) struct Held<S> {
     pub(crate) settings: Arc<S>,
@@ -44,10 +44,10 @@ pub(crate) struct Table<S> {
     pub(crate) cursor: AtomicUsize,
 }
 
-/// Where a key stands.
+/// Place of a key: its shard, and its hash there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    pub(crate) shard: usize,
+    pub(crate) shard: ShardId,
     pub(crate) hash: u32,
 }
 
@@ -111,7 +111,7 @@ impl<S> Table<S> {
     pub(crate) fn place(&self, key: &FlowKey) -> Place {
         let hash = self.hasher.hash_one(key);
         Place {
-            shard: hash as usize & (self.shards.len() - 1),
+            shard: ShardId(hash as usize & (self.shards.len() - 1)),
             hash: (hash >> 32) as u32,
         }
     }
@@ -121,22 +121,22 @@ impl<S> Table<S> {
         reason = "places are masked by the number of shards"
     )]
     #[inline]
-    fn padded(&self, shard: usize) -> &Padded<S> {
-        &self.shards[shard & (self.shards.len() - 1)]
+    fn padded(&self, shard: ShardId) -> &Padded<S> {
+        &self.shards[shard.0 & (self.shards.len() - 1)]
     }
 
     #[inline]
-    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Held<S>> {
+    pub(crate) fn lock(&self, shard: ShardId) -> MutexGuard<'_, Held<S>> {
         self.padded(shard).held.lock()
     }
 
-    /// Asks the processor for a shard's lock.
+    /// Prefetches a shard's lock.
     #[inline]
     pub(crate) fn prefetch_lock(&self, place: Place) {
-        prefetch_index::prefetch_index(&self.shards, place.shard & (self.shards.len() - 1));
+        prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
     }
 
-    /// Asks the processor for what of the index a key needs; nothing where somebody else is in the shard.
+    /// Prefetches the key's index bucket; does nothing if the shard is locked.
     #[inline]
     pub(crate) fn prefetch_index(&self, place: Place) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {
@@ -144,7 +144,7 @@ impl<S> Table<S> {
         }
     }
 
-    /// Asks the processor for the session that a key most likely has; nothing where somebody else is in the shard.
+    /// Prefetches the session that a key most likely has; does nothing if the shard is locked.
     #[inline]
     pub(crate) fn prefetch_slot(&self, place: Place) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {
@@ -153,7 +153,7 @@ impl<S> Table<S> {
     }
 
     /// Begins a walk through all slots of a shard.
-    pub(crate) const fn walk(&self, shard: usize) -> Walk<'_, S> {
+    pub(crate) const fn walk(&self, shard: ShardId) -> Walk<'_, S> {
         Walk {
             table: self,
             shard,
@@ -162,18 +162,19 @@ impl<S> Table<S> {
     }
 
     /// The shard and the slot that the name of a session means.
-    pub(crate) fn slot_of(&self, id: SessionId) -> (usize, u32) {
+    pub(crate) fn slot_of(&self, id: SessionId) -> (ShardId, SlotId) {
         let number = (id.number() & 0xffff_ffff) as usize;
-        (number % self.shards.len(), (number / self.shards.len()) as u32)
+        let shards = self.shards.len();
+        (ShardId(number % shards), SlotId((number / shards) as u32))
     }
 
     /// Returns the slot of a session in its shard, which [`Table::slot_of`] names, unless it has
     /// ended.
-    pub(crate) fn find_id(&self, shard: &Shard, id: SessionId) -> Option<u32> {
-        let (number, slot) = self.slot_of(id);
-        let lives = slot < shard.slots() && {
+    pub(crate) fn find_id(&self, shard: &Shard, id: SessionId) -> Option<SlotId> {
+        let (own, slot) = self.slot_of(id);
+        let lives = slot.0 < shard.slots() && {
             let hot = shard.slab.hot(slot);
-            hot.in_use() && self.id(number, slot, hot.generation) == id
+            hot.in_use() && self.id(own, slot, hot.generation) == id
         };
         lives.then_some(slot)
     }
@@ -182,10 +183,15 @@ impl<S> Table<S> {
         self.shards.len()
     }
 
+    /// Returns the numbers of all shards, in order.
+    pub(crate) fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<S> {
+        (0..self.shards.len()).map(ShardId)
+    }
+
     /// The name of the session in a slot.
     #[inline]
-    pub(crate) fn id(&self, shard: usize, slot: u32, generation: u32) -> SessionId {
-        let number = u64::from(slot) * self.shards.len() as u64 + shard as u64;
+    pub(crate) fn id(&self, shard: ShardId, slot: SlotId, generation: u32) -> SessionId {
+        let number = u64::from(slot.0) * self.shards.len() as u64 + shard.0 as u64;
         // A generation is never 0.
         SessionId::new(u64::from(generation) << 32 | number & 0xffff_ffff)
     }
@@ -200,7 +206,7 @@ impl<S> Table<S> {
 
     /// Notes that a shard has something to do at `tick`; the caller holds its lock.
     #[inline]
-    pub(crate) fn note_tick(&self, shard: usize, tick: u32) {
+    pub(crate) fn note_tick(&self, shard: ShardId, tick: u32) {
         let next = &self.padded(shard).next_tick;
         if tick < next.load(Ordering::Relaxed) {
             next.store(tick, Ordering::Release);
@@ -208,29 +214,25 @@ impl<S> Table<S> {
     }
 
     /// Sets what [`Table::note_tick`] lowers; the caller holds the shard's lock.
-    pub(crate) fn set_next_tick(&self, shard: usize, tick: Option<u32>) {
+    pub(crate) fn set_next_tick(&self, shard: ShardId, tick: Option<u32>) {
         self.padded(shard)
             .next_tick
             .store(tick.unwrap_or(u32::MAX), Ordering::Release);
     }
 
     /// A tick that is not later than the shard's first deadline.
-    pub(crate) fn next_tick_of(&self, shard: usize) -> Option<u32> {
+    pub(crate) fn next_tick_of(&self, shard: ShardId) -> Option<u32> {
         let tick = self.padded(shard).next_tick.load(Ordering::Acquire);
         (tick != u32::MAX).then_some(tick)
     }
 
     /// A tick that is not later than the first deadline of all.
     pub(crate) fn next_tick(&self) -> Option<u32> {
-        (0..self.shards.len())
+        self.shard_ids()
             .filter_map(|shard| self.next_tick_of(shard))
             .min()
     }
 }
-
-/// Slots that are visited under one hold of a shard's lock: some 20 microseconds where nothing of
-/// them is in a cache.
-pub(crate) const SLICE: u32 = 64;
 
 /// A walk through the slots of a shard, in slices between which its lock is released.
 ///
@@ -240,7 +242,7 @@ pub(crate) const SLICE: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Walk<'t, S> {
     table: &'t Table<S>,
-    shard: usize,
+    shard: ShardId,
     next: u32,
 }
 

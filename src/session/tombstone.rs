@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use self::part::Part;
 use super::EndReason;
+use super::judging::SLICE;
 use super::slot::Slot;
-use super::table::SLICE;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
 use crate::flow::{Direction, End, FlowKey, Zone};
@@ -61,13 +61,13 @@ pub(crate) struct Tombstone {
     pub(crate) key: FlowKey,
     pub(crate) initiator: End,
     /// The directions whose challenge ACK has been answered, a bit each.
-    challenged: u8,
+    pub(crate) challenged: u8,
     pub(crate) reason: EndReason,
     pub(crate) rule: RuleId,
     pub(crate) id: SessionId,
     pub(crate) ended: Micros,
     /// Each end by the direction in which it sends, original first.
-    ends: [Remembered; 2],
+    pub(crate) ends: [Remembered; 2],
     pub(crate) tunnels: [TunnelRef; 2],
 }
 
@@ -83,30 +83,6 @@ impl Tombstone {
             ended,
             ends: Direction::BOTH.map(|direction| Remembered::of(slot, direction)),
             tunnels: [TunnelRef::NONE; 2],
-        }
-    }
-
-    /// One that was saved.
-    pub(crate) fn restored(
-        (key, initiator): (FlowKey, End),
-        (reason, rule, ended): (EndReason, RuleId, Micros),
-        (ends, challenged): ([(Option<u32>, u32); 2], u8),
-        tunnels: [TunnelRef; 2],
-    ) -> Self {
-        Self {
-            key,
-            initiator,
-            challenged,
-            reason,
-            rule,
-            // No session of this engine.
-            id: SessionId::new(0),
-            ended,
-            ends: ends.map(|(expects, sent)| Remembered {
-                expects: expects.map(SeqNum),
-                sent: SeqNum(sent),
-            }),
-            tunnels,
         }
     }
 

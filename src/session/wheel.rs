@@ -96,7 +96,7 @@ impl Wheel {
     }
 
     /// Hangs a session up by its deadline.
-    pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: EvictionClass) {
+    pub(crate) fn schedule(&mut self, slots: &mut impl Linked, slot: u32, worth: EvictionClass) {
         let list = self.list_for(worth, slots.deadline(slot));
         let [first, last] = self.ends(list);
         if first == NIL {
@@ -256,7 +256,7 @@ mod tests {
         let mut slots = slots(&[5, 70, 5_000, 4_000_000_000, 63, 64]);
         let mut wheel = Wheel::new().unwrap();
         for slot in 0..6 {
-            wheel.hang(&mut slots, slot, EvictionClass::Assured);
+            wheel.schedule(&mut slots, slot, EvictionClass::Assured);
         }
         assert_eq!(wheel.earliest().unwrap().tick, 5);
         wheel.take(&mut slots, 0);
@@ -270,7 +270,7 @@ mod tests {
         let mut slots = slots(&[5]);
         let mut wheel = Wheel::new().unwrap();
         wheel.advance(1_000);
-        wheel.hang(&mut slots, 0, EvictionClass::Embryonic);
+        wheel.schedule(&mut slots, 0, EvictionClass::Embryonic);
         assert_eq!(wheel.earliest().unwrap().tick, 1_000);
     }
 
@@ -284,7 +284,7 @@ mod tests {
             let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
             let mut wheel = Wheel::new().unwrap();
             for (slot, (_, worth)) in deadlines.iter().enumerate() {
-                wheel.hang(&mut slots, slot as u32, EvictionClass::ALL[*worth]);
+                wheel.schedule(&mut slots, slot as u32, EvictionClass::ALL[*worth]);
             }
             let mut left: Vec<bool> = vec![true; deadlines.len()];
             let mut now = 0u32;
@@ -302,7 +302,7 @@ mod tests {
                     if slots.deadline(slot) <= due.tick {
                         left[slot as usize] = false;
                     } else {
-                        wheel.hang(&mut slots, slot, EvictionClass::ALL[deadlines[slot as usize].1]);
+                        wheel.schedule(&mut slots, slot, EvictionClass::ALL[deadlines[slot as usize].1]);
                     }
                 }
                 wheel.advance(now);

@@ -1,16 +1,16 @@
 //! UDP, UDP-Lite, ICMP queries and every protocol that has no state machine of its own.
 //!
-//! Life cycle: *unreplied* until the first packet of the responder, then *replied*. A UDP conversation
-//! of one packet each way is an *exchange*, and is kept for as long as it takes a late copy to arrive;
-//! a conversation with a DNS server stays one until it is a stream. A UDP conversation that goes on two
-//! seconds after it began is a *stream* (the rule of Linux `nf_conntrack_proto_udp`: a DNS question does
-//! not hold its slot for as long as a call does).
+//! Life cycle: *unreplied* until the first packet of the responder, then *replied*. A UDP
+//! conversation of one packet each way is an *exchange*, and is kept for as long as it takes a late
+//! copy to arrive; a conversation with a DNS server stays one until it is a stream. A UDP
+//! conversation that goes on two seconds after it began is a *stream* (the rule of Linux
+//! `nf_conntrack_proto_udp`: a DNS question does not hold its slot for as long as a call does).
 
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, PROTOCOL_UDP_LITE};
 use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 
-/// How old a two-way UDP conversation is when it becomes a stream, in milliseconds (Linux: 2 s).
+/// Age at which a two-way UDP conversation becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;
 
 /// The responder's port whose conversations are questions with one answer each, although a resolver
@@ -24,7 +24,7 @@ const DNS_PORT: u16 = 53;
 pub enum State {
     /// Only the initiator has spoken.
     Unreplied = 0,
-    /// Both have spoken.
+    /// Both ends have sent.
     Replied = 1,
     /// UDP only: both have spoken for longer than [`STREAM_AGE_MS`].
     Stream = 2,
@@ -80,7 +80,7 @@ impl Family {
     }
 }
 
-/// What the next state depends on, beside the state and the direction of the packet.
+/// Inputs of the next state, beside the state and the direction of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     /// The family of the session's protocol.
@@ -94,8 +94,8 @@ pub struct Known {
     pub age_ms: u64,
 }
 
-/// The state after a packet. A packet of the responder ends the unreplied state; one of either end may
-/// make the conversation a stream.
+/// The state after a packet. A packet of the responder ends the unreplied state; one of either end
+/// may make the conversation a stream.
 #[must_use]
 pub const fn next(known: Known, state: State, direction: Direction) -> State {
     let is_udp = matches!(known.family, Family::Udp);

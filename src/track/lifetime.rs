@@ -51,17 +51,17 @@ use std::time::Duration;
 ///
 /// # UDP
 /// RFC 4787 REQ-5 wants at least 2 minutes for a mapping that is in use. A question with its one
-/// answer, and whatever is asked of a server's port 53 within two seconds (REQ-5 a), is over with the
-/// answer: such exchanges have a class of their own, so that a flood of DNS queries does not fill the
-/// table.
+/// answer, and whatever is asked of a server's port 53 within two seconds (REQ-5 a), is over with
+/// the answer: such exchanges have a class of their own, so that a flood of DNS queries does not
+/// fill the table.
 ///
 /// # Established connections behind GWLB
-/// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux keeps it
-/// for 5 days. Neither can be honoured behind a Gateway Load Balancer: it forgets a flow after its own idle
-/// timer (350 s unless it is set otherwise), and drops what comes later. A session that outlives that timer
-/// only fills the table, and its RST would find no flow to travel in. So the default lies just below it. Raise
-/// both together, or set `gwlb.enabled = false` where no such balancer is in the path. RFC 4787 REQ-5 (UDP,
-/// 2 min) is capped in the same way.
+/// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux
+/// keeps it for 5 days. Neither can be honoured behind a Gateway Load Balancer: it forgets a flow
+/// after its own idle timer (350 s unless it is set otherwise), and drops what comes later. A
+/// session that outlives that timer only fills the table, and its RST would find no flow to travel
+/// in. So the default lies just below it. Raise both together, or set `gwlb.enabled = false` where
+/// no such balancer is in the path. RFC 4787 REQ-5 (UDP, 2 min) is capped in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum LifetimeClass {
@@ -75,9 +75,9 @@ pub enum LifetimeClass {
     TcpFinWait,
     /// The first FIN was acknowledged.
     TcpCloseWait,
-    /// Both ends have sent a FIN, the last one is not acknowledged.
+    /// Each end has sent a FIN; the last one is not acknowledged.
     TcpLastAck,
-    /// Both FINs were acknowledged.
+    /// The FINs of both ends were acknowledged.
     TcpTimeWait,
     /// A RST closed the connection.
     TcpClose,
@@ -186,7 +186,7 @@ impl LifetimeClass {
         self.row().1
     }
 
-    /// Where the default comes from, in one clause.
+    /// Returns the source of the default, in one clause.
     pub const fn default_source(self) -> &'static str {
         self.row().2
     }
@@ -201,7 +201,7 @@ impl LifetimeClass {
         }
     }
 
-    /// Is this a class of TCP connections?
+    /// Returns whether this is a class of TCP connections.
     pub const fn is_tcp(self) -> bool {
         (self as u8) < (Self::UdpUnreplied as u8)
     }
@@ -294,5 +294,5 @@ impl LifetimeClass {
     }
 }
 
-/// Why the states of an SCTP association that begins or ends last as long as they do.
+/// Source of the defaults of SCTP associations that begin or end.
 const SCTP_RETRANSMITS: &str = "four retransmissions from RTO.Initial 3 s on (RFC 4960 15)";

@@ -1,7 +1,8 @@
 //! The state machines: small facts about a packet go in, an outcome comes out.
 //!
-//! Nothing here sees bytes, locks or a clock. A tracker changes its own compact state only when it accepts a
-//! packet; how long the session then lives is for the caller, who is told the [`Lifetime`] to use.
+//! Nothing here sees bytes, locks or a clock. A tracker changes its own compact state only when it
+//! accepts a packet; how long the session then lives is for the caller, who is told the
+//! [`Lifetime`] to use.
 
 pub mod datagram;
 pub mod dccp;
@@ -13,14 +14,14 @@ use std::time::Duration;
 
 pub use self::lifetime::LifetimeClass;
 
-/// How much a session is worth when the table is full; the order of eviction.
+/// Eviction class of a session in a full table; the order is that of eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EvictionClass {
     /// Before the handshake ends, or without an answer yet: evicted first.
     Embryonic = 0,
-    /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept within
-    /// [`EvictionClass::HALF_CLOSED_GRACE`] of a packet.
+    /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept
+    /// within [`EvictionClass::HALF_CLOSED_GRACE`] of a packet.
     Closing = 1,
     /// Traffic both ways without a connection: evicted when nothing else is left, the one that was
     /// idle for longest first. A stream is kept within [`EvictionClass::STREAM_GRACE`] of a packet.
@@ -54,32 +55,33 @@ impl EvictionClass {
     }
 }
 
-/// What becomes of a packet of SCTP or DCCP. TCP has more to say: [`tcp::Outcome`].
+/// Outcome for a packet of SCTP or DCCP. That of TCP has more cases: [`tcp::Outcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome<Fault> {
-    /// It passes.
+    /// The packet passes.
     Accept {
-        /// The session's lifetime from now on; `None`: the packet proves nothing, and it is not refreshed.
+        /// The session's lifetime from now on; `None`: the packet proves nothing, and it is not
+        /// refreshed.
         lifetime: Option<LifetimeClass>,
         /// The session is assured from now on.
         assured: bool,
     },
-    /// It passes, and the session ends with it: a refusal is the only answer that the initiator got.
+    /// The packet passes and ends the session: a refusal is the only answer that the initiator got.
     End,
-    /// It opens a new session on the ports of this one, which has ended.
+    /// The packet opens a new session on the ports of this one, which has ended.
     Reopen,
-    /// It is invalid; nothing has changed.
+    /// The packet is invalid; the state has not changed.
     Invalid(Fault),
 }
 
 impl<Fault> Outcome<Fault> {
-    /// It passes without being believed: it may be right, and its receiver decides.
+    /// The packet passes without a change of state: it may be valid, and its receiver decides.
     pub(crate) const PASS: Self = Self::Accept {
         lifetime: None,
         assured: false,
     };
 
-    /// The same with another word for the fault.
+    /// Converts the fault.
     pub(crate) fn map<F>(self, fault: impl FnOnce(Fault) -> F) -> Outcome<F> {
         match self {
             Self::Accept { lifetime, assured } => Outcome::Accept { lifetime, assured },
@@ -90,7 +92,8 @@ impl<Fault> Outcome<Fault> {
     }
 }
 
-/// Which lifetime a session has from this packet on: that of its state, cut to another where that is shorter.
+/// Lifetime of a session from this packet on: that of its state, capped by another where that is
+/// shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// The lifetime of the session's state.

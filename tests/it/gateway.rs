@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::gateway::GatewayWorker;
 use portcullis::geneve::front::Outgoing;
-use portcullis::geneve::{Gateway, GatewayWorker};
-use portcullis::{Config, EndReason, Event, SessionFilter};
+use portcullis::{Config, EndReason, Event, Gateway, SessionFilter};
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
 use crate::support::tunnel::{Kept, Label, datagram, flags, segment, sent};

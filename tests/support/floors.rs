@@ -391,8 +391,8 @@ fn without_text(text: &str) -> String {
             rest.find('\n').unwrap_or(rest.len())
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("r\"") {
-            rest[2..].find('"').map_or(rest.len(), |end| end + 3)
+        } else if let Some(text) = rest.strip_prefix("r\"") {
+            text.find('"').map_or(rest.len(), |end| end + 3)
         } else if rest.starts_with("r#\"") {
             rest.find("\"#").map_or(rest.len(), |_| {
                 rest[3..].find("\"#").map_or(rest.len(), |end| end + 5)

@@ -7,10 +7,10 @@ use super::traffic::{MAX_SESSIONS, Protocol};
 /// Packets, or ended sessions, of one sample.
 pub(super) const SLICE: usize = 1024;
 
-/// The fewest sessions: below, a round is over before the clock has ticked.
+/// Fewest sessions: a round with fewer ends before the clock has ticked.
 const MIN_SESSIONS: u32 = 1_000;
 
-/// What `portcullis bench` measures.
+/// Arguments of `portcullis bench`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
     /// Sessions in the table, which has room for just as many: 1000 to 16777216
@@ -25,13 +25,13 @@ pub(crate) struct BenchArgs {
     /// Protocol of all sessions
     #[arg(long, value_enum, default_value_t = ProtocolArg::Tcp)]
     pub(super) protocol: ProtocolArg,
-    /// What is measured
+    /// Operation to measure
     #[arg(long, value_enum, default_value_t = Mode::Packets)]
     pub(super) mode: Mode,
     /// Packets that are decided together, as those of a receive call: 1, one by one, to 1024
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SLICE as i64))]
     pub(super) batch: u32,
-    /// How long to measure, filling the table not counted: 1 to 60
+    /// Seconds to measure, without the time to fill the table: 1 to 60
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(super) seconds: u32,
     /// Verify all checksums, as the engine does by default; without it they are trusted, so that
@@ -71,7 +71,7 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
-/// What is measured.
+/// Operation that a run measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
     /// Packets of established sessions in random order

@@ -6,26 +6,26 @@ use thiserror::Error;
 /// Reason why a measurement is not valid.
 #[derive(Debug, Error)]
 pub(crate) enum BenchError {
-    /// The engine cannot be made.
-    #[error("the engine cannot be made: {0}")]
+    /// The engine cannot be created.
+    #[error("cannot create the engine: {0}")]
     Config(#[from] ConfigError),
     /// Packets that had to be forwarded were not.
     #[error("{count} packets were not forwarded, the first for {reason}")]
     NotForwarded {
-        /// How many.
+        /// Number of packets that were not forwarded.
         count: u64,
-        /// Why the first was not.
+        /// Drop reason of the first one.
         reason: DropReason,
     },
     /// The table does not hold the sessions that it must hold.
-    #[error("the table holds {found} sessions in place of {expected}")]
+    #[error("the table holds {found} sessions instead of {expected}")]
     Sessions {
-        /// How many it should hold.
+        /// Number of sessions that the table must hold.
         expected: u32,
-        /// How many it does.
+        /// Number of sessions that it holds.
         found: usize,
     },
-    /// Not one sample was taken.
+    /// No sample was taken.
     #[error("nothing was measured")]
     NoSample,
     /// The report cannot be written.

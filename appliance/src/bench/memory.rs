@@ -1,6 +1,7 @@
-//! How much memory the process has.
+//! Resident memory of the process.
 
-/// Resident bytes of this process; `None` where the system does not say (anything but Linux).
+/// Returns the resident bytes of this process; `None` where the system does not report them (on all
+/// systems but Linux).
 pub(super) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

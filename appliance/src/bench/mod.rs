@@ -1,8 +1,9 @@
-//! `portcullis bench`: what the engine costs on this machine.
+//! `portcullis bench`: measures the cost of the engine on this machine.
 //!
-//! Packets are made in slices outside the timed part, see [`traffic`]; a slice of [`args::SLICE`] packets fits the
-//! second-level cache, as packets do that a network interface has just delivered. Each slice is one sample. All
-//! packets of a slice carry one `now`, as those of a receive batch would.
+//! Packets are made in slices outside the timed part, see [`traffic`]; a slice of [`args::SLICE`]
+//! packets fits the second-level cache, as packets do that a network interface has just delivered.
+//! Each slice is one sample. All packets of a slice carry one `now`, as those of a receive batch
+//! would.
 
 mod args;
 mod error;
@@ -24,7 +25,7 @@ pub(crate) use self::args::BenchArgs;
 use self::error::BenchError;
 use self::report::Report;
 
-/// A fixed hash seed, so that two runs fill the same shards.
+/// Fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
 
 /// Measures, and prints the report on standard output.

@@ -1,4 +1,4 @@
-//! The numbers, for people and for programs.
+//! Report of a measurement, as text and as JSON.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` without a sample.
+    /// Returns `None` without a sample.
     pub(super) fn of(samples: impl Iterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.collect();
         sorted.sort_by(f64::total_cmp);
@@ -25,7 +25,7 @@ impl Spread {
     }
 }
 
-/// What a measurement found. What a mode does not measure is `None`.
+/// Result of a measurement. Figures that a mode does not measure are `None`.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
     mode: &'static str,
@@ -49,7 +49,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `None` without a sample.
+    /// Returns `None` without a sample.
     pub(super) fn new(args: &BenchArgs, samples: &[Samples], bytes_per_session: Option<f64>) -> Option<Self> {
         let spread = Spread::of(samples.iter().flat_map(|each| each.nanos_each.iter().copied()))?;
         let per_second: f64 = samples.iter().map(Samples::per_second).sum();

@@ -57,7 +57,7 @@ fn the_report_is_one_json_object() {
 #[test]
 fn a_packet_that_is_not_forwarded_is_an_error() {
     let engine = Engine::with_seed(&Config::allow_all(), SEED).unwrap();
-    // Nobody has filled the table: no packet has a session.
+    // The table is empty: no packet has a session.
     let args = args(Mode::Packets, ProtocolArg::Tcp, 2);
     let run = worker::Run::new(&engine, &args, Duration::from_millis(10));
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! The threads that measure.
+//! Threads that measure.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
@@ -10,15 +10,15 @@ use super::args::{BenchArgs, Mode, SLICE};
 use super::error::BenchError;
 use super::traffic::{Frame, Order, Protocol, Session};
 
-/// From one round to the next, the engine is told that this much time has passed: more than any session of the
-/// benchmark lives (an established TCP connection 340 s).
+/// Step of the engine's time from one round to the next: longer than the lifetime of any session of
+/// the benchmark (340 s for an established TCP connection).
 const ROUND: Duration = Duration::from_secs(400);
 
-/// Rounds before the measurement of packets: the first data and the first ACK of each end are news to a session,
-/// and cost more than all that follow.
+/// Rounds before the measurement of packets: the first data and the first ACK of each end are news
+/// to a session, and cost more than all that follow.
 const WARM_UP: usize = 4;
 
-/// What a thread has measured.
+/// Samples of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     /// Nanoseconds for each packet or session, a slice's mean each.
@@ -74,7 +74,7 @@ impl Share {
     }
 }
 
-/// One measurement.
+/// Measurement by several threads.
 pub(super) struct Run<'e> {
     engine: &'e Engine,
     protocol: Protocol,
@@ -84,11 +84,11 @@ pub(super) struct Run<'e> {
     batch: usize,
     time: Duration,
     start: Instant,
-    /// How often time was put forward by [`ROUND`].
+    /// Number of steps of [`ROUND`] that the engine's time is ahead.
     round: AtomicU32,
     not_forwarded: AtomicU64,
     first_reason: OnceLock<DropReason>,
-    /// How many sessions were found where there had to be another number.
+    /// Expected and found number of sessions, where they differed.
     miscounted: OnceLock<(u32, usize)>,
 }
 
@@ -110,7 +110,7 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// The engine's time.
+    /// Returns the engine's time.
     fn now(&self) -> Instant {
         Instant::now() + ROUND * self.round.load(Ordering::Relaxed)
     }
@@ -142,7 +142,7 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// Whether anything went wrong up to now.
+    /// Returns the first error so far.
     pub(super) fn check(&self) -> Result<(), BenchError> {
         if let Some(reason) = self.first_reason.get() {
             return Err(BenchError::NotForwarded {
@@ -235,7 +235,8 @@ impl<'e> Run<'e> {
         samples.add(start.elapsed(), frames.len());
     }
 
-    /// Rounds of setup, or of expiry, with the other half of each round not timed. The threads keep together.
+    /// Rounds of setup, or of expiry, with the other half of each round not timed. The threads keep
+    /// together.
     fn rounds(&self, share: &Share, barrier: &Barrier, stop: &AtomicBool) -> Samples {
         let mut samples = Samples::default();
         let mut frames = vec![Frame::EMPTY; SLICE];

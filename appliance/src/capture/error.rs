@@ -1,4 +1,4 @@
-//! What can be wrong with a capture.
+//! Errors of captures.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use thiserror::Error;
 
 /// A capture that cannot be opened, read further, or written.
 ///
-/// `name` is the path as given, or `standard input`. `offset` is the byte at which the record or block that could
-/// not be read begins, counted from 0 at the start of the file.
+/// `name` is the path as given, or `standard input`. `offset` is the byte at which the record or
+/// block that could not be read begins, counted from 0 at the start of the file.
 #[derive(Debug, Error)]
 pub(crate) enum CaptureError {
     /// The file could not be opened, created, written or flushed.
@@ -15,7 +15,7 @@ pub(crate) enum CaptureError {
     Io {
         /// The file.
         name: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// Reading failed in the middle of the file.
@@ -25,7 +25,7 @@ pub(crate) enum CaptureError {
         name: String,
         /// The record or block that could not be read.
         offset: u64,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The first bytes belong to no capture format.
@@ -43,7 +43,7 @@ pub(crate) enum CaptureError {
         name: String,
         /// The record or block that is not whole.
         offset: u64,
-        /// What is missing.
+        /// Description of the missing part.
         what: String,
     },
     /// A record or block contradicts its format.
@@ -53,7 +53,7 @@ pub(crate) enum CaptureError {
         name: String,
         /// The record or block that is wrong.
         offset: u64,
-        /// What is wrong with it.
+        /// Description of the contradiction.
         what: String,
     },
 }
@@ -72,7 +72,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The record or block at `offset` contradicts its format.
+    /// Returns the fault of a record or block that contradicts its format.
     pub(super) fn broken(offset: u64, what: impl Into<String>) -> Self {
         Self::Broken {
             offset,
@@ -80,7 +80,7 @@ impl Fault {
         }
     }
 
-    /// The file ends within the record or block at `offset`.
+    /// Returns the fault of a file that ends within a record or block.
     pub(super) fn truncated(offset: u64, what: impl Into<String>) -> Self {
         Self::Truncated {
             offset,
@@ -88,7 +88,7 @@ impl Fault {
         }
     }
 
-    /// The error for the file called `name`.
+    /// Returns the error for the file called `name`.
     pub(super) fn of(self, name: &str) -> CaptureError {
         let name = name.to_owned();
         match self {

@@ -1,4 +1,4 @@
-//! From the frame to the IP packet in it.
+//! Finding the IP packet in a frame.
 
 mod ethernet;
 mod fields;
@@ -14,7 +14,8 @@ pub(crate) use self::types::{IpPayload, IpVersion, LinkType, NotIp};
 
 /// Two MAC addresses.
 const ETHERNET_ADDRESSES: usize = 12;
-/// Packet type, device type, address length and address, before the protocol (`LINKTYPE_LINUX_SLL`).
+/// Packet type, device type, address length and address, before the protocol
+/// (`LINKTYPE_LINUX_SLL`).
 const SLL_ADDRESSES: usize = 14;
 /// A switch's tag, without an EtherType.
 const SWITCH_TAG: usize = 4;
@@ -23,12 +24,13 @@ const TAG_TYPE: usize = 4;
 
 /// Finds the IP packet in a frame.
 ///
-/// The link layer decides what is IP, not the packet's first nibble, and any bytes behind an IP EtherType are handed
-/// out, so that the engine is what calls them malformed. VLAN tags (0x8100, 0x88a8, 0x9100) are looked behind, up to
-/// [`types::MAX_TAGS`], and so are PPPoE and MPLS, up to [`types::MAX_LABELS`] labels; tunnels are not.
+/// The link layer decides which frames carry IP, not the packet's first nibble. All bytes after an
+/// IP EtherType are returned, so that the engine rejects malformed packets. VLAN tags (0x8100,
+/// 0x88a8, 0x9100) are skipped, up to [`types::MAX_TAGS`], and so are PPPoE and MPLS, up to
+/// [`types::MAX_LABELS`] labels; tunnels are not.
 ///
 /// # Errors
-/// [`NotIp`] says what the frame is instead.
+/// [`NotIp`] names the kind of a frame without an IP packet.
 pub(crate) fn ip_packet(link: LinkType, bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     match link {
         LinkType::Ethernet => from_ether_type(split(bytes, ETHERNET_ADDRESSES)?.1),
@@ -67,7 +69,8 @@ pub(crate) fn ip_packet(link: LinkType, bytes: &[u8]) -> Result<IpPayload<'_>, N
     }
 }
 
-/// `LINKTYPE_NULL` and `LINKTYPE_LOOP`: a 32-bit address family, which is small, so that its byte order shows.
+/// `LINKTYPE_NULL` and `LINKTYPE_LOOP`: a 32-bit address family, which is small, so that its byte
+/// order shows.
 fn loopback(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (family, rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     let family = u32::from_le_bytes(*family);

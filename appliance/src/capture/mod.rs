@@ -1,16 +1,18 @@
-//! Captures: packets from a file in, packets to a file out.
+//! Captures: reading packets from a file, and writing packets to a file.
 //!
-//! - [`CaptureReader`] hands out the frames of a pcap or pcapng capture one after the other. It streams: its
-//!   buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever lengths a file declares.
-//!   Captures compressed with gzip or Zstandard are decompressed as they are read.
-//! - [`ip_packet`] finds the IP packet in a frame, or says by name why there is none (`NotIp`).
-//! - [`decapsulate`] takes a packet out of its GENEVE tunnel.
+//! - [`CaptureReader`] returns the frames of a pcap or pcapng capture one after the other. It
+//!   streams: its buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever
+//!   lengths a file declares. Captures compressed with gzip or Zstandard are decompressed as they
+//!   are read.
+//! - [`ip_packet`] finds the IP packet in a frame, or names the kind of a frame without one
+//!   (`NotIp`).
+//! - [`decapsulate`] extracts a packet from its GENEVE tunnel.
 //! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
 //! - [`with_length`] makes whole packets of one that the sender's interface has yet to segment.
 //! - [`CaptureWriter`] writes IP packets as a pcap or pcapng with nanoseconds.
 //!
-//! A capture is untrusted input: no byte sequence panics, and what cannot be read is a [`CaptureError`] that names
-//! the byte offset. Everything before that offset has been handed out.
+//! A capture is untrusted input: no byte sequence causes a panic, and an unreadable part is a
+//! [`CaptureError`] that names the byte offset. All frames before that offset have been returned.
 
 mod compressed;
 mod error;

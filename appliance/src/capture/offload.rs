@@ -133,7 +133,7 @@ fn segments(packet: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(made)
 }
 
-/// The Internet checksum (RFC 1071).
+/// Returns the Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)

@@ -13,7 +13,8 @@ use super::window::{MAX_BLOCK, Window};
 
 /// The file header's length.
 const FILE_HEADER: usize = 24;
-/// The bits of the header's last field that are the link type; those above tell of the frame check sequence.
+/// Bits of the header's last field that hold the link type; the higher bits describe the frame
+/// check sequence.
 const LINK_TYPE_BITS: u32 = 0x03ff_ffff;
 
 /// The version that the captures of OSF/1 and Digital UNIX bear, whose records are those of 2.2.
@@ -129,7 +130,7 @@ impl Pcap {
         }))
     }
 
-    /// The four fields with which every record header begins.
+    /// Returns the four fields at the start of every record header.
     fn fields(&self, bytes: &[u8]) -> Option<[u32; 4]> {
         let field = |at| self.order.u32_at(bytes, at);
         Some([field(0)?, field(4)?, field(8)?, field(12)?])
@@ -145,7 +146,7 @@ impl Pcap {
     }
 }
 
-/// The first bytes of a file that is no capture, and what they are where that helps.
+/// Returns the first bytes of a file that is not a capture, and its kind where that helps.
 fn describe(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let kind = match bytes {

@@ -15,23 +15,25 @@ use super::located::Located;
 use super::order::ByteOrder;
 use super::window::{MAX_BLOCK, Window};
 
-/// What every pcapng file begins with: the type of a section header block, which reads the same in both byte orders.
+/// First bytes of every pcapng file: the type of a section header block, which is the same in both
+/// byte orders.
 pub(super) const SECTION_HEADER_BYTES: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// The obsolete packet block (draft-ietf-opsawg-pcapng, appendix A).
 const PACKET_BLOCK: u32 = 2;
 /// The shortest block: type, length, length.
 const SHORTEST_BLOCK: usize = 12;
-/// Where the data begins in an enhanced packet block and in an obsolete packet block.
+/// Offset of the data in an enhanced packet block and in an obsolete packet block.
 const PACKET_DATA: usize = 28;
-/// Where the data begins in a simple packet block.
+/// Offset of the data in a simple packet block.
 const SIMPLE_PACKET_DATA: usize = 12;
-/// The longest section header or interface description that is read: 1 MiB. Their options are collected in memory.
+/// The longest section header or interface description that is read: 1 MiB. Their options are
+/// collected in memory.
 const MAX_DESCRIPTION: usize = 1 << 20;
 /// The most interfaces that a section may describe.
 const MAX_INTERFACES: usize = 1 << 16;
 
-/// What an interface's timestamps count (draft-ietf-opsawg-pcapng, section 4.2).
+/// Unit of an interface's timestamps (draft-ietf-opsawg-pcapng, section 4.2).
 #[derive(Clone, Copy)]
 struct Clock {
     /// `if_tsresol`: ticks are 10^-n seconds, or with the highest bit set 2^-n seconds.
@@ -41,7 +43,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// The time of a timestamp since the Unix epoch; before it, the epoch, and what is too late, [`Duration::MAX`].
+    /// Returns the time of a timestamp since the Unix epoch; before it, the epoch, and what is too
+    /// late, [`Duration::MAX`].
     fn time(self, ticks: u64) -> Duration {
         const NANOS: u128 = 1_000_000_000;
         let ticks = u128::from(ticks);
@@ -92,7 +95,7 @@ struct Block {
 /// A packet within a block.
 struct Packet {
     interface: u32,
-    /// `None`: the block tells no time.
+    /// `None` if the block has no time.
     ticks: Option<u64>,
     /// The captured bytes, counted from the block's beginning.
     data: Range<usize>,
@@ -114,7 +117,8 @@ impl Pcapng {
         Ok(section)
     }
 
-    /// Reads and consumes blocks up to and including the next packet; `None` at the end of the file.
+    /// Reads and consumes blocks up to and including the next packet; `None` at the end of the
+    /// file.
     pub(super) fn next(&mut self, window: &mut Window) -> Result<Option<Located>, Fault> {
         while let Some(block) = self.block(window)? {
             let bytes = window.bytes().get(..block.len).unwrap_or_default();
@@ -152,7 +156,8 @@ impl Pcapng {
         Ok(None)
     }
 
-    /// Brings the next block into the window as a whole and checks its frame; `None` at the end of the file.
+    /// Brings the next block into the window as a whole and checks its frame; `None` at the end of
+    /// the file.
     fn block(&self, window: &mut Window) -> Result<Option<Block>, Fault> {
         let offset = window.offset();
         if !window.fill(SHORTEST_BLOCK)? {
@@ -175,7 +180,10 @@ impl Pcapng {
         let declared = len;
         let len = len as usize;
         if len < SHORTEST_BLOCK || !len.is_multiple_of(4) {
-            let what = format!("a block of {len} bytes (type {kind:#x}), which is no block length");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}), which is not a valid \
+             block length"
+            );
             return Err(Fault::broken(offset, what));
         }
         let limit = if matches!(kind, SHB_MAGIC | IDB_MAGIC) {
@@ -184,8 +192,10 @@ impl Pcapng {
             MAX_BLOCK
         };
         if len > limit {
-            let what =
-                format!("a block of {len} bytes (type {kind:#x}), more than the {limit} that are read");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}), more than the {limit} that are \
+                 read"
+            );
             return Err(Fault::broken(offset, what));
         }
         if !window.fill(len)? {
@@ -196,7 +206,10 @@ impl Pcapng {
             return Err(Fault::truncated(offset, what));
         }
         if order.u32_at(window.bytes(), len - 4) != Some(declared) {
-            let what = format!("a block of {len} bytes (type {kind:#x}) that does not end with its length");
+            let what = format!(
+                "a block of {len} bytes (type {kind:#x}) that does not end with \
+             its length"
+            );
             return Err(Fault::broken(offset, what));
         }
         Ok(Some(Block { offset, kind, len }))
@@ -267,8 +280,9 @@ impl Pcapng {
             .unwrap_or(0)
     }
 
-    /// The packet in an enhanced packet block or in an obsolete packet block: they differ in the width of the interface
-    /// number. Read here and not by `pcap_parser`, which collects every packet's options.
+    /// Locates the packet in an enhanced or an obsolete packet block. The two differ
+    /// in the width of the interface number. Read here and not by `pcap_parser`, which collects
+    /// every packet's options.
     fn packet(&self, block: &Block, bytes: &[u8]) -> Result<Packet, Fault> {
         let fields = || {
             let interface = if block.kind == PACKET_BLOCK {
@@ -298,7 +312,10 @@ impl Pcapng {
         };
         let captured = captured as usize;
         if captured > room {
-            let what = format!("{captured} bytes captured in a packet block that has room for {room}");
+            let what = format!(
+                "{captured} bytes captured in a packet block that has room for \
+             {room}"
+            );
             return Err(Fault::broken(block.offset, what));
         }
         Ok(Packet {
@@ -309,7 +326,8 @@ impl Pcapng {
         })
     }
 
-    /// The packet in a simple packet block: of interface 0, with as many bytes as its snap length and the block leave.
+    /// Locates the packet in a simple packet block: of interface 0, with as many bytes as its snap
+    /// length and the block leave.
     fn simple_packet(&self, block: &Block, bytes: &[u8]) -> Result<Packet, Fault> {
         let parsed = match self.order {
             ByteOrder::Big => parse_simplepacketblock_be(bytes),
@@ -345,7 +363,7 @@ impl Pcapng {
     }
 }
 
-/// The byte order of the section header block that `bytes` begin with.
+/// Returns the byte order of the section header block that `bytes` begin with.
 fn section_order(offset: u64, bytes: &[u8]) -> Result<ByteOrder, Fault> {
     match bytes.get(8..12) {
         Some([0x1a, 0x2b, 0x3c, 0x4d]) => Ok(ByteOrder::Big),

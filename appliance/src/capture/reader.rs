@@ -15,15 +15,16 @@ use super::window::Window;
 /// A frame of a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
-    /// Its number in the file, from 1.
+    /// Number of the frame in the file, from 1.
     pub(crate) number: u64,
-    /// Its time since the Unix epoch, to the nanosecond.
+    /// Time since the Unix epoch, to the nanosecond.
     ///
-    /// What a broken file says is taken as it stands, and saturates: times may run backwards, and may be anything up
-    /// to [`Duration::MAX`], so take differences with saturating arithmetic and never add one to an `Instant`
-    /// unchecked. A pcapng simple packet has no time of its own and carries that of the frame before it.
+    /// The time is taken from the file unchecked, and saturates: times may run backwards, and may
+    /// be anything up to [`Duration::MAX`]. Use saturating differences, and never add one to an
+    /// `Instant` unchecked. A pcapng simple packet has no time of its own and carries that of the
+    /// frame before it.
     pub(crate) time: Duration,
-    /// What `bytes` begin with.
+    /// Link type: the header at the start of `bytes`.
     pub(crate) link: LinkType,
     /// The captured bytes.
     pub(crate) bytes: &'a [u8],
@@ -34,7 +35,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// How many bytes at the frame's end were not captured.
+    /// Returns the number of bytes at the frame's end that were not captured.
     pub(crate) fn cut(&self) -> usize {
         (self.wire_len as usize).saturating_sub(self.bytes.len())
     }
@@ -45,7 +46,7 @@ enum Format {
     Pcapng(Pcapng),
 }
 
-/// Hands out the frames of a pcap or pcapng capture in file order.
+/// Reader of the frames of a pcap or pcapng capture, in file order.
 ///
 /// Reads pcap of the versions 2.0 to 2.4 in both byte orders with microseconds or nanoseconds, and
 /// pcapng with any number of sections, in either byte order, and interfaces. Both may be compressed
@@ -64,8 +65,8 @@ impl CaptureReader {
     /// Opens the capture at `path`, or standard input if `path` is `-`, and reads the file header.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if the file cannot be opened, and those of [`CaptureReader::next`] for its header;
-    /// [`CaptureError::NotACapture`] if it does not begin like a capture.
+    /// [`CaptureError::Io`] if the file cannot be opened, and those of [`CaptureReader::next`] for
+    /// its header; [`CaptureError::NotACapture`] if it does not begin like a capture.
     pub(crate) fn open(path: &Path) -> Result<Self, CaptureError> {
         if path.as_os_str() == "-" {
             return Self::new("standard input".to_owned(), Box::new(io::stdin()), None);
@@ -83,7 +84,7 @@ impl CaptureReader {
         Self::new(name, Box::new(file), total_len)
     }
 
-    /// A reader of `source`, which errors call `name`.
+    /// Returns a reader of `source`, which errors call `name`.
     pub(super) fn new(
         name: String,
         source: Box<dyn Read + Send>,
@@ -112,11 +113,11 @@ impl CaptureReader {
         }
     }
 
-    /// The next frame; `None` at the end of the capture.
+    /// Returns the next frame; `None` at the end of the capture.
     ///
     /// # Errors
-    /// [`CaptureError::Truncated`], [`CaptureError::Broken`] or [`CaptureError::Read`], once: the reader cannot find
-    /// the next record behind a broken one, so every later call returns `None`.
+    /// [`CaptureError::Truncated`], [`CaptureError::Broken`] or [`CaptureError::Read`], once: the
+    /// reader cannot find the next record after a broken one, so every later call returns `None`.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         if self.ended {
             return Ok(None);
@@ -150,25 +151,25 @@ impl CaptureReader {
         }))
     }
 
-    /// Bytes consumed so far, after decompression: everything up to and including the last frame
-    /// handed out.
+    /// Returns the bytes consumed so far, after decompression: everything up to and including the
+    /// last frame that was returned.
     pub(crate) fn offset(&self) -> u64 {
         self.window.offset()
     }
 
-    /// The capture's length in bytes, where it is a regular file that is not compressed.
+    /// Returns the capture's length in bytes, if it is a regular file that is not compressed.
     pub(crate) fn total_len(&self) -> Option<u64> {
         self.total_len
     }
 
-    /// The size of the reader's buffer in bytes.
+    /// Returns the size of the reader's buffer in bytes.
     #[cfg(test)]
     pub(super) fn buffer_size(&self) -> usize {
         self.window.capacity()
     }
 }
 
-/// Tells the format by the first four bytes and reads the file header.
+/// Detects the format by the first four bytes, and reads the file header.
 fn detect(window: &mut Window) -> Result<Format, Fault> {
     window.fill(4)?;
     match window.bytes() {

@@ -5,7 +5,7 @@ use portcullis::packet::{Checksums, Transport, parse};
 
 use super::link::{LinkType, NotIp, ip_packet};
 
-/// Why a tunnel's packet cannot be taken out.
+/// Reason why the packet of a tunnel cannot be extracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotInside {
     /// The GENEVE header is wrong.
@@ -17,7 +17,7 @@ pub(crate) enum NotInside {
 }
 
 impl NotInside {
-    /// A name for counters and records, the same in every version.
+    /// Returns a name for counters and records, stable across versions.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Geneve(error) => error.name(),
@@ -35,8 +35,9 @@ pub(crate) struct Inside<'a> {
     pub(crate) is_layer_3: bool,
 }
 
-/// The IP packet that `packet` carries in GENEVE, `None` where it is no GENEVE. Fragments are not looked into.
-/// A capture is looked at, not forwarded: critical options hide nothing.
+/// Returns the IP packet that `packet` carries in GENEVE; `None` if it is not GENEVE. Fragments are
+/// not examined. Unknown critical options are accepted, since a capture is only read, not
+/// forwarded.
 ///
 /// # Errors
 /// See [`NotInside`].

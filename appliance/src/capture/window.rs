@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::error::Fault;
 
-/// The longest record or block that is read, its header included: 16 MiB, libpcap's own limit for a pcapng block.
+/// The longest record or block that is read, its header included: 16 MiB, libpcap's own limit for a
+/// pcapng block.
 pub(crate) const MAX_BLOCK: usize = 16 << 20;
 
 /// The buffer's size at the start, and for ever if no record is larger.
@@ -25,7 +26,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// An empty window at the start of `source`.
+    /// Returns an empty window at the start of `source`.
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
         Self {
             source,
@@ -36,12 +37,12 @@ impl Window {
         }
     }
 
-    /// The bytes that have been read and not consumed.
+    /// Returns the bytes that have been read and not consumed.
     pub(super) fn bytes(&self) -> &[u8] {
         self.memory.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// The file offset of the window's first byte.
+    /// Returns the file offset of the window's first byte.
     pub(super) fn offset(&self) -> u64 {
         self.consumed
     }
@@ -70,7 +71,11 @@ impl Window {
     fn failed(&self, source: io::Error) -> Fault {
         let offset = self.consumed;
         match source.kind() {
-            ErrorKind::UnexpectedEof => Fault::truncated(offset, "the compressed stream ends early"),
+            ErrorKind::UnexpectedEof => Fault::truncated(
+                offset,
+                "the compressed stream ends \
+             early",
+            ),
             ErrorKind::InvalidData | ErrorKind::InvalidInput => {
                 Fault::broken(offset, format!("the compressed stream is invalid: {source}"))
             }
@@ -78,8 +83,8 @@ impl Window {
         }
     }
 
-    /// Moves the window past its first `count` bytes. Returns where in memory those bytes stay, readable with
-    /// [`Window::kept`] until the next [`Window::fill`].
+    /// Moves the window past its first `count` bytes. Returns where in memory those bytes stay,
+    /// readable with [`Window::kept`] until the next [`Window::fill`].
     pub(super) fn consume(&mut self, count: usize) -> Range<usize> {
         let begin = self.start;
         let count = count.min(self.end - self.start);
@@ -88,12 +93,12 @@ impl Window {
         begin..self.start
     }
 
-    /// The bytes of a range that [`Window::consume`] returned.
+    /// Returns the bytes of a range that [`Window::consume`] returned.
     pub(super) fn kept(&self, range: Range<usize>) -> &[u8] {
         self.memory.get(range).unwrap_or_default()
     }
 
-    /// Makes room behind `end`; `false` if the buffer is full and as large as it may be.
+    /// Makes room after `end`; returns `false` if the buffer is full and has its largest size.
     fn make_room(&mut self) -> bool {
         if self.start > 0 {
             self.memory.copy_within(self.start..self.end, 0);
@@ -107,7 +112,7 @@ impl Window {
         grows
     }
 
-    /// The buffer's size in bytes.
+    /// Returns the buffer's size in bytes.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.memory.len()

@@ -18,7 +18,7 @@ const VERSION: (u16, u16) = (2, 4);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Pcap,
-    /// With a comment on each packet.
+    /// A pcapng, with a comment on each packet.
     Pcapng,
 }
 
@@ -62,15 +62,15 @@ impl CaptureWriter {
         self.form == Form::Pcapng
     }
 
-    /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was `wire_len`: more than
-    /// the bytes where it was cut.
+    /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was
+    /// `wire_len`: more than the bytes where it was cut.
     ///
     /// A pcap counts seconds in 32 bits: a time after February 2106 is written as the last second
     /// that fits. It has no comments.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than [`MAX_PACKET`]; such a
-    /// packet leaves no trace in a pcap, and is cut in a pcapng.
+    /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than
+    /// [`MAX_PACKET`]; such a packet leaves no trace in a pcap, and is cut in a pcapng.
     pub(crate) fn write(
         &mut self,
         time: Duration,
@@ -82,7 +82,7 @@ impl CaptureWriter {
             .map_err(|source| self.error(source))
     }
 
-    /// Writes what is buffered.
+    /// Flushes the buffer.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file does not take it, as on a full disk.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Maps times since the Unix epoch, as frames carry them, to the `Instant`s that the engine takes, and back.
+/// Maps times since the Unix epoch, as frames carry them, to the `Instant`s that the engine takes,
+/// and back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CaptureClock {
     origin: Instant,
@@ -13,7 +14,7 @@ pub(crate) struct CaptureClock {
 }
 
 impl CaptureClock {
-    /// A clock that does not run gives the first frame's moment to all.
+    /// Returns a clock. One that does not run gives the first frame's moment to all frames.
     pub(crate) fn new(runs: bool) -> Self {
         let origin = Instant::now();
         Self {
@@ -24,8 +25,8 @@ impl CaptureClock {
         }
     }
 
-    /// The moment of a frame. A frame may be older than the first one (some captures are out of order); a time
-    /// that no `Instant` can hold counts as that of the frame before.
+    /// Returns the moment of a frame. A frame may be older than the first one (some captures are
+    /// out of order); a time that no `Instant` can hold counts as that of the frame before.
     pub(crate) fn instant(&mut self, time: Duration) -> Instant {
         let first = *self.first.get_or_insert(time);
         if !self.runs {
@@ -40,7 +41,7 @@ impl CaptureClock {
         self.last
     }
 
-    /// The time since the Unix epoch, in seconds.
+    /// Returns the time since the Unix epoch, in seconds.
     pub(crate) fn seconds(&self, moment: Instant) -> f64 {
         let first = self.first.unwrap_or_default();
         let time = if moment >= self.origin {

@@ -29,7 +29,8 @@ pub(super) struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Adds a session to the summary, and writes its row. `end` is `None` for one that is still open.
+    /// Adds a session to the summary, and writes its row. `end` is `None` for one that is still
+    /// open.
     pub(super) fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
         let row = SessionRow::new(session, end, &self.names, &self.clock, &self.engine.policy());
         self.summary.session(&row);

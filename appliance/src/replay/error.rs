@@ -29,10 +29,10 @@ pub(crate) enum ReplayError {
         source: io::Error,
     },
     /// A result would be written over the capture, or two results into one file.
-    #[error("{0} and {1} are one file")]
+    #[error("{0} and {1} are the same file")]
     SameFile(String, String),
     /// `--explain` asks for a decision that did not occur.
-    #[error("--explain {0}: no packet of the capture was dropped or rejected so")]
+    #[error("--explain {0}: no packet of the capture was dropped or rejected for that")]
     NoSuchDrop(Wanted),
     /// `--explain` names a frame beyond the end of the capture.
     #[error("--explain {asked}: the capture has only {frames} frames")]

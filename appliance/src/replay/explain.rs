@@ -16,7 +16,8 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Returns whether it is the decision on a frame, whatever that is, or may turn out to be.
+    /// Returns whether the argument may select the decision on a frame, before the decision is
+    /// known.
     pub(super) fn may_be(self, frame: u64) -> bool {
         match self {
             Self::Frame(number) => number == frame,
@@ -24,7 +25,8 @@ impl Wanted {
         }
     }
 
-    /// Returns whether it is this decision, on a frame that [it may be](Self::may_be).
+    /// Returns whether the argument selects this decision, on a frame that [it may
+    /// select](Self::may_be).
     pub(super) fn is(self, verdict: &Verdict) -> bool {
         let is_refused = matches!(verdict, Verdict::Drop(..) | Verdict::Reject(..));
         match self {

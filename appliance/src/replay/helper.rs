@@ -95,19 +95,15 @@ impl FtpSummary {
 
     /// Adds a session that has ended, or is open at the end.
     pub(crate) fn session(&mut self, row: &SessionRow) {
-        if let Some(parent) = row.parent {
+        if let Some(parent) = row.session.parent {
             self.opened += 1;
             if let Some(own) = self.sessions.iter_mut().find(|own| own.id == parent) {
                 own.opened += 1;
             }
         }
-        let end = |address: std::net::IpAddr, port: Option<u16>| match port {
-            Some(port) => std::net::SocketAddr::new(address, port).to_string(),
-            None => address.to_string(),
-        };
         if let Some(own) = self.sessions.iter_mut().find(|own| row.id == Some(own.id)) {
-            own.client = end(row.src, row.sport);
-            own.server = end(row.dst, row.dport);
+            own.client = row.session.flow.initiator().to_string();
+            own.server = row.session.flow.responder().to_string();
         }
     }
 
@@ -133,10 +129,11 @@ impl FtpSummary {
         self.sessions.is_empty()
     }
 
-    /// The sentence above the table.
+    /// Returns the sentence above the table.
     pub(crate) fn headline(&self) -> String {
         format!(
-            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control sessions encrypted",
+            "FTP: {} data sessions announced, {} opened, {} lines refused or not read, {} control \
+             sessions encrypted",
             self.announced,
             self.opened,
             self.refused.values().sum::<u64>(),
@@ -144,7 +141,8 @@ impl FtpSummary {
         )
     }
 
-    /// The lines of the table: control session, announced, opened, refused and why, opaque since.
+    /// Returns the lines of the table: control session, announced, opened, refused and why, opaque
+    /// since.
     pub(crate) fn lines(&self) -> impl Iterator<Item = [String; 5]> + '_ {
         self.sessions.iter().map(|row| {
             let refused: Vec<_> = row

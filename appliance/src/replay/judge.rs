@@ -25,7 +25,8 @@ pub(super) struct Candidate<'b> {
     pub(super) padded: usize,
     /// Whether the packet comes from a layer-3 tunnel.
     pub(super) tunneled: bool,
-    /// Whether the packet's header left its length to the frame: checksums are not made yet.
+    /// Whether the packet's header left its length to the frame, so that checksums are not computed
+    /// yet.
     pub(super) unsegmented: bool,
 }
 
@@ -68,13 +69,13 @@ impl Held {
 pub(super) struct Judge<'e> {
     engine: &'e Engine,
     held: HeldPackets<Held>,
-    pub(super) verdicts: Lines,
+    verdicts: Lines,
     pub(super) written: Option<CaptureWriter>,
     /// The decision to explain.
     wanted: Option<Wanted>,
     /// Explanation of the decision.
-    pub(super) explained: Option<String>,
-    /// Nothing more will be said of it.
+    explained: Option<String>,
+    /// Whether the explanation is complete.
     pub(super) is_explained: bool,
 }
 
@@ -95,7 +96,19 @@ impl<'e> Judge<'e> {
         self.wanted = wanted;
     }
 
-    /// Writes what becomes of a frame without a packet.
+    /// Flushes the results. Returns the explanation, if one was made.
+    ///
+    /// # Errors
+    /// A result cannot be written.
+    pub(super) fn finish(self) -> Result<Option<String>, ReplayError> {
+        self.verdicts.finish()?;
+        if let Some(written) = self.written {
+            written.finish()?;
+        }
+        Ok(self.explained)
+    }
+
+    /// Writes the row of a frame without a packet.
     pub(super) fn skip(
         &mut self,
         number: u64,
@@ -194,7 +207,7 @@ impl<'e> Judge<'e> {
         self.resets(candidate.time, collector)
     }
 
-    /// Has the engine decide a packet, and keeps the explanation if it is wanted.
+    /// Lets the engine decide a packet, and keeps the explanation if it is wanted.
     fn process(
         &mut self,
         candidate: &Candidate<'_>,
@@ -231,7 +244,7 @@ impl<'e> Judge<'e> {
         (verdict, row)
     }
 
-    /// Writes what becomes of a packet to the capture that is written, if one is.
+    /// Writes the packet to the capture of results, if there is one.
     fn write(
         &mut self,
         verdict: &Verdict,
@@ -307,7 +320,8 @@ fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> 
     if candidate.unsegmented {
         let _ = writeln!(
             text,
-            "   -  its header states no length (segmentation offload): it has that of the frame, checksums are trusted"
+            "   -  its header states no length (segmentation offload): it has that of the frame, \
+             checksums are trusted"
         );
     }
     if let Some(session) = session {

@@ -41,7 +41,7 @@ impl Lines {
             })
     }
 
-    /// Writes what is buffered.
+    /// Flushes the buffer.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -1,4 +1,5 @@
-//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
+//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own
+//! time.
 
 mod clock;
 mod collector;
@@ -9,6 +10,7 @@ mod helper;
 mod judge;
 mod lines;
 mod notes;
+mod report;
 mod rows;
 mod summary;
 mod talkers;
@@ -23,8 +25,8 @@ use portcullis::packet::{Checksums, parse};
 use portcullis::{Config, Engine};
 
 use crate::capture::{
-    CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length, ip_packet, pad_cut,
-    stated_len, with_length,
+    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
+    ip_packet, pad_cut, stated_len, with_length,
 };
 use crate::config_file;
 use crate::output;
@@ -77,7 +79,8 @@ pub(crate) struct ReplayArgs {
     /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
     #[arg(long)]
     decapsulate: bool,
-    /// Take frames that end before their IP length as cut by the capture, even if it calls them whole
+    /// Take frames that end before their IP length as cut by the capture, even if it calls them
+    /// whole
     #[arg(long)]
     pad_short: bool,
     /// Let no time pass: sessions end by their packets alone
@@ -98,33 +101,16 @@ enum ChecksumsArg {
 /// Decides every packet of a capture.
 ///
 /// # Errors
-/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and the summary
-/// is printed, before the error is returned.
+/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and
+/// the summary is printed, before the error is returned.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
-    let mut config = match &args.config {
-        Some(path) => config_file::load(path)?,
-        None => Config::allow_all(),
-    };
-    match args.checksums {
-        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
-        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
-        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
-        // Where a capture was taken, an interface may not yet have computed them.
-        None if config.provenance.line("engine.checksums").is_none() => {
-            config.engine.checksums = Checksums::Trust;
-        }
-        None => {}
-    }
+    let config = configuration(args)?;
     refuse_same_files(args)?;
-    // The hosts of a capture cannot answer a challenge.
-    config.syn_challenge.mode = ChallengeMode::Off;
-    config.syn_challenge.zones.clear();
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);
     judge.written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
     judge.wants(args.explain);
-    let progress = progress_bar(&reader);
     let mut summary = Summary::default();
     let mut collector = Collector {
         names: Names::default(),
@@ -138,35 +124,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         notes: Notes::default(),
         failed: None,
     };
-    let mut scratch = Vec::new();
-    let (mut frames, mut last) = (0, None);
-    let broken = loop {
-        progress.set_position(reader.offset());
-        let frame = match reader.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        };
-        frames = frame.number;
-        let now = collector.clock.instant(frame.time);
-        if engine.next_expiry().is_some_and(|due| due <= now) {
-            while engine.expire_with(now, EXPIRY_BUDGET, &mut collector).more {}
-            collector.names.forget_ended();
-        }
-        last = Some(now);
-        judge.overdue(now, &mut collector)?;
-        collector.summary.frame(&frame);
-        collector.notes.frame(frame.number, frame.time);
-        decide(args, &frame, &mut scratch, &mut judge, &mut collector)?;
-        let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
-        if judge.is_explained && only_explain {
-            break None;
-        }
-    };
-    if let Some(now) = last {
-        judge.end(now, &mut collector)?;
-    }
-    progress.finish_and_clear();
+    let read = decide_all(args, &mut reader, &mut judge, &mut collector)?;
     engine.for_each_session(|session| collector.session(session, None));
     let Collector {
         lines,
@@ -179,16 +137,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         return Err(error);
     }
     lines.finish()?;
-    let Judge {
-        verdicts,
-        written,
-        explained,
-        ..
-    } = judge;
-    verdicts.finish()?;
-    if let Some(written) = written {
-        written.finish()?;
-    }
+    let explained = judge.finish()?;
     summary.note(notes);
     summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
@@ -199,14 +148,86 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     if args.explain.is_none() || explained.is_some() {
         print(args, &text)?;
     }
-    match (broken, args.explain) {
+    match (read.broken, args.explain) {
         (Some(error), _) => Err(error.into()),
         (None, Some(Wanted::Frame(asked))) if explained.is_none() => {
+            let frames = read.frames;
             Err(ReplayError::NoSuchFrame { asked, frames })
         }
         (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchDrop(asked)),
         (None, _) => Ok(()),
     }
+}
+
+/// Returns the configuration that the arguments ask for, adapted to a capture.
+fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
+    let mut config = match &args.config {
+        Some(path) => config_file::load(path)?,
+        None => Config::allow_all(),
+    };
+    match args.checksums {
+        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
+        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
+        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
+        // At a sender, the interface may not have computed checksums before the capture.
+        None if config.provenance.line("engine.checksums").is_none() => {
+            config.engine.checksums = Checksums::Trust;
+        }
+        None => {}
+    }
+    // The hosts of a capture cannot answer a challenge.
+    config.syn_challenge.mode = ChallengeMode::Off;
+    config.syn_challenge.zones.clear();
+    Ok(config)
+}
+
+/// Extent of a capture that was read.
+struct ReadFrames {
+    /// Number of the last frame.
+    frames: u64,
+    /// Error that ended the capture early.
+    broken: Option<CaptureError>,
+}
+
+/// Decides all frames, or those up to the explained decision if nothing else is asked for.
+fn decide_all(
+    args: &ReplayArgs,
+    reader: &mut CaptureReader,
+    judge: &mut Judge<'_>,
+    collector: &mut Collector<'_>,
+) -> Result<ReadFrames, ReplayError> {
+    let only_explain = args.outputs().next().is_none();
+    let progress = progress_bar(reader);
+    let mut scratch = Vec::new();
+    let (mut frames, mut last) = (0, None);
+    let broken = loop {
+        progress.set_position(reader.offset());
+        let frame = match reader.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        frames = frame.number;
+        let now = collector.clock.instant(frame.time);
+        let engine = collector.engine;
+        if engine.next_expiry().is_some_and(|due| due <= now) {
+            while engine.expire_with(now, EXPIRY_BUDGET, collector).more {}
+            collector.names.forget_ended();
+        }
+        last = Some(now);
+        judge.overdue(now, collector)?;
+        collector.summary.frame(&frame);
+        collector.notes.frame(frame.number, frame.time);
+        decide(args, &frame, &mut scratch, judge, collector)?;
+        if judge.is_explained && only_explain {
+            break None;
+        }
+    };
+    if let Some(now) = last {
+        judge.end(now, collector)?;
+    }
+    progress.finish_and_clear();
+    Ok(ReadFrames { frames, broken })
 }
 
 /// Prints the summary or explanation: on standard error if a result has standard output.
@@ -225,7 +246,7 @@ fn print(args: &ReplayArgs, text: &str) -> Result<(), ReplayError> {
     })
 }
 
-/// Decides the packet of a frame, or counts what the frame is instead.
+/// Decides the packet of a frame, or counts the frame by its kind if it has none.
 fn decide(
     args: &ReplayArgs,
     frame: &Frame<'_>,
@@ -275,8 +296,8 @@ fn decide(
     }
 }
 
-/// The packet of a frame that is to be decided, at its length on the wire, and whether it comes from a layer-3
-/// tunnel; or the name of what the frame is instead.
+/// Returns the packet of a frame at its length on the wire, and whether it comes from a layer-3
+/// tunnel; for other frames the name of their kind.
 fn packet_of<'b>(
     args: &ReplayArgs,
     frame: &Frame<'b>,
@@ -298,7 +319,7 @@ fn packet_of<'b>(
 }
 
 impl ReplayArgs {
-    /// The files that results are written to.
+    /// Returns the files that results are written to.
     fn outputs(&self) -> impl Iterator<Item = &Path> {
         [&self.verdicts, &self.sessions, &self.write]
             .into_iter()
@@ -306,7 +327,8 @@ impl ReplayArgs {
     }
 }
 
-/// Opening a result empties it: none may be the capture, the configuration, or another result.
+/// Refuses results that are the capture, the configuration, or another result: opening a result
+/// empties it.
 fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     let mut before: Vec<&Path> = args.config.as_deref().into_iter().collect();
     if !output::is_standard(&args.capture) {
@@ -317,7 +339,7 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
         // Devices such as /dev/null take anything.
         let is_device = !is_standard && std::fs::metadata(output).is_ok_and(|data| !data.is_file());
         for other in &before {
-            // Two names of a file that is not there yet, or one that cannot be told: the names decide.
+            // Files that do not exist yet, or cannot be examined, are compared by name.
             let same = if is_standard {
                 output == *other
             } else {
@@ -332,12 +354,15 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// A bar for long captures; none where nobody looks.
+/// Returns a progress bar for long captures; a hidden one unless standard error is a terminal.
 fn progress_bar(reader: &CaptureReader) -> ProgressBar {
     match reader.total_len() {
         Some(total) if total >= PROGRESS_FROM && io::stderr().is_terminal() => {
             let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} left") {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{bar:40} {bytes}/{total_bytes} {eta} \
+             left",
+            ) {
                 bar.set_style(style);
             }
             bar

@@ -31,9 +31,9 @@ pub(crate) struct Backwards {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct AnswersFirst {
     pub(crate) answers: u64,
-    /// The first of them.
+    /// Frame of the first answer.
     pub(crate) answer_frame: u64,
-    /// Its question.
+    /// Frame of the question of the first answer.
     pub(crate) question_frame: u64,
 }
 
@@ -48,7 +48,7 @@ struct Exchange {
     number: u32,
 }
 
-/// One of the packets of an exchange.
+/// Role of a packet in an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Question(Exchange),

@@ -80,7 +80,7 @@ impl Appliance {
         let drain = self.settings.lock().run.drain;
         let left = self.ending.ask(drain, Instant::now());
         notice(&format!(
-            "asked to end: serving for another {}",
+            "ending: serving for another {}",
             humantime::format_duration(left)
         ));
     }

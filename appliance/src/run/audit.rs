@@ -1,5 +1,5 @@
-//! A line in the appliance's own log for everything that is ordered by the control socket: who,
-//! what, and what came of it.
+//! Lines in the appliance's own log about orders over the control socket: the client, the order and
+//! its outcome.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Returns what is logged of a request, without its outcome; `None` for one that only reads.
+/// Returns the order that is logged of a request, without its outcome; `None` if it only reads.
 pub(super) fn order(request: &Request) -> Option<String> {
     Some(match request {
         Request::Delete { filter, all } => {
@@ -53,7 +53,7 @@ pub(super) fn line(peer: Peer, order: &str, answer: Option<&Reply>) -> String {
         Some(Reply::Error(error)) => format!("refused: {}", one_line(error)),
         Some(Reply::Done { text: Some(text), .. }) => one_line(text),
         Some(_) => "done".to_owned(),
-        None => "the client has gone before the end of its answer".to_owned(),
+        None => "the client disconnected before the end of its answer".to_owned(),
     };
     format!("control: {peer}: {order}: {outcome}")
 }
@@ -118,7 +118,7 @@ mod tests {
             (
                 Request::Reload,
                 None,
-                "reload: the client has gone before the end of its answer",
+                "reload: the client disconnected before the end of its answer",
             ),
             (
                 Request::Asymmetry { clear: true },

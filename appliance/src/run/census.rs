@@ -1,8 +1,8 @@
-//! Sessions by zone, protocol and state, counted in the background while somebody reads metrics.
+//! Sessions by zone, protocol and state, counted in the background while metrics are read.
 //!
-//! A count walks the whole table, in slices that hold a shard's lock for microseconds. So it has a
-//! thread of its own: neither a scrape nor a health check waits for it, and nothing is counted
-//! where nobody asks.
+//! A count walks the whole table, in slices that hold a shard's lock for microseconds. A thread of
+//! its own does it: neither a scrape nor a health check waits, and nothing is counted unless
+//! metrics are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// The least time between two counts, in durations of the last one: at most a twentieth of a
 /// processor is spent.
 const REST: u32 = 20;
-/// For how long sessions are counted after somebody has asked.
+/// Time for which sessions are counted after the last scrape.
 const ASKED: Duration = Duration::from_secs(120);
 /// Interval at which the thread checks for work.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,11 +31,11 @@ const MAX_ZONES: usize = 64;
 /// Protocols with series of their own.
 const PROTOCOLS: [u8; 10] = [1, 6, 17, 33, 47, 50, 51, 58, 132, 136];
 
-/// A series: its zone unless that is one of too many, its protocol unless that is one of the rare
-/// ones, and its state.
+/// Labels of a series: zone, protocol and state. The zone is `None` beyond the bound, the protocol
+/// if it is a rare one.
 pub(super) type Kind = (Option<Zone>, Option<u8>, &'static str);
 
-/// The last count, and when somebody asked for it.
+/// Last count, and the time of the last scrape.
 #[derive(Debug, Default)]
 struct State {
     /// Every kind that was ever counted, so that no series disappears.
@@ -76,7 +76,7 @@ impl State {
 pub(super) struct Counted {
     /// The number of sessions of each kind that there ever was.
     pub(super) sessions: Vec<(Kind, u64)>,
-    /// Since the last count, if there was one.
+    /// Age of the last count, if there was one.
     pub(super) age: Option<Duration>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Counted {
 pub(super) struct Census(Mutex<State>);
 
 impl Census {
-    /// Returns the last count, and asks for others to follow. Waits for nothing.
+    /// Returns the last count, and requests further counts. Never blocks.
     pub(super) fn read(&self, now: Instant) -> Counted {
         let mut state = self.0.lock();
         state.asked = Some(now);
@@ -117,7 +117,7 @@ pub(super) fn protocol_label(protocol: Option<u8>) -> String {
 /// Starts the thread that counts; it ends with `stop`.
 ///
 /// # Errors
-/// There can be no thread.
+/// The system refuses a thread.
 pub(super) fn start(
     census: Arc<Census>,
     shared: Arc<Shared>,

@@ -87,8 +87,8 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Whether one is due: at once at the start, then at every interval; but at most half of the
-    /// time is spent on them.
+    /// Returns whether a checkpoint is due: at once at the start, then at every interval, but so
+    /// that they take at most half of the time.
     fn is_due(&self, interval: Duration, now: Instant) -> bool {
         self.last.is_none_or(|(begun, ended)| {
             let took = ended.saturating_duration_since(begun);

@@ -1,4 +1,4 @@
-//! The places at the control socket: a newcomer is never kept out by clients that are idle.
+//! Places at the control socket. Idle clients cannot keep a new client out.
 
 use std::io;
 use std::net::Shutdown;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// State of a client; a newcomer evicts the least one.
+/// State of a client. A new client evicts one in the least state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Doing {
     /// No request has come yet.
@@ -19,7 +19,7 @@ enum Doing {
     Asking,
 }
 
-/// One client.
+/// Connected client.
 #[derive(Debug)]
 struct Client {
     number: u64,
@@ -41,7 +41,7 @@ struct Places {
 #[derive(Debug)]
 pub(super) struct Clients {
     max: usize,
-    /// For how long a client that is being answered keeps its place for certain.
+    /// Time for which a client that is being answered cannot be evicted.
     patience: Duration,
     places: Mutex<Places>,
 }
@@ -63,12 +63,12 @@ impl Clients {
         }
     }
 
-    /// Gives a place to a client. In a full house one makes room, whose connection ends: the one
-    /// that has asked nothing for longest, else the one that is idle for longest, else the one that
-    /// has been answered for longest, beyond the patience. `None` where all are busy.
+    /// Gives a place to a client. If all places are taken, evicts the client that has been silent
+    /// for longest, else the one that has been idle for longest, else the one that has been
+    /// answered for longest, beyond the patience. Returns `None` if no client can be evicted.
     ///
     /// # Errors
-    /// There is no descriptor left.
+    /// No descriptor is left.
     pub(super) fn admit(self: &Arc<Self>, stream: &UnixStream, now: Instant) -> io::Result<Option<Place>> {
         let stream = stream.try_clone()?;
         let mut places = self.places.lock();

@@ -16,7 +16,7 @@ impl Count {
         );
     }
 
-    /// The value.
+    /// Returns the value.
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -27,14 +27,14 @@ impl Count {
     }
 }
 
-/// Why a datagram that was to be sent was not.
+/// Reason why a datagram could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendFault {
-    /// It is longer than the outgoing interface's MTU.
+    /// The datagram is longer than the outgoing interface's MTU.
     TooLong,
     /// The outgoing queue is full.
     NoBuffer,
-    /// There is no route to the load balancer.
+    /// The load balancer cannot be reached.
     Unreachable,
     /// The system does not permit it: a packet filter, or a lost capability.
     NotPermitted,
@@ -43,7 +43,7 @@ pub(crate) enum SendFault {
 }
 
 impl SendFault {
-    /// All of them, in the order of [`super::worker_stats::WorkerStats::send_faults`].
+    /// All reasons, in the order of [`super::worker_stats::WorkerStats::send_faults`].
     pub(crate) const ALL: [Self; 5] = [
         Self::TooLong,
         Self::NoBuffer,
@@ -52,7 +52,7 @@ impl SendFault {
         Self::Other,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TooLong => "too_long",

@@ -1,5 +1,5 @@
-//! The packet path as those see it who stand around it: what is shared with the workers, and a way to send RSTs of sessions
-//! that end by an operator's word.
+//! Packet path for its surroundings: the state shared with the workers, and a socket for the RSTs
+//! of sessions that an operator ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,31 +11,33 @@ use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
 use super::event_sink::EventSink;
+use super::inlet::Inlet;
+use super::outlet::Outlet;
 use super::overrides::Overrides;
 use super::shared::Shared;
-use super::socket::{Inlet, Outlet, SocketError};
+use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
 
-/// Sends what nobody on the packet path sends.
+/// Socket for RSTs that no worker sends.
 struct Sender {
     outlet: Outlet,
     scratch: Scratch,
 }
 
-/// The packet path from outside.
+/// Packet path for its surroundings.
 pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
-    /// What `sender` has sent.
+    /// Counters of `sender`.
     pub(crate) sent: WorkerStats,
 }
 
 impl DataPath {
-    /// With a socket for RSTs.
+    /// Returns a data path with a socket for RSTs.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// The socket cannot be opened.
     pub(crate) fn new(shared: Arc<Shared>, overrides: Overrides) -> Result<Self, SocketError> {
         let sender = Sender {
             outlet: Outlet::new(&[])?,
@@ -47,7 +49,7 @@ impl DataPath {
         })
     }
 
-    /// Without one: RSTs are lost.
+    /// Returns a data path without a socket: RSTs are lost.
     pub(crate) fn silent(shared: Arc<Shared>, overrides: Overrides) -> Self {
         Self {
             shared,
@@ -57,28 +59,29 @@ impl DataPath {
         }
     }
 
-    /// A configuration of the file as this appliance runs it: with the arguments of the start, and what the front end needs of
-    /// the engine.
+    /// Returns the configuration of a file as this appliance runs it: with the overrides of the
+    /// start, and adapted to the front end.
     pub(crate) fn adapt(&self, mut config: Config) -> Config {
         self.overrides.apply(&mut config);
         portcullis::geneve::front::FrontEnd::adapt(config)
     }
 
-    /// The end is near: packets are served until then.
+    /// Marks the appliance as draining; packets are still served.
     pub(crate) fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Exchanges the configuration of everything, or changes nothing. RSTs of sessions that end by it are sent.
+    /// Replaces the configuration of engine and front end, or changes nothing. Sends the RSTs of
+    /// sessions that end.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or what of it only a start can change.
+    /// The configuration is invalid, or differs in a key that only a restart changes.
     pub(crate) fn reload(&self, config: Config, now: Instant) -> Result<Reload, ConfigError> {
         let config = self.adapt(config);
         self.with_sink(|sink| self.shared.reload(config, now, sink))
     }
 
-    /// Ends the sessions that the filter means, sends their RSTs, and says how many there were.
+    /// Ends the sessions that a filter selects, sends their RSTs, and returns their number.
     pub(crate) fn end_sessions(&self, filter: &SessionFilter, now: Instant) -> usize {
         self.with_sink(|sink| self.shared.engine.end_sessions(filter, now, sink))
     }
@@ -98,13 +101,13 @@ impl DataPath {
             }
         }
         if !outlet.is_empty() {
-            // All that is sent is our own: nothing was received.
+            // Only RSTs are in line: no received datagram is needed.
             outlet.flush(&Inlet::without_sockets(), &self.sent);
         }
         done
     }
 
-    /// What packets of a session come in, as far as that is still known.
+    /// Returns the tunnel of a session, if it is still known.
     pub(crate) fn describe(&self, tunnel: TunnelRef) -> Option<TunnelView> {
         let found = self.shared.front.describe(tunnel)?;
         Some(TunnelView {
@@ -117,7 +120,7 @@ impl DataPath {
     }
 }
 
-/// What packets of one direction of a session come in.
+/// Tunnel of one direction of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TunnelView {
     /// The endpoint's id.

@@ -1,15 +1,17 @@
-//! The end of a run: asked for once, packets are served for the drain time; asked for twice, no longer.
+//! End of a run: after a first request, packets are served for the drain time; a second request
+//! ends at once.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// When the run ends.
+/// Time at which the run ends.
 #[derive(Debug, Default)]
 pub(crate) struct Ending(Mutex<Option<Instant>>);
 
 impl Ending {
-    /// The end is asked for: it comes after the drain time, or at once if that runs already. Returns how long is left.
+    /// Requests the end. It comes after the drain time, or at once if that runs already. Returns
+    /// the time left.
     pub(crate) fn ask(&self, drain: Duration, now: Instant) -> Duration {
         let mut due = self.0.lock();
         let at = match *due {
@@ -20,7 +22,7 @@ impl Ending {
         at.saturating_duration_since(now)
     }
 
-    /// Whether it has come.
+    /// Returns whether the end has come.
     pub(crate) fn has_come(&self, now: Instant) -> bool {
         self.0.lock().is_some_and(|due| due <= now)
     }

@@ -1,5 +1,5 @@
-//! Receivers of the engine's events: [`EventSender`] passes those that the session log records to its
-//! queue, [`EventSink`] also collects the RSTs to send.
+//! Receivers of the engine's events: [`EventSender`] passes those that the session log records to
+//! its queue, [`EventSink`] also collects the RSTs to send.
 
 use std::sync::Arc;
 

@@ -44,11 +44,11 @@ impl Format {
     }
 }
 
-/// One alternative of an `Accept` header.
+/// Alternative of an `Accept` header.
 struct MediaRange<'a> {
     kind: String,
     version: Option<&'a str>,
-    /// In thousandths.
+    /// Quality in thousandths.
     quality: u32,
 }
 
@@ -65,7 +65,7 @@ impl<'a> MediaRange<'a> {
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
                 "version" => range.version = Some(value),
-                // What is no quality counts as none.
+                // An invalid quality counts as 0.
                 "q" => range.quality = (value.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0) * 1_000.0) as u32,
                 _ => {}
             }

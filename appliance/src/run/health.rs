@@ -1,7 +1,7 @@
-//! Is the appliance fit for packets? And the port that says so to checks by TCP.
+//! Health of the appliance, and the port that TCP checks probe.
 //!
-//! A verdict takes no lock that the packet path takes: whoever asks disturbs nobody, and gets an
-//! answer even if a worker hangs with a lock held.
+//! A verdict takes no lock of the packet path: a check disturbs no worker, and gets an answer even
+//! if a worker hangs with a lock held.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -22,35 +22,36 @@ use super::reloads::Reloads;
 use super::settings::{FailedReload, HealthSettings};
 use super::watch::{self, Failing, Judgement, Reading, Refusals, Watch};
 
-/// How often the port for checks by TCP follows the verdict.
+/// Interval at which the port for TCP checks follows the verdict.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// Why the appliance is not fit. As text: the stable name, and figures; nothing else, since anyone
-/// may be able to ask.
+/// Reason why the appliance is unhealthy. Its text holds the stable name and figures, nothing else,
+/// since any host may be able to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unhealthy {
-    /// It is about to end.
+    /// The appliance is about to end.
     Draining,
     /// A worker does not turn.
     StalledWorker(Duration),
-    /// Nobody reads the counters, so that other reasons cannot be known.
+    /// The counters are not read, so that other reasons are unknown.
     StalledWatch(Duration),
     /// Nearly no send of a worker succeeds.
     SendFailing(Failing),
     /// A worker cannot receive.
     ReceiveFailing(Failing),
-    /// A worker is not told which address datagrams were sent to, and refuses them.
+    /// The system does not report to a worker which address datagrams were sent to, so that the
+    /// worker refuses them.
     DestinationUnknown(Failing),
     /// Sessions that no new one can evict fill the table.
     TableFull {
-        /// Of such sessions.
+        /// Number of such sessions.
         sessions: usize,
         /// The table's bound.
         max: usize,
         /// The setting, in percent.
         percent: u8,
     },
-    /// New sessions find no room, whatever the fill.
+    /// New sessions find no room, at any fill.
     SessionsRefused(Refusals),
     /// The configuration file was refused, and the settings say that this is a reason.
     FailedReload,
@@ -69,7 +70,7 @@ impl Unhealthy {
         "table_full",
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Draining => "draining",
@@ -120,7 +121,7 @@ impl fmt::Display for Unhealthy {
     }
 }
 
-/// What health is judged by.
+/// Health of the appliance.
 pub(crate) struct Health {
     data_path: Arc<DataPath>,
     reloads: Arc<Reloads>,
@@ -140,17 +141,17 @@ impl Health {
         }
     }
 
-    /// Everything that makes the appliance unfit at this moment; nothing if it is healthy.
+    /// Returns all reasons why the appliance is unhealthy now; none if it is healthy.
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
         let judgement = *self.judgement.lock();
         let shared = &self.data_path.shared;
         let mut found = Vec::new();
-        // Once one worker has ended, all do.
+        // Once a worker has ended, all end.
         if self.draining.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
             found.push(Unhealthy::Draining);
         }
-        // Its ports are bound before the workers are there: until then it is not fit.
+        // The ports are bound before the workers start: until then the appliance is unhealthy.
         let stall = shared.longest_stall(now);
         if stall > settings.stall || !shared.has_begun() {
             found.push(Unhealthy::StalledWorker(stall));
@@ -187,32 +188,32 @@ impl Health {
         refusals.map(Unhealthy::SessionsRefused)
     }
 
-    /// The setting of the table's fill, in percent.
+    /// Returns the setting of the table's fill, in percent.
     pub(crate) fn full_table(&self) -> u8 {
         self.settings.read().full_table
     }
 
-    /// The counters were read.
+    /// Takes over a judgement of the counters.
     pub(crate) fn judged(&self, judgement: Judgement) {
         *self.judgement.lock() = judgement;
     }
 
-    /// The end is near.
+    /// Marks the appliance as draining.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// A reload has succeeded, with these settings.
+    /// Takes over the settings of a reload.
     pub(crate) fn reloaded(&self, settings: HealthSettings) {
         *self.settings.write() = settings;
     }
 
-    /// Whether a source may ask.
+    /// Returns whether a source may send checks.
     pub(crate) fn allows(&self, address: IpAddr) -> bool {
         self.settings.read().allows(address)
     }
 
-    /// The answer to a check by HTTP: a line for each reason.
+    /// Returns the answer to a check by HTTP: a line for each reason.
     pub(crate) fn page(&self, now: Instant) -> Page {
         let reasons = self.verdict(now);
         if reasons.is_empty() {
@@ -242,14 +243,14 @@ pub(crate) fn watch_counters(health: Arc<Health>, stop: Arc<AtomicBool>) -> io::
         .spawn(follow)
 }
 
-/// Keeps a port open while the appliance is healthy, and closed while it is not: what a check by TCP looks at. Returns the
-/// address, and a thread that ends with `stop`.
+/// Keeps a port for TCP checks open while the appliance is healthy, and closed while it is not.
+/// Returns the address, and a thread that ends with `stop`.
 ///
 /// The system completes a connection before its source can be looked at, so a source that is not
 /// allowed sees the port open, and a RST.
 ///
 /// # Errors
-/// The address cannot be listened at.
+/// The address is not available.
 pub(crate) fn follow_with_port(
     door: Door,
     health: Arc<Health>,
@@ -278,7 +279,7 @@ pub(crate) fn follow_with_port(
     Ok((address, thread))
 }
 
-/// Takes connections as they come, for so long. That a connection was made is the answer.
+/// Accepts connections for a time. The completed connection is the answer.
 fn accept_for(time: Duration, listener: &TcpListener, door: &Door) {
     let until = Instant::now() + time;
     loop {

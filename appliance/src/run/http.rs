@@ -1,8 +1,7 @@
 //! A small HTTP/1.1 server for health and metrics: one thread of its own, one request a connection.
 //!
-//! Nobody can hold it up: a connection has [`LIFETIME`] for everything, and when there are
-//! [`MAX_CONNECTIONS`], a new one takes the place of the oldest of the source address that holds
-//! the most.
+//! No client can block it: a connection has [`LIFETIME`] for everything, and when there are
+//! [`MAX_CONNECTIONS`], a new one evicts the oldest of the source address that holds the most.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -26,18 +25,18 @@ use super::sharing::Sharing;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may last, with its request and its answer.
+/// Longest lifetime of a connection, with its request and its answer.
 const LIFETIME: Duration = Duration::from_secs(5);
-/// How long a client may take for the head of its request.
+/// Longest time that a client may take for the head of its request.
 const HEAD: Duration = Duration::from_secs(3);
 /// The longest head of a request, in bytes; 8 KiB is the least that hyper knows.
 const MAX_HEAD: usize = 8 << 10;
 /// Connections that may wait to be accepted, as far as the system grants it.
 const BACKLOG: i32 = 4_096;
-/// How often the server looks whether it shall end.
+/// Interval at which the server checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// An answer.
+/// Answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) status: u16,
@@ -64,13 +63,13 @@ pub(crate) struct Wanted<'r> {
     pub(crate) accept: &'r str,
 }
 
-/// Makes an answer.
+/// Function that answers requests.
 pub(crate) type Handler = Arc<dyn Fn(Wanted<'_>) -> Page + Send + Sync>;
 
-/// Whether a source address may connect.
+/// Predicate of source addresses that may connect.
 pub(crate) type Gate = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// What a listener counts.
+/// Counters of a listener.
 #[derive(Debug, Default)]
 pub(crate) struct DoorCounters {
     /// Connections from sources that are not allowed.
@@ -96,7 +95,7 @@ impl DoorCounters {
     }
 }
 
-/// A listener: where it is, who may come, and who came.
+/// Listener: its address, the sources that may connect, and its counters.
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
@@ -107,7 +106,7 @@ pub(crate) struct Door {
 /// Listens for connections, without blocking.
 ///
 /// # Errors
-/// The address cannot be listened at.
+/// The address is not available.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -123,11 +122,11 @@ pub(crate) fn refuse(connection: SockRef<'_>) {
     let _ = connection.set_linger(Some(Duration::ZERO));
 }
 
-/// Answers GET and HEAD at an address, on a thread of its own that ends with `stop`. Returns the address, whose port may have
-/// been left open.
+/// Answers GET and HEAD at an address, on a thread of its own that ends with `stop`. Returns the
+/// address, whose port may have been left open.
 ///
 /// # Errors
-/// The address cannot be listened at, or there can be no thread.
+/// The address is not available, or the system refuses a thread.
 pub(crate) fn serve(
     name: &str,
     door: Door,
@@ -204,7 +203,7 @@ async fn connection(stream: TcpStream, handler: Handler) {
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    // What goes wrong with a connection is its client's concern.
+    // Errors of a connection concern its client alone.
     let _ = tokio::time::timeout(LIFETIME, connection).await;
 }
 

@@ -1,9 +1,11 @@
-//! What there can be only one of: the appliance that hears the port of tunnels at an address.
+//! Exclusive claim of an appliance on the tunnel port of an address.
 //!
-//! Workers share that port among themselves (`SO_REUSEPORT`), so the system would share it with the workers of a second appliance
-//! of the same user as well, which would then get a part of the flows of the first one. Before any of them is bound, each
-//! address is therefore claimed by an abstract Unix socket of its name: exclusive within the network namespace, without a file, and gone
-//! with the process. Whoever has the port without a claim, or has it for all addresses, is found by binding it alone for a moment.
+//! Workers share that port (`SO_REUSEPORT`), so the system would share it with the workers of a
+//! second appliance of the same user as well, which would then get a part of the first one's flows.
+//! Before any port is bound, each address is therefore claimed by an abstract Unix socket of its
+//! name: exclusive within the network namespace, without a file, and released with the process. A
+//! program that has the port without a claim, or has it for all addresses, is found by binding the
+//! port alone for a moment.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -12,13 +14,13 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use portcullis::geneve::PORT;
 
-/// Why there cannot be another appliance.
+/// Error of an address that is taken.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}:{PORT} is taken: another appliance runs there, or another program: {source}")]
 pub(crate) struct Taken {
-    /// Where.
+    /// Address of the port.
     address: Ipv4Addr,
-    /// What the system said.
+    /// Error of the system.
     source: io::Error,
 }
 
@@ -32,7 +34,7 @@ impl Instance {
     /// Claims addresses for as long as the value lives.
     ///
     /// # Errors
-    /// One of them is somebody else's.
+    /// An address is taken.
     pub(crate) fn claim(addresses: &[Ipv4Addr]) -> Result<Self, Taken> {
         let claims = addresses
             .iter()

@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are not the workers': two to a connection of health, metrics and control, and files.
+/// Descriptors that are not the workers': two to a connection of health, metrics and control, and
+/// files.
 const AROUND: u64 = 320;
 /// Addresses from which a worker that listens at all of them is thought to send.
 const UNSPECIFIED: u64 = 16;
 
-/// Raises the soft limit of open files to the hard one. What is to be said if it may not suffice for `workers` that listen at
-/// all of these addresses.
+/// Raises the soft limit of open files to the hard one. Returns a warning if it may not suffice for
+/// `workers` that listen at all of these addresses.
 pub(crate) fn raise_open_files(workers: usize, addresses: &[Ipv4Addr]) -> Option<String> {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
@@ -30,7 +31,8 @@ fn few_files(limit: u64, workers: u64, addresses: u64, is_unspecified: bool) -> 
     let needed = AROUND.saturating_add(workers.saturating_mul(addresses.saturating_add(exits)));
     (limit < needed).then(|| {
         format!(
-            "{limit} files may be open, and {workers} workers need up to {needed}: raise RLIMIT_NOFILE \
+            "{limit} files may be open, and {workers} workers need up to {needed}: raise \
+             RLIMIT_NOFILE \
              (LimitNOFILE= of a systemd unit)"
         )
     })

@@ -2,8 +2,9 @@
 //! counters and gauges as they are at the moment of the scrape, but for the sessions by state
 //! ([`super::census`]).
 //!
-//! Counters end in `_total`, units are base units in the name, and every reason of an enumeration is a series from the start,
-//! so that a rate has no gap where something happens for the first time. `docs/METRICS.md` lists them.
+//! Counters end in `_total`, units are base units in the name, and every reason of an enumeration
+//! is a series from the start, so that a rate has no gap where something happens for the first
+//! time. `docs/METRICS.md` lists them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use self::families::Families;
 pub(crate) use self::readings::Doors;
 use self::readings::{CheckpointReadings, LogReadings, Readings, ReloadReadings};
 
-/// Where the numbers come from.
+/// Sources of the metrics.
 pub(crate) struct Metrics {
     pub(crate) data_path: Arc<DataPath>,
     pub(crate) health: Arc<Health>,
@@ -119,7 +120,7 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// Endpoints with their zones.
+    /// Returns the endpoints with their zones.
     fn endpoints(&self, front: &FrontStats) -> Vec<(String, String, EndpointStats)> {
         let config = self.data_path.shared.config.read();
         let unknown = config.geneve.unknown_zone().unwrap_or_default();

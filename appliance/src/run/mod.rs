@@ -1,7 +1,8 @@
-//! `portcullis run`: the appliance. GENEVE in, decided, GENEVE out.
+//! `portcullis run`: the appliance. It receives GENEVE, decides the packets, and returns GENEVE.
 //!
-//! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
-//! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
+//! Worker threads share the port, the engine and the front end ([`shared`]). Each turns for itself
+//! ([`worker`]) on its own sockets ([`inlet`], [`outlet`]). Nothing else is on the packet path.
+//! [`operations`] starts the parts around it.
 
 mod appliance;
 mod audit;
@@ -17,11 +18,13 @@ mod event_sink;
 mod exposition;
 mod health;
 mod http;
+mod inlet;
 mod instance;
 mod limits;
 mod log;
 mod metrics;
 mod operations;
+mod outlet;
 mod overflow;
 mod overrides;
 mod process;
@@ -72,52 +75,55 @@ use crate::config_file::{self, ConfigFileError};
 use crate::memory;
 use crate::output::notice;
 
-/// How often the main thread looks whether the end has come.
+/// Interval at which the main thread checks whether the end has come.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long workers may take to end. One that is well does so within [`socket::PATIENCE`] and the time to send a batch.
+/// Longest time that workers may take to end. A healthy one takes at most [`socket::PATIENCE`] and
+/// the time to send a batch.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The arguments of `portcullis run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// The configuration file (TOML); without one, safe defaults hold, and every new session is denied
+    /// The configuration file (TOML); without one, safe defaults hold, and every new session is
+    /// denied
     file: Option<PathBuf>,
     /// Worker threads, in place of `run.workers`
     #[arg(long, value_name = "COUNT")]
     workers: Option<u32>,
-    /// An IPv4 address at whose port 6081 to listen, in place of `geneve.listen`; may be given again
+    /// An IPv4 address at whose port 6081 to listen, in place of `geneve.listen`; may be given
+    /// again
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<Ipv4Addr>,
 }
 
-/// Why the appliance did not start, or ended.
+/// Reason why the appliance did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// The file is wrong or cannot be read.
+    /// The file is invalid or cannot be read.
     #[error(transparent)]
     File(#[from] ConfigFileError),
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A socket could not be had.
+    /// A socket cannot be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// What stands around the packet path could not be had.
+    /// A part outside the packet path cannot start.
     #[error(transparent)]
     Operate(#[from] OperateError),
     /// A worker cannot receive any more.
     #[error("worker {0} cannot receive: {1}")]
     Worker(usize, io::Error),
     /// A worker has panicked.
-    #[error("worker {0} has ended in disorder")]
+    #[error("worker {0} has panicked")]
     Panic(usize),
     /// A worker does not end.
-    #[error("worker {0} hangs: it has not ended within {n} s, and is left behind", n = GRACE.as_secs())]
+    #[error("worker {0} hangs: it has not ended within {n} s, and is abandoned", n = GRACE.as_secs())]
     Hangs(usize),
     /// Another appliance is there.
     #[error(transparent)]
     Taken(#[from] Taken),
-    /// Sessions could not be taken over, or not be saved.
+    /// Sessions cannot be restored, or not be saved.
     #[error(transparent)]
     Sessions(#[from] SessionsFileError),
     /// The system refuses a thread or a signal handler.
@@ -128,7 +134,7 @@ pub(crate) enum RunError {
 /// Runs the appliance until a signal ends it.
 ///
 /// # Errors
-/// What kept it from starting, or ended it.
+/// The appliance did not start, or an error has ended it.
 pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let overrides = Overrides {
         workers: args.workers,
@@ -148,8 +154,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
         notice(&format!("warning: {warning}"));
     }
-    // Whatever can be somebody else's comes before the port that workers share: a start that fails takes no packet from an
-    // appliance that runs.
+    // Resources that another program may hold come before the port that workers share: a start that
+    // fails takes no packet from a running appliance.
     let data_path = Arc::new(DataPath::new(Arc::clone(&shared), overrides)?);
     let _instance = Instance::claim(&config.geneve.listen)?;
     let asked = config.run.receive_queue as usize;
@@ -166,12 +172,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
         notice(&format!(
-            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
+            "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise \
+             net.core.rmem_max, or grant CAP_NET_ADMIN"
         ));
     }
     if let Err(error) = overflow::KernelDrops::read() {
         notice(&format!(
-            "warning: portcullis_worker_receive_overflow_datagrams will not count: /proc/self/net/udp: {error}"
+            "warning: portcullis_worker_receive_overflow_datagrams will not count: \
+             /proc/self/net/udp: {error}"
         ));
     }
     operations.restore()?;
@@ -198,7 +206,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     }
 }
 
-/// What the appliance has done, as one object.
+/// Returns the final counters as one JSON object.
 fn farewell(shared: &Shared) -> Value {
     let (front, engine) = (shared.front.stats(), shared.engine.stats());
     let counted = |counts: Vec<(&'static str, u64)>| -> Value {
@@ -249,7 +257,7 @@ fn farewell(shared: &Shared) -> Value {
     })
 }
 
-/// The configuration of the file and the arguments, or the safe defaults.
+/// Returns the configuration of the file and the arguments, or the safe defaults.
 fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Settings), RunError> {
     let (mut config, settings) = match &args.file {
         Some(file) => config_file::load_all(file)?,
@@ -288,7 +296,8 @@ fn start(workers: Vec<Worker>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandl
     Ok(threads)
 }
 
-/// Binds the calling thread to a processor. Where that fails, it runs unbound, and says so.
+/// Binds the calling thread to a processor. If that fails, the thread runs unbound, and a message
+/// says so.
 fn pin_to(processor: usize) {
     let mut only = CpuSet::new();
     let bound = only
@@ -301,7 +310,7 @@ fn pin_to(processor: usize) {
     }
 }
 
-/// Waits for the workers, but not for ever. That one hangs is the error of all that there may be.
+/// Waits for the workers, for a bounded time. A hanging worker takes precedence over other errors.
 fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(), RunError> {
     let until = Instant::now() + grace;
     let mut result = Ok(());
@@ -326,14 +335,17 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
     result
 }
 
-/// Says what is in force, so that nobody has to guess.
+/// Reports the configuration in force, and its warnings.
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
     if without_file {
-        notice("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
+        notice(
+            "no configuration file: safe defaults hold, and every new session is denied \
+         (policy.default)",
+        );
         for value in config.effective() {
-            let told = ["policy.", "geneve.", "run.", "table."];
-            if told.iter().any(|section| value.key.starts_with(section)) {
+            let shown = ["policy.", "geneve.", "run.", "table."];
+            if shown.iter().any(|section| value.key.starts_with(section)) {
                 notice(&value.to_string());
             }
         }
@@ -349,7 +361,7 @@ fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     }
 }
 
-/// Says that packets are taken from here on.
+/// Reports that the appliance accepts packets now.
 fn listening(shared: &Shared) {
     let config = shared.config.read();
     let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();

@@ -1,12 +1,12 @@
-//! What stands around the packet path, put together: health, metrics, session log, control socket, signals, and the sessions
-//! that are saved at the end.
+//! Parts outside the packet path: health, metrics, session log, control socket, signals, and the
+//! sessions that are saved at the end.
 //!
-//! [`Operations::start`] takes everything that may be somebody else's, before the workers bind the port that they share;
-//! [`Operations::restore`] comes when nothing can fail any more but their threads, and before those, so that they find restored
-//! sessions; [`Operations::is_over`] tells when the drain time is over; [`Operations::finish`] comes behind the workers' end,
-//! so that what is saved misses nothing. Every part has a thread of its own, and none of them waits for another one.
-//!
-//! Locks: `newest`, then `settings`; a file is read without either. `settings` is held for moments only.
+//! [`Operations::start`] acquires everything that another program may hold, before the workers bind
+//! the port that they share. [`Operations::restore`] comes when nothing can fail any more but their
+//! threads, and before those, so that workers find the restored sessions. [`Operations::is_over`]
+//! reports the end of the drain time. [`Operations::finish`] comes after the workers' end, so that
+//! the saved sessions are complete. Every part has a thread of its own, and none waits for another
+//! one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,12 +32,12 @@ use super::settings::{Listen, Settings};
 use super::{census, control, saved, signals};
 use crate::output::notice;
 
-/// How long a thread may take to end before it is left behind.
+/// Longest time that a thread may take to end before it is abandoned.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long saving the sessions may take beside a worker that hangs, and perhaps holds a lock.
+/// Longest time for saving the sessions while a worker hangs and perhaps holds a lock.
 const SAVE_GRACE: Duration = Duration::from_secs(30);
 
-/// Why the appliance cannot be operated.
+/// Reason why a part cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperateError {
     /// The configuration does not compile.
@@ -46,32 +46,33 @@ pub(crate) enum OperateError {
     /// A part of it cannot start.
     #[error("{key}: {what}: {source}")]
     Part {
-        /// The key that it is set by.
+        /// Configuration key of the part.
         key: &'static str,
-        /// What could not be had.
+        /// Description of the part.
         what: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Sessions of which somebody has to be told.
+/// Error of the file of saved sessions.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsFileError {
-    /// They could not be restored, and starting without them would lose them or bring them back later.
+    /// The sessions cannot be restored, and starting without them would lose them or bring them
+    /// back later.
     #[error("run.sessions_file: {path}: {source}")]
     Restore {
         /// The file.
         path: String,
-        /// Why.
+        /// Reason of the failure.
         source: saved::RestoreFileError,
     },
-    /// They are lost.
+    /// The sessions are lost.
     #[error("run.sessions_file: {path}: the sessions are not saved: {source}")]
     Save {
         /// The file.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
@@ -81,7 +82,7 @@ fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> Ope
     move |source| OperateError::Part { key, what, source }
 }
 
-/// What is needed to start.
+/// Input of [`Operations::start`].
 pub(crate) struct Start {
     pub(crate) data_path: Arc<DataPath>,
     /// The configuration in force.
@@ -93,7 +94,7 @@ pub(crate) struct Start {
     pub(crate) events: Receiver<SessionEvent>,
 }
 
-/// Where the parts are found, for messages.
+/// Addresses of the parts, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Addresses {
     /// Checks by HTTP.
@@ -104,7 +105,8 @@ pub(crate) struct Addresses {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// Threads that end with `stop`, and the signals that one of them takes; all end when this is dropped.
+/// Threads that end with `stop`, and the signals that one of them takes; all end when this is
+/// dropped.
 struct Parts {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -119,7 +121,7 @@ impl Drop for Parts {
         }
         let until = Instant::now() + GRACE;
         for thread in self.threads.drain(..) {
-            // One that hangs in an output that nobody reads is left behind.
+            // A thread that hangs in an output without a reader is abandoned.
             while !thread.is_finished() && Instant::now() < until {
                 thread::sleep(Duration::from_millis(10));
             }
@@ -135,7 +137,7 @@ pub(crate) struct Operations {
     appliance: Arc<Appliance>,
     pub(crate) addresses: Addresses,
     control: Option<PathBuf>,
-    /// Whether the file of saved sessions was taken away, since they are restored.
+    /// Whether the file of saved sessions was renamed, since they are restored.
     has_taken: AtomicBool,
     /// Held for its end.
     _parts: Parts,
@@ -145,7 +147,8 @@ impl Operations {
     /// Starts every part that the settings ask for.
     ///
     /// # Errors
-    /// A part that is asked for cannot start, or there is no place to save sessions in. Those that have started end again.
+    /// A part that is asked for cannot start, or sessions cannot be saved. The parts that have
+    /// started end again.
     pub(crate) fn start(start: Start) -> Result<Self, OperateError> {
         let Start {
             data_path,
@@ -206,12 +209,12 @@ impl Operations {
         })
     }
 
-    /// Restores the sessions that were saved at the last end, and takes their file away; after a
-    /// crash those of the last checkpoint, which stays until the next one. A file that cannot be
-    /// used is no error: it is said, and the start goes on.
+    /// Restores the sessions that the last end has saved, and renames their file. After a crash,
+    /// restores those of the last checkpoint, which stays until the next one. A file that cannot be
+    /// used is not an error: a message reports it, and the start continues.
     ///
     /// # Errors
-    /// The file of an end cannot be taken away: a later start would restore it again.
+    /// The file of an end cannot be renamed: a later start would restore it again.
     pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
         let run = self.appliance.settings.lock().run.clone();
         let Some(path) = run.sessions_file else {
@@ -249,12 +252,12 @@ impl Operations {
         match saved::restore_checkpoint(engine, &path, options) {
             Ok(None) => {}
             Ok(Some(done)) => notice(&format!(
-                "{}: of a checkpoint: {}",
+                "{}: from the checkpoint: {}",
                 path.display(),
                 restored(&done)
             )),
             Err(error) => notice(&format!(
-                "{}: no session restored of its checkpoint: {error}",
+                "{}: no session restored from its checkpoint: {error}",
                 path.display()
             )),
         }
@@ -268,7 +271,7 @@ impl Operations {
             && self.has_taken.load(Ordering::Relaxed)
             && let Err(error) = saved::put_back(&path)
         {
-            notice(&format!("{}: not put back: {error}", path.display()));
+            notice(&format!("{}: cannot be put back: {error}", path.display()));
         }
     }
 
@@ -276,7 +279,7 @@ impl Operations {
         self.appliance.settings.lock().run.sessions_file.clone()
     }
 
-    /// What all parts look at.
+    /// Returns the shared parts.
     #[cfg(test)]
     pub(crate) fn appliance(&self) -> &Appliance {
         &self.appliance
@@ -288,7 +291,7 @@ impl Operations {
         self.appliance.end();
     }
 
-    /// Says where the parts are found, and which are off.
+    /// Reports the addresses of the parts, and those that are off.
     pub(crate) fn announce(&self) {
         let address = |address: Option<SocketAddr>| match address {
             Some(address) => format!("at {address}"),
@@ -312,13 +315,14 @@ impl Operations {
         notice(&parts.join("; "));
     }
 
-    /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
+    /// Returns whether the end was requested and the drain time is over, so that the workers must
+    /// end now.
     pub(crate) fn is_over(&self) -> bool {
         self.appliance.ending.has_come(Instant::now())
     }
 
-    /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before; if one hangs, saving must
-    /// not.
+    /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before;
+    /// if one hangs, saving must not.
     ///
     /// # Errors
     /// The sessions are not saved.
@@ -351,13 +355,13 @@ impl Operations {
     }
 
     fn save_in_time(&self, path: &Path) -> io::Result<Saved> {
-        let (tell, told) = sync_channel(1);
+        let (sender, result) = sync_channel(1);
         let (data_path, path) = (Arc::clone(&self.appliance.data_path), path.to_owned());
         let save = move || {
-            let _ = tell.send(saved::save(&data_path.shared.engine, &path));
+            let _ = sender.send(saved::save(&data_path.shared.engine, &path));
         };
         thread::Builder::new().name("save".to_owned()).spawn(save)?;
-        told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
+        result.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
             Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "a worker that hangs seems to hold some of them",
@@ -369,7 +373,8 @@ impl Operations {
 /// Outcome of a restore, in words.
 fn restored(done: &Restored) -> String {
     format!(
-        "{} sessions restored, saved {} ago, {} had expired, {} are not admitted any more, {} found no room",
+        "{} sessions restored, saved {} ago, {} had expired, {} are no longer admitted, {} found \
+         no room",
         done.sessions,
         humantime::format_duration(Duration::from_secs(done.age.as_secs())),
         done.expired,
@@ -378,7 +383,7 @@ fn restored(done: &Restored) -> String {
     )
 }
 
-/// The listeners of health and metrics.
+/// Starts the listeners of health and metrics, and returns their addresses.
 fn pages(
     appliance: &Arc<Appliance>,
     settings: &Settings,
@@ -456,7 +461,7 @@ fn pages(
     Ok(addresses)
 }
 
-/// The control socket; where it is, if there is one.
+/// Starts the control socket. Returns its path, if there is one.
 fn control_socket(
     appliance: &Arc<Appliance>,
     settings: &Settings,
@@ -477,7 +482,7 @@ fn control_socket(
             Ok(Some(path))
         }
         Err(source) if is_asked_for => Err(part("run.control", path.display())(source)),
-        // Nobody has asked for it by name.
+        // The default path is not requested explicitly.
         Err(error) => {
             notice(&format!(
                 "no control socket: {}: {error}; `run.control` names another place",

@@ -44,7 +44,7 @@ impl KernelDrops {
     }
 }
 
-/// One receive queue.
+/// Receive queue of a socket.
 #[derive(Debug)]
 struct Queue {
     inode: u64,
@@ -92,7 +92,7 @@ impl QueueDrops {
 mod tests {
     use super::*;
 
-    /// A table as Linux 6 prints it, with one socket that has dropped `drops` datagrams.
+    /// Returns a table in the form of Linux 6, with one socket that has dropped `drops` datagrams.
     fn table(drops: u32) -> KernelDrops {
         KernelDrops::parse(&format!(
             "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \

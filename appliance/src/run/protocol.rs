@@ -1,5 +1,5 @@
-//! What is said over the control socket: a request is a line of JSON, its answer any number of lines, of which the last is
-//! `done` or `error`. A connection may ask again and again.
+//! Protocol of the control socket. A request is a line of JSON; its answer is any number of lines,
+//! of which the last is `done` or `error`. A connection may send several requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use portcullis::track::{datagram, dccp, sctp, tcp};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::view::{SessionView, ZoneNames};
+use super::view::{ListedSession, ZoneNames};
 
 /// The longest request, in bytes: a configuration file fits.
 pub(crate) const MAX_REQUEST: u64 = 16 << 20;
 
-/// What can be asked.
+/// Request of a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Sessions that the filter means; with a limit, those with the most bytes.
+    /// Sessions that the filter selects; with a limit, those with the most bytes.
     Sessions {
         #[serde(default)]
         filter: FilterSpec,
         #[serde(default)]
         limit: Option<usize>,
     },
-    /// Ends the sessions that the filter means. A filter that means every session needs `all`.
+    /// Ends the sessions that the filter selects. A filter that selects every session needs `all`.
     Delete {
         #[serde(default)]
         filter: FilterSpec,
@@ -49,9 +49,10 @@ pub(crate) enum Request {
     Stats,
     /// Decisions and traffic of each rule.
     Rules,
-    /// Which sessions a reload of this file would end; `name` is for messages.
+    /// Sessions that a reload of this file would end; `name` is for messages.
     Preview { name: String, text: String },
-    /// Adopts connections in their middle for some seconds, where the policy admits them; 0 ends it.
+    /// Adopts connections in their middle for some seconds, where the policy admits them; 0 ends
+    /// it.
     Adopt { seconds: u64 },
     /// Reads the configuration file again, as SIGHUP does.
     Reload,
@@ -64,11 +65,11 @@ pub(crate) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
     /// A session.
-    Session(Box<SessionView>),
+    Session(Box<ListedSession>),
     /// A session that would end, and why.
     WouldEnd {
         reason: String,
-        session: Box<SessionView>,
+        session: Box<ListedSession>,
     },
     /// A line for people.
     Line(String),
@@ -105,7 +106,7 @@ pub(crate) struct AsymmetryView {
     pub(crate) first: f64,
     /// Seconds ago.
     pub(crate) last: f64,
-    /// All of it in a sentence.
+    /// The line as a sentence.
     pub(crate) text: String,
 }
 
@@ -119,12 +120,12 @@ pub(crate) struct RuleView {
     /// Expiry of the rule, in RFC 3339.
     pub(crate) expires: Option<String>,
     pub(crate) comment: String,
-    /// New sessions that it has decided.
+    /// New sessions that the rule has decided.
     pub(crate) hits: u64,
     /// Seconds since the Unix epoch.
     pub(crate) last_match: Option<f64>,
     pub(crate) sessions: u64,
-    /// Of live sessions and of those that have ended.
+    /// Packets of live and of ended sessions.
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
 }
@@ -169,7 +170,8 @@ pub(crate) struct StatsView {
     pub(crate) reloads_applied: u64,
     #[serde(default)]
     pub(crate) reloads_refused: u64,
-    /// Why the last reload was refused, with the file and the line; nothing if it was not.
+    /// Reason of the refusal of the last reload, with the file and the line; `None` if it was
+    /// applied.
     #[serde(default)]
     pub(crate) failed_reload: Option<String>,
     /// Keys of the configuration file that wait for a restart.
@@ -177,7 +179,7 @@ pub(crate) struct StatsView {
     pub(crate) waiting_for_restart: Vec<String>,
 }
 
-/// Which sessions are meant, in words; see [`SessionFilter`].
+/// Filter of sessions in words; see [`SessionFilter`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct FilterSpec {
@@ -212,7 +214,7 @@ pub(crate) struct FilterSpec {
     pub(crate) min_bytes: Option<u64>,
 }
 
-/// The names of all states of sessions, in alphabetical order.
+/// Returns the names of all states of sessions, in alphabetical order.
 fn states() -> Vec<&'static str> {
     let tcp = tcp::State::ALL.map(tcp::State::name);
     let sctp = sctp::State::ALL.map(sctp::State::name);
@@ -223,10 +225,10 @@ fn states() -> Vec<&'static str> {
 }
 
 impl FilterSpec {
-    /// The filter that it says.
+    /// Returns the filter.
     ///
     /// # Errors
-    /// What of it cannot be read, or names what is not there.
+    /// A value is invalid, or names a zone, rule or state that does not exist.
     pub(crate) fn read(
         &self,
         zones: &ZoneNames,
@@ -235,7 +237,7 @@ impl FilterSpec {
         let prefix = |text: &String| {
             text.parse()
                 .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
-                .map_err(|_| format!("`{text}` is no address or prefix"))
+                .map_err(|_| format!("`{text}` is not an address or prefix"))
         };
         let prefixes = |texts: &[String]| {
             texts

@@ -1,5 +1,4 @@
-//! The configuration file, read again: what of it is taken over, what waits for a restart, and what
-//! became of it.
+//! Reloads of the configuration file: which values apply, and which wait for a restart.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -20,15 +19,15 @@ struct Prepared {
     waiting: Vec<&'static str>,
 }
 
-/// What a reload would do.
+/// Effect of a reload.
 pub(crate) struct Preview {
-    /// Sessions that would end, and why.
+    /// Sessions that would end, with the reason.
     pub(crate) would_end: Vec<(SessionRecord, EndReason)>,
     waiting: Vec<&'static str>,
 }
 
 impl Preview {
-    /// What a reload would do to `sessions`, in words.
+    /// Returns the effect of a reload on `sessions`, in words.
     pub(crate) fn text(&self, sessions: usize) -> String {
         let text = format!("{} of {sessions} sessions would end", self.would_end.len());
         with_waiting(text, &self.waiting)
@@ -77,7 +76,10 @@ impl Appliance {
         let outcome = outcome.map_err(|error| error.to_string());
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
-            format!("a rule has expired: {judged} sessions judged anew, {ended} ended by the policy")
+            format!(
+                "a rule has expired: {judged} sessions re-evaluated, {ended} ended by the \
+             policy"
+            )
         });
         match &outcome {
             Ok(done) => notice(done),
@@ -99,7 +101,7 @@ impl Appliance {
             return Err("started without a configuration file: there is nothing to reload".to_owned());
         };
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        // A file system may hang here for as long as it likes.
+        // A file system may block here for any time.
         let read = config_file::load_again(file).map_err(|error| error.to_string());
         let mut newest = self.newest.lock();
         if *newest > number {
@@ -165,14 +167,15 @@ impl Appliance {
         *self.settings.lock() = settings;
         self.reloads.apply(waiting.clone());
         let text = format!(
-            "{} sessions judged anew, {} ended by the policy, {} by their lifetime, {} kept against the policy",
+            "{} sessions re-evaluated, {} ended by the policy, {} by their lifetime, {} kept \
+             against the policy",
             done.judged, done.revoked, done.expired, done.kept
         );
         Ok(with_waiting(text, &waiting))
     }
 }
 
-/// Whether sessions could be saved at a new place.
+/// Checks that sessions can be saved in a new file.
 fn check_sessions_file(name: &str, settings: &Settings, in_force: &Settings) -> Result<(), String> {
     match &settings.run.sessions_file {
         Some(path) if settings.run.sessions_file != in_force.run.sessions_file => check_path(name, path),

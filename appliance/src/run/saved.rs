@@ -22,30 +22,30 @@ const REFUSED: &str = ".refused";
 /// The ending of a checkpoint.
 const CHECKPOINT: &str = ".checkpoint";
 
-/// Why sessions could not be restored.
+/// Reason why sessions cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreFileError {
     /// The file cannot be read.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// It is no file, or a larger one than any that was saved.
-    #[error("it is no file of saved sessions")]
+    /// The path is not a regular file, or the file is larger than any saved one.
+    #[error("not a file of saved sessions")]
     NotAFile,
-    /// It does not hold what was saved.
+    /// The file does not hold saved sessions.
     #[error("{0}")]
     Refused(#[from] RestoreError),
-    /// Its sessions are restored, but it cannot be taken away.
-    #[error("the file cannot be taken away, and a later start would restore it again: {0}")]
+    /// The sessions are restored, but the file cannot be renamed.
+    #[error("the file cannot be renamed, and a later start would restore it again: {0}")]
     NotTaken(io::Error),
 }
 
-/// Whether sessions can be saved in a file.
+/// Checks that sessions can be saved in a file.
 ///
 /// # Errors
-/// Its directory is missing or cannot be written to, or it is no file.
+/// The directory is missing or not writable, or the path is not a regular file.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(about) if !about.is_file() => return Err(io::Error::other("this is no regular file")),
+        Ok(about) if !about.is_file() => return Err(io::Error::other("not a regular file")),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -55,7 +55,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     fs::remove_file(&temporary)
 }
 
-/// A new file for its owner alone.
+/// Creates a file for its owner alone.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
@@ -70,11 +70,12 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Saves all sessions of an engine, in the place of what the file has held; the file is whole at any time, and nobody but its
-/// owner can read it. The sessions are written as they are read, without a copy of all in memory.
+/// Saves all sessions of an engine, and replaces the file. The file is complete at any time, and
+/// only its owner can read it. The sessions are written as they are read, without a copy of all in
+/// memory.
 ///
 /// # Errors
-/// The file cannot be written; what it has held is still there.
+/// The file cannot be written; its old contents remain.
 pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
     let temporary = beside(path, NEW);
     let saved = write(engine, &temporary, &AtomicBool::new(false))?;
@@ -88,7 +89,7 @@ pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
 /// # Errors
 /// The file cannot be written, or `stop` is set.
 pub(super) fn write(engine: &Engine, temporary: &Path, stop: &AtomicBool) -> io::Result<Saved> {
-    // What an interrupted save has left.
+    // An interrupted save may have left a file.
     let _ = fs::remove_file(temporary);
     let write = || {
         let mut out = Stoppable {
@@ -156,8 +157,8 @@ pub(crate) fn restore_checkpoint(
     read(engine, &checkpoint, options)
 }
 
-/// Gives a file that the start did not take the ending `.refused`, so that no later start prefers it
-/// to a newer checkpoint.
+/// Gives a file that the start did not take the ending `.refused`, so that no later start prefers
+/// it to a newer checkpoint.
 ///
 /// # Errors
 /// The file is there and cannot be renamed.
@@ -206,7 +207,7 @@ pub(crate) fn restore(
     Ok(restored)
 }
 
-/// Puts the file back that [`restore`] has taken away: the start has failed nevertheless.
+/// Puts the file back that [`restore`] has renamed, since the start has failed.
 ///
 /// # Errors
 /// The file cannot be renamed.

@@ -1,4 +1,4 @@
-//! What workers record of their sends for the health check: failures that a sender cannot cause.
+//! Record of the workers' sends for the health check: failures that a sender cannot cause.
 //!
 //! Anyone who may send tunnels can forge one from an address that has no route, or to a broadcast
 //! address that no answer can leave from. Such a send fails and says nothing about the appliance.
@@ -14,17 +14,18 @@ use super::counters::{Count, SendFault};
 /// Pairs of addresses that are remembered. A load balancer has one address in each zone.
 const PATHS: usize = 64;
 
-/// From one of our addresses to a load balancer's.
+/// Source and destination of a datagram that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SendPath {
-    /// Our address.
+    /// Address of the appliance.
     pub(crate) source: Ipv4Addr,
-    /// The load balancer's.
+    /// Address of the load balancer.
     pub(crate) destination: Ipv4Addr,
 }
 
 impl SendPath {
-    /// Never 0: nobody sends from 0.0.0.0 to 0.0.0.0.
+    /// Returns both addresses as a number, which is never 0: no datagram goes from 0.0.0.0 to
+    /// 0.0.0.0.
     fn bits(self) -> u64 {
         u64::from(self.source.to_bits()) << 32 | u64::from(self.destination.to_bits())
     }
@@ -77,7 +78,7 @@ pub(crate) struct Sends {
 }
 
 impl Sends {
-    /// A record beside those of other workers.
+    /// Returns a record that shares the proven paths with other workers.
     pub(crate) fn beside(proven: &Arc<ProvenPaths>) -> Self {
         Self {
             proven: Arc::clone(proven),
@@ -107,7 +108,7 @@ impl Sends {
         }
     }
 
-    /// Failures that count.
+    /// Returns the number of failures that count.
     pub(crate) fn failures(&self) -> u64 {
         self.failed.value()
     }

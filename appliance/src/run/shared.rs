@@ -1,7 +1,8 @@
-//! What the threads of a running appliance share: the engine, the front end, the workers' counters, and the end of it all.
+//! State that the threads of a running appliance share: the engine, the front end, the workers'
+//! counters, and the stop flag.
 //!
-//! Nothing here locks on the packet path. A worker owns its counters and alone changes them; whoever reads them gets each one
-//! whole, but not all of one instant.
+//! Nothing here locks on the packet path. A worker owns its counters and alone changes them. A
+//! reader gets each counter whole, but not all counters of one instant.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,31 +16,32 @@ use super::event_queue::{EventQueue, LostEvents, SessionEvent};
 use super::overflow::KernelDrops;
 use super::worker_stats::WorkerStats;
 
-/// What the threads of `portcullis run` share.
+/// State that the threads of `portcullis run` share.
 pub(crate) struct Shared {
-    /// Decides.
+    /// Engine that decides packets.
     pub(crate) engine: Engine,
-    /// Takes packets out of their tunnel and finds the way back.
+    /// Front end: extracts packets from their tunnels and builds the way back.
     pub(crate) front: FrontEnd,
     /// The configuration in force: that of the start, or of the last reload that succeeded.
     pub(crate) config: RwLock<Config>,
-    /// One for each worker, by its number.
+    /// Counters of each worker, by its number.
     pub(crate) workers: Box<[WorkerStats]>,
-    /// Set when the appliance shall call itself unhealthy and go on serving: the first half of a clean end.
+    /// Set while the appliance reports itself unhealthy and still serves: the first half of a clean
+    /// end.
     pub(crate) draining: AtomicBool,
-    /// Set when the workers shall end.
+    /// Set when the workers must end.
     pub(crate) stop: Arc<AtomicBool>,
-    /// When the appliance has started.
+    /// Start of the appliance.
     pub(crate) started: Instant,
-    /// Where the session log is told of events, if there is one.
+    /// Queue of the session log, if there is one.
     pub(crate) events: Option<EventQueue>,
 }
 
 impl Shared {
-    /// What is shared at the start. `events` is the queue of the session log, if there is one.
+    /// Returns the state of a start. `events` is the queue of the session log, if there is one.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// The configuration is invalid.
     pub(crate) fn new(config: Config, events: Option<EventQueue>) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config);
         let workers = match config.run.workers {
@@ -60,11 +62,11 @@ impl Shared {
         })
     }
 
-    /// Exchanges the configuration of engine and front end, or changes nothing. The RSTs of sessions that end by it go to
-    /// `sink`.
+    /// Replaces the configuration of engine and front end, or changes nothing. `sink` receives the
+    /// RSTs of sessions that end.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or what of it only a start can change.
+    /// The configuration is invalid, or differs in a key that only a restart changes.
     pub(crate) fn reload<S: Sink>(
         &self,
         config: Config,
@@ -81,12 +83,12 @@ impl Shared {
         Ok(done)
     }
 
-    /// Events that the queue of the session log had no room for.
+    /// Returns the counts of events that found the queue of the session log full.
     pub(crate) fn lost_events(&self) -> LostEvents {
         self.events.as_ref().map(EventQueue::lost).unwrap_or_default()
     }
 
-    /// An event has left that queue.
+    /// Releases the place of an event that has left the queue.
     pub(crate) fn took(&self, event: &SessionEvent) {
         if let Some(events) = &self.events {
             events.took(event);
@@ -103,13 +105,13 @@ impl Shared {
         }
     }
 
-    /// Whether every worker has turned at least once.
+    /// Returns whether every worker has turned at least once.
     pub(crate) fn has_begun(&self) -> bool {
         self.workers.iter().all(|worker| worker.turns.value() > 0)
     }
 
-    /// For how long the worker that has been still for longest has not turned. A worker turns at least every
-    /// [`super::socket::PATIENCE`], packets or not.
+    /// Returns the longest time since a worker's last turn. A worker turns at least every
+    /// [`super::socket::PATIENCE`], with packets or without.
     pub(crate) fn longest_stall(&self, now: Instant) -> Duration {
         let since_start = now.saturating_duration_since(self.started);
         self.workers

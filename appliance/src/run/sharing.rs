@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whom a place is counted for: an IPv4 address, or an IPv6 prefix of 64 bits, since a host has
-/// all addresses of one.
+/// Returns the source that a place is counted for: an IPv4 address, or an IPv6 prefix of 64 bits,
+/// since a host has all addresses of one.
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -20,12 +20,12 @@ fn source(address: IpAddr) -> IpAddr {
 pub(super) struct Sharing<T> {
     max: usize,
     holders: VecDeque<(IpAddr, T)>,
-    /// How many places each source has; none has 0.
+    /// Number of places of each source; none has 0.
     counts: HashMap<IpAddr, usize>,
 }
 
 impl<T> Sharing<T> {
-    /// At most `max` places.
+    /// Returns `max` free places.
     pub(super) fn new(max: usize) -> Self {
         Self {
             max,

@@ -1,7 +1,9 @@
-//! SIGTERM and SIGINT end the appliance after its drain time, a second one at once; SIGHUP reads the configuration file again.
-//! The thread that reloads also takes rules out of force when they expire.
+//! Signals: SIGTERM and SIGINT end the appliance after its drain time, a second one at once; SIGHUP
+//! reloads the configuration file. The thread that reloads also takes rules out of force when they
+//! expire.
 //!
-//! Files may hang, so they are read on a thread of their own: the one that takes the signals never waits for anything.
+//! Reading a file may block, so a thread of its own reads them: the thread that takes the signals
+//! never waits.
 
 use std::io;
 use std::sync::Arc;
@@ -18,12 +20,12 @@ use crate::output::notice;
 /// Delay before another attempt to take an expired rule out of force.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Takes the signals from here on, on threads that end when the handle is closed.
+/// Takes the signals from now on, on threads that end when the handle is closed.
 ///
 /// # Errors
-/// The system does not let us.
+/// The system refuses a signal handler or a thread.
 pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHandle<()>; 2])> {
-    // One reload at work and one that waits: whatever else is asked for meanwhile, that one will see.
+    // One reload at work and one that waits: the waiting one reads every later change of the file.
     let (ask, asked) = sync_channel(1);
     let reloader = {
         let appliance = Arc::clone(appliance);
@@ -39,7 +41,7 @@ pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHand
             if signal != SIGHUP {
                 appliance.end();
             } else if ask.try_send(()).is_err() {
-                notice("reload: one is at work and another one waits already");
+                notice("reload: one is in progress, and another one is waiting already");
             }
         }
     };
@@ -55,7 +57,7 @@ fn reload(appliance: &Appliance, asked: &Receiver<()>) {
             Ok(()) => drop(appliance.reload()),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(Err(_)) = appliance.expire_rules(SystemTime::now()) {
-                    // Whatever is wrong will not be right at once.
+                    // The cause will not go away at once.
                     wait = RETRY;
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Judges from counters, read at intervals, whether the data path works.
 //!
-//! A single failure is no evidence: trouble holds once it has gone on for [`PERSISTS`] without
-//! anything to the contrary. Without traffic there is no evidence at all; the last judgement then
+//! A single failure is not evidence: trouble counts once it has persisted for [`PERSISTS`] without
+//! evidence to the contrary. Without traffic there is no new evidence; the last judgement then
 //! stands for [`FORGET`], so that an appliance that gets no packets while it is unhealthy can be
 //! tried again.
 
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use super::shared::Shared;
 use super::worker_stats::WorkerStats;
 
-/// How often the counters are read.
+/// Interval at which the counters are read.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// How long trouble goes on before it counts.
+/// Duration of trouble from which on it counts.
 pub(crate) const PERSISTS: Duration = Duration::from_secs(2);
-/// How long the last evidence of trouble counts when no other follows.
+/// Time for which the last evidence of trouble counts when no other follows.
 pub(crate) const FORGET: Duration = Duration::from_secs(60);
-/// Over which time new sessions that found no room are counted.
+/// Window in which new sessions that found no room are counted.
 const REFUSALS: Duration = Duration::from_secs(5);
-/// From how many of them on they count, and only if at least a tenth of all new sessions is among
-/// them. Shards fill unevenly: a few are refused where others would find room.
+/// Fewest of these sessions that count, and only if they are at least a tenth of all new sessions.
+/// Shards fill unevenly: a few sessions are refused while others would find room.
 const FEW_REFUSALS: u64 = 10;
 
 /// A worker's counters at one moment. All may wrap.
@@ -46,7 +46,7 @@ impl WorkerReading {
         }
     }
 
-    /// What has happened since an earlier reading.
+    /// Returns the difference to an earlier reading.
     fn since(self, before: Self) -> Self {
         Self {
             turns: self.turns.wrapping_sub(before.turns),
@@ -84,7 +84,7 @@ impl Reading {
     }
 }
 
-/// Whether `sessions` of `max` are `percent` or more; 0 percent is never.
+/// Returns whether `sessions` of `max` are `percent` or more; never for 0 percent.
 pub(crate) fn is_filled(sessions: usize, max: usize, percent: u8) -> bool {
     percent != 0 && sessions.saturating_mul(100) >= max.saturating_mul(usize::from(percent))
 }
@@ -131,14 +131,14 @@ impl Trouble {
         }
     }
 
-    /// How many failures there were, if they persist.
+    /// Returns the number of failures, if they persist.
     fn failures(&self) -> Option<u64> {
         let span = self.span?;
         (span.last.saturating_duration_since(span.first) >= PERSISTS).then_some(self.failures)
     }
 }
 
-/// What may fail of one worker.
+/// Troubles of one worker.
 #[derive(Debug, Clone, Copy, Default)]
 struct Troubles {
     sending: Trouble,
@@ -191,16 +191,17 @@ pub(crate) struct Refusals {
     pub(crate) opened: u64,
 }
 
-/// What the counters say.
+/// Judgement of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judgement {
-    /// When they were read.
+    /// Time at which the counters were read.
     pub(crate) at: Instant,
     /// Workers of which nearly no send succeeds.
     pub(crate) sending: Option<Failing>,
     /// Workers whose calls to receive fail.
     pub(crate) receiving: Option<Failing>,
-    /// Workers that are not told which address datagrams were sent to, so that they answer none.
+    /// Workers that the system does not report destination addresses to, so that they answer no
+    /// datagram.
     pub(crate) addressing: Option<Failing>,
     /// New sessions are refused.
     pub(crate) refusals: Option<Refusals>,
@@ -209,7 +210,7 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// Before anything was read.
+    /// Returns the judgement before anything was read.
     pub(crate) const fn none(at: Instant) -> Self {
         Self {
             at,

@@ -1,5 +1,5 @@
-//! Counters of a worker. Only the worker changes them; a reader gets each counter whole, but not all
-//! counters of one instant.
+//! Counters of a worker. Only the worker changes them; a reader gets each counter whole, but not
+//! all counters of one instant.
 
 use std::io;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::sends::{ProvenPaths, SendPath, Sends};
 /// The counts of batch sizes: of 1, 2 to 3, 4 to 7, and so on; the last holds 64 and more.
 pub(crate) const BATCH_CLASSES: usize = 7;
 
-/// What a worker has done. What became of each datagram is counted by the front end and the engine.
+/// Counters of a worker. The front end and the engine count the outcome of each datagram.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct WorkerStats {
     /// Turns of its loop.
     pub(crate) turns: Count,
-    /// When it last turned: microseconds since [`super::shared::Shared::started`].
+    /// Time of the last turn, in microseconds since [`super::shared::Shared::started`].
     last_turn_us: Count,
     /// Datagrams received, and their UDP payload's bytes.
     pub(crate) received: Count,
@@ -33,9 +33,10 @@ pub(crate) struct WorkerStats {
     pub(crate) sent_bytes: Count,
     /// Datagrams that the system did not take, by [`SendFault`].
     pub(crate) send_faults: [Count; SendFault::ALL.len()],
-    /// Where sends succeed and fail, for the health check.
+    /// Record of sends for the health check.
     pub(crate) sends: Sends,
-    /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
+    /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to
+    /// 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
     /// Datagrams that found no room in the receive queues, as of the last reading of the kernel's
     /// counts.
@@ -44,7 +45,7 @@ pub(crate) struct WorkerStats {
     pub(crate) receive_failed: Count,
     /// Datagrams that came without the address that they were sent to.
     pub(crate) unaddressed: Count,
-    /// RSTs whose tunnel is not known any more.
+    /// RSTs whose tunnel is no longer known.
     pub(crate) resets_without_tunnel: Count,
 }
 
@@ -64,7 +65,7 @@ impl WorkerStats {
             .set(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// When it last turned, counted from the start.
+    /// Returns the time of the last turn since the start.
     pub(crate) fn last_turn(&self) -> Duration {
         Duration::from_micros(self.last_turn_us.value())
     }

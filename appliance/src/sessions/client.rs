@@ -1,4 +1,4 @@
-//! The client's end of the control socket.
+//! Client of the control socket.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::SessionsError;
 use crate::run::protocol::{Reply, Request};
 
-/// How long the appliance may take for the next line of its answer.
+/// Longest time that the appliance may take for the next line of its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a running appliance.
@@ -21,7 +21,7 @@ impl Client {
     /// Connects to a control socket.
     ///
     /// # Errors
-    /// Nobody answers there, or we may not ask.
+    /// No appliance answers, or the user may not connect.
     pub(crate) fn connect(path: &Path) -> Result<Self, SessionsError> {
         let connect = || -> io::Result<Self> {
             let stream = UnixStream::connect(path)?;
@@ -38,7 +38,7 @@ impl Client {
         })
     }
 
-    /// Asks.
+    /// Sends a request.
     ///
     /// # Errors
     /// The connection is broken.
@@ -49,10 +49,10 @@ impl Client {
         self.stream.write_all(&line).map_err(SessionsError::Broken)
     }
 
-    /// The next line of the answer.
+    /// Returns the next line of the answer.
     ///
     /// # Errors
-    /// The connection is broken, or the line makes no sense.
+    /// The connection is broken, or the line cannot be read.
     pub(crate) fn receive(&mut self) -> Result<Reply, SessionsError> {
         let mut line = String::new();
         if self.replies.read_line(&mut line).map_err(SessionsError::Broken)? == 0 {
@@ -61,10 +61,10 @@ impl Client {
         serde_json::from_str(&line).map_err(|error| SessionsError::Answer(error.to_string()))
     }
 
-    /// Asks, and collects the whole answer.
+    /// Sends a request, and collects the whole answer.
     ///
     /// # Errors
-    /// As above, or the appliance refuses.
+    /// The connection is broken, a line cannot be read, or the appliance refuses.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Vec<Reply>, SessionsError> {
         self.send(request)?;
         let mut replies = Vec::new();

@@ -2,36 +2,36 @@
 
 use std::io;
 
-/// Why the appliance could not be asked.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsError {
-    /// Nobody answers.
+    /// No appliance answers.
     #[error("{path}: {source}: is the appliance running, and `run.control` its socket?")]
     Connect {
         /// The socket.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A filter, or a limit, that would not count.
-    #[error("a filter or limit before the command would not count: put what `{0}` takes behind it")]
+    /// A filter or a limit stands before the command, which would ignore it.
+    #[error("a filter or limit before the command has no effect: put the options of `{0}` after it")]
     Misplaced(&'static str),
     /// A file cannot be read.
     #[error("{path}: {source}")]
     File {
         /// The file.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The appliance refuses.
     #[error("{0}")]
     Refused(String),
     /// The connection is broken.
-    #[error("the appliance does not answer any more: {0}")]
+    #[error("the appliance no longer answers: {0}")]
     Broken(io::Error),
-    /// The answer makes no sense.
-    #[error("the answer cannot be read, is it of another version? {0}")]
+    /// The answer cannot be read.
+    #[error("the answer cannot be read; the appliance may have another version: {0}")]
     Answer(String),
     /// The answer cannot be printed.
     #[error("standard output: {0}")]

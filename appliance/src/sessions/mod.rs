@@ -1,4 +1,4 @@
-//! `portcullis sessions`: asks a running appliance by its control socket.
+//! `portcullis sessions`: sends requests to a running appliance over its control socket.
 
 pub(crate) mod client;
 mod error;
@@ -23,77 +23,79 @@ pub(crate) struct SessionsArgs {
     /// The control socket of the appliance
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL, global = true)]
     control: PathBuf,
-    /// Lines of JSON in place of text
+    /// Print lines of JSON instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Only so many sessions: those with the most bytes
+    /// Most sessions to list: those with the most bytes
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// End sessions, and tell both ends of TCP ones with a RST
+    /// End sessions; both ends of a TCP session get a RST
     Delete {
         #[command(flatten)]
         filter: FilterArgs,
-        /// Every session
+        /// End every session
         #[arg(long, conflicts_with = "FilterArgs")]
         all: bool,
     },
-    /// Everything about one session: windows, lifetime, rule, parent, tunnel
+    /// Show everything about one session: windows, lifetime, rule, parent, tunnel
     Explain {
-        /// Its number, as the list has it
+        /// Number of the session in the list
         id: u64,
     },
-    /// Announced sessions that have not come yet
+    /// List announced sessions that have not come yet
     Expectations {
-        /// Take over those of another appliance instead: a file that `expectations --json` has written there
+        /// Import the announced sessions of another appliance instead, from a file that
+        /// `expectations --json` has written there
         #[arg(long, value_name = "FILE")]
         import: Option<PathBuf>,
     },
-    /// Paths of which only one half passes here, and the likely causes
+    /// List paths of which only one direction passes here, with the likely causes
     Asymmetry {
-        /// Forget them afterwards
+        /// Clear the report afterwards
         #[arg(long)]
         clear: bool,
     },
-    /// Counters and gauges
+    /// Show counters and gauges
     Stats,
-    /// Lists each rule's decisions, the traffic of its sessions, and its last match
+    /// List each rule's decisions, the traffic of its sessions, and its last match
     Rules,
-    /// The sessions with the most traffic, again and again; `q` ends it
+    /// Show the sessions with the most traffic, refreshed until `q` is pressed
     Top {
         #[command(flatten)]
         filter: FilterArgs,
-        /// Seconds between two looks
+        /// Seconds between two updates
         #[arg(long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
         interval: u64,
-        /// End after so many looks
+        /// End after this number of updates
         #[arg(long, value_name = "COUNT")]
         count: Option<u64>,
     },
-    /// Which sessions a reload of a configuration file would end
+    /// List the sessions that a reload of a configuration file would end
     Preview {
         /// The configuration file (TOML)
         file: PathBuf,
     },
-    /// Adopt connections in their middle for some seconds, where the policy admits them: a load balancer hands over live flows
+    /// Adopt connections in their middle for some seconds, where the policy admits them: a load
+    /// balancer hands over live flows
     Adopt {
-        /// For how long; 0 ends it
+        /// Duration; 0 ends it
         seconds: u64,
     },
     /// Read the configuration file again
     Reload,
-    /// What the health checks are told
+    /// Show the verdict of the health checks
     Health,
 }
 
-/// Which sessions are meant: those that fit all of it.
+/// Filter of sessions: those that match all of its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 struct FilterArgs {
     /// The number of a session; may be given again, as may all that name several things
@@ -164,7 +166,7 @@ pub(crate) fn run(args: &SessionsArgs) -> Result<(), SessionsError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let done = ask(args, &mut client, &mut out);
     match out.flush().map_err(SessionsError::Output).and(done) {
-        // Whoever reads has had enough.
+        // The reader has closed the pipe.
         Err(SessionsError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
@@ -192,7 +194,7 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
     if let Some(command) = &args.command
         && (args.limit.is_some() || args.filter != FilterArgs::default())
     {
-        // What chooses the sessions to list must not be taken for what chooses those to end.
+        // A filter of the list must not be taken for a filter of the sessions to end.
         return Err(SessionsError::Misplaced(command.name()));
     }
     Ok(match &args.command {
@@ -234,7 +236,7 @@ fn read(file: &Path) -> Result<(String, String), SessionsError> {
     }
 }
 
-/// The announced sessions that another appliance has listed.
+/// Returns the announced sessions that another appliance has listed.
 fn expectations(file: &Path) -> Result<Vec<Expectation>, SessionsError> {
     let (path, text) = read(file)?;
     let mut found = Vec::new();

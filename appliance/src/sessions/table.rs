@@ -1,15 +1,16 @@
-//! Answers as text: a line for each, columns of fixed width so that a million sessions need no memory.
+//! Answers as text: a line for each, in columns of fixed width, so that a million sessions need no
+//! memory.
 
 use std::time::{Duration, SystemTime};
 
 use crate::run::protocol::{Reply, RuleView, StatsView};
-use crate::run::view::SessionView;
+use crate::run::view::ListedSession;
 
 /// The head of a list of sessions.
 pub(super) const HEAD: &str = "        number  proto  state         initiator                      responder                      \
                                zone           packets     bytes    age   left  rule";
 
-/// A reply as text, the n-th of its answer; empty for what needs no line.
+/// Returns the text of a reply, the n-th of its answer; empty if it needs no line.
 pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
     let first = |head: &str, line: String| if n == 0 { format!("{head}\n{line}") } else { line };
     match reply {
@@ -50,7 +51,7 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
 /// The head of a list of rules.
 const RULES_HEAD: &str = "rule                      action  state     decided  sessions    packets         bytes  last match  comment";
 
-/// A rule in columns.
+/// Returns a rule in columns.
 fn rule(view: &RuleView, now: f64) -> String {
     let last = view
         .last_match
@@ -66,22 +67,18 @@ fn rule(view: &RuleView, now: f64) -> String {
     line.trim_end().to_owned()
 }
 
-/// Seconds since the Unix epoch.
+/// Returns the current time in seconds since the Unix epoch.
 fn now() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64())
 }
 
-/// A session in columns.
-pub(super) fn session(view: &SessionView, now: f64) -> String {
-    let end = |address: std::net::IpAddr, port: Option<u16>| match port {
-        Some(port) => format!("{address}#{port}"),
-        None => address.to_string(),
-    };
+/// Returns a session in columns.
+pub(super) fn session(listed: &ListedSession, now: f64) -> String {
+    let view = &listed.session;
     let marks: String = [
-        (view.assured, ""),
-        (!view.assured, " unassured"),
+        (!listed.assured, " unassured"),
         (view.adopted, " adopted"),
         (view.resumed, " resumed"),
         (view.bypassed, " bypassed"),
@@ -95,21 +92,21 @@ pub(super) fn session(view: &SessionView, now: f64) -> String {
         .map_or(String::new(), |parent| format!(" child of {parent}"));
     format!(
         "{:>14}  {:<5}  {:<12}  {:<29}  {:<29}  {:<10}  {:>10}  {:>8}  {:>5}  {:>5}  {}{marks}{parent}",
-        view.id,
-        view.proto,
+        listed.id,
+        view.flow.protocol.to_string(),
         view.state,
-        end(view.src, view.sport),
-        end(view.dst, view.dport),
-        view.zone,
+        view.flow.initiator().in_list(),
+        view.flow.responder().in_list(),
+        view.flow.zone,
         view.packets(),
         amount(view.bytes() as f64),
         span(now - view.start),
-        span(view.left),
+        span(listed.left),
         view.rule,
     )
 }
 
-/// A time in few letters.
+/// Returns a time in few letters.
 pub(super) fn span(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
     match seconds {
@@ -120,7 +117,7 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// A number in few letters, by powers of 1,000.
+/// Returns a number in few letters, by powers of 1,000.
 pub(super) fn amount(number: f64) -> String {
     let mut number = number;
     for unit in ["", "k", "M", "G", "T"] {

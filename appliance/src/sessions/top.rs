@@ -1,4 +1,4 @@
-//! The refreshing view: the sessions with the most traffic since the last look.
+//! Refreshing view of the sessions with the most traffic since the last update.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
@@ -11,9 +11,9 @@ use super::client::Client;
 use super::error::SessionsError;
 use super::table::{HEAD, amount, session, span};
 use crate::run::protocol::{Reply, Request, StatsView};
-use crate::run::view::SessionView;
+use crate::run::view::ListedSession;
 
-/// Gives the terminal back as it was, however the view ends.
+/// Terminal in raw mode; restored when the value is dropped.
 struct Screen;
 
 impl Screen {
@@ -27,13 +27,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error.
+        // An error cannot be reported here.
         let _ = execute!(io::stderr(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// What was seen at a look.
+/// State of an update.
 #[derive(Debug, Default)]
 struct Look {
     at: Option<Instant>,
@@ -41,15 +41,16 @@ struct Look {
     stats: StatsView,
 }
 
-/// A look as a line of JSON.
+/// Update as a line of JSON.
 #[derive(serde::Serialize)]
 struct Row<'a> {
     found: u64,
-    sessions: &'a [SessionView],
+    sessions: &'a [ListedSession],
     stats: &'a StatsView,
 }
 
-/// Shows the view until `count` looks are done, or somebody presses `q`; with `json`, writes a line for each look instead.
+/// Shows the view until `count` updates are done or `q` is pressed; with `json`, writes a line for
+/// each update instead.
 pub(super) fn run(
     client: &mut Client,
     request: &Request,
@@ -107,7 +108,10 @@ fn look(
         });
     let look = Look {
         at: Some(Instant::now()),
-        bytes: sessions.iter().map(|view| (view.id, view.bytes())).collect(),
+        bytes: sessions
+            .iter()
+            .map(|view| (view.id, view.session.bytes()))
+            .collect(),
         stats: stats.unwrap_or_default(),
     };
     let lines = if json {
@@ -123,11 +127,12 @@ fn look(
     Ok((lines, look))
 }
 
-fn total(counts: &[(String, u64)]) -> u64 {
-    counts.iter().map(|(_, count)| count).sum()
+/// Returns the sum of the counts of a group.
+fn total<'c, N: 'c>(counts: impl IntoIterator<Item = &'c (N, u64)>) -> u64 {
+    counts.into_iter().map(|(_, count)| count).sum()
 }
 
-fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<String> {
+fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Vec<String> {
     let stats = &look.stats;
     let seconds = match (look.at, last.at) {
         (Some(at), Some(before)) => Some(at.saturating_duration_since(before).as_secs_f64().max(0.001)),
@@ -144,7 +149,8 @@ fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<
     };
     let mut lines = vec![
         format!(
-            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} dropped/s, {} bytes/s",
+            "{health}, up for {}: {} of {} sessions, {}/s new, {} packets/s forwarded, {} \
+             dropped/s, {} bytes/s",
             span(stats.uptime),
             stats.sessions,
             stats.max_sessions,
@@ -162,13 +168,14 @@ fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64());
-    let moved = |view: &SessionView| {
-        // One that was not there before has moved all that it has.
-        view.bytes()
+    let moved = |view: &ListedSession| {
+        // All bytes of a session that is new since the last update count.
+        view.session
+            .bytes()
             .saturating_sub(last.bytes.get(&view.id).copied().unwrap_or(0))
     };
-    let mut order: Vec<&SessionView> = sessions.iter().collect();
-    order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.bytes())));
+    let mut order: Vec<&ListedSession> = sessions.iter().collect();
+    order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.session.bytes())));
     lines.extend(order.into_iter().map(|view| {
         let rate = seconds.map_or("-".to_owned(), |seconds| amount(moved(view) as f64 / seconds));
         format!("{rate:>8}  {}", session(view, now))
@@ -198,7 +205,7 @@ fn show(out: &mut impl Write, lines: &[String], is_screen: bool) -> io::Result<(
     out.flush()
 }
 
-/// Waits for the next look; whether somebody has pressed `q`, Escape or Control-C meanwhile.
+/// Waits for the next update. Returns whether `q`, Escape or Control-C was pressed meanwhile.
 fn wants_to_leave(interval: Duration) -> io::Result<bool> {
     let until = Instant::now() + interval;
     loop {

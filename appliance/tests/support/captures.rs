@@ -3,10 +3,13 @@
 //! The settings beside the tests name its folder. Tests that need the collection have a harness of
 //! their own, which reports them as ignored where the folder is absent.
 
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use serde::de::DeserializeOwned;
 
 /// One capture of the collection.
 pub(crate) struct Capture {
@@ -33,6 +36,13 @@ pub(crate) fn configuration(capture: &Path, scratch: &Path) -> Option<PathBuf> {
         std::fs::write(&file, text).expect("a configuration");
         file
     })
+}
+
+/// Reads the settings of a comparison: a TOML file beside the tests.
+pub(crate) fn settings<T: DeserializeOwned>(name: &str) -> T {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+    toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Prints a line of a comparison, with `--nocapture` alone.

@@ -56,7 +56,7 @@ fn an_old_packet_may_return_under_its_old_cookie() {
 #[test]
 fn a_silent_flow_is_a_new_one_after_the_load_balancers_idle_time() {
     for (packet, idle) in [
-        (tcp(Side::Client, "A", 1), 350),
+        (tcp(Side::Client, "S", 1), 350),
         (udp(Side::Client, b"question"), 120),
     ] {
         let mut lb = Rig::new(10, false);
@@ -66,6 +66,19 @@ fn a_silent_flow_is_a_new_one_after_the_load_balancers_idle_time() {
         lb.wait(Duration::from_secs(idle));
         assert_ne!(lb.pass(Side::Client, &packet).cookie(), first);
     }
+}
+
+#[test]
+fn only_a_syn_opens_a_tcp_flow_again_after_the_idle_time() {
+    let mut lb = Rig::new(10, false);
+    lb.pass(Side::Client, &tcp(Side::Client, "A", 1));
+    lb.wait(TCP_IDLE);
+    for _ in 0..2 {
+        let refused = lb.try_send(0, Side::Client, &tcp(Side::Client, "A", 2));
+        assert_eq!(refused.unwrap_err(), Unsent::Idle);
+    }
+    lb.pass(Side::Client, &tcp(Side::Client, "S", 9));
+    lb.pass(Side::Client, &tcp(Side::Client, "A", 10));
 }
 
 #[test]
@@ -128,13 +141,13 @@ fn fragments_and_icmp_have_no_ports() {
     let mut fragment = udp(Side::Client, b"question");
     fragment[6] = 0x20;
     let inner = Inner::read(0, &fragment).unwrap();
-    assert_eq!((inner.place.0.low.1, inner.place.0.high.1), (0, 0));
+    assert_eq!((inner.place.key.low.1, inner.place.key.high.1), (0, 0));
     let mut echo = Vec::new();
     PacketBuilder::ipv4(CLIENT.0, SERVER.0, 64)
         .icmpv4_echo_request(7, 8)
         .write(&mut echo, &[])
         .unwrap();
     let inner = Inner::read(0, &echo).unwrap();
-    assert_eq!((inner.place.0.protocol, inner.kind), (1, Kind::Other));
-    assert_eq!((inner.place.0.low.1, inner.place.1), (0, Way::Up));
+    assert_eq!((inner.place.key.protocol, inner.kind), (1, Kind::Other));
+    assert_eq!((inner.place.key.low.1, inner.place.way), (0, Way::Up));
 }

@@ -126,7 +126,7 @@ fn an_icmp_error_travels_back_in_the_flow_that_it_quotes() {
     let error = unreachable(there.inner(), CLIENT.0);
     assert!(matches!(
         Inner::read(0, &error).unwrap().kind,
-        Kind::IcmpError(Some((key, _))) if key.protocol == 17
+        Kind::IcmpError(Some(place)) if place.key.protocol == 17
     ));
     assert_eq!(lb.reply(&there.with_inner(&error)).unwrap().side, Side::Client);
     let back = lb.pass(Side::Server, &udp(Side::Server, b"answer"));

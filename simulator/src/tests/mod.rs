@@ -5,6 +5,7 @@ mod flows;
 mod load;
 mod made;
 mod replies;
+mod targets;
 mod turns;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,8 +15,9 @@ use ahash::RandomState;
 use etherparse::{Ipv4HeaderSlice, PacketBuilder, UdpHeaderSlice};
 
 use super::balancer::{Balancer, Delivery, Offer, Setup, Ticket, Unsent};
-use super::flow::Side;
-use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer};
+use super::flow::{FlowSettings, Side, TCP_IDLE};
+use super::targets::{Failover, GroupSettings, Stickiness};
+use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const APPLIANCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -58,6 +60,19 @@ impl Datagram {
     }
 }
 
+/// Settings of targets as they are by default.
+fn group() -> GroupSettings {
+    GroupSettings {
+        stickiness: Stickiness::FiveTuple,
+        on_unhealthy: Failover::NoRebalance,
+        on_deregistration: Failover::NoRebalance,
+        deregistration_delay: Duration::from_secs(300),
+        health: None,
+        sticky_idle: TCP_IDLE,
+        max_sticky: 1000.try_into().unwrap(),
+    }
+}
+
 struct Rig {
     balancer: Balancer,
     now: Instant,
@@ -65,12 +80,26 @@ struct Rig {
 
 impl Rig {
     fn new(max_flows: usize, cookie_per_direction: bool) -> Self {
-        let setup = Setup {
-            outer: Outer::new(LOCAL, APPLIANCE),
-            endpoints: vec![BLUE, GREEN],
-            timeout: TIMEOUT,
+        let flows = FlowSettings {
             max_flows: max_flows.try_into().unwrap(),
             cookie_per_direction,
+            tcp_idle: TCP_IDLE,
+        };
+        let mut rig = Self::with_group(flows, group());
+        let target = SocketAddrV4::new(APPLIANCE, 6081);
+        rig.balancer.targets.register(rig.now, target).unwrap();
+        rig
+    }
+
+    /// A balancer without targets.
+    fn with_group(flows: FlowSettings, group: GroupSettings) -> Self {
+        let setup = Setup {
+            local: LOCAL,
+            udp_checksum: false,
+            endpoints: vec![BLUE, GREEN],
+            timeout: TIMEOUT,
+            flows,
+            group,
         };
         Self {
             balancer: Balancer::new(setup, RandomState::with_seeds(1, 2, 3, 4)),
@@ -83,7 +112,10 @@ impl Rig {
         let ticket = self.balancer.send(self.now, pair, side, inner, &mut packet)?;
         assert_eq!(packet.len(), OVERHEAD + inner.len());
         let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap();
-        assert_eq!((ip.source_addr(), ip.destination_addr()), (LOCAL, APPLIANCE));
+        assert_eq!(
+            (ip.source_addr(), ip.destination_addr()),
+            (LOCAL, ticket.destination)
+        );
         assert_eq!(usize::from(ip.total_len()), packet.len());
         let udp = UdpHeaderSlice::from_slice(&packet[20..]).unwrap();
         assert_eq!(
@@ -103,7 +135,7 @@ impl Rig {
     }
 
     fn reply(&mut self, datagram: &Datagram) -> Option<Delivery> {
-        let source = SocketAddrV4::new(APPLIANCE, datagram.port);
+        let source = SocketAddrV4::new(datagram.ticket.destination, datagram.port);
         self.balancer.receive(self.now, source, &datagram.payload)
     }
 

@@ -5,24 +5,24 @@ use core::ops::Range;
 
 use super::pending::Form;
 
-/// What a command or reply announces.
+/// Address and port that a command or reply announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Announced {
     /// The address; `None` in a 229, which has none.
     pub(super) address: Option<IpAddr>,
     /// The port, which may be 0.
     pub(super) port: u16,
-    /// Where in the text it stands: `h1,h2,h3,h4,p1,p2`; of EPRT all of `|1|address|port|`; of 229 the digits of the
-    /// port.
+    /// Position in the text: `h1,h2,h3,h4,p1,p2`; for EPRT all of `|1|address|port|`; for 229 the
+    /// digits of the port.
     pub(super) span: Range<usize>,
 }
 
-/// What is wrong with an announcement.
+/// Fault of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// There is none.
     Absent,
-    /// It cannot be read.
+    /// The announcement cannot be parsed.
     Malformed,
     /// A number is too large.
     OutOfRange,
@@ -79,13 +79,13 @@ pub(super) fn trimmed(text: &[u8]) -> &[u8] {
     text
 }
 
-/// Where the text without the blanks around it stands.
+/// Returns the position of the text without the surrounding blanks.
 fn span(text: &[u8]) -> Range<usize> {
     let start = text.iter().take_while(|byte| **byte == b' ').count();
     start..start + trimmed(text).len()
 }
 
-/// What follows `PORT`.
+/// Parses the argument of `PORT`.
 pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
     let span = span(text);
     let text = trimmed(text);
@@ -100,7 +100,8 @@ pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
     })
 }
 
-/// What follows `EPRT` (RFC 2428, section 2): `|protocol|address|port|` with any visible character for `|`.
+/// Parses the argument of `EPRT` (RFC 2428, section 2): `|protocol|address|port|` with any visible
+/// character for `|`.
 pub(super) fn eprt_argument(text: &[u8]) -> Result<Announced, Flaw> {
     let span = span(text);
     let text = trimmed(text);
@@ -128,7 +129,7 @@ pub(super) fn eprt_argument(text: &[u8]) -> Result<Announced, Flaw> {
     })
 }
 
-/// Why an IPv4 address cannot be read.
+/// Returns the fault of an IPv4 address that cannot be parsed.
 fn ipv4_flaw(address: &[u8]) -> Flaw {
     let mut octets = address
         .split(|byte| *byte == b'.')
@@ -147,7 +148,7 @@ pub(super) fn of_reply(form: Form, text: &[u8]) -> Result<Announced, Flaw> {
     }
 }
 
-/// Whether an address can be that of a host as others see it, or stands for any (0.0.0.0).
+/// Returns whether an address can be that of a host as others see it, or stands for any (0.0.0.0).
 pub(super) fn is_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -161,7 +162,7 @@ pub(super) fn is_host(address: IpAddr) -> bool {
 /// Announcement of the lines of one reply together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Told {
-    /// Nothing so far.
+    /// No data so far.
     #[default]
     Nothing,
     /// One address, unless it is a 229, and port.

@@ -153,7 +153,8 @@ impl Ftp {
         self.client_port(command)
     }
 
-    /// The same, whether the server has greeted or not.
+    /// Returns the port of the client that the server shall call, whether or not the server has
+    /// greeted.
     pub(super) fn client_port(&self, command: &Command<'_>) -> Result<u16, HelperEvent> {
         if self.only_extended != OnlyExtended::No {
             return Err(HelperEvent::EpsvAllViolation);

@@ -13,7 +13,8 @@ pub(super) struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// TELNET commands before the verb are skipped: clients send IAC IP IAC DM before ABOR (RFC 959, section 4.1.3).
+    /// TELNET commands before the verb are skipped: clients send IAC IP IAC DM before ABOR (RFC
+    /// 959, section 4.1.3).
     pub(super) fn of(line: &'a [u8]) -> Self {
         let line = without_telnet(line);
         let blank = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
@@ -29,8 +30,9 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Whether a server may read another command than [`Command::of`] does: some skip blanks before the verb, take any white
-/// space behind it, take TELNET commands out of its middle, or end a line at a carriage return.
+/// Returns whether a server may read another command than [`Command::of`] does: some skip blanks
+/// before the verb, take any white space behind it, take TELNET commands out of its middle, or end
+/// a line at a carriage return.
 pub(super) fn is_ambiguous(line: &[u8]) -> bool {
     let verb = Command::of(line).verb;
     let returns = line.iter().rev().skip_while(|byte| **byte == b'\r');
@@ -58,9 +60,9 @@ const METHODS: [&str; 15] = [
     "PRI",
 ];
 
-/// Whether a client's line is of HTTP: a request line, whose method a page may choose freely, or
-/// the header that each request of a browser has. Its end need not be known. The HOST of FTP (RFC
-/// 7151) has no colon.
+/// Returns whether a client's line is of HTTP: a request line, whose method a page may choose
+/// freely, or the header that each request of a browser has. Its end need not be known. The HOST of
+/// FTP (RFC 7151) has no colon.
 pub(super) fn is_http(line: &[u8]) -> bool {
     let command = Command::of(line);
     let start = line.len().saturating_sub(9);
@@ -72,9 +74,9 @@ pub(super) fn is_http(line: &[u8]) -> bool {
     METHODS.iter().any(|method| command.is(method)) || versioned && targets || names_host
 }
 
-/// Whether a client's line is of a binary protocol, such as STUN (RFC 8489), whose messages begin
-/// with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET command,
-/// and NUL stands after a carriage return alone (RFC 854).
+/// Returns whether a client's line is of a binary protocol, such as STUN (RFC 8489), whose messages
+/// begin with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET
+/// command, and NUL stands after a carriage return alone (RFC 854).
 pub(super) fn is_binary(line: &[u8]) -> bool {
     let begins = line
         .first()
@@ -85,7 +87,7 @@ pub(super) fn is_binary(line: &[u8]) -> bool {
     begins || has_nul
 }
 
-/// Whether a client's line has no command: it is empty but for blanks and TELNET commands.
+/// Returns whether a client's line has no command: it is empty but for blanks and TELNET commands.
 pub(super) fn is_blank(line: &[u8]) -> bool {
     without_telnet(line).iter().all(|byte| *byte == b' ')
 }
@@ -97,7 +99,8 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {
         line = match line {
-            // WILL, WONT, DO and DONT have an option behind them; 250 begins a subnegotiation, which has no place here.
+            // WILL, WONT, DO and DONT have an option behind them; 250 begins a subnegotiation,
+            // which has no place here.
             [IAC, 251..=254, _, rest @ ..] | [240..=249 | IAC, rest @ ..] => rest,
             _ => return line,
         };
@@ -111,7 +114,7 @@ pub(super) struct Reply<'a> {
     pub(super) code: u16,
     /// More lines belong to it: there is a hyphen behind the code.
     pub(super) more: bool,
-    /// What is behind the code and the character that follows it.
+    /// Text after the code and the character that follows it.
     pub(super) text: &'a [u8],
 }
 

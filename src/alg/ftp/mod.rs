@@ -65,10 +65,10 @@ use records::Records;
 /// The port of control sessions (RFC 959).
 pub const CONTROL_PORT: u16 = 21;
 
-/// Where the server is in its replies.
+/// Position of the server in its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Replying {
-    /// Between two; whether the last one was final.
+    /// Between two replies; `settled` if the last one was final.
     Between { settled: bool },
     /// In a multi-line reply with this code; whether its first line has ended with a line feed
     /// alone.
@@ -90,9 +90,9 @@ enum OnlyExtended {
 enum Greeting {
     /// Not yet: nothing opens.
     Awaited,
-    /// Its beginning was not seen: any reply stands for the greeting.
+    /// The beginning was not seen: any reply counts as the greeting.
     Missed,
-    /// It has.
+    /// The greeting was seen.
     Seen,
 }
 
@@ -136,8 +136,8 @@ pub struct Ftp {
 }
 
 impl Ftp {
-    /// The helper of a session whose initiator is the client. A session that is taken up in its middle begins the same
-    /// way: its streams tell.
+    /// The helper of a session whose initiator is the client. A session that is taken up in its
+    /// middle begins the same way: its streams tell.
     #[must_use]
     pub fn new(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -166,7 +166,8 @@ impl Ftp {
         }
     }
 
-    /// The helper of a session that goes on with something unanswered: no reply counts before both ends are in step again.
+    /// The helper of a session that goes on with something unanswered: no reply counts before both
+    /// ends are in step again.
     #[must_use]
     pub fn unpaired(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -188,12 +189,13 @@ impl Ftp {
         }
     }
 
-    /// Whether nothing of the session may pass unread.
+    /// Returns whether nothing of the session may pass unread.
     pub const fn set_guarded(&mut self, on: bool) {
         self.guarded = on;
     }
 
-    /// Whether the server ends its lines with a line feed alone. It says so with its greeting.
+    /// Returns whether the server ends its lines with a line feed alone. It says so with its
+    /// greeting.
     #[must_use]
     pub const fn has_bare_lf(&self) -> bool {
         self.ends_lf
@@ -204,20 +206,21 @@ impl Ftp {
         self.ends_lf = on;
     }
 
-    /// Whether the session is encrypted and its server has agreed to that: 234 to AUTH.
+    /// Returns whether the session is encrypted and its server has agreed to that: 234 to AUTH.
     #[must_use]
     pub const fn is_encrypted(&self) -> bool {
         self.opaque && self.agreed
     }
 
-    /// Whether listening has ended for good, since the session is none of FTP or announced too much
-    /// that was refused.
+    /// Returns whether listening has ended for good, since the session is none of FTP or announced
+    /// too much that was refused.
     #[must_use]
     pub const fn is_silenced(&self) -> bool {
         self.opaque && self.silenced
     }
 
-    /// Whether an expectation was announced here and not withdrawn since, as far as the session itself says.
+    /// Returns whether an expectation was announced here and not withdrawn since, as far as the
+    /// session itself says.
     #[must_use]
     pub fn stands_by(&self, expectation: &Expectation) -> bool {
         let own = self.called(expectation.direction);
@@ -246,7 +249,8 @@ impl Ftp {
         }
     }
 
-    /// Whether the server has answered every command, and the session is readable: what comes next is a command.
+    /// Returns whether the server has answered every command, and the session is readable: what
+    /// comes next is a command.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.paired
@@ -352,7 +356,7 @@ impl Ftp {
         }
     }
 
-    /// What the next reply answers is not known any more.
+    /// Marks the command that the next reply answers as unknown.
     fn unpair(&mut self) {
         self.pending = Queue::default();
         self.paired = false;

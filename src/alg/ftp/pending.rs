@@ -59,7 +59,7 @@ pub(super) enum Pending {
 }
 
 impl Pending {
-    /// Whether the server may leave it unanswered.
+    /// Returns whether the server may leave it unanswered.
     const fn is_optional(self) -> bool {
         matches!(self, Self::Abort | Self::Empty)
     }
@@ -68,7 +68,7 @@ impl Pending {
         matches!(self, Self::Passive { .. })
     }
 
-    /// Whether a final reply that announces nothing is most likely an answer to it.
+    /// Returns whether a final reply that announces nothing is most likely an answer to it.
     const fn can_have(self, code: u16) -> bool {
         match self {
             Self::Empty => false,
@@ -80,7 +80,7 @@ impl Pending {
         }
     }
 
-    /// Whether a final reply may be an answer to it if it fits no other command.
+    /// Returns whether a final reply may be an answer to it if it fits no other command.
     const fn may_have(self, code: u16) -> bool {
         match self {
             Self::Empty => matches!(code, 500..=599),
@@ -175,7 +175,7 @@ impl Queue {
         self.0.iter()
     }
 
-    /// Whether a command waits.
+    /// Returns whether a command waits.
     pub(super) fn contains(&self, command: Pending) -> bool {
         self.0.contains(&command)
     }
@@ -185,12 +185,12 @@ impl Queue {
         self.0.front().copied()
     }
 
-    /// Whether nothing waits but the server's greeting.
+    /// Returns whether nothing waits but the server's greeting.
     pub(super) fn is_new(&self) -> bool {
         self.0.len() == 1 && self.first() == Some(Pending::Connection)
     }
 
-    /// Whether no command waits that must be answered.
+    /// Returns whether no command waits that must be answered.
     pub(super) fn is_at_rest(&self) -> bool {
         self.0.iter().all(|waiting| waiting.is_optional())
     }

@@ -42,7 +42,7 @@ impl Records {
         }
     }
 
-    /// Whether records are followed.
+    /// Returns whether records are followed.
     pub(super) const fn are_followed(&self) -> bool {
         self.next.is_some()
     }

@@ -67,14 +67,14 @@ impl Ftp {
         }
     }
 
-    /// Whether the next line of the server follows a line feed alone, which may be part of a text.
-    /// Such a line announces nothing: servers that take a line feed for text echo it, and so let
-    /// their client write lines (CERT VU#328867).
+    /// Returns whether the next line of the server follows a line feed alone, which may be part of
+    /// a text. Such a line announces nothing: servers that take a line feed for text echo it, and
+    /// so let their client write lines (CERT VU#328867).
     fn is_doubtful(&self) -> bool {
         self.after_lf && !self.ends_lf && !self.rules.settings.server_bare_lf && !self.greets()
     }
 
-    /// Whether the server greets, and no client has had a word yet.
+    /// Returns whether the server greets, and no client has had a word yet.
     fn greets(&self) -> bool {
         self.greeting != Greeting::Seen && self.paired && self.pending.is_new() && !self.echoes_lf
     }

@@ -11,11 +11,11 @@ use super::line::{Command, Reply};
 pub struct Rewritten {
     /// The line, its end as it was.
     pub line: Vec<u8>,
-    /// By how many bytes it is longer than it was: what all later sequence numbers of this direction are to be moved by.
+    /// Difference in length, in bytes: all later sequence numbers of this direction move by it.
     pub growth: isize,
 }
 
-/// Why a line was not rewritten.
+/// Reason for which a line was not rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RewriteError {
     /// The line is none of PORT, EPRT, 227 and 229, or its announcement cannot be read.
@@ -26,9 +26,9 @@ pub enum RewriteError {
     Family,
 }
 
-/// Puts `to` in place of what a whole line announces: PORT and EPRT of a client, 227 and 229 of a server. A 229 has no
-/// address; of it only the port changes. Nothing is judged here: whether the announcement is acceptable is the
-/// helper's word. The line may have its end or not.
+/// Puts `to` in place of what a whole line announces: PORT and EPRT of a client, 227 and 229 of a
+/// server. A 229 has no address; of it only the port changes. Nothing is judged here: whether the
+/// announcement is acceptable is the helper's word. The line may have its end or not.
 ///
 /// An appliance that translates addresses rewrites each announcement of a control session in this
 /// way, and moves the sequence numbers of the lines after it:
@@ -117,7 +117,8 @@ fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
     Ok(text)
 }
 
-/// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an address.
+/// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an
+/// address.
 fn extended(argument: &[u8], address: IpAddr, port: u16) -> String {
     let delimiter = announce::trimmed(argument)
         .first()

@@ -1,4 +1,4 @@
-//! What can be set of the helper of FTP.
+//! Settings of the FTP helper.
 
 use core::net::IpAddr;
 use std::time::Duration;
@@ -16,12 +16,14 @@ use crate::policy::address::AddressMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ActiveOpening {
-    /// When the client's command was read, as in Linux. The server's refusal withdraws it. The default, because there
-    /// are servers (pyftpdlib) that connect as soon as they have read the command and answer 200 when they are
-    /// connected: waiting for the answer would drop their SYN, and the answer would not come.
+    /// When the client's command was read, as in Linux. The server's refusal withdraws it. The
+    /// default, because there are servers (pyftpdlib) that connect as soon as they have read the
+    /// command and answer 200 when they are connected: waiting for the answer would drop their SYN,
+    /// and the answer would not come.
     #[default]
     Command,
-    /// When the server has answered 2xx. Stricter; for servers known to connect only at the transfer command.
+    /// When the server has answered 2xx. Stricter; for servers known to connect only at the
+    /// transfer command.
     Reply,
 }
 
@@ -47,9 +49,11 @@ pub struct Settings {
     /// pass unread also until they are acknowledged: 65,536 by default, what a window without a
     /// scale has in flight.
     pub reorder_bytes: usize,
-    /// How many separate ranges of bytes are kept ahead of holes, for each direction: 16 by default.
+    /// Number of separate ranges of bytes that are kept ahead of holes, for each direction: 16 by
+    /// default.
     pub reorder_ranges: usize,
-    /// How many commands can wait for their replies: 32 by default. Most clients send one at a time.
+    /// Number of commands that can wait for their replies: 32 by default. Most clients send one at
+    /// a time.
     pub max_pipelined: usize,
     /// The lowest port that may be announced: 1024 by default (RFC 2577, section 3).
     pub port_floor: u16,
@@ -67,12 +71,13 @@ pub struct Settings {
     /// After how many refused PORT and EPRT a session is not listened to any more: 4 by default, 0
     /// for never. A page in a browser can send many, to guess the browser's address.
     pub max_refused: u16,
-    /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959 (section 3.2) says
-    /// 20, but servers without privileges cannot.
+    /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959
+    /// (section 3.2) says 20, but servers without privileges cannot.
     pub active_source_port: Option<u16>,
     /// When the expectation of PORT and EPRT opens: at the command by default.
     pub active_opening: ActiveOpening,
-    /// Does a line feed alone end a client's line? Yes by default: clients do so, and servers take it.
+    /// Whether a line feed alone ends a client's line. On by default: clients send it, and servers
+    /// accept it.
     pub client_bare_lf: bool,
     /// Whether a line that follows a line feed alone may announce something. No by default, unless
     /// the server has ended its greeting so: a server that echoes a line feed back would let its
@@ -145,7 +150,8 @@ impl Rules {
         }
     }
 
-    /// Whether the helper could have announced this, by these settings, in a session with the ends of its parent.
+    /// Returns whether the helper could have announced this, by these settings, in a session with
+    /// the ends of its parent.
     #[must_use]
     pub fn could_announce(&self, expectation: &Expectation) -> bool {
         let Expectation {

@@ -4,7 +4,8 @@ use super::line::cut;
 use super::{Fit, GRAIN, Limits, Piece, Range, Stream, Trouble, reserve};
 use crate::packet::SeqNum;
 
-/// Whether bytes from `seq` on, which lie before `next`, differ from what is kept of those right before `next`.
+/// Returns whether bytes from `seq` on, which lie before `next`, differ from what is kept of those
+/// right before `next`.
 fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
     let begin = next.sub(kept.len() as u32);
     let (kept, past) = if seq.before(begin) {
@@ -146,7 +147,8 @@ impl Stream {
         }
     }
 
-    /// Whether bytes that lie before `next` differ from what is kept of the line that has not ended.
+    /// Returns whether bytes that lie before `next` differ from what is kept of the line that has
+    /// not ended.
     pub(super) fn contradicts_line(&self, seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
         if self.skipping || self.too_long {
             return false;

@@ -8,7 +8,7 @@ use crate::packet::SeqNum;
 pub struct Line<'a> {
     /// The bytes. Of a line that is too long, the first [`Limits::line`].
     pub bytes: &'a [u8],
-    /// Is this all of it?
+    /// Whether the line is complete.
     pub whole: bool,
     /// Whether a line feed alone has ended it.
     pub bare_lf: bool,
@@ -16,7 +16,7 @@ pub struct Line<'a> {
     pub next: SeqNum,
 }
 
-/// Both parts of `bytes`, the second empty if `at` is behind the end.
+/// Splits `bytes` at `at`; the second part is empty if `at` is beyond the end.
 pub(super) fn cut(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
     bytes.split_at_checked(at).unwrap_or((bytes, &[]))
 }

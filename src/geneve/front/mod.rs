@@ -501,7 +501,7 @@ impl FrontEnd {
     }
 
     /// Whether any datagram is held.
-    pub(in crate::geneve) fn holds_any(&self) -> bool {
+    pub(crate) fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 

@@ -135,7 +135,7 @@ fn a_smaller_bound_takes_nothing_away_and_lets_nothing_in() {
     assert!(shares.claim(GREEN));
 }
 
-/// What a test does with shares.
+/// Step of a test with shares.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Claim(u16, u32),

@@ -353,8 +353,8 @@ fn the_padding_of_a_frame_is_no_part_of_the_message_and_is_short() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever options follow, what passes stays small: no message of the three that hosts
-    /// exchange at will carries a payload.
+    /// Messages that pass stay small for any options: none of the three that hosts exchange freely
+    /// carries a payload.
     #[test]
     fn what_passes_is_no_channel(
         which in 0..3usize,

@@ -125,7 +125,8 @@ fn with_checksum(protocol: u8, pseudo: &[u8], payload: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// A TCP segment from port 1000 to 443, sequence number 7, acknowledgement number 9; `options` is whole words.
+/// A TCP segment from port 1000 to 443, sequence number 7, acknowledgement number 9; `options` is
+/// whole words.
 fn tcp(flags: TcpFlags, options: &[u8], data: &[u8]) -> Vec<u8> {
     let mut segment = vec![0x03, 0xe8, 0x01, 0xbb, 0, 0, 0, 7, 0, 0, 0, 9];
     segment.extend([(((20 + options.len()) / 4) << 4) as u8, flags.0]);
@@ -152,7 +153,8 @@ fn icmp(icmp_type: u8, code: u8, header: [u8; 4], rest: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The same packet with some bytes from `at` on replaced, and the IPv4 header checksum made right again.
+/// Returns the packet with some bytes from `at` on replaced, and with a correct IPv4 header
+/// checksum.
 fn patched(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet[at..at + bytes.len()].copy_from_slice(bytes);
     if packet[0] >> 4 == 4 && packet.len() >= 20 && packet.len() >= 4 * usize::from(packet[0] & 15) {
@@ -161,7 +163,7 @@ fn patched(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What both [`Checksums::Verify`] and [`Checksums::Trust`] give.
+/// Returns the result that [`Checksums::Verify`] and [`Checksums::Trust`] agree on.
 #[track_caller]
 fn parsed(packet: &[u8]) -> Parsed {
     let verified = parse(packet, Checksums::Verify).unwrap();

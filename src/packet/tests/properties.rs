@@ -1,4 +1,4 @@
-//! What holds for any bytes, and for any packet that etherparse builds.
+//! Properties of the parser for any bytes, and for any packet that etherparse builds.
 
 use etherparse::{PacketBuilder, TcpOptionElement};
 use proptest::prelude::*;

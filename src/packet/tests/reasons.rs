@@ -206,7 +206,7 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     ]
 }
 
-/// The same for the transports of [`super::transports`].
+/// Returns the table for the transports of [`super::transports`].
 fn table_of_transports() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     use Malformed as M;
     let data = chunk(0, 3, &[0; 13]);
@@ -359,8 +359,8 @@ fn table_of_transports() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     ]
 }
 
-/// The reasons that are found only if checksums are looked at.
-/// First fragments whose transport header goes on in the next one: what [`parse_first_fragment`] refuses.
+/// The reasons that are found only if checksums are looked at. First fragments whose transport
+/// header goes on in the next one: what [`parse_first_fragment`] refuses.
 fn tiny_fragments() -> Vec<Vec<u8>> {
     let first = |packet: Vec<u8>| patched(packet, 6, &[0x20, 0]);
     let first6 = |protocol: u8, payload: &[u8]| {

@@ -34,8 +34,8 @@ pub(super) fn sctp(tag: u32, chunks: &[&[u8]]) -> Vec<u8> {
     packet
 }
 
-/// A DCCP packet from port 1000 to 5001, sequence number 7; `rest` follows the generic header of 16 bytes, the first
-/// `header` bytes of it count as header.
+/// A DCCP packet from port 1000 to 5001, sequence number 7; `rest` follows the generic header of 16
+/// bytes, the first `header` bytes of it count as header.
 pub(super) fn dccp(kind: DccpType, coverage: u8, header: usize, rest: &[u8]) -> Vec<u8> {
     let words = ((16 + header) / 4) as u8;
     let mut packet = vec![0x03, 0xe8, 0x13, 0x89, words, coverage, 0, 0];
@@ -53,7 +53,7 @@ pub(super) fn udp_lite(coverage: u16, data: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// Its CRC32c where an SCTP packet has it, calculated bit by bit.
+/// Sets the CRC32c of an SCTP packet, calculated bit by bit.
 pub(super) fn set_crc32c(packet: &mut [u8]) {
     packet[8..12].fill(0);
     let mut crc = u32::MAX;
@@ -257,7 +257,7 @@ fn a_quote_gives_the_ports_of_sctp_dccp_and_udp_lite_and_the_key_of_gre() {
     assert_eq!(about(&beyond[..28]), Ok(QuotedTransport::Gre(None)));
 }
 
-/// What is made of the first `len` bytes of a payload where more fragments follow.
+/// Parses the first `len` bytes of a payload of which more fragments follow.
 fn first(protocol: u8, payload: &[u8], len: usize) -> Result<Transport, Malformed> {
     assert!(len.is_multiple_of(8));
     let packet = patched(ipv4(protocol, &payload[..len]), 6, &[0x20, 0]);

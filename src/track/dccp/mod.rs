@@ -1,9 +1,10 @@
 //! DCCP: what a connection's packets may be, given all that has passed before (RFC 4340).
 //!
-//! [`Track`] is the compact state of one connection; [`Track::packet`] judges one packet. Two questions are asked: does
-//! its *type* fit the state ([`state`], a table), and does it acknowledge a number that the other end has *sent*? The
-//! reference is Linux `nf_conntrack_proto_dccp`, which asks the second question of one packet of the handshake only:
-//! a Reset or Close of somebody who has guessed addresses and ports is believed there, and is invalid here.
+//! [`Track`] is the compact state of one connection; [`Track::packet`] judges one packet. Two
+//! questions are asked: does its *type* fit the state ([`state`], a table), and does it acknowledge
+//! a number that the other end has *sent*? The reference is Linux `nf_conntrack_proto_dccp`, which
+//! asks the second question of one packet of the handshake only: a Reset or Close of somebody who
+//! has guessed addresses and ports is believed there, and is invalid here.
 //!
 //! Only a Request opens a session.
 
@@ -21,16 +22,17 @@ use crate::track::Outcome;
 /// Sequence numbers have 48 bits (RFC 4340, section 7.1).
 const MASK: u64 = (1 << 48) - 1;
 
-/// How far beyond the greatest number of its sender a packet is believed to move it. More packets than that are lost in
-/// no burst, and a number that somebody makes up lies within it once in 2^24 times.
+/// Maximum advance beyond the greatest number of the sender that a packet is trusted with. More
+/// packets than that are lost in no burst, and a number that somebody makes up lies within it once
+/// in 2^24 times.
 pub const MAX_ADVANCE: u64 = 1 << 24;
 
-/// Why a packet is invalid.
+/// Reason for which a packet is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// This type of packet does not fit this state and direction.
     State,
-    /// It acknowledges a packet that was never sent.
+    /// The packet acknowledges one that was never sent.
     Ack,
 }
 
@@ -43,7 +45,8 @@ struct Sent {
 }
 
 impl Sent {
-    /// Whether a number lies between the first and the greatest one; of an end that has sent nothing none does.
+    /// Returns whether a number lies between the first and the greatest one; of an end that has
+    /// sent nothing none does.
     const fn contains(self, number: u64) -> bool {
         self.any && number.wrapping_sub(self.first) & MASK <= self.greatest.wrapping_sub(self.first) & MASK
     }
@@ -70,7 +73,7 @@ pub struct Track {
     aborted: bool,
 }
 
-/// How many words [`Track`] takes in a slot.
+/// Number of words that [`Track`] takes in a slot.
 pub(crate) const WORDS: usize = 8;
 
 /// In the upper 16 bits of a first number: its end has sent something.
@@ -101,7 +104,7 @@ impl Track {
         self.state
     }
 
-    /// Whether the connection ended with a Reset that answered no Close.
+    /// Returns whether the connection ended with a Reset that answered no Close.
     #[must_use]
     pub const fn is_aborted(&self) -> bool {
         self.aborted
@@ -150,7 +153,7 @@ impl Track {
         }
     }
 
-    /// What an end has sent.
+    /// Returns the record of the numbers that an end has sent.
     const fn sent(&mut self, direction: Direction) -> &mut Sent {
         let [client, server] = &mut self.sent;
         match direction {
@@ -169,7 +172,8 @@ impl Track {
             Cell::To(_) | Cell::Ignore | Cell::End => {}
         }
         let other = *self.sent(direction.opposite());
-        // A Sync acknowledges what it was made for, which may be a packet that its sender did not believe (7.5.4).
+        // A Sync acknowledges what it was made for, which may be a packet that its sender did not
+        // believe (7.5.4).
         let checked = !matches!(kind, DccpType::Sync | DccpType::SyncAck);
         // A client that has heard nothing has nothing to acknowledge in its Reset (5.6).
         let nothing_to_acknowledge = kind == DccpType::Reset && !other.any;

@@ -4,18 +4,21 @@ use crate::flow::Direction;
 use crate::packet::DccpType;
 use crate::track::{EvictionClass, LifetimeClass};
 
-/// What we believe of a connection, seen from the middle; the client is the initiator. Names are those of Linux.
+/// State of a connection as seen from the middle; the client is the initiator. The names are those
+/// of Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// The client's Request has passed. Reply: a Response leads to [`State::Respond`], a Reset ends the session.
+    /// The client's Request has passed. Reply: a Response leads to [`State::Respond`], a Reset ends
+    /// the session.
     Request = 0,
     /// The Response has passed. Original: an Ack or DataAck leads to [`State::PartOpen`].
     Respond = 1,
-    /// The client has acknowledged the Response. Reply: anything but a Response leads to [`State::Open`].
+    /// The client has acknowledged the Response. Reply: anything but a Response leads to
+    /// [`State::Open`].
     PartOpen = 2,
-    /// The connection is open. Reply: a CloseReq leads to [`State::CloseReq`]. Either: a Close leads to
-    /// [`State::Closing`].
+    /// The connection is open. Reply: a CloseReq leads to [`State::CloseReq`]. Either: a Close
+    /// leads to [`State::Closing`].
     Open = 3,
     /// The server has asked the client to close. Original: a Close leads to [`State::Closing`].
     CloseReq = 4,
@@ -65,7 +68,7 @@ impl State {
         }
     }
 
-    /// What a session in this state is worth to a full table.
+    /// Returns the eviction class of a session in this state.
     #[must_use]
     pub const fn eviction_class(self) -> EvictionClass {
         match self {
@@ -88,18 +91,18 @@ impl State {
     }
 }
 
-/// What the table says of a packet.
+/// Entry of the table for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cell {
-    /// It is believed, and the lifetime refreshed.
+    /// The packet is accepted, and the lifetime refreshed.
     To(State),
-    /// It passes; state and lifetime stay as they were.
+    /// The packet passes; state and lifetime do not change.
     Ignore,
-    /// It passes, and ends the session.
+    /// The packet passes, and ends the session.
     End,
-    /// It opens a new session in place of this one.
+    /// The packet opens a new session in place of this one.
     Reopen,
-    /// It is invalid.
+    /// The packet is invalid.
     Invalid,
 }
 
@@ -119,7 +122,8 @@ pub const fn transition(direction: Direction, kind: DccpType, state: State) -> C
     const EN: Cell = Cell::End;
     //  Request, Respond, PartOpen, Open, CloseReq, Closing, TimeWait
     let [request, respond, part_open, open, close_req, closing, time_wait] = match (kind, direction) {
-        // Repeated until it is answered, which refreshes nothing. On a live connection it is answered by a Sync.
+        // Repeated until it is answered, which refreshes nothing. On a live connection it is
+        // answered by a Sync.
         (DccpType::Request, Original) => [IG, IG, IG, IG, IG, IG, RO],
         // Roles are fixed (8.1), until all is over.
         (DccpType::Request, Reply) => [IV, IV, IG, IG, IG, IG, RO],

@@ -18,7 +18,7 @@ fn of(kind: DccpType, seq: u64, ack: Option<u64>) -> DccpPacket {
     }
 }
 
-/// What became of a packet, and the state after it.
+/// Outcome for a packet, and the state after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// Believed.

@@ -1,8 +1,9 @@
 //! SCTP: what an association's packets may be, given all that has passed before (RFC 9260).
 //!
-//! [`Track`] is the compact state of one association; [`Track::packet`] judges one packet. Two questions are asked:
-//! does its *verification tag* prove that its sender knows the association (sections 8.5 and 8.5.1), and do its
-//! *chunks* fit the state ([`state`], a table)? The reference is Linux `nf_conntrack_proto_sctp`.
+//! [`Track`] is the compact state of one association; [`Track::packet`] judges one packet. Two
+//! questions are asked: does its *verification tag* prove that its sender knows the association
+//! (sections 8.5 and 8.5.1), and do its *chunks* fit the state ([`state`], a table)? The reference
+//! is Linux `nf_conntrack_proto_sctp`.
 //!
 //! Only an INIT opens a session. Packets between other addresses of multihomed ends belong to the
 //! session of their association, if the ends have announced those addresses in it and the tag is
@@ -10,11 +11,12 @@
 //! others.
 //!
 //! # Handshakes beside the state
-//! An INIT on a live association carries no tag, so anybody can send it: it passes and changes neither state nor
-//! lifetime. The tags of the handshake that it begins are kept as *pending*, next to the association's own. That serves
-//! a restart (section 5.2.4: the handshake takes over with its COOKIE ACK, until then the old tags hold), a collision
-//! of two INITs (section 5.2.1), and a second INIT ACK in answer to a repeated INIT, which the responder has made with
-//! another tag as it keeps nothing of the first.
+//! An INIT on a live association carries no tag, so anybody can send it: it passes and changes
+//! neither state nor lifetime. The tags of the handshake that it begins are kept as *pending*, next
+//! to the association's own. That serves a restart (section 5.2.4: the handshake takes over with
+//! its COOKIE ACK, until then the old tags hold), a collision of two INITs (section 5.2.1), and a
+//! second INIT ACK in answer to a repeated INIT, which the responder has made with another tag as
+//! it keeps nothing of the first.
 
 pub mod state;
 
@@ -27,12 +29,12 @@ use crate::flow::Direction;
 use crate::packet::{SctpChunks, SctpPacket};
 use crate::track::{EvictionClass, Outcome};
 
-/// Why a packet is invalid.
+/// Reason for which a packet is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Its chunks do not fit this state and direction.
+    /// The chunks do not fit this state and direction.
     State,
-    /// Its verification tag is not the one that its receiver has chosen.
+    /// The verification tag is not the one that the receiver has chosen.
     Tag,
 }
 
@@ -40,7 +42,7 @@ pub enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Tags {
     carried: [u32; 2],
-    /// Which directions have carried a COOKIE ECHO, a bit each.
+    /// Directions that have carried a COOKIE ECHO, one bit each.
     echoed: u8,
 }
 
@@ -65,7 +67,8 @@ impl Tags {
         self.echoed & 1 << direction as u8 != 0
     }
 
-    /// Whether this is the COOKIE ECHO of this handshake, of which both tags must be known; notes it if so.
+    /// Returns whether this is the COOKIE ECHO of this handshake, of which both tags must be known;
+    /// notes it if so.
     const fn echo(&mut self, direction: Direction, packet: &SctpPacket) -> bool {
         let is = self.fit(direction, packet) && self.carried(direction.opposite()) != 0;
         if is {
@@ -74,7 +77,8 @@ impl Tags {
         is
     }
 
-    /// Whether a packet carries the tag that it must; that of an unknown receiver is never carried.
+    /// Returns whether a packet carries the tag that it must; that of an unknown receiver is never
+    /// carried.
     const fn fit(self, direction: Direction, packet: &SctpPacket) -> bool {
         let expected = if packet.reflected {
             self.carried(direction.opposite())
@@ -94,7 +98,7 @@ pub struct Track {
     aborted: bool,
 }
 
-/// How many words [`Track`] takes in a slot.
+/// Number of words that [`Track`] takes in a slot.
 pub(crate) const WORDS: usize = 5;
 
 const STATE_MASK: u32 = 0x0f;
@@ -136,7 +140,7 @@ impl Track {
         self.tags.carried
     }
 
-    /// Whether an ABORT ended the association.
+    /// Returns whether an ABORT ended the association.
     #[must_use]
     pub const fn is_aborted(&self) -> bool {
         self.aborted
@@ -264,7 +268,7 @@ impl Track {
         self.chunks(direction, packet.chunks)
     }
 
-    /// Whether this is the COOKIE ACK with which a pending handshake takes over.
+    /// Returns whether this is the COOKIE ACK with which a pending handshake takes over.
     fn completes_pending(&self, direction: Direction, packet: &SctpPacket) -> bool {
         self.state != State::Closed
             && self.pending.fit(direction, packet)

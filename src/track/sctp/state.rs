@@ -3,16 +3,18 @@
 use crate::flow::Direction;
 use crate::track::{EvictionClass, LifetimeClass};
 
-/// What we believe of an association, seen from the middle. Names are those of Linux, except that an association whose
-/// INIT is unanswered is told from one that is over: Linux calls both CLOSED.
+/// State of an association as seen from the middle. Names are those of Linux, except that an
+/// association whose INIT is unanswered is told from one that is over: Linux calls both CLOSED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// An INIT has passed. Either: an INIT ACK leads to [`State::CookieWait`]. Reply: an ABORT ends the session.
+    /// An INIT has passed. Either: an INIT ACK leads to [`State::CookieWait`]. Reply: an ABORT ends
+    /// the session.
     InitSent = 0,
     /// The INIT ACK has passed. Either: a COOKIE ECHO leads to [`State::CookieEchoed`].
     CookieWait = 1,
-    /// The COOKIE ECHO has passed. The other direction: a COOKIE ACK leads to [`State::Established`].
+    /// The COOKIE ECHO has passed. The other direction: a COOKIE ACK leads to
+    /// [`State::Established`].
     CookieEchoed = 2,
     /// The association is up. Original: a SHUTDOWN leads to [`State::ShutdownSent`]; reply: to
     /// [`State::ShutdownRecd`].
@@ -70,7 +72,7 @@ impl State {
         }
     }
 
-    /// What a session in this state is worth to a full table.
+    /// Returns the eviction class of a session in this state.
     #[must_use]
     pub const fn eviction_class(self) -> EvictionClass {
         match self {
@@ -149,18 +151,18 @@ impl Event {
     }
 }
 
-/// What the table says of a chunk that carries the association's tag.
+/// Entry of the table for a chunk that carries the association's tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cell {
-    /// It is believed, and the lifetime refreshed.
+    /// The chunk is accepted, and the lifetime refreshed.
     To(State),
-    /// It passes; state and lifetime stay as they were.
+    /// The chunk passes; state and lifetime do not change.
     Ignore,
-    /// It passes, and ends the session.
+    /// The chunk passes, and ends the session.
     End,
-    /// It opens a new session in place of this one.
+    /// The chunk opens a new session in place of this one.
     Reopen,
-    /// It is invalid.
+    /// The chunk is invalid.
     Invalid,
 }
 
@@ -180,9 +182,11 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
     const RO: Cell = Reopen;
     const EN: Cell = End;
     let original = matches!(direction, Direction::Original);
-    //  InitSent, CookieWait, CookieEchoed, Established, ShutdownSent, ShutdownRecd, ShutdownAckSent, Closed
+    //  InitSent, CookieWait, CookieEchoed, Established, ShutdownSent, ShutdownRecd,
+    //  ShutdownAckSent, Closed
     let row: [Cell; 8] = match event {
-        // Restart or collision: the endpoints decide, the handshake that it begins is followed beside the state.
+        // Restart or collision: the endpoints decide, the handshake that it begins is followed
+        // beside the state.
         Event::Init => [IG, IG, IG, IG, IG, IG, IG, RO],
         // A repeated one is discarded by its receiver (RFC 9260 5.2.3), and has no business once
         // the association is up. That of another handshake does not come here.
@@ -190,9 +194,11 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
         // In the reply direction: a collision, where the responder has begun a handshake, too.
         Event::CookieEcho => [IV, CE, CE, IG, IG, IG, IG, IV],
         Event::CookieAck => [IV, IV, ES, ES, IG, IG, IG, IV],
-        // There is no association before the COOKIE ECHO. What comes after the end is answered by an ABORT.
+        // There is no association before the COOKIE ECHO. What comes after the end is answered by
+        // an ABORT.
         Event::Other => [IV, IV, CE, ES, SS, SR, SA, IG],
-        // The one of both ends at once changes nothing: both go on with SHUTDOWN ACK (RFC 9260 9.2).
+        // The one of both ends at once changes nothing: both go on with SHUTDOWN ACK (RFC 9260
+        // 9.2).
         Event::Shutdown if original => [IV, IV, IG, SS, SS, SR, SA, IG],
         Event::Shutdown => [IV, IV, IG, SR, SS, SR, SA, IG],
         Event::ShutdownAck => [IV, IV, IG, IV, SA, SA, SA, IG],

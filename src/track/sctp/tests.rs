@@ -4,7 +4,8 @@ use super::*;
 use crate::track::LifetimeClass;
 use Direction::{Original, Reply};
 
-/// The tags that the initiator and the responder have chosen: each is carried by the other's packets.
+/// The tags that the initiator and the responder have chosen: each is carried by the other's
+/// packets.
 const A: u32 = 0xaaaa_0001;
 const B: u32 = 0xbbbb_0001;
 
@@ -46,7 +47,7 @@ const SHUTDOWN: SctpChunks = SctpChunks::SHUTDOWN;
 const SHUTDOWN_ACK: SctpChunks = SctpChunks::SHUTDOWN_ACK;
 const COMPLETE: SctpChunks = SctpChunks::SHUTDOWN_COMPLETE;
 
-/// What became of a packet, and the state after it.
+/// Outcome for a packet, and the state after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// Believed.
@@ -137,7 +138,8 @@ fn in_state(state: State) -> Track {
 
 #[test]
 fn the_table_is_this_page() {
-    // INIT_SENT, COOKIE_WAIT, COOKIE_ECHOED, ESTABLISHED, SHUTDOWN_SENT, SHUTDOWN_RECD, SHUTDOWN_ACK_SENT, CLOSED.
+    // INIT_SENT, COOKIE_WAIT, COOKIE_ECHOED, ESTABLISHED, SHUTDOWN_SENT, SHUTDOWN_RECD,
+    // SHUTDOWN_ACK_SENT, CLOSED.
     const PAGE: [(&str, &str, &str); 18] = [
         ("original", "INIT", "= = = = = = = new"),
         ("original", "INIT ACK", "CW = = - - - - -"),
@@ -558,7 +560,8 @@ mod properties {
                 if packet.tag != 0 {
                     packet.tag ^= 0x1000_0000;
                 }
-                // Whoever forges does not see the answers, so that no INIT ACK comes with the right tag.
+                // Whoever forges does not see the answers, so that no INIT ACK comes with the right
+                // tag.
                 let seen = send(&mut track, direction, packet);
                 prop_assert!(matches!(seen, Passed(State::Established) | Dropped(Fault::Tag)), "{seen:?}");
             }

@@ -1,9 +1,11 @@
-//! Connections of which a part went by unseen: picked up in their middle, or with one half on another path.
+//! Connections of which a part went by unseen: picked up in their middle, or with one half on
+//! another path.
 //!
-//! Such a connection is tracked liberally, and what its segments say of themselves is believed, until both ends have been
-//! seen and each has acknowledged all that is known of the other: from that moment on the numbers are as good as those of
-//! a connection that was followed from its SYN, and it is judged strictly. Window scales were never seen: the greatest one
-//! is assumed, so that no window is taken for smaller than it is.
+//! Such a connection is tracked liberally, and what its segments say of themselves is believed,
+//! until both ends have been seen and each has acknowledged all that is known of the other: from
+//! that moment on the numbers are as good as those of a connection that was followed from its SYN,
+//! and it is judged strictly. Window scales were never seen: the greatest one is assumed, so that
+//! no window is taken for smaller than it is.
 
 use super::{
     CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, judgement::digest,
@@ -16,8 +18,9 @@ use crate::packet::Segment;
 const MAX_SCALE: u8 = 14;
 
 impl Track {
-    /// The state of a connection that is picked up in its middle, with an ACK of one end that travels in `direction`;
-    /// `None` for any other segment. It is liberal for good, or with `until_seen` until both ends are known.
+    /// The state of a connection that is picked up in its middle, with an ACK of one end that
+    /// travels in `direction`; `None` for any other segment. It is liberal for good, or with
+    /// `until_seen` until both ends are known.
     #[must_use]
     pub fn adopt(segment: &Segment, direction: Direction, until_seen: bool) -> Option<Self> {
         if Event::of(segment.flags) != Event::Ack {
@@ -37,8 +40,8 @@ impl Track {
         Some(track)
     }
 
-    /// The state of a connection whose first segment here is the responder's SYN-ACK: its initiator takes another path.
-    /// `None` for any other segment.
+    /// The state of a connection whose first segment here is the responder's SYN-ACK: its initiator
+    /// takes another path. `None` for any other segment.
     #[must_use]
     pub fn adopt_answer(segment: &Segment) -> Option<Self> {
         if Event::of(segment.flags) != Event::SynAck {
@@ -70,8 +73,8 @@ impl Track {
         track
     }
 
-    /// Goes on without one half: from here on the connection is tracked as one that was picked up in its middle. A
-    /// handshake whose SYN-ACK took another path counts as completed.
+    /// Goes on without one half: from here on the connection is tracked as one that was picked up
+    /// in its middle. A handshake whose SYN-ACK took another path counts as completed.
     pub fn go_on_without(&mut self, direction: Direction) {
         let until_seen = !self.connection_flag(LIBERAL);
         self.set_connection_flag(LIBERAL, true);
@@ -118,7 +121,7 @@ impl Track {
         }
     }
 
-    /// Whether the connection is liberal only because a part of it was not seen yet.
+    /// Returns whether the connection is liberal only because a part of it was not seen yet.
     #[must_use]
     pub const fn is_unseen(&self) -> bool {
         self.connection_flag(UNSEEN)
@@ -137,7 +140,8 @@ impl Track {
         }
     }
 
-    /// Judges numbers strictly again, once both ends are known as they are now: what was tolerated may have moved them.
+    /// Judges numbers strictly again, once both ends are known as they are now: what was tolerated
+    /// may have moved them.
     pub const fn set_strict(&mut self) {
         let open = matches!(
             self.state(),
@@ -148,7 +152,7 @@ impl Track {
         }
     }
 
-    /// Whether numbers outside the window pass.
+    /// Returns whether numbers outside the window pass.
     #[must_use]
     pub const fn is_liberal(&self) -> bool {
         self.connection_flag(LIBERAL)
@@ -163,8 +167,8 @@ impl Track {
         self.put_side(direction.opposite(), receiver);
     }
 
-    /// Becomes strict once both ends are known: each was seen, and has acknowledged all that the other is known to have
-    /// sent.
+    /// Becomes strict once both ends are known: each was seen, and has acknowledged all that the
+    /// other is known to have sent.
     pub(super) fn settle(&mut self) {
         let (original, reply) = (self.side(Direction::Original), self.side(Direction::Reply));
         let knows = |side: Side, other: Side| {

@@ -1,9 +1,10 @@
 //! The SYNs that are remembered, and which of them an answer belongs to.
 //!
-//! Anybody can send a SYN with a forged source address, and an initiator may begin again on the same
-//! ports. So a SYN replaces nothing until the responder answers it. Until a SYN-ACK passes, the track
-//! keeps the first SYN of the initiator and the latest one with another number; in later states it keeps
-//! the latest SYN that has passed. The SYN-ACK selects one of them by its acknowledgment.
+//! Anybody can send a SYN with a forged source address, and an initiator may begin again on the
+//! same ports. So a SYN replaces nothing until the responder answers it. Until a SYN-ACK passes,
+//! the track keeps the first SYN of the initiator and the latest one with another number; in later
+//! states it keeps the latest SYN that has passed. The SYN-ACK selects one of them by its
+//! acknowledgment.
 
 use super::judgement::StateChange;
 use super::window::{self, Peer, PeerFlags, Side};
@@ -47,13 +48,13 @@ impl Syn {
         }
     }
 
-    /// Whether an acknowledgment is acceptable to the sender of this SYN: at least the SYN and at most
-    /// its data (RFC 9293 3.10.7.3).
+    /// Returns whether an acknowledgment is acceptable to the sender of this SYN: at least the SYN
+    /// and at most its data (RFC 9293 3.10.7.3).
     pub(super) const fn is_acknowledged_by(&self, ack: SeqNum) -> bool {
         ack.distance_from(self.first) <= self.end.distance_from(self.first)
     }
 
-    /// Whether a RST of the sender of this SYN can have this number.
+    /// Returns whether a RST of the sender of this SYN can have this number.
     pub(super) const fn may_abort_at(&self, seq: SeqNum) -> bool {
         self.is_acknowledged_by(seq) || seq.0 == self.first.sub(1).0
     }
@@ -204,8 +205,8 @@ impl Track {
         );
     }
 
-    /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the one that
-    /// it went by stays remembered.
+    /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the
+    /// one that it went by stays remembered.
     fn select_syn(&mut self, ack: SeqNum) {
         let current = self.current_syn();
         let other = self.other_syn().filter(|syn| syn.is_acknowledged_by(ack));
@@ -255,8 +256,9 @@ impl Track {
         outcome
     }
 
-    /// The initiator's SYN-ACK of a simultaneous open: it has the number of one of its SYNs (RFC 9293 3.5,
-    /// figure 7). Anybody could replace that number otherwise, with a forged SYN of the responder before.
+    /// The initiator's SYN-ACK of a simultaneous open: it has the number of one of its SYNs (RFC
+    /// 9293 3.5, figure 7). Anybody could replace that number otherwise, with a forged SYN of the
+    /// responder before.
     pub(super) fn own_syn_ack(&mut self, segment: &Segment, known: Known, step: impl FnMut(Step)) -> Outcome {
         let untouched = *self;
         if !self.select_own_syn(segment.seq) {
@@ -303,8 +305,9 @@ impl Track {
             .filter(|syn| syn.is_acknowledged_by(segment.ack))
     }
 
-    /// Whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it neither answers a newer SYN
-    /// of the initiator that was passed, nor has other numbers than what the responder has sent.
+    /// Returns whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it
+    /// neither answers a newer SYN of the initiator that was passed, nor has other numbers than
+    /// what the responder has sent.
     pub(super) fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
         let initiator = self.side(Direction::Original).peer;
         let responder = self.side(Direction::Reply).peer;
@@ -325,7 +328,8 @@ impl Track {
         state: State,
     ) {
         match event {
-            // A SYN-ACK that does not answer the remembered SYN is stale; the right one may still come.
+            // A SYN-ACK that does not answer the remembered SYN is stale; the right one may still
+            // come.
             Event::SynAck if self.last() == (Event::Syn, direction.opposite()) => {}
             Event::Syn => {
                 self.remember_syn(direction, Syn::of(segment));
@@ -367,13 +371,15 @@ impl Track {
         self.set_connection_flag(CHALLENGE_EXPECTED, true);
     }
 
-    /// Whether a RST of the initiator answers an ACK or a challenge that passed in SYN_SENT.
+    /// Returns whether a RST of the initiator answers an ACK or a challenge that passed in
+    /// SYN_SENT.
     pub(super) fn answers_challenge(&self, seq: SeqNum) -> bool {
         let [_, responder] = self.peers;
         self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq
     }
 
-    /// Takes note of more data of the remembered SYN; whether it is not the SYN that the handshake goes by.
+    /// Takes note of more data of the remembered SYN; whether it is not the SYN that the handshake
+    /// goes by.
     pub(super) fn extend_syn(&mut self, direction: Direction, from: SeqNum, to: SeqNum) -> bool {
         let Some(syn) = self.remembered_syn() else {
             return false;

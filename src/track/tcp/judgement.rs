@@ -17,9 +17,10 @@ pub(super) struct StateChange {
 }
 
 impl Track {
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs, and, while it
-    /// is in TIME_WAIT, the SYN has a higher number than all that its sender has sent (RFC 9293 3.6.1); or if its
-    /// sender has closed the old one by a RST. Any other SYN is for the receiver to judge.
+    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by
+    /// FINs, and, while it is in TIME_WAIT, the SYN has a higher number than all that its sender
+    /// has sent (RFC 9293 3.6.1); or if its sender has closed the old one by a RST. Any other SYN
+    /// is for the receiver to judge.
     pub(super) fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
         let [original, reply] = self.flags;
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
@@ -27,7 +28,8 @@ impl Track {
         closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
     }
 
-    /// Whether a FIN repeats the one that has closed its sender's half, while the other half is open.
+    /// Returns whether a FIN repeats the one that has closed its sender's half, while the other
+    /// half is open.
     pub(super) const fn repeats_first_fin(&self, event: Event, direction: Direction, before: State) -> bool {
         let [original, reply] = self.flags;
         let flags = match direction {
@@ -135,7 +137,8 @@ impl Track {
         self.accept(direction, known, change, None)
     }
 
-    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that would end the connection.
+    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that
+    /// would end the connection.
     fn note_acknowledgment(&mut self, direction: Direction, segment: &Segment) {
         let mut sender = self.side(direction);
         if segment.flags.contains(TcpFlags::ACK) && segment.ack.after(sender.peer.max_ack) {
@@ -200,7 +203,8 @@ impl Track {
     }
 }
 
-/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction, tells a repetition.
+/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction,
+/// tells a repetition.
 pub(super) fn digest(segment: &Segment) -> u16 {
     let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
     (mixed >> 16) as u16 & !MARK_IN_ORDER

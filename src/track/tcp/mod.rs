@@ -1,10 +1,10 @@
 //! TCP: what a connection's segments may be, given all that has passed before.
 //!
 //! [`Track`] is the compact state of one connection (44 bytes, it lives inside the session's slot);
-//! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind* of segment
-//! fit the state ([`state`], a table), and do its *numbers* fit the window ([`window`], four inequalities)?
-//! The reference is Linux `nf_conntrack` with `tcp_loose=0` and `tcp_be_liberal=0`; where this differs stands
-//! in ARCHITECTURE.md.
+//! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind*
+//! of segment fit the state ([`state`], a table), and do its *numbers* fit the window ([`window`],
+//! four inequalities)? The reference is Linux `nf_conntrack` with `tcp_loose=0` and
+//! `tcp_be_liberal=0`; where this differs stands in ARCHITECTURE.md.
 
 mod adoption;
 mod handshake;
@@ -25,10 +25,11 @@ use crate::packet::{Segment, SeqNum};
 use crate::track::Lifetime;
 use crate::track::LifetimeClass;
 
-/// Repetitions of one segment after which the lifetime is cut (Linux `nf_conntrack_tcp_max_retrans`: 3).
+/// Repetitions of one segment after which the lifetime is cut (Linux
+/// `nf_conntrack_tcp_max_retrans`: 3).
 pub const MAX_RETRANSMISSIONS: u8 = 3;
 
-/// What the session knows beside the TCP state.
+/// Facts about the session beside the TCP state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     /// A packet of the responder has passed.
@@ -39,34 +40,36 @@ pub struct Known {
     pub split_handshake: bool,
 }
 
-/// What becomes of a segment.
+/// Outcome for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It passes and the state is brought up to date.
+    /// The segment passes and the state is updated.
     Accept {
         /// The session's lifetime from now on; `None`: it is not refreshed.
         lifetime: Option<Lifetime>,
         /// The session is assured from now on.
         assured: bool,
-        /// What a strict judgement would have found; the connection is tracked liberally.
+        /// Fault that strict tracking would have found; the connection is tracked liberally.
         tolerated: Option<Fault>,
     },
-    /// It passes; state and lifetime stay as they were.
+    /// The segment passes; state and lifetime do not change.
     Pass(PassReason),
-    /// It passes, and the session ends with it: a RST is the only answer that the initiator got.
+    /// The segment passes and the session ends with it: a RST is the only answer that the initiator
+    /// got.
     AcceptAndEnd,
-    /// It opens a new connection on the ports of this one, which has ended.
+    /// The segment opens a new connection on the ports of this one, which has ended.
     Reopen,
-    /// It is invalid; nothing has changed.
+    /// The segment is invalid; the state has not changed.
     Invalid(Fault),
 }
 
-/// Why a segment passes without being believed.
+/// Reason for which a segment passes without changing the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassReason {
     /// A SYN, SYN-ACK or ACK that may be right where our picture is stale: the receiver decides.
     OutOfStep,
-    /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the last ACK.
+    /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the
+    /// last ACK.
     ChallengeAck,
     /// A RST that its receiver challenges or ignores. It changes nothing at all.
     Rst,
@@ -74,7 +77,7 @@ pub enum PassReason {
     Window(Bound),
 }
 
-/// Why a segment is invalid.
+/// Reason for which a segment is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// This kind of segment does not fit this state and direction.
@@ -92,7 +95,7 @@ pub enum Fault {
 /// A step of the judgement, for the packet tracer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// What the table says.
+    /// Look-up in the table of states.
     Transition {
         /// The kind of segment.
         event: Event,
@@ -112,7 +115,7 @@ pub enum Step {
     },
     /// An inequality of the window.
     Bound(BoundCheck),
-    /// What was done, in words.
+    /// Description of an action.
     Note(&'static str),
 }
 
@@ -123,10 +126,10 @@ pub struct Track {
     peers: [Peer; 2],
     /// `end` of the last segment.
     last_end: SeqNum,
-    /// Its window as on the wire.
+    /// Window of the last segment, as on the wire.
     last_window: u16,
-    /// After an ACK: a digest of its numbers, to know a repetition. After an ACK or a FIN: [`MARK_IN_ORDER`]. After a
-    /// remembered SYN: its options and length.
+    /// After an ACK: a digest of its numbers, to know a repetition. After an ACK or a FIN:
+    /// [`MARK_IN_ORDER`]. After a remembered SYN: its options and length.
     last_mark: u16,
     /// Window scales, original in the low nibble.
     scales: u8,
@@ -138,10 +141,11 @@ pub struct Track {
 
 const _: () = assert!(size_of::<Track>() == 44);
 
-/// In `flags[0]`: in LAST_ACK, an ACK of the responder may be a challenge. In SYN_SENT, one has passed, and the
-/// responder's `max_end` holds the number of the RST that answers it.
+/// In `flags[0]`: in LAST_ACK, an ACK of the responder may be a challenge. In SYN_SENT, one has
+/// passed, and the responder's `max_end` holds the number of the RST that answers it.
 const CHALLENGE_EXPECTED: u8 = 0x40;
-/// In `flags[0]`, while the connection is established or half closed: it is liberal only until both ends were seen.
+/// In `flags[0]`, while the connection is established or half closed: it is liberal only until both
+/// ends were seen.
 const UNSEEN: u8 = CHALLENGE_EXPECTED;
 /// In `flags[0]`: both ends sent a SYN.
 const SIMULTANEOUS_OPEN: u8 = 0x80;
@@ -267,8 +271,8 @@ impl Track {
         outcome
     }
 
-    /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP
-    /// fragment of it has come. See [`window::extend`].
+    /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`,
+    /// since a later IP fragment of it has come. See [`window::extend`].
     pub fn extend(&mut self, direction: Direction, from: SeqNum, to: SeqNum) {
         if self.extend_syn(direction, from, to) {
             return;
@@ -284,8 +288,8 @@ impl Track {
         }
     }
 
-    /// Whether an end can have a segment with this sequence number in flight, or had not long ago; what an ICMP
-    /// error quotes must fit (RFC 5927 4.1).
+    /// Returns whether an end can have a segment with this sequence number in flight, or had not
+    /// long ago; what an ICMP error quotes must fit (RFC 5927 4.1).
     #[must_use]
     pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
         let sender = self.side(direction).peer;
@@ -297,7 +301,7 @@ impl Track {
         sender.max_window != 0 && !seq.after(sender.end) && !seq.before(sender.end.sub(window))
     }
 
-    /// How long the connection has after its last segment that counted.
+    /// Returns the lifetime of the connection after its last segment that counted.
     #[must_use]
     pub fn lifetime(&self, seen_reply: bool) -> Lifetime {
         let (event, _) = self.last();

@@ -27,8 +27,8 @@ impl Track {
         }
     }
 
-    /// Whether a state that came from elsewhere is one that segments can lead to, as far as a look at it tells: scales
-    /// and kinds within their bounds.
+    /// Returns whether a state that came from elsewhere is one that segments can lead to, as far as
+    /// a look at it tells: scales and kinds within their bounds.
     pub(crate) const fn is_sound(&self) -> bool {
         let (state, event) = (self.position & 0x0f, self.position >> 4 & 0x07);
         state <= State::Close as u8
@@ -37,7 +37,7 @@ impl Track {
             && self.scales >> 4 <= 14
     }
 
-    /// What [`Track::from_words`] was made of.
+    /// Returns the words that [`Track::from_words`] takes.
     pub(crate) const fn words(&self) -> [u32; 8] {
         let [one, two] = self.peers;
         [
@@ -52,7 +52,7 @@ impl Track {
         ]
     }
 
-    /// What one end has sent and allowed, by the direction in which it sends.
+    /// Returns the data that one end has sent and allowed, by the direction in which it sends.
     #[must_use]
     pub const fn side(&self, direction: Direction) -> Side {
         let [original, reply] = self.peers;

@@ -1,9 +1,9 @@
 //! RSTs: which of them end a connection.
 //!
 //! A RST ends a connection here only if its receiver takes it. In the handshake that is one that
-//! acknowledges the SYN (RFC 9293 3.10.7.3); in all other states it is one with the exact number that
-//! the receiver expects (RFC 5961 3.2). Any other may be a forgery: it passes if it is in the window, and
-//! changes nothing.
+//! acknowledges the SYN (RFC 9293 3.10.7.3); in all other states it is one with the exact number
+//! that the receiver expects (RFC 5961 3.2). Any other may be a forgery: it passes if it is in the
+//! window, and changes nothing.
 
 use super::judgement::StateChange;
 use super::window::{self, PeerFlags, Side, WindowVerdict};
@@ -11,19 +11,20 @@ use super::{Bound, Event, Fault, Known, MARK_IN_ORDER, Outcome, PassReason, Stat
 use crate::flow::Direction;
 use crate::packet::{Segment, TcpFlags};
 
-/// What to do with a RST.
+/// Decision about a RST.
 enum Rst {
-    /// It closes the connection if the window agrees.
+    /// The RST closes the connection if it is within the window.
     Closes,
-    /// It closes the connection whatever the window says.
+    /// The RST closes the connection without a window check.
     Trusted,
-    /// It ends the handshake of the SYN that it answers; another SYN that is remembered takes its place.
+    /// The RST ends the handshake of the SYN that it answers; another remembered SYN takes its
+    /// place.
     EndsHandshake,
-    /// It ends the attempt that the other SYN has made.
+    /// The RST ends the attempt of the other SYN.
     EndsOther,
-    /// It passes and changes nothing.
+    /// The RST passes and changes no state.
     Aside,
-    /// It passes and changes nothing if the window agrees.
+    /// The RST passes and changes no state if it is within the window.
     Challenged,
     /// No receiver would take it.
     Invalid(Fault),
@@ -81,8 +82,8 @@ impl Track {
         }
     }
 
-    /// SYN_SENT, SYN_SENT2: the initiator takes a refusal that acknowledges its SYN or some of its data
-    /// (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN or its data.
+    /// SYN_SENT, SYN_SENT2: the initiator takes a refusal that acknowledges its SYN or some of its
+    /// data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN or its data.
     fn judge_opening(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (current, other) = (self.current_syn(), self.other_syn());
         if direction == Direction::Reply {
@@ -115,8 +116,8 @@ impl Track {
         }
     }
 
-    /// SYN_RECV: the exact number closes. A refusal of the SYN passes, since the SYN-ACK may not have
-    /// reached the initiator.
+    /// SYN_RECV: the exact number closes. A refusal of the SYN passes, since the SYN-ACK may not
+    /// have reached the initiator.
     fn judge_syn_recv(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let acknowledges = segment.flags.contains(TcpFlags::ACK);
@@ -185,7 +186,8 @@ impl Track {
             return Rst::Closes;
         }
         if is_old {
-            // A closed socket answers late data with the number that those acknowledged: old, but no forgery.
+            // A closed socket answers late data with the number that those acknowledged: old, but
+            // no forgery.
             return if before == State::Established {
                 Rst::Invalid(Fault::RstBelowWindow)
             } else {
@@ -195,8 +197,8 @@ impl Track {
         Rst::Challenged
     }
 
-    /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN be
-    /// forgotten that begins a new connection on these ports.
+    /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN
+    /// be forgotten that begins a new connection on these ports.
     fn judge_closed(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
@@ -215,8 +217,9 @@ impl Track {
         }
     }
 
-    /// Whether the RST comes right after the sender's own last data, which nobody has acknowledged yet. A
-    /// segment ahead of a hole does not count: anybody who knows the window could choose its number.
+    /// Returns whether the RST comes right after the sender's own last data, which nobody has
+    /// acknowledged yet. A segment ahead of a hole does not count: anybody who knows the window
+    /// could choose its number.
     fn ends_own_data(&self, direction: Direction, segment: &Segment) -> bool {
         let (event, last) = self.last();
         matches!(event, Event::Ack | Event::Fin)

@@ -4,30 +4,32 @@ use crate::flow::Direction;
 use crate::packet::TcpFlags;
 use crate::track::{EvictionClass, LifetimeClass};
 
-/// What we believe of a TCP connection, seen from the middle. A segment may be lost behind us, so each state
-/// is what the two ends have *sent*, not what they have received.
+/// State of a TCP connection as seen from the middle. A segment may be lost after it has passed
+/// here, so each state is what the two ends have *sent*, not what they have received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// The initiator's SYN has passed. Original: a SYN stays here (retransmission). Reply: a SYN-ACK leads to
-    /// [`State::SynRecv`], a SYN to [`State::SynSent2`] (simultaneous open), a RST ends the session.
+    /// The initiator's SYN has passed. Original: a SYN stays here (retransmission). Reply: a
+    /// SYN-ACK leads to [`State::SynRecv`], a SYN to [`State::SynSent2`] (simultaneous open), a RST
+    /// ends the session.
     SynSent = 0,
     /// A SYN has passed each way. Either: a SYN-ACK leads to [`State::SynRecv`].
     SynSent2 = 1,
-    /// The SYN-ACK has passed. Original: an ACK leads to [`State::Established`]. Either: a FIN leads to
-    /// [`State::FinWait`], a RST to [`State::Close`].
+    /// The SYN-ACK has passed. Original: an ACK leads to [`State::Established`]. Either: a FIN
+    /// leads to [`State::FinWait`], a RST to [`State::Close`].
     SynRecv = 2,
-    /// The handshake is complete. Either: a FIN leads to [`State::FinWait`], the exact RST to [`State::Close`].
+    /// The handshake is complete. Either: a FIN leads to [`State::FinWait`], the exact RST to
+    /// [`State::Close`].
     Established = 3,
-    /// One end has sent a FIN. Either: an ACK leads to [`State::CloseWait`]. The other end: a FIN leads to
-    /// [`State::LastAck`].
+    /// One end has sent a FIN. Either: an ACK leads to [`State::CloseWait`]. The other end: a FIN
+    /// leads to [`State::LastAck`].
     FinWait = 4,
     /// The FIN was acknowledged; the other half may go on for long. The other end: a FIN leads to
     /// [`State::LastAck`].
     CloseWait = 5,
-    /// Both ends have sent a FIN. Either: an ACK leads to [`State::TimeWait`].
+    /// Each end has sent a FIN. Either: an ACK leads to [`State::TimeWait`].
     LastAck = 6,
-    /// Both FINs were acknowledged. Either: a SYN opens a new session.
+    /// The FINs of both ends were acknowledged. Either: a SYN opens a new session.
     TimeWait = 7,
     /// A RST closed the connection. Original: a SYN opens a new session.
     Close = 8,
@@ -78,7 +80,7 @@ impl State {
         }
     }
 
-    /// What a session in this state is worth to a full table.
+    /// Returns the eviction class of a session in this state.
     #[must_use]
     pub const fn eviction_class(self) -> EvictionClass {
         match self {
@@ -88,13 +90,13 @@ impl State {
         }
     }
 
-    /// Whether the handshake is not complete.
+    /// Returns whether the handshake is not complete.
     #[must_use]
     pub const fn is_opening(self) -> bool {
         matches!(self, Self::SynSent | Self::SynSent2 | Self::SynRecv)
     }
 
-    /// Whether the connection is past its end: at least one FIN or a RST has passed.
+    /// Returns whether the connection is past its end: at least one FIN or a RST has passed.
     #[must_use]
     pub const fn is_closing(self) -> bool {
         matches!(self.eviction_class(), EvictionClass::Closing)
@@ -115,8 +117,8 @@ impl State {
     }
 }
 
-/// What a segment is, by its flags. RST wins over SYN, SYN over FIN, FIN over ACK; combinations without a
-/// meaning never get here, they are malformed.
+/// Kind of a segment, by its flags. RST takes precedence over SYN, SYN over FIN, FIN over ACK;
+/// meaningless combinations are malformed and never get here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Event {
@@ -188,8 +190,8 @@ impl Event {
 pub enum Cell {
     /// The segment fits: this is the state after it, once the window agrees.
     To(State),
-    /// The segment may be right where our picture is stale: it passes, the state stays, and what it said is
-    /// remembered so that the answer to it can put us in step again.
+    /// The segment may be right where our picture is stale: it passes, the state stays, and what it
+    /// said is remembered so that the answer to it can put us in step again.
     Ignore,
     /// The segment may open a new connection on these ports; if it may not, it is ignored.
     Reopen,
@@ -205,17 +207,19 @@ use State::{
 
 type Row = [Cell; 9];
 
-/// The table: direction, then kind of segment, then state. The reference is Linux `nf_conntrack_proto_tcp`
-/// with `nf_conntrack_tcp_loose=0`; a segment for which there is no session is not decided here.
+/// The table: direction, then kind of segment, then state. The reference is Linux
+/// `nf_conntrack_proto_tcp` with `nf_conntrack_tcp_loose=0`; a segment for which there is no
+/// session is not decided here.
 const TABLE: [[Row; 6]; 2] = [
     [
-        // original        SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.  CLOSE
-        // SYN: a retransmission; on a live session the responder decides (challenge ACK, RFC 5961 4.2).
+        // original        SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
+        // CLOSE SYN: a retransmission; on a live session the responder decides (challenge ACK, RFC
+        // 5961 4.2).
         [To(Ss), To(S2), Ig, Ig, Ig, Ig, Ig, Re, Re],
         // SYN-ACK: only in a simultaneous open does the initiator send one.
         [Iv, To(Sr), To(Sr), Iv, Iv, Iv, Iv, Iv, Iv],
-        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK. One that
-        // repeats the first leaves the state.
+        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK.
+        // One that repeats the first leaves the state.
         [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],
         // ACK: completes the handshake, acknowledges FINs.
         [Iv, Iv, To(Es), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
@@ -235,14 +239,16 @@ const TABLE: [[Row; 6]; 2] = [
         [Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv],
     ],
     [
-        // reply           SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.  CLOSE
-        // SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
+        // reply           SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
+        // CLOSE SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
         [To(S2), To(S2), Iv, Iv, Iv, Iv, Iv, Re, Iv],
-        // SYN-ACK: the standard open; later it is a retransmission or the answer to a SYN that we ignored.
+        // SYN-ACK: the standard open; later it is a retransmission or the answer to a SYN that we
+        // ignored.
         [To(Sr), To(Sr), Ig, Ig, Ig, Ig, Ig, Ig, Ig],
         // FIN: not before the SYN-ACK.
         [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],
-        // ACK: in SYN_SENT perhaps a half-open responder's challenge; in SYN_RECV the answer to a late SYN.
+        // ACK: in SYN_SENT perhaps a half-open responder's challenge; in SYN_RECV the answer to a
+        // late SYN.
         [Ig, Ig, To(Sr), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
         // RST: refuses or closes.
         [

@@ -1,5 +1,5 @@
-//! TCP tracking: the bounds of the window one by one, connections told as stories, the whole transition table
-//! as a page of text, and properties that hold whatever passes.
+//! TCP tracking: the bounds of the window one by one, connections told as stories, the whole
+//! transition table as a page of text, and properties that hold whatever passes.
 
 mod bounds;
 mod conversation;
@@ -44,7 +44,7 @@ struct Session {
     known: Known,
 }
 
-/// What a session's owner has done with a segment.
+/// Action that the owner of a session has taken for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// There was no session, and this is its first SYN.

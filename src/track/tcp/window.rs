@@ -1,26 +1,30 @@
 //! The window: which sequence and acknowledgment numbers fit a connection, seen from the middle.
 //!
-//! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001) with the
-//! refinements of Linux conntrack. Of each end we keep what it has sent and what it has allowed ([`Peer`]).
-//! A segment from *sender* to *receiver* with the numbers `seq`, `end` (`seq` plus its length), `ack` and
-//! `sack` (the highest edge of its SACK blocks, or `ack`) must hold four bounds:
+//! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001) with
+//! the refinements of Linux conntrack. Of each end we keep what it has sent and what it has allowed
+//! ([`Peer`]). A segment from *sender* to *receiver* with the numbers `seq`, `end` (`seq` plus its
+//! length), `ack` and `sack` (the highest edge of its SACK blocks, or `ack`) must hold four bounds:
 //!
 //! - **I**   `seq <= sender.max_end`: no byte beyond what the receiver has allowed.
-//! - **II**  `end >= sender.end - receiver.max_window`: not older than a window behind what was sent.
+//! - **II**  `end >= sender.end - receiver.max_window`: not older than a window behind what was
+//!   sent.
 //! - **III** `sack <= receiver.end`: nothing is acknowledged that was never sent.
-//! - **IV**  `sack >= receiver.end - max(sender.max_window, 66000)`: no acknowledgment older than a window.
+//! - **IV**  `sack >= receiver.end - max(sender.max_window, 66000)`: no acknowledgment older than a
+//!   window.
 //!
-//! I and III guard the ends: what breaks them is invalid. What breaks II or IV is old: the receiver discards
-//! it and answers, and that answer is what a sender needs whose ACK was lost. So it passes and changes nothing.
+//! I and III guard the ends: what breaks them is invalid. What breaks II or IV is old: the receiver
+//! discards it and answers, and that answer is what a sender needs whose ACK was lost. So it passes
+//! and changes nothing.
 
 use serde::{Deserialize, Serialize};
 
 use crate::packet::{Segment, SeqNum, TcpFlags};
 
-/// The least distance that an acknowledgment may lie behind (bound IV), in bytes; the value of Linux.
+/// The least distance that an acknowledgment may lie behind (bound IV), in bytes; the value of
+/// Linux.
 pub const MIN_ACK_WINDOW: u32 = 66_000;
 
-/// What one end of a connection has sent and allowed.
+/// Numbers that one end of a connection has sent and allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Peer {
@@ -30,32 +34,32 @@ pub struct Peer {
     pub max_end: SeqNum,
     /// The largest window that it has offered, scaled; 0 while it has sent nothing.
     pub max_window: u32,
-    /// The highest acknowledgment number that it has sent: the exact sequence number that it expects
-    /// next. Before it has sent one ([`PeerFlags::MAX_ACK_KNOWN`] is clear), the least that it can
-    /// send: the number after the SYN flag of the other end.
+    /// The highest acknowledgment number that it has sent: the exact sequence number that it
+    /// expects next. Before it has sent one ([`PeerFlags::MAX_ACK_KNOWN`] is clear), the least that
+    /// it can send: the number after the SYN flag of the other end.
     pub max_ack: SeqNum,
 }
 
-/// What an end said in its SYN, and what it has done.
+/// Options of a peer's SYN, and its later behavior.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerFlags(pub(super) u8);
 
 impl PeerFlags {
-    /// Its SYN carried a window scale.
+    /// The peer's SYN carried a window scale.
     pub const WINDOW_SCALE: Self = Self(0x01);
-    /// Its SYN permitted SACK.
+    /// The peer's SYN permitted SACK.
     pub const SACK_PERMITTED: Self = Self(0x02);
-    /// It was the first to send a FIN.
+    /// The peer was the first to send a FIN.
     pub const CLOSE_INITIATOR: Self = Self(0x04);
-    /// It has sent data that the other end has not acknowledged yet.
+    /// The peer has sent data that the other end has not acknowledged yet.
     pub const DATA_UNACKNOWLEDGED: Self = Self(0x08);
-    /// It has sent an acknowledgment number.
+    /// The peer has sent an acknowledgment number.
     pub const MAX_ACK_KNOWN: Self = Self(0x10);
 
     /// The bits that belong to an end; the rest of the byte belongs to the connection.
     pub(super) const MASK: u8 = 0x1f;
 
-    /// Whether all of `other` are set.
+    /// Returns whether all of `other` are set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -110,7 +114,7 @@ impl Bound {
 /// A bound as it was checked: what the packet carried, what was the limit, and whether it held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundCheck {
-    /// Which inequality.
+    /// The inequality.
     pub bound: Bound,
     /// The packet's number.
     pub value: SeqNum,
@@ -120,14 +124,15 @@ pub struct BoundCheck {
     pub holds: bool,
 }
 
-/// What the window says of a segment.
+/// Result of the window check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowVerdict {
-    /// It fits; the two sides were brought up to date.
+    /// The segment fits; the two sides were updated.
     Fits,
-    /// It passes, but says nothing new: too old (II, IV), or a little more than the receiver allowed.
+    /// The segment passes, but carries no new information: it is too old (II, IV), or slightly
+    /// exceeds the window (I).
     Passes(Bound),
-    /// It breaks bound I or III.
+    /// The segment breaks bound I or III.
     Breaks(Bound),
 }
 
@@ -168,8 +173,8 @@ impl Side {
 }
 
 impl Side {
-    /// An end as its SYN or SYN-ACK leaves it. The window of the other end's SYN is an offer: a Fast Open
-    /// server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
+    /// An end as its SYN or SYN-ACK leaves it. The window of the other end's SYN is an offer: a
+    /// Fast Open server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
     fn answering(segment: &Segment, least_ack: SeqNum, offered: u32) -> Self {
         let mut side = Self::from_syn(segment);
         side.peer.max_ack = least_ack;
@@ -181,8 +186,9 @@ impl Side {
     }
 }
 
-/// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP fragment
-/// of it has come. What one segment of that length would have done to both sides is done, no more.
+/// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a
+/// later IP fragment of it has come. What one segment of that length would have done to both sides
+/// is done, no more.
 pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) {
     if receiver.peer.max_window == 0 {
         // As in a SYN: the other end has not allowed anything yet.
@@ -203,13 +209,14 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
     }
 }
 
-/// What the state of the connection says of the segment.
+/// Stage of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// No SYN-ACK has passed yet: the SYN of an end is worth no more than its SYN-ACK, which proves by its
-    /// acknowledgment that its sender has seen the other one's SYN.
+    /// No SYN-ACK has passed yet: the SYN of an end is worth no more than its SYN-ACK, which proves
+    /// by its acknowledgment that its sender has seen the other one's SYN.
     pub opening: bool,
-    /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the start.
+    /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the
+    /// start.
     pub followed: bool,
 }
 
@@ -305,7 +312,8 @@ impl Numbers {
         let mut sack = ack;
         if has_ack && receiver.contains(PeerFlags::SACK_PERMITTED) {
             let blocks = segment.options.sack.iter();
-            // The left edge precedes the right edge, so it is the higher one only in an invalid block.
+            // The left edge precedes the right edge, so it is the higher one only in an invalid
+            // block.
             for edge in blocks.flat_map(|(left, right)| [left, right]) {
                 if edge.after(sack) {
                     sack = edge;
@@ -342,14 +350,14 @@ struct Holds {
     ack_lower: bool,
 }
 
-/// Both sides while a segment is checked. The caller stores them if the segment counts.
+/// Sides of a connection while a segment is checked. The caller stores them if the segment counts.
 ///
 /// The methods are inlined into [`check`], which runs once for every TCP segment.
 #[derive(Debug, Clone, Copy)]
 struct Sides {
     /// The sender of the segment.
     tx: Side,
-    /// Its receiver.
+    /// The receiver of the segment.
     rx: Side,
 }
 

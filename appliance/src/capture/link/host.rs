@@ -20,7 +20,7 @@ const IPNET_HEADER: usize = 24;
 /// `AF_INET6` of Solaris.
 const SOLARIS_INET6: u8 = 26;
 
-/// A packet in a message of `nfnetlink_log`: a header, then attributes, one of which is the
+/// Finds the packet in a message of `nfnetlink_log`: a header, then attributes, one of which is the
 /// packet. Lengths and types are in the byte order of the machine that captured.
 pub(super) fn nflog(bytes: &[u8], order: ByteOrder) -> Result<IpPayload<'_>, NotIp> {
     let (header, mut rest) = split(bytes, NFLOG_HEADER)?;
@@ -51,7 +51,8 @@ pub(super) fn nflog(bytes: &[u8], order: ByteOrder) -> Result<IpPayload<'_>, Not
     Err(NotIp::NoData)
 }
 
-/// The packet that was logged. Where the family is one of links, the EtherType says what it is.
+/// Returns the packet that was logged. If the family is that of a link, the EtherType names the
+/// protocol.
 fn packet_of(family: u8, ether_type: Option<u16>, bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let family = u32::from(family);
     match (IpVersion::of_family(family), ether_type) {
@@ -65,7 +66,7 @@ fn packet_of(family: u8, ether_type: Option<u16>, bytes: &[u8]) -> Result<IpPayl
     }
 }
 
-/// A packet of Solaris' IP observability: version, address family, and more.
+/// Finds the packet in a frame of Solaris' IP observability: version, address family, and more.
 pub(super) fn ipnet(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (header, rest) = split(bytes, IPNET_HEADER)?;
     let version = match header {

@@ -6,7 +6,7 @@ use super::types::{IpPayload, IpVersion, MAX_LABELS, NotIp};
 /// Version 1 and type 1 of PPPoE (RFC 2516, section 4).
 const PPPOE_VERSION: u8 = 0x11;
 
-/// The protocol field of PPP and what follows. Its first byte may be left out if it is 0
+/// Finds the packet after the protocol field of PPP. Its first byte may be left out if it is 0
 /// (RFC 1661, section 2): the last byte, and no other, is odd.
 pub(super) fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (number, rest) = match bytes {
@@ -26,7 +26,8 @@ pub(super) fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     })
 }
 
-/// A PPPoE frame (RFC 2516, section 4) of the session stage; those of discovery carry no packet.
+/// Finds the packet in a PPPoE frame (RFC 2516, section 4) of the session stage; frames of the
+/// discovery stage carry no packet.
 pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (&[version, code, _, _, l0, l1], rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     if version != PPPOE_VERSION {
@@ -40,9 +41,9 @@ pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     protocol(rest.get(..len).unwrap_or(rest))
 }
 
-/// A stack of MPLS labels (RFC 3032) and the packet under it. No label names the protocol, so the
-/// first nibble does, as for routers that balance load (RFC 4928): what it does not show to be IP
-/// is a pseudowire.
+/// Finds the packet under a stack of MPLS labels (RFC 3032). No label names the protocol,
+/// so the first nibble does, as for routers that balance load (RFC 4928): what it does not show to
+/// be IP is a pseudowire.
 pub(super) fn mpls(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let mut rest = bytes;
     for _ in 0..MAX_LABELS {

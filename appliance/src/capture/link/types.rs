@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::capture::order::ByteOrder;
 
-/// What a frame begins with: the link types that are understood, by their numbers in the registry of
+/// Link type of a frame: the first header. The supported ones have their numbers in the registry of
 /// <https://www.tcpdump.org/linktypes.html>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum LinkType {
@@ -45,11 +45,11 @@ pub(crate) enum LinkType {
     Nflog(ByteOrder),
     /// 276: Linux "cooked" capture, version 2.
     LinuxSll2,
-    /// 281: Ethernet with a Broadcom switch's tag behind the addresses.
+    /// 281: Ethernet with a Broadcom switch's tag after the addresses.
     BroadcomTag,
     /// 282: Ethernet with a Broadcom switch's tag before the addresses.
     BroadcomPrefix,
-    /// 284: Ethernet with a Marvell switch's tag (DSA) behind the addresses.
+    /// 284: Ethernet with a Marvell switch's tag (DSA) after the addresses.
     MarvellTag,
     /// 285: as [`MarvellTag`](Self::MarvellTag), with an EtherType before the tag (EDSA).
     MarvellTypedTag,
@@ -134,20 +134,20 @@ pub(crate) enum IpVersion {
     V6,
 }
 
-/// What a frame carries as IP.
+/// IP packet of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IpPayload<'a> {
-    /// From the IP header to the end of what the link layer calls its payload, or of the captured
-    /// frame: padding of the link layer may be included. May be empty, and is not checked.
+    /// Bytes from the IP header to the end of the link layer's payload, or of the captured frame.
+    /// May include padding of the link layer, may be empty, and is not checked.
     pub(crate) bytes: &'a [u8],
     /// The outermost VLAN tag's id; 0 is a priority tag, which names no VLAN.
     pub(crate) vlan: Option<u16>,
-    /// The version that the link layer announces; `None` where it announces none (raw IP). The first nibble of `bytes`
-    /// may say otherwise: a host drops such a packet.
+    /// The version that the link layer announces; `None` where it announces none (raw IP). The
+    /// first nibble of `bytes` may say otherwise: a host drops such a packet.
     pub(crate) version: Option<IpVersion>,
 }
 
-/// Why a frame has no IP packet to look at.
+/// Reason why a frame has no IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub(crate) enum NotIp {
     /// ARP or RARP.
@@ -206,7 +206,7 @@ pub(crate) enum NotIp {
 }
 
 impl NotIp {
-    /// A name for counters and records, the same in every version.
+    /// Returns a name for counters and records, stable across versions.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arp => "arp",

@@ -23,7 +23,8 @@ const HEADER: usize = 24;
 /// The LLC and SNAP headers before an EtherType: RFC 1042, and bridged Ethernet (IEEE 802.1H).
 const SNAP: [[u8; 6]; 2] = [[0xaa, 0xaa, 3, 0, 0, 0], [0xaa, 0xaa, 3, 0, 0, 0xf8]];
 
-/// A frame with a radiotap header, whose fields are little endian on every machine.
+/// Finds the packet in a frame with a radiotap header, whose fields are little endian on every
+/// machine.
 pub(super) fn radiotap(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let len = ByteOrder::Little.u16_at(bytes, 2).ok_or(NotIp::TooShort)?;
     let len = usize::from(len);
@@ -57,7 +58,7 @@ fn frame_flags(header: &[u8]) -> Result<u8, NotIp> {
     header.get(at).copied().ok_or(NotIp::BadLinkHeader)
 }
 
-/// A frame that begins with its 802.11 header.
+/// Finds the packet in a frame that begins with its 802.11 header.
 pub(super) fn data_frame(bytes: &[u8], padded: bool) -> Result<IpPayload<'_>, NotIp> {
     let (&[control, flags], _) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     let (kind, subtype) = (control >> 2 & 3, control >> 4);

@@ -1,4 +1,4 @@
-//! Where the IP packet is in a frame, and what is not IP.
+//! Location of the IP packet in a frame, and frames without one.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! The IP packet behind PPP, PPPoE, MPLS, Cisco HDLC, IEEE 802.11, switch tags and host headers.
+//! The IP packet after the headers of PPP, PPPoE, MPLS, Cisco HDLC, IEEE 802.11, switch tags and
+//! host headers.
 
 use super::super::order::ByteOrder;
 use super::*;

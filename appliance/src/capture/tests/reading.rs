@@ -1,4 +1,4 @@
-//! What the reader hands out, and what it says of broken captures.
+//! Frames that the reader returns, and its errors for broken captures.
 
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -438,7 +438,7 @@ fn a_file_that_is_no_capture_is_said_to_be_none() {
 
 const SECTION_TYPE: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
-/// One byte at a time, every second call interrupted, and an error where the bytes end.
+/// Source that returns one byte at a time, interrupts every second call, and fails at its end.
 struct Trickle {
     bytes: Cursor<Vec<u8>>,
     interrupted: bool,

@@ -1,4 +1,4 @@
-//! What is written, read again.
+//! Captures that are written and read again.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! The session log: a thread that writes a line for each session that has ended, behind a bounded queue.
+//! Session log: a thread that writes a line for each event, fed by a bounded queue.
 //!
-//! Workers put events into the queue ([`queue`]) and never wait. A disk that is full or slow, or a reader of standard output that
-//! does not read, costs lines, which are counted: those that found the queue full by the sender, those that could not be written
-//! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
+//! Workers put events into the queue ([`super::event_queue`]) and never wait. A disk that is full
+//! or slow, or a stalled reader of standard output, costs lines, which are counted: by the sender
+//! if the queue is full, by the output if a write fails. [`rows`] makes the lines, [`output`]
+//! writes them.
 
 mod counters;
 pub(crate) mod output;
@@ -27,16 +28,16 @@ use super::settings::LogSettings;
 use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
 
-/// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
+/// Longest time that a line stays in the buffer, and that the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long an output that fails is left alone.
+/// Pause after a failed write.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a failing output is told of at most.
+/// Shortest interval between reports of a failing output.
 const SILENCE: Duration = Duration::from_secs(60);
-/// After so many lines the buffer is written whatever comes.
+/// Number of lines after which the buffer is written.
 const LINES: usize = 256;
 
-/// What the log's thread needs.
+/// Parts that the log's thread uses.
 pub(crate) struct SessionLog {
     pub(crate) settings: LogSettings,
     pub(crate) data_path: Arc<DataPath>,
@@ -45,10 +46,11 @@ pub(crate) struct SessionLog {
 }
 
 impl SessionLog {
-    /// Writes what comes until all senders are gone or `stop` is set, then what is left in the queue.
+    /// Writes events until all senders are gone or `stop` is set, then the rest of
+    /// the queue.
     ///
     /// # Errors
-    /// There can be no thread.
+    /// The system refuses a thread.
     pub(crate) fn start(
         self,
         events: Receiver<SessionEvent>,
@@ -101,15 +103,15 @@ struct Lines<'a> {
     output: Output,
     buffer: Vec<u8>,
     count: usize,
-    /// When the first line in the buffer has waited long enough.
+    /// Time at which the buffer must be written.
     due: Option<Instant>,
     counters: &'a LogCounters,
-    /// Nobody waits any more.
+    /// Set when the appliance ends.
     stop: &'a AtomicBool,
-    /// A failure was told of, and nothing was written since.
+    /// Whether a failure was reported, and nothing was written since.
     fails: bool,
-    /// When a failure was told of.
-    told: Option<Instant>,
+    /// Time of the last report of a failure.
+    reported: Option<Instant>,
 }
 
 impl<'a> Lines<'a> {
@@ -123,11 +125,11 @@ impl<'a> Lines<'a> {
             counters,
             stop,
             fails: false,
-            told: None,
+            reported: None,
         }
     }
 
-    /// For how long there is nothing to do but to wait for events.
+    /// Returns the time until the buffer must be written.
     fn wait(&self, now: Instant) -> Duration {
         self.due
             .map_or(PATIENCE, |due| due.saturating_duration_since(now))
@@ -155,12 +157,12 @@ impl<'a> Lines<'a> {
                     notice("session log: lines are written again");
                 }
                 self.fails = false;
-                self.told = self.told.filter(|told| told.elapsed() < SILENCE);
+                self.reported = self.reported.filter(|reported| reported.elapsed() < SILENCE);
             }
             Err(error) => {
-                if self.told.is_none() {
+                if self.reported.is_none() {
                     notice(&format!("session log: lines are lost: {error}"));
-                    self.told = Some(Instant::now());
+                    self.reported = Some(Instant::now());
                     self.fails = true;
                 }
                 if !self.stop.load(Ordering::Relaxed) {

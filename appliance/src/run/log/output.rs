@@ -1,8 +1,8 @@
-//! Where the lines go: a file that is rotated, or anything else that can be written to.
+//! Output of the session log: a file that is rotated, or another writable path.
 //!
-//! Every failure is an error of the call that meets it, and the next call tries again: the file is opened anew, a rotation is
-//! gone on with. A line counts as written once all of it was handed to the system; of which a part was, it is completed
-//! before anything else is written.
+//! Every failure is an error of the call that meets it, and the next call tries again: it reopens
+//! the file, or continues a rotation. A line counts as written once all of it was passed to the
+//! system. A line that was partly written is completed before anything else is written.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -17,13 +17,13 @@ use super::super::settings::{LogFormat, LogSettings};
 use super::counters::LogCounters;
 use super::rows;
 
-/// What a path is taken for that names the standard output.
+/// Paths that name standard output.
 const STDOUT: [&str; 2] = ["stdout", "/dev/stdout"];
 
 /// Opens the output that the settings name.
 ///
-/// A regular file, or one that is not there yet, is rotated. Everything else is written to as it is: the standard output,
-/// devices, pipes, and links, whatever they point to.
+/// A regular file, or one that does not exist yet, is rotated. Everything else is written to in
+/// place: standard output, devices, pipes, and links with any target.
 ///
 /// # Errors
 /// The directory of the file cannot be made, or the file not be written.
@@ -38,7 +38,7 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
     }
     let path = std::path::absolute(&settings.output)?;
     if path.file_name().is_none() {
-        return Err(io::Error::other(format!("{} is no file", path.display())));
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
     }
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     match fs::symlink_metadata(&path) {
@@ -57,11 +57,11 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
     }
 }
 
-/// Opens what is not rotated.
+/// Opens a path that is not rotated.
 fn open_straight(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
     File::options()
-        // A pipe that nobody reads yet would make the opening wait; one that is open at both ends does not.
+        // Opening a pipe without a reader would block; opening it for both ends does not.
         .read(is_pipe)
         .append(true)
         .create(!is_pipe)
@@ -71,15 +71,15 @@ fn open_straight(path: &Path) -> io::Result<File> {
 /// An open output, or one that is to be opened.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// `None` behind a failure to open the file that is rotated.
+    /// `None` after a failure to open the file that is rotated.
     file: Option<File>,
-    /// `None` for what is not rotated.
+    /// `None` if the output is not rotated.
     rotation: Option<Rotation>,
     /// The first line of each file; empty if there is none.
     header: &'static [u8],
-    /// What must be written before any line: the header, or what is left of it.
+    /// Rest of the header, to be written before any line.
     header_left: &'static [u8],
-    /// What is left of a line of which a part was written.
+    /// Rest of a line that was partly written.
     line_left: Vec<u8>,
     /// The file's length in bytes.
     len: u64,
@@ -97,7 +97,7 @@ impl Output {
         }
     }
 
-    /// One that is not rotated.
+    /// Returns an output that is not rotated.
     pub(super) fn straight(file: File, header: &'static [u8]) -> io::Result<Self> {
         let found = file.metadata()?;
         let goes_on = found.is_file() && found.len() > 0;
@@ -108,11 +108,11 @@ impl Output {
         Ok(output)
     }
 
-    /// Writes whole lines. All of them are counted: as written or as dropped, but for one of which a part was written; that
-    /// one is counted by the call that writes the rest, or gives it up.
+    /// Writes whole lines. All of them are counted: as written or as dropped, but for one of which
+    /// a part was written; that one is counted by the call that writes the rest, or gives it up.
     ///
     /// # Errors
-    /// What has kept the lines that are counted as dropped.
+    /// The write failed; the lines are counted as dropped.
     pub(super) fn write(&mut self, lines: &[u8], counters: &LogCounters) -> io::Result<()> {
         let mut left = lines;
         self.look_after(counters);
@@ -121,12 +121,12 @@ impl Output {
         result
     }
 
-    /// Whether a part of a line was written.
+    /// Returns whether a part of a line was written.
     pub(super) fn has_begun(&self) -> bool {
         !self.line_left.is_empty()
     }
 
-    /// Gives up what is not written.
+    /// Gives up the unwritten rest of a line.
     pub(super) fn give_up(&mut self, counters: &LogCounters) {
         if !self.line_left.is_empty() {
             counters.add_dropped(1);
@@ -150,8 +150,8 @@ impl Output {
         }
     }
 
-    /// How many bytes of whole lines go into this file; `None` if that is none. A line that is longer than a file may be has
-    /// a file of its own.
+    /// Returns the number of bytes of whole lines that fit into this file; `None` if no line fits.
+    /// A line that is longer than the bound gets a file of its own.
     fn room(&self, lines: &[u8]) -> Option<usize> {
         let Some(rotation) = &self.rotation else {
             return Some(lines.len());
@@ -185,7 +185,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the first `len` bytes of `left`, whole lines, and takes away what is written or begun.
+    /// Writes the first `len` bytes of `left`, whole lines, and removes what was written or begun.
     fn put(&mut self, left: &mut &[u8], len: usize, counters: &LogCounters) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
@@ -205,7 +205,8 @@ impl Output {
         result
     }
 
-    /// Finds out what others have done to the file: moved or removed it, so that it must be opened anew, or emptied it.
+    /// Finds out what others have done to the file: moved or removed it, so that it must be opened
+    /// anew, or emptied it.
     fn look_after(&mut self, counters: &LogCounters) {
         let (Some(rotation), Some(file)) = (&self.rotation, &self.file) else {
             return;
@@ -252,7 +253,7 @@ impl Output {
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(io::Error::other(format!(
-                "{} is no regular file any more",
+                "{} is no longer a regular file",
                 rotation.path.display()
             )));
         }
@@ -270,13 +271,13 @@ impl Output {
     }
 }
 
-/// How many bytes of a file there may be, and what becomes of it then.
+/// Bound of a file's size, and the files that are kept.
 #[derive(Debug)]
 struct Rotation {
     path: PathBuf,
     /// No file is longer, but for one of a single line.
     limit: u64,
-    /// How many old files stay, the newest with the number 1.
+    /// Number of old files to keep; the newest has the number 1.
     keep: u32,
 }
 
@@ -287,8 +288,8 @@ impl Rotation {
         name.into()
     }
 
-    /// Makes way for a new file. Old ones move as far as the first number that is free, so that one that has failed halfway can
-    /// be begun anew.
+    /// Makes way for a new file. Old ones move as far as the first number that is free, so that one
+    /// that has failed halfway can be begun anew.
     fn shift(&self) -> io::Result<()> {
         if self.keep == 0 {
             return unless_missing(fs::remove_file(&self.path));
@@ -333,7 +334,7 @@ fn count_lines(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// The length of the first line, its end included.
+/// Returns the length of the first line, its end included.
 fn first_line(lines: &[u8]) -> usize {
     let end = lines.iter().position(|byte| *byte == b'\n');
     end.map_or(lines.len(), |end| end + 1)

@@ -128,7 +128,7 @@ fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
     output.write(b"line 4\n", &place.counters).unwrap();
     assert_eq!(place.text("log"), "line 4\n");
     assert_eq!(counts(&place.counters), (2, 2));
-    // Nor does a pipe in its place, that nobody reads, hold it up.
+    // A pipe in its place that has no reader does not block it either.
     fs::remove_file(place.at("log")).unwrap();
     nix::unistd::mkfifo(&place.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     output.write(b"line 5\n", &place.counters).unwrap_err();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis::{RuleUse, Zone};
 use prometheus_client::registry::Unit;
 
-use super::families::{Families, Written};
+use super::families::{Families, Family, Written};
 use super::readings::Readings;
 use crate::run::census::protocol_label;
 
@@ -13,10 +13,9 @@ impl Readings {
     pub(super) fn packets(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.counters(
-            (
+            Family::new(
                 "portcullis_forwarded_packets",
-                "Inner packets let pass, by their relation to the sessions",
-                None,
+                "Inner packets forwarded, by their relation to the sessions",
             ),
             stats
                 .forwarded
@@ -25,14 +24,13 @@ impl Readings {
         )?;
         to.bytes(
             "portcullis_forwarded",
-            "Inner IP bytes let pass",
+            "Inner IP bytes forwarded",
             stats.forwarded_bytes,
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_dropped_packets",
-                "Inner packets not let pass, rejected ones included, by reason",
-                None,
+                "Inner packets dropped, rejected ones included, by reason",
             ),
             stats
                 .dropped
@@ -41,31 +39,31 @@ impl Readings {
         )?;
         to.counter(
             "portcullis_rejected_packets",
-            "Of the dropped packets: those that earn a RST, an SCTP ABORT or an ICMP error",
+            "Dropped packets that call for a RST, an SCTP ABORT or an ICMP error",
             stats.rejected,
         )?;
         to.counters(
-            ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally, or that an audit rule has admitted", None),
+            Family::new(
+                "portcullis_tolerated_packets",
+                "Packets forwarded although a check failed, because the check only counts or the \
+                 session is tracked liberally, and packets that an audit rule admitted",
+            ),
             self.tolerated
                 .iter()
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_limited_sessions",
-                "New sessions that would have exceeded a limit, by the rule that would have admitted them",
-                None,
+                "New sessions that would have exceeded a limit, by the rule that would have \
+                 admitted them",
             ),
             self.limited
                 .iter()
                 .map(|(limit, rule, count)| ([("limit", *limit), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            (
-                "portcullis_rule_hits",
-                "New sessions that a rule has decided",
-                None,
-            ),
+            Family::new("portcullis_rule_hits", "New sessions that a rule has decided"),
             self.rules
                 .iter()
                 .map(|rule| ([("rule", rule.name.as_str())], rule.hits)),
@@ -81,27 +79,25 @@ impl Readings {
             rules.map(move |rule| ([("rule", rule.name.as_str())], value(rule)))
         };
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule_sessions_ended",
                 "Sessions of a rule that have ended",
-                None,
             ),
             by_rule(|rule| rule.ended.sessions),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule_packets",
                 "Packets of a rule's sessions that have ended, in both directions",
-                None,
             ),
             by_rule(|rule| rule.ended.packets),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule",
                 "IP bytes of a rule's sessions that have ended, in both directions",
-                Some(&Unit::Bytes),
-            ),
+            )
+            .in_unit(&Unit::Bytes),
             by_rule(|rule| rule.ended.bytes),
         )?;
         let matched = self.rules.iter().filter_map(|rule| {
@@ -109,9 +105,10 @@ impl Readings {
             Some(([("rule", rule.name.as_str())], last))
         });
         to.gauges(
-            (
+            Family::new(
                 "portcullis_rule_last_match_timestamp_seconds",
-                "When a rule last decided about a new session, in seconds since the Unix epoch",
+                "Time of a rule's last decision about a new session, in seconds since the Unix \
+                 epoch",
             ),
             matched,
         )
@@ -120,9 +117,9 @@ impl Readings {
     pub(super) fn table(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.gauges(
-            (
+            Family::new(
                 "portcullis_sessions",
-                "Sessions now, by what they are worth to a full table",
+                "Current sessions, by the class in which a full table evicts them",
             ),
             stats
                 .sessions_by_worth
@@ -130,7 +127,7 @@ impl Readings {
                 .map(|(worth, count)| ([("worth", worth.name())], *count as u64)),
         )?;
         to.gauge(
-            ("portcullis_sessions_max", "The bound of the session table", None),
+            Family::new("portcullis_sessions_max", "The bound of the session table"),
             stats.max_sessions as u64,
         )?;
         to.counter(
@@ -139,7 +136,7 @@ impl Readings {
             stats.sessions_opened,
         )?;
         to.counters(
-            ("portcullis_sessions_ended", "Sessions ended, by reason", None),
+            Family::new("portcullis_sessions_ended", "Sessions ended, by reason"),
             stats
                 .sessions_ended
                 .iter()
@@ -147,56 +144,49 @@ impl Readings {
         )?;
         to.counter(
             "portcullis_sessions_adopted",
-            "Of the sessions opened: picked up in their middle, resumed ones included",
+            "Opened sessions that were picked up in their middle, resumed ones included",
             stats.sessions_adopted,
         )?;
         to.counter(
             "portcullis_sessions_resumed",
-            "Of the sessions adopted: late packets that were readmitted",
+            "Adopted sessions whose first packet was a late one that was readmitted",
             stats.sessions_resumed,
         )?;
         to.counter(
             "portcullis_sessions_bypassed",
-            "Sessions that pass although half of them is missing",
+            "Sessions bypassed because half of them is missing",
             stats.sessions_bypassed,
         )?;
         to.gauge(
-            (
-                "portcullis_tombstones",
-                "Ended sessions that are remembered",
-                None,
-            ),
+            Family::new("portcullis_tombstones", "Ended sessions that are remembered"),
             stats.tombstones as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_fragmented_datagrams",
-                "Fragmented datagrams that pass and of which something is missing",
-                None,
+                "Incomplete fragmented datagrams that are forwarded",
             ),
             self.datagrams as u64,
         )?;
         to.counter(
             "portcullis_fragmented_datagrams_given_up",
-            "Of those: given up for newer ones, at a bound of their source or of all",
+            "Incomplete fragmented datagrams given up for newer ones, at the bound of their \
+             source or of all",
             stats.datagrams_given_up,
         )?;
         to.counter(
             "portcullis_fragments_held",
-            "Fragments held since their first one had not come; each is counted as forwarded or dropped later",
+            "Fragments held because the first one had not come; each is counted as forwarded or \
+             dropped later",
             stats.fragments_held,
         )?;
         to.gauge(
-            (
-                "portcullis_fragments_waiting",
-                "Fragments that are held now",
-                None,
-            ),
+            Family::new("portcullis_fragments_waiting", "Fragments that are held now"),
             stats.fragments_waiting as u64,
         )
     }
 
-    /// The sessions as they were last counted.
+    /// Writes the sessions as they were last counted.
     pub(super) fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
         let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
         // A zone may have the name of a label that stands for others.
@@ -207,9 +197,10 @@ impl Readings {
                 .or_default() += *count;
         }
         to.gauges(
-            (
+            Family::new(
                 "portcullis_sessions_by_state",
-                "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th",
+                "Sessions by zone, protocol and state, as last counted; `other` are rare \
+                 protocols, and zones after the 64th",
             ),
             rows.iter().map(|((zone, protocol, state), count)| {
                 let labels = [
@@ -220,17 +211,17 @@ impl Readings {
                 (labels, *count)
             }),
         )?;
-        // Before the first count there is no age.
+        // The age is unknown before the first count.
         let Some(age) = self.counted.age else {
             return Ok(());
         };
         to.gauge(
-            (
+            Family::new(
                 "portcullis_sessions_by_state_age",
-                "Since the sessions were last counted by state: at least every 10 s while metrics are read, or 20 times as \
-                 long as it takes",
-                Some(&Unit::Seconds),
-            ),
+                "Age of the count of sessions by state: counted every 10 s while metrics are \
+                 read, or every 20 durations of a count",
+            )
+            .in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }
@@ -238,10 +229,9 @@ impl Readings {
     pub(super) fn challenges(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.counters(
-            (
+            Family::new(
                 "portcullis_syn_challenge_events",
-                "SYNs of unknown sources that were challenged or not, and what came of it",
-                None,
+                "SYNs of unknown sources, and challenges, by outcome",
             ),
             stats
                 .challenge_events
@@ -249,18 +239,16 @@ impl Readings {
                 .map(|(event, count)| ([("event", event.name())], *count)),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_syn_challenge_zones",
                 "Zones whose unknown sources are challenged now",
-                None,
             ),
             stats.challenging_zones.len() as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_syn_challenge_known_sources",
                 "Sources that have proven themselves and are not challenged",
-                None,
             ),
             stats.known_sources as u64,
         )
@@ -274,21 +262,16 @@ impl Readings {
             stats.resets_sent,
         )?;
         to.counters(
-            (
-                "portcullis_resets_unsent",
-                "RSTs that were not made, by reason",
-                None,
-            ),
+            Family::new("portcullis_resets_unsent", "RSTs that were not made, by reason"),
             stats
                 .resets_unsent
                 .iter()
                 .map(|(reason, count)| ([("reason", reason.name())], *count)),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_helper_events",
-                "What helpers have seen and done in control sessions",
-                None,
+                "Events of helpers in control sessions",
             ),
             stats
                 .helper_events
@@ -296,32 +279,29 @@ impl Readings {
                 .map(|(event, count)| ([("event", event.name())], *count)),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_control_sessions",
-                "Control sessions that a helper listens to",
-                None,
+                "Control sessions that a helper inspects",
             ),
             stats.control_sessions as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_expectations",
                 "Announced sessions that have not come yet",
-                None,
             ),
             stats.expectations as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_asymmetry_lines",
                 "Lines of the report of asymmetric paths",
-                None,
             ),
             self.asymmetry.lines.len() as u64,
         )?;
         to.counter(
             "portcullis_asymmetry_unlisted_packets",
-            "Packets of asymmetric paths whose line found no place in the report",
+            "Packets of asymmetric paths whose line found no room in the report",
             self.asymmetry.unlisted,
         )
     }

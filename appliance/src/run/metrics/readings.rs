@@ -21,7 +21,7 @@ pub(super) struct Readings {
     pub(super) data_path: Arc<DataPath>,
     pub(super) stats: Stats,
     pub(super) tolerated: Vec<(&'static str, String, u64)>,
-    /// By limit and rule.
+    /// Counts by limit and rule.
     pub(super) limited: Vec<(&'static str, String, u64)>,
     pub(super) rules: Vec<RuleUse>,
     pub(super) clock: WallClock,
@@ -41,7 +41,7 @@ pub(super) struct Readings {
     pub(super) zones: Arc<ZoneNames>,
 }
 
-/// Of reloads.
+/// Readings of reloads.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReloadReadings {
     pub(super) applied: u64,
@@ -61,7 +61,7 @@ impl ReloadReadings {
     }
 }
 
-/// Of checkpoints.
+/// Readings of checkpoints.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CheckpointReadings {
     pub(super) written: u64,
@@ -69,7 +69,7 @@ pub(super) struct CheckpointReadings {
     pub(super) age: Option<Duration>,
 }
 
-/// What the listeners count.
+/// Counters of the listeners.
 #[derive(Clone, Default)]
 pub(crate) struct Doors {
     /// `health.listen`.
@@ -80,7 +80,7 @@ pub(crate) struct Doors {
     pub(crate) metrics: Arc<DoorCounters>,
 }
 
-/// Of the session log.
+/// Readings of the session log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogReadings {
     pub(super) written: u64,

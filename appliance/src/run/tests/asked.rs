@@ -19,7 +19,11 @@ fn list(appliance: &TestAppliance, filter: FilterSpec, limit: Option<usize>) -> 
     let mut found: Vec<_> = replies
         .iter()
         .filter_map(|reply| match reply {
-            Reply::Session(view) => Some(format!("{} {}", view.proto, view.src)),
+            Reply::Session(view) => Some(format!(
+                "{} {}",
+                view.session.flow.protocol,
+                view.session.flow.initiator().address
+            )),
             _ => None,
         })
         .collect();
@@ -284,7 +288,7 @@ fn a_preview_says_which_sessions_a_reload_would_end_and_ends_none() {
 fn orders_and_reports_are_answered() {
     let appliance = some_sessions();
     assert_eq!(text(&ask(&appliance, &Request::Health).unwrap()), "healthy");
-    assert!(text(&ask(&appliance, &Request::Reload).unwrap()).starts_with("4 sessions judged anew"));
+    assert!(text(&ask(&appliance, &Request::Reload).unwrap()).starts_with("4 sessions re-evaluated"));
     assert_eq!(ask(&appliance, &Request::Expectations).unwrap().len(), 1);
     assert_eq!(
         ask(&appliance, &Request::Asymmetry { clear: true })
@@ -399,14 +403,14 @@ fn the_socket_is_its_owners_alone_and_survives_nonsense() {
     ] {
         stream.write_all(format!("{nonsense}\n").as_bytes()).unwrap();
         let reply = replies.next().unwrap().unwrap();
-        assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
+        assert!(reply.starts_with("{\"error\":\"invalid request: "), "{reply}");
     }
     stream.write_all(b"\xff\xfe\n{\"command\":\"\xff\"}\n").unwrap();
     for _ in 0..2 {
         let reply = replies.next().unwrap().unwrap();
-        assert!(reply.starts_with("{\"error\":\"no request: "), "{reply}");
+        assert!(reply.starts_with("{\"error\":\"invalid request: "), "{reply}");
     }
-    // Silent clients keep nobody out, and the newest of them make room for nobody but newer ones.
+    // Silent clients keep no client out, and a new client evicts the oldest of them.
     let silent: Vec<_> = (0..64)
         .map(|_| UnixStream::connect(appliance.control()).unwrap())
         .collect();

@@ -89,7 +89,7 @@ fn an_orderly_end_takes_the_place_of_the_checkpoint() {
     appliance.connection(2, 2_000);
     let directory = appliance.finish();
     assert_eq!(names(directory.path()), ["sessions"]);
-    // Nor does one that is there nevertheless bring back older sessions.
+    // An existing checkpoint does not bring back older sessions either.
     fs::write(directory.path().join("sessions.checkpoint"), stale).unwrap();
     let appliance = TestAppliance::start_in(directory, EVERY_SECOND);
     assert_eq!(appliance.shared.engine.sessions(), 2);

@@ -1,4 +1,4 @@
-//! What makes the appliance unfit, and what does not.
+//! Reasons that make the appliance unhealthy, and events that do not.
 
 use std::net::Ipv4Addr;
 

@@ -239,7 +239,7 @@ fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
     }
 }
 
-/// An appliance whose log nobody reads, so that its queue fills.
+/// An appliance whose log has no reader, so that its queue fills.
 fn unread(more: &str) -> (TestAppliance, fs::File) {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
@@ -393,7 +393,7 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // Open at both ends, so that nobody waits for the other one; nobody reads.
+    // Open at both ends, so that opening does not block; nothing is read.
     let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let appliance = TestAppliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
     let begin = Instant::now();

@@ -1,5 +1,5 @@
-//! The parts around the packet path, started together on ports of their own and driven from outside. No packet needs port
-//! 6081: the engine is fed directly.
+//! The parts around the packet path, started together on ports of their own and driven from
+//! outside. No packet needs port 6081: the engine is fed directly.
 
 mod asked;
 mod checkpointed;
@@ -59,9 +59,14 @@ destination_ports = [53]
 "#;
 
 impl TestAppliance {
-    /// With more lines of configuration, in which `DIR` stands for a directory of its own.
+    /// Starts with more lines of configuration, in which `DIR` stands for a directory of its own.
     fn start(more: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), more)
+    }
+
+    /// The configuration file.
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("portcullis.toml")
     }
 
     fn start_in(directory: tempfile::TempDir, more: &str) -> Self {
@@ -235,7 +240,7 @@ fn open_metrics(address: SocketAddr) -> String {
     body
 }
 
-/// What health says to whoever asks by HTTP.
+/// Address of the health checks by HTTP.
 fn wait_for_health(appliance: &TestAppliance, status: u16) -> String {
     let mut body = String::new();
     wait_for(&format!("health {status}"), || {

@@ -110,12 +110,7 @@ fn running_values_that_do_not_fit_the_file_refuse_it_as_a_whole() {
         "{error}"
     );
     let text = TestAppliance::text(&appliance.directory, more);
-    let path = appliance
-        .directory
-        .path()
-        .join("portcullis.toml")
-        .display()
-        .to_string();
+    let path = appliance.file().display().to_string();
     let preview = running.preview(&path, &text, Instant::now());
     assert_eq!(preview.err(), Some(error), "a preview says the same");
     assert!(
@@ -129,12 +124,7 @@ fn running_values_that_do_not_fit_the_file_refuse_it_as_a_whole() {
 fn a_preview_refuses_what_a_reload_refuses() {
     let appliance = TestAppliance::start("");
     let running = appliance.operations().appliance();
-    let path = appliance
-        .directory
-        .path()
-        .join("portcullis.toml")
-        .display()
-        .to_string();
+    let path = appliance.file().display().to_string();
     for more in [
         "table.max_sessions = 0\n",
         "run.sessions_file = \"DIR/missing/sessions\"\n",

@@ -1,4 +1,4 @@
-//! Who may connect to the listeners, and how their places are shared.
+//! Sources that may connect to the listeners, and the sharing of their places.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -16,7 +16,7 @@ fn connect(from: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What a prober at an address is told; nothing if it is told nothing.
+/// Answer to a prober at an address; `None` if there is none.
 fn probe(from: [u8; 4], to: SocketAddr) -> Option<String> {
     ask(connect(from, to).ok()?)
 }

@@ -72,7 +72,8 @@ fn a_227_that_the_server_echoes_is_no_reply() {
     talk.refuses(&[]);
 }
 
-/// CERT VU#328867: the client's small window or partial acknowledgements make the server begin a segment with it.
+/// CERT VU#328867: the client's small window or partial acknowledgements make the server begin a
+/// segment with it.
 #[test]
 fn a_227_that_begins_a_segment_begins_no_line() {
     let mut talk = Talk::new();

@@ -16,7 +16,7 @@ use crate::alg::{Control, Segment, first_byte};
 use crate::flow::Zone;
 use crate::packet::SeqNum;
 
-/// What a helper has said.
+/// Events and announcements of a helper.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) events: Vec<HelperEvent>,
@@ -141,7 +141,7 @@ impl Talk {
             .collect()
     }
 
-    /// What is open now, as `source -> destination`.
+    /// Returns the open expectations, as `source -> destination`.
     pub(super) fn open(&self) -> Vec<String> {
         let text = |open: &Expectation| format!("{} -> {}", open.source, open.destination);
         self.record.open.iter().map(text).collect()

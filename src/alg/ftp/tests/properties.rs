@@ -65,7 +65,8 @@ const LINES: [&str; 24] = [
     "421 bye\r\n",
 ];
 
-/// The segments of a text: all of it, cut, some twice and overlapping, in an order that the seed gives.
+/// The segments of a text: all of it, cut, some twice and overlapping, in an order that the seed
+/// gives.
 fn segments(text: &[u8], mut seed: u64) -> Vec<(usize, usize)> {
     let mut random = |below: usize| {
         seed = seed

@@ -1,5 +1,5 @@
-//! The four bounds of the window, each at its limit, one below and one above, with the limit itself placed where
-//! 32 bits wrap or change their sign.
+//! The four bounds of the window, each at its limit, one below and one above, with the limit itself
+//! placed where 32 bits wrap or change their sign.
 
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum, TcpOptions};
@@ -9,7 +9,7 @@ use crate::track::tcp::{Bound, BoundCheck, Fault, Outcome, PassReason, State, St
 
 use super::{ACK, Done, SYN, Session, bare};
 
-/// Where the limits are placed.
+/// Positions of the limits.
 const PLACES: [u32; 9] = [
     0,
     1,
@@ -113,7 +113,7 @@ impl Fixture {
         self.session.track.unwrap()
     }
 
-    /// What becomes of the segment, and the check of the bound.
+    /// Returns the outcome for the segment, and the check of the bound.
     fn judge(&self, segment: &Segment, bound: Bound) -> (Outcome, BoundCheck, Track) {
         let mut session = self.session;
         let mut found = None;
@@ -131,8 +131,8 @@ impl Fixture {
 /// A segment whose number for a bound is the limit plus `offset`.
 type Probe = fn(fixture: &Fixture, limit: SeqNum, offset: i32) -> Segment;
 
-/// The limit of a bound, counted from the initial number that moves it: that of the sender for I and II, that
-/// of the receiver for III and IV. Windows: sender, receiver.
+/// The limit of a bound, counted from the initial number that moves it: that of the sender for I
+/// and II, that of the receiver for III and IV. Windows: sender, receiver.
 fn limit_from_initial(bound: Bound, [sender_window, receiver_window]: [u32; 2]) -> u32 {
     let next = 1 + SENT;
     match bound {
@@ -170,7 +170,8 @@ const OLD_DATA: Option<Outcome> = Some(Outcome::Pass(PassReason::Window(Bound::S
 const UNSEEN: Option<Outcome> = Some(Outcome::Invalid(Fault::AckOfUnseen));
 const OLD_ACK: Option<Outcome> = Some(Outcome::Pass(PassReason::Window(Bound::AckLower)));
 
-/// A row: name, bound, whether SACK is needed, the segment, and what is expected below, at and above the limit.
+/// A row: name, bound, whether SACK is needed, the segment, and what is expected below, at and
+/// above the limit.
 type Row = (&'static str, Bound, bool, Probe, [Option<Outcome>; 3]);
 
 const ROWS: [Row; 10] = [
@@ -306,7 +307,8 @@ fn each_bound_holds_up_to_its_limit_and_no_further() {
                                     "{case}: {outcome:?}"
                                 ),
                             }
-                            // Old and refused segments teach nothing; only an overshoot moves the sender's end.
+                            // Old and refused segments teach nothing; only an overshoot moves the
+                            // sender's end.
                             if expected.is_some() && expected != ABOVE {
                                 assert_eq!(after, fixture.track(), "{case}");
                             }
@@ -337,7 +339,8 @@ fn unpermitted_sack_blocks_move_neither_acknowledgment_bound() {
     }
 }
 
-/// An acknowledgment of what was never sent lies behind both edges of an honest block, if it is far enough away.
+/// An acknowledgment of what was never sent lies behind both edges of an honest block, if it is far
+/// enough away.
 #[test]
 fn sack_blocks_do_not_hide_an_acknowledgment_on_the_other_side_of_the_circle() {
     for sender in Direction::BOTH {
@@ -353,7 +356,8 @@ fn sack_blocks_do_not_hide_an_acknowledgment_on_the_other_side_of_the_circle() {
     }
 }
 
-/// A sender may overshoot the offered window by less than a window, if the rest of the segment is right.
+/// A sender may overshoot the offered window by less than a window, if the rest of the segment is
+/// right.
 #[test]
 fn an_overshoot_passes_up_to_a_window() {
     let beyond = Some(Outcome::Invalid(Fault::SeqAboveWindow));

@@ -21,15 +21,15 @@ struct End {
     sack: bool,
     next: u64,
     unacknowledged: u64,
-    /// How far the other end lets it send.
+    /// Number of bytes that the other end allows.
     allowed: u64,
     /// A byte that was sent as a probe cannot become a FIN.
     probed: u64,
     fin_sent: bool,
-    /// What it has received in order, and what beyond that, sorted, with gaps.
+    /// Data that was received in order, and data beyond it, sorted, with gaps.
     received: u64,
     beyond: Vec<(u64, u64)>,
-    /// How far it has let the other end send; never taken back.
+    /// Number of bytes that the other end may send; never reduced.
     offered: u64,
 }
 
@@ -68,7 +68,8 @@ impl End {
         }
     }
 
-    /// A segment from `from` on; `wish` is the window that the end would like to offer, in wire units.
+    /// A segment from `from` on; `wish` is the window that the end would like to offer, in wire
+    /// units.
     fn segment(&mut self, flags: TcpFlags, from: u64, len: u64, wish: u16) -> Flying {
         let unit = 1 << self.shifts[0];
         let least = (self.offered - self.received).div_ceil(unit);
@@ -165,7 +166,7 @@ impl End {
     }
 }
 
-/// What an end, or the network, does next.
+/// Next action of an end or of the network.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Send(u16),
@@ -231,7 +232,7 @@ struct Network {
     ends: [End; 2],
     to_track: [Vec<Flying>; 2],
     from_track: [Vec<Flying>; 2],
-    /// Nothing overtakes anything.
+    /// The network keeps the order of segments.
     in_order: bool,
 }
 
@@ -323,8 +324,8 @@ impl Network {
         }
     }
 
-    /// Hands a segment to the track, after those that may not be overtaken by it: what is reordered by more than
-    /// a window is old for a receiver as well.
+    /// Hands a segment to the track, after those that may not be overtaken by it: what is reordered
+    /// by more than a window is old for a receiver as well.
     fn judge(&mut self, number: usize, flying: Flying) {
         while let Some((number, older)) = self.take_older_than_a_window(number, &flying) {
             self.judge(number, older);
@@ -340,7 +341,8 @@ impl Network {
         self.from_track[number].push(flying);
     }
 
-    /// A segment on its way to the track that will be below bound II or IV when `flying` of an end has passed.
+    /// A segment on its way to the track that will be below bound II or IV when `flying` of an end
+    /// has passed.
     fn take_older_than_a_window(&mut self, number: usize, flying: &Flying) -> Option<(usize, Flying)> {
         let track = self.session.track.unwrap();
         let window = track.side(Direction::BOTH[1 - number]).peer.max_window;

@@ -1,5 +1,6 @@
-//! Stories of TCP Fast Open (RFC 7413), with the situations of packetdrill's scripts for clients: a SYN with data
-//! that is refused, answered in part or late, and a server that sends before the handshake is complete.
+//! Stories of TCP Fast Open (RFC 7413), with the situations of packetdrill's scripts for clients: a
+//! SYN with data that is refused, answered in part or late, and a server that sends before the
+//! handshake is complete.
 
 use super::story::tell;
 

@@ -1,4 +1,5 @@
-//! Stories of handshakes that somebody disturbs: the right answer to any SYN that has passed completes it.
+//! Stories of handshakes that somebody disturbs: the right answer to any SYN that has passed
+//! completes it.
 
 use super::story::{tell, tell_from};
 
@@ -197,7 +198,8 @@ fn a_repeated_syn_of_a_simultaneous_open_takes_nothing_back() {
     }
 }
 
-/// The third ACK opens the session to data: a sender that has not seen the SYN-ACK must guess its number.
+/// The third ACK opens the session to data: a sender that has not seen the SYN-ACK must guess its
+/// number.
 #[test]
 fn the_third_ack_acknowledges_at_least_the_syn_ack_and_at_most_what_was_sent() {
     for (name, ack, fate) in [
@@ -302,7 +304,8 @@ fn a_reset_ends_the_handshake_of_the_syn_that_it_answers() {
     );
 }
 
-/// The receiver answers an ACK out of the blue with a RST of its number and goes on waiting (RFC 9293 3.10.7.3).
+/// The receiver answers an ACK out of the blue with a RST of its number and goes on waiting (RFC
+/// 9293 3.10.7.3).
 #[test]
 fn a_forged_ack_in_syn_sent_earns_a_reset_that_ends_nothing() {
     tell(

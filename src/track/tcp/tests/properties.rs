@@ -1,4 +1,4 @@
-//! What holds whatever segments pass.
+//! Properties of the tracker for any segments.
 
 use proptest::prelude::*;
 
@@ -161,8 +161,9 @@ proptest! {
         }
     }
 
-    /// A reset closes a live connection only with the number that its receiver expects next, or right behind the
-    /// last data of its own sender. Not known is what a receiver expects that has sent no ACK yet (simultaneous open).
+    /// A reset closes a live connection only with the number that its receiver expects next, or
+    /// right behind the last data of its own sender. Not known is what a receiver expects that has
+    /// sent no ACK yet (simultaneous open).
     #[test]
     fn an_established_connection_is_closed_by_an_exact_reset_alone(
         initial in [any_initial(), any_initial()],

@@ -189,7 +189,8 @@ fn a_reset_right_behind_a_segment_ahead_of_a_hole_closes_nothing() {
     );
 }
 
-/// An acknowledgment number of 0 in a RST is a number like any other, however the initial number lies to it.
+/// An acknowledgment number of 0 in a RST is a number like any other, however the initial number
+/// lies to it.
 #[test]
 fn a_zero_acknowledgment_is_not_perfect() {
     for (name, initial, fate) in [

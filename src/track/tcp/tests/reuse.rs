@@ -201,8 +201,8 @@ fn a_syn_ack_of_an_older_connection_is_invalid() {
     );
 }
 
-/// The initiator learns of it; but anybody who can forge a SYN can forge its refusal, so that the connection, if it
-/// lives, goes on.
+/// The initiator learns of it; but anybody who can forge a SYN can forge its refusal, so that the
+/// connection, if it lives, goes on.
 #[test]
 fn a_refusal_of_a_passed_syn_passes_and_proves_nothing() {
     tell(

@@ -4,22 +4,26 @@
 //! > PA 1+1000 ack 1 win 500 | ESTABLISHED, until tcp.unacknowledged
 //! ```
 //!
-//! A line is a direction (`>` original, `<` reply), flags (letters of S F R P A), a sequence number with, after
-//! `+`, the bytes of data, then any of `ack N`, `win N` (on the wire, 1000 if not given), `wscale N`, `sackok`,
-//! `sack LEFT:RIGHT`, and behind the bar what must become of it. Numbers are relative: those of the original
-//! direction to the initiator's initial sequence number, those of the reply direction to the responder's; so a SYN
-//! has number 0 and data begins at 1. `=N` is a number as on the wire. `#` begins a remark.
+//! A line is a direction (`>` original, `<` reply), flags (letters of S F R P A), a sequence number
+//! with, after `+`, the bytes of data, then any of `ack N`, `win N` (on the wire, 1000 if not
+//! given), `wscale N`, `sackok`, `sack LEFT:RIGHT`, and behind the bar what must become of it.
+//! Numbers are relative: those of the original direction to the initiator's initial sequence
+//! number, those of the reply direction to the responder's; so a SYN has number 0 and data begins
+//! at 1. `=N` is a number as on the wire. `#` begins a remark.
 //!
 //! The expectation is the state after the segment, then what was special, in this order:
-//! - `opened`, `reopened`: it has begun a session, the first one or one in place of another that had ended;
+//! - `opened`, `reopened`: it has begun a session, the first one or one in place of another that
+//!   had ended;
 //! - `assured`: the session is assured from here on, and was not before;
 //! - `kept`: accepted, but the lifetime is not refreshed;
 //! - `until CLASS`: accepted, the lifetime cut to that of CLASS;
 //! - `resynced`: it answers a SYN that was passed, and the picture was replaced;
-//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`, `passed (RST)`: passed, nothing believed;
+//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`, `passed (RST)`: passed,
+//!   nothing believed;
 //! - `invalid (...)`: refused, with the fault.
 //!
-//! `gone` in place of a state: the session has ended with this segment. `none`: there is no session.
+//! `gone` in place of a state: the session has ended with this segment. `none`: there is no
+//! session.
 
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum, TcpFlags};
@@ -27,8 +31,8 @@ use crate::track::tcp::{Bound, Cell, Fault, Outcome, PassReason, Step, Track};
 
 use super::{Done, Session, bare};
 
-/// Pairs of initial sequence numbers under which a story is told: far from any border, and such that the first
-/// bytes of either end cross 2^31 and 2^32.
+/// Pairs of initial sequence numbers under which a story is told: far from any border, and such
+/// that the first bytes of either end cross 2^31 and 2^32.
 const INITIAL: [(u32, u32); 5] = [
     (1_000_000, 2_000_000_000),
     (u32::MAX, u32::MAX - 1),

@@ -1,4 +1,4 @@
-//! Where Linux is too trusting, and what holds here.
+//! Cases in which Linux is too permissive, and the behavior here.
 
 use super::story::{tell, tell_from};
 

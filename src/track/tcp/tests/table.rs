@@ -1,4 +1,5 @@
-//! The transition table as a page of text, `transitions.txt`: a change of behaviour is a change of that page.
+//! The transition table as a page of text, `transitions.txt`: a change of behaviour is a change of
+//! that page.
 
 use std::fmt::Write;
 
@@ -41,7 +42,7 @@ const SECOND_HEAD: &str = "
    -        invalid
 ";
 
-/// How each state of [`State::ALL`] is reached.
+/// Returns a session in each state of [`State::ALL`].
 fn session_in(state: State) -> Session {
     const LIFE: [&str; 7] = [
         "< SA 0 ack 1 | SYN_RECV",

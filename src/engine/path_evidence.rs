@@ -6,7 +6,7 @@ use crate::packet::{Segment, TcpFlags, Transport};
 use crate::session::Slot;
 use crate::track::tcp::{Event, Fault, Peer, State};
 
-/// How far ahead of its window a sender may be before that is somebody else's number, in bytes.
+/// Greatest distance ahead of its window at which a number is taken for the sender's own, in bytes.
 const NEAR: u32 = 1 << 20;
 
 /// Whether a segment lies a window or more behind what its sender has sent, whose half comes here: it is
@@ -15,7 +15,7 @@ fn is_older(segment: &Segment, sender: Peer, receiver: Peer) -> bool {
     segment.seq.before(sender.end.sub(receiver.max_window))
 }
 
-/// What a segment acknowledges.
+/// Returns what a segment acknowledges, as a sign of the other half.
 const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
     if !segment.flags.contains(TcpFlags::ACK) {
         return Sign::Nothing;
@@ -26,9 +26,9 @@ const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
     }
 }
 
-/// What a packet says of the half of its conversation that it does not belong to.
+/// Evidence in a packet about the half of its conversation that it does not belong to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct PathEvidence {
     /// `None`: nothing but that its direction comes.
     pub(super) evidence: Option<Evidence>,
     pub(super) sign: Sign,
@@ -37,8 +37,8 @@ pub(super) struct Seen {
     pub(super) other_zone: Option<Zone>,
 }
 
-impl Seen {
-    /// Of a packet without a session.
+impl PathEvidence {
+    /// Returns the evidence of a packet without a session.
     pub(super) const fn alone(evidence: Evidence, sign: Sign) -> Self {
         Self {
             evidence: Some(evidence),
@@ -48,7 +48,7 @@ impl Seen {
         }
     }
 
-    /// Of a packet whose session is in another zone.
+    /// Returns the evidence of a packet whose session is in another zone.
     pub(super) const fn in_zone(zone: Zone) -> Self {
         Self {
             other_zone: Some(zone),
@@ -56,7 +56,7 @@ impl Seen {
         }
     }
 
-    /// Of an invalid packet that says nothing of the other half, but that its own half is there.
+    /// Returns the evidence of an invalid packet: nothing but that its own half passes here.
     pub(super) const fn present() -> Self {
         Self {
             evidence: None,
@@ -66,12 +66,12 @@ impl Seen {
         }
     }
 
-    /// Of a segment without a session that acknowledges something.
+    /// Returns the evidence of a segment without a session that acknowledges something.
     pub(super) const fn middle(segment: &Segment) -> Self {
         Self::alone(Evidence::BeginningUnseen, acknowledges(segment, false))
     }
 
-    /// Of a packet whose session is not wholly seen yet.
+    /// Returns the evidence of a packet whose session is not wholly seen yet.
     pub(super) fn of_unseen(slot: &Slot, direction: Direction, transport: &Transport) -> Self {
         let (packets, _) = slot.traffic(direction.opposite());
         let sign = match transport {
@@ -127,4 +127,11 @@ impl Seen {
             ..Self::alone(evidence, sign)
         })
     }
+}
+
+/// An invalid segment that is evidence of a half that does not pass here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Missing {
+    pub(super) evidence: PathEvidence,
+    pub(super) fault: Fault,
 }

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch};
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Reload, SessionFilter};
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
+use crate::geneve::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch};
 use crate::outbox::{Event, Lost, Outbox};
 use crate::reset::Reset;
+use crate::session::{EndReason, SessionRecord};
 
 /// Sessions that one call to [`Gateway::poll`] looks at for expiry.
 const EXPIRY_BUDGET: usize = 256;
@@ -28,8 +29,7 @@ const HELD_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::Config;
-/// use portcullis::geneve::Gateway;
+/// use portcullis::{Config, Gateway};
 /// use portcullis::geneve::front::Datagram;
 ///
 /// let gateway = Gateway::new(&Config::default())?;
@@ -115,7 +115,7 @@ impl Gateway {
     }
 
     /// Decides datagrams that came at `now`, in order, and calls `send` with everything that is to
-    /// be sent. A [`Datagram`](super::front::Datagram) is decided in any case; a [`Queued`] one says
+    /// be sent. A [`Datagram`](crate::geneve::front::Datagram) is decided in any case; a [`Queued`] one says
     /// how long it has waited, and may be shed.
     pub fn handle_batch<'b>(
         &self,

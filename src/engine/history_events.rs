@@ -1,16 +1,16 @@
-//! Which letters a packet adds to its session's history ([`crate::session::history`]).
+//! Events that a packet adds to its session's history ([`crate::session::history`]).
 
 use crate::flow::Direction;
 use crate::packet::{SctpChunks, Segment, Transport};
 use crate::session::history::Letter;
-use crate::session::{Shard, Slot};
+use crate::session::{Shard, Slot, SlotId};
 use crate::track::tcp::Event;
 use crate::track::tcp::window::sequence_len;
 
 /// The letters that a packet may add to the history, in the order in which they are added.
-pub(super) type Letters = [Option<Letter>; 3];
+pub(super) type HistoryEvents = [Option<Letter>; 3];
 
-pub(super) fn tcp_letters_of_first(segment: &Segment) -> Letters {
+pub(super) fn first_tcp_events(segment: &Segment) -> HistoryEvents {
     [
         Some(Letter::Syn),
         (segment.window == 0).then_some(Letter::ZeroWindow),
@@ -18,7 +18,7 @@ pub(super) fn tcp_letters_of_first(segment: &Segment) -> Letters {
     ]
 }
 
-pub(super) fn tcp_letters_of_adopted(segment: &Segment) -> Letters {
+pub(super) fn adopted_tcp_events(segment: &Segment) -> HistoryEvents {
     let letter = if segment.payload_len > 0 {
         Letter::Data
     } else {
@@ -28,7 +28,7 @@ pub(super) fn tcp_letters_of_adopted(segment: &Segment) -> Letters {
 }
 
 /// One letter for the kind of segment, then what its numbers say against what the sender has sent before.
-pub(super) fn tcp_letters(segment: &Segment, slot: &Slot, direction: Direction) -> Letters {
+pub(super) fn tcp_events(segment: &Segment, slot: &Slot, direction: Direction) -> HistoryEvents {
     let kind = match Event::of(segment.flags) {
         // Neither the window nor the payload of a RST counts.
         Event::Rst => return [Some(Letter::Reset), None, None],
@@ -50,7 +50,7 @@ pub(super) fn tcp_letters(segment: &Segment, slot: &Slot, direction: Direction) 
     ]
 }
 
-pub(super) fn plain_letters(transport: &Transport) -> Letters {
+pub(super) fn plain_events(transport: &Transport) -> HistoryEvents {
     match transport {
         // An empty datagram too: it says that its sender is there.
         Transport::Udp { .. } => [Some(Letter::Data), None, None],
@@ -63,7 +63,7 @@ pub(super) fn plain_letters(transport: &Transport) -> Letters {
 }
 
 /// Adds letters to a session's history; the cold part is read only for a letter that may be new.
-pub(super) fn note(shard: &mut Shard, number: u32, direction: Direction, letters: Letters) {
+pub(super) fn note_events(shard: &mut Shard, number: SlotId, direction: Direction, letters: HistoryEvents) {
     for letter in letters.into_iter().flatten() {
         if !shard.slab.hot(number).letter_noted(letter, direction) {
             let cold = shard.slab.cold_mut(number);
@@ -100,7 +100,7 @@ mod tests {
         let mut slot = Slot::new(crate::session::testing::key(1));
         slot.occupy(slot.key, End::Low, Micros(0), 0);
         slot.track = Track::open(&self::segment(TcpFlags::SYN, 1_000, 0, 500)).expect("a SYN");
-        let letters = tcp_letters(segment, &slot, direction).into_iter().flatten();
+        let letters = tcp_events(segment, &slot, direction).into_iter().flatten();
         letters.map(|letter| letter.letter(direction)).collect()
     }
 
@@ -138,7 +138,7 @@ mod tests {
         }
         let syn = segment(TcpFlags::SYN, 1_000, 5, 0);
         assert_eq!(
-            tcp_letters_of_first(&syn),
+            first_tcp_events(&syn),
             [Some(Letter::Syn), Some(Letter::ZeroWindow), None]
         );
     }
@@ -166,7 +166,7 @@ mod tests {
             dst_port: 2,
             payload_len: 0,
         };
-        assert_eq!(plain_letters(&udp), [Some(Letter::Data), None, None]);
+        assert_eq!(plain_events(&udp), [Some(Letter::Data), None, None]);
         let echo = Transport::IcmpQuery(IcmpQuery {
             kind: IcmpKind::Echo,
             id: 1,
@@ -174,6 +174,6 @@ mod tests {
             icmp_type: 8,
             code: 0,
         });
-        assert_eq!(plain_letters(&echo), [None; 3]);
+        assert_eq!(plain_events(&echo), [None; 3]);
     }
 }

@@ -2,22 +2,22 @@
 //! session may be. The report of it is made in [`crate::asymmetry`].
 
 use super::candidate::Candidate;
-use super::effects::After;
-use super::evidence::Seen;
+use super::effects::Effects;
 use super::faults::drop_of;
+use super::live::Live;
+use super::matched::Matched;
 use super::memo::{Memo, Noted};
-use super::settings::Settings;
+use super::path_evidence::{Missing, PathEvidence};
 use super::{Engine, Packet};
 use crate::asymmetry::{Evidence, Sighting, Sign};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::packet::{Parsed, Segment};
-use crate::policy::RuleId;
 use crate::policy::handling::Asymmetric;
 use crate::reserve::NoMemory;
-use crate::session::{Mark, Micros, Place, Shard};
-use crate::track::tcp::{Event, Fault, State};
-use crate::verdict::{Class, DropReason, Tracked, Verdict};
+use crate::session::{Mark, Micros, Place};
+use crate::track::tcp::{Event, State};
+use crate::verdict::{DropReason, Tracked, Verdict};
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ const ANSWERED: u32 = 640;
 /// Ticks in a unit of what [`CutHandshakes`] notes: 1.6 s.
 const UNIT: u32 = 16;
 
-/// What of a handshake was cut.
+/// Part of a handshake that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Its SYN was dropped, or its session ended before the handshake did.
@@ -63,7 +63,7 @@ impl CutHandshakes {
         }
     }
 
-    /// Whether this firewall has dropped a SYN-ACK of the session not long ago.
+    /// Returns whether this firewall has dropped a SYN-ACK of the session not long ago.
     fn is_answer(&self, place: Place, now: Micros) -> bool {
         let Noted::Own(note) = self.0.get(place) else {
             return false;
@@ -82,69 +82,59 @@ impl Engine {
     #[cold]
     pub(super) fn goes_on(
         &self,
-        settings: &Settings,
-        shard: &Shard,
-        number: u32,
-        (candidate, segment): (&Candidate<'_>, &Segment),
-    ) -> Option<Seen> {
-        let slot = shard.slab.hot(number);
+        live: &Live<'_>,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+    ) -> Option<PathEvidence> {
+        let slot = live.hot();
         let (key, source) = (&candidate.flow.key, candidate.flow.source);
-        let cold = shard.slab.cold(number);
-        let rule = RuleId(cold.rule);
-        let sign = if cold.has(Mark::Stale) {
+        let sign = if live.cold().has(Mark::Stale) {
             Sign::Nothing
         } else {
             Sign::Proof
         };
         let is_it = slot.track.state() == State::SynSent
             && matches!(Event::of(segment.flags), Event::Ack | Event::Fin)
-            && settings.tcp(rule, key.zone()).asymmetric == Asymmetric::Report
+            && live.tcp().asymmetric == Asymmetric::Report
             && slot.direction_of(source) == Direction::Original
             && self.asymmetry.suspected(key, source, candidate.instant) == Some(Direction::Original);
         let (packets, _) = slot.traffic(Direction::Reply);
-        is_it.then_some(Seen {
+        is_it.then_some(PathEvidence {
             opposite: Some(packets),
-            ..Seen::alone(Evidence::AckWithoutSynAck, sign)
+            ..PathEvidence::alone(Evidence::AckWithoutSynAck, sign)
         })
     }
 
     /// A segment that is invalid because something has not passed here. `None` as for [`Engine::hit`].
     #[cold]
     #[inline(never)]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the state of one packet's judgement, called from one place"
-    )]
-    pub(super) fn half<T: Trace>(
+    pub(super) fn judge_one_way<T: Trace>(
         &self,
-        (seen, fault): (Seen, Fault),
-        (shard, settings): (&mut Shard, &Settings),
-        place: Place,
-        (number, tracked): (u32, Tracked),
-        candidate: &Candidate<'_>,
-        after: &mut After,
+        live: &mut Live<'_>,
+        matched: &Matched<'_, '_>,
+        missing: &Missing,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
-        after.seen = Some(seen);
-        let cold = shard.slab.cold(number);
-        let (rule, known) = (RuleId(cold.rule), cold.has(Mark::Bypassed));
-        let state_only_counts = settings.checks.only_counts(DropReason::TcpState);
-        let reason = match seen.evidence {
+        let Missing { evidence, fault } = *missing;
+        let candidate = matched.candidate;
+        effects.evidence = Some(evidence);
+        let (rule, known) = (live.rule(), live.cold().has(Mark::Bypassed));
+        let settings = live.settings;
+        let state_only_counts = settings.enforcement.only_counts(DropReason::TcpState);
+        let reason = match evidence.evidence {
             Some(Evidence::AckWithoutSynAck) if !state_only_counts => DropReason::TcpAckWithoutSynAck,
             _ => drop_of(fault),
         };
-        let tracked = Tracked {
-            class: Class::Invalid,
-            ..tracked
-        };
+        let tracked = matched.invalid();
         trace.step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
         match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
-            Asymmetric::Drop => Some(after.failed(settings, reason, tracked, rule)),
+            Asymmetric::Drop => Some(effects.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
-                after.tolerated = Some((reason, rule));
+                effects.tolerated = Some((reason, rule));
                 // What passes now is not known to the session, and is no proof once it is acknowledged.
-                let is_known = seen.evidence == Some(Evidence::AckWithoutSynAck);
-                shard.slab.cold_mut(number).set_if(Mark::Stale, !is_known);
+                let is_known = evidence.evidence == Some(Evidence::AckWithoutSynAck);
+                live.cold_mut().set_if(Mark::Stale, !is_known);
                 Some(Verdict::Forward(Tracked {
                     tolerated: Some(reason),
                     ..tracked
@@ -152,24 +142,19 @@ impl Engine {
             }
             Asymmetric::Bypass => {
                 trace.step(|| Step::Note("bypass: the session goes on without the half that is missing"));
-                let direction = tracked.direction.unwrap_or(Direction::Original);
-                shard
-                    .slab
-                    .hot_mut(number)
-                    .track
-                    .go_on_without(direction.opposite());
-                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
-                after.bypassed |= !known;
+                live.hot_mut().track.go_on_without(matched.direction.opposite());
+                live.cold_mut().set(Mark::Bypassed, true);
+                effects.bypassed |= !known;
                 // Judged again, without the numbers that were never seen: a connection that goes on so has no such fault.
-                self.hit((shard, settings), place, number, candidate, after, trace)
+                self.hit(live, candidate, effects, trace)
             }
         }
     }
 
-    /// Hands on what a packet has said.
+    /// Hands the evidence in a packet to the report of asymmetry.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_half(&self, packet: &Packet<'_>, parsed: &Parsed, seen: Seen) {
+    pub(super) fn note_evidence(&self, packet: &Packet<'_>, parsed: &Parsed, seen: PathEvidence) {
         let Some(flow) = Flow::of(packet.zone, parsed) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! How strictly packets are judged: checks that only count, what ICMP may do.
+//! Strictness of checks: those that only count, split handshakes, ICMP redirects.
 
 use dashmap::DashMap;
 
@@ -8,7 +8,7 @@ use crate::verdict::DropReason;
 
 /// The settings, and the count of what they have let pass.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub(super) struct Enforcement {
     pub(super) split_handshake: bool,
     pub(super) icmp_redirects: bool,
     /// A bit for each of [`DropReason::CHECKS`] that only counts.
@@ -20,7 +20,7 @@ pub(super) struct Checks {
 
 const _: () = assert!(DropReason::CHECKS.len() <= 16);
 
-impl Checks {
+impl Enforcement {
     pub(super) fn new(compiled: &Compiled, hasher: ahash::RandomState) -> Self {
         let is_counting = |reason: &&DropReason| compiled.counting.contains(reason);
         let counting = (0..)
@@ -35,7 +35,7 @@ impl Checks {
         }
     }
 
-    /// Whether the check that has this reason only counts.
+    /// Returns whether the check that has this reason only counts.
     pub(super) fn only_counts(&self, reason: DropReason) -> bool {
         self.counting != 0
             && (0..)
@@ -60,7 +60,7 @@ impl Checks {
         }
     }
 
-    /// What was let pass, by reason and rule, in order.
+    /// Returns the tolerated packets by reason and rule, in order.
     pub(super) fn tolerated(&self) -> Vec<(DropReason, RuleId, u64)> {
         let mut counts: Vec<_> = self
             .tolerated

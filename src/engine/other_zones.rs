@@ -3,21 +3,21 @@
 
 use super::Engine;
 use super::candidate::Candidate;
-use super::effects::After;
-use super::evidence::Seen;
+use super::effects::Effects;
+use super::live::Locked;
 use super::pair::session_of_pair;
+use super::path_evidence::PathEvidence;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey, Zone};
 use crate::packet::{TcpFlags, Transport};
-use crate::policy::RuleId;
 use crate::policy::handling::Asymmetric;
-use crate::session::{Held, Mark, Place, Slot};
+use crate::session::{Mark, Place, Slot};
 use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
-/// What was found in a zone.
+/// Result of the search in one zone.
 enum Found {
     /// No session that the packet fits.
     Nothing,
@@ -40,7 +40,7 @@ impl Engine {
     /// Notes in which zone a session begins. Its shard's lock is held.
     #[inline]
     pub(super) fn note_begun(&self, settings: &Settings, key: &FlowKey) {
-        if let Some(begun) = &settings.elsewhere.begun {
+        if let Some(begun) = &settings.zone_hints.begun {
             let place = self.table.place(&key.in_zone(Zone::DEFAULT));
             begun.note(place, u32::from(key.zone().0));
         }
@@ -48,9 +48,9 @@ impl Engine {
 
     /// The zone in which the newest session of a flow began.
     fn begun_in(&self, settings: &Settings, key: &FlowKey) -> Option<Zone> {
-        let begun = settings.elsewhere.begun.as_deref()?;
+        let begun = settings.zone_hints.begun.as_deref()?;
         let place = self.table.place(&key.in_zone(Zone::DEFAULT));
-        settings.elsewhere.zone_in(begun, place)
+        settings.zone_hints.zone_in(begun, place)
     }
 
     /// Looks for the session of a packet that fits nothing in its own zone. `place` is that of its key in
@@ -62,41 +62,41 @@ impl Engine {
     ///    nothing is charged to the budget of the zone in which the packet came.
     #[cold]
     #[inline(never)]
-    pub(super) fn elsewhere<T: Trace>(
+    pub(super) fn search_other_zones<T: Trace>(
         &self,
         candidate: &Candidate<'_>,
         place: Place,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
         let settings = self.settings();
-        let (elsewhere, config) = (&settings.elsewhere, &settings.asymmetry);
+        let (hints, config) = (&settings.zone_hints, &settings.asymmetry);
         let own = candidate.flow.key.zone();
         if config.searches == 0 || config.searched_zones == 0 {
             return None;
         }
-        let remembered = elsewhere.remembered(place).filter(|zone| *zone != own);
+        let remembered = hints.remembered(place).filter(|zone| *zone != own);
         if let Some(zone) = remembered {
-            let found = self.in_zone(zone, candidate, after, trace);
+            let found = self.in_zone(zone, candidate, effects, trace);
             if !matches!(found, Found::Nothing) {
                 return found.verdict();
             }
         }
         let begun = self.begun_in(&settings, &candidate.flow.key);
         if let Some(zone) = begun.filter(|zone| *zone != own && Some(*zone) != remembered) {
-            let found = self.in_zone(zone, candidate, after, trace);
+            let found = self.in_zone(zone, candidate, effects, trace);
             if !matches!(found, Found::Nothing) {
-                elsewhere.remember(place, zone);
+                hints.remember(place, zone);
                 return found.verdict();
             }
         }
-        let search = elsewhere.take(own, candidate.now, config)?;
-        let others = elsewhere.zones.iter().filter(|zone| **zone != own);
+        let search = hints.take(own, candidate.now, config)?;
+        let others = hints.zones.iter().filter(|zone| **zone != own);
         for zone in others.take(config.searched_zones as usize) {
-            let found = self.in_zone(*zone, candidate, after, trace);
+            let found = self.in_zone(*zone, candidate, effects, trace);
             if !matches!(found, Found::Nothing) {
                 search.was_right();
-                elsewhere.remember(place, *zone);
+                hints.remember(place, *zone);
                 return found.verdict();
             }
         }
@@ -107,7 +107,7 @@ impl Engine {
         &self,
         zone: Zone,
         candidate: &Candidate<'_>,
-        after: &mut After,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Found {
         let key: FlowKey = candidate.flow.key.in_zone(zone);
@@ -122,83 +122,99 @@ impl Engine {
         let found = found
             .filter(|number| !self.is_to_end(&mut held, place, *number))
             .filter(|number| held.shard.slab.hot(*number).deadline > candidate.now.tick());
-        let Held { shard, settings, .. } = &mut *held;
-        let settings: &Settings = settings;
-        let Some(number) = found else {
+        let Some(slot_id) = found else {
             return Found::Nothing;
         };
-        let slot = shard.slab.hot(number);
+        let mut locked = Locked::new(&self.table, &mut held, place);
+        let mut live = locked.live(slot_id);
+        let settings = live.settings;
+        let slot = live.hot();
         let direction = slot.direction_of(candidate.flow.source);
-        let rule = RuleId(shard.slab.cold(number).rule);
-        let reports = settings.tcp(rule, zone).asymmetric == Asymmetric::Report;
+        let rule = live.rule();
+        let mode = settings.tcp(rule, zone).asymmetric;
         let transport = &candidate.parsed.transport;
-        let split_handshake = settings.checks.split_handshake;
-        let mut fit = Fit::of(slot, direction, transport, split_handshake);
-        if fit == Fit::Not && reports {
-            // A session that is only reported stays where it was: to it, a FIN is as good as the ACK that it carries.
-            let it = without_fin(transport);
-            fit = it.map_or(fit, |it| Fit::of(slot, direction, &it, split_handshake));
-        }
+        let split_handshake = settings.enforcement.split_handshake;
+        let fit = Fit::under(mode, slot, direction, transport, split_handshake);
         if fit == Fit::Not {
             return Found::Nothing;
         }
         if direction == Direction::Original && !has_numbers(transport) {
-            // Anybody may have sent it, and no half is missing.
+            // Any host may have sent the packet, and no half is missing.
             return Found::Nothing;
         }
         trace.step(|| Step::Elsewhere(key));
-        after.seen = (fit == Fit::Known).then(|| Seen::in_zone(zone));
-        if after.stands {
+        effects.evidence = (fit == Fit::Known).then(|| PathEvidence::in_zone(zone));
+        if effects.stands {
             return Found::Reported;
         }
-        let known = shard.slab.cold(number).has(Mark::Bypassed);
+        let known = live.cold().has(Mark::Bypassed);
         let reason = DropReason::OtherZone;
         let tracked = Tracked {
             direction: Some(direction),
-            session: Some(self.table.id(place.shard, number, slot.generation)),
+            session: Some(live.id()),
             ..Tracked::class(Class::Invalid)
         };
         if settings.bars_options(&candidate.parsed.ip, rule) {
             return Found::Decided(Verdict::Drop(DropReason::IpOptions, tracked));
         }
-        match settings.tcp(rule, zone).asymmetric {
+        match mode {
             Asymmetric::Drop => Found::Decided(Verdict::Drop(reason, tracked)),
             Asymmetric::Report => {
-                after.tolerated = Some((reason, rule));
+                effects.tolerated = Some((reason, rule));
                 Found::Decided(Verdict::Forward(Tracked {
                     tolerated: Some(reason),
                     ..tracked
                 }))
             }
             Asymmetric::Bypass => {
-                shard.slab.cold_mut(number).set(Mark::Bypassed, true);
-                after.bypassed |= !known;
+                live.cold_mut().set(Mark::Bypassed, true);
+                effects.bypassed |= !known;
                 let moved = Candidate {
                     flow,
                     flow_bits: 0,
                     ..*candidate
                 };
-                let seen = after.seen;
-                let verdict = self.hit((shard, settings), place, number, &moved, after, trace);
-                after.seen = seen;
+                let evidence = effects.evidence;
+                let verdict = self.hit(&mut live, &moved, effects, trace);
+                effects.evidence = evidence;
                 verdict.map_or(Found::Nothing, Found::Decided)
             }
         }
     }
 }
 
-/// How a packet fits a session, found out on a copy of it.
+/// Fit of a packet to a session, tried on a copy of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
-    /// It would not pass.
+    /// The packet would not pass.
     Not,
-    /// It would pass, but anybody may have sent it: a RST that is not exact, a SYN-ACK that answers nothing.
+    /// The packet would pass, but any host may have sent it: an inexact RST, an unsolicited SYN-ACK.
     Unproved,
-    /// It would pass, and has numbers of the session if its protocol has any.
+    /// The packet would pass, and has numbers of the session if its protocol has any.
     Known,
 }
 
 impl Fit {
+    /// Finds the fit of a packet under a mode of asymmetric paths.
+    fn under(
+        mode: Asymmetric,
+        slot: &Slot,
+        direction: Direction,
+        transport: &Transport,
+        split_handshake: bool,
+    ) -> Self {
+        let fit = Self::of(slot, direction, transport, split_handshake);
+        if fit != Self::Not || mode != Asymmetric::Report {
+            return fit;
+        }
+        // A session that is only reported keeps its state: to it, a FIN is as good as the ACK that
+        // it carries.
+        let without_fin = without_fin(transport);
+        without_fin.map_or(fit, |segment| {
+            Self::of(slot, direction, &segment, split_handshake)
+        })
+    }
+
     fn of(slot: &Slot, direction: Direction, transport: &Transport, split_handshake: bool) -> Self {
         let is_right = match transport {
             Transport::Tcp { segment, .. } => {
@@ -237,7 +253,7 @@ fn without_fin(transport: &Transport) -> Option<Transport> {
     Some(without)
 }
 
-/// Whether a packet has numbers that only one who has seen its session can know.
+/// Returns whether a packet has numbers that only an observer of its session can know.
 const fn has_numbers(transport: &Transport) -> bool {
     matches!(
         transport,

@@ -1,0 +1,159 @@
+//! Direction of the dependencies between the modules of the appliance.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../../tests/support/floors.rs"]
+mod floors;
+
+use std::path::Path;
+
+use self::floors::{Source, circles, faults, read};
+
+/// Floors of the appliance, the lowest first.
+const FLOORS: &[&str] = &[
+    // Shared by several commands.
+    "output",
+    "memory",
+    "five_tuple",
+    "session_view",
+    // Captures: values, fields and link layers, formats, the reader.
+    "capture::error",
+    "capture::limits",
+    "capture::order",
+    "capture::window",
+    "capture::compressed",
+    "capture::offload",
+    "capture::pad",
+    "capture::pcapng_writer",
+    "capture::writer",
+    "capture::link::types",
+    "capture::link::fields",
+    "capture::link::ppp",
+    "capture::link::ethernet",
+    "capture::link::host",
+    "capture::link::serial",
+    "capture::link::wireless",
+    "capture::link",
+    "capture::located",
+    "capture::tunnel",
+    "capture::pcap",
+    "capture::pcapng",
+    "capture::reader",
+    "capture",
+    // The packet path of a running appliance.
+    "run::settings",
+    "run::counters",
+    "run::sends",
+    "run::overflow",
+    "run::worker_stats",
+    "run::socket",
+    "run::inlet",
+    "run::outlet",
+    "run::event_queue",
+    "run::shared",
+    "run::event_sink",
+    "run::worker",
+    "run::overrides",
+    "run::data_path",
+    // What runs beside the packet path, and the type that holds it together.
+    "config_file",
+    "run::drain",
+    "run::clients",
+    "run::instance",
+    "run::limits",
+    "run::saved",
+    "run::sharing",
+    "run::http",
+    "run::exposition",
+    "run::reloads",
+    "run::watch",
+    "run::health",
+    "run::census",
+    "run::checkpoint",
+    "run::view",
+    "run::appliance",
+    // Operations on a running appliance.
+    "run::protocol",
+    "run::audit",
+    "run::reload",
+    "run::signals",
+    "run::control::exchange",
+    "run::control::explain",
+    "run::control::listing",
+    "run::control::readings",
+    "run::control::answer",
+    "run::control",
+    "run::log::counters",
+    "run::log::rows",
+    "run::log::output",
+    "run::log",
+    "run::metrics::families",
+    "run::process",
+    "run::metrics::readings",
+    "run::metrics::engine",
+    "run::metrics::appliance",
+    "run::metrics",
+    "run::operations",
+    "run",
+    // The other commands.
+    "check",
+    "sessions::error",
+    "sessions::client",
+    "sessions::table",
+    "sessions::top",
+    "sessions",
+    "bench::args",
+    "bench::error",
+    "bench::memory",
+    "bench::worker",
+    "bench::report",
+    "bench",
+    "replay::clock",
+    "replay::explain",
+    "replay::notes",
+    "replay::error",
+    "replay::halves",
+    "replay::rows",
+    "replay::helper",
+    "replay::talkers",
+    "replay::lines",
+    "replay::summary",
+    "replay::report",
+    "replay::collector",
+    "replay::judge",
+    "replay",
+    "simulate",
+];
+
+/// The sources without `main.rs`, which stands above all floors.
+fn appliance() -> Vec<Source> {
+    let mut sources = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    sources.retain(|source| source.path != "main.rs");
+    sources
+}
+
+#[test]
+fn no_module_names_a_higher_floor() {
+    assert_eq!(faults(&appliance(), FLOORS), Vec::<String>::new());
+}
+
+#[test]
+fn no_modules_name_each_other_in_a_circle() {
+    assert_eq!(circles(&appliance()), Vec::<String>::new());
+}
+
+#[test]
+fn no_module_names_an_item_of_the_root() {
+    let is_module = |name: &str| FLOORS.iter().any(|floor| floor.split("::").next() == Some(name));
+    for Source { path, text } in appliance() {
+        for named in text.split("crate::").skip(1) {
+            let end = named.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = &named[..end.unwrap_or(named.len())];
+            assert!(is_module(name), "{path}: crate::{name}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The gate of control sessions: which of their segments pass.
+//!
+//! A segment comes here once, after the judgement of its session, or after it has opened one that
+//! begins in its middle. [`Helpers`](super::helpers::Helpers) read it.
+
+use super::Engine;
+use super::candidate::Candidate;
+use super::effects::Effects;
+use super::ftp_settings::Parent;
+use super::listening::{Heard, Ruling};
+use super::live::Live;
+use super::matched::{Judged, Matched, Passage, Reading};
+use crate::event::HelperNote;
+use crate::explain::{Step, Trace};
+use crate::flow::Direction;
+use crate::packet::Transport;
+use crate::session::EndReason;
+use crate::snapshot::SavedControl;
+use crate::track::tcp::Track;
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+/// A judged segment of a session that may be a control session.
+pub(super) struct Gated<'a, 'p> {
+    pub(super) matched: &'a Matched<'a, 'p>,
+    /// Tracker of the session before the segment.
+    pub(super) track: Track,
+    pub(super) judged: Judged,
+}
+
+impl Engine {
+    /// Decides whether a judged segment passes, and hands its data to the helper if they are right.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn gate<T: Trace>(
+        &self,
+        live: &mut Live<'_>,
+        gated: Gated<'_, '_>,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Judged {
+        let Gated {
+            matched,
+            track,
+            judged,
+        } = gated;
+        match &judged {
+            Judged::Passes(passage) => {
+                let ruling = self.rule_on(live, matched, passage, &mut effects.helped, trace);
+                if ruling == Ruling::Passes {
+                    return judged;
+                }
+                effects.believed = false;
+                if ruling == Ruling::Drops {
+                    // As if it had not come.
+                    live.hot_mut().track = track;
+                }
+                live.rearm(live.hot().deadline, matched.before);
+                if ruling == Ruling::Stops {
+                    let ended = live.end(EndReason::FtpRefused);
+                    let now = matched.candidate.now;
+                    self.ended_here(live.shard_id, &ended, now, effects, trace);
+                }
+                refused(matched)
+            }
+            // An invalid segment that passes because its check only counts.
+            Judged::Ruled(verdict)
+                if verdict.is_forward()
+                    && verdict.tracked().class == Class::Invalid
+                    && !self.may_pass_unread(live, matched) =>
+            {
+                effects.tolerated = None;
+                refused(matched)
+            }
+            Judged::Ruled(_) | Judged::Reopens => judged,
+        }
+    }
+
+    /// Rules on a segment that its session lets pass.
+    fn rule_on<T: Trace>(
+        &self,
+        live: &Live<'_>,
+        matched: &Matched<'_, '_>,
+        passage: &Passage,
+        notes: &mut Vec<HelperNote>,
+        trace: &mut T,
+    ) -> Ruling {
+        match passage.reading {
+            Reading::Exempt => Ruling::Passes,
+            Reading::Unread if self.may_pass_unread(live, matched) => Ruling::Passes,
+            Reading::Unread => Ruling::Drops,
+            Reading::Whole => {
+                let Some(heard) = heard(matched.candidate, matched.direction) else {
+                    return Ruling::Passes;
+                };
+                self.inspect_control(live, &heard, notes, trace)
+            }
+        }
+    }
+
+    /// Hands a segment of a control session to its helper.
+    fn inspect_control<T: Trace>(
+        &self,
+        live: &Live<'_>,
+        heard: &Heard<'_>,
+        notes: &mut Vec<HelperNote>,
+        trace: &mut T,
+    ) -> Ruling {
+        let settings = &live.settings.ftp;
+        let ruling = self
+            .helpers
+            .control(settings, live.hot(), own(live), heard, notes);
+        for note in notes.iter() {
+            trace.step(|| Step::Helper(Box::new(*note)));
+        }
+        ruling
+    }
+
+    /// Returns whether a segment of a control session may pass unread.
+    fn may_pass_unread(&self, live: &Live<'_>, matched: &Matched<'_, '_>) -> bool {
+        let Some(heard) = heard(matched.candidate, matched.direction) else {
+            return true;
+        };
+        let settings = &live.settings.ftp;
+        self.helpers
+            .may_pass_unread(settings, live.hot(), own(live), &heard)
+    }
+
+    /// Goes on with a control session that begins in its middle, and reads the segment that has
+    /// opened it. Returns whether the segment passes.
+    pub(super) fn gate_adopted<T: Trace>(
+        &self,
+        live: &Live<'_>,
+        candidate: &Candidate<'_>,
+        direction: Direction,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> bool {
+        let settings = &live.settings.ftp;
+        let own = own(live);
+        if !settings.is_control(live.hot(), own.rule) {
+            return true;
+        }
+        self.helpers
+            .go_on(settings, live.hot(), own, SavedControl::default());
+        // One that stops ends with the next data of its sender, which are dropped.
+        heard(candidate, direction).is_none_or(|heard| {
+            self.inspect_control(live, &heard, &mut effects.helped, trace) == Ruling::Passes
+        })
+    }
+}
+
+/// The verdict on a segment that stops at the gate.
+const fn refused(matched: &Matched<'_, '_>) -> Judged {
+    Judged::Ruled(ftp_refused(matched.tracked))
+}
+
+/// The verdict on a packet of what stops with a refused announcement.
+pub(super) const fn ftp_refused(tracked: Tracked) -> Verdict {
+    let refused = Tracked {
+        class: Class::Invalid,
+        ..tracked
+    };
+    Verdict::Drop(DropReason::FtpRefused, refused)
+}
+
+/// Returns the name and the rule of a session.
+fn own(live: &Live<'_>) -> Parent {
+    Parent {
+        session: live.id(),
+        rule: live.rule(),
+    }
+}
+
+/// Returns a segment as a helper reads it.
+fn heard<'a>(candidate: &Candidate<'a>, direction: Direction) -> Option<Heard<'a>> {
+    let Transport::Tcp { segment, .. } = &candidate.parsed.transport else {
+        return None;
+    };
+    Some(Heard {
+        direction,
+        segment,
+        payload: candidate.payload(),
+        now: candidate.instant,
+    })
+}

@@ -1,0 +1,71 @@
+//! A packet of a session between its judgement and its verdict.
+
+use super::candidate::Candidate;
+use super::history_events::HistoryEvents;
+use crate::flow::Direction;
+use crate::track::tcp::State;
+use crate::track::{EvictionClass, Lifetime};
+use crate::verdict::{Class, DropReason, Tracked, Verdict};
+
+/// A packet and the session that it was found to belong to.
+pub(super) struct Matched<'a, 'p> {
+    pub(super) candidate: &'a Candidate<'p>,
+    pub(super) tracked: Tracked,
+    pub(super) direction: Direction,
+    /// Class of the session before the packet.
+    pub(super) before: EvictionClass,
+    /// State of the TCP connection before the packet.
+    pub(super) tcp_before: Option<State>,
+}
+
+impl Matched<'_, '_> {
+    /// Returns what the verdict on an invalid packet says of its session.
+    pub(super) const fn invalid(&self) -> Tracked {
+        Tracked {
+            class: Class::Invalid,
+            ..self.tracked
+        }
+    }
+}
+
+/// Outcome of a packet's judgement, before it is counted.
+pub(super) enum Judged {
+    Passes(Passage),
+    /// The packet changes nothing more.
+    Ruled(Verdict),
+    /// The packet would open a new connection in place of the session.
+    Reopens,
+}
+
+/// A packet that passes, and its part in the session.
+pub(super) struct Passage {
+    /// `None`: the packet proves nothing about the session.
+    pub(super) lifetime: Option<Lifetime>,
+    pub(super) events: HistoryEvents,
+    /// Check that the packet has failed and that only counts.
+    pub(super) tolerated: Option<DropReason>,
+    pub(super) part: Part,
+    pub(super) reading: Reading,
+}
+
+/// Part of a passing packet in its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The packet is one of the session.
+    Counts,
+    /// The packet is a RST that its receiver ignores: it is counted, and nothing else.
+    Ignored,
+    /// The packet refuses the session, which ends.
+    Refuses,
+}
+
+/// Data of a passing segment as a helper may read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The numbers are right: the helper reads the data.
+    Whole,
+    /// The segment passes although its numbers may be wrong: the helper does not read it.
+    Unread,
+    /// No helper is asked.
+    Exempt,
+}

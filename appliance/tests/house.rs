@@ -1,11 +1,11 @@
 //! Direction of the dependencies between the modules of the appliance.
-
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
 
+#[allow(clippy::manual_strip, reason = "the checker scans a text by position")]
 #[path = "../../tests/support/floors.rs"]
 mod floors;
 

@@ -41,8 +41,8 @@ pub(crate) fn configuration(capture: &Path, scratch: &Path) -> Option<PathBuf> {
 /// Reads the settings of a comparison: a TOML file beside the tests.
 pub(crate) fn settings<T: DeserializeOwned>(name: &str) -> T {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-    toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+    let text = std::fs::read_to_string(&file).expect("the settings of a comparison");
+    toml::from_str(&text).expect("valid settings of a comparison")
 }
 
 /// Prints a line of a comparison, with `--nocapture` alone.

@@ -22,6 +22,7 @@ mod helpers;
 mod history_events;
 mod icmp;
 mod inspect;
+mod invariants;
 mod judgement;
 mod listening;
 mod live;
@@ -63,7 +64,7 @@ use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
-use crate::limits::{Accounts, Notices, Standing, Tally};
+use crate::limits::{Accounts, Notices};
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
@@ -560,45 +561,5 @@ impl Engine {
                 records.clear();
             }
         }
-    }
-
-    /// Whether the table's structures tell one story; for property tests and fuzzing.
-    ///
-    /// # Errors
-    /// What does not fit, in words.
-    #[doc(hidden)]
-    pub fn check_invariants(&self) -> Result<(), String> {
-        self.datagrams.check_invariants()?;
-        let mut sessions = 0;
-        let mut tally = Tally::default();
-        let mut first = u32::MAX;
-        for shard_id in self.table.shard_ids() {
-            let held = self.table.lock(shard_id);
-            let shard = &held.shard;
-            shard
-                .check_invariants()
-                .map_err(|what| format!("shard {}: {what}", shard_id.0))?;
-            sessions += shard.len();
-            for each in shard.sessions() {
-                let slot = shard.slab.hot(each);
-                let standing = Standing::of(slot.key.protocol(), slot.eviction_class());
-                let (subject, counts) = shard.slab.counted(each);
-                tally.add(&self.accounts, subject, counts, standing);
-            }
-            let hint = self.table.next_tick_of(shard_id).unwrap_or(u32::MAX);
-            let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
-            if due.is_some_and(|tick| tick < hint) {
-                return Err(format!("shard {}: due at {due:?}, announced {hint}", shard_id.0));
-            }
-            first = first.min(hint);
-        }
-        if sessions != self.table.len() || sessions > self.table.max_sessions() {
-            return Err(format!(
-                "{sessions} sessions, counted {}, bound {}",
-                self.table.len(),
-                self.table.max_sessions()
-            ));
-        }
-        self.accounts.check_invariants(&tally)
     }
 }

@@ -531,12 +531,9 @@ impl Config {
 
     fn effective_policy(&self, values: &mut Values<'_>) {
         let default = quoted(self.policy.default);
-        let (unset, source) = if self.provenance.is_file() {
-            ("\"deny\"", "a file denies what no rule allows")
-        } else {
-            ("\"allow\"", "without a file everything is allowed")
-        };
-        values.setting("policy.default", default, unset, source);
+        let unset = quoted(PolicyConfig::default().default);
+        let source = "everything that no rule allows is denied";
+        values.setting("policy.default", default, &unset, source);
         for (zone, action) in &self.policy.zones {
             let key = format!("policy.zones.{}", super::keys::key_segment(zone));
             values.entry(key, quoted(action));

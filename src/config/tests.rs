@@ -819,7 +819,7 @@ fn a_value_set_in_code_has_no_line() {
     assert_eq!(
         origin("policy.default"),
         Origin::Default {
-            source: "without a file everything is allowed"
+            source: "everything that no rule allows is denied"
         }
     );
 }

@@ -1,25 +1,82 @@
 //! **portcullis**: a stateful session firewall engine. A packet goes in, a [`Verdict`] comes out.
 //!
-//! The library does no I/O and reads no clock; what feeds it (a GENEVE front end, a capture, a TUN device) is
-//! the caller's. Start at [`Engine`]: [`Engine::process`] decides a packet, [`Engine::expire`] lets time pass,
-//! [`Config`] says what is allowed and how long sessions live.
+//! The library does no I/O and reads no clock: the caller receives packets, passes them with the
+//! current time, and sends what is forwarded. Behind a load balancer that speaks GENEVE, start at
+//! [`Gateway`]; anywhere else, at [`Engine`].
 //!
-//! | module | what it is for |
+//! ```
+//! use std::time::Instant;
+//! use portcullis::policy::Protocol;
+//! use portcullis::{Engine, Event, Outbox, Packet, Policy, Rule, Verdict};
+//!
+//! let policy = Policy::deny_by_default()
+//!     .rule(Rule::allow("web").protocol(Protocol::TCP).ports([80..=80, 443..=443]));
+//! let engine = Engine::builder().policy(policy).build()?;
+//! let mut outbox = Outbox::new();
+//!
+//! // For each packet that an interface receives:
+//! let (bytes, now) = ([0u8; 20], Instant::now());
+//! match engine.process(&Packet::new(&bytes, now), &mut outbox) {
+//!     Verdict::Forward(_) => { /* send it on, byte for byte */ }
+//!     Verdict::Drop(reason, _) => println!("{reason}: {}", reason.describe()),
+//!     Verdict::Reject(..) => { /* the reply waits in the outbox, within its budget */ }
+//!     Verdict::Hold(..) => { /* only for packets that the caller can hold */ }
+//! }
+//! // After each packet or batch, and at `Engine::next_expiry`:
+//! engine.expire(now, &mut outbox);
+//! for event in outbox.drain() {
+//!     match event {
+//!         Event::Transmit(packet) => println!("send {} bytes", packet.bytes.len()),
+//!         Event::Ended(session, reason) => println!("{}: {}", session.src, reason.name()),
+//!         _ => {}
+//!     }
+//! }
+//! # assert_eq!(engine.stats().dropped_total(), 1);
+//! # Ok::<(), portcullis::ConfigError>(())
+//! ```
+//!
+//! The folder `examples` has whole programs: `bump_in_the_wire` (two TUN devices), `nfqueue`,
+//! `af_packet`, `read_capture` and `minimal_appliance` (GENEVE).
+//!
+//! # The path of a packet
+//!
+//! ```text
+//!  bytes ──> packet ──> fragment ──> flow ──> session ──hit──> track ──────────> Verdict
+//!            parse      datagram     key      lookup           state machine     Forward
+//!            once       of it        + zone   (one lock)         ^               Drop
+//!                                                │               │               Reject
+//!                                                miss            │
+//!                                                └──> policy ──> limits            │
+//!                                                     first      quotas            v
+//!                                                     match                      Outbox
+//!  time ───────────────────────> Engine::expire ───────────────────────────────> Transmit,
+//!                                                                                Opened, Ended ...
+//! ```
+//!
+//! [`Engine::process`] documents the steps and their locks.
+//!
+//! # Modules
+//!
+//! | module | contents |
 //! |---|---|
-//! | [`alg`] | helpers for protocols that announce other sessions, and what they announce |
-//! | [`packet`] | bytes to parsed headers, once; every way to be malformed |
-//! | [`flow`] | the canonical key of a conversation, its directions, its zone |
-//! | [`fragment`] | which datagram a fragment belongs to, what was decided of it, and packets that wait for that |
-//! | [`geneve`] | the tunnel header of the load balancers |
-//! | [`track`] | the state machines of TCP, UDP, ICMP queries and all else |
-//! | [`session`] | the table: shards, slots, timing wheel, eviction |
-//! | [`policy`] | which new sessions are allowed |
-//! | [`limits`] | what a zone, a rule or a source may hold |
-//! | [`lifetime`] | how long sessions live |
-//! | [`config`] | one TOML file for all of it |
-//! | [`reset`] | the RST and ICMP packets that the engine itself makes |
-//! | [`explain`] | how a decision came about |
-//! | [`memory`] | how much memory a configuration takes |
+//! | [`config`] | the configuration, read from TOML or built in code |
+//! | [`policy`] | rules, and decisions on new sessions |
+//! | [`limits`] | bounds on the sessions of a zone, a rule or a source |
+//! | [`lifetime`] | lifetimes of sessions |
+//! | [`packet`] | bytes to parsed headers; all ways to be malformed |
+//! | [`flow`] | canonical keys of conversations, directions, zones |
+//! | [`fragment`] | fragmented datagrams, and packets that wait for a first fragment |
+//! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and all else |
+//! | [`session`] | session identifiers, histories, tunnel references |
+//! | [`alg`] | FTP: control sessions, and the sessions that they announce |
+//! | [`asymmetry`] | evidence of paths of which this engine sees one half |
+//! | [`event`] | session records, and [`Sink`], the lower interface below the [`Outbox`] |
+//! | [`reset`] | the RST, ABORT and ICMP packets that the engine makes |
+//! | [`explain`] | the steps of a decision |
+//! | [`snapshot`] | saving and restoring sessions |
+//! | [`geneve`] | the tunnel of the load balancers, and the front end |
+//! | [`gateway`] | engine and front end as one: the [`Gateway`] |
+//! | [`memory`] | the memory that a configuration takes |
 #![forbid(unsafe_code)]
 
 pub mod alg;
@@ -64,3 +121,13 @@ pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
+
+/// Compiles and runs the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// Compiles and runs the examples of the library guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/LIBRARY.md")]
+struct LibraryGuide;

@@ -10,9 +10,9 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 
 /// Bounded queue of the packets that the engine makes and of the events that it reports.
 ///
-/// [`Engine::process`](crate::Engine::process) and [`Engine::expire`](crate::Engine::expire) fill it; the caller drains it after each packet or
-/// batch. Replies to rejected packets and RSTs at the end of sessions are within the budgets of
-/// `[resets]`: send all of them.
+/// [`Engine::process`](crate::Engine::process) and [`Engine::expire`](crate::Engine::expire) fill
+/// it; the caller drains it after each packet or batch. Replies to rejected packets and RSTs at the
+/// end of sessions are within the budgets of `[resets]`: send all of them.
 ///
 /// Memory is bounded. An outbox that nobody drains keeps its oldest entries, discards the others,
 /// and counts them ([`Outbox::lost`]). Packets and events have separate bounds, so that events

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use portcullis::config::ChallengeMode;
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
+use portcullis::policy::Protocol;
 use portcullis::reset::write_reply_unbudgeted;
-use portcullis::{Config, Discard, Engine, Packet, Reply, Verdict};
+use portcullis::{Config, Discard, Engine, Outbox, Packet, Policy, Reply, Rule, Verdict};
 
 fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
     let (from, to) = if client {
@@ -136,6 +137,30 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
         }
     });
     assert_eq!((info.count_total, told.0), (0, 99 * 44));
+}
+
+#[test]
+fn an_outbox_that_has_grown_allocates_nothing() {
+    let web = Rule::allow("web").protocol(Protocol::TCP).ports([80]);
+    let builder = Engine::builder().policy(Policy::reject_by_default().rule(web));
+    let engine = builder.max_sessions(64).build().expect("a configuration");
+    let rejected: Vec<_> = (1..100).map(udp).collect();
+    let syn = tcp(true, 100, 0, "S", b"");
+    let mut outbox = Outbox::new();
+    let mut entries = Vec::with_capacity(2);
+    let mut round = |now| {
+        for bytes in rejected.iter().chain([&syn]) {
+            let _ = engine.process(&Packet::new(bytes, now), &mut outbox);
+        }
+        engine.expire(now + Duration::from_secs(400), &mut outbox);
+        entries.push(outbox.drain().count());
+    };
+    let start = Instant::now();
+    round(start);
+    let info = allocation_counter::measure(|| round(start + Duration::from_secs(500)));
+    assert_eq!(info.count_total, 0, "{info:?}");
+    // A reply and an event for each rejected packet; a session that opens and ends.
+    assert_eq!(entries, [2 * 99 + 2; 2]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub enum RewriteError {
 ///
 /// // A client behind the translation announces its private address.
 /// let line = b"PORT 10,0,0,9,19,136\r\n";
-/// let public = "198.51.100.7:40000".parse()?;
+/// let public: std::net::SocketAddr = "198.51.100.7:40000".parse()?;
 /// let rewritten = rewrite(line, public)?;
 /// assert_eq!(rewritten.line, b"PORT 198,51,100,7,156,64\r\n");
 ///

@@ -1,8 +1,9 @@
-//! What the engine costs, by Criterion.
+//! The cost of the engine, measured with Criterion.
 //!
-//! Packets are made in slices of [`SLICE`] outside the timed part ([`traffic`]); what is timed is the loop over a
-//! slice, in which all packets carry one `now`. Tables are filled when the first benchmark that is not filtered
-//! out needs them. `cargo bench --bench engine -- --test` runs everything once.
+//! Packets are built in slices of [`SLICE`] outside the timed part ([`traffic`]). The timed part is
+//! the loop over a slice, in which all packets have one `now`. Tables are filled when the first
+//! benchmark that is not filtered out needs them. `cargo bench --bench engine -- --test` runs
+//! everything once.
 #![expect(clippy::unwrap_used, reason = "a benchmark that stops at the first surprise")]
 
 mod traffic;
@@ -17,7 +18,7 @@ use etherparse::PacketBuilder;
 use portcullis::config::{AddressTerm, ChallengeMode, RuleConfig};
 use portcullis::packet::{self, Checksums};
 use portcullis::policy::{self, Action, NewSession, Policy, PortRange};
-use portcullis::{Config, Engine, Packet, Verdict};
+use portcullis::{Config, Discard, Engine, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 
@@ -50,7 +51,7 @@ struct Table {
 
 impl Table {
     fn new(sessions: u32, protocol: Protocol) -> Self {
-        let mut config = Config::default();
+        let mut config = Config::allow_all();
         config.table.max_sessions = sessions;
         // The load opens sessions as fast as it can, which is a flood to the engine.
         config.syn_challenge.mode = ChallengeMode::Off;
@@ -80,7 +81,7 @@ impl Table {
         for position in 0..self.sessions {
             let session = Session(self.order.at(u32::MAX, position));
             for frame in session.handshake(self.protocol) {
-                let verdict = self.engine.process(Packet::new(frame.bytes(), self.now));
+                let verdict = self.engine.verdict_only(Packet::new(frame.bytes(), self.now));
                 assert!(verdict.is_forward(), "{verdict:?}");
             }
         }
@@ -90,7 +91,7 @@ impl Table {
     /// Lets time pass until no session is left.
     fn drain(&mut self) {
         self.now += LATER;
-        while self.engine.expire(self.now, SLICE, &mut ()).more {}
+        while self.engine.expire_with(self.now, SLICE, &mut Discard).more {}
         assert_eq!(self.engine.sessions(), 0);
     }
 
@@ -128,7 +129,7 @@ impl Table {
         for frames in self.frames.chunks(BATCH) {
             packets.clear();
             packets.extend(frames.iter().map(|frame| Packet::new(frame.bytes(), self.now)));
-            self.engine.process_batch(&packets, &mut verdicts);
+            self.engine.verdicts_only(&packets, &mut verdicts);
             right += verdicts.iter().filter(|verdict| verdict.is_forward()).count();
         }
         let took = start.elapsed();
@@ -141,7 +142,7 @@ impl Table {
         let mut right = 0;
         let start = Instant::now();
         for frame in &self.frames {
-            let verdict = self.engine.process(Packet::new(frame.bytes(), self.now));
+            let verdict = self.engine.verdict_only(Packet::new(frame.bytes(), self.now));
             right += usize::from(expected(&verdict));
         }
         let took = start.elapsed();
@@ -245,7 +246,7 @@ fn lookup(c: &mut Criterion) {
             })
         });
     });
-    let engine = Engine::with_seed(&Config::default(), SEED).unwrap();
+    let engine = Engine::with_seed(&Config::allow_all(), SEED).unwrap();
     let now = Instant::now();
     let whole = Session(7).packet(Protocol::Udp, 0);
     let mut fragment = whole.bytes().to_vec();
@@ -254,7 +255,7 @@ fn lookup(c: &mut Criterion) {
         *byte = value;
     }
     group.bench_function("untracked/fragment", |b| {
-        b.iter(|| engine.process(Packet::new(black_box(&fragment), now)));
+        b.iter(|| engine.verdict_only(Packet::new(black_box(&fragment), now)));
     });
     group.finish();
 }
@@ -311,7 +312,7 @@ fn expire(c: &mut Criterion) {
                     }
                     let budget = left.min(SLICE as u64) as usize;
                     let start = Instant::now();
-                    let done = table.engine.expire(table.now, budget, &mut ());
+                    let done = table.engine.expire_with(table.now, budget, &mut Discard);
                     took += start.elapsed();
                     left -= done.ended as u64;
                 }
@@ -327,7 +328,7 @@ fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
     let net =
         |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.policy.default = Action::Deny;
     config.policy.rules = (0..rules)
         .map(|number| {

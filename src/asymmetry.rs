@@ -242,14 +242,14 @@ pub(crate) struct Sighting {
     pub(crate) at: Instant,
 }
 
-/// The suspects of a part, each in the place that its conversation hashes to.
-type Part = Box<[Option<Suspect>]>;
+/// Slots of one shard; the hash of a conversation selects its slot.
+type SuspectSlots = Box<[Option<Suspect>]>;
 
 /// For how long a half that is only reported may be silent and go on: as long as an established connection may by default.
 const GOES_ON: Duration = Duration::from_secs(340);
 
-/// Suspects at once, with a lock for each part of them.
-const PARTS: usize = 16;
+/// Number of shards, each with its own lock, and of suspects in a shard.
+const SHARDS: usize = 16;
 const SUSPECTS: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -264,7 +264,7 @@ struct LineKey {
 /// Everything that is remembered of halves.
 #[derive(Debug)]
 pub(crate) struct Asymmetry {
-    suspects: Box<[Mutex<Part>]>,
+    suspects: Box<[Mutex<SuspectSlots>]>,
     lines: DashMap<LineKey, AsymmetryLine, ahash::RandomState>,
     /// The places of lines, by zone.
     places: ZoneShares,
@@ -277,9 +277,9 @@ impl Asymmetry {
     pub(crate) fn new(seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, d, a, c);
-        let part = || Purpose::Suspects.items(SUSPECTS, || None).map(Mutex::new);
+        let shard = || Purpose::Suspects.items(SUSPECTS, || None).map(Mutex::new);
         Ok(Self {
-            suspects: Purpose::Suspects.try_items(PARTS, part)?,
+            suspects: Purpose::Suspects.try_items(SHARDS, shard)?,
             lines: DashMap::with_hasher(hasher.clone()),
             places: ZoneShares::new(AsymmetryConfig::default().max_entries, []),
             unlisted: AtomicU64::new(0),
@@ -337,8 +337,8 @@ impl Asymmetry {
 
     fn place<T>(&self, key: &FlowKey, with: impl FnOnce(&mut Option<Suspect>) -> T) -> Option<T> {
         let hash = self.hasher.hash_one(key) as usize;
-        let mut part = self.suspects.get(hash % PARTS)?.lock();
-        part.get_mut(hash / PARTS % SUSPECTS).map(with)
+        let mut shard = self.suspects.get(hash % SHARDS)?.lock();
+        shard.get_mut(hash / SHARDS % SUSPECTS).map(with)
     }
 
     /// Whether a conversation that needs no patience is another one than that of the last such packet.
@@ -476,8 +476,8 @@ impl Asymmetry {
 
     /// Forgets all lines, and what the suspects have done up to now. That they are suspects stays: what passes by it goes on.
     pub(crate) fn clear(&self) {
-        for part in &self.suspects {
-            for suspect in part.lock().iter_mut().flatten() {
+        for shard in &self.suspects {
+            for suspect in shard.lock().iter_mut().flatten() {
                 (suspect.packets, suspect.listed, suspect.first) = (0, 0, suspect.last);
                 suspect.proved = false;
             }

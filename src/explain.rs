@@ -6,13 +6,13 @@
 use core::fmt;
 use std::time::Duration;
 
-use crate::event::{EndReason, HelperNote, SessionRecord};
+use crate::event::HelperNote;
 use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
-use crate::lifetime::LifetimeClass;
 use crate::limits::{Exceeded, Limit};
 use crate::packet::{GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, Transport};
-use crate::session::SessionId;
+use crate::session::{EndReason, SessionId, SessionRecord};
+use crate::track::LifetimeClass;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
 use crate::verdict::Verdict;
 

@@ -25,16 +25,19 @@
 pub mod alg;
 pub mod asymmetry;
 mod atomic;
+mod builder;
 pub mod config;
 mod engine;
 pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+mod gateway;
 pub mod geneve;
 pub mod lifetime;
 pub mod limits;
 pub mod memory;
+mod outbox;
 pub mod packet;
 pub mod policy;
 mod reasons;
@@ -46,15 +49,18 @@ mod stats;
 pub mod track;
 mod verdict;
 
+pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Engine, Expiry, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter, Unsent,
+    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
 };
-pub use event::{DeniedSession, EndReason, LimitReached, SessionRecord, Sink};
+pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
+pub use gateway::{Gateway, GatewayReload, GatewayWorker};
+pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
-pub use reset::Reset;
-pub use session::{SessionId, TunnelRef};
+pub use reset::{Reset, Unsent};
+pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

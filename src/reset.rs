@@ -24,10 +24,14 @@ const MAX_ICMPV4: usize = 576;
 
 const TTL: u8 = 64;
 
-/// Writes the reply to a rejected IP packet into `out` and returns it. `None` where `packet` is not what was
-/// rejected (it does not parse), or `out` is smaller than [`MAX_REPLY`] and too small for it.
+/// Writes the reply to a rejected IP packet into `out` and returns it, without regard to any budget:
+/// for tools that show replies. Whoever sends replies uses
+/// [`Engine::write_reply`](crate::Engine::write_reply) or an [`Outbox`](crate::Outbox).
+///
+/// Returns `None` if `packet` was not rejected with this reply (it does not parse), or if `out` is
+/// too small for it; [`MAX_REPLY`] bytes are always enough.
 #[must_use]
-pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
     let parsed = parse_first_fragment(packet, &parsed).ok()?;
     let written = match (reply, &parsed.transport) {
@@ -91,7 +95,7 @@ pub fn write_reply<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option
 /// `None` where no such error may be sent: the packet is IPv4 and may be fragmented, is a later fragment, an ICMP error
 /// itself, does not parse, or names no single host as its source or destination (RFC 1122 3.2.2).
 #[must_use]
-pub fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(crate) fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
     let may_fragment = packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
     if matches!(parsed.ip.version, IpVersion::V4) && may_fragment {
@@ -344,6 +348,42 @@ fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
+/// Why a packet of the engine's own was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsent {
+    /// Its destination has had as many as `resets.per_destination` allows.
+    DestinationBudget,
+    /// All together are as many as `resets.overall` allows, and those of the zone as many as are
+    /// guaranteed to it.
+    OverallBudget,
+    /// The number that its receiver accepts was never seen.
+    NumberUnknown,
+    /// Nobody listens: the session was found to be over by a call without a sink.
+    NoSink,
+}
+
+impl Unsent {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::DestinationBudget,
+        Self::OverallBudget,
+        Self::NumberUnknown,
+        Self::NoSink,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DestinationBudget => "destination_budget",
+            Self::OverallBudget => "overall_budget",
+            Self::NumberUnknown => "number_unknown",
+            Self::NoSink => "no_sink",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;
@@ -379,7 +419,7 @@ mod tests {
     fn a_syn_is_refused_as_a_closed_port_would() {
         for (packet, len) in [(syn_v4(), 4), (syn_v6(), 1)] {
             let mut out = [0; MAX_REPLY];
-            let reply = write_reply(Reply::TcpReset, &packet, &mut out).unwrap();
+            let reply = write_reply_unbudgeted(Reply::TcpReset, &packet, &mut out).unwrap();
             let asked = parse(&packet, Checksums::Verify).unwrap();
             let answer = parse(reply, Checksums::Verify).expect("checksums are right");
             assert_eq!((answer.ip.src, answer.ip.dst), (asked.ip.dst, asked.ip.src));
@@ -407,7 +447,7 @@ mod tests {
             b"x",
         );
         let mut out = [0; MAX_REPLY];
-        let reply = write_reply(Reply::TcpReset, &packet, &mut out).unwrap();
+        let reply = write_reply_unbudgeted(Reply::TcpReset, &packet, &mut out).unwrap();
         let Transport::Tcp { segment, .. } = parse(reply, Checksums::Verify).unwrap().transport else {
             panic!()
         };
@@ -426,7 +466,7 @@ mod tests {
                 builder.write(&mut packet, &[7; 1400]).unwrap();
             }
             let mut out = [0; MAX_REPLY];
-            let reply = write_reply(Reply::Prohibited, &packet, &mut out).unwrap();
+            let reply = write_reply_unbudgeted(Reply::Prohibited, &packet, &mut out).unwrap();
             assert_eq!(reply.len(), if version == 4 { 576 } else { 1280 });
             let Transport::IcmpError(error) = parse(reply, Checksums::Verify).unwrap().transport else {
                 panic!("an ICMP error")
@@ -479,8 +519,14 @@ mod tests {
 
     #[test]
     fn a_short_buffer_gets_nothing() {
-        assert_eq!(write_reply(Reply::TcpReset, &syn_v4(), &mut [0; 39]), None);
-        assert!(write_reply(Reply::TcpReset, &syn_v4(), &mut [0; 40]).is_some());
-        assert_eq!(write_reply(Reply::TcpReset, b"nonsense", &mut [0; 40]), None);
+        assert_eq!(
+            write_reply_unbudgeted(Reply::TcpReset, &syn_v4(), &mut [0; 39]),
+            None
+        );
+        assert!(write_reply_unbudgeted(Reply::TcpReset, &syn_v4(), &mut [0; 40]).is_some());
+        assert_eq!(
+            write_reply_unbudgeted(Reply::TcpReset, b"nonsense", &mut [0; 40]),
+            None
+        );
     }
 }

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alg::SessionEnds;
 use crate::alg::ftp::Progress;
-use crate::event::EndReason;
 use crate::flow::Variant;
+use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
 pub use stream::VERSION;

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::alg::HelperEvent;
-use crate::engine::Unsent;
-use crate::event::EndReason;
 use crate::flow::Zone;
+use crate::reset::Unsent;
+use crate::session::EndReason;
 use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};
 
@@ -82,7 +82,7 @@ pub struct Stats {
     /// Sessions now.
     pub sessions: usize,
     /// Sessions now, by what they are worth to a full table.
-    pub sessions_by_worth: Vec<(crate::track::Worth, usize)>,
+    pub sessions_by_worth: Vec<(crate::track::EvictionClass, usize)>,
     /// The table's bound.
     pub max_sessions: usize,
     /// What helpers have seen and done in control sessions.

@@ -5,22 +5,23 @@
 
 use std::time::Duration;
 
-use crate::event::EndReason;
 use crate::flow::Direction;
-use crate::fragment::HoldId;
+use crate::fragment::id::HoldId;
 use crate::packet::{Malformed, SeqNum};
-use crate::session::{SessionId, TICK};
+use crate::session::end::EndReason;
+use crate::session::id::SessionId;
+use crate::session::time::TICK;
 
 /// The decision on one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a verdict that nobody acts on lets nothing through and stops nothing"]
-#[non_exhaustive]
 pub enum Verdict {
     /// Send it on, byte for byte.
     Forward(Tracked),
     /// Discard it silently.
     Drop(DropReason, Tracked),
-    /// Discard it and send the reply that [`crate::reset::write_reply`] makes of it.
+    /// Discard it and send the reply, if the budget allows one: an [`Outbox`](crate::Outbox) holds
+    /// it, or [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
     /// Keep it, and hand it in again when it is released: it is a fragment that came before the first one of its
     /// datagram. Only packets with [`Packet::can_hold`](crate::Packet::can_hold) get this; see

@@ -1,5 +1,5 @@
-//! An engine for which there is too little memory is an error, at whichever of its tables the
-//! memory ends.
+//! An engine for which there is too little memory is an error, whichever of its tables does not
+//! fit.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::alloc::System;

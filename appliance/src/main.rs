@@ -4,11 +4,12 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod five_tuple;
 mod memory;
 mod output;
 mod replay;
 mod run;
-mod session_ports;
+mod session_view;
 mod sessions;
 mod simulate;
 
@@ -64,14 +65,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            complain(&message);
+            output::notice(&message);
             ExitCode::from(code)
         }
     }
-}
-
-/// Says what is wrong, if anybody can hear it.
-fn complain(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "portcullis: {message}");
 }

@@ -1,4 +1,4 @@
-//! Destinations of a command's results: files, or standard output.
+//! Destinations of a command's results and messages: files, standard output and standard error.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -28,4 +28,9 @@ pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     } else {
         Ok(Box::new(File::create(path)?))
     }
+}
+
+/// Writes a message for the operator to standard error; does nothing if nobody reads it.
+pub(crate) fn notice(message: &str) {
+    let _ = writeln!(io::stderr(), "portcullis: {message}");
 }

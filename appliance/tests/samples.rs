@@ -127,7 +127,7 @@ fn decide(engine: &Engine, zone: u16, from: IpAddr, to: IpAddr, what: &str) -> (
             .collect::<Vec<_>>()
     };
     let before = hits();
-    let verdict = engine.process(Packet::new(&bytes, Instant::now()).zone(Zone(zone)));
+    let verdict = engine.verdict_only(Packet::new(&bytes, Instant::now()).zone(Zone(zone)));
     let decided = hits()
         .into_iter()
         .zip(before)

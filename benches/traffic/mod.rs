@@ -1,14 +1,15 @@
-//! The packets of the benchmarks: any packet of any session, made from its number and nothing else.
+//! The packets of the benchmarks: any packet of any session, computed from its number.
 //!
-//! A measurement wants millions of sessions, packets in random order, numbers that fit every window, and none of
-//! the generator's memory in the caches that it measures. So nothing is stored: addresses, ports and sequence
-//! numbers are functions of the session's number and of the round. In each [round](Session::packet) every session
-//! sends one packet, the two ends in turns; [`Order`] shuffles the sessions anew each round. Frames are written
-//! into a small scratch buffer outside the timed part.
+//! A measurement needs millions of sessions, packets in random order, and numbers that fit every
+//! window. None of the generator's memory may be in the caches that it measures. So nothing is
+//! stored: addresses, ports and sequence numbers are functions of the session's number and of the
+//! round. In each [round](Session::packet) every session sends one packet, the two ends in turns;
+//! [`Order`] shuffles the sessions for each round. Frames are written into a small scratch buffer
+//! outside the timed part.
 //!
-//! The packets are those of real connections: a handshake with MSS, window scale, SACK and timestamps, then
-//! segments of 14 bytes of payload or pure ACKs, with timestamps, that acknowledge all that came before. All
-//! checksums are right.
+//! The packets are those of real connections: a handshake with MSS, window scale, SACK and
+//! timestamps. Then follow segments of 14 bytes of payload or pure ACKs, with timestamps, that
+//! acknowledge all earlier segments. All checksums are correct.
 
 /// The most sessions that there can be: one client address of 10.0.0.0/8 each.
 pub(crate) const MAX_SESSIONS: u32 = 1 << 24;

@@ -20,6 +20,11 @@
 //! segment but not a line is no line. That is all the defence there is against replies that an attacker makes to begin
 //! a segment (CERT VU#328867) and against requests made to look like commands (NAT slipstreaming).
 
+mod kept;
+mod line;
+
+pub use self::line::Line;
+use self::line::{LineEnd, cut, line_end, line_of};
 use crate::packet::SeqNum;
 
 #[cfg(test)]
@@ -36,19 +41,6 @@ pub struct Limits {
     pub ranges: usize,
     /// Does a line feed without a carriage return end a line? A carriage return alone never does.
     pub bare_lf: bool,
-}
-
-/// A line without its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
-    /// The bytes. Of a line that is too long, the first [`Limits::line`].
-    pub bytes: &'a [u8],
-    /// Is this all of it?
-    pub whole: bool,
-    /// Whether a line feed alone has ended it.
-    pub bare_lf: bool,
-    /// The number of the byte after its end.
-    pub next: SeqNum,
 }
 
 /// What can be wrong with a stream.
@@ -139,67 +131,6 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) {
     }
 }
 
-/// Both parts of `bytes`, the second empty if `at` is behind the end.
-fn cut(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
-    bytes.split_at_checked(at).unwrap_or((bytes, &[]))
-}
-
-/// Behind the first line's end.
-fn line_end(bytes: &[u8], after_cr: bool, bare_lf: bool) -> Option<usize> {
-    let mut previous = if after_cr { b'\r' } else { 0 };
-    for (place, byte) in bytes.iter().enumerate() {
-        if *byte == b'\n' && (bare_lf || previous == b'\r') {
-            return Some(place + 1);
-        }
-        previous = *byte;
-    }
-    None
-}
-
-/// Whether bytes from `seq` on, which lie before `next`, differ from what is kept of those right before `next`.
-fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
-    let begin = next.sub(kept.len() as u32);
-    let (kept, past) = if seq.before(begin) {
-        (
-            kept,
-            past.get(begin.distance_from(seq) as usize..).unwrap_or_default(),
-        )
-    } else {
-        (
-            kept.get(seq.distance_from(begin) as usize..).unwrap_or_default(),
-            past,
-        )
-    };
-    kept.iter().zip(past).any(|(first, second)| first != second)
-}
-
-/// End of a line.
-#[derive(Debug, Clone, Copy)]
-struct LineEnd {
-    /// None of its bytes was left out.
-    whole: bool,
-    bare_lf: bool,
-    next: SeqNum,
-}
-
-/// A line of these bytes, whose end is cut off.
-fn line_of<'b>(bytes: &'b [u8], end: LineEnd, limits: &Limits) -> Line<'b> {
-    let LineEnd { whole, bare_lf, next } = end;
-    let whole = whole && bytes.len() <= limits.line;
-    let bytes = if whole {
-        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        line.strip_suffix(b"\r").unwrap_or(line)
-    } else {
-        cut(bytes, limits.line).0
-    };
-    Line {
-        bytes,
-        whole,
-        bare_lf,
-        next,
-    }
-}
-
 impl Stream {
     /// Says where the stream begins; ignored once payload has come.
     pub fn begins(&mut self, first: SeqNum) {
@@ -237,84 +168,6 @@ impl Stream {
             self.line = Vec::new();
         }
         gives_up
-    }
-
-    /// Returns whether a segment can be read whole, now or once the hole before it is filled: what
-    /// was sent before and may not have come is the same again, and there is room for it.
-    #[must_use]
-    pub fn fit(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> Fit {
-        let Some(next) = self.next else {
-            return Fit::Fits;
-        };
-        if self.too_long {
-            return Fit::Differs;
-        }
-        if self.floor.is_some_and(|floor| seq.before(floor)) {
-            return Fit::BeforeStart;
-        }
-        let (offset, past, fresh) = if seq.before(next) {
-            let (past, fresh) = cut(payload, next.distance_from(seq) as usize);
-            (0, past, fresh)
-        } else {
-            (seq.distance_from(next) as usize, &[][..], payload)
-        };
-        let sent = self.unacknowledged();
-        if self.contradicts_line(seq, next, past) || contradicts(sent, seq, next, past) {
-            return Fit::Differs;
-        }
-        if fresh.is_empty() || offset == 0 && self.ranges.is_empty() && sent.is_empty() {
-            return Fit::Fits;
-        }
-        let end = offset.saturating_add(fresh.len());
-        if end.saturating_add(sent.len()) > limits.window {
-            return Fit::NoRoom;
-        }
-        let apart = |range: &&Range| range.end < offset || range.start > end;
-        if offset > 0 && self.ranges.iter().filter(apart).count() >= limits.ranges {
-            return Fit::NoRoom;
-        }
-        let is_same = self.ranges.iter().all(|range| {
-            let (from, to) = (range.start.max(offset), range.end.min(end));
-            from >= to || self.buffer.get(from..to) == fresh.get(from - offset..to - offset)
-        });
-        if is_same { Fit::Fits } else { Fit::Differs }
-    }
-
-    /// Returns by how many bytes a segment makes the stream grow at most.
-    #[must_use]
-    pub fn growth(&self, seq: SeqNum, len: usize, limits: &Limits) -> usize {
-        let ahead = match self.next {
-            Some(next) if seq.after(next) => {
-                let end = (seq.distance_from(next) as usize).saturating_add(len);
-                let ranges = limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
-                end.min(limits.window).saturating_sub(self.buffer.capacity()) + ranges
-            }
-            // What waits may be read with it.
-            _ => 2 * self.buffer.len(),
-        };
-        // The line, and what is kept until it is acknowledged.
-        ahead + 2 * len + 3 * GRAIN
-    }
-
-    /// Returns a byte that is kept: not acknowledged yet, or waiting for bytes before it.
-    #[must_use]
-    pub fn byte(&self, seq: SeqNum) -> Option<u8> {
-        let next = self.next?;
-        if seq.before(next) {
-            let sent = self.unacknowledged();
-            let place = sent.len().checked_sub(next.distance_from(seq) as usize)?;
-            return sent.get(place).copied();
-        }
-        let place = seq.distance_from(next) as usize;
-        let waits = self
-            .ranges
-            .iter()
-            .any(|range| (range.start..range.end).contains(&place));
-        if waits {
-            self.buffer.get(place).copied()
-        } else {
-            None
-        }
     }
 
     /// Whether the line that has not ended is too long already.
@@ -397,60 +250,6 @@ impl Stream {
             self.lose_line(out);
             self.drain(limits, out);
         }
-    }
-
-    /// The bytes right before `next` that nobody has acknowledged.
-    fn unacknowledged(&self) -> &[u8] {
-        self.sent.get(self.sent_from..).unwrap_or_default()
-    }
-
-    fn forget_sent(&mut self) {
-        self.sent = Vec::new();
-        self.sent_from = 0;
-    }
-
-    /// Forgets the sent bytes before `ack`. They are moved once half of them is free.
-    fn drop_acknowledged(&mut self, ack: SeqNum) {
-        let Some(next) = self.next.filter(|_| !self.sent.is_empty()) else {
-            return;
-        };
-        let missing = if ack.before(next) {
-            next.distance_from(ack) as usize
-        } else {
-            0
-        };
-        self.sent_from = self.sent_from.max(self.sent.len().saturating_sub(missing));
-        let kept = self.sent.len() - self.sent_from;
-        if kept == 0 {
-            self.forget_sent();
-        } else if self.sent_from >= kept {
-            self.sent.drain(..self.sent_from);
-            self.sent_from = 0;
-            self.sent.shrink_to(kept.next_multiple_of(GRAIN));
-        }
-    }
-
-    /// Bytes on the heap.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.line.capacity()
-            + self.buffer.capacity()
-            + self.sent.capacity()
-            + self.ranges.capacity() * size_of::<Range>()
-    }
-
-    /// Forgets what waits for missing bytes.
-    pub fn shed(&mut self) {
-        self.buffer = Vec::new();
-        self.ranges = Vec::new();
-    }
-
-    /// Whether bytes that lie before `next` differ from what is kept of the line that has not ended.
-    fn contradicts_line(&self, seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
-        if self.skipping || self.too_long {
-            return false;
-        }
-        contradicts(&self.line, seq, next, past)
     }
 
     /// What has come of the line is void, and the rest of it will be.
@@ -539,92 +338,5 @@ impl Stream {
         reserve(&mut self.line, fits.len());
         self.line.extend_from_slice(fits);
         self.too_long |= !over.is_empty();
-    }
-
-    /// Keeps bytes ahead of a hole; `false` if there are too many holes.
-    fn store(
-        &mut self,
-        offset: usize,
-        bytes: &[u8],
-        limits: &Limits,
-        out: &mut dyn FnMut(Piece<'_>),
-    ) -> bool {
-        let end = offset + bytes.len();
-        let apart = |range: &Range| range.end < offset || range.start > end;
-        if offset > 0 && self.ranges.iter().filter(|range| apart(range)).count() >= limits.ranges {
-            return false;
-        }
-        if self.buffer.len() < end {
-            let more = end - self.buffer.len();
-            reserve(&mut self.buffer, more);
-            self.buffer.resize(end, 0);
-        }
-        let mut known = self
-            .ranges
-            .iter()
-            .skip_while(|range| range.end <= offset)
-            .peekable();
-        let mut differs: Option<(usize, usize)> = None;
-        let places = self.buffer.iter_mut().enumerate().skip(offset);
-        for ((place, old), new) in places.zip(bytes) {
-            while known.next_if(|range| range.end <= place).is_some() {}
-            if known.peek().is_none_or(|range| range.start > place) {
-                *old = *new;
-            } else if *old != *new {
-                differs = Some((differs.map_or(place, |(first, _)| first), place + 1));
-            }
-        }
-        if let (Some((first, behind)), Some(next)) = (differs, self.next) {
-            self.doubt(next.add(first as u32), next.add(behind as u32));
-            out(Piece::Trouble(Trouble::Conflict));
-        }
-        let mut merged = Range { start: offset, end };
-        self.ranges.retain(|range| {
-            if !apart(range) {
-                merged.start = merged.start.min(range.start);
-                merged.end = merged.end.max(range.end);
-            }
-            apart(range)
-        });
-        let place = self.ranges.partition_point(|range| range.start < merged.start);
-        self.ranges.insert(place, merged);
-        true
-    }
-
-    fn doubt(&mut self, start: SeqNum, end: SeqNum) {
-        self.suspect = Some(match self.suspect {
-            Some((first, last)) => (
-                if start.before(first) { start } else { first },
-                if end.after(last) { end } else { last },
-            ),
-            None => (start, end),
-        });
-    }
-
-    /// Reads what waits and has nothing missing before it any more; how many bytes.
-    fn drain(&mut self, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) -> usize {
-        let ready = match self.ranges.first() {
-            Some(range) if range.start == 0 => range.end,
-            _ => return 0,
-        };
-        let buffer = core::mem::take(&mut self.buffer);
-        self.read(cut(&buffer, ready).0, limits, out);
-        self.buffer = buffer;
-        self.shift(ready);
-        ready
-    }
-
-    /// `next` has moved on by so many bytes.
-    fn shift(&mut self, by: usize) {
-        self.ranges.retain_mut(|range| {
-            range.start = range.start.saturating_sub(by);
-            range.end = range.end.saturating_sub(by);
-            range.end > 0
-        });
-        if self.ranges.is_empty() {
-            self.shed();
-        } else {
-            self.buffer.drain(..by.min(self.buffer.len()));
-        }
     }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{CheckMode, Compiled, Config, Fixed, Zones};
 use crate::flow::Zone;
-use crate::lifetime::{LifetimeTable, Lifetimes, OverrideMatch};
+use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
 use crate::limits::Adaptive;
 use crate::policy::{Policy, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
@@ -124,7 +124,10 @@ impl Config {
                     zone: each.zone.as_deref().and_then(|name| zones.zone(name)),
                     rule: each.rule.as_deref().and_then(|name| policy.rule_named(name)),
                 };
-                (matcher, each.set)
+                Override {
+                    matcher,
+                    lifetimes: each.set,
+                }
             })
             .collect();
         LifetimeTable::new(Lifetimes::default().with(&self.lifetimes.set), &overrides)

@@ -7,7 +7,7 @@ use super::values;
 
 /// `[resets]`: how many RSTs the engine sends at the end of sessions. As many again are those to
 /// late packets, and as many the answers to packets that are rejected or too large
-/// ([`Engine::may_answer`](crate::Engine::may_answer)): each has a budget of its own. With `Z`
+/// ([`Engine::write_reply`](crate::Engine::write_reply)): each has a budget of its own. With `Z`
 /// zones, each zone has `overall / (2 * Z)` a second for certain in each of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -9,6 +9,7 @@ use super::error::ConfigError;
 use super::keys::key_segment;
 use super::values::{self, quoted, quoted_list};
 use super::{Config, Permission};
+use crate::policy::handling::OptionsMode;
 
 /// `[ip]`: checks of the IP header. Invalid options are always malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -29,28 +30,6 @@ pub struct IpConfig {
     /// in one of them. Zones that are not named here are not checked.
     #[serde(deserialize_with = "prefixes_by_zone")]
     pub inside: BTreeMap<String, Vec<IpNet>>,
-}
-
-/// What happens to packets with IP options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptionsMode {
-    /// Well-formed options pass.
-    #[default]
-    Allow,
-    /// A packet with any option is dropped.
-    Strict,
-}
-
-impl OptionsMode {
-    /// The name in the configuration file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Strict => "strict",
-        }
-    }
 }
 
 impl Config {

@@ -48,9 +48,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::flow::Zone;
 use crate::lifetime::LifetimeTable;
+pub use crate::limits::LimitSet;
 use crate::limits::{Adaptive, Limits, Prefixes};
 pub use crate::packet::Checksums;
-use crate::policy::{Policy, RuleId};
+pub use crate::policy::handling::{Asymmetric, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode};
+use crate::policy::{Action, Policy, RuleId};
 use crate::verdict::DropReason;
 
 mod challenge;
@@ -84,24 +86,23 @@ pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig
 pub use self::error::{ConfigError, ConfigErrorCause, Location, Warning, WarningKind};
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, RunConfig, parse_endpoint};
-pub use self::ip::{IpConfig, OptionsMode};
+pub use self::ip::IpConfig;
 pub use self::keys::Provenance;
-pub use self::limits::{LimitSet, LimitsConfig};
+pub use self::limits::LimitsConfig;
 pub use self::sections::{
     LifetimeOverride, LifetimesConfig, MAX_COMMENT, PolicyConfig, RuleConfig, RuleExceptions,
 };
 pub use self::sets::{AddressSet, AddressTerm, MAX_SET_PREFIXES, Service, ServiceTerm};
 
-pub(crate) use self::tcp::Handling;
-pub use self::tcp::{Asymmetric, LatePacket, Midstream, TcpConfig, TcpHandling, TcpMode};
+pub use self::tcp::TcpConfig;
 
 /// The name of zone 0.
 const DEFAULT_ZONE: &str = "default";
 
 /// All that can be set.
 ///
-/// [`Config::default`] is what holds without a file: every lifetime at its default and every session allowed. A
-/// file, be it empty, denies what none of its rules allows, unless `policy.default` says otherwise.
+/// [`Config::default`] equals an empty file: every value is at its default, and every session is
+/// denied. [`Config::allow_all`] allows every session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -133,7 +134,6 @@ pub struct Config {
     /// `[lifetimes]`.
     pub lifetimes: LifetimesConfig,
     /// `[policy]`.
-    #[serde(default = "PolicyConfig::of_file")]
     pub policy: PolicyConfig,
     /// `[tcp]`.
     pub tcp: TcpConfig,
@@ -585,6 +585,15 @@ impl Zones {
 }
 
 impl Config {
+    /// Returns the defaults with a policy that allows every session, for captures, measurements and
+    /// tests.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        let mut config = Self::default();
+        config.policy.default = Action::Allow;
+        config
+    }
+
     /// Reads and checks a configuration. `file_name` is only for messages; nothing is opened.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::Engine;
+    use crate::{Discard, Engine};
 
     fn parse(text: &str) -> Config {
         Config::from_toml(text, "t.toml").unwrap()
@@ -171,7 +171,10 @@ mod tests {
             );
             assert_eq!(config.check_running(&running), Ok(()), "{text}");
             let engine = Engine::with_seed(&running, [1; 4]).unwrap();
-            assert!(engine.reload(&config, Instant::now(), &mut ()).is_ok(), "{text}");
+            assert!(
+                engine.reload(&config, Instant::now(), &mut Discard).is_ok(),
+                "{text}"
+            );
         }
     }
 
@@ -215,7 +218,7 @@ mod tests {
             let mut config = parse(&new.concat());
             let kept = config.keep_running(&running);
             let engine = Engine::with_seed(&running, [1; 4]).unwrap();
-            let done = engine.reload(&config, Instant::now(), &mut ());
+            let done = engine.reload(&config, Instant::now(), &mut Discard);
             if is_kept {
                 assert_eq!(kept, ["zone_groups"], "{new:?}");
                 assert!(done.is_ok(), "{new:?}");

@@ -42,10 +42,10 @@ pub struct LifetimeOverride {
 
 /// `[policy]`: what new sessions are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default = "PolicyConfig::of_file", deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// What happens to a new session that no rule matches. A file denies unless it says otherwise; without a
-    /// file everything is allowed.
+    /// Action for a new session that no rule matches. The default is [`Action::Deny`], in a file
+    /// and in code.
     pub default: Action,
     /// `[policy.zones]`: the default action of a zone or group, in place of `default`.
     pub zones: BTreeMap<String, Action>,
@@ -73,25 +73,17 @@ impl PolicyConfig {
         "100.64.0.0/10",
         "fc00::/7",
     ];
-
-    /// What a file gets that says nothing: deny.
-    pub(super) fn of_file() -> Self {
-        Self {
-            default: Action::Deny,
-            ..Self::default()
-        }
-    }
 }
 
 impl Default for PolicyConfig {
-    /// No rules, and everything is allowed.
+    /// Returns a policy without rules, which denies every session.
     fn default() -> Self {
         let inside = Self::DEFAULT_INSIDE
             .into_iter()
             .filter_map(|prefix| prefix.parse().ok())
             .collect();
         Self {
-            default: Action::Allow,
+            default: Action::Deny,
             zones: BTreeMap::new(),
             as_of: None,
             inside,

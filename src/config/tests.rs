@@ -27,7 +27,7 @@ fn tcp_to(dst: &str, port: u16) -> NewSession {
 }
 
 #[test]
-fn without_a_file_everything_is_allowed_at_the_defaults() {
+fn without_a_file_everything_is_denied_at_the_defaults() {
     let config = Config::default();
     assert!(config.warnings().is_empty());
     let compiled = config.compile().unwrap();
@@ -41,12 +41,12 @@ fn without_a_file_everything_is_allowed_at_the_defaults() {
     assert_eq!(compiled.lifetimes.profile(0), &Lifetimes::default());
     assert_eq!(
         compiled.policy.decide(&tcp_to("192.0.2.1", 80)).action,
-        Action::Allow
+        Action::Deny
     );
 }
 
 #[test]
-fn an_empty_file_differs_from_no_file_only_in_denying() {
+fn an_empty_file_equals_no_file() {
     let config = parse("");
     assert_eq!(config.policy.default, Action::Deny);
     assert_eq!(parse("[policy]").policy.default, Action::Deny);
@@ -54,19 +54,19 @@ fn an_empty_file_differs_from_no_file_only_in_denying() {
         parse("[policy]\ndefault = \"reject\"").policy.default,
         Action::Reject
     );
-    let default = Config::default();
-    let policy = PolicyConfig {
-        default: Action::Allow,
-        ..config.policy.clone()
+    let without_origin = Config {
+        provenance: Provenance::default(),
+        ..config
     };
-    assert_eq!(
-        Config {
-            policy,
-            provenance: Provenance::default(),
-            ..config
-        },
-        default
-    );
+    assert_eq!(without_origin, Config::default());
+}
+
+#[test]
+fn a_policy_that_allows_everything_is_asked_for_by_name() {
+    let mut config = Config::allow_all();
+    assert_eq!(config.policy.default, Action::Allow);
+    config.policy.default = Action::Deny;
+    assert_eq!(config, Config::default());
 }
 
 #[test]

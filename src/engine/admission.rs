@@ -1,22 +1,26 @@
 //! Step 5 of the packet path: a packet without a session, and what it may open.
 
 use super::Engine;
-use super::halves::Seen;
-use super::helpers::Parent;
+use super::answer::{may_be_answered, reject};
+use super::candidate::{Candidate, tunnel_id};
+use super::effects::After;
+use super::evidence::Seen;
+use super::faults::invalid;
+use super::ftp_settings::Parent;
 use super::letters::{Letters, note, plain_letters, tcp_letters_of_adopted, tcp_letters_of_first};
 use super::listening::{Heard, Ruling};
-use super::path::{After, Candidate, invalid, tunnel_id};
+use super::query::{new_session, trace_policy};
 use super::resets::LateAnswer;
 use super::settings::Settings;
 use crate::asymmetry::{Evidence, Sign};
-use crate::config::{Asymmetric, Midstream, TcpMode};
-use crate::event::{DeniedSession, EndReason, LimitReached, Sink};
+use crate::event::{DeniedSession, LimitReached, Sink};
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Flow, Zone};
+use crate::flow::{Direction, Flow};
 use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
-use crate::packet::{IcmpQuery, Ip, IpVersion, Parsed, Segment, Transport};
-use crate::policy::{Action, Decision, NewSession, Policy, RuleId};
-use crate::session::{Mark, Newcomer, Place, Shard};
+use crate::packet::{IcmpQuery, Segment, Transport};
+use crate::policy::handling::{Asymmetric, Midstream, TcpMode};
+use crate::policy::{Action, Decision, RuleId};
+use crate::session::{EndReason, Mark, Newcomer, Place, Shard};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::{Event, Track};
 use crate::track::{dccp, sctp};
@@ -639,41 +643,6 @@ impl Engine {
     }
 }
 
-/// What the policy is asked of a packet that travels in a direction of its session.
-pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> NewSession {
-    let (src_port, dst_port, icmp) = match &parsed.transport {
-        Transport::Tcp {
-            src_port, dst_port, ..
-        }
-        | Transport::Udp {
-            src_port, dst_port, ..
-        }
-        | Transport::Sctp {
-            src_port, dst_port, ..
-        }
-        | Transport::Dccp {
-            src_port, dst_port, ..
-        } => (Some(*src_port), Some(*dst_port), None),
-        Transport::IcmpQuery(query) => (None, None, Some((query.icmp_type, query.code))),
-        Transport::IcmpOther { kind, code } => (None, None, Some((*kind, *code))),
-        _ => (None, None, None),
-    };
-    let (from, to) = (parsed.ip.source(), parsed.ip.destination());
-    let ((src, src_port), (dst, dst_port)) = match direction {
-        Direction::Original => ((from, src_port), (to, dst_port)),
-        Direction::Reply => ((to, dst_port), (from, src_port)),
-    };
-    NewSession {
-        zone,
-        src,
-        dst,
-        protocol: parsed.ip.protocol,
-        src_port,
-        dst_port,
-        icmp,
-    }
-}
-
 /// Notes a packet that has opened a session by an audited decision: what `deny` would have dropped.
 #[cold]
 #[inline(never)]
@@ -713,68 +682,4 @@ fn denied(candidate: &Candidate<'_>, decision: Decision) -> DeniedSession {
         at: candidate.instant,
         tunnel: candidate.tunnel,
     }
-}
-
-fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
-    let explanation = policy.explain(query);
-    for rule in &explanation.considered {
-        trace.step(|| match rule.mismatch {
-            Some(field) => {
-                let sets = in_brackets(&rule.sets);
-                Step::Policy(format!(
-                    "rule {}: {} does not match{sets}",
-                    rule.name,
-                    field.name()
-                ))
-            }
-            None => Step::Policy(format!("rule {} matches{}", rule.name, in_brackets(&rule.sets))),
-        });
-    }
-    trace.step(|| {
-        let decision = explanation.decision;
-        Step::Policy(format!(
-            "{} by {}",
-            decision.action.name(),
-            policy.rule_name(decision.rule)
-        ))
-    });
-}
-
-/// The named sets that hold a session's addresses or service, behind what is said of a rule.
-fn in_brackets(sets: &str) -> String {
-    if sets.is_empty() {
-        return String::new();
-    }
-    format!(" ({sets})")
-}
-
-/// A rejection, if a reply may be sent at all.
-fn reject(reason: DropReason, parsed: &Parsed, tracked: Tracked) -> Verdict {
-    let reply = match parsed.transport {
-        Transport::Tcp { .. } => Reply::TcpReset,
-        // Only an INIT comes here: nothing else opens an association.
-        Transport::Sctp { .. } => Reply::SctpAbort,
-        _ => Reply::Prohibited,
-    };
-    // An ICMP error must not be answered with another (RFC 1122 3.2.2), and types that are not known may be errors.
-    let may_be_error =
-        matches!(parsed.transport, Transport::IcmpOther { .. }) && matches!(parsed.ip.version, IpVersion::V4);
-    if may_be_error || !may_be_answered(&parsed.ip) {
-        return Verdict::Drop(reason, tracked);
-    }
-    Verdict::Reject(reason, reply, tracked)
-}
-
-/// Whether a packet comes from one host that an error may be sent to, and did not go to a group, whose members would all answer
-/// (RFC 1122 3.2.2, RFC 4443 2.4 e).
-pub(super) fn may_be_answered(ip: &Ip) -> bool {
-    let from_one = match ip.source() {
-        core::net::IpAddr::V4(from) => !(from.is_unspecified() || from.is_loopback()),
-        core::net::IpAddr::V6(from) => !(from.is_unspecified() || from.is_loopback()),
-    };
-    let to_group = match ip.destination() {
-        core::net::IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
-        core::net::IpAddr::V6(to) => to.is_multicast(),
-    };
-    from_one && !to_group
 }

@@ -1,8 +1,9 @@
 //! Packets in batches: the memory that they need is asked for before it is needed.
 
-use super::path::Located;
+use super::candidate::Located;
 use super::{Engine, Packet};
-use crate::event::Sink;
+use crate::event::{Discard, Sink};
+use crate::outbox::Outbox;
 use crate::packet::{self, Malformed, Parsed};
 use crate::verdict::Verdict;
 
@@ -15,28 +16,42 @@ const FEW_SESSIONS: usize = 256;
 const FEW_PACKETS: usize = 4;
 
 impl Engine {
-    /// Decides packets in their order, with the verdicts that [`Engine::process`] would have given one by one, and writes
-    /// those over what is in `verdicts`. Faster where there are many sessions: the memory of all of a batch is fetched while
-    /// the first of them are decided. Allocates nothing if `verdicts` has room for as many as there are packets.
+    /// Decides packets in order, with the verdicts and outbox entries of [`Engine::process`], and
+    /// replaces the contents of `verdicts` by their verdicts. Faster where there are many sessions:
+    /// the memory of all of a batch is fetched while the first of them are decided. Allocates
+    /// nothing if `verdicts` has room for as many as there are packets.
     ///
     /// ```
     /// # use std::time::Instant;
-    /// # use portcullis::{Config, Engine, Packet};
+    /// # use portcullis::{Config, Engine, Outbox, Packet};
     /// # let engine = Engine::new(&Config::default())?;
     /// let now = Instant::now();
     /// let packets = [Packet::new(b"one", now), Packet::new(b"two", now)];
-    /// let mut verdicts = Vec::with_capacity(64);
-    /// engine.process_batch(&packets, &mut verdicts);
+    /// let (mut outbox, mut verdicts) = (Outbox::new(), Vec::with_capacity(64));
+    /// engine.process_batch(&packets, &mut outbox, &mut verdicts);
     /// assert_eq!(verdicts.len(), packets.len());
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
-    pub fn process_batch(&self, packets: &[Packet<'_>], verdicts: &mut Vec<Verdict>) {
+    pub fn process_batch(&self, packets: &[Packet<'_>], outbox: &mut Outbox, verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
         verdicts.reserve(packets.len());
-        self.process_batch_with(packets, &mut (), |_, verdict, ()| verdicts.push(verdict));
+        self.process_batch_with(packets, outbox, |number, verdict, outbox| {
+            if let (Verdict::Reject(..), Some(packet)) = (&verdict, packets.get(number)) {
+                self.queue_reply(packet, &verdict, outbox);
+            }
+            verdicts.push(verdict);
+        });
     }
 
-    /// Decides packets like [`Engine::process_batch`]. `each` is called with the number of each packet in the batch and its
+    /// Decides packets like [`Engine::process_batch`] and discards replies, events and RSTs: for
+    /// measurements and tests.
+    pub fn verdicts_only(&self, packets: &[Packet<'_>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        verdicts.reserve(packets.len());
+        self.process_batch_with(packets, &mut Discard, |_, verdict, _| verdicts.push(verdict));
+    }
+
+    /// Decides packets like [`Engine::process_batch`], for callers that want no queue. `each` is called with the number of each packet in the batch and its
     /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
     /// [`Engine::process_with`] tells of a packet just before. Up to 32 packets are parsed before the first of them is decided:
     /// checksums and IP headers of all of them are judged by the settings of that moment, and by newer

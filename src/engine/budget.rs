@@ -18,47 +18,12 @@ use crate::flow::Zone;
 use crate::limits::by_zone::ByZone;
 use crate::limits::share::guarantee;
 use crate::reserve::{NoMemory, Purpose};
+use crate::reset::Unsent;
 use crate::session::Micros;
 
 /// Counters of destinations. Two destinations may share one, by a keyed hash: memory stays bounded and nothing is
 /// looked for.
 const DESTINATIONS: usize = 4_096;
-
-/// Why a packet of the engine's own was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unsent {
-    /// Its destination has had as many as `resets.per_destination` allows.
-    DestinationBudget,
-    /// All together are as many as `resets.overall` allows, and those of the zone as many as are
-    /// guaranteed to it.
-    OverallBudget,
-    /// The number that its receiver accepts was never seen.
-    NumberUnknown,
-    /// Nobody listens: the session was found to be over by a call without a sink.
-    NoSink,
-}
-
-impl Unsent {
-    /// All reasons.
-    pub const ALL: [Self; 4] = [
-        Self::DestinationBudget,
-        Self::OverallBudget,
-        Self::NumberUnknown,
-        Self::NoSink,
-    ];
-
-    /// The stable name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DestinationBudget => "destination_budget",
-            Self::OverallBudget => "overall_budget",
-            Self::NumberUnknown => "number_unknown",
-            Self::NoSink => "no_sink",
-        }
-    }
-}
 
 /// The rates in force, and the zones that share them, in order.
 #[derive(Debug, Clone, Copy)]

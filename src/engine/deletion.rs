@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::Engine;
 use super::settings::Settings;
-use crate::event::{EndReason, SessionRecord, Sink};
+use crate::event::Sink;
 use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol, RuleId};
-use crate::session::{Ended, Held, SLICE, SessionId};
+use crate::session::{EndReason, Ended, Held, SLICE, SessionId, SessionRecord};
 
 /// Which sessions are meant: those that fit all of it. What is empty, `None` or zero fits any session, and so does
 /// [`SessionFilter::default`].

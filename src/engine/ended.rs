@@ -7,10 +7,10 @@
 
 use super::Engine;
 use super::memo::{Memo, Noted};
-use crate::event::EndReason;
 use crate::flow::Flow;
 use crate::packet::PROTOCOL_TCP;
 use crate::reserve::NoMemory;
+use crate::session::EndReason;
 use crate::session::{Micros, Place, Slot};
 use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
 

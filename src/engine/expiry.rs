@@ -13,7 +13,7 @@ use crate::track::tcp::State;
 /// Sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
 
-/// What a call to [`Engine::expire`] did.
+/// Work that a call to [`Engine::expire`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expiry {
     /// Sessions that ended.
@@ -34,7 +34,7 @@ impl Engine {
     /// [`Engine::next_expiry`] when there are none. A spurious call does nothing and costs little. A session
     /// that is past its end counts as gone for packets, whether this was called or not. What is left of the budget
     /// goes to fragmented datagrams that were never completed; they alone need no call.
-    pub fn expire<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
+    pub fn expire_with<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
         let tick = self.origin.micros(now).tick();
         let mut done = Expiry::default();
         let shards = self.table.shards();
@@ -139,7 +139,7 @@ impl Engine {
         let Some(deadline) = self.spare(settings, shard_number, slot, number, now) else {
             return false;
         };
-        let worth = slot.worth();
+        let worth = slot.eviction_class();
         shard.rearm(number, deadline, worth);
         true
     }

@@ -1,11 +1,12 @@
 //! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
 
+use super::effects::After;
+use super::faults::invalid;
 use super::letters::note;
-use super::path::{After, invalid};
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
-use crate::fragment::{Arrival, DatagramKey, Fate, Followed, Joined, Part};
+use crate::fragment::{Arrival, DatagramKey, Fate, Followed, Joined, LaterFragment};
 use crate::packet::{self, Fragment, Ip, IpVersion, Parsed, Transport};
 use crate::policy::RuleId;
 use crate::session::history::Letter;
@@ -132,7 +133,13 @@ impl Engine {
 
     /// A later fragment that passes: the session, if it is still there, counts it. It refreshes nothing, since it
     /// proves no more than its datagram did.
-    fn later<T: Trace>(&self, packet: &Packet<'_>, parsed: &Parsed, part: &Part, trace: &mut T) -> Verdict {
+    fn later<T: Trace>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        part: &LaterFragment,
+        trace: &mut T,
+    ) -> Verdict {
         let Followed { tracked, flow, .. } = part.followed;
         let verdict = Verdict::Forward(tracked);
         if !parsed.ip.options.is_empty() && !self.allows_options_of(&part.followed) {

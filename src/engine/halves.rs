@@ -1,25 +1,25 @@
 //! Sessions of which one half does not pass here: what says so, what becomes of their packets, and where else the
 //! session may be. The report of it is made in [`crate::asymmetry`].
 
+use super::candidate::Candidate;
+use super::effects::After;
+use super::evidence::Seen;
+use super::faults::drop_of;
 use super::memo::{Memo, Noted};
-use super::path::{After, Candidate, drop_of};
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::asymmetry::{Evidence, Sighting, Sign};
-use crate::config::Asymmetric;
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Flow, Zone};
-use crate::packet::{Parsed, Segment, TcpFlags, Transport};
+use crate::flow::{Direction, Flow};
+use crate::packet::{Parsed, Segment};
 use crate::policy::RuleId;
+use crate::policy::handling::Asymmetric;
 use crate::reserve::NoMemory;
-use crate::session::{Mark, Micros, Place, Shard, Slot};
-use crate::track::tcp::{Event, Fault, Peer, State};
+use crate::session::{Mark, Micros, Place, Shard};
+use crate::track::tcp::{Event, Fault, State};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 use std::time::Instant;
-
-/// How far ahead of its window a sender may be before that is somebody else's number, in bytes.
-const NEAR: u32 = 1 << 20;
 
 /// For how long a handshake that was cut here may be answered, in ticks: 64 s, the time for which Linux
 /// repeats a SYN-ACK.
@@ -74,126 +74,6 @@ impl CutHandshakes {
 
 const fn is_recent(note: u32, now: Micros) -> bool {
     (now.tick() / UNIT).saturating_sub(note >> 1) <= ANSWERED / UNIT
-}
-
-/// Whether a segment lies a window or more behind what its sender has sent, whose half comes here: it is
-/// forged, or too old to tell anything.
-fn is_older(segment: &Segment, sender: Peer, receiver: Peer) -> bool {
-    segment.seq.before(sender.end.sub(receiver.max_window))
-}
-
-/// What a segment acknowledges.
-const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
-    if !segment.flags.contains(TcpFlags::ACK) {
-        return Sign::Nothing;
-    }
-    Sign::Acknowledges {
-        ack: segment.ack,
-        first_hand,
-    }
-}
-
-/// What a packet says of the half of its conversation that it does not belong to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// `None`: nothing but that its direction comes.
-    evidence: Option<Evidence>,
-    sign: Sign,
-    /// Packets of the other direction that the session has seen.
-    opposite: Option<u32>,
-    other_zone: Option<Zone>,
-}
-
-impl Seen {
-    /// Of a packet without a session.
-    pub(super) const fn alone(evidence: Evidence, sign: Sign) -> Self {
-        Self {
-            evidence: Some(evidence),
-            sign,
-            opposite: None,
-            other_zone: None,
-        }
-    }
-
-    /// Of a packet whose session is in another zone.
-    pub(super) const fn in_zone(zone: Zone) -> Self {
-        Self {
-            other_zone: Some(zone),
-            ..Self::alone(Evidence::OtherZone, Sign::Nothing)
-        }
-    }
-
-    /// Of an invalid packet that says nothing of the other half, but that its own half is there.
-    pub(super) const fn present() -> Self {
-        Self {
-            evidence: None,
-            sign: Sign::Nothing,
-            opposite: None,
-            other_zone: None,
-        }
-    }
-
-    /// Of a segment without a session that acknowledges something.
-    pub(super) const fn middle(segment: &Segment) -> Self {
-        Self::alone(Evidence::BeginningUnseen, acknowledges(segment, false))
-    }
-
-    /// Of a packet whose session is not wholly seen yet.
-    pub(super) fn of_unseen(slot: &Slot, direction: Direction, transport: &Transport) -> Self {
-        let (packets, _) = slot.traffic(direction.opposite());
-        let sign = match transport {
-            Transport::Tcp { segment, .. } => acknowledges(segment, false),
-            _ => Sign::Nothing,
-        };
-        Self {
-            opposite: Some(packets),
-            ..Self::alone(Evidence::OneDirectionOnly, sign)
-        }
-    }
-
-    /// Of an invalid segment: whether it would be valid if something had passed that has not. A `stale`
-    /// session does not know all that has passed, so that its numbers prove little.
-    #[cold]
-    pub(super) fn of(
-        slot: &Slot,
-        direction: Direction,
-        segment: &Segment,
-        fault: Fault,
-        stale: bool,
-    ) -> Option<Self> {
-        let (track, sender) = (&slot.track, slot.track.side(direction).peer);
-        let receiver = track.side(direction.opposite()).peer;
-        if Event::of(segment.flags) != Event::Ack {
-            return None;
-        }
-        let follows =
-            |distance| !segment.seq.before(sender.end) && segment.seq.distance_from(sender.end) <= distance;
-        let open = matches!(
-            track.state(),
-            State::Established | State::FinWait | State::CloseWait
-        );
-        let proof = if stale { Sign::Nothing } else { Sign::Proof };
-        let (evidence, sign) = match fault {
-            Fault::State
-                if track.state() == State::SynSent && direction == Direction::Original && follows(NEAR) =>
-            {
-                (Evidence::AckWithoutSynAck, proof)
-            }
-            Fault::AckOfUnseen if open && !track.is_liberal() && !is_older(segment, sender, receiver) => {
-                (Evidence::UnseenDataAcknowledged, acknowledges(segment, !stale))
-            }
-            Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => {
-                // It goes on where the window that was offered here has ended: another offer went elsewhere.
-                (Evidence::OneDirectionOnly, proof)
-            }
-            _ => return None,
-        };
-        let (packets, _) = slot.traffic(direction.opposite());
-        Some(Self {
-            opposite: Some(packets),
-            ..Self::alone(evidence, sign)
-        })
-    }
 }
 
 impl Engine {
@@ -259,7 +139,7 @@ impl Engine {
         };
         trace.step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
         match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
-            Asymmetric::Drop => Some(settings.failed(reason, tracked, rule, after)),
+            Asymmetric::Drop => Some(after.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
                 after.tolerated = Some((reason, rule));
                 // What passes now is not known to the session, and is no proof once it is acknowledged.

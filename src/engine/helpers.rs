@@ -14,16 +14,17 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::control_shares::{ControlShares, Holding};
-use super::reload::opening_query_of;
+use super::ftp_settings::{FtpSettings, Parent};
+use super::query::opening_query_of;
 use super::settings::Settings;
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
-use crate::alg::ftp::{Ftp, Rules};
+use crate::alg::ftp::Ftp;
 use crate::alg::urgent::Urgent;
 use crate::alg::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
-use crate::config::{FtpConfig, FtpHandling, OnReload, RefusedAnnouncement};
+use crate::config::OnReload;
 use crate::flow::{Direction, Zone};
 use crate::limits::Prefixes;
-use crate::packet::{PROTOCOL_TCP, Parsed, SeqNum, TcpFlags, Transport};
+use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
 use crate::snapshot::SavedControl;
@@ -39,98 +40,8 @@ const PARTS: usize = 64;
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
 const MAX_CONTROLS: u32 = 65_536;
 
-/// The session that an announced one belongs to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parent {
-    pub(super) session: SessionId,
-    pub(super) rule: RuleId,
-}
-
 /// What is kept of some control sessions.
 pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
-
-/// What a configuration says of control sessions.
-#[derive(Debug)]
-pub(super) struct FtpSettings {
-    /// Each port that is one of a control session by some rule.
-    candidates: Box<[u16]>,
-    ports: Box<[u16]>,
-    refused: RefusedAnnouncement,
-    /// What rules say otherwise, in the order of their numbers.
-    by_rule: Box<[(RuleId, FtpHandling)]>,
-    pub(super) rules: Arc<Rules>,
-    max_memory: u32,
-}
-
-impl FtpSettings {
-    pub(super) fn new(config: &FtpConfig, by_rule: &[(RuleId, FtpHandling)]) -> Self {
-        let of_rules = by_rule
-            .iter()
-            .flat_map(|(_, handling)| handling.ports.iter().flatten());
-        let mut candidates: Vec<u16> = config.ports.iter().chain(of_rules).copied().collect();
-        candidates.sort_unstable();
-        candidates.dedup();
-        let mut by_rule = by_rule.to_vec();
-        by_rule.sort_unstable_by_key(|(rule, _)| *rule);
-        Self {
-            candidates: candidates.into(),
-            ports: config.ports.clone().into(),
-            refused: config.refused,
-            by_rule: by_rule.into(),
-            rules: Arc::new(Rules::new(config.settings())),
-            max_memory: config.max_memory,
-        }
-    }
-
-    /// Whether this may be a control session: a TCP session to a port that is one of some rule.
-    #[inline]
-    pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
-        slot.key.protocol() == PROTOCOL_TCP
-            && self
-                .candidates
-                .contains(&slot.key.port(slot.initiator().opposite()))
-    }
-
-    /// Whether it is one by the rule that has admitted it.
-    pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
-        let port = slot.key.port(slot.initiator().opposite());
-        slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
-    }
-
-    /// Whether the first segment of a session must not pass, since it has data that nobody reads: those of a SYN.
-    pub(super) fn bars_opening(
-        &self,
-        query: &NewSession,
-        rule: RuleId,
-        parsed: &Parsed,
-        is_whole: bool,
-    ) -> bool {
-        let Transport::Tcp { segment, .. } = &parsed.transport else {
-            return false;
-        };
-        let brings = segment.payload_len > 0 || !is_whole;
-        brings
-            && segment.flags.contains(TcpFlags::SYN)
-            && self.stops(rule)
-            && self.is_port(query.dst_port, rule)
-    }
-
-    /// Whether a port is one of control sessions by a rule.
-    fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
-        let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
-        port.is_some_and(|port| ports.unwrap_or(&self.ports).contains(&port))
-    }
-
-    fn handling(&self, rule: RuleId) -> Option<&FtpHandling> {
-        let place = self.by_rule.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
-        self.by_rule.get(place).map(|(_, handling)| handling)
-    }
-
-    pub(super) fn stops(&self, rule: RuleId) -> bool {
-        let of_rule = self.handling(rule).and_then(|handling| handling.refused);
-        of_rule.unwrap_or(self.refused) == RefusedAnnouncement::Drop
-    }
-}
 
 /// What is kept of a control session.
 #[derive(Debug)]

@@ -1,9 +1,11 @@
 //! Step 3 of the packet path: ICMP errors belong to the session of the packet that they quote, and
 //! discovery belongs to its link.
 
+use super::effects::After;
 use super::ended::after_end_of;
+use super::faults::invalid;
 use super::pair::session_of_pair;
-use super::path::{After, invalid, trace_found};
+use super::record::trace_found;
 use super::{Engine, Packet};
 use crate::explain::{Step, Trace};
 use crate::flow::Flow;
@@ -204,16 +206,16 @@ impl Engine {
             ..tracked
         };
         if parsed.ip.dst != error.quoted.src {
-            return settings.failed(DropReason::IcmpErrorNotToSender, invalid, rule, after);
+            return after.failed(settings, DropReason::IcmpErrorNotToSender, invalid, rule);
         }
         if let QuotedTransport::Ports { seq: Some(seq), .. } = error.quoted.transport
             && slot.key.protocol() == PROTOCOL_TCP
             && !slot.track.may_quote(direction.opposite(), SeqNum(seq))
         {
-            return settings.failed(DropReason::IcmpErrorSequence, invalid, rule, after);
+            return after.failed(settings, DropReason::IcmpErrorSequence, invalid, rule);
         }
         if names_a_fitting_mtu(error) {
-            return settings.failed(DropReason::IcmpErrorMtuFits, invalid, rule, after);
+            return after.failed(settings, DropReason::IcmpErrorMtuFits, invalid, rule);
         }
         Verdict::Forward(tracked)
     }

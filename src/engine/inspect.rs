@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::event::SessionRecord;
 use crate::flow::Direction;
 use crate::packet::PROTOCOL_TCP;
-use crate::session::{SessionId, Slot};
+use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Engine;
-use super::helpers::{FtpSettings, Helpers, Listening, Parent, ends_of};
-use super::path::Candidate;
+use super::candidate::Candidate;
+use super::ftp_settings::{FtpSettings, Parent};
+use super::helpers::{Helpers, Listening, ends_of};
 use super::settings::Settings;
 use crate::alg::expectations::TableSink;
 use crate::alg::ftp::Ftp;

@@ -1,18 +1,25 @@
 //! The engine: one packet in, one verdict out, and time that passes.
 
 mod admission;
+mod answer;
 mod batch;
 mod budget;
+mod candidate;
 mod census;
 mod challenge;
 mod checks;
 mod control_shares;
 mod deletion;
+mod effects;
 mod elsewhere;
 mod ended;
+mod evidence;
 mod expiry;
+mod faults;
 mod fragments;
+mod ftp_settings;
 mod halves;
+mod held;
 mod helpers;
 mod icmp;
 mod inspect;
@@ -22,14 +29,17 @@ mod memo;
 mod on_path;
 mod pair;
 mod path;
+mod query;
 mod rate;
 mod record;
 mod reload;
+mod replies;
 mod resets;
 mod rule_use;
 mod screen;
 mod settings;
 mod snapshot;
+mod zone_hints;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -43,21 +53,24 @@ use self::settings::Settings;
 use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
-use crate::event::{SessionRecord, Sink};
+use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices, Standing, Tally};
+use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::reserve::NoMemory;
-use crate::session::{Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, Table, TunnelRef};
+use crate::session::{
+    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+};
 use crate::stats::{Counters, Openings, Stats};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 use crate::verdict::{DropReason, Verdict};
 
-pub use budget::Unsent;
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
+pub use held::HeldPackets;
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
@@ -162,6 +175,14 @@ impl<'a> Packet<'a> {
         self.now
     }
 
+    pub(crate) const fn zone_of(&self) -> Zone {
+        self.zone
+    }
+
+    pub(crate) const fn tunnel_of(&self) -> TunnelRef {
+        self.tunnel
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -176,11 +197,12 @@ impl<'a> Packet<'a> {
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::{Config, Engine, Packet, Verdict};
+/// use portcullis::{Config, Engine, Outbox, Packet, Verdict};
 ///
 /// let engine = Engine::new(&Config::default())?;
 /// let bytes = [0u8; 20]; // an IP packet from the wire
-/// match engine.process(Packet::new(&bytes, Instant::now())) {
+/// let mut outbox = Outbox::new();
+/// match engine.process(&Packet::new(&bytes, Instant::now()), &mut outbox) {
 ///     Verdict::Forward(_) => { /* send it on */ }
 ///     verdict => println!("dropped: {}", verdict.reason().expect("not forwarded").describe()),
 /// }
@@ -228,7 +250,7 @@ pub struct Engine {
 /// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
 /// ended sessions, and about further paths of SCTP associations take.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    elsewhere::Elsewhere::bytes(max_sessions, zones)
+    zone_hints::Elsewhere::bytes(max_sessions, zones)
         + halves::CutHandshakes::bytes(max_sessions)
         + ended::EndedSessions::bytes(max_sessions)
 }
@@ -355,13 +377,25 @@ impl Engine {
     ///    A helper reads what a control session says, behind a lock of that session's part of its table.
     /// 7. The lock is released; counters and events.
     ///
-    /// Sessions that open or end on the way are not reported: see [`Engine::process_with`].
-    pub fn process(&self, packet: Packet<'_>) -> Verdict {
-        self.process_with(packet, &mut ())
+    /// `outbox` receives the reply to a rejected packet, the session that the packet opens, or would
+    /// open if the policy admitted it, and those that end on the way: evicted, reused, refused, or
+    /// found expired. Drain it after each packet or batch.
+    pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
+        let verdict = self.decide(*packet, outbox, &mut ());
+        if let Verdict::Reject(..) = verdict {
+            self.queue_reply(packet, &verdict, outbox);
+        }
+        verdict
     }
 
-    /// Decides a packet like [`Engine::process`], and tells `sink` of the session that it opens, or would open if the policy
-    /// admitted it, and of those that end on the way: evicted, reused, refused, or found expired.
+    /// Decides a packet like [`Engine::process`] and discards the reply, all events and all RSTs:
+    /// for measurements and tests.
+    pub fn verdict_only(&self, packet: Packet<'_>) -> Verdict {
+        self.process_with(packet, &mut Discard)
+    }
+
+    /// Decides a packet like [`Engine::process`], for callers that want no queue. `sink` receives
+    /// the events and RSTs; the reply to a rejected packet comes from [`Engine::write_reply`].
     pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
         self.decide(packet, sink, &mut ())
     }
@@ -392,14 +426,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; Worth::ALL.len()];
+        let mut by_worth = [0; EvictionClass::ALL.len()];
         for shard in 0..self.table.shards() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(Worth::ALL) {
+            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
                 *count += held.shard.count(worth);
             }
         }
-        stats.sessions_by_worth = Worth::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
         stats
     }
 
@@ -496,7 +530,7 @@ impl Engine {
     }
 
     /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
-    /// not, they are to be handed in again; [`HeldPackets`](crate::fragment::HeldPackets) asks for
+    /// not, they are to be handed in again; [`HeldPackets`](HeldPackets) asks for
     /// that.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
@@ -549,7 +583,7 @@ impl Engine {
             sessions += shard.len();
             for each in shard.sessions() {
                 let slot = shard.slab.hot(each);
-                let standing = Standing::of(slot.key.protocol(), slot.worth());
+                let standing = Standing::of(slot.key.protocol(), slot.eviction_class());
                 let (subject, counts) = shard.slab.counted(each);
                 tally.add(&self.accounts, subject, counts, standing);
             }

@@ -14,7 +14,9 @@
 //! association admits them, the prefixes of the zone (`ip.inside`) still hold.
 
 use super::Engine;
-use super::path::{After, Candidate, invalid, screened_anew};
+use super::candidate::{Candidate, screened_anew};
+use super::effects::After;
+use super::faults::invalid;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::packet::{SctpChunks, SctpPacket, Transport, sctp_address};

@@ -16,7 +16,8 @@
 //! not make hundreds of sessions of one tunnel.
 
 use super::Engine;
-use super::path::{After, Candidate};
+use super::candidate::Candidate;
+use super::effects::After;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey};

@@ -1,146 +1,25 @@
 //! The packet path, step by step as [`Engine::process`] numbers it.
 
-use std::time::Instant;
-
-use super::halves::Seen;
+use super::candidate::{Candidate, Located, screened_anew, tunnel_id};
+use super::effects::After;
+use super::evidence::Seen;
+use super::faults::{drop_of, drop_of_dccp, drop_of_sctp, invalid};
 use super::letters::{note, plain_letters, tcp_letters};
 use super::listening::Ruling;
-use super::record::state_name;
+use super::record::{state_name, trace_found};
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, Zone};
-use crate::fragment::HoldId;
 use crate::packet::{self, Checksums, Malformed, PROTOCOL_TCP, Parsed, Segment, TcpFlags, Transport};
 use crate::policy::{Action, RuleId};
-use crate::session::{Ended, Held, Mark, Micros, Place, SessionId, Shard, Slot, TunnelRef};
+use crate::session::{EndReason, Ended, Held, Mark, Micros, Place, Shard, Slot, TunnelRef};
 use crate::track::datagram::{self, Family};
-use crate::track::tcp::{Event, Fault, Known, Outcome, PassReason, State};
-use crate::track::{self, Lifetime, dccp, sctp};
+use crate::track::tcp::{Event, Known, Outcome, PassReason, State};
+use crate::track::{self, Lifetime};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
-
-/// What happens once the lock is released.
-#[derive(Default)]
-pub(super) struct After {
-    /// The packet is a TCP segment whose data counts: it passed and its window believes its end.
-    pub(super) believed: bool,
-    /// The session that the packet opened.
-    pub(super) opened: Option<SessionRecord>,
-    pub(super) any_opened: bool,
-    /// What marks that one.
-    pub(super) marks: &'static [Mark],
-    /// A session goes on from here although half of it is missing.
-    pub(super) bypassed: bool,
-    /// What tells of a path whose other half does not pass here.
-    pub(super) seen: Option<Seen>,
-    /// The session whose end this packet is told by its verdict: the sink need not tell its sender as well.
-    pub(super) answered: Option<(SessionId, Direction)>,
-    /// The packet fits nothing in its zone: its session may be in another one.
-    pub(super) elsewhere: bool,
-    /// If it is not, the packet is judged again here.
-    pub(super) then_here: bool,
-    /// Wherever it is, the verdict of this zone's policy stands.
-    pub(super) stands: bool,
-    /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
-    /// found expired, and one that made room. A packet that is judged again after a search in other
-    /// zones can end one more.
-    ended: [Option<(usize, Ended)>; 4],
-    /// Still more, of a GRE address pair whose sessions a reload revokes. Only they allocate.
-    more_ended: Vec<(usize, Ended)>,
-    /// What a check has let pass, and the rule of the session.
-    pub(super) tolerated: Option<(DropReason, RuleId)>,
-    /// The limit that the packet's session would exceed, if that is to be reported.
-    pub(super) limited: Option<LimitReached>,
-    /// The session that the packet would have opened, if the verdict is that of the policy.
-    pub(super) denied: Option<DeniedSession>,
-    /// Findings of a helper in the packet. Empty, and not on the heap, but for control sessions.
-    pub(super) helped: Vec<HelperNote>,
-    /// Held fragments that are to be handed in again.
-    pub(super) released: Option<HoldId>,
-}
-
-impl After {
-    fn end(&mut self, shard: usize, ended: Ended) {
-        if let Some(place) = self.ended.iter_mut().find(|place| place.is_none()) {
-            *place = Some((shard, ended));
-        } else {
-            self.more_ended.push((shard, ended));
-        }
-    }
-
-    pub(super) const fn look_elsewhere(&mut self, settings: &Settings) {
-        self.elsewhere = settings.elsewhere.has_others();
-    }
-}
-
-/// A packet's flow, and where its session is, if it is there.
-#[derive(Clone, Copy)]
-pub(super) struct Located {
-    pub(super) flow: Flow,
-    pub(super) place: Place,
-}
-
-/// A packet between parsing and verdict.
-#[derive(Clone, Copy)]
-pub(super) struct Candidate<'p> {
-    /// What a helper reads of its payload.
-    pub(super) bytes: &'p [u8],
-    pub(super) parsed: &'p Parsed,
-    pub(super) flow: Flow,
-    pub(super) now: Micros,
-    /// The same moment as the caller said it.
-    pub(super) instant: Instant,
-    pub(super) tunnel: TunnelRef,
-    /// What of it names a flow.
-    pub(super) flow_bits: u64,
-    /// The settings by which its IP header was judged.
-    pub(super) screen: Screen,
-    /// It says that it comes from a tunnel.
-    pub(super) tunneled: bool,
-    /// Its checksums count: an interface is not to fill them in later.
-    pub(super) has_checksums: bool,
-    /// Its session was looked for in other zones, and is in none.
-    pub(super) searched: bool,
-    /// It must not open a session.
-    pub(super) sheddable: bool,
-}
-
-impl<'p> Candidate<'p> {
-    /// The payload, if all of it is here: not that of a fragment.
-    pub(super) fn payload(&self) -> Option<&'p [u8]> {
-        (!self.bytes.is_empty()).then(|| self.parsed.payload(self.bytes))
-    }
-}
-
-pub(super) const fn drop_of(fault: Fault) -> DropReason {
-    match fault {
-        Fault::State => DropReason::TcpState,
-        Fault::SeqAboveWindow => DropReason::TcpSeqAboveWindow,
-        Fault::AckOfUnseen => DropReason::TcpAckOfUnseen,
-        Fault::SplitHandshake => DropReason::TcpSplitHandshake,
-        Fault::RstBelowWindow => DropReason::TcpRstBelowWindow,
-    }
-}
-
-const fn drop_of_sctp(fault: sctp::Fault) -> DropReason {
-    match fault {
-        sctp::Fault::State => DropReason::SctpState,
-        sctp::Fault::Tag => DropReason::SctpTag,
-    }
-}
-
-const fn drop_of_dccp(fault: dccp::Fault) -> DropReason {
-    match fault {
-        dccp::Fault::State => DropReason::DccpState,
-        dccp::Fault::Ack => DropReason::DccpAckOfUnseen,
-    }
-}
-
-pub(super) const fn invalid(reason: DropReason) -> Verdict {
-    Verdict::Drop(reason, Tracked::class(Class::Invalid))
-}
 
 impl Engine {
     /// What the settings say of a packet before it is parsed.
@@ -481,7 +360,7 @@ impl Engine {
         });
         let bytes = candidate.parsed.ip.total_len;
         let slot = shard.slab.hot_mut(number);
-        let before = slot.worth();
+        let before = slot.eviction_class();
         let mut tolerated = None;
         let mut refused = false;
         // A RST that its receiver ignores is counted, and nothing else.
@@ -596,7 +475,7 @@ impl Engine {
                             class: Class::Invalid,
                             ..tracked
                         };
-                        let verdict = settings.failed(drop_of(fault), invalid, rule, after);
+                        let verdict = after.failed(settings, drop_of(fault), invalid, rule);
                         shard
                             .slab
                             .cold_mut(number)
@@ -633,7 +512,7 @@ impl Engine {
                             ..tracked
                         };
                         let rule = RuleId(shard.slab.cold(number).rule);
-                        return Some(settings.failed(reason, invalid, rule, after));
+                        return Some(after.failed(settings, reason, invalid, rule));
                     }
                 }
             }
@@ -712,20 +591,6 @@ impl Engine {
     }
 }
 
-/// Judges a packet by the settings of its shard, which a reload has exchanged since it was parsed.
-#[cold]
-#[inline(never)]
-pub(super) fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> Option<DropReason> {
-    let (before, now) = (candidate.screen.checksums(), settings.screen.checksums());
-    if candidate.has_checksums
-        && now != before
-        && let Err(malformed) = packet::parse(candidate.bytes, now)
-    {
-        return Some(DropReason::Malformed(malformed));
-    }
-    settings.screen.check(candidate.parsed, candidate.tunneled)
-}
-
 /// The verdict on what stops with a refused announcement.
 const fn ftp_refused(tracked: Tracked) -> Verdict {
     let refused = Tracked {
@@ -793,27 +658,4 @@ fn judge_by_state<T: Trace>(
     };
     trace.step(|| Step::State(before, slot.state_name()));
     outcome
-}
-
-pub(super) fn trace_found<T: Trace>(
-    session: SessionRecord,
-    direction: Direction,
-    now: Instant,
-    trace: &mut T,
-) {
-    trace.step(|| Step::Found {
-        idle: now.saturating_duration_since(session.last),
-        left: session.expires.saturating_duration_since(now),
-        session: Box::new(session),
-        direction,
-    });
-}
-
-/// What a packet calls its tunnel.
-pub(super) const fn tunnel_id(transport: &Transport) -> Option<u32> {
-    match transport {
-        Transport::Gre { key, .. } => key.number(),
-        Transport::Esp { spi } | Transport::Ah { spi } => Some(*spi),
-        _ => None,
-    }
 }

@@ -1,11 +1,16 @@
 //! Slots to records: what leaves the table.
 
+use std::time::Instant;
+
 use super::Engine;
-use crate::event::{SessionRecord, Sink, Traffic};
+use crate::event::Sink;
+use crate::explain::{Step, Trace};
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
-use crate::session::{Cold, Ended, Mark, Micros, SessionId, Shard, Slot, TICK, TunnelRef};
+use crate::session::{
+    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, Slot, TICK, Traffic, TunnelRef,
+};
 
 /// The state's name.
 pub(super) fn state_name(slot: &Slot) -> &'static str {
@@ -92,3 +97,18 @@ impl Engine {
 }
 
 const _: () = assert!(TICK.as_micros() == 100_000, "the documentation says 100 ms");
+
+/// Traces that a packet belongs to a session.
+pub(super) fn trace_found<T: Trace>(
+    session: SessionRecord,
+    direction: Direction,
+    now: Instant,
+    trace: &mut T,
+) {
+    trace.step(|| Step::Found {
+        idle: now.saturating_duration_since(session.last),
+        left: session.expires.saturating_duration_since(now),
+        session: Box::new(session),
+        direction,
+    });
+}

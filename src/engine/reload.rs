@@ -17,15 +17,19 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::Engine;
-use super::helpers::Parent;
+use super::ftp_settings::Parent;
+use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
-use crate::alg::SessionEnds;
-use crate::config::{Config, ConfigError, OnReload, TcpMode};
-use crate::event::{EndReason, SessionRecord, Sink};
+use crate::config::{Config, ConfigError, OnReload};
+use crate::event::Sink;
 use crate::flow::FlowKey;
-use crate::packet::{IpVersion, PROTOCOL_TCP};
-use crate::policy::{NewSession, Protocol, RuleId};
-use crate::session::{Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, Slot, Tally, Unjudged};
+use crate::packet::PROTOCOL_TCP;
+use crate::policy::RuleId;
+use crate::policy::handling::TcpMode;
+use crate::session::{
+    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, Slot, Tally,
+    Unjudged,
+};
 
 /// What a reload has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -390,7 +394,7 @@ impl Engine {
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);
-            let worth = slot.worth();
+            let worth = slot.eviction_class();
             if shard.rearm(session, deadline, worth) {
                 self.table.note_tick(number, deadline);
             }
@@ -445,43 +449,5 @@ impl Engine {
             profile,
             deadline,
         }
-    }
-}
-
-/// What the policy was asked of a control session.
-pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
-    NewSession {
-        zone: ends.zone,
-        src: ends.initiator.ip(),
-        dst: ends.responder.ip(),
-        protocol: PROTOCOL_TCP,
-        src_port: Some(ends.initiator.port()),
-        dst_port: Some(ends.responder.port()),
-        icmp: None,
-    }
-}
-
-/// What the policy was asked when a session was opened.
-pub(super) fn opening_query(slot: &Slot) -> NewSession {
-    let (key, initiator) = (&slot.key, slot.initiator());
-    let has_ports = Protocol(key.protocol()).has_ports();
-    let port = |end| has_ports.then(|| key.port(end));
-    let version = if key.is_ipv6() {
-        IpVersion::V6
-    } else {
-        IpVersion::V4
-    };
-    NewSession {
-        zone: key.zone(),
-        src: key.address(initiator),
-        dst: key.address(initiator.opposite()),
-        protocol: key.protocol(),
-        src_port: port(initiator),
-        dst_port: port(initiator.opposite()),
-        icmp: key
-            .icmp_kind()
-            .map(|kind| kind.request_type(version))
-            .or(key.icmp_message())
-            .map(|icmp_type| (icmp_type, 0)),
     }
 }

@@ -1,17 +1,16 @@
 //! The RSTs at the end of a session, and the memory of it.
 
-use super::budget::Unsent;
 use super::halves::Cut;
 use super::pair::session_of_pair;
 use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::config::LatePacket;
-use crate::event::{EndReason, Sink};
+use crate::event::Sink;
 use crate::flow::{Direction, End, Flow, FlowKey, Zone};
 use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
-use crate::reset::Reset;
-use crate::session::{Ended, Micros, Remembered, Tombstone, TunnelRef};
+use crate::policy::handling::LatePacket;
+use crate::reset::{Reset, Unsent};
+use crate::session::{EndReason, Ended, Micros, Remembered, Tombstone, TunnelRef};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
@@ -164,12 +163,12 @@ impl Engine {
 
     /// Takes an answer to a packet from the budget of answers: whether it may be sent. The rates are those of `[resets]`, but
     /// RSTs of sessions that end are counted apart, so that no flood of refused packets uses theirs up. For answers to packets
-    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors that the caller sends (RFC 4443 2.4 f). The RSTs
+    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors about packets that are too long (RFC 4443 2.4 f). The RSTs
     /// of `tcp.midstream = "reject"` are taken from this budget when they are decided. Those to
     /// late packets have one of their own. With several zones, each has a part of the rate for all
     /// that no other zone can use.
     #[must_use]
-    pub fn may_answer(&self, packet: Packet<'_>) -> bool {
+    pub(crate) fn may_answer(&self, packet: Packet<'_>) -> bool {
         let zone = self.fixed.zones.group_of(packet.zone);
         let Ok(parsed) = packet::parse(packet.bytes, Checksums::Trust) else {
             return false;

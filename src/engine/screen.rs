@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Packet;
-use crate::config::{Attachment, Checksums, IpConfig, OptionsMode, Permission};
+use crate::config::{Attachment, Checksums, IpConfig, Permission};
 use crate::packet::{
     self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     Transport,
 };
+use crate::policy::handling::OptionsMode;
 use crate::verdict::DropReason;
 
 /// The IP protocol number of IGMP.

@@ -5,28 +5,27 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::budget::Rates;
-use super::challenge::ChallengeSettings;
+use super::challenge::zones::ChallengeSettings;
 use super::checks::Checks;
-use super::elsewhere::Elsewhere;
-use super::helpers::FtpSettings;
-use super::path::After;
+use super::ftp_settings::FtpSettings;
 use super::screen::Screen;
-use crate::config::{
-    Asymmetric, AsymmetryConfig, Attachment, Compiled, Handling, LatePacket, Midstream, OnReload,
-    OptionsMode, ResetsConfig, TcpHandling, TcpMode,
-};
+use super::zone_hints::Elsewhere;
+use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
 use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
+use crate::policy::handling::{
+    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
+};
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
-use crate::track::{Lifetime, Worth};
-use crate::verdict::{DropReason, Tracked, Verdict};
+use crate::track::{EvictionClass, Lifetime};
+use crate::verdict::DropReason;
 
 /// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
 /// shard's lock is of one configuration.
@@ -214,24 +213,6 @@ impl Settings {
         })
     }
 
-    /// What becomes of a packet that has failed a check: dropped, or counted where the check is told to.
-    pub(super) fn failed(
-        &self,
-        reason: DropReason,
-        tracked: Tracked,
-        rule: RuleId,
-        after: &mut After,
-    ) -> Verdict {
-        if !self.checks.only_counts(reason) {
-            return Verdict::Drop(reason, tracked);
-        }
-        after.tolerated = Some((reason, rule));
-        Verdict::Forward(Tracked {
-            tolerated: Some(reason),
-            ..tracked
-        })
-    }
-
     /// The length of a lifetime in a profile.
     pub(super) fn millis(&self, profile: u8, lifetime: Lifetime) -> u32 {
         let lifetimes = self.lifetimes.profile(profile);
@@ -256,7 +237,7 @@ impl Settings {
             lifetime: std::time::Duration::from_millis(u64::from(millis)),
             profile: slot.profile,
         });
-        if lifetime.class.may_be_unanswered() && slot.worth() == Worth::Embryonic {
+        if lifetime.class.may_be_unanswered() && slot.eviction_class() == EvictionClass::Embryonic {
             let sessions = self.accounts.len();
             let whole = millis;
             millis = self.adaptive.scale(whole, sessions);

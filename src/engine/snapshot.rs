@@ -7,17 +7,18 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
-use super::helpers::Parent;
+use super::ftp_settings::Parent;
 use super::pair::is_pair_full;
-use super::reload::{opening_query, opening_query_of};
+use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::alg::SessionEnds;
-use crate::config::{OnReload, TcpMode};
+use crate::config::OnReload;
 use crate::flow::{FlowKey, Variant, Zone};
 use crate::lifetime::MAX_LIFETIME;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
+use crate::policy::handling::TcpMode;
 use crate::session::{
     Cold, Held, Mark, Micros, PROTOCOLS_WITH_TRACKS, SLICE, SessionId, Shard, Slot, TICK, Tombstone,
     TunnelRef,
@@ -498,7 +499,7 @@ impl Engine {
                 return Err("it has announced itself");
             }
         }
-        let (key, initiator) = FlowKey::between(zone, session.protocol, (src, dst), session.variant)?;
+        let (key, initiator) = FlowKey::between(zone, session.protocol, src, dst, session.variant)?;
         let track = match session.state {
             SavedState::Tcp(track) if session.protocol == PROTOCOL_TCP => {
                 if !track.is_sound() {
@@ -588,7 +589,8 @@ impl Engine {
         let (key, initiator) = FlowKey::between(
             self.fixed.zones.group_of(Zone(saved.zone)),
             PROTOCOL_TCP,
-            (src, dst),
+            src,
+            dst,
             plain,
         )?;
         let reason = saved

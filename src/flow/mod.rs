@@ -4,9 +4,11 @@
 //! in order. One key means one hash, one shard, one lock, and no second index entry for replies.
 
 mod key;
+mod packet_flow;
 pub mod zone;
 
-pub use key::{End, Flow, FlowKey, Variant};
+pub use key::{End, FlowKey, Variant};
+pub use packet_flow::Flow;
 pub use zone::Zone;
 
 /// Which way a packet travels in its session.

@@ -6,7 +6,7 @@ use super::DatagramKey;
 use super::chain::{Chain, List};
 use super::ranks::{Ranking, Ranks};
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Micros;
+use crate::session::time::Micros;
 
 /// A counted source: its zone, whether it is IPv6, and its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

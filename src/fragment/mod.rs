@@ -12,7 +12,7 @@
 //! hands the packet in again, without that, as soon as [`Sink::released`](crate::Sink::released)
 //! names its [`HoldId`] or [`FragmentsConfig::hold`](crate::config::FragmentsConfig::hold) has
 //! passed. Only then it is decided, like a later fragment that comes at that moment.
-//! [`HeldPackets`] keeps packets for that. For all other callers such a fragment is dropped.
+//! [`HeldPackets`](crate::HeldPackets) keeps packets for that. For all other callers such a fragment is dropped.
 //!
 //! **Bounds.** Incomplete datagrams and held fragments are bounded in all and by source prefix
 //! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its
@@ -26,7 +26,7 @@
 //! the decision about its first one or waits for it is decided under this lock: none is forgotten.
 
 mod chain;
-mod held;
+pub(crate) mod id;
 mod ledger;
 mod ranges;
 mod ranks;
@@ -38,9 +38,8 @@ mod tests;
 use crate::flow::Zone;
 use crate::packet::{Fragment, Ip, IpVersion};
 
-pub use held::HeldPackets;
-pub use table::HoldId;
-pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, Part};
+pub use id::HoldId;
+pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, LaterFragment};
 
 /// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that IPv4 hosts must
 /// take, 576 bytes (RFC 791), are 119.

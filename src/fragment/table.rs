@@ -1,10 +1,10 @@
 //! The datagrams whose fragments are passing, and the fragments that wait for their first one.
 
-use core::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::id::HoldId;
 use super::ledger::{Full, Ledger, SourceKey};
 use super::ranges::{Added, Range, Ranges};
 use super::{DatagramKey, MAX_FRAGMENTS};
@@ -12,7 +12,7 @@ use crate::config::FragmentsConfig;
 use crate::flow::FlowKey;
 use crate::packet::{Fragment, Malformed, SeqNum};
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Micros;
+use crate::session::time::Micros;
 use crate::verdict::{DropReason, Tracked};
 
 /// How many expired datagrams a new one clears away.
@@ -23,36 +23,6 @@ const REFUSED_SHARE: u32 = 4;
 
 /// First fragments that can be decided at the same time without an allocation: one a thread.
 const DECIDING: usize = 256;
-
-/// The name of the fragments of one datagram that are held until its first fragment has come.
-///
-/// Within 2^48 datagrams of an engine no two have the same one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HoldId(NonZeroU64);
-
-impl HoldId {
-    /// Bits below those of the number in the table.
-    const SERIAL_BITS: u32 = 48;
-
-    const fn new(number: u32, serial: u64) -> Self {
-        let serial = serial & ((1 << Self::SERIAL_BITS) - 1);
-        // Both are 0 once in 2^48 datagrams at most.
-        match NonZeroU64::new((number as u64) << Self::SERIAL_BITS | serial) {
-            Some(id) => Self(id),
-            None => Self(NonZeroU64::MAX),
-        }
-    }
-
-    const fn number(self) -> u32 {
-        (self.0.get() >> Self::SERIAL_BITS) as u32
-    }
-}
-
-impl core::fmt::Display for HoldId {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// A fragment that has come.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +68,7 @@ pub(crate) enum Fate {
 
 /// A later fragment that passes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
+pub(crate) struct LaterFragment {
     pub(crate) followed: Followed,
     /// From where to where the fragment moves the end of the TCP segment, if it does.
     pub(crate) moves: Option<(SeqNum, SeqNum)>,
@@ -117,7 +87,7 @@ pub(crate) enum Joined {
     /// There was one; its lifetime is over.
     Expired,
     /// The fragment belongs to it and passes.
-    Passes(Part),
+    Passes(LaterFragment),
     /// The fragment belongs to it and is dropped; `None`: it fits nothing.
     Drops(DropReason, Option<Tracked>),
 }
@@ -136,7 +106,7 @@ struct Datagram {
 
 /// What a fragment does to its datagram.
 enum Taken {
-    Passes(Part),
+    Passes(LaterFragment),
     /// This fragment is dropped, the datagram goes on.
     Drops(DropReason, Tracked),
     /// This fragment is dropped, and with it the rest of the datagram.
@@ -182,7 +152,7 @@ impl Datagram {
             .base
             .filter(|_| new.end > furthest)
             .map(|base| (base.add(u32::from(furthest)), base.add(u32::from(new.end))));
-        Taken::Passes(Part {
+        Taken::Passes(LaterFragment {
             followed,
             moves,
             complete: self.end.is_some_and(|end| self.ranges.are_all(end)),

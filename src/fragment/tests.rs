@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::FragmentsConfig;
-use crate::session::Micros;
+use crate::session::time::Micros;
 use crate::verdict::{Class, DropReason, Tracked};
 
 /// A datagram from 10.0.0.1, told apart by `id`.
@@ -150,7 +150,10 @@ fn a_source_at_its_bound_gives_up_its_own_oldest_datagram() {
     // Another zone is another source. A datagram that is complete gives its room back.
     open(&datagrams, &in_zone(5, 1, 3), seconds(0), admitted());
     let last = join(&datagrams, &from(1, 1), part(8, 3, false), seconds(1));
-    assert!(matches!(last, Joined::Passes(Part { complete: true, .. })));
+    assert!(matches!(
+        last,
+        Joined::Passes(LaterFragment { complete: true, .. })
+    ));
     open(&datagrams, &from(1, 4), seconds(1), admitted());
     assert_eq!(datagrams.gauges().given_up, 1);
 }

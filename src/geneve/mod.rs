@@ -3,7 +3,8 @@
 //! [`Header::parse`] reads the header of a datagram to UDP port [`PORT`] and gives the packet inside. It is strict and
 //! bounded: what a tunnel end may not ignore is an error with a name. Unknown options are left as they are, since a
 //! reply carries the header back byte for byte. [`encode`] writes a header. [`metadata`] reads what the load balancers say
-//! in their options, and [`front`] is all that an appliance does between its sockets and the engine.
+//! in their options. [`Gateway`](crate::Gateway) is an appliance without sockets; [`front`] is its front end, for callers that want an
+//! engine of their own.
 
 mod encode;
 mod error;

@@ -1,17 +1,14 @@
 //! Counts of sessions by zone, and the places of the table that each zone is sure of.
 
-use std::collections::{BTreeMap, HashMap};
-
 use super::Limits;
-use super::admission::{Counts, Subject};
-use super::counted::{CountedTable, Holding, Key};
+use super::counted::CountedTable;
 use super::prefix::Prefixes;
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 
 /// Properties of a session that accounts count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,10 +21,10 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Returns the standing of a session by its protocol and worth.
-    pub(crate) const fn of(protocol: u8, worth: Worth) -> Self {
+    pub(crate) const fn of(protocol: u8, worth: EvictionClass) -> Self {
         Self {
-            half_open: protocol == PROTOCOL_TCP && matches!(worth, Worth::Embryonic),
-            assured: matches!(worth, Worth::Assured),
+            half_open: protocol == PROTOCOL_TCP && matches!(worth, EvictionClass::Embryonic),
+            assured: matches!(worth, EvictionClass::Assured),
         }
     }
 }
@@ -40,7 +37,7 @@ pub(crate) struct ZoneAccount {
     word: AtomicU64,
     half_open: AtomicU32,
     /// Sessions that are never evicted.
-    assured: AtomicU32,
+    pub(super) assured: AtomicU32,
 }
 
 /// The two numbers of an account's word.
@@ -111,8 +108,8 @@ impl ZoneAccount {
 /// committed.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    zones: Box<[ZoneAccount]>,
-    committed: AtomicUsize,
+    pub(super) zones: Box<[ZoneAccount]>,
+    pub(super) committed: AtomicUsize,
     /// The sum of all guarantees.
     guaranteed: AtomicUsize,
     live: AtomicUsize,
@@ -120,7 +117,7 @@ pub(crate) struct Accounts {
     assured: AtomicUsize,
     max_sessions: usize,
     /// Sessions by the number of the rule that has admitted them.
-    rules: Box<[AtomicU32]>,
+    pub(super) rules: Box<[AtomicU32]>,
     pub(super) counted: CountedTable,
     pub(super) prefixes: Prefixes,
 }
@@ -338,7 +335,7 @@ impl Accounts {
         self.guaranteed.store(sum, Ordering::Relaxed);
     }
 
-    fn sum_committed(&self) -> usize {
+    pub(super) fn sum_committed(&self) -> usize {
         let greater = |account: &ZoneAccount| account.word().committed();
         self.zones.iter().map(greater).sum()
     }
@@ -372,270 +369,7 @@ impl Accounts {
             self.begins(zone, after);
         }
     }
-
-    /// Compares the counts with those of the table.
-    ///
-    /// # Errors
-    /// The first difference, in words.
-    pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
-        let of_zone = |account: &ZoneAccount| {
-            let assured = account.assured.load(Ordering::Relaxed);
-            [account.sessions(), account.half_open(), assured]
-        };
-        // The tests ask after each step: zones and rules without sessions cost no look-up.
-        let zones = (0..=Zone::MAX.0).map(Zone).zip(&self.zones);
-        let used = zones.filter(|(_, account)| of_zone(account) != [0; 3]);
-        let all = tally
-            .zones
-            .keys()
-            .map(|zone| (*zone, self.zone(*zone)))
-            .chain(used);
-        for (zone, account) in all {
-            let own = of_zone(account);
-            let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
-            if own != of_table {
-                return Err(format!(
-                    "zone {zone}: {of_table:?} sessions, half-open, assured, counted {own:?}"
-                ));
-            }
-        }
-        let rules = (0..=RuleId::DEFAULT.0).map(RuleId).zip(&self.rules);
-        let used = rules.filter(|(_, count)| count.load(Ordering::Relaxed) != 0);
-        let all = tally
-            .rules
-            .keys()
-            .map(|rule| (*rule, self.rule(*rule)))
-            .chain(used);
-        for (rule, count) in all {
-            let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
-            let own = count.load(Ordering::Relaxed);
-            if own != of_table {
-                return Err(format!("rule {}: {of_table} sessions, counted {own}", rule.0));
-            }
-        }
-        let committed = self.committed.load(Ordering::Relaxed);
-        if committed != self.sum_committed() {
-            let sum = self.sum_committed();
-            return Err(format!("{committed} places committed, {sum} by zones"));
-        }
-        if self.assured() != tally.assured {
-            let counted = self.assured();
-            return Err(format!("{} assured sessions, counted {counted}", tally.assured));
-        }
-        let mut broken = None;
-        self.counted.for_each(|key, holding| {
-            let truth = tally.prefixes.get(key).copied().unwrap_or_default();
-            if holding.sessions > truth.sessions
-                || holding.half_open > truth.half_open
-                || holding.assured > truth.assured
-            {
-                broken = Some(format!("{key:?} holds {truth:?}, counted {holding:?}"));
-            }
-        });
-        if let Some(broken) = broken {
-            return Err(broken);
-        }
-        if self.counted.forgotten() > 0 {
-            return Ok(());
-        }
-        // Where nothing was forgotten, counts are exact.
-        let mut all = tally.prefixes.iter();
-        match all.find(|(key, truth)| self.counted.holding(key) != **truth) {
-            Some((key, truth)) => Err(format!(
-                "{key:?} holds {truth:?}, counted {:?}",
-                self.counted.holding(key)
-            )),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Counts of the table itself, to compare the accounts with.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Sessions, half-open ones and assured ones.
-    zones: BTreeMap<Zone, [u32; 3]>,
-    rules: BTreeMap<RuleId, u32>,
-    assured: usize,
-    prefixes: HashMap<Key, Holding>,
-}
-
-impl Tally {
-    /// Adds a session.
-    pub(crate) fn add(
-        &mut self,
-        accounts: &Accounts,
-        subject: Subject<'_>,
-        counts: Counts,
-        standing: Standing,
-    ) {
-        let [all, half_open, assured] = self.zones.entry(subject.key.zone()).or_default();
-        *all += 1;
-        *half_open += u32::from(standing.half_open);
-        *assured += u32::from(standing.assured);
-        *self.rules.entry(subject.rule).or_default() += 1;
-        self.assured += usize::from(standing.assured);
-        for key in subject.entries(accounts, counts) {
-            self.prefixes.entry(key).or_default().add(standing);
-        }
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Bounds;
-    use super::*;
-
-    const BLUE: Zone = Zone(1);
-    const GREEN: Zone = Zone(2);
-
-    fn accounts(max_sessions: usize) -> Accounts {
-        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        Accounts::new(max_sessions, Prefixes::DEFAULT, hasher).unwrap()
-    }
-
-    fn guarantee(accounts: &Accounts, zones: &[Zone]) {
-        accounts.guarantee(zones, &Limits::default());
-    }
-
-    fn claimed(accounts: &Accounts, zone: Zone) -> usize {
-        (0..1_000).take_while(|_| accounts.claim(zone)).count()
-    }
-
-    #[test]
-    fn a_single_zone_has_the_whole_table() {
-        let accounts = accounts(100);
-        guarantee(&accounts, &[Zone::DEFAULT]);
-        assert_eq!(claimed(&accounts, Zone(7)), 100);
-        assert_eq!(accounts.free(Zone::DEFAULT), 0);
-    }
-
-    #[test]
-    fn a_zone_cannot_take_what_others_are_sure_of() {
-        let accounts = accounts(100);
-        guarantee(&accounts, &[BLUE, GREEN]);
-        assert_eq!((accounts.free(GREEN), claimed(&accounts, GREEN)), (75, 75));
-        assert_eq!((accounts.free(BLUE), claimed(&accounts, BLUE)), (25, 25));
-        assert_eq!(accounts.len(), 100);
-        accounts.release(GREEN);
-        assert!(
-            accounts.claim(BLUE),
-            "what is free beyond guarantees is anybody's"
-        );
-        accounts.release(BLUE);
-        assert!(accounts.claim(GREEN));
-        for _ in 0..60 {
-            accounts.release(GREEN);
-        }
-        assert_eq!(claimed(&accounts, BLUE), 50, "green keeps 25");
-    }
-
-    #[test]
-    fn a_zone_gives_back_what_is_above_its_guarantee_and_no_more() {
-        let accounts = accounts(8);
-        guarantee(&accounts, &[BLUE, GREEN]);
-        assert_eq!(claimed(&accounts, GREEN), 6);
-        assert_eq!(claimed(&accounts, BLUE), 2);
-        for _ in 0..4 {
-            assert!(accounts.hand_over(GREEN, BLUE));
-        }
-        assert!(!accounts.hand_over(GREEN, BLUE), "green is at its guarantee");
-        assert!(accounts.hand_over(GREEN, GREEN));
-        assert_eq!(accounts.len(), 8);
-        assert_eq!(
-            accounts.committed.load(Ordering::Relaxed),
-            accounts.sum_committed()
-        );
-    }
-
-    #[test]
-    fn new_guarantees_count_what_zones_hold_already() {
-        let accounts = accounts(100);
-        guarantee(&accounts, &[BLUE]);
-        assert_eq!(claimed(&accounts, BLUE), 100);
-        guarantee(&accounts, &[BLUE, GREEN]);
-        assert!(!accounts.claim(GREEN), "nobody has a place to spare");
-        accounts.release(BLUE);
-        assert_eq!(accounts.len(), 99);
-        guarantee(&accounts, &[]);
-        assert!(accounts.claim(GREEN));
-        assert_eq!(
-            accounts.committed.load(Ordering::Relaxed),
-            accounts.sum_committed()
-        );
-    }
-
-    #[test]
-    fn a_zone_is_not_sure_of_more_than_its_limit() {
-        let accounts = accounts(100);
-        let bounds = Bounds {
-            max_sessions: Some(5),
-            ..Bounds::default()
-        };
-        let limits = Limits {
-            zones: [(GREEN, bounds)].into(),
-            ..Limits::default()
-        };
-        accounts.guarantee(&[BLUE, GREEN], &limits);
-        assert_eq!(claimed(&accounts, BLUE), 95, "green could not use more");
-        assert_eq!(claimed(&accounts, GREEN), 5);
-        accounts.check_invariants(&Tally::default()).unwrap_err();
-        for (zone, held) in [(BLUE, 95), (GREEN, 5)] {
-            for _ in 0..held {
-                accounts.release(zone);
-            }
-        }
-        accounts.check_invariants(&Tally::default()).unwrap();
-    }
-
-    #[test]
-    fn sessions_that_a_zone_cannot_evict_are_no_room_for_it() {
-        let accounts = accounts(100);
-        guarantee(&accounts, &[BLUE, GREEN]);
-        let evictable = |zone, count| {
-            for _ in 0..count {
-                assert!(accounts.claim(zone));
-                accounts.begins(zone, Standing::default());
-            }
-        };
-        evictable(BLUE, 25);
-        assert_eq!(accounts.free(GREEN), 75);
-        assert_eq!(accounts.room(GREEN), 75, "blue is sure of its places");
-        evictable(BLUE, 10);
-        assert_eq!(accounts.free(GREEN), 65);
-        assert_eq!(accounts.room(GREEN), 75, "10 of blue may be evicted");
-        let assured = Standing {
-            assured: true,
-            ..Standing::default()
-        };
-        for _ in 0..20 {
-            assert!(accounts.claim(GREEN));
-            accounts.begins(GREEN, assured);
-        }
-        evictable(GREEN, 10);
-        assert_eq!((accounts.free(GREEN), accounts.room(GREEN)), (35, 55));
-    }
-
-    #[test]
-    fn threads_leave_exact_sums_behind() {
-        let accounts = accounts(64);
-        guarantee(&accounts, &[BLUE, GREEN]);
-        std::thread::scope(|scope| {
-            for thread in 0..4u32 {
-                let accounts = &accounts;
-                scope.spawn(move || {
-                    let zone = if thread % 2 == 0 { BLUE } else { GREEN };
-                    for round in 0..20_000u32 {
-                        let held = (0..round % 40).filter(|_| accounts.claim(zone)).count();
-                        for _ in 0..held {
-                            accounts.release(zone);
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(accounts.len(), 0);
-        accounts.check_invariants(&Tally::default()).unwrap();
-        assert_eq!(claimed(&accounts, BLUE), 48);
-    }
-}
+mod tests;

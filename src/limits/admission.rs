@@ -7,8 +7,8 @@ use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
 use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
 use crate::packet::PROTOCOL_TCP;
-use crate::policy::RuleId;
-use crate::session::Micros;
+use crate::policy::id::RuleId;
+use crate::session::time::Micros;
 
 /// Entries that a session is counted in, beside that of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -268,8 +268,7 @@ impl Accounts {
     }
 
     /// Counts the change of a session's standing by its source.
-    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, moved: (Standing, Standing)) {
-        let (before, after) = moved;
+    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, before: Standing, after: Standing) {
         if before == after {
             return;
         }

@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 
 use super::accounts::Standing;
 use crate::flow::Zone;
-use crate::policy::RuleId;
+use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Micros;
+use crate::session::time::Micros;
 
 /// Entries of a set.
 const WAYS: usize = 8;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Limit;
 use crate::flow::Zone;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Micros;
+use crate::session::time::Micros;
 
 /// Groups of places for moments of reports. A zone has one, by a keyed hash, so that a flood in it
 /// silences no more than the few zones that share its group.

@@ -1,6 +1,6 @@
 //! DCCP: the generic header, and the acknowledgement number behind it (RFC 4340).
 
-use super::{Ip, Malformed, Parsed, Part, Transport, checksum};
+use super::{Extent, Ip, Malformed, Parsed, Transport, checksum};
 
 /// Bytes of the generic header with a sequence number of 24 bits (RFC 4340, section 5.1).
 const SHORT_HEADER_LEN: usize = 12;
@@ -100,7 +100,7 @@ const fn number([a, b, c, d, e, f]: [u8; 6]) -> u64 {
 }
 
 /// Parses the DCCP packet that is the payload of an IP packet.
-pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some(&[s0, s1, d0, d1, words, coverage, _, _, type_and_x, _, q0, q1]) =
         payload.first_chunk::<SHORT_HEADER_LEN>()
     else {
@@ -123,7 +123,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
     let data_len = match payload.len().checked_sub(header_len) {
         _ if header_len < least => return Err(Malformed::DccpDataOffset),
         Some(data_len) => data_len,
-        None if part.is_first() => return Err(Malformed::DccpHeaderTruncated),
+        None if extent.is_first() => return Err(Malformed::DccpHeaderTruncated),
         None => return Err(Malformed::DccpDataOffset),
     };
     // CsCov: 0 covers everything, n the header and n - 1 words of data (section 9.2).
@@ -133,10 +133,10 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
     };
     let covered = match payload.get(..covered) {
         Some(covered) => covered,
-        None if part.is_first() => payload,
+        None if extent.is_first() => payload,
         None => return Err(Malformed::DccpChecksumCoverage),
     };
-    if part.is_verified() && !checksum::partial_is_valid(ip, payload.len(), covered) {
+    if extent.is_verified() && !checksum::partial_is_valid(ip, payload.len(), covered) {
         return Err(Malformed::DccpChecksum);
     }
     let seq = match payload.get(SHORT_HEADER_LEN..LONG_HEADER_LEN) {

@@ -2,7 +2,7 @@
 
 use etherparse::IpNumber;
 
-use super::{Checksums, Fragment, Malformed, Parsed, Part, Transport, icmp, other, tcp, udp};
+use super::{Checksums, Extent, Fragment, Malformed, Parsed, Transport, icmp, other, tcp, udp};
 
 /// The least data offset of a TCP header, in words (RFC 9293, section 3.1).
 const MIN_TCP_WORDS: u8 = 5;
@@ -36,7 +36,7 @@ pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Mal
         IpNumber::TCP => tcp::parse(ip, payload, Checksums::Trust),
         IpNumber::UDP => udp::parse_first(ip, payload),
         IpNumber::ICMP | IpNumber::IPV6_ICMP => icmp::parse(ip, payload, Checksums::Trust),
-        _ => other(ip, payload, Part::First),
+        _ => other(ip, payload, Extent::First),
     };
     found.map_err(|reason| match reason {
         Malformed::TcpHeaderTruncated

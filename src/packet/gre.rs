@@ -1,6 +1,6 @@
 //! GRE (RFC 2784, RFC 2890) and the enhanced GRE of PPTP (RFC 2637).
 
-use super::{Ip, Malformed, Parsed, Part, Transport, checksum};
+use super::{Extent, Ip, Malformed, Parsed, Transport, checksum};
 
 /// Bytes of the header without its optional fields.
 const MIN_HEADER_LEN: usize = 4;
@@ -96,7 +96,7 @@ pub(super) fn quoted_key(bytes: &[u8]) -> Result<Option<GreKey>, Malformed> {
 }
 
 /// Parses the GRE packet that is the payload of an IP packet.
-pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some([f0, f1, p0, p1]) = word(payload, 0) else {
         return Err(Malformed::GreHeaderTruncated);
     };
@@ -122,7 +122,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
         Layout::CallId => match word(payload, 4) {
             // The upper half of the key is the length of the payload (RFC 2637, section 4.1).
             Some([l0, l1, a, b]) => {
-                if rest.len() < usize::from(u16::from_be_bytes([l0, l1])) && !part.is_first() {
+                if rest.len() < usize::from(u16::from_be_bytes([l0, l1])) && !extent.is_first() {
                     return Err(Malformed::GrePayloadLength);
                 }
                 GreKey::CallId(u16::from_be_bytes([a, b]))
@@ -131,7 +131,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
         },
     };
     // Over header and payload, without a pseudo header (RFC 2784, section 2.5).
-    if part.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(payload) {
+    if extent.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(payload) {
         return Err(Malformed::GreChecksum);
     }
     Ok(Parsed {

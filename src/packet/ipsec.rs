@@ -1,6 +1,6 @@
 //! IPsec: the security parameters index of ESP (RFC 4303) and of the authentication header (RFC 4302).
 
-use super::{Ip, IpVersion, Malformed, Parsed, Part, Transport};
+use super::{Extent, Ip, IpVersion, Malformed, Parsed, Transport};
 
 /// Bytes of an ESP header: SPI and sequence number (RFC 4303, section 2).
 const ESP_HEADER_LEN: usize = 8;
@@ -23,7 +23,7 @@ pub(super) fn parse_esp(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
 }
 
 /// Parses the authentication header at the start of an IP packet's payload; what it protects is not looked at.
-pub(super) fn parse_ah(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+pub(super) fn parse_ah(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some(&[_, words, _, _, a, b, c, d, ..]) = payload.first_chunk::<AH_HEADER_LEN>() else {
         return Err(Malformed::AhHeaderTruncated);
     };
@@ -33,7 +33,7 @@ pub(super) fn parse_ah(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Mal
         return Err(Malformed::AhLength);
     }
     if len > payload.len() {
-        return Err(if part.is_first() {
+        return Err(if extent.is_first() {
             Malformed::AhHeaderTruncated
         } else {
             Malformed::AhLength

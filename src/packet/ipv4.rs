@@ -65,21 +65,8 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
         return Err(Malformed::SourceAddressNotUnicast);
     }
     let field = u16::from_be_bytes([f0, f1]);
-    let more = field & MORE_FRAGMENTS != 0;
-    // 13 bits that count units of 8 bytes.
-    let offset = field << 3;
-    let fragment = if more || offset != 0 {
-        Some(Fragment::new(
-            u32::from(u16::from_be_bytes([i0, i1])),
-            offset,
-            more,
-            payload.len(),
-            MAX_PAYLOAD_LEN,
-            header_len,
-        )?)
-    } else {
-        None
-    };
+    let id = u16::from_be_bytes([i0, i1]);
+    let fragment = fragment(field, id, payload.len(), header_len)?;
     Ok(Network {
         ip: Ip {
             version: IpVersion::V4,
@@ -95,6 +82,32 @@ pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, M
         fragment,
         rerouted: false,
     })
+}
+
+/// Reads the fields of a fragment: `field` holds the flags and the offset. Returns `None` for a whole
+/// packet.
+#[inline(always)]
+fn fragment(
+    field: u16,
+    id: u16,
+    payload_len: usize,
+    header_len: usize,
+) -> Result<Option<Fragment>, Malformed> {
+    let more = field & MORE_FRAGMENTS != 0;
+    // The offset has 13 bits and counts units of 8 bytes.
+    let offset = field << 3;
+    if !more && offset == 0 {
+        return Ok(None);
+    }
+    Fragment::new(
+        u32::from(id),
+        offset,
+        more,
+        payload_len,
+        MAX_PAYLOAD_LEN,
+        header_len,
+    )
+    .map(Some)
 }
 
 /// Returns whether an address may be the source of a packet: it is neither multicast (RFC 5771) nor the

@@ -361,16 +361,16 @@ impl Checksums {
     }
 }
 
-/// How much of a datagram is there.
+/// Extent of a datagram that is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// All of it.
+enum Extent {
+    /// The whole datagram.
     Whole(Checksums),
-    /// Its first fragment. What lengths announce may come later, and so may what a checksum is made over.
+    /// The first fragment. The announced lengths and the data under a checksum may come later.
     First,
 }
 
-impl Part {
+impl Extent {
     const fn is_first(self) -> bool {
         matches!(self, Self::First)
     }
@@ -439,20 +439,20 @@ impl Network<'_> {
             IpNumber::TCP => tcp::parse(ip, payload, checksums),
             IpNumber::UDP => udp::parse(ip, payload, checksums),
             protocol if protocol == icmp => icmp::parse(ip, payload, checksums),
-            _ => other(ip, payload, Part::Whole(checksums)),
+            _ => other(ip, payload, Extent::Whole(checksums)),
         }
     }
 }
 
 /// Parses what is neither TCP, UDP nor ICMP.
-fn other(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+fn other(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     match IpNumber(ip.protocol) {
-        IpNumber::SCTP => sctp::parse(ip, payload, part),
-        IpNumber::DCCP => dccp::parse(ip, payload, part),
-        IpNumber::UDP_LITE => udp_lite::parse(ip, payload, part),
-        IpNumber::GRE => gre::parse(ip, payload, part),
+        IpNumber::SCTP => sctp::parse(ip, payload, extent),
+        IpNumber::DCCP => dccp::parse(ip, payload, extent),
+        IpNumber::UDP_LITE => udp_lite::parse(ip, payload, extent),
+        IpNumber::GRE => gre::parse(ip, payload, extent),
         IpNumber::ENCAPSULATING_SECURITY_PAYLOAD => ipsec::parse_esp(ip, payload),
-        IpNumber::AUTHENTICATION_HEADER => ipsec::parse_ah(ip, payload, part),
+        IpNumber::AUTHENTICATION_HEADER => ipsec::parse_ah(ip, payload, extent),
         _ => Ok(Parsed {
             ip,
             transport: Transport::Other,

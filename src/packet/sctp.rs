@@ -4,7 +4,7 @@ use std::fmt;
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::{Ip, Malformed, Parsed, Part, Transport};
+use super::{Extent, Ip, Malformed, Parsed, Transport};
 
 /// Bytes of the common header (RFC 9260, section 3.1).
 const HEADER_LEN: usize = 12;
@@ -169,13 +169,13 @@ impl fmt::Debug for SctpChunks {
 }
 
 /// Parses the SCTP packet that is the payload of an IP packet.
-pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some((&[s0, s1, d0, d1, t0, t1, t2, t3, c0, c1, c2, c3], chunks)) =
         payload.split_first_chunk::<HEADER_LEN>()
     else {
         return Err(Malformed::SctpHeaderTruncated);
     };
-    if part.is_verified() {
+    if extent.is_verified() {
         // Alone among the numbers of the header the checksum has its least significant byte first (appendix A).
         let stated = u32::from_le_bytes([c0, c1, c2, c3]);
         let mut digest = CRC32C.digest();
@@ -185,7 +185,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
             return Err(Malformed::SctpChecksum);
         }
     }
-    let mut packet = walk(chunks, part)?;
+    let mut packet = walk(chunks, extent)?;
     packet.tag = u32::from_be_bytes([t0, t1, t2, t3]);
     // RFC 9260, sections 8.5 and 8.5.1.
     if (packet.tag == 0) != packet.chunks.any(SctpChunks::INIT) {
@@ -216,7 +216,7 @@ pub(crate) fn abort(from: u16, to: u16, initiate_tag: u32) -> [u8; HEADER_LEN + 
 }
 
 /// Walks the chunks of a packet; the tag of the result is still to be set.
-fn walk(mut rest: &[u8], part: Part) -> Result<SctpPacket, Malformed> {
+fn walk(mut rest: &[u8], extent: Extent) -> Result<SctpPacket, Malformed> {
     /// The only chunks of their packets (RFC 9260, section 6.10).
     const ALONE: SctpChunks = SctpChunks::INIT
         .and(SctpChunks::INIT_ACK)
@@ -242,7 +242,7 @@ fn walk(mut rest: &[u8], part: Part) -> Result<SctpPacket, Malformed> {
         let after = match after {
             _ if len < CHUNK_HEADER_LEN => return Err(Malformed::SctpChunkLength),
             Some(after) => after,
-            None if part.is_first() => &[],
+            None if extent.is_first() => &[],
             None => return Err(Malformed::SctpChunkLength),
         };
         let kind = SctpChunks::of_type(chunk_type);
@@ -274,7 +274,7 @@ fn walk(mut rest: &[u8], part: Part) -> Result<SctpPacket, Malformed> {
     if packet.chunks.is_empty() {
         return Err(Malformed::SctpNoChunk);
     }
-    if rest.is_empty() || part.is_first() {
+    if rest.is_empty() || extent.is_first() {
         Ok(packet)
     } else {
         Err(Malformed::SctpChunkLength)

@@ -55,7 +55,7 @@ fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The address of a parameter, in the form of [`super::Ip::src`].
-fn address((kind, body): (u16, &[u8])) -> Option<u128> {
+fn address(kind: u16, body: &[u8]) -> Option<u128> {
     match kind {
         PARAMETER_IPV4 => {
             let address = body.first_chunk::<4>()?;
@@ -93,7 +93,7 @@ pub(crate) fn announced(packet: &[u8], each: impl FnMut(u128)) {
         return;
     };
     parameters(body.get(FIXED..).unwrap_or_default())
-        .filter_map(address)
+        .filter_map(|(kind, body)| address(kind, body))
         .filter(|address| is_usable(*address))
         .for_each(each);
 }
@@ -142,7 +142,8 @@ pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
     let (serial, rest) = authenticated(packet, ASCONF)?;
     let mut found = parameters(rest).filter_map(|(kind, body)| {
         let (correlation, rest) = body.split_first_chunk::<4>()?;
-        let address = parameters(rest).next().and_then(address)?;
+        let (family, body) = parameters(rest).next()?;
+        let address = address(family, body)?;
         let is_wildcard = address == 0 || address == ipv4::mapped(0);
         let change = match kind {
             ADD_IP if is_usable(address) => Change::Add(address),

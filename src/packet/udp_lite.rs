@@ -1,10 +1,10 @@
 //! UDP-Lite: UDP whose checksum may leave a part of the payload alone (RFC 3828).
 
-use super::{Ip, Malformed, Parsed, Part, Transport, checksum, udp};
+use super::{Extent, Ip, Malformed, Parsed, Transport, checksum, udp};
 
 /// Parses the UDP-Lite datagram that is the payload of an IP packet. Its length is that of the payload: what would be
 /// the length in UDP says how much the checksum covers.
-pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malformed> {
+pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1, ref data @ ..] = payload else {
         return Err(Malformed::UdpLiteHeaderTruncated);
     };
@@ -12,13 +12,13 @@ pub(super) fn parse(ip: Ip, payload: &[u8], part: Part) -> Result<Parsed, Malfor
     let covered = match u16::from_be_bytes([l0, l1]) {
         0 => Some(payload),
         len if len < udp::HEADER_LEN => None,
-        _ if part.is_first() => Some(payload),
+        _ if extent.is_first() => Some(payload),
         len => payload.get(..usize::from(len)),
     };
     let Some(covered) = covered else {
         return Err(Malformed::UdpLiteChecksumCoverage);
     };
-    if part.is_verified() {
+    if extent.is_verified() {
         // Unlike UDP's, the checksum is never left out, whatever the IP version.
         if [c0, c1] == [0, 0] {
             return Err(Malformed::UdpLiteChecksumMissing);

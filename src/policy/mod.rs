@@ -49,7 +49,7 @@ use ipnet::IpNet;
 use self::address::AddressMap;
 use self::compiled::Tables;
 use self::cover::{CoverSearch, MAX_STEPS, OutOfSteps};
-use crate::config::{Handling, OptionsMode, TcpHandling};
+use self::handling::{Handling, OptionsMode, TcpHandling};
 use crate::flow::Zone;
 use crate::limits::{Bounds, Limit, LimitScope};
 
@@ -58,6 +58,8 @@ mod arrangement;
 mod blocks;
 mod compiled;
 mod cover;
+pub(crate) mod handling;
+pub(crate) mod id;
 pub(crate) mod origin;
 pub(crate) mod ranges;
 mod rows;
@@ -66,6 +68,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+pub use self::id::RuleId;
 pub use self::rule::{Action, IcmpType, PortRange, Protocol, RuleDirection, RuleField};
 pub(crate) use self::rule::{Rule, merged};
 
@@ -74,16 +77,6 @@ pub const MAX_RULES: usize = 65_000;
 
 /// The name of what decides if no rule matches.
 const DEFAULT_NAME: &str = "default";
-
-/// The number of a rule: in the order of the rules, counted from 0, until a reload changes them. A rule keeps its number
-/// as long as it keeps its name, and no other rule ever gets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleId(pub u16);
-
-impl RuleId {
-    /// No rule matched: the default action.
-    pub const DEFAULT: Self = Self(u16::MAX);
-}
 
 /// The first packet of what may become a session, as rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

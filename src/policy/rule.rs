@@ -7,9 +7,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NewSession;
 use super::blocks::hold_all;
+use super::handling::{OptionsMode, TcpHandling};
 use super::origin::RuleOrigin;
-use crate::config::{LimitSet, OptionsMode, TcpHandling};
 use crate::flow::Zone;
+use crate::limits::LimitSet;
 
 /// IP protocol number of ICMP.
 const ICMP: u8 = 1;

@@ -19,7 +19,7 @@ fn rule(name: &str) -> Rule {
         log: false,
         tcp: TcpHandling::default(),
         ip_options: None,
-        limits: crate::config::LimitSet::default(),
+        limits: crate::limits::LimitSet::default(),
         origin: None,
     }
 }

@@ -14,15 +14,15 @@
 
 use std::cmp::Reverse;
 
+use super::EndReason;
 use super::shard::{Ended, Expired, Shard};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::{Linked, behind};
-use crate::event::EndReason;
 use crate::flow::Zone;
 use crate::limits::Subject;
 use crate::packet::PROTOCOL_TCP;
-use crate::track::Worth;
+use crate::track::EvictionClass;
 
 /// Number of sessions that a full shard lets expire or reschedules before it evicts one.
 const DUE: usize = 16;
@@ -35,7 +35,11 @@ const RANDOM: usize = 8;
 const ROW: usize = 32;
 
 /// The classes of sessions that may be evicted, in order.
-const CLASSES: [Worth; 3] = [Worth::Embryonic, Worth::Closing, Worth::Datagram];
+const CLASSES: [EvictionClass; 3] = [
+    EvictionClass::Embryonic,
+    EvictionClass::Closing,
+    EvictionClass::Datagram,
+];
 
 /// A session that has ended for a new one.
 pub(crate) struct Room {
@@ -141,7 +145,13 @@ impl Shard {
     }
 
     /// Returns the session of a class that is evicted first, if any may be.
-    fn victim(&mut self, class: Worth, weight: &Weight, looked_at: LookedAt<'_>, now: Micros) -> Option<u32> {
+    fn victim(
+        &mut self,
+        class: EvictionClass,
+        weight: &Weight,
+        looked_at: LookedAt<'_>,
+        now: Micros,
+    ) -> Option<u32> {
         let mut best: Option<(Rank, u32)> = None;
         let mut head = self.wheel.earliest_of(class).map(|due| self.wheel.first(due));
         for _ in 0..looked_at.heads {
@@ -158,7 +168,7 @@ impl Shard {
         }
         for session in looked_at.slots {
             let slot = self.slab.hot.get(*session as usize);
-            if slot.is_some_and(|slot| slot.in_use() && slot.worth() == class)
+            if slot.is_some_and(|slot| slot.in_use() && slot.eviction_class() == class)
                 && let Some(rank) = self.rank(*session, weight, now)
             {
                 best = best.max(Some((rank, *session)));
@@ -183,13 +193,13 @@ impl Shard {
         if source < weight.source {
             return None;
         }
-        let end = match slot.worth() {
-            Worth::Closing => u64::from(self.slab.deadline(session)),
+        let end = match slot.eviction_class() {
+            EvictionClass::Closing => u64::from(self.slab.deadline(session)),
             // The deadline says little: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };
         // A flood of datagrams must not push out the few handshakes in progress.
-        let is_spared = slot.worth() == Worth::Embryonic
+        let is_spared = slot.eviction_class() == EvictionClass::Embryonic
             && slot.key.protocol() == PROTOCOL_TCP
             && self.accounts.zone(zone).has_few_half_open();
         let heaviness = source / self.accounts.heavy_source();

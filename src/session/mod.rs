@@ -4,19 +4,20 @@
 //! for a few instructions, such as those of [`crate::limits`]. Nothing that a guard borrows leaves
 //! this module's callers in `crate::engine`; records are copied out.
 
+pub(crate) mod end;
 mod eviction;
 pub mod history;
+pub(crate) mod id;
 mod index;
 mod judging;
 mod paths;
+mod record;
 mod shard;
 mod slot;
 mod table;
-mod time;
+pub(crate) mod time;
 mod tombstone;
 mod wheel;
-
-use std::num::NonZeroU64;
 
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, Tally, Unjudged};
@@ -27,56 +28,14 @@ pub(crate) use table::{Held, Place, SLICE, Table, session_bytes, tunnel_referenc
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
+pub use end::EndReason;
+pub use id::{SessionId, TunnelRef};
+pub use record::{SessionRecord, Traffic};
 pub use time::TICK;
 
 /// Bytes that a session takes in the slabs of its shard; its place in the index comes on top (10.3 bytes at
 /// the table's greatest load).
 pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>();
-
-/// The name of a session: unique among the sessions of an engine until a slot was taken 2^32 times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(NonZeroU64);
-
-impl SessionId {
-    /// The name of a session by its number, which is not 0.
-    pub(crate) const fn new(number: u64) -> Self {
-        match NonZeroU64::new(number) {
-            Some(number) => Self(number),
-            None => Self(NonZeroU64::MIN),
-        }
-    }
-
-    /// The name with a number that was read from a log; `None` for 0.
-    #[must_use]
-    pub const fn from_number(number: u64) -> Option<Self> {
-        match NonZeroU64::new(number) {
-            Some(number) => Some(Self(number)),
-            None => None,
-        }
-    }
-
-    /// The number itself, for logs.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0.get()
-    }
-}
-
-/// What a packet came in, in the caller's own words: whatever it needs to send a packet back the same way. The engine
-/// keeps the newest of each direction and hands it out with the packets that it makes; it never looks inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TunnelRef(pub u64);
-
-impl TunnelRef {
-    /// Nothing is known; a packet with this changes nothing.
-    pub const NONE: Self = Self(0);
-}
-
-impl core::fmt::Display for SessionId {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 #[cfg(test)]
 pub(crate) mod testing {

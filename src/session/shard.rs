@@ -2,25 +2,25 @@
 //!
 //! Life cycle of a slot: free -> [`Shard::insert`] -> touched by packets, re-armed -> [`Shard::remove`] -> free.
 //! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
-//! [`Worth`]. `check_invariants` says so in tests and under the fuzzer.
+//! [`EvictionClass`]. `check_invariants` says so in tests and under the fuzzer.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
+use super::EndReason;
 use super::index::Index;
 use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
-use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::{Accounts, Counts, Standing, Subject};
 use crate::policy::RuleId;
 use crate::reserve::{NoMemory, Purpose};
 use crate::session::TunnelRef;
-use crate::track::Worth;
+use crate::track::EvictionClass;
 
 /// The memory of all sessions of a shard.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ pub(crate) struct Shard {
     keeps_tunnels: bool,
     /// The slots whose sessions a reload has still to judge.
     pub(crate) unjudged: Unjudged,
-    by_worth: [usize; Worth::ALL.len()],
+    by_worth: [usize; EvictionClass::ALL.len()],
     /// The counts of all shards together: each session is counted there as it is here.
     pub(super) accounts: Arc<Accounts>,
     /// The slot at which the last search for a session to evict has ended.
@@ -186,7 +186,7 @@ impl Shard {
             capacity,
             keeps_tunnels: tunnels,
             unjudged: Unjudged::default(),
-            by_worth: [0; Worth::ALL.len()],
+            by_worth: [0; EvictionClass::ALL.len()],
             accounts,
         })
     }
@@ -205,7 +205,7 @@ impl Shard {
     }
 
     /// Sessions of a worth.
-    pub(crate) fn count(&self, worth: Worth) -> usize {
+    pub(crate) fn count(&self, worth: EvictionClass) -> usize {
         self.by_worth.get(worth as usize).copied().unwrap_or(0)
     }
 
@@ -278,12 +278,12 @@ impl Shard {
     /// Hangs a new session up by its deadline and worth.
     pub(crate) fn hang(&mut self, slot: u32) {
         let hot = self.slab.hot(slot);
-        let worth = hot.worth();
+        let worth = hot.eviction_class();
         let standing = Standing::of(hot.key.protocol(), worth);
         self.accounts.begins(hot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(slot);
         self.accounts
-            .changed(subject, counts, (subject.first_standing(), standing));
+            .changed(subject, counts, subject.first_standing(), standing);
         self.add(worth, 1);
         self.wheel.hang(&mut self.slab, slot, worth);
     }
@@ -295,7 +295,7 @@ impl Shard {
             return;
         }
         let hot = self.slab.hot(number);
-        let standing = Standing::of(hot.key.protocol(), hot.worth());
+        let standing = Standing::of(hot.key.protocol(), hot.eviction_class());
         let moved = Subject { rule, ..subject };
         self.accounts.moved(subject, before, moved, counts, standing);
         let cold = self.slab.cold_mut(number);
@@ -303,7 +303,7 @@ impl Shard {
         cold.set_counts(counts);
     }
 
-    fn add(&mut self, worth: Worth, change: isize) {
+    fn add(&mut self, worth: EvictionClass, change: isize) {
         if let Some(count) = self.by_worth.get_mut(worth as usize) {
             *count = count.saturating_add_signed(change);
         }
@@ -311,9 +311,9 @@ impl Shard {
 
     /// Sets the deadline of a session whose worth was `before`. Returns whether the wheel was touched: a later
     /// deadline of a session of the same worth is only stored.
-    pub(crate) fn rearm(&mut self, slot: u32, deadline: u32, before: Worth) -> bool {
+    pub(crate) fn rearm(&mut self, slot: u32, deadline: u32, before: EvictionClass) -> bool {
         let hot = self.slab.hot_mut(slot);
-        let worth = hot.worth();
+        let worth = hot.eviction_class();
         let earlier = deadline < hot.deadline;
         hot.deadline = deadline;
         if worth == before && !earlier {
@@ -328,7 +328,7 @@ impl Shard {
             let standing = |worth| Standing::of(subject.key.protocol(), worth);
             let (before, after) = (standing(before), standing(worth));
             self.accounts.changes(subject.key.zone(), before, after);
-            self.accounts.changed(subject, counts, (before, after));
+            self.accounts.changed(subject, counts, before, after);
         }
         true
     }
@@ -346,7 +346,7 @@ impl Shard {
         let removed = self.index.remove(self.hash(&slot.key), number);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, number);
-        let worth = slot.worth();
+        let worth = slot.eviction_class();
         self.add(worth, -1);
         let standing = Standing::of(slot.key.protocol(), worth);
         self.accounts.ends(slot.key.zone(), standing);
@@ -397,7 +397,7 @@ impl Shard {
                 Some(deadline) => self.slab.hot_mut(number).deadline = deadline.max(now + 1),
             }
         }
-        let worth = self.slab.hot(number).worth();
+        let worth = self.slab.hot(number).eviction_class();
         self.wheel.take(&mut self.slab, number);
         self.wheel.hang(&mut self.slab, number, worth);
         Expired::Moved
@@ -445,7 +445,7 @@ impl Shard {
         if self.len() > self.capacity {
             return Err(format!("{} sessions, capacity {}", self.len(), self.capacity));
         }
-        let mut by_worth = [0; Worth::ALL.len()];
+        let mut by_worth = [0; EvictionClass::ALL.len()];
         let first = self.next_tick();
         for number in self.sessions() {
             let slot = self.slab.hot(number);
@@ -458,7 +458,7 @@ impl Shard {
                     slot.deadline
                 ));
             }
-            if let Some(count) = by_worth.get_mut(slot.worth() as usize) {
+            if let Some(count) = by_worth.get_mut(slot.eviction_class() as usize) {
                 *count += 1;
             }
         }

@@ -1,6 +1,6 @@
 //! A session's memory: two cache lines for what every packet needs, a quarter of one for what few do.
 
-use crate::event::EndReason;
+use super::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::Counts;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP};
@@ -8,7 +8,7 @@ use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
 use crate::track::datagram::{self, Family};
 use crate::track::tcp::{State, Track};
-use crate::track::{Lifetime, Worth, dccp, sctp};
+use crate::track::{EvictionClass, Lifetime, dccp, sctp};
 
 /// No slot.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -288,34 +288,34 @@ impl Slot {
     }
 
     /// What the session is worth to a full table; also the list of the wheel that it hangs in.
-    pub(crate) fn worth(&self) -> Worth {
+    pub(crate) fn eviction_class(&self) -> EvictionClass {
         match self.key.protocol() {
-            PROTOCOL_TCP => match self.track.state().worth() {
+            PROTOCOL_TCP => match self.track.state().eviction_class() {
                 // Picked up in its middle, and nobody has answered yet.
-                Worth::Assured if !self.assured() => Worth::Embryonic,
+                EvictionClass::Assured if !self.assured() => EvictionClass::Embryonic,
                 worth => worth,
             },
-            PROTOCOL_SCTP => self.sctp().state().worth(),
-            PROTOCOL_DCCP => self.dccp().state().worth(),
-            _ => datagram::worth(datagram::State::from_bits(self.plain_state())),
+            PROTOCOL_SCTP => self.sctp().state().eviction_class(),
+            PROTOCOL_DCCP => self.dccp().state().eviction_class(),
+            _ => datagram::eviction_class(datagram::State::from_bits(self.plain_state())),
         }
     }
 
     /// Returns whether a new session may take the place of this one in a full table.
     pub(crate) fn is_evictable(&self, now: Micros) -> bool {
         let idle = now.since(self.last());
-        match self.worth() {
-            Worth::Embryonic => true,
-            Worth::Closing => {
+        match self.eviction_class() {
+            EvictionClass::Embryonic => true,
+            EvictionClass::Closing => {
                 let is_half_closed = self.key.protocol() == PROTOCOL_TCP
                     && matches!(self.track.state(), State::FinWait | State::CloseWait);
-                !is_half_closed || idle >= Worth::HALF_CLOSED_GRACE
+                !is_half_closed || idle >= EvictionClass::HALF_CLOSED_GRACE
             }
-            Worth::Datagram => {
+            EvictionClass::Datagram => {
                 let is_stream = self.plain_state() == datagram::State::Stream as u8;
-                !is_stream || idle >= Worth::STREAM_GRACE
+                !is_stream || idle >= EvictionClass::STREAM_GRACE
             }
-            Worth::Assured => false,
+            EvictionClass::Assured => false,
         }
     }
 

@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use self::part::Part;
+use super::EndReason;
 use super::slot::Slot;
 use super::table::SLICE;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
-use crate::event::EndReason;
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::SeqNum;
 use crate::policy::RuleId;

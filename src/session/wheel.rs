@@ -3,20 +3,20 @@
 //! Six levels of 64 lists cover all 2^32 ticks; a session hangs in the list whose level is the highest base-64
 //! digit in which its deadline differs from the wheel's time. Refreshing a session only stores the new
 //! deadline: the session stays in its list until the wheel gets there, and is then hung where it belongs. So a
-//! list may hold sessions that live longer than the list says, never shorter ones. Each kind of [`Worth`] has a
+//! list may hold sessions that live longer than the list says, never shorter ones. Each kind of [`EvictionClass`] has a
 //! wheel of its own, all with one time, so that a full table finds its cheapest session without a search.
 //!
 //! The lists are doubly linked through the slots: hanging up and taking down are O(1), and nothing allocates.
 
 use super::slot::{Links, NIL};
 use crate::reserve::{NoMemory, Purpose};
-use crate::track::Worth;
+use crate::track::EvictionClass;
 
 const BITS: u32 = 6;
 const LISTS: u32 = 1 << BITS;
 const LEVELS: u32 = 6;
 const PER_WORTH: u32 = LISTS * LEVELS;
-const KINDS: u32 = Worth::ALL.len() as u32;
+const KINDS: u32 = EvictionClass::ALL.len() as u32;
 
 /// In [`Links`]: there is no slot on this side, the list with that number ends here.
 const END: u32 = 0x8000_0000;
@@ -87,7 +87,7 @@ impl Wheel {
         }
     }
 
-    fn list_for(&self, worth: Worth, deadline: u32) -> u32 {
+    fn list_for(&self, worth: EvictionClass, deadline: u32) -> u32 {
         let when = deadline.max(self.elapsed);
         let differing = (self.elapsed ^ when) | (LISTS - 1);
         let level = (31 - differing.leading_zeros()) / BITS;
@@ -96,7 +96,7 @@ impl Wheel {
     }
 
     /// Hangs a session up by its deadline.
-    pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: Worth) {
+    pub(crate) fn hang(&mut self, slots: &mut impl Linked, slot: u32, worth: EvictionClass) {
         let list = self.list_for(worth, slots.deadline(slot));
         let [first, last] = self.ends(list);
         if first == NIL {
@@ -140,7 +140,7 @@ impl Wheel {
     }
 
     /// The earliest list of one kind of session.
-    pub(crate) fn earliest_of(&self, worth: Worth) -> Option<Due> {
+    pub(crate) fn earliest_of(&self, worth: EvictionClass) -> Option<Due> {
         let levels = self.occupied.get(worth as usize)?;
         let mut earliest: Option<Due> = None;
         for (level, word) in (0..LEVELS).zip(levels) {
@@ -171,7 +171,7 @@ impl Wheel {
 
     /// The earliest list of all.
     pub(crate) fn earliest(&self) -> Option<Due> {
-        Worth::ALL
+        EvictionClass::ALL
             .into_iter()
             .filter_map(|worth| self.earliest_of(worth))
             .min_by_key(|due| due.tick)
@@ -256,7 +256,7 @@ mod tests {
         let mut slots = slots(&[5, 70, 5_000, 4_000_000_000, 63, 64]);
         let mut wheel = Wheel::new().unwrap();
         for slot in 0..6 {
-            wheel.hang(&mut slots, slot, Worth::Assured);
+            wheel.hang(&mut slots, slot, EvictionClass::Assured);
         }
         assert_eq!(wheel.earliest().unwrap().tick, 5);
         wheel.take(&mut slots, 0);
@@ -270,7 +270,7 @@ mod tests {
         let mut slots = slots(&[5]);
         let mut wheel = Wheel::new().unwrap();
         wheel.advance(1_000);
-        wheel.hang(&mut slots, 0, Worth::Embryonic);
+        wheel.hang(&mut slots, 0, EvictionClass::Embryonic);
         assert_eq!(wheel.earliest().unwrap().tick, 1_000);
     }
 
@@ -278,13 +278,13 @@ mod tests {
         /// Time moves in steps of any size; every session comes up at its deadline, in order, exactly once.
         #[test]
         fn every_session_comes_up_on_time(
-            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..Worth::ALL.len()), 1..60),
+            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..EvictionClass::ALL.len()), 1..60),
             steps in proptest::collection::vec(1u32..500_000, 1..40),
         ) {
             let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
             let mut wheel = Wheel::new().unwrap();
             for (slot, (_, worth)) in deadlines.iter().enumerate() {
-                wheel.hang(&mut slots, slot as u32, Worth::ALL[*worth]);
+                wheel.hang(&mut slots, slot as u32, EvictionClass::ALL[*worth]);
             }
             let mut left: Vec<bool> = vec![true; deadlines.len()];
             let mut now = 0u32;
@@ -302,7 +302,7 @@ mod tests {
                     if slots.deadline(slot) <= due.tick {
                         left[slot as usize] = false;
                     } else {
-                        wheel.hang(&mut slots, slot, Worth::ALL[deadlines[slot as usize].1]);
+                        wheel.hang(&mut slots, slot, EvictionClass::ALL[deadlines[slot as usize].1]);
                     }
                 }
                 wheel.advance(now);

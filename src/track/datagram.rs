@@ -7,9 +7,8 @@
 //! not hold its slot for as long as a call does).
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, PROTOCOL_UDP_LITE};
-use crate::track::{Lifetime, Worth};
+use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 
 /// How old a two-way UDP conversation is when it becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;
@@ -129,10 +128,10 @@ pub const fn lifetime(family: Family, state: State) -> Lifetime {
 /// Returns what a session in this state is worth. An answer raises it, and is cheap to make for a
 /// helper: nothing without a connection is ever safe from eviction.
 #[must_use]
-pub const fn worth(state: State) -> Worth {
+pub const fn eviction_class(state: State) -> EvictionClass {
     match state {
-        State::Unreplied => Worth::Embryonic,
-        State::Exchange | State::Replied | State::Stream => Worth::Datagram,
+        State::Unreplied => EvictionClass::Embryonic,
+        State::Exchange | State::Replied | State::Stream => EvictionClass::Datagram,
     }
 }
 
@@ -215,9 +214,9 @@ mod tests {
 
     #[test]
     fn the_unanswered_and_pings_are_evictable() {
-        assert_eq!(worth(Unreplied), Worth::Embryonic);
+        assert_eq!(eviction_class(Unreplied), EvictionClass::Embryonic);
         for answered in [Exchange, Replied, Stream] {
-            assert_eq!(worth(answered), Worth::Datagram);
+            assert_eq!(eviction_class(answered), EvictionClass::Datagram);
         }
     }
 }

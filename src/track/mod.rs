@@ -5,30 +5,31 @@
 
 pub mod datagram;
 pub mod dccp;
+mod lifetime;
 pub mod sctp;
 pub mod tcp;
 
 use std::time::Duration;
 
-use crate::lifetime::LifetimeClass;
+pub use self::lifetime::LifetimeClass;
 
 /// How much a session is worth when the table is full; the order of eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Worth {
+pub enum EvictionClass {
     /// Before the handshake ends, or without an answer yet: evicted first.
     Embryonic = 0,
     /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept within
-    /// [`Worth::HALF_CLOSED_GRACE`] of a packet.
+    /// [`EvictionClass::HALF_CLOSED_GRACE`] of a packet.
     Closing = 1,
     /// Traffic both ways without a connection: evicted when nothing else is left, the one that was
-    /// idle for longest first. A stream is kept within [`Worth::STREAM_GRACE`] of a packet.
+    /// idle for longest first. A stream is kept within [`EvictionClass::STREAM_GRACE`] of a packet.
     Datagram = 2,
     /// A connection that both ends have agreed on: never evicted for a new session.
     Assured = 3,
 }
 
-impl Worth {
+impl EvictionClass {
     /// All, in the order of eviction.
     pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
 

@@ -1,4 +1,4 @@
-//! Healthy paths that the report of asymmetric ones must not accuse, each beside one that it must.
+//! Healthy paths that the report of asymmetric paths must not accuse, each beside one that it must.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ fn a_segment_that_is_retransmitted_after_a_restart_accuses_nobody() {
 }
 
 #[test]
-fn what_was_on_its_way_at_a_restart_accuses_nobody() {
+fn packets_in_flight_at_a_restart_accuse_no_path() {
     for toml in ["", ADOPT] {
         let mut scene = Scene::new(toml);
         for number in 0..50 {

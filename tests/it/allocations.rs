@@ -1,12 +1,12 @@
-//! The packet path allocates nothing: not for a new session, not for a known one, not for a drop, not for expiry.
+//! The packet path does not allocate: not for new or existing sessions, dropped packets or expiry.
 
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use portcullis::config::ChallengeMode;
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
-use portcullis::reset::write_reply;
-use portcullis::{Config, Engine, Packet, Reply, Verdict};
+use portcullis::reset::write_reply_unbudgeted;
+use portcullis::{Config, Discard, Engine, Packet, Reply, Verdict};
 
 fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {
     let (from, to) = if client {
@@ -46,7 +46,7 @@ impl portcullis::Sink for Listener {}
 
 #[test]
 fn the_packet_path_allocates_nothing() {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = 64;
     let engine = Engine::new(&config).expect("the default configuration");
     let start = Instant::now();
@@ -66,38 +66,41 @@ fn the_packet_path_allocates_nothing() {
     let many: Vec<_> = (1..200).map(udp).collect();
     let mut verdicts = Vec::with_capacity(many.len());
     // The first use of a thread's counters is not the path.
-    let _ = engine.process(Packet::new(&[], start));
+    let _ = engine.verdict_only(Packet::new(&[], start));
     // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the same prefixes.
     let late = Instant::now();
     let before = late.checked_sub(Duration::from_secs(1_000)).expect("a long time");
     for bytes in &story[..3] {
-        let _ = engine.process(Packet::new(bytes, before));
+        let _ = engine.verdict_only(Packet::new(bytes, before));
     }
-    while engine.expire(late, 8, &mut Listener).more {}
-    let _ = engine.process(Packet::new(&story[3], late));
+    while engine.expire_with(late, 8, &mut Listener).more {}
+    let _ = engine.verdict_only(Packet::new(&story[3], late));
     let start = start + Duration::from_secs(1);
     let info = allocation_counter::measure(|| {
         for (n, bytes) in (0..).zip(&story) {
-            let _ = engine.process(Packet::new(bytes, start + Duration::from_millis(n)));
+            let _ = engine.verdict_only(Packet::new(bytes, start + Duration::from_millis(n)));
         }
         let (one_by_one, batch) = many.split_at(100);
         for bytes in one_by_one {
-            let _ = engine.process(Packet::new(bytes, start + Duration::from_secs(1)));
+            let _ = engine.verdict_only(Packet::new(bytes, start + Duration::from_secs(1)));
         }
         let mut packets = [Packet::new(&[], start + Duration::from_secs(1)); 99];
         for (packet, bytes) in packets.iter_mut().zip(batch) {
             *packet = Packet::new(bytes, start + Duration::from_secs(1));
         }
-        engine.process_batch(&packets, &mut verdicts);
-        while engine.expire(start + Duration::from_secs(3_600), 8, &mut ()).more {}
+        engine.verdicts_only(&packets, &mut verdicts);
+        while engine
+            .expire_with(start + Duration::from_secs(3_600), 8, &mut Discard)
+            .more
+        {}
         // A connection that expires, and what comes after its end.
         let again = start + Duration::from_secs(3_700);
         for bytes in &story[..3] {
-            let _ = engine.process(Packet::new(bytes, again));
+            let _ = engine.verdict_only(Packet::new(bytes, again));
         }
         let over = again + Duration::from_secs(400);
-        while engine.expire(over, 8, &mut Listener).more {}
-        let _ = engine.process(Packet::new(&story[3], over));
+        while engine.expire_with(over, 8, &mut Listener).more {}
+        let _ = engine.verdict_only(Packet::new(&story[3], over));
     });
     assert_eq!(info.count_total, 0, "{info:?}");
     let stats = engine.stats();
@@ -120,12 +123,12 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
             self.0 += denied.bytes;
         }
     }
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.policy.default = portcullis::policy::Action::Deny;
     let engine = Engine::new(&config).expect("a configuration");
     let now = Instant::now();
     let packets: Vec<_> = (1..100).map(udp).collect();
-    let _ = engine.process(Packet::new(&[], now));
+    let _ = engine.verdict_only(Packet::new(&[], now));
     let mut told = Denied(0);
     let info = allocation_counter::measure(|| {
         for bytes in &packets {
@@ -137,25 +140,25 @@ fn a_session_that_the_policy_denies_is_told_of_without_allocation() {
 
 #[test]
 fn a_challenge_and_its_answer_allocate_nothing() {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.syn_challenge.mode = ChallengeMode::Always;
     let engine = Engine::new(&config).expect("a configuration");
     let now = Instant::now();
     let syn = tcp(true, 100, 0, "S", b"");
-    let _ = engine.process(Packet::new(&[], now));
+    let _ = engine.verdict_only(Packet::new(&[], now));
     let info = allocation_counter::measure(|| {
         for _ in 0..1_000 {
-            let _ = engine.process(Packet::new(&syn, now));
+            let _ = engine.verdict_only(Packet::new(&syn, now));
         }
-        let verdict = engine.process(Packet::new(&syn, now));
+        let verdict = engine.verdict_only(Packet::new(&syn, now));
         let Verdict::Reject(_, reply @ Reply::Challenge(cookie), _) = verdict else {
             return;
         };
         let (mut challenge, mut rst) = ([0; 40], [0; 40]);
-        let challenge = write_reply(reply, &syn, &mut challenge).expect("it fits");
-        let rst = write_reply(Reply::TcpResetAt(cookie), challenge, &mut rst).expect("it fits");
-        let _ = engine.process(Packet::new(rst, now));
-        let _ = engine.process(Packet::new(&syn, now));
+        let challenge = write_reply_unbudgeted(reply, &syn, &mut challenge).expect("it fits");
+        let rst = write_reply_unbudgeted(Reply::TcpResetAt(cookie), challenge, &mut rst).expect("it fits");
+        let _ = engine.verdict_only(Packet::new(rst, now));
+        let _ = engine.verdict_only(Packet::new(&syn, now));
     });
     let stats = engine.stats();
     assert_eq!((info.count_total, stats.sessions, stats.known_sources), (0, 1, 1));
@@ -163,7 +166,7 @@ fn a_challenge_and_its_answer_allocate_nothing() {
 
 #[test]
 fn a_datagram_of_a_known_tunnel_end_allocates_nothing() {
-    let mut config = FrontEnd::adapt(Config::default());
+    let mut config = FrontEnd::adapt(Config::allow_all());
     config.table.max_sessions = 64;
     config.geneve.mss_clamp = 1_000;
     let engine = Engine::new(&config).expect("the default configuration");
@@ -186,7 +189,7 @@ fn a_datagram_of_a_known_tunnel_end_allocates_nothing() {
         };
         let mut returned = false;
         let info = allocation_counter::measure(|| {
-            let answer = front.handle(&engine, &datagram, now, &mut scratch, &mut ());
+            let answer = front.handle(&engine, &datagram, now, &mut scratch, &mut Discard);
             returned = answer == Answer::Return;
         });
         (info.count_total, returned)

@@ -1,4 +1,4 @@
-//! Packets in batches are decided as one by one.
+//! Packets in batches get the same verdicts as one by one.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::support::ops::{self, Op, Traffic};
 use crate::support::packets::{Ends, udp};
 use crate::support::scene::Scene;
 use portcullis::lifetime::LifetimeClass;
-use portcullis::{Engine, Packet, Zone};
+use portcullis::{Discard, Engine, Packet, Zone};
 use proptest::prelude::*;
 
 /// Sessions from which on a batch fetches memory ahead, and a few more.
@@ -43,7 +43,7 @@ fn fill(engine: &Engine, now: Instant) {
         // Each zone is sure of a part of the table.
         let bytes = udp(ends, b"");
         let packet = Packet::new(&bytes, now).zone(Zone(number % 2));
-        assert!(engine.process(packet).is_forward());
+        assert!(engine.verdict_only(packet).is_forward());
     }
     assert_eq!(engine.sessions(), MANY as usize);
 }
@@ -104,8 +104,8 @@ proptest! {
             match op {
                 Op::Advance(by) => now += *by,
                 Op::Expire { budget } => {
-                    let done = single.expire(now, *budget, &mut one);
-                    prop_assert_eq!(done, batched.expire(now, *budget, &mut other));
+                    let done = single.expire_with(now, *budget, &mut one);
+                    prop_assert_eq!(done, batched.expire_with(now, *budget, &mut other));
                 }
                 Op::Reload(settings) => {
                     setup.settings = that_lasts(**settings);
@@ -128,14 +128,14 @@ fn a_batch_of_none_and_calls_of_each() {
         assert!(s.udp(Ends::v4(2000 + n, 53)).is_forward());
     }
     let mut v = vec![];
-    s.engine.process_batch(&[], &mut v);
+    s.engine.verdicts_only(&[], &mut v);
     assert!(v.is_empty());
     let bytes: Vec<_> = (0..100u16).map(|n| udp(Ends::v4(2000 + n, 53), b"x")).collect();
     let packets: Vec<_> = bytes.iter().map(|b| Packet::new(b, s.now)).collect();
     let mut n = 0;
-    s.engine.process_batch_with(&packets, &mut (), |i, v, ()| {
+    s.engine.process_batch_with(&packets, &mut Discard, |i, v, _| {
         assert!(v.is_forward());
-        let _ = s.engine.process(packets[99 - i]);
+        let _ = s.engine.verdict_only(packets[99 - i]);
         s.engine.for_each_session(|_| {});
         let _ = s.reload("");
         n += 1;
@@ -143,9 +143,9 @@ fn a_batch_of_none_and_calls_of_each() {
     assert_eq!(n, 100);
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         s.engine
-            .process_batch_with(&packets, &mut (), |i, _, ()| assert!(i < 40))
+            .process_batch_with(&packets, &mut Discard, |i, _, _| assert!(i < 40))
     }));
     assert!(r.is_err());
-    let _ = s.engine.process(packets[0]);
+    let _ = s.engine.verdict_only(packets[0]);
     s.engine.check_invariants().unwrap();
 }

@@ -1,5 +1,5 @@
-//! Source validation under flood: who is challenged, what a real stack makes of it, and that
-//! nothing is kept of those who do not answer.
+//! Source validation under flood: which sources are challenged, how a real stack answers, and that
+//! nothing is stored of sources that do not answer.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use etherparse::TcpOptionElement::{
     self, MaximumSegmentSize, Noop, SelectiveAcknowledgementPermitted, Timestamp, WindowScale,
 };
 use portcullis::packet::{Checksums, Segment, SeqNum, TcpFlags, Transport, parse};
-use portcullis::reset::{MAX_REPLY, write_reply};
-use portcullis::{ChallengeEvent, Class, DropReason, EndReason, Packet, Reply, Verdict, Zone};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::{ChallengeEvent, Class, Discard, DropReason, EndReason, Packet, Reply, Verdict, Zone};
 
 const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
@@ -73,7 +73,7 @@ fn challenge(scene: &Scene, syn: &[u8]) -> Vec<u8> {
         panic!("not challenged");
     };
     let mut out = [0; MAX_REPLY];
-    write_reply(reply, syn, &mut out).unwrap().to_vec()
+    write_reply_unbudgeted(reply, syn, &mut out).unwrap().to_vec()
 }
 
 /// The segment of a packet with right checksums.
@@ -210,7 +210,7 @@ fn a_flood_of_spoofed_syns_leaves_nothing() {
         syn[13..16].copy_from_slice(&(random >> 40).to_be_bytes()[5..]);
         syn[20..22].copy_from_slice(&(random as u16).to_be_bytes());
         let packet = Packet::new(&syn, scene.now).offloaded(true);
-        let verdict = scene.engine.process(packet);
+        let verdict = scene.engine.verdict_only(packet);
         assert_eq!(verdict.reason(), Some(DropReason::SynChallenged), "{verdict:?}");
     }
     let stats = scene.engine.stats();
@@ -283,7 +283,7 @@ fn a_source_is_known_by_its_prefix_for_its_lifetime() {
     let mut far = segment(V6, SYN, 5, 0, b"");
     far[15] = 1;
     let packet = Packet::new(&far, scene.now).offloaded(true);
-    cookie(&scene.engine.process(packet));
+    cookie(&scene.engine.verdict_only(packet));
     scene.now += Duration::from_secs(59);
     scene.pass(Ends::v4(2, 80), SYN, 5, 0, b"");
     scene.now += Duration::from_secs(2);
@@ -319,7 +319,7 @@ fn a_handshake_whose_last_number_is_guessed_makes_nobody_known() {
 }
 
 #[test]
-fn what_needs_no_proof_is_not_challenged() {
+fn packets_that_need_no_proof_are_not_challenged() {
     let mut scene = Scene::new(ALWAYS);
     assert!(scene.udp(V4).is_forward());
     validate(&scene, &Client::new(V4, 1));
@@ -341,7 +341,7 @@ fn what_needs_no_proof_is_not_challenged() {
 }
 
 #[test]
-fn what_the_policy_refuses_is_never_challenged() {
+fn refused_syns_are_never_challenged() {
     for default in ["deny", "reject"] {
         let scene = Scene::new(&format!("[policy]\ndefault = \"{default}\"\n{ALWAYS}"));
         let verdict = scene.tcp(V4, SYN, 100, 0, b"");
@@ -445,7 +445,7 @@ fn an_overloaded_worker_lets_known_sources_open_sessions() {
     let scene = Scene::new(ALWAYS);
     let shed = |bytes: &[u8]| {
         let packet = Packet::new(bytes, scene.now).sheddable(true);
-        scene.engine.process(packet)
+        scene.engine.verdict_only(packet)
     };
     let syn = segment(V4, SYN, 100, 0, b"");
     dropped_for(&shed(&syn), DropReason::Overload);
@@ -471,7 +471,7 @@ fn a_loopback_syn_that_nobody_could_answer_passes() {
     let mut syn = segment(V4, SYN, 100, 0, b"");
     syn[12..20].copy_from_slice(&[127, 0, 0, 1, 127, 0, 0, 2]);
     let packet = Packet::new(&syn, scene.now).offloaded(true);
-    assert!(scene.engine.process(packet).is_forward());
+    assert!(scene.engine.verdict_only(packet).is_forward());
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn a_syn_in_fragments_is_challenged_too() {
     let mut first = segment(V4, SYN, 100, 0, &[7; 28]);
     first[6] = 0x20;
     let packet = Packet::new(&first, scene.now).offloaded(true);
-    cookie(&scene.engine.process(packet));
+    cookie(&scene.engine.verdict_only(packet));
     assert_eq!(scene.engine.sessions(), 0);
 }
 
@@ -488,7 +488,7 @@ fn a_syn_in_fragments_is_challenged_too() {
 fn explain_says_who_was_challenged_and_who_has_answered() {
     let scene = Scene::new(ALWAYS);
     let explain = |bytes: &[u8]| {
-        let (verdict, steps) = scene.engine.explain(Packet::new(bytes, scene.now), &mut ());
+        let (verdict, steps) = scene.engine.explain(Packet::new(bytes, scene.now), &mut Discard);
         let lines: Vec<_> = steps.iter().map(ToString::to_string).collect();
         (verdict, lines.join("\n"))
     };

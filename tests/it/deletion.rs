@@ -1,4 +1,4 @@
-//! Sessions that an operator ends, and sessions that are looked at closely.
+//! Sessions that an operator ends or inspects.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,8 @@ use crate::support::packets::{ACK, Ends, Head, SYN, tcp, udp};
 use portcullis::lifetime::LifetimeClass;
 use portcullis::policy::{PortRange, Protocol};
 use portcullis::{
-    Config, DropReason, EndReason, Engine, Packet, Reset, SessionFilter, SessionId, SessionRecord, Sink,
+    Config, Discard, DropReason, EndReason, Engine, Packet, Reset, SessionFilter, SessionId, SessionRecord,
+    Sink,
 };
 
 const WEB: Ends = Ends::v4(40_000, 80);
@@ -43,7 +44,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
 }
 
 fn engine(now: Instant) -> Engine {
-    let engine = Engine::new(&Config::default()).unwrap();
+    let engine = Engine::new(&Config::allow_all()).unwrap();
     for packet in [
         segment(WEB, SYN, 100, 0),
         segment(WEB.back(), SYN | ACK, 900, 101),
@@ -51,7 +52,7 @@ fn engine(now: Instant) -> Engine {
         udp(Ends::v4(40_000, 53), b"?"),
         segment(Ends::v4(40_001, 22), SYN, 500, 0),
     ] {
-        assert!(engine.process(Packet::new(&packet, now)).is_forward());
+        assert!(engine.verdict_only(Packet::new(&packet, now)).is_forward());
     }
     engine
 }
@@ -98,14 +99,14 @@ fn both_ends_of_a_deleted_connection_get_the_exact_rst() {
 fn a_late_packet_of_a_deleted_session_says_so_and_a_new_one_may_come() {
     let now = Instant::now();
     let engine = engine(now);
-    engine.end_sessions(&ports(80, 80), now, &mut ());
-    let late = engine.process(Packet::new(&segment(WEB, ACK, 101, 901), now));
+    engine.end_sessions(&ports(80, 80), now, &mut Discard);
+    let late = engine.verdict_only(Packet::new(&segment(WEB, ACK, 101, 901), now));
     assert_eq!(late.reason(), Some(DropReason::TcpAfterDeletion));
     assert_eq!(
         late.tracked().late.map(|late| late.reason),
         Some(EndReason::Deleted)
     );
-    let again = engine.process(Packet::new(&segment(WEB, SYN, 10_000, 0), now));
+    let again = engine.verdict_only(Packet::new(&segment(WEB, SYN, 10_000, 0), now));
     assert!(again.is_forward());
 }
 
@@ -133,13 +134,17 @@ fn only_what_the_filter_means_ends() {
         (one, 1, 1),
         (SessionFilter::default(), 1, 0),
     ] {
-        assert_eq!(engine.end_sessions(&filter, later, &mut ()), ended, "{filter:?}");
+        assert_eq!(
+            engine.end_sessions(&filter, later, &mut Discard),
+            ended,
+            "{filter:?}"
+        );
         assert_eq!(engine.sessions(), left);
     }
     assert_eq!(
         engine
             .next_expiry()
-            .map(|_| engine.expire(later, 100, &mut ()).ended),
+            .map(|_| engine.expire_with(later, 100, &mut Discard).ended),
         Some(0)
     );
 }
@@ -149,9 +154,12 @@ fn one_that_is_over_by_its_lifetime_is_not_deleted() {
     let now = Instant::now();
     let engine = engine(now);
     let later = now + Duration::from_secs(86_400);
-    assert_eq!(engine.end_sessions(&SessionFilter::default(), later, &mut ()), 0);
+    assert_eq!(
+        engine.end_sessions(&SessionFilter::default(), later, &mut Discard),
+        0
+    );
     let mut told = Told::default();
-    engine.expire(later, 100, &mut told);
+    engine.expire_with(later, 100, &mut told);
     assert!(told.ended.iter().all(|(_, reason)| *reason == EndReason::Timeout));
     assert_eq!(told.ended.len(), 3);
 }

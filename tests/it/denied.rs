@@ -1,4 +1,4 @@
-//! Sessions that the policy does not admit, as a sink is told of them.
+//! Sessions that the policy denies, as a sink receives them.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Sink for Told<'_> {
         let _ = self.engine.stats();
         let _ = self
             .engine
-            .process(Packet::new(&udp(Ends::v4(9, 9), b""), denied.at));
+            .verdict_only(Packet::new(&udp(Ends::v4(9, 9), b""), denied.at));
         self.denied.push(*denied);
     }
 }
@@ -104,7 +104,7 @@ fn the_packet_that_would_have_opened_a_session_is_told_with_the_rule_that_denies
 }
 
 #[test]
-fn what_opens_nothing_is_not_told_of_as_denied() {
+fn packets_that_open_nothing_are_not_reported_as_denied() {
     let scene = Scene::new(POLICY);
     let ends = Ends::v4(4000, 23);
     for (bytes, wanted) in [

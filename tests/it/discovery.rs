@@ -1,5 +1,4 @@
-//! Discovery on a link passes without a session, if it is valid; in a tunnel nothing of a link
-//! belongs.
+//! Valid discovery passes without a session on a link, and is dropped in a tunnel.
 
 use crate::support::packets::{Ends, discovery, icmp, other};
 use crate::support::scene::{Scene, dropped_for};
@@ -45,7 +44,7 @@ fn the_attachment_says_whether_packets_come_from_a_tunnel() {
         let scene = Scene::new(&format!("[engine]\nattachment = \"{attachment}\""));
         let bytes = solicitation();
         let packet = Packet::new(&bytes, scene.now).tunneled(tunneled);
-        let verdict = scene.engine.process(packet);
+        let verdict = scene.engine.verdict_only(packet);
         if passes {
             untracked(&verdict);
         } else {

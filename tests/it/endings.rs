@@ -1,4 +1,4 @@
-//! How sessions end: the RSTs of a timeout, what late packets get, what a reload ends.
+//! The ends of sessions: RSTs of a timeout, answers to late packets, and reloads.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,8 +7,10 @@ use crate::support::packets::{ACK, Ends, FIN, RST, SYN, TcpPacket, tcp_packet};
 use crate::support::scene::{Scene, config, dropped_for, segment};
 use portcullis::config::ConfigErrorCause;
 use portcullis::packet::SeqNum;
-use portcullis::reset::{MAX_REPLY, write_reply};
-use portcullis::{Class, Direction, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict, Zone};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::{
+    Class, Direction, Discard, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict, Zone,
+};
 
 const ENDS: Ends = Ends::v4(4000, 80);
 
@@ -104,7 +106,7 @@ fn a_half_closed_connection_is_told_too() {
 }
 
 #[test]
-fn what_is_not_established_or_is_closed_ends_in_silence() {
+fn embryonic_and_closed_sessions_end_without_rsts() {
     /// A segment: of the responder?, flags, seq, ack.
     type Segment = (bool, u8, u32, u32);
     let closes: [(&str, &[Segment]); 5] = [
@@ -192,7 +194,7 @@ fn each_rst_goes_out_in_the_newest_tunnel_of_its_direction() {
 }
 
 #[test]
-fn where_one_direction_has_no_tunnel_the_other_ones_serves() {
+fn a_direction_without_a_tunnel_uses_that_of_the_other() {
     for (toml, expected) in [("[engine]\ntunnel_references = true", [5, 5]), ("", [0, 0])] {
         let mut scene = Scene::new(toml);
         scene.pass(ENDS, SYN, 100, 0, b"");
@@ -227,7 +229,7 @@ fn a_late_packet_gets_the_rst_that_its_sender_accepts() {
         (Class::Invalid, Some(Direction::Original))
     );
     let mut buffer = [0; MAX_REPLY];
-    let written = tcp_packet(write_reply(reply, &late, &mut buffer).unwrap());
+    let written = tcp_packet(write_reply_unbudgeted(reply, &late, &mut buffer).unwrap());
     assert_eq!((written.seq, written.ack, written.rst), (501, None, true));
     assert_eq!(
         (written.src, written.dst),
@@ -379,7 +381,7 @@ fn a_new_connection_on_the_same_ports_is_nobodys_past() {
 }
 
 #[test]
-fn what_the_budgets_hold_back_is_counted() {
+fn rsts_beyond_the_budgets_are_counted() {
     for (toml, sent, by_destination, overall) in [
         ("", 4, 0, 0),
         ("[resets]\nper_destination = 1", 2, 2, 0),
@@ -409,7 +411,7 @@ fn without_a_sink_a_rst_is_unsent() {
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
     scene.now += Duration::from_secs(LONG);
-    let _ = scene.engine.expire(scene.now, 10, &mut ());
+    let _ = scene.engine.expire_with(scene.now, 10, &mut Discard);
     assert_eq!(
         (scene.unsent(Unsent::NoSink), scene.engine.stats().resets_sent),
         (2, 0)
@@ -510,7 +512,7 @@ fn lifetimes_of_rule_port_and_zone_hold_at_once_after_a_reload() {
 }
 
 #[test]
-fn what_only_a_start_can_change_is_an_error_and_changes_nothing() {
+fn a_key_that_only_a_start_can_change_is_an_error_and_changes_nothing() {
     let base = "[zones]\na = 1\nb = 2\n";
     let mut scene = Scene::new(base);
     scene.handshake(ENDS);
@@ -525,7 +527,7 @@ fn what_only_a_start_can_change_is_an_error_and_changes_nothing() {
         let wrong = config(&format!(
             "{base}{change}[policy]\ndefault = \"deny\"\n[lifetimes]\ntcp.established = \"1s\"\n"
         ));
-        let error = scene.engine.reload(&wrong, scene.now, &mut ()).unwrap_err();
+        let error = scene.engine.reload(&wrong, scene.now, &mut Discard).unwrap_err();
         assert!(
             matches!(error.cause, ConfigErrorCause::NotReloadable),
             "{change}: {error}"

@@ -1,4 +1,4 @@
-//! Sessions live exactly as long as the documented rules say: a model with exact deadlines against the engine.
+//! Sessions live exactly as long as documented: a model with exact deadlines beside the engine.
 
 use std::time::Duration;
 

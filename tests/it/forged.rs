@@ -1,4 +1,4 @@
-//! Segments that no end has sent: whoever guesses addresses and ports, but no numbers, does no harm.
+//! Forged segments: an attacker that guesses addresses and ports, but no numbers, does no harm.
 
 use std::time::Duration;
 

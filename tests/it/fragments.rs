@@ -1,5 +1,7 @@
-//! Fragments: the first one of a datagram is decided, the later ones follow it, and each way to be wrong has a name.
-//! Those that come before the first are in `held_fragments.rs`.
+//! Fragments: the first one of a datagram is decided, later ones follow it, and each malformation
+//! has a name.
+//!
+//! Fragments that come before the first are in `held_fragments.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +9,7 @@ use crate::support::seal::sealed;
 use etherparse::PacketBuilder;
 use portcullis::explain::Step;
 use portcullis::packet::Malformed;
-use portcullis::{Class, Config, Direction, DropReason, Engine, Packet, Verdict, Zone};
+use portcullis::{Class, Config, Direction, Discard, DropReason, Engine, Packet, Verdict, Zone};
 
 const CLIENT: [u8; 4] = [10, 0, 0, 1];
 const SERVER: [u8; 4] = [10, 0, 0, 2];
@@ -150,7 +152,7 @@ impl Bench {
     }
 
     fn process(&self, bytes: &[u8]) -> Verdict {
-        let verdict = self.engine.process(Packet::new(bytes, self.now));
+        let verdict = self.engine.verdict_only(Packet::new(bytes, self.now));
         self.engine.check_invariants().unwrap();
         verdict
     }
@@ -262,7 +264,9 @@ fn datagrams_differ_by_zone_address_identification_and_for_ipv4_by_protocol() {
         DropReason::FragmentBeforeFirst,
     );
     let part = cut(&whole, 1, later);
-    let elsewhere = bench.engine.process(Packet::new(&part, bench.now).zone(Zone(3)));
+    let elsewhere = bench
+        .engine
+        .verdict_only(Packet::new(&part, bench.now).zone(Zone(3)));
     assert_eq!(elsewhere.reason(), Some(DropReason::FragmentBeforeFirst));
     bench.passes(&part);
     // IPv6: the later fragments may name another header.
@@ -460,7 +464,7 @@ fn a_rejected_first_fragment_earns_the_reply_of_its_datagram() {
             panic!("not rejected");
         };
         let mut out = [0; portcullis::reset::MAX_REPLY];
-        let reply = portcullis::reset::write_reply(reply, &parts[0], &mut out).unwrap();
+        let reply = portcullis::reset::write_reply_unbudgeted(reply, &parts[0], &mut out).unwrap();
         assert_eq!(reply[9], protocol);
         bench.drops(&parts[1], DropReason::FragmentOfDropped);
     }
@@ -483,7 +487,7 @@ fn a_datagram_has_thirty_seconds_and_expires_without_a_call() {
     bench.passes(&parts[0]);
     assert_eq!(bench.engine.datagrams(), 1);
     bench.wait(30);
-    bench.engine.expire(bench.now, 64, &mut ());
+    bench.engine.expire_with(bench.now, 64, &mut Discard);
     assert_eq!(bench.engine.datagrams(), 0);
 }
 
@@ -520,7 +524,7 @@ fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
          [policy]\ndefault = \"allow\"",
     );
     let engine = &bench.engine;
-    let in_zone = |packet: &[u8], zone| engine.process(Packet::new(packet, bench.now).zone(Zone(zone)));
+    let in_zone = |packet: &[u8], zone| engine.verdict_only(Packet::new(packet, bench.now).zone(Zone(zone)));
     let (whole, whole6) = (udp(true, 53, 2_000), udp6(2_000));
     for id in 0..4 {
         assert!(in_zone(&cut(&whole, id, (0, 800, true)), 2).is_forward());
@@ -568,7 +572,7 @@ fn refused_datagrams_take_no_place_of_admitted_ones() {
 }
 
 #[test]
-fn what_came_in_fragments_may_be_acknowledged_and_not_a_byte_more() {
+fn fragmented_bytes_may_be_acknowledged_and_not_a_byte_more() {
     let bench = Bench::new();
     bench.connect();
     let parts = split(&tcp(true, 101, 501, "A", 2_000), 1, 800);
@@ -622,7 +626,7 @@ fn later_fragments_refresh_nothing_and_outlive_their_session() {
     bench.wait(4);
     bench.passes(&parts[1]);
     bench.wait(2);
-    bench.engine.expire(bench.now, 64, &mut ());
+    bench.engine.expire_with(bench.now, 64, &mut Discard);
     assert_eq!(bench.engine.sessions(), 0, "the first fragment was 6 s ago");
     // It was admitted, and the receiver has the rest.
     assert_eq!(bench.passes(&parts[2]), NEW);
@@ -681,7 +685,7 @@ fn the_tracer_names_the_datagram_and_why() {
     let bench = Bench::new();
     let whole = udp(true, 53, 2_000);
     let explain = |bytes: &[u8]| {
-        let (_, steps) = bench.engine.explain(Packet::new(bytes, bench.now), &mut ());
+        let (_, steps) = bench.engine.explain(Packet::new(bytes, bench.now), &mut Discard);
         steps.iter().map(Step::to_string).collect::<Vec<_>>().join("\n")
     };
     let first = explain(&cut(&whole, 0x2a, (0, 800, true)));
@@ -721,7 +725,7 @@ fn fragments_allocate_nothing() {
     let info = allocation_counter::measure(|| {
         for packet in &packets {
             bench.now += Duration::from_millis(50);
-            let _ = bench.engine.process(Packet::new(packet, bench.now));
+            let _ = bench.engine.verdict_only(Packet::new(packet, bench.now));
         }
     });
     assert_eq!(info.count_total, 0, "{info:?}");
@@ -738,7 +742,7 @@ fn fragments_allocate_nothing() {
     let info = allocation_counter::measure(|| {
         for packet in &later {
             let packet = Packet::new(packet, bench.now).can_hold(true);
-            assert!(matches!(bench.engine.process(packet), Verdict::Hold(..)));
+            assert!(matches!(bench.engine.verdict_only(packet), Verdict::Hold(..)));
         }
     });
     assert_eq!(info.count_total, 0, "{info:?}");

@@ -1,4 +1,5 @@
-//! The front end with an engine behind it: whose header goes where, what is refused, and that every datagram is counted once.
+//! The front end with an engine: which header a reply has, which datagrams are refused, and that
+//! every datagram is counted once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use portcullis::geneve::{
     EndpointId, GeneveError, Header, InnerProtocol, MetadataError, PORT, TunnelOption, encode,
 };
 use portcullis::packet::{Checksums, Transport, parse};
-use portcullis::{Direction, DropReason, EndReason, LimitReached, SessionFilter, Sink};
+use portcullis::{Direction, Discard, DropReason, EndReason, LimitReached, SessionFilter, Sink};
 use proptest::prelude::*;
 
 /// Counts the limits that were reached.
@@ -49,7 +50,7 @@ fn a_sink_learns_of_limits_through_the_front_end() {
 }
 
 #[test]
-fn what_is_allowed_goes_back_as_it_came() {
+fn allowed_packets_go_back_as_they_came() {
     let mut appliance = Appliance::new(ALLOW);
     let mut padded = udp(Ends::v4(1000, 53), b"question");
     padded.extend([0xaa; 9]);
@@ -79,7 +80,10 @@ fn a_challenge_goes_back_in_the_header_of_its_syn() {
         established(&mut appliance, ends, original, reply);
         // What is remembered of an earlier session of these ends has another way back.
         let all = SessionFilter::default();
-        assert_eq!(appliance.engine.end_sessions(&all, appliance.now, &mut ()), 1);
+        assert_eq!(
+            appliance.engine.end_sessions(&all, appliance.now, &mut Discard),
+            1
+        );
         assert_eq!(appliance.engine.stats().tombstones, 1);
         appliance.reload(&format!("{text}blue = \"always\"\n"));
         appliance.now += Duration::from_secs(2);
@@ -165,7 +169,7 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 4_096, &mut appliance.told)
+        .expire_with(appliance.now, 4_096, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -287,7 +291,7 @@ fn a_rejected_packet_is_answered_the_way_it_came() {
 }
 
 #[test]
-fn who_sends_too_much_is_told_in_the_tunnel_of_the_other_direction() {
+fn the_error_about_a_long_packet_takes_the_tunnel_of_the_other_direction() {
     let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1500");
     for ends in [Ends::v4(4000, 53), Ends::v6(4000, 53)] {
         let large = |ends| udp(ends, &[7; 1_500]);
@@ -453,7 +457,7 @@ fn threads_count_for_themselves_and_what_they_counted_stays() {
                             &datagram,
                             appliance.now,
                             &mut scratch,
-                            &mut (),
+                            &mut Discard,
                         );
                         assert_eq!(answer, Answer::Return);
                     }
@@ -686,7 +690,7 @@ proptest! {
             }
         }
         appliance.now += Duration::from_secs(4_000);
-        while appliance.engine.expire(appliance.now, 16, &mut appliance.told).more {}
+        while appliance.engine.expire_with(appliance.now, 16, &mut appliance.told).more {}
         let resets = std::mem::take(&mut appliance.told.resets);
         prop_assert_eq!(resets.len(), 8);
         for reset in &resets {

@@ -1,4 +1,5 @@
-//! Endpoints and tunnel ends: forged ones, full tables, floods, threads, names that a reload gives and takes.
+//! Endpoints and tunnel endpoints: forged ones, full tables, floods, threads, and names that a
+//! reload adds or removes.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::support::tunnel::{
 };
 use portcullis::geneve::EndpointId;
 use portcullis::geneve::front::{Datagram, NotSent, Outgoing, Scratch};
-use portcullis::{Direction, Engine, TunnelRef};
+use portcullis::{Direction, Discard, Engine, TunnelRef};
 
 const ENDS: Ends = Ends::v4(4000, 80);
 fn ep(endpoint: u64, cookie: u32) -> Label {
@@ -128,7 +129,7 @@ fn forged_ends_leave_room_for_those_of_answered_sessions() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -181,7 +182,7 @@ fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -199,7 +200,7 @@ fn ends_that_nobody_uses_any_more_make_room() {
         appliance.now += Duration::from_secs(86_400);
         while appliance
             .engine
-            .expire(appliance.now, 64, &mut appliance.told)
+            .expire_with(appliance.now, 64, &mut appliance.told)
             .more
         {}
         assert_eq!(appliance.engine.sessions(), 0);
@@ -273,7 +274,7 @@ fn the_newest_header_of_a_direction_replaces_the_older_where_the_ends_are_full_t
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -314,7 +315,7 @@ fn a_group_is_one_address_space_and_each_direction_keeps_its_endpoint() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -332,7 +333,7 @@ fn a_group_is_one_address_space_and_each_direction_keeps_its_endpoint() {
 }
 
 #[test]
-fn what_is_sent_counts_for_the_endpoint_by_which_it_goes() {
+fn a_sent_packet_counts_for_the_endpoint_by_which_it_leaves() {
     let mut appliance = Appliance::new(&format!(
         "[geneve]\ninner_mtu = 1280\n{GROUP}\"0xb1\" = \"east\"\n\"0xc2\" = \"west\""
     ));
@@ -387,7 +388,7 @@ fn nothing_is_sent_to_a_balancer_that_a_reload_has_taken_off_the_list() {
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     let resets = std::mem::take(&mut appliance.told.resets);
@@ -470,7 +471,7 @@ fn a_session_of_an_endpoint_without_a_number_is_reset_at_its_end() {
         Kept::Return
     );
     a.now += Duration::from_secs(345);
-    while a.engine.expire(a.now, 64, &mut a.told).more {}
+    while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     let resets = std::mem::take(&mut a.told.resets);
     assert_eq!(resets.len(), 2);
     for r in &resets {
@@ -532,7 +533,7 @@ fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
 }
 
 #[test]
-fn what_a_flood_has_kept_out_is_let_in_after_it() {
+fn endpoints_kept_out_by_a_flood_get_in_after_it() {
     let mut a = Appliance::new(
         "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\nunknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
     );
@@ -576,7 +577,7 @@ fn the_resets_of_an_endpoint_that_a_reload_names_count_for_it() {
     a.reload(&text("\"0xc2\" = \"default\"\n"));
     established(&mut a, ENDS, ep(0xc2, 1), ep(0xc2, 2));
     a.now += Duration::from_secs(345);
-    while a.engine.expire(a.now, 64, &mut a.told).more {}
+    while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     for r in std::mem::take(&mut a.told.resets) {
         assert!(a.front.reset(&r, &mut a.scratch).is_some());
     }
@@ -649,7 +650,7 @@ fn threads_agree_on_ends_that_make_room() {
                             }
                         }
                         if i % 64 == 0 {
-                            let _ = engine.expire(now, 1000, &mut ());
+                            let _ = engine.expire_with(now, 1000, &mut Discard);
                         }
                     }
                 });

@@ -1,5 +1,5 @@
-//! What hostile or unlucky datagrams do to the front end: loops, floods of what is refused, new flows of the balancer in the
-//! middle of old sessions, tenants with the same addresses.
+//! Hostile or unlucky datagrams at the front end: loops, floods of refused packets, new flows of
+//! the balancer in the middle of old sessions, tenants with the same addresses.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn a_refused_syn_of_a_new_flow_is_answered_there_when_the_old_session_has_expire
     appliance.now += Duration::from_secs(341);
     while appliance
         .engine
-        .expire(appliance.now, 64, &mut appliance.told)
+        .expire_with(appliance.now, 64, &mut appliance.told)
         .more
     {}
     assert_eq!(appliance.engine.sessions(), 0);
@@ -89,7 +89,7 @@ fn an_icmp_error_is_never_answered_with_one() {
 }
 
 #[test]
-fn what_goes_to_a_group_gets_no_answer() {
+fn packets_to_a_group_get_no_answer() {
     let mut appliance = Appliance::new("[policy]\ndefault = \"reject\"\n[tcp]\nmidstream = \"reject\"\n");
     let mut answered = Vec::new();
     for (name, mut packet) in [
@@ -364,7 +364,7 @@ fn the_answer_to_one_tenant_does_not_depend_on_the_sessions_of_another() {
 }
 
 #[test]
-fn what_a_tenants_policy_denies_does_not_pass_by_the_session_of_another() {
+fn a_denied_packet_does_not_pass_by_the_session_of_another_tenant() {
     let mut wrong = Vec::new();
     for mode in ["report", "bypass"] {
         let mut appliance = Appliance::new(&format!("[tcp]\nasymmetric = \"{mode}\"\n{TENANTS}"));
@@ -516,7 +516,7 @@ fn a_syn_of_a_new_flow_in_the_reply_direction_is_a_new_session() {
 // ---- the budget of answers, and their way
 
 #[test]
-fn what_cannot_be_answered_takes_nothing_from_the_budget() {
+fn a_packet_that_cannot_be_answered_uses_no_budget() {
     let mut a = Appliance::new(
         "[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1280\n[resets]\nper_destination = 3\noverall = 3",
     );
@@ -568,7 +568,7 @@ fn a_late_packet_of_the_half_that_never_came_is_answered_by_the_way_of_the_other
     assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"")), Kept::Return);
     assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"data")), Kept::Return);
     a.now += Duration::from_secs(400);
-    while a.engine.expire(a.now, 64, &mut a.told).more {}
+    while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     assert_eq!(a.engine.sessions(), 0);
     // The other half comes, with its own cookie.
     let back = Label::blue(2, 2);

@@ -1,5 +1,5 @@
-//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, wherever it has it and however often, and its
-//! checksum is right.
+//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, wherever and however
+//! often the option occurs, and its checksum is right.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use etherparse::{Ipv4HeaderSlice, PacketBuilder, TcpHeader};
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
 use portcullis::geneve::{InnerProtocol, PORT, TunnelOption, encode};
 use portcullis::packet::{Checksums, parse};
-use portcullis::{Config, Engine};
+use portcullis::{Config, Discard, Engine};
 
 const LIMIT: u16 = 1_000;
 /// Bytes before the TCP header.
@@ -45,7 +45,7 @@ fn clamped(inner: &[u8]) -> Vec<u8> {
         destination_port: PORT,
         payload: &payload,
     };
-    match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut ()) {
+    match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut Discard) {
         Answer::Return => inner.to_vec(),
         Answer::Send(outgoing) => {
             assert_eq!(outgoing.payload[..40], payload[..40], "the same header");
@@ -147,7 +147,7 @@ fn an_mss_is_clamped_behind_other_options_at_any_place() {
 }
 
 #[test]
-fn what_is_no_option_is_no_mss() {
+fn bytes_that_are_not_an_option_are_not_an_mss() {
     for options in [
         // Behind the end, inside another option, of a wrong length, behind a length that is none or too large.
         &[0, 0, 0, 0, 2, 4, 0x22, 0x60][..],

@@ -1,10 +1,10 @@
-//! FTP through the whole engine: what a control session announces is admitted, and nothing else.
+//! FTP through the whole engine: announced sessions are admitted, and no others.
 
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
 use portcullis::alg::{Expectation, HelperEvent};
-use portcullis::{Class, Config, Direction, DropReason, Engine, Packet, SessionRecord, Verdict};
+use portcullis::{Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict};
 
 const ONLY_21: &str =
     "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
@@ -50,7 +50,7 @@ impl Control {
     }
 
     fn decide(&self, bytes: &[u8]) -> Verdict {
-        self.engine.process(Packet::new(bytes, self.now))
+        self.engine.verdict_only(Packet::new(bytes, self.now))
     }
 
     #[track_caller]
@@ -187,7 +187,7 @@ fn forged_announcements_open_nothing_and_are_counted() {
 }
 
 #[test]
-fn what_the_tracker_drops_announces_nothing() {
+fn dropped_segments_announce_nothing() {
     let mut control = Control::new(ONLY_21, false);
     control.client("PASV\r\n");
     let far = segment(
@@ -215,7 +215,7 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
         control.syn(1, 40_000, 2, 50_000).reason(),
         Some(DropReason::PolicyDeny)
     );
-    let _ = control.engine.expire(control.now, 100, &mut ());
+    let _ = control.engine.expire_with(control.now, 100, &mut Discard);
     assert_eq!(control.engine.stats().expectations, 0);
 
     control.client("PASV\r\n");
@@ -224,7 +224,7 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
     let reset = segment(control.ends.back(), RST, control.next[1], 0, b"");
     control.passes(&reset);
     control.now += Duration::from_secs(20);
-    while control.engine.expire(control.now, 100, &mut ()).more {}
+    while control.engine.expire_with(control.now, 100, &mut Discard).more {}
     let stats = control.engine.stats();
     assert_eq!(
         (stats.sessions, stats.control_sessions, stats.expectations),
@@ -253,10 +253,10 @@ fn a_syn_alone_is_not_listened_to_and_its_data_announce_nothing() {
     let engine = Engine::with_seed(&config, [1; 4]).unwrap();
     let now = Instant::now();
     let syn = segment(Ends::v4(4000, 21), SYN, 100, 0, b"PORT 10,0,0,1,195,80\r\n");
-    assert!(engine.process(Packet::new(&syn, now)).is_forward());
+    assert!(engine.verdict_only(Packet::new(&syn, now)).is_forward());
     assert_eq!(engine.stats().control_sessions, 0);
     let answer = segment(Ends::v4(4000, 21).back(), SYN | ACK, 500, 123, b"");
-    assert!(engine.process(Packet::new(&answer, now)).is_forward());
+    assert!(engine.verdict_only(Packet::new(&answer, now)).is_forward());
     let stats = engine.stats();
     assert_eq!((stats.control_sessions, stats.expectations), (1, 0));
 }
@@ -291,7 +291,7 @@ fn a_new_session_on_the_same_ports_inherits_no_announcement() {
 }
 
 #[test]
-fn what_was_announced_announces_nothing_itself() {
+fn an_announced_session_announces_nothing_itself() {
     let rules = format!("[ftp]\nports = [21, 2121]\n{ONLY_21}");
     let mut control = Control::new(&rules, false);
     control.client("PASV\r\n");
@@ -303,7 +303,7 @@ fn what_was_announced_announces_nothing_itself() {
 }
 
 #[test]
-fn where_the_rule_says_so_a_refused_announcement_ends_its_session() {
+fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
     let stopping = format!("{ONLY_21}ftp = {{ refused = \"drop\" }}\n");
     let mut control = Control::new(&stopping, false);
     control.client("NOOP\r\n");
@@ -356,7 +356,7 @@ fn a_rule_has_control_ports_of_its_own() {
             segment(ends, ACK, 101, 512, b"EPSV\r\n"),
             segment(ends.back(), ACK, 512, 107, b"229 Entering (|||50000|)\r\n"),
         ] {
-            assert!(engine.process(Packet::new(&packet, now)).is_forward());
+            assert!(engine.verdict_only(Packet::new(&packet, now)).is_forward());
         }
         assert_eq!(
             engine.export_expectations(now).len(),
@@ -378,7 +378,7 @@ fn another_appliance_takes_over_what_was_announced() {
     let data = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
     let engine = other(ONLY_21);
     assert_eq!(engine.import_expectations(&announced, control.now), 1);
-    let verdict = engine.process(Packet::new(&data, control.now));
+    let verdict = engine.verdict_only(Packet::new(&data, control.now));
     assert!(verdict.is_forward());
     assert_eq!(verdict.tracked().class, Class::Related);
     let mut rules = Vec::new();
@@ -388,10 +388,14 @@ fn another_appliance_takes_over_what_was_announced() {
     assert_eq!(rules, [("ftp".to_owned(), None)]);
     // It is used up; and where the control session would not be admitted, neither is its data.
     let another = segment(Ends::v4(40_001, 50_000), SYN, 9, 0, b"");
-    assert!(!engine.process(Packet::new(&another, control.now)).is_forward());
+    assert!(
+        !engine
+            .verdict_only(Packet::new(&another, control.now))
+            .is_forward()
+    );
     let strict = other("[policy]\ndefault = \"deny\"\n");
     assert_eq!(strict.import_expectations(&announced, control.now), 1);
-    let refused = strict.process(Packet::new(&data, control.now));
+    let refused = strict.verdict_only(Packet::new(&data, control.now));
     assert_eq!(refused.reason(), Some(DropReason::PolicyDeny));
 }
 
@@ -436,7 +440,7 @@ fn a_busy_data_session_keeps_its_idle_control_session_alive() {
         control.passes(&segment(data.back(), ACK, sent, 101, b"data"));
         sent += 4;
         control.passes(&segment(data, ACK, 101, sent, b""));
-        control.engine.expire(control.now, usize::MAX, &mut ());
+        control.engine.expire_with(control.now, usize::MAX, &mut Discard);
     }
     assert_eq!(
         control.engine.sessions(),
@@ -447,10 +451,10 @@ fn a_busy_data_session_keeps_its_idle_control_session_alive() {
     // Once the data session has ended, nothing keeps it but its own packets.
     control.passes(&segment(data, RST, 101, sent, b""));
     control.now += Duration::from_secs(11);
-    control.engine.expire(control.now, usize::MAX, &mut ());
+    control.engine.expire_with(control.now, usize::MAX, &mut Discard);
     assert_eq!(control.engine.sessions(), 1);
     control.now += Duration::from_secs(341);
-    control.engine.expire(control.now, usize::MAX, &mut ());
+    control.engine.expire_with(control.now, usize::MAX, &mut Discard);
     assert_eq!(control.engine.sessions(), 0);
 }
 
@@ -470,7 +474,10 @@ fn a_reload_revokes_a_control_session_that_only_its_data_keep_alive() {
     control.now += Duration::from_secs(100);
     let nothing = Config::from_toml("[policy]\ndefault = \"deny\"\n", "test.toml").unwrap();
     assert_eq!(control.engine.preview(&nothing, control.now).unwrap().len(), 2);
-    let done = control.engine.reload(&nothing, control.now, &mut ()).unwrap();
+    let done = control
+        .engine
+        .reload(&nothing, control.now, &mut Discard)
+        .unwrap();
     assert_eq!((done.judged, done.revoked), (2, 2));
     assert_eq!(control.engine.sessions(), 0);
 }
@@ -490,7 +497,7 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
             // Ahead of a hole: it waits for what is missing.
             segment(ends, ACK, 3_000, 501, &[b'x'; 1_000]),
         ] {
-            assert!(engine.process(Packet::new(&packet, now)).is_forward());
+            assert!(engine.verdict_only(Packet::new(&packet, now)).is_forward());
         }
     }
     let stats = engine.stats();
@@ -501,7 +508,7 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
         .iter()
         .find(|(event, _)| *event == HelperEvent::NotHeard);
     assert!(not_heard.unwrap().1 > 1_600);
-    engine.expire(now + Duration::from_secs(400), usize::MAX, &mut ());
+    engine.expire_with(now + Duration::from_secs(400), usize::MAX, &mut Discard);
     assert_eq!(
         (engine.stats().control_sessions, engine.stats().control_memory),
         (0, 0)
@@ -571,7 +578,7 @@ fn the_rule_of_a_control_session_elsewhere_says_whether_it_is_one() {
         let engine = Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
         engine.import_expectations(&announced, control.now);
         let syn = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
-        let verdict = engine.process(Packet::new(&syn, control.now));
+        let verdict = engine.verdict_only(Packet::new(&syn, control.now));
         assert_eq!(verdict.is_forward(), related);
     }
 }
@@ -587,7 +594,7 @@ fn a_reload_that_takes_a_rules_control_ports_away_closes_what_was_announced() {
             let config = Config::from_toml(&off, "test.toml").unwrap();
             for reload in [!announced_before, announced_before] {
                 if reload {
-                    control.engine.reload(&config, control.now, &mut ()).unwrap();
+                    control.engine.reload(&config, control.now, &mut Discard).unwrap();
                 } else {
                     control.client("PASV\r\n");
                     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
@@ -612,7 +619,7 @@ fn a_closed_control_session_is_not_kept_by_its_data() {
     control.passes(&segment(control.ends, RST, control.next[0], 0, b""));
     for seq in 501..601 {
         control.now += Duration::from_secs(10);
-        control.engine.expire(control.now, usize::MAX, &mut ());
+        control.engine.expire_with(control.now, usize::MAX, &mut Discard);
         control.passes(&segment(data.back(), ACK, seq, 101, b"x"));
         control.passes(&segment(data, ACK, 101, seq + 1, b""));
     }

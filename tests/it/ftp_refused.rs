@@ -1,5 +1,5 @@
-//! `ftp.refused = "drop"`: nothing of a control session passes that was not read whole and in its
-//! place, and what healthy programs send does.
+//! `ftp.refused = "drop"`: no data of a control session pass that were not read whole and in their
+//! place, and data of healthy programs pass.
 
 use std::time::SystemTime;
 
@@ -231,7 +231,7 @@ fn a_record_of_tls_that_nobody_has_agreed_on_ends_no_watch() {
 }
 
 #[test]
-fn what_the_server_has_agreed_to_encrypt_passes() {
+fn encryption_that_the_server_has_agreed_to_passes() {
     let mut talk = Talk::new(&stopping(""));
     talk.client("AUTH TLS\r\n");
     talk.server("234 go on\r\n");
@@ -336,7 +336,7 @@ fn a_long_answer_passes_with_more_in_flight_than_a_line_has() {
 }
 
 #[test]
-fn what_finds_no_room_passes_once_there_is_some() {
+fn data_without_room_pass_once_there_is_room() {
     let toml = stopping("").replace("[ftp]", "[ftp]\nreorder_bytes = 4096");
     let mut talk = Talk::new(&toml);
     talk.client("STAT /pub\r\n");
@@ -356,7 +356,7 @@ fn what_finds_no_room_passes_once_there_is_some() {
 }
 
 #[test]
-fn what_is_too_far_ahead_to_be_kept_does_not_pass() {
+fn data_too_far_ahead_to_be_kept_do_not_pass() {
     let small = |toml: String| toml.replace("[ftp]", "[ftp]\nreorder_bytes = 4096");
     let mut talk = Talk::new(&small(stopping("")));
     talk.refused(&talk.ahead(5_000, BOUNCE.as_bytes()));
@@ -391,7 +391,7 @@ fn lines_cut_and_out_of_order_are_read_and_open() {
 }
 
 #[test]
-fn what_fills_the_hole_before_a_refused_line_does_not_pass() {
+fn the_filling_of_a_hole_before_a_refused_line_does_not_pass() {
     let talk = Talk::new(&stopping(""));
     talk.passes(&talk.ahead(6, BOUNCE.as_bytes()));
     assert_eq!(talk.event(HelperEvent::BounceRefused), 0, "not whole yet");

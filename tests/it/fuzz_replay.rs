@@ -1,8 +1,9 @@
-//! What the fuzzer starts from and what it once found, replayed on stable.
+//! The seeds of the fuzz targets, and every input that once crashed one, replayed on stable.
 //!
-//! `fuzz/seeds/<target>/` holds small synthetic inputs, `fuzz/crashes/<target>/` every input that ever crashed a
-//! target. `cargo test --test fuzz_replay -- --ignored` writes the seeds anew, those of `ftp` excepted: they are control
-//! conversations of real programs, which `target/release/kernel-ftp --record fuzz/seeds/ftp` (tests/kernel) has recorded.
+//! `fuzz/seeds/<target>/` holds small synthetic inputs, `fuzz/crashes/<target>/` every input that
+//! ever crashed a target. `cargo test --test it fuzz_replay -- --ignored` writes the seeds again,
+//! except those of `ftp`. These are control conversations of real programs, recorded by
+//! `target/release/kernel-ftp --record fuzz/seeds/ftp` (tests/kernel).
 
 use std::fs;
 use std::path::{Path, PathBuf};

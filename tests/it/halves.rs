@@ -1,4 +1,5 @@
-//! Connections of which a part was not seen: picked up in their middle, or with one half on another path.
+//! Connections of which a part was not seen: picked up in their middle, or with one half on another
+//! path.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ fn a_connection_is_adopted_with_a_packet_of_either_end() {
 }
 
 #[test]
-fn where_only_the_other_end_may_open_the_session_is_turned_round() {
+fn a_session_that_only_the_other_end_may_open_is_reversed() {
     let toml = format!(
         "{ADOPT}[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"in\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
          source = \"10.0.0.2\"\n"
@@ -114,7 +115,7 @@ fn a_rule_and_a_zone_say_what_the_middle_of_a_connection_gets() {
 }
 
 #[test]
-fn where_the_middle_is_rejected_the_sender_gets_a_rst_and_no_session() {
+fn a_rejected_midstream_packet_gets_a_rst_and_no_session() {
     let scene = Scene::new("[tcp]\nmidstream = \"reject\"");
     for flags in [ACK, FIN | ACK] {
         let verdict = scene.tcp(ENDS, flags, 7_000, 9_000, b"");
@@ -247,7 +248,7 @@ fn the_final_ack_without_a_syn_ack_is_named() {
 }
 
 #[test]
-fn what_is_only_reported_passes_to_its_end() {
+fn a_reported_connection_passes_to_its_end() {
     // Only the initiator's half comes.
     let mut scene = modes("report");
     scene.pass(ENDS, SYN, 100, 0, b"");
@@ -475,7 +476,7 @@ fn a_packet_whose_session_is_in_another_zone_is_named() {
 }
 
 #[test]
-fn what_does_not_fit_the_session_of_the_other_zone_is_not_taken_for_its_packet() {
+fn a_packet_that_does_not_fit_the_other_zones_session_is_not_taken_for_its_own() {
     let scene = begun_in_zone_1("");
     let stale = scene.tcp(ENDS.back(), SYN | ACK, 500, 777, b"");
     dropped_for(&stale, DropReason::TcpSynAckWithoutSyn);
@@ -510,7 +511,7 @@ fn searches_in_vain_have_a_budget_and_those_that_find_are_free() {
 }
 
 #[test]
-fn what_would_be_adopted_is_first_looked_for_in_other_zones() {
+fn a_packet_to_adopt_is_first_looked_up_in_other_zones() {
     let mut scene = Scene::new(&(ZONES.to_owned() + ADOPT));
     scene.zone = Zone(1);
     scene.handshake(ENDS);

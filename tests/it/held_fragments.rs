@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sent};
-use portcullis::fragment::{HeldPackets, HoldId};
+use portcullis::HeldPackets;
+use portcullis::fragment::HoldId;
 use portcullis::geneve::front::{Answer, NotSent, Scratch};
-use portcullis::{Config, DropReason, Engine, Packet, Sink, Verdict, Zone};
+use portcullis::{Config, Discard, DropReason, Engine, Packet, Sink, Verdict, Zone};
 use proptest::prelude::*;
 
 const ENDS: Ends = Ends::v4(4000, 53);
@@ -74,7 +75,7 @@ impl Holder {
         let ready = ready
             .into_iter()
             .chain(std::iter::from_fn(|| self.held.next(self.now)));
-        let decided = ready.map(|bytes| self.engine.process(Packet::new(&bytes, self.now)));
+        let decided = ready.map(|bytes| self.engine.verdict_only(Packet::new(&bytes, self.now)));
         let verdicts = [verdict].into_iter().chain(decided).collect();
         self.engine.check_invariants().unwrap();
         verdicts
@@ -248,7 +249,10 @@ fn a_flood_in_one_zone_takes_no_place_of_another() {
         flood[14..16].copy_from_slice(&n.to_be_bytes());
         let flood = sealed(flood);
         let packet = Packet::new(&flood, holder.now).zone(Zone(7)).can_hold(true);
-        assert!(matches!(holder.engine.process(packet), Verdict::Hold(..)), "{n}");
+        assert!(
+            matches!(holder.engine.verdict_only(packet), Verdict::Hold(..)),
+            "{n}"
+        );
     }
     holder.engine.check_invariants().unwrap();
     assert_eq!(holder.engine.stats().fragments_waiting, 64);
@@ -282,7 +286,7 @@ fn a_first_fragment_on_another_thread_finds_every_held_one() {
                 .into_iter()
                 .chain(std::iter::from_fn(|| held.next(holder.now)))
             {
-                assert!(engine.process(Packet::new(&packet, holder.now)).is_forward());
+                assert!(engine.verdict_only(Packet::new(&packet, holder.now)).is_forward());
                 decided.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         }
@@ -414,7 +418,7 @@ fn released_datagrams_that_nobody_asks_for_stay_bounded() {
 }
 
 #[test]
-fn what_could_never_be_returned_is_not_held() {
+fn a_fragment_that_could_never_be_returned_is_not_held() {
     let mut appliance = Appliance::new("[geneve]\ninner_mtu = 1280\n[policy]\ndefault = \"allow\"");
     let whole = udp(ENDS, &[7; 4_000]);
     let long = cut(&whole, 1, 800, 2_400);
@@ -430,13 +434,13 @@ fn workers_find_what_another_one_holds() {
     let (mut one, mut other) = (Scratch::new(front), Scratch::new(front));
     let [first, middle, _] = parts(1).map(|inner| Label::blue(1, 1).around(&inner));
     let (later, decisive) = (datagram(1, &middle), datagram(1, &first));
-    let answer = front.handle(engine, &later, now, &mut one, &mut ());
+    let answer = front.handle(engine, &later, now, &mut one, &mut Discard);
     assert_eq!(answer, Answer::Nothing(NotSent::Held));
-    let answer = front.handle(engine, &decisive, now, &mut other, &mut ());
+    let answer = front.handle(engine, &decisive, now, &mut other, &mut Discard);
     assert_eq!(answer, Answer::Return);
     // Whoever has sent the first fragment sends those that waited for it.
-    assert!(front.next_released(engine, now, &mut one, &mut ()).is_none());
-    let answer = front.next_released(engine, now, &mut other, &mut ());
+    assert!(front.next_released(engine, now, &mut one, &mut Discard).is_none());
+    let answer = front.next_released(engine, now, &mut other, &mut Discard);
     assert!(matches!(answer, Some(Answer::Send(sent)) if sent.payload == middle));
 }
 
@@ -539,7 +543,7 @@ impl Books {
                 let Appliance {
                     engine, now, told, ..
                 } = &mut self.appliance;
-                engine.expire(*now, 64, told);
+                engine.expire_with(*now, 64, told);
             }
             Step::Reload { allow } => self.appliance.reload(&Self::text(allow)),
         }

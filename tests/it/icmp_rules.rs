@@ -1,4 +1,4 @@
-//! ICMP messages that are no errors ask the policy, whatever their type; errors must be right.
+//! ICMP messages other than errors consult the policy, whatever their type; errors must be valid.
 
 use std::time::{Duration, SystemTime};
 
@@ -462,6 +462,6 @@ fn no_error_goes_to_a_group() {
         let reason = DropReason::Malformed(Malformed::IcmpErrorQuoteMalformed);
         // Nothing can be sealed that is malformed.
         let error = Packet::new(&error, scene.now).offloaded(true);
-        dropped_for(&scene.engine.process(error), reason);
+        dropped_for(&scene.engine.verdict_only(error), reason);
     }
 }

@@ -1,4 +1,4 @@
-//! What the IP header of a packet may say: source routes, options, addresses, protocols behind it.
+//! Allowed contents of the IP header: source routes, options, addresses, next protocols.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use crate::support::packets::{
 use crate::support::scene::{Scene, dropped_for, segment};
 use crate::support::seal::sealed;
 use portcullis::config::Permission;
-use portcullis::{Class, DropReason, Malformed, Packet, Verdict, Zone};
+use portcullis::{Class, Discard, DropReason, Malformed, Packet, Verdict, Zone};
 
 const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
@@ -266,7 +266,7 @@ fn a_fragmented_error_has_no_options_where_they_are_strict() {
 }
 
 #[test]
-fn what_is_only_reported_has_options_and_addresses_like_a_session() {
+fn a_reported_packet_has_its_options_and_addresses_checked() {
     let toml = "tcp.asymmetric = \"report\"\n";
     let answer = || segment(V4.back(), SYN | ACK, 500, 101, b"");
     let alert = with_options(answer(), &ROUTER_ALERT);
@@ -617,7 +617,7 @@ fn a_reload_within_a_batch_holds_for_all_that_follows() {
         .collect();
     scene
         .engine
-        .process_batch_with(&batch, &mut (), |number, verdict, _| {
+        .process_batch_with(&batch, &mut Discard, |number, verdict, _| {
             expect(&verdict, packets[number].1, &number.to_string());
             if number == 0 {
                 scene.reload("");
@@ -690,7 +690,7 @@ fn a_segment_with_a_wrong_checksum_changes_nothing_by_default() {
         // A caller whose interface is still to write the checksum says so.
         let verdict = scene
             .engine
-            .process(Packet::new(&packet, scene.now).offloaded(true));
+            .verdict_only(Packet::new(&packet, scene.now).offloaded(true));
         assert!(verdict.is_forward(), "{verdict:?}");
         let trusting = Scene::new("engine.checksums = \"trust\"");
         trusting.handshake(V4);

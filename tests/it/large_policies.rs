@@ -1,4 +1,4 @@
-//! Policies as large as they may be: what is read, what it takes, and which rule decides.
+//! Policies of the largest size: reading them, their memory, and the rule that decides.
 
 use std::fmt::Write;
 use std::net::IpAddr;

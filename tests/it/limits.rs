@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, udp};
 use crate::support::scene::{Scene, config, dropped_for, segment};
 use portcullis::limits::{Limit, LimitScope};
-use portcullis::{DropReason, Engine, LimitReached, Packet, Reply, RestoreOptions, Sink, Verdict, Zone};
+use portcullis::{
+    Discard, DropReason, Engine, LimitReached, Packet, Reply, RestoreOptions, Sink, Verdict, Zone,
+};
 
 const BLUE: Zone = Zone(1);
 const GREEN: Zone = Zone(2);
@@ -124,7 +126,7 @@ fn limits_hold_for_each_source_and_each_destination() {
     );
     let ended = scene
         .engine
-        .end_sessions(&portcullis::SessionFilter::default(), scene.now, &mut ());
+        .end_sessions(&portcullis::SessionFilter::default(), scene.now, &mut Discard);
     assert_eq!(ended, 5);
     assert_eq!(connected(&scene, 3, 9), 3, "what ends makes room");
 }
@@ -305,7 +307,9 @@ fn a_reached_limit_is_reported_once_in_ten_seconds_and_explained() {
     assert_eq!((first.exceeded.value, first.exceeded.count), (1, 1));
     assert_eq!((first.zone, first.src), (Zone::DEFAULT, address(of(3, 1))));
     let packet = segment(of(3, 99), SYN, 1, 0, b"");
-    let (_, steps) = scene.engine.explain(Packet::new(&packet, scene.now), &mut ());
+    let (_, steps) = scene
+        .engine
+        .explain(Packet::new(&packet, scene.now), &mut Discard);
     let line = "limit max_per_source of all zones: 1, and 1 are counted";
     assert!(steps.iter().any(|step| step.to_string() == line), "{steps:?}");
 }
@@ -493,7 +497,9 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
         "{established:?}"
     );
     let packet = udp(of(3, 100), b"again");
-    let (_, steps) = scene.engine.explain(Packet::new(&packet, scene.now), &mut ());
+    let (_, steps) = scene
+        .engine
+        .explain(Packet::new(&packet, scene.now), &mut Discard);
     let said = "lifetime shortened to 20s: the table has 100 sessions (table.adaptive_start)";
     assert!(steps.iter().any(|step| step.to_string() == said), "{steps:?}");
     let off = Scene::new(
@@ -530,13 +536,13 @@ fn totals_agree_exactly_after_a_storm_on_many_threads() {
                         _ => (ends, ACK | FIN, 101, 501),
                     };
                     let packet = segment(ends, flags, seq, ack, b"");
-                    let _ = engine.process(Packet::new(&packet, now).zone(zone));
+                    let _ = engine.verdict_only(Packet::new(&packet, now).zone(zone));
                     if round % 64 == 0 {
-                        engine.expire(now, 16, &mut ());
+                        engine.expire_with(now, 16, &mut Discard);
                     }
                     if thread == 0 && round % 1_000 == 0 {
                         let zones = if round % 2_000 == 0 { "" } else { ZONES };
-                        engine.reload(&config(&text(zones)), now, &mut ()).unwrap();
+                        engine.reload(&config(&text(zones)), now, &mut Discard).unwrap();
                     }
                 }
             });
@@ -625,7 +631,7 @@ fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, 
             _ => udp(ends.back(), b"answer"),
         };
         let zone = Zone((random >> 40) as u16 % 4);
-        let _ = engine.process(Packet::new(&packet, now).zone(zone));
+        let _ = engine.verdict_only(Packet::new(&packet, now).zone(zone));
         beside(round, now);
     }
 }
@@ -644,17 +650,17 @@ fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_
             scope.spawn(move || {
                 storm(engine, base, thread, |round, now| match thread {
                     1 if round % 97 == 0 => {
-                        let _ = engine.reload(&config(round / 97), now, &mut ()).unwrap();
+                        let _ = engine.reload(&config(round / 97), now, &mut Discard).unwrap();
                     }
                     2 if round % 61 == 0 => {
                         let filter = portcullis::SessionFilter {
                             zone: Some(Zone((round % 4) as u16)),
                             ..Default::default()
                         };
-                        let _ = engine.end_sessions(&filter, now, &mut ());
+                        let _ = engine.end_sessions(&filter, now, &mut Discard);
                     }
                     3 if round % 16 == 0 => {
-                        let _ = engine.expire(now, 8, &mut ());
+                        let _ = engine.expire_with(now, 8, &mut Discard);
                     }
                     4 if round % 211 == 0 => {
                         let _ = engine.preview(&config(round), now).unwrap();
@@ -669,16 +675,16 @@ fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_
     assert!(stats.sessions_opened > 2_000, "{}", stats.sessions_opened);
     assert!(engine.sessions() > 0);
     let long_after = base + Duration::from_secs(30 * 24 * 3_600);
-    while engine.expire(long_after, 64, &mut ()).more {}
+    while engine.expire_with(long_after, 64, &mut Discard).more {}
     assert_eq!(engine.sessions(), 0);
     // An empty table has nothing: every count that is not 0 is one too many.
     engine.check_invariants().unwrap();
     for zone in 0..4 {
         let packet = segment(of(3, 1), SYN, 100, 0, b"");
-        engine.reload(&config(0), long_after, &mut ()).unwrap();
+        engine.reload(&config(0), long_after, &mut Discard).unwrap();
         assert!(
             engine
-                .process(Packet::new(&packet, long_after).zone(Zone(zone)))
+                .verdict_only(Packet::new(&packet, long_after).zone(Zone(zone)))
                 .is_forward()
         );
     }

@@ -1,6 +1,6 @@
 //! The integration tests of the library, in one binary with a module per subject.
 //!
-//! `no_memory` alone is a binary of its own, since it limits the memory of its whole process.
+//! `no_memory` is a binary of its own, because it limits the memory of its whole process.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -11,6 +11,10 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+
+// The house itself.
+/// Floors of the library: which modules may name which.
+mod house;
 
 // Sessions: how they open, what the table holds, how they end.
 /// Sessions that an operator lists, previews and ends.
@@ -23,6 +27,8 @@ mod endings;
 mod expiry;
 /// Sessions that went on after they were saved, as after a crash.
 mod moved_on;
+/// Replies, RSTs and events in an outbox; policies that are built in code.
+mod outbox;
 /// Reloads, listings and saves that walk the table in slices, with packets in between.
 mod slices;
 /// Saving and restoring sessions, and streams that are refused.
@@ -37,7 +43,7 @@ mod together;
 mod discovery;
 /// ICMP queries and errors.
 mod icmp_rules;
-/// What an IP header may contain.
+/// Allowed contents of IP headers.
 mod ip_header;
 /// SCTP associations with several addresses.
 mod sctp_paths;
@@ -45,7 +51,7 @@ mod sctp_paths;
 mod transports;
 
 // TCP.
-/// Paths of which the report of asymmetry must accuse none.
+/// Healthy paths, which the report of asymmetry must not accuse.
 mod accused;
 /// Segments that neither end sent.
 mod forged;
@@ -53,7 +59,7 @@ mod forged;
 mod halves;
 /// TCP modes by rule and zone, and checks that only count.
 mod modes;
-/// What `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not do.
+/// Side effects that `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not have.
 mod reported;
 /// The two directions of a connection in two zones.
 mod zones;
@@ -87,7 +93,7 @@ mod limits;
 mod overload;
 /// The policy language.
 mod policy;
-/// What one zone leaves to another.
+/// Shares of bounded resources by zone and by source.
 mod shares;
 
 // The front end.
@@ -101,8 +107,10 @@ mod front_ends;
 mod front_hostile;
 /// Clamping of the MSS.
 mod front_mss;
+/// Engine and front end as one.
+mod gateway;
 
-// What holds for all.
+// The whole engine.
 /// The packet path allocates nothing.
 mod allocations;
 /// The stored inputs of the fuzz targets.
@@ -113,5 +121,5 @@ mod memory;
 mod reasons;
 /// docs/REASONS.md.
 mod reference;
-/// Faults that were found, each as the claim that it broke.
+/// Fixed bugs, each as the claim that it broke.
 mod regressions;

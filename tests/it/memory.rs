@@ -1,4 +1,4 @@
-//! How much memory an engine takes, and what happens if there is less.
+//! The memory of an engine, and errors if there is too little.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn config(toml: &str) -> Config {
 }
 
 #[test]
-fn what_a_configuration_is_said_to_take_is_what_an_engine_allocates() {
+fn the_announced_memory_is_what_an_engine_allocates() {
     for toml in [
         "",
         "[table]\nmax_sessions = 300000\nshards = 1\n",

@@ -1,12 +1,13 @@
-//! Random fragments of many sources and zones against a reference model: who waits for a first
-//! fragment, for how long, who gives up a place for whom, and what each fragment comes to.
+//! Random fragments of many sources and zones against a reference model: which wait for a first
+//! fragment and for how long, which give up a place, and the verdict of each.
 
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
-use portcullis::fragment::{HeldPackets, HoldId};
-use portcullis::{Config, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
+use portcullis::HeldPackets;
+use portcullis::fragment::HoldId;
+use portcullis::{Config, Discard, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
 use proptest::prelude::*;
 
 /// The longest wait for a first fragment.
@@ -181,7 +182,7 @@ impl Run {
         );
         let config = Config::from_toml(&text, "t.toml").unwrap();
         let (engine, base) = (Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(), Instant::now());
-        engine.expire(base, 0, &mut ());
+        engine.expire_with(base, 0, &mut Discard);
         Self {
             bounds,
             engine,
@@ -205,7 +206,7 @@ impl Run {
             Op::Comes(fragment, can_hold) => self.comes(fragment, can_hold),
             Op::Advance(by) => self.now += by,
             Op::Expire => {
-                self.engine.expire(self.instant(), 1_000, &mut ());
+                self.engine.expire_with(self.instant(), 1_000, &mut Discard);
                 self.clear(BATCH);
             }
         }

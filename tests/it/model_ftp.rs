@@ -1,6 +1,6 @@
-//! Random FTP conversations of several clients and zones against a reference model: what is
-//! announced, which data sessions are admitted for it, which limits count them, and which control
-//! sessions they keep alive.
+//! Random FTP conversations of several clients and zones against a reference model: announcements,
+//! admitted data sessions, the limits that count them, and the control sessions that they keep
+//! alive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{ACK, Ends, Head, RST, SYN, tcp};
 use portcullis::session::TICK;
 use portcullis::{
-    Class, Config, Direction, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord, Sink, Verdict,
-    Zone,
+    Class, Config, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord, Sink,
+    Verdict, Zone,
 };
 use proptest::prelude::*;
 
@@ -180,7 +180,7 @@ impl Run {
         );
         let config = Config::from_toml(&text, "t.toml").unwrap();
         let (engine, base) = (Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(), Instant::now());
-        engine.expire(base, 0, &mut ());
+        engine.expire_with(base, 0, &mut Discard);
         Self {
             bounds,
             engine,
@@ -200,7 +200,7 @@ impl Run {
     fn segment(&self, zone: u16, ends: Ends, head: Head, payload: &[u8]) -> Verdict {
         let bytes = tcp(ends, head, &[], payload);
         self.engine
-            .process(Packet::new(&bytes, self.instant()).zone(Zone(zone)))
+            .verdict_only(Packet::new(&bytes, self.instant()).zone(Zone(zone)))
     }
 
     fn step(&mut self, op: Op) {
@@ -461,7 +461,7 @@ impl Run {
     /// Lets everything that is due end.
     fn expire(&mut self) {
         let mut log = Log::default();
-        while self.engine.expire(self.instant(), 100, &mut log).more {}
+        while self.engine.expire_with(self.instant(), 100, &mut log).more {}
         let before = self.expected.len();
         self.expected.retain(|expected| expected.deadline > self.now);
         self.tally.lapsed += (before - self.expected.len()) as u64;

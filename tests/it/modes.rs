@@ -1,4 +1,4 @@
-//! How strictly: TCP modes by rule and zone, checks that only count, what ICMP may do.
+//! TCP modes by rule and zone, checks that only count, and permitted ICMP.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 fn decide(engine: &Engine, now: Instant, zone: u16, packets: &[Vec<u8>]) -> Vec<Verdict> {
     packets
         .iter()
-        .map(|bytes| engine.process(Packet::new(bytes, now).zone(Zone(zone))))
+        .map(|bytes| engine.verdict_only(Packet::new(bytes, now).zone(Zone(zone))))
         .collect()
 }
 
@@ -129,7 +129,7 @@ fn a_loose_zone_picks_a_connection_up_in_its_middle() {
 }
 
 #[test]
-fn what_the_policy_denies_is_not_picked_up_either() {
+fn denied_connections_are_not_picked_up_either() {
     let engine = engine(
         "[tcp]\nmode = \"loose\"\n[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
          destination_ports = 80\n",

@@ -1,4 +1,4 @@
-//! Sessions that were saved while packets went on, as by a checkpoint before a crash.
+//! Sessions that were saved while packets continued, as by a checkpoint before a crash.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,12 +1,11 @@
-//! Load that is shed: what waited for long opens no session, and what belongs to one passes as
-//! always.
+//! Shed load: packets that waited for long open no session, and packets of sessions pass as always.
 
 use crate::support::packets::{ACK, Ends, SYN, echo, icmp, udp, unreachable};
 use crate::support::scene::{Scene, segment};
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram};
 use etherparse::Ipv4HeaderSlice;
 use portcullis::geneve::front::{NotSent, Queued, Refusal, Waited};
-use portcullis::{Class, DropReason, Packet, Verdict};
+use portcullis::{Class, Discard, DropReason, Packet, Verdict};
 
 const V4: Ends = Ends::v4(4000, 80);
 
@@ -14,7 +13,7 @@ const V4: Ends = Ends::v4(4000, 80);
 fn shed(scene: &Scene, bytes: &[u8]) -> Verdict {
     scene
         .engine
-        .process(Packet::new(bytes, scene.now).sheddable(true))
+        .verdict_only(Packet::new(bytes, scene.now).sheddable(true))
 }
 
 /// A fragment of an IPv4 packet: its payload from `start` to `end`.
@@ -34,7 +33,7 @@ fn fragment(whole: &[u8], start: usize, end: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_would_open_a_session_is_dropped_and_opens_none() {
+fn a_shed_packet_that_would_open_a_session_is_dropped() {
     let scene = Scene::new("");
     for packet in [
         udp(V4, b"question"),
@@ -80,7 +79,7 @@ fn a_syn_passes_unless_syns_may_be_the_flood() {
 }
 
 #[test]
-fn what_belongs_to_a_session_passes_both_ways() {
+fn packets_of_a_session_pass_both_ways_under_overload() {
     let scene = Scene::new("");
     scene.handshake(V4);
     let ends = Ends::v4(4001, 53);
@@ -105,7 +104,7 @@ fn what_belongs_to_a_session_passes_both_ways() {
 }
 
 #[test]
-fn what_opens_nothing_is_dropped_by_its_own_name() {
+fn packets_that_open_nothing_are_dropped_by_their_own_name() {
     let scene = Scene::new("");
     for (packet, reason) in [
         (segment(V4, ACK, 100, 1, b"data"), DropReason::TcpNoSession),
@@ -127,7 +126,7 @@ fn what_opens_nothing_is_dropped_by_its_own_name() {
 }
 
 #[test]
-fn what_a_control_session_has_announced_passes() {
+fn announced_sessions_pass_under_overload() {
     const CONTROL: Ends = Ends::v4(4000, 21);
     const ENTERING: &[u8] = b"227 Entering Passive Mode (10,0,0,2,195,80)\r\n";
     let scene = Scene::new("");
@@ -190,7 +189,7 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
             queued,
             appliance.now,
             &mut appliance.scratch,
-            &mut (),
+            &mut Discard,
             |place, datagram, answer| {
                 assert_eq!(datagram.payload, payloads[place].2);
                 let kept = Kept::of(answer);

@@ -1,5 +1,4 @@
-//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that come and
-//! go.
+//! The policy language: sets, exceptions, services, codes, zones, audit, and rules that expire.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -8,7 +7,9 @@ use crate::support::packets::{ACK, Ends, SYN, icmp, udp};
 use crate::support::scene::{Scene, segment};
 use portcullis::config::WarningKind;
 use portcullis::policy::{Action, NewSession, Policy, Protocol};
-use portcullis::{Config, DeniedSession, DropReason, EndReason, Engine, Packet, RuleUse, Sink, Zone};
+use portcullis::{
+    Config, DeniedSession, Discard, DropReason, EndReason, Engine, Packet, RuleUse, Sink, Zone,
+};
 
 /// A configuration and what the file of each set holds.
 fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, String> {
@@ -139,7 +140,7 @@ action = "allow"
     let preview = scene.engine.preview(&newer, scene.now).unwrap();
     assert_eq!(preview.len(), 1);
     assert_eq!(preview[0].1, EndReason::Revoked);
-    let done = scene.engine.reload(&newer, scene.now, &mut ()).unwrap();
+    let done = scene.engine.reload(&newer, scene.now, &mut Discard).unwrap();
     assert_eq!((done.judged, done.revoked), (1, 1));
     assert_eq!(scene.udp(bad).reason(), Some(DropReason::PolicyDeny));
 }
@@ -302,7 +303,7 @@ fn rules_of_parts_keep_number_hits_and_limits_over_a_reload() {
         + &rule("b", "services = [\"gre\", \"udp\", \"tcp/9\"]\n")
         + &first.replace("\"b\"", "\"d\"");
     let config = load(&(second + "[policy]\ndefault = \"deny\"\n"), &[]).unwrap();
-    let done = scene.engine.reload(&config, scene.now, &mut ()).unwrap();
+    let done = scene.engine.reload(&config, scene.now, &mut Discard).unwrap();
     assert_eq!((done.judged, done.revoked), (2, 0));
     let policy = scene.engine.policy();
     assert_eq!(policy.rule_named("b"), number, "the number of a name");
@@ -509,12 +510,23 @@ fn a_reload_keeps_audited_sessions_and_ends_them_once_they_are_denied() {
     scene.handshake(Ends::v4(1, 80));
     let again = Config::from_toml(&text("audit"), "t.toml").unwrap();
     assert_eq!(
-        scene.engine.reload(&again, scene.now, &mut ()).unwrap().revoked,
+        scene
+            .engine
+            .reload(&again, scene.now, &mut Discard)
+            .unwrap()
+            .revoked,
         0
     );
     let deny = Config::from_toml(&text("deny"), "t.toml").unwrap();
     assert_eq!(scene.engine.preview(&deny, scene.now).unwrap().len(), 1);
-    assert_eq!(scene.engine.reload(&deny, scene.now, &mut ()).unwrap().revoked, 1);
+    assert_eq!(
+        scene
+            .engine
+            .reload(&deny, scene.now, &mut Discard)
+            .unwrap()
+            .revoked,
+        1
+    );
     scene.now += Duration::from_secs(1);
     let late = scene.tcp(Ends::v4(1, 80), ACK, 101, 501, b"");
     assert!(!late.is_forward());
@@ -562,7 +574,11 @@ expires = "2027-02-01T00:00:00+01:00"
     config.policy.as_of = config.next_expiry();
     assert_eq!(scene.engine.preview(&config, scene.now).unwrap().len(), 1);
     assert_eq!(
-        scene.engine.reload(&config, scene.now, &mut ()).unwrap().revoked,
+        scene
+            .engine
+            .reload(&config, scene.now, &mut Discard)
+            .unwrap()
+            .revoked,
         1
     );
     assert_eq!(scene.udp(Ends::v4(1, 53)).reason(), Some(DropReason::PolicyDeny));
@@ -621,7 +637,7 @@ fn a_rule_counts_the_traffic_of_its_sessions_and_its_last_match() {
     assert!(since(of(&rules, "default").last_match) >= Duration::from_millis(4_900));
     // A reload keeps what was counted, and a session that ends counts once.
     let config = crate::support::scene::config(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
-    scene.engine.reload(&config, scene.now, &mut ()).unwrap();
+    scene.engine.reload(&config, scene.now, &mut Discard).unwrap();
     assert_eq!(scene.wait(600).ended.len(), 1);
     let rules = scene.engine.rules_with_live();
     let dns = of(&rules, "dns");

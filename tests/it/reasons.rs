@@ -1,4 +1,4 @@
-//! Every reason to drop a packet has a packet that is dropped for it, and moves its own counter alone.
+//! Every drop reason has a packet that is dropped for it alone and moves only its counter.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use portcullis::config::{
 };
 use portcullis::policy::Action;
 use portcullis::{
-    ChallengeEvent, Class, DropReason, Engine, Malformed, Packet, Reply, SessionFilter, Stats, Verdict, Zone,
+    ChallengeEvent, Class, Discard, DropReason, Engine, Malformed, Packet, Reply, SessionFilter, Stats,
+    Verdict, Zone,
 };
 
 /// What makes one reason come up.
@@ -42,7 +43,7 @@ fn alone(packet: Vec<u8>) -> Scenario {
 
 fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
     Scenario {
-        config: Config::default(),
+        config: Config::allow_all(),
         before,
         then: |_, now| now,
         packet,
@@ -70,7 +71,7 @@ fn with_policy(default: Action, packet: Vec<u8>) -> Scenario {
                 default,
                 ..PolicyConfig::default()
             },
-            ..Config::default()
+            ..Config::allow_all()
         },
         ..alone(packet)
     }
@@ -110,7 +111,7 @@ fn with_places(max_sessions: u32) -> Config {
             shards: Some(1),
             ..TableConfig::default()
         },
-        ..Config::default()
+        ..Config::allow_all()
     }
 }
 
@@ -181,7 +182,7 @@ fn with_fragments(fragments: FragmentsConfig, before: Vec<Vec<u8>>, packet: Vec<
     Scenario {
         config: Config {
             fragments,
-            ..Config::default()
+            ..Config::allow_all()
         },
         ..after(before, packet)
     }
@@ -349,7 +350,7 @@ fn late(end: Vec<Vec<u8>>, then: fn(&Engine, Instant) -> Instant) -> Scenario {
 /// All lifetimes pass.
 fn expired(engine: &Engine, now: Instant) -> Instant {
     let now = now + Duration::from_secs(400);
-    while engine.expire(now, 100, &mut ()).more {}
+    while engine.expire_with(now, 100, &mut Discard).more {}
     now
 }
 
@@ -470,7 +471,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         DropReason::IcmpErrorAfterEnd => Scenario {
             then: |engine, now| {
                 let now = now + Duration::from_secs(60);
-                assert_eq!(engine.expire(now, 10, &mut ()).ended, 1);
+                assert_eq!(engine.expire_with(now, 10, &mut Discard).ended, 1);
                 now
             },
             ..after(
@@ -557,7 +558,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                     shards: Some(1),
                     ..TableConfig::default()
                 },
-                ..Config::default()
+                ..Config::allow_all()
             },
             ..after(handshake(), udp(Ends::v4(4001, 80), b"question"))
         },
@@ -633,15 +634,15 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             scenario
         }
         DropReason::TcpAfterRevocation => late(Vec::new(), |engine, now| {
-            let mut config = Config::default();
+            let mut config = Config::allow_all();
             config.policy.default = Action::Deny;
             config.tcp.late = LatePacket::Drop;
-            let done = engine.reload(&config, now, &mut ()).unwrap();
+            let done = engine.reload(&config, now, &mut Discard).unwrap();
             assert_eq!(done.revoked, 1);
             now
         }),
         DropReason::TcpAfterDeletion => late(Vec::new(), |engine, now| {
-            let ended = engine.end_sessions(&SessionFilter::default(), now, &mut ());
+            let ended = engine.end_sessions(&SessionFilter::default(), now, &mut Discard);
             assert_eq!(ended, 1);
             now
         }),
@@ -658,7 +659,7 @@ fn always_challenged(packet: Vec<u8>) -> Scenario {
 
 /// Challenges a SYN, and returns the cookie.
 fn challenged(engine: &Engine, now: Instant) -> u32 {
-    let verdict = engine.process(Packet::new(&segment(V4, SYN, 100, 0, &[]), now));
+    let verdict = engine.verdict_only(Packet::new(&segment(V4, SYN, 100, 0, &[]), now));
     let Verdict::Reject(DropReason::SynChallenged, Reply::Challenge(cookie), _) = verdict else {
         panic!("{verdict:?}");
     };
@@ -700,14 +701,14 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
         let base = Instant::now();
         let mut now = base;
         for (number, bytes) in scenario.before.iter().enumerate() {
-            let verdict = engine.process(Packet::new(bytes, now));
+            let verdict = engine.verdict_only(Packet::new(bytes, now));
             let meant = verdict.is_forward() || reason == DropReason::FragmentOfDropped;
             assert!(meant, "{reason}, packet {number}: {verdict:?}");
             now += Duration::from_millis(10);
         }
         now = (scenario.then)(&engine, now);
         let (stats, sessions) = (engine.stats(), records(&engine));
-        let verdict = engine.process(
+        let verdict = engine.verdict_only(
             Packet::new(&scenario.packet, now)
                 .zone(scenario.zone)
                 .sheddable(scenario.sheddable),
@@ -745,7 +746,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
 }
 
 #[test]
-fn what_verification_finds_passes_where_checksums_are_trusted() {
+fn wrong_checksums_pass_where_checksums_are_trusted() {
     for reason in [
         Malformed::Ipv4HeaderChecksum,
         Malformed::TcpChecksum,
@@ -760,13 +761,13 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
     ] {
         let scenario = malformed(reason).unwrap();
         let now = Instant::now();
-        let mut trust = Config::default();
+        let mut trust = Config::allow_all();
         trust.engine.checksums = Checksums::Trust;
         let trusting = Engine::with_seed(&trust, [1, 2, 3, 4]).unwrap();
-        let verdict = trusting.process(Packet::new(&scenario.packet, now));
+        let verdict = trusting.verdict_only(Packet::new(&scenario.packet, now));
         assert!(verdict.is_forward(), "{reason}: {verdict:?}");
         let verifying = Engine::with_seed(&scenario.config, [1, 2, 3, 4]).unwrap();
-        let verdict = verifying.process(Packet::new(&scenario.packet, now).offloaded(true));
+        let verdict = verifying.verdict_only(Packet::new(&scenario.packet, now).offloaded(true));
         assert!(verdict.is_forward(), "{reason}, offloaded: {verdict:?}");
     }
 }
@@ -774,7 +775,7 @@ fn what_verification_finds_passes_where_checksums_are_trusted() {
 /// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in step.
 #[test]
 fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
-    let engine = Engine::with_seed(&Config::default(), [1, 2, 3, 4]).unwrap();
+    let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();
     let now = Instant::now();
     let options = [TcpOptionElement::SelectiveAcknowledgementPermitted];
     let head = |flags, seq, ack| Head {
@@ -785,13 +786,13 @@ fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
     };
     let stale_syn = tcp(V4, head(SYN, 900_000, 0), &options, &[]);
     for bytes in handshake().iter().chain([&stale_syn]) {
-        let verdict = engine.process(Packet::new(bytes, now));
+        let verdict = engine.verdict_only(Packet::new(bytes, now));
         assert!(verdict.is_forward(), "{verdict:?}");
     }
     let blocks = TcpOptionElement::SelectiveAcknowledgement((900_100, 900_200), [None; 3]);
     let bad = tcp(V4.back(), head(SYN | ACK, 7_000, 900_001), &[blocks], &[]);
-    let verdict = engine.process(Packet::new(&bad, now));
+    let verdict = engine.verdict_only(Packet::new(&bad, now));
     assert_eq!(verdict.reason(), Some(DropReason::TcpAckOfUnseen));
-    let verdict = engine.process(Packet::new(&segment(V4, ACK, 101, 501, b"data"), now));
+    let verdict = engine.verdict_only(Packet::new(&segment(V4, ACK, 101, 501, b"data"), now));
     assert!(verdict.is_forward(), "the connection goes on: {verdict:?}");
 }

@@ -1,4 +1,4 @@
-//! The reference page of drop reasons is made from the code, and stays true to it.
+//! docs/REASONS.md lists every drop reason and refusal, with the descriptions of the code.
 
 use portcullis::DropReason;
 use portcullis::geneve::front::Refusal;
@@ -7,9 +7,17 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REASONS.md");
 
 fn page() -> String {
     let mut page = String::from(
-        "# Drop reasons\n\nEvery packet that is not forwarded has one of these reasons: in the verdict, as a counter, in \
-         `replay --verdicts`\nand in the summary. This page is made by `UPDATE=1 cargo test --test it reference`.\n\n\
-         | reason | meaning |\n|---|---|\n",
+        "\
+# Drop reasons
+
+Every packet that is not forwarded has one of these reasons: in the verdict, in a counter, in
+`replay --verdicts` and in the summary.
+
+A test generates this page: `UPDATE=1 cargo test --test it reference`.
+
+| reason | meaning |
+|---|---|
+",
     );
     for reason in DropReason::all() {
         page.push_str(&format!(
@@ -19,8 +27,15 @@ fn page() -> String {
         ));
     }
     page.push_str(
-        "\n# Refusals\n\nEvery datagram that the GENEVE front end refuses before the engine sees a packet, or after, has one of \
-         these.\n\n| refusal | meaning |\n|---|---|\n",
+        "
+## Refusals
+
+Every datagram that the GENEVE front end refuses, before or after the engine sees a packet, has one
+of these.
+
+| refusal | meaning |
+|---|---|
+",
     );
     for refusal in Refusal::all() {
         page.push_str(&format!("| `{}` | {} |\n", refusal.name(), refusal.describe()));

@@ -10,8 +10,8 @@ use crate::support::packets::{Head, tcp};
 use crate::support::scene::{Heard, Scene, config, segment as seg1000};
 use portcullis::alg::{Expectation, SessionEnds};
 use portcullis::{
-    Direction, DropReason, EndReason, Engine, Packet, RestoreOptions, SavedSession, SessionRecord, Sink,
-    Unsent, Verdict, Zone,
+    Direction, Discard, DropReason, EndReason, Engine, Packet, RestoreOptions, SavedSession, SessionRecord,
+    Sink, Unsent, Verdict, Zone,
 };
 
 fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
@@ -168,7 +168,7 @@ impl Sink for Intruder<'_> {
         if s.dst_port != 21
             && let Some(syn) = self.syn.take()
         {
-            self.passed = self.engine.process(Packet::new(&syn, self.now)).is_forward();
+            self.passed = self.engine.verdict_only(Packet::new(&syn, self.now)).is_forward();
         }
     }
 }
@@ -611,7 +611,7 @@ fn no_session_of_an_old_policy_survives_a_reload_while_packets_come() {
                         ..Ends::v4(port, 53)
                     };
                     let packet = crate::support::packets::udp(ends, b"?");
-                    let _ = engine.process(Packet::new(&packet, now));
+                    let _ = engine.verdict_only(Packet::new(&packet, now));
                 }
             });
         }
@@ -620,9 +620,9 @@ fn no_session_of_an_old_policy_survives_a_reload_while_packets_come() {
             if round >= 200 && revoked > 0 {
                 break;
             }
-            revoked += engine.reload(&deny, now, &mut ()).unwrap().revoked;
+            revoked += engine.reload(&deny, now, &mut Discard).unwrap().revoked;
             assert_eq!(engine.sessions(), 0, "nothing is admitted any more");
-            engine.reload(&allow, now, &mut ()).unwrap();
+            engine.reload(&allow, now, &mut Discard).unwrap();
         }
         over.store(true, Ordering::Relaxed);
         assert!(revoked > 0);

@@ -1,4 +1,4 @@
-//! What `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not do.
+//! Side effects that `tcp.asymmetric = "report"` and `tcp.midstream = "reject"` must not have.
 
 use crate::support::packets::{ACK, Ends, FIN, SYN};
 use crate::support::scene::Scene;
@@ -69,7 +69,7 @@ fn a_reply_that_does_not_fit_the_session_of_the_other_zone_does_not_pass_in_repo
 }
 
 #[test]
-fn what_the_zones_policy_denies_does_not_pass_after_the_session_of_the_other_zone() {
+fn a_denied_packet_does_not_pass_after_the_other_zones_session_ends() {
     let mut s = Scene::new(RULES);
     s.zone = Zone(1);
     s.handshake(ENDS);

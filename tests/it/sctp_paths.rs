@@ -2,7 +2,7 @@
 
 use crate::support::packets::{Ends, address4, address6, chunk, init, init_with, sctp, unreachable};
 use crate::support::scene::{Scene, dropped_for};
-use portcullis::{Class, Direction, DropReason, Packet, Zone};
+use portcullis::{Class, Direction, Discard, DropReason, Packet, Zone};
 
 /// Host 1 may open whatever it likes, and nobody else anything.
 const OUT: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"\n";
@@ -142,7 +142,7 @@ fn nobody_else_gets_in_by_an_announced_address() {
     dropped_for(&scene.decide(&opening), DropReason::PolicyDeny);
     let data = one(SECOND, B, DATA);
     let elsewhere = Packet::new(&data, scene.now).zone(Zone(7));
-    dropped_for(&scene.engine.process(elsewhere), DropReason::SctpNoSession);
+    dropped_for(&scene.engine.verdict_only(elsewhere), DropReason::SctpNoSession);
     assert_eq!(scene.record().original.packets, 2);
 }
 
@@ -633,7 +633,7 @@ fn the_handshakes_of_one_zone_do_not_keep_another_from_displacing_its_own() {
 fn explain_says_that_a_packet_is_on_another_path() {
     let scene = multihomed();
     let data = one(SECOND, B, DATA);
-    let (_, steps) = scene.engine.explain(Packet::new(&data, scene.now), &mut ());
+    let (_, steps) = scene.engine.explain(Packet::new(&data, scene.now), &mut Discard);
     let text: String = steps.iter().map(|step| format!("{step}\n")).collect();
     assert!(text.contains("whose ends have announced its addresses"), "{text}");
     assert!(text.contains("ESTABLISHED"), "{text}");

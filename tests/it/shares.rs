@@ -1,4 +1,4 @@
-//! Zone green does its worst, and zone blue works: what is bounded is shared by zone and by source.
+//! Bounded resources are shared by zone and by source: zone green attacks, and zone blue works.
 
 use std::time::Duration;
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
 use crate::support::scene::{Heard, config};
-use portcullis::{Config, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord, Sink};
+use portcullis::{
+    Config, Discard, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord, Sink,
+};
 
 /// Enough for several slices of a single shard.
 const SESSIONS: u16 = 400;
@@ -33,7 +35,11 @@ fn datagram(port: u16) -> Vec<u8> {
 fn filled(now: Instant) -> Engine {
     let engine = Engine::with_seed(&config(OPEN), [1, 2, 3, 4]).unwrap();
     for port in 1_000..1_000 + SESSIONS {
-        assert!(engine.process(Packet::new(&datagram(port), now)).is_forward());
+        assert!(
+            engine
+                .verdict_only(Packet::new(&datagram(port), now))
+                .is_forward()
+        );
     }
     engine
 }
@@ -80,7 +86,11 @@ fn the_first_packet_of_a_session_judges_it_before_the_reload_comes_to_it() {
         assert_eq!(engine.stats().sessions_opened, u64::from(SESSIONS));
         let verdict = engine.process_with(Packet::new(&datagram(shut), now), &mut heard);
         assert!(!verdict.is_forward(), "{verdict:?}");
-        assert!(engine.process(Packet::new(&datagram(open), now)).is_forward());
+        assert!(
+            engine
+                .verdict_only(Packet::new(&datagram(open), now))
+                .is_forward()
+        );
         let mut left = None;
         engine.for_each_session(|session| {
             if session.dst_port == open {
@@ -112,7 +122,11 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
     let (done, _) = reload_with(&engine, &narrow(10), now, || {
         // Into the slots that have become free, and behind the last one.
         for port in 3_000..3_050 {
-            assert!(engine.process(Packet::new(&datagram(port), now)).is_forward());
+            assert!(
+                engine
+                    .verdict_only(Packet::new(&datagram(port), now))
+                    .is_forward()
+            );
         }
     });
     assert_eq!(done.judged, usize::from(SESSIONS));
@@ -121,7 +135,7 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
 }
 
 #[test]
-fn what_ends_during_a_reload_for_another_reason_is_not_judged() {
+fn a_session_that_ends_during_a_reload_is_not_judged() {
     let now = Instant::now();
     let engine = filled(now);
     let mut deleted = 0;
@@ -133,7 +147,7 @@ fn what_ends_during_a_reload_for_another_reason_is_not_judged() {
             }],
             ..SessionFilter::default()
         };
-        deleted = engine.end_sessions(&filter, now, &mut ());
+        deleted = engine.end_sessions(&filter, now, &mut Discard);
     });
     assert_eq!((deleted, done.judged), (10, usize::from(SESSIONS) - 10));
     engine.check_invariants().unwrap();
@@ -149,7 +163,7 @@ fn expiry_during_a_reload_sees_no_lifetime_of_the_old_settings() {
     let (done, _) = reload_with(&engine, &narrow(300), now, || {
         let (before, mut told) = (engine.sessions(), 0);
         loop {
-            let step = engine.expire(later, 100, &mut ());
+            let step = engine.expire_with(later, 100, &mut Discard);
             told += step.ended;
             if !step.more {
                 break;
@@ -170,7 +184,7 @@ fn a_newer_reload_finishes_a_shard_that_an_older_one_has_begun() {
     let engine = filled(now);
     let mut newer = Reload::default();
     let (older, _) = reload_with(&engine, &narrow(10), now, || {
-        newer = engine.reload(&config(OPEN), now, &mut ()).unwrap();
+        newer = engine.reload(&config(OPEN), now, &mut Discard).unwrap();
     });
     assert_eq!(
         (older.judged, older.revoked),
@@ -212,9 +226,13 @@ fn a_walk_sees_each_session_once_whatever_comes_and_goes() {
                 ids: vec![session.id],
                 ..SessionFilter::default()
             };
-            engine.end_sessions(&filter, now, &mut ());
+            engine.end_sessions(&filter, now, &mut Discard);
             if next < 5_100 {
-                assert!(engine.process(Packet::new(&datagram(next), now)).is_forward());
+                assert!(
+                    engine
+                        .verdict_only(Packet::new(&datagram(next), now))
+                        .is_forward()
+                );
                 next += 1;
             }
         }
@@ -237,7 +255,7 @@ fn a_session_is_found_by_its_name_and_no_other() {
         engine.for_each_session(|session| ids.push(session.id));
         ids
     };
-    engine.end_sessions(&SessionFilter::default(), now, &mut ());
+    engine.end_sessions(&SessionFilter::default(), now, &mut Discard);
     assert!(ids.iter().all(|id| engine.inspect(*id, now).is_none()));
     let unknown = SessionId::from_number(u64::MAX).unwrap();
     assert!(engine.inspect(unknown, now).is_none());
@@ -249,7 +267,7 @@ fn sessions_are_counted_by_zone_protocol_and_state() {
     let engine = filled(now);
     let bytes = datagram(9);
     let other = Packet::new(&bytes, now).zone(portcullis::Zone(3));
-    assert!(engine.process(other).is_forward());
+    assert!(engine.verdict_only(other).is_forward());
     let counts: Vec<_> = engine
         .count_sessions()
         .into_iter()

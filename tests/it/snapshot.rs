@@ -1,12 +1,13 @@
-//! Saving and restoring sessions: what goes on, what does not, and which streams are refused.
+//! Saving and restoring sessions: sessions that continue, sessions that do not, and streams that
+//! are refused.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, SYN, chunk, dccp, echo, init, other, sctp, tcp, udp};
 use portcullis::snapshot::VERSION;
 use portcullis::{
-    Config, DropReason, Engine, Packet, RestoreError, RestoreOptions, SavedSession, SessionRecord, TunnelRef,
-    Verdict,
+    Config, Discard, DropReason, Engine, Packet, RestoreError, RestoreOptions, SavedSession, SessionRecord,
+    TunnelRef, Verdict,
 };
 
 const ENDS: Ends = Ends::v4(40_000, 80);
@@ -33,7 +34,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 
 fn pass(engine: &Engine, now: Instant, packets: &[Vec<u8>]) {
     for packet in packets {
-        let verdict = engine.process(Packet::new(packet, now));
+        let verdict = engine.verdict_only(Packet::new(packet, now));
         assert!(verdict.is_forward(), "{verdict:?}");
     }
 }
@@ -131,8 +132,8 @@ fn every_kind_of_session_goes_on_where_it_was() {
     // The next packet of the connection is right, one far outside its window is not.
     let right = segment(ENDS, ACK, 101, 501, b"data");
     let far = segment(ENDS, ACK, 200_000, 501, b"data");
-    assert!(new.process(Packet::new(&right, later)).is_forward());
-    let verdict = new.process(Packet::new(&far, later));
+    assert!(new.verdict_only(Packet::new(&right, later)).is_forward());
+    let verdict = new.verdict_only(Packet::new(&far, later));
     assert_eq!(verdict.reason(), Some(DropReason::TcpSeqAboveWindow));
 }
 
@@ -384,7 +385,7 @@ fn a_stream_of_the_second_version_is_read() {
     new.check_invariants().unwrap();
     let decide = |ends, flags, seq, ack, text: &[u8]| {
         let packet = segment(ends, flags, seq, ack, text);
-        new.process(Packet::new(&packet, now)).reason()
+        new.verdict_only(Packet::new(&packet, now)).reason()
     };
     let control = Ends::v4(4000, 21);
     let data = Ends {
@@ -597,12 +598,12 @@ fn the_policy_of_the_new_engine_decides() {
 }
 
 #[test]
-fn what_is_remembered_of_ended_sessions_is_restored() {
+fn tombstones_are_restored() {
     let now = Instant::now();
     let old = engine("");
     pass(&old, now, &handshake(ENDS));
     let ended = now + Duration::from_secs(341);
-    assert_eq!(old.expire(ended, usize::MAX, &mut ()).ended, 1);
+    assert_eq!(old.expire_with(ended, usize::MAX, &mut Discard).ended, 1);
     let stream = old.save(ended, SAVED_AT);
     let new = engine("");
     let done = new
@@ -611,8 +612,8 @@ fn what_is_remembered_of_ended_sessions_is_restored() {
     assert_eq!(done.tombstones, 1);
     let late = segment(ENDS, ACK, 101, 501, b"still there?");
     let (was, is) = (
-        old.process(Packet::new(&late, ended)),
-        new.process(Packet::new(&late, ended)),
+        old.verdict_only(Packet::new(&late, ended)),
+        new.verdict_only(Packet::new(&late, ended)),
     );
     assert!(
         matches!(is, Verdict::Reject(DropReason::TcpAfterTimeout, ..)),
@@ -636,7 +637,7 @@ fn tunnel_references_are_restored_only_where_they_mean_the_same() {
     let answer = segment(ENDS.back(), SYN | ACK, 9, 2, b"");
     for (packet, tunnel) in [(&syn, 5), (&answer, 6)] {
         assert!(
-            old.process(Packet::new(packet, now).tunnel(TunnelRef(tunnel)))
+            old.verdict_only(Packet::new(packet, now).tunnel(TunnelRef(tunnel)))
                 .is_forward()
         );
     }

@@ -6,8 +6,8 @@ use crate::support::model::{Log, Run, Setup, Tally};
 use crate::support::ops::{self, Op, Traffic};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, tcp, udp};
 use portcullis::config::ChallengeMode;
-use portcullis::track::Worth;
-use portcullis::{Class, Direction, DropReason, EndReason, Engine, Packet, SessionRecord, Zone};
+use portcullis::track::EvictionClass;
+use portcullis::{Class, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionRecord, Zone};
 use proptest::prelude::*;
 
 /// A table that overflows all the time.
@@ -47,7 +47,7 @@ proptest! {
         let mut now = Duration::ZERO;
         // The first moment that an engine is shown sets its ticks: it is the same one for both.
         for engine in [&all, &valid] {
-            engine.expire(base, 0, &mut ());
+            engine.expire_with(base, 0, &mut Discard);
         }
         let mut traffic = Traffic::new();
         for op in &ops {
@@ -55,8 +55,8 @@ proptest! {
                 Op::Advance(by) => now += *by,
                 Op::Expire { budget } => {
                     let mut logs = [Log::default(), Log::default()];
-                    let done = all.expire(base + now, *budget, &mut logs[0]);
-                    prop_assert_eq!(done, valid.expire(base + now, *budget, &mut logs[1]));
+                    let done = all.expire_with(base + now, *budget, &mut logs[0]);
+                    prop_assert_eq!(done, valid.expire_with(base + now, *budget, &mut logs[1]));
                 }
                 _ => {
                     for (zone, bytes) in traffic.packets(op) {
@@ -68,7 +68,7 @@ proptest! {
                         let closes = crate::support::fuzz::tries_to_close(&bytes);
                         let invalid = verdict.tracked().class == Class::Invalid && log.ended.is_empty() && !closes;
                         if !invalid {
-                            prop_assert_eq!(verdict, valid.process(packet));
+                            prop_assert_eq!(verdict, valid.verdict_only(packet));
                         }
                     }
                 }
@@ -96,15 +96,15 @@ proptest! {
             }
         };
         let now = Instant::now();
-        let first = engine.process(Packet::new(&there, now).zone(Zone(zone)));
-        let second = engine.process(Packet::new(&back, now).zone(Zone(zone)));
+        let first = engine.verdict_only(Packet::new(&there, now).zone(Zone(zone)));
+        let second = engine.verdict_only(Packet::new(&back, now).zone(Zone(zone)));
         prop_assert!(first.is_forward() && second.is_forward());
         prop_assert_eq!(first.tracked().class, Class::New);
         prop_assert_eq!(second.tracked().class, Class::Established);
         prop_assert_eq!(first.tracked().session, second.tracked().session);
         prop_assert_eq!(second.tracked().direction, Some(Direction::Reply));
         // The same packet in another zone is another conversation.
-        let elsewhere = engine.process(Packet::new(&there, now).zone(Zone(zone + 1)));
+        let elsewhere = engine.verdict_only(Packet::new(&there, now).zone(Zone(zone + 1)));
         prop_assert_eq!(elsewhere.tracked().class, Class::New);
         prop_assert_eq!(engine.sessions(), 2);
         engine.check_invariants().unwrap();
@@ -177,9 +177,9 @@ fn handshake(ends: Ends) -> [Vec<u8>; 3] {
     ]
 }
 
-fn worth(run: &Run, worth: Worth) -> usize {
+fn sessions_of(run: &Run, class: EvictionClass) -> usize {
     let stats = run.engine.stats();
-    let found = stats.sessions_by_worth.iter().find(|(each, _)| *each == worth);
+    let found = stats.sessions_by_worth.iter().find(|(each, _)| *each == class);
     found.map_or(0, |(_, count)| *count)
 }
 
@@ -200,7 +200,13 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
     run.now += Duration::from_secs(30);
     for port in 1000..1100 {
         pass(&mut run, &[segment(Ends::v4(port, WEB), SYN, 7, 0)]);
-        assert_eq!((worth(&run, Worth::Closing), worth(&run, Worth::Assured)), (1, 2));
+        assert_eq!(
+            (
+                sessions_of(&run, EvictionClass::Closing),
+                sessions_of(&run, EvictionClass::Assured)
+            ),
+            (1, 2)
+        );
     }
     assert_eq!(run.tally.evicted, 99);
     // The last of the flood becomes a connection: nothing embryonic is left, the closing one goes next.
@@ -213,7 +219,13 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
         ],
     );
     pass(&mut run, &[segment(Ends::v4(2000, WEB), SYN, 7, 0)]);
-    assert_eq!((worth(&run, Worth::Closing), worth(&run, Worth::Assured)), (0, 3));
+    assert_eq!(
+        (
+            sessions_of(&run, EvictionClass::Closing),
+            sessions_of(&run, EvictionClass::Assured)
+        ),
+        (0, 3)
+    );
     // And where all are established, the newcomer is refused.
     let newcomer = Ends::v4(2000, WEB);
     pass(
@@ -225,7 +237,7 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
     );
     let refused = run.packet(0, &segment(Ends::v4(3000, WEB), SYN, 7, 0));
     assert_eq!(refused.reason(), Some(DropReason::TableFull));
-    assert_eq!(worth(&run, Worth::Assured), 4);
+    assert_eq!(sessions_of(&run, EvictionClass::Assured), 4);
     assert_eq!(run.engine.assured_sessions(), 4);
     let openings = run.engine.openings();
     assert_eq!((openings.opened, openings.refused), (104, 1));
@@ -257,7 +269,7 @@ fn a_refused_connection_leaves_the_counts_of_worth_right() {
         ],
     );
     assert_eq!(run.engine.sessions(), 0);
-    assert_eq!(worth(&run, Worth::Embryonic), 0);
+    assert_eq!(sessions_of(&run, EvictionClass::Embryonic), 0);
 }
 
 /// Nobody calls `expire` for hours, then all sessions of a full table are over and new ones come.
@@ -279,7 +291,7 @@ fn a_session_that_was_over_is_not_called_evicted() {
 /// A flood of SYNs ends the oldest of its own, so that a handshake under way has the time of the whole table.
 #[test]
 fn a_full_table_evicts_the_embryonic_session_closest_to_its_end() {
-    let mut config = portcullis::Config::default();
+    let mut config = portcullis::Config::allow_all();
     config.table.max_sessions = 64;
     // The time of the whole table, not a shorter one.
     (config.table.adaptive_start, config.table.adaptive_end) = (0, 0);
@@ -294,7 +306,7 @@ fn a_full_table_evicts_the_embryonic_session_closest_to_its_end() {
             ..Ends::v4(1_000 + n, WEB)
         };
         let syn = segment(ends, SYN, 100, 0);
-        assert!(engine.process(Packet::new(&syn, now)).is_forward());
+        assert!(engine.verdict_only(Packet::new(&syn, now)).is_forward());
     }
     let mut ports = Vec::new();
     engine.for_each_session(|session| ports.push(session.src_port));

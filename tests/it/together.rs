@@ -1,5 +1,5 @@
-//! Many threads on the same few flows while an operator does everything at once: nothing stands
-//! still, and every session that was opened is live or was reported as ended, once.
+//! Many threads on a few flows while an operator does everything at once: nothing blocks, and every
+//! opened session is live or was reported as ended, once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp, udp};
 use crate::support::scene::config;
 use portcullis::{
-    Config, EndReason, Engine, Packet, RestoreOptions, SessionFilter, SessionId, SessionRecord, Sink, Zone,
+    Config, Discard, EndReason, Engine, Packet, RestoreOptions, SessionFilter, SessionId, SessionRecord,
+    Sink, Zone,
 };
 
 /// How long all threads are busy.
@@ -181,7 +182,7 @@ fn workers(scene: &Arc<Scene>) -> Vec<Worker> {
         .into();
     workers.push(Worker::new("expire", scene, |scene, _, told| {
         scene.clock.fetch_add(5, Ordering::Relaxed);
-        scene.engine.expire(scene.now(), 16, told);
+        scene.engine.expire_with(scene.now(), 16, told);
     }));
     let all = configs();
     workers.push(Worker::new("reload", scene, move |scene, random, told| {
@@ -284,10 +285,10 @@ fn all_at_once_on_the_same_flows_stops_nothing_and_loses_nobody() {
     }
     assert!(restored > 0);
     // Nothing of a reload is left behind, and nobody's place is lost.
-    engine.reload(&first, scene.now(), &mut ()).unwrap();
-    engine.end_sessions(&SessionFilter::default(), scene.now(), &mut ());
+    engine.reload(&first, scene.now(), &mut Discard).unwrap();
+    engine.end_sessions(&SessionFilter::default(), scene.now(), &mut Discard);
     while engine
-        .expire(scene.now() + Duration::from_secs(1_000_000), 1_000, &mut ())
+        .expire_with(scene.now() + Duration::from_secs(1_000_000), 1_000, &mut Discard)
         .more
     {}
     assert_eq!(engine.sessions(), 0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::packets::{Ends, chunk, dccp, init, other, sctp, unreachable};
 use crate::support::seal::sealed;
 use portcullis::config::Config;
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::snapshot::RestoreOptions;
 use portcullis::{
     Class, Direction, DropReason, EndReason, Engine, Packet, Reply, SessionRecord, Sink, Verdict,
@@ -77,7 +77,7 @@ impl Wire {
 
     fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
-        while self.engine.expire(self.now, 100, &mut self.log).more {}
+        while self.engine.expire_with(self.now, 100, &mut self.log).more {}
     }
 }
 
@@ -173,7 +173,7 @@ fn an_init_that_the_policy_rejects_is_answered_by_an_abort_with_its_tag() {
             panic!("{verdict:?}");
         };
         let mut buffer = [0; MAX_REPLY];
-        let answer = write_reply(reply, &opening, &mut buffer).unwrap();
+        let answer = write_reply_unbudgeted(reply, &opening, &mut buffer).unwrap();
         let expected = sctp(ends.back(), A, &chunk(6, 0, &[]));
         // The IP header has flags and a checksum of its own.
         let transport = if ends.v6 { 40 } else { 20 };
@@ -191,7 +191,10 @@ fn an_init_that_the_policy_rejects_is_answered_by_an_abort_with_its_tag() {
             matches!(verdict, Verdict::Drop(DropReason::SctpNoSession, _)),
             "{verdict:?}"
         );
-        assert_eq!(write_reply(Reply::SctpAbort, &data, &mut [0; MAX_REPLY]), None);
+        assert_eq!(
+            write_reply_unbudgeted(Reply::SctpAbort, &data, &mut [0; MAX_REPLY]),
+            None
+        );
     }
 }
 

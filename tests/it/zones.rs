@@ -1,4 +1,4 @@
-//! The two directions of a conversation in two zones, and what the report says of a half that is missing.
+//! The two directions of a conversation in two zones, and the report of a missing half.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,7 +44,7 @@ fn conversation() -> Vec<(u16, Vec<u8>)> {
 fn decide(engine: &Engine, now: Instant, packets: &[(u16, Vec<u8>)]) -> Vec<Verdict> {
     packets
         .iter()
-        .map(|(zone, bytes)| engine.process(Packet::new(bytes, now).zone(Zone(*zone))))
+        .map(|(zone, bytes)| engine.verdict_only(Packet::new(bytes, now).zone(Zone(*zone))))
         .collect()
 }
 
@@ -75,7 +75,7 @@ fn a_packet_of_a_session_in_the_other_zone_is_not_adopted() {
 }
 
 #[test]
-fn what_has_a_session_in_no_zone_begins_one_in_its_own() {
+fn a_packet_without_a_session_in_any_zone_begins_one_in_its_own() {
     for (toml, first) in [
         ("tcp.asymmetric = \"bypass\"", 1),
         ("tcp.midstream = \"adopt\"", 3),
@@ -265,7 +265,7 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
         .map(|number| packet(if number % 2 == 0 { &answer } else { &other }))
         .collect();
     let mut verdicts = Vec::new();
-    scene.engine.process_batch(&packets, &mut verdicts);
+    scene.engine.verdicts_only(&packets, &mut verdicts);
     assert!(verdicts.iter().all(Verdict::is_forward), "{verdicts:?}");
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }

@@ -1,8 +1,8 @@
-//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers, through the front end and an
-//! engine with small tables.
+//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers,
+//! through the front end and an engine with small tables.
 //!
-//! It depends on nothing but the library, so that `fuzz/` builds it too, and `tests/it/fuzz_replay.rs` runs it on every stored
-//! input.
+//! It depends only on the library. So `fuzz/` builds it too, and `tests/it/fuzz_replay.rs` runs it
+//! on every stored input.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -171,7 +171,7 @@ pub(crate) fn front(data: &[u8]) {
         }
         if what & SECONDS != 0 {
             now += Duration::from_secs(u64::from(endpoint) * 4);
-            let _ = engine.expire(now, 4, &mut resets);
+            let _ = engine.expire_with(now, 4, &mut resets);
         }
         let payload = if what & WRAPPED != 0 {
             let v6 = bytes.first().is_some_and(|first| first >> 4 == 6);

@@ -1,6 +1,6 @@
-//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics at what must not be.
+//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if a claim is broken.
 //!
-//! They depend on nothing but the library and `arbitrary`, so that `fuzz/` builds them too, and
+//! They depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
 //! `tests/it/fuzz_replay.rs` runs them on every stored input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,7 @@ use portcullis::config::{
     TableConfig,
 };
 use portcullis::packet::{SeqNum, parse};
-use portcullis::reset::write_reply;
+use portcullis::reset::write_reply_unbudgeted;
 use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone};
 
 /// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and [`REPLY`], and the time
@@ -62,7 +62,7 @@ fn engine_with(checksums: Checksums, ip: IpConfig, max_sessions: u32, shards: u3
             shards: Some(shards),
             ..TableConfig::default()
         },
-        ..Config::default()
+        ..Config::allow_all()
     };
     Engine::with_seed(&config, [1, 2, 3, 4]).expect("the configuration is right")
 }
@@ -127,7 +127,7 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
             "nothing is kept"
         );
         let mut out = [0; 60];
-        let answer = write_reply(reply, packet.bytes(), &mut out).expect("a bare SYN-ACK");
+        let answer = write_reply_unbudgeted(reply, packet.bytes(), &mut out).expect("a bare SYN-ACK");
         assert!(answer.len() <= packet.bytes().len(), "no larger than the SYN");
     }
     verdict
@@ -166,7 +166,7 @@ pub(crate) fn process(mut data: &[u8]) {
             let _ = decide(engine, packet, count);
             let (_, steps) = engine.explain(packet, count);
             assert!(!steps.is_empty());
-            let _ = engine.expire(now, 2, count);
+            let _ = engine.expire_with(now, 2, count);
             if packets.is_multiple_of(CHECK_EACH) {
                 check(engine, count);
             }
@@ -174,7 +174,7 @@ pub(crate) fn process(mut data: &[u8]) {
         packets += 1;
         for kind in [Reply::TcpReset, Reply::Prohibited] {
             let mut reply = [0; 2048];
-            if let Some(reply) = write_reply(kind, &last, &mut reply) {
+            if let Some(reply) = write_reply_unbudgeted(kind, &last, &mut reply) {
                 let parsed = parse(reply, Checksums::Verify);
                 // The engine rejects no packet to a group, whose reply would come from one.
                 let to_group = parsed == Err(Malformed::SourceAddressNotUnicast);
@@ -333,7 +333,7 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
     let has = |bit: u8| flags & bit != 0;
     let mut config = Config {
         table,
-        ..Config::default()
+        ..Config::allow_all()
     };
     config.engine.checksums = Checksums::Trust;
     config.policy.on_reload = if has(1) { OnReload::Keep } else { OnReload::End };
@@ -456,7 +456,7 @@ pub(crate) fn sequence(data: &[u8]) {
             Step::Backwards { millis } => {
                 // Another thread, with an older clock, for one packet-less moment.
                 let then = now.checked_sub(Duration::from_millis(u64::from(millis)));
-                engine.expire(then.unwrap_or(now), 1, &mut count);
+                engine.expire_with(then.unwrap_or(now), 1, &mut count);
                 check(&engine, &count);
                 continue;
             }
@@ -466,7 +466,7 @@ pub(crate) fn sequence(data: &[u8]) {
                 continue;
             }
             Step::Expire { budget } => {
-                let done = engine.expire(now, usize::from(budget), &mut count);
+                let done = engine.expire_with(now, usize::from(budget), &mut count);
                 assert!(done.ended + done.moved <= usize::from(budget));
                 if !done.more {
                     let due = |record: &SessionRecord| record.expires <= now;
@@ -487,7 +487,7 @@ pub(crate) fn sequence(data: &[u8]) {
     }
     check(&engine, &count);
     now += Duration::from_secs(100_000);
-    while engine.expire(now, 3, &mut count).more {}
+    while engine.expire_with(now, 3, &mut count).more {}
     check(&engine, &count);
     assert_eq!(engine.sessions(), 0, "time ends every session");
 }

@@ -1,4 +1,5 @@
-//! What the integration tests share: packets, a reference model, the bodies of the fuzz targets.
+//! Shared parts of the integration tests: packets, a reference model, the bodies of the fuzz
+//! targets.
 
 // Each test crate uses its part of this.
 

@@ -1,4 +1,4 @@
-//! Random traffic: what happens to an engine, as proptest draws it, and the ends that produce it.
+//! Random traffic: the operations on an engine that proptest draws, and the ends that produce them.
 
 use std::time::Duration;
 

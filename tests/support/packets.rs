@@ -1,4 +1,4 @@
-//! Synthetic packets with right lengths and checksums.
+//! Synthetic packets with correct lengths and checksums.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

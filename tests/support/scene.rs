@@ -56,7 +56,7 @@ impl Scene {
 
     pub(crate) fn decide(&self, bytes: &[u8]) -> Verdict {
         let packet = Packet::new(bytes, self.now).zone(self.zone);
-        self.engine.process(packet.tunnel(self.tunnel))
+        self.engine.verdict_only(packet.tunnel(self.tunnel))
     }
 
     /// A TCP segment with the window 1000.
@@ -88,7 +88,7 @@ impl Scene {
     pub(crate) fn wait(&mut self, seconds: u64) -> Heard {
         self.now += Duration::from_secs(seconds);
         let mut heard = Heard::default();
-        while self.engine.expire(self.now, 100, &mut heard).more {}
+        while self.engine.expire_with(self.now, 100, &mut heard).more {}
         heard
     }
 

@@ -1,4 +1,4 @@
-//! The right checksums for a packet that a test has made or edited by hand.
+//! Correct checksums for a packet that a test has built or edited by hand.
 
 use crc::{CRC_32_ISCSI, Crc};
 use etherparse::checksum::Sum16BitWords;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::args::{BenchArgs, Mode};
 use super::worker::Samples;
-use super::{BenchArgs, Mode};
 
 /// The least and the middle sample.
 #[derive(Debug, Clone, Copy, Serialize)]

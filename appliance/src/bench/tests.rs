@@ -1,7 +1,10 @@
 //! Small measurements: that they run, and that they would notice.
 
+use portcullis::DropReason;
+
+use super::args::{Mode, ProtocolArg};
+use super::traffic::{Order, Protocol, Session};
 use super::*;
-use traffic::{Order, Session};
 
 fn args(mode: Mode, protocol: ProtocolArg, threads: u32) -> BenchArgs {
     BenchArgs {
@@ -53,7 +56,7 @@ fn the_report_is_one_json_object() {
 
 #[test]
 fn a_packet_that_is_not_forwarded_is_an_error() {
-    let engine = Engine::with_seed(&Config::default(), SEED).unwrap();
+    let engine = Engine::with_seed(&Config::allow_all(), SEED).unwrap();
     // Nobody has filled the table: no packet has a session.
     let args = args(Mode::Packets, ProtocolArg::Tcp, 2);
     let run = worker::Run::new(&engine, &args, Duration::from_millis(10));
@@ -68,7 +71,7 @@ fn a_packet_that_is_not_forwarded_is_an_error() {
 
 #[test]
 fn a_table_that_is_too_small_is_an_error() {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = 1_000;
     let engine = Engine::with_seed(&config, SEED).unwrap();
     let run = worker::Run::new(

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use portcullis::{DropReason, Engine, Packet, Verdict};
+use portcullis::{Discard, DropReason, Engine, Packet, Verdict};
 
+use super::args::{BenchArgs, Mode, SLICE};
+use super::error::BenchError;
 use super::traffic::{Frame, Order, Protocol, Session};
-use super::{BenchArgs, BenchError, Mode, SLICE};
 
 /// From one round to the next, the engine is told that this much time has passed: more than any session of the
 /// benchmark lives (an established TCP connection 340 s).
@@ -130,7 +131,7 @@ impl<'e> Run<'e> {
     /// Lets time pass until no session is left.
     fn drain(&self) {
         self.round.fetch_add(1, Ordering::Relaxed);
-        while self.engine.expire(self.now(), SLICE, &mut ()).more {}
+        while self.engine.expire_with(self.now(), SLICE, &mut Discard).more {}
         self.count_sessions(0);
     }
 
@@ -157,7 +158,7 @@ impl<'e> Run<'e> {
 
     #[inline]
     fn decide(&self, frame: &Frame, now: Instant) {
-        self.check_verdict(self.engine.process(Packet::new(frame.bytes(), now)));
+        self.check_verdict(self.engine.verdict_only(Packet::new(frame.bytes(), now)));
     }
 
     #[inline]
@@ -228,7 +229,7 @@ impl<'e> Run<'e> {
         } else {
             for batch in packets.chunks(self.batch) {
                 self.engine
-                    .process_batch_with(batch, &mut (), |_, verdict, ()| self.check_verdict(verdict));
+                    .process_batch_with(batch, &mut Discard, |_, verdict, _| self.check_verdict(verdict));
             }
         }
         samples.add(start.elapsed(), frames.len());
@@ -282,7 +283,7 @@ impl<'e> Run<'e> {
         let later = self.now() + ROUND;
         loop {
             let start = Instant::now();
-            let done = self.engine.expire(later, SLICE, &mut ());
+            let done = self.engine.expire_with(later, SLICE, &mut Discard);
             samples.add(start.elapsed(), done.ended);
             if !done.more {
                 break;

@@ -14,7 +14,9 @@
 
 mod compressed;
 mod error;
+mod limits;
 mod link;
+mod located;
 mod offload;
 mod order;
 mod pad;
@@ -30,6 +32,8 @@ mod writer;
 mod tests;
 
 pub(crate) use error::CaptureError;
+#[cfg(test)]
+pub(crate) use limits::MAX_PACKET;
 pub(crate) use link::ip_packet;
 #[cfg(test)]
 pub(crate) use link::{IpPayload, IpVersion, LinkType, NotIp};
@@ -42,5 +46,3 @@ pub(crate) use tunnel::{NotInside, decapsulate};
 #[cfg(test)]
 pub(crate) use window::MAX_BLOCK;
 pub(crate) use writer::CaptureWriter;
-#[cfg(test)]
-pub(crate) use writer::MAX_PACKET;

@@ -7,8 +7,8 @@ use pcap_parser::{PcapHeader, parse_pcap_header};
 
 use super::error::Fault;
 use super::link::LinkType;
+use super::located::Located;
 use super::order::ByteOrder;
-use super::reader::Located;
 use super::window::{MAX_BLOCK, Window};
 
 /// The file header's length.

@@ -11,8 +11,8 @@ use pcap_parser::pcapng::{
 
 use super::error::Fault;
 use super::link::LinkType;
+use super::located::Located;
 use super::order::ByteOrder;
-use super::reader::Located;
 use super::window::{MAX_BLOCK, Window};
 
 /// What every pcapng file begins with: the type of a section header block, which reads the same in both byte orders.

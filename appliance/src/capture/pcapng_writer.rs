@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::writer::{LINKTYPE_RAW, MAX_PACKET};
+use super::limits::{LINKTYPE_RAW, MAX_PACKET};
 
 /// Block types.
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;

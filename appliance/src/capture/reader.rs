@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,17 +38,6 @@ impl Frame<'_> {
     pub(crate) fn cut(&self) -> usize {
         (self.wire_len as usize).saturating_sub(self.bytes.len())
     }
-}
-
-/// A frame that a format's reader found and has already consumed from the window.
-pub(super) struct Located {
-    pub(super) time: Duration,
-    pub(super) link: LinkType,
-    /// The captured bytes: a range for [`Window::kept`].
-    pub(super) data: Range<usize>,
-    /// As the file says, unchecked.
-    pub(super) wire_len: u32,
-    pub(super) interface: u32,
 }
 
 enum Format {

@@ -5,19 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::CaptureError;
+use super::limits::{LINKTYPE_RAW, MAX_PACKET};
 use super::pcapng_writer;
 use crate::output;
-
-/// The longest packet that is written, and the snap length that the file declares: 262,144 bytes, above which libpcap
-/// refuses a record (`MAXIMUM_SNAPLEN`).
-pub(crate) const MAX_PACKET: usize = 262_144;
 
 /// Magic number of a pcap whose timestamps are in nanoseconds (draft-ietf-opsawg-pcap, section 4).
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 /// pcap's version, major and minor (draft-ietf-opsawg-pcap, section 4).
 const VERSION: (u16, u16) = (2, 4);
-/// `LINKTYPE_RAW`: a record begins with the IP header.
-pub(super) const LINKTYPE_RAW: u32 = 101;
 
 /// The format of a capture that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -95,19 +95,15 @@ impl FtpSummary {
 
     /// Adds a session that has ended, or is open at the end.
     pub(crate) fn session(&mut self, row: &SessionRow) {
-        if let Some(parent) = row.parent {
+        if let Some(parent) = row.session.parent {
             self.opened += 1;
             if let Some(own) = self.sessions.iter_mut().find(|own| own.id == parent) {
                 own.opened += 1;
             }
         }
-        let end = |address: std::net::IpAddr, port: Option<u16>| match port {
-            Some(port) => std::net::SocketAddr::new(address, port).to_string(),
-            None => address.to_string(),
-        };
         if let Some(own) = self.sessions.iter_mut().find(|own| row.id == Some(own.id)) {
-            own.client = end(row.src, row.sport);
-            own.server = end(row.dst, row.dport);
+            own.client = row.session.flow.initiator().to_string();
+            own.server = row.session.flow.responder().to_string();
         }
     }
 

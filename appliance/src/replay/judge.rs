@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::HeldPackets;
 use portcullis::explain::Step;
-use portcullis::fragment::HeldPackets;
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Engine, Packet, Verdict};
 
+use super::collector::Collector;
+use super::error::ReplayError;
 use super::explain::Wanted;
+use super::lines::Lines;
 use super::rows::VerdictRow;
-use super::{Collector, Lines, ReplayError};
 use crate::capture::{CaptureError, CaptureWriter, stated_len};
 
 /// The packet of a frame.
@@ -66,12 +68,12 @@ impl Held {
 pub(super) struct Judge<'e> {
     engine: &'e Engine,
     held: HeldPackets<Held>,
-    pub(super) verdicts: Lines,
+    verdicts: Lines,
     pub(super) written: Option<CaptureWriter>,
     /// The decision to explain.
     wanted: Option<Wanted>,
     /// Explanation of the decision.
-    pub(super) explained: Option<String>,
+    explained: Option<String>,
     /// Nothing more will be said of it.
     pub(super) is_explained: bool,
 }
@@ -91,6 +93,18 @@ impl<'e> Judge<'e> {
 
     pub(super) const fn wants(&mut self, wanted: Option<Wanted>) {
         self.wanted = wanted;
+    }
+
+    /// Writes what is buffered. Returns the explanation, if one was made.
+    ///
+    /// # Errors
+    /// A result cannot be written.
+    pub(super) fn finish(self) -> Result<Option<String>, ReplayError> {
+        self.verdicts.finish()?;
+        if let Some(written) = self.written {
+            written.finish()?;
+        }
+        Ok(self.explained)
     }
 
     /// Writes what becomes of a frame without a packet.
@@ -277,7 +291,7 @@ fn write_out(
     }
     if let Verdict::Reject(_, reply, _) = verdict {
         let mut buffer = [0; MAX_REPLY];
-        if let Some(reply) = write_reply(*reply, packet, &mut buffer) {
+        if let Some(reply) = write_reply_unbudgeted(*reply, packet, &mut buffer) {
             written.write(candidate.time, reply, reply.len(), MADE_REPLY)?;
         }
     }

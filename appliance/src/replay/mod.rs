@@ -1,37 +1,42 @@
 //! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own time.
 
 mod clock;
+mod collector;
+mod error;
 mod explain;
 mod halves;
 mod helper;
 mod judge;
+mod lines;
 mod notes;
+mod report;
 mod rows;
 mod summary;
 mod talkers;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use portcullis::config::ChallengeMode;
-use portcullis::event::HelperNote;
-use portcullis::fragment::HoldId;
 use portcullis::packet::{Checksums, parse};
-use portcullis::{Config, ConfigError, EndReason, Engine, Reset, SessionRecord, Sink};
+use portcullis::{Config, Engine};
 
 use crate::capture::{
     CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
     ip_packet, pad_cut, stated_len, with_length,
 };
-use crate::config_file::{self, ConfigFileError};
+use crate::config_file;
 use crate::output;
 use clock::CaptureClock;
+use collector::Collector;
+pub(crate) use error::ReplayError;
 use explain::Wanted;
 use judge::{Candidate, Judge};
+use lines::Lines;
 use notes::Notes;
-use rows::{Names, SessionRow};
+use rows::Names;
 use summary::Summary;
 
 /// The hash seed of a replay: the same capture gives the same result every time.
@@ -91,172 +96,19 @@ enum ChecksumsArg {
     Trust,
 }
 
-/// Why a replay failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayError {
-    /// The capture cannot be read to its end.
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
-    /// The configuration file cannot be used.
-    #[error(transparent)]
-    ConfigFile(#[from] ConfigFileError),
-    /// The configuration does not compile.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A result cannot be written.
-    #[error("{name}: {source}")]
-    Output {
-        /// The file.
-        name: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A result would be written over the capture, or two results into one file.
-    #[error("{0} and {1} are one file")]
-    SameFile(String, String),
-    /// `--explain` asks for a decision that was not taken.
-    #[error("--explain {0}: no packet of the capture was dropped or rejected so")]
-    NoSuchDrop(Wanted),
-    /// `--explain` names a frame that is not there.
-    #[error("--explain {asked}: the capture has only {frames} frames")]
-    NoSuchFrame {
-        /// The frame asked for.
-        asked: u64,
-        /// Frames in the capture.
-        frames: u64,
-    },
-}
-
-impl ReplayError {
-    /// 2 for a capture that is broken or truncated, 1 for everything else.
-    pub(crate) const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Capture(CaptureError::Io { .. } | CaptureError::Read { .. }) => 1,
-            Self::Capture(_) => 2,
-            _ => 1,
-        }
-    }
-}
-
-/// A file of JSON lines, or nothing.
-struct Lines {
-    name: String,
-    out: Option<BufWriter<Box<dyn Write>>>,
-}
-
-impl Lines {
-    fn create(path: Option<&Path>) -> Result<Self, ReplayError> {
-        let name = path.map(output::name).unwrap_or_default();
-        let out = match path.map(output::create).transpose() {
-            Ok(out) => out.map(BufWriter::new),
-            Err(source) => return Err(ReplayError::Output { name, source }),
-        };
-        Ok(Self { name, out })
-    }
-
-    fn row(&mut self, row: &impl serde::Serialize) -> Result<(), ReplayError> {
-        let Some(out) = &mut self.out else { return Ok(()) };
-        serde_json::to_writer(&mut *out, row)
-            .map_err(io::Error::from)
-            .and_then(|()| out.write_all(b"\n"))
-            .map_err(|source| ReplayError::Output {
-                name: self.name.clone(),
-                source,
-            })
-    }
-
-    fn finish(mut self) -> Result<(), ReplayError> {
-        match &mut self.out {
-            Some(out) => out.flush().map_err(|source| ReplayError::Output {
-                name: self.name,
-                source,
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Collects sessions as they open and end.
-struct Collector<'a> {
-    names: Names,
-    clock: CaptureClock,
-    engine: &'a Engine,
-    /// The number of the frame that is decided.
-    frame: u64,
-    lines: Lines,
-    summary: &'a mut Summary,
-    /// RSTs that the engine has made of its own accord since the last frame.
-    resets: Vec<Reset>,
-    /// Fragments that are to be decided now.
-    released: Vec<HoldId>,
-    notes: Notes,
-    failed: Option<ReplayError>,
-}
-
-impl Collector<'_> {
-    fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
-        let row = SessionRow::new(session, end, &self.names, &self.clock, &self.engine.policy());
-        self.summary.session(&row);
-        if let Err(error) = self.lines.row(&row) {
-            self.failed.get_or_insert(error);
-        }
-    }
-}
-
-impl Sink for Collector<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.names.open(session.id);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.session(session, Some(reason));
-        self.names.end(session.id);
-    }
-
-    fn helper_event(&mut self, note: &HelperNote) {
-        let session = self.names.of(note.session);
-        self.summary.ftp.note(self.frame, session, note);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
-
-    fn released(&mut self, id: HoldId) {
-        self.released.push(id);
-    }
-}
-
 /// Decides every packet of a capture.
 ///
 /// # Errors
 /// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and the summary
 /// is printed, before the error is returned.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
-    let mut config = match &args.config {
-        Some(path) => config_file::load(path)?,
-        None => Config::default(),
-    };
-    match args.checksums {
-        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
-        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
-        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
-        // Where a capture was taken, an interface may not yet have computed them.
-        None if config.provenance.line("engine.checksums").is_none() => {
-            config.engine.checksums = Checksums::Trust;
-        }
-        None => {}
-    }
+    let config = configuration(args)?;
     refuse_same_files(args)?;
-    // The hosts of a capture cannot answer a challenge.
-    config.syn_challenge.mode = ChallengeMode::Off;
-    config.syn_challenge.zones.clear();
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);
     judge.written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
     judge.wants(args.explain);
-    let progress = progress_bar(&reader);
     let mut summary = Summary::default();
     let mut collector = Collector {
         names: Names::default(),
@@ -270,35 +122,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         notes: Notes::default(),
         failed: None,
     };
-    let mut scratch = Vec::new();
-    let (mut frames, mut last) = (0, None);
-    let broken = loop {
-        progress.set_position(reader.offset());
-        let frame = match reader.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        };
-        frames = frame.number;
-        let now = collector.clock.instant(frame.time);
-        if engine.next_expiry().is_some_and(|due| due <= now) {
-            while engine.expire(now, EXPIRY_BUDGET, &mut collector).more {}
-            collector.names.forget_ended();
-        }
-        last = Some(now);
-        judge.overdue(now, &mut collector)?;
-        collector.summary.frame(&frame);
-        collector.notes.frame(frame.number, frame.time);
-        decide(args, &frame, &mut scratch, &mut judge, &mut collector)?;
-        let only_explain = args.verdicts.is_none() && args.sessions.is_none() && args.write.is_none();
-        if judge.is_explained && only_explain {
-            break None;
-        }
-    };
-    if let Some(now) = last {
-        judge.end(now, &mut collector)?;
-    }
-    progress.finish_and_clear();
+    let read = decide_all(args, &mut reader, &mut judge, &mut collector)?;
     engine.for_each_session(|session| collector.session(session, None));
     let Collector {
         lines,
@@ -311,16 +135,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         return Err(error);
     }
     lines.finish()?;
-    let Judge {
-        verdicts,
-        written,
-        explained,
-        ..
-    } = judge;
-    verdicts.finish()?;
-    if let Some(written) = written {
-        written.finish()?;
-    }
+    let explained = judge.finish()?;
     summary.note(notes);
     summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
@@ -331,14 +146,86 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     if args.explain.is_none() || explained.is_some() {
         print(args, &text)?;
     }
-    match (broken, args.explain) {
+    match (read.broken, args.explain) {
         (Some(error), _) => Err(error.into()),
         (None, Some(Wanted::Frame(asked))) if explained.is_none() => {
+            let frames = read.frames;
             Err(ReplayError::NoSuchFrame { asked, frames })
         }
         (None, Some(asked)) if explained.is_none() => Err(ReplayError::NoSuchDrop(asked)),
         (None, _) => Ok(()),
     }
+}
+
+/// Returns the configuration that the arguments ask for, adapted to a capture.
+fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
+    let mut config = match &args.config {
+        Some(path) => config_file::load(path)?,
+        None => Config::allow_all(),
+    };
+    match args.checksums {
+        Some(ChecksumsArg::Verify) => config.engine.checksums = Checksums::Verify,
+        Some(ChecksumsArg::Require) => config.engine.checksums = Checksums::Require,
+        Some(ChecksumsArg::Trust) => config.engine.checksums = Checksums::Trust,
+        // At a sender, the interface may not have computed checksums before the capture.
+        None if config.provenance.line("engine.checksums").is_none() => {
+            config.engine.checksums = Checksums::Trust;
+        }
+        None => {}
+    }
+    // The hosts of a capture cannot answer a challenge.
+    config.syn_challenge.mode = ChallengeMode::Off;
+    config.syn_challenge.zones.clear();
+    Ok(config)
+}
+
+/// Extent of a capture that was read.
+struct ReadFrames {
+    /// Number of the last frame.
+    frames: u64,
+    /// Error that ended the capture early.
+    broken: Option<CaptureError>,
+}
+
+/// Decides all frames, or those up to the explained decision if nothing else is asked for.
+fn decide_all(
+    args: &ReplayArgs,
+    reader: &mut CaptureReader,
+    judge: &mut Judge<'_>,
+    collector: &mut Collector<'_>,
+) -> Result<ReadFrames, ReplayError> {
+    let only_explain = args.outputs().next().is_none();
+    let progress = progress_bar(reader);
+    let mut scratch = Vec::new();
+    let (mut frames, mut last) = (0, None);
+    let broken = loop {
+        progress.set_position(reader.offset());
+        let frame = match reader.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        frames = frame.number;
+        let now = collector.clock.instant(frame.time);
+        let engine = collector.engine;
+        if engine.next_expiry().is_some_and(|due| due <= now) {
+            while engine.expire_with(now, EXPIRY_BUDGET, collector).more {}
+            collector.names.forget_ended();
+        }
+        last = Some(now);
+        judge.overdue(now, collector)?;
+        collector.summary.frame(&frame);
+        collector.notes.frame(frame.number, frame.time);
+        decide(args, &frame, &mut scratch, judge, collector)?;
+        if judge.is_explained && only_explain {
+            break None;
+        }
+    };
+    if let Some(now) = last {
+        judge.end(now, collector)?;
+    }
+    progress.finish_and_clear();
+    Ok(ReadFrames { frames, broken })
 }
 
 /// Prints the summary or explanation: on standard error if a result has standard output.

@@ -1,14 +1,13 @@
 //! The JSON lines of a replay: one per frame, one per session.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use portcullis::policy::Policy;
 use portcullis::{EndReason, SessionId, SessionRecord, Verdict};
 use serde::Serialize;
 
 use super::clock::CaptureClock;
-use crate::session_ports::port_or_identifier;
+use crate::session_view::{SessionNames, SessionView};
 
 /// Sessions by the order of their opening, from 1: what the rows call them.
 #[derive(Debug, Default)]
@@ -95,40 +94,14 @@ impl VerdictRow {
     }
 }
 
-/// A session at its end, or at the end of the capture.
+/// Session at its end, or at the end of the capture.
 #[derive(Debug, Serialize)]
 pub(crate) struct SessionRow {
     pub(crate) id: Option<u64>,
-    pub(crate) zone: u16,
-    pub(crate) proto: String,
-    pub(crate) src: IpAddr,
-    /// Of an ICMP query its identifier, of protocols without ports `null`.
-    pub(crate) sport: Option<u16>,
-    pub(crate) dst: IpAddr,
-    pub(crate) dport: Option<u16>,
-    pub(crate) state: &'static str,
-    pub(crate) history: String,
-    pub(crate) conn_state: &'static str,
-    pub(crate) orig_pkts: u32,
-    /// IP bytes.
-    pub(crate) orig_bytes: u64,
-    pub(crate) reply_pkts: u32,
-    /// IP bytes.
-    pub(crate) reply_bytes: u64,
-    /// Seconds since the Unix epoch.
-    pub(crate) start: f64,
-    /// Seconds since the Unix epoch.
-    pub(crate) last: f64,
+    #[serde(flatten)]
+    pub(crate) session: SessionView<u16>,
     /// `null` for a session that is still open at the end of the capture.
     pub(crate) end_reason: Option<&'static str>,
-    pub(crate) parent: Option<u64>,
-    pub(crate) rule: String,
-    /// It was picked up in the middle of its connection.
-    pub(crate) adopted: bool,
-    /// It goes on with one that had ended.
-    pub(crate) resumed: bool,
-    /// Half of it is missing.
-    pub(crate) bypassed: bool,
 }
 
 impl SessionRow {
@@ -139,31 +112,15 @@ impl SessionRow {
         clock: &CaptureClock,
         policy: &Policy,
     ) -> Self {
-        let proto = portcullis::policy::Protocol(session.protocol);
-        let port = |port| port_or_identifier(proto, port);
+        let view_names = SessionNames {
+            zone: session.zone.0,
+            rule: policy.rule_name(session.rule).to_owned(),
+            parent: session.parent.and_then(|id| names.of(id)),
+        };
         Self {
             id: names.of(session.id),
-            zone: session.zone.0,
-            proto: proto.to_string(),
-            src: session.src,
-            sport: port(session.src_port),
-            dst: session.dst,
-            dport: port(session.dst_port),
-            state: session.state,
-            history: session.history.to_string(),
-            conn_state: session.conn_state(),
-            orig_pkts: session.original.packets,
-            orig_bytes: session.original.bytes,
-            reply_pkts: session.reply.packets,
-            reply_bytes: session.reply.bytes,
-            start: clock.seconds(session.start),
-            last: clock.seconds(session.last),
+            session: SessionView::new(session, view_names, |moment| clock.seconds(moment)),
             end_reason: end.map(EndReason::name),
-            parent: session.parent.and_then(|id| names.of(id)),
-            rule: policy.rule_name(session.rule).to_owned(),
-            adopted: session.adopted,
-            resumed: session.resumed,
-            bypassed: session.bypassed,
         }
     }
 }

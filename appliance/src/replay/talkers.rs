@@ -1,7 +1,10 @@
 //! The conversations that sent the most, kept in bounded memory.
 
-use super::rows::SessionRow;
+use std::borrow::Cow;
+
 use serde::Serialize;
+
+use super::rows::SessionRow;
 
 /// How many are kept.
 pub(crate) const KEPT: usize = 10;
@@ -18,8 +21,8 @@ pub(crate) struct Talker {
     pub(crate) packets: u64,
     /// Seconds.
     pub(crate) duration: f64,
-    pub(crate) state: &'static str,
-    pub(crate) conn_state: &'static str,
+    pub(crate) state: Cow<'static, str>,
+    pub(crate) conn_state: Cow<'static, str>,
     pub(crate) history: String,
 }
 
@@ -29,29 +32,25 @@ pub(crate) struct Talkers(Vec<Talker>);
 
 impl Talkers {
     pub(crate) fn add(&mut self, row: &SessionRow) {
-        let bytes = row.orig_bytes + row.reply_bytes;
+        let view = &row.session;
+        let bytes = view.bytes();
         let at = self.0.partition_point(|talker| talker.bytes >= bytes);
         if at >= KEPT {
             return;
         }
-        let end = |address: std::net::IpAddr, port: Option<u16>| match (address, port) {
-            (address, None) => address.to_string(),
-            (std::net::IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
-            (address, Some(port)) => format!("{address}:{port}"),
-        };
         self.0.insert(
             at,
             Talker {
                 id: row.id,
-                proto: row.proto.clone(),
-                initiator: end(row.src, row.sport),
-                responder: end(row.dst, row.dport),
+                proto: view.flow.protocol.to_string(),
+                initiator: view.flow.initiator().to_string(),
+                responder: view.flow.responder().to_string(),
                 bytes,
-                packets: u64::from(row.orig_pkts) + u64::from(row.reply_pkts),
-                duration: ((row.last - row.start) * 1e6).round() / 1e6,
-                state: row.state,
-                conn_state: row.conn_state,
-                history: row.history.clone(),
+                packets: view.packets(),
+                duration: ((view.last - view.start) * 1e6).round() / 1e6,
+                state: view.state.clone(),
+                conn_state: view.conn_state.clone(),
+                history: view.history.clone(),
             },
         );
         self.0.truncate(KEPT);

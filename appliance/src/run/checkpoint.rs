@@ -13,10 +13,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use portcullis::Engine;
 
-use super::operations::Plant;
+use super::data_path::DataPath;
 use super::saved;
-use crate::complain;
+use super::settings::RunSettings;
+use crate::output::notice;
 
 /// Interval at which the thread checks whether a checkpoint is due.
 const LOOK: Duration = Duration::from_millis(100);
@@ -59,10 +61,10 @@ impl Checkpoints {
 
     /// Writes a checkpoint of the sessions that are saved in `path` at the end. Returns false if
     /// the appliance has ended meanwhile.
-    fn write(&self, plant: &Plant, path: &Path) -> io::Result<bool> {
+    fn write(&self, engine: &Engine, path: &Path) -> io::Result<bool> {
         let [place, temporary] = saved::checkpoint_of(path);
         let begun = Instant::now();
-        let written = saved::write(&plant.plane.shared.engine, &temporary, &self.stop);
+        let written = saved::write(engine, &temporary, &self.stop);
         let ended = self.ended.lock();
         if *ended {
             let _ = std::fs::remove_file(&temporary);
@@ -95,49 +97,61 @@ impl Schedule {
     }
 }
 
-/// Starts the thread that writes checkpoints, as the settings in force say, once the workers work.
-///
-/// # Errors
-/// There can be no thread.
-pub(crate) fn start(plant: Arc<Plant>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
-    let run = move || {
+/// Writer of checkpoints, on a thread of its own.
+pub(super) struct CheckpointWriter<F> {
+    pub(super) data_path: Arc<DataPath>,
+    pub(super) checkpoints: Arc<Checkpoints>,
+    /// Returns the settings in force.
+    pub(super) settings: F,
+}
+
+impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
+    /// Starts the thread. It writes checkpoints as the settings in force ask for, once all workers
+    /// have begun, and ends with `stop`.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn start(self, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || self.run(&stop))
+    }
+
+    fn run(&self, stop: &AtomicBool) {
         let mut schedule = Schedule::default();
         let mut has_failed = false;
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
-            let (path, interval) = {
-                let settings = plant.settings.lock();
-                (settings.run.sessions_file.clone(), settings.run.checkpoint.0)
-            };
-            let (Some(path), Some(interval)) = (path, interval) else {
+            let settings = (self.settings)();
+            let (Some(path), Some(interval)) = (settings.sessions_file, settings.checkpoint.0) else {
                 continue;
             };
             let begun = Instant::now();
-            if !plant.plane.shared.has_begun() || !schedule.is_due(interval, begun) {
+            let shared = &self.data_path.shared;
+            if !shared.has_begun() || !schedule.is_due(interval, begun) {
                 continue;
             }
-            match plant.checkpoints.write(&plant, &path) {
+            match self.checkpoints.write(&shared.engine, &path) {
                 Ok(false) => return,
                 Ok(true) => {
-                    plant.checkpoints.written.fetch_add(1, Ordering::Relaxed);
+                    self.checkpoints.written.fetch_add(1, Ordering::Relaxed);
                     if has_failed {
-                        complain(&format!("{}: checkpoints are written again", path.display()));
+                        notice(&format!("{}: checkpoints are written again", path.display()));
                     }
                     has_failed = false;
                 }
                 Err(error) => {
-                    plant.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
-                    // Said once, not at every interval.
+                    self.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
+                    // A failure is reported once, not at every interval.
                     if !has_failed {
-                        complain(&format!("warning: {}: no checkpoint: {error}", path.display()));
+                        notice(&format!("warning: {}: no checkpoint: {error}", path.display()));
                     }
                     has_failed = true;
                 }
             }
             schedule.last = Some((begun, Instant::now()));
         }
-    };
-    thread::Builder::new().name("checkpoint".to_owned()).spawn(run)
+    }
 }
 
 #[cfg(test)]

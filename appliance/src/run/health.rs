@@ -16,11 +16,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Mutex, RwLock};
 use socket2::SockRef;
 
+use super::data_path::DataPath;
 use super::http::{self, Door, Page};
-use super::plane::Plane;
-use super::reload::Reloads;
+use super::reloads::Reloads;
 use super::settings::{FailedReload, HealthSettings};
-use super::watch::{self, Failing, Judgement, Refusals};
+use super::watch::{self, Failing, Judgement, Reading, Refusals, Watch};
 
 /// How often the port for checks by TCP follows the verdict.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -122,7 +122,7 @@ impl fmt::Display for Unhealthy {
 
 /// What health is judged by.
 pub(crate) struct Health {
-    plane: Arc<Plane>,
+    data_path: Arc<DataPath>,
     reloads: Arc<Reloads>,
     settings: RwLock<HealthSettings>,
     draining: AtomicBool,
@@ -130,9 +130,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(plane: Arc<Plane>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
+    pub(crate) fn new(data_path: Arc<DataPath>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
         Self {
-            plane,
+            data_path,
             reloads,
             settings: RwLock::new(settings),
             draining: AtomicBool::new(false),
@@ -144,7 +144,7 @@ impl Health {
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
         let judgement = *self.judgement.lock();
-        let shared = &self.plane.shared;
+        let shared = &self.data_path.shared;
         let mut found = Vec::new();
         // Once one worker has ended, all do.
         if self.draining.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
@@ -221,6 +221,25 @@ impl Health {
         let lines = reasons.iter().map(|reason| format!("{reason}\n")).collect();
         Page::text(503, lines)
     }
+}
+
+/// Starts the thread that reads the counters every [`watch::INTERVAL`] and judges them. The thread
+/// ends with `stop`.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn watch_counters(health: Arc<Health>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let mut watch = Watch::default();
+    let follow = move || {
+        while !stop.load(Ordering::Relaxed) {
+            let reading = Reading::take(&health.data_path.shared, health.full_table());
+            health.judged(watch.judge(&reading, Instant::now()));
+            thread::sleep(watch::INTERVAL);
+        }
+    };
+    thread::Builder::new()
+        .name("health-watch".to_owned())
+        .spawn(follow)
 }
 
 /// Keeps a port open while the appliance is healthy, and closed while it is not: what a check by TCP looks at. Returns the

@@ -7,111 +7,38 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use portcullis::asymmetry::AsymmetryReport;
 use portcullis::config::parse_endpoint;
 use portcullis::geneve::front::{EndpointStats, FrontStats};
-use portcullis::{RuleUse, Stats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use super::census::{Census, Counted};
+use super::census::Census;
 use super::checkpoint::Checkpoints;
+use super::data_path::DataPath;
 use super::exposition::{Format, to_prometheus};
 use super::health::{Health, Unhealthy};
-use super::http::{DoorCounters, Page};
+use super::http::Page;
 use super::log::LogCounters;
-use super::log::queue::LostEvents;
-use super::plane::Plane;
 use super::process::ProcessReading;
-use super::reload::Reloads;
+use super::reloads::Reloads;
 use super::view::{WallClock, ZoneNames};
 
 mod appliance;
 mod engine;
-mod families;
+pub(super) mod families;
+mod readings;
 
-pub(super) use self::families::Families;
-
-/// Everything that is read for a scrape.
-struct Readings {
-    plane: Arc<Plane>,
-    stats: Stats,
-    tolerated: Vec<(&'static str, String, u64)>,
-    /// By limit and rule.
-    limited: Vec<(&'static str, String, u64)>,
-    rules: Vec<RuleUse>,
-    clock: WallClock,
-    asymmetry: AsymmetryReport,
-    datagrams: usize,
-    front: FrontStats,
-    endpoints: Vec<(String, String, EndpointStats)>,
-    stall_seconds: f64,
-    reasons: Vec<&'static str>,
-    reloads: ReloadReadings,
-    checkpoints: CheckpointReadings,
-    doors: Doors,
-    log: LogReadings,
-    uptime_seconds: f64,
-    process: ProcessReading,
-    counted: Counted,
-    zones: Arc<ZoneNames>,
-}
-
-/// Of reloads.
-#[derive(Debug, Clone, Copy)]
-struct ReloadReadings {
-    applied: u64,
-    refused: u64,
-    has_failed: bool,
-    waiting: usize,
-}
-
-impl ReloadReadings {
-    fn of(reloads: &Reloads) -> Self {
-        Self {
-            applied: reloads.applied(),
-            refused: reloads.refused(),
-            has_failed: reloads.has_failed(),
-            waiting: reloads.state().waiting.len(),
-        }
-    }
-}
-
-/// Of checkpoints.
-#[derive(Debug, Clone, Copy)]
-struct CheckpointReadings {
-    written: u64,
-    failed: u64,
-    age: Option<Duration>,
-}
-
-/// What the listeners count.
-#[derive(Clone, Default)]
-pub(crate) struct Doors {
-    /// `health.listen`.
-    pub(crate) health: Arc<DoorCounters>,
-    /// `health.tcp_listen`, which holds no connection.
-    pub(crate) health_tcp: Arc<DoorCounters>,
-    /// `metrics.listen`, if it is another address than `health.listen`.
-    pub(crate) metrics: Arc<DoorCounters>,
-}
-
-/// Of the session log.
-#[derive(Debug, Clone, Copy)]
-struct LogReadings {
-    written: u64,
-    dropped: u64,
-    lost: LostEvents,
-    is_running: bool,
-}
+use self::families::Families;
+pub(crate) use self::readings::Doors;
+use self::readings::{CheckpointReadings, LogReadings, Readings, ReloadReadings};
 
 /// Where the numbers come from.
 pub(crate) struct Metrics {
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) health: Arc<Health>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) checkpoints: Arc<Checkpoints>,
@@ -145,10 +72,10 @@ impl Metrics {
     }
 
     fn read(&self, now: Instant) -> Readings {
-        let engine = &self.plane.shared.engine;
-        let front = self.plane.shared.front.stats();
-        self.plane.shared.read_receive_overflow();
-        let (written, dropped) = self.log.values();
+        let engine = &self.data_path.shared.engine;
+        let front = self.data_path.shared.front.stats();
+        self.data_path.shared.read_receive_overflow();
+        let lines = self.log.values();
         Readings {
             stats: engine.stats(),
             tolerated: engine
@@ -167,8 +94,8 @@ impl Metrics {
             datagrams: engine.datagrams(),
             endpoints: self.endpoints(&front),
             front,
-            plane: Arc::clone(&self.plane),
-            stall_seconds: self.plane.shared.longest_stall(now).as_secs_f64(),
+            data_path: Arc::clone(&self.data_path),
+            stall_seconds: self.data_path.shared.longest_stall(now).as_secs_f64(),
             reasons: self.health.verdict(now).iter().map(Unhealthy::name).collect(),
             reloads: ReloadReadings::of(&self.reloads),
             checkpoints: CheckpointReadings {
@@ -178,9 +105,9 @@ impl Metrics {
             },
             doors: self.doors.clone(),
             log: LogReadings {
-                written,
-                dropped,
-                lost: self.plane.shared.lost_events(),
+                written: lines.written,
+                dropped: lines.dropped,
+                lost: self.data_path.shared.lost_events(),
                 is_running: self.log.is_running(),
             },
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
@@ -191,16 +118,10 @@ impl Metrics {
     }
 }
 
-impl fmt::Debug for Readings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readings").finish_non_exhaustive()
-    }
-}
-
 impl Metrics {
     /// Endpoints with their zones.
     fn endpoints(&self, front: &FrontStats) -> Vec<(String, String, EndpointStats)> {
-        let config = self.plane.shared.config.read();
+        let config = self.data_path.shared.config.read();
         let unknown = config.geneve.unknown_zone().unwrap_or_default();
         let zone_of = |id| {
             let named = config.geneve.endpoints.iter();

@@ -3,25 +3,33 @@
 //! Worker threads share the port, the engine and the front end ([`shared`]); each turns for itself ([`worker`]) on its own
 //! sockets ([`socket`]). Nothing else is on the packet path. What stands around it is put together in [`operations`].
 
+mod appliance;
 mod audit;
 mod census;
 mod checkpoint;
 mod clients;
 mod control;
+mod counters;
+mod data_path;
 mod drain;
+mod event_queue;
+mod event_sink;
 mod exposition;
 mod health;
 mod http;
+mod inlet;
 mod instance;
 mod limits;
 mod log;
 mod metrics;
 mod operations;
+mod outlet;
 mod overflow;
-mod plane;
+mod overrides;
 mod process;
 pub(crate) mod protocol;
 mod reload;
+mod reloads;
 mod saved;
 mod sends;
 pub(crate) mod settings;
@@ -34,8 +42,9 @@ mod tests;
 pub(crate) mod view;
 mod watch;
 mod worker;
+mod worker_stats;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,20 +56,23 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::config::GeneveConfig;
-use portcullis::policy::Action;
 use portcullis::{Config, ConfigError};
 use serde_json::{Value, json};
 
+use self::counters::{Count, SendFault};
+use self::data_path::DataPath;
+use self::event_queue::EventQueue;
 use self::instance::{Instance, Taken};
-use self::log::queue::EventQueue;
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
-use self::plane::Plane;
+use self::overrides::Overrides;
 use self::settings::{Settings, sources_warning};
-use self::shared::{Count, SendFault, Shared, WorkerStats};
+use self::shared::Shared;
 use self::socket::SocketError;
 use self::worker::Worker;
+use self::worker_stats::WorkerStats;
 use crate::config_file::{self, ConfigFileError};
 use crate::memory;
+use crate::output::notice;
 
 /// How often the main thread looks whether the end has come.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -126,7 +138,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     let (config, settings) = configuration(args, &overrides)?;
     if let Some(warning) = memory::warning(&config.compile()?.memory()) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     let (sender, events) = sync_channel(settings.log.queue);
     let queue = settings
@@ -136,15 +148,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(config.clone(), queue)?);
     announce(&shared, &settings, args.file.is_none());
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     // Whatever can be somebody else's comes before the port that workers share: a start that fails takes no packet from an
     // appliance that runs.
-    let plane = Arc::new(Plane::new(Arc::clone(&shared), overrides)?);
+    let data_path = Arc::new(DataPath::new(Arc::clone(&shared), overrides)?);
     let _instance = Instance::claim(&config.geneve.listen)?;
     let asked = config.run.receive_queue as usize;
     let operations = Operations::start(Start {
-        plane,
+        data_path,
         config,
         settings,
         file: args.file.clone(),
@@ -155,12 +167,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .map(|number| Worker::new(number, &shared))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
-        say(&format!(
+        notice(&format!(
             "warning: the system grants {granted} bytes of run.receive_queue = {asked}: raise net.core.rmem_max, or give CAP_NET_ADMIN"
         ));
     }
     if let Err(error) = overflow::KernelDrops::read() {
-        say(&format!(
+        notice(&format!(
             "warning: portcullis_worker_receive_overflow_datagrams will not count: /proc/self/net/udp: {error}"
         ));
     }
@@ -177,32 +189,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     let saved = operations.finish(hangs);
     // Counting would wait for the locks of a worker that hangs.
     if !hangs {
-        say(&farewell(&shared).to_string());
+        notice(&farewell(&shared).to_string());
     }
     match (ended, saved) {
         (Err(ended), Err(saved)) => {
-            say(&saved.to_string());
+            notice(&saved.to_string());
             Err(ended)
         }
         (ended, saved) => ended.and(saved.map_err(RunError::from)),
-    }
-}
-
-/// What the arguments say in place of the file, at the start and at every reload.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Overrides {
-    workers: Option<u32>,
-    listen: Vec<Ipv4Addr>,
-}
-
-impl Overrides {
-    fn apply(&self, config: &mut Config) {
-        if let Some(workers) = self.workers {
-            config.run.workers = workers;
-        }
-        if !self.listen.is_empty() {
-            config.geneve.listen.clone_from(&self.listen);
-        }
     }
 }
 
@@ -261,11 +255,7 @@ fn farewell(shared: &Shared) -> Value {
 fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Settings), RunError> {
     let (mut config, settings) = match &args.file {
         Some(file) => config_file::load_all(file)?,
-        None => {
-            let mut config = Config::default();
-            config.policy.default = Action::Deny;
-            (config, Settings::default())
-        }
+        None => (Config::default(), Settings::default()),
     };
     overrides.apply(&mut config);
     config.validate()?;
@@ -307,7 +297,7 @@ fn pin_to(processor: usize) {
         .set(processor)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     if let Err(error) = bound {
-        say(&format!(
+        notice(&format!(
             "a worker is not bound to processor {processor}: {error}"
         ));
     }
@@ -342,22 +332,22 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
     if without_file {
-        say("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
+        notice("no configuration file: safe defaults hold, and every new session is denied (policy.default)");
         for value in config.effective() {
             let told = ["policy.", "geneve.", "run.", "table."];
             if told.iter().any(|section| value.key.starts_with(section)) {
-                say(&value.to_string());
+                notice(&value.to_string());
             }
         }
         for line in settings.lines() {
-            say(&line);
+            notice(&line);
         }
     }
     for warning in config.warnings() {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
     if let Some(warning) = sources_warning(&config) {
-        say(&format!("warning: {warning}"));
+        notice(&format!("warning: {warning}"));
     }
 }
 
@@ -366,18 +356,13 @@ fn listening(shared: &Shared) {
     let config = shared.config.read();
     let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();
     let unknown = config.geneve.unknown_zone().unwrap_or(GeneveConfig::REFUSE);
-    say(&format!(
+    notice(&format!(
         "listening at {} port {} with {} workers; {} endpoints named, others: {unknown}",
         listen.join(", "),
         portcullis::geneve::PORT,
         shared.workers.len(),
         config.geneve.endpoints.len(),
     ));
-}
-
-/// Tells whoever reads the standard error.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "portcullis: {what}");
 }
 
 #[cfg(test)]

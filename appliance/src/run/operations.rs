@@ -12,28 +12,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use portcullis::{Config, ConfigError, RestoreOptions, Restored, Saved};
 use signal_hook::iterator::Handle;
 
-use super::checkpoint::{self, Checkpoints};
-use super::drain::Ending;
-use super::health::{self, Health};
+use super::appliance::Appliance;
+use super::checkpoint::CheckpointWriter;
+use super::data_path::DataPath;
+use super::event_queue::SessionEvent;
+use super::health;
 use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{Doors, Metrics};
-use super::plane::Plane;
-use super::reload::Reloads;
 use super::settings::{Listen, Settings};
-use super::shared::SessionEvent;
-use super::view::ZoneNames;
-use super::{census, control, saved, signals, watch};
-use crate::complain;
+use super::{census, control, saved, signals};
+use crate::output::notice;
 
 /// How long a thread may take to end before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
@@ -84,42 +81,9 @@ fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> Ope
     move |source| OperateError::Part { key, what, source }
 }
 
-/// What all parts look at.
-pub(crate) struct Plant {
-    pub(crate) plane: Arc<Plane>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) zones: Arc<ZoneNames>,
-    pub(crate) started: Instant,
-    pub(super) settings: Mutex<Settings>,
-    /// What became of reloads.
-    pub(crate) reloads: Arc<Reloads>,
-    /// Results of checkpoints.
-    pub(crate) checkpoints: Arc<Checkpoints>,
-    /// Reloads that were begun: each has a number.
-    pub(super) begun: AtomicU64,
-    /// The number of the newest reload that has read its file; held while one is carried out.
-    pub(super) newest: Mutex<u64>,
-    pub(super) file: Option<PathBuf>,
-    ending: Ending,
-}
-
-impl Plant {
-    /// Asks for the end.
-    pub(crate) fn end(&self) {
-        self.health.drain();
-        self.plane.drain();
-        let drain = self.settings.lock().run.drain;
-        let left = self.ending.ask(drain, Instant::now());
-        complain(&format!(
-            "asked to end: serving for another {}",
-            humantime::format_duration(left)
-        ));
-    }
-}
-
 /// What is needed to start.
 pub(crate) struct Start {
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     /// The configuration in force.
     pub(crate) config: Config,
     pub(crate) settings: Settings,
@@ -168,7 +132,7 @@ impl Drop for Parts {
 
 /// The running parts.
 pub(crate) struct Operations {
-    plant: Arc<Plant>,
+    appliance: Arc<Appliance>,
     pub(crate) addresses: Addresses,
     control: Option<PathBuf>,
     /// Whether the file of saved sessions was taken away, since they are restored.
@@ -184,51 +148,40 @@ impl Operations {
     /// A part that is asked for cannot start, or there is no place to save sessions in. Those that have started end again.
     pub(crate) fn start(start: Start) -> Result<Self, OperateError> {
         let Start {
-            plane,
+            data_path,
             config,
             settings,
             file,
             events,
         } = start;
-        let reloads = Arc::new(Reloads::default());
-        let health = Health::new(Arc::clone(&plane), Arc::clone(&reloads), settings.health.clone());
-        let health = Arc::new(health);
-        let plant = Arc::new(Plant {
-            zones: Arc::new(ZoneNames::new(&config)?),
-            started: Instant::now(),
-            settings: Mutex::new(settings.clone()),
-            reloads,
-            checkpoints: Arc::default(),
-            begun: AtomicU64::new(0),
-            newest: Mutex::new(0),
-            ending: Ending::default(),
-            health,
-            plane,
-            file,
-        });
+        let appliance = Arc::new(Appliance::new(data_path, &config, settings.clone(), file)?);
         let mut parts = Parts {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
             signals: None,
         };
         // From here on, an early end is an orderly one.
-        let (signals, threads) = signals::start(&plant).map_err(part("run", "signals"))?;
+        let (signals, threads) = signals::start(&appliance).map_err(part("run", "signals"))?;
         parts.signals = Some(signals);
         parts.threads.extend(threads);
-        let watch = watch::start(
-            Arc::clone(&plant.plane.shared),
-            Arc::clone(&plant.health),
-            Arc::clone(&parts.stop),
-        );
+        let watch = health::watch_counters(Arc::clone(&appliance.health), Arc::clone(&parts.stop));
         parts.threads.push(watch.map_err(part("health", "a thread"))?);
-        let control = control_socket(&plant, &settings, &mut parts)?;
+        let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
-        let addresses = pages(&plant, &settings, Arc::clone(&counters), &mut parts)?;
+        let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
         if let Some(path) = &settings.run.sessions_file {
             let place = format!("{}: no sessions can be saved there", path.display());
             saved::check(path).map_err(part("run.sessions_file", place))?;
         }
-        let checkpoints = checkpoint::start(Arc::clone(&plant), Arc::clone(&parts.stop));
+        let writer = {
+            let appliance = Arc::clone(&appliance);
+            CheckpointWriter {
+                data_path: Arc::clone(&appliance.data_path),
+                checkpoints: Arc::clone(&appliance.checkpoints),
+                settings: move || appliance.settings.lock().run.clone(),
+            }
+        };
+        let checkpoints = writer.start(Arc::clone(&parts.stop));
         parts
             .threads
             .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);
@@ -237,15 +190,15 @@ impl Operations {
                 log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
             let log = SessionLog {
                 settings: settings.log.clone(),
-                plane: Arc::clone(&plant.plane),
-                zones: Arc::clone(&plant.zones),
+                data_path: Arc::clone(&appliance.data_path),
+                zones: Arc::clone(&appliance.zones),
                 counters,
             };
             let thread = log.start(events, output, Arc::clone(&parts.stop));
             parts.threads.push(thread.map_err(part("log", "a thread"))?);
         }
         Ok(Self {
-            plant,
+            appliance,
             addresses,
             control,
             has_taken: AtomicBool::new(false),
@@ -260,11 +213,11 @@ impl Operations {
     /// # Errors
     /// The file of an end cannot be taken away: a later start would restore it again.
     pub(crate) fn restore(&self) -> Result<(), SessionsFileError> {
-        let run = self.plant.settings.lock().run.clone();
+        let run = self.appliance.settings.lock().run.clone();
         let Some(path) = run.sessions_file else {
             return Ok(());
         };
-        let engine = &self.plant.plane.shared.engine;
+        let engine = &self.appliance.data_path.shared.engine;
         // Another run has other numbers for its tunnels.
         let options = RestoreOptions {
             max_age: Some(run.max_saved_age),
@@ -275,7 +228,7 @@ impl Operations {
             Ok(Some(done)) => {
                 self.has_taken.store(true, Ordering::Relaxed);
                 saved::remove_checkpoint(&path);
-                complain(&format!("{}: {}", path.display(), restored(&done)));
+                notice(&format!("{}: {}", path.display(), restored(&done)));
                 return Ok(());
             }
             Err(source @ saved::RestoreFileError::NotTaken(_)) => {
@@ -284,7 +237,7 @@ impl Operations {
                     source,
                 });
             }
-            Err(error) => complain(&format!("{}: no session restored: {error}", path.display())),
+            Err(error) => notice(&format!("{}: no session restored: {error}", path.display())),
         }
         if run.checkpoint.0.is_none() {
             return Ok(());
@@ -295,12 +248,12 @@ impl Operations {
         };
         match saved::restore_checkpoint(engine, &path, options) {
             Ok(None) => {}
-            Ok(Some(done)) => complain(&format!(
+            Ok(Some(done)) => notice(&format!(
                 "{}: of a checkpoint: {}",
                 path.display(),
                 restored(&done)
             )),
-            Err(error) => complain(&format!(
+            Err(error) => notice(&format!(
                 "{}: no session restored of its checkpoint: {error}",
                 path.display()
             )),
@@ -315,24 +268,24 @@ impl Operations {
             && self.has_taken.load(Ordering::Relaxed)
             && let Err(error) = saved::put_back(&path)
         {
-            complain(&format!("{}: not put back: {error}", path.display()));
+            notice(&format!("{}: not put back: {error}", path.display()));
         }
     }
 
     fn sessions_file(&self) -> Option<PathBuf> {
-        self.plant.settings.lock().run.sessions_file.clone()
+        self.appliance.settings.lock().run.sessions_file.clone()
     }
 
     /// What all parts look at.
     #[cfg(test)]
-    pub(crate) fn plant(&self) -> &Plant {
-        &self.plant
+    pub(crate) fn appliance(&self) -> &Appliance {
+        &self.appliance
     }
 
     /// Asks for the end, as SIGTERM does.
     #[cfg(test)]
     pub(crate) fn end(&self) {
-        self.plant.end();
+        self.appliance.end();
     }
 
     /// Says where the parts are found, and which are off.
@@ -345,7 +298,7 @@ impl Operations {
             Some(path) => format!("at {}", path.display()),
             None => "off".to_owned(),
         };
-        let settings = self.plant.settings.lock().clone();
+        let settings = self.appliance.settings.lock().clone();
         let log = settings.log.is_on().then(|| settings.log.output.clone());
         let parts = [
             ("health by HTTP", address(self.addresses.health)),
@@ -356,12 +309,12 @@ impl Operations {
             ("saved sessions", path(&settings.run.sessions_file)),
         ]
         .map(|(name, place)| format!("{name} {place}"));
-        complain(&parts.join("; "));
+        notice(&parts.join("; "));
     }
 
     /// Whether somebody has asked for the end and the drain time is over: the workers are to end now.
     pub(crate) fn is_over(&self) -> bool {
-        self.plant.ending.has_come(Instant::now())
+        self.appliance.ending.has_come(Instant::now())
     }
 
     /// Saves the sessions if that was asked for, and ends all parts. The workers have ended before; if one hangs, saving must
@@ -370,19 +323,19 @@ impl Operations {
     /// # Errors
     /// The sessions are not saved.
     pub(crate) fn finish(self, hangs: bool) -> Result<(), SessionsFileError> {
-        self.plant.checkpoints.end();
+        self.appliance.checkpoints.end();
         let Some(path) = self.sessions_file() else {
             return Ok(());
         };
         let saved = if hangs {
             self.save_in_time(&path)
         } else {
-            saved::save(&self.plant.plane.shared.engine, &path)
+            saved::save(&self.appliance.data_path.shared.engine, &path)
         };
         match saved {
             Ok(saved) => {
                 saved::remove_checkpoint(&path);
-                complain(&format!(
+                notice(&format!(
                     "{} sessions saved in {} ({} bytes)",
                     saved.sessions,
                     path.display(),
@@ -399,9 +352,9 @@ impl Operations {
 
     fn save_in_time(&self, path: &Path) -> io::Result<Saved> {
         let (tell, told) = sync_channel(1);
-        let (plane, path) = (Arc::clone(&self.plant.plane), path.to_owned());
+        let (data_path, path) = (Arc::clone(&self.appliance.data_path), path.to_owned());
         let save = move || {
-            let _ = tell.send(saved::save(&plane.shared.engine, &path));
+            let _ = tell.send(saved::save(&data_path.shared.engine, &path));
         };
         thread::Builder::new().name("save".to_owned()).spawn(save)?;
         told.recv_timeout(SAVE_GRACE).unwrap_or_else(|_| {
@@ -427,7 +380,7 @@ fn restored(done: &Restored) -> String {
 
 /// The listeners of health and metrics.
 fn pages(
-    plant: &Arc<Plant>,
+    appliance: &Arc<Appliance>,
     settings: &Settings,
     log: Arc<LogCounters>,
     parts: &mut Parts,
@@ -436,26 +389,29 @@ fn pages(
     let mut addresses = Addresses::default();
     let doors = Doors::default();
     let metrics = Arc::new(Metrics {
-        plane: Arc::clone(&plant.plane),
-        health: Arc::clone(&plant.health),
-        reloads: Arc::clone(&plant.reloads),
+        data_path: Arc::clone(&appliance.data_path),
+        health: Arc::clone(&appliance.health),
+        reloads: Arc::clone(&appliance.reloads),
         doors: doors.clone(),
         log,
-        started: plant.started,
+        started: appliance.started,
         started_at: SystemTime::now(),
-        checkpoints: Arc::clone(&plant.checkpoints),
+        checkpoints: Arc::clone(&appliance.checkpoints),
         census: Arc::default(),
-        zones: Arc::clone(&plant.zones),
+        zones: Arc::clone(&appliance.zones),
     });
     let (Listen(for_health), Listen(for_metrics)) = (settings.health.listen, settings.metrics.listen);
     let is_shared = for_health == for_metrics;
     if for_metrics.is_some() {
-        let (census, shared) = (Arc::clone(&metrics.census), Arc::clone(&plant.plane.shared));
+        let (census, shared) = (
+            Arc::clone(&metrics.census),
+            Arc::clone(&appliance.data_path.shared),
+        );
         let thread = census::start(census, shared, Arc::clone(stop));
         threads.push(thread.map_err(part("metrics", "a thread"))?);
     }
     let probers: Gate = {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         Arc::new(move |address| health.allows(address))
     };
     let door = |address, gate: &Gate, counters: &Arc<DoorCounters>| Door {
@@ -464,7 +420,7 @@ fn pages(
         counters: Arc::clone(counters),
     };
     if let Some(address) = for_health {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
         let handler = move |wanted: Wanted<'_>| match &metrics {
             Some(metrics) if wanted.path == "/metrics" => metrics.page(wanted.accept, Instant::now()),
@@ -490,7 +446,7 @@ fn pages(
         threads.push(thread);
     }
     if let Listen(Some(address)) = settings.health.tcp_listen {
-        let health = Arc::clone(&plant.health);
+        let health = Arc::clone(&appliance.health);
         let door = door(address, &probers, &doors.health_tcp);
         let (address, thread) = health::follow_with_port(door, health, Arc::clone(stop))
             .map_err(part("health.tcp_listen", address))?;
@@ -502,7 +458,7 @@ fn pages(
 
 /// The control socket; where it is, if there is one.
 fn control_socket(
-    plant: &Arc<Plant>,
+    appliance: &Arc<Appliance>,
     settings: &Settings,
     parts: &mut Parts,
 ) -> Result<Option<PathBuf>, OperateError> {
@@ -515,7 +471,7 @@ fn control_socket(
     } else {
         control::make_directory(&path)
     };
-    match made.and_then(|()| control::serve(&path, Arc::clone(plant), Arc::clone(&parts.stop))) {
+    match made.and_then(|()| control::serve(&path, Arc::clone(appliance), Arc::clone(&parts.stop))) {
         Ok(thread) => {
             parts.threads.push(thread);
             Ok(Some(path))
@@ -523,7 +479,7 @@ fn control_socket(
         Err(source) if is_asked_for => Err(part("run.control", path.display())(source)),
         // Nobody has asked for it by name.
         Err(error) => {
-            complain(&format!(
+            notice(&format!(
                 "no control socket: {}: {error}; `run.control` names another place",
                 path.display()
             ));

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeVal;
 use prometheus_client::registry::Unit;
 
-use super::metrics::Families;
+use super::metrics::families::{Families, Family};
 
 /// Readings of the system about this process; `None` where it has none.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -49,49 +49,42 @@ impl ProcessReading {
         }
     }
 
-    /// Writes the families of what is known.
+    /// Writes the families of the known readings.
     pub(super) fn encode(&self, to: &mut Families<'_, '_>) -> Result<(), fmt::Error> {
         if let Some(cpu) = self.cpu {
-            let family = (
-                "process_cpu",
-                "Processor time, of user and system",
-                Some(&Unit::Seconds),
-            );
+            let family =
+                Family::new("process_cpu", "Processor time, of user and system").in_unit(&Unit::Seconds);
             to.number(family, cpu.as_secs_f64())?;
         }
         let gauges = [
             (
-                "process_resident_memory",
-                "Resident memory",
-                Some(&Unit::Bytes),
+                Family::new("process_resident_memory", "Resident memory").in_unit(&Unit::Bytes),
                 self.resident,
             ),
             (
-                "process_virtual_memory",
-                "Virtual memory",
-                Some(&Unit::Bytes),
+                Family::new("process_virtual_memory", "Virtual memory").in_unit(&Unit::Bytes),
                 self.virtual_memory,
             ),
-            ("process_threads", "Threads", None, self.threads),
-            ("process_open_fds", "Open file descriptors", None, self.open_files),
+            (Family::new("process_threads", "Threads"), self.threads),
             (
-                "process_max_fds",
-                "The most file descriptors that may be open",
-                None,
+                Family::new("process_open_fds", "Open file descriptors"),
+                self.open_files,
+            ),
+            (
+                Family::new("process_max_fds", "The most file descriptors that may be open"),
                 self.max_files,
             ),
         ];
-        for (name, help, unit, value) in gauges {
+        for (family, value) in gauges {
             if let Some(value) = value {
-                to.gauge((name, help, unit), value)?;
+                to.gauge(family, value)?;
             }
         }
-        let family = (
+        let family = Family::new(
             "process_start_time",
             "When the process started, since the Unix epoch",
-            Some(&Unit::Seconds),
         );
-        to.gauge(family, self.started.as_secs_f64())
+        to.gauge(family.in_unit(&Unit::Seconds), self.started.as_secs_f64())
     }
 }
 

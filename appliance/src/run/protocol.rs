@@ -9,7 +9,7 @@ use portcullis::track::{datagram, dccp, sctp, tcp};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::view::{SessionView, ZoneNames};
+use super::view::{ListedSession, ZoneNames};
 
 /// The longest request, in bytes: a configuration file fits.
 pub(crate) const MAX_REQUEST: u64 = 16 << 20;
@@ -64,11 +64,11 @@ pub(crate) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
     /// A session.
-    Session(Box<SessionView>),
+    Session(Box<ListedSession>),
     /// A session that would end, and why.
     WouldEnd {
         reason: String,
-        session: Box<SessionView>,
+        session: Box<ListedSession>,
     },
     /// A line for people.
     Line(String),

@@ -2,68 +2,16 @@
 //! became of it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use portcullis::{Config, EndReason, SessionRecord};
 
-use super::operations::Plant;
+use super::appliance::Appliance;
 use super::saved;
 use super::settings::Settings;
-use crate::{complain, config_file};
-
-/// What became of reloads, for those who look.
-#[derive(Debug, Default)]
-pub(crate) struct Reloads {
-    applied: AtomicU64,
-    refused: AtomicU64,
-    state: Mutex<ReloadState>,
-}
-
-/// What the last reload has left.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ReloadState {
-    /// Why the file was refused; nothing once one was taken over.
-    pub(crate) failed: Option<String>,
-    /// Keys whose values in the file wait for a restart.
-    pub(crate) waiting: Vec<&'static str>,
-}
-
-impl Reloads {
-    /// Files that were taken over.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Relaxed)
-    }
-
-    /// Files that were refused.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// What the last one has left.
-    pub(crate) fn state(&self) -> ReloadState {
-        self.state.lock().clone()
-    }
-
-    /// Whether the last file was refused: what is in force is not what it says.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.state.lock().failed.is_some()
-    }
-
-    fn refuse(&self, error: &str) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().failed = Some(error.to_owned());
-    }
-
-    fn apply(&self, waiting: Vec<&'static str>) {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        *self.state.lock() = ReloadState {
-            failed: None,
-            waiting,
-        };
-    }
-}
+use crate::config_file;
+use crate::output::notice;
 
 /// A configuration that can be taken over.
 struct Prepared {
@@ -95,7 +43,7 @@ fn with_waiting(text: String, waiting: &[&str]) -> String {
     format!("{text}; these keys wait for a restart: {}", waiting.join(", "))
 }
 
-impl Plant {
+impl Appliance {
     /// Reads the configuration file again, and logs what became of it. Returns what was done, in
     /// words. If the file is refused, the old configuration stays in force as a whole.
     ///
@@ -104,8 +52,8 @@ impl Plant {
     pub(crate) fn reload(&self) -> Result<String, String> {
         let outcome = self.reload_in_turn();
         match &outcome {
-            Ok(done) => complain(&format!("reload: {done}")),
-            Err(error) => complain(&format!(
+            Ok(done) => notice(&format!("reload: {done}")),
+            Err(error) => notice(&format!(
                 "warning: reload refused, the old configuration stays in force: {error}"
             )),
         }
@@ -118,22 +66,22 @@ impl Plant {
     pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
         let _one_at_a_time = self.newest.lock();
         let mut config = {
-            let running = self.plane.shared.config.read();
+            let running = self.data_path.shared.config.read();
             if running.next_expiry().is_none_or(|at| at > now) {
                 return None;
             }
             running.clone()
         };
         config.policy.as_of = Some(now);
-        let outcome = self.plane.reload(config, Instant::now());
+        let outcome = self.data_path.reload(config, Instant::now());
         let outcome = outcome.map_err(|error| error.to_string());
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
             format!("a rule has expired: {judged} sessions judged anew, {ended} ended by the policy")
         });
         match &outcome {
-            Ok(done) => complain(done),
-            Err(error) => complain(&format!("warning: an expired rule stays in force: {error}")),
+            Ok(done) => notice(done),
+            Err(error) => notice(&format!("warning: an expired rule stays in force: {error}")),
         }
         Some(outcome)
     }
@@ -142,7 +90,7 @@ impl Plant {
     /// system's clock may be set meanwhile.
     pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
         const MOST: Duration = Duration::from_secs(5);
-        let next = self.plane.shared.config.read().next_expiry();
+        let next = self.data_path.shared.config.read().next_expiry();
         next.map_or(MOST, |at| at.duration_since(now).unwrap_or_default().min(MOST))
     }
 
@@ -177,15 +125,15 @@ impl Plant {
         let folder = self.file.as_deref().and_then(Path::parent);
         config_file::complete(&mut config, folder).map_err(|error| error.to_string())?;
         let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;
-        let engine = &self.plane.shared.engine;
+        let engine = &self.data_path.shared.engine;
         let would_end = engine.preview(&config, now).map_err(|error| error.to_string())?;
         Ok(Preview { would_end, waiting })
     }
 
     /// Keeps the running value of everything that only a start can change, and checks the result.
     fn prepare(&self, name: &str, config: Config, settings: Settings) -> Result<Prepared, String> {
-        let mut config = self.plane.adapt(config);
-        let mut waiting = config.keep_running(&self.plane.shared.config.read());
+        let mut config = self.data_path.adapt(config);
+        let mut waiting = config.keep_running(&self.data_path.shared.config.read());
         // The file itself is right. What is kept may not fit it.
         config.validate().map_err(|error| {
             with_waiting(format!("{error}, as long as running values are kept"), &waiting)
@@ -209,7 +157,7 @@ impl Plant {
             waiting,
         } = prepared;
         let done = self
-            .plane
+            .data_path
             .reload(config.clone(), Instant::now())
             .map_err(|error| error.to_string())?;
         self.zones.replace(&config);

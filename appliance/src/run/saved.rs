@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn engine() -> Engine {
-        Engine::new(&Config::default()).unwrap()
+        Engine::new(&Config::allow_all()).unwrap()
     }
 
     fn take(path: &Path) -> Result<Option<Restored>, RestoreFileError> {

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::shared::{Count, SendFault};
+use super::counters::{Count, SendFault};
 
 /// Pairs of addresses that are remembered. A load balancer has one address in each zone.
 const PATHS: usize = 64;

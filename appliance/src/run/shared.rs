@@ -3,20 +3,17 @@
 //! Nothing here locks on the packet path. A worker owns its counters and alone changes them; whoever reads them gets each one
 //! whole, but not all of one instant.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use portcullis::geneve::front::FrontEnd;
-use portcullis::{
-    Config, ConfigError, DeniedSession, EndReason, Engine, LimitReached, Reload, SessionRecord, Sink,
-};
+use portcullis::{Config, ConfigError, Engine, Reload, Sink};
 
-use super::log::queue::{EventQueue, LostEvents};
-use super::overflow::{KernelDrops, QueueDrops};
-use super::sends::{SendPath, Sends};
+use super::event_queue::{EventQueue, LostEvents, SessionEvent};
+use super::overflow::KernelDrops;
+use super::worker_stats::WorkerStats;
 
 /// What the threads of `portcullis run` share.
 pub(crate) struct Shared {
@@ -50,11 +47,7 @@ impl Shared {
             workers => workers as usize,
         };
         let proven = Arc::default();
-        let worker = |_| WorkerStats {
-            sends: Sends::beside(&proven),
-            ..WorkerStats::default()
-        };
-        let workers = (0..workers).map(worker).collect();
+        let workers = (0..workers).map(|_| WorkerStats::beside(&proven)).collect();
         Ok(Self {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
@@ -124,156 +117,5 @@ impl Shared {
             .map(|worker| since_start.saturating_sub(worker.last_turn()))
             .max()
             .unwrap_or_default()
-    }
-}
-
-/// A session has opened or ended, or was not admitted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum SessionEvent {
-    /// It was opened by an admitted packet.
-    Opened(SessionRecord),
-    /// It has ended.
-    Ended(SessionRecord, EndReason),
-    /// The policy has denied or rejected it.
-    Denied(DeniedSession),
-    /// A new session would have exceeded a limit.
-    Limited(LimitReached),
-}
-
-/// A counter that one thread changes and all may read.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// Adds; only for the thread that owns the counter.
-    #[inline]
-    pub(crate) fn add(&self, count: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(count),
-            Ordering::Relaxed,
-        );
-    }
-
-    /// The value.
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
-
-/// Why a datagram that was to be sent was not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SendFault {
-    /// It is longer than the outgoing interface's MTU.
-    TooLong,
-    /// The outgoing queue is full.
-    NoBuffer,
-    /// There is no route to the load balancer.
-    Unreachable,
-    /// The system does not permit it: a packet filter, or a lost capability.
-    NotPermitted,
-    /// Anything else.
-    Other,
-}
-
-impl SendFault {
-    /// All of them, in the order of [`WorkerStats::send_faults`].
-    pub(crate) const ALL: [Self; 5] = [
-        Self::TooLong,
-        Self::NoBuffer,
-        Self::Unreachable,
-        Self::NotPermitted,
-        Self::Other,
-    ];
-
-    /// The stable name.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::TooLong => "too_long",
-            Self::NoBuffer => "no_buffer",
-            Self::Unreachable => "unreachable",
-            Self::NotPermitted => "not_permitted",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// The counts of batch sizes: of 1, 2 to 3, 4 to 7, and so on; the last holds 64 and more.
-pub(crate) const BATCH_CLASSES: usize = 7;
-
-/// What a worker has done. What became of each datagram is counted by the front end and the engine.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct WorkerStats {
-    /// Turns of its loop.
-    pub(crate) turns: Count,
-    /// When it last turned: microseconds since [`Shared::started`].
-    last_turn_us: Count,
-    /// Datagrams received, and their UDP payload's bytes.
-    pub(crate) received: Count,
-    /// See `received`.
-    pub(crate) received_bytes: Count,
-    /// Datagrams handed to the system as they came.
-    pub(crate) returned: Count,
-    /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs, and
-    /// fragments that were held.
-    pub(crate) made: Count,
-    /// UDP payload bytes handed to the system.
-    pub(crate) sent_bytes: Count,
-    /// Datagrams that the system did not take, by [`SendFault`].
-    pub(crate) send_faults: [Count; SendFault::ALL.len()],
-    /// Where sends succeed and fail, for the health check.
-    pub(crate) sends: Sends,
-    /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to 2^(n+1) - 1.
-    pub(crate) batches: [Count; BATCH_CLASSES],
-    /// Datagrams that found no room in the receive queues, as of the last reading of the kernel's
-    /// counts.
-    pub(crate) receive_overflow: QueueDrops,
-    /// Calls to receive that have failed.
-    pub(crate) receive_failed: Count,
-    /// Datagrams that came without the address that they were sent to.
-    pub(crate) unaddressed: Count,
-    /// RSTs whose tunnel is not known any more.
-    pub(crate) resets_without_tunnel: Count,
-}
-
-impl WorkerStats {
-    /// Notes that the worker turns, at this time since the start.
-    pub(crate) fn turn(&self, since_start: Duration) {
-        self.turns.add(1);
-        self.last_turn_us
-            .set(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// When it last turned, counted from the start.
-    pub(crate) fn last_turn(&self) -> Duration {
-        Duration::from_micros(self.last_turn_us.value())
-    }
-
-    /// Notes a call that brought `datagrams`, 1 or more.
-    pub(crate) fn batch(&self, datagrams: usize) {
-        let class = (datagrams.max(1).ilog2() as usize).min(BATCH_CLASSES - 1);
-        if let Some(count) = self.batches.get(class) {
-            count.add(1);
-        }
-    }
-
-    /// Notes a datagram that the system did not take.
-    pub(crate) fn send_failed(&self, error: &io::Error, path: SendPath) {
-        let fault = match error.raw_os_error() {
-            Some(nix::libc::EMSGSIZE) => SendFault::TooLong,
-            Some(nix::libc::ENOBUFS | nix::libc::EAGAIN) => SendFault::NoBuffer,
-            Some(nix::libc::ENETUNREACH | nix::libc::EHOSTUNREACH) => SendFault::Unreachable,
-            Some(nix::libc::EPERM | nix::libc::EACCES) => SendFault::NotPermitted,
-            _ => SendFault::Other,
-        };
-        if let Some(count) = self.send_faults.get(fault as usize) {
-            count.add(1);
-        }
-        self.sends.failed(path, fault);
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::operations::Plant;
-use crate::complain;
+use super::appliance::Appliance;
+use crate::output::notice;
 
 /// Delay before another attempt to take an expired rule out of force.
 const RETRY: Duration = Duration::from_secs(60);
@@ -22,24 +22,24 @@ const RETRY: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The system does not let us.
-pub(crate) fn start(plant: &Arc<Plant>) -> io::Result<(Handle, [JoinHandle<()>; 2])> {
+pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHandle<()>; 2])> {
     // One reload at work and one that waits: whatever else is asked for meanwhile, that one will see.
     let (ask, asked) = sync_channel(1);
     let reloader = {
-        let plant = Arc::clone(plant);
+        let appliance = Arc::clone(appliance);
         thread::Builder::new()
             .name("reload".to_owned())
-            .spawn(move || reload(&plant, &asked))?
+            .spawn(move || reload(&appliance, &asked))?
     };
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = signals.handle();
-    let plant = Arc::clone(plant);
+    let appliance = Arc::clone(appliance);
     let take = move || {
         for signal in signals.forever() {
             if signal != SIGHUP {
-                plant.end();
+                appliance.end();
             } else if ask.try_send(()).is_err() {
-                complain("reload: one is at work and another one waits already");
+                notice("reload: one is at work and another one waits already");
             }
         }
     };
@@ -47,14 +47,14 @@ pub(crate) fn start(plant: &Arc<Plant>) -> io::Result<(Handle, [JoinHandle<()>; 
     Ok((handle, [taker, reloader]))
 }
 
-fn reload(plant: &Plant, asked: &Receiver<()>) {
-    let mut wait = plant.until_next_expiry(SystemTime::now());
+fn reload(appliance: &Appliance, asked: &Receiver<()>) {
+    let mut wait = appliance.until_next_expiry(SystemTime::now());
     loop {
-        // The plant logs what became of it.
+        // The appliance logs what became of it.
         match asked.recv_timeout(wait) {
-            Ok(()) => drop(plant.reload()),
+            Ok(()) => drop(appliance.reload()),
             Err(RecvTimeoutError::Timeout) => {
-                if let Some(Err(_)) = plant.expire_rules(SystemTime::now()) {
+                if let Some(Err(_)) = appliance.expire_rules(SystemTime::now()) {
                     // Whatever is wrong will not be right at once.
                     wait = RETRY;
                     continue;
@@ -62,6 +62,6 @@ fn reload(plant: &Plant, asked: &Receiver<()>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        wait = plant.until_next_expiry(SystemTime::now());
+        wait = appliance.until_next_expiry(SystemTime::now());
     }
 }

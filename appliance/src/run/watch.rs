@@ -6,14 +6,10 @@
 //! tried again.
 
 use std::collections::VecDeque;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::health::Health;
-use super::shared::{Shared, WorkerStats};
+use super::shared::Shared;
+use super::worker_stats::WorkerStats;
 
 /// How often the counters are read.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
@@ -76,7 +72,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// Reads the counters. Shards are locked only from a fill of `percent` on: below that, the
     /// assured sessions alone cannot reach it.
-    fn take(shared: &Shared, percent: u8) -> Self {
+    pub(crate) fn take(shared: &Shared, percent: u8) -> Self {
         let openings = shared.engine.openings();
         let may_be_full = is_filled(shared.engine.sessions(), shared.engine.max_sessions(), percent);
         Self {
@@ -306,28 +302,6 @@ fn of_receives(since: WorkerReading) -> Evidence {
     } else {
         Evidence::Good
     }
-}
-
-/// Reads the counters every [`INTERVAL`] on a thread of its own, which ends with `stop`.
-///
-/// # Errors
-/// There can be no thread.
-pub(crate) fn start(
-    shared: Arc<Shared>,
-    health: Arc<Health>,
-    stop: Arc<AtomicBool>,
-) -> io::Result<JoinHandle<()>> {
-    let mut watch = Watch::default();
-    let follow = move || {
-        while !stop.load(Ordering::Relaxed) {
-            let reading = Reading::take(&shared, health.full_table());
-            health.judged(watch.judge(&reading, Instant::now()));
-            thread::sleep(INTERVAL);
-        }
-    };
-    thread::Builder::new()
-        .name("health-watch".to_owned())
-        .spawn(follow)
 }
 
 #[cfg(test)]

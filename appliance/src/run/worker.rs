@@ -1,75 +1,46 @@
-//! A worker: receives a batch, decides it, sends what is to be sent, lets a little time pass, and begins anew.
+//! Worker threads. A turn of a worker receives a batch, decides it, ends expired sessions and sends
+//! the results.
 
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::{Answer, Scratch};
-use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
 
-use super::log::queue::Teller;
+use super::event_sink::EventSink;
+use super::inlet::{Inlet, Port, QueueBounds, Received, ports, receive_queue};
+use super::outlet::Outlet;
 use super::shared::Shared;
-use super::socket::{Inlet, Outlet, QueueBounds, Received, SocketError, ports, receive_queue};
+use super::socket::SocketError;
+use super::worker_stats::WorkerStats;
 
-/// Sessions that a worker looks at for expiry in one turn: some 50 us, less than a batch of datagrams takes.
+/// Sessions that a worker examines for expiry in one turn: some 50 us, less than a batch of
+/// datagrams takes.
 const EXPIRY_BUDGET: usize = 256;
 /// Failures in a row after which a worker gives up.
 const MAX_FAILURES: u32 = 100;
-/// A batch of fewer datagrams is worth waiting for more, under load.
+/// Under load, a worker waits for more datagrams after a batch of fewer than this.
 const SMALL: usize = 16;
-/// Batches that follow each other within this time are load,
+/// Longest time between two batches that count as load.
 const CLOSE: Duration = Duration::from_micros(250);
-/// once there were so many of them.
+/// Number of close batches in a row that make load.
 const STREAK: u32 = 8;
-/// How long a worker rests after its socket has failed, lest it fills a processor with failing.
+/// Pause after a socket has failed, so that a persistent failure does not occupy a processor.
 const REST: Duration = Duration::from_millis(10);
 
-/// A worker before its start: its sockets are there.
+/// Worker before its start, with its sockets.
 pub(crate) struct Worker {
     number: usize,
-    ports: Vec<(UdpSocket, Ipv4Addr)>,
+    ports: Vec<Port>,
     bounds: QueueBounds,
     outlet: Outlet,
 }
 
-/// What the engine tells while a worker turns.
-struct Ears<'s> {
-    log: Teller<'s>,
-    resets: Vec<Reset>,
-}
-
-impl Sink for Ears<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.log.opened(session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.log.ended(session, reason);
-    }
-
-    fn session_denied(&mut self, denied: &DeniedSession) {
-        self.log.denied(denied);
-    }
-
-    fn session_audited(&mut self, audited: &DeniedSession) {
-        self.log.denied(audited);
-    }
-
-    fn limit_reached(&mut self, reached: &LimitReached) {
-        self.log.limited(reached);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
-}
-
 impl Worker {
-    /// The worker of a number, with its sockets.
+    /// Opens the sockets of a worker.
     ///
     /// # Errors
-    /// A socket could not be had.
+    /// A socket cannot be opened.
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
         let bounds = QueueBounds {
@@ -78,10 +49,9 @@ impl Worker {
         };
         let ports = ports(&config.geneve.listen, bounds)?;
         if let Some(stats) = shared.workers.get(number) {
-            for (socket, _) in &ports {
-                // A socket that the system does not identify keeps nobody from working: its drops
-                // are not counted.
-                let _ = stats.receive_overflow.watch(socket);
+            for port in &ports {
+                // The drops of a socket that the system does not identify are not counted.
+                let _ = stats.receive_overflow.watch(&port.socket);
             }
         }
         Ok(Self {
@@ -92,55 +62,38 @@ impl Worker {
         })
     }
 
-    /// What its smallest receive queue holds in bytes, if that is less than was asked for.
+    /// Returns the size of the smallest receive queue in bytes, if it is less than was asked for.
     pub(crate) fn short_queue(&self, asked: usize) -> Option<usize> {
         self.ports
             .iter()
-            .filter_map(|(socket, _)| receive_queue(socket))
+            .filter_map(|port| receive_queue(&port.socket))
             .min()
             .filter(|granted| *granted < asked)
     }
 
-    /// Works until it is told to stop.
+    /// Works until the appliance stops.
     ///
     /// # Errors
-    /// What the system says of the socket that receives, if it says so again and again.
+    /// The socket that receives fails [`MAX_FAILURES`] times in a row.
     pub(crate) fn run(self, shared: &Shared) -> io::Result<()> {
         let Some(stats) = shared.workers.get(self.number) else {
             return Ok(());
         };
-        let (mut inlet, mut outlet) = (Inlet::new(self.ports, self.bounds), self.outlet);
-        let mut scratch = Scratch::new(&shared.front);
-        let mut ears = Ears {
-            log: Teller::new(shared),
-            resets: Vec::new(),
+        let mut turns = Turns {
+            shared,
+            stats,
+            inlet: Inlet::new(self.ports, self.bounds),
+            outlet: self.outlet,
+            scratch: Scratch::new(&shared.front),
+            sink: EventSink::new(shared),
+            failures: 0,
         };
         let coalesce = shared.config.read().run.coalesce;
         let (mut streak, mut last) = (0, shared.started);
-        let mut failures = 0;
-        // More sessions are over than one turn has ended: the next one does not wait for datagrams.
+        // More sessions have expired than one turn may end: the next turn does not wait for datagrams.
         let mut expiring = false;
         while !shared.stop.load(Ordering::Relaxed) {
-            let mut small = false;
-            match inlet.receive(!expiring) {
-                Ok(Received { count, unaddressed }) => {
-                    failures = 0;
-                    if count > 0 {
-                        stats.batch(count);
-                    }
-                    if unaddressed > 0 {
-                        stats.unaddressed.add(unaddressed as u64);
-                    }
-                    small = (1..SMALL).contains(&count);
-                }
-                Err(_) if failures < MAX_FAILURES => {
-                    // Such as a lack of memory, which passes.
-                    failures += 1;
-                    stats.receive_failed.add(1);
-                    std::thread::sleep(REST);
-                }
-                Err(error) => return Err(error),
-            }
+            let count = turns.receive(!expiring)?;
             let now = Instant::now();
             stats.turn(now.saturating_duration_since(shared.started));
             streak = if now.saturating_duration_since(last) < CLOSE {
@@ -149,63 +102,132 @@ impl Worker {
                 0
             };
             last = now;
-            ears.log.refresh();
-            let datagrams = inlet.datagrams();
-            shared.front.handle_queued_batch(
-                &shared.engine,
-                datagrams,
-                now,
-                &mut scratch,
-                &mut ears,
-                |number, datagram, answer| {
-                    stats.received.add(1);
-                    stats.received_bytes.add(datagram.payload.len() as u64);
-                    match answer {
-                        Answer::Return => {
-                            outlet.put_back(&datagram.back(), number, datagram.payload.len());
-                        }
-                        Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
-                        Answer::Nothing(_) => {}
-                    }
-                },
-            );
-            put_released(shared, now, &mut scratch, &mut ears, &mut outlet);
-            expiring = shared.engine.next_expiry().is_some_and(|due| due <= now)
-                && shared.engine.expire(now, EXPIRY_BUDGET, &mut ears).more;
-            for reset in ears.resets.drain(..) {
-                match shared.front.reset(&reset, &mut scratch) {
-                    Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
-                    None => stats.resets_without_tunnel.add(1),
-                }
-            }
-            if !outlet.is_empty() {
-                outlet.flush(&inlet, stats);
-            }
-            if small && streak >= STREAK && !coalesce.is_zero() {
+            expiring = turns.decide(now);
+            turns.send();
+            let is_small = (1..SMALL).contains(&count);
+            if is_small && streak >= STREAK && !coalesce.is_zero() {
                 std::thread::sleep(coalesce);
             }
         }
-        // Nothing is left without an outcome.
-        shared.front.release_held();
-        put_released(shared, Instant::now(), &mut scratch, &mut ears, &mut outlet);
-        outlet.flush(&inlet, stats);
-        // The counts end with the sockets.
-        shared.read_receive_overflow();
+        turns.finish();
         Ok(())
     }
 }
 
-/// Puts the datagrams in line that were held and wait no longer.
-fn put_released(
-    shared: &Shared,
-    now: Instant,
-    scratch: &mut Scratch,
-    ears: &mut Ears<'_>,
-    outlet: &mut Outlet,
-) {
-    while let Some(answer) = shared.front.next_released(&shared.engine, now, scratch, ears) {
-        if let Answer::Send(outgoing) = answer {
-            outlet.put_made(&outgoing.tunnel, outgoing.payload);
+/// State of a working worker.
+struct Turns<'s> {
+    shared: &'s Shared,
+    stats: &'s WorkerStats,
+    inlet: Inlet,
+    outlet: Outlet,
+    scratch: Scratch,
+    sink: EventSink<'s>,
+    /// Failed calls to receive in a row.
+    failures: u32,
+}
+
+impl Turns<'_> {
+    /// Receives a batch, and waits for it if asked. Returns the number of datagrams.
+    ///
+    /// # Errors
+    /// Receiving has failed [`MAX_FAILURES`] times in a row.
+    #[inline]
+    fn receive(&mut self, wait: bool) -> io::Result<usize> {
+        match self.inlet.receive(wait) {
+            Ok(Received { count, unaddressed }) => {
+                self.failures = 0;
+                if count > 0 {
+                    self.stats.batch(count);
+                }
+                if unaddressed > 0 {
+                    self.stats.unaddressed.add(unaddressed as u64);
+                }
+                Ok(count)
+            }
+            Err(_) if self.failures < MAX_FAILURES => {
+                // A lack of memory, for example, is temporary.
+                self.failures += 1;
+                self.stats.receive_failed.add(1);
+                std::thread::sleep(REST);
+                Ok(0)
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Decides the received datagrams and those that were held, and ends expired sessions. Returns
+    /// whether more sessions have expired.
+    #[inline]
+    fn decide(&mut self, now: Instant) -> bool {
+        let Self {
+            shared,
+            stats,
+            inlet,
+            outlet,
+            scratch,
+            sink,
+            ..
+        } = self;
+        sink.log.refresh();
+        shared.front.handle_queued_batch(
+            &shared.engine,
+            inlet.datagrams(),
+            now,
+            scratch,
+            sink,
+            |number, datagram, answer| {
+                stats.received.add(1);
+                stats.received_bytes.add(datagram.payload.len() as u64);
+                match answer {
+                    Answer::Return => {
+                        outlet.put_back(&datagram.back(), number, datagram.payload.len());
+                    }
+                    Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
+                    Answer::Nothing(_) => {}
+                }
+            },
+        );
+        self.put_released(now);
+        let engine = &self.shared.engine;
+        engine.next_expiry().is_some_and(|due| due <= now)
+            && engine.expire_with(now, EXPIRY_BUDGET, &mut self.sink).more
+    }
+
+    /// Puts the datagrams in line that were held and wait no longer.
+    #[inline]
+    fn put_released(&mut self, now: Instant) {
+        let shared = self.shared;
+        while let Some(answer) =
+            shared
+                .front
+                .next_released(&shared.engine, now, &mut self.scratch, &mut self.sink)
+        {
+            if let Answer::Send(outgoing) = answer {
+                self.outlet.put_made(&outgoing.tunnel, outgoing.payload);
+            }
+        }
+    }
+
+    /// Sends everything that is in line, and the RSTs.
+    #[inline]
+    fn send(&mut self) {
+        for reset in self.sink.resets.drain(..) {
+            match self.shared.front.reset(&reset, &mut self.scratch) {
+                Some(outgoing) => self.outlet.put_made(&outgoing.tunnel, outgoing.payload),
+                None => self.stats.resets_without_tunnel.add(1),
+            }
+        }
+        if !self.outlet.is_empty() {
+            self.outlet.flush(&self.inlet, self.stats);
+        }
+    }
+
+    /// Releases and sends the datagrams that are still held, so that each has an outcome.
+    fn finish(mut self) {
+        self.shared.front.release_held();
+        self.put_released(Instant::now());
+        self.outlet.flush(&self.inlet, self.stats);
+        // The kernel's counts end with the sockets.
+        self.shared.read_receive_overflow();
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::SessionsError;
+use super::error::SessionsError;
 use crate::run::protocol::{Reply, Request};
 
 /// How long the appliance may take for the next line of its answer.

@@ -1,6 +1,7 @@
 //! `portcullis sessions`: asks a running appliance by its control socket.
 
 pub(crate) mod client;
+mod error;
 mod table;
 mod top;
 
@@ -12,6 +13,7 @@ use clap::{Args, Subcommand};
 use portcullis::alg::Expectation;
 
 use self::client::Client;
+pub(crate) use self::error::SessionsError;
 use crate::run::protocol::{FilterSpec, Reply, Request};
 use crate::run::settings::DEFAULT_CONTROL;
 
@@ -151,42 +153,6 @@ impl From<&FilterArgs> for FilterSpec {
             min_bytes: args.min_bytes,
         }
     }
-}
-
-/// Why the appliance could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SessionsError {
-    /// Nobody answers.
-    #[error("{path}: {source}: is the appliance running, and `run.control` its socket?")]
-    Connect {
-        /// The socket.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A filter, or a limit, that would not count.
-    #[error("a filter or limit before the command would not count: put what `{0}` takes behind it")]
-    Misplaced(&'static str),
-    /// A file cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The appliance refuses.
-    #[error("{0}")]
-    Refused(String),
-    /// The connection is broken.
-    #[error("the appliance does not answer any more: {0}")]
-    Broken(io::Error),
-    /// The answer makes no sense.
-    #[error("the answer cannot be read, is it of another version? {0}")]
-    Answer(String),
-    /// The answer cannot be printed.
-    #[error("standard output: {0}")]
-    Output(io::Error),
 }
 
 /// Asks, and prints the answer.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::run::protocol::{Reply, RuleView, StatsView};
-use crate::run::view::SessionView;
+use crate::run::view::ListedSession;
 
 /// The head of a list of sessions.
 pub(super) const HEAD: &str = "        number  proto  state         initiator                      responder                      \
@@ -73,15 +73,11 @@ fn now() -> f64 {
         .map_or(0.0, |now| now.as_secs_f64())
 }
 
-/// A session in columns.
-pub(super) fn session(view: &SessionView, now: f64) -> String {
-    let end = |address: std::net::IpAddr, port: Option<u16>| match port {
-        Some(port) => format!("{address}#{port}"),
-        None => address.to_string(),
-    };
+/// Returns a session in columns.
+pub(super) fn session(listed: &ListedSession, now: f64) -> String {
+    let view = &listed.session;
     let marks: String = [
-        (view.assured, ""),
-        (!view.assured, " unassured"),
+        (!listed.assured, " unassured"),
         (view.adopted, " adopted"),
         (view.resumed, " resumed"),
         (view.bypassed, " bypassed"),
@@ -95,16 +91,16 @@ pub(super) fn session(view: &SessionView, now: f64) -> String {
         .map_or(String::new(), |parent| format!(" child of {parent}"));
     format!(
         "{:>14}  {:<5}  {:<12}  {:<29}  {:<29}  {:<10}  {:>10}  {:>8}  {:>5}  {:>5}  {}{marks}{parent}",
-        view.id,
-        view.proto,
+        listed.id,
+        view.flow.protocol.to_string(),
         view.state,
-        end(view.src, view.sport),
-        end(view.dst, view.dport),
-        view.zone,
+        view.flow.initiator().in_list(),
+        view.flow.responder().in_list(),
+        view.flow.zone,
         view.packets(),
         amount(view.bytes() as f64),
         span(now - view.start),
-        span(view.left),
+        span(listed.left),
         view.rule,
     )
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::{cursor, event, execute, queue, style, terminal};
 
-use super::SessionsError;
 use super::client::Client;
+use super::error::SessionsError;
 use super::table::{HEAD, amount, session, span};
 use crate::run::protocol::{Reply, Request, StatsView};
-use crate::run::view::SessionView;
+use crate::run::view::ListedSession;
 
 /// Gives the terminal back as it was, however the view ends.
 struct Screen;
@@ -45,7 +45,7 @@ struct Look {
 #[derive(serde::Serialize)]
 struct Row<'a> {
     found: u64,
-    sessions: &'a [SessionView],
+    sessions: &'a [ListedSession],
     stats: &'a StatsView,
 }
 
@@ -107,7 +107,10 @@ fn look(
         });
     let look = Look {
         at: Some(Instant::now()),
-        bytes: sessions.iter().map(|view| (view.id, view.bytes())).collect(),
+        bytes: sessions
+            .iter()
+            .map(|view| (view.id, view.session.bytes()))
+            .collect(),
         stats: stats.unwrap_or_default(),
     };
     let lines = if json {
@@ -123,11 +126,12 @@ fn look(
     Ok((lines, look))
 }
 
-fn total(counts: &[(String, u64)]) -> u64 {
-    counts.iter().map(|(_, count)| count).sum()
+/// Returns the sum of the counts of a group.
+fn total<'c, N: 'c>(counts: impl IntoIterator<Item = &'c (N, u64)>) -> u64 {
+    counts.into_iter().map(|(_, count)| count).sum()
 }
 
-fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<String> {
+fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Vec<String> {
     let stats = &look.stats;
     let seconds = match (look.at, last.at) {
         (Some(at), Some(before)) => Some(at.saturating_duration_since(before).as_secs_f64().max(0.001)),
@@ -162,13 +166,14 @@ fn lines(sessions: &[SessionView], found: u64, look: &Look, last: &Look) -> Vec<
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64());
-    let moved = |view: &SessionView| {
+    let moved = |view: &ListedSession| {
         // One that was not there before has moved all that it has.
-        view.bytes()
+        view.session
+            .bytes()
             .saturating_sub(last.bytes.get(&view.id).copied().unwrap_or(0))
     };
-    let mut order: Vec<&SessionView> = sessions.iter().collect();
-    order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.bytes())));
+    let mut order: Vec<&ListedSession> = sessions.iter().collect();
+    order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.session.bytes())));
     lines.extend(order.into_iter().map(|view| {
         let rate = seconds.map_or("-".to_owned(), |seconds| amount(moved(view) as f64 / seconds));
         format!("{rate:>8}  {}", session(view, now))

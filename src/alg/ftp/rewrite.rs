@@ -30,6 +30,29 @@ pub enum RewriteError {
 /// address; of it only the port changes. Nothing is judged here: whether the announcement is acceptable is the
 /// helper's word. The line may have its end or not.
 ///
+/// An appliance that translates addresses rewrites each announcement of a control session in this
+/// way, and moves the sequence numbers of the lines after it:
+///
+/// ```
+/// use portcullis::alg::ftp::rewrite;
+///
+/// // A client behind the translation announces its private address.
+/// let line = b"PORT 10,0,0,9,19,136\r\n";
+/// let public = "198.51.100.7:40000".parse()?;
+/// let rewritten = rewrite(line, public)?;
+/// assert_eq!(rewritten.line, b"PORT 198,51,100,7,156,64\r\n");
+///
+/// // Later segments of the client, and acknowledgments to it, are shifted by the growth.
+/// let (sequence, acknowledgment) = (1_000_022_u32, 1_000_026_u32);
+/// let shift = rewritten.growth as u32;
+/// assert_eq!(sequence.wrapping_add(shift), 1_000_026);
+/// assert_eq!(acknowledgment.wrapping_sub(shift), 1_000_022);
+///
+/// // Any other line passes as it came.
+/// assert!(rewrite(b"NOOP\r\n", public).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// See [`RewriteError`].
 pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {

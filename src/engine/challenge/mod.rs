@@ -7,16 +7,16 @@
 
 mod cookie;
 mod siphash;
-mod sources;
-mod zones;
+pub(super) mod sources;
+pub(super) mod zones;
 
 use self::cookie::Subject;
 use self::siphash::Key;
 use self::sources::{Source, Sources};
-pub(super) use self::zones::ChallengeSettings;
 use super::Engine;
-use super::admission::may_be_answered;
-use super::path::{Candidate, invalid};
+use super::answer::may_be_answered;
+use super::candidate::Candidate;
+use super::faults::invalid;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};

@@ -7,9 +7,10 @@ use super::scratch::Scratch;
 use super::stats::Outcome;
 use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
 use crate::engine::Engine;
-use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
+use crate::session::{EndReason, SessionRecord};
 
 /// A datagram as it came, kept.
 #[derive(Debug)]
@@ -176,7 +177,7 @@ impl FrontEnd {
             None => nothing(scratch, NotSent::Held),
             Some(_) => {
                 let packet = entered.packet.can_hold(false);
-                let verdict = engine.process(packet);
+                let verdict = engine.verdict_only(packet);
                 self.leave(engine, Entered { packet, ..entered }, verdict, scratch)
             }
         }

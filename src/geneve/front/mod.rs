@@ -28,7 +28,7 @@
 //! ```
 //! use std::time::Instant;
 //! use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
-//! use portcullis::{Config, Engine};
+//! use portcullis::{Config, Discard, Engine};
 //!
 //! let config = FrontEnd::adapt(Config::default());
 //! let (engine, front) = (Engine::new(&config)?, FrontEnd::new(&config)?);
@@ -40,13 +40,13 @@
 //!     destination_port: 6081,
 //!     payload: b"no GENEVE header",
 //! };
-//! match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut ()) {
+//! match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut Discard) {
 //!     Answer::Return => { /* send `datagram.payload` to `datagram.back()` */ }
 //!     Answer::Send(outgoing) => { /* send `outgoing.payload` to `outgoing.tunnel` */ }
 //!     Answer::Nothing(reason) => println!("{}", reason.name()),
 //! }
 //! // After that, and every few milliseconds without a datagram:
-//! while let Some(answer) = front.next_released(&engine, Instant::now(), &mut scratch, &mut ()) {
+//! while let Some(answer) = front.next_released(&engine, Instant::now(), &mut scratch, &mut Discard) {
 //!     if let Answer::Send(outgoing) = answer { /* send `outgoing.payload` to `outgoing.tunnel` */ }
 //! }
 //! # Ok::<(), portcullis::ConfigError>(())
@@ -76,12 +76,12 @@ use self::stats::{Counters, Outcome};
 pub use self::stats::{EndpointStats, FrontStats, NotSent, Refusal};
 use super::EndpointId;
 use crate::config::{Config, ConfigError};
-use crate::engine::{Engine, Packet};
+use crate::engine::{Engine, HeldPackets, Packet};
 use crate::event::Sink;
-use crate::fragment::HeldPackets;
+
 use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
-use crate::verdict::{Class, DropReason, Reply, Verdict};
+use crate::verdict::{Class, Reply, Verdict};
 
 /// Datagrams that are decided together.
 const BATCH: usize = 32;
@@ -409,7 +409,8 @@ impl FrontEnd {
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
             Verdict::Hold(id, _) => return self.hold(engine, entered, id, scratch),
             Verdict::Reject(reason, reply @ Reply::Challenge(_), _) => {
-                let write = |out: &mut [u8]| reset::write_reply(reply, inner, out).map(<[u8]>::len);
+                let write =
+                    |out: &mut [u8]| reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len);
                 return match way_back(datagram, found, scratch, write) {
                     Some(written) => send(scratch, Outcome::Replied, written),
                     None => nothing(scratch, NotSent::Unanswered(reason)),
@@ -417,10 +418,10 @@ impl FrontEnd {
             }
             Verdict::Reject(reason, reply, _) => {
                 let written = self.answer(engine, entered, scratch, |out| {
-                    reset::write_reply(reply, inner, out).map(<[u8]>::len)
+                    reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len)
                 });
                 // All other answers were taken from a budget when they were decided.
-                let may = |_: &Written| reason != DropReason::PolicyReject || engine.may_answer(packet);
+                let may = |_: &Written| engine.may_reply(reason, &packet);
                 return match written.filter(may) {
                     Some(written) => send(scratch, Outcome::Replied, written),
                     None => nothing(scratch, NotSent::Unanswered(reason)),
@@ -497,6 +498,11 @@ impl FrontEnd {
         scratch.counters().sent(endpoint, len);
         let payload = scratch.out().get(..len)?;
         Some(Outgoing { tunnel, payload })
+    }
+
+    /// Whether any datagram is held.
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// The counters, and what is known of tunnels. Not of one instant while datagrams come.

@@ -1,9 +1,8 @@
 //! The DCCP transition table: state x type of packet x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::DccpType;
-use crate::track::Worth;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of a connection, seen from the middle; the client is the initiator. Names are those of Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,11 +67,11 @@ impl State {
 
     /// What a session in this state is worth to a full table.
     #[must_use]
-    pub const fn worth(self) -> Worth {
+    pub const fn eviction_class(self) -> EvictionClass {
         match self {
-            Self::Request | Self::Respond => Worth::Embryonic,
-            Self::PartOpen | Self::Open => Worth::Assured,
-            Self::CloseReq | Self::Closing | Self::TimeWait => Worth::Closing,
+            Self::Request | Self::Respond => EvictionClass::Embryonic,
+            Self::PartOpen | Self::Open => EvictionClass::Assured,
+            Self::CloseReq | Self::Closing | Self::TimeWait => EvictionClass::Closing,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The table row by row, and stories of connections.
 
 use super::*;
-use crate::lifetime::LifetimeClass;
+use crate::track::LifetimeClass;
 use DccpType::{Ack, Close, CloseReq, Data, DataAck, Request, Reset, Response, Sync, SyncAck};
 use Direction::{Original, Reply};
 
@@ -43,7 +43,10 @@ fn send(track: &mut Track, direction: Direction, packet: DccpPacket) -> Seen {
             assured,
         } => {
             assert_eq!(lifetime, track.state().lifetime());
-            assert_eq!(assured, track.state().worth() == crate::track::Worth::Assured);
+            assert_eq!(
+                assured,
+                track.state().eviction_class() == crate::track::EvictionClass::Assured
+            );
             Is(track.state())
         }
         Outcome::Accept { lifetime: None, .. } => {

@@ -25,7 +25,7 @@ pub use state::{Cell, Event, State, transition};
 
 use crate::flow::Direction;
 use crate::packet::{SctpChunks, SctpPacket};
-use crate::track::{Outcome, Worth};
+use crate::track::{EvictionClass, Outcome};
 
 /// Why a packet is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Track {
             let pending = self.pending.echo(direction, packet);
             return match (own, pending) {
                 (true, _) => self.chunks(direction, chunks),
-                (false, true) if self.state.worth() == Worth::Embryonic => {
+                (false, true) if self.state.eviction_class() == EvictionClass::Embryonic => {
                     // The other handshake is the one that its sender has not gone on with.
                     core::mem::swap(&mut self.tags, &mut self.pending);
                     self.chunks(direction, chunks)

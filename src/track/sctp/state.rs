@@ -1,8 +1,7 @@
 //! The SCTP transition table: state x kind of chunk x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
-use crate::track::Worth;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of an association, seen from the middle. Names are those of Linux, except that an association whose
 /// INIT is unanswered is told from one that is over: Linux calls both CLOSED.
@@ -73,11 +72,11 @@ impl State {
 
     /// What a session in this state is worth to a full table.
     #[must_use]
-    pub const fn worth(self) -> Worth {
+    pub const fn eviction_class(self) -> EvictionClass {
         match self {
-            Self::InitSent | Self::CookieWait | Self::CookieEchoed => Worth::Embryonic,
-            Self::Established => Worth::Assured,
-            _ => Worth::Closing,
+            Self::InitSent | Self::CookieWait | Self::CookieEchoed => EvictionClass::Embryonic,
+            Self::Established => EvictionClass::Assured,
+            _ => EvictionClass::Closing,
         }
     }
 

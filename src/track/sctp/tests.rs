@@ -1,7 +1,7 @@
 //! The table row by row, and stories of associations.
 
 use super::*;
-use crate::lifetime::LifetimeClass;
+use crate::track::LifetimeClass;
 use Direction::{Original, Reply};
 
 /// The tags that the initiator and the responder have chosen: each is carried by the other's packets.

@@ -6,7 +6,8 @@
 //! is assumed, so that no window is taken for smaller than it is.
 
 use super::{
-    CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, digest, window,
+    CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, judgement::digest,
+    window,
 };
 use crate::flow::Direction;
 use crate::packet::Segment;

@@ -5,6 +5,7 @@
 //! keeps the first SYN of the initiator and the latest one with another number; in later states it keeps
 //! the latest SYN that has passed. The SYN-ACK selects one of them by its acknowledgment.
 
+use super::judgement::StateChange;
 use super::window::{self, Peer, PeerFlags, Side};
 use super::{
     CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, Outcome, PassReason, SIMULTANEOUS_OPEN, State, Step,
@@ -237,8 +238,12 @@ impl Track {
         self.select_syn(segment.ack);
         // The number that the initiator would acknowledge, if it has seen a SYN of the responder.
         let crossed = self.side(Direction::Original).peer.max_ack == segment.seq.add(1);
-        let stages = (Event::SynAck, before, State::SynRecv);
-        let outcome = self.in_window(Direction::Reply, segment, known, stages, step);
+        let change = StateChange {
+            event: Event::SynAck,
+            before,
+            next: State::SynRecv,
+        };
+        let outcome = self.in_window(Direction::Reply, segment, known, change, step);
         match outcome {
             Outcome::Accept { .. } if !crossed => {
                 // The SYN of the responder that passed was not its own.
@@ -257,8 +262,12 @@ impl Track {
         if !self.select_own_syn(segment.seq) {
             return Outcome::Invalid(Fault::SeqAboveWindow);
         }
-        let stages = (Event::SynAck, State::SynSent2, State::SynRecv);
-        let outcome = self.in_window(Direction::Original, segment, known, stages, step);
+        let change = StateChange {
+            event: Event::SynAck,
+            before: State::SynSent2,
+            next: State::SynRecv,
+        };
+        let outcome = self.in_window(Direction::Original, segment, known, change, step);
         if let Outcome::Invalid(_) = outcome {
             *self = untouched;
         }

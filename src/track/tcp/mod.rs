@@ -8,6 +8,8 @@
 
 mod adoption;
 mod handshake;
+mod judgement;
+mod packed;
 mod reset;
 pub mod state;
 pub mod window;
@@ -15,12 +17,13 @@ pub mod window;
 pub use state::{Cell, Event, State, transition};
 pub use window::{Bound, BoundCheck, Peer, PeerFlags, Side, WindowVerdict};
 
+use self::judgement::StateChange;
 use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
-use crate::packet::{Segment, SeqNum, TcpFlags};
+use crate::packet::{Segment, SeqNum};
 use crate::track::Lifetime;
+use crate::track::LifetimeClass;
 
 /// Repetitions of one segment after which the lifetime is cut (Linux `nf_conntrack_tcp_max_retrans`: 3).
 pub const MAX_RETRANSMISSIONS: u8 = 3;
@@ -150,153 +153,13 @@ const MARK_IN_ORDER: u16 = 1;
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
 impl Track {
-    /// Whether an end can have a segment with this sequence number in flight, or had not long ago; what an ICMP
-    /// error quotes must fit (RFC 5927 4.1).
-    #[must_use]
-    pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
-        let sender = self.side(direction).peer;
-        let window = self
-            .side(direction.opposite())
-            .peer
-            .max_window
-            .max(window::MIN_ACK_WINDOW);
-        sender.max_window != 0 && !seq.after(sender.end) && !seq.before(sender.end.sub(window))
-    }
-
     /// The state.
     #[must_use]
     pub const fn state(&self) -> State {
         State::from_bits(self.position & 0x0f)
     }
 
-    /// The memory of both ends as plain numbers, for a protocol that has it in TCP's place.
-    pub(crate) const fn from_words([a, b, c, d, e, f, g, h]: [u32; 8]) -> Self {
-        const fn peer(end: u32, max_end: u32, max_window: u32, max_ack: u32) -> Peer {
-            Peer {
-                end: SeqNum(end),
-                max_end: SeqNum(max_end),
-                max_window,
-                max_ack: SeqNum(max_ack),
-            }
-        }
-        Self {
-            peers: [peer(a, b, c, d), peer(e, f, g, h)],
-            last_end: SeqNum(0),
-            last_window: 0,
-            last_mark: 0,
-            scales: 0,
-            flags: [0; 2],
-            position: 0,
-        }
-    }
-
-    /// Whether a state that came from elsewhere is one that segments can lead to, as far as a look at it tells: scales
-    /// and kinds within their bounds.
-    pub(crate) const fn is_sound(&self) -> bool {
-        let (state, event) = (self.position & 0x0f, self.position >> 4 & 0x07);
-        state <= State::Close as u8
-            && event <= Event::None as u8
-            && self.scales & 0x0f <= 14
-            && self.scales >> 4 <= 14
-    }
-
-    /// What [`Track::from_words`] was made of.
-    pub(crate) const fn words(&self) -> [u32; 8] {
-        let [one, two] = self.peers;
-        [
-            one.end.0,
-            one.max_end.0,
-            one.max_window,
-            one.max_ack.0,
-            two.end.0,
-            two.max_end.0,
-            two.max_window,
-            two.max_ack.0,
-        ]
-    }
-
-    /// What one end has sent and allowed, by the direction in which it sends.
-    #[must_use]
-    pub const fn side(&self, direction: Direction) -> Side {
-        let [original, reply] = self.peers;
-        let [original_flags, reply_flags] = self.flags;
-        match direction {
-            Direction::Original => Side {
-                peer: original,
-                flags: PeerFlags(original_flags & PeerFlags::MASK),
-                scale: self.scales & 0x0f,
-            },
-            Direction::Reply => Side {
-                peer: reply,
-                flags: PeerFlags(reply_flags & PeerFlags::MASK),
-                scale: self.scales >> 4,
-            },
-        }
-    }
-
-    fn put_side(&mut self, direction: Direction, side: Side) {
-        let [original, reply] = &mut self.peers;
-        let [original_flags, reply_flags] = &mut self.flags;
-        let (peer, flags) = match direction {
-            Direction::Original => {
-                self.scales = self.scales & 0xf0 | side.scale & 0x0f;
-                (original, original_flags)
-            }
-            Direction::Reply => {
-                self.scales = self.scales & 0x0f | side.scale << 4;
-                (reply, reply_flags)
-            }
-        };
-        *peer = side.peer;
-        *flags = *flags & !PeerFlags::MASK | side.flags.0;
-    }
-
-    const fn last(&self) -> (Event, Direction) {
-        let event = Event::from_bits(self.position >> 4 & 0x07);
-        (
-            event,
-            if self.position & 0x80 == 0 {
-                Direction::Original
-            } else {
-                Direction::Reply
-            },
-        )
-    }
-
-    const fn remember(&mut self, event: Event, direction: Direction) {
-        self.position = self.position & 0x0f | (event as u8) << 4 | (direction as u8) << 7;
-    }
-
-    const fn set_state(&mut self, state: State) {
-        self.position = self.position & 0xf0 | state as u8;
-    }
-
-    const fn connection_flag(&self, flag: u8) -> bool {
-        let [low, _] = self.flags;
-        low & flag != 0
-    }
-
-    const fn set_connection_flag(&mut self, flag: u8, on: bool) {
-        let [low, _] = &mut self.flags;
-        if on { *low |= flag } else { *low &= !flag }
-    }
-
-    const fn retransmissions(&self) -> u8 {
-        let [_, high] = self.flags;
-        high >> RETRANSMISSIONS_SHIFT
-    }
-
-    const fn set_retransmissions(&mut self, count: u8) {
-        let [_, high] = &mut self.flags;
-        let count = if count > MAX_RETRANSMISSIONS {
-            MAX_RETRANSMISSIONS
-        } else {
-            count
-        };
-        *high = *high & !(0x03 << RETRANSMISSIONS_SHIFT) | count << RETRANSMISSIONS_SHIFT;
-    }
-
-    /// Judges a segment. `step` is told each part of the judgement.
+    /// Judges a segment. Each part of the judgement is reported to `step`.
     pub fn segment(
         &mut self,
         direction: Direction,
@@ -316,23 +179,25 @@ impl Track {
         if event == Event::Rst {
             return self.reset(direction, segment, known, before, step);
         }
-        let is_opening = matches!(before, State::SynSent | State::SynSent2);
-        if is_opening && (event, direction) == (Event::Syn, Direction::Original) {
-            self.another_syn(segment);
-            // A SYN that nobody answers keeps nothing alive.
-            return Outcome::Accept {
-                lifetime: None,
-                assured: false,
-                tolerated: None,
-            };
+        match (event, direction, before) {
+            (Event::Syn, Direction::Original, State::SynSent | State::SynSent2) => {
+                self.another_syn(segment);
+                // A SYN without an answer does not extend the lifetime.
+                return Outcome::Accept {
+                    lifetime: None,
+                    assured: false,
+                    tolerated: None,
+                };
+            }
+            (Event::SynAck, Direction::Reply, State::SynSent | State::SynSent2) => {
+                return self.syn_ack(segment, known, before, step);
+            }
+            (Event::SynAck, Direction::Original, State::SynSent2) => {
+                return self.own_syn_ack(segment, known, step);
+            }
+            _ => {}
         }
-        if is_opening && (event, direction) == (Event::SynAck, Direction::Reply) {
-            return self.syn_ack(segment, known, before, step);
-        }
-        if before == State::SynSent2 && (event, direction) == (Event::SynAck, Direction::Original) {
-            return self.own_syn_ack(segment, known, step);
-        }
-        let mut next = match cell {
+        let next = match cell {
             Cell::To(State::LastAck) if self.repeats_first_fin(event, direction, before) => {
                 step(Step::Note("the first FIN once more: the other half stays open"));
                 before
@@ -347,46 +212,59 @@ impl Track {
             }
             Cell::Invalid => return Outcome::Invalid(Fault::State),
             Cell::Reopen if self.may_reopen(direction, segment) => return Outcome::Reopen,
-            Cell::Reopen | Cell::Ignore => {
-                if let Some(syn) = self.answered_syn(event, direction, segment) {
-                    step(Step::Note(
-                        "answers the SYN that was passed: both ends are in step, so are we again",
-                    ));
-                    let before = *self;
-                    self.begin_with(syn);
-                    let stages = (event, State::SynSent, State::SynRecv);
-                    let outcome = self.in_window(direction, segment, known, stages, step);
-                    if let Outcome::Invalid(_) = outcome {
-                        *self = before;
-                    }
-                    return outcome;
-                }
-                self.note_out_of_step(event, direction, segment, before);
-                step(Step::Note(
-                    "may be right where our picture is stale: passed and remembered",
-                ));
-                return Outcome::Pass(PassReason::OutOfStep);
-            }
+            Cell::Reopen | Cell::Ignore => return self.out_of_step(direction, segment, known, step),
         };
-        match next {
-            State::TimeWait if self.is_challenge_ack(event, direction, before) => {
-                self.set_connection_flag(CHALLENGE_EXPECTED, false);
-                return Outcome::Pass(PassReason::ChallengeAck);
-            }
-            State::SynRecv
-                if event == Event::Ack
-                    && direction == Direction::Reply
-                    && self.connection_flag(SIMULTANEOUS_OPEN) =>
-            {
-                // In a simultaneous open both ends send a SYN-ACK (RFC 9293 3.5, figure 7).
-                if !known.split_handshake && !self.side(direction).flags.contains(PeerFlags::MAX_ACK_KNOWN) {
-                    return Outcome::Invalid(Fault::SplitHandshake);
-                }
-                next = State::Established;
-            }
-            _ => {}
+        let mut change = StateChange { event, before, next };
+        if next == State::TimeWait && self.is_challenge_ack(event, direction, before) {
+            self.set_connection_flag(CHALLENGE_EXPECTED, false);
+            return Outcome::Pass(PassReason::ChallengeAck);
         }
-        self.in_window(direction, segment, known, (event, before, next), step)
+        if next == State::SynRecv
+            && event == Event::Ack
+            && direction == Direction::Reply
+            && self.connection_flag(SIMULTANEOUS_OPEN)
+        {
+            // In a simultaneous open both peers send a SYN-ACK (RFC 9293 3.5, figure 7).
+            let has_acknowledged = self.side(direction).flags.contains(PeerFlags::MAX_ACK_KNOWN);
+            if !known.split_handshake && !has_acknowledged {
+                return Outcome::Invalid(Fault::SplitHandshake);
+            }
+            change.next = State::Established;
+        }
+        self.in_window(direction, segment, known, change, step)
+    }
+
+    /// Judges a segment that the state ignores: it may be valid if the tracked state is stale.
+    fn out_of_step(
+        &mut self,
+        direction: Direction,
+        segment: &Segment,
+        known: Known,
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
+        let event = Event::of(segment.flags);
+        let Some(syn) = self.answered_syn(event, direction, segment) else {
+            self.note_out_of_step(event, direction, segment, self.state());
+            step(Step::Note(
+                "may be right where our picture is stale: passed and remembered",
+            ));
+            return Outcome::Pass(PassReason::OutOfStep);
+        };
+        step(Step::Note(
+            "answers the SYN that was passed: both ends are in step, so are we again",
+        ));
+        let unchanged = *self;
+        self.begin_with(syn);
+        let change = StateChange {
+            event,
+            before: State::SynSent,
+            next: State::SynRecv,
+        };
+        let outcome = self.in_window(direction, segment, known, change, step);
+        if let Outcome::Invalid(_) = outcome {
+            *self = unchanged;
+        }
+        outcome
     }
 
     /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a later IP
@@ -406,181 +284,17 @@ impl Track {
         }
     }
 
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by FINs, and, while it
-    /// is in TIME_WAIT, the SYN has a higher number than all that its sender has sent (RFC 9293 3.6.1); or if its
-    /// sender has closed the old one by a RST. Any other SYN is for the receiver to judge.
-    fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
-        let [original, reply] = self.flags;
-        let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
-        let higher = segment.seq.after(self.side(direction).peer.end);
-        closed && (higher || self.state() == State::Close) || self.last() == (Event::Rst, direction)
-    }
-
-    /// Whether a FIN repeats the one that has closed its sender's half, while the other half is open.
-    const fn repeats_first_fin(&self, event: Event, direction: Direction, before: State) -> bool {
-        let [original, reply] = self.flags;
-        let flags = match direction {
-            Direction::Original => original,
-            Direction::Reply => reply,
-        };
-        matches!(event, Event::Fin)
-            && matches!(before, State::FinWait | State::CloseWait)
-            && flags & PeerFlags::CLOSE_INITIATOR.0 != 0
-    }
-
-    fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {
-        before == State::LastAck
-            && event == Event::Ack
-            && self.last() == (Event::Syn, direction.opposite())
-            && self.connection_flag(CHALLENGE_EXPECTED)
-    }
-
-    fn stage(&self, before: State) -> window::Stage {
-        window::Stage {
-            opening: matches!(before, State::SynSent | State::SynSent2),
-            followed: !self.connection_flag(LIBERAL),
-        }
-    }
-
-    fn in_window(
-        &mut self,
-        direction: Direction,
-        segment: &Segment,
-        known: Known,
-        (event, before, next): (Event, State, State),
-        mut step: impl FnMut(Step),
-    ) -> Outcome {
-        let mut sender = self.side(direction);
-        let mut receiver = self.side(direction.opposite());
-        let in_order = sender.peer.max_window != 0 && !segment.seq.after(sender.peer.end);
-        let stage = self.stage(before);
-        let verdict = window::check(&mut sender, &mut receiver, segment, stage, |check| {
-            step(Step::Bound(check))
-        });
-        // A RST outside the window is never tolerated: it is the cheapest forgery.
-        let liberal = self.connection_flag(LIBERAL) && event != Event::Rst;
-        // A FIN that its receiver ignores may be tolerated, but closes nothing.
-        let ignored = event == Event::Fin
-            && match verdict {
-                WindowVerdict::Fits => false,
-                WindowVerdict::Passes(_) => true,
-                WindowVerdict::Breaks(_) => !self.is_unseen(),
-            };
-        let next = if ignored { before } else { next };
-        let fault = match verdict {
-            WindowVerdict::Fits => None,
-            WindowVerdict::Passes(_) if event == Event::Rst => return Outcome::Pass(PassReason::Rst),
-            WindowVerdict::Passes(_) if liberal => None,
-            WindowVerdict::Passes(bound) => {
-                self.put_side(direction, sender);
-                self.put_side(direction.opposite(), receiver);
-                return Outcome::Pass(PassReason::Window(bound));
-            }
-            WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => Some(Fault::SeqAboveWindow),
-            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => Some(Fault::AckOfUnseen),
-        };
-        if let Some(fault) = fault {
-            if liberal && self.is_unseen() {
-                step(Step::Note(
-                    "not all of the connection was seen: the segment is taken at its word",
-                ));
-                self.relearn(direction, segment);
-                return self.accept(direction, known, (event, before, next), None);
-            }
-            if liberal {
-                step(Step::Note("outside the window, which is tolerated"));
-                self.note_acknowledgment(direction, segment);
-                return self.accept(direction, known, (event, before, next), Some(fault));
-            }
-            return Outcome::Invalid(fault);
-        }
-        self.put_side(direction, sender);
-        self.put_side(direction.opposite(), receiver);
-        if self.is_unseen() {
-            self.settle();
-        }
-        if event == Event::Ack {
-            let end = segment.seq.add(window::sequence_len(segment));
-            let mark = digest(segment) | (u16::from(in_order) * MARK_IN_ORDER);
-            if self.last() == (Event::Ack, direction)
-                && (self.last_end, self.last_window, self.last_mark) == (end, segment.window, mark)
-            {
-                self.set_retransmissions(self.retransmissions() + 1);
-            } else {
-                self.last_end = end;
-                self.last_window = segment.window;
-                self.last_mark = mark;
-                self.set_retransmissions(0);
-            }
-        }
-        if event == Event::Fin {
-            self.last_end = segment.seq.add(window::sequence_len(segment));
-            self.last_mark = u16::from(in_order) * MARK_IN_ORDER;
-        }
-        self.accept(direction, known, (event, before, next), None)
-    }
-
-    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that would end the connection.
-    fn note_acknowledgment(&mut self, direction: Direction, segment: &Segment) {
-        let mut sender = self.side(direction);
-        if segment.flags.contains(TcpFlags::ACK) && segment.ack.after(sender.peer.max_ack) {
-            sender.peer.max_ack = segment.ack;
-            sender.flags.set(PeerFlags::MAX_ACK_KNOWN);
-            self.put_side(direction, sender);
-        }
-    }
-
-    /// The segment counts: takes the new state and says how long the session has from here.
-    fn accept(
-        &mut self,
-        direction: Direction,
-        known: Known,
-        (event, before, next): (Event, State, State),
-        tolerated: Option<Fault>,
-    ) -> Outcome {
-        if next == State::Established && before != State::Established {
-            // From here on the bit means something else.
-            self.set_connection_flag(SIMULTANEOUS_OPEN, false);
-        }
-        if next == State::SynSent2 {
-            self.set_connection_flag(SIMULTANEOUS_OPEN, true);
-        }
-        let is_opening = matches!(before, State::SynSent | State::SynSent2);
-        let keeps_syn = is_opening
-            && (direction == Direction::Reply && event == Event::Syn
-                || event == Event::SynAck && self.other_syn().is_some());
-        if !keeps_syn {
-            self.remember(event, direction);
-        }
-        self.set_state(next);
-        if before != next && !matches!(next, State::Established | State::FinWait | State::CloseWait) {
-            // From here on the bit means something else.
-            self.set_connection_flag(CHALLENGE_EXPECTED, false);
-        }
-        if before != next && next == State::FinWait {
-            let [original, reply] = &mut self.flags;
-            let flags = if direction == Direction::Original {
-                original
-            } else {
-                reply
-            };
-            *flags |= PeerFlags::CLOSE_INITIATOR.0;
-        }
-        let seen_reply = known.seen_reply || direction == Direction::Reply;
-        let in_handshake = matches!(before, State::SynSent | State::SynSent2 | State::SynRecv);
-        if !known.seen_reply && in_handshake && event == Event::Rst {
-            return Outcome::AcceptAndEnd;
-        }
-        let assured = known.assured
-            || seen_reply
-                && !self.is_unseen()
-                && matches!(before, State::SynRecv | State::Established)
-                && next == State::Established;
-        Outcome::Accept {
-            lifetime: Some(self.lifetime(seen_reply)),
-            assured,
-            tolerated,
-        }
+    /// Whether an end can have a segment with this sequence number in flight, or had not long ago; what an ICMP
+    /// error quotes must fit (RFC 5927 4.1).
+    #[must_use]
+    pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
+        let sender = self.side(direction).peer;
+        let window = self
+            .side(direction.opposite())
+            .peer
+            .max_window
+            .max(window::MIN_ACK_WINDOW);
+        sender.max_window != 0 && !seq.after(sender.end) && !seq.before(sender.end.sub(window))
     }
 
     /// How long the connection has after its last segment that counted.
@@ -608,12 +322,6 @@ impl Track {
             cap,
         }
     }
-}
-
-/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction, tells a repetition.
-fn digest(segment: &Segment) -> u16 {
-    let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
-    (mixed >> 16) as u16 & !MARK_IN_ORDER
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! the receiver expects (RFC 5961 3.2). Any other may be a forgery: it passes if it is in the window, and
 //! changes nothing.
 
+use super::judgement::StateChange;
 use super::window::{self, PeerFlags, Side, WindowVerdict};
 use super::{Bound, Event, Fault, Known, MARK_IN_ORDER, Outcome, PassReason, State, Step, Track};
 use crate::flow::Direction;
@@ -48,10 +49,14 @@ impl Track {
                 self.judge_open(direction, segment, before, &mut step)
             }
         };
-        let stages = (Event::Rst, before, State::Close);
+        let change = StateChange {
+            event: Event::Rst,
+            before,
+            next: State::Close,
+        };
         match judged {
-            Rst::Closes => self.in_window(direction, segment, known, stages, step),
-            Rst::Trusted => self.accept(direction, known, stages, None),
+            Rst::Closes => self.in_window(direction, segment, known, change, step),
+            Rst::Trusted => self.accept(direction, known, change, None),
             Rst::EndsHandshake => match self.other_syn() {
                 Some(other) => {
                     step(Step::Note(
@@ -64,7 +69,7 @@ impl Track {
                         tolerated: None,
                     }
                 }
-                None => self.accept(direction, known, stages, None),
+                None => self.accept(direction, known, change, None),
             },
             Rst::EndsOther => {
                 self.forget_other_syn();

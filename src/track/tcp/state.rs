@@ -1,9 +1,8 @@
 //! The TCP transition table: state x kind of segment x direction.
 
 use crate::flow::Direction;
-use crate::lifetime::LifetimeClass;
 use crate::packet::TcpFlags;
-use crate::track::Worth;
+use crate::track::{EvictionClass, LifetimeClass};
 
 /// What we believe of a TCP connection, seen from the middle. A segment may be lost behind us, so each state
 /// is what the two ends have *sent*, not what they have received.
@@ -81,11 +80,11 @@ impl State {
 
     /// What a session in this state is worth to a full table.
     #[must_use]
-    pub const fn worth(self) -> Worth {
+    pub const fn eviction_class(self) -> EvictionClass {
         match self {
-            Self::SynSent | Self::SynSent2 | Self::SynRecv => Worth::Embryonic,
-            Self::Established => Worth::Assured,
-            _ => Worth::Closing,
+            Self::SynSent | Self::SynSent2 | Self::SynRecv => EvictionClass::Embryonic,
+            Self::Established => EvictionClass::Assured,
+            _ => EvictionClass::Closing,
         }
     }
 
@@ -98,7 +97,7 @@ impl State {
     /// Whether the connection is past its end: at least one FIN or a RST has passed.
     #[must_use]
     pub const fn is_closing(self) -> bool {
-        matches!(self.worth(), Worth::Closing)
+        matches!(self.eviction_class(), EvictionClass::Closing)
     }
 
     pub(super) const fn from_bits(bits: u8) -> Self {

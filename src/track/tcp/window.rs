@@ -213,201 +213,309 @@ pub struct Stage {
     pub followed: bool,
 }
 
-/// Judges a segment by the four bounds and, where it fits, brings both sides up to date. Nothing is changed
-/// where it breaks one. Each check is reported to `seen`.
+/// Checks a segment against the four bounds and updates both sides if the segment fits.
+///
+/// A segment that breaks a bound changes nothing. Every check is reported to `seen`.
 pub fn check(
     sender: &mut Side,
     receiver: &mut Side,
     segment: &Segment,
     stage: Stage,
-    mut seen: impl FnMut(BoundCheck),
+    seen: impl FnMut(BoundCheck),
 ) -> WindowVerdict {
-    let (mut tx, mut rx) = (*sender, *receiver);
-    let flags = segment.flags;
-    let syn = flags.contains(TcpFlags::SYN);
-    let has_ack = flags.contains(TcpFlags::ACK);
-    let len = sequence_len(segment);
-    let seq = segment.seq;
-    let end = seq.add(len);
-    let mut ack = segment.ack;
-    let mut sack = ack;
-    if has_ack && rx.flags.contains(PeerFlags::SACK_PERMITTED) {
-        // A block's left edge lies before its right one, so it counts only where the block means nothing.
-        for edge in segment
-            .options
-            .sack
-            .iter()
-            .flat_map(|(left, right)| [left, right])
-        {
-            if edge.after(sack) {
-                sack = edge;
-            }
-        }
-    }
-
-    let first_of_sender = tx.peer.max_window == 0;
-    let is_rst = flags.contains(TcpFlags::RST);
-    // An end that has acknowledged nothing yet acknowledges at least the SYN of the other one.
-    let first_ack = stage.followed && has_ack && !is_rst && !tx.flags.contains(PeerFlags::MAX_ACK_KNOWN);
-    let least_ack = first_ack.then_some(tx.peer.max_ack);
-    if syn && (first_of_sender || stage.opening) {
-        // A repetition of its own SYN, perhaps without the data that this one carried.
-        let repeats = !first_of_sender && segment.seq.add(1) == rx.peer.max_ack;
-        let sent = tx.peer.end;
-        tx = Side::answering(segment, tx.peer.max_ack, rx.peer.max_window);
-        if repeats && sent.after(tx.peer.end) {
-            tx.peer.end = sent;
-            if sent.after(tx.peer.max_end) {
-                tx.peer.max_end = sent;
-            }
-        }
-        if !rx.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
-            rx.peer.max_ack = segment.seq.add(1);
-        }
-        if !has_ack {
-            // Simultaneous open: a SYN alone has nothing to compare with.
-            (*sender, *receiver) = (tx, rx);
-            return WindowVerdict::Fits;
-        }
-    } else if first_of_sender {
-        // The sender's history never passed here: take the segment's word for it.
-        let window = (u32::from(segment.window) << tx.scale).max(1);
-        tx.peer.end = end;
-        tx.peer.max_window = window;
-        tx.peer.max_end = end.add(window);
-        if rx.peer.max_window == 0 {
-            rx.peer.end = sack;
-            rx.peer.max_end = sack;
-        } else if sack == rx.peer.end.add(1) {
-            // The answer to a keepalive that we did not see.
-            rx.peer.end = sack;
-        }
-    }
-    if syn
-        && has_ack
-        && !(tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE))
-    {
-        // RFC 7323 1.3: the scale counts only if both SYNs carried it.
-        tx.scale = 0;
-        rx.scale = 0;
-    }
-
-    if !has_ack {
-        // The acknowledgment number means nothing without the flag (RFC 9293 3.1): as if it were perfect.
-        ack = rx.peer.end;
-        sack = ack;
-    }
-
-    // I
-    let upper = tx.peer.max_end;
-    let i = !seq.after(upper);
-    seen(BoundCheck {
-        bound: Bound::SeqUpper,
-        value: seq,
-        limit: upper,
-        holds: i,
-    });
-    // II
-    let oldest = tx.peer.end.sub(rx.peer.max_window);
-    let ii = rx.peer.max_window == 0 || !end.before(oldest);
-    seen(BoundCheck {
-        bound: Bound::SeqLower,
-        value: end,
-        limit: oldest,
-        holds: ii,
-    });
-    // III
-    // The acknowledgment itself too: an edge may lie so far from it that both sides of the circle are behind the other.
-    let highest = if ack.after(rx.peer.end) { ack } else { sack };
-    let iii = !highest.after(rx.peer.end);
-    seen(BoundCheck {
-        bound: Bound::AckUpper,
-        value: highest,
-        limit: rx.peer.end,
-        holds: iii,
-    });
-    // IV
-    let ack_window = tx.peer.max_window.max(MIN_ACK_WINDOW);
-    let (latest, oldest_ack) = match least_ack {
-        Some(least) => (ack, least),
-        None => (sack, rx.peer.end.sub(ack_window)),
+    let mut sides = Sides {
+        tx: *sender,
+        rx: *receiver,
     };
-    let iv = !latest.before(oldest_ack);
-    seen(BoundCheck {
-        bound: Bound::AckLower,
-        value: latest,
-        limit: oldest_ack,
-        holds: iv,
-    });
-
-    if !i && !is_rst && !syn {
-        // A sender that overshoots the offered window by less than a window: the receiver may take it, and if
-        // it does, its ACK must not look like one for data never sent.
-        let overshot = end.distance_from(tx.peer.max_end).wrapping_add(1);
-        if ii && iii && iv && rx.peer.max_window != 0 && overshot <= rx.peer.max_window {
-            tx.peer.end = end;
-            tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
-            (*sender, *receiver) = (tx, rx);
-            return WindowVerdict::Passes(Bound::SeqUpper);
+    let mut numbers = Numbers::of(segment, sides.rx.flags);
+    // The first acknowledgment of a peer covers at least the SYN of the other peer.
+    let is_first_ack = stage.followed
+        && numbers.has_ack
+        && !numbers.is_rst
+        && !sides.tx.flags.contains(PeerFlags::MAX_ACK_KNOWN);
+    let least_ack = is_first_ack.then_some(sides.tx.peer.max_ack);
+    let opening = sides.begin(segment, &numbers, stage);
+    if opening == Opening::NothingToCompare {
+        (*sender, *receiver) = (sides.tx, sides.rx);
+        return WindowVerdict::Fits;
+    }
+    if !numbers.has_ack {
+        // Without the flag, the acknowledgment number is meaningless (RFC 9293 3.1). The bounds
+        // treat it as exact.
+        numbers.ack = sides.rx.peer.end;
+        numbers.sack = numbers.ack;
+    }
+    let holds = sides.compare(&numbers, least_ack, seen);
+    if !holds.seq_upper {
+        if !sides.may_overshoot(&numbers, holds) {
+            return WindowVerdict::Breaks(Bound::SeqUpper);
         }
+        sides.tx.peer.end = numbers.end;
+        sides.tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+        (*sender, *receiver) = (sides.tx, sides.rx);
+        return WindowVerdict::Passes(Bound::SeqUpper);
     }
-    if !i {
-        return WindowVerdict::Breaks(Bound::SeqUpper);
-    }
-    if !iii {
+    if !holds.ack_upper {
         return WindowVerdict::Breaks(Bound::AckUpper);
     }
-    if !ii {
+    if !holds.seq_lower {
         return WindowVerdict::Passes(Bound::SeqLower);
     }
-    if !iv && first_ack {
-        // Not old: nobody has ever sent what it acknowledges (RFC 9293 3.10.7.3 and 3.10.7.4).
-        return WindowVerdict::Breaks(Bound::AckLower);
-    }
-    if !iv {
-        // Its acknowledgment is old, its data need not be: the receiver will acknowledge them. Beyond
-        // two windows it discards them as well (RFC 5961 5.2), as it does those of a blind forger.
-        let is_near = rx.peer.end.distance_from(sack) / 2 <= ack_window;
-        if is_near && !is_rst && end.after(tx.peer.end) {
-            sender.peer.end = end;
+    if !holds.ack_lower {
+        if is_first_ack {
+            // This acknowledgment is not old: it covers data that was never sent
+            // (RFC 9293 3.10.7.3 and 3.10.7.4).
+            return WindowVerdict::Breaks(Bound::AckLower);
+        }
+        if sides.has_usable_data(&numbers) {
+            sender.peer.end = numbers.end;
             sender.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
         }
         return WindowVerdict::Passes(Bound::AckLower);
     }
+    // A RST carries no information about data or windows.
+    if !numbers.is_rst {
+        sides.update(segment, &numbers);
+        (*sender, *receiver) = (sides.tx, sides.rx);
+    }
+    WindowVerdict::Fits
+}
 
-    if is_rst {
-        // A RST says nothing of data or windows.
-        return WindowVerdict::Fits;
+/// Numbers of one segment that the bounds compare.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    seq: SeqNum,
+    /// `seq` plus the length in sequence space.
+    end: SeqNum,
+    ack: SeqNum,
+    /// Highest edge of the SACK blocks, or `ack`.
+    sack: SeqNum,
+    has_ack: bool,
+    is_syn: bool,
+    is_rst: bool,
+}
+
+impl Numbers {
+    /// Reads the numbers of a segment; SACK blocks count if the receiver has permitted them.
+    #[inline(always)]
+    fn of(segment: &Segment, receiver: PeerFlags) -> Self {
+        let flags = segment.flags;
+        let has_ack = flags.contains(TcpFlags::ACK);
+        let ack = segment.ack;
+        let mut sack = ack;
+        if has_ack && receiver.contains(PeerFlags::SACK_PERMITTED) {
+            let blocks = segment.options.sack.iter();
+            // The left edge precedes the right edge, so it is the higher one only in an invalid block.
+            for edge in blocks.flat_map(|(left, right)| [left, right]) {
+                if edge.after(sack) {
+                    sack = edge;
+                }
+            }
+        }
+        Self {
+            seq: segment.seq,
+            end: segment.seq.add(sequence_len(segment)),
+            ack,
+            sack,
+            has_ack,
+            is_syn: flags.contains(TcpFlags::SYN),
+            is_rst: flags.contains(TcpFlags::RST),
+        }
     }
-    let window = u32::from(segment.window) << if syn { 0 } else { tx.scale };
-    // What the sender has said of itself.
-    tx.peer.max_window = tx
-        .peer
-        .max_window
-        .max(window.wrapping_add(sack.distance_from(ack)));
-    if end.after(tx.peer.end) {
-        tx.peer.end = end;
-        tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+}
+
+/// Result of [`Sides::begin`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// The bounds apply to the segment.
+    Compare,
+    /// The segment is a SYN without an acknowledgment: no bound applies.
+    NothingToCompare,
+}
+
+/// Bounds that hold for a segment.
+#[derive(Debug, Clone, Copy)]
+struct Holds {
+    seq_upper: bool,
+    seq_lower: bool,
+    ack_upper: bool,
+    ack_lower: bool,
+}
+
+/// Both sides while a segment is checked. The caller stores them if the segment counts.
+///
+/// The methods are inlined into [`check`], which runs once for every TCP segment.
+#[derive(Debug, Clone, Copy)]
+struct Sides {
+    /// The sender of the segment.
+    tx: Side,
+    /// Its receiver.
+    rx: Side,
+}
+
+impl Sides {
+    /// Initializes the sides from a SYN, or from the first segment of a sender whose history is
+    /// unknown.
+    #[inline(always)]
+    fn begin(&mut self, segment: &Segment, numbers: &Numbers, stage: Stage) -> Opening {
+        let (tx, rx) = (&mut self.tx, &mut self.rx);
+        let is_first = tx.peer.max_window == 0;
+        if numbers.is_syn && (is_first || stage.opening) {
+            // A retransmission of the sender's SYN, possibly without the data of the first copy.
+            let repeats = !is_first && segment.seq.add(1) == rx.peer.max_ack;
+            let sent = tx.peer.end;
+            *tx = Side::answering(segment, tx.peer.max_ack, rx.peer.max_window);
+            if repeats && sent.after(tx.peer.end) {
+                tx.peer.end = sent;
+                if sent.after(tx.peer.max_end) {
+                    tx.peer.max_end = sent;
+                }
+            }
+            if !rx.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+                rx.peer.max_ack = segment.seq.add(1);
+            }
+            if !numbers.has_ack {
+                // Simultaneous open: a SYN alone has nothing to compare with.
+                return Opening::NothingToCompare;
+            }
+        } else if is_first {
+            // The sender's history is unknown: trust the numbers of this segment.
+            let window = (u32::from(segment.window) << tx.scale).max(1);
+            tx.peer.end = numbers.end;
+            tx.peer.max_window = window;
+            tx.peer.max_end = numbers.end.add(window);
+            if rx.peer.max_window == 0 {
+                rx.peer.end = numbers.sack;
+                rx.peer.max_end = numbers.sack;
+            } else if numbers.sack == rx.peer.end.add(1) {
+                // The answer to a keepalive that was not seen here.
+                rx.peer.end = numbers.sack;
+            }
+        }
+        let both_scale =
+            tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE);
+        if numbers.is_syn && numbers.has_ack && !both_scale {
+            // RFC 7323 1.3: the scale applies only if both SYNs carried it.
+            tx.scale = 0;
+            rx.scale = 0;
+        }
+        Opening::Compare
     }
-    if has_ack && (!tx.flags.contains(PeerFlags::MAX_ACK_KNOWN) || ack.after(tx.peer.max_ack)) {
-        tx.peer.max_ack = ack;
-        tx.flags.set(PeerFlags::MAX_ACK_KNOWN);
+
+    /// Compares the numbers with the four bounds and reports each comparison to `seen`.
+    #[inline(always)]
+    fn compare(
+        &self,
+        numbers: &Numbers,
+        least_ack: Option<SeqNum>,
+        mut seen: impl FnMut(BoundCheck),
+    ) -> Holds {
+        let Numbers {
+            seq, end, ack, sack, ..
+        } = *numbers;
+        let (tx, rx) = (&self.tx.peer, &self.rx.peer);
+        let mut report = |bound, value, limit, holds| {
+            seen(BoundCheck {
+                bound,
+                value,
+                limit,
+                holds,
+            });
+            holds
+        };
+        // I
+        let seq_upper = report(Bound::SeqUpper, seq, tx.max_end, !seq.after(tx.max_end));
+        // II
+        let oldest = tx.end.sub(rx.max_window);
+        let is_recent = rx.max_window == 0 || !end.before(oldest);
+        let seq_lower = report(Bound::SeqLower, end, oldest, is_recent);
+        // III
+        // The acknowledgment is compared as well: an edge may lie so far away that each number is
+        // before the other one on the circle of sequence numbers.
+        let highest = if ack.after(rx.end) { ack } else { sack };
+        let ack_upper = report(Bound::AckUpper, highest, rx.end, !highest.after(rx.end));
+        // IV
+        let (latest, oldest_ack) = match least_ack {
+            Some(least) => (ack, least),
+            None => (sack, rx.end.sub(self.ack_window())),
+        };
+        let ack_lower = report(Bound::AckLower, latest, oldest_ack, !latest.before(oldest_ack));
+        Holds {
+            seq_upper,
+            seq_lower,
+            ack_upper,
+            ack_lower,
+        }
     }
-    // What it allows the receiver.
-    if rx.peer.max_window != 0 && end.after(tx.peer.max_end) {
-        rx.peer.max_window = rx
+
+    /// Returns the distance by which an acknowledgment may be old (bound IV), in bytes.
+    #[inline(always)]
+    fn ack_window(&self) -> u32 {
+        self.tx.peer.max_window.max(MIN_ACK_WINDOW)
+    }
+
+    /// Returns whether a segment that breaks only bound I exceeds the offered window by less than
+    /// a window.
+    ///
+    /// The receiver may accept such data. If so, its ACK must not look like one for data that was
+    /// never sent.
+    #[inline(always)]
+    fn may_overshoot(&self, numbers: &Numbers, holds: Holds) -> bool {
+        let overshot = numbers.end.distance_from(self.tx.peer.max_end).wrapping_add(1);
+        !numbers.is_rst
+            && !numbers.is_syn
+            && holds.seq_lower
+            && holds.ack_upper
+            && holds.ack_lower
+            && self.rx.peer.max_window != 0
+            && overshot <= self.rx.peer.max_window
+    }
+
+    /// Returns whether a segment with an old acknowledgment carries data that the receiver
+    /// acknowledges.
+    ///
+    /// Beyond two windows the receiver discards the data as well (RFC 5961 5.2), like those of a
+    /// blind attacker.
+    #[inline(always)]
+    fn has_usable_data(&self, numbers: &Numbers) -> bool {
+        let is_near = self.rx.peer.end.distance_from(numbers.sack) / 2 <= self.ack_window();
+        is_near && !numbers.is_rst && numbers.end.after(self.tx.peer.end)
+    }
+
+    /// Updates both sides by a segment within all bounds.
+    #[inline(always)]
+    fn update(&mut self, segment: &Segment, numbers: &Numbers) {
+        let Numbers { end, ack, sack, .. } = *numbers;
+        let (tx, rx) = (&mut self.tx, &mut self.rx);
+        let window = u32::from(segment.window) << if numbers.is_syn { 0 } else { tx.scale };
+        // The sender's own numbers.
+        tx.peer.max_window = tx
             .peer
             .max_window
-            .wrapping_add(end.distance_from(tx.peer.max_end));
+            .max(window.wrapping_add(sack.distance_from(ack)));
+        if end.after(tx.peer.end) {
+            tx.peer.end = end;
+            tx.flags.set(PeerFlags::DATA_UNACKNOWLEDGED);
+        }
+        let is_new_ack = !tx.flags.contains(PeerFlags::MAX_ACK_KNOWN) || ack.after(tx.peer.max_ack);
+        if numbers.has_ack && is_new_ack {
+            tx.peer.max_ack = ack;
+            tx.flags.set(PeerFlags::MAX_ACK_KNOWN);
+        }
+        // The window that the sender allows the receiver.
+        if rx.peer.max_window != 0 && end.after(tx.peer.max_end) {
+            rx.peer.max_window = rx
+                .peer
+                .max_window
+                .wrapping_add(end.distance_from(tx.peer.max_end));
+        }
+        let allowed = sack.add(window);
+        if !allowed.before(rx.peer.max_end) {
+            // A closed window still admits the one byte of a probe (RFC 9293 3.8.6.1).
+            rx.peer.max_end = allowed.add(u32::from(window == 0));
+        }
+        if ack == rx.peer.end {
+            rx.flags.clear(PeerFlags::DATA_UNACKNOWLEDGED);
+        }
     }
-    let allowed = sack.add(window);
-    if !allowed.before(rx.peer.max_end) {
-        // A closed window still admits the one byte of a probe (RFC 9293 3.8.6.1).
-        rx.peer.max_end = allowed.add(u32::from(window == 0));
-    }
-    if ack == rx.peer.end {
-        rx.flags.clear(PeerFlags::DATA_UNACKNOWLEDGED);
-    }
-    (*sender, *receiver) = (tx, rx);
-    WindowVerdict::Fits
 }

@@ -1,4 +1,4 @@
-//! Segments that no honest end would send: of somebody who guesses numbers, knows them, or replays what has passed.
+//! Segments of an attacker that guesses numbers, knows them, or replays earlier segments.
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;

@@ -1,4 +1,5 @@
-//! Asks the running kernel for one connection that it tracks, over netlink (`linux/netfilter/nfnetlink_conntrack.h`).
+//! Queries the running kernel for one tracked connection, over netlink
+//! (`linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,5 @@
-//! One conversation as a router in its middle sees it: two ends, a lossy path on either side, and an attacker.
+//! One conversation as a router in its middle sees it: two ends, a lossy path on either side, and
+//! an attacker.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

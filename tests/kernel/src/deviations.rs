@@ -1,4 +1,4 @@
-//! The kinds of deviation from Linux that were found, and those that are known and explained.
+//! Kinds of deviation from Linux, and the list of known ones with their reasons.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A Linux kernel as an oracle: what its connection tracking says of each packet that it forwards.
+//! A Linux kernel as an oracle: the conntrack state of each packet that it forwards.
 
 use std::fmt;
 use std::fmt::Write as _;

@@ -1,16 +1,19 @@
-//! Runs the portcullis engine beside a real Linux kernel. Needs root, `/dev/net/tun`, `ip` and `nft`.
+//! Runs the portcullis engine beside a real Linux kernel. Needs root, `/dev/net/tun`, `ip` and
+//! `nft`.
 //!
-//! - `kernel-diff` invents TCP conversations and attacks on them, and gives each packet both to the connection
-//!   tracking of the running kernel and to the engine. Class, direction, and the state of the
-//!   connection after it must agree, except where `deviations.toml` says why not.
-//! - `kernel-bulk` lets two real TCP stacks transfer data through the engine over a lossy path. The engine must not
-//!   drop one packet.
-//! - `kernel-ftp` lets real FTP servers and clients talk through the engine, whose policy allows port 21 and nothing
-//!   else. Every transfer must work, and every other port must stay shut.
-//! - `kernel-endings` ends connections between two real TCP stacks as the engine does, by timeout, reload or late answer,
-//!   and leads halves and middles of connections through it. Both stacks must believe every RST.
+//! - `kernel-diff` generates TCP conversations and attacks on them, and passes each packet both to
+//!   the connection tracking of the running kernel and to the engine. Class, direction, and the
+//!   state of the connection after the packet must agree, except for the entries of
+//!   `deviations.toml`.
+//! - `kernel-bulk` transfers data between two real TCP stacks through the engine over a lossy path.
+//!   The engine must not drop one packet.
+//! - `kernel-ftp` connects real FTP servers and clients through the engine, whose policy allows
+//!   port 21 and nothing else. Every transfer must work, and every other port must stay closed.
+//! - `kernel-endings` ends connections between two real TCP stacks as the engine does: by timeout,
+//!   reload or late answer. It also leads halves and middles of connections through the engine.
+//!   Both stacks must accept every RST.
 //!
-//! Everything happens in network namespaces that are made for the run and removed after it.
+//! Everything happens in network namespaces that are created for the run and removed after it.
 #![forbid(unsafe_code)]
 
 pub mod attack;

@@ -1,4 +1,4 @@
-//! Network namespaces and TUN devices that last as long as the values here.
+//! Network namespaces and TUN devices that exist as long as their values.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

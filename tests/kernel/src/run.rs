@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use portcullis::explain::Step;
 use portcullis::lifetime::LifetimeClass;
-use portcullis::{Class as OurClass, Config, Direction, Engine, Packet, Verdict};
+use portcullis::{Class as OurClass, Config, Direction, Discard, Engine, Packet, Verdict};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -64,7 +64,7 @@ struct Run {
 
 /// An engine with the default configuration, but lifetimes that do not end during a run, for one conversation.
 fn engine() -> Result<Engine> {
-    let mut config = Config::default();
+    let mut config = Config::allow_all();
     config.table.max_sessions = 16;
     for class in LifetimeClass::ALL {
         config.lifetimes.set = config.lifetimes.set.with(class, Duration::from_secs(86_400));
@@ -129,7 +129,7 @@ impl Run {
         let linux = self.kernel.classify(sender, &packet)?;
         *self.outcome.classes.entry(linux).or_default() += 1;
         let now = self.start + self.elapsed;
-        let (verdict, steps) = one.engine.explain(Packet::new(&packet, now), &mut ());
+        let (verdict, steps) = one.engine.explain(Packet::new(&packet, now), &mut Discard);
         let (before, direction) = found(&steps);
         let said = describe(&verdict);
         let arrow = match sender {

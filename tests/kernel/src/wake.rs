@@ -1,5 +1,5 @@
-//! What came earlier in a connection, after which Linux may know other numbers than the engine although both said the
-//! same of it.
+//! Earlier segments of a connection after which Linux may store other numbers than the engine,
+//! although both gave them the same verdict.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What the lock-free parts need of the rest of the library, as little as they need.
+//! The least that the lock-free parts need of the rest of the library.
 
 /// Atomic integers of the model checker in place of the standard library's.
 pub(crate) mod atomic {
@@ -45,7 +45,7 @@ pub(crate) mod policy {
 
 pub(crate) mod track {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Worth {
+    pub(crate) enum EvictionClass {
         Embryonic,
         Assured,
     }

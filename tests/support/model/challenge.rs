@@ -1,9 +1,9 @@
-//! Who must prove that it is there before its SYN passes, and who has.
+//! Sources that must prove themselves before their SYN passes, and sources that have.
 
 use std::time::Duration;
 
 use portcullis::packet::{Segment, SeqNum};
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::track::tcp::{State as TcpState, Track};
 use portcullis::{Direction, DropReason, Reply, Tracked, Verdict};
 
@@ -77,9 +77,9 @@ impl Run {
     pub(super) fn answers(&mut self, zone: u16, syn: &[u8], cookie: SeqNum) -> Verdict {
         self.tally.challenged += 1;
         let (mut challenge, mut rst) = ([0; MAX_REPLY], [0; MAX_REPLY]);
-        let challenge = write_reply(Reply::Challenge(cookie), syn, &mut challenge).unwrap();
+        let challenge = write_reply_unbudgeted(Reply::Challenge(cookie), syn, &mut challenge).unwrap();
         assert!(challenge.len() <= syn.len());
-        let rst = write_reply(Reply::TcpResetAt(cookie), challenge, &mut rst).unwrap();
+        let rst = write_reply_unbudgeted(Reply::TcpResetAt(cookie), challenge, &mut rst).unwrap();
         self.sources.answer = Some(rst.to_vec());
         let answered = self.packet(zone, rst);
         assert_eq!(answered.reason(), Some(DropReason::SynValidated));

@@ -1,4 +1,4 @@
-//! What follows the end of a session, and what moves it: RSTs, tombstones, late packets, reloads, restarts.
+//! Consequences and causes of a session's end: RSTs, tombstones, late packets, reloads, restarts.
 
 use std::time::{Duration, SystemTime};
 

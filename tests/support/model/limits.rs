@@ -1,7 +1,7 @@
-//! Limits on what sources and destinations hold.
+//! Limits on sessions of sources and destinations.
 
 use portcullis::config::LimitsConfig;
-use portcullis::track::Worth;
+use portcullis::track::EvictionClass;
 use portcullis::{DropReason, SessionId};
 
 use super::Run;
@@ -34,7 +34,7 @@ impl Limits {
 
 /// Whether a session is a TCP connection whose handshake is not complete.
 fn is_half_open(session: &Session) -> bool {
-    session.initiator.protocol == 6 && session.worth() == Worth::Embryonic
+    session.initiator.protocol == 6 && session.eviction_class() == EvictionClass::Embryonic
 }
 
 impl Run {

@@ -1,4 +1,5 @@
-//! A packet without a session: what it opens, or why not, and who makes room for it.
+//! A packet without a session: the session that it opens or the reason against, and the evicted
+//! session.
 
 use std::time::Duration;
 
@@ -375,7 +376,7 @@ impl Run {
             self.now < session.latest(),
             "{session:?} had expired before it was evicted"
         );
-        let worth = session.worth();
+        let worth = session.eviction_class();
         assert!(
             self.may_evict(zone, &session, excess),
             "{session:?} was worth more than a new one"
@@ -388,7 +389,7 @@ impl Run {
             if self.may_evict(zone, other, excess) {
                 let its = |session: &Session| excess[usize::from(session.initiator.zone)];
                 assert!(
-                    (other.worth(), its(&session)) >= (worth, its(other)),
+                    (other.eviction_class(), its(&session)) >= (worth, its(other)),
                     "{other:?} is worth less than {session:?}"
                 );
             }

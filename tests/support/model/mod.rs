@@ -1,10 +1,11 @@
-//! A naive reference model of the session table: a `Vec` of sessions with exact deadlines, searched from front
-//! to back, beside an engine that is told the same. After every step the two are compared.
+//! A naive reference model of the session table: a `Vec` of sessions with exact deadlines, searched
+//! from front to back, beside an engine with the same input. After every step the two are compared.
 //!
-//! The model restates the documented rules of UDP, ICMP and other protocols, of what is remembered of ended sessions and
-//! sent at their end, of reloads and of restarts; of TCP it asks the library's pure [`Track`], which has tests of its own,
-//! and checks what the table makes of the answer. A session whose lifetime has passed may be there for another
-//! [`TICK`](portcullis::session::TICK): within it the model follows the engine.
+//! The model restates the documented rules of UDP, ICMP and other protocols, of tombstones and the
+//! packets at a session's end, of reloads and of restarts. For TCP it uses the library's pure
+//! [`Track`], which has tests of its own, and checks how the table applies its result. A session
+//! whose lifetime has passed may exist for another [`TICK`](portcullis::session::TICK): within it
+//! the model follows the engine.
 
 mod challenge;
 mod ends;
@@ -20,10 +21,10 @@ use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::packet::{
     DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
 };
-use portcullis::track::Worth;
+use portcullis::track::EvictionClass;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{
-    Class, Direction, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
+    Class, Direction, Discard, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
 };
 
 use self::ends::Tombstone;
@@ -152,7 +153,7 @@ fn tracked(class: Class, direction: Option<Direction>, session: Option<SessionId
 impl Run {
     pub(crate) fn new(setup: Setup) -> Self {
         let (engine, base) = (setup.engine(), Instant::now());
-        engine.expire(base, 0, &mut ());
+        engine.expire_with(base, 0, &mut Discard);
         Self {
             engine,
             setup,
@@ -196,7 +197,7 @@ impl Run {
     /// Lets everything that is due end.
     pub(crate) fn expire(&mut self, budget: usize) -> bool {
         let mut log = Log::default();
-        let done = self.engine.expire(self.instant(), budget, &mut log);
+        let done = self.engine.expire_with(self.instant(), budget, &mut log);
         assert!(log.opened.is_empty());
         assert_eq!(done.ended, log.ended.len(), "each end is reported");
         assert!(done.ended + done.moved <= budget, "{done:?}, budget {budget}");
@@ -476,7 +477,8 @@ impl Run {
         let kept = match (state_before, &session.state) {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
-                if track.state() != before && (before.is_opening() || session.worth() == Worth::Closing) =>
+                if track.state() != before
+                    && (before.is_opening() || session.eviction_class() == EvictionClass::Closing) =>
             {
                 session.deadline.min(now + lifetime)
             }
@@ -682,7 +684,7 @@ impl Run {
             let expected = self
                 .sessions
                 .iter()
-                .filter(|session| session.worth() == worth)
+                .filter(|session| session.eviction_class() == worth)
                 .count();
             assert_eq!(count, expected, "{worth:?}");
         }

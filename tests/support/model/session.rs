@@ -7,7 +7,7 @@ use portcullis::event::EndReason;
 use portcullis::lifetime::{LifetimeClass, Lifetimes};
 use portcullis::packet::{IpVersion, Parsed, Transport};
 use portcullis::session::TICK;
-use portcullis::track::Worth;
+use portcullis::track::EvictionClass;
 use portcullis::track::tcp::Track;
 use portcullis::{Direction, SessionId};
 
@@ -191,30 +191,30 @@ impl Session {
         self.deadline + TICK + self.slack
     }
 
-    pub(super) fn worth(&self) -> Worth {
+    pub(super) fn eviction_class(&self) -> EvictionClass {
         match (self.state, self.initiator.protocol) {
             (State::Tcp(track), _) => match track.state().name() {
-                "SYN_SENT" | "SYN_SENT2" | "SYN_RECV" => Worth::Embryonic,
+                "SYN_SENT" | "SYN_SENT2" | "SYN_RECV" => EvictionClass::Embryonic,
                 // Picked up in its middle, and nobody has answered yet.
-                "ESTABLISHED" if !self.assured => Worth::Embryonic,
-                "ESTABLISHED" => Worth::Assured,
-                _ => Worth::Closing,
+                "ESTABLISHED" if !self.assured => EvictionClass::Embryonic,
+                "ESTABLISHED" => EvictionClass::Assured,
+                _ => EvictionClass::Closing,
             },
-            (State::Unreplied, _) => Worth::Embryonic,
-            _ => Worth::Datagram,
+            (State::Unreplied, _) => EvictionClass::Embryonic,
+            _ => EvictionClass::Datagram,
         }
     }
 
     /// Whether a new session may take its place at a moment.
     pub(super) fn is_evictable(&self, now: Duration) -> bool {
         let idle = now.saturating_sub(self.last);
-        match (self.worth(), self.state) {
-            (Worth::Assured, _) => false,
-            (Worth::Closing, State::Tcp(track)) => {
+        match (self.eviction_class(), self.state) {
+            (EvictionClass::Assured, _) => false,
+            (EvictionClass::Closing, State::Tcp(track)) => {
                 let half_closed = matches!(track.state().name(), "FIN_WAIT" | "CLOSE_WAIT");
-                !half_closed || idle >= Worth::HALF_CLOSED_GRACE
+                !half_closed || idle >= EvictionClass::HALF_CLOSED_GRACE
             }
-            (Worth::Datagram, State::Stream) => idle >= Worth::STREAM_GRACE,
+            (EvictionClass::Datagram, State::Stream) => idle >= EvictionClass::STREAM_GRACE,
             _ => true,
         }
     }

@@ -1,5 +1,5 @@
-//! What a run is made of: sizes, lifetimes, and one of a few policies, restated as plain data that the model searches
-//! from front to back.
+//! The parameters of a run: sizes, lifetimes, and one of a few policies, restated as plain data
+//! that the model searches from front to back.
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
 //! Headers that a host puts before a packet: netfilter's log, and Solaris' IP observability.
 
-use super::super::order::ByteOrder;
-use super::{IpPayload, IpVersion, NotIp, family_version, split, walk_tags};
+use super::ethernet::after_ether_type;
+use super::fields::split;
+use super::types::{IpPayload, IpVersion, NotIp};
+use crate::capture::order::ByteOrder;
 
 /// Address family, version and resource of an NFLOG header.
 const NFLOG_HEADER: usize = 4;
@@ -52,13 +54,13 @@ pub(super) fn nflog(bytes: &[u8], order: ByteOrder) -> Result<IpPayload<'_>, Not
 /// The packet that was logged. Where the family is one of links, the EtherType says what it is.
 fn packet_of(family: u8, ether_type: Option<u16>, bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let family = u32::from(family);
-    match (family_version(family), ether_type) {
+    match (IpVersion::of_family(family), ether_type) {
         (Some(version), _) => Ok(IpPayload {
             bytes,
             vlan: None,
             version: Some(version),
         }),
-        (None, Some(ether_type)) => walk_tags(ether_type, bytes),
+        (None, Some(ether_type)) => after_ether_type(ether_type, bytes),
         (None, None) => Err(NotIp::OtherFamily(family)),
     }
 }

@@ -1,39 +1,14 @@
-//! Serial links and what is carried like them: PPP, PPPoE, Cisco HDLC, MPLS.
+//! Protocols that PPP and Ethernet carry alike: the protocol field of PPP, PPPoE, and MPLS.
 
-use super::{IpPayload, IpVersion, NotIp, split, take_u16, walk_tags};
+use super::fields::take_u16;
+use super::types::{IpPayload, IpVersion, MAX_LABELS, NotIp};
 
-/// The address and control fields of HDLC-like framing (RFC 1662, section 3.1).
-const PPP_FRAMING: [u8; 2] = [0xff, 0x03];
-/// The address fields of Cisco HDLC: unicast and broadcast (RFC 1547, section 4.3.1).
-const CISCO_ADDRESSES: [u8; 2] = [0x0f, 0x8f];
 /// Version 1 and type 1 of PPPoE (RFC 2516, section 4).
 const PPPOE_VERSION: u8 = 0x11;
-/// The most MPLS labels of one frame that are looked behind.
-pub(crate) const MAX_LABELS: usize = 16;
-
-/// A PPP frame with or without the address and control fields, or one of Cisco HDLC, which some
-/// links carry under the number of PPP.
-pub(super) fn ppp(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
-    match bytes.first() {
-        Some(first) if CISCO_ADDRESSES.contains(first) => cisco_hdlc(bytes),
-        _ => protocol(bytes.strip_prefix(&PPP_FRAMING).unwrap_or(bytes)),
-    }
-}
-
-/// A PPP frame that begins with the direction in which it went. `pppd` writes it over the address
-/// field, other programs before the frame.
-pub(super) fn ppp_after_direction(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
-    let (_, rest) = split(bytes, 1)?;
-    match rest {
-        // The control field without the address field.
-        [0x03, protocol_field @ ..] => protocol(protocol_field),
-        _ => ppp(rest),
-    }
-}
 
 /// The protocol field of PPP and what follows. Its first byte may be left out if it is 0
 /// (RFC 1661, section 2): the last byte, and no other, is odd.
-fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+pub(super) fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (number, rest) = match bytes {
         [last, rest @ ..] if last & 1 == 1 => (u16::from(*last), rest),
         _ => take_u16(bytes)?,
@@ -63,13 +38,6 @@ pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     // Padding of the link follows the length. A capture may have cut the frame before it.
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     protocol(rest.get(..len).unwrap_or(rest))
-}
-
-/// A frame of Cisco HDLC: address, control, EtherType.
-pub(super) fn cisco_hdlc(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
-    let (_, rest) = split(bytes, 2)?;
-    let (ether_type, rest) = take_u16(rest)?;
-    walk_tags(ether_type, rest)
 }
 
 /// A stack of MPLS labels (RFC 3032) and the packet under it. No label names the protocol, so the

@@ -1,7 +1,9 @@
 //! IEEE 802.11 frames, with and without the radiotap header.
 
-use super::super::order::ByteOrder;
-use super::{IpPayload, NotIp, split, take_u16, walk_tags};
+use super::ethernet::after_ether_type;
+use super::fields::{split, take_u16};
+use super::types::{IpPayload, NotIp};
+use crate::capture::order::ByteOrder;
 
 /// Version, padding, length and the first word of flags (<https://www.radiotap.org>).
 const RADIOTAP_FIXED: usize = 8;
@@ -96,5 +98,5 @@ pub(super) fn data_frame(bytes: &[u8], padded: bool) -> Result<IpPayload<'_>, No
         return Err(NotIp::Llc);
     }
     let (ether_type, rest) = take_u16(rest)?;
-    walk_tags(ether_type, rest)
+    after_ether_type(ether_type, rest)
 }

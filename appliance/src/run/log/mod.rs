@@ -4,26 +4,28 @@
 //! does not read, costs lines, which are counted: those that found the queue full by the sender, those that could not be written
 //! by the output. What a line looks like is said in [`rows`], where it goes in [`output`].
 
+mod counters;
 pub(crate) mod output;
-pub(crate) mod queue;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::counters::LogCounters;
+use self::counters::Running;
 use self::output::Output;
 pub(crate) use self::output::open;
-use super::plane::Plane;
+use super::data_path::DataPath;
+use super::event_queue::SessionEvent;
 use super::settings::LogSettings;
-use super::shared::SessionEvent;
-use super::view::ZoneNames;
-use crate::complain;
+use super::view::{Viewer, WallClock, ZoneNames};
+use crate::output::notice;
 
 /// How long a line may lie in the buffer before it is written, and how long the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -34,57 +36,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// After so many lines the buffer is written whatever comes.
 const LINES: usize = 256;
 
-/// Lines written, and lines that could not be.
-#[derive(Debug, Default)]
-pub(crate) struct LogCounters {
-    written: AtomicU64,
-    dropped: AtomicU64,
-    runs: AtomicBool,
-}
-
-impl LogCounters {
-    /// Lines written, and lines lost since they could not be written.
-    pub(crate) fn values(&self) -> (u64, u64) {
-        (
-            self.written.load(Ordering::Relaxed),
-            self.dropped.load(Ordering::Relaxed),
-        )
-    }
-
-    /// Whether there is a thread that writes.
-    pub(crate) fn is_running(&self) -> bool {
-        self.runs.load(Ordering::Relaxed)
-    }
-
-    fn add_written(&self, lines: u64) {
-        self.written.fetch_add(lines, Ordering::Relaxed);
-    }
-
-    fn add_dropped(&self, lines: u64) {
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-    }
-}
-
-/// The log's thread runs while this lives.
-struct Running<'c>(&'c LogCounters);
-
-impl<'c> Running<'c> {
-    fn new(counters: &'c LogCounters) -> Self {
-        counters.runs.store(true, Ordering::Relaxed);
-        Self(counters)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.runs.store(false, Ordering::Relaxed);
-    }
-}
-
 /// What the log's thread needs.
 pub(crate) struct SessionLog {
     pub(crate) settings: LogSettings,
-    pub(crate) plane: Arc<Plane>,
+    pub(crate) data_path: Arc<DataPath>,
     pub(crate) zones: Arc<ZoneNames>,
     pub(crate) counters: Arc<LogCounters>,
 }
@@ -126,8 +81,16 @@ impl SessionLog {
     }
 
     fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
-        self.plane.shared.took(event);
-        if rows::put(self, event, |line| lines.put(line)).is_err() {
+        self.data_path.shared.took(event);
+        let policy = self.data_path.shared.engine.policy();
+        let viewer = Viewer {
+            data_path: &self.data_path,
+            zones: &self.zones,
+            policy: &policy,
+            clock: WallClock::now(),
+            now: Instant::now(),
+        };
+        if rows::put(&self.settings, &viewer, event, |line| lines.put(line)).is_err() {
             self.counters.add_dropped(1);
         }
     }
@@ -189,14 +152,14 @@ impl<'a> Lines<'a> {
         match result {
             Ok(()) => {
                 if self.fails {
-                    complain("session log: lines are written again");
+                    notice("session log: lines are written again");
                 }
                 self.fails = false;
                 self.told = self.told.filter(|told| told.elapsed() < SILENCE);
             }
             Err(error) => {
                 if self.told.is_none() {
-                    complain(&format!("session log: lines are lost: {error}"));
+                    notice(&format!("session log: lines are lost: {error}"));
                     self.told = Some(Instant::now());
                     self.fails = true;
                 }

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use super::super::settings::{LogFormat, LogSettings};
-use super::{LogCounters, rows};
+use super::counters::LogCounters;
+use super::rows;
 
 /// What a path is taken for that names the standard output.
 const STDOUT: [&str; 2] = ["stdout", "/dev/stdout"];

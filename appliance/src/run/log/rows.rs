@@ -8,11 +8,11 @@ use portcullis::policy::{Action, Protocol};
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 use serde::Serialize;
 
-use super::super::plane::TunnelView;
+use super::super::data_path::TunnelView;
+use super::super::event_queue::SessionEvent;
 use super::super::settings::{LogFormat, LogSettings};
-use super::super::shared::SessionEvent;
-use super::super::view::{SessionView, Viewer, WallClock};
-use super::SessionLog;
+use super::super::view::{ListedSession, Viewer, WallClock};
+use crate::five_tuple::{Endpoint, FiveTuple};
 
 /// The first line of a file of VPC flow log records, its end included.
 pub(super) const VPC_HEADER: &[u8] =
@@ -24,27 +24,20 @@ bytes start end action log-status\n";
 /// # Errors
 /// It cannot be said in JSON.
 pub(super) fn put(
-    log: &SessionLog,
+    settings: &LogSettings,
+    viewer: &Viewer<'_>,
     event: &SessionEvent,
     mut put: impl FnMut(&str),
 ) -> Result<(), serde_json::Error> {
-    let policy = log.plane.shared.engine.policy();
-    let viewer = Viewer {
-        plane: &log.plane,
-        zones: &log.zones,
-        policy: &policy,
-        clock: WallClock::now(),
-        now: Instant::now(),
-    };
-    match log.settings.format {
+    match settings.format {
         LogFormat::Json => {
             let line = match event {
                 SessionEvent::Opened(session) => Row::line("opened", None, viewer.view(session)),
                 SessionEvent::Ended(session, reason) => {
                     Row::line("ended", Some(*reason), viewer.view(session))
                 }
-                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, &viewer)),
-                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, &viewer)),
+                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, viewer)),
+                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, viewer)),
             };
             put(&line?);
         }
@@ -52,13 +45,13 @@ pub(super) fn put(
             SessionEvent::Opened(_) | SessionEvent::Limited(_) => {}
             SessionEvent::Ended(session, _) => {
                 for record in FlowRecord::of_session(session) {
-                    put(&record.line(&log.settings, &viewer.clock));
+                    put(&record.line(settings, &viewer.clock));
                 }
             }
             // It has passed, and has records at its end.
             SessionEvent::Denied(denied) if denied.action == Action::Audit => {}
             SessionEvent::Denied(denied) => {
-                put(&FlowRecord::of_denied(denied).line(&log.settings, &viewer.clock));
+                put(&FlowRecord::of_denied(denied).line(settings, &viewer.clock));
             }
         },
     }
@@ -71,14 +64,14 @@ struct Row {
     event: &'static str,
     end_reason: Option<&'static str>,
     #[serde(flatten)]
-    session: SessionView,
+    session: ListedSession,
 }
 
 impl Row {
     fn line(
         event: &'static str,
         reason: Option<EndReason>,
-        session: SessionView,
+        session: ListedSession,
     ) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Self {
             event,
@@ -88,18 +81,14 @@ impl Row {
     }
 }
 
-/// A session that the policy did not admit, or has admitted for audit. What it has in common with
-/// [`SessionView`] has the same name.
+/// Row of a session that the policy denied, or admitted for audit. Fields that a
+/// [`SessionView`](crate::session_view::SessionView) also has bear the same names.
 #[derive(Debug, Serialize)]
 struct DeniedRow<'a> {
     event: &'static str,
     action: &'static str,
-    zone: String,
-    proto: String,
-    src: IpAddr,
-    sport: Option<u16>,
-    dst: IpAddr,
-    dport: Option<u16>,
+    #[serde(flatten)]
+    flow: FiveTuple,
     orig_pkts: u32,
     orig_bytes: u32,
     start: f64,
@@ -110,19 +99,13 @@ struct DeniedRow<'a> {
 
 impl<'a> DeniedRow<'a> {
     fn new(denied: &DeniedSession, viewer: &Viewer<'a>) -> Self {
-        let port = |port| viewer.port(denied.protocol, port);
         Self {
             event: match denied.action {
                 Action::Audit => "audited",
                 _ => "denied",
             },
             action: denied.action.name(),
-            zone: viewer.zones.name(denied.zone),
-            proto: Protocol(denied.protocol).to_string(),
-            src: denied.src,
-            sport: port(denied.src_port),
-            dst: denied.dst,
-            dport: port(denied.dst_port),
+            flow: FiveTuple::of_denied(denied, viewer.zones.name(denied.zone)),
             orig_pkts: 1,
             orig_bytes: denied.bytes,
             start: viewer.clock.seconds(denied.at),
@@ -164,12 +147,12 @@ impl<'a> LimitRow<'a> {
     }
 }
 
-/// A VPC flow log record: what went from one end to the other.
+/// VPC flow log record: traffic from one endpoint to the other.
 #[derive(Debug)]
 struct FlowRecord {
-    from: (IpAddr, u16),
-    to: (IpAddr, u16),
-    protocol: u8,
+    from: Endpoint,
+    to: Endpoint,
+    protocol: Protocol,
     traffic: Traffic,
     start: Instant,
     end: Instant,
@@ -177,29 +160,33 @@ struct FlowRecord {
 }
 
 impl FlowRecord {
-    /// One for each direction that has sent anything.
+    /// Returns a record for each direction that has sent anything.
     fn of_session(session: &SessionRecord) -> impl Iterator<Item = Self> {
-        let (from, to) = ((session.src, session.src_port), (session.dst, session.dst_port));
-        let (protocol, start, end) = (session.protocol, session.start, session.last);
-        [(from, to, session.original), (to, from, session.reply)]
-            .into_iter()
-            .filter(|(_, _, traffic)| traffic.packets > 0)
-            .map(move |(from, to, traffic)| Self {
-                from,
-                to,
-                protocol,
-                traffic,
-                start,
-                end,
-                action: "ACCEPT",
-            })
+        let flow = FiveTuple::of_session(session, ());
+        let (from, to) = (flow.initiator(), flow.responder());
+        let record = |from, to, traffic| Self {
+            from,
+            to,
+            protocol: flow.protocol,
+            traffic,
+            start: session.start,
+            end: session.last,
+            action: "ACCEPT",
+        };
+        [
+            record(from, to, session.original),
+            record(to, from, session.reply),
+        ]
+        .into_iter()
+        .filter(|record| record.traffic.packets > 0)
     }
 
     fn of_denied(denied: &DeniedSession) -> Self {
+        let flow = FiveTuple::of_denied(denied, ());
         Self {
-            from: (denied.src, denied.src_port),
-            to: (denied.dst, denied.dst_port),
-            protocol: denied.protocol,
+            from: flow.initiator(),
+            to: flow.responder(),
+            protocol: flow.protocol,
             traffic: Traffic {
                 packets: 1,
                 bytes: u64::from(denied.bytes),
@@ -210,20 +197,20 @@ impl FlowRecord {
         }
     }
 
-    /// Ports are 0 where the protocol has none, and for ICMP.
+    /// Returns the line of the record. Ports are 0 where the protocol has none, and for ICMP.
     fn line(&self, settings: &LogSettings, clock: &WallClock) -> String {
-        let has_ports = Protocol(self.protocol).has_ports();
-        let port = |port| if has_ports { port } else { 0 };
+        let has_ports = self.protocol.has_ports();
+        let port = |end: Endpoint| end.port.filter(|_| has_ports).unwrap_or(0);
         let (account, interface) = (&settings.account_id, &settings.interface_id);
         let Traffic { packets, bytes } = self.traffic;
         let (start, end) = (clock.at(self.start).as_secs(), clock.at(self.end).as_secs());
         format!(
             "2 {account} {interface} {} {} {} {} {} {packets} {bytes} {start} {end} {} OK",
-            self.from.0,
-            self.to.0,
-            port(self.from.1),
-            port(self.to.1),
-            self.protocol,
+            self.from.address,
+            self.to.address,
+            port(self.from),
+            port(self.to),
+            self.protocol.0,
             self.action
         )
     }

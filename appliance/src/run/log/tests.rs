@@ -51,6 +51,12 @@ impl Place {
     }
 }
 
+/// Lines written and lines lost.
+fn counts(counters: &LogCounters) -> (u64, u64) {
+    let lines = counters.values();
+    (lines.written, lines.dropped)
+}
+
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
@@ -70,7 +76,7 @@ fn no_file_is_longer_than_its_limit_and_no_line_is_torn() {
     assert_eq!(place.text("log"), "line 28\nline 29\n");
     assert_eq!(place.text("log.1"), "line 25\nline 26\nline 27\n");
     assert_eq!(place.text("log.3"), "line 19\nline 20\nline 21\n");
-    assert_eq!(place.counters.values(), (20, 0));
+    assert_eq!(counts(&place.counters), (20, 0));
     let long = format!("{}\n", "x".repeat(100));
     output
         .write(format!("{long}{long}end\n").as_bytes(), &place.counters)
@@ -99,10 +105,10 @@ fn what_lies_in_the_way_of_the_rotation_costs_counted_lines_until_it_is_gone() {
     for _ in 0..3 {
         output.write(b"line 2\nline 3\n", &place.counters).unwrap_err();
     }
-    assert_eq!(place.counters.values(), (1, 6));
+    assert_eq!(counts(&place.counters), (1, 6));
     fs::remove_dir_all(place.at("log.1")).unwrap();
     output.write(b"line 4\n", &place.counters).unwrap();
-    assert_eq!(place.counters.values(), (2, 6));
+    assert_eq!(counts(&place.counters), (2, 6));
     assert_eq!(
         (place.text("log"), place.text("log.1")),
         ("line 4\n".into(), "line 1\n".into())
@@ -121,12 +127,12 @@ fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
     fs::remove_dir(place.at("log")).unwrap();
     output.write(b"line 4\n", &place.counters).unwrap();
     assert_eq!(place.text("log"), "line 4\n");
-    assert_eq!(place.counters.values(), (2, 2));
+    assert_eq!(counts(&place.counters), (2, 2));
     // Nor does a pipe in its place, that nobody reads, hold it up.
     fs::remove_file(place.at("log")).unwrap();
     nix::unistd::mkfifo(&place.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     output.write(b"line 5\n", &place.counters).unwrap_err();
-    assert_eq!(place.counters.values(), (2, 3));
+    assert_eq!(counts(&place.counters), (2, 3));
 }
 
 #[test]
@@ -143,7 +149,7 @@ fn a_file_that_others_move_or_empty_is_written_where_it_should_be() {
     File::create(place.at("log")).unwrap();
     output.write(b"line 3\n", &place.counters).unwrap();
     assert_eq!(place.text("log"), format!("{header}line 3\n"));
-    assert_eq!(place.counters.values(), (3, 0));
+    assert_eq!(counts(&place.counters), (3, 0));
 }
 
 #[test]
@@ -189,15 +195,15 @@ fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
     // 1,000 bytes a line: four are whole, and 96 bytes of the fifth fit.
     let line = format!("{}\n", "x".repeat(999));
     output.write(line.repeat(8).as_bytes(), &counters).unwrap_err();
-    assert_eq!(counters.values(), (4, 3), "the fifth is begun");
+    assert_eq!(counts(&counters), (4, 3), "the fifth is begun");
     assert_eq!(drain(&mut reader).len(), 4_096);
     output.write(b"next\n", &counters).unwrap();
-    assert_eq!(counters.values(), (6, 3));
+    assert_eq!(counts(&counters), (6, 3));
     assert_eq!(drain(&mut reader), format!("{}next\n", &line[96..]));
     output.write(line.repeat(5).as_bytes(), &counters).unwrap_err();
-    assert_eq!(counters.values(), (10, 3));
+    assert_eq!(counts(&counters), (10, 3));
     output.give_up(&counters);
-    assert_eq!(counters.values(), (10, 4), "every line is one or the other");
+    assert_eq!(counts(&counters), (10, 4), "every line is one or the other");
 }
 
 #[test]

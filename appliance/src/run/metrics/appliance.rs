@@ -5,90 +5,95 @@ use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::families::{Families, Labels, Written};
-use super::{CheckpointReadings, Doors, LogReadings, Readings};
+use super::families::{Families, Family, Labels, Written};
+use super::readings::{CheckpointReadings, Doors, LogReadings, Readings};
+use crate::run::counters::SendFault;
 use crate::run::health::Unhealthy;
-use crate::run::shared::{SendFault, WorkerStats};
+use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
     /// The workers with the values of their label; `control` sends what ends by an operator's word.
     pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
-        let workers = self.plane.shared.workers.iter().enumerate();
+        let workers = self.data_path.shared.workers.iter().enumerate();
         workers
             .map(|(number, worker)| (number.to_string(), worker))
-            .chain([("control".to_owned(), &self.plane.sent)])
+            .chain([("control".to_owned(), &self.data_path.sent)])
             .collect()
     }
 
     pub(super) fn traffic(&self, to: &mut Families<'_, '_>) -> Written {
         let workers = self.workers();
-        let mut of_workers = |name, help, unit: Option<&Unit>, value: fn(&WorkerStats) -> u64| {
+        let mut of_workers = |family: Family<'_>, value: fn(&WorkerStats) -> u64| {
             to.counters(
-                (name, help, unit),
+                family,
                 workers
                     .iter()
                     .map(|(name, worker)| ([("worker", name.as_str())], value(worker))),
             )
         };
         of_workers(
-            "portcullis_worker_turns",
-            "Turns of the worker's loop",
-            None,
+            Family::new("portcullis_worker_turns", "Turns of the worker's loop"),
             |worker| worker.turns.value(),
         )?;
         of_workers(
-            "portcullis_worker_received_datagrams",
-            "Datagrams received",
-            None,
+            Family::new("portcullis_worker_received_datagrams", "Datagrams received"),
             |worker| worker.received.value(),
         )?;
         of_workers(
-            "portcullis_worker_received",
-            "UDP payload received",
-            Some(&Unit::Bytes),
+            Family::new("portcullis_worker_received", "UDP payload received").in_unit(&Unit::Bytes),
             |worker| worker.received_bytes.value(),
         )?;
         of_workers(
-            "portcullis_worker_receive_overflow_datagrams",
-            "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP checksum",
-            None,
+            Family::new(
+                "portcullis_worker_receive_overflow_datagrams",
+                "Datagrams that the kernel dropped at the receive queue: no room, or a wrong UDP checksum",
+            ),
             |worker| worker.receive_overflow.value(),
         )?;
         of_workers(
-            "portcullis_worker_receive_failures",
-            "Calls to receive that have failed",
-            None,
+            Family::new(
+                "portcullis_worker_receive_failures",
+                "Calls to receive that have failed",
+            ),
             |worker| worker.receive_failed.value(),
         )?;
         of_workers(
-            "portcullis_worker_returned_datagrams",
-            "Datagrams sent back as they came",
-            None,
+            Family::new(
+                "portcullis_worker_returned_datagrams",
+                "Datagrams sent back as they came",
+            ),
             |worker| worker.returned.value(),
         )?;
         of_workers(
-            "portcullis_worker_made_datagrams",
-            "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and fragments that were held",
-            None,
+            Family::new(
+                "portcullis_worker_made_datagrams",
+                "Datagrams of the appliance's own: replies, errors, RSTs, rewritten SYNs, and fragments that were held",
+            ),
             |worker| worker.made.value(),
         )?;
         of_workers(
-            "portcullis_worker_sent",
-            "UDP payload sent",
-            Some(&Unit::Bytes),
+            Family::new("portcullis_worker_sent", "UDP payload sent").in_unit(&Unit::Bytes),
             |worker| worker.sent_bytes.value(),
         )?;
         of_workers(
-            "portcullis_worker_resets_without_tunnel",
-            "RSTs whose tunnel is not known any more",
-            None,
+            Family::new(
+                "portcullis_worker_resets_without_tunnel",
+                "RSTs whose tunnel is not known any more",
+            ),
             |worker| worker.resets_without_tunnel.value(),
         )?;
+        self.send_faults(to)?;
+        self.batches(to)?;
+        self.endpoints(to)?;
+        self.front(to)
+    }
+
+    fn send_faults(&self, to: &mut Families<'_, '_>) -> Written {
+        let workers = self.workers();
         to.counters(
-            (
+            Family::new(
                 "portcullis_worker_send_faults",
                 "Datagrams that the system did not take, by reason",
-                None,
             ),
             workers.iter().flat_map(|(name, worker)| {
                 let faults = SendFault::ALL.iter().zip(&worker.send_faults);
@@ -99,10 +104,7 @@ impl Readings {
                     )
                 })
             }),
-        )?;
-        self.batches(to)?;
-        self.endpoints(to)?;
-        self.front(to)
+        )
     }
 
     pub(super) fn batches(&self, to: &mut Families<'_, '_>) -> Written {
@@ -112,7 +114,7 @@ impl Readings {
             None,
             MetricType::Histogram,
         )?;
-        for (number, worker) in self.plane.shared.workers.iter().enumerate() {
+        for (number, worker) in self.data_path.shared.workers.iter().enumerate() {
             let number = number.to_string();
             let labels = [("worker", number.as_str())];
             let labels = Labels(&labels);
@@ -140,9 +142,9 @@ impl Readings {
     }
 
     pub(super) fn endpoints(&self, to: &mut Families<'_, '_>) -> Written {
-        let mut of_endpoints = |name, help, unit: Option<&Unit>, value: fn(&EndpointStats) -> u64| {
+        let mut of_endpoints = |family: Family<'_>, value: fn(&EndpointStats) -> u64| {
             to.counters(
-                (name, help, unit),
+                family,
                 self.endpoints.iter().map(|(endpoint, zone, stats)| {
                     (
                         [("endpoint", endpoint.as_str()), ("zone", zone.as_str())],
@@ -152,27 +154,22 @@ impl Readings {
             )
         };
         of_endpoints(
-            "portcullis_endpoint_received_datagrams",
-            "Datagrams from an endpoint; `other` are those that name none, were refused, or whose endpoint has no counter",
-            None,
+            Family::new(
+                "portcullis_endpoint_received_datagrams",
+                "Datagrams from an endpoint; `other` are those that name none, were refused, or whose endpoint has no counter",
+            ),
             |each| each.received,
         )?;
         of_endpoints(
-            "portcullis_endpoint_received",
-            "UDP payload from an endpoint",
-            Some(&Unit::Bytes),
+            Family::new("portcullis_endpoint_received", "UDP payload from an endpoint").in_unit(&Unit::Bytes),
             |each| each.received_bytes,
         )?;
         of_endpoints(
-            "portcullis_endpoint_sent_datagrams",
-            "Datagrams to an endpoint",
-            None,
+            Family::new("portcullis_endpoint_sent_datagrams", "Datagrams to an endpoint"),
             |each| each.sent,
         )?;
         of_endpoints(
-            "portcullis_endpoint_sent",
-            "UDP payload to an endpoint",
-            Some(&Unit::Bytes),
+            Family::new("portcullis_endpoint_sent", "UDP payload to an endpoint").in_unit(&Unit::Bytes),
             |each| each.sent_bytes,
         )
     }
@@ -181,10 +178,9 @@ impl Readings {
         let front = &self.front;
         let refused = front.refused.iter().map(|(_, count)| count).sum::<u64>();
         to.counters(
-            (
+            Family::new(
                 "portcullis_datagrams",
                 "Datagrams received, by what became of them",
-                None,
             ),
             [
                 ("returned", front.returned),
@@ -198,10 +194,9 @@ impl Readings {
             .map(|(outcome, count)| ([("outcome", outcome)], count)),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_refused_datagrams",
                 "Datagrams that the front end did not pass to the engine, by reason",
-                None,
             ),
             front
                 .refused
@@ -209,7 +204,7 @@ impl Readings {
                 .map(|(refusal, count)| ([("reason", refusal.name())], *count)),
         )?;
         to.gauge(
-            ("portcullis_tunnel_ends", "Tunnel ends that are known", None),
+            Family::new("portcullis_tunnel_ends", "Tunnel ends that are known"),
             front.tunnel_ends as u64,
         )?;
         to.counter(
@@ -232,10 +227,9 @@ impl Readings {
             written,
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_log_lines_dropped",
                 "Lines of the session log lost, by cause",
-                None,
             ),
             [
                 ([("cause", "denied_queue_full")], lost.denied),
@@ -244,23 +238,18 @@ impl Readings {
             ],
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_log_running",
                 "1 while there is a thread that writes the session log",
-                None,
             ),
             u64::from(is_running),
         )?;
         to.gauge(
-            (
-                "portcullis_healthy",
-                "1 if health checks are answered with 200",
-                None,
-            ),
+            Family::new("portcullis_healthy", "1 if health checks are answered with 200"),
             u64::from(self.reasons.is_empty()),
         )?;
         to.gauges(
-            (
+            Family::new(
                 "portcullis_unhealthy",
                 "1 for each reason for which health checks are answered with 503",
             ),
@@ -270,15 +259,15 @@ impl Readings {
         self.checkpoints(to)?;
         self.doors(to)?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_worker_stall",
                 "For how long the slowest worker has not turned",
-                Some(&Unit::Seconds),
-            ),
+            )
+            .in_unit(&Unit::Seconds),
             self.stall_seconds,
         )?;
         to.gauge(
-            ("portcullis_uptime", "Since the start", Some(&Unit::Seconds)),
+            Family::new("portcullis_uptime", "Since the start").in_unit(&Unit::Seconds),
             self.uptime_seconds,
         )?;
         let mut info =
@@ -289,27 +278,24 @@ impl Readings {
     pub(super) fn reloads(&self, to: &mut Families<'_, '_>) -> Written {
         let reloads = self.reloads;
         to.counters(
-            (
+            Family::new(
                 "portcullis_reloads",
                 "Reloads of the configuration file, by outcome",
-                None,
             ),
             [("applied", reloads.applied), ("refused", reloads.refused)]
                 .map(|(outcome, count)| ([("outcome", outcome)], count)),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_reload_failed",
                 "1 if the last configuration file was refused: what is in force is not what it says",
-                None,
             ),
             u64::from(reloads.has_failed),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_reload_waiting_keys",
                 "Keys of the configuration file that wait for a restart",
-                None,
             ),
             reloads.waiting as u64,
         )
@@ -318,10 +304,9 @@ impl Readings {
     pub(super) fn checkpoints(&self, to: &mut Families<'_, '_>) -> Written {
         let CheckpointReadings { written, failed, age } = self.checkpoints;
         to.counters(
-            (
+            Family::new(
                 "portcullis_checkpoints",
                 "Checkpoints of the sessions (`run.checkpoint`), by outcome",
-                None,
             ),
             [("written", written), ("failed", failed)]
                 .map(|(outcome, count)| ([("outcome", outcome)], count)),
@@ -329,11 +314,11 @@ impl Readings {
         // Before the first one there is no age.
         let Some(age) = age else { return Ok(()) };
         to.gauge(
-            (
+            Family::new(
                 "portcullis_checkpoint_age",
                 "Since the newest checkpoint was begun",
-                Some(&Unit::Seconds),
-            ),
+            )
+            .in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }
@@ -345,19 +330,17 @@ impl Readings {
             metrics,
         } = &self.doors;
         to.counters(
-            (
+            Family::new(
                 "portcullis_listener_refused_connections",
                 "Connections from sources that `health.sources` does not allow",
-                None,
             ),
             [("health", health), ("health_tcp", health_tcp)]
                 .map(|(listener, counters)| ([("listener", listener)], counters.refused())),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_listener_evicted_connections",
                 "Connections that made room for others: the oldest of the source address with the most",
-                None,
             ),
             [("health", health), ("metrics", metrics)]
                 .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),

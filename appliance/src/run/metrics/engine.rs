@@ -5,18 +5,17 @@ use std::collections::BTreeMap;
 use portcullis::{RuleUse, Zone};
 use prometheus_client::registry::Unit;
 
-use super::Readings;
-use super::families::{Families, Written};
+use super::families::{Families, Family, Written};
+use super::readings::Readings;
 use crate::run::census::protocol_label;
 
 impl Readings {
     pub(super) fn packets(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.counters(
-            (
+            Family::new(
                 "portcullis_forwarded_packets",
                 "Inner packets let pass, by their relation to the sessions",
-                None,
             ),
             stats
                 .forwarded
@@ -29,10 +28,9 @@ impl Readings {
             stats.forwarded_bytes,
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_dropped_packets",
                 "Inner packets not let pass, rejected ones included, by reason",
-                None,
             ),
             stats
                 .dropped
@@ -45,27 +43,22 @@ impl Readings {
             stats.rejected,
         )?;
         to.counters(
-            ("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally, or that an audit rule has admitted", None),
+Family::new("portcullis_tolerated_packets", "Packets let pass although a check failed, since it only counts or the session is tracked liberally, or that an audit rule has admitted"),
             self.tolerated
                 .iter()
                 .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_limited_sessions",
                 "New sessions that would have exceeded a limit, by the rule that would have admitted them",
-                None,
             ),
             self.limited
                 .iter()
                 .map(|(limit, rule, count)| ([("limit", *limit), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            (
-                "portcullis_rule_hits",
-                "New sessions that a rule has decided",
-                None,
-            ),
+            Family::new("portcullis_rule_hits", "New sessions that a rule has decided"),
             self.rules
                 .iter()
                 .map(|rule| ([("rule", rule.name.as_str())], rule.hits)),
@@ -81,27 +74,25 @@ impl Readings {
             rules.map(move |rule| ([("rule", rule.name.as_str())], value(rule)))
         };
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule_sessions_ended",
                 "Sessions of a rule that have ended",
-                None,
             ),
             by_rule(|rule| rule.ended.sessions),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule_packets",
                 "Packets of a rule's sessions that have ended, in both directions",
-                None,
             ),
             by_rule(|rule| rule.ended.packets),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_rule",
                 "IP bytes of a rule's sessions that have ended, in both directions",
-                Some(&Unit::Bytes),
-            ),
+            )
+            .in_unit(&Unit::Bytes),
             by_rule(|rule| rule.ended.bytes),
         )?;
         let matched = self.rules.iter().filter_map(|rule| {
@@ -109,7 +100,7 @@ impl Readings {
             Some(([("rule", rule.name.as_str())], last))
         });
         to.gauges(
-            (
+            Family::new(
                 "portcullis_rule_last_match_timestamp_seconds",
                 "When a rule last decided about a new session, in seconds since the Unix epoch",
             ),
@@ -120,7 +111,7 @@ impl Readings {
     pub(super) fn table(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.gauges(
-            (
+            Family::new(
                 "portcullis_sessions",
                 "Sessions now, by what they are worth to a full table",
             ),
@@ -130,7 +121,7 @@ impl Readings {
                 .map(|(worth, count)| ([("worth", worth.name())], *count as u64)),
         )?;
         to.gauge(
-            ("portcullis_sessions_max", "The bound of the session table", None),
+            Family::new("portcullis_sessions_max", "The bound of the session table"),
             stats.max_sessions as u64,
         )?;
         to.counter(
@@ -139,7 +130,7 @@ impl Readings {
             stats.sessions_opened,
         )?;
         to.counters(
-            ("portcullis_sessions_ended", "Sessions ended, by reason", None),
+            Family::new("portcullis_sessions_ended", "Sessions ended, by reason"),
             stats
                 .sessions_ended
                 .iter()
@@ -161,18 +152,13 @@ impl Readings {
             stats.sessions_bypassed,
         )?;
         to.gauge(
-            (
-                "portcullis_tombstones",
-                "Ended sessions that are remembered",
-                None,
-            ),
+            Family::new("portcullis_tombstones", "Ended sessions that are remembered"),
             stats.tombstones as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_fragmented_datagrams",
                 "Fragmented datagrams that pass and of which something is missing",
-                None,
             ),
             self.datagrams as u64,
         )?;
@@ -187,11 +173,7 @@ impl Readings {
             stats.fragments_held,
         )?;
         to.gauge(
-            (
-                "portcullis_fragments_waiting",
-                "Fragments that are held now",
-                None,
-            ),
+            Family::new("portcullis_fragments_waiting", "Fragments that are held now"),
             stats.fragments_waiting as u64,
         )
     }
@@ -207,10 +189,7 @@ impl Readings {
                 .or_default() += *count;
         }
         to.gauges(
-            (
-                "portcullis_sessions_by_state",
-                "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th",
-            ),
+Family::new("portcullis_sessions_by_state", "Sessions by zone, protocol and state, as last counted; `other` are rare protocols, and zones after the 64th"),
             rows.iter().map(|((zone, protocol, state), count)| {
                 let labels = [
                     ("zone", zone.as_str()),
@@ -225,12 +204,8 @@ impl Readings {
             return Ok(());
         };
         to.gauge(
-            (
-                "portcullis_sessions_by_state_age",
-                "Since the sessions were last counted by state: at least every 10 s while metrics are read, or 20 times as \
-                 long as it takes",
-                Some(&Unit::Seconds),
-            ),
+Family::new("portcullis_sessions_by_state_age", "Since the sessions were last counted by state: at least every 10 s while metrics are read, or 20 times as \
+                 long as it takes").in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }
@@ -238,10 +213,9 @@ impl Readings {
     pub(super) fn challenges(&self, to: &mut Families<'_, '_>) -> Written {
         let stats = &self.stats;
         to.counters(
-            (
+            Family::new(
                 "portcullis_syn_challenge_events",
                 "SYNs of unknown sources that were challenged or not, and what came of it",
-                None,
             ),
             stats
                 .challenge_events
@@ -249,18 +223,16 @@ impl Readings {
                 .map(|(event, count)| ([("event", event.name())], *count)),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_syn_challenge_zones",
                 "Zones whose unknown sources are challenged now",
-                None,
             ),
             stats.challenging_zones.len() as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_syn_challenge_known_sources",
                 "Sources that have proven themselves and are not challenged",
-                None,
             ),
             stats.known_sources as u64,
         )
@@ -274,21 +246,16 @@ impl Readings {
             stats.resets_sent,
         )?;
         to.counters(
-            (
-                "portcullis_resets_unsent",
-                "RSTs that were not made, by reason",
-                None,
-            ),
+            Family::new("portcullis_resets_unsent", "RSTs that were not made, by reason"),
             stats
                 .resets_unsent
                 .iter()
                 .map(|(reason, count)| ([("reason", reason.name())], *count)),
         )?;
         to.counters(
-            (
+            Family::new(
                 "portcullis_helper_events",
                 "What helpers have seen and done in control sessions",
-                None,
             ),
             stats
                 .helper_events
@@ -296,26 +263,23 @@ impl Readings {
                 .map(|(event, count)| ([("event", event.name())], *count)),
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_control_sessions",
                 "Control sessions that a helper listens to",
-                None,
             ),
             stats.control_sessions as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_expectations",
                 "Announced sessions that have not come yet",
-                None,
             ),
             stats.expectations as u64,
         )?;
         to.gauge(
-            (
+            Family::new(
                 "portcullis_asymmetry_lines",
                 "Lines of the report of asymmetric paths",
-                None,
             ),
             self.asymmetry.lines.len() as u64,
         )?;

@@ -9,17 +9,21 @@ use crate::sessions::client::Client;
 
 use super::*;
 
-fn ask(appliance: &Appliance, request: &Request) -> Result<Vec<Reply>, String> {
+fn ask(appliance: &TestAppliance, request: &Request) -> Result<Vec<Reply>, String> {
     let mut client = Client::connect(&appliance.control()).unwrap();
     client.ask(request).map_err(|error| error.to_string())
 }
 
-fn list(appliance: &Appliance, filter: FilterSpec, limit: Option<usize>) -> Vec<String> {
+fn list(appliance: &TestAppliance, filter: FilterSpec, limit: Option<usize>) -> Vec<String> {
     let replies = ask(appliance, &Request::Sessions { filter, limit }).unwrap();
     let mut found: Vec<_> = replies
         .iter()
         .filter_map(|reply| match reply {
-            Reply::Session(view) => Some(format!("{} {}", view.proto, view.src)),
+            Reply::Session(view) => Some(format!(
+                "{} {}",
+                view.session.flow.protocol,
+                view.session.flow.initiator().address
+            )),
             _ => None,
         })
         .collect();
@@ -38,8 +42,8 @@ fn text(replies: &[Reply]) -> String {
     replies.iter().filter_map(text).collect()
 }
 
-fn some_sessions() -> Appliance {
-    let appliance = Appliance::start("");
+fn some_sessions() -> TestAppliance {
+    let appliance = TestAppliance::start("");
     appliance.connection(1, 1_000);
     appliance.connection(2, 2_000);
     appliance.query(3, 1);
@@ -257,7 +261,7 @@ fn a_live_session_is_explained() {
 #[test]
 fn a_preview_says_which_sessions_a_reload_would_end_and_ends_none() {
     let appliance = some_sessions();
-    let text_of = |more: &str| Appliance::text(&appliance.directory, more);
+    let text_of = |more: &str| TestAppliance::text(&appliance.directory, more);
     let preview = |text: String| Request::Preview {
         name: "new.toml".to_owned(),
         text,
@@ -315,7 +319,7 @@ fn orders_and_reports_are_answered() {
 
 #[test]
 fn an_announced_session_is_listed() {
-    let appliance = Appliance::start("policy.default = \"allow\"\n");
+    let appliance = TestAppliance::start("policy.default = \"allow\"\n");
     for packet in ftp_announcement() {
         assert!(appliance.packet(&packet, 0).is_forward());
     }
@@ -324,7 +328,7 @@ fn an_announced_session_is_listed() {
         panic!("{replies:?}");
     };
     assert_eq!(expectation.destination.to_string(), "192.0.2.1:4660");
-    let other = Appliance::start("");
+    let other = TestAppliance::start("");
     let request = Request::Import {
         expectations: vec![*expectation],
     };

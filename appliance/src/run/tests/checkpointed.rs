@@ -10,7 +10,7 @@ use super::*;
 const EVERY_SECOND: &str = "run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n";
 const WRITTEN: &str = "portcullis_checkpoints_total{outcome=\"written\"}";
 
-impl Appliance {
+impl TestAppliance {
     /// Waits until a checkpoint has begun and ended after now.
     fn wait_for_checkpoint(&self) {
         let before = self.metric(WRITTEN);
@@ -54,7 +54,7 @@ fn later_segment(host: u8, from: u16) -> Vec<u8> {
 
 #[test]
 fn connections_go_on_after_a_crash_from_the_last_checkpoint() {
-    let appliance = Appliance::start(EVERY_SECOND);
+    let appliance = TestAppliance::start(EVERY_SECOND);
     appliance.connection(1, 1_000);
     appliance.wait_for_checkpoint();
     let checkpoint = appliance.directory.path().join("sessions.checkpoint");
@@ -68,21 +68,21 @@ fn connections_go_on_after_a_crash_from_the_last_checkpoint() {
     appliance.finish();
     assert_eq!(names(crashed.path()), ["sessions.checkpoint"]);
 
-    let appliance = Appliance::start_in(crashed, EVERY_SECOND);
+    let appliance = TestAppliance::start_in(crashed, EVERY_SECOND);
     assert_eq!(appliance.shared.engine.sessions(), 1);
     assert!(appliance.packet(&later_segment(1, 1_000), 0).is_forward());
     assert!(!appliance.packet(&later_segment(2, 1_000), 0).is_forward());
     // A second crash, soon after the start, loses nothing either.
     let again = appliance.crash();
     appliance.finish();
-    let appliance = Appliance::start_in(again, EVERY_SECOND);
+    let appliance = TestAppliance::start_in(again, EVERY_SECOND);
     assert_eq!(appliance.shared.engine.sessions(), 1);
     appliance.finish();
 }
 
 #[test]
 fn an_orderly_end_takes_the_place_of_the_checkpoint() {
-    let appliance = Appliance::start(EVERY_SECOND);
+    let appliance = TestAppliance::start(EVERY_SECOND);
     appliance.connection(1, 1_000);
     appliance.wait_for_checkpoint();
     let stale = fs::read(appliance.directory.path().join("sessions.checkpoint")).unwrap();
@@ -91,36 +91,36 @@ fn an_orderly_end_takes_the_place_of_the_checkpoint() {
     assert_eq!(names(directory.path()), ["sessions"]);
     // Nor does one that is there nevertheless bring back older sessions.
     fs::write(directory.path().join("sessions.checkpoint"), stale).unwrap();
-    let appliance = Appliance::start_in(directory, EVERY_SECOND);
+    let appliance = TestAppliance::start_in(directory, EVERY_SECOND);
     assert_eq!(appliance.shared.engine.sessions(), 2);
     appliance.finish();
 }
 
 #[test]
 fn a_checkpoint_is_not_used_where_there_are_none_or_where_it_is_too_old() {
-    let appliance = Appliance::start(EVERY_SECOND);
+    let appliance = TestAppliance::start(EVERY_SECOND);
     appliance.connection(1, 1_000);
     appliance.wait_for_checkpoint();
     let (off, old, torn) = (appliance.crash(), appliance.crash(), appliance.crash());
     appliance.finish();
-    let without = Appliance::start_in(off, "run.sessions_file = \"DIR/sessions\"\n");
+    let without = TestAppliance::start_in(off, "run.sessions_file = \"DIR/sessions\"\n");
     assert_eq!(without.shared.engine.sessions(), 0);
     without.finish();
     thread::sleep(Duration::from_millis(1_100));
-    let late = Appliance::start_in(old, &format!("{EVERY_SECOND}run.max_saved_age = \"1s\"\n"));
+    let late = TestAppliance::start_in(old, &format!("{EVERY_SECOND}run.max_saved_age = \"1s\"\n"));
     assert_eq!(late.shared.engine.sessions(), 0);
     late.finish();
     let file = torn.path().join("sessions.checkpoint");
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-    let torn = Appliance::start_in(torn, EVERY_SECOND);
+    let torn = TestAppliance::start_in(torn, EVERY_SECOND);
     assert_eq!(torn.shared.engine.sessions(), 0);
     torn.finish();
 }
 
 #[test]
 fn checkpoints_that_fail_are_counted_and_tried_again() {
-    let appliance = Appliance::start(EVERY_SECOND);
+    let appliance = TestAppliance::start(EVERY_SECOND);
     let directory = appliance.directory.path();
     let in_the_way = directory.join("sessions.checkpoint");
     wait_for("a checkpoint", || appliance.metric(WRITTEN) >= 1.0);
@@ -142,13 +142,13 @@ fn checkpoints_that_fail_are_counted_and_tried_again() {
 
 #[test]
 fn a_reload_turns_checkpoints_on_and_off() {
-    let appliance = Appliance::start("run.sessions_file = \"DIR/sessions\"\n");
-    let plant = appliance.operations().plant();
+    let appliance = TestAppliance::start("run.sessions_file = \"DIR/sessions\"\n");
+    let running = appliance.operations().appliance();
     appliance.rewrite(EVERY_SECOND);
-    plant.reload().unwrap();
+    running.reload().unwrap();
     wait_for("a checkpoint", || appliance.metric(WRITTEN) >= 1.0);
     appliance.rewrite("run.checkpoint = \"1s\"\n");
-    let error = plant.reload().unwrap_err();
+    let error = running.reload().unwrap_err();
     assert!(
         error.contains("run.checkpoint: checkpoints are saved beside"),
         "{error}"
@@ -164,7 +164,7 @@ fn a_start_that_fails_brings_back_no_sessions_of_an_earlier_restart() {
         "of an earlier restart",
     )
     .unwrap();
-    let appliance = Appliance::start_in(directory, "run.sessions_file = \"DIR/sessions\"\n");
+    let appliance = TestAppliance::start_in(directory, "run.sessions_file = \"DIR/sessions\"\n");
     appliance.operations().put_back();
     assert_eq!(names(appliance.directory.path()), ["sessions.restored"]);
     appliance.finish();

@@ -7,14 +7,14 @@ use crate::run::sends::SendPath;
 use crate::run::watch::INTERVAL;
 
 /// Waits until the counters have been read twice, and says what health says then.
-fn later(appliance: &Appliance) -> u16 {
+fn later(appliance: &TestAppliance) -> u16 {
     thread::sleep(3 * INTERVAL);
     get(appliance.health(), "/").0
 }
 
 #[test]
 fn a_table_full_of_sessions_that_the_next_may_evict_is_healthy() {
-    let appliance = Appliance::start("table.max_sessions = 16\ntable.shards = 1\n");
+    let appliance = TestAppliance::start("table.max_sessions = 16\ntable.shards = 1\n");
     appliance.connection(1, 1_000);
     for port in 0..160 {
         assert!(appliance.packet(&syn(2, 2_000 + port, 80), 0).is_forward());
@@ -28,7 +28,7 @@ fn a_table_full_of_sessions_that_the_next_may_evict_is_healthy() {
 
 #[test]
 fn a_table_full_of_sessions_that_nobody_can_evict_is_unhealthy() {
-    let appliance = Appliance::start("health.full_table = 50\ntable.max_sessions = 10\n");
+    let appliance = TestAppliance::start("health.full_table = 50\ntable.max_sessions = 10\n");
     for port in 0..4 {
         appliance.connection(1, 1_000 + port);
     }
@@ -40,14 +40,15 @@ fn a_table_full_of_sessions_that_nobody_can_evict_is_unhealthy() {
     let body = wait_for_health(&appliance, 503);
     assert_eq!(body, "table_full: 5 assured of 10 sessions are 50 % or more\n");
     appliance.rewrite("health.full_table = 0\ntable.max_sessions = 10\n");
-    appliance.operations().plant().reload().unwrap();
+    appliance.operations().appliance().reload().unwrap();
     assert_eq!(get(appliance.health(), "/").0, 200, "0 is never");
     appliance.finish();
 }
 
 #[test]
 fn new_sessions_that_find_no_room_are_unhealthy_for_some_seconds() {
-    let appliance = Appliance::start("health.full_table = 100\ntable.max_sessions = 8\ntable.shards = 1\n");
+    let appliance =
+        TestAppliance::start("health.full_table = 100\ntable.max_sessions = 8\ntable.shards = 1\n");
     for port in 0..8 {
         appliance.connection(1, 1_000 + port);
     }
@@ -73,7 +74,7 @@ fn new_sessions_that_find_no_room_are_unhealthy_for_some_seconds() {
 }
 
 /// A worker's sends, as its socket counts them.
-fn send(appliance: &Appliance, worker: usize, works: bool) {
+fn send(appliance: &TestAppliance, worker: usize, works: bool) {
     let stats = &appliance.shared.workers[worker];
     let path = SendPath {
         source: Ipv4Addr::new(10, 0, 0, 2),
@@ -89,7 +90,7 @@ fn send(appliance: &Appliance, worker: usize, works: bool) {
 
 #[test]
 fn a_worker_whose_sends_fail_is_unhealthy_until_they_succeed() {
-    let appliance = Appliance::start("run.workers = 2\n");
+    let appliance = TestAppliance::start("run.workers = 2\n");
     for worker in [0, 1] {
         send(&appliance, worker, true);
     }
@@ -111,7 +112,7 @@ fn a_worker_whose_sends_fail_is_unhealthy_until_they_succeed() {
 
 #[test]
 fn a_worker_that_cannot_receive_is_unhealthy() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     wait_for("503", || {
         // It turns some times between two looks, and fails as often.
         appliance.shared.workers[0].receive_failed.add(10);
@@ -125,7 +126,7 @@ fn a_worker_that_cannot_receive_is_unhealthy() {
 
 #[test]
 fn a_worker_that_gets_no_addresses_is_unhealthy_until_it_gets_some() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     let stats = &appliance.shared.workers[0];
     wait_for("503", || {
         stats.received.add(1);
@@ -142,7 +143,7 @@ fn a_worker_that_gets_no_addresses_is_unhealthy_until_it_gets_some() {
 
 #[test]
 fn the_end_of_the_workers_is_unhealthy_at_once() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     appliance.shared.stop.store(true, Ordering::Relaxed);
     let (status, body) = get(appliance.health(), "/");
     assert_eq!(
@@ -154,7 +155,7 @@ fn the_end_of_the_workers_is_unhealthy_at_once() {
 
 #[test]
 fn every_reason_has_a_series_and_its_name_comes_first() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     for reason in crate::run::health::Unhealthy::NAMES {
         let series = format!("portcullis_unhealthy{{reason=\"{reason}\"}}");
         assert!(appliance.metric(&series).abs() < 0.5, "{series}");

@@ -7,17 +7,17 @@ use portcullis::SessionFilter;
 
 use super::*;
 
-fn end_all(appliance: &Appliance) -> usize {
-    let mut ears = Ears(&appliance.shared, 0);
+fn end_all(appliance: &TestAppliance) -> usize {
+    let mut sink = EventSink::new(&appliance.shared);
     appliance
         .shared
         .engine
-        .end_sessions(&SessionFilter::default(), Instant::now(), &mut ears)
+        .end_sessions(&SessionFilter::default(), Instant::now(), &mut sink)
 }
 
 #[test]
 fn a_line_of_json_says_how_a_session_has_ended() {
-    let appliance = Appliance::start("log.output = \"DIR/sessions.log\"\nlog.opened = true\n");
+    let appliance = TestAppliance::start("log.output = \"DIR/sessions.log\"\nlog.opened = true\n");
     appliance.connection(1, 1_000);
     appliance.query(2, 1);
     assert_eq!(end_all(&appliance), 2);
@@ -64,7 +64,7 @@ fn a_line_of_json_says_how_a_session_has_ended() {
 #[test]
 fn a_line_of_json_says_which_limit_a_source_has_reached() {
     let appliance =
-        Appliance::start("log.output = \"DIR/sessions.log\"\n[limits.zones.blue]\nmax_per_source = 2\n");
+        TestAppliance::start("log.output = \"DIR/sessions.log\"\n[limits.zones.blue]\nmax_per_source = 2\n");
     let passed = (1..6).filter(|port| appliance.packet(&udp(2, *port, 53), 1).is_forward());
     assert_eq!(passed.count(), 2);
     let directory = appliance.finish();
@@ -93,7 +93,7 @@ fn a_line_of_json_says_which_limit_a_source_has_reached() {
 
 #[test]
 fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
-    let appliance = Appliance::start(
+    let appliance = TestAppliance::start(
         "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\naccount_id = \"123456789012\"\n\
          interface_id = \"eni-0a\"\n",
     );
@@ -121,7 +121,7 @@ fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
 
 #[test]
 fn only_sessions_of_rules_that_say_so_are_logged_if_asked() {
-    let appliance = Appliance::start("[log]\noutput = \"DIR/log\"\nsessions = \"marked\"\n");
+    let appliance = TestAppliance::start("[log]\noutput = \"DIR/log\"\nsessions = \"marked\"\n");
     appliance.connection(1, 1_000);
     appliance.query(2, 0);
     end_all(&appliance);
@@ -133,8 +133,9 @@ fn only_sessions_of_rules_that_say_so_are_logged_if_asked() {
 
 #[test]
 fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
-    let appliance =
-        Appliance::start("[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 2\nqueue = 100000\n");
+    let appliance = TestAppliance::start(
+        "[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 2\nqueue = 100000\n",
+    );
     for round in 0..40u16 {
         for host in 0..100 {
             assert!(appliance.packet(&udp(host, 10_000 + round, 53), 0).is_forward());
@@ -159,7 +160,7 @@ fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
 }
 
 /// Lines written and lost, as the metrics have them: written, then by cause.
-fn counted(appliance: &Appliance) -> BTreeMap<String, u64> {
+fn counted(appliance: &TestAppliance) -> BTreeMap<String, u64> {
     let metrics = appliance.operations().addresses.metrics.unwrap();
     let page = get(metrics, "/metrics").1;
     let lines = page
@@ -173,7 +174,7 @@ fn counted(appliance: &Appliance) -> BTreeMap<String, u64> {
 
 #[test]
 fn a_file_that_comes_in_the_way_does_not_end_the_log() {
-    let appliance = Appliance::start(
+    let appliance = TestAppliance::start(
         "[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 1000\nqueue = 100000\n",
     );
     let logs = appliance.directory.path().join("logs");
@@ -199,7 +200,7 @@ fn a_file_that_comes_in_the_way_does_not_end_the_log() {
 
 #[test]
 fn a_line_does_not_wait_for_events_to_cease() {
-    let appliance = Appliance::start("log.output = \"DIR/log\"\n");
+    let appliance = TestAppliance::start("log.output = \"DIR/log\"\n");
     let file = appliance.directory.path().join("log");
     let begin = Instant::now();
     let mut waited = None;
@@ -220,7 +221,7 @@ fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
     let settings = "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow_v2\"\nrotate_bytes = 4096\n";
     let mut directory = tempfile::tempdir().unwrap();
     for run in 0..3 {
-        let appliance = Appliance::start_in(directory, settings);
+        let appliance = TestAppliance::start_in(directory, settings);
         for host in 0..50 * run {
             appliance.query(host, 0);
         }
@@ -239,12 +240,12 @@ fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
 }
 
 /// An appliance whose log nobody reads, so that its queue fills.
-fn unread(more: &str) -> (Appliance, fs::File) {
+fn unread(more: &str) -> (TestAppliance, fs::File) {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let appliance = Appliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
+    let appliance = TestAppliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
     // More than the pipe and the buffer hold.
     for host in 0..100 {
         for port in 0..40 {
@@ -290,7 +291,7 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
         ("denied = \"none\"\n", vec![]),
         ("denied = \"all\"\n", vec!["no-telnet", "default"]),
     ] {
-        let appliance = Appliance::start(&format!("[log]\noutput = \"DIR/log\"\n{setting}{DENYING}"));
+        let appliance = TestAppliance::start(&format!("[log]\noutput = \"DIR/log\"\n{setting}{DENYING}"));
         assert!(!appliance.packet(&syn(1, 1_000, 23), 0).is_forward());
         assert!(!appliance.packet(&udp(2, 4_000, 99), 1).is_forward());
         let [_, _, ack] = handshake(3, 1_000);
@@ -334,7 +335,7 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
 
 #[test]
 fn a_flow_log_rejects_what_the_policy_denies() {
-    let appliance = Appliance::start(
+    let appliance = TestAppliance::start(
         "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\ndenied = \"all\"\naccount_id = \"1\"\n\
          interface_id = \"eni-0a\"\n",
     );
@@ -356,7 +357,7 @@ fn a_flood_of_denied_packets_takes_no_room_from_sessions_that_end() {
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let appliance = Appliance::start_in(
+    let appliance = TestAppliance::start_in(
         directory,
         "[log]\noutput = \"DIR/pipe\"\nqueue = 64\ndenied = \"all\"\n",
     );
@@ -378,7 +379,7 @@ fn a_flood_of_denied_packets_takes_no_room_from_sessions_that_end() {
 
 #[test]
 fn a_full_disk_costs_lines_that_are_counted_and_nothing_else() {
-    let appliance = Appliance::start("[log]\noutput = \"/dev/full\"\n");
+    let appliance = TestAppliance::start("[log]\noutput = \"/dev/full\"\n");
     appliance.query(1, 0);
     end_all(&appliance);
     let metrics = appliance.operations().addresses.metrics.unwrap();
@@ -394,7 +395,7 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Open at both ends, so that nobody waits for the other one; nobody reads.
     let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let appliance = Appliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
+    let appliance = TestAppliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
     let begin = Instant::now();
     for host in 0..100 {
         for port in 0..20 {
@@ -415,16 +416,16 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
 #[test]
 fn sessions_go_on_after_a_restart() {
     let more = "run.sessions_file = \"DIR/sessions\"\n";
-    let appliance = Appliance::start(more);
+    let appliance = TestAppliance::start(more);
     appliance.connection(1, 1_000);
     let directory = appliance.finish();
-    let appliance = Appliance::start_in(directory, more);
+    let appliance = TestAppliance::start_in(directory, more);
     assert_eq!(appliance.shared.engine.sessions(), 1);
     let [_, _, ack] = handshake(1, 1_000);
     assert!(appliance.packet(&ack, 0).is_forward());
     let directory = appliance.finish();
     fs::write(directory.path().join("sessions"), "nonsense").unwrap();
-    let appliance = Appliance::start_in(directory, more);
+    let appliance = TestAppliance::start_in(directory, more);
     assert_eq!(
         appliance.shared.engine.sessions(),
         0,

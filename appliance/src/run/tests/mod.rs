@@ -20,50 +20,24 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use portcullis::{
-    DeniedSession, EndReason, LimitReached, Packet, Reset, SessionRecord, Sink, TunnelRef, Verdict, Zone,
-};
+use portcullis::{Packet, TunnelRef, Verdict, Zone};
 
-use super::Overrides;
-use super::log::queue::{EventQueue, Teller};
+use super::data_path::DataPath;
+use super::event_queue::EventQueue;
+use super::event_sink::EventSink;
 use super::operations::{Operations, Start};
-use super::plane::Plane;
+use super::overrides::Overrides;
 use super::shared::Shared;
 use crate::config_file;
 
 /// A running appliance without sockets at port 6081.
-struct Appliance {
+struct TestAppliance {
     shared: Arc<Shared>,
     operations: Option<Operations>,
     /// The workers turn while this is set.
     turning: Arc<AtomicBool>,
     turner: Option<JoinHandle<()>>,
     directory: tempfile::TempDir,
-}
-
-/// Tells the session log, as a worker does.
-struct Ears<'s>(&'s Shared, usize);
-
-impl Sink for Ears<'_> {
-    fn session_opened(&mut self, session: &SessionRecord) {
-        Teller::new(self.0).opened(session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        Teller::new(self.0).ended(session, reason);
-    }
-
-    fn session_denied(&mut self, denied: &DeniedSession) {
-        Teller::new(self.0).denied(denied);
-    }
-
-    fn limit_reached(&mut self, reached: &LimitReached) {
-        Teller::new(self.0).limited(reached);
-    }
-
-    fn reset(&mut self, _: &Reset) {
-        self.1 += 1;
-    }
 }
 
 const POLICY: &str = r#"
@@ -84,7 +58,7 @@ protocol = "udp"
 destination_ports = [53]
 "#;
 
-impl Appliance {
+impl TestAppliance {
     /// With more lines of configuration, in which `DIR` stands for a directory of its own.
     fn start(more: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), more)
@@ -101,7 +75,7 @@ impl Appliance {
             .is_on()
             .then(|| EventQueue::new(sender, &settings.log));
         let shared = Arc::new(Shared::new(config.clone(), log).unwrap());
-        let plane = Arc::new(Plane::silent(Arc::clone(&shared), Overrides::default()));
+        let data_path = Arc::new(DataPath::silent(Arc::clone(&shared), Overrides::default()));
         let turning = Arc::new(AtomicBool::new(true));
         let turner = {
             let (shared, turning) = (Arc::clone(&shared), Arc::clone(&turning));
@@ -118,7 +92,7 @@ impl Appliance {
         };
         wait_for("a turn", || shared.has_begun());
         let operations = Operations::start(Start {
-            plane,
+            data_path,
             config,
             settings,
             file: Some(file),
@@ -167,7 +141,7 @@ impl Appliance {
             .tunnel(TunnelRef(7));
         self.shared
             .engine
-            .process_with(packet, &mut Ears(&self.shared, 0))
+            .process_with(packet, &mut EventSink::new(&self.shared))
     }
 
     /// An established connection to port 80.
@@ -262,7 +236,7 @@ fn open_metrics(address: SocketAddr) -> String {
 }
 
 /// What health says to whoever asks by HTTP.
-fn wait_for_health(appliance: &Appliance, status: u16) -> String {
+fn wait_for_health(appliance: &TestAppliance, status: u16) -> String {
     let mut body = String::new();
     wait_for(&format!("health {status}"), || {
         let answer = get(appliance.health(), "/");

@@ -7,8 +7,9 @@ use std::time::Duration;
 use portcullis::geneve::front::{Queued, Waited};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::super::inlet::{Inlet, Port, QueueBounds, Received, listen};
 use super::super::overflow::{KernelDrops, QueueDrops};
-use super::super::socket::{BATCH, Inlet, QueueBounds, Received, listen};
+use super::super::socket::BATCH;
 use super::wait_for;
 
 /// The least that `run.receive_queue` allows, and no datagram waits for too long.
@@ -35,7 +36,7 @@ impl Pair {
         let drops = QueueDrops::default();
         drops.watch(&socket).unwrap();
         Self {
-            inlet: Inlet::new(vec![(socket, address)], bounds),
+            inlet: Inlet::new(vec![Port { socket, address }], bounds),
             drops,
             sender: UdpSocket::bind("127.97.2.9:0").unwrap(),
             to: SocketAddr::from((ours, port)),
@@ -62,6 +63,14 @@ impl Pair {
     fn dropped(&self) -> usize {
         self.drops.update(&KernelDrops::read().unwrap());
         usize::try_from(self.drops.value()).unwrap()
+    }
+}
+
+/// A socket that receives at every address.
+fn unspecified(socket: UdpSocket) -> Port {
+    Port {
+        socket,
+        address: Ipv4Addr::UNSPECIFIED,
     }
 }
 
@@ -95,7 +104,7 @@ fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
     // A socket that does not ask for the address.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let to = SocketAddr::from(([127, 97, 2, 2], socket.local_addr().unwrap().port()));
-    let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)], BOUNDS);
+    let mut inlet = Inlet::new(vec![unspecified(socket)], BOUNDS);
     let sender = UdpSocket::bind("127.97.2.9:0").unwrap();
     sender.send_to(b"nowhere", to).unwrap();
     let mut received = Received::default();
@@ -117,7 +126,7 @@ fn a_datagram_to_a_group_has_no_destination_and_says_nothing_of_the_system() {
     let socket = listen(Ipv4Addr::UNSPECIFIED, 0, BOUNDS).unwrap();
     socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
     let port = socket.local_addr().unwrap().port();
-    let mut inlet = Inlet::new(vec![(socket, Ipv4Addr::UNSPECIFIED)], BOUNDS);
+    let mut inlet = Inlet::new(vec![unspecified(socket)], BOUNDS);
     let sender = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     sender.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
     sender.set_broadcast(true).unwrap();
@@ -150,7 +159,7 @@ fn a_socket_that_was_emptied_is_not_behind_while_others_are_read() {
     let [one, other] = [ours, Ipv4Addr::new(127, 97, 2, 7)].map(|address| {
         let socket = listen(address, 0, bounds).unwrap();
         let to = socket.local_addr().unwrap();
-        ((socket, address), to)
+        (Port { socket, address }, to)
     });
     let mut inlet = Inlet::new(vec![one.0, other.0], bounds);
     let sender = UdpSocket::bind("127.97.2.9:0").unwrap();

@@ -11,7 +11,7 @@ use super::*;
 
 #[test]
 fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not() {
-    let appliance = Appliance::start("health.stall = \"200ms\"\n");
+    let appliance = TestAppliance::start("health.stall = \"200ms\"\n");
     assert_eq!(get(appliance.health(), "/"), (200, "healthy\n".to_owned()));
     appliance.turning.store(false, Ordering::Relaxed);
     wait_for("503", || get(appliance.health(), "/").0 == 503);
@@ -27,10 +27,10 @@ fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not()
 
 #[test]
 fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_there() {
-    let appliance = Appliance::start("");
-    let plant = appliance.operations().plant();
+    let appliance = TestAppliance::start("");
+    let running = appliance.operations().appliance();
     appliance.rewrite("run.sessions_file = \"DIR/missing/sessions\"\n");
-    let error = plant.reload().unwrap_err();
+    let error = running.reload().unwrap_err();
     assert!(
         error.contains("run.sessions_file: ") && error.contains("missing/sessions: "),
         "{error}"
@@ -39,7 +39,7 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
     std::fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let begin = Instant::now();
-    let error = plant.reload().unwrap_err();
+    let error = running.reload().unwrap_err();
     assert!(error.contains("no regular file"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(1));
     assert_eq!(get(appliance.health(), "/").0, 200);
@@ -48,7 +48,7 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
 
 #[test]
 fn draining_is_unhealthy_and_ends_after_its_time() {
-    let appliance = Appliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
+    let appliance = TestAppliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
     let tcp = appliance.operations().addresses.health_tcp.unwrap();
     assert!(TcpStream::connect(tcp).is_ok());
     let begin = Instant::now();
@@ -70,7 +70,7 @@ fn draining_is_unhealthy_and_ends_after_its_time() {
 
 #[test]
 fn idle_and_slow_clients_disturb_nobody() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     let idle: Vec<_> = (0..200)
         .filter_map(|n| {
             let mut stream = TcpStream::connect(appliance.health()).ok()?;
@@ -168,7 +168,7 @@ fn parse(text: &str) -> Exposition {
 
 #[test]
 fn the_exposition_parses_and_has_a_series_for_every_reason() {
-    let appliance = Appliance::start("run.workers = 2\n");
+    let appliance = TestAppliance::start("run.workers = 2\n");
     appliance.connection(1, 1_000);
     appliance.query(2, 1);
     assert!(!appliance.packet(&udp(3, 4_000, 99), 0).is_forward());
@@ -241,7 +241,7 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
 
 #[test]
 fn health_and_metrics_can_share_an_address() {
-    let appliance = Appliance::start("metrics.listen = \"127.0.0.1:0\"\n");
+    let appliance = TestAppliance::start("metrics.listen = \"127.0.0.1:0\"\n");
     let addresses = appliance.operations().addresses;
     assert_eq!(addresses.health, addresses.metrics);
     assert!(open_metrics(appliance.health()).ends_with("# EOF\n"));
@@ -250,7 +250,7 @@ fn health_and_metrics_can_share_an_address() {
 
 #[test]
 fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_same_series() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
     // The sessions by state are counted beside the scrapes.
@@ -321,7 +321,7 @@ fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_sa
 
 #[test]
 fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     appliance.connection(1, 1_000);
     appliance.connection(2, 1_000);
     appliance.query(2, 1);
@@ -349,7 +349,7 @@ fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
 #[test]
 fn the_page_lists_every_metric() {
     let more = "run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n";
-    let appliance = Appliance::start(more);
+    let appliance = TestAppliance::start(more);
     appliance.connection(1, 1_000);
     let metrics = appliance.operations().addresses.metrics.unwrap();
     wait_for("a count of the sessions and a checkpoint", || {
@@ -363,15 +363,24 @@ fn the_page_lists_every_metric() {
     let text = open_metrics(metrics);
     appliance.finish();
     let kinds = parse(&text).kinds;
-    let mut page = "# Metrics\n\n`/metrics` at `metrics.listen`: in OpenMetrics 1.0 for a client whose `Accept` names it \
-                    (Prometheus\ndoes), in Prometheus' text format 0.0.4 for every other one. The names below are those \
-                    of families in\nOpenMetrics. A counter's series end in `_total`, and so does its family in the older \
-                    format;\n`portcullis_build_info` is a gauge there.\n\nA series is there from the start for every \
-                    reason. `portcullis_sessions_by_state` has a series for each\nzone, protocol and state of which \
-                    there was a session; it is counted in the background while metrics\nare read, and \
-                    `portcullis_sessions_by_state_age_seconds` says how old the count is.\n\nThis page is made by a test: \
-                    `UPDATE=1 cargo test -p portcullis-appliance the_page`.\n\n| family | type | labels | meaning |\n|---|---|---|---|\n"
-        .to_owned();
+    let mut page = "\
+# Metrics
+
+`/metrics` at `metrics.listen` serves OpenMetrics 1.0 to a client whose `Accept` names it, as
+Prometheus' does, and Prometheus' text format 0.0.4 to every other one. The names below are those of
+families in OpenMetrics. A counter's series end in `_total`, and so does its family in the older
+format; `portcullis_build_info` is a gauge there.
+
+Each reason has a series from the start. `portcullis_sessions_by_state` has a series for each zone,
+protocol and state that has had a session. It is counted in the background while metrics are read;
+`portcullis_sessions_by_state_age_seconds` is the age of the count.
+
+A test generates this page: `UPDATE=1 cargo test -p portcullis-appliance the_page`.
+
+| family | type | labels | meaning |
+|---|---|---|---|
+"
+    .to_owned();
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
             continue;

@@ -56,7 +56,7 @@ fn hold_connections(to: SocketAddr, goes_on: &Arc<AtomicBool>) -> Vec<JoinHandle
 
 #[test]
 fn one_source_that_holds_connections_keeps_no_prober_out() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     for to in [
         appliance.health(),
         appliance.operations().addresses.metrics.unwrap(),
@@ -80,7 +80,7 @@ fn one_source_that_holds_connections_keeps_no_prober_out() {
 
 #[test]
 fn a_prober_that_is_slow_to_ask_keeps_its_place_while_others_come() {
-    let appliance = Appliance::start("");
+    let appliance = TestAppliance::start("");
     let to = appliance.health();
     let some = |count: usize| -> Vec<TcpStream> {
         let connections = (0..count).map(|_| connect([127, 0, 0, 3], to).unwrap());
@@ -107,7 +107,7 @@ fn a_prober_that_is_slow_to_ask_keeps_its_place_while_others_come() {
 #[test]
 fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_them() {
     let more = "health.tcp_listen = \"127.0.0.1:0\"\n";
-    let appliance = Appliance::start(&format!("{more}health.sources = [\"127.0.0.2\"]\n"));
+    let appliance = TestAppliance::start(&format!("{more}health.sources = [\"127.0.0.2\"]\n"));
     let tcp = appliance.operations().addresses.health_tcp.unwrap();
     let refused = |listener: &str| {
         appliance.metric(&format!(
@@ -125,7 +125,7 @@ fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_the
     assert!(end([127, 0, 0, 3]).is_err());
     assert!((refused("health_tcp") - 1.0).abs() < 0.5);
     appliance.rewrite(&format!("{more}health.sources = \"127.0.0.0/8\"\n"));
-    appliance.operations().plant().reload().unwrap();
+    appliance.operations().appliance().reload().unwrap();
     assert_eq!(probe([127, 0, 0, 3], appliance.health()).as_deref(), Some("200"));
     assert_eq!(end([127, 0, 0, 3]).unwrap(), 0);
     appliance.finish();
@@ -133,7 +133,7 @@ fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_the
 
 #[test]
 fn a_flood_of_checks_by_tcp_does_not_keep_the_port_open() {
-    let appliance = Appliance::start("health.tcp_listen = \"127.0.0.1:0\"\n");
+    let appliance = TestAppliance::start("health.tcp_listen = \"127.0.0.1:0\"\n");
     let tcp = appliance.operations().addresses.health_tcp.unwrap();
     let goes_on = Arc::new(AtomicBool::new(true));
     let holders = hold_connections(tcp, &goes_on);

@@ -1,5 +1,5 @@
-//! Lets two real Linux TCP stacks transfer data to each other through the portcullis engine, over a path that loses,
-//! delays, reorders and duplicates packets. The engine must not drop a single one.
+//! Transfers data between two real Linux TCP stacks through the portcullis engine, over a path that
+//! loses, delays, reorders and duplicates packets. The engine must not drop one.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

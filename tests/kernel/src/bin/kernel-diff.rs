@@ -1,5 +1,5 @@
-//! Gives random TCP conversations, and attacks on them, to the connection tracking of the running Linux kernel and to
-//! the portcullis engine, and compares what the two say of each packet and of each connection.
+//! Passes random TCP conversations, and attacks on them, to the connection tracking of the running
+//! Linux kernel and to the portcullis engine, and compares their verdicts and states.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

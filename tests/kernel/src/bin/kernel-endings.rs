@@ -1,5 +1,6 @@
-//! Ends connections between two real Linux TCP stacks as the portcullis engine does: by timeout, by reload, by a late
-//! answer. Both stacks must believe it. And shows it halves and middles of connections.
+//! Ends connections between two real Linux TCP stacks as the portcullis engine does: by timeout, by
+//! reload, by a late answer. Both stacks must accept the end. Also leads halves and middles of
+//! connections through the engine.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};

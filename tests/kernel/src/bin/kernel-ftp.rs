@@ -1,5 +1,6 @@
-//! Lets real FTP servers and clients talk through the portcullis engine, whose policy allows TCP port 21 and nothing
-//! else. Every transfer must work, and every other port must stay shut before, during and after.
+//! Connects real FTP servers and clients through the portcullis engine, whose policy allows TCP
+//! port 21 and nothing else. Every transfer must work, and every other port must stay closed
+//! before, during and after it.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What the two stacks say to each other: transfers of several kinds, every byte of them checked.
+//! Transfers of several kinds between the two stacks, with every byte checked.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};

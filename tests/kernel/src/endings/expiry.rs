@@ -1,4 +1,5 @@
-//! Sessions that the engine ends: by their lifetime, and by a reload. Both stacks get a RST and believe it.
+//! Sessions that the engine ends by their lifetime and by a reload. Both stacks get a RST and
+//! accept it.
 
 use std::io::Write;
 use std::net::Shutdown;

@@ -1,4 +1,4 @@
-//! RSTs that no stack has sent: each is in the window of its receiver, and none has the exact number.
+//! Forged RSTs: each is in the window of its receiver, and none has the exact number.
 
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Connections of which one half goes around the engine, or comes through another zone.
+//! Connections of which one half bypasses the engine, or arrives through another zone.
 
 use std::io::{Read, Write};
 use std::time::Duration;

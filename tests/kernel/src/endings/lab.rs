@@ -1,10 +1,10 @@
-//! The path between the two stacks: the engine or a way around it, its clock, and a diary of what it did.
+//! The path between the two stacks: the engine or a bypass, its clock, and a record of its actions.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use portcullis::reset::{MAX_REPLY, write_reply};
+use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
     Config, DropReason, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Tracked, Verdict, Zone,
 };
@@ -221,7 +221,7 @@ impl Lab {
             stacks,
             devices,
             interrupt,
-            engine: Engine::new(&Config::default())?,
+            engine: Engine::new(&Config::allow_all())?,
             ahead: Duration::ZERO,
             ways: [THROUGH; 2],
             resets: Fate::Arrives,
@@ -397,7 +397,8 @@ impl Lab {
             Verdict::Reject(reason, reply, tracked) => {
                 self.diary.refused.push(refused(reason, tracked, true));
                 let mut out = [0; MAX_REPLY];
-                let answer = write_reply(reply, packet, &mut out).context("a reply that cannot be made")?;
+                let answer =
+                    write_reply_unbudgeted(reply, packet, &mut out).context("a reply that cannot be made")?;
                 let sent = self.send_own(from, answer, self.answers)?;
                 self.diary.answers.push(sent);
             }
@@ -480,7 +481,7 @@ impl Lab {
     pub fn pass(&mut self, time: Duration) -> Result<()> {
         self.ahead += time;
         let mut events = Events::default();
-        let _ = self.engine.expire(self.now(), 1000, &mut events);
+        let _ = self.engine.expire_with(self.now(), 1000, &mut events);
         self.take(events)
     }
 

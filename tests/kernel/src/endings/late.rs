@@ -1,4 +1,5 @@
-//! What comes after the end of a session: late packets, challenges of our RSTs, and strangers.
+//! Packets after the end of a session: late packets, challenges of the engine's RSTs, and
+//! strangers.
 
 use std::io::Write;
 use std::net::SocketAddr;

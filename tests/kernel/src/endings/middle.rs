@@ -1,4 +1,4 @@
-//! Connections that were opened around the engine, and then come through it.
+//! Connections that opened around the engine and then pass through it.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! How connections between two real TCP stacks end, and how they begin anew, where the engine takes a hand in it.
+//! Ends of connections between two real TCP stacks, and new beginnings, with the engine involved.
 //!
-//! [`lab::Lab`] is the path: the engine with a clock of its own, or a way around it for either direction. Each scene is a
-//! function of it and an IP version; an error is what was not seen.
+//! [`lab::Lab`] is the path: the engine with a clock of its own, or a bypass for either direction.
+//! Each scene is a function of the path and an IP version; an error names what was not seen.
 
 pub mod expiry;
 pub mod forged;

@@ -1,4 +1,5 @@
-//! The two TCP stacks: sockets in two namespaces, what their kernel counts, and how their connections end.
+//! The two TCP stacks: sockets in two namespaces, their kernels' counters, and the ends of their
+//! connections.
 
 use std::collections::HashMap;
 use std::fs;

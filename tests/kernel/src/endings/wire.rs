@@ -1,4 +1,4 @@
-//! TCP segments on the wire: what they say, and the same with other sequence numbers.
+//! TCP segments on the wire, and the same segments with other sequence numbers.
 
 use anyhow::{Context, Result};
 

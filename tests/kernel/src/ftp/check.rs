@@ -1,4 +1,4 @@
-//! The transfers, and what must hold of them and beside them.
+//! The transfers, and the conditions that hold for them and beside them.
 
 use std::fs;
 use std::io::Write;

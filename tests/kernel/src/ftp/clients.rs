@@ -1,4 +1,4 @@
-//! The clients, and what they can be made to say.
+//! The FTP clients and their modes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The engine between the two devices: what it decides, and all that has to be known of it afterwards.
+//! The engine between the two devices: its decisions, and everything that is needed of it
+//! afterwards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -295,7 +296,7 @@ impl Path {
             }
             if expired.elapsed() > Duration::from_millis(50) {
                 expired = Instant::now();
-                let _ = self.engine.expire(expired, 1000, &mut *self.seen.lock());
+                let _ = self.engine.expire_with(expired, 1000, &mut *self.seen.lock());
             }
         }
         Ok(())
@@ -353,11 +354,11 @@ impl Path {
         let now = Instant::now();
         let mut seen = self.seen.lock();
         let announced = now + Duration::from_secs(301);
-        while self.engine.expire(announced, 1000, &mut *seen).more {}
+        while self.engine.expire_with(announced, 1000, &mut *seen).more {}
         let stats = self.engine.stats();
         ensure!(stats.expectations == 0, "announcements outlive their lifetime");
         let late = now + Duration::from_secs(30 * 86_400);
-        while self.engine.expire(late, 1000, &mut *seen).more {}
+        while self.engine.expire_with(late, 1000, &mut *seen).more {}
         let stats = self.engine.stats();
         ensure!(
             (stats.sessions, stats.control_sessions, stats.expectations) == (0, 0, 0),

@@ -1,6 +1,7 @@
-//! Which ports answer: a SYN to each of many at once.
+//! Probes many ports at once with a SYN to each.
 //!
-//! A port that is shut by the engine says nothing. A RST says that the SYN got through: such a port is not shut.
+//! The engine drops a SYN to a closed port silently. A RST means that the SYN passed: such a port
+//! is not closed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;

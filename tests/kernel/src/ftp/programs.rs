@@ -1,4 +1,4 @@
-//! Programs in a namespace: started, waited for within bounds, and ended without trace.
+//! Programs in a namespace: started, bounded in time, and ended without a trace.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,9 +1,9 @@
 //! The servers: vsftpd in three configurations, pyftpdlib, Pure-FTPd and ProFTPD, each with
-//! addresses of its own and port 21 of them.
+//! addresses of its own and port 21.
 //!
-//! Debian lets only one of vsftpd, Pure-FTPd and ProFTPD be installed at a time, so the latter two
-//! are run from a folder that their packages were unpacked into. pyftpdlib connects from any port,
-//! and in active mode it does so before it answers PORT.
+//! Debian allows only one of vsftpd, Pure-FTPd and ProFTPD to be installed at a time, so the latter
+//! two run from a folder with their unpacked packages. pyftpdlib connects from any port, and in
+//! active mode it does so before it answers PORT.
 
 use std::fs;
 use std::net::TcpStream;

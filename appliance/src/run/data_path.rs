@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use portcullis::geneve::front::Scratch;
-use portcullis::{
-    Config, ConfigError, EndReason, Reload, Reset, SessionFilter, SessionRecord, Sink, TunnelRef,
-};
+use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
-use super::log::queue::Teller;
-use super::shared::{Shared, WorkerStats};
-use super::socket::{Inlet, Outlet};
-use super::{Overrides, SocketError};
+use super::event_sink::EventSink;
+use super::inlet::Inlet;
+use super::outlet::Outlet;
+use super::overrides::Overrides;
+use super::shared::Shared;
+use super::socket::SocketError;
+use super::worker_stats::WorkerStats;
 
 /// Sends what nobody on the packet path sends.
 struct Sender {
@@ -24,7 +25,7 @@ struct Sender {
 }
 
 /// The packet path from outside.
-pub(crate) struct Plane {
+pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
@@ -32,23 +33,7 @@ pub(crate) struct Plane {
     pub(crate) sent: WorkerStats,
 }
 
-/// What the engine tells while an operator's word is carried out.
-struct Ears<'s> {
-    log: Teller<'s>,
-    resets: Vec<Reset>,
-}
-
-impl Sink for Ears<'_> {
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.log.ended(session, reason);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.resets.push(*reset);
-    }
-}
-
-impl Plane {
+impl DataPath {
     /// With a socket for RSTs.
     ///
     /// # Errors
@@ -92,26 +77,23 @@ impl Plane {
     /// What is wrong with the configuration, or what of it only a start can change.
     pub(crate) fn reload(&self, config: Config, now: Instant) -> Result<Reload, ConfigError> {
         let config = self.adapt(config);
-        self.with_ears(|ears| self.shared.reload(config, now, ears))
+        self.with_sink(|sink| self.shared.reload(config, now, sink))
     }
 
     /// Ends the sessions that the filter means, sends their RSTs, and says how many there were.
     pub(crate) fn end_sessions(&self, filter: &SessionFilter, now: Instant) -> usize {
-        self.with_ears(|ears| self.shared.engine.end_sessions(filter, now, ears))
+        self.with_sink(|sink| self.shared.engine.end_sessions(filter, now, sink))
     }
 
-    fn with_ears<R>(&self, work: impl FnOnce(&mut Ears<'_>) -> R) -> R {
-        let mut ears = Ears {
-            log: Teller::new(&self.shared),
-            resets: Vec::new(),
-        };
-        let done = work(&mut ears);
+    fn with_sink<R>(&self, work: impl FnOnce(&mut EventSink<'_>) -> R) -> R {
+        let mut sink = EventSink::new(&self.shared);
+        let done = work(&mut sink);
         let Some(sender) = &self.sender else {
             return done;
         };
         let mut sender = sender.lock();
         let Sender { outlet, scratch } = &mut *sender;
-        for reset in &ears.resets {
+        for reset in &sink.resets {
             match self.shared.front.reset(reset, scratch) {
                 Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
                 None => self.sent.resets_without_tunnel.add(1),

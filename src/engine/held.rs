@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::HoldId;
+use super::Engine;
 use crate::config::FragmentsConfig;
-use crate::engine::Engine;
+use crate::fragment::HoldId;
 
 #[derive(Debug)]
 struct Held<P> {
@@ -32,8 +32,8 @@ struct Shelf<P> {
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::fragment::{HeldPackets, HoldId};
-/// use portcullis::{Config, Engine, Packet, Sink, Verdict};
+/// use portcullis::fragment::HoldId;
+/// use portcullis::{Config, Engine, HeldPackets, Packet, Sink, Verdict};
 ///
 /// struct Released(Vec<HoldId>);
 /// impl Sink for Released {

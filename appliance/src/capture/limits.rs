@@ -1,0 +1,8 @@
+//! Constants of the captures that are written, in either format.
+
+/// Longest packet that is written, and the snap length that the file declares: 262,144 bytes.
+/// libpcap refuses longer records (`MAXIMUM_SNAPLEN`).
+pub(crate) const MAX_PACKET: usize = 262_144;
+
+/// `LINKTYPE_RAW`: a record begins with the IP header.
+pub(super) const LINKTYPE_RAW: u32 = 101;

@@ -1,0 +1,120 @@
+//! Bounded queue of session events from the workers to the thread of the session log. An event that
+//! finds the queue full is counted and lost.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
+
+use super::settings::{LogFormat, LogSettings, Logged, LoggedDenied};
+
+/// Event that the session log records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SessionEvent {
+    /// An admitted packet has opened a session.
+    Opened(SessionRecord),
+    /// A session has ended.
+    Ended(SessionRecord, EndReason),
+    /// The policy has denied or rejected a session, or admitted it for audit.
+    Denied(DeniedSession),
+    /// A new session would have exceeded a limit.
+    Limited(LimitReached),
+}
+
+/// Sending end of the queue, with the kinds of events that the log records.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    sender: SyncSender<SessionEvent>,
+    opened: bool,
+    sessions: Logged,
+    denied: LoggedDenied,
+    /// Denied sessions in the queue.
+    denied_waiting: AtomicUsize,
+    /// Bound of `denied_waiting`: a flood of denied sessions takes no room from sessions that end.
+    denied_max: usize,
+    lost: AtomicU64,
+    lost_denied: AtomicU64,
+}
+
+/// Counts of events that found the queue full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LostEvents {
+    /// Sessions that opened or ended, and limits that were reached.
+    pub(crate) sessions: u64,
+    /// Sessions that were denied.
+    pub(crate) denied: u64,
+}
+
+impl EventQueue {
+    /// Wraps the sending end of a channel of `settings.queue` places.
+    pub(crate) fn new(sender: SyncSender<SessionEvent>, settings: &LogSettings) -> Self {
+        Self {
+            sender,
+            // A flow log record counts the packets of a session, which are known at its end.
+            opened: settings.opened && settings.format == LogFormat::Json,
+            sessions: settings.sessions,
+            denied: settings.denied,
+            denied_waiting: AtomicUsize::new(0),
+            denied_max: settings.queue / 2,
+            lost: AtomicU64::new(0),
+            lost_denied: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the counts of events that found the queue full.
+    pub(crate) fn lost(&self) -> LostEvents {
+        LostEvents {
+            sessions: self.lost.load(Ordering::Relaxed),
+            denied: self.lost_denied.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Releases the place of an event that has left the queue.
+    pub(crate) fn took(&self, event: &SessionEvent) {
+        if matches!(event, SessionEvent::Denied(_)) {
+            self.denied_waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether the log records only the sessions of marked rules.
+    #[inline]
+    pub(super) fn records_marked_sessions(&self) -> bool {
+        self.sessions == Logged::Marked
+    }
+
+    /// Returns whether the log records the opening of sessions.
+    #[inline]
+    pub(super) const fn records_opened(&self) -> bool {
+        self.opened
+    }
+
+    /// Returns whether the log records a denied session.
+    #[inline]
+    pub(super) const fn records_denied(&self, denied: &DeniedSession) -> bool {
+        match self.denied {
+            LoggedDenied::None => false,
+            LoggedDenied::Marked => denied.log,
+            LoggedDenied::All => true,
+        }
+    }
+
+    /// Puts an event into the queue, or counts it as lost if the queue is full.
+    pub(super) fn send(&self, event: SessionEvent) {
+        if self.sender.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts a denied session into the queue, or counts it as lost if its half of the queue is full.
+    pub(super) fn send_denied(&self, denied: &DeniedSession) {
+        // Read first: a flood that finds the half full writes nothing that other workers read.
+        if self.denied_waiting.load(Ordering::Relaxed) < self.denied_max {
+            let others = self.denied_waiting.fetch_add(1, Ordering::Relaxed);
+            if others < self.denied_max && self.sender.try_send(SessionEvent::Denied(*denied)).is_ok() {
+                return;
+            }
+            self.denied_waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.lost_denied.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,126 @@
+//! Receivers of the engine's events: [`EventSender`] passes those that the session log records to its
+//! queue, [`EventSink`] also collects the RSTs to send.
+
+use std::sync::Arc;
+
+use portcullis::policy::Policy;
+use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
+
+use super::event_queue::{EventQueue, SessionEvent};
+use super::shared::Shared;
+
+/// Sends the events that the session log records to its queue. Each worker has one of its own.
+pub(crate) struct EventSender<'s> {
+    shared: &'s Shared,
+    queue: Option<&'s EventQueue>,
+    /// Rules that mark the sessions to record; `None` if all sessions are recorded.
+    policy: Option<Arc<Policy>>,
+}
+
+impl<'s> EventSender<'s> {
+    /// Returns a sender that uses the rules in force now.
+    pub(crate) fn new(shared: &'s Shared) -> Self {
+        let mut sender = Self {
+            shared,
+            queue: shared.events.as_ref(),
+            policy: None,
+        };
+        sender.refresh();
+        sender
+    }
+
+    /// Loads the rules in force. Called once for a batch of packets.
+    #[inline]
+    pub(crate) fn refresh(&mut self) {
+        if self.queue.is_some_and(EventQueue::records_marked_sessions) {
+            self.policy = Some(self.shared.engine.policy());
+        }
+    }
+
+    /// Records that a session was opened.
+    #[inline]
+    pub(crate) fn opened(&self, session: &SessionRecord) {
+        if let Some(queue) = self.queue
+            && queue.records_opened()
+            && self.records(session)
+        {
+            queue.send(SessionEvent::Opened(*session));
+        }
+    }
+
+    /// Records that a session has ended.
+    #[inline]
+    pub(crate) fn ended(&self, session: &SessionRecord, reason: EndReason) {
+        if let Some(queue) = self.queue
+            && self.records(session)
+        {
+            queue.send(SessionEvent::Ended(*session, reason));
+        }
+    }
+
+    /// Records that a session was denied, or admitted for audit.
+    #[inline]
+    pub(crate) fn denied(&self, denied: &DeniedSession) {
+        if let Some(queue) = self.queue
+            && queue.records_denied(denied)
+        {
+            queue.send_denied(denied);
+        }
+    }
+
+    /// Records that a new session would have exceeded a limit. The engine bounds the rate of these
+    /// events.
+    pub(crate) fn limited(&self, reached: &LimitReached) {
+        if let Some(queue) = self.queue {
+            queue.send(SessionEvent::Limited(*reached));
+        }
+    }
+
+    fn records(&self, session: &SessionRecord) -> bool {
+        let policy = self.policy.as_ref();
+        policy.is_none_or(|policy| policy.logs(session.rule))
+    }
+}
+
+/// Sends events to the session log, and collects the RSTs that the engine makes.
+pub(crate) struct EventSink<'s> {
+    pub(super) log: EventSender<'s>,
+    /// RSTs that are not sent yet.
+    pub(super) resets: Vec<Reset>,
+}
+
+impl<'s> EventSink<'s> {
+    /// Returns a sink without RSTs.
+    pub(crate) fn new(shared: &'s Shared) -> Self {
+        Self {
+            log: EventSender::new(shared),
+            resets: Vec::new(),
+        }
+    }
+}
+
+impl Sink for EventSink<'_> {
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.log.opened(session);
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.log.ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.log.denied(denied);
+    }
+
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.log.denied(audited);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.log.limited(reached);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.resets.push(*reset);
+    }
+}

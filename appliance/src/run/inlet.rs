@@ -1,0 +1,455 @@
+//! Receiving datagrams: the sockets of a worker at port 6081, which it shares with other workers.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, MultiResults, RecvMsg, SockaddrIn, getsockopt, recvmmsg,
+    setsockopt, sockopt,
+};
+use portcullis::geneve::PORT;
+use portcullis::geneve::front::{Datagram, Queued, Waited};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::socket::{BATCH, FEW, PATIENCE, SocketError};
+
+/// Bytes for each datagram: the longest one fits. The size is not a power of two, so that the
+/// beginnings of the buffers do not compete for a few sets of the processor's cache.
+const ROOM: usize = 65_536 + 64;
+
+/// What receive queues hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueBounds {
+    /// What each is asked to hold, in bytes.
+    pub(super) bytes: usize,
+    /// For how long a datagram may wait in it; 0 for no bound.
+    pub(super) delay: Duration,
+}
+
+impl QueueBounds {
+    /// From this part of `delay` on, what would open a session is dropped. The queue of a worker
+    /// that is not overloaded is empty with each turn, so that 2.5 ms are more than it ever sees;
+    /// and the other three parts are left to packets of sessions.
+    const LONG: u32 = 4;
+
+    /// Judges a datagram that waited for so long.
+    fn judge(self, age: Duration) -> Waited {
+        if age > self.delay {
+            Waited::TooLong
+        } else if age > self.delay / Self::LONG {
+            Waited::Long
+        } else {
+            Waited::Briefly
+        }
+    }
+}
+
+/// A socket at a port of an address that other workers have, too: the system shares out the flows.
+pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::Result<UdpSocket> {
+    let queue = bounds.bytes;
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    if setsockopt(&socket, sockopt::RcvBufForce, &queue).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &queue);
+    }
+    if address.is_unspecified() {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    if !bounds.delay.is_zero() {
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+    }
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.bind(&SockAddr::from(SocketAddrV4::new(address, port)))?;
+    Ok(socket.into())
+}
+
+/// What a socket's receive queue holds, in bytes: Linux says twice as much, for its own needs (socket(7)).
+pub(super) fn receive_queue(socket: &UdpSocket) -> Option<usize> {
+    getsockopt(socket, sockopt::RcvBuf).ok().map(|bytes| bytes / 2)
+}
+
+/// One received datagram, in its room.
+#[derive(Debug, Clone, Copy)]
+struct Outside {
+    source: Ipv4Addr,
+    source_port: u16,
+    destination: Ipv4Addr,
+    len: usize,
+    waited: Waited,
+}
+
+/// What the control messages of a datagram say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Control {
+    /// The address of ours that it was sent to; 0.0.0.0 if it was sent to a broadcast address or a
+    /// multicast group, which no answer can leave from.
+    destination: Option<Ipv4Addr>,
+    /// When the system got it, by the wall clock, since the Unix epoch.
+    arrived: Option<Duration>,
+}
+
+impl Control {
+    fn of(message: &RecvMsg<'_, '_, SockaddrIn>) -> Self {
+        let mut control = Self::default();
+        // Truncated messages are an error, and say nothing.
+        for each in message.cmsgs().into_iter().flatten() {
+            match each {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    // They differ where the first is no address of ours (ip(7)).
+                    let is_ours = info.ipi_addr == info.ipi_spec_dst;
+                    let sent_to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    control.destination = Some(if is_ours { sent_to } else { Ipv4Addr::UNSPECIFIED });
+                }
+                ControlMessageOwned::ScmTimestampns(at) => control.arrived = Some(at.into()),
+                _ => {}
+            }
+        }
+        control
+    }
+}
+
+/// The clocks after a call.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    /// The wall clock, of which the system's timestamps are, since the Unix epoch.
+    wall: Duration,
+    /// For how long the worker has taken datagrams out of the queue without emptying it.
+    behind: Duration,
+}
+
+impl Clocks {
+    /// Returns how long a datagram waited that came at a moment of the wall clock, but no longer
+    /// than the worker has been behind.
+    ///
+    /// So what waited because the worker was kept from working is not held against it, as long as
+    /// the worker catches up; and a wall clock that is set makes nothing old, nor does the future.
+    fn age(&self, arrived: Duration) -> Duration {
+        self.wall.saturating_sub(arrived).min(self.behind)
+    }
+}
+
+struct Listener {
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    bounds: QueueBounds,
+    /// When the first call returned of those that have not emptied its queue; `None` if the last
+    /// one has.
+    behind_since: Option<Instant>,
+}
+
+impl Listener {
+    /// Whether each datagram must say which of our addresses it was sent to.
+    const fn is_wildcard(&self) -> bool {
+        self.address.is_unspecified()
+    }
+
+    /// Returns headers for one call, with room for all control messages that the socket is set to
+    /// send.
+    ///
+    /// They are not reused: a call leaves in each the length of the control messages that it wrote,
+    /// the next call would take this length for the room there is, and nix offers no way to set it
+    /// back.
+    fn headers<const N: usize>(&self) -> MultiHeaders<SockaddrIn> {
+        use nix::libc::{in_pktinfo, timespec};
+        let control = match (self.is_wildcard(), self.bounds.delay.is_zero()) {
+            (true, true) => Some(nix::cmsg_space!(in_pktinfo)),
+            (true, false) => Some(nix::cmsg_space!(in_pktinfo, timespec)),
+            (false, true) => None,
+            (false, false) => Some(nix::cmsg_space!(timespec)),
+        };
+        MultiHeaders::preallocate(N, control)
+    }
+
+    /// Reads the clocks after a call, if a datagram may have waited long.
+    fn clocks(&mut self) -> Option<Clocks> {
+        if self.bounds.delay.is_zero() {
+            return None;
+        }
+        let now = Instant::now();
+        let since = *self.behind_since.get_or_insert(now);
+        let behind = now.saturating_duration_since(since);
+        if self.bounds.judge(behind) == Waited::Briefly {
+            return None;
+        }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let wall = wall.unwrap_or_default();
+        Some(Clocks { wall, behind })
+    }
+
+    /// Writes what a call has taken to `received`, where it had room for `room` datagrams. Returns
+    /// how many lack the address that they were sent to.
+    ///
+    /// Datagrams come in the order of their arrival: where the first has not waited long, none has,
+    /// and of the others no time is read.
+    fn outsides(
+        &mut self,
+        messages: MultiResults<'_, SockaddrIn>,
+        room: usize,
+        received: &mut Vec<Outside>,
+    ) -> usize {
+        let mut clocks = self.clocks();
+        let mut unaddressed = 0;
+        for message in messages {
+            let control = if clocks.is_some() || self.is_wildcard() {
+                Control::of(&message)
+            } else {
+                Control::default()
+            };
+            let waited = match (clocks, control.arrived) {
+                (Some(clocks), Some(arrived)) => self.bounds.judge(clocks.age(arrived)),
+                _ => Waited::Briefly,
+            };
+            if waited == Waited::Briefly {
+                clocks = None;
+            }
+            // Without its address a datagram of a wildcard socket is refused by the front end: an
+            // answer could only leave from a guessed one.
+            let destination = if self.is_wildcard() {
+                unaddressed += usize::from(control.destination.is_none());
+                control.destination.unwrap_or(Ipv4Addr::UNSPECIFIED)
+            } else {
+                self.address
+            };
+            let from = message
+                .address
+                .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+            received.push(Outside {
+                source: *from.ip(),
+                source_port: from.port(),
+                destination,
+                len: message.bytes,
+                waited,
+            });
+        }
+        if received.len() < room {
+            self.behind_since = None;
+        }
+        unaddressed
+    }
+}
+
+/// What a call has brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Received {
+    /// Datagrams.
+    pub(super) count: usize,
+    /// Those of which the system did not say which address they were sent to. No sender can cause
+    /// that.
+    pub(super) unaddressed: usize,
+}
+
+/// Receives datagrams in batches.
+pub(super) struct Inlet {
+    listeners: Vec<Listener>,
+    /// Whose turn it is, where there are several.
+    next: usize,
+    rooms: Vec<u8>,
+    received: Vec<Outside>,
+    /// For how many datagrams the next call asks: twice as many as there were.
+    ask: usize,
+}
+
+/// Socket at port 6081 of an address.
+pub(super) struct Port {
+    pub(super) socket: UdpSocket,
+    pub(super) address: Ipv4Addr,
+}
+
+/// Opens sockets at port 6081 of addresses.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn ports(addresses: &[Ipv4Addr], bounds: QueueBounds) -> Result<Vec<Port>, SocketError> {
+    addresses
+        .iter()
+        .map(|address| match listen(*address, PORT, bounds) {
+            Ok(socket) => Ok(Port {
+                socket,
+                address: *address,
+            }),
+            Err(source) => Err(SocketError::Receive {
+                address: *address,
+                source,
+            }),
+        })
+        .collect()
+}
+
+impl Inlet {
+    /// Receives from sockets of [`ports`]; stays on the thread that has made it.
+    pub(super) fn new(ports: Vec<Port>, bounds: QueueBounds) -> Self {
+        let listener = |port: Port| Listener {
+            socket: port.socket,
+            address: port.address,
+            bounds,
+            behind_since: None,
+        };
+        Self {
+            listeners: ports.into_iter().map(listener).collect(),
+            next: 0,
+            rooms: vec![0; BATCH * ROOM],
+            received: Vec::with_capacity(BATCH),
+            ask: BATCH,
+        }
+    }
+
+    /// Receives nothing.
+    pub(super) fn without_sockets() -> Self {
+        let bounds = QueueBounds {
+            bytes: 0,
+            delay: Duration::ZERO,
+        };
+        Self::new(Vec::new(), bounds)
+    }
+
+    /// Takes the datagrams that are there, and waits for them if asked, [`PATIENCE`] at most.
+    ///
+    /// # Errors
+    /// What the system says. That nothing came is none.
+    pub(super) fn receive(&mut self, wait: bool) -> io::Result<Received> {
+        if self.ask <= FEW {
+            self.receive_some::<FEW>(wait)
+        } else {
+            self.receive_some::<BATCH>(wait)
+        }
+    }
+
+    /// The same, at most `N`.
+    fn receive_some<const N: usize>(&mut self, wait: bool) -> io::Result<Received> {
+        self.received.clear();
+        let several = self.listeners.len() > 1;
+        if several && !self.wait(wait)? {
+            return Ok(Received::default());
+        }
+        let Some(listener) = self.listeners.get_mut(self.next) else {
+            return Ok(Received::default());
+        };
+        let mut headers = listener.headers::<N>();
+        let mut rooms = self.rooms.chunks_exact_mut(ROOM);
+        let mut slices: [[IoSliceMut<'_>; 1]; N] =
+            std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
+        let flags = if several || !wait {
+            MsgFlags::MSG_DONTWAIT
+        } else {
+            MsgFlags::MSG_WAITFORONE
+        };
+        let result = recvmmsg(
+            listener.socket.as_raw_fd(),
+            &mut headers,
+            slices.iter_mut().take(self.ask),
+            flags,
+            None,
+        );
+        let unaddressed = match result {
+            Ok(messages) => listener.outsides(messages, self.ask, &mut self.received),
+            // A refused connection is what an ICMP error about an earlier datagram looks like.
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {
+                listener.behind_since = None;
+                0
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.ask = (2 * self.received.len()).clamp(FEW, BATCH);
+        Ok(Received {
+            count: self.received.len(),
+            unaddressed,
+        })
+    }
+
+    /// Waits, if asked, until one of several sockets has something, and makes it the next one.
+    fn wait(&mut self, wait: bool) -> io::Result<bool> {
+        let mut polled: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let patience = if wait { PATIENCE } else { Duration::ZERO };
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut polled, patience) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<_> = polled.iter().map(|socket| socket.any() == Some(true)).collect();
+        for (listener, is_ready) in self.listeners.iter_mut().zip(&ready) {
+            if !is_ready {
+                listener.behind_since = None;
+            }
+        }
+        let count = ready.len();
+        let mut turns = (1..=count).map(|step| (self.next + step) % count);
+        let turn = turns.find(|place| ready.get(*place) == Some(&true));
+        if let Some(place) = turn {
+            self.next = place;
+        }
+        Ok(turn.is_some())
+    }
+
+    /// Returns the first `len` bytes of the room of a received datagram.
+    #[inline]
+    pub(super) fn payload(&self, number: usize, len: usize) -> Option<&[u8]> {
+        let start = number * ROOM;
+        self.rooms.get(start..start + len)
+    }
+
+    /// The datagrams of the last call, in their order.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = Queued<'_>> {
+        let rooms = self.rooms.chunks_exact(ROOM);
+        self.received.iter().zip(rooms).map(|(received, room)| Queued {
+            datagram: Datagram {
+                source: received.source,
+                source_port: received.source_port,
+                destination: received.destination,
+                destination_port: PORT,
+                payload: room.get(..received.len).unwrap_or_default(),
+            },
+            waited: received.waited,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn a_quarter_of_the_bound_is_long_and_what_is_beyond_it_too_long() {
+        let bounds = QueueBounds {
+            bytes: 0,
+            delay: ms(40),
+        };
+        for (age, waited) in [
+            (ms(0), Waited::Briefly),
+            (ms(10), Waited::Briefly),
+            (ms(11), Waited::Long),
+            (ms(40), Waited::Long),
+            (ms(41), Waited::TooLong),
+        ] {
+            assert_eq!(bounds.judge(age), waited, "{age:?}");
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_makes_nothing_older_than_the_worker_is_behind() {
+        let clocks = Clocks {
+            wall: ms(1_000_000),
+            behind: ms(5),
+        };
+        for (arrived, age) in [
+            (ms(999_997), ms(3)),
+            (ms(999_000), ms(5)),
+            (ms(0), ms(5)),
+            (ms(1_000_001), ms(0)),
+            (Duration::MAX, ms(0)),
+        ] {
+            assert_eq!(clocks.age(arrived), age, "{arrived:?}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Counters of the session log.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Counters of lines that were written and of lines that were lost.
+#[derive(Debug, Default)]
+pub(crate) struct LogCounters {
+    written: AtomicU64,
+    dropped: AtomicU64,
+    runs: AtomicBool,
+}
+
+/// Values of the counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LoggedLines {
+    pub(crate) written: u64,
+    /// Lines that could not be written.
+    pub(crate) dropped: u64,
+}
+
+impl LogCounters {
+    /// Returns the values.
+    pub(crate) fn values(&self) -> LoggedLines {
+        LoggedLines {
+            written: self.written.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns whether the thread that writes the log runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_written(&self, lines: u64) {
+        self.written.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_dropped(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+/// Marks the thread of the log as running until the value is dropped.
+pub(super) struct Running<'c>(&'c LogCounters);
+
+impl<'c> Running<'c> {
+    pub(super) fn new(counters: &'c LogCounters) -> Self {
+        counters.runs.store(true, Ordering::Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.runs.store(false, Ordering::Relaxed);
+    }
+}

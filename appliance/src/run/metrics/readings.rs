@@ -1,0 +1,96 @@
+//! Readings of one scrape.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::asymmetry::AsymmetryReport;
+use portcullis::geneve::front::{EndpointStats, FrontStats};
+use portcullis::{RuleUse, Stats};
+
+use crate::run::census::Counted;
+use crate::run::data_path::DataPath;
+use crate::run::event_queue::LostEvents;
+use crate::run::http::DoorCounters;
+use crate::run::process::ProcessReading;
+use crate::run::reloads::Reloads;
+use crate::run::view::{WallClock, ZoneNames};
+
+/// Everything that is read for a scrape.
+pub(super) struct Readings {
+    pub(super) data_path: Arc<DataPath>,
+    pub(super) stats: Stats,
+    pub(super) tolerated: Vec<(&'static str, String, u64)>,
+    /// By limit and rule.
+    pub(super) limited: Vec<(&'static str, String, u64)>,
+    pub(super) rules: Vec<RuleUse>,
+    pub(super) clock: WallClock,
+    pub(super) asymmetry: AsymmetryReport,
+    pub(super) datagrams: usize,
+    pub(super) front: FrontStats,
+    pub(super) endpoints: Vec<(String, String, EndpointStats)>,
+    pub(super) stall_seconds: f64,
+    pub(super) reasons: Vec<&'static str>,
+    pub(super) reloads: ReloadReadings,
+    pub(super) checkpoints: CheckpointReadings,
+    pub(super) doors: Doors,
+    pub(super) log: LogReadings,
+    pub(super) uptime_seconds: f64,
+    pub(super) process: ProcessReading,
+    pub(super) counted: Counted,
+    pub(super) zones: Arc<ZoneNames>,
+}
+
+/// Of reloads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReloadReadings {
+    pub(super) applied: u64,
+    pub(super) refused: u64,
+    pub(super) has_failed: bool,
+    pub(super) waiting: usize,
+}
+
+impl ReloadReadings {
+    pub(super) fn of(reloads: &Reloads) -> Self {
+        Self {
+            applied: reloads.applied(),
+            refused: reloads.refused(),
+            has_failed: reloads.has_failed(),
+            waiting: reloads.state().waiting.len(),
+        }
+    }
+}
+
+/// Of checkpoints.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CheckpointReadings {
+    pub(super) written: u64,
+    pub(super) failed: u64,
+    pub(super) age: Option<Duration>,
+}
+
+/// What the listeners count.
+#[derive(Clone, Default)]
+pub(crate) struct Doors {
+    /// `health.listen`.
+    pub(crate) health: Arc<DoorCounters>,
+    /// `health.tcp_listen`, which holds no connection.
+    pub(crate) health_tcp: Arc<DoorCounters>,
+    /// `metrics.listen`, if it is another address than `health.listen`.
+    pub(crate) metrics: Arc<DoorCounters>,
+}
+
+/// Of the session log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogReadings {
+    pub(super) written: u64,
+    pub(super) dropped: u64,
+    pub(super) lost: LostEvents,
+    pub(super) is_running: bool,
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readings").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,84 @@
+//! View of a session that the session log, the listing and the replay share.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use portcullis::SessionRecord;
+use serde::{Deserialize, Serialize};
+
+use crate::five_tuple::FiveTuple;
+
+/// Facts of a session as a row of JSON. `Z` is how the zone is named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SessionView<Z = String> {
+    #[serde(flatten)]
+    pub(crate) flow: FiveTuple<Z>,
+    pub(crate) state: Cow<'static, str>,
+    /// History of the connection in Zeek's letters.
+    pub(crate) history: String,
+    /// State of the connection in Zeek's terms.
+    pub(crate) conn_state: Cow<'static, str>,
+    pub(crate) orig_pkts: u32,
+    /// IP bytes.
+    pub(crate) orig_bytes: u64,
+    pub(crate) reply_pkts: u32,
+    /// IP bytes.
+    pub(crate) reply_bytes: u64,
+    /// Time of the first packet, in seconds since the Unix epoch.
+    pub(crate) start: f64,
+    /// Time of the last packet that refreshed the session, in seconds since the Unix epoch.
+    pub(crate) last: f64,
+    pub(crate) rule: String,
+    /// Number of the session that announced this one.
+    pub(crate) parent: Option<u64>,
+    /// Whether the session was picked up in the middle of its connection.
+    pub(crate) adopted: bool,
+    /// Whether the session continues one that had ended.
+    pub(crate) resumed: bool,
+    /// Whether the session passes although half of it is missing.
+    pub(crate) bypassed: bool,
+}
+
+/// Names that a record does not hold itself.
+pub(crate) struct SessionNames<Z> {
+    pub(crate) zone: Z,
+    pub(crate) rule: String,
+    pub(crate) parent: Option<u64>,
+}
+
+impl<Z> SessionView<Z> {
+    /// Returns the view of a record; `seconds` maps a moment to seconds since the Unix epoch.
+    pub(crate) fn new(
+        session: &SessionRecord,
+        names: SessionNames<Z>,
+        seconds: impl Fn(Instant) -> f64,
+    ) -> Self {
+        Self {
+            flow: FiveTuple::of_session(session, names.zone),
+            state: session.state.into(),
+            history: session.history.to_string(),
+            conn_state: session.conn_state().into(),
+            orig_pkts: session.original.packets,
+            orig_bytes: session.original.bytes,
+            reply_pkts: session.reply.packets,
+            reply_bytes: session.reply.bytes,
+            start: seconds(session.start),
+            last: seconds(session.last),
+            rule: names.rule,
+            parent: names.parent,
+            adopted: session.adopted,
+            resumed: session.resumed,
+            bypassed: session.bypassed,
+        }
+    }
+
+    /// Returns the bytes of both directions.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.orig_bytes.saturating_add(self.reply_bytes)
+    }
+
+    /// Returns the packets of both directions.
+    pub(crate) fn packets(&self) -> u64 {
+        u64::from(self.orig_pkts) + u64::from(self.reply_pkts)
+    }
+}

@@ -1,0 +1,99 @@
+//! Settings of control sessions of FTP: ports, refusals and what helpers announce.
+
+use std::sync::Arc;
+
+use crate::alg::ftp::Rules;
+use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
+use crate::packet::{PROTOCOL_TCP, Parsed, TcpFlags, Transport};
+use crate::policy::{NewSession, RuleId};
+use crate::session::{SessionId, Slot};
+
+/// The session that an announced one belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parent {
+    pub(super) session: SessionId,
+    pub(super) rule: RuleId,
+}
+
+/// What a configuration says of control sessions.
+#[derive(Debug)]
+pub(super) struct FtpSettings {
+    /// Each port that is one of a control session by some rule.
+    pub(super) candidates: Box<[u16]>,
+    ports: Box<[u16]>,
+    refused: RefusedAnnouncement,
+    /// What rules say otherwise, in the order of their numbers.
+    by_rule: Box<[(RuleId, FtpHandling)]>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) max_memory: u32,
+}
+
+impl FtpSettings {
+    pub(super) fn new(config: &FtpConfig, by_rule: &[(RuleId, FtpHandling)]) -> Self {
+        let of_rules = by_rule
+            .iter()
+            .flat_map(|(_, handling)| handling.ports.iter().flatten());
+        let mut candidates: Vec<u16> = config.ports.iter().chain(of_rules).copied().collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        let mut by_rule = by_rule.to_vec();
+        by_rule.sort_unstable_by_key(|(rule, _)| *rule);
+        Self {
+            candidates: candidates.into(),
+            ports: config.ports.clone().into(),
+            refused: config.refused,
+            by_rule: by_rule.into(),
+            rules: Arc::new(Rules::new(config.settings())),
+            max_memory: config.max_memory,
+        }
+    }
+
+    /// Whether this may be a control session: a TCP session to a port that is one of some rule.
+    #[inline]
+    pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
+        slot.key.protocol() == PROTOCOL_TCP
+            && self
+                .candidates
+                .contains(&slot.key.port(slot.initiator().opposite()))
+    }
+
+    /// Whether it is one by the rule that has admitted it.
+    pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
+        let port = slot.key.port(slot.initiator().opposite());
+        slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
+    }
+
+    /// Whether the first segment of a session must not pass, since it has data that nobody reads: those of a SYN.
+    pub(super) fn bars_opening(
+        &self,
+        query: &NewSession,
+        rule: RuleId,
+        parsed: &Parsed,
+        is_whole: bool,
+    ) -> bool {
+        let Transport::Tcp { segment, .. } = &parsed.transport else {
+            return false;
+        };
+        let brings = segment.payload_len > 0 || !is_whole;
+        brings
+            && segment.flags.contains(TcpFlags::SYN)
+            && self.stops(rule)
+            && self.is_port(query.dst_port, rule)
+    }
+
+    /// Whether a port is one of control sessions by a rule.
+    pub(super) fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
+        let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
+        port.is_some_and(|port| ports.unwrap_or(&self.ports).contains(&port))
+    }
+
+    fn handling(&self, rule: RuleId) -> Option<&FtpHandling> {
+        let place = self.by_rule.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
+        self.by_rule.get(place).map(|(_, handling)| handling)
+    }
+
+    pub(super) fn stops(&self, rule: RuleId) -> bool {
+        let of_rule = self.handling(rule).and_then(|handling| handling.refused);
+        of_rule.unwrap_or(self.refused) == RefusedAnnouncement::Drop
+    }
+}

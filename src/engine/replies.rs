@@ -1,0 +1,95 @@
+//! Replies to packets that are rejected or too long, within the budget of replies.
+
+use std::time::Instant;
+
+use super::{Engine, Expiry, Packet};
+use crate::outbox::{Egress, Outbox};
+use crate::reset::{write_reply_unbudgeted, write_too_big};
+use crate::session::TunnelRef;
+use crate::verdict::{DropReason, Reply, Verdict};
+
+/// Sessions that one call to [`Engine::expire`] looks at: some 50 us of work.
+const EXPIRY_BUDGET: usize = 256;
+
+impl Engine {
+    /// Ends sessions whose lifetime has passed by `now`, a few hundred at a time. `outbox` receives
+    /// their records and the RSTs to both ends of established TCP sessions.
+    ///
+    /// Call it after each packet or batch, and at [`Engine::next_expiry`] if none comes; a call with
+    /// nothing to do costs little. If [`Expiry::more`] is set, drain the outbox and call it again
+    /// soon. [`Engine::expire_with`] takes any sink and any budget.
+    pub fn expire(&self, now: Instant, outbox: &mut Outbox) -> Expiry {
+        self.expire_with(now, EXPIRY_BUDGET, outbox)
+    }
+
+    /// Writes the reply to a rejected packet into `out` and returns it, for callers of
+    /// [`Engine::process_with`]. [`MAX_REPLY`](crate::reset::MAX_REPLY) bytes are always enough.
+    ///
+    /// Returns `None` if the verdict is not [`Verdict::Reject`], if `out` is too small, or if the
+    /// budget of `[resets]` allows no reply now. Each call takes from that budget, so call it once
+    /// for each verdict.
+    #[must_use]
+    pub fn write_reply<'a>(
+        &self,
+        packet: &Packet<'_>,
+        verdict: &Verdict,
+        out: &'a mut [u8],
+    ) -> Option<&'a [u8]> {
+        let Verdict::Reject(reason, reply, _) = verdict else {
+            return None;
+        };
+        let written = write_reply_unbudgeted(*reply, packet.bytes(), out)?;
+        self.may_reply(*reason, packet).then_some(written)
+    }
+
+    /// Writes the ICMP error that reports the longest packet that can be sent on, `mtu` bytes, to
+    /// the sender of a longer one, and returns it: fragmentation needed (RFC 792, RFC 1191 4) or
+    /// packet too big (RFC 4443 3.2).
+    ///
+    /// Returns `None` if such an error must not be sent (the packet is IPv4 and may be fragmented,
+    /// is an ICMP error or a later fragment, or names no single host: RFC 1122 3.2.2), if `out` is
+    /// too small, or if the budget of `[resets]` allows none now.
+    #[must_use]
+    pub fn write_too_big<'a>(&self, packet: &Packet<'_>, mtu: u16, out: &'a mut [u8]) -> Option<&'a [u8]> {
+        let written = write_too_big(mtu, packet.bytes(), out)?;
+        self.may_answer(*packet).then_some(written)
+    }
+
+    /// Whether the budget allows the reply to a packet that is rejected for this reason. Replies
+    /// for all reasons but that of the policy were taken from a budget by their verdict.
+    pub(crate) fn may_reply(&self, reason: DropReason, packet: &Packet<'_>) -> bool {
+        reason != DropReason::PolicyReject || self.may_answer(*packet)
+    }
+
+    /// Queues the reply to a rejected packet, if the budget allows one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn queue_reply(&self, packet: &Packet<'_>, verdict: &Verdict, outbox: &mut Outbox) {
+        if let Verdict::Reject(reason, reply, _) = *verdict {
+            outbox.reply(
+                reply,
+                packet.bytes(),
+                packet.zone_of(),
+                || self.may_reply(reason, packet),
+                || self.egress_of_reply(packet, reply),
+            );
+        }
+    }
+
+    /// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply
+    /// takes the path of the other direction of the session, if it is known.
+    fn egress_of_reply(&self, packet: &Packet<'_>, reply: Reply) -> Egress {
+        if !matches!(reply, Reply::Challenge(_)) && self.has_tunnel_references() {
+            let known = self.tunnel_back(*packet);
+            if known != TunnelRef::NONE {
+                return Egress::Onward(known);
+            }
+        }
+        Egress::Back(packet.tunnel_of())
+    }
+
+    /// Whether sessions remember the tunnels of their packets.
+    pub(crate) const fn has_tunnel_references(&self) -> bool {
+        self.fixed.tunnel_references
+    }
+}

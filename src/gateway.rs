@@ -1,0 +1,314 @@
+//! Engine and front end as one.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::{Config, ConfigError};
+use crate::engine::{Engine, Reload, SessionFilter};
+use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::fragment::HoldId;
+use crate::geneve::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch};
+use crate::outbox::{Event, Lost, Outbox};
+use crate::reset::Reset;
+
+/// Sessions that one call to [`Gateway::poll`] looks at for expiry.
+const EXPIRY_BUDGET: usize = 256;
+
+/// Interval between looks at held fragments. They wait for at most `fragments.hold`, and another
+/// thread may have decided their first fragment meanwhile.
+const HELD_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Appliance behind a load balancer, without I/O: an [`Engine`] and the [`FrontEnd`] that takes
+/// packets out of their tunnels.
+///
+/// Datagrams go in, and what is to be sent comes out of a closure: forwarded datagrams, replies,
+/// RSTs at the end of sessions, and fragments that were held. Threads share a gateway, and each has
+/// a [`GatewayWorker`].
+///
+/// ```
+/// use std::time::Instant;
+/// use portcullis::Config;
+/// use portcullis::Gateway;
+/// use portcullis::geneve::front::Datagram;
+///
+/// let gateway = Gateway::new(&Config::default())?;
+/// let mut worker = gateway.worker();
+/// let datagram = Datagram {
+///     source: [10, 0, 0, 1].into(),
+///     source_port: 60_001,
+///     destination: [10, 0, 0, 2].into(),
+///     destination_port: 6081,
+///     payload: b"no GENEVE header",
+/// };
+/// let now = Instant::now();
+/// gateway.handle_batch(&mut worker, [datagram], now, |out| {
+///     // Send `out.payload` from and to the addresses and ports of `out.tunnel`.
+///     println!("{} bytes to {}", out.payload.len(), out.tunnel.destination);
+/// });
+/// // After each batch, and at the returned time if no datagram comes before.
+/// let next = gateway.poll(&mut worker, now, |out| println!("{} bytes", out.payload.len()));
+/// assert_eq!(next, None, "there are no sessions");
+/// for event in worker.events() {
+///     println!("{event:?}");
+/// }
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct Gateway {
+    engine: Engine,
+    front: FrontEnd,
+    /// The configuration in force.
+    config: Mutex<Config>,
+}
+
+/// State of one thread of a [`Gateway`]: its counters, its buffers, and the events that it has not
+/// read yet.
+#[derive(Debug)]
+pub struct GatewayWorker {
+    scratch: Scratch,
+    collected: Collected,
+}
+
+/// Outcome of [`Gateway::reload`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GatewayReload {
+    /// What has become of the sessions.
+    pub sessions: Reload,
+    /// Keys whose new values need a restart. Their running values stay in force.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// RSTs, which are sent in tunnels, and an outbox for all other events.
+#[derive(Debug)]
+struct Collected {
+    resets: Vec<Reset>,
+    events: Outbox,
+}
+
+impl Gateway {
+    /// Returns a gateway of a configuration. `engine.tunnel_references` is set in any case: RSTs
+    /// travel in the tunnels that sessions remember.
+    ///
+    /// # Errors
+    /// Returns the first error of the configuration, or the table for which there is no memory.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let config = FrontEnd::adapt(config.clone());
+        Ok(Self {
+            engine: Engine::new(&config)?,
+            front: FrontEnd::new(&config)?,
+            config: Mutex::new(config),
+        })
+    }
+
+    /// Returns the state of one more thread.
+    #[must_use]
+    pub fn worker(&self) -> GatewayWorker {
+        GatewayWorker {
+            scratch: Scratch::new(&self.front),
+            collected: Collected {
+                resets: Vec::new(),
+                events: Outbox::new(),
+            },
+        }
+    }
+
+    /// Decides datagrams that came at `now`, in order, and calls `send` with everything that is to
+    /// be sent. A [`Datagram`](crate::geneve::front::Datagram) is decided in any case; a [`Queued`] one says
+    /// how long it has waited, and may be shed.
+    pub fn handle_batch<'b>(
+        &self,
+        worker: &mut GatewayWorker,
+        datagrams: impl IntoIterator<Item = impl Into<Queued<'b>>>,
+        now: Instant,
+        mut send: impl FnMut(Outgoing<'_>),
+    ) {
+        let GatewayWorker { scratch, collected } = worker;
+        let datagrams = datagrams.into_iter().map(Into::into);
+        self.front.handle_queued_batch(
+            &self.engine,
+            datagrams,
+            now,
+            scratch,
+            collected,
+            |_, datagram, answer| match answer {
+                Answer::Return => send(Outgoing {
+                    tunnel: datagram.back(),
+                    payload: datagram.payload,
+                }),
+                Answer::Send(own) => send(own),
+                Answer::Nothing(_) => {}
+            },
+        );
+        self.send_rest(worker, now, &mut send);
+    }
+
+    /// Lets time pass: ends sessions whose lifetime is over, a few hundred at a time, and decides
+    /// fragments that have been held for long enough. Calls `send` with everything that is to be
+    /// sent.
+    ///
+    /// Returns when to call it again at the latest, if no datagram comes before; `None` if there is
+    /// nothing to wait for. Call it after each batch, too.
+    pub fn poll(
+        &self,
+        worker: &mut GatewayWorker,
+        now: Instant,
+        mut send: impl FnMut(Outgoing<'_>),
+    ) -> Option<Instant> {
+        let done = self.engine.expire_with(now, EXPIRY_BUDGET, &mut worker.collected);
+        self.send_rest(worker, now, &mut send);
+        if done.more {
+            return Some(now);
+        }
+        let held = self
+            .front
+            .holds_any()
+            .then(|| now.checked_add(HELD_INTERVAL))
+            .flatten();
+        self.engine.next_expiry().into_iter().chain(held).min()
+    }
+
+    /// Exchanges the configuration of everything, or changes nothing. Keys that only a restart can
+    /// change keep their running values and are named. Calls `send` with the RSTs of sessions that
+    /// the new policy ends.
+    ///
+    /// # Errors
+    /// Returns the first error of the configuration.
+    pub fn reload(
+        &self,
+        worker: &mut GatewayWorker,
+        config: &Config,
+        now: Instant,
+        mut send: impl FnMut(Outgoing<'_>),
+    ) -> Result<GatewayReload, ConfigError> {
+        let reloaded = {
+            let mut in_force = self.config.lock();
+            let mut config = FrontEnd::adapt(config.clone());
+            let needs_restart = config.keep_running(&in_force);
+            self.front.check_reload(&config)?;
+            let sessions = self.engine.reload(&config, now, &mut worker.collected)?;
+            self.front.reload(&config)?;
+            *in_force = config;
+            GatewayReload {
+                sessions,
+                needs_restart,
+            }
+        };
+        self.send_rest(worker, now, &mut send);
+        Ok(reloaded)
+    }
+
+    /// Ends the sessions that a filter selects, calls `send` with their RSTs, and returns how many
+    /// there were.
+    pub fn end_sessions(
+        &self,
+        worker: &mut GatewayWorker,
+        filter: &SessionFilter,
+        now: Instant,
+        mut send: impl FnMut(Outgoing<'_>),
+    ) -> usize {
+        let ended = self.engine.end_sessions(filter, now, &mut worker.collected);
+        self.send_rest(worker, now, &mut send);
+        ended
+    }
+
+    /// Decides everything that is held, without waiting any longer, before a thread ends.
+    pub fn release_held(&self, worker: &mut GatewayWorker, now: Instant, mut send: impl FnMut(Outgoing<'_>)) {
+        self.front.release_held();
+        self.send_rest(worker, now, &mut send);
+    }
+
+    /// Returns the engine, for its sessions, counters and settings.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Returns the front end, for its counters and tunnels.
+    #[must_use]
+    pub const fn front(&self) -> &FrontEnd {
+        &self.front
+    }
+
+    /// Returns the counters of the front end.
+    #[must_use]
+    pub fn stats(&self) -> FrontStats {
+        self.front.stats()
+    }
+
+    /// Returns a copy of the configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config.lock().clone()
+    }
+
+    /// Sends the fragments that were released, and then the RSTs.
+    fn send_rest(&self, worker: &mut GatewayWorker, now: Instant, send: &mut impl FnMut(Outgoing<'_>)) {
+        let GatewayWorker { scratch, collected } = worker;
+        while let Some(answer) = self.front.next_released(&self.engine, now, scratch, collected) {
+            if let Answer::Send(own) = answer {
+                send(own);
+            }
+        }
+        for reset in collected.resets.drain(..) {
+            if let Some(own) = self.front.reset(&reset, scratch) {
+                send(own);
+            }
+        }
+    }
+}
+
+impl GatewayWorker {
+    /// Removes all events and returns them, oldest first. Packets to send are not among them.
+    ///
+    /// A worker keeps at most [`Outbox::DEFAULT_LIMIT`] events; newer ones are discarded and
+    /// counted ([`GatewayWorker::lost`]).
+    pub fn events(&mut self) -> impl Iterator<Item = Event<'_>> {
+        self.collected.events.drain()
+    }
+
+    /// Returns the counters of events that were not kept.
+    #[must_use]
+    pub const fn lost(&self) -> Lost {
+        self.collected.events.lost()
+    }
+}
+
+// A method that is missing here is lost to every user of a gateway.
+#[deny(clippy::missing_trait_methods)]
+impl Sink for Collected {
+    const LISTENS: bool = true;
+
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.events.session_opened(session);
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.events.session_ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.events.session_denied(denied);
+    }
+
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.events.session_audited(audited);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.events.limit_reached(reached);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        self.events.helper_event(note);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.resets.push(*reset);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.events.released(id);
+    }
+}

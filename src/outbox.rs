@@ -1,0 +1,315 @@
+//! The queue between the engine and its caller: packets to send, and events.
+
+use std::ops::Range;
+
+use crate::event::{DeniedSession, EndReason, HelperNote, LimitReached, SessionRecord, Sink};
+use crate::flow::{Direction, Zone};
+use crate::fragment::HoldId;
+use crate::reset::{MAX_REPLY, Reset, write_reply_unbudgeted};
+use crate::session::{SessionId, TunnelRef};
+use crate::verdict::Reply;
+
+/// Bounded queue of the packets that the engine makes and of the events that it reports.
+///
+/// [`Engine::process`] and [`Engine::expire`] fill it; the caller drains it after each packet or
+/// batch. Replies to rejected packets and RSTs at the end of sessions are within the budgets of
+/// `[resets]`: send all of them.
+///
+/// Memory is bounded. An outbox that nobody drains keeps its oldest entries, discards the others,
+/// and counts them ([`Outbox::lost`]). Packets and events have separate bounds, so that events
+/// never displace a RST. Buffers are reused: once grown, an outbox allocates nothing.
+///
+/// Each thread has an outbox of its own.
+///
+/// ```
+/// use std::time::Instant;
+/// use portcullis::{Engine, Event, Outbox, Packet, Policy, Rule, Verdict};
+///
+/// let policy = Policy::deny_by_default().rule(Rule::reject("everything"));
+/// let engine = Engine::builder().policy(policy).build()?;
+/// let mut outbox = Outbox::new();
+/// # let syn: [u8; 40] = [
+/// #     0x45, 0x00, 0x00, 0x28, 0x00, 0x00, 0x00, 0x00, 0x40, 0x06,
+/// #     0x8e, 0x9a, 0xc0, 0x00, 0x02, 0x01, 0xc6, 0x33, 0x64, 0x01,
+/// #     0x0f, 0xa0, 0x00, 0x50, 0x00, 0x00, 0x00, 0x64, 0x00, 0x00,
+/// #     0x00, 0x00, 0x50, 0x02, 0xff, 0xff, 0xb3, 0x58, 0x00, 0x00,
+/// # ];
+/// let now = Instant::now();
+/// let packet = Packet::new(&syn, now); // a TCP SYN from the wire
+/// let verdict = engine.process(&packet, &mut outbox);
+/// assert!(matches!(verdict, Verdict::Reject(..)));
+/// engine.expire(now, &mut outbox);
+///
+/// let mut sent = 0;
+/// for event in outbox.drain() {
+///     match event {
+///         Event::Transmit(packet) => sent += packet.bytes.len(),
+///         Event::Denied(denied) => println!("{} was denied", denied.src),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(sent, 40, "a RST");
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct Outbox {
+    entries: Vec<Entry>,
+    /// The packets of the entries, one after the other.
+    bytes: Vec<u8>,
+    packets: usize,
+    max_packets: usize,
+    max_events: usize,
+    lost: Lost,
+}
+
+/// Entry of an [`Outbox`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A packet of the engine's own is to be sent.
+    Transmit(Transmit<'a>),
+    /// A session was opened.
+    Opened(SessionRecord),
+    /// A session has ended.
+    Ended(SessionRecord, EndReason),
+    /// The policy has denied or rejected a session ([`Sink::session_denied`]).
+    Denied(DeniedSession),
+    /// The policy has admitted a session for audit ([`Sink::session_audited`]).
+    Audited(DeniedSession),
+    /// A new session would have exceeded a limit.
+    LimitReached(LimitReached),
+    /// A helper has found something in a control session.
+    Helper(HelperNote),
+    /// Fragments that are held under this name are to be decided again ([`Sink::released`]).
+    Released(HoldId),
+}
+
+/// Packet that the engine has made: a RST, an SCTP ABORT, an ICMP error, or a challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transmit<'a> {
+    /// The IP packet, complete with checksums.
+    pub bytes: &'a [u8],
+    /// Its zone.
+    pub zone: Zone,
+    /// The path on which it leaves.
+    pub egress: Egress,
+    /// The session that has ended, and the direction in which the packet travels: original means
+    /// to the responder. `None` for the reply to a rejected packet.
+    pub session: Option<(SessionId, Direction)>,
+}
+
+/// Path on which a packet of the engine's own leaves, in terms of the
+/// [`TunnelRef`]s of received packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// Back on the path of the packet that it answers. The reference is that of this packet.
+    Back(TunnelRef),
+    /// Onward, like the packet of this reference, which travelled in the same direction.
+    /// [`TunnelRef::NONE`] if no such packet is known, or if
+    /// [`EngineConfig::tunnel_references`](crate::config::EngineConfig::tunnel_references) is off.
+    Onward(TunnelRef),
+}
+
+/// Entries that an [`Outbox`] has not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Packets for which there was no room.
+    pub packets: u64,
+    /// Events for which there was no room.
+    pub events: u64,
+    /// Replies that were not made, since the budget of `[resets]` allowed none.
+    pub over_budget: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Transmit {
+        bytes: Range<usize>,
+        zone: Zone,
+        egress: Egress,
+        session: Option<(SessionId, Direction)>,
+    },
+    Event(Event<'static>),
+}
+
+impl Outbox {
+    /// Default bound on packets, and on events.
+    pub const DEFAULT_LIMIT: usize = 1024;
+
+    /// Returns an empty outbox with the default bounds. It allocates nothing until it is used.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_limits(Self::DEFAULT_LIMIT, Self::DEFAULT_LIMIT)
+    }
+
+    /// Returns an empty outbox that holds at most so many packets, of up to
+    /// [`MAX_REPLY`] bytes each, and so many events.
+    #[must_use]
+    pub const fn with_limits(packets: usize, events: usize) -> Self {
+        Self {
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            packets: 0,
+            max_packets: packets,
+            max_events: events,
+            lost: Lost {
+                packets: 0,
+                events: 0,
+                over_budget: 0,
+            },
+        }
+    }
+
+    /// Removes all entries and returns them, oldest first. Entries that the iterator has not
+    /// returned when it is dropped are gone.
+    pub fn drain(&mut self) -> impl Iterator<Item = Event<'_>> {
+        self.packets = 0;
+        let bytes: &[u8] = &self.bytes;
+        self.entries.drain(..).map(move |entry| match entry {
+            Entry::Event(event) => event,
+            Entry::Transmit {
+                bytes: range,
+                zone,
+                egress,
+                session,
+            } => Event::Transmit(Transmit {
+                bytes: bytes.get(range).unwrap_or_default(),
+                zone,
+                egress,
+                session,
+            }),
+        })
+    }
+
+    /// Returns how many entries there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether there are no entries.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the counters of entries that were not kept, since the outbox was made.
+    #[must_use]
+    pub const fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    /// Adds the reply to a rejected packet, if there is room and the packet can have one. `allowed`
+    /// is asked last, since it takes from the budget.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reply(
+        &mut self,
+        reply: Reply,
+        to: &[u8],
+        zone: Zone,
+        allowed: impl FnOnce() -> bool,
+        egress: impl FnOnce() -> Egress,
+    ) {
+        let Some(start) = self.room() else { return };
+        self.bytes.resize(start + MAX_REPLY, 0);
+        let out = self.bytes.get_mut(start..).unwrap_or_default();
+        let written = write_reply_unbudgeted(reply, to, out).map_or(0, <[u8]>::len);
+        let may = written > 0 && allowed();
+        if written > 0 && !may {
+            self.lost.over_budget += 1;
+        }
+        let end = start + if may { written } else { 0 };
+        self.bytes.truncate(end);
+        if may {
+            self.push_packet(start..end, zone, egress(), None);
+        }
+    }
+
+    /// Returns where the next packet begins; counts a lost packet and returns `None` if there is
+    /// no room.
+    fn room(&mut self) -> Option<usize> {
+        if self.packets >= self.max_packets {
+            self.lost.packets += 1;
+            return None;
+        }
+        if self.packets == 0 {
+            // Those before were drained.
+            self.bytes.clear();
+        }
+        Some(self.bytes.len())
+    }
+
+    fn push_packet(
+        &mut self,
+        bytes: Range<usize>,
+        zone: Zone,
+        egress: Egress,
+        session: Option<(SessionId, Direction)>,
+    ) {
+        self.packets += 1;
+        self.entries.push(Entry::Transmit {
+            bytes,
+            zone,
+            egress,
+            session,
+        });
+    }
+
+    fn push(&mut self, event: Event<'static>) {
+        if self.entries.len() - self.packets < self.max_events {
+            self.entries.push(Entry::Event(event));
+        } else {
+            self.lost.events += 1;
+        }
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Sink for Outbox {
+    const LISTENS: bool = true;
+
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.push(Event::Opened(*session));
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.push(Event::Ended(*session, reason));
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.push(Event::Denied(*denied));
+    }
+
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.push(Event::Audited(*audited));
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.push(Event::LimitReached(*reached));
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        self.push(Event::Helper(*note));
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        let Some(start) = self.room() else { return };
+        self.bytes.extend_from_slice(reset.bytes());
+        let egress = Egress::Onward(reset.tunnel);
+        let session = Some((reset.session, reset.direction));
+        self.push_packet(start..self.bytes.len(), reset.zone, egress, session);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.push(Event::Released(id));
+    }
+}

@@ -1,0 +1,225 @@
+//! Handling of TCP and of IP options that a rule or a zone can choose.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+/// What a rule or a zone says of the TCP sessions in it. The rule's word counts before the zone's, the zone's before
+/// the global one. In a file: a mode alone (`"liberal"`), or a table of these keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TcpHandling {
+    /// See [`TcpConfig::mode`](crate::config::TcpConfig::mode).
+    pub mode: Option<TcpMode>,
+    /// See [`TcpConfig::timeout_reset`](crate::config::TcpConfig::timeout_reset).
+    pub timeout_reset: Option<bool>,
+    /// See [`TcpConfig::late`](crate::config::TcpConfig::late).
+    pub late: Option<LatePacket>,
+    /// See [`TcpConfig::midstream`](crate::config::TcpConfig::midstream).
+    pub midstream: Option<Midstream>,
+    /// See [`TcpConfig::asymmetric`](crate::config::TcpConfig::asymmetric).
+    pub asymmetric: Option<Asymmetric>,
+}
+
+impl TcpHandling {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is said, as keys with their values.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let text = |name: &'static str| format!("\"{name}\"");
+        [
+            ("mode", self.mode.map(|value| text(value.name()))),
+            ("timeout_reset", self.timeout_reset.map(|value| value.to_string())),
+            ("late", self.late.map(|value| text(value.name()))),
+            ("midstream", self.midstream.map(|value| text(value.name()))),
+            ("asymmetric", self.asymmetric.map(|value| text(value.name()))),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
+impl From<TcpMode> for TcpHandling {
+    fn from(mode: TcpMode) -> Self {
+        Self {
+            mode: Some(mode),
+            ..Self::default()
+        }
+    }
+}
+
+/// The settings in force for a session, or for a packet without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Handling {
+    pub(crate) mode: TcpMode,
+    pub(crate) timeout_reset: bool,
+    pub(crate) late: LatePacket,
+    pub(crate) midstream: Midstream,
+    pub(crate) asymmetric: Asymmetric,
+}
+
+impl Handling {
+    /// The same where `first` does not say otherwise.
+    pub(crate) fn under(self, first: TcpHandling) -> Self {
+        Self {
+            mode: first.mode.unwrap_or(self.mode),
+            timeout_reset: first.timeout_reset.unwrap_or(self.timeout_reset),
+            late: first.late.unwrap_or(self.late),
+            midstream: first.midstream.unwrap_or(self.midstream),
+            asymmetric: first.asymmetric.unwrap_or(self.asymmetric),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TcpHandling {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Table {
+            mode: Option<TcpMode>,
+            timeout_reset: Option<bool>,
+            late: Option<LatePacket>,
+            midstream: Option<Midstream>,
+            asymmetric: Option<Asymmetric>,
+        }
+
+        struct ModeOrTable;
+
+        impl<'de> Visitor<'de> for ModeOrTable {
+            type Value = TcpHandling;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mode such as \"liberal\", or a table")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<TcpHandling, E> {
+                let names = TcpMode::ALL.map(TcpMode::name);
+                TcpMode::ALL
+                    .into_iter()
+                    .find(|mode| mode.name() == text)
+                    .map(TcpHandling::from)
+                    .ok_or_else(|| E::custom(format!("`{text}` is no mode: {}", names.join(", "))))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TcpHandling, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(TcpHandling {
+                    mode: table.mode,
+                    timeout_reset: table.timeout_reset,
+                    late: table.late,
+                    midstream: table.midstream,
+                    asymmetric: table.asymmetric,
+                })
+            }
+        }
+
+        deserializer.deserialize_any(ModeOrTable)
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All choices.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
+
+            /// The name in the configuration file.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+choice! {
+    /// How strictly TCP is tracked.
+    TcpMode {
+        /// The whole handshake; a connection begins with its SYN, and segments outside the window are invalid.
+        #[default]
+        Strict = "strict",
+        /// A connection begins with its SYN, but segments outside the window pass, and are counted. RSTs are judged
+        /// as strictly as ever.
+        Liberal = "liberal",
+        /// Liberal, and a connection may begin in its middle: with an ACK, if the policy admits it.
+        Loose = "loose",
+    }
+}
+
+choice! {
+    /// What a packet gets that comes after the end of its session, while the session is remembered.
+    LatePacket {
+        /// The RST that its sender's stack accepts, as far as budgets go.
+        #[default]
+        Reset = "reset",
+        /// Nothing. Only the challenge ACK that answers one of our RSTs gets one more.
+        Drop = "drop",
+        /// A new session, adopted in its middle and marked as resumed, if the policy admits it.
+        Readmit = "readmit",
+    }
+}
+
+choice! {
+    /// What a packet gets that belongs to the middle of a connection which was never seen.
+    Midstream {
+        /// It is dropped.
+        #[default]
+        Drop = "drop",
+        /// It is answered with a RST.
+        Reject = "reject",
+        /// It begins a session, if the policy admits it: liberal until both ends and their windows were seen, then
+        /// strict.
+        Adopt = "adopt",
+    }
+}
+
+choice! {
+    /// What a packet gets that tells of an asymmetric path.
+    Asymmetric {
+        /// It is dropped, with the evidence as its reason.
+        #[default]
+        Drop = "drop",
+        /// It passes, changes nothing, and is counted.
+        Report = "report",
+        /// It passes and its session is kept, without window checks of the half that was not seen; if the policy
+        /// admits it.
+        Bypass = "bypass",
+    }
+}
+
+/// What happens to packets with IP options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptionsMode {
+    /// Well-formed options pass.
+    #[default]
+    Allow,
+    /// A packet with any option is dropped.
+    Strict,
+}
+
+impl OptionsMode {
+    /// The name in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Strict => "strict",
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A gateway: engine and front end as one, with everything that is to be sent in one place.
+
+use std::time::{Duration, Instant};
+
+use portcullis::geneve::front::Outgoing;
+use portcullis::{Config, EndReason, Event, SessionFilter};
+use portcullis::{Gateway, GatewayWorker};
+
+use crate::support::packets::{ACK, Ends, RST, SYN, udp};
+use crate::support::tunnel::{Kept, Label, datagram, flags, segment, sent};
+
+const WEB: Ends = Ends::v4(4_000, 80);
+const THERE: Label = Label::blue(1, 60_001);
+const BACK: Label = Label::blue(2, 60_002);
+
+/// A gateway, one worker, and everything that was sent.
+struct Bench {
+    gateway: Gateway,
+    worker: GatewayWorker,
+    now: Instant,
+    sent: Vec<Kept>,
+}
+
+impl Bench {
+    fn new(text: &str) -> Self {
+        let config = Config::from_toml(text, "t.toml").unwrap();
+        assert!(!config.engine.tunnel_references, "the gateway sets them");
+        let gateway = Gateway::new(&config).unwrap();
+        Self {
+            worker: gateway.worker(),
+            gateway,
+            now: Instant::now(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Decides a packet in a tunnel; returns what is sent.
+    fn take(&mut self, label: Label, inner: &[u8]) -> Vec<Kept> {
+        let payload = label.around(inner);
+        let datagrams = [datagram(label.port, &payload)];
+        let sent = &mut self.sent;
+        self.gateway
+            .handle_batch(&mut self.worker, datagrams, self.now, |out| sent.push(kept(&out)));
+        std::mem::take(sent)
+    }
+
+    fn poll(&mut self) -> (Option<Instant>, Vec<Kept>) {
+        let sent = &mut self.sent;
+        let next = self
+            .gateway
+            .poll(&mut self.worker, self.now, |out| sent.push(kept(&out)));
+        (next, std::mem::take(sent))
+    }
+
+    fn establish(&mut self) {
+        for (ends, label, flags, seq, ack) in [
+            (WEB, THERE, SYN, 100, 0),
+            (WEB.back(), BACK, SYN | ACK, 500, 101),
+            (WEB, THERE, ACK, 101, 501),
+        ] {
+            let inner = segment(ends, flags, seq, ack, b"");
+            let answers = self.take(label, &inner);
+            assert_eq!(answers.len(), 1);
+            assert_eq!(sent(&answers[0], label), inner, "it goes back as it came");
+        }
+    }
+
+    /// The RSTs to both ends, each in the tunnel of its direction.
+    #[track_caller]
+    fn assert_both_ends_are_reset(&self, answers: &[Kept]) {
+        assert_eq!(answers.len(), 2);
+        assert_eq!(flags(&sent(&answers[0], THERE)) & RST, RST);
+        assert_eq!(flags(&sent(&answers[1], BACK)) & RST, RST);
+    }
+}
+
+fn kept(out: &Outgoing<'_>) -> Kept {
+    Kept::Send(out.tunnel, out.payload.to_vec())
+}
+
+#[test]
+fn a_session_that_times_out_is_reset_in_its_tunnels_without_further_settings() {
+    let mut bench = Bench::new("[policy]\ndefault = \"allow\"");
+    assert_eq!(bench.poll(), (None, vec![]), "there is nothing to wait for");
+    bench.establish();
+    let (next, answers) = bench.poll();
+    assert!(next.is_some_and(|next| next > bench.now) && answers.is_empty());
+    bench.now += Duration::from_secs(4_000);
+    let (next, answers) = bench.poll();
+    assert_eq!(next, None);
+    bench.assert_both_ends_are_reset(&answers);
+    let events: Vec<_> = bench.worker.events().collect();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [Event::Opened(_), Event::Ended(_, EndReason::Timeout)]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_reload_is_one_call_that_resets_what_it_revokes_and_names_what_waits() {
+    let mut bench = Bench::new("[policy]\ndefault = \"allow\"");
+    bench.establish();
+    let text = "[table]\nmax_sessions = 77\n[geneve]\nlisten = \"10.0.0.1\"";
+    let config = Config::from_toml(text, "t.toml").unwrap();
+    let Bench {
+        gateway,
+        worker,
+        now,
+        sent,
+    } = &mut bench;
+    let done = gateway
+        .reload(worker, &config, *now, |out| sent.push(kept(&out)))
+        .unwrap();
+    assert_eq!((done.sessions.judged, done.sessions.revoked), (1, 1));
+    assert_eq!(done.needs_restart, ["table.max_sessions", "geneve.listen"]);
+    let answers = std::mem::take(&mut bench.sent);
+    bench.assert_both_ends_are_reset(&answers);
+    assert!(
+        bench.take(THERE, &udp(Ends::v4(1, 53), b"")).is_empty(),
+        "denied now"
+    );
+    assert!(bench.gateway.config().engine.tunnel_references);
+}
+
+#[test]
+fn a_reload_that_fails_changes_nothing() {
+    let mut bench = Bench::new("[policy]\ndefault = \"allow\"");
+    let mut config = Config::default();
+    config.geneve.unknown_endpoints = Some("nowhere".to_owned());
+    let before = bench.gateway.config();
+    let Bench {
+        gateway, worker, now, ..
+    } = &mut bench;
+    let error = gateway.reload(worker, &config, *now, |_| panic!("nothing is sent"));
+    assert!(error.is_err());
+    assert_eq!(bench.gateway.config(), before);
+    assert_eq!(bench.take(THERE, &udp(Ends::v4(1, 53), b"")).len(), 1);
+}
+
+#[test]
+fn sessions_that_an_operator_ends_are_reset() {
+    let mut bench = Bench::new("[policy]\ndefault = \"allow\"");
+    bench.establish();
+    let Bench {
+        gateway,
+        worker,
+        now,
+        sent,
+    } = &mut bench;
+    let ended = gateway.end_sessions(worker, &SessionFilter::default(), *now, |out| {
+        sent.push(kept(&out))
+    });
+    assert_eq!(ended, 1);
+    let answers = std::mem::take(&mut bench.sent);
+    bench.assert_both_ends_are_reset(&answers);
+}
+
+#[test]
+fn rejects_are_answered_within_the_budget() {
+    let mut bench = Bench::new("[policy]\ndefault = \"reject\"\n[resets]\nper_destination = 5");
+    let replies: usize = (0..100)
+        .map(|n| {
+            bench
+                .take(THERE, &segment(Ends::v4(2_000 + n, 80), SYN, 1, 0, b""))
+                .len()
+        })
+        .sum();
+    assert_eq!(replies, 5);
+}

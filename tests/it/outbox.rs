@@ -1,0 +1,298 @@
+//! The outbox: budgeted replies, RSTs, events, and what happens when nobody drains it.
+
+use std::time::{Duration, Instant};
+
+use portcullis::packet::{Checksums, Transport, parse};
+use portcullis::policy::Protocol;
+use portcullis::{
+    Config, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Rule, TunnelRef, Unsent,
+    Verdict,
+};
+
+use crate::support::packets::{ACK, Ends, RST, SYN, udp};
+use crate::support::scene::segment;
+
+const SEED: [u64; 4] = [1, 2, 3, 4];
+const WEB: Ends = Ends::v4(4_000, 80);
+
+fn engine(policy: Policy) -> Engine {
+    let builder = Engine::builder().policy(policy).seed(SEED);
+    builder.tunnel_references().build().unwrap()
+}
+
+/// Decides a packet that came on this path.
+fn decide(engine: &Engine, bytes: &[u8], from: TunnelRef, now: Instant, outbox: &mut Outbox) -> Verdict {
+    engine.process(&Packet::new(bytes, now).tunnel(from), outbox)
+}
+
+/// Opens an established session from path 1 to path 2, and drops the events of its packets.
+fn establish(engine: &Engine, now: Instant, outbox: &mut Outbox) {
+    for (ends, path, flags, seq, ack) in [
+        (WEB, 1, SYN, 100, 0),
+        (WEB.back(), 2, SYN | ACK, 500, 101),
+        (WEB, 1, ACK, 101, 501),
+    ] {
+        let bytes = segment(ends, flags, seq, ack, b"");
+        assert!(decide(engine, &bytes, TunnelRef(path), now, outbox).is_forward());
+    }
+    assert_eq!(outbox.drain().count(), 1, "one session was opened");
+}
+
+fn flags(packet: &[u8]) -> u8 {
+    match parse(packet, Checksums::Verify).unwrap().transport {
+        Transport::Tcp { segment, .. } => segment.flags.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_flood_of_rejects_gets_no_more_replies_than_the_budget_allows() {
+    let mut config = Config::default();
+    config.resets.per_destination = 30;
+    config.resets.overall = 40;
+    let builder = Engine::builder().config(config).seed(SEED);
+    let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
+    let (now, mut outbox) = (Instant::now(), Outbox::new());
+    let (mut replies, mut denied) = (0, 0);
+    for n in 0..100_000u32 {
+        let ends = Ends {
+            src: 1 + (n % 2) as u8 * 9,
+            ..Ends::v4(1_024 + (n / 2) as u16, 80)
+        };
+        let syn = segment(ends, SYN, 1, 0, b"");
+        let verdict = engine.process(&Packet::new(&syn, now), &mut outbox);
+        assert_eq!(verdict.reason(), Some(DropReason::PolicyReject));
+        for event in outbox.drain() {
+            match event {
+                Event::Transmit(packet) => {
+                    assert_eq!(flags(packet.bytes), RST | ACK);
+                    replies += 1;
+                }
+                Event::Denied(_) => denied += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!((replies, denied), (40, 100_000));
+    assert_eq!(outbox.lost().over_budget, 100_000 - 40);
+}
+
+#[test]
+fn the_lower_interface_has_the_same_budget() {
+    let mut config = Config::default();
+    config.resets.per_destination = 30;
+    let builder = Engine::builder().config(config).seed(SEED);
+    let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
+    let now = Instant::now();
+    let syn = segment(WEB, SYN, 1, 0, b"");
+    let packet = Packet::new(&syn, now);
+    let replies = (0..1_000).filter(|_| {
+        let verdict = engine.verdict_only(packet);
+        let mut out = [0; portcullis::reset::MAX_REPLY];
+        engine.write_reply(&packet, &verdict, &mut out).is_some()
+    });
+    assert_eq!(replies.count(), 30);
+}
+
+#[test]
+fn both_ends_of_a_session_that_times_out_get_a_rst() {
+    let engine = engine(Policy::allow_by_default());
+    let (start, mut outbox) = (Instant::now(), Outbox::new());
+    establish(&engine, start, &mut outbox);
+    assert_eq!(engine.expire(start, &mut outbox).ended, 0);
+    assert!(outbox.is_empty());
+    let done = engine.expire(start + Duration::from_secs(4_000), &mut outbox);
+    assert_eq!((done.ended, done.more), (1, false));
+    let events: Vec<_> = outbox.drain().collect();
+    let [
+        Event::Ended(record, EndReason::Timeout),
+        Event::Transmit(to_responder),
+        Event::Transmit(to_initiator),
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!((record.src_port, record.dst_port), (4_000, 80));
+    // Each leaves as the packets did that travelled in its direction.
+    assert_eq!(to_responder.egress, Egress::Onward(TunnelRef(1)));
+    assert_eq!(to_initiator.egress, Egress::Onward(TunnelRef(2)));
+    assert_eq!(flags(to_responder.bytes) & RST, RST);
+    assert_eq!(flags(to_initiator.bytes) & RST, RST);
+    let stats = engine.stats();
+    assert_eq!(stats.resets_sent, 2);
+    assert!(stats.resets_unsent.contains(&(Unsent::NoSink, 0)), "{stats:?}");
+}
+
+#[test]
+fn a_reply_leaves_on_the_path_of_its_packet_or_of_the_other_direction() {
+    let engine = engine(Policy::allow_by_default().rule(Rule::reject("names").protocol(Protocol::UDP)));
+    let (start, mut outbox) = (Instant::now(), Outbox::new());
+    establish(&engine, start, &mut outbox);
+    let query = udp(Ends::v4(5_000, 53), b"question");
+    let verdict = decide(&engine, &query, TunnelRef(7), start, &mut outbox);
+    assert!(matches!(verdict, Verdict::Reject(DropReason::PolicyReject, ..)));
+    let egress = |outbox: &mut Outbox| {
+        let mut packets = outbox.drain().filter_map(|event| match event {
+            Event::Transmit(packet) => Some(packet.egress),
+            _ => None,
+        });
+        packets.next()
+    };
+    assert_eq!(egress(&mut outbox), Some(Egress::Back(TunnelRef(7))));
+    // The session times out, and a packet of the initiator comes too late.
+    let later = start + Duration::from_secs(4_000);
+    let _ = engine.expire(later, &mut outbox);
+    assert_eq!(outbox.drain().count(), 3);
+    let late = segment(WEB, ACK, 101, 501, b"late");
+    let verdict = decide(&engine, &late, TunnelRef(1), later, &mut outbox);
+    assert!(
+        matches!(verdict, Verdict::Reject(DropReason::TcpAfterTimeout, ..)),
+        "{verdict:?}"
+    );
+    assert_eq!(egress(&mut outbox), Some(Egress::Onward(TunnelRef(2))));
+}
+
+#[test]
+fn a_batch_fills_the_outbox_as_its_packets_do_one_by_one() {
+    let policy = || Policy::reject_by_default().rule(Rule::allow("names").protocol(Protocol::UDP));
+    let (single, batched) = (engine(policy()), engine(policy()));
+    let (mut one, mut other) = (Outbox::new(), Outbox::new());
+    let now = Instant::now();
+    // Enough sessions for packets of a batch to be decided together.
+    let packets: Vec<_> = (0..600u16)
+        .map(|n| match n % 3 {
+            0 => segment(Ends::v4(2_000 + n, 80), SYN, 1, 0, b""),
+            _ => udp(Ends::v4(2_000 + n, 53), b"question"),
+        })
+        .collect();
+    let mut verdicts = Vec::new();
+    for some in packets.chunks(50) {
+        let packets: Vec<_> = some.iter().map(|bytes| Packet::new(bytes, now)).collect();
+        batched.process_batch(&packets, &mut other, &mut verdicts);
+        let singly: Vec<_> = packets
+            .iter()
+            .map(|packet| single.process(packet, &mut one))
+            .collect();
+        assert_eq!(singly, verdicts);
+    }
+    assert_eq!(one.len(), 200 * 2 + 400);
+    assert!(one.drain().eq(other.drain()));
+}
+
+#[test]
+fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
+    let engine = engine(Policy::reject_by_default().rule(Rule::allow("names").protocol(Protocol::UDP)));
+    let (now, mut outbox) = (Instant::now(), Outbox::with_limits(3, 5));
+    for n in 0..20 {
+        let syn = segment(Ends::v4(2_000 + n, 80), SYN, u32::from(n), 0, b"");
+        let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
+    }
+    assert_eq!(outbox.len(), 3 + 5);
+    let lost = outbox.lost();
+    assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 15, 0));
+    // The oldest are kept, whole.
+    let acknowledged: Vec<_> = outbox
+        .drain()
+        .filter_map(|event| match event {
+            Event::Transmit(packet) => match parse(packet.bytes, Checksums::Verify).unwrap().transport {
+                Transport::Tcp { segment, .. } => Some(segment.ack.0),
+                other => panic!("{other:?}"),
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(acknowledged, [1, 2, 3]);
+    // There is room again.
+    let syn = segment(Ends::v4(3_000, 80), SYN, 1, 0, b"");
+    let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
+    assert_eq!((outbox.len(), outbox.lost()), (2, lost));
+}
+
+#[test]
+fn one_default_denies_in_code_and_in_a_file() {
+    let now = Instant::now();
+    let syn = segment(WEB, SYN, 1, 0, b"");
+    for config in [Config::default(), Config::from_toml("", "empty.toml").unwrap()] {
+        let engine = Engine::with_seed(&config, SEED).unwrap();
+        let verdict = engine.verdict_only(Packet::new(&syn, now));
+        assert!(
+            matches!(verdict, Verdict::Drop(DropReason::PolicyDeny, _)),
+            "{verdict:?}"
+        );
+    }
+    let built = Engine::builder().seed(SEED).build().unwrap();
+    assert!(!built.verdict_only(Packet::new(&syn, now)).is_forward());
+}
+
+#[test]
+fn rules_built_in_code_match_what_they_name() {
+    let inside: ipnet::IpNet = "10.0.0.0/28".parse().unwrap();
+    let policy = Policy::deny_by_default()
+        .rule(
+            Rule::deny("not-this")
+                .to(inside)
+                .protocol(Protocol::TCP)
+                .ports([81]),
+        )
+        .rule(
+            Rule::allow("web")
+                .from(inside)
+                .to(inside)
+                .protocol(Protocol::TCP)
+                .ports([80..=89]),
+        )
+        .rule(Rule::audit("names").protocol(Protocol::UDP).ports([53]).logged())
+        .rule(Rule::reject("elsewhere").zone("guests"));
+    let builder = Engine::builder().policy(policy).zone("guests", 3);
+    let engine = builder.max_sessions(1_000).seed(SEED).build().unwrap();
+    assert_eq!(engine.max_sessions(), 1_000);
+    let now = Instant::now();
+    let verdict =
+        |bytes: &[u8], zone| engine.verdict_only(Packet::new(bytes, now).zone(portcullis::Zone(zone)));
+    let syn = |src, port| {
+        segment(
+            Ends {
+                src,
+                ..Ends::v4(4_000, port)
+            },
+            SYN,
+            1,
+            0,
+            b"",
+        )
+    };
+    assert!(verdict(&syn(1, 80), 0).is_forward());
+    assert!(!verdict(&syn(1, 81), 0).is_forward());
+    assert!(verdict(&syn(1, 89), 0).is_forward());
+    assert!(!verdict(&syn(1, 90), 0).is_forward());
+    assert!(!verdict(&syn(16, 80), 0).is_forward());
+    let audited = verdict(&udp(Ends::v4(4_000, 53), b""), 0);
+    assert_eq!(audited.tracked().tolerated, Some(DropReason::PolicyDeny));
+    assert_eq!(verdict(&syn(16, 80), 3).reason(), Some(DropReason::PolicyReject));
+    let hits: Vec<_> = engine
+        .policy()
+        .hits()
+        .map(|(rule, hits)| (rule.to_owned(), hits))
+        .collect();
+    let expected = [
+        ("not-this", 1),
+        ("web", 2),
+        ("names", 1),
+        ("elsewhere", 1),
+        ("default", 2),
+    ];
+    assert_eq!(hits, expected.map(|(rule, hits)| (rule.to_owned(), hits)));
+}
+
+#[test]
+fn policies_built_in_code_are_validated_as_files_are() {
+    for (rule, error) in [
+        (Rule::allow("a b"), "policy.rule[0].name"),
+        (Rule::allow("web").ports([80]), "policy.rule[0].destination_ports"),
+        (Rule::allow("web").zone("nowhere"), "policy.rule[0].zones[0]"),
+    ] {
+        let policy = Policy::deny_by_default().rule(rule);
+        let found = Engine::builder().policy(policy).build().unwrap_err().to_string();
+        assert!(found.starts_with(error), "{found}");
+    }
+}

@@ -1,9 +1,9 @@
 //! A Gateway Load Balancer in a box, for people without AWS: `portcullis simulate`.
 //!
 //! Inner packets come from a capture, from pairs of TUN devices, or from a load generator.
-//! [`balancer`] puts them into GENEVE as AWS does, without sockets and clock. [`judge`] compares
-//! each reply with the packet that it answers. [`flow`] stores cookies, ports and unanswered
-//! packets, and [`targets`] chooses the appliance of each flow. All other modules move bytes: one
+//! `balancer` puts them into GENEVE as AWS does, without sockets and clock. `judge` compares
+//! each reply with the packet that it answers. `flow` stores cookies, ports and unanswered
+//! packets, and `targets` chooses the appliance of each flow. All other modules move bytes: one
 //! thread per source sends (the main thread, or one per pair of devices), and one thread receives.
 //! One lock protects the balancer.
 

@@ -15,7 +15,7 @@
 //! 4. a zone before none;
 //! 5. a protocol before none.
 //!
-//! What that override leaves unset comes from the global lifetimes, never from a less specific
+//! Settings that the override omits come from the global lifetimes, never from a less specific
 //! override.
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -31,8 +31,8 @@ pub use crate::track::LifetimeClass;
 /// The shortest lifetime that can be set.
 pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
 
-/// The longest lifetime that can be set: 30 days, six times what Linux gives an established
-/// connection, and less than 2^32 ms.
+/// Maximum lifetime: 30 days, six times the Linux value for an established connection, and less
+/// than 2^32 ms.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The largest number of overrides: a session stores its profile in one byte, and profile 0 is the

@@ -1,4 +1,4 @@
-//! Application helpers: protocols that announce further sessions, and what they announce.
+//! Application helpers for protocols that announce further sessions, and the announced sessions.
 //!
 //! A helper reads the two byte streams of a control session and says which data sessions are about
 //! to come. Nothing in here knows of sockets, sessions' locks or a clock:
@@ -11,8 +11,8 @@
 //! | [`ftp`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
 //!
-//! What a helper finds goes to a [`HelperSink`]: an [`Expectation`] that opens, one that is
-//! withdrawn, and a [`HelperEvent`] for everything that somebody may want to count or to see.
+//! A helper reports to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and
+//! a [`HelperEvent`] for everything that may be counted or logged.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub mod urgent;
 pub use control::{Control, Segment};
 pub use stream::{Fit, Limits, Line, Trouble};
 
-/// A TCP session as its first packet named it: who called whom. Addresses are canonical (an
+/// Initiator and responder of a TCP session, by its first packet. Addresses are canonical (an
 /// IPv4-mapped IPv6 address is the IPv4 address) if they were made with [`SessionEnds::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionEnds {
@@ -298,9 +298,10 @@ impl core::fmt::Display for HelperEvent {
     }
 }
 
-/// Receives what a helper finds. It is called in the middle of a segment: it should be quick.
+/// Receiver of a helper's findings. The methods are called in the middle of a segment and should be
+/// quick.
 pub trait HelperSink {
-    /// Something worth counting. `from` is the direction of the line or segment that caused it.
+    /// Records an event. `from` is the direction of the line or segment that caused it.
     fn event(&mut self, event: HelperEvent, from: Direction);
 
     /// Opens an expectation; whether there was room for it.
@@ -321,8 +322,8 @@ pub enum Plain {
     Nothing,
 }
 
-/// Understands the lines of a text protocol. It is given each line of either direction once and in
-/// order, and is told where lines are missing.
+/// Helper for a text protocol. A helper gets each line of either direction once and in order, and
+/// is notified of missing lines.
 pub trait Helper {
     /// Returns the limits for the lines of a direction.
     fn limits(&self, from: Direction) -> Limits;
@@ -330,8 +331,8 @@ pub trait Helper {
     /// A line has come.
     fn line(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink);
 
-    /// The rest of a line has come whose beginning passed before the session was read. Called only
-    /// where nothing may pass unread: an event that is a refusal stops it.
+    /// Processes the rest of a line whose beginning passed before the session was read. Called only
+    /// where no byte may pass unread: an event that is a refusal stops the line.
     fn rest(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink) {
         let _ = (from, line, sink);
     }

@@ -31,9 +31,9 @@ impl End {
 
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
-/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
+/// The meaning of the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
 /// ports, an ICMP query has its identifier in both, all other protocols have 0. An ICMP query's key
-/// also holds its kind (echo, timestamp, …) and which end asks, so that two hosts that ping each
+/// also holds its kind (echo, timestamp, …) and the end that asks, so that two hosts that ping each
 /// other with one identifier have two sessions. An ICMP message of another type has its type in
 /// place of the kind ([`FlowKey::icmp_message`]). It has no answer, so messages of the other end
 /// are another session.
@@ -43,9 +43,9 @@ impl End {
 /// the same hash: a packet without a session of its own key is matched by its addresses alone
 /// ([`FlowKey::is_of_pair`]).
 ///
-/// PPTP's call ID is not in the key, since each direction has another and only the control
-/// connection pairs them: version 1 is one session between two hosts. ESP and AH are told apart by
-/// their addresses alone, for the same reason.
+/// PPTP's call ID is not in the key, since each direction has another one and only the control
+/// connection pairs them: version 1 is one session between two hosts. ESP and AH are distinguished
+/// by their addresses alone, for the same reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowKey {
@@ -199,7 +199,7 @@ impl FlowKey {
     /// The key of a conversation by its initiator and responder, and the initiator's place in it.
     ///
     /// # Errors
-    /// What no conversation can be.
+    /// Returns a description of the fault if no conversation can have such a key.
     pub(crate) fn between(
         zone: Zone,
         protocol: u8,
@@ -249,7 +249,7 @@ impl FlowKey {
         Ok((key, source))
     }
 
-    /// The key with what an ICMP message is, and the end that asks or sends.
+    /// Returns the key with the kind of an ICMP message and the end that asks or sends.
     pub(super) const fn with_icmp(mut self, kind: u8, asker: End) -> Self {
         self.tag |= kind << TAG_KIND_SHIFT;
         if matches!(asker, End::High) {

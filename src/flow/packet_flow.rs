@@ -119,7 +119,7 @@ impl Header {
     fn with_icmp(self, icmp: IcmpFields) -> Flow {
         let mut flow = self.with_ports(icmp.id, icmp.id);
         if self.src == self.dst {
-            // A host that asks itself: only the type tells the two directions apart.
+            // A host that queries itself: only the type distinguishes the two directions.
             flow.source = if icmp.request { End::Low } else { End::High };
         }
         let asker = if icmp.request {

@@ -43,7 +43,7 @@ impl LimitSet {
         ]
     }
 
-    /// Returns what is set, as keys with their values.
+    /// Returns the settings that are present, as keys with their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'static str, String)> {
         let action = self.action.map(|action| format!("\"{}\"", action.name()));
         self.values()

@@ -1,9 +1,10 @@
 //! Validation of discovery on a link: neighbor and router discovery (RFC 4861), and multicast
 //! listener discovery (RFC 2710, RFC 3810).
 //!
-//! Discovery passes without a session, so that a link works whatever the policy says. What passes
-//! unasked must be narrow: each message is held against the rules of its type, receivers' and
-//! senders' alike, and nothing may follow it. Otherwise it would carry data past the policy.
+//! Discovery passes without a session, so that a link works under any policy. Packets that pass
+//! without the policy must be narrow: each message is checked against the rules of its type, for
+//! receivers and senders alike, and no data may follow it. Otherwise it would carry data past the
+//! policy.
 
 use super::{Ip, Malformed, Parsed, Transport, ipv6};
 

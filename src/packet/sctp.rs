@@ -42,8 +42,8 @@ pub struct SctpPacket {
     pub reflected: bool,
 }
 
-/// The kinds of chunks that a packet carries: a set, since what may come together may come in one
-/// order only.
+/// Set of the kinds of chunks that a packet carries. A set is enough, since chunks that may share a
+/// packet have one valid order.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SctpChunks(u16);
 
@@ -78,7 +78,8 @@ impl SctpChunks {
     pub const AUTH: Self = Self(0x2000);
     /// ASCONF (0xc1) or ASCONF ACK (0x80, RFC 5061).
     pub const ASCONF: Self = Self(0x8000);
-    /// Any other chunk, known or not: what its receiver makes of it is in its type's upper bits.
+    /// Any other chunk, known or not: the upper bits of its type determine the treatment by its
+    /// receiver.
     pub const OTHER: Self = Self(0x4000);
 
     /// Every kind with its name.

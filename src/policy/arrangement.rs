@@ -52,7 +52,8 @@ impl Arrangement {
             count
         ];
         for (field, terms) in Field::ALL.into_iter().zip(&terms.0) {
-            // A session's direction is not looked for unless a rule names one, and tells little.
+            // A session's direction is not looked up unless a rule names one, since it separates
+            // few rules.
             if field == Field::Direction {
                 continue;
             }

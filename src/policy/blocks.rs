@@ -103,7 +103,7 @@ pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
 
 pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.sort_unstable();
-    // What another block holds stands after it, and all in between is held as well.
+    // A block that contains another one follows it, and contains all blocks between them as well.
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 

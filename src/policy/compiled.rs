@@ -6,10 +6,11 @@
 //! block that holds a session's value gives all rules that match it in this field.
 //!
 //! A look-up reads the sets of the field that a rule is filed under ([`Arrangement`]), word by
-//! word, and compares each word with the sets of the other fields. Of a policy in which that field
-//! tells little, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at most
-//! once in the sets that a session reads in one field, so the worst policy costs two words for each
-//! rule and field, and one whose rules share their blocks two words for each 64 rules and field.
+//! word, and compares each word with the sets of the other fields. If that field separates few
+//! rules of a policy, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at
+//! most once in the sets that a session reads in one field, so the worst policy costs two words for
+//! each rule and field, and one whose rules share their blocks two words for each 64 rules and
+//! field.
 use super::NewSession;
 use super::arrangement::{Arrangement, Cluster, NO_RULE};
 use super::blocks::{FieldValue, Nested};

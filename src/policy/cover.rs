@@ -6,8 +6,8 @@ use super::rows::NodeId;
 use super::rule::Rule;
 use super::terms::{Field, PerField, RuleTerms};
 
-/// The most steps of a search through all rules: half a second or less. 65,000 rules that tell each
-/// other apart take some hundred steps each.
+/// Maximum number of steps of a search through all rules: half a second or less. 65,000 rules that
+/// differ take some hundred steps each.
 pub(super) const MAX_STEPS: u64 = 1 << 27;
 
 /// Finds earlier rules that cover a rule.
@@ -92,7 +92,8 @@ impl<'a> CoverSearch<'a> {
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            // A field of no value, such as a reversed range: the rule is covered by what is open.
+            // A field without a value, such as a reversed range: the rule is covered by the open
+            // rules.
             sets.push(table.open);
         }
         sets

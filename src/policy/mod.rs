@@ -75,10 +75,10 @@ pub(crate) use self::rule::{Rule, merged};
 /// The largest number of rules of a policy.
 pub const MAX_RULES: usize = 65_000;
 
-/// The name of what decides if no rule matches.
+/// Name of the default decision, for sessions that no rule matches.
 const DEFAULT_NAME: &str = "default";
 
-/// The first packet of what may become a session, as rules see it.
+/// First packet of a possible session, with the fields that rules compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NewSession {
     /// The zone that the packet came from.
@@ -251,8 +251,8 @@ impl Policy {
         self.rules.iter().any(|rule| says(&rule.tcp))
     }
 
-    /// Returns what happens to packets with IP options in sessions that a rule has admitted, if the
-    /// rule says so.
+    /// Returns the treatment of packets with IP options in sessions that a rule has admitted, if
+    /// the rule sets one.
     pub(crate) fn options(&self, rule: RuleId) -> Option<OptionsMode> {
         self.rule(rule)?.ip_options
     }
@@ -297,8 +297,8 @@ impl Policy {
         self.rule(rule).is_some_and(|rule| rule.log)
     }
 
-    /// The name of a rule, even of one that a reload has taken away; `default` for
-    /// [`RuleId::DEFAULT`] and any number that is no rule's.
+    /// Returns the name of a rule, even of one that a reload has removed; `default` for
+    /// [`RuleId::DEFAULT`] and any number without a rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {
         self.names
             .get(usize::from(rule.0))
@@ -452,9 +452,9 @@ impl Policy {
         }
     }
 
-    /// Finds rules that never match, since an earlier rule covers them. A rule that only several
+    /// Finds rules that never match, because an earlier rule covers them. A rule that only several
     /// earlier rules cover together is not found. A rule of several parts never matches if each
-    /// part is covered; the pair then names what covers the first of them.
+    /// part is covered; the pair then names the rule that covers the first of them.
     pub(crate) fn shadowed(&self) -> Shadows {
         self.shadowed_within(MAX_STEPS)
     }
@@ -475,7 +475,8 @@ impl Policy {
         shadows
     }
 
-    /// Returns the place of what covers the first part of a rule, if each of its parts is covered.
+    /// Returns the index of the rule that covers the first part of a rule, if each of its parts is
+    /// covered.
     fn first_cover(&self, rule: RuleId, search: &mut CoverSearch<'_>) -> Result<Option<u16>, OutOfSteps> {
         let Some(first) = self.place(rule) else {
             return Ok(None);
@@ -528,7 +529,7 @@ impl Policy {
         }
     }
 
-    /// Returns what happens to sessions of a zone that no rule matches.
+    /// Returns the default action for sessions of a zone that no rule matches.
     fn default_of(&self, zone: Zone) -> Action {
         let place = self.zone_defaults.binary_search_by_key(&zone, |(each, _)| *each);
         let own = place.ok().and_then(|place| self.zone_defaults.get(place));

@@ -25,7 +25,7 @@ pub enum Action {
     Allow,
     /// The packet is dropped without a word.
     Deny,
-    /// The packet is dropped and its sender told: a RST for TCP, an ICMP error for the rest.
+    /// The packet is dropped and answered: with a RST for TCP, with an ICMP error otherwise.
     Reject,
     /// The session is made as by [`Self::Allow`], and its first packet is counted and reported as
     /// one that [`Self::Deny`] would have dropped.
@@ -205,8 +205,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or
-/// both. A code behind a slash, as in `echo-request/0`, leaves out messages of other codes.
+/// Type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
+/// A code after a slash, as in `echo-request/0`, excludes messages of other codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpType {
     name: Option<&'static str>,
@@ -364,8 +364,8 @@ impl fmt::Display for RuleField {
     }
 }
 
-/// A rule, or one of several parts of a rule, with zones and sets resolved. An empty list leaves
-/// that field open. The parts of a rule follow each other and differ in what they match alone.
+/// Rule, or one of several parts of a rule, with zones and sets resolved. An empty list leaves that
+/// field open. The parts of a rule are adjacent and differ only in their match.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) name: String,

@@ -20,7 +20,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// All fields. Those that tell rules apart best come first: a look-up compares in this order.
+    /// All fields. Those that separate rules best come first: a look-up compares in this order.
     pub(super) const ALL: [Self; 8] = [
         Self::Destination,
         Self::Source,

@@ -172,7 +172,7 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Adds what another line announces.
+    /// Adds the announcement of another line.
     pub(super) fn add(&mut self, line: Result<Announced, Flaw>) {
         let line = match line {
             Ok(Announced { address, port, .. }) => Self::One { address, port },

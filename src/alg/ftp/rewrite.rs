@@ -1,4 +1,4 @@
-//! Another address and port in place of an announced one, for those who translate addresses.
+//! Replacement of announced addresses and ports, for appliances that translate addresses.
 
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
@@ -26,9 +26,9 @@ pub enum RewriteError {
     Family,
 }
 
-/// Puts `to` in place of what a whole line announces: PORT and EPRT of a client, 227 and 229 of a
-/// server. A 229 has no address; of it only the port changes. Nothing is judged here: whether the
-/// announcement is acceptable is the helper's word. The line may have its end or not.
+/// Replaces the address and port that a whole line announces with `to`: PORT and EPRT of a client,
+/// 227 and 229 of a server. A 229 has no address; only its port changes. The function does not
+/// judge whether the announcement is acceptable; the helper does. The line may have its end or not.
 ///
 /// # Errors
 /// See [`RewriteError`].

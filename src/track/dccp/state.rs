@@ -133,7 +133,7 @@ pub const fn transition(direction: Direction, kind: DccpType, state: State) -> C
         // A client in PARTOPEN sends no bare Data (8.1.5).
         (DccpType::Data, Original) => [IV, IV, IV, OP, CR, CG, IV],
         (DccpType::Ack | DccpType::DataAck, Original) => [IV, PO, PO, OP, CR, CG, IV],
-        // The first packet of the server behind the Response ends PARTOPEN.
+        // The first packet of the server after the Response ends PARTOPEN.
         (DccpType::Data | DccpType::Ack | DccpType::DataAck, Reply) => [IV, IV, OP, OP, CR, CG, IV],
         // Only a server asks (8.3).
         (DccpType::CloseReq, Original) => [IV, IV, IV, IV, IV, IV, IV],

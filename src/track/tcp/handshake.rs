@@ -1,6 +1,6 @@
 //! The SYNs that are remembered, and which of them an answer belongs to.
 //!
-//! Anybody can send a SYN with a forged source address, and an initiator may begin again on the
+//! Any host can send a SYN with a forged source address, and an initiator may begin again on the
 //! same ports. So a SYN replaces nothing until the responder answers it. Until a SYN-ACK passes,
 //! the track keeps the first SYN of the initiator and the latest one with another number; in later
 //! states it keeps the latest SYN that has passed. The SYN-ACK selects one of them by its
@@ -137,7 +137,7 @@ impl Track {
         self.set_state(State::SynSent);
     }
 
-    /// Puts a SYN in the initiator's place. What the initiator can acknowledge stays.
+    /// Stores a SYN as the initiator's. The data that the initiator can acknowledge stays.
     fn put_syn(&mut self, syn: Syn) {
         let mut side = syn.side();
         side.peer.max_ack = self.side(Direction::Original).peer.max_ack;
@@ -256,9 +256,9 @@ impl Track {
         outcome
     }
 
-    /// The initiator's SYN-ACK of a simultaneous open: it has the number of one of its SYNs (RFC
-    /// 9293 3.5, figure 7). Anybody could replace that number otherwise, with a forged SYN of the
-    /// responder before.
+    /// Judges the initiator's SYN-ACK of a simultaneous open: its number is that of one of the
+    /// initiator's SYNs (RFC 9293 3.5, figure 7). Otherwise any host could replace that number, by
+    /// first forging a SYN of the responder.
     pub(super) fn own_syn_ack(&mut self, segment: &Segment, known: Known, step: impl FnMut(Step)) -> Outcome {
         let untouched = *self;
         if !self.select_own_syn(segment.seq) {
@@ -276,8 +276,8 @@ impl Track {
         outcome
     }
 
-    /// Lets the handshake go by the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5,
-    /// figure 7); `false` if none has it, and nothing has changed.
+    /// Selects the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5, figure 7).
+    /// Returns `false` if no SYN has it; then the state does not change.
     fn select_own_syn(&mut self, seq: SeqNum) -> bool {
         let first = seq.add(1);
         if self.current_syn().first == first {
@@ -306,8 +306,8 @@ impl Track {
     }
 
     /// Returns whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it
-    /// neither answers a newer SYN of the initiator that was passed, nor has other numbers than
-    /// what the responder has sent.
+    /// neither answers a newer SYN of the initiator that was passed, nor differs from the numbers
+    /// that the responder has sent.
     pub(super) fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
         let initiator = self.side(Direction::Original).peer;
         let responder = self.side(Direction::Reply).peer;
@@ -351,9 +351,10 @@ impl Track {
         }
     }
 
-    /// Returns whether a SYN-ACK asks the sender of the SYN to prove that it is there: it is bare,
-    /// and acknowledges a number before the SYN. So ask firewalls behind this one, and this one
-    /// itself where a packet passes two of its zones. No initiator accepts it (RFC 9293 3.10.7.3).
+    /// Returns whether a SYN-ACK challenges the sender of the SYN to prove its address: it has a
+    /// window of 0 and no payload, and acknowledges a number before the SYN. Firewalls downstream
+    /// send such challenges, and so does this one where a packet passes two of its zones. No
+    /// initiator accepts it (RFC 9293 3.10.7.3).
     fn is_source_challenge(&self, segment: &Segment) -> bool {
         let syns = [Some(self.current_syn()), self.other_syn()];
         let is_old = |syn: &Syn| segment.ack.before(syn.first);

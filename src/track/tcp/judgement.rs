@@ -137,7 +137,7 @@ impl Track {
         self.accept(direction, known, change, None)
     }
 
-    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that
+    /// Records the next number that the sender of a tolerated segment expects: that of the RST that
     /// would end the connection.
     fn note_acknowledgment(&mut self, direction: Direction, segment: &Segment) {
         let mut sender = self.side(direction);
@@ -203,8 +203,8 @@ impl Track {
     }
 }
 
-/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction,
-/// tells a repetition.
+/// Returns a digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its
+/// direction, identifies a repetition.
 pub(super) fn digest(segment: &Segment) -> u16 {
     let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
     (mixed >> 16) as u16 & !MARK_IN_ORDER

@@ -1,4 +1,4 @@
-//! TCP: what a connection's segments may be, given all that has passed before.
+//! TCP: the valid segments of a connection, given the earlier ones.
 //!
 //! [`Track`] is the compact state of one connection (44 bytes, it lives inside the session's slot);
 //! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind*
@@ -88,7 +88,7 @@ pub enum Fault {
     AckOfUnseen,
     /// The responder completes a handshake in which it never sent a SYN-ACK.
     SplitHandshake,
-    /// A RST older than what the receiver has acknowledged (RFC 5961 3.2).
+    /// The RST is older than the data that the receiver has acknowledged (RFC 5961 3.2).
     RstBelowWindow,
 }
 
@@ -289,7 +289,7 @@ impl Track {
     }
 
     /// Returns whether an end can have a segment with this sequence number in flight, or had not
-    /// long ago; what an ICMP error quotes must fit (RFC 5927 4.1).
+    /// long ago; the quote of an ICMP error must fit (RFC 5927 4.1).
     #[must_use]
     pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
         let sender = self.side(direction).peer;
@@ -310,7 +310,8 @@ impl Track {
         let cap = if event == Event::Rst {
             None
         } else if (!seen_reply || self.is_unseen()) && self.state() == State::Established {
-            // Picked up in its middle, and nobody has answered yet, or not all of it is known.
+            // The connection was picked up mid-stream, and has no answer yet, or is not completely
+            // known.
             Some(LifetimeClass::TcpUnacknowledged)
         } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
             Some(LifetimeClass::TcpRetransmitted)

@@ -27,8 +27,8 @@ impl Track {
         }
     }
 
-    /// Returns whether a state that came from elsewhere is one that segments can lead to, as far as
-    /// a look at it tells: scales and kinds within their bounds.
+    /// Returns whether a restored state is one that segments can lead to, as far as can be checked:
+    /// scales and kinds within their bounds.
     pub(crate) const fn is_sound(&self) -> bool {
         let (state, event) = (self.position & 0x0f, self.position >> 4 & 0x07);
         state <= State::Close as u8

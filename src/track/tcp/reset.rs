@@ -164,7 +164,7 @@ impl Track {
                 .other_syn()
                 .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if refuses && direction == Direction::Reply {
-            // Whoever can forge a SYN can forge its refusal.
+            // An attacker that can forge a SYN can forge its refusal.
             step(Step::Note(
                 "refuses the SYN that was passed, which proves nothing about the connection",
             ));
@@ -173,7 +173,7 @@ impl Track {
         let receiver = self.side(direction.opposite());
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) || !self.is_liberal();
         if !is_known {
-            // Nobody knows the number that a receiver expects which was never seen.
+            // The expected number of a receiver that was never seen is unknown.
             return Rst::Aside;
         }
         let expected = receiver.peer.max_ack;
@@ -217,9 +217,9 @@ impl Track {
         }
     }
 
-    /// Returns whether the RST comes right after the sender's own last data, which nobody has
-    /// acknowledged yet. A segment ahead of a hole does not count: anybody who knows the window
-    /// could choose its number.
+    /// Returns whether the RST comes right after the sender's own last data, which is not
+    /// acknowledged yet. A segment ahead of a hole does not count: its number is free to choose for
+    /// any host that knows the window.
     fn ends_own_data(&self, direction: Direction, segment: &Segment) -> bool {
         let (event, last) = self.last();
         matches!(event, Event::Ack | Event::Fin)

@@ -190,8 +190,8 @@ impl Event {
 pub enum Cell {
     /// The segment fits: this is the state after it, once the window agrees.
     To(State),
-    /// The segment may be right where our picture is stale: it passes, the state stays, and what it
-    /// said is remembered so that the answer to it can put us in step again.
+    /// The segment may be valid if the tracked state is stale: it passes, the state stays, and its
+    /// numbers are remembered so that the answer to it can resynchronize the tracker.
     Ignore,
     /// The segment may open a new connection on these ports; if it may not, it is ignored.
     Reopen,
@@ -208,8 +208,8 @@ use State::{
 type Row = [Cell; 9];
 
 /// The table: direction, then kind of segment, then state. The reference is Linux
-/// `nf_conntrack_proto_tcp` with `nf_conntrack_tcp_loose=0`; a segment for which there is no
-/// session is not decided here.
+/// `nf_conntrack_proto_tcp` with `nf_conntrack_tcp_loose=0`; segments without a session are not
+/// decided here.
 const TABLE: [[Row; 6]; 2] = [
     [
         // original        SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.

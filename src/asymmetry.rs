@@ -65,7 +65,7 @@ impl Evidence {
         Self::AfterEnd,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Evidence {
         }
     }
 
-    /// The likely cause.
+    /// Returns the likely cause.
     #[must_use]
     pub const fn cause(self) -> Cause {
         match self {
@@ -115,7 +115,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -171,13 +171,13 @@ pub struct AsymmetryLine {
 }
 
 impl AsymmetryLine {
-    /// The direction that is missing, as source and destination; `None` where both come.
+    /// Returns the direction that is missing, as source and destination; `None` where both come.
     #[must_use]
     pub fn missing(&self) -> Option<(IpNet, IpNet)> {
         self.evidence.is_one_sided().then_some((self.to, self.from))
     }
 
-    /// The likely cause.
+    /// Returns the likely cause.
     #[must_use]
     pub const fn cause(&self) -> Cause {
         self.evidence.cause()
@@ -297,7 +297,7 @@ impl Asymmetry {
         self.places.set(config.max_entries, zones.iter().copied());
     }
 
-    /// Takes note of a packet. No lock of the session table is held.
+    /// Records a packet. No lock of the session table is held.
     pub(crate) fn see(&self, sighting: &Sighting, config: &AsymmetryConfig) {
         let change = match sighting.evidence {
             None => self.cleared(sighting),
@@ -325,7 +325,7 @@ impl Asymmetry {
         }
     }
 
-    /// The other direction of a suspect has come.
+    /// Clears a suspect whose other direction has arrived.
     fn cleared(&self, sighting: &Sighting) -> Change {
         let retracted = self.place(&sighting.key, |place| {
             let suspect =

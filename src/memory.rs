@@ -36,7 +36,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The parts.
+    /// Returns the parts.
     #[must_use]
     pub fn parts(&self) -> &[MemoryPart] {
         &self.parts

@@ -15,7 +15,7 @@ macro_rules! reasons {
             /// All of them, in their order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The stable name, in snake case.
+            /// Returns the stable name, in snake case.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {

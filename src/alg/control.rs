@@ -32,7 +32,7 @@ pub struct Control<H> {
 }
 
 impl<H: Helper> Control<H> {
-    /// A control session of which nothing has been seen.
+    /// Creates a control session without any history.
     pub fn new(helper: H) -> Self {
         Self {
             original: Stream::default(),
@@ -147,7 +147,7 @@ impl<H: Helper> Control<H> {
         Some([self.original.line_start()?, self.reply.line_start()?])
     }
 
-    /// The stream of a direction.
+    /// Returns the stream of a direction.
     #[must_use]
     pub const fn stream(&self, from: Direction) -> &Stream {
         match from {
@@ -156,12 +156,12 @@ impl<H: Helper> Control<H> {
         }
     }
 
-    /// The helper.
+    /// Returns the helper.
     pub const fn helper(&self) -> &H {
         &self.helper
     }
 
-    /// The helper, for changes of its settings.
+    /// Returns the helper, for changes of its settings.
     pub const fn helper_mut(&mut self) -> &mut H {
         &mut self.helper
     }

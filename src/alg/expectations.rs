@@ -179,7 +179,7 @@ pub struct ExpectationTable {
 }
 
 impl ExpectationTable {
-    /// An empty table. The seed keys the hashes: a secret, or fixed in a test.
+    /// Creates an empty table. The seed keys the hashes: a secret, or fixed in a test.
     #[must_use]
     pub fn new(limits: ExpectationLimits, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
@@ -319,7 +319,7 @@ impl ExpectationTable {
         Ok(())
     }
 
-    /// The expectation of a session, which stays where it is.
+    /// Returns the expectation of a session without taking it.
     #[must_use]
     pub fn find(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {
@@ -367,7 +367,7 @@ impl ExpectationTable {
         }
     }
 
-    /// Withdraws one expectation, if its parent still has it; whether it had.
+    /// Withdraws one expectation. Returns whether its parent still had it.
     pub fn withdraw_one(&self, expectation: &Expectation) -> bool {
         if self.is_empty() {
             return false;
@@ -383,7 +383,7 @@ impl ExpectationTable {
         removed.is_some()
     }
 
-    /// Withdraws all expectations of a session that has ended; how many there were.
+    /// Withdraws all expectations of a session that has ended, and returns their number.
     pub fn withdraw(&self, parent: &SessionEnds) -> usize {
         if self.is_empty() {
             return 0;
@@ -397,7 +397,7 @@ impl ExpectationTable {
             .count()
     }
 
-    /// When the next expectation expires.
+    /// Returns the time at which the next expectation expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         if self.is_empty() {
@@ -444,7 +444,8 @@ impl ExpectationTable {
         all
     }
 
-    /// Takes up expectations of another appliance; how many it took. Those refused are counted.
+    /// Adds the expectations of another appliance, and returns the number of those accepted.
+    /// Refused ones are counted.
     pub fn import(&self, expectations: &[Expectation], now: Instant) -> usize {
         expectations
             .iter()
@@ -452,7 +453,7 @@ impl ExpectationTable {
             .count()
     }
 
-    /// Removes an expectation unless another has its place; whether this call did.
+    /// Removes an expectation unless another has its place. Returns whether this call removed it.
     fn forget(&self, key: &Key, ticket: u64) -> bool {
         let removed = self.waiting.remove_if(key, |_, waiting| waiting.ticket == ticket);
         if let Some((_, waiting)) = &removed {

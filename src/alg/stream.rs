@@ -124,7 +124,7 @@ pub struct Stream {
     sent: Vec<u8>,
     /// See `sent`.
     sent_from: usize,
-    /// First byte of a guarded stream that was taken up in its middle, until it is acknowledged.
+    /// First byte of a guarded stream that was picked up mid-stream, until it is acknowledged.
     floor: Option<SeqNum>,
 }
 
@@ -137,7 +137,7 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) {
 }
 
 impl Stream {
-    /// Says where the stream begins; ignored once payload has come.
+    /// Sets the beginning of the stream; ignored once payload has come.
     pub fn begins(&mut self, first: SeqNum) {
         if !self.begun && self.ranges.is_empty() {
             self.next = Some(first);
@@ -181,7 +181,7 @@ impl Stream {
         self.too_long
     }
 
-    /// The next byte in order.
+    /// Returns the next byte in order.
     #[must_use]
     pub const fn next(&self) -> Option<SeqNum> {
         self.next

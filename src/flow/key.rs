@@ -19,7 +19,7 @@ pub enum End {
 }
 
 impl End {
-    /// The other end.
+    /// Returns the other end.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -95,7 +95,7 @@ pub enum Variant {
 }
 
 impl FlowKey {
-    /// The zone.
+    /// Returns the zone.
     #[must_use]
     pub const fn zone(&self) -> Zone {
         Zone(self.zone)
@@ -107,7 +107,7 @@ impl FlowKey {
         Self { zone: zone.0, ..self }
     }
 
-    /// The IP protocol number.
+    /// Returns the IP protocol number.
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         self.protocol
@@ -119,7 +119,7 @@ impl FlowKey {
         self.tag & TAG_V6 != 0
     }
 
-    /// The address of an end.
+    /// Returns the address of an end.
     #[must_use]
     pub fn address(&self, end: End) -> IpAddr {
         let number = self.address_number(end);
@@ -130,7 +130,7 @@ impl FlowKey {
         }
     }
 
-    /// The address of an end as a number; an IPv4 address is in its v4-mapped form.
+    /// Returns the address of an end as a number; an IPv4 address is in its v4-mapped form.
     #[must_use]
     pub const fn address_number(&self, end: End) -> u128 {
         let [low, high] = self.addresses;
@@ -141,7 +141,7 @@ impl FlowKey {
         (upper as u128) << 64 | lower as u128
     }
 
-    /// The port of an end; the identifier of an ICMP query; 0 for protocols without either.
+    /// Returns the port of an end; the identifier of an ICMP query; 0 for protocols without either.
     #[must_use]
     pub const fn port(&self, end: End) -> u16 {
         let [low, high] = self.ports;
@@ -168,7 +168,7 @@ impl FlowKey {
         })
     }
 
-    /// The type of ICMP messages that neither ask nor answer.
+    /// Returns the type of ICMP messages that neither ask nor answer.
     #[must_use]
     pub const fn icmp_message(&self) -> Option<u8> {
         let is_icmp = matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
@@ -196,7 +196,7 @@ impl FlowKey {
         }
     }
 
-    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
+    /// Returns the key of a conversation by its initiator and responder, and the initiator's end.
     ///
     /// # Errors
     /// Returns a description of the fault if no conversation can have such a key.
@@ -258,7 +258,7 @@ impl FlowKey {
         self
     }
 
-    /// The key of a GRE tunnel of version 0 that has one.
+    /// Returns the key of a GRE tunnel of version 0 that has one.
     #[must_use]
     pub const fn gre_key(&self) -> Option<u32> {
         if self.protocol != PROTOCOL_GRE || self.tag >> TAG_KIND_SHIFT != KIND_GRE_KEY {

@@ -126,8 +126,8 @@ pub(super) struct Ledger<T> {
 impl<T> Ledger<T> {
     /// Returns the bytes of a ledger with `max` places.
     pub(super) const fn bytes(max: u32) -> usize {
-        /// A map that is at most half full has a power of two of places, of which seven in eight
-        /// are used at the most, and a byte beside each.
+        /// Returns the bytes of a map that is at most half full: it has a power of two of places,
+        /// of which at most seven in eight are used, and a byte beside each.
         const fn map<K, V>(capacity: usize) -> usize {
             (2 * capacity * 8 / 7 + 1).next_power_of_two() * (size_of::<(K, V)>() + 1)
         }

@@ -69,7 +69,7 @@ pub struct DatagramKey {
 }
 
 impl DatagramKey {
-    /// The datagram of a fragment.
+    /// Returns the datagram of a fragment.
     #[must_use]
     pub const fn of(zone: Zone, ip: &Ip, fragment: &Fragment) -> Self {
         let (protocol, v6) = match ip.version {

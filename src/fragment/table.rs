@@ -206,7 +206,7 @@ fn micros(duration: core::time::Duration) -> u64 {
 }
 
 impl State {
-    /// The number of datagrams.
+    /// Returns the number of datagrams.
     fn len(&self) -> usize {
         self.admitted.len() + self.refused.len() + self.waiting.len()
     }
@@ -309,8 +309,8 @@ impl State {
         Joined::Held(id, evicted)
     }
 
-    /// The datagram of a fragment was over. One that can be held may be of a new datagram with the
-    /// same identification.
+    /// Handles a fragment of an expired datagram. One that can be held may belong to a new datagram
+    /// with the same identification.
     fn anew(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
         if arrival.fragment.offset == 0 {
             return Joined::Expired;
@@ -382,7 +382,7 @@ impl Datagrams {
             + Ledger::<HoldId>::bytes(config.max_held)
     }
 
-    /// The seed keys the hashes: a secret, or fixed in a test.
+    /// Creates an empty table. The seed keys the hashes: a secret, or fixed in a test.
     pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         // Another hash than that of the sessions.

@@ -285,8 +285,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a session under the rule and in the entries of `moved`, and no more in those of
-    /// `subject`. The entry of its source stays as it is.
+    /// Counts a session under the rule and in the entries of `moved`, and no longer in those of
+    /// `subject`. The entry of its source does not change.
     pub(crate) fn moved(
         &self,
         subject: Subject<'_>,

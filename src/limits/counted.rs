@@ -63,7 +63,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// `rule` is only looked at where the kind has one.
+    /// Returns the key of an entry; `rule` is ignored unless the kind has one.
     pub(crate) const fn new(kind: Kind, zone: Zone, rule: RuleId, prefix: u128, v6: bool) -> Self {
         Self {
             prefix: [(prefix >> 64) as u64, prefix as u64],

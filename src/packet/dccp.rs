@@ -49,7 +49,7 @@ impl DccpType {
         Self::SyncAck,
     ];
 
-    /// The name, as RFC 4340 has it.
+    /// Returns the name in the spelling of RFC 4340.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -220,9 +220,9 @@ impl OptionRule {
         })
     }
 
-    /// The rule for an option in a message; `None` for one that the message's type does not define.
-    /// Those of secure neighbor discovery (RFC 3971) are not among them, but for its nonce, which
-    /// duplicate address detection uses (RFC 7527).
+    /// Returns the rule for an option in a message; `None` for one that the message's type does not
+    /// define. The options of secure neighbor discovery (RFC 3971) are not defined here, except its
+    /// nonce, which duplicate address detection uses (RFC 7527).
     const fn of(kind: u8, option: u8) -> Option<Self> {
         match (kind, option) {
             // Link-layer addresses: 6 bytes of Ethernet, 8 of IEEE 802.15.4, 20 of InfiniBand (RFC
@@ -245,7 +245,7 @@ impl OptionRule {
         }
     }
 
-    /// The rule for an option that only router advertisements have.
+    /// Returns the rule for an option that only router advertisements have.
     const fn of_advertisement(option: u8) -> Option<Self> {
         match option {
             // Prefix information.
@@ -373,13 +373,13 @@ fn listener_report(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// The address at an offset.
+/// Returns the address at an offset.
 fn address_at(bytes: &[u8], offset: usize) -> Option<u128> {
     let address = bytes.get(offset..)?.first_chunk::<ADDRESS>()?;
     Some(u128::from_be_bytes(*address))
 }
 
-/// The number of 16 bits at an offset.
+/// Returns the number of 16 bits at an offset.
 fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
     let number = bytes.get(offset..)?.first_chunk::<2>()?;
     Some(usize::from(u16::from_be_bytes(*number)))

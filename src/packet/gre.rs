@@ -36,7 +36,7 @@ pub enum GreKey {
 }
 
 impl GreKey {
-    /// The key or call ID as a number.
+    /// Returns the key or call ID as a number.
     #[must_use]
     pub const fn number(self) -> Option<u32> {
         match self {

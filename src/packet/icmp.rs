@@ -28,7 +28,7 @@ pub enum IcmpKind {
 }
 
 impl IcmpKind {
-    /// The type of the message that asks.
+    /// Returns the type of the message that asks.
     pub(crate) const fn request_type(self, version: IpVersion) -> u8 {
         match (self, version) {
             (Self::Echo, IpVersion::V4) => 8,
@@ -179,8 +179,8 @@ pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
     }
 }
 
-/// The MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of its
-/// header.
+/// Returns the MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of
+/// its header.
 const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -> u32 {
     match (version, icmp_type, code) {
         (IpVersion::V4, 3, 4) => word & 0xffff,

@@ -117,7 +117,7 @@ pub(super) const fn is_unicast(address: u32) -> bool {
     address >> 28 != 0xe && address != u32::MAX
 }
 
-/// The number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+/// Returns the number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 #[inline]
 pub(super) const fn mapped(address: u32) -> u128 {
     0xffff_0000_0000 | address as u128

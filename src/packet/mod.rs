@@ -120,7 +120,7 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
-    /// The address that `number` stands for in a packet of this version, see [`Ip::src`].
+    /// Returns the address that `number` stands for in a packet of this version, see [`Ip::src`].
     #[inline]
     #[must_use]
     pub fn address(self, number: u128) -> IpAddr {
@@ -157,14 +157,14 @@ pub struct Ip {
 }
 
 impl Ip {
-    /// The source address.
+    /// Returns the source address.
     #[inline]
     #[must_use]
     pub fn source(&self) -> IpAddr {
         self.version.address(self.src)
     }
 
-    /// The destination address.
+    /// Returns the destination address.
     #[inline]
     #[must_use]
     pub fn destination(&self) -> IpAddr {
@@ -352,7 +352,7 @@ pub enum Checksums {
 }
 
 impl Checksums {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -432,7 +432,7 @@ pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
 }
 
 impl Network<'_> {
-    /// Goes on to the transport header; `icmp` is the ICMP of this IP version.
+    /// Parses the transport header; `icmp` is the ICMP of this IP version.
     #[inline(always)]
     fn transport(self, icmp: IpNumber, checksums: Checksums) -> Result<Parsed, Malformed> {
         let Self { ip, payload, .. } = self;

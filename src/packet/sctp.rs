@@ -109,14 +109,14 @@ impl SctpChunks {
         self.0 & kinds.0 != 0
     }
 
-    /// These and those of `more`.
+    /// Returns the union with `more`.
     #[inline]
     #[must_use]
     pub const fn and(self, more: Self) -> Self {
         Self(self.0 | more.0)
     }
 
-    /// These without those of `less`.
+    /// Returns the set without the kinds of `less`.
     #[inline]
     #[must_use]
     pub const fn without(self, less: Self) -> Self {
@@ -130,7 +130,7 @@ impl SctpChunks {
         self.0 == 0
     }
 
-    /// The kind of a chunk type (IANA, SCTP chunk types).
+    /// Returns the kind of a chunk type (IANA, SCTP chunk types).
     const fn of_type(chunk_type: u8) -> Self {
         match chunk_type {
             0 | 64 => Self::DATA,

@@ -54,7 +54,7 @@ fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The address of a parameter, in the form of [`super::Ip::src`].
+/// Returns the address of a parameter, in the form of [`super::Ip::src`].
 fn address(kind: u16, body: &[u8]) -> Option<u128> {
     match kind {
         PARAMETER_IPV4 => {

@@ -75,7 +75,7 @@ impl SackBlocks {
         self.len as usize
     }
 
-    /// The blocks as (left edge, right edge), in the order of the packet.
+    /// Returns the blocks as (left edge, right edge), in the order of the packet.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         self.blocks
@@ -287,7 +287,7 @@ fn assemble(
     })
 }
 
-/// Variant of [`assemble`] for unusual options. A function apart, because options that go through
+/// Parses unusual options for [`assemble`]. It is a function apart, because options that go through
 /// memory slow the usual segment down.
 #[inline(never)]
 fn walk_and_assemble(

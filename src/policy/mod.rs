@@ -305,7 +305,7 @@ impl Policy {
             .map_or(DEFAULT_NAME, |(name, _)| name)
     }
 
-    /// The rules' numbers and names.
+    /// Returns the rules' numbers and names.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (RuleId, &str)> {
         let rules = (0..u16::MAX).zip(self.numbers.iter().zip(&self.rules));
         rules
@@ -313,7 +313,7 @@ impl Policy {
             .map(|(_, (number, rule))| (RuleId(*number), rule.name.as_str()))
     }
 
-    /// The number of the rule with a name.
+    /// Returns the number of the rule with a name.
     pub fn rule_named(&self, name: &str) -> Option<RuleId> {
         let place = self.rules.iter().position(|rule| rule.name == name)?;
         self.numbers.get(place).copied().map(RuleId)
@@ -379,7 +379,7 @@ impl Policy {
         }
     }
 
-    /// The place of a rule in their order.
+    /// Returns the place of a rule in their order.
     fn place(&self, rule: RuleId) -> Option<u16> {
         self.names.get(usize::from(rule.0)).and_then(|(_, place)| *place)
     }
@@ -390,8 +390,8 @@ impl Policy {
             .map_or(RuleId::DEFAULT, |number| RuleId(*number))
     }
 
-    /// The number of rules that may match: those that are enabled, have not expired, and name no
-    /// empty set alone.
+    /// Returns the number of rules that may match: those that are enabled, have not expired, and
+    /// name no empty set alone.
     pub fn len(&self) -> usize {
         self.numbered().count()
     }
@@ -401,7 +401,8 @@ impl Policy {
         self.rules.is_empty()
     }
 
-    /// Each rule's name and how many sessions it decided, in order, the default last.
+    /// Returns each rule's name and the number of sessions that it decided, in order, the default
+    /// last.
     pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
         self.uses().map(|(_, name, _, hits)| (name, hits))
     }

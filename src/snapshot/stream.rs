@@ -59,7 +59,7 @@ impl Kind {
 /// The number of records of each kind but the last.
 pub(crate) type Counts = [u64; 4];
 
-/// The number of records of a kind.
+/// Returns the number of records of a kind.
 pub(crate) fn count_of(counts: &Counts, kind: Kind) -> u64 {
     counts.get(kind as usize).copied().unwrap_or_default()
 }
@@ -215,7 +215,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
         }
     }
 
-    /// The time since the stream was written; zero if the clock went back.
+    /// Returns the time since the stream was written; zero if the clock went back.
     fn elapsed(&self, now: SystemTime) -> Duration {
         let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
         now.duration_since(*written).unwrap_or_default()

@@ -36,7 +36,7 @@ impl State {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Unreplied, Self::Replied, Self::Stream, Self::Exchange];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an IP protocol number.
+    /// Returns the family of an IP protocol number.
     #[must_use]
     pub const fn of(protocol: u8) -> Self {
         match protocol {
@@ -94,8 +94,8 @@ pub struct Known {
     pub age_ms: u64,
 }
 
-/// The state after a packet. A packet of the responder ends the unreplied state; one of either end
-/// may make the conversation a stream.
+/// Returns the state after a packet. A packet of the responder ends the unreplied state; one of
+/// either end may make the conversation a stream.
 #[must_use]
 pub const fn next(known: Known, state: State, direction: Direction) -> State {
     let is_udp = matches!(known.family, Family::Udp);
@@ -111,7 +111,7 @@ pub const fn next(known: Known, state: State, direction: Direction) -> State {
     }
 }
 
-/// The lifetime that a state has.
+/// Returns the lifetime that a state has.
 #[must_use]
 pub const fn lifetime(family: Family, state: State) -> Lifetime {
     Lifetime::of(match (family, state) {

@@ -172,17 +172,17 @@ impl LifetimeClass {
         Self::DccpTimeWait,
     ];
 
-    /// The key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
+    /// Returns the key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
     pub const fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// The default lifetime.
+    /// Returns the default lifetime.
     pub const fn default_lifetime(self) -> Duration {
         Duration::from_millis(self.row().1 as u64)
     }
 
-    /// The default lifetime in milliseconds.
+    /// Returns the default lifetime in milliseconds.
     pub(crate) const fn default_millis(self) -> u32 {
         self.row().1
     }
@@ -225,7 +225,7 @@ impl LifetimeClass {
         )
     }
 
-    /// Key, default in milliseconds, source of the default.
+    /// Returns the key, the default in milliseconds and the source of the default.
     const fn row(self) -> (&'static str, u32, &'static str) {
         match self {
             Self::TcpSynSent => ("tcp.syn_sent", 30_000, "pf tcp.opening, ASA embryonic"),

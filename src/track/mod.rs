@@ -42,7 +42,7 @@ impl EvictionClass {
     /// half may carry data for as long as it likes.
     pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// The lifetime of a state, uncut.
+    /// Returns the lifetime of a state, without a cap.
     #[must_use]
     pub const fn of(class: LifetimeClass) -> Self {
         Self { class, cap: None }

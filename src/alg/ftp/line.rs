@@ -13,8 +13,8 @@ pub(super) struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// TELNET commands before the verb are skipped: clients send IAC IP IAC DM before ABOR (RFC
-    /// 959, section 4.1.3).
+    /// Parses a client's line. TELNET commands before the verb are skipped: clients send IAC IP IAC
+    /// DM before ABOR (RFC 959, section 4.1.3).
     pub(super) fn of(line: &'a [u8]) -> Self {
         let line = without_telnet(line);
         let blank = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
@@ -119,8 +119,8 @@ pub(super) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// `None` if the line begins with no code (RFC 959, section 4.2). TELNET commands before it are
-    /// skipped.
+    /// Parses a reply line; `None` if the line does not begin with a code (RFC 959, section 4.2).
+    /// TELNET commands before it are skipped.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         let line = without_telnet(line);
         let (&[hundreds @ b'1'..=b'6', tens, ones], rest) = line.split_first_chunk::<3>()? else {
@@ -143,17 +143,17 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// 1yz: another reply will follow.
+    /// Returns whether the code is 1yz: another reply will follow.
     pub(super) const fn is_preliminary(&self) -> bool {
         self.code < 200
     }
 
-    /// 2yz.
+    /// Returns whether the code is 2yz.
     pub(super) const fn is_completion(&self) -> bool {
         self.code / 100 == 2
     }
 
-    /// 4yz and 5yz.
+    /// Returns whether the code is 4yz or 5yz.
     pub(super) const fn is_refusal(&self) -> bool {
         matches!(self.code / 100, 4 | 5)
     }

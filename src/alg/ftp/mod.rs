@@ -71,7 +71,7 @@ pub const CONTROL_PORT: u16 = 21;
 enum Replying {
     /// Between two replies; `settled` if the last one was final.
     Between { settled: bool },
-    /// In a multi-line reply with this code; whether its first line has ended with a line feed
+    /// In a multi-line reply with this code; `bare_lf` if its first line has ended with a line feed
     /// alone.
     Within { code: u16, bare_lf: bool },
     /// Lines are lost: perhaps in a multi-line reply.
@@ -167,8 +167,8 @@ impl Ftp {
         }
     }
 
-    /// The helper of a session that goes on with something unanswered: no reply counts before both
-    /// ends are in step again.
+    /// Creates the helper of a session that continues with an unanswered command: no reply counts
+    /// before both ends are synchronized again.
     #[must_use]
     pub fn unpaired(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -233,13 +233,14 @@ impl Ftp {
         port == Some(called.port()) && (called.ip() == own || listed == Some(called.ip()))
     }
 
-    /// All that was announced was withdrawn by others.
+    /// Forgets the announcements, whose expectations the caller has withdrawn.
     pub const fn forget_announced(&mut self) {
         self.active = None;
         self.passive = None;
     }
 
-    /// The helper of a session that goes on, with nothing unanswered ([`Ftp::is_at_rest`]).
+    /// Creates the helper of a session that continues without an unanswered command
+    /// ([`Ftp::is_at_rest`]).
     #[must_use]
     pub fn at_rest(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -260,13 +261,13 @@ impl Ftp {
             && matches!(self.replying, Replying::Between { .. })
     }
 
-    /// The ends of the control session.
+    /// Returns the ends of the control session.
     #[must_use]
     pub const fn session(&self) -> &SessionEnds {
         &self.session
     }
 
-    /// Goes on with other rules.
+    /// Continues with other rules.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
     }
@@ -284,7 +285,7 @@ impl Ftp {
         self.session.sender(caller.opposite()).ip()
     }
 
-    /// The expectation of a data session that this end of the control session opens.
+    /// Returns the expectation of a data session that this end of the control session opens.
     fn expectation(&self, caller: Direction, destination: SocketAddr) -> Expectation {
         Expectation {
             parent: self.session,
@@ -401,7 +402,7 @@ impl Ftp {
     }
 }
 
-/// The event of a flaw.
+/// Returns the event of a flaw.
 const fn reason(flaw: Flaw, malformed: HelperEvent) -> HelperEvent {
     match flaw {
         Flaw::Absent | Flaw::Malformed => malformed,

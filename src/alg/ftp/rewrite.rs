@@ -80,7 +80,7 @@ pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {
     })
 }
 
-/// `h1,h2,h3,h4,p1,p2`.
+/// Writes `h1,h2,h3,h4,p1,p2`.
 fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
     let IpAddr::V4(address) = address else {
         return Err(RewriteError::Family);
@@ -94,8 +94,8 @@ fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
     Ok(text)
 }
 
-/// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an
-/// address.
+/// Writes `|protocol|address|port|`, with the delimiter of the argument unless it could be part of
+/// an address.
 fn extended(argument: &[u8], address: IpAddr, port: u16) -> String {
     let delimiter = announce::trimmed(argument)
         .first()

@@ -28,7 +28,7 @@ pub enum ActiveOpening {
 }
 
 impl ActiveOpening {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -132,7 +132,7 @@ impl Rules {
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings

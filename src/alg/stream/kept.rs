@@ -229,7 +229,7 @@ impl Stream {
         ready
     }
 
-    /// `next` has moved on by so many bytes.
+    /// Moves the kept ranges after `next` has advanced by a number of bytes.
     pub(super) fn shift(&mut self, by: usize) {
         self.ranges.retain_mut(|range| {
             range.start = range.start.saturating_sub(by);

@@ -83,7 +83,8 @@ const ABORTED: u64 = 1 << 52;
 const STATE_SHIFT: u32 = 48;
 
 impl Track {
-    /// The state after a connection's first packet, which must be a Request; `None` for any other.
+    /// Returns the state after a connection's first packet, which must be a Request; `None` for any
+    /// other.
     #[must_use]
     pub fn open(packet: &DccpPacket) -> Option<Self> {
         if packet.kind != DccpType::Request {
@@ -98,7 +99,7 @@ impl Track {
         })
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state

@@ -40,7 +40,7 @@ impl State {
         Self::TimeWait,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -106,7 +106,7 @@ pub enum Cell {
     Invalid,
 }
 
-/// The table (RFC 4340, section 8).
+/// Returns the table (RFC 4340, section 8).
 #[must_use]
 pub const fn transition(direction: Direction, kind: DccpType, state: State) -> Cell {
     use Direction::{Original, Reply};

@@ -107,7 +107,8 @@ const ECHOED_SHIFT: u32 = 8;
 const PENDING_ECHOED_SHIFT: u32 = 10;
 
 impl Track {
-    /// The state after an association's first packet, which must be an INIT; `None` for any other.
+    /// Returns the state after an association's first packet, which must be an INIT; `None` for any
+    /// other.
     #[must_use]
     pub const fn open(packet: &SctpPacket) -> Option<Self> {
         if !packet.chunks.any(SctpChunks::INIT) {
@@ -127,7 +128,7 @@ impl Track {
         })
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
@@ -227,7 +228,7 @@ impl Track {
         Outcome::Invalid(if known { Fault::Tag } else { Fault::State })
     }
 
-    /// An INIT opens, repeats, restarts or collides.
+    /// Handles an INIT, which opens, repeats, restarts or collides.
     fn init(&mut self, direction: Direction, packet: &SctpPacket) -> Outcome<Fault> {
         match transition(direction, Event::Init, self.state) {
             Cell::Reopen => return Outcome::Reopen,
@@ -243,7 +244,7 @@ impl Track {
         Outcome::PASS
     }
 
-    /// An INIT ACK says which tag its receiver must carry from now on.
+    /// Handles an INIT ACK, which sets the tag that its receiver must send from now on.
     fn init_ack(&mut self, direction: Direction, packet: &SctpPacket) -> Outcome<Fault> {
         let back = direction.opposite();
         let answered = matches!(self.state, State::InitSent | State::CookieWait);

@@ -43,7 +43,7 @@ impl State {
         Self::Closed,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -135,7 +135,7 @@ impl Event {
         Self::Abort,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -167,7 +167,7 @@ pub enum Cell {
     Invalid,
 }
 
-/// The table.
+/// Returns the table.
 #[must_use]
 pub const fn transition(direction: Direction, event: Event, state: State) -> Cell {
     use Cell::{End, Ignore, Invalid, Reopen};

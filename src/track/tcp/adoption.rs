@@ -131,7 +131,7 @@ impl Track {
             )
     }
 
-    /// Lets numbers outside the window pass from here on.
+    /// Allows numbers outside the window from here on.
     pub const fn set_liberal(&mut self) {
         self.set_connection_flag(LIBERAL, true);
         if self.is_unseen() {

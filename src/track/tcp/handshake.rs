@@ -59,7 +59,7 @@ impl Syn {
         self.is_acknowledged_by(seq) || seq.0 == self.first.sub(1).0
     }
 
-    /// The number after its data.
+    /// Returns the number after its data.
     pub(super) const fn end(&self) -> SeqNum {
         self.end
     }
@@ -86,7 +86,7 @@ impl Syn {
         scale | sack | len << MARK_LEN_SHIFT
     }
 
-    /// The initiator as this SYN leaves it.
+    /// Returns the initiator's side after this SYN.
     fn side(&self) -> Side {
         let mut flags = PeerFlags::default();
         if self.scale.is_some() {
@@ -110,7 +110,8 @@ impl Syn {
 }
 
 impl Track {
-    /// The state after a connection's first segment, which must be a SYN; `None` for any other.
+    /// Returns the state after a connection's first segment, which must be a SYN; `None` for any
+    /// other.
     #[must_use]
     pub fn open(segment: &Segment) -> Option<Self> {
         if Event::of(segment.flags) != Event::Syn {
@@ -151,7 +152,7 @@ impl Track {
         self.last_mark = syn.mark();
     }
 
-    /// The latest SYN of the initiator, while nothing that came later has replaced it.
+    /// Returns the latest SYN of the initiator, while no later segment has replaced it.
     fn remembered_syn(&self) -> Option<Syn> {
         if self.last() != (Event::Syn, Direction::Original) {
             return None;
@@ -167,7 +168,7 @@ impl Track {
         })
     }
 
-    /// The SYN that the handshake goes by, until a SYN-ACK has answered it.
+    /// Returns the SYN that the handshake follows, until a SYN-ACK has answered it.
     pub(super) fn current_syn(&self) -> Syn {
         let initiator = self.side(Direction::Original);
         let has = |flag| initiator.flags.contains(flag);
@@ -180,14 +181,14 @@ impl Track {
         }
     }
 
-    /// The remembered SYN, if it is not the one that the handshake goes by.
+    /// Returns the remembered SYN, if it is not the one that the handshake follows.
     pub(super) fn other_syn(&self) -> Option<Syn> {
         let answered = self.side(Direction::Reply).peer.max_ack;
         self.remembered_syn()
             .filter(|syn| !syn.is_acknowledged_by(answered))
     }
 
-    /// Takes note of a SYN of the initiator that comes before any SYN-ACK.
+    /// Records a SYN of the initiator that comes before any SYN-ACK.
     pub(super) fn another_syn(&mut self, segment: &Segment) {
         let (syn, current) = (Syn::of(segment), self.current_syn());
         if syn.first == current.first {
@@ -205,8 +206,8 @@ impl Track {
         );
     }
 
-    /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the
-    /// one that it went by stays remembered.
+    /// Makes the handshake follow the SYN that a SYN-ACK acknowledges, if it is the other one; the
+    /// previous one stays remembered.
     fn select_syn(&mut self, ack: SeqNum) {
         let current = self.current_syn();
         let other = self.other_syn().filter(|syn| syn.is_acknowledged_by(ack));
@@ -220,7 +221,7 @@ impl Track {
         }
     }
 
-    /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
+    /// Judges the first SYN-ACK of the responder, which answers one of the remembered SYNs.
     pub(super) fn syn_ack(
         &mut self,
         segment: &Segment,
@@ -296,7 +297,7 @@ impl Track {
         self.remember_syn(Direction::Original, current);
     }
 
-    /// The remembered SYN, if this SYN-ACK of the responder answers it.
+    /// Returns the remembered SYN, if this SYN-ACK of the responder answers it.
     pub(super) fn answered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> Option<Syn> {
         if (event, direction) != (Event::SynAck, Direction::Reply) {
             return None;
@@ -319,7 +320,7 @@ impl Track {
         self.connection_flag(SIMULTANEOUS_OPEN) && !other && !answers_newer
     }
 
-    /// Takes note of a segment that passes out of step, so that the answer to it is known.
+    /// Records a segment that passes out of step, so that the answer to it is recognized.
     pub(super) fn note_out_of_step(
         &mut self,
         event: Event,
@@ -379,8 +380,8 @@ impl Track {
         self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq
     }
 
-    /// Takes note of more data of the remembered SYN; whether it is not the SYN that the handshake
-    /// goes by.
+    /// Records more data of the remembered SYN. Returns whether it differs from the SYN that the
+    /// handshake follows.
     pub(super) fn extend_syn(&mut self, direction: Direction, from: SeqNum, to: SeqNum) -> bool {
         let Some(syn) = self.remembered_syn() else {
             return false;

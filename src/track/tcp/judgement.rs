@@ -17,10 +17,10 @@ pub(super) struct StateChange {
 }
 
 impl Track {
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by
-    /// FINs, and, while it is in TIME_WAIT, the SYN has a higher number than all that its sender
-    /// has sent (RFC 9293 3.6.1); or if its sender has closed the old one by a RST. Any other SYN
-    /// is for the receiver to judge.
+    /// Returns whether a SYN on the ports of a finished connection opens a new one. It does if the
+    /// old one was closed by FINs, and, while it is in TIME_WAIT, the SYN has a higher number than
+    /// all that its sender has sent (RFC 9293 3.6.1); or if its sender has closed the old one by a
+    /// RST. The receiver judges any other SYN.
     pub(super) fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
         let [original, reply] = self.flags;
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
@@ -148,7 +148,7 @@ impl Track {
         }
     }
 
-    /// The segment counts: takes the new state and says how long the session has from here.
+    /// Accepts the segment: sets the new state and returns the session's lifetime.
     pub(super) fn accept(
         &mut self,
         direction: Direction,

@@ -66,7 +66,7 @@ pub enum Outcome {
 /// Reason for which a segment passes without changing the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassReason {
-    /// A SYN, SYN-ACK or ACK that may be right where our picture is stale: the receiver decides.
+    /// A SYN, SYN-ACK or ACK that may be valid if the tracked state is stale: the receiver decides.
     OutOfStep,
     /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the
     /// last ACK.
@@ -157,7 +157,7 @@ const MARK_IN_ORDER: u16 = 1;
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
 impl Track {
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         State::from_bits(self.position & 0x0f)
@@ -271,8 +271,8 @@ impl Track {
         outcome
     }
 
-    /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`,
-    /// since a later IP fragment of it has come. See [`window::extend`].
+    /// Records more data of a segment that has passed: its end moves from `from` to `to`, since a
+    /// later IP fragment of it has come. See [`window::extend`].
     pub fn extend(&mut self, direction: Direction, from: SeqNum, to: SeqNum) {
         if self.extend_syn(direction, from, to) {
             return;

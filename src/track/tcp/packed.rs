@@ -6,7 +6,7 @@ use crate::flow::Direction;
 use crate::packet::SeqNum;
 
 impl Track {
-    /// The memory of both ends as plain numbers, for a protocol that has it in TCP's place.
+    /// Creates a track from plain numbers, for a protocol that stores them in TCP's place.
     pub(crate) const fn from_words([a, b, c, d, e, f, g, h]: [u32; 8]) -> Self {
         const fn peer(end: u32, max_end: u32, max_window: u32, max_ack: u32) -> Peer {
             Peer {

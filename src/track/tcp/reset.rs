@@ -82,8 +82,9 @@ impl Track {
         }
     }
 
-    /// SYN_SENT, SYN_SENT2: the initiator takes a refusal that acknowledges its SYN or some of its
-    /// data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN or its data.
+    /// Judges a RST in SYN_SENT or SYN_SENT2. The initiator accepts a refusal that acknowledges its
+    /// SYN or some of its data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN
+    /// or its data.
     fn judge_opening(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (current, other) = (self.current_syn(), self.other_syn());
         if direction == Direction::Reply {
@@ -116,8 +117,8 @@ impl Track {
         }
     }
 
-    /// SYN_RECV: the exact number closes. A refusal of the SYN passes, since the SYN-ACK may not
-    /// have reached the initiator.
+    /// Judges a RST in SYN_RECV: the exact number closes. A refusal of the SYN passes, since the
+    /// SYN-ACK may not have reached the initiator.
     fn judge_syn_recv(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let acknowledges = segment.flags.contains(TcpFlags::ACK);
@@ -151,7 +152,7 @@ impl Track {
         Rst::Challenged
     }
 
-    /// ESTABLISHED, FIN_WAIT, CLOSE_WAIT.
+    /// Judges a RST in ESTABLISHED, FIN_WAIT or CLOSE_WAIT.
     fn judge_open(
         &self,
         direction: Direction,
@@ -197,8 +198,8 @@ impl Track {
         Rst::Challenged
     }
 
-    /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN
-    /// be forgotten that begins a new connection on these ports.
+    /// Judges a RST in LAST_ACK, TIME_WAIT or CLOSE: any RST passes, and the exact one closes. It
+    /// must not discard a remembered SYN that begins a new connection on these ports.
     fn judge_closed(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
@@ -229,7 +230,8 @@ impl Track {
             && segment.seq == self.side(direction).peer.end
     }
 
-    /// A RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the window.
+    /// Handles a RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the
+    /// window.
     fn challenged(&self, direction: Direction, segment: &Segment, mut step: impl FnMut(Step)) -> Outcome {
         step(Step::Note(
             "not the exact number: the receiver will challenge it (RFC 5961 3.2)",

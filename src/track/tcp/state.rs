@@ -49,7 +49,7 @@ impl State {
         Self::Close,
     ];
 
-    /// The name that `conntrack -L` users know.
+    /// Returns the name that `conntrack -L` displays.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -140,7 +140,7 @@ impl Event {
     /// All that a well-formed segment can be.
     pub const ALL: [Self; 5] = [Self::Syn, Self::SynAck, Self::Fin, Self::Ack, Self::Rst];
 
-    /// The kind of a segment with these flags.
+    /// Returns the kind of a segment with these flags.
     #[must_use]
     pub const fn of(flags: TcpFlags) -> Self {
         if flags.contains(TcpFlags::RST) {
@@ -160,7 +160,7 @@ impl Event {
         }
     }
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -242,8 +242,7 @@ const TABLE: [[Row; 6]; 2] = [
         // reply           SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
         // CLOSE SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
         [To(S2), To(S2), Iv, Iv, Iv, Iv, Iv, Re, Iv],
-        // SYN-ACK: the standard open; later it is a retransmission or the answer to a SYN that we
-        // ignored.
+        // SYN-ACK: the standard open; later it is a retransmission or the answer to an ignored SYN.
         [To(Sr), To(Sr), Ig, Ig, Ig, Ig, Ig, Ig, Ig],
         // FIN: not before the SYN-ACK.
         [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],

@@ -99,7 +99,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// The inequality in words.
+    /// Returns the inequality in words.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -136,7 +136,8 @@ pub enum WindowVerdict {
     Breaks(Bound),
 }
 
-/// The length that a segment takes in sequence space: its data, plus one each for SYN and FIN.
+/// Returns the length that a segment takes in sequence space: its data, plus one each for SYN and
+/// FIN.
 #[must_use]
 pub fn sequence_len(segment: &Segment) -> u32 {
     segment
@@ -146,7 +147,7 @@ pub fn sequence_len(segment: &Segment) -> u32 {
 }
 
 impl Side {
-    /// A side as its SYN or SYN-ACK leaves it.
+    /// Returns a side after its SYN or SYN-ACK.
     #[must_use]
     pub fn from_syn(segment: &Segment) -> Self {
         let end = segment.seq.add(sequence_len(segment));
@@ -173,7 +174,7 @@ impl Side {
 }
 
 impl Side {
-    /// An end as its SYN or SYN-ACK leaves it. The window of the other end's SYN is an offer: a
+    /// Returns an end after its SYN or SYN-ACK. The window of the other end's SYN is an offer: a
     /// Fast Open server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
     fn answering(segment: &Segment, least_ack: SeqNum, offered: u32) -> Self {
         let mut side = Self::from_syn(segment);

@@ -232,7 +232,7 @@ impl Track {
         if before == State::SynSent && self.is_source_challenge(segment) {
             self.expect_answer(segment.ack);
             step(Step::Note(
-                "a challenge: whoever has sent the SYN answers with a RST, and goes on with its SYN",
+                "a challenge: the sender of the SYN answers with a RST and retransmits its SYN",
             ));
             return Outcome::Pass(PassReason::OutOfStep);
         }

@@ -99,13 +99,13 @@ impl Track {
         if let Some(fault) = fault {
             if liberal && self.is_unseen() {
                 step(Step::Note(
-                    "not all of the connection was seen: the segment is taken at its word",
+                    "not all of the connection was seen: the numbers of the segment are trusted",
                 ));
                 self.relearn(direction, segment);
                 return self.accept(direction, known, change, None);
             }
             if liberal {
-                step(Step::Note("outside the window, which is tolerated"));
+                step(Step::Note("outside the window, which liberal tracking tolerates"));
                 self.note_acknowledgment(direction, segment);
                 return self.accept(direction, known, change, Some(fault));
             }
@@ -116,6 +116,13 @@ impl Track {
         if self.is_unseen() {
             self.settle();
         }
+        self.remember_numbers(event, direction, segment, in_order);
+        self.accept(direction, known, change, None)
+    }
+
+    /// Records the numbers of an accepted ACK or FIN, and counts repetitions of an ACK.
+    #[inline]
+    fn remember_numbers(&mut self, event: Event, direction: Direction, segment: &Segment, in_order: bool) {
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
             let mark = digest(segment) | (u16::from(in_order) * MARK_IN_ORDER);
@@ -134,7 +141,6 @@ impl Track {
             self.last_end = segment.seq.add(window::sequence_len(segment));
             self.last_mark = u16::from(in_order) * MARK_IN_ORDER;
         }
-        self.accept(direction, known, change, None)
     }
 
     /// Records the next number that the sender of a tolerated segment expects: that of the RST that

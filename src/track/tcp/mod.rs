@@ -203,7 +203,7 @@ impl Track {
         }
         let next = match cell {
             Cell::To(State::LastAck) if self.repeats_first_fin(event, direction, before) => {
-                step(Step::Note("the first FIN once more: the other half stays open"));
+                step(Step::Note("the first FIN again: the other direction stays open"));
                 before
             }
             Cell::To(next) => next,
@@ -250,12 +250,12 @@ impl Track {
         let Some(syn) = self.answered_syn(event, direction, segment) else {
             self.note_out_of_step(event, direction, segment, self.state());
             step(Step::Note(
-                "may be right where our picture is stale: passed and remembered",
+                "may be valid if the tracked state is stale: passed and remembered",
             ));
             return Outcome::Pass(PassReason::OutOfStep);
         };
         step(Step::Note(
-            "answers the SYN that was passed: both ends are in step, so are we again",
+            "answers the SYN that was passed: tracking is synchronized with both ends again",
         ));
         let unchanged = *self;
         self.begin_with(syn);

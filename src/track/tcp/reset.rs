@@ -60,9 +60,7 @@ impl Track {
             Rst::Trusted => self.accept(direction, known, change, None),
             Rst::EndsHandshake => match self.other_syn() {
                 Some(other) => {
-                    step(Step::Note(
-                        "another SYN is remembered: it takes the place of this one",
-                    ));
+                    step(Step::Note("another remembered SYN takes the place of this one"));
                     self.begin_with(other);
                     Outcome::Accept {
                         lifetime: None,
@@ -107,7 +105,7 @@ impl Track {
             Rst::EndsOther
         } else if self.answers_challenge(segment.seq) {
             step(Step::Note(
-                "answers a challenge: the initiator goes on with its SYN",
+                "answers a challenge: the initiator retransmits its SYN",
             ));
             Rst::Aside
         } else if segment.seq.after(current.end()) {
@@ -142,7 +140,7 @@ impl Track {
                 .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if direction == Direction::Reply && acknowledges && refuses {
             step(Step::Note(
-                "refuses a SYN: an initiator that waits for the SYN-ACK takes it, another one does not",
+                "refuses a SYN: only an initiator that waits for the SYN-ACK accepts it",
             ));
             return Rst::Aside;
         }

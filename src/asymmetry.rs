@@ -1,17 +1,17 @@
 //! Evidence of conversations of which only one direction passes, and its report.
 //!
-//! Nothing but this proves that the other half travels elsewhere: something was received that never
-//! passed here. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or data, or a
-//! sender goes on beyond the window that it was offered. What repeats a packet proves nothing, nor
-//! does what answers a packet that this firewall has dropped itself, or that passed before a
-//! restart. So each piece of [`Evidence`] makes its conversation a *suspect*, and says whether it
-//! is a proof. A line of the report needs a proof, and that nothing of the other direction comes
-//! for a while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a
+//! Only a packet that shows the receipt of data that never passed here proves that the other
+//! direction takes another path. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or
+//! data, or a sender exceeds the window that it was offered. A retransmission proves nothing, nor
+//! does the answer to a packet that this firewall has dropped itself, or that passed before a
+//! restart. So each piece of [`Evidence`] makes its conversation a *suspect*, and states whether it
+//! is a proof. A line of the report needs a proof, and the absence of the other direction for a
+//! while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a
 //! session that is found in another zone, and a packet of a session that is known to have ended
 //! here.
 //!
 //! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route
-//! are one line. Suspects and lines are bounded; what finds no place is counted.
+//! are one line. Suspects and lines are bounded; those without a place are counted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -37,7 +37,7 @@ use suspect::{Change, Proof, Suspect};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// A SYN-ACK came whose SYN did not pass here.
+    /// A SYN-ACK arrived whose SYN did not pass here.
     SynAckWithoutSyn,
     /// The initiator completed a handshake whose SYN-ACK did not pass here.
     AckWithoutSynAck,
@@ -65,7 +65,7 @@ impl Evidence {
         Self::AfterEnd,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Evidence {
         }
     }
 
-    /// The likely cause.
+    /// Returns the likely cause.
     #[must_use]
     pub const fn cause(self) -> Cause {
         match self {
@@ -115,7 +115,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -126,7 +126,7 @@ impl Cause {
         }
     }
 
-    /// The cause in words, with what to do about it.
+    /// Returns a description of the cause, with the remedy.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -171,13 +171,13 @@ pub struct AsymmetryLine {
 }
 
 impl AsymmetryLine {
-    /// The direction that is missing, as source and destination; `None` where both come.
+    /// Returns the direction that is missing, as source and destination; `None` where both come.
     #[must_use]
     pub fn missing(&self) -> Option<(IpNet, IpNet)> {
         self.evidence.is_one_sided().then_some((self.to, self.from))
     }
 
-    /// The likely cause.
+    /// Returns the likely cause.
     #[must_use]
     pub const fn cause(&self) -> Cause {
         self.evidence.cause()
@@ -205,9 +205,9 @@ impl fmt::Display for AsymmetryLine {
 pub struct AsymmetryReport {
     /// Lines of the report, those with the most packets first.
     pub lines: Vec<AsymmetryLine>,
-    /// Packets whose line found no place.
+    /// Packets whose line had no place.
     pub unlisted: u64,
-    /// Packets whose conversation found no place among the suspects.
+    /// Packets whose conversation had no place among the suspects.
     pub unnoticed: u64,
 }
 
@@ -224,7 +224,7 @@ pub(crate) enum Sign {
     Acknowledges {
         /// Up to where.
         ack: SeqNum,
-        /// All of the connection has passed here up to now, so that it needs no round trip to tell.
+        /// All of the connection has passed here so far, so no round trip is needed for a proof.
         first_hand: bool,
     },
 }
@@ -297,7 +297,7 @@ impl Asymmetry {
         self.places.set(config.max_entries, zones.iter().copied());
     }
 
-    /// Takes note of a packet. No lock of the session table is held.
+    /// Records a packet. No lock of the session table is held.
     pub(crate) fn see(&self, sighting: &Sighting, config: &AsymmetryConfig) {
         let change = match sighting.evidence {
             None => self.cleared(sighting),
@@ -325,7 +325,7 @@ impl Asymmetry {
         }
     }
 
-    /// The other direction of a suspect has come.
+    /// Clears a suspect whose other direction has arrived.
     fn cleared(&self, sighting: &Sighting) -> Change {
         let retracted = self.place(&sighting.key, |place| {
             let suspect =
@@ -393,7 +393,7 @@ impl Asymmetry {
         }
     }
 
-    /// Takes back what a conversation has listed.
+    /// Removes the contribution of a conversation from the report.
     fn retract(&self, sighting: &Sighting, wrong: Proof, config: &AsymmetryConfig) {
         let line_key = Self::line_key(sighting, &wrong, config);
         let removed = self.lines.remove_if_mut(&line_key, |_, line| {
@@ -480,8 +480,8 @@ impl Asymmetry {
         }
     }
 
-    /// Forgets all lines, and what the suspects have done up to now. That they are suspects stays:
-    /// what passes by it goes on.
+    /// Removes all lines and the history of the suspects. Conversations stay suspects, so that
+    /// their packets continue to pass.
     pub(crate) fn clear(&self) {
         for shard in &self.suspects {
             for suspect in shard.lock().iter_mut().flatten() {

@@ -1,4 +1,4 @@
-//! Atomic integers of what is lock-free by itself; `tests/loom` builds it with those of a model
+//! Atomic integers of the lock-free modules; `tests/loom` builds them with those of a model
 //! checker.
 
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};

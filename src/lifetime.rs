@@ -15,7 +15,7 @@
 //! 4. a zone before none;
 //! 5. a protocol before none.
 //!
-//! What that override leaves unset comes from the global lifetimes, never from a less specific
+//! Settings that the override omits come from the global lifetimes, never from a less specific
 //! override.
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -31,8 +31,8 @@ pub use crate::track::LifetimeClass;
 /// The shortest lifetime that can be set.
 pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
 
-/// The longest lifetime that can be set: 30 days, six times what Linux gives an established
-/// connection, and less than 2^32 ms.
+/// Maximum lifetime: 30 days, six times the Linux value for an established connection, and less
+/// than 2^32 ms.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The largest number of overrides: a session stores its profile in one byte, and profile 0 is the
@@ -50,12 +50,12 @@ pub struct Lifetimes {
 const _: () = assert!(LifetimeClass::COUNT <= u32::BITS as usize);
 
 impl Lifetimes {
-    /// The lifetime of a class.
+    /// Returns the lifetime of a class.
     pub fn of(&self, class: LifetimeClass) -> Duration {
         Duration::from_millis(u64::from(self.millis(class)))
     }
 
-    /// The lifetime of a class in milliseconds.
+    /// Returns the lifetime of a class in milliseconds.
     pub fn millis(&self, class: LifetimeClass) -> u32 {
         self.millis.get(class as usize).copied().unwrap_or_default()
     }
@@ -77,8 +77,8 @@ impl Lifetimes {
         self
     }
 
-    /// The class that gives this one its lifetime, if it is another: one that is set, while this
-    /// one is not.
+    /// Returns the class that gives this one its lifetime, if it is another: one that is set, while
+    /// this one is not.
     #[must_use]
     pub fn leader(&self, class: LifetimeClass) -> Option<LifetimeClass> {
         let is_set = |class: LifetimeClass| self.set & 1 << class as u32 != 0;
@@ -116,7 +116,7 @@ impl Default for Lifetimes {
 pub struct LifetimeSet([Option<Duration>; LifetimeClass::COUNT]);
 
 impl LifetimeSet {
-    /// The lifetime of a class, if it was set.
+    /// Returns the lifetime of a class, if it was set.
     pub fn of(&self, class: LifetimeClass) -> Option<Duration> {
         self.0.get(class as usize).copied().flatten()
     }
@@ -130,7 +130,7 @@ impl LifetimeSet {
         self
     }
 
-    /// The classes that were set, with their lifetimes.
+    /// Returns the classes that were set, with their lifetimes.
     pub fn iter(&self) -> impl Iterator<Item = (LifetimeClass, Duration)> + '_ {
         LifetimeClass::ALL
             .into_iter()
@@ -228,7 +228,7 @@ pub struct LifetimeTable {
 }
 
 impl LifetimeTable {
-    /// A table without overrides.
+    /// Creates a table without overrides.
     pub fn global(global: Lifetimes) -> Self {
         Self {
             global,
@@ -279,8 +279,8 @@ impl LifetimeTable {
         table
     }
 
-    /// The profile of a session: 0 for the global lifetimes, else the number of the override that
-    /// applies, counted from 1.
+    /// Selects the profile of a session: 0 for the global lifetimes, otherwise the number of the
+    /// applicable override, counted from 1.
     pub fn select(&self, subject: &Subject) -> u8 {
         let best = |candidates: &[Candidate]| {
             candidates
@@ -303,7 +303,7 @@ impl LifetimeTable {
             .map_or(0, |candidate| candidate.profile)
     }
 
-    /// The lifetimes of a profile; those of an unknown profile are the global ones.
+    /// Returns the lifetimes of a profile; those of an unknown profile are the global ones.
     pub fn profile(&self, profile: u8) -> &Lifetimes {
         usize::from(profile)
             .checked_sub(1)
@@ -311,7 +311,7 @@ impl LifetimeTable {
             .unwrap_or(&self.global)
     }
 
-    /// The number of profiles, the global one included.
+    /// Returns the number of profiles, the global one included.
     pub fn profiles(&self) -> usize {
         self.profiles.len() + 1
     }

@@ -1,8 +1,8 @@
 //! Memory that a configuration takes.
 //!
-//! All tables have a fixed size, which a start reserves; the system hands out the memory as they
-//! fill. A table that cannot be reserved is a [`ConfigError`] of the start. What grows beside the
-//! tables is bounded by the configuration as well.
+//! All tables have a fixed size, which is reserved at start; the system provides the memory as they
+//! fill. A table that cannot be reserved is a [`ConfigError`] of the start. Memory that grows
+//! beside the tables is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
 use crate::engine::{hint_bytes, known_source_bytes};
@@ -28,15 +28,15 @@ pub struct MemoryPart {
     pub reserved: bool,
 }
 
-/// The memory of an engine, part by part. What is not listed does not depend on how much traffic
-/// there is, but for a report of asymmetric paths: counters and buffers.
+/// Memory of an engine, part by part. Memory that is not listed does not depend on the amount of
+/// traffic, except for a report of asymmetric paths: counters and buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
     parts: Vec<MemoryPart>,
 }
 
 impl Memory {
-    /// The parts.
+    /// Returns the parts.
     #[must_use]
     pub fn parts(&self) -> &[MemoryPart] {
         &self.parts

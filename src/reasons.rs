@@ -1,7 +1,7 @@
-//! Enumerations of what can be wrong, each with a stable name and a sentence.
+//! Enumerations of faults, each with a stable name and a sentence.
 
-/// Makes an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`,
-/// `describe` and the sentence as what is displayed.
+/// Defines an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`,
+/// `describe` and the sentence as its `Display`.
 macro_rules! reasons {
     ($(#[$doc:meta])* $type:ident { $($variant:ident, $name:literal, $describe:literal;)+ }) => {
         $(#[$doc])*
@@ -15,7 +15,7 @@ macro_rules! reasons {
             /// All of them, in their order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The stable name, in snake case.
+            /// Returns the stable name, in snake case.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -23,7 +23,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// One sentence that says what is wrong.
+            /// Returns one sentence that describes the fault.
             #[must_use]
             pub const fn describe(self) -> &'static str {
                 match self {

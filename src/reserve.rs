@@ -1,4 +1,4 @@
-//! Memory of tables of a fixed size, whose allocation can fail.
+//! Memory of tables of a fixed size, with an allocation that can fail.
 //!
 //! Each table names its purpose where it is allocated, so that an error names the part of the
 //! memory that the system did not give.
@@ -98,7 +98,7 @@ impl Purpose {
         for _ in 0..len {
             items.push(make()?);
         }
-        // There is no room to spare, so that this allocates nothing.
+        // There is no spare capacity, so this does not allocate.
         Ok(items.into_boxed_slice())
     }
 

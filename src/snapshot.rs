@@ -1,20 +1,20 @@
-//! Sessions outside an engine: what [`Engine::save_to`](crate::Engine::save_to) writes and
-//! [`Engine::restore_from`](crate::Engine::restore_from) reads, session by session or as one
+//! Sessions outside an engine, as [`Engine::save_to`](crate::Engine::save_to) writes and
+//! [`Engine::restore_from`](crate::Engine::restore_from) reads them, session by session or as one
 //! stream.
 //!
 //! A stream has a head (magic, version, the time of the save), chunks of records in the
 //! [postcard](https://postcard.jamesmunns.com/wire-format) format, each with a CRC-64 of the stream
 //! up to its end, and a last chunk with the number of records. The records are [`SavedSession`]s,
-//! what is remembered of ended ones, what control sessions have announced, and the names of the
-//! rules. A stream is written and read with one chunk in memory.
+//! the records of ended sessions, the expectations of control sessions, and the names of the rules.
+//! A stream is written and read with one chunk in memory.
 //!
-//! Times are relative, so that they mean something to another engine: the head has the wall-clock
-//! time of the save, and a restore takes what has passed since off each lifetime. A stream that is
-//! torn, foreign, of an unknown version or not sound in any record is refused as a whole, before
-//! anything is changed. Streams of versions 1 and 2 can be read.
+//! Times are relative, so that they are valid in another engine: the head has the wall-clock time
+//! of the save, and a restore subtracts the time since then from each lifetime. A stream that is
+//! truncated, foreign, of an unknown version or unsound in any record is refused as a whole, before
+//! any change. Streams of versions 1 and 2 can be read.
 //!
-//! Not in it: fragmented datagrams on their way, what a helper has read of an unfinished line,
-//! counters, and the report of asymmetric paths.
+//! A stream does not contain fragmented datagrams in progress, unfinished lines that a helper has
+//! read, counters, or the report of asymmetric paths.
 
 mod first;
 mod second;
@@ -61,8 +61,8 @@ pub struct SavedSession {
     pub left_us: u64,
     /// State of the protocol's tracker.
     pub state: SavedState,
-    /// The bits of what few packets ask: replied, assured, state of a protocol without a handshake,
-    /// letters noted.
+    /// Bits of rarely used state: replied, assured, state of a protocol without a handshake,
+    /// recorded letters.
     pub flags: u8,
     /// The letters of its history, four bits each.
     pub history: u64,
@@ -90,8 +90,8 @@ pub struct SavedControl {
     pub lines: Option<[u32; 2]>,
     /// The server has answered every command.
     pub at_rest: bool,
-    /// The ends have agreed to encrypt it, or listening has ended for good: nothing is read any
-    /// more.
+    /// The ends have agreed on encryption, or inspection has ended permanently: no more data is
+    /// read.
     pub encrypted: bool,
     /// Sequence number of each direction from which on no data passes, because an announcement was
     /// refused.
@@ -166,13 +166,13 @@ pub enum RestoreError {
         /// The limit.
         max: Duration,
     },
-    /// The wall clock is behind the time of the save, so the age of the sessions is not known.
+    /// The wall clock is earlier than the time of the save, so the age of the sessions is unknown.
     #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
     ClockWentBack {
         /// Time by which the snapshot is ahead.
         ahead: Duration,
     },
-    /// A record says what no session can be.
+    /// A record contains values that no session can have.
     #[error("record {record} is no session: {what}")]
     Unsound {
         /// Position of the record in the stream, counted from 0.
@@ -203,7 +203,7 @@ impl From<io::Error> for RestoreError {
     }
 }
 
-/// Counts of what a save has written.
+/// Counts of the records that a save has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Saved {

@@ -9,12 +9,11 @@ use super::{Helper, HelperSink, Limits, Plain};
 /// A TCP segment as far as a helper is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// The sequence number of the first byte of the payload: behind the SYN, if the segment has
-    /// one.
+    /// Sequence number of the first byte of the payload, after the SYN if the segment has one.
     pub seq: SeqNum,
     /// The acknowledgement number, if the flag is set.
     pub ack: Option<SeqNum>,
-    /// The payload; as little of it as there is, without the padding behind the IP length.
+    /// Payload, without the padding after the IP length.
     pub payload: &'a [u8],
     /// Whether the stream ends after the payload.
     pub fin: bool,
@@ -22,9 +21,9 @@ pub struct Segment<'a> {
 
 /// State that is kept for a control session.
 ///
-/// [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that the tracker
-/// found valid, pure acknowledgements included: they tell which holes nobody will fill. A stream
-/// whose beginning was not told is taken up in its middle.
+/// Callers use [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that
+/// the tracker found valid. These include pure acknowledgements, which show the holes that will
+/// never be filled. A stream without [`Control::begins`] is picked up mid-stream.
 #[derive(Debug)]
 pub struct Control<H> {
     original: Stream,
@@ -33,7 +32,7 @@ pub struct Control<H> {
 }
 
 impl<H: Helper> Control<H> {
-    /// A control session of which nothing has been seen.
+    /// Creates a control session without any history.
     pub fn new(helper: H) -> Self {
         Self {
             original: Stream::default(),
@@ -42,15 +41,15 @@ impl<H: Helper> Control<H> {
         }
     }
 
-    /// A SYN was seen; `first` is the number of the first byte behind it
-    /// ([`first_byte`](super::first_byte)). It may come again, and with another number, as long as
-    /// no payload has come.
+    /// Records a SYN; `first` is the number of the first byte after it
+    /// ([`first_byte`](super::first_byte)). It may be called again, with another number, until
+    /// payload arrives.
     pub fn begins(&mut self, from: Direction, first: SeqNum) {
         self.parts(from).0.begins(first);
     }
 
-    /// A segment has come. Segments of both directions must be given in the order in which they
-    /// came, since an acknowledgement that overtakes what it acknowledges looks like a loss.
+    /// Processes a segment. Segments of both directions must be given in their order of arrival,
+    /// since an acknowledgement that overtakes the acknowledged data looks like a loss.
     pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         for from in Direction::BOTH {
             self.parts(from).0.guard(false);
@@ -75,7 +74,7 @@ impl<H: Helper> Control<H> {
                 helper.trouble(from, Trouble::MidStream, sink);
             }
         }
-        // Encrypted bytes are no lines. The helper follows them to where they end.
+        // Encrypted bytes are not lines. The helper follows them to their end.
         let is_plain = !self.helper.is_opaque() && !self.helper.is_veiled(from);
         if is_plain && !segment.payload.is_empty() {
             let limits = self.limits(from);
@@ -122,7 +121,7 @@ impl<H: Helper> Control<H> {
         }
         if self.helper.is_opaque() {
             self.helper.stepped_aside(self.original.next());
-            // What follows in the same segment.
+            // The rest of the segment.
             let _ = self.helper.plain(&segment, from, sink);
             self.original = Stream::default();
             self.reply = Stream::default();
@@ -135,8 +134,8 @@ impl<H: Helper> Control<H> {
         size_of::<Self>() + self.original.heap_bytes() + self.reply.heap_bytes() + self.helper.heap_bytes()
     }
 
-    /// Gives up what waits for missing bytes, so that its memory is free for others. What is not
-    /// sent again is a gap.
+    /// Discards the bytes that wait for missing ones, to free their memory. Data that is not sent
+    /// again becomes a gap.
     pub fn shed(&mut self) {
         self.original.shed();
         self.reply.shed();
@@ -148,7 +147,7 @@ impl<H: Helper> Control<H> {
         Some([self.original.line_start()?, self.reply.line_start()?])
     }
 
-    /// The stream of a direction.
+    /// Returns the stream of a direction.
     #[must_use]
     pub const fn stream(&self, from: Direction) -> &Stream {
         match from {
@@ -157,12 +156,12 @@ impl<H: Helper> Control<H> {
         }
     }
 
-    /// The helper.
+    /// Returns the helper.
     pub const fn helper(&self) -> &H {
         &self.helper
     }
 
-    /// The helper, for changes of its settings.
+    /// Returns the helper, for changes of its settings.
     pub const fn helper_mut(&mut self) -> &mut H {
         &mut self.helper
     }

@@ -1,18 +1,18 @@
 //! The announced sessions that have not come yet.
 //!
-//! An expectation is found by what its first packet will have: zone, protocol, both addresses and
-//! the destination port; the source port is open or fixed. It is used once, expires, and leaves
-//! with its parent. How many there are is bounded, for each parent and in all. While there is none,
-//! [`ExpectationTable::take`] reads one atomic number. With several zones each has a guaranteed
-//! part of the table, of which one source leaves half, and of what is common to all it leaves as
-//! much as it takes. The source is the parent's initiator.
+//! An expectation is found by the fields of its first packet: zone, protocol, both addresses and
+//! the destination port; the source port is open or fixed. It is used once, expires, and is removed
+//! with its parent. The number of expectations is bounded, for each parent and in total. While
+//! there is none, [`ExpectationTable::take`] reads one atomic number. With several zones each has a
+//! guaranteed part of the table, of which one source leaves half. Of the common part, a source
+//! leaves as much as it takes. The source is the parent's initiator.
 //!
 //! Two parents can expect the same session only if both ends are the same hosts. Then the newer
 //! expectation holds.
 //!
 //! Locks: expectations by key and tickets by parent are `dashmap`s, the order of expiry a tree
-//! behind a mutex. Each is taken alone and for a few instructions. Who removes an expectation from
-//! its map, and nobody else, takes it out of the order, off its parent and out of the count.
+//! under a mutex. Each is taken alone and for a few instructions. Only the caller that removes an
+//! expectation from its map takes it out of the order, off its parent and out of the count.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -179,7 +179,7 @@ pub struct ExpectationTable {
 }
 
 impl ExpectationTable {
-    /// An empty table. The seed keys the hashes: a secret, or fixed in a test.
+    /// Creates an empty table. The seed keys the hashes: a secret, or fixed in a test.
     #[must_use]
     pub fn new(limits: ExpectationLimits, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
@@ -210,7 +210,7 @@ impl ExpectationTable {
         self.places.set(self.limits.places(), zones.iter().copied());
     }
 
-    /// Returns whom an expectation is counted for: the initiator of its parent.
+    /// Returns the source that an expectation is counted for: the initiator of its parent.
     fn source_of(&self, expectation: &Expectation) -> Source {
         let parent = &expectation.parent;
         let (address, is_v6) = match parent.initiator.ip() {
@@ -251,8 +251,8 @@ impl ExpectationTable {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Takes up an expectation from `now` on. One for the same session, whoever expected it, is
-    /// replaced.
+    /// Adds an expectation, valid from `now` on. One for the same session is replaced, also that of
+    /// another parent.
     ///
     /// # Errors
     /// See [`ExpectationError`].
@@ -263,7 +263,8 @@ impl ExpectationTable {
             .filter(|deadline| *deadline > now)
             .ok_or(ExpectationError::NoLifetime)?;
         let key = Key::of(expectation);
-        // What it replaces does not count against its limits, and stays where it is refused.
+        // A replaced expectation does not count against the limits, and stays if the new one is
+        // refused.
         let replaced = self.waiting.get(&key).map(|waiting| waiting.expectation.parent);
         let per_parent = self.limits.per_parent + usize::from(replaced == Some(expectation.parent));
         let place = self.places.claim(self.source_of(expectation), 1);
@@ -318,7 +319,7 @@ impl ExpectationTable {
         Ok(())
     }
 
-    /// The expectation of a session, which stays where it is.
+    /// Returns the expectation of a session without taking it.
     #[must_use]
     pub fn find(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {
@@ -328,8 +329,8 @@ impl ExpectationTable {
         (waiting.admits(call) && waiting.deadline > now).then_some(waiting.expectation)
     }
 
-    /// The expectation of a session with what is left of its lifetime. It is used up thereby: of
-    /// several callers one gets it. An expectation of its parent that differs in nothing but the
+    /// Takes the expectation of a session, with the rest of its lifetime. The expectation is used
+    /// up: of several callers one gets it. An expectation of its parent that differs only in the
     /// called address is withdrawn: one announcement admits one session.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
@@ -348,8 +349,7 @@ impl ExpectationTable {
         })
     }
 
-    /// Withdraws what was announced together with a session that has come: that session at another
-    /// address.
+    /// Withdraws the expectation of a session that has arrived at its other announced address.
     fn withdraw_twin(&self, taken: &Key, parent: &SessionEnds) {
         let is_twin = |(_, key): &&(u64, Key)| {
             let elsewhere = Key {
@@ -367,7 +367,7 @@ impl ExpectationTable {
         }
     }
 
-    /// Withdraws one expectation, if its parent still has it; whether it had.
+    /// Withdraws one expectation. Returns whether its parent still had it.
     pub fn withdraw_one(&self, expectation: &Expectation) -> bool {
         if self.is_empty() {
             return false;
@@ -383,7 +383,7 @@ impl ExpectationTable {
         removed.is_some()
     }
 
-    /// Withdraws all expectations of a session that has ended; how many there were.
+    /// Withdraws all expectations of a session that has ended, and returns their number.
     pub fn withdraw(&self, parent: &SessionEnds) -> usize {
         if self.is_empty() {
             return 0;
@@ -397,7 +397,7 @@ impl ExpectationTable {
             .count()
     }
 
-    /// When the next expectation expires.
+    /// Returns the time at which the next expectation expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         if self.is_empty() {
@@ -409,7 +409,7 @@ impl ExpectationTable {
             .map(|((deadline, _), _)| *deadline)
     }
 
-    /// Forgets expectations whose lifetime is over, at most `budget`; how many.
+    /// Removes expired expectations, at most `budget`, and returns their number.
     pub fn expire(&self, now: Instant, budget: usize) -> usize {
         if self.is_empty() {
             return 0;
@@ -431,7 +431,7 @@ impl ExpectationTable {
         budget
     }
 
-    /// All expectations, each with what is left of its lifetime, for another appliance.
+    /// Returns all expectations, each with the rest of its lifetime, for another appliance.
     #[must_use]
     pub fn export(&self, now: Instant) -> Vec<Expectation> {
         let left = |waiting: &Waiting| Expectation {
@@ -444,7 +444,8 @@ impl ExpectationTable {
         all
     }
 
-    /// Takes up expectations of another appliance; how many it took. Those refused are counted.
+    /// Adds the expectations of another appliance, and returns the number of those accepted.
+    /// Refused ones are counted.
     pub fn import(&self, expectations: &[Expectation], now: Instant) -> usize {
         expectations
             .iter()
@@ -452,7 +453,7 @@ impl ExpectationTable {
             .count()
     }
 
-    /// Removes an expectation unless another has its place; whether this call did.
+    /// Removes an expectation unless another has its place. Returns whether this call removed it.
     fn forget(&self, key: &Key, ticket: u64) -> bool {
         let removed = self.waiting.remove_if(key, |_, waiting| waiting.ticket == ticket);
         if let Some((_, waiting)) = &removed {
@@ -479,7 +480,7 @@ impl ExpectationTable {
         }
     }
 
-    /// Gives back what an expectation had taken, once it is out of the map.
+    /// Releases the places of an expectation that was removed from the map.
     fn release(&self, key: &Key, waiting: &Waiting) {
         self.unlist(key, waiting);
         self.return_place(waiting.place);

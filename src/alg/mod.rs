@@ -1,4 +1,4 @@
-//! Application helpers: protocols that announce further sessions, and what they announce.
+//! Application helpers for protocols that announce further sessions, and the announced sessions.
 //!
 //! A helper reads the two byte streams of a control session and says which data sessions are about
 //! to come. Nothing in here knows of sockets, sessions' locks or a clock:
@@ -11,8 +11,8 @@
 //! | [`ftp`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
 //!
-//! What a helper finds goes to a [`HelperSink`]: an [`Expectation`] that opens, one that is
-//! withdrawn, and a [`HelperEvent`] for everything that somebody may want to count or to see.
+//! A helper reports to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and
+//! a [`HelperEvent`] for everything that may be counted or logged.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub mod urgent;
 pub use control::{Control, Segment};
 pub use stream::{Fit, Limits, Line, Trouble};
 
-/// A TCP session as its first packet named it: who called whom. Addresses are canonical (an
+/// Initiator and responder of a TCP session, by its first packet. Addresses are canonical (an
 /// IPv4-mapped IPv6 address is the IPv4 address) if they were made with [`SessionEnds::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionEnds {
@@ -46,7 +46,7 @@ pub struct SessionEnds {
 }
 
 impl SessionEnds {
-    /// The ends of a session, their addresses made canonical.
+    /// Returns the ends of a session with canonical addresses.
     #[must_use]
     pub fn new(zone: Zone, initiator: SocketAddr, responder: SocketAddr) -> Self {
         let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
@@ -57,7 +57,7 @@ impl SessionEnds {
         }
     }
 
-    /// The end that sends in a direction.
+    /// Returns the end that sends in a direction.
     #[must_use]
     pub const fn sender(&self, direction: Direction) -> SocketAddr {
         match direction {
@@ -66,7 +66,7 @@ impl SessionEnds {
         }
     }
 
-    /// The canonical key of the session.
+    /// Returns the canonical key of the session.
     #[must_use]
     pub fn key(&self) -> Option<FlowKey> {
         let number = |address: IpAddr| match address {
@@ -172,7 +172,7 @@ macro_rules! helper_events {
             /// All events.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
-            /// The stable name.
+            /// Returns the stable name.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -225,11 +225,11 @@ helper_events! {
     MalformedReply => "malformed_reply",
     /// EPRT or EPSV for a network protocol other than the session's (RFC 2428, section 2).
     EprtUnsupportedFamily => "eprt_unsupported_family",
-    /// A client's line that servers may read as another one: no verb, or one with a blank, a
-    /// control character or TELNET in it; a carriage return in its middle; where nothing may pass
-    /// unread, a TLS record that nobody has agreed on.
+    /// A client's line that servers may read differently: no verb, or one with a blank, a control
+    /// character or TELNET in it; a carriage return within the line; where no byte may pass unread,
+    /// a TLS record that was not negotiated.
     UnreadableCommand => "unreadable_command",
-    /// LPRT or LPSV (RFC 1639), which nobody should need any more.
+    /// LPRT or LPSV (RFC 1639), which are obsolete.
     LprtRefused => "lprt_refused",
     /// PORT, EPRT or PASV after EPSV ALL (RFC 2428, section 4).
     EpsvAllViolation => "epsv_all_violation",
@@ -298,15 +298,17 @@ impl core::fmt::Display for HelperEvent {
     }
 }
 
-/// Receives what a helper finds. It is called in the middle of a segment: it should be quick.
+/// Receiver of a helper's findings. The methods are called in the middle of a segment and should be
+/// quick.
 pub trait HelperSink {
-    /// Something worth counting. `from` is the direction of the line or segment that caused it.
+    /// Records an event. `from` is the direction of the line or segment that caused it.
     fn event(&mut self, event: HelperEvent, from: Direction);
 
-    /// Opens an expectation; whether there was room for it.
+    /// Opens an expectation. Returns whether there was room for it.
     fn expect(&mut self, expectation: &Expectation) -> bool;
 
-    /// Withdraws an expectation that [`HelperSink::expect`] took; whether it was still there.
+    /// Withdraws an expectation that [`HelperSink::expect`] took. Returns whether it was still
+    /// there.
     fn withdraw(&mut self, expectation: &Expectation) -> bool;
 }
 
@@ -321,29 +323,30 @@ pub enum Plain {
     Nothing,
 }
 
-/// Understands the lines of a text protocol. It is given each line of either direction once and in
-/// order, and is told where lines are missing.
+/// Helper for a text protocol. A helper gets each line of either direction once and in order, and
+/// is notified of missing lines.
 pub trait Helper {
     /// Returns the limits for the lines of a direction.
     fn limits(&self, from: Direction) -> Limits;
 
-    /// A line has come.
+    /// Processes a line.
     fn line(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink);
 
-    /// The rest of a line has come whose beginning passed before the session was read. Called only
-    /// where nothing may pass unread: an event that is a refusal stops it.
+    /// Processes the rest of a line whose beginning passed before the session was read. Called only
+    /// where no byte may pass unread: an event that is a refusal stops the line.
     fn rest(&mut self, from: Direction, line: Line<'_>, sink: &mut dyn HelperSink) {
         let _ = (from, line, sink);
     }
 
-    /// Lines of this direction are missing, or something is wrong with its segments.
+    /// Reports missing lines of a direction, or faults of its segments.
     fn trouble(&mut self, from: Direction, trouble: Trouble, sink: &mut dyn HelperSink);
 
-    /// Returns whether the helper has stepped aside. Then it is given no lines until
-    /// [`Helper::plain`] says so.
+    /// Returns whether the helper has stopped reading. It then gets no lines until
+    /// [`Helper::plain`] finds plain text.
     fn is_opaque(&self) -> bool;
 
-    /// The helper has stepped aside. `next` is where the client's stream goes on.
+    /// Called after the helper has stopped reading. `next` is the position at which the client's
+    /// stream continues.
     fn stepped_aside(&mut self, next: Option<SeqNum>) {
         let _ = next;
     }
@@ -388,7 +391,7 @@ impl EventCounts {
             .map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// All events and how often each was seen.
+    /// Returns all events and how often each was seen.
     pub fn all(&self) -> impl Iterator<Item = (HelperEvent, u64)> + '_ {
         HelperEvent::ALL.into_iter().map(|event| (event, self.of(event)))
     }

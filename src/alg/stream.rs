@@ -3,25 +3,23 @@
 //! Segments go in as they come: cut anywhere, sent again, overlapping, out of order or missing.
 //! Lines come out, each once, whole and in order.
 //!
-//! What lies ahead of a hole is kept, within a [window](Limits::window) and a number of
+//! Bytes ahead of a hole are kept, within a [window](Limits::window) and a number of
 //! [ranges](Limits::ranges). A hole that the receiver has acknowledged will not be filled any more:
-//! it is a [`Trouble::Gap`], and what follows it counts from the next line's beginning on. Of bytes
-//! that come twice the first copy stays; if the second one differs, nobody here knows which one the
-//! receiver took. Then the line that holds them does not count, and a line's end among them is
-//! none. This is seen as long as the bytes are kept: while they wait behind a hole, or belong to a
-//! line that has not ended.
+//! it is a [`Trouble::Gap`], and later bytes count from the beginning of the next line. If bytes
+//! come twice, the first copy is kept. If the second copy differs, the copy that the receiver
+//! accepted is unknown. Then the line that holds them does not count, and a line end among them is
+//! ignored. Such a conflict is detected as long as the bytes are kept: while they wait for a hole
+//! to be filled, or belong to an unfinished line.
 //!
-//! A stream that is [guarded](Stream::guard) knows of each segment beforehand whether it can read
-//! it whole ([`Stream::fit`]), so that one that it cannot read need not pass. What was read is kept
-//! until the receiver has acknowledged it: who sends it again must send the same, since the
-//! receiver may not have got the first copy. A guarded stream that is taken up in its middle hands
-//! out the [rest](Piece::Rest) of the line that it begins in, so that somebody can look at what
-//! passes.
+//! A [guarded](Stream::guard) stream checks beforehand whether it can read a segment whole
+//! ([`Stream::fit`]), so that an unreadable segment need not pass. Bytes that were read are kept
+//! until the receiver has acknowledged them: a retransmission must be identical, since the receiver
+//! may not have got the first copy. A guarded stream that is picked up mid-stream returns the
+//! [rest](Piece::Rest) of the line that it begins in, so that the passing bytes can be checked.
 //!
-//! A line that starts in the middle of a segment and one that starts a segment are the same thing,
-//! and what starts a segment but not a line is no line. That is all the defence there is against
-//! replies that an attacker makes to begin a segment (CERT VU#328867) and against requests made to
-//! look like commands (NAT slipstreaming).
+//! Lines are found independently of segments: the start of a segment does not start a line. This is
+//! the only defense against replies that an attacker makes to begin a segment (CERT VU#328867) and
+//! against requests made to look like commands (NAT slipstreaming).
 
 mod kept;
 mod line;
@@ -67,7 +65,7 @@ pub enum Trouble {
 pub enum Piece<'a> {
     /// A line.
     Line(Line<'a>),
-    /// The rest of a line whose beginning was not read. Only a guarded stream has it.
+    /// The rest of a line whose beginning was not read. Only guarded streams return it.
     Rest(Line<'a>),
     /// Something is wrong.
     Trouble(Trouble),
@@ -78,9 +76,9 @@ pub enum Piece<'a> {
 pub enum Fit {
     /// The segment can be read, now or once the hole before it is filled.
     Fits,
-    /// The segment may be other than what passed in its place.
+    /// The segment may differ from the one that passed in its place.
     Differs,
-    /// There is no room until something is acknowledged, or a hole is filled.
+    /// There is no room until data is acknowledged or a hole is filled.
     NoRoom,
     /// The segment begins before the first byte that was seen, and nothing shows that it has come.
     BeforeStart,
@@ -102,7 +100,7 @@ struct Range {
 pub struct Stream {
     /// The next byte in order; `None` before the first.
     next: Option<SeqNum>,
-    /// Behind the last byte of the stream, once a FIN was seen.
+    /// Number after the last byte of the stream, once a FIN was seen.
     end: Option<SeqNum>,
     /// Start and end of the bytes that came twice with different values.
     suspect: Option<(SeqNum, SeqNum)>,
@@ -126,7 +124,7 @@ pub struct Stream {
     sent: Vec<u8>,
     /// See `sent`.
     sent_from: usize,
-    /// First byte of a guarded stream that was taken up in its middle, until it is acknowledged.
+    /// First byte of a guarded stream that was picked up mid-stream, until it is acknowledged.
     floor: Option<SeqNum>,
 }
 
@@ -139,27 +137,27 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) {
 }
 
 impl Stream {
-    /// Says where the stream begins; ignored once payload has come.
+    /// Sets the beginning of the stream; ignored once payload has come.
     pub fn begins(&mut self, first: SeqNum) {
         if !self.begun && self.ranges.is_empty() {
             self.next = Some(first);
         }
     }
 
-    /// The number of the next byte, if a line begins there and nothing waits behind it.
+    /// Returns the number of the next byte, if a line begins there and no later bytes wait.
     #[must_use]
     pub fn line_start(&self) -> Option<SeqNum> {
         let between = self.line.is_empty() && self.ranges.is_empty() && !self.skipping && !self.too_long;
         self.next.filter(|_| between && self.suspect.is_none())
     }
 
-    /// Says where the stream ends: behind its last byte, where the FIN is.
+    /// Sets the end of the stream: the number after its last byte, where the FIN is.
     pub fn ends(&mut self, end: SeqNum) {
         self.end = Some(end);
     }
 
-    /// Sets whether nothing passes but what [fits](Stream::fit). Returns whether a line that is too
-    /// long is given up: it has passed unguarded, and does not count against what follows.
+    /// Sets whether only segments that [fit](Stream::fit) pass. Returns whether a line that is too
+    /// long is discarded: it has passed unguarded, and does not count against later lines.
     pub fn guard(&mut self, on: bool) -> bool {
         if on == self.guarded {
             return false;
@@ -183,13 +181,13 @@ impl Stream {
         self.too_long
     }
 
-    /// The next byte in order.
+    /// Returns the next byte in order.
     #[must_use]
     pub const fn next(&self) -> Option<SeqNum> {
         self.next
     }
 
-    /// Takes a segment's payload, whose first byte has the number `seq`.
+    /// Processes a segment's payload, whose first byte has the number `seq`.
     pub fn segment(&mut self, seq: SeqNum, payload: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
         if payload.is_empty() {
             return;
@@ -234,7 +232,7 @@ impl Stream {
         }
     }
 
-    /// The receiver has all bytes before `ack`: what is missing before it stays missing.
+    /// Records that the receiver has all bytes before `ack`: missing bytes before it stay missing.
     pub fn acknowledged(&mut self, ack: SeqNum, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
         let ack = match self.end {
             Some(end) if ack.after(end) => end,
@@ -333,7 +331,7 @@ impl Stream {
                 self.keep(bytes, limits);
             } else if self.guarded {
                 self.keep(bytes, limits);
-                // What is too long of such a line passes: it ends no announcement.
+                // The excess of such a line passes, because it cannot complete an announcement.
                 self.too_long = false;
             }
         }

@@ -32,7 +32,7 @@ impl Urgent {
             match own(place) {
                 Some(byte) if byte < TELNET_COMMANDS => return false,
                 Some(_) => self.0 = None,
-                // What was acknowledged has come without its reader being told of an urgent byte.
+                // The acknowledged data arrived without a notice of an urgent byte to its reader.
                 None if stream.next().is_some_and(|next| place.before(next)) => self.0 = None,
                 None => {}
             }

@@ -1,4 +1,4 @@
-//! A conversation of which one direction has come so far, and what its packets prove.
+//! Conversation of which only one direction has been seen, and the evidence of its packets.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(super) struct Suspect {
     pub(super) last: Instant,
     /// Packets of it that stand in its line.
     pub(super) listed: u32,
-    /// The highest acknowledgment of what never passed.
+    /// Highest acknowledgment of data that never passed.
     pub(super) ack: Option<SeqNum>,
     /// One of its packets, or two together, are a proof.
     pub(super) proved: bool,
@@ -76,7 +76,7 @@ impl Suspect {
         }
     }
 
-    /// Takes what a further packet of the same direction proves.
+    /// Adds the evidence of another packet of the same direction.
     fn weigh(&mut self, sighting: &Sighting, config: &AsymmetryConfig) {
         let (ack, first_hand) = match sighting.sign {
             Sign::Nothing => return,
@@ -119,7 +119,7 @@ impl Suspect {
         )
     }
 
-    /// Another packet of the conversation, and what follows from it.
+    /// Records another packet of the conversation and returns the resulting change.
     pub(super) fn again(
         &mut self,
         sighting: &Sighting,

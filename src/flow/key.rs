@@ -18,7 +18,7 @@ pub enum End {
 }
 
 impl End {
-    /// The other end.
+    /// Returns the other end.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -30,9 +30,9 @@ impl End {
 
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
-/// What stands in the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
+/// The meaning of the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
 /// ports, an ICMP query has its identifier in both, all other protocols have 0. An ICMP query's key
-/// also holds its kind (echo, timestamp, …) and which end asks, so that two hosts that ping each
+/// also holds its kind (echo, timestamp, …) and the end that asks, so that two hosts that ping each
 /// other with one identifier have two sessions. An ICMP message of another type has its type in
 /// place of the kind ([`FlowKey::icmp_message`]). It has no answer, so messages of the other end
 /// are another session.
@@ -42,9 +42,9 @@ impl End {
 /// the same hash: a packet without a session of its own key is matched by its addresses alone
 /// ([`FlowKey::is_of_pair`]).
 ///
-/// PPTP's call ID is not in the key, since each direction has another and only the control
-/// connection pairs them: version 1 is one session between two hosts. ESP and AH are told apart by
-/// their addresses alone, for the same reason.
+/// PPTP's call ID is not in the key, since each direction has another one and only the control
+/// connection pairs them: version 1 is one session between two hosts. ESP and AH are distinguished
+/// by their addresses alone, for the same reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowKey {
@@ -94,7 +94,7 @@ pub enum Variant {
 }
 
 impl FlowKey {
-    /// The zone.
+    /// Returns the zone.
     #[must_use]
     pub const fn zone(&self) -> Zone {
         Zone(self.zone)
@@ -106,7 +106,7 @@ impl FlowKey {
         Self { zone: zone.0, ..self }
     }
 
-    /// The IP protocol number.
+    /// Returns the IP protocol number.
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         self.protocol
@@ -118,7 +118,7 @@ impl FlowKey {
         self.tag & TAG_V6 != 0
     }
 
-    /// The address of an end.
+    /// Returns the address of an end.
     #[must_use]
     pub fn address(&self, end: End) -> IpAddr {
         let number = self.address_number(end);
@@ -129,7 +129,7 @@ impl FlowKey {
         }
     }
 
-    /// The address of an end as a number; an IPv4 address is in its v4-mapped form.
+    /// Returns the address of an end as a number; an IPv4 address is in its v4-mapped form.
     #[must_use]
     pub const fn address_number(&self, end: End) -> u128 {
         let [low, high] = self.addresses;
@@ -140,7 +140,7 @@ impl FlowKey {
         (upper as u128) << 64 | lower as u128
     }
 
-    /// The port of an end; the identifier of an ICMP query; 0 for protocols without either.
+    /// Returns the port of an end; the identifier of an ICMP query; 0 for protocols without either.
     #[must_use]
     pub const fn port(&self, end: End) -> u16 {
         let [low, high] = self.ports;
@@ -167,7 +167,7 @@ impl FlowKey {
         })
     }
 
-    /// The type of ICMP messages that neither ask nor answer.
+    /// Returns the type of ICMP messages that neither ask nor answer.
     #[must_use]
     pub const fn icmp_message(&self) -> Option<u8> {
         let is_icmp = matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
@@ -195,7 +195,7 @@ impl FlowKey {
         }
     }
 
-    /// The key with what an ICMP message is, and the end that asks or sends.
+    /// Returns the key with the kind of an ICMP message and the end that asks or sends.
     pub(super) const fn with_icmp(mut self, kind: u8, asker: End) -> Self {
         self.tag |= kind << TAG_KIND_SHIFT;
         if matches!(asker, End::High) {
@@ -204,7 +204,7 @@ impl FlowKey {
         self
     }
 
-    /// The key of a GRE tunnel of version 0 that has one.
+    /// Returns the key of a GRE tunnel of version 0 that has one.
     #[must_use]
     pub const fn gre_key(&self) -> Option<u32> {
         if self.protocol != PROTOCOL_GRE || self.tag >> TAG_KIND_SHIFT != KIND_GRE_KEY {

@@ -25,7 +25,7 @@ impl Direction {
     /// Both directions, original first.
     pub const BOTH: [Self; 2] = [Self::Original, Self::Reply];
 
-    /// The other direction.
+    /// Returns the other direction.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -34,7 +34,7 @@ impl Direction {
         }
     }
 
-    /// The stable name: `original` or `reply`.
+    /// Returns the stable name: `original` or `reply`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -124,7 +124,7 @@ impl Header {
     fn with_icmp(self, icmp: IcmpFields) -> Flow {
         let mut flow = self.with_ports(icmp.id, icmp.id);
         if self.src == self.dst {
-            // A host that asks itself: only the type tells the two directions apart.
+            // A host that queries itself: only the type distinguishes the two directions.
             flow.source = if icmp.request { End::Low } else { End::High };
         }
         let asker = if icmp.request {
@@ -138,10 +138,10 @@ impl Header {
 }
 
 impl FlowKey {
-    /// The key of a conversation by its initiator and responder, and the initiator's place in it.
+    /// Returns the key of a conversation by its initiator and responder, and the initiator's end.
     ///
     /// # Errors
-    /// What no conversation can be.
+    /// Returns a description of the fault if no conversation can have such a key.
     pub(crate) fn between(
         zone: Zone,
         protocol: u8,

@@ -6,7 +6,7 @@
 pub struct Zone(pub u16);
 
 impl Zone {
-    /// The zone of packets whose caller names none.
+    /// Zone of packets whose caller sets none.
     pub const DEFAULT: Self = Self(0);
 
     /// The zone with the greatest number.

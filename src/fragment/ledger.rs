@@ -1,4 +1,4 @@
-//! A bounded table of datagrams that knows who has how many places, and who has to give one up.
+//! Bounded table of datagrams, with the number of places of each zone and source.
 
 use std::collections::HashMap;
 
@@ -90,13 +90,13 @@ fn write<T>(places: &mut Vec<T>, number: u32, value: T) {
 /// Datagrams with a value each. All memory is reserved once.
 ///
 /// When all places are taken, a new datagram gets one from the zone that has most, there from the
-/// source that has most, and there from its oldest datagram. So a zone that has no more than its
-/// equal part of all never gives one. Nobody gives for somebody who has as much: then the
-/// newcomer's own zone or source does.
+/// source that has most, and there from its oldest datagram. So a zone with no more than its equal
+/// part of all places never loses one. No zone or source gives up a place for another one that has
+/// as many: then the newcomer's own zone or source does.
 ///
-/// A source is heavy only with more than an eighth of what one source may have. Where none is, the
-/// oldest datagram of the zone goes. Otherwise a flood from forged sources with one datagram each
-/// would make the few hosts with several datagrams in flight the heaviest.
+/// A source is heavy only with more than an eighth of the limit for one source. If there is none,
+/// the oldest datagram of the zone is removed. Otherwise a flood from forged sources with one
+/// datagram each would make the few hosts with several datagrams in flight the heaviest.
 #[derive(Debug)]
 pub(super) struct Ledger<T> {
     index: HashMap<DatagramKey, u32, ahash::RandomState>,
@@ -126,8 +126,8 @@ pub(super) struct Ledger<T> {
 impl<T> Ledger<T> {
     /// Returns the bytes of a ledger with `max` places.
     pub(super) const fn bytes(max: u32) -> usize {
-        /// A map that is at most half full has a power of two of places, of which seven in eight
-        /// are used at the most, and a byte beside each.
+        /// Returns the bytes of a map that is at most half full: it has a power of two of places,
+        /// of which at most seven in eight are used, and a byte beside each.
         const fn map<K, V>(capacity: usize) -> usize {
             (2 * capacity * 8 / 7 + 1).next_power_of_two() * (size_of::<(K, V)>() + 1)
         }
@@ -150,7 +150,7 @@ impl<T> Ledger<T> {
         let capacity = max as usize;
         let zones = capacity.min(1 << 16);
         Ok(Self {
-            // A map at most half full clears what was removed in place instead of growing.
+            // A map that is at most half full clears removed entries in place instead of growing.
             index: purpose.map(2 * capacity, hasher)?,
             entries: purpose.room(capacity)?,
             entry_numbers: Numbers::new(capacity)?,
@@ -302,7 +302,7 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// Removes a datagram, and returns what it was and whose.
+    /// Removes a datagram, and returns it with its source.
     pub(super) fn remove(&mut self, key: &DatagramKey) -> Option<(T, SourceKey)>
     where
         T: Copy,
@@ -384,7 +384,7 @@ impl<T> Ledger<T> {
     /// Checks that index, lists, ranks and sums agree.
     ///
     /// # Errors
-    /// What does not agree, in words.
+    /// Returns a description of the first inconsistency.
     pub(super) fn check_invariants(&self) -> Result<(), String> {
         let mut by_source: HashMap<u32, u32> = HashMap::new();
         let mut by_zone: HashMap<u32, u32> = HashMap::new();

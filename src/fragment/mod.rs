@@ -1,9 +1,9 @@
-//! Fragments: which datagram each belongs to, and what was decided of that datagram.
+//! Fragments, their datagrams and the decisions about them.
 //!
 //! This is virtual reassembly: the engine keeps no payload. The first fragment of a datagram, the
-//! one with offset 0 and the transport header, goes the way of every packet. What is decided of it
-//! is kept here, and the fragments that come later follow it. Of these only their place is checked,
-//! by the [bytes](MAX_RANGES) that have passed: a fragment that overlaps others, contradicts the
+//! one with offset 0 and the transport header, takes the normal path of a packet. The decision
+//! about it is kept here, and later fragments follow it. Only their position is checked, by the
+//! [bytes](MAX_RANGES) that have passed: a fragment that overlaps others, contradicts the
 //! datagram's end or comes too late is dropped.
 //!
 //! **Before the first.** A fragment that comes before the first of its datagram cannot be decided
@@ -14,16 +14,17 @@
 //! decided, like a later fragment that comes at that moment. [`HeldPackets`](crate::HeldPackets)
 //! keeps packets for that. For all other callers such a fragment is dropped.
 //!
-//! **Bounds.** Incomplete datagrams and held fragments are bounded in all and by source prefix
-//! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused: at its
-//! own bound a source gives up its own oldest datagram, and a full table gives up the oldest one of
-//! the source that has most, in the zone that has most; the oldest one of that zone, where none of
-//! its sources has more than an eighth of what one may have. Of a datagram that was given up or
-//! refused the reason is remembered, a quarter as many beside the others.
+//! **Bounds.** Incomplete datagrams and held fragments are bounded in total and by source prefix
+//! ([`FragmentsConfig`](crate::config::FragmentsConfig)), and a new one is never refused. At its
+//! own bound a source gives up its own oldest datagram. A full table gives up the oldest datagram
+//! of the source that has most, in the zone that has most; or the oldest one of that zone, if none
+//! of its sources has more than an eighth of the limit for one source. The reason for which a
+//! datagram was given up or refused is remembered, for a quarter as many datagrams beside the
+//! others.
 //!
-//! **Locks.** Everything is behind one mutex, which is taken once for each fragment (twice for a
-//! first one), for a few instructions, and never with a session's shard. Whether a fragment finds
-//! the decision about its first one or waits for it is decided under this lock: none is forgotten.
+//! **Locks.** One mutex guards everything. It is taken once for each fragment (twice for a first
+//! one), for a few instructions, and never with a session's shard. The lock covers the choice
+//! between following the first fragment's decision and waiting for it, so no fragment is forgotten.
 
 mod chain;
 pub(crate) mod id;
@@ -68,7 +69,7 @@ pub struct DatagramKey {
 }
 
 impl DatagramKey {
-    /// The datagram of a fragment.
+    /// Returns the datagram of a fragment.
     #[must_use]
     pub const fn of(zone: Zone, ip: &Ip, fragment: &Fragment) -> Self {
         let (protocol, v6) = match ip.version {

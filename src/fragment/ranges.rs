@@ -42,7 +42,7 @@ impl Ranges {
             .find(|(_, range)| is(range))
     }
 
-    /// The end of the furthest range, 0 if there is none.
+    /// Returns the end of the furthest range, 0 if there is none.
     pub(super) fn end(&self) -> u16 {
         self.iter().map(|range| range.end).max().unwrap_or(0)
     }
@@ -90,7 +90,7 @@ impl Ranges {
         Added::New
     }
 
-    /// The last range takes the place of the removed one.
+    /// Removes a range; the last range takes its place.
     fn remove(&mut self, place: usize) {
         let Some(last) = self.len.checked_sub(1) else {
             return;

@@ -30,7 +30,7 @@ impl Ranking {
     };
 }
 
-/// Any number of rankings whose items share one numbering.
+/// Rankings whose items share one numbering.
 #[derive(Debug)]
 pub(super) struct Ranks {
     buckets: Vec<Bucket>,

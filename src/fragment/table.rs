@@ -1,4 +1,4 @@
-//! The datagrams whose fragments are passing, and the fragments that wait for their first one.
+//! Datagrams whose fragments are passing, and fragments that wait for their first one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -167,7 +167,7 @@ struct Refusal {
     reason: DropReason,
 }
 
-/// Everything behind the lock.
+/// State under the lock.
 #[derive(Debug)]
 struct State {
     /// Datagrams whose first fragment is being decided.
@@ -195,7 +195,7 @@ pub(crate) struct Gauges {
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     state: Mutex<State>,
-    /// Datagrams behind the lock. While there are none nobody needs to look.
+    /// Number of datagrams under the lock. While it is 0, the lock need not be taken.
     live: AtomicUsize,
     lifetime_micros: u64,
     hold_micros: u64,
@@ -206,12 +206,12 @@ fn micros(duration: core::time::Duration) -> u64 {
 }
 
 impl State {
-    /// The number of datagrams.
+    /// Returns the number of datagrams.
     fn len(&self) -> usize {
         self.admitted.len() + self.refused.len() + self.waiting.len()
     }
 
-    /// Forgets datagrams whose time is over, at most `budget` of each kind.
+    /// Removes expired datagrams, at most `budget` of each kind.
     fn expire(&mut self, now: Micros, budget: usize) {
         for _ in 0..budget {
             let Some(key) = self.admitted.due(now) else { break };
@@ -269,11 +269,11 @@ impl State {
     }
 
     /// Holds a fragment, if it may be held and there is room. A full table gives up the oldest
-    /// datagram of whoever has most: a first fragment that is late comes within milliseconds, so
-    /// that the newest ones are the most likely to be worth their places.
+    /// datagram of the zone and source that have most: a late first fragment comes within
+    /// milliseconds, so the newest datagrams are the most likely to be completed.
     fn hold(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
-        // Also for one that was held until now: whoever hands it in again needs to call nothing
-        // else.
+        // Also for a fragment that was held until now: the caller that hands it in again needs no
+        // other call.
         self.expire(arrival.now, CLEARED);
         if !arrival.can_hold || hold == 0 {
             return Joined::Unknown;
@@ -289,7 +289,8 @@ impl State {
         };
         let source = arrival.source();
         let evicted = match self.waiting.victim(&source) {
-            // A datagram does not make room for itself: what is held of it is worth more in front.
+            // A datagram does not make room for itself: its held fragments matter more than later
+            // ones.
             Some((victim, _)) if victim == *key => return Joined::Unknown,
             Some((victim, _)) => self.waiting.remove(&victim).map(|(id, _)| id),
             None => None,
@@ -308,8 +309,8 @@ impl State {
         Joined::Held(id, evicted)
     }
 
-    /// The datagram of a fragment was over. One that can be held may be of a new datagram with the
-    /// same identification.
+    /// Handles a fragment of an expired datagram. One that can be held may belong to a new datagram
+    /// with the same identification.
     fn anew(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
         if arrival.fragment.offset == 0 {
             return Joined::Expired;
@@ -381,7 +382,7 @@ impl Datagrams {
             + Ledger::<HoldId>::bytes(config.max_held)
     }
 
-    /// The seed keys the hashes: a secret, or fixed in a test.
+    /// Creates an empty table. The seed keys the hashes: a secret, or fixed in a test.
     pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         // Another hash than that of the sessions.
@@ -403,7 +404,7 @@ impl Datagrams {
         })
     }
 
-    /// Runs something behind the lock, and notes how many datagrams it leaves.
+    /// Runs a function under the lock, and records the number of datagrams that it leaves.
     fn with<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
         let result = run(&mut state);
@@ -421,7 +422,7 @@ impl Datagrams {
         }
     }
 
-    /// Finds the datagram of a fragment, and says what becomes of the fragment if there is one.
+    /// Finds the datagram of a fragment, and decides on the fragment if there is one.
     ///
     /// One that comes before its first fragment is held if its caller can do that, also while
     /// another thread decides the first: [`Datagrams::settle`] then releases it.
@@ -429,7 +430,7 @@ impl Datagrams {
         self.with(|state| state.join(arrival, self.lifetime_micros, self.hold_micros))
     }
 
-    /// Takes up a datagram whose first fragment has come; [`Datagrams::settle`] must follow.
+    /// Begins a datagram whose first fragment has come; [`Datagrams::settle`] must follow.
     ///
     /// # Errors
     /// Another thread is deciding the same fragment, or has decided it.
@@ -443,8 +444,8 @@ impl Datagrams {
         })
     }
 
-    /// Says what was decided of a datagram that was taken up. Returns the name of the fragments
-    /// that have waited for it.
+    /// Records the decision about a datagram. Returns the name of the fragments that have waited
+    /// for it.
     pub(crate) fn settle(&self, arrival: &Arrival<'_>, fate: Fate) -> Option<HoldId> {
         self.with(|state| {
             state.deciding.retain(|deciding| deciding != arrival.key);
@@ -469,17 +470,17 @@ impl Datagrams {
         self.state.lock().waiting.at(id.number()) == Some(&id)
     }
 
-    /// Forgets datagrams whose time is over, at most `budget` of each kind.
+    /// Removes expired datagrams, at most `budget` of each kind.
     pub(crate) fn expire(&self, now: Micros, budget: usize) {
         if self.live.load(Ordering::Relaxed) > 0 {
             self.with(|state| state.expire(now, budget));
         }
     }
 
-    /// Returns whether maps, lists and counts tell one story; no packet may pass meanwhile.
+    /// Checks that maps, lists and counts agree; no packet may pass meanwhile.
     ///
     /// # Errors
-    /// What does not fit, in words.
+    /// Returns a description of the first inconsistency.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let state = self.state.lock();
         let named = |name: &str, result: Result<(), String>| result.map_err(|what| format!("{name}: {what}"));

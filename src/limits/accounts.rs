@@ -20,7 +20,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Returns the standing of a session by its protocol and worth.
+    /// Returns the standing of a session by its protocol and eviction class.
     pub(crate) const fn of(protocol: u8, worth: EvictionClass) -> Self {
         Self {
             half_open: protocol == PROTOCOL_TCP && matches!(worth, EvictionClass::Embryonic),
@@ -80,7 +80,7 @@ impl ZoneAccount {
         self.half_open.load(Ordering::Relaxed)
     }
 
-    /// Returns whether half-open TCP sessions are less than a fifth of what may be evicted.
+    /// Returns whether half-open TCP sessions are less than a fifth of those that may be evicted.
     pub(crate) fn has_few_half_open(&self) -> bool {
         let half_open = self.half_open();
         let assured = self.assured.load(Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl ZoneAccount {
         self.word().guarantee
     }
 
-    /// Returns how many sessions the zone has beyond what it is sure of.
+    /// Returns the number of sessions that the zone has beyond its guarantee.
     pub(crate) fn excess(&self) -> u32 {
         let Word { guarantee, sessions } = self.word();
         sessions.saturating_sub(guarantee)
@@ -102,9 +102,9 @@ impl ZoneAccount {
 
 /// The counters of all zones, and the bound on their sum.
 ///
-/// The sum of what zones use and of what they are still sure of never exceeds the bound:
-/// `committed` is the sum over all zones of the greater of sessions and guarantee. A zone within
-/// its guarantee takes a place without asking anybody; beyond it, a place comes out of what is not
+/// The sum of the places in use and of the unused guarantees never exceeds the bound: `committed`
+/// is the sum over all zones of the greater of sessions and guarantee. A zone within its guarantee
+/// takes a place without further checks; beyond it, a place comes out of those that are not
 /// committed.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -228,7 +228,7 @@ impl Accounts {
         if !self.leave_above(from) {
             return false;
         }
-        // The place is committed to nobody now, and cannot be taken by anybody else.
+        // The place is committed to no zone now, and no other caller can take it.
         self.take(to, true)
     }
 

@@ -13,7 +13,7 @@ pub(crate) struct Adaptive {
 }
 
 impl Adaptive {
-    /// Returns what percentages of a table mean; 0 and 0 shorten nothing.
+    /// Converts percentages of a table; 0 and 0 shorten nothing.
     pub(crate) fn new(max_sessions: u32, start_percent: u32, end_percent: u32) -> Self {
         if (start_percent, end_percent) == (0, 0) {
             return Self {

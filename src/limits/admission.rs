@@ -75,7 +75,7 @@ impl Request<'_> {
     }
 }
 
-/// A session that is counted, and whose counts are taken back when this is dropped.
+/// Counted session; dropping the value takes the counts back.
 #[derive(Debug)]
 pub(crate) struct Admitted<'a> {
     accounts: &'a Accounts,
@@ -87,7 +87,7 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Keeps the counts. The session's slot notes what is returned.
+    /// Keeps the counts. The session's slot stores the returned value.
     pub(crate) fn keep(mut self) -> Counts {
         self.is_kept = true;
         self.counts
@@ -160,7 +160,7 @@ impl Accounts {
                     Kind::Source | Kind::Destination => of_zone,
                     Kind::SourceOfRule | Kind::DestinationOfRule => of_rule,
                 };
-                // An error drops `admitted`, which takes back what is done.
+                // An error drops `admitted`, which takes the counts back.
                 self.count(&subject, kind, bounds, request)?;
             }
             admitted.done += 1;
@@ -285,8 +285,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a session under the rule and in the entries of `moved`, and no more in those of
-    /// `subject`. The entry of its source stays as it is.
+    /// Counts a session under the rule and in the entries of `moved`, and no longer in those of
+    /// `subject`. The entry of its source does not change.
     pub(crate) fn moved(
         &self,
         subject: Subject<'_>,
@@ -312,8 +312,8 @@ impl Accounts {
         }
     }
 
-    /// Returns what the source of a new session weighs in a full table: its half-open sessions, or
-    /// of a protocol without a handshake those that may be evicted; 0 for a small source.
+    /// Returns the weight of a new session's source in a full table: its half-open sessions, or for
+    /// a protocol without a handshake those that may be evicted; 0 for a small source.
     pub(crate) fn weight_of_new(&self, subject: Subject<'_>) -> u32 {
         let holding = self.source(subject);
         let unproven = match subject.key.protocol() {
@@ -333,8 +333,9 @@ impl Accounts {
         ((self.max_sessions() / 64) as u32).max(SMALL_SOURCE)
     }
 
-    /// Returns the limit that explains why a full table has no room for a new session: that its
-    /// source is heavy, or that what is left is for other zones. `None`: the table is just full.
+    /// Returns the limit that explains the lack of room for a new session in a full table: its
+    /// source is heavy, or the remaining places belong to other zones. `None`: the table is just
+    /// full.
     pub(crate) fn why_full(&self, subject: Subject<'_>) -> Option<Exceeded> {
         let zone = self.zone(subject.key.zone());
         let heavy = self.weight_of_new(subject);
@@ -353,7 +354,7 @@ impl Accounts {
         })
     }
 
-    /// Returns what the source of a session is known to hold.
+    /// Returns the known counts of a session's source.
     pub(crate) fn source(&self, subject: Subject<'_>) -> Holding {
         self.counted.holding(&subject.entry(self, Kind::Source))
     }

@@ -1,12 +1,10 @@
-//! A bounded table of what prefixes hold: sessions, half-open sessions, and how fast they open new
-//! ones.
+//! Bounded table of counts by prefix: sessions, half-open sessions, and the rate of new ones.
 //!
-//! The table is set-associative: a keyed hash selects a set of [`WAYS`] entries behind one lock. A
-//! prefix that finds its set full takes the place of the lightest entry: the one with the fewest
-//! sessions, then the one that owes the least time to its rate, then the one that was not touched
-//! for longest. So a prefix is forgotten only if every other entry of its set weighs at least as
-//! much at that moment, and a flood of sources with one session each replaces entries of one
-//! session.
+//! The table is set-associative: a keyed hash selects a set of [`WAYS`] entries under one lock. A
+//! prefix that finds its set full replaces the lightest entry: the one with the fewest sessions,
+//! then the one with the least debt to its rate, then the least recently used one. So a prefix is
+//! forgotten only if every other entry of its set weighs at least as much at that moment, and a
+//! flood of sources with one session each replaces entries of one session.
 //!
 //! The error is on one side: **a count is never above the true one**. Ends of sessions that were
 //! counted before their prefix was forgotten are counted against the newer ones, down to 0. A limit
@@ -65,7 +63,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// `rule` is only looked at where the kind has one.
+    /// Returns the key of an entry; `rule` is ignored unless the kind has one.
     pub(crate) const fn new(kind: Kind, zone: Zone, rule: RuleId, prefix: u128, v6: bool) -> Self {
         Self {
             prefix: [(prefix >> 64) as u64, prefix as u64],
@@ -100,7 +98,7 @@ impl Holding {
         self.assured = self.assured.saturating_add(u32::from(standing.assured));
     }
 
-    /// Saturates: what begins with one entry may end with a newer one of the same key.
+    /// Saturates: a session that begins with one entry may end with a newer one of the same key.
     fn remove(&mut self, standing: Standing) {
         self.sessions = self.sessions.saturating_sub(1);
         self.half_open = self.half_open.saturating_sub(u32::from(standing.half_open));
@@ -134,8 +132,8 @@ pub(crate) struct Ask {
     pub(crate) half_open: Option<u32>,
     /// New sessions per second.
     pub(crate) rate: Option<u32>,
-    /// Places that are free, or that hold sessions which may be evicted: what a large source must
-    /// leave to others.
+    /// Places that are free, or hold sessions that may be evicted: a large source must leave them
+    /// to others.
     pub(crate) room: Option<usize>,
     pub(crate) standing: Standing,
     pub(crate) now: Micros,
@@ -305,7 +303,7 @@ impl CountedTable {
             return Ok(());
         };
         let mut set = set.lock();
-        // A refused session takes nobody's place.
+        // A refused session replaces no entry.
         if let Some(entry) = set.find(key) {
             ask.check(entry)?;
         } else {
@@ -342,7 +340,7 @@ impl CountedTable {
         }
     }
 
-    /// Returns what a prefix is known to hold.
+    /// Returns the known counts of a prefix.
     pub(crate) fn holding(&self, key: &Key) -> Holding {
         let Some(set) = self.set(key) else {
             return Holding::default();

@@ -1,14 +1,14 @@
-//! Limits on what a zone, a rule or a source may hold, and the counts that they are held against.
+//! Limits on the sessions of a zone, a rule or a source, and the counts that they apply to.
 //!
 //! Every shard counts its sessions here as they begin, change and end, under its own lock. Counts
-//! are atomic, or behind leaf locks that are held for a few instructions, so that a packet takes no
+//! are atomic, or under leaf locks that are held for a few instructions, so that a packet takes no
 //! other shard's lock to read them.
 //!
-//! Beside the limits of the configuration, one always holds ([`Limit::SourceShare`]): a source that
-//! has more sessions than there are places left for others gets no new one. So one source has at
-//! most half of the table, `n` sources together leave at least `1 / (n + 1)` of it, and a quiet
-//! table is anybody's. (It is the dynamic threshold of shared-memory switches: Choudhury and Hahne,
-//! 1998.)
+//! Beside the limits of the configuration, one always applies ([`Limit::SourceShare`]): a source
+//! that has more sessions than there are places left for others gets no new one. So one source has
+//! at most half of the table, `n` sources together leave at least `1 / (n + 1)` of it, and an idle
+//! table is open to any source. (It is the dynamic threshold of shared-memory switches: Choudhury
+//! and Hahne, 1998.)
 
 mod accounts;
 mod adaptive;
@@ -54,8 +54,8 @@ pub enum Limit {
     RatePerSource,
     /// Sessions of a source that has more of them than there are places left for others.
     SourceShare,
-    /// Sessions of a zone that has more than it is sure of, while all other places hold sessions
-    /// that are worth more, or are those that other zones are sure of.
+    /// Sessions of a zone beyond its guarantee, while all other places hold sessions of a higher
+    /// eviction class, or are guaranteed to other zones.
     ZoneShare,
 }
 
@@ -172,7 +172,7 @@ impl LimitAction {
     }
 }
 
-/// The bounds that hold for a session; `None` is no bound.
+/// Bounds that apply to a session; `None` is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Bounds {
     pub(crate) max_sessions: Option<u32>,

@@ -1,13 +1,13 @@
 //! Shares of a bounded resource by zone: guarantees, not quotas.
 //!
 //! With `Z` zones in force, each has `max / (2 * Z)` places that no other zone can take, and at
-//! least one. The rest is the common part, which whoever comes first may use. With fewer than two
-//! zones there are no guarantees, and everything is common.
+//! least one. The rest is the common part, which is given out in order of arrival. With fewer than
+//! two zones there are no guarantees, and everything is common.
 //!
-//! A source that already holds half of its zone's guarantee draws from the common part alone. From
-//! the common part a source draws only while it leaves about as much as it takes. So one source
-//! never uses up the guarantee of its zone, and each further source takes a fraction of what the
-//! others have left.
+//! A source that already holds half of its zone's guarantee draws from the common part alone. A
+//! source draws from the common part only while it leaves about as much as it takes. So one source
+//! never uses up the guarantee of its zone, and each further source takes a fraction of the
+//! remaining places.
 //!
 //! The counters are exact and lock-free. Two rules hold at every moment:
 //! - the places in use never exceed `max`;
@@ -160,7 +160,7 @@ impl ZoneShares {
             }
             match account.compare_exchange_weak(word, after.word(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if self.use_places(places) => return true,
-                // A guarantee that a reload has given, whose places others still use.
+                // A reload has given this guarantee, and others still use its places.
                 Ok(_) => {
                     self.give_back(account, places);
                     return false;
@@ -230,9 +230,9 @@ impl ZoneShares {
         self.release_drawn(zone, 1, Drawn::Zone);
     }
 
-    /// Returns places to where they were drawn from. Whoever returns them has claimed them.
+    /// Returns places to the parts that they were drawn from. The caller must have claimed them.
     pub(crate) fn release_drawn(&self, zone: Zone, places: u32, drawn: Drawn) {
-        // First the sum, so that it never exceeds what the other counters allow.
+        // The sum comes first, so that it never exceeds the value that the other counters allow.
         self.used.fetch_sub(u64::from(places), Ordering::AcqRel);
         match drawn {
             Drawn::Common => {

@@ -30,7 +30,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Returns whose places they are.
+    /// Returns the source of the places.
     pub(crate) const fn source(&self) -> Source {
         self.source
     }

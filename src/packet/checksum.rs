@@ -62,9 +62,9 @@ fn add(mut sum: Sum16BitWords, bytes: &[u8]) -> Sum16BitWords {
     sum.add_8bytes(sum_blocks(blocks).to_ne_bytes()).add_slice(rest)
 }
 
-/// Sums words of 32 bits in the order of this machine. Their sum is worth as much as that of their
-/// halves, and the order of bytes does not matter to whether a sum is right (RFC 1071, section 2).
-/// The lanes have room for more words than a packet has.
+/// Sums words of 32 bits in the byte order of this machine. The sum of such words is equivalent to
+/// that of their halves, and the byte order does not matter to the validity of a sum (RFC 1071,
+/// section 2). The lanes have room for more words than a packet has.
 #[inline(never)]
 fn sum_blocks(blocks: &[[u8; BLOCK_LEN]]) -> u64 {
     let mut lanes = [0; BLOCK_LEN / 4];

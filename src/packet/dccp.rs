@@ -1,4 +1,4 @@
-//! DCCP: the generic header, and the acknowledgement number behind it (RFC 4340).
+//! DCCP: the generic header, and the acknowledgement number after it (RFC 4340).
 
 use super::{Extent, Ip, Malformed, Parsed, Transport, checksum};
 
@@ -49,7 +49,7 @@ impl DccpType {
         Self::SyncAck,
     ];
 
-    /// The name, as RFC 4340 has it.
+    /// Returns the name in the spelling of RFC 4340.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,8 +66,8 @@ impl DccpType {
         }
     }
 
-    /// Bytes of an acknowledgement subheader with numbers of 48 bits, and of what every packet of
-    /// this type has behind it: service code, Reset code and data.
+    /// Returns the bytes of an acknowledgement subheader with numbers of 48 bits, and of the fields
+    /// that every packet of this type has after it: service code, Reset code and data.
     const fn header_len(self) -> (usize, usize) {
         match self {
             Self::Request => (0, 4),

@@ -1,9 +1,10 @@
 //! Validation of discovery on a link: neighbor and router discovery (RFC 4861), and multicast
 //! listener discovery (RFC 2710, RFC 3810).
 //!
-//! Discovery passes without a session, so that a link works whatever the policy says. What passes
-//! unasked must be narrow: each message is held against the rules of its type, receivers' and
-//! senders' alike, and nothing may follow it. Otherwise it would carry data past the policy.
+//! Discovery passes without a session, so that a link works under any policy. Packets that pass
+//! without the policy must be narrow: each message is checked against the rules of its type, for
+//! receivers and senders alike, and no data may follow it. Otherwise it would carry data past the
+//! policy.
 
 use super::{Ip, Malformed, Parsed, Transport, ipv6};
 
@@ -219,9 +220,9 @@ impl OptionRule {
         })
     }
 
-    /// The rule for an option in a message; `None` for one that the message's type does not define.
-    /// Those of secure neighbor discovery (RFC 3971) are not among them, but for its nonce, which
-    /// duplicate address detection uses (RFC 7527).
+    /// Returns the rule for an option in a message; `None` for one that the message's type does not
+    /// define. The options of secure neighbor discovery (RFC 3971) are not defined here, except its
+    /// nonce, which duplicate address detection uses (RFC 7527).
     const fn of(kind: u8, option: u8) -> Option<Self> {
         match (kind, option) {
             // Link-layer addresses: 6 bytes of Ethernet, 8 of IEEE 802.15.4, 20 of InfiniBand (RFC
@@ -244,7 +245,7 @@ impl OptionRule {
         }
     }
 
-    /// The rule for an option that only router advertisements have.
+    /// Returns the rule for an option that only router advertisements have.
     const fn of_advertisement(option: u8) -> Option<Self> {
         match option {
             // Prefix information.
@@ -372,13 +373,13 @@ fn listener_report(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// The address at an offset.
+/// Returns the address at an offset.
 fn address_at(bytes: &[u8], offset: usize) -> Option<u128> {
     let address = bytes.get(offset..)?.first_chunk::<ADDRESS>()?;
     Some(u128::from_be_bytes(*address))
 }
 
-/// The number of 16 bits at an offset.
+/// Returns the number of 16 bits at an offset.
 fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
     let number = bytes.get(offset..)?.first_chunk::<2>()?;
     Some(usize::from(u16::from_be_bytes(*number)))

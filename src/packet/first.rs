@@ -7,19 +7,19 @@ use super::{Checksums, Extent, Fragment, Malformed, Parsed, Transport, icmp, oth
 /// The least data offset of a TCP header, in words (RFC 9293, section 3.1).
 const MIN_TCP_WORDS: u8 = 5;
 
-/// Goes on to the transport header of a first fragment, one with offset 0. `parsed` is what
-/// [`parse`](super::parse) made of `bytes`; anything but a first fragment is given back as it is.
+/// Parses the transport header of a first fragment, one with offset 0. `parsed` is the result of
+/// [`parse`](super::parse) for `bytes`; anything but a first fragment is returned unchanged.
 ///
 /// The lengths in the result are those of the fragment where they come from the IP header (the TCP
-/// payload, UDP-Lite's and DCCP's), and those of the whole datagram where the transport header says
-/// them (the UDP payload). Checksums are made over the whole datagram and are not looked at. Of
-/// SCTP, the chunks are those that begin in the fragment; what changes a state may stand behind
-/// them in a later one and is not followed.
+/// payload, UDP-Lite's and DCCP's), and those of the whole datagram where the transport header
+/// states them (the UDP payload). Checksums cover the whole datagram and are not verified. For
+/// SCTP, the chunks are those that begin in the fragment; chunks in a later fragment may change the
+/// state and are not followed.
 ///
 /// # Errors
 ///
-/// [`Malformed::FragmentTiny`] if the transport header goes on in the next fragment, of an ICMP
-/// error also what it quotes; otherwise what `parse` finds wrong with the header of a whole packet.
+/// [`Malformed::FragmentTiny`] if the transport header continues in the next fragment, for an ICMP
+/// error also its quote; otherwise the faults that `parse` finds in the header of a whole packet.
 pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Malformed> {
     let Transport::Fragment(Fragment {
         offset: 0,

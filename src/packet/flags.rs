@@ -39,7 +39,7 @@ impl TcpFlags {
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer counts.
     pub const URG: Self = Self(0x20);
-    /// Congestion was experienced, or "I speak ECN" on a SYN (RFC 3168).
+    /// Congestion was experienced, or the sender of a SYN supports ECN (RFC 3168).
     pub const ECE: Self = Self(0x40);
     /// The congestion window was reduced (RFC 3168).
     pub const CWR: Self = Self(0x80);

@@ -11,8 +11,8 @@ const ROUTING_PRESENT: u16 = 0x4000;
 const KEY_PRESENT: u16 = 0x2000;
 const SEQUENCE_PRESENT: u16 = 0x1000;
 /// Strict source route and the upper bit of the recursion control of RFC 1701: a receiver that does
-/// not speak it must discard a packet with one of them (RFC 2784, section 2.3). The reserved bits
-/// behind them must be ignored.
+/// not support it must discard a packet with one of them (RFC 2784, section 2.3). The reserved bits
+/// after them must be ignored.
 const MUST_BE_ZERO: u16 = ROUTING_PRESENT | 0x0c00;
 /// Enhanced GRE only.
 const ACKNOWLEDGEMENT_PRESENT: u16 = 0x0080;
@@ -36,7 +36,7 @@ pub enum GreKey {
 }
 
 impl GreKey {
-    /// The key or call ID as a number.
+    /// Returns the key or call ID as a number.
     #[must_use]
     pub const fn number(self) -> Option<u32> {
         match self {
@@ -74,7 +74,7 @@ fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
 }
 
 /// Returns the key of the header that an ICMP error quotes, or `None` where the key lies beyond the
-/// quote. An error need not quote more than 8 bytes (RFC 792), and behind a checksum the key begins
+/// quote. An error need not quote more than 8 bytes (RFC 792), and after a checksum the key begins
 /// there.
 ///
 /// # Errors

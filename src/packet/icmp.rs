@@ -6,7 +6,8 @@ use super::{
     Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, discovery, gre, ipv4, ipv6,
 };
 
-/// Bytes of every ICMP header, and what an error must quote of a transport header (RFC 792).
+/// Bytes of every ICMP header, and the minimum that an error must quote of a transport header (RFC
+/// 792).
 const HEADER_LEN: usize = 8;
 
 /// Kind of an ICMP query.
@@ -27,7 +28,7 @@ pub enum IcmpKind {
 }
 
 impl IcmpKind {
-    /// The type of the message that asks.
+    /// Returns the type of the message that asks.
     pub(crate) const fn request_type(self, version: IpVersion) -> u8 {
         match (self, version) {
             (Self::Echo, IpVersion::V4) => 8,
@@ -60,7 +61,7 @@ pub struct IcmpQuery {
 /// An ICMP error (types 3, 4, 5, 11 and 12) or ICMPv6 error (types 1 to 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 // The order of the fields matters, here and in `Quoted`: with the version in front, whose one byte
-// has values to spare, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
+// has unused values, `Transport` needs no tag of its own, and a `Parsed` fits 128 bytes.
 #[repr(C)]
 pub struct IcmpError {
     /// The packet that the error is about.
@@ -82,7 +83,7 @@ pub struct Quoted {
     pub transport: QuotedTransport,
     /// IP version.
     pub version: IpVersion,
-    /// Protocol of the transport header, behind all extension headers, see [`Ip::protocol`].
+    /// Protocol of the transport header after all extension headers, see [`Ip::protocol`].
     pub protocol: u8,
     /// Source address, in the form of [`Ip::src`].
     pub src: u128,
@@ -178,8 +179,8 @@ pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
     }
 }
 
-/// The MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of its
-/// header.
+/// Returns the MTU that an error announces, see [`IcmpError::mtu`]. `word` is the second word of
+/// its header.
 const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -> u32 {
     match (version, icmp_type, code) {
         (IpVersion::V4, 3, 4) => word & 0xffff,
@@ -223,11 +224,10 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     Ok(Parsed { ip, transport })
 }
 
-/// Reads a quoted IPv4 packet. Neither its total length nor its checksum is held against it: there
-/// are routers and hosts that quote the length without that of the header, with its bytes swapped,
-/// or as 0, and a checksum that is that of another TTL, or 0. The transport header is looked for in
-/// all that is quoted. What follows a packet of less than 8 bytes of payload, padding or an
-/// extension (RFC 4884), names no session.
+/// Reads a quoted IPv4 packet. Its total length and its checksum are not checked: some routers and
+/// hosts quote the length without that of the header, with its bytes swapped, or as 0, and a
+/// checksum for another TTL, or 0. The transport header is read from the whole quote. Bytes after a
+/// packet of less than 8 bytes of payload, padding or an extension (RFC 4884), identify no session.
 fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
     match bytes {
         [] => return Err(Malformed::IcmpErrorQuoteTruncated),
@@ -249,8 +249,8 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
         quoted()?
     } else if matches!(bytes, [_, _, _, _, _, _, 0, 0x40, ..]) {
         // Either a last fragment, 512 bytes into its datagram, or the flag DF in the byte order of
-        // a host, whose kernel quotes the packet as it had read it. What a fragment has in place of
-        // ports names no session.
+        // a host, whose kernel quotes the packet as it had read it. The bytes of a fragment in
+        // place of ports identify no session.
         quoted().unwrap_or(QuotedTransport::Fragment)
     } else {
         QuotedTransport::Fragment

@@ -23,8 +23,8 @@ pub(super) fn parse_esp(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
     Ok(Parsed { ip, transport })
 }
 
-/// Parses the authentication header at the start of an IP packet's payload; what it protects is not
-/// looked at.
+/// Parses the authentication header at the start of an IP packet's payload; the protected data is
+/// not read.
 pub(super) fn parse_ah(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let Some(&[_, words, _, _, a, b, c, d, ..]) = payload.first_chunk::<AH_HEADER_LEN>() else {
         return Err(Malformed::AhHeaderTruncated);

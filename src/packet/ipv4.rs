@@ -11,7 +11,7 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 /// The most bytes that the payload of a whole IPv4 packet can have.
 const MAX_PAYLOAD_LEN: u32 = u16::MAX as u32 - MIN_HEADER_LEN as u32;
 
-/// Parses the header of an IPv4 packet; bytes behind the total length are padding.
+/// Parses the header of an IPv4 packet; bytes after the total length are padding.
 #[inline(always)]
 pub(super) fn parse(bytes: &[u8], checksums: Checksums) -> Result<Network<'_>, Malformed> {
     let Some(fixed) = bytes.first_chunk::<MIN_HEADER_LEN>() else {
@@ -117,7 +117,7 @@ pub(super) const fn is_unicast(address: u32) -> bool {
     address >> 28 != 0xe && address != u32::MAX
 }
 
-/// The number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+/// Returns the number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 #[inline]
 pub(super) const fn mapped(address: u32) -> u128 {
     0xffff_0000_0000 | address as u128

@@ -14,7 +14,7 @@ pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
 /// room for an unknown one.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Parses the header of an IPv6 packet and its extension headers; bytes behind the payload length
+/// Parses the header of an IPv6 packet and its extension headers; bytes after the payload length
 /// are padding.
 #[inline]
 pub(super) fn parse(bytes: &[u8]) -> Result<Network<'_>, Malformed> {
@@ -74,8 +74,8 @@ pub(super) const fn is_unicast(address: u128) -> bool {
 
 /// End of a chain of extension headers.
 pub(super) struct Chain {
-    /// The first protocol that is no walked extension header; of a fragment other than the first,
-    /// the one that its fragment header names.
+    /// First protocol that is not a walked extension header; for a fragment other than the first,
+    /// the protocol that its fragment header states.
     pub(super) protocol: IpNumber,
     /// Bytes of extension headers before that protocol's header.
     pub(super) len: usize,
@@ -99,9 +99,9 @@ pub(super) struct ChainFragment {
 /// `first`.
 ///
 /// ESP and the authentication header end the walk like a transport protocol. So do mobility (135),
-/// HIP (139) and Shim6 (140), which are protocols of their own to a policy: what they protect or
-/// set up is not looked at. So does the fragment header of a fragment other than the first, behind
-/// which there is no header.
+/// HIP (139) and Shim6 (140), which are protocols of their own to a policy: the data that they
+/// protect or set up is not read. So does the fragment header of a fragment other than the first,
+/// which no header follows.
 #[inline]
 pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> {
     let mut chain = Chain {

@@ -145,7 +145,7 @@ reasons! {
 }
 
 impl Malformed {
-    /// The position of the reason in [`ALL`](Self::ALL), for a table of counters.
+    /// Returns the position of the reason in [`ALL`](Self::ALL), for a table of counters.
     #[inline]
     #[must_use]
     pub const fn index(self) -> usize {

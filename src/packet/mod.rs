@@ -1,12 +1,12 @@
 //! Bytes to parsed headers, once.
 //!
-//! [`parse`] takes exactly one IP packet and gives what the rest of the engine works on: a
+//! [`parse`] takes exactly one IP packet and returns the input of the rest of the engine: a
 //! [`Parsed`], which borrows nothing, is `Copy` and fits two cache lines. A packet that cannot be
-//! parsed is [`Malformed`], with the reason. Nothing is allocated.
+//! parsed is [`Malformed`], with the reason. The parser does not allocate.
 //!
-//! This is the only module that knows the crate `etherparse`. Where that crate is laxer than a
-//! firewall may be (lengths of 0, ICMP of the other IP version, TCP options behind an unknown one,
-//! chains of extension headers without end), this module reads by hand.
+//! This is the only module that uses the crate `etherparse`. Where that crate is laxer than a
+//! firewall may be (lengths of 0, ICMP of the other IP version, TCP options after an unknown one,
+//! unbounded chains of extension headers), this module has its own parser.
 
 mod checksum;
 mod dccp;
@@ -81,10 +81,10 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// The payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that this
-    /// was parsed from; empty for everything else. Padding is not payload, nor is what lies behind
-    /// the UDP length. Of a first fragment ([`parse_first_fragment`]) it is the part of the payload
-    /// that the fragment has.
+    /// Returns the payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that
+    /// was parsed; empty for everything else. Neither padding nor bytes after the UDP length are
+    /// payload. For a first fragment ([`parse_first_fragment`]) the payload is the part that the
+    /// fragment has.
     #[inline]
     #[must_use]
     pub fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
@@ -103,7 +103,7 @@ impl Parsed {
         bytes.get(range).unwrap_or_default()
     }
 
-    /// The IP payload: the transport header and what follows it.
+    /// Returns the IP payload: the transport header and the data after it.
     pub(crate) fn ip_payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let range = usize::from(self.ip.header_len)..self.ip.total_len as usize;
         bytes.get(range).unwrap_or_default()
@@ -120,7 +120,7 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
-    /// The address that `number` stands for in a packet of this version, see [`Ip::src`].
+    /// Returns the address that `number` stands for in a packet of this version, see [`Ip::src`].
     #[inline]
     #[must_use]
     pub fn address(self, number: u128) -> IpAddr {
@@ -134,15 +134,16 @@ impl IpVersion {
 /// Fields of the IP header and of the IPv6 extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ip {
-    /// The version, which also tells an IPv4 address from an IPv4-mapped IPv6 address.
+    /// IP version, which also distinguishes an IPv4 address from an IPv4-mapped IPv6 address.
     pub version: IpVersion,
     /// Source address as a big-endian number; an IPv4 address as the IPv4-mapped one, `0xffff << 32
     /// | address`.
     pub src: u128,
     /// Destination address, in the same form.
     pub dst: u128,
-    /// Protocol of the transport header, behind all extension headers. Of an IPv6 fragment other
-    /// than the first, what its fragment header names, which may be an extension header.
+    /// Protocol of the transport header after all extension headers. For an IPv6 fragment other
+    /// than the first, the protocol that its fragment header states, which may be an extension
+    /// header.
     pub protocol: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
@@ -156,14 +157,14 @@ pub struct Ip {
 }
 
 impl Ip {
-    /// The source address.
+    /// Returns the source address.
     #[inline]
     #[must_use]
     pub fn source(&self) -> IpAddr {
         self.version.address(self.src)
     }
 
-    /// The destination address.
+    /// Returns the destination address.
     #[inline]
     #[must_use]
     pub fn destination(&self) -> IpAddr {
@@ -189,9 +190,9 @@ pub enum Transport {
         src_port: u16,
         /// Destination port; 0 is possible.
         dst_port: u16,
-        /// Bytes of payload by the UDP length, which may be below what the IP packet has room for.
-        /// Of a first fragment they are the whole datagram's. UDP-Lite has no length: all that is
-        /// there is its payload.
+        /// Bytes of payload by the UDP length, which may be less than the IP packet has room for.
+        /// In a first fragment they are those of the whole datagram. UDP-Lite has no length: all
+        /// the remaining bytes are its payload.
         payload_len: u16,
     },
     /// An SCTP packet with a possible combination of chunks.
@@ -216,7 +217,7 @@ pub enum Transport {
     Gre {
         /// Key or call ID.
         key: GreKey,
-        /// Protocol type of what is inside, an Ethertype.
+        /// Protocol type of the inner packet, an Ethertype.
         protocol: u16,
     },
     /// An ESP packet.
@@ -234,14 +235,14 @@ pub enum Transport {
     /// An ICMP or ICMPv6 error with the packet that it quotes.
     IcmpError(IcmpError),
     /// IPv6 neighbor discovery (ICMPv6 133 to 137) or multicast listener discovery (130, 131, 132
-    /// and 143). It belongs to a link and to no session; [`validate_discovery`] checks what it
-    /// says.
+    /// and 143). Such a message belongs to a link and to no session; [`validate_discovery`] checks
+    /// its contents.
     Discovery {
         /// ICMPv6 type.
         kind: u8,
     },
     /// An ICMP or ICMPv6 message that is none of the above, such as a router advertisement over
-    /// IPv4. An ICMPv6 type below 128 is that of an error that nobody has assigned.
+    /// IPv4. An ICMPv6 type below 128 is an unassigned error.
     IcmpOther {
         /// ICMP type.
         kind: u8,
@@ -256,7 +257,7 @@ pub enum Transport {
     Other,
 }
 
-/// A fragment's place in its packet. One with offset 0 and none to follow is no fragment but a
+/// Position of a fragment in its packet. A fragment with offset 0 and none to follow is a whole
 /// packet (RFC 6946).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
@@ -267,7 +268,7 @@ pub struct Fragment {
     /// Whether more fragments follow.
     pub more: bool,
     /// Bytes that the fragment carries: never 0, and a multiple of 8 if more follow. In a first
-    /// fragment of IPv6 these include extension headers behind the fragment header.
+    /// fragment of IPv6 these include extension headers after the fragment header.
     pub payload_len: u16,
     /// Position of the transport header in the packet if `offset` is 0, and of the fragment's
     /// payload otherwise. Up to [`Ip::total_len`], which may cut the transport header short.
@@ -302,10 +303,10 @@ impl Fragment {
         })
     }
 
-    /// The most bytes that a datagram may have whose first fragment this is: the length field of
-    /// the datagram counts them, and the headers that the first fragment has before them. An IPv4
-    /// header counts whole. Of IPv6, only extension headers before the fragment header count (RFC
-    /// 8200, section 4.5). Later fragments may have other headers, which are not part of the
+    /// Returns the maximum size of a datagram that begins with this fragment: the length field of
+    /// the datagram counts its bytes, and the headers that the first fragment has before them. An
+    /// IPv4 header counts whole. For IPv6, only extension headers before the fragment header count
+    /// (RFC 8200, section 4.5). Later fragments may have other headers, which are not part of the
     /// datagram.
     pub(crate) const fn max_end(&self, ip: &Ip) -> u16 {
         let headers = ip.total_len.saturating_sub(self.payload_len as u32);
@@ -317,9 +318,9 @@ impl Fragment {
         u16::MAX.saturating_sub(headers.saturating_sub(uncounted) as u16)
     }
 
-    /// The result of parsing a fragment. A datagram of TCP cannot go on inside the header of 20
-    /// bytes that its first fragment must have whole: who sends such a fragment wants to change
-    /// what the first one said.
+    /// Returns the result of parsing a fragment. A later TCP fragment cannot lie within the header
+    /// of 20 bytes that the first fragment must contain whole: such a fragment is meant to
+    /// overwrite the header of the first one.
     #[inline(never)]
     fn parsed(self, ip: Ip) -> Result<Parsed, Malformed> {
         if ip.protocol == PROTOCOL_TCP && (1..tcp::MIN_HEADER_LEN).contains(&usize::from(self.offset)) {
@@ -351,7 +352,7 @@ pub enum Checksums {
 }
 
 impl Checksums {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -389,7 +390,7 @@ impl Extent {
     }
 }
 
-/// An IP header and what follows it.
+/// IP header and payload.
 struct Network<'a> {
     ip: Ip,
     /// Bytes from the transport header to the end of the IP packet.
@@ -399,8 +400,8 @@ struct Network<'a> {
     rerouted: bool,
 }
 
-/// Parses `bytes`, exactly one IP packet from its first byte; what lies behind the length that its
-/// header states is padding and ignored.
+/// Parses `bytes`, exactly one IP packet from its first byte; bytes after the length that its
+/// header states are padding and ignored.
 ///
 /// # Errors
 ///
@@ -409,7 +410,7 @@ pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let Some(first) = bytes.first() else {
         return Err(Malformed::Empty);
     };
-    // Each version goes its own way to the end, so that what it knows of the packet stays in
+    // Each version has its own path to the end, so that its facts about the packet stay in
     // registers.
     match first >> 4 {
         4 => {
@@ -431,7 +432,7 @@ pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
 }
 
 impl Network<'_> {
-    /// Goes on to the transport header; `icmp` is the ICMP of this IP version.
+    /// Parses the transport header; `icmp` is the ICMP of this IP version.
     #[inline(always)]
     fn transport(self, icmp: IpNumber, checksums: Checksums) -> Result<Parsed, Malformed> {
         let Self { ip, payload, .. } = self;
@@ -453,7 +454,7 @@ impl Network<'_> {
     }
 }
 
-/// Parses what is neither TCP, UDP nor ICMP.
+/// Parses protocols other than TCP, UDP and ICMP.
 fn other(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     match IpNumber(ip.protocol) {
         IpNumber::SCTP => sctp::parse(ip, payload, extent),

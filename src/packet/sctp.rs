@@ -42,8 +42,8 @@ pub struct SctpPacket {
     pub reflected: bool,
 }
 
-/// The kinds of chunks that a packet carries: a set, since what may come together may come in one
-/// order only.
+/// Set of the kinds of chunks that a packet carries. A set is enough, since chunks that may share a
+/// packet have one valid order.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SctpChunks(u16);
 
@@ -78,7 +78,8 @@ impl SctpChunks {
     pub const AUTH: Self = Self(0x2000);
     /// ASCONF (0xc1) or ASCONF ACK (0x80, RFC 5061).
     pub const ASCONF: Self = Self(0x8000);
-    /// Any other chunk, known or not: what its receiver makes of it is in its type's upper bits.
+    /// Any other chunk, known or not: the upper bits of its type determine the treatment by its
+    /// receiver.
     pub const OTHER: Self = Self(0x4000);
 
     /// Every kind with its name.
@@ -108,14 +109,14 @@ impl SctpChunks {
         self.0 & kinds.0 != 0
     }
 
-    /// These and those of `more`.
+    /// Returns the union with `more`.
     #[inline]
     #[must_use]
     pub const fn and(self, more: Self) -> Self {
         Self(self.0 | more.0)
     }
 
-    /// These without those of `less`.
+    /// Returns the set without the kinds of `less`.
     #[inline]
     #[must_use]
     pub const fn without(self, less: Self) -> Self {
@@ -129,7 +130,7 @@ impl SctpChunks {
         self.0 == 0
     }
 
-    /// The kind of a chunk type (IANA, SCTP chunk types).
+    /// Returns the kind of a chunk type (IANA, SCTP chunk types).
     const fn of_type(chunk_type: u8) -> Self {
         match chunk_type {
             0 | 64 => Self::DATA,

@@ -31,7 +31,7 @@ const SUCCESS: u16 = 0xc005;
 /// The most requests of one ASCONF that are followed.
 pub(crate) const MAX_REQUESTS: usize = 4;
 
-/// The chunks of a packet, each with its type and the bytes behind its length.
+/// Returns the chunks of a packet, each with its type and the bytes after its length.
 fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = packet.get(HEADER_LEN..).unwrap_or_default();
     core::iter::from_fn(move || {
@@ -43,7 +43,7 @@ fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The parameters in a part of a chunk, each with its type and the bytes behind its length.
+/// Returns the parameters in a part of a chunk, each with its type and the bytes after its length.
 fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     core::iter::from_fn(move || {
         let &[k0, k1, a, b, ..] = rest else { return None };
@@ -54,7 +54,7 @@ fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The address of a parameter, in the form of [`super::Ip::src`].
+/// Returns the address of a parameter, in the form of [`super::Ip::src`].
 fn address(kind: u16, body: &[u8]) -> Option<u128> {
     match kind {
         PARAMETER_IPV4 => {
@@ -123,7 +123,8 @@ pub(crate) struct Requests {
     pub(crate) changes: [Option<Request>; MAX_REQUESTS],
 }
 
-/// The body of the first chunk of a kind that stands behind an AUTH chunk, with its serial number.
+/// Returns the body of the first chunk of a kind that follows an AUTH chunk, with its serial
+/// number.
 fn authenticated(packet: &[u8], wanted: u8) -> Option<(u32, &[u8])> {
     let mut is_behind_auth = false;
     for (kind, body) in chunks(packet) {
@@ -136,8 +137,8 @@ fn authenticated(packet: &[u8], wanted: u8) -> Option<(u32, &[u8])> {
     None
 }
 
-/// Returns the requests of an ASCONF that stands behind an AUTH chunk, as it must (RFC 5061 4.1.1).
-/// The contents of the AUTH chunk are for the receiver to check.
+/// Returns the requests of an ASCONF that follows an AUTH chunk, as required (RFC 5061 4.1.1). The
+/// receiver checks the contents of the AUTH chunk.
 pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
     let (serial, rest) = authenticated(packet, ASCONF)?;
     let mut found = parameters(rest).filter_map(|(kind, body)| {
@@ -163,8 +164,8 @@ pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
         .then_some(Requests { serial, changes })
 }
 
-/// Returns those of `requests` that an ASCONF ACK behind an AUTH chunk has granted. What is not
-/// mentioned is granted, but for what follows a refused request (RFC 5061 5.1, rule V4).
+/// Returns the `requests` that an ASCONF ACK after an AUTH chunk has granted. Requests that are not
+/// mentioned are granted, except those after a refused request (RFC 5061 5.1, rule V4).
 pub(crate) fn granted(packet: &[u8], requests: &Requests) -> Option<[Option<Change>; MAX_REQUESTS]> {
     let (serial, rest) = authenticated(packet, ASCONF_ACK)?;
     if serial != requests.serial {
@@ -247,7 +248,7 @@ mod tests {
         let init = chunk(INIT, &[&[0; 16][..], &v4(1), &v4(2)].concat());
         let whole = packet(&[init]);
         for len in 0..whole.len() {
-            // The chunk says that it is longer than what is there.
+            // The stated length of the chunk exceeds the packet.
             assert!(list(&whole[..len]).is_empty(), "{len}");
         }
         let mut lies = whole;

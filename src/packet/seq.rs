@@ -28,14 +28,14 @@ impl SeqNum {
         other.before(self)
     }
 
-    /// The number `bytes` further on, wrapping.
+    /// Returns the number `bytes` further on, wrapping.
     #[inline]
     #[must_use]
     pub const fn add(self, bytes: u32) -> Self {
         Self(self.0.wrapping_add(bytes))
     }
 
-    /// The number `bytes` before, wrapping.
+    /// Returns the number `bytes` before, wrapping.
     #[inline]
     #[must_use]
     pub const fn sub(self, bytes: u32) -> Self {

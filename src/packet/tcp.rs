@@ -1,4 +1,4 @@
-//! TCP: what session tracking needs of a header, and the options.
+//! TCP: the header fields that session tracking needs, and the options.
 
 use std::fmt;
 
@@ -61,7 +61,7 @@ impl SackBlocks {
     /// Maximum number of blocks.
     pub const CAPACITY: usize = 4;
 
-    /// Returns whether there is no block.
+    /// Returns whether the list has no blocks.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -75,7 +75,7 @@ impl SackBlocks {
         self.len as usize
     }
 
-    /// The blocks as (left edge, right edge), in the order of the packet.
+    /// Returns the blocks as (left edge, right edge), in the order of the packet.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (SeqNum, SeqNum)> + '_ {
         self.blocks
@@ -130,11 +130,11 @@ mod kind {
 }
 
 impl TcpOptions {
-    /// Reads the options behind the 20 fixed bytes of a TCP header.
+    /// Reads the options after the 20 fixed bytes of a TCP header.
     ///
-    /// An unknown option, or a known one of a wrong length, is stepped over. The walk ends without
-    /// complaint where an option's length is below 2 or beyond the header, as it does in Linux:
-    /// what came before counts.
+    /// An unknown option, or a known one of a wrong length, is skipped. The walk ends without an
+    /// error where an option's length is below 2 or beyond the header, as in Linux: earlier options
+    /// count.
     #[must_use]
     pub fn parse(options: &[u8]) -> Self {
         match Self::usual(options) {
@@ -287,7 +287,7 @@ fn assemble(
     })
 }
 
-/// Variant of [`assemble`] for unusual options. A function apart, because options that go through
+/// Parses unusual options for [`assemble`]. It is a function apart, because options that go through
 /// memory slow the usual segment down.
 #[inline(never)]
 fn walk_and_assemble(

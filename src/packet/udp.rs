@@ -5,8 +5,8 @@ use super::{Checksums, Ip, IpVersion, Malformed, Parsed, Transport, checksum};
 /// Bytes of a UDP header (RFC 768).
 pub(super) const HEADER_LEN: u16 = 8;
 
-/// Parses the UDP datagram that is the payload of an IP packet. What lies behind the UDP length is
-/// not the datagram's, neither for its payload nor for its checksum.
+/// Parses the UDP datagram that is the payload of an IP packet. Bytes after the UDP length are not
+/// part of the datagram, neither for its payload nor for its checksum.
 #[inline(always)]
 pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1, ..] = payload else {

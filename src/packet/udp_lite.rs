@@ -1,9 +1,9 @@
-//! UDP-Lite: UDP whose checksum may leave a part of the payload alone (RFC 3828).
+//! UDP-Lite: UDP with a checksum that may exclude a part of the payload (RFC 3828).
 
 use super::{Extent, Ip, Malformed, Parsed, Transport, checksum, udp};
 
 /// Parses the UDP-Lite datagram that is the payload of an IP packet. Its length is that of the
-/// payload: what would be the length in UDP says how much the checksum covers.
+/// payload: the field that is the length in UDP states the coverage of the checksum.
 pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1, ref data @ ..] = payload else {
         return Err(Malformed::UdpLiteHeaderTruncated);

@@ -19,7 +19,8 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// The value at exactly this prefix (host bits are ignored), made if it is missing.
+    /// Returns the value at exactly this prefix (host bits are ignored), and inserts it if it is
+    /// missing.
     pub(crate) fn at(&mut self, prefix: IpNet) -> &mut T
     where
         T: Default,
@@ -30,7 +31,7 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// The value at the longest prefix that holds the address.
+    /// Returns the value at the longest prefix that holds the address.
     pub(crate) fn longest_match(&self, address: IpAddr) -> Option<&T> {
         match address {
             IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, value)| value),
@@ -38,8 +39,9 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// A map of the same prefixes, each value made of those at the prefix and all that cover it,
-    /// shortest first: after this a single longest match yields all that holds for an address.
+    /// Returns a map of the same prefixes, each with a value made from the values of the prefix and
+    /// of all that cover it, shortest first. A single longest match then yields everything that
+    /// applies to an address.
     pub(crate) fn inherit<U>(
         &self,
         mut value: impl FnMut(&mut dyn Iterator<Item = &T>) -> U,

@@ -52,7 +52,8 @@ impl Arrangement {
             count
         ];
         for (field, terms) in Field::ALL.into_iter().zip(&terms.0) {
-            // A session's direction is not looked for unless a rule names one, and tells little.
+            // A session's direction is not looked up unless a rule names one, since it separates
+            // few rules.
             if field == Field::Direction {
                 continue;
             }
@@ -125,7 +126,7 @@ impl Arrangement {
         (self.rules.len() / 64) as u16
     }
 
-    /// The position of each rule.
+    /// Returns the position of each rule.
     pub(super) fn positions(&self) -> Vec<u16> {
         let mut positions = vec![0; self.rules.len()];
         for (position, rule) in (0..NO_RULE).zip(&self.rules) {
@@ -136,7 +137,7 @@ impl Arrangement {
         positions
     }
 
-    /// The rules of a word, in their order.
+    /// Returns the rules of a word, in their order.
     pub(super) fn word(&self, word: u16) -> &[u16] {
         let start = usize::from(word) * 64;
         self.rules.get(start..start + 64).unwrap_or_default()

@@ -12,7 +12,7 @@ pub(super) trait Value: Copy + Ord {
     /// The least value.
     const LEAST: Self;
 
-    /// The next value; `None` after the greatest.
+    /// Returns the next value; `None` after the greatest.
     fn next(self) -> Option<Self>;
 }
 
@@ -103,7 +103,7 @@ pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
 
 pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.sort_unstable();
-    // What another block holds stands after it, and all in between is held as well.
+    // A block that contains another one follows it, and contains all blocks between them as well.
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 
@@ -122,7 +122,7 @@ pub(super) fn hold_all(outer: &[IpNet], inner: &[IpNet]) -> bool {
     })
 }
 
-/// The fewest blocks that make up a range: at most 30.
+/// Returns the fewest blocks that make up a range: at most 30.
 pub(super) fn blocks_of(range: PortRange) -> impl Iterator<Item = Block<u16>> {
     let (mut at, end) = (u32::from(range.first), u32::from(range.last) + 1);
     std::iter::from_fn(move || {
@@ -191,7 +191,7 @@ impl<T: Value> Nested<T> {
         }
     }
 
-    /// The node of the innermost block that holds a value.
+    /// Returns the node of the innermost block that holds a value.
     pub(super) fn node(&self, value: T) -> NodeId {
         let top = self.tops.partition_point(|start| *start <= value);
         let first = top.saturating_sub(1) * WINDOW;

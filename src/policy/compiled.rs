@@ -6,10 +6,11 @@
 //! block that holds a session's value gives all rules that match it in this field.
 //!
 //! A look-up reads the sets of the field that a rule is filed under ([`Arrangement`]), word by
-//! word, and compares each word with the sets of the other fields. Of a policy in which that field
-//! tells little, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at most
-//! once in the sets that a session reads in one field, so the worst policy costs two words for each
-//! rule and field, and one whose rules share their blocks two words for each 64 rules and field.
+//! word, and compares each word with the sets of the other fields. If that field separates few
+//! rules of a policy, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at
+//! most once in the sets that a session reads in one field, so the worst policy costs two words for
+//! each rule and field, and one whose rules share their blocks two words for each 64 rules and
+//! field.
 use super::NewSession;
 use super::arrangement::{Arrangement, Cluster, NO_RULE};
 use super::blocks::{FieldValue, Nested};
@@ -79,7 +80,7 @@ impl FieldTable {
         }
     }
 
-    /// The set of the innermost block that holds a value.
+    /// Returns the set of the innermost block that holds a value.
     pub(super) fn node(&self, value: FieldValue) -> NodeId {
         match value {
             FieldValue::None => self.open,
@@ -131,7 +132,7 @@ impl Tables {
         })
     }
 
-    /// Must the caller find out whether the initiator is inside?
+    /// Returns whether the caller must determine whether the initiator is inside.
     pub(super) fn directional(&self) -> bool {
         let direction = self.fields.get(Field::Direction);
         direction.is_some_and(|direction| direction.is_named)
@@ -143,12 +144,12 @@ impl Tables {
         self.rows.bytes() + fields + size_of_val(&*self.arrangement.rules)
     }
 
-    /// The first rule that matches a session.
+    /// Returns the first rule that matches a session.
     pub(super) fn first_match(&self, q: &NewSession, inside: bool) -> Option<u16> {
         self.first_match_with(q, inside, &mut Effort::default())
     }
 
-    /// The first rule that matches a session, with the effort that it takes.
+    /// Returns the first rule that matches a session, with the effort that it takes.
     pub(super) fn first_match_with(&self, q: &NewSession, inside: bool, effort: &mut Effort) -> Option<u16> {
         let values = PerField::of(q, inside);
         let mut nodes = PerField([NodeId::EMPTY; Field::ALL.len()]);
@@ -176,7 +177,7 @@ impl Tables {
         (first != NO_RULE).then_some(first)
     }
 
-    /// The fields in which rules differ, but for one, with their sets.
+    /// Returns the fields in which rules differ, but for one, with their sets.
     fn others<'a>(&'a self, nodes: &'a PerField<NodeId>, but: Field) -> impl Iterator<Item = NodeId> + 'a {
         let tables = Field::ALL.into_iter().zip(&self.fields.0).zip(&nodes.0);
         tables

@@ -6,8 +6,8 @@ use super::rows::NodeId;
 use super::rule::Rule;
 use super::terms::{Field, PerField, RuleTerms};
 
-/// The most steps of a search through all rules: half a second or less. 65,000 rules that tell each
-/// other apart take some hundred steps each.
+/// Maximum number of steps of a search through all rules: half a second or less. 65,000 rules that
+/// differ take some hundred steps each.
 pub(super) const MAX_STEPS: u64 = 1 << 27;
 
 /// Finds earlier rules that cover a rule.
@@ -28,7 +28,8 @@ impl<'a> CoverSearch<'a> {
         Self { tables, rules, steps }
     }
 
-    /// The first rule before the place `before` that covers the rule, or part of one, at `place`.
+    /// Returns the first rule before the place `before` that covers the rule, or part of one, at
+    /// `place`.
     pub(super) fn first_cover(&mut self, place: u16, before: u16) -> Result<Option<u16>, OutOfSteps> {
         let Some(rule) = self.rules.get(usize::from(place)) else {
             return Ok(None);
@@ -55,8 +56,8 @@ impl<'a> CoverSearch<'a> {
         Ok(())
     }
 
-    /// The sets of rules that name a block around each block of a rule; those that leave the field
-    /// open are in all of them.
+    /// Returns the sets of rules that name a block around each block of a rule; those that leave
+    /// the field open are in all of them.
     fn sets(&self, rule: &Rule, field: Field) -> Vec<NodeId> {
         let Some(table) = self.tables.fields.get(field) else {
             return Vec::new();
@@ -92,13 +93,14 @@ impl<'a> CoverSearch<'a> {
         sets.sort_unstable();
         sets.dedup();
         if sets.is_empty() {
-            // A field of no value, such as a reversed range: the rule is covered by what is open.
+            // A field without a value, such as a reversed range: the rule is covered by the open
+            // rules.
             sets.push(table.open);
         }
         sets
     }
 
-    /// The first rule after `after` and before `before` that is in all sets.
+    /// Returns the first rule after `after` and before `before` that is in all sets.
     fn next_cover(
         &mut self,
         named: &PerField<Vec<NodeId>>,
@@ -140,7 +142,7 @@ impl<'a> CoverSearch<'a> {
     }
 }
 
-/// About how long [`Rule::covers`] takes.
+/// Returns the approximate number of steps of [`Rule::covers`].
 fn comparison_steps(one: &Rule, other: &Rule) -> u64 {
     let product = |one: usize, other: usize| (one as u64).saturating_mul(other as u64);
     let sum = |one: usize, other: usize| 16 * (one + other) as u64;

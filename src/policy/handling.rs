@@ -73,7 +73,7 @@ macro_rules! choice {
             /// All choices.
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
-            /// The name in the configuration file.
+            /// Returns the name in the configuration file.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -94,7 +94,8 @@ choice! {
         /// A connection begins with its SYN, but segments outside the window pass, and are counted.
         /// RSTs are judged as strictly as ever.
         Liberal = "liberal",
-        /// Liberal, and a connection may begin in its middle: with an ACK, if the policy admits it.
+        /// Liberal, and a connection may be picked up mid-stream: with an ACK, if the policy admits
+        /// it.
         Loose = "loose",
     }
 }
@@ -105,9 +106,9 @@ choice! {
         /// The RST that its sender's stack accepts, as far as budgets go.
         #[default]
         Reset = "reset",
-        /// No answer. Only the challenge ACK that answers one of our RSTs gets one more.
+        /// No answer. Only the challenge ACK that answers one of the engine's RSTs gets one more.
         Drop = "drop",
-        /// A new session, adopted in its middle and marked as resumed, if the policy admits it.
+        /// A new session, adopted mid-stream and marked as resumed, if the policy admits it.
         Readmit = "readmit",
     }
 }
@@ -152,7 +153,7 @@ pub enum OptionsMode {
 }
 
 impl OptionsMode {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

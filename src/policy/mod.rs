@@ -75,10 +75,10 @@ pub(crate) use self::rule::{Rule, merged};
 /// The largest number of rules of a policy.
 pub const MAX_RULES: usize = 65_000;
 
-/// The name of what decides if no rule matches.
+/// Name of the default decision, for sessions that no rule matches.
 const DEFAULT_NAME: &str = "default";
 
-/// The first packet of what may become a session, as rules see it.
+/// First packet of a possible session, with the fields that rules compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NewSession {
     /// The zone that the packet came from.
@@ -251,8 +251,8 @@ impl Policy {
         self.rules.iter().any(|rule| says(&rule.tcp))
     }
 
-    /// Returns what happens to packets with IP options in sessions that a rule has admitted, if the
-    /// rule says so.
+    /// Returns the treatment of packets with IP options in sessions that a rule has admitted, if
+    /// the rule sets one.
     pub(crate) fn options(&self, rule: RuleId) -> Option<OptionsMode> {
         self.rule(rule)?.ip_options
     }
@@ -297,15 +297,15 @@ impl Policy {
         self.rule(rule).is_some_and(|rule| rule.log)
     }
 
-    /// The name of a rule, even of one that a reload has taken away; `default` for
-    /// [`RuleId::DEFAULT`] and any number that is no rule's.
+    /// Returns the name of a rule, even of one that a reload has removed; `default` for
+    /// [`RuleId::DEFAULT`] and any number without a rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {
         self.names
             .get(usize::from(rule.0))
             .map_or(DEFAULT_NAME, |(name, _)| name)
     }
 
-    /// The rules' numbers and names.
+    /// Returns the rules' numbers and names.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (RuleId, &str)> {
         let rules = (0..u16::MAX).zip(self.numbers.iter().zip(&self.rules));
         rules
@@ -313,7 +313,7 @@ impl Policy {
             .map(|(_, (number, rule))| (RuleId(*number), rule.name.as_str()))
     }
 
-    /// The number of the rule with a name.
+    /// Returns the number of the rule with a name.
     pub fn rule_named(&self, name: &str) -> Option<RuleId> {
         let place = self.rules.iter().position(|rule| rule.name == name)?;
         self.numbers.get(place).copied().map(RuleId)
@@ -379,7 +379,7 @@ impl Policy {
         }
     }
 
-    /// The place of a rule in their order.
+    /// Returns the place of a rule in their order.
     fn place(&self, rule: RuleId) -> Option<u16> {
         self.names.get(usize::from(rule.0)).and_then(|(_, place)| *place)
     }
@@ -390,8 +390,8 @@ impl Policy {
             .map_or(RuleId::DEFAULT, |number| RuleId(*number))
     }
 
-    /// The number of rules that may match: those that are enabled, have not expired, and name no
-    /// empty set alone.
+    /// Returns the number of rules that may match: those that are enabled, have not expired, and
+    /// name no empty set alone.
     pub fn len(&self) -> usize {
         self.numbered().count()
     }
@@ -401,7 +401,8 @@ impl Policy {
         self.rules.is_empty()
     }
 
-    /// Each rule's name and how many sessions it decided, in order, the default last.
+    /// Returns each rule's name and the number of sessions that it decided, in order, the default
+    /// last.
     pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
         self.uses().map(|(_, name, _, hits)| (name, hits))
     }
@@ -452,9 +453,9 @@ impl Policy {
         }
     }
 
-    /// Finds rules that never match, since an earlier rule covers them. A rule that only several
+    /// Finds rules that never match, because an earlier rule covers them. A rule that only several
     /// earlier rules cover together is not found. A rule of several parts never matches if each
-    /// part is covered; the pair then names what covers the first of them.
+    /// part is covered; the pair then names the rule that covers the first of them.
     pub(crate) fn shadowed(&self) -> Shadows {
         self.shadowed_within(MAX_STEPS)
     }
@@ -475,7 +476,8 @@ impl Policy {
         shadows
     }
 
-    /// Returns the place of what covers the first part of a rule, if each of its parts is covered.
+    /// Returns the index of the rule that covers the first part of a rule, if each of its parts is
+    /// covered.
     fn first_cover(&self, rule: RuleId, search: &mut CoverSearch<'_>) -> Result<Option<u16>, OutOfSteps> {
         let Some(first) = self.place(rule) else {
             return Ok(None);
@@ -528,7 +530,7 @@ impl Policy {
         }
     }
 
-    /// Returns what happens to sessions of a zone that no rule matches.
+    /// Returns the default action for sessions of a zone that no rule matches.
     fn default_of(&self, zone: Zone) -> Action {
         let place = self.zone_defaults.binary_search_by_key(&zone, |(each, _)| *each);
         let own = place.ok().and_then(|place| self.zone_defaults.get(place));

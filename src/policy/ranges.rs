@@ -18,7 +18,7 @@ pub(crate) struct AddressRanges {
 }
 
 impl AddressRanges {
-    /// The set of the addresses that the prefixes hold.
+    /// Returns the set of the addresses that the prefixes hold.
     pub(crate) fn of(prefixes: &[IpNet]) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for prefix in prefixes {
@@ -37,7 +37,7 @@ impl AddressRanges {
         }
     }
 
-    /// The set of all addresses.
+    /// Returns the set of all addresses.
     pub(crate) fn everything() -> Self {
         let all = |last| vec![Span { first: 0, last }];
         Self {

@@ -46,7 +46,7 @@ impl Node {
         start..start + self.count()
     }
 
-    /// The number of stored words.
+    /// Returns the number of stored words.
     fn count(&self) -> usize {
         match self.form {
             Form::Single => 1,
@@ -109,7 +109,7 @@ impl Rows {
         }
     }
 
-    /// The number of words of a range that a set and those above store.
+    /// Returns the number of words of a range that a set and those above store.
     pub(super) fn stored_words(&self, id: NodeId, range: &Range<u16>) -> usize {
         let stored = self.chain(id).map(|node| match node.form {
             Form::Single => usize::from(range.contains(&node.word)),
@@ -127,7 +127,7 @@ impl Rows {
         stored.sum()
     }
 
-    /// The innermost set that is above both, or is one of them.
+    /// Returns the innermost set that is above both, or is one of them.
     pub(super) fn common(&self, mut one: NodeId, mut other: NodeId) -> NodeId {
         // A set has a greater number than the set above.
         while one != other {
@@ -151,7 +151,7 @@ impl Rows {
         self.nodes.get(id.0 as usize)
     }
 
-    /// A set and those above, but for the empty one.
+    /// Returns a set and those above, but for the empty one.
     fn chain(&self, id: NodeId) -> impl Iterator<Item = &Node> {
         let mut at = id;
         std::iter::from_fn(move || {

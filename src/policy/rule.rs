@@ -25,7 +25,7 @@ pub enum Action {
     Allow,
     /// The packet is dropped without a word.
     Deny,
-    /// The packet is dropped and its sender told: a RST for TCP, an ICMP error for the rest.
+    /// The packet is dropped and answered: with a RST for TCP, with an ICMP error otherwise.
     Reject,
     /// The session is made as by [`Self::Allow`], and its first packet is counted and reported as
     /// one that [`Self::Deny`] would have dropped.
@@ -33,7 +33,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Allow => "allow",
@@ -71,7 +71,7 @@ pub enum RuleDirection {
 }
 
 impl RuleDirection {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
@@ -163,7 +163,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// A range of one port.
+    /// Returns a range of one port.
     pub const fn single(port: u16) -> Self {
         Self {
             first: port,
@@ -205,8 +205,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or
-/// both. A code behind a slash, as in `echo-request/0`, leaves out messages of other codes.
+/// Type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
+/// A code after a slash, as in `echo-request/0`, excludes messages of other codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpType {
     name: Option<&'static str>,
@@ -241,7 +241,7 @@ impl IcmpType {
         ("extended-echo-reply", Some(43), Some(161)),
     ];
 
-    /// The type of this number in ICMP and in ICMPv6.
+    /// Returns the type of this number in ICMP and in ICMPv6.
     pub const fn number(number: u8) -> Self {
         Self {
             name: None,
@@ -251,7 +251,7 @@ impl IcmpType {
         }
     }
 
-    /// The type with one code only.
+    /// Returns the type with one code only.
     #[must_use]
     pub const fn with_code(self, code: u8) -> Self {
         Self {
@@ -260,13 +260,13 @@ impl IcmpType {
         }
     }
 
-    /// The code that messages must have; `None` for any.
+    /// Returns the code that messages must have; `None` for any.
     #[must_use]
     pub const fn code(self) -> Option<u8> {
         self.code
     }
 
-    /// The type's number in a protocol: `None` if the protocol has no such type.
+    /// Returns the type's number in a protocol: `None` if the protocol has no such type.
     pub const fn of(self, protocol: Protocol) -> Option<u8> {
         match protocol {
             Protocol::ICMP => self.v4,
@@ -343,7 +343,7 @@ pub enum RuleField {
 }
 
 impl RuleField {
-    /// The key in the configuration file.
+    /// Returns the key in the configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Zones => "zones",
@@ -364,8 +364,8 @@ impl fmt::Display for RuleField {
     }
 }
 
-/// A rule, or one of several parts of a rule, with zones and sets resolved. An empty list leaves
-/// that field open. The parts of a rule follow each other and differ in what they match alone.
+/// Rule, or one of several parts of a rule, with zones and sets resolved. An empty list leaves that
+/// field open. The parts of a rule are adjacent and differ only in their match.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) name: String,
@@ -399,8 +399,8 @@ impl Rule {
         self.icmp_types.is_empty() || of_protocol() && q.icmp.is_some_and(is_meant)
     }
 
-    /// The protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no code is
-    /// any.
+    /// Returns the protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no
+    /// code is any.
     pub(super) fn icmp_messages(&self) -> impl Iterator<Item = (Protocol, u8, Option<u8>)> + '_ {
         self.protocol.iter().flat_map(move |protocol| {
             let of_protocol = move |kind: &IcmpType| Some((*protocol, kind.of(*protocol)?, kind.code()));
@@ -421,7 +421,7 @@ impl Rule {
             + size_of_val(&*self.icmp_types)
     }
 
-    /// The first field that keeps the session from matching.
+    /// Returns the first field that keeps the session from matching.
     pub(super) fn mismatch(&self, q: &NewSession, inside: bool) -> Option<RuleField> {
         let ports = |ranges: &[PortRange], port: Option<u16>| {
             ranges.is_empty() || port.is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
@@ -498,7 +498,7 @@ impl Rule {
     }
 }
 
-/// The ranges sorted, those that touch or overlap joined, reversed ones left out.
+/// Returns the ranges sorted, with adjacent or overlapping ones merged and reversed ones left out.
 pub(crate) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut sorted: Vec<PortRange> = ranges
         .iter()

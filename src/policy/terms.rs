@@ -20,7 +20,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// All fields. Those that tell rules apart best come first: a look-up compares in this order.
+    /// All fields. Those that separate rules best come first: a look-up compares in this order.
     pub(super) const ALL: [Self; 8] = [
         Self::Destination,
         Self::Source,
@@ -44,7 +44,7 @@ impl<T> PerField<T> {
 }
 
 impl PerField<FieldValue> {
-    /// The values of a session's first packet.
+    /// Returns the values of a session's first packet.
     pub(super) fn of(q: &NewSession, inside: bool) -> Self {
         let icmp = q.icmp.and_then(|(kind, code)| {
             let kind = icmp_block(Protocol(q.protocol), kind)?;
@@ -63,7 +63,8 @@ impl PerField<FieldValue> {
     }
 }
 
-/// The types of ICMP and ICMPv6, each a block of its 256 codes; `None` for another protocol.
+/// Returns the types of ICMP and ICMPv6, each a block of its 256 codes; `None` for another
+/// protocol.
 fn icmp_block(protocol: Protocol, kind: u8) -> Option<Block<u32>> {
     let version = match protocol {
         Protocol::ICMP => 0,
@@ -86,7 +87,7 @@ pub(super) struct RuleTerms {
 }
 
 impl RuleTerms {
-    /// `None` if the rule leaves the field open.
+    /// Returns the terms of a rule; `None` if the rule leaves the field open.
     pub(super) fn new(rule: &Rule, field: Field) -> Option<Self> {
         let single = |value: u16| Block::single(value);
         let mut terms = Self::default();
@@ -163,7 +164,7 @@ impl<T: Value> Terms<T> {
         self.0.extend(blocks.iter().map(|block| (*block, rule)));
     }
 
-    /// Each block with the rules that name it, in the order of blocks.
+    /// Returns each block with the rules that name it, in the order of blocks.
     pub(super) fn by_block(&self) -> impl Iterator<Item = (Block<T>, impl ExactSizeIterator<Item = u16>)> {
         let blocks = self.0.chunk_by(|(one, _), (other, _)| one == other);
         blocks.filter_map(|terms| {

@@ -1,7 +1,7 @@
 //! Streams of the first version, which are read but not written any more.
 //!
-//! Behind magic and version: the length of the body, the CRC-64 of time and body, the time of the
-//! save, and the body in one piece.
+//! Data after magic and version: the length of the body, the CRC-64 of time and body, the time of
+//! the save, and the body in one piece.
 
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ pub(crate) struct FirstVersion {
 impl FirstVersion {
     pub(super) const NUMBER: u32 = 1;
 
-    /// Reads what comes after the version. Returns the records, and the time of the save as bytes.
+    /// Reads the data after the version. Returns the records, and the time of the save as bytes.
     pub(super) fn from_rest(rest: &[u8]) -> Result<(Self, [u8; 8]), RestoreError> {
         let torn = RestoreError::Torn;
         let (length, rest) = rest.split_first_chunk::<8>().ok_or(torn.clone())?;

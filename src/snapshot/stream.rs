@@ -59,7 +59,7 @@ impl Kind {
 /// The number of records of each kind but the last.
 pub(crate) type Counts = [u64; 4];
 
-/// The number of records of a kind.
+/// Returns the number of records of a kind.
 pub(crate) fn count_of(counts: &Counts, kind: Kind) -> u64 {
     counts.get(kind as usize).copied().unwrap_or_default()
 }
@@ -215,7 +215,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
         }
     }
 
-    /// The time since the stream was written; zero if the clock went back.
+    /// Returns the time since the stream was written; zero if the clock went back.
     fn elapsed(&self, now: SystemTime) -> Duration {
         let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
         now.duration_since(*written).unwrap_or_default()
@@ -230,7 +230,8 @@ impl<'r, R: Read + Seek> Source<'r, R> {
     /// Returns the time since the stream was written, if it may be restored now.
     ///
     /// # Errors
-    /// The stream is too old, or the clock went back, where `max_age` says what that is.
+    /// Returns an error if the stream is too old, or the clock went back, within the meaning of
+    /// `max_age`.
     pub(crate) fn age(&self, now: SystemTime, max_age: Option<Duration>) -> Result<Duration, RestoreError> {
         let (age, ahead) = (self.elapsed(now), self.ahead(now));
         match max_age {
@@ -240,7 +241,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
         }
     }
 
-    /// Calls `each` with every record. Checks all of the stream, but what comes before an error has
+    /// Calls `each` with every record. Checks the whole stream, but records before an error have
     /// been handed out by then.
     pub(crate) fn read(
         &mut self,

@@ -13,20 +13,20 @@ use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 /// Age at which a two-way UDP conversation becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;
 
-/// The responder's port whose conversations are questions with one answer each, although a resolver
-/// may ask several from one port. RFC 4787 REQ-5 a allows a shorter timer for the protocol of a
-/// well-known port.
+/// Responder's port of conversations with one answer for each question, although a resolver may
+/// send several questions from one port. RFC 4787 REQ-5 a allows a shorter timer for the protocol
+/// of a well-known port.
 const DNS_PORT: u16 = 53;
 
 /// The states of a conversation without a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// Only the initiator has spoken.
+    /// Only the initiator has sent.
     Unreplied = 0,
     /// Both ends have sent.
     Replied = 1,
-    /// UDP only: both have spoken for longer than [`STREAM_AGE_MS`].
+    /// UDP only: both ends have sent for longer than [`STREAM_AGE_MS`].
     Stream = 2,
     /// UDP only: one packet each way so far, or a young conversation with a DNS server.
     Exchange = 3,
@@ -36,7 +36,7 @@ impl State {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Unreplied, Self::Replied, Self::Stream, Self::Exchange];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an IP protocol number.
+    /// Returns the family of an IP protocol number.
     #[must_use]
     pub const fn of(protocol: u8) -> Self {
         match protocol {
@@ -94,8 +94,8 @@ pub struct Known {
     pub age_ms: u64,
 }
 
-/// The state after a packet. A packet of the responder ends the unreplied state; one of either end
-/// may make the conversation a stream.
+/// Returns the state after a packet. A packet of the responder ends the unreplied state; one of
+/// either end may make the conversation a stream.
 #[must_use]
 pub const fn next(known: Known, state: State, direction: Direction) -> State {
     let is_udp = matches!(known.family, Family::Udp);
@@ -111,7 +111,7 @@ pub const fn next(known: Known, state: State, direction: Direction) -> State {
     }
 }
 
-/// The lifetime that a state has.
+/// Returns the lifetime that a state has.
 #[must_use]
 pub const fn lifetime(family: Family, state: State) -> Lifetime {
     Lifetime::of(match (family, state) {
@@ -125,8 +125,8 @@ pub const fn lifetime(family: Family, state: State) -> Lifetime {
     })
 }
 
-/// Returns what a session in this state is worth. An answer raises it, and is cheap to make for a
-/// helper: nothing without a connection is ever safe from eviction.
+/// Returns the eviction class of a session in this state. An answer raises it, and an accomplice
+/// can easily send one: sessions without a connection are never safe from eviction.
 #[must_use]
 pub const fn eviction_class(state: State) -> EvictionClass {
     match state {

@@ -41,8 +41,9 @@ use std::time::Duration;
 ///
 /// # Classes that follow another
 /// A class that is not set follows another one that is: `tcp.fin_wait` and `tcp.close_wait` follow
-/// `tcp.established`, and `udp.exchange` follows `udp.replied`. This holds in an override too, for
-/// what neither the override nor the global lifetimes set. See [`LifetimeClass::follows`].
+/// `tcp.established`, and `udp.exchange` follows `udp.replied`. This applies to an override too,
+/// for classes that neither the override nor the global lifetimes set. See
+/// [`LifetimeClass::follows`].
 ///
 /// # Half-closed connections
 /// A connection of which one end has sent its FIN is open in the other direction, and may be silent
@@ -57,11 +58,11 @@ use std::time::Duration;
 ///
 /// # Established connections behind GWLB
 /// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux
-/// keeps it for 5 days. Neither can be honoured behind a Gateway Load Balancer: it forgets a flow
-/// after its own idle timer (350 s unless it is set otherwise), and drops what comes later. A
-/// session that outlives that timer only fills the table, and its RST would find no flow to travel
-/// in. So the default lies just below it. Raise both together, or set `gwlb.enabled = false` where
-/// no such balancer is in the path. RFC 4787 REQ-5 (UDP, 2 min) is capped in the same way.
+/// keeps it for 5 days. Neither is possible behind a Gateway Load Balancer: it forgets a flow after
+/// its own idle timer (350 s unless configured otherwise), and drops later packets. A session that
+/// outlives that timer only fills the table, and its RST would have no flow to travel in. So the
+/// default lies just below it. Raise both together, or set `gwlb.enabled = false` where no such
+/// balancer is in the path. RFC 4787 REQ-5 (UDP, 2 min) is capped in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum LifetimeClass {
@@ -171,17 +172,17 @@ impl LifetimeClass {
         Self::DccpTimeWait,
     ];
 
-    /// The key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
+    /// Returns the key below `[lifetimes]` in the configuration file, such as `tcp.syn_sent`.
     pub const fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// The default lifetime.
+    /// Returns the default lifetime.
     pub const fn default_lifetime(self) -> Duration {
         Duration::from_millis(self.row().1 as u64)
     }
 
-    /// The default lifetime in milliseconds.
+    /// Returns the default lifetime in milliseconds.
     pub(crate) const fn default_millis(self) -> u32 {
         self.row().1
     }
@@ -191,7 +192,8 @@ impl LifetimeClass {
         self.row().2
     }
 
-    /// The class whose lifetime this one takes if that is set and this one is not.
+    /// Returns the class that determines the lifetime of this one if that class is set and this one
+    /// is not.
     #[must_use]
     pub const fn follows(self) -> Option<Self> {
         match self {
@@ -223,7 +225,7 @@ impl LifetimeClass {
         )
     }
 
-    /// Key, default in milliseconds, source of the default.
+    /// Returns the key, the default in milliseconds and the source of the default.
     const fn row(self) -> (&'static str, u32, &'static str) {
         match self {
             Self::TcpSynSent => ("tcp.syn_sent", 30_000, "pf tcp.opening, ASA embryonic"),

@@ -1,8 +1,7 @@
 //! The state machines: small facts about a packet go in, an outcome comes out.
 //!
-//! Nothing here sees bytes, locks or a clock. A tracker changes its own compact state only when it
-//! accepts a packet; how long the session then lives is for the caller, who is told the
-//! [`Lifetime`] to use.
+//! The trackers see neither bytes nor locks nor a clock. A tracker changes its own compact state
+//! only when it accepts a packet; it returns the [`Lifetime`] that the caller applies.
 
 pub mod datagram;
 pub mod dccp;
@@ -34,16 +33,16 @@ impl EvictionClass {
     /// All, in the order of eviction.
     pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
 
-    /// Time that a datagram session that has gone on for a while (a stream) is kept in a full table
-    /// after its last packet. Shorter exchanges have no such time: anybody gets an answer of a
-    /// server to a forged question.
+    /// Time that a long-running datagram session (a stream) is kept in a full table after its last
+    /// packet. Shorter exchanges have no such time: a forged question is enough to get an answer
+    /// from a server.
     pub const STREAM_GRACE: Duration = Duration::from_secs(1);
 
     /// Time that a half-closed TCP session is kept in a full table after its last packet: its other
     /// half may carry data for as long as it likes.
     pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -98,12 +97,12 @@ impl<Fault> Outcome<Fault> {
 pub struct Lifetime {
     /// The lifetime of the session's state.
     pub class: LifetimeClass,
-    /// An upper limit for now, such as that for data that nobody acknowledges.
+    /// Upper limit for now, such as that for unacknowledged data.
     pub cap: Option<LifetimeClass>,
 }
 
 impl Lifetime {
-    /// The lifetime of a state, uncut.
+    /// Returns the lifetime of a state, without a cap.
     #[must_use]
     pub const fn of(class: LifetimeClass) -> Self {
         Self { class, cap: None }

@@ -518,7 +518,11 @@ fn hostile_records_do_not_panic() {
         }
         inserted += 1;
         for _ in 0..6 {
-            let from = if random.next().is_multiple_of(2) { ends } else { ends.back() };
+            let from = if random.next().is_multiple_of(2) {
+                ends
+            } else {
+                ends.back()
+            };
             let flags = FLAGS[(random.next() % 6) as usize];
             let _ = other.tcp(from, flags, random.next() as u32, random.next() as u32, b"xx");
         }

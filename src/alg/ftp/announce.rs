@@ -30,7 +30,7 @@ pub(super) enum Flaw {
     Family,
 }
 
-/// A decimal number of some digits.
+/// Parses a decimal number of some digits.
 fn number(digits: &[u8], largest: u32) -> Result<u32, Flaw> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Flaw::Malformed);
@@ -48,7 +48,8 @@ fn port_number(digits: &[u8]) -> Result<u16, Flaw> {
     u16::try_from(number(digits, u32::from(u16::MAX))?).map_err(|_| Flaw::OutOfRange)
 }
 
-/// `h1,h2,h3,h4,p1,p2` and nothing else but blanks around the numbers; at most three digits each.
+/// Parses `h1,h2,h3,h4,p1,p2` without anything but blanks around the numbers; at most three digits
+/// each.
 fn tuple(text: &[u8]) -> Result<(Ipv4Addr, u16), Flaw> {
     let mut numbers = [0_u8; 6];
     let mut fields = text.split(|byte| *byte == b',');
@@ -67,7 +68,7 @@ fn tuple(text: &[u8]) -> Result<(Ipv4Addr, u16), Flaw> {
     Ok((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
 }
 
-/// The text without the blanks around it.
+/// Returns the text without the surrounding blanks.
 pub(super) fn trimmed(text: &[u8]) -> &[u8] {
     let (mut text, mut rest) = (text, text);
     while let Some((b' ', inner)) = rest.split_first() {
@@ -172,7 +173,7 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Adds what another line announces.
+    /// Adds the announcement of another line.
     pub(super) fn add(&mut self, line: Result<Announced, Flaw>) {
         let line = match line {
             Ok(Announced { address, port, .. }) => Self::One { address, port },

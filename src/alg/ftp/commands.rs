@@ -51,7 +51,7 @@ impl Ftp {
         }
     }
 
-    /// Carries out a command; returns what its reply has to answer.
+    /// Executes a command and returns the entry that its reply has to answer.
     fn asked_by(&mut self, line: Line<'_>, sink: &mut dyn HelperSink) -> Pending {
         let event = |sink: &mut dyn HelperSink, event| sink.event(event, Direction::Original);
         let command = Command::of(line.bytes);

@@ -8,13 +8,13 @@ const IAC: u8 = 0xff;
 pub(super) struct Command<'a> {
     /// The letters before the first blank; in any case.
     pub(super) verb: &'a [u8],
-    /// All behind that blank.
+    /// Text after the blank.
     pub(super) argument: &'a [u8],
 }
 
 impl<'a> Command<'a> {
-    /// TELNET commands before the verb are skipped: clients send IAC IP IAC DM before ABOR (RFC
-    /// 959, section 4.1.3).
+    /// Parses a client's line. TELNET commands before the verb are skipped: clients send IAC IP IAC
+    /// DM before ABOR (RFC 959, section 4.1.3).
     pub(super) fn of(line: &'a [u8]) -> Self {
         let line = without_telnet(line);
         let blank = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
@@ -30,9 +30,9 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Returns whether a server may read another command than [`Command::of`] does: some skip blanks
-/// before the verb, take any white space behind it, take TELNET commands out of its middle, or end
-/// a line at a carriage return.
+/// Returns whether a server may read a command differently from [`Command::of`]: some servers skip
+/// blanks before the verb, take any white space after it, remove TELNET commands from its middle,
+/// or end a line at a carriage return.
 pub(super) fn is_ambiguous(line: &[u8]) -> bool {
     let verb = Command::of(line).verb;
     let returns = line.iter().rev().skip_while(|byte| **byte == b'\r');
@@ -60,7 +60,7 @@ const METHODS: [&str; 15] = [
     "PRI",
 ];
 
-/// Returns whether a client's line is of HTTP: a request line, whose method a page may choose
+/// Returns whether a client's line belongs to HTTP: a request line, whose method a page may choose
 /// freely, or the header that each request of a browser has. Its end need not be known. The HOST of
 /// FTP (RFC 7151) has no colon.
 pub(super) fn is_http(line: &[u8]) -> bool {
@@ -74,9 +74,9 @@ pub(super) fn is_http(line: &[u8]) -> bool {
     METHODS.iter().any(|method| command.is(method)) || versioned && targets || names_host
 }
 
-/// Returns whether a client's line is of a binary protocol, such as STUN (RFC 8489), whose messages
-/// begin with two bits that are zero. A line of FTP begins with a letter, a blank or a TELNET
-/// command, and NUL stands after a carriage return alone (RFC 854).
+/// Returns whether a client's line belongs to a binary protocol, such as STUN (RFC 8489), whose
+/// messages begin with two zero bits. A line of FTP begins with a letter, a blank or a TELNET
+/// command, and NUL occurs only after a carriage return (RFC 854).
 pub(super) fn is_binary(line: &[u8]) -> bool {
     let begins = line
         .first()
@@ -92,15 +92,15 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
     without_telnet(line).iter().all(|byte| *byte == b' ')
 }
 
-/// The line behind the TELNET commands that it begins with.
+/// Returns the line after its leading TELNET commands.
 ///
 /// The urgent byte of a TELNET signal may be taken out of the stream before others read it, so
 /// parts of a signal are skipped as well: no command and no reply begins with such a byte.
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {
         line = match line {
-            // WILL, WONT, DO and DONT have an option behind them; 250 begins a subnegotiation,
-            // which has no place here.
+            // WILL, WONT, DO and DONT are followed by an option; 250 begins a subnegotiation, which
+            // is not expected here.
             [IAC, 251..=254, _, rest @ ..] | [240..=249 | IAC, rest @ ..] => rest,
             _ => return line,
         };
@@ -112,15 +112,15 @@ fn without_telnet(mut line: &[u8]) -> &[u8] {
 pub(super) struct Reply<'a> {
     /// 100 to 699.
     pub(super) code: u16,
-    /// More lines belong to it: there is a hyphen behind the code.
+    /// More lines follow: there is a hyphen after the code.
     pub(super) more: bool,
     /// Text after the code and the character that follows it.
     pub(super) text: &'a [u8],
 }
 
 impl<'a> Reply<'a> {
-    /// `None` if the line begins with no code (RFC 959, section 4.2). TELNET commands before it are
-    /// skipped.
+    /// Parses a reply line; `None` if the line does not begin with a code (RFC 959, section 4.2).
+    /// TELNET commands before it are skipped.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         let line = without_telnet(line);
         let (&[hundreds @ b'1'..=b'6', tens, ones], rest) = line.split_first_chunk::<3>()? else {
@@ -143,17 +143,17 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// 1yz: another reply will follow.
+    /// Returns whether the code is 1yz: another reply will follow.
     pub(super) const fn is_preliminary(&self) -> bool {
         self.code < 200
     }
 
-    /// 2yz.
+    /// Returns whether the code is 2yz.
     pub(super) const fn is_completion(&self) -> bool {
         self.code / 100 == 2
     }
 
-    /// 4yz and 5yz.
+    /// Returns whether the code is 4yz or 5yz.
     pub(super) const fn is_refusal(&self) -> bool {
         matches!(self.code / 100, 4 | 5)
     }

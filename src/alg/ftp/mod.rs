@@ -1,20 +1,21 @@
 //! The helper of FTP (RFC 959, RFC 1123, RFC 2428, RFC 4217).
 //!
-//! A client announces with PORT and EPRT where the server shall call it; a server announces in its
-//! 227 and 229, the replies to PASV and EPSV, where the client shall call. What is announced
-//! becomes an [`Expectation`] if
+//! A client announces with PORT and EPRT the address that the server shall call. A server announces
+//! in its 227 and 229, the replies to PASV and EPSV, the address that the client shall call. An
+//! announced address becomes an [`Expectation`] if
 //!
 //! 1. it stands in a whole line at its place in the stream, and comes from the end that may say it;
 //! 2. the server has greeted with 220;
 //! 3. a reply answers a PASV or EPSV, in either form. Preliminary replies and lines within a
-//!    multi-line reply of another code are no replies, padded or not (CERT VU#288905);
+//!    multi-line reply of another code do not count as replies, padded or not (CERT VU#288905);
 //! 4. no octet exceeds 255 and no port 65535, and the port is not below the floor;
 //! 5. the address is one that may be announced.
 //!
 //! The session is expected at the announcing end's own address, which is that of its packets (RFC
 //! 2577: bounce). Servers behind NAT announce their public address, so a 227 may announce any
-//! unicast address. PORT and EPRT may announce the client's own and those that the [`Settings`]
-//! list. A listed address of a 227 is expected as well, and one announcement admits one session.
+//! unicast address. PORT and EPRT may announce the client's own address and those that the
+//! [`Settings`] list. A listed address of a 227 is expected as well, and one announcement admits
+//! one session.
 //!
 //! One announcement for each of the two modes may wait at a time; the next one replaces it. ABOR,
 //! REIN, QUIT and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV until REIN. With AUTH
@@ -22,12 +23,12 @@
 //! steps aside. After a 234 it follows the records of TLS, and reads on where plain text follows
 //! them (CCC). Records that do not come in order may hide that place.
 //!
-//! A request of HTTP, or too many refused announcements of the client, end listening for good: a
+//! An HTTP request, or too many refused announcements of the client, ends inspection permanently: a
 //! page in a browser can send both (NAT slipstreaming).
 //!
-//! A session may be [guarded](Ftp::set_guarded), because nothing of it may pass unread: then the
-//! helper steps aside only for a 234 that answers AUTH. A TLS record that nobody has agreed on is a
-//! refused line, and after ADAT, which does not end plain commands, the helper goes on.
+//! A session may be [guarded](Ftp::set_guarded), if none of its bytes may pass unread: then the
+//! helper stops reading only for a 234 that answers AUTH. A TLS record that was not negotiated is a
+//! refused line. After ADAT, which does not end plain commands, the helper continues.
 //!
 //! When lines are lost, commands and replies can no longer be paired. Then no reply counts, until a
 //! command comes while the last line of the server was the end of a reply.
@@ -70,7 +71,7 @@ pub const CONTROL_PORT: u16 = 21;
 enum Replying {
     /// Between two replies; `settled` if the last one was final.
     Between { settled: bool },
-    /// In a multi-line reply with this code; whether its first line has ended with a line feed
+    /// In a multi-line reply with this code; `bare_lf` if its first line has ended with a line feed
     /// alone.
     Within { code: u16, bare_lf: bool },
     /// Lines are lost: perhaps in a multi-line reply.
@@ -102,7 +103,7 @@ pub struct Ftp {
     rules: Arc<Rules>,
     session: SessionEnds,
     pending: Queue,
-    /// `pending` is what the server has yet to answer.
+    /// `pending` holds the commands that the server has yet to answer.
     paired: bool,
     replying: Replying,
     greeting: Greeting,
@@ -110,7 +111,7 @@ pub struct Ftp {
     opaque: bool,
     /// The server has agreed that the session is encrypted.
     agreed: bool,
-    /// Listening has ended for good.
+    /// Inspection has ended permanently.
     silenced: bool,
     /// AUTH was asked.
     asked: bool,
@@ -136,8 +137,8 @@ pub struct Ftp {
 }
 
 impl Ftp {
-    /// The helper of a session whose initiator is the client. A session that is taken up in its
-    /// middle begins the same way: its streams tell.
+    /// Creates the helper of a session whose initiator is the client. A session that is picked up
+    /// mid-stream begins the same way: its streams show it.
     #[must_use]
     pub fn new(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -166,8 +167,8 @@ impl Ftp {
         }
     }
 
-    /// The helper of a session that goes on with something unanswered: no reply counts before both
-    /// ends are in step again.
+    /// Creates the helper of a session that continues with an unanswered command: no reply counts
+    /// before both ends are synchronized again.
     #[must_use]
     pub fn unpaired(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -178,8 +179,8 @@ impl Ftp {
         }
     }
 
-    /// The helper of a session that goes on, and whose ends have agreed to encrypt it. Where plain
-    /// text follows is not found.
+    /// Creates the helper of a continuing session whose ends have agreed to encrypt it. A later
+    /// return to plain text is not detected.
     #[must_use]
     pub fn encrypted(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -212,8 +213,8 @@ impl Ftp {
         self.opaque && self.agreed
     }
 
-    /// Returns whether listening has ended for good, since the session is none of FTP or announced
-    /// too much that was refused.
+    /// Returns whether inspection has ended permanently, because the session is not FTP or made too
+    /// many refused announcements.
     #[must_use]
     pub const fn is_silenced(&self) -> bool {
         self.opaque && self.silenced
@@ -232,13 +233,14 @@ impl Ftp {
         port == Some(called.port()) && (called.ip() == own || listed == Some(called.ip()))
     }
 
-    /// All that was announced was withdrawn by others.
+    /// Forgets the announcements, whose expectations the caller has withdrawn.
     pub const fn forget_announced(&mut self) {
         self.active = None;
         self.passive = None;
     }
 
-    /// The helper of a session that goes on, with nothing unanswered ([`Ftp::is_at_rest`]).
+    /// Creates the helper of a session that continues without an unanswered command
+    /// ([`Ftp::is_at_rest`]).
     #[must_use]
     pub fn at_rest(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -249,8 +251,8 @@ impl Ftp {
         }
     }
 
-    /// Returns whether the server has answered every command, and the session is readable: what
-    /// comes next is a command.
+    /// Returns whether the server has answered every command and the session is readable, so that a
+    /// command comes next.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.paired
@@ -259,13 +261,13 @@ impl Ftp {
             && matches!(self.replying, Replying::Between { .. })
     }
 
-    /// The ends of the control session.
+    /// Returns the ends of the control session.
     #[must_use]
     pub const fn session(&self) -> &SessionEnds {
         &self.session
     }
 
-    /// Goes on with other rules.
+    /// Continues with other rules.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
     }
@@ -283,7 +285,7 @@ impl Ftp {
         self.session.sender(caller.opposite()).ip()
     }
 
-    /// The expectation of a data session that this end of the control session opens.
+    /// Returns the expectation of a data session that this end of the control session opens.
     fn expectation(&self, caller: Direction, destination: SocketAddr) -> Expectation {
         Expectation {
             parent: self.session,
@@ -307,7 +309,8 @@ impl Ftp {
         }
     }
 
-    /// Expects the client at the server's port. `address` is what the server has announced.
+    /// Expects the client at the server's port. `address` is the address that the server has
+    /// announced.
     fn open_passive(&mut self, port: u16, address: Option<IpAddr>, sink: &mut dyn HelperSink) {
         self.withdraw(Direction::Original, Direction::Reply, sink);
         let own = self.called(Direction::Original);
@@ -373,7 +376,7 @@ impl Ftp {
         sink.event(HelperEvent::Tls, from);
     }
 
-    /// Steps aside for good: this is no session of FTP, or an attack.
+    /// Stops reading permanently: the session is not FTP, or is an attack.
     fn end_listening(&mut self, why: HelperEvent, sink: &mut dyn HelperSink) {
         self.withdraw_all(Direction::Original, sink);
         self.pending = Queue::default();
@@ -399,7 +402,7 @@ impl Ftp {
     }
 }
 
-/// The event of a flaw.
+/// Returns the event of a flaw.
 const fn reason(flaw: Flaw, malformed: HelperEvent) -> HelperEvent {
     match flaw {
         Flaw::Absent | Flaw::Malformed => malformed,

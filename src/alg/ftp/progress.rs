@@ -138,8 +138,8 @@ impl Ftp {
         })
     }
 
-    /// The helper of a session that goes on where another one stood. What nobody could have saved
-    /// is left out: then no reply counts before both ends are in step again.
+    /// Creates the helper of a session that continues from a saved position. State that cannot be
+    /// saved is left out: then no reply counts before both ends are synchronized again.
     #[must_use]
     pub fn going_on(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
         let mut helper = Self::at_rest(rules, session);
@@ -189,9 +189,9 @@ impl Ftp {
         helper
     }
 
-    /// Returns the fault of the rest of a line whose beginning passed before the session was read:
-    /// it opens nothing, but if it is a line of its own, it must not announce what would be
-    /// refused. Whether the server has greeted does not matter: that passed unread too.
+    /// Returns the fault of the rest of a line whose beginning passed before the session was read.
+    /// Such a line opens nothing, but if it is complete by itself, it must not contain a refused
+    /// announcement. The greeting does not matter, since it passed unread too.
     pub(super) fn flaw_of_rest(&self, from: Direction, line: Line<'_>) -> Option<HelperEvent> {
         match from {
             Direction::Original => {

@@ -12,7 +12,7 @@ const TYPES: core::ops::RangeInclusive<u8> = 20..=24;
 /// The type of the records that begin a TLS session.
 const HANDSHAKE: u8 = 22;
 
-/// The longest record: 2^14 bytes, and what encryption adds (RFC 5246, section 6.2.3).
+/// Maximum record length: 2^14 bytes, and the overhead of encryption (RFC 5246, section 6.2.3).
 const LONGEST: u16 = (1 << 14) + 2048;
 
 /// Bytes of a record's header.

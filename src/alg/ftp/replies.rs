@@ -27,7 +27,7 @@ impl Ftp {
         let doubtful = self.is_doubtful();
         self.after_lf = line.bare_lf;
         if doubtful && self.echoes_lf {
-            // The rest of a line that holds what the client has sent.
+            // The rest of a line that echoes the client's input.
             return;
         }
         let reply = Reply::of(line.bytes);
@@ -79,7 +79,7 @@ impl Ftp {
         self.greeting != Greeting::Seen && self.paired && self.pending.is_new() && !self.echoes_lf
     }
 
-    /// Notes what a line of a reply announces.
+    /// Records the announcement of a reply line.
     fn tell(&mut self, code: u16, text: &[u8], whole: bool) {
         match Form::of(code) {
             Some(form) if whole => self.told.add(announce::of_reply(form, text)),
@@ -191,9 +191,9 @@ impl Ftp {
         true
     }
 
-    /// Returns the port of the server that the client shall call. The server is called at the
-    /// address that it has here, whatever the text says: servers behind NAT announce their public
-    /// address, and clients ignore it.
+    /// Returns the port of the server that the client shall call. The server is called at its
+    /// address here, not at the announced one: servers behind NAT announce their public address,
+    /// and clients ignore it.
     pub(super) fn passive_port(&self, address: Option<IpAddr>, port: u16) -> Result<u16, HelperEvent> {
         let own = self.session.responder.ip();
         let is_meant = |address: IpAddr| {

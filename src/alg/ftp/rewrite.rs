@@ -1,4 +1,4 @@
-//! Another address and port in place of an announced one, for those who translate addresses.
+//! Replacement of announced addresses and ports, for appliances that translate addresses.
 
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
@@ -26,9 +26,9 @@ pub enum RewriteError {
     Family,
 }
 
-/// Puts `to` in place of what a whole line announces: PORT and EPRT of a client, 227 and 229 of a
-/// server. A 229 has no address; of it only the port changes. Nothing is judged here: whether the
-/// announcement is acceptable is the helper's word. The line may have its end or not.
+/// Replaces the address and port that a whole line announces with `to`: PORT and EPRT of a client,
+/// 227 and 229 of a server. A 229 has no address; only its port changes. The function does not
+/// judge whether the announcement is acceptable; the helper does. The line may have its end or not.
 ///
 /// An appliance that translates addresses rewrites each announcement of a control session in this
 /// way, and moves the sequence numbers of the lines after it:
@@ -103,7 +103,7 @@ pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {
     })
 }
 
-/// `h1,h2,h3,h4,p1,p2`.
+/// Writes `h1,h2,h3,h4,p1,p2`.
 fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
     let IpAddr::V4(address) = address else {
         return Err(RewriteError::Family);
@@ -117,8 +117,8 @@ fn tuple(address: IpAddr, port: u16) -> Result<String, RewriteError> {
     Ok(text)
 }
 
-/// `|protocol|address|port|`, with the delimiter that the argument has unless it could stand in an
-/// address.
+/// Writes `|protocol|address|port|`, with the delimiter of the argument unless it could be part of
+/// an address.
 fn extended(argument: &[u8], address: IpAddr, port: u16) -> String {
     let delimiter = announce::trimmed(argument)
         .first()

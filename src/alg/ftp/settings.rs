@@ -28,7 +28,7 @@ pub enum ActiveOpening {
 }
 
 impl ActiveOpening {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,9 +45,9 @@ pub struct Settings {
     /// have 4096 bytes on Linux, and a reply doubles the quotes in one (RFC 959, appendix II). A
     /// longer command or reply announces nothing.
     pub max_line: usize,
-    /// Number of bytes that are kept for each direction, ahead of a hole, and where nothing may
-    /// pass unread also until they are acknowledged: 65,536 by default, what a window without a
-    /// scale has in flight.
+    /// Number of bytes that are kept for each direction ahead of a hole, and, where no byte may
+    /// pass unread, until they are acknowledged: 65,536 by default, the most that a window without
+    /// a scale has in flight.
     pub reorder_bytes: usize,
     /// Number of separate ranges of bytes that are kept ahead of holes, for each direction: 16 by
     /// default.
@@ -66,7 +66,8 @@ pub struct Settings {
     /// listed: whatever unicast address a 227 announces, the server's own is expected.
     pub passive_addresses: Vec<IpNet>,
     /// Addresses that PORT and EPRT may announce in place of the client's own, such as the public
-    /// addresses of clients behind NAT; the client's own is expected. None by default.
+    /// addresses of clients behind NAT; the session is expected at the client's own address. None
+    /// by default.
     pub active_addresses: Vec<IpNet>,
     /// After how many refused PORT and EPRT a session is not listened to any more: 4 by default, 0
     /// for never. A page in a browser can send many, to guess the browser's address.
@@ -131,7 +132,7 @@ impl Rules {
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings

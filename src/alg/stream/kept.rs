@@ -4,8 +4,8 @@ use super::line::cut;
 use super::{Fit, GRAIN, Limits, Piece, Range, Stream, Trouble, reserve};
 use crate::packet::SeqNum;
 
-/// Returns whether bytes from `seq` on, which lie before `next`, differ from what is kept of those
-/// right before `next`.
+/// Returns whether bytes from `seq` on, which lie before `next`, differ from the kept bytes right
+/// before `next`.
 fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
     let begin = next.sub(kept.len() as u32);
     let (kept, past) = if seq.before(begin) {
@@ -23,8 +23,8 @@ fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
 }
 
 impl Stream {
-    /// Returns whether a segment can be read whole, now or once the hole before it is filled: what
-    /// was sent before and may not have come is the same again, and there is room for it.
+    /// Returns whether a segment can be read whole, now or once the hole before it is filled:
+    /// retransmitted bytes are identical to the first copy, and there is room for the new ones.
     #[must_use]
     pub fn fit(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> Fit {
         let Some(next) = self.next else {
@@ -73,10 +73,10 @@ impl Stream {
                 let ranges = limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
                 end.min(limits.window).saturating_sub(self.buffer.capacity()) + ranges
             }
-            // What waits may be read with it.
+            // Waiting bytes may be read with the segment.
             _ => 2 * self.buffer.len(),
         };
-        // The line, and what is kept until it is acknowledged.
+        // The line, and the bytes that are kept until they are acknowledged.
         ahead + 2 * len + 3 * GRAIN
     }
 
@@ -110,13 +110,13 @@ impl Stream {
             + self.ranges.capacity() * size_of::<Range>()
     }
 
-    /// Forgets what waits for missing bytes.
+    /// Discards the bytes that wait for missing ones.
     pub fn shed(&mut self) {
         self.buffer = Vec::new();
         self.ranges = Vec::new();
     }
 
-    /// The bytes right before `next` that nobody has acknowledged.
+    /// Returns the bytes right before `next` that are not acknowledged.
     pub(super) fn unacknowledged(&self) -> &[u8] {
         self.sent.get(self.sent_from..).unwrap_or_default()
     }
@@ -147,8 +147,8 @@ impl Stream {
         }
     }
 
-    /// Returns whether bytes that lie before `next` differ from what is kept of the line that has
-    /// not ended.
+    /// Returns whether bytes that lie before `next` differ from the kept part of the unfinished
+    /// line.
     pub(super) fn contradicts_line(&self, seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
         if self.skipping || self.too_long {
             return false;
@@ -216,7 +216,7 @@ impl Stream {
         });
     }
 
-    /// Reads what waits and has nothing missing before it any more; how many bytes.
+    /// Reads the waiting bytes that are next in order, and returns their number.
     pub(super) fn drain(&mut self, limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) -> usize {
         let ready = match self.ranges.first() {
             Some(range) if range.start == 0 => range.end,
@@ -229,7 +229,7 @@ impl Stream {
         ready
     }
 
-    /// `next` has moved on by so many bytes.
+    /// Moves the kept ranges after `next` has advanced by a number of bytes.
     pub(super) fn shift(&mut self, by: usize) {
         self.ranges.retain_mut(|range| {
             range.start = range.start.saturating_sub(by);

@@ -21,7 +21,7 @@ pub(super) fn cut(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
     bytes.split_at_checked(at).unwrap_or((bytes, &[]))
 }
 
-/// Behind the first line's end.
+/// Returns the position after the end of the first line.
 pub(super) fn line_end(bytes: &[u8], after_cr: bool, bare_lf: bool) -> Option<usize> {
     let mut previous = if after_cr { b'\r' } else { 0 };
     for (place, byte) in bytes.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) struct LineEnd {
     pub(super) next: SeqNum,
 }
 
-/// A line of these bytes, whose end is cut off.
+/// Returns a line of these bytes, without its end.
 pub(super) fn line_of<'b>(bytes: &'b [u8], end: LineEnd, limits: &Limits) -> Line<'b> {
     let LineEnd { whole, bare_lf, next } = end;
     let whole = whole && bytes.len() <= limits.line;

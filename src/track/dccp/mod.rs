@@ -1,10 +1,11 @@
-//! DCCP: what a connection's packets may be, given all that has passed before (RFC 4340).
+//! DCCP: the valid packets of a connection, given the earlier ones (RFC 4340).
 //!
-//! [`Track`] is the compact state of one connection; [`Track::packet`] judges one packet. Two
-//! questions are asked: does its *type* fit the state ([`state`], a table), and does it acknowledge
-//! a number that the other end has *sent*? The reference is Linux `nf_conntrack_proto_dccp`, which
-//! asks the second question of one packet of the handshake only: a Reset or Close of somebody who
-//! has guessed addresses and ports is believed there, and is invalid here.
+//! [`Track`] is the compact state of one connection; [`Track::packet`] judges one packet. It checks
+//! whether the packet's *type* fits the state ([`state`], a table), and whether the packet
+//! acknowledges a number that the other end has *sent*. The reference is Linux
+//! `nf_conntrack_proto_dccp`, which makes the second check for one packet of the handshake only: a
+//! Reset or Close by an attacker who has guessed addresses and ports is accepted there, and is
+//! invalid here.
 //!
 //! Only a Request opens a session.
 
@@ -22,9 +23,8 @@ use crate::track::Outcome;
 /// Sequence numbers have 48 bits (RFC 4340, section 7.1).
 const MASK: u64 = (1 << 48) - 1;
 
-/// Maximum advance beyond the greatest number of the sender that a packet is trusted with. More
-/// packets than that are lost in no burst, and a number that somebody makes up lies within it once
-/// in 2^24 times.
+/// Maximum advance beyond the greatest number of the sender that a packet is trusted with. No burst
+/// loses more packets than that, and a made-up number lies within it once in 2^24 times.
 pub const MAX_ADVANCE: u64 = 1 << 24;
 
 /// Reason for which a packet is invalid.
@@ -83,7 +83,8 @@ const ABORTED: u64 = 1 << 52;
 const STATE_SHIFT: u32 = 48;
 
 impl Track {
-    /// The state after a connection's first packet, which must be a Request; `None` for any other.
+    /// Returns the state after a connection's first packet, which must be a Request; `None` for any
+    /// other.
     #[must_use]
     pub fn open(packet: &DccpPacket) -> Option<Self> {
         if packet.kind != DccpType::Request {
@@ -98,7 +99,7 @@ impl Track {
         })
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
@@ -172,10 +173,10 @@ impl Track {
             Cell::To(_) | Cell::Ignore | Cell::End => {}
         }
         let other = *self.sent(direction.opposite());
-        // A Sync acknowledges what it was made for, which may be a packet that its sender did not
-        // believe (7.5.4).
+        // A Sync acknowledges the packet that caused it, which its sender may have rejected
+        // (7.5.4).
         let checked = !matches!(kind, DccpType::Sync | DccpType::SyncAck);
-        // A client that has heard nothing has nothing to acknowledge in its Reset (5.6).
+        // A client that has received no packet has nothing to acknowledge in its Reset (5.6).
         let nothing_to_acknowledge = kind == DccpType::Reset && !other.any;
         if let Some(ack) = packet.ack
             && checked

@@ -40,7 +40,7 @@ impl State {
         Self::TimeWait,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -106,7 +106,7 @@ pub enum Cell {
     Invalid,
 }
 
-/// The table (RFC 4340, section 8).
+/// Returns the table (RFC 4340, section 8).
 #[must_use]
 pub const fn transition(direction: Direction, kind: DccpType, state: State) -> Cell {
     use Direction::{Original, Reply};
@@ -133,7 +133,7 @@ pub const fn transition(direction: Direction, kind: DccpType, state: State) -> C
         // A client in PARTOPEN sends no bare Data (8.1.5).
         (DccpType::Data, Original) => [IV, IV, IV, OP, CR, CG, IV],
         (DccpType::Ack | DccpType::DataAck, Original) => [IV, PO, PO, OP, CR, CG, IV],
-        // The first packet of the server behind the Response ends PARTOPEN.
+        // The first packet of the server after the Response ends PARTOPEN.
         (DccpType::Data | DccpType::Ack | DccpType::DataAck, Reply) => [IV, IV, OP, OP, CR, CG, IV],
         // Only a server asks (8.3).
         (DccpType::CloseReq, Original) => [IV, IV, IV, IV, IV, IV, IV],

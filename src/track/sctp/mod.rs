@@ -1,4 +1,4 @@
-//! SCTP: what an association's packets may be, given all that has passed before (RFC 9260).
+//! SCTP: the valid packets of an association, given the earlier ones (RFC 9260).
 //!
 //! [`Track`] is the compact state of one association; [`Track::packet`] judges one packet. Two
 //! questions are asked: does its *verification tag* prove that its sender knows the association
@@ -11,12 +11,12 @@
 //! others.
 //!
 //! # Handshakes beside the state
-//! An INIT on a live association carries no tag, so anybody can send it: it passes and changes
+//! An INIT on a live association carries no tag, so any host can send one: it passes and changes
 //! neither state nor lifetime. The tags of the handshake that it begins are kept as *pending*, next
 //! to the association's own. That serves a restart (section 5.2.4: the handshake takes over with
 //! its COOKIE ACK, until then the old tags hold), a collision of two INITs (section 5.2.1), and a
 //! second INIT ACK in answer to a repeated INIT, which the responder has made with another tag as
-//! it keeps nothing of the first.
+//! it keeps no state of the first.
 
 pub mod state;
 
@@ -107,7 +107,8 @@ const ECHOED_SHIFT: u32 = 8;
 const PENDING_ECHOED_SHIFT: u32 = 10;
 
 impl Track {
-    /// The state after an association's first packet, which must be an INIT; `None` for any other.
+    /// Returns the state after an association's first packet, which must be an INIT; `None` for any
+    /// other.
     #[must_use]
     pub const fn open(packet: &SctpPacket) -> Option<Self> {
         if !packet.chunks.any(SctpChunks::INIT) {
@@ -127,7 +128,7 @@ impl Track {
         })
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
@@ -219,7 +220,7 @@ impl Track {
             }
             return self.chunks(direction, chunks);
         }
-        // The answer to an INIT that was passed: nobody has asked the association itself.
+        // The answer to an INIT that was passed: it does not concern the association itself.
         if chunks.any(SctpChunks::ABORT) && self.pending.fit(direction, packet) {
             return Outcome::PASS;
         }
@@ -227,7 +228,7 @@ impl Track {
         Outcome::Invalid(if known { Fault::Tag } else { Fault::State })
     }
 
-    /// An INIT opens, repeats, restarts or collides.
+    /// Handles an INIT, which opens, repeats, restarts or collides.
     fn init(&mut self, direction: Direction, packet: &SctpPacket) -> Outcome<Fault> {
         match transition(direction, Event::Init, self.state) {
             Cell::Reopen => return Outcome::Reopen,
@@ -243,7 +244,7 @@ impl Track {
         Outcome::PASS
     }
 
-    /// An INIT ACK says which tag its receiver must carry from now on.
+    /// Handles an INIT ACK, which sets the tag that its receiver must send from now on.
     fn init_ack(&mut self, direction: Direction, packet: &SctpPacket) -> Outcome<Fault> {
         let back = direction.opposite();
         let answered = matches!(self.state, State::InitSent | State::CookieWait);
@@ -305,7 +306,8 @@ impl Track {
                 Cell::Invalid => return Outcome::Invalid(Fault::State),
             }
         }
-        // What changes no state is alone in its packet, or has come with what may have changed it.
+        // Chunks that change no state are alone in their packet, or have come with one that may
+        // have changed it.
         if rest == chunks {
             match transition(direction, Event::Other, self.state) {
                 Cell::To(_) => believed = true,

@@ -3,8 +3,9 @@
 use crate::flow::Direction;
 use crate::track::{EvictionClass, LifetimeClass};
 
-/// State of an association as seen from the middle. Names are those of Linux, except that an
-/// association whose INIT is unanswered is told from one that is over: Linux calls both CLOSED.
+/// State of an association as seen from the middle. The names are those of Linux, except that an
+/// association whose INIT is unanswered is distinguished from one that is over: Linux calls both
+/// CLOSED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
@@ -42,7 +43,7 @@ impl State {
         Self::Closed,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +58,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -96,7 +97,7 @@ impl State {
     }
 }
 
-/// The kinds of chunks that the table tells apart.
+/// Kinds of chunks that the table distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Event {
@@ -134,7 +135,7 @@ impl Event {
         Self::Abort,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -166,7 +167,7 @@ pub enum Cell {
     Invalid,
 }
 
-/// The table.
+/// Returns the table.
 #[must_use]
 pub const fn transition(direction: Direction, event: Event, state: State) -> Cell {
     use Cell::{End, Ignore, Invalid, Reopen};
@@ -194,8 +195,8 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
         // In the reply direction: a collision, where the responder has begun a handshake, too.
         Event::CookieEcho => [IV, CE, CE, IG, IG, IG, IG, IV],
         Event::CookieAck => [IV, IV, ES, ES, IG, IG, IG, IV],
-        // There is no association before the COOKIE ECHO. What comes after the end is answered by
-        // an ABORT.
+        // There is no association before the COOKIE ECHO. Packets after the end are answered by an
+        // ABORT.
         Event::Other => [IV, IV, CE, ES, SS, SR, SA, IG],
         // The one of both ends at once changes nothing: both go on with SHUTDOWN ACK (RFC 9260
         // 9.2).
@@ -203,7 +204,7 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
         Event::Shutdown => [IV, IV, IG, SR, SS, SR, SA, IG],
         Event::ShutdownAck => [IV, IV, IG, IV, SA, SA, SA, IG],
         Event::ShutdownComplete => [IV, IV, IV, IV, IV, IV, CL, IG],
-        // The initiator gives up, or is refused: nobody has an association.
+        // The initiator gives up, or is refused: neither end has an association.
         Event::Abort if original => [CL, CL, CL, CL, CL, CL, CL, IG],
         Event::Abort => [EN, CL, CL, CL, CL, CL, CL, IG],
     };

@@ -1,11 +1,11 @@
 //! Connections of which a part went by unseen: picked up in their middle, or with one half on
 //! another path.
 //!
-//! Such a connection is tracked liberally, and what its segments say of themselves is believed,
-//! until both ends have been seen and each has acknowledged all that is known of the other: from
-//! that moment on the numbers are as good as those of a connection that was followed from its SYN,
-//! and it is judged strictly. Window scales were never seen: the greatest one is assumed, so that
-//! no window is taken for smaller than it is.
+//! Such a connection is tracked liberally, and the numbers of its segments are trusted, until both
+//! ends have been seen and each has acknowledged all known data of the other. From then on the
+//! numbers are as reliable as those of a connection that was followed from its SYN, and tracking is
+//! strict. Window scales were never seen: the greatest one is assumed, so that no window is
+//! underestimated.
 
 use super::{
     CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, judgement::digest,
@@ -18,9 +18,9 @@ use crate::packet::Segment;
 const MAX_SCALE: u8 = 14;
 
 impl Track {
-    /// The state of a connection that is picked up in its middle, with an ACK of one end that
-    /// travels in `direction`; `None` for any other segment. It is liberal for good, or with
-    /// `until_seen` until both ends are known.
+    /// Returns the state of a connection that is picked up mid-stream, with an ACK of one end that
+    /// travels in `direction`; `None` for any other segment. The state is liberal permanently, or
+    /// with `until_seen` until both ends are known.
     #[must_use]
     pub fn adopt(segment: &Segment, direction: Direction, until_seen: bool) -> Option<Self> {
         if Event::of(segment.flags) != Event::Ack {
@@ -40,8 +40,8 @@ impl Track {
         Some(track)
     }
 
-    /// The state of a connection whose first segment here is the responder's SYN-ACK: its initiator
-    /// takes another path. `None` for any other segment.
+    /// Returns the state of a connection whose first segment here is the responder's SYN-ACK,
+    /// because its initiator takes another path. `None` for any other segment.
     #[must_use]
     pub fn adopt_answer(segment: &Segment) -> Option<Self> {
         if Event::of(segment.flags) != Event::SynAck {
@@ -73,8 +73,8 @@ impl Track {
         track
     }
 
-    /// Goes on without one half: from here on the connection is tracked as one that was picked up
-    /// in its middle. A handshake whose SYN-ACK took another path counts as completed.
+    /// Continues without one direction: from here on the connection is tracked as one that was
+    /// picked up mid-stream. A handshake whose SYN-ACK took another path counts as completed.
     pub fn go_on_without(&mut self, direction: Direction) {
         let until_seen = !self.connection_flag(LIBERAL);
         self.set_connection_flag(LIBERAL, true);
@@ -100,10 +100,10 @@ impl Track {
         }
     }
 
-    /// Goes on after segments may have passed unseen in both directions: until both ends are known
-    /// as they are now, what a segment says of itself is trusted. A handshake may have been
-    /// completed meanwhile, and counts as completed; a SYN-ACK that comes nevertheless is still
-    /// judged by the SYN. Nothing changes in a simultaneous open, or once both ends have closed.
+    /// Continues after segments may have passed unseen in both directions: until both ends are
+    /// known again, the numbers of a segment are trusted. A handshake may have been completed
+    /// meanwhile, and counts as completed; a later SYN-ACK is still judged by the SYN. The state
+    /// does not change in a simultaneous open, or once both ends have closed.
     pub fn go_on_after_gap(&mut self) {
         match self.state() {
             State::SynSent => {
@@ -131,16 +131,16 @@ impl Track {
             )
     }
 
-    /// Lets numbers outside the window pass from here on.
+    /// Allows numbers outside the window from here on.
     pub const fn set_liberal(&mut self) {
         self.set_connection_flag(LIBERAL, true);
         if self.is_unseen() {
-            // For good, and not only until both ends were seen.
+            // Permanently, and not only until both ends were seen.
             self.set_connection_flag(UNSEEN, false);
         }
     }
 
-    /// Judges numbers strictly again, once both ends are known as they are now: what was tolerated
+    /// Judges numbers strictly again, once both ends are known as they are now: tolerated segments
     /// may have moved them.
     pub const fn set_strict(&mut self) {
         let open = matches!(
@@ -158,7 +158,7 @@ impl Track {
         self.connection_flag(LIBERAL)
     }
 
-    /// Takes a segment that does not fit what was seen at its word.
+    /// Trusts the numbers of a segment that does not fit the known ones.
     pub(super) fn relearn(&mut self, direction: Direction, segment: &Segment) {
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
@@ -183,7 +183,7 @@ impl Track {
     }
 }
 
-/// An end of which nothing was seen but what the other one has acknowledged.
+/// Returns an end of which only the data is known that the other end has acknowledged.
 fn unseen_side(end: crate::packet::SeqNum) -> Side {
     Side {
         peer: Peer {
@@ -197,7 +197,7 @@ fn unseen_side(end: crate::packet::SeqNum) -> Side {
     }
 }
 
-/// Takes over what a segment says of its sender, and of what its receiver has sent.
+/// Adopts a segment's numbers for its sender, and for the data that its receiver has sent.
 fn believe(sender: &mut Side, receiver: &mut Side, segment: &Segment) {
     let end = segment.seq.add(window::sequence_len(segment));
     let window = (u32::from(segment.window) << sender.scale).max(1);

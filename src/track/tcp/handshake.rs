@@ -1,6 +1,6 @@
 //! The SYNs that are remembered, and which of them an answer belongs to.
 //!
-//! Anybody can send a SYN with a forged source address, and an initiator may begin again on the
+//! Any host can send a SYN with a forged source address, and an initiator may begin again on the
 //! same ports. So a SYN replaces nothing until the responder answers it. Until a SYN-ACK passes,
 //! the track keeps the first SYN of the initiator and the latest one with another number; in later
 //! states it keeps the latest SYN that has passed. The SYN-ACK selects one of them by its
@@ -59,7 +59,7 @@ impl Syn {
         self.is_acknowledged_by(seq) || seq.0 == self.first.sub(1).0
     }
 
-    /// The number after its data.
+    /// Returns the number after its data.
     pub(super) const fn end(&self) -> SeqNum {
         self.end
     }
@@ -86,7 +86,7 @@ impl Syn {
         scale | sack | len << MARK_LEN_SHIFT
     }
 
-    /// The initiator as this SYN leaves it.
+    /// Returns the initiator's side after this SYN.
     fn side(&self) -> Side {
         let mut flags = PeerFlags::default();
         if self.scale.is_some() {
@@ -110,7 +110,8 @@ impl Syn {
 }
 
 impl Track {
-    /// The state after a connection's first segment, which must be a SYN; `None` for any other.
+    /// Returns the state after a connection's first segment, which must be a SYN; `None` for any
+    /// other.
     #[must_use]
     pub fn open(segment: &Segment) -> Option<Self> {
         if Event::of(segment.flags) != Event::Syn {
@@ -137,7 +138,7 @@ impl Track {
         self.set_state(State::SynSent);
     }
 
-    /// Puts a SYN in the initiator's place. What the initiator can acknowledge stays.
+    /// Stores a SYN as the initiator's. The data that the initiator can acknowledge stays.
     fn put_syn(&mut self, syn: Syn) {
         let mut side = syn.side();
         side.peer.max_ack = self.side(Direction::Original).peer.max_ack;
@@ -151,7 +152,7 @@ impl Track {
         self.last_mark = syn.mark();
     }
 
-    /// The latest SYN of the initiator, while nothing that came later has replaced it.
+    /// Returns the latest SYN of the initiator, while no later segment has replaced it.
     fn remembered_syn(&self) -> Option<Syn> {
         if self.last() != (Event::Syn, Direction::Original) {
             return None;
@@ -167,7 +168,7 @@ impl Track {
         })
     }
 
-    /// The SYN that the handshake goes by, until a SYN-ACK has answered it.
+    /// Returns the SYN that the handshake follows, until a SYN-ACK has answered it.
     pub(super) fn current_syn(&self) -> Syn {
         let initiator = self.side(Direction::Original);
         let has = |flag| initiator.flags.contains(flag);
@@ -180,14 +181,14 @@ impl Track {
         }
     }
 
-    /// The remembered SYN, if it is not the one that the handshake goes by.
+    /// Returns the remembered SYN, if it is not the one that the handshake follows.
     pub(super) fn other_syn(&self) -> Option<Syn> {
         let answered = self.side(Direction::Reply).peer.max_ack;
         self.remembered_syn()
             .filter(|syn| !syn.is_acknowledged_by(answered))
     }
 
-    /// Takes note of a SYN of the initiator that comes before any SYN-ACK.
+    /// Records a SYN of the initiator that comes before any SYN-ACK.
     pub(super) fn another_syn(&mut self, segment: &Segment) {
         let (syn, current) = (Syn::of(segment), self.current_syn());
         if syn.first == current.first {
@@ -205,8 +206,8 @@ impl Track {
         );
     }
 
-    /// Lets the handshake go by the SYN that a SYN-ACK acknowledges, if it is the other one; the
-    /// one that it went by stays remembered.
+    /// Makes the handshake follow the SYN that a SYN-ACK acknowledges, if it is the other one; the
+    /// previous one stays remembered.
     fn select_syn(&mut self, ack: SeqNum) {
         let current = self.current_syn();
         let other = self.other_syn().filter(|syn| syn.is_acknowledged_by(ack));
@@ -220,7 +221,7 @@ impl Track {
         }
     }
 
-    /// A SYN-ACK of the responder before any other: it answers one of the SYNs that are remembered.
+    /// Judges the first SYN-ACK of the responder, which answers one of the remembered SYNs.
     pub(super) fn syn_ack(
         &mut self,
         segment: &Segment,
@@ -231,7 +232,7 @@ impl Track {
         if before == State::SynSent && self.is_source_challenge(segment) {
             self.expect_answer(segment.ack);
             step(Step::Note(
-                "a challenge: whoever has sent the SYN answers with a RST, and goes on with its SYN",
+                "a challenge: the sender of the SYN answers with a RST and retransmits its SYN",
             ));
             return Outcome::Pass(PassReason::OutOfStep);
         }
@@ -256,9 +257,9 @@ impl Track {
         outcome
     }
 
-    /// The initiator's SYN-ACK of a simultaneous open: it has the number of one of its SYNs (RFC
-    /// 9293 3.5, figure 7). Anybody could replace that number otherwise, with a forged SYN of the
-    /// responder before.
+    /// Judges the initiator's SYN-ACK of a simultaneous open: its number is that of one of the
+    /// initiator's SYNs (RFC 9293 3.5, figure 7). Otherwise any host could replace that number, by
+    /// first forging a SYN of the responder.
     pub(super) fn own_syn_ack(&mut self, segment: &Segment, known: Known, step: impl FnMut(Step)) -> Outcome {
         let untouched = *self;
         if !self.select_own_syn(segment.seq) {
@@ -276,8 +277,8 @@ impl Track {
         outcome
     }
 
-    /// Lets the handshake go by the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5,
-    /// figure 7); `false` if none has it, and nothing has changed.
+    /// Selects the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5, figure 7).
+    /// Returns `false` if no SYN has it; then the state does not change.
     fn select_own_syn(&mut self, seq: SeqNum) -> bool {
         let first = seq.add(1);
         if self.current_syn().first == first {
@@ -296,7 +297,7 @@ impl Track {
         self.remember_syn(Direction::Original, current);
     }
 
-    /// The remembered SYN, if this SYN-ACK of the responder answers it.
+    /// Returns the remembered SYN, if this SYN-ACK of the responder answers it.
     pub(super) fn answered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> Option<Syn> {
         if (event, direction) != (Event::SynAck, Direction::Reply) {
             return None;
@@ -306,8 +307,8 @@ impl Track {
     }
 
     /// Returns whether the responder's SYN-ACK belongs to the two SYNs of a simultaneous open: it
-    /// neither answers a newer SYN of the initiator that was passed, nor has other numbers than
-    /// what the responder has sent.
+    /// neither answers a newer SYN of the initiator that was passed, nor differs from the numbers
+    /// that the responder has sent.
     pub(super) fn completes_simultaneous_open(&self, segment: &Segment) -> bool {
         let initiator = self.side(Direction::Original).peer;
         let responder = self.side(Direction::Reply).peer;
@@ -319,7 +320,7 @@ impl Track {
         self.connection_flag(SIMULTANEOUS_OPEN) && !other && !answers_newer
     }
 
-    /// Takes note of a segment that passes out of step, so that the answer to it is known.
+    /// Records a segment that passes out of step, so that the answer to it is recognized.
     pub(super) fn note_out_of_step(
         &mut self,
         event: Event,
@@ -351,9 +352,10 @@ impl Track {
         }
     }
 
-    /// Returns whether a SYN-ACK asks the sender of the SYN to prove that it is there: it is bare,
-    /// and acknowledges a number before the SYN. So ask firewalls behind this one, and this one
-    /// itself where a packet passes two of its zones. No initiator accepts it (RFC 9293 3.10.7.3).
+    /// Returns whether a SYN-ACK challenges the sender of the SYN to prove its address: it has a
+    /// window of 0 and no payload, and acknowledges a number before the SYN. Firewalls downstream
+    /// send such challenges, and so does this one where a packet passes two of its zones. No
+    /// initiator accepts it (RFC 9293 3.10.7.3).
     fn is_source_challenge(&self, segment: &Segment) -> bool {
         let syns = [Some(self.current_syn()), self.other_syn()];
         let is_old = |syn: &Syn| segment.ack.before(syn.first);
@@ -378,8 +380,8 @@ impl Track {
         self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq
     }
 
-    /// Takes note of more data of the remembered SYN; whether it is not the SYN that the handshake
-    /// goes by.
+    /// Records more data of the remembered SYN. Returns whether it differs from the SYN that the
+    /// handshake follows.
     pub(super) fn extend_syn(&mut self, direction: Direction, from: SeqNum, to: SeqNum) -> bool {
         let Some(syn) = self.remembered_syn() else {
             return false;

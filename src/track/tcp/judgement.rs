@@ -17,10 +17,10 @@ pub(super) struct StateChange {
 }
 
 impl Track {
-    /// A SYN on the ports of a finished connection opens a new one if the old one was closed by
-    /// FINs, and, while it is in TIME_WAIT, the SYN has a higher number than all that its sender
-    /// has sent (RFC 9293 3.6.1); or if its sender has closed the old one by a RST. Any other SYN
-    /// is for the receiver to judge.
+    /// Returns whether a SYN on the ports of a finished connection opens a new one. It does if the
+    /// old one was closed by FINs, and, while it is in TIME_WAIT, the SYN has a higher number than
+    /// all that its sender has sent (RFC 9293 3.6.1); or if its sender has closed the old one by a
+    /// RST. The receiver judges any other SYN.
     pub(super) fn may_reopen(&self, direction: Direction, segment: &Segment) -> bool {
         let [original, reply] = self.flags;
         let closed = (original | reply) & PeerFlags::CLOSE_INITIATOR.0 != 0;
@@ -99,13 +99,13 @@ impl Track {
         if let Some(fault) = fault {
             if liberal && self.is_unseen() {
                 step(Step::Note(
-                    "not all of the connection was seen: the segment is taken at its word",
+                    "not all of the connection was seen: the numbers of the segment are trusted",
                 ));
                 self.relearn(direction, segment);
                 return self.accept(direction, known, change, None);
             }
             if liberal {
-                step(Step::Note("outside the window, which is tolerated"));
+                step(Step::Note("outside the window, which liberal tracking tolerates"));
                 self.note_acknowledgment(direction, segment);
                 return self.accept(direction, known, change, Some(fault));
             }
@@ -116,6 +116,13 @@ impl Track {
         if self.is_unseen() {
             self.settle();
         }
+        self.remember_numbers(event, direction, segment, in_order);
+        self.accept(direction, known, change, None)
+    }
+
+    /// Records the numbers of an accepted ACK or FIN, and counts repetitions of an ACK.
+    #[inline]
+    fn remember_numbers(&mut self, event: Event, direction: Direction, segment: &Segment, in_order: bool) {
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
             let mark = digest(segment) | (u16::from(in_order) * MARK_IN_ORDER);
@@ -134,10 +141,9 @@ impl Track {
             self.last_end = segment.seq.add(window::sequence_len(segment));
             self.last_mark = u16::from(in_order) * MARK_IN_ORDER;
         }
-        self.accept(direction, known, change, None)
     }
 
-    /// Takes note of what the sender of a tolerated segment expects: the number of the RST that
+    /// Records the next number that the sender of a tolerated segment expects: that of the RST that
     /// would end the connection.
     fn note_acknowledgment(&mut self, direction: Direction, segment: &Segment) {
         let mut sender = self.side(direction);
@@ -148,7 +154,7 @@ impl Track {
         }
     }
 
-    /// The segment counts: takes the new state and says how long the session has from here.
+    /// Accepts the segment: sets the new state and returns the session's lifetime.
     pub(super) fn accept(
         &mut self,
         direction: Direction,
@@ -203,8 +209,8 @@ impl Track {
     }
 }
 
-/// A digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its direction,
-/// tells a repetition.
+/// Returns a digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its
+/// direction, identifies a repetition.
 pub(super) fn digest(segment: &Segment) -> u16 {
     let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
     (mixed >> 16) as u16 & !MARK_IN_ORDER

@@ -1,4 +1,4 @@
-//! TCP: what a connection's segments may be, given all that has passed before.
+//! TCP: the valid segments of a connection, given the earlier ones.
 //!
 //! [`Track`] is the compact state of one connection (44 bytes, it lives inside the session's slot);
 //! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind*
@@ -66,7 +66,7 @@ pub enum Outcome {
 /// Reason for which a segment passes without changing the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassReason {
-    /// A SYN, SYN-ACK or ACK that may be right where our picture is stale: the receiver decides.
+    /// A SYN, SYN-ACK or ACK that may be valid if the tracked state is stale: the receiver decides.
     OutOfStep,
     /// The answer to a SYN that was passed in LAST_ACK: a challenge ACK (RFC 5961 4.2), not the
     /// last ACK.
@@ -88,7 +88,7 @@ pub enum Fault {
     AckOfUnseen,
     /// The responder completes a handshake in which it never sent a SYN-ACK.
     SplitHandshake,
-    /// A RST older than what the receiver has acknowledged (RFC 5961 3.2).
+    /// The RST is older than the data that the receiver has acknowledged (RFC 5961 3.2).
     RstBelowWindow,
 }
 
@@ -157,7 +157,7 @@ const MARK_IN_ORDER: u16 = 1;
 const RETRANSMISSIONS_SHIFT: u8 = 6;
 
 impl Track {
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> State {
         State::from_bits(self.position & 0x0f)
@@ -203,7 +203,7 @@ impl Track {
         }
         let next = match cell {
             Cell::To(State::LastAck) if self.repeats_first_fin(event, direction, before) => {
-                step(Step::Note("the first FIN once more: the other half stays open"));
+                step(Step::Note("the first FIN again: the other direction stays open"));
                 before
             }
             Cell::To(next) => next,
@@ -250,12 +250,12 @@ impl Track {
         let Some(syn) = self.answered_syn(event, direction, segment) else {
             self.note_out_of_step(event, direction, segment, self.state());
             step(Step::Note(
-                "may be right where our picture is stale: passed and remembered",
+                "may be valid if the tracked state is stale: passed and remembered",
             ));
             return Outcome::Pass(PassReason::OutOfStep);
         };
         step(Step::Note(
-            "answers the SYN that was passed: both ends are in step, so are we again",
+            "answers the SYN that was passed: tracking is synchronized with both ends again",
         ));
         let unchanged = *self;
         self.begin_with(syn);
@@ -271,8 +271,8 @@ impl Track {
         outcome
     }
 
-    /// Takes note of more data of a segment that has passed: its end moves from `from` to `to`,
-    /// since a later IP fragment of it has come. See [`window::extend`].
+    /// Records more data of a segment that has passed: its end moves from `from` to `to`, since a
+    /// later IP fragment of it has come. See [`window::extend`].
     pub fn extend(&mut self, direction: Direction, from: SeqNum, to: SeqNum) {
         if self.extend_syn(direction, from, to) {
             return;
@@ -289,7 +289,7 @@ impl Track {
     }
 
     /// Returns whether an end can have a segment with this sequence number in flight, or had not
-    /// long ago; what an ICMP error quotes must fit (RFC 5927 4.1).
+    /// long ago; the quote of an ICMP error must fit (RFC 5927 4.1).
     #[must_use]
     pub fn may_quote(&self, direction: Direction, seq: SeqNum) -> bool {
         let sender = self.side(direction).peer;
@@ -310,7 +310,8 @@ impl Track {
         let cap = if event == Event::Rst {
             None
         } else if (!seen_reply || self.is_unseen()) && self.state() == State::Established {
-            // Picked up in its middle, and nobody has answered yet, or not all of it is known.
+            // The connection was picked up mid-stream, and has no answer yet, or is not completely
+            // known.
             Some(LifetimeClass::TcpUnacknowledged)
         } else if self.retransmissions() >= MAX_RETRANSMISSIONS {
             Some(LifetimeClass::TcpRetransmitted)

@@ -6,7 +6,7 @@ use crate::flow::Direction;
 use crate::packet::SeqNum;
 
 impl Track {
-    /// The memory of both ends as plain numbers, for a protocol that has it in TCP's place.
+    /// Creates a track from plain numbers, for a protocol that stores them in TCP's place.
     pub(crate) const fn from_words([a, b, c, d, e, f, g, h]: [u32; 8]) -> Self {
         const fn peer(end: u32, max_end: u32, max_window: u32, max_ack: u32) -> Peer {
             Peer {
@@ -27,8 +27,8 @@ impl Track {
         }
     }
 
-    /// Returns whether a state that came from elsewhere is one that segments can lead to, as far as
-    /// a look at it tells: scales and kinds within their bounds.
+    /// Returns whether a restored state is one that segments can lead to, as far as can be checked:
+    /// scales and kinds within their bounds.
     pub(crate) const fn is_sound(&self) -> bool {
         let (state, event) = (self.position & 0x0f, self.position >> 4 & 0x07);
         state <= State::Close as u8

@@ -60,9 +60,7 @@ impl Track {
             Rst::Trusted => self.accept(direction, known, change, None),
             Rst::EndsHandshake => match self.other_syn() {
                 Some(other) => {
-                    step(Step::Note(
-                        "another SYN is remembered: it takes the place of this one",
-                    ));
+                    step(Step::Note("another remembered SYN takes the place of this one"));
                     self.begin_with(other);
                     Outcome::Accept {
                         lifetime: None,
@@ -82,8 +80,9 @@ impl Track {
         }
     }
 
-    /// SYN_SENT, SYN_SENT2: the initiator takes a refusal that acknowledges its SYN or some of its
-    /// data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN or its data.
+    /// Judges a RST in SYN_SENT or SYN_SENT2. The initiator accepts a refusal that acknowledges its
+    /// SYN or some of its data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN
+    /// or its data.
     fn judge_opening(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (current, other) = (self.current_syn(), self.other_syn());
         if direction == Direction::Reply {
@@ -106,7 +105,7 @@ impl Track {
             Rst::EndsOther
         } else if self.answers_challenge(segment.seq) {
             step(Step::Note(
-                "answers a challenge: the initiator goes on with its SYN",
+                "answers a challenge: the initiator retransmits its SYN",
             ));
             Rst::Aside
         } else if segment.seq.after(current.end()) {
@@ -116,8 +115,8 @@ impl Track {
         }
     }
 
-    /// SYN_RECV: the exact number closes. A refusal of the SYN passes, since the SYN-ACK may not
-    /// have reached the initiator.
+    /// Judges a RST in SYN_RECV: the exact number closes. A refusal of the SYN passes, since the
+    /// SYN-ACK may not have reached the initiator.
     fn judge_syn_recv(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let acknowledges = segment.flags.contains(TcpFlags::ACK);
@@ -141,7 +140,7 @@ impl Track {
                 .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if direction == Direction::Reply && acknowledges && refuses {
             step(Step::Note(
-                "refuses a SYN: an initiator that waits for the SYN-ACK takes it, another one does not",
+                "refuses a SYN: only an initiator that waits for the SYN-ACK accepts it",
             ));
             return Rst::Aside;
         }
@@ -151,7 +150,7 @@ impl Track {
         Rst::Challenged
     }
 
-    /// ESTABLISHED, FIN_WAIT, CLOSE_WAIT.
+    /// Judges a RST in ESTABLISHED, FIN_WAIT or CLOSE_WAIT.
     fn judge_open(
         &self,
         direction: Direction,
@@ -164,7 +163,7 @@ impl Track {
                 .other_syn()
                 .is_some_and(|syn| syn.is_acknowledged_by(segment.ack));
         if refuses && direction == Direction::Reply {
-            // Whoever can forge a SYN can forge its refusal.
+            // An attacker that can forge a SYN can forge its refusal.
             step(Step::Note(
                 "refuses the SYN that was passed, which proves nothing about the connection",
             ));
@@ -173,7 +172,7 @@ impl Track {
         let receiver = self.side(direction.opposite());
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) || !self.is_liberal();
         if !is_known {
-            // Nobody knows the number that a receiver expects which was never seen.
+            // The expected number of a receiver that was never seen is unknown.
             return Rst::Aside;
         }
         let expected = receiver.peer.max_ack;
@@ -197,8 +196,8 @@ impl Track {
         Rst::Challenged
     }
 
-    /// LAST_ACK, TIME_WAIT, CLOSE: any RST passes, and the exact one closes. It must not make a SYN
-    /// be forgotten that begins a new connection on these ports.
+    /// Judges a RST in LAST_ACK, TIME_WAIT or CLOSE: any RST passes, and the exact one closes. It
+    /// must not discard a remembered SYN that begins a new connection on these ports.
     fn judge_closed(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
@@ -217,9 +216,9 @@ impl Track {
         }
     }
 
-    /// Returns whether the RST comes right after the sender's own last data, which nobody has
-    /// acknowledged yet. A segment ahead of a hole does not count: anybody who knows the window
-    /// could choose its number.
+    /// Returns whether the RST comes right after the sender's own last data, which is not
+    /// acknowledged yet. A segment ahead of a hole does not count: its number is free to choose for
+    /// any host that knows the window.
     fn ends_own_data(&self, direction: Direction, segment: &Segment) -> bool {
         let (event, last) = self.last();
         matches!(event, Event::Ack | Event::Fin)
@@ -229,7 +228,8 @@ impl Track {
             && segment.seq == self.side(direction).peer.end
     }
 
-    /// A RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the window.
+    /// Handles a RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the
+    /// window.
     fn challenged(&self, direction: Direction, segment: &Segment, mut step: impl FnMut(Step)) -> Outcome {
         step(Step::Note(
             "not the exact number: the receiver will challenge it (RFC 5961 3.2)",

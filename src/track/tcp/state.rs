@@ -49,7 +49,7 @@ impl State {
         Self::Close,
     ];
 
-    /// The name that `conntrack -L` users know.
+    /// Returns the name that `conntrack -L` displays.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// The lifetime of a session in this state.
+    /// Returns the lifetime of a session in this state.
     #[must_use]
     pub const fn lifetime(self) -> LifetimeClass {
         match self {
@@ -140,7 +140,7 @@ impl Event {
     /// All that a well-formed segment can be.
     pub const ALL: [Self; 5] = [Self::Syn, Self::SynAck, Self::Fin, Self::Ack, Self::Rst];
 
-    /// The kind of a segment with these flags.
+    /// Returns the kind of a segment with these flags.
     #[must_use]
     pub const fn of(flags: TcpFlags) -> Self {
         if flags.contains(TcpFlags::RST) {
@@ -160,7 +160,7 @@ impl Event {
         }
     }
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -190,8 +190,8 @@ impl Event {
 pub enum Cell {
     /// The segment fits: this is the state after it, once the window agrees.
     To(State),
-    /// The segment may be right where our picture is stale: it passes, the state stays, and what it
-    /// said is remembered so that the answer to it can put us in step again.
+    /// The segment may be valid if the tracked state is stale: it passes, the state stays, and its
+    /// numbers are remembered so that the answer to it can resynchronize the tracker.
     Ignore,
     /// The segment may open a new connection on these ports; if it may not, it is ignored.
     Reopen,
@@ -208,8 +208,8 @@ use State::{
 type Row = [Cell; 9];
 
 /// The table: direction, then kind of segment, then state. The reference is Linux
-/// `nf_conntrack_proto_tcp` with `nf_conntrack_tcp_loose=0`; a segment for which there is no
-/// session is not decided here.
+/// `nf_conntrack_proto_tcp` with `nf_conntrack_tcp_loose=0`; segments without a session are not
+/// decided here.
 const TABLE: [[Row; 6]; 2] = [
     [
         // original        SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
@@ -242,8 +242,7 @@ const TABLE: [[Row; 6]; 2] = [
         // reply           SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
         // CLOSE SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
         [To(S2), To(S2), Iv, Iv, Iv, Iv, Iv, Re, Iv],
-        // SYN-ACK: the standard open; later it is a retransmission or the answer to a SYN that we
-        // ignored.
+        // SYN-ACK: the standard open; later it is a retransmission or the answer to an ignored SYN.
         [To(Sr), To(Sr), Ig, Ig, Ig, Ig, Ig, Ig, Ig],
         // FIN: not before the SYN-ACK.
         [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],

@@ -1,27 +1,27 @@
 //! The window: which sequence and acknowledgment numbers fit a connection, seen from the middle.
 //!
 //! The method is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001) with
-//! the refinements of Linux conntrack. Of each end we keep what it has sent and what it has allowed
-//! ([`Peer`]). A segment from *sender* to *receiver* with the numbers `seq`, `end` (`seq` plus its
-//! length), `ack` and `sack` (the highest edge of its SACK blocks, or `ack`) must hold four bounds:
+//! the refinements of Linux conntrack. For each end, the tracker keeps the numbers that it has sent
+//! and allowed ([`Peer`]). A segment from *sender* to *receiver* with the numbers `seq`, `end`
+//! (`seq` plus its length), `ack` and `sack` (the highest edge of its SACK blocks, or `ack`) must
+//! satisfy four bounds:
 //!
 //! - **I**   `seq <= sender.max_end`: no byte beyond what the receiver has allowed.
-//! - **II**  `end >= sender.end - receiver.max_window`: not older than a window behind what was
-//!   sent.
+//! - **II**  `end >= sender.end - receiver.max_window`: not older than a window before the sent
+//!   data.
 //! - **III** `sack <= receiver.end`: nothing is acknowledged that was never sent.
 //! - **IV**  `sack >= receiver.end - max(sender.max_window, 66000)`: no acknowledgment older than a
 //!   window.
 //!
-//! I and III guard the ends: what breaks them is invalid. What breaks II or IV is old: the receiver
-//! discards it and answers, and that answer is what a sender needs whose ACK was lost. So it passes
-//! and changes nothing.
+//! I and III are strict: a segment that breaks one is invalid. A segment that breaks II or IV is
+//! old: the receiver discards it and answers, and a sender whose ACK was lost needs that answer. So
+//! the segment passes and changes nothing.
 
 use serde::{Deserialize, Serialize};
 
 use crate::packet::{Segment, SeqNum, TcpFlags};
 
-/// The least distance that an acknowledgment may lie behind (bound IV), in bytes; the value of
-/// Linux.
+/// Minimum distance by which an acknowledgment may be old (bound IV), in bytes; the value of Linux.
 pub const MIN_ACK_WINDOW: u32 = 66_000;
 
 /// Numbers that one end of a connection has sent and allowed.
@@ -99,7 +99,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// The inequality in words.
+    /// Returns the inequality in words.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Bound {
     }
 }
 
-/// A bound as it was checked: what the packet carried, what was the limit, and whether it held.
+/// Check of one bound: the packet's number, the limit, and whether the bound held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundCheck {
     /// The inequality.
@@ -136,7 +136,8 @@ pub enum WindowVerdict {
     Breaks(Bound),
 }
 
-/// The length that a segment takes in sequence space: its data, plus one each for SYN and FIN.
+/// Returns the length that a segment takes in sequence space: its data, plus one each for SYN and
+/// FIN.
 #[must_use]
 pub fn sequence_len(segment: &Segment) -> u32 {
     segment
@@ -146,7 +147,7 @@ pub fn sequence_len(segment: &Segment) -> u32 {
 }
 
 impl Side {
-    /// A side as its SYN or SYN-ACK leaves it.
+    /// Returns a side after its SYN or SYN-ACK.
     #[must_use]
     pub fn from_syn(segment: &Segment) -> Self {
         let end = segment.seq.add(sequence_len(segment));
@@ -173,7 +174,7 @@ impl Side {
 }
 
 impl Side {
-    /// An end as its SYN or SYN-ACK leaves it. The window of the other end's SYN is an offer: a
+    /// Returns an end after its SYN or SYN-ACK. The window of the other end's SYN is an offer: a
     /// Fast Open server sends data before any other acknowledgment comes (RFC 7413 4.2.2).
     fn answering(segment: &Segment, least_ack: SeqNum, offered: u32) -> Self {
         let mut side = Self::from_syn(segment);
@@ -186,9 +187,8 @@ impl Side {
     }
 }
 
-/// Takes note of more data of a segment that has passed: its end moves from `from` to `to`, since a
-/// later IP fragment of it has come. What one segment of that length would have done to both sides
-/// is done, no more.
+/// Records more data of a segment that has passed: its end moves from `from` to `to`, since a later
+/// IP fragment of it has come. The effect on both sides is that of one segment of that length.
 pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) {
     if receiver.peer.max_window == 0 {
         // As in a SYN: the other end has not allowed anything yet.
@@ -212,8 +212,8 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
 /// Stage of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// No SYN-ACK has passed yet: the SYN of an end is worth no more than its SYN-ACK, which proves
-    /// by its acknowledgment that its sender has seen the other one's SYN.
+    /// No SYN-ACK has passed yet: the SYN of an end has no more weight than its SYN-ACK, which
+    /// proves by its acknowledgment that its sender has seen the other end's SYN.
     pub opening: bool,
     /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the
     /// start.

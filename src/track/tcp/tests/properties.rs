@@ -122,7 +122,7 @@ proptest! {
             let before = session;
             let mut resynced = false;
             let done = session.pass(any.direction, &segment, |step| {
-                resynced |= matches!(step, Step::Note(note) if note.contains("so are we again"));
+                resynced |= matches!(step, Step::Note(note) if note.contains("synchronized with both ends"));
             });
             let (Some(track_before), Done::Judged(outcome)) = (before.track, done) else {
                 prop_assert!(before.track.is_none());

@@ -148,7 +148,7 @@ impl Story {
         let mut resynced = false;
         let done = self.session.pass(direction, segment, |step| {
             if let Step::Note(note) = step {
-                resynced |= note.contains("in step, so are we again");
+                resynced |= note.contains("synchronized with both ends");
             }
         });
         let state = |session: &Session| session.track.map_or("none", |track| track.state().name());

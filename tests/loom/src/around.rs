@@ -35,11 +35,15 @@ pub(crate) mod packet {
 }
 
 pub(crate) mod policy {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    pub(crate) struct RuleId(pub(crate) u16);
+    pub(crate) use id::RuleId;
 
-    impl RuleId {
-        pub(crate) const DEFAULT: Self = Self(0);
+    pub(crate) mod id {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) struct RuleId(pub(crate) u16);
+
+        impl RuleId {
+            pub(crate) const DEFAULT: Self = Self(0);
+        }
     }
 }
 

@@ -19,6 +19,10 @@ mod around;
 #[rustfmt::skip]
 mod accounts;
 #[allow(dead_code, reason = "the library uses more of it than the models")]
+#[path = "../../../src/limits/tally.rs"]
+#[rustfmt::skip]
+mod tally;
+#[allow(dead_code, reason = "the library uses more of it than the models")]
 #[path = "../../../src/engine/rate.rs"]
 #[rustfmt::skip]
 mod rate;
@@ -27,13 +31,14 @@ mod rate;
 #[rustfmt::skip]
 mod share;
 
-use accounts::{Accounts, Tally};
+use accounts::Accounts;
 use around::limits::Limits;
 use around::{admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track};
 use flow::Zone;
 use rate::Rate;
 use session::Micros;
 use share::{Drawn, ZoneShares};
+use tally::Tally;
 
 const PREEMPTIONS: usize = 3;
 /// A model that takes longer fails: it would leave interleavings out.

@@ -53,8 +53,11 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 #[derive(Debug)]
 pub struct Outbox {
     entries: Vec<Entry>,
-    /// The packets of the entries, one after the other.
+    /// Packets of the entries, one after the other. The vector never shrinks, so that a reply that
+    /// the budget refuses clears no memory.
     bytes: Vec<u8>,
+    /// Length of the part of `bytes` that packets in the queue use.
+    used: usize,
     packets: usize,
     max_packets: usize,
     max_events: usize,
@@ -167,6 +170,7 @@ impl Outbox {
         Self {
             entries: Vec::new(),
             bytes: Vec::new(),
+            used: 0,
             packets: 0,
             max_packets: packets,
             max_events: events,
@@ -221,15 +225,17 @@ impl Outbox {
     /// that it charges no budget in vain.
     pub(crate) fn add(&mut self, write: impl FnOnce(&mut [u8]) -> Made) {
         let Some(start) = self.room() else { return };
-        self.bytes.resize(start + MAX_REPLY, 0);
+        if self.bytes.len() < start + MAX_REPLY {
+            self.bytes.resize(start + MAX_REPLY, 0);
+        }
         let made = write(self.bytes.get_mut(start..).unwrap_or_default());
         let len = match made {
             Made::Packet { len, .. } => len,
             Made::OverBudget | Made::Nothing => 0,
         };
-        self.bytes.truncate(start + len);
         match made {
             Made::Packet { zone, egress, .. } => {
+                self.used = start + len;
                 self.push_packet(start..start + len, zone, egress, None);
             }
             Made::OverBudget => self.lost.over_budget += 1,
@@ -246,9 +252,9 @@ impl Outbox {
         }
         if self.packets == 0 {
             // Those before were drained.
-            self.bytes.clear();
+            self.used = 0;
         }
-        Some(self.bytes.len())
+        Some(self.used)
     }
 
     fn push_packet(
@@ -312,10 +318,16 @@ impl Sink for Outbox {
 
     fn reset(&mut self, reset: &Reset) {
         let Some(start) = self.room() else { return };
-        self.bytes.extend_from_slice(reset.bytes());
+        self.used = start + reset.bytes().len();
+        if self.bytes.len() < self.used {
+            self.bytes.resize(self.used, 0);
+        }
+        if let Some(out) = self.bytes.get_mut(start..self.used) {
+            out.copy_from_slice(reset.bytes());
+        }
         let egress = Egress::Onward(reset.tunnel);
         let session = Some((reset.session, reset.direction));
-        self.push_packet(start..self.bytes.len(), reset.zone, egress, session);
+        self.push_packet(start..self.used, reset.zone, egress, session);
     }
 
     fn released(&mut self, id: HoldId) {

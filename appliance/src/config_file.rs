@@ -83,7 +83,7 @@ pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileEr
     read_and_parse(path, || {
         regular(
             path,
-            "this is no regular file, and only a start reads anything else",
+            "this is not a regular file, and only a start reads anything else",
         )
     })
 }
@@ -114,7 +114,7 @@ pub(crate) fn complete(config: &mut Config, folder: Option<&Path>) -> Result<(),
             None if Path::new(path).is_absolute() => path.into(),
             None => return Err("a relative path, and there is no configuration file".to_owned()),
         };
-        regular(&path, "this is no regular file")
+        regular(&path, "this is not a regular file")
             .and_then(|file| read(file, "set of addresses"))
             .map_err(|error| error.to_string())
     })

@@ -228,6 +228,6 @@ fn a_file_that_hangs_or_has_no_end_keeps_nobody_from_the_end() {
     let (status, said) = run.terminate();
     assert!(status.success(), "{said}");
     assert!(asked.elapsed() < Duration::from_secs(4));
-    assert!(said.contains("this is no regular file"), "{said}");
+    assert!(said.contains("this is not a regular file"), "{said}");
     assert!(said.contains("this is longer than 128 MiB"), "{said}");
 }

@@ -18,7 +18,7 @@ const MAX_STATUS_LINE: usize = 1024;
 /// Checks targets, ends drainings and writes changes to standard error, until `finished`.
 ///
 /// Each check has a thread of its own, which ends at the check's time-out. As that is not longer than
-/// the interval, a target has one check at a time.
+/// the interval, a registered target has one check at a time.
 pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &AtomicBool) {
     let (report, reports) = mpsc::channel();
     while !finished.load(Ordering::Relaxed) {
@@ -26,20 +26,20 @@ pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &Ato
             let mut balancer = shared.balancer.lock();
             let now = Instant::now();
             balancer.targets.advance(now);
-            for (id, result) in reports.try_iter() {
-                balancer.targets.checked(id, result);
+            for (due, result) in reports.try_iter() {
+                balancer.targets.checked(due, result);
             }
             (balancer.targets.due_checks(now), balancer.targets.take_changes())
         };
         for change in changes {
             let _ = writeln!(io::stderr(), "portcullis simulate: {change}");
         }
-        for (id, address) in due {
+        for due in due {
             let Some(check) = check.cloned() else { continue };
             let report = report.clone();
             // Not joined: a run does not wait for checks whose results it no longer needs. Without a
             // thread, the check is left out.
-            let _ = thread::Builder::new().spawn(move || report.send((id, run(&check, address))));
+            let _ = thread::Builder::new().spawn(move || report.send((due, run(&check, due.address))));
         }
         thread::sleep(TICK);
     }

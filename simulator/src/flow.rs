@@ -382,9 +382,10 @@ impl FlowTable {
             .map(|(_, flow)| flow.target)
     }
 
-    /// Returns the silence after which a flow is forgotten.
+    /// Returns the silence after which a flow is forgotten. The flow of TCP fragments, which has no
+    /// ports, is not one of TCP.
     const fn idle(&self, key: &FlowKey) -> Duration {
-        if key.protocol == IpNumber::TCP.0 {
+        if key.protocol == IpNumber::TCP.0 && (key.low.1 != 0 || key.high.1 != 0) {
             self.settings.tcp_idle
         } else {
             OTHER_IDLE

@@ -182,8 +182,19 @@ struct Target {
     address: SocketAddrV4,
     registration: Registration,
     health: Health,
+    /// Number of registrations. A check that began before the last one does not count.
+    registrations: u32,
     next_check: Instant,
     counters: TargetCounters,
+}
+
+/// Check of a target that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DueCheck {
+    pub(super) target: TargetId,
+    /// Number of the target's registration at the time of the check.
+    registration: u32,
+    pub(super) address: Ipv4Addr,
 }
 
 impl Target {
@@ -315,6 +326,7 @@ impl TargetGroup {
             target.registration = Registration::Registered;
             target.address = address;
             target.health.restart(checked);
+            target.registrations += 1;
             target.next_check = now;
             target.state()
         } else {
@@ -325,6 +337,7 @@ impl TargetGroup {
                 address,
                 registration: Registration::Registered,
                 health: Health::new(checked),
+                registrations: 1,
                 next_check: now,
                 counters: TargetCounters::default(),
             };
@@ -403,7 +416,7 @@ impl TargetGroup {
     }
 
     /// Returns the checks that are due, and schedules the next ones. Deregistered targets have none.
-    pub(super) fn due_checks(&mut self, now: Instant) -> Vec<(TargetId, Ipv4Addr)> {
+    pub(super) fn due_checks(&mut self, now: Instant) -> Vec<DueCheck> {
         let Some(check) = &self.settings.health else {
             return Vec::new();
         };
@@ -411,20 +424,27 @@ impl TargetGroup {
         for (target, number) in self.targets.iter_mut().zip(0..) {
             if target.registration != Registration::Deregistered && target.next_check <= now {
                 target.next_check = now + check.interval;
-                due.push((TargetId(number), *target.address.ip()));
+                due.push(DueCheck {
+                    target: TargetId(number),
+                    registration: target.registrations,
+                    address: *target.address.ip(),
+                });
             }
         }
         due
     }
 
-    /// Records the result of a check.
-    pub(super) fn checked(&mut self, id: TargetId, result: CheckResult) {
+    /// Records the result of a check, unless the target was registered again since it began.
+    pub(super) fn checked(&mut self, due: DueCheck, result: CheckResult) {
         let Some(check) = &self.settings.health else {
             return;
         };
-        let Some(target) = self.targets.get_mut(usize::from(id.0)) else {
+        let Some(target) = self.targets.get_mut(usize::from(due.target.0)) else {
             return;
         };
+        if target.registrations != due.registration {
+            return;
+        }
         let changed = target.health.record(result.is_ok(), check);
         if changed.is_some() && target.registration == Registration::Registered {
             let (address, state) = (*target.address.ip(), target.state());

@@ -13,8 +13,8 @@ use crate::policy::origin::{NamedAddresses, NamedServices, RuleOrigin};
 use crate::policy::ranges::AddressRanges;
 use crate::policy::{Action, IcmpType, MAX_RULES, PortRange, Protocol, Rule, merged};
 
-/// The largest number of prefixes of all rules together, those of a set counted for each rule that
-/// names it.
+/// The largest number of prefixes that come from sets and from `not`, of all rules together. Those
+/// of a set are counted for each rule that names it; those that a rule lists are not counted.
 pub(super) const MAX_PREFIXES: usize = 1 << 20;
 
 /// Protocol, ports and ICMP types of a part of a rule.

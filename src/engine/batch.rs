@@ -19,7 +19,8 @@ impl Engine {
     /// Decides packets in order, with the verdicts and outbox entries of [`Engine::process`], and
     /// replaces the contents of `verdicts` by their verdicts. Faster where there are many sessions:
     /// the memory of all of a batch is fetched while the first of them are decided. Allocates
-    /// nothing if `verdicts` has room for as many as there are packets.
+    /// nothing if `verdicts` has room for as many as there are packets. Batches stay below the
+    /// outbox's bounds, since it is drained between batches.
     ///
     /// ```
     /// # use std::time::Instant;

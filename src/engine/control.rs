@@ -1,7 +1,8 @@
 //! The gate of control sessions: which of their segments pass.
 //!
-//! A segment comes here once, after the judgement of its session, or after it has opened one that
-//! begins in its middle. [`Helpers`](super::helpers::Helpers) read it.
+//! A segment comes here after the judgement of its session, or after it has opened one that begins
+//! in its middle. One that is judged again without a missing half comes here twice, and
+//! [`Helpers`](super::helpers::Helpers) read it once.
 
 use super::Engine;
 use super::candidate::Candidate;

@@ -103,7 +103,7 @@ pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
 
 pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.sort_unstable();
-    // A block that contains another one follows it, and contains all blocks between them as well.
+    // A block inside another one comes after it, and so does every block between them, inside it too.
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 

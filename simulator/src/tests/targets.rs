@@ -69,15 +69,15 @@ impl Rig {
     /// Performs the checks that are due: those of `healthy` succeed. Returns the checked targets.
     fn check(&mut self, healthy: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
         let due = self.balancer.targets.due_checks(self.now);
-        for (id, address) in &due {
-            let result = if healthy.contains(address) {
+        for check in &due {
+            let result = if healthy.contains(&check.address) {
                 Ok(())
             } else {
                 Err(CheckFailure::Timeout)
             };
-            self.balancer.targets.checked(*id, result);
+            self.balancer.targets.checked(*check, result);
         }
-        due.into_iter().map(|(_, address)| address).collect()
+        due.into_iter().map(|check| check.address).collect()
     }
 
     /// Lets intervals pass; in each, the checks of `healthy` succeed and all others fail.
@@ -123,6 +123,22 @@ fn segment(side: Side, port: u16, flags: &str) -> Vec<u8> {
     let at = if side == Side::Client { 20 } else { 22 };
     packet[at..at + 2].copy_from_slice(&port.to_be_bytes());
     packet
+}
+
+#[test]
+fn a_check_that_began_before_a_registration_does_not_count_for_it() {
+    let mut rig = pair(Failover::NoRebalance, Failover::NoRebalance);
+    rig.now += INTERVAL;
+    let pending = rig.balancer.targets.due_checks(rig.now);
+    rig.deregister(FIRST);
+    rig.now += Duration::from_secs(3600);
+    rig.register(FIRST).unwrap();
+    for check in pending {
+        rig.balancer.targets.checked(check, Ok(()));
+    }
+    assert_eq!(rig.state(FIRST), TargetState::Initial);
+    rig.check(&[FIRST]);
+    assert_eq!(rig.state(FIRST), TargetState::Healthy);
 }
 
 #[test]

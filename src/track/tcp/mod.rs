@@ -4,7 +4,7 @@
 //! [`Track::segment`] judges one segment. Two questions are asked, in this order: does the *kind*
 //! of segment fit the state ([`state`], a table), and do its *numbers* fit the window ([`window`],
 //! four inequalities)? The reference is Linux `nf_conntrack` with `tcp_loose=0` and
-//! `tcp_be_liberal=0`; where this differs stands in ARCHITECTURE.md.
+//! `tcp_be_liberal=0`; docs/DEVIATIONS.md lists the differences.
 
 mod adoption;
 mod handshake;

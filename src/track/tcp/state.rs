@@ -212,9 +212,10 @@ type Row = [Cell; 9];
 /// decided here.
 const TABLE: [[Row; 6]; 2] = [
     [
-        // original        SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
-        // CLOSE SYN: a retransmission; on a live session the responder decides (challenge ACK, RFC
-        // 5961 4.2).
+        // original: SYN_SENT SYN_SENT2 SYN_RECV ESTABL FIN_WAIT CLOSE_W LAST_ACK TIME_W CLOSE
+        //
+        // SYN: a retransmission; on a live session the responder decides (challenge ACK, RFC 5961
+        // 4.2).
         [To(Ss), To(S2), Ig, Ig, Ig, Ig, Ig, Re, Re],
         // SYN-ACK: only in a simultaneous open does the initiator send one.
         [Iv, To(Sr), To(Sr), Iv, Iv, Iv, Iv, Iv, Iv],
@@ -239,8 +240,9 @@ const TABLE: [[Row; 6]; 2] = [
         [Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv, Iv],
     ],
     [
-        // reply           SYN_SENT SYN_SENT2 SYN_RECV ESTABL.  FIN_WAIT CLOSE_W. LAST_ACK TIME_W.
-        // CLOSE SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
+        // reply: SYN_SENT SYN_SENT2 SYN_RECV ESTABL FIN_WAIT CLOSE_W LAST_ACK TIME_W CLOSE
+        //
+        // SYN: simultaneous open; after TIME_WAIT the ends may swap roles.
         [To(S2), To(S2), Iv, Iv, Iv, Iv, Iv, Re, Iv],
         // SYN-ACK: the standard open; later it is a retransmission or the answer to an ignored SYN.
         [To(Sr), To(Sr), Ig, Ig, Ig, Ig, Ig, Ig, Ig],

@@ -15,7 +15,7 @@
 //!
 //! I and III are strict: a segment that breaks one is invalid. A segment that breaks II or IV is
 //! old: the receiver discards it and answers, and a sender whose ACK was lost needs that answer. So
-//! the segment passes and changes nothing.
+//! the segment passes and carries no new information.
 
 use serde::{Deserialize, Serialize};
 
@@ -222,7 +222,8 @@ pub struct Stage {
 
 /// Checks a segment against the four bounds and updates both sides if the segment fits.
 ///
-/// A segment that breaks a bound changes nothing. Every check is reported to `seen`.
+/// A segment whose verdict is [`WindowVerdict::Breaks`] changes nothing. One that only passes may
+/// still move the end of the sender's data, since the receiver may accept them. Every check is reported to `seen`.
 pub fn check(
     sender: &mut Side,
     receiver: &mut Side,

@@ -40,7 +40,7 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let begin = Instant::now();
     let error = running.reload().unwrap_err();
-    assert!(error.contains("no regular file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(1));
     assert_eq!(get(appliance.health(), "/").0, 200);
     appliance.finish();

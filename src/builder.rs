@@ -120,7 +120,8 @@ impl Rule {
         self
     }
 
-    /// Matches sessions to one of these ports of the responder. The rule needs protocols with ports.
+    /// Matches sessions to one of these ports of the responder. The rule needs protocols with
+    /// ports.
     pub fn ports(mut self, ports: impl IntoIterator<Item = impl Into<PortRange>>) -> Self {
         let ports = ports.into_iter().map(Into::into);
         self.0.destination_ports.extend(ports);

@@ -9,8 +9,8 @@ use crate::policy::MAX_RULES;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Location {
-    /// The name of the file as given to [`Config::from_toml`](super::Config::from_toml); `None` for a
-    /// configuration that was built in code.
+    /// The name of the file as passed to [`Config::from_toml`](super::Config::from_toml); `None`
+    /// for a configuration that was built in code.
     pub file: Option<Box<str>>,
     /// The line, counted from 1, if it is known.
     pub line: Option<usize>,

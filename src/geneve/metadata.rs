@@ -3,11 +3,12 @@
 //! This is separate from the codec: a reader for each provider, and one result. Options are found
 //! by class and type, in any order. Options of other classes are ignored.
 //!
-//! | provider | class | type 1 | type 2 | type 3 |
-//! |---|---|---|---|---|
-//! | [`Provider::Gwlb`] | 0x0108 | endpoint id, 8 bytes | attachment id, 8 bytes | flow cookie, 4 bytes |
-//! | [`Provider::Gcp`] | 0x0132 | network id in the upper 28 of 4 bytes, a bit of direction in the lowest | endpoint id | profile id |
-//! | [`Provider::Tencent`] | 0x0167 | endpoint id, 8 bytes | attachment id, 8 bytes | 3 bits of direction, 29 of flow cookie |
+//! - [`Provider::Gwlb`], class 0x0108: type 1 is the endpoint id, 8 bytes; type 2 the attachment
+//!   id, 8 bytes; type 3 the flow cookie, 4 bytes.
+//! - [`Provider::Gcp`], class 0x0132: type 1 is the network id in the upper 28 bits of 4 bytes, with
+//!   a direction bit in the lowest; type 2 the endpoint id; type 3 the profile id.
+//! - [`Provider::Tencent`], class 0x0167: type 1 is the endpoint id, 8 bytes; type 2 the attachment
+//!   id, 8 bytes; type 3 has 3 bits of direction and 29 of flow cookie.
 //!
 //! The lengths of GCP's options are those that Wireshark knows for types 1 and 3. No better source
 //! was found, so other lengths are accepted too. Type 1 may have 8 bytes, which are the identifier

@@ -1,4 +1,4 @@
-//! The engine and the front end as one type.
+//! The engine and the front end, combined in one type.
 
 use std::time::{Duration, Instant};
 

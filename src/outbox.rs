@@ -14,7 +14,7 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// it; the caller drains it after each packet or batch. Replies to rejected packets and RSTs at the
 /// end of sessions are within the budgets of `[resets]`: send all of them.
 ///
-/// Memory is bounded. An outbox that nobody drains keeps its oldest entries, discards the others,
+/// Memory is bounded. An outbox that is not drained keeps its oldest entries, discards the others,
 /// and counts them ([`Outbox::lost`]). Packets and events have separate bounds, so that events
 /// never displace a RST. Buffers are reused: once grown, an outbox allocates nothing.
 ///

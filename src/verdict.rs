@@ -91,7 +91,7 @@ pub enum Class {
     Established = 1,
     /// The packet is an ICMP error about a session, or belongs to the child of one.
     Related = 2,
-    /// The packet matches no session and cannot open one.
+    /// The packet fits no session in its current state, and cannot open one.
     Invalid = 3,
     /// The packet is never tracked: neighbor and multicast listener discovery on a link, and ICMPv6
     /// redirects where they are allowed.

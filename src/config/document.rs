@@ -141,7 +141,7 @@ impl<'a> Document<'a> {
     /// Reads the remaining sections as the engine's configuration.
     ///
     /// # Errors
-    /// The first error of those that [`Self::finish`] returns.
+    /// Returns the first error of those that [`Self::finish`] returns.
     pub fn config(self) -> Result<Config, ConfigError> {
         Ok(self.finish()?)
     }

@@ -51,14 +51,14 @@ crate::config_section! {
     }
 }
 
-/// Whether something is allowed.
+/// Handling of a packet that a setting allows or drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
-    /// It is dropped.
+    /// The packet is dropped.
     #[default]
     Drop,
-    /// It is allowed.
+    /// The packet is allowed.
     Allow,
 }
 

@@ -68,8 +68,9 @@ impl Scalar for AddressTerm {
     }
 }
 
-/// A service: a protocol alone, with ports of the responder, or with an ICMP type and code. Written
-/// `gre`, `tcp/443`, `udp/5000-5100`, `icmp/echo-request` or `icmp/3/4`.
+/// A service: a protocol alone, with ports of the responder, or with an ICMP type and code.
+///
+/// Examples are `gre`, `tcp/443`, `udp/5000-5100`, `icmp/echo-request` and `icmp/3/4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Service {
     /// The IP protocol.
@@ -183,7 +184,7 @@ impl Scalar for ServiceTerm {
     }
 }
 
-/// `[address_sets]`: a set of addresses. Written as a list, or as a table with the keys
+/// `[address_sets]`: a set of addresses, written as a list, or as a table with the keys
 /// `addresses`, `file` or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressSet {

@@ -197,7 +197,7 @@ impl FragmentsConfig {
     pub const DEFAULT_PER_SOURCE: u32 = 256;
     /// The shortest `lifetime`.
     pub const MIN_LIFETIME: Duration = Duration::from_secs(1);
-    /// The longest `lifetime`: RFC 8200, section 4.5, waits no longer than 60 s.
+    /// The longest `lifetime`: the reassembly timeout of RFC 8200, section 4.5, is 60 s.
     pub const MAX_LIFETIME: Duration = Duration::from_secs(60);
     /// The default of `lifetime`: 30 s, Linux' `ipfrag_time`.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30);

@@ -55,7 +55,7 @@ impl Config {
         self.validate_all().map_err(ConfigError::from)
     }
 
-    /// Checks everything that [`Self::validate`] checks.
+    /// Checks everything that [`Self::validate`] checks, and collects the errors.
     ///
     /// # Errors
     /// Returns all errors; at most 100 of those that concern more than one key.

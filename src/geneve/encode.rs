@@ -1,4 +1,4 @@
-//! Writing a header.
+//! Encoding of a header.
 
 use super::header::{FIXED, OPTION_HEADER};
 use super::{InnerProtocol, TunnelOption};

@@ -1,4 +1,4 @@
-//! The ways in which a GENEVE datagram can be wrong.
+//! Errors of GENEVE datagrams.
 
 use crate::reasons::reasons;
 

@@ -2,9 +2,9 @@
 
 use super::GeneveError;
 
-/// Version, option length, flags, protocol type, VNI.
+/// The size of the fixed part: version, option length, flags, protocol type, VNI.
 pub(super) const FIXED: usize = 8;
-/// Class, type and length of an option.
+/// The size of an option without its data: class, type and length.
 pub(super) const OPTION_HEADER: usize = 4;
 /// The bit of an option's type that makes it critical (RFC 8926 section 3.5.1).
 const CRITICAL: u8 = 0x80;

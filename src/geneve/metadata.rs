@@ -5,8 +5,8 @@
 //!
 //! - [`Provider::Gwlb`], class 0x0108: type 1 is the endpoint id, 8 bytes; type 2 the attachment
 //!   id, 8 bytes; type 3 the flow cookie, 4 bytes.
-//! - [`Provider::Gcp`], class 0x0132: type 1 is the network id in the upper 28 bits of 4 bytes, with
-//!   a direction bit in the lowest; type 2 the endpoint id; type 3 the profile id.
+//! - [`Provider::Gcp`], class 0x0132: type 1 is the network id in the upper 28 bits of 4 bytes,
+//!   with a direction bit in the lowest; type 2 the endpoint id; type 3 the profile id.
 //! - [`Provider::Tencent`], class 0x0167: type 1 is the endpoint id, 8 bytes; type 2 the attachment
 //!   id, 8 bytes; type 3 has 3 bits of direction and 29 of flow cookie.
 //!

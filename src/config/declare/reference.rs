@@ -9,7 +9,7 @@ pub struct SectionReference {
     pub path: String,
     /// The meaning of the section.
     pub about: String,
-    /// Its keys, in order.
+    /// The keys of the section, in order.
     pub keys: Vec<KeyReference>,
 }
 

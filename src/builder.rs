@@ -10,8 +10,8 @@ use crate::policy::{Action, PortRange, Protocol};
 
 /// Ordered rules and a default action, built in code.
 ///
-/// The first rule that matches a new session decides; if none does, the default action. Rules are
-/// validated by [`EngineBuilder::build`], as those of a file are. A file has more keys; see
+/// The first rule that matches a new session decides; if none matches, the default action does.
+/// [`EngineBuilder::build`] validates the rules like those of a file. A file has more keys; see
 /// [`PolicyConfig`] for all of them.
 ///
 /// ```
@@ -44,8 +44,8 @@ impl Policy {
         Self::by_default(Action::Deny)
     }
 
-    /// Returns a policy without rules that rejects every new session: its sender gets a RST or an
-    /// ICMP error, within the budget of `[resets]`.
+    /// Returns a policy without rules that rejects every new session: its initiator gets a RST or
+    /// an ICMP error, within the budget of `[resets]`.
     pub fn reject_by_default() -> Self {
         Self::by_default(Action::Reject)
     }
@@ -62,7 +62,7 @@ impl Policy {
         })
     }
 
-    /// Adds a rule after those that are there.
+    /// Adds a rule after the existing ones.
     pub fn rule(mut self, rule: Rule) -> Self {
         self.0.rules.push(rule.0);
         self
@@ -91,7 +91,7 @@ impl Rule {
         Self(RuleConfig::new(name, Action::Deny))
     }
 
-    /// Returns a rule that drops the sessions that match it and answers their senders.
+    /// Returns a rule that drops the sessions that match it and answers their initiators.
     pub fn reject(name: impl Into<String>) -> Self {
         Self(RuleConfig::new(name, Action::Reject))
     }
@@ -102,38 +102,39 @@ impl Rule {
         Self(RuleConfig::new(name, Action::Audit))
     }
 
-    /// Matches sessions of this protocol, or of another one that was given.
+    /// Matches sessions of this protocol. Further calls add protocols.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.0.protocol.push(protocol);
         self
     }
 
-    /// Matches sessions whose initiator is in this prefix, or in another one that was given.
+    /// Matches sessions whose initiator is in this prefix. Further calls add prefixes.
     pub fn from(mut self, prefix: impl Into<IpNet>) -> Self {
         self.0.source.push(AddressTerm::Prefix(prefix.into()));
         self
     }
 
-    /// Matches sessions whose responder is in this prefix, or in another one that was given.
+    /// Matches sessions whose responder is in this prefix. Further calls add prefixes.
     pub fn to(mut self, prefix: impl Into<IpNet>) -> Self {
         self.0.destination.push(AddressTerm::Prefix(prefix.into()));
         self
     }
 
-    /// Matches sessions to one of these ports of the responder. The rule needs protocols with ports.
+    /// Matches sessions to one of these ports of the responder. The rule needs protocols with
+    /// ports.
     pub fn ports(mut self, ports: impl IntoIterator<Item = impl Into<PortRange>>) -> Self {
         let ports = ports.into_iter().map(Into::into);
         self.0.destination_ports.extend(ports);
         self
     }
 
-    /// Matches sessions of the zone of this name, or of another one that was given.
+    /// Matches sessions of the zone of this name. Further calls add zones.
     pub fn zone(mut self, name: impl Into<String>) -> Self {
         self.0.zones.push(name.into());
         self
     }
 
-    /// Marks the sessions that this rule decides as to be logged.
+    /// Marks the sessions that this rule decides for logging.
     pub const fn logged(mut self) -> Self {
         self.0.log = true;
         self
@@ -159,8 +160,8 @@ impl From<u16> for PortRange {
     }
 }
 
-/// Settings of an [`Engine`] that is built in code. Everything that is not set has the default of
-/// an empty file: every session is denied.
+/// Settings of an [`Engine`] that is built in code. Settings that are not set have the defaults of
+/// an empty file, which denies every session.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct EngineBuilder {
@@ -169,7 +170,7 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Takes all settings from a configuration.
+    /// Replaces all settings with those of a configuration.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -181,7 +182,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Gives a zone its name, for rules.
+    /// Sets the name of a zone, for rules.
     pub fn zone(mut self, name: impl Into<String>, number: u16) -> Self {
         self.config.zones.insert(name.into(), number);
         self
@@ -193,8 +194,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Lets sessions remember the [`TunnelRef`](crate::TunnelRef)s of their packets, which
-    /// [`Transmit::egress`](crate::Transmit::egress) refers to. 16 bytes a session.
+    /// Stores the [`TunnelRef`](crate::TunnelRef)s of packets in their sessions, for
+    /// [`Transmit::egress`](crate::Transmit::egress). This takes 16 bytes for each session.
     pub const fn tunnel_references(mut self) -> Self {
         self.config.engine.tunnel_references = true;
         self
@@ -209,7 +210,8 @@ impl EngineBuilder {
     /// Validates all settings, reserves the memory and returns the engine.
     ///
     /// # Errors
-    /// Returns the first error of the configuration, or the table for which there is no memory.
+    /// Returns the first error of the configuration, or names the table that could not be
+    /// allocated.
     pub fn build(self) -> Result<Engine, ConfigError> {
         match self.seed {
             Some(seed) => Engine::with_seed(&self.config, seed),

@@ -1,4 +1,4 @@
-//! Records of sessions: what a session log is made of, and who receives them.
+//! Session records, and the sink that receives them.
 
 use core::net::IpAddr;
 use std::time::Instant;
@@ -12,34 +12,36 @@ use crate::reset::Reset;
 pub use crate::session::{EndReason, SessionRecord, Traffic};
 use crate::session::{SessionId, TunnelRef};
 
-/// A packet that would have opened a session, had the policy admitted it; or that has opened one
-/// which [`Action::Audit`] admits and [`Action::Deny`] would not.
+/// A packet that would have opened a session if the policy had admitted it. Also the packet of a
+/// session that [`Action::Audit`] admits and [`Action::Deny`] would not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeniedSession {
-    /// The zone in which the session would be.
+    /// The zone of the session.
     pub zone: Zone,
     /// The IP protocol number.
     pub protocol: u8,
-    /// The initiator's address: that of the packet's sender.
+    /// The initiator's address, which is the source address of the packet.
     pub src: IpAddr,
-    /// The initiator's port; the identifier of an ICMP query; 0 for protocols without either.
+    /// The initiator's port, or the identifier of an ICMP query; 0 for protocols without either.
     pub src_port: u16,
     /// The responder's address.
     pub dst: IpAddr,
-    /// The responder's port; the identifier of an ICMP query; 0 for protocols without either.
+    /// The responder's port, or the identifier of an ICMP query; 0 for protocols without either.
     pub dst_port: u16,
-    /// The packet's IP bytes, header included, padding excluded; of a fragmented datagram, those of the first fragment.
+    /// The IP bytes of the packet, header included, padding excluded. For a fragmented datagram,
+    /// those of the first fragment.
     pub bytes: u32,
-    /// The rule that has decided.
+    /// The rule that decided.
     pub rule: RuleId,
     /// Action of the rule: [`Action::Deny`], [`Action::Reject`] or [`Action::Audit`].
     pub action: Action,
-    /// The decision is to be logged: the rule says so, or the action is [`Action::Audit`].
+    /// Whether the decision is to be logged: the rule requests it, or the action is
+    /// [`Action::Audit`].
     pub log: bool,
     /// Time of the packet.
     pub at: Instant,
-    /// What it came in.
+    /// The tunnel of the packet.
     pub tunnel: TunnelRef,
 }
 
@@ -61,7 +63,7 @@ pub struct LimitReached {
     pub at: Instant,
 }
 
-/// Finding of a helper in a control session.
+/// A helper's finding in a control session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HelperNote {
@@ -69,39 +71,43 @@ pub struct HelperNote {
     pub session: SessionId,
     /// The finding.
     pub event: HelperEvent,
-    /// The direction of the line or segment that caused it.
+    /// The direction of the line or segment that caused the finding.
     pub from: Direction,
-    /// The announced session, if the event is that it may come, that there is no room for it, or
+    /// The announced session, if the event is that it is expected, that there is no room for it, or
     /// that it was withdrawn.
     pub expectation: Option<Expectation>,
     /// Time of the packet.
     pub at: Instant,
 }
 
-/// Receives what happens beside the verdicts. No lock is held while it is called, so it may call the engine.
+/// Receives the events that accompany the verdicts. No lock is held during a call, so a sink may
+/// call the engine.
 ///
-/// This is the lower interface, for callers that want no queue; an [`Outbox`](crate::Outbox) is a
-/// sink that keeps everything until it is drained, and [`Discard`] one that keeps nothing. Every
-/// session that was opened ends exactly once: with the sink of the call to
+/// This is the lower interface, for callers that want no queue. An [`Outbox`](crate::Outbox) is a
+/// sink that keeps everything until it is drained; [`Discard`] keeps nothing. Every session that
+/// was opened ends exactly once, in the sink of the call to
 /// [`Engine::process_with`](crate::Engine::process_with) or
 /// [`Engine::expire_with`](crate::Engine::expire_with) that ended it.
 pub trait Sink {
-    /// Whether anybody listens: with `false` the records are not even made.
+    /// Whether the sink uses the records. With `false`, the engine does not build them.
     const LISTENS: bool = true;
 
-    /// A session was opened by an admitted packet.
+    /// Receives a session that an admitted packet opened.
     fn session_opened(&mut self, session: &SessionRecord) {
         let _ = session;
     }
 
-    /// A session has ended.
+    /// Receives a session that has ended.
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         let _ = (session, reason);
     }
 
-    /// The policy has denied or rejected a session: called for each packet that would have opened it and is dropped with
-    /// [`DropReason::PolicyDeny`] or [`DropReason::PolicyReject`], as often as its sender repeats it. Later fragments, and TCP
-    /// segments of the middle of a connection, open nothing and are not told of.
+    /// Receives a session that the policy denied or rejected.
+    ///
+    /// Called for each packet that would have opened the session and is dropped with
+    /// [`DropReason::PolicyDeny`] or [`DropReason::PolicyReject`], retransmissions included. Later
+    /// fragments, and TCP segments from the middle of a connection, open nothing and are not
+    /// reported.
     ///
     /// [`DropReason::PolicyDeny`]: crate::DropReason::PolicyDeny
     /// [`DropReason::PolicyReject`]: crate::DropReason::PolicyReject
@@ -109,31 +115,37 @@ pub trait Sink {
         let _ = denied;
     }
 
-    /// The policy has admitted a session by [`Action::Audit`]: called for the packet that has
-    /// opened it, beside [`Sink::session_opened`]. [`Action::Deny`] would have dropped this packet.
+    /// Receives a session that the policy admitted by [`Action::Audit`].
+    ///
+    /// Called for the packet that opened the session, in addition to [`Sink::session_opened`].
+    /// [`Action::Deny`] would have dropped this packet.
     fn session_audited(&mut self, audited: &DeniedSession) {
         let _ = audited;
     }
 
-    /// A new session would have exceeded a limit. At most once in ten seconds for a source and a
-    /// limit: the counters count every packet.
+    /// Receives a new session that would have exceeded a limit.
+    ///
+    /// Called at most once in ten seconds for each source and limit; the counters count every
+    /// packet.
     fn limit_reached(&mut self, reached: &LimitReached) {
         let _ = reached;
     }
 
-    /// A helper has found something in a control session. At most 32 for each packet: the counters
-    /// count all.
+    /// Receives a helper's finding in a control session.
+    ///
+    /// Called at most 32 times for each packet; the counters count every finding.
     fn helper_event(&mut self, note: &HelperNote) {
         let _ = note;
     }
 
-    /// A RST is to be sent to one end of a session that has ended.
+    /// Receives a RST to send to one end of a session that has ended.
     fn reset(&mut self, reset: &Reset) {
         let _ = reset;
     }
 
-    /// The packets that are held under this name are to be handed in again: their first fragment was decided by the
-    /// packet of this call, or they have lost their places to it. See
+    /// Receives the identifier of held packets that are to be processed again.
+    ///
+    /// The packet of this call decided their first fragment, or displaced them. See
     /// [`Verdict::Hold`](crate::Verdict::Hold).
     fn released(&mut self, id: HoldId) {
         let _ = id;
@@ -142,8 +154,8 @@ pub trait Sink {
 
 /// Sink that discards every event and every RST.
 ///
-/// Sessions that time out then end without RSTs to their ends, which
-/// [`Unsent::NoSink`](crate::Unsent::NoSink) counts. For measurements and tests.
+/// Sessions that time out then end without RSTs to their ends;
+/// [`Unsent::NoSink`](crate::Unsent::NoSink) counts them. For measurements and tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Discard;
 
@@ -151,7 +163,7 @@ impl Sink for Discard {
     const LISTENS: bool = false;
 }
 
-/// Collects the RSTs that are to be sent, and nothing else.
+/// Collects the RSTs to send and discards everything else.
 impl Sink for Vec<Reset> {
     fn reset(&mut self, reset: &Reset) {
         self.push(*reset);

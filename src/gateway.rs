@@ -1,4 +1,4 @@
-//! Engine and front end as one.
+//! The engine and the front end, combined in one type.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use crate::outbox::{Event, Lost, Outbox};
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
 
-/// Sessions that one call to [`Gateway::poll`] looks at for expiry.
+/// The number of sessions that one call to [`Gateway::poll`] checks for expiry.
 const EXPIRY_BUDGET: usize = 256;
 
-/// Interval between looks at held fragments. They wait for at most `fragments.hold`, and another
+/// Interval between checks of held fragments. They wait for at most `fragments.hold`, and another
 /// thread may have decided their first fragment meanwhile.
 const HELD_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Appliance behind a load balancer, without I/O: an [`Engine`] and the [`FrontEnd`] that takes
-/// packets out of their tunnels.
+/// Appliance behind a load balancer, without I/O: an [`Engine`] and the [`FrontEnd`] that
+/// decapsulates packets.
 ///
-/// Datagrams go in, and what is to be sent comes out of a closure: forwarded datagrams, replies,
+/// Datagrams go in, and the datagrams to send are passed to a closure: forwarded ones, replies,
 /// RSTs at the end of sessions, and fragments that were held. Threads share a gateway, and each has
 /// a [`GatewayWorker`].
 ///
@@ -62,7 +62,7 @@ pub struct Gateway {
     config: Mutex<Config>,
 }
 
-/// State of one thread of a [`Gateway`]: its counters, its buffers, and the events that it has not
+/// State of one thread of a [`Gateway`]: its counters, its buffers, and the events that were not
 /// read yet.
 #[derive(Debug)]
 pub struct GatewayWorker {
@@ -74,13 +74,13 @@ pub struct GatewayWorker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GatewayReload {
-    /// What has become of the sessions.
+    /// The effect on the sessions.
     pub sessions: Reload,
     /// Keys whose new values need a restart. Their running values stay in force.
     pub needs_restart: Vec<&'static str>,
 }
 
-/// RSTs, which are sent in tunnels, and an outbox for all other events.
+/// The RSTs, which are sent in tunnels, and an outbox for all other events.
 #[derive(Debug)]
 struct Collected {
     resets: Vec<Reset>,
@@ -88,11 +88,12 @@ struct Collected {
 }
 
 impl Gateway {
-    /// Returns a gateway of a configuration. `engine.tunnel_references` is set in any case: RSTs
-    /// travel in the tunnels that sessions remember.
+    /// Returns a gateway with a configuration. It always sets `engine.tunnel_references`, since
+    /// RSTs travel in the tunnels that sessions remember.
     ///
     /// # Errors
-    /// Returns the first error of the configuration, or the table for which there is no memory.
+    /// Returns the first error of the configuration, or names the table that could not be
+    /// allocated.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let config = FrontEnd::adapt(config.clone());
         Ok(Self {
@@ -102,7 +103,7 @@ impl Gateway {
         })
     }
 
-    /// Returns the state of one more thread.
+    /// Returns the state for one more thread.
     #[must_use]
     pub fn worker(&self) -> GatewayWorker {
         GatewayWorker {
@@ -114,9 +115,10 @@ impl Gateway {
         }
     }
 
-    /// Decides datagrams that came at `now`, in order, and calls `send` with everything that is to
-    /// be sent. A [`Datagram`](crate::geneve::front::Datagram) is decided in any case; a [`Queued`] one says
-    /// how long it has waited, and may be shed.
+    /// Decides datagrams that came at `now`, in order, and calls `send` with everything to send.
+    ///
+    /// A [`Datagram`](crate::geneve::front::Datagram) is always decided. A [`Queued`] one carries
+    /// its waiting time, and may be shed.
     pub fn handle_batch<'b>(
         &self,
         worker: &mut GatewayWorker,
@@ -144,12 +146,11 @@ impl Gateway {
         self.send_rest(worker, now, &mut send);
     }
 
-    /// Lets time pass: ends sessions whose lifetime is over, a few hundred at a time, and decides
-    /// fragments that have been held for long enough. Calls `send` with everything that is to be
-    /// sent.
+    /// Advances the time: ends sessions whose lifetime is over, a few hundred at a time, and
+    /// decides fragments that have been held for long enough. Calls `send` with everything to send.
     ///
-    /// Returns when to call it again at the latest, if no datagram comes before; `None` if there is
-    /// nothing to wait for. Call it after each batch, too.
+    /// Returns the latest time for the next call, if no datagram comes before; `None` if there is
+    /// nothing to wait for. Call this after each batch, too.
     pub fn poll(
         &self,
         worker: &mut GatewayWorker,
@@ -169,9 +170,9 @@ impl Gateway {
         self.engine.next_expiry().into_iter().chain(held).min()
     }
 
-    /// Exchanges the configuration of everything, or changes nothing. Keys that only a restart can
-    /// change keep their running values and are named. Calls `send` with the RSTs of sessions that
-    /// the new policy ends.
+    /// Replaces the whole configuration, or changes nothing. Keys that only a restart can change
+    /// keep their running values and are listed in the result. Calls `send` with the RSTs of
+    /// sessions that the new policy ends.
     ///
     /// # Errors
     /// Returns the first error of the configuration.
@@ -199,8 +200,8 @@ impl Gateway {
         Ok(reloaded)
     }
 
-    /// Ends the sessions that a filter selects, calls `send` with their RSTs, and returns how many
-    /// there were.
+    /// Ends the sessions that a filter selects, calls `send` with their RSTs, and returns the
+    /// number of sessions.
     pub fn end_sessions(
         &self,
         worker: &mut GatewayWorker,
@@ -213,7 +214,7 @@ impl Gateway {
         ended
     }
 
-    /// Decides everything that is held, without waiting any longer, before a thread ends.
+    /// Decides everything that is held immediately, before a thread ends.
     pub fn release_held(&self, worker: &mut GatewayWorker, now: Instant, mut send: impl FnMut(Outgoing<'_>)) {
         self.front.release_held();
         self.send_rest(worker, now, &mut send);
@@ -260,7 +261,7 @@ impl Gateway {
 }
 
 impl GatewayWorker {
-    /// Removes all events and returns them, oldest first. Packets to send are not among them.
+    /// Removes all events and returns them, oldest first. Packets to send are not included.
     ///
     /// A worker keeps at most [`Outbox::DEFAULT_LIMIT`] events; newer ones are discarded and
     /// counted ([`GatewayWorker::lost`]).
@@ -268,7 +269,7 @@ impl GatewayWorker {
         self.collected.events.drain()
     }
 
-    /// Returns the counters of events that were not kept.
+    /// Returns the counts of events that were not kept.
     #[must_use]
     pub const fn lost(&self) -> Lost {
         self.collected.events.lost()

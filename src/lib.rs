@@ -1,7 +1,7 @@
 //! **portcullis**: a stateful session firewall engine. A packet goes in, a [`Verdict`] comes out.
 //!
 //! The library does no I/O and reads no clock: the caller receives packets, passes them with the
-//! current time, and sends what is forwarded. Behind a load balancer that speaks GENEVE, start at
+//! current time, and sends what is forwarded. Behind a load balancer that uses GENEVE, start at
 //! [`Gateway`]; anywhere else, at [`Engine`].
 //!
 //! ```
@@ -63,13 +63,13 @@
 //! | [`policy`] | rules, and decisions on new sessions |
 //! | [`limits`] | bounds on the sessions of a zone, a rule or a source |
 //! | [`lifetime`] | lifetimes of sessions |
-//! | [`packet`] | bytes to parsed headers; all ways to be malformed |
+//! | [`packet`] | parsing of bytes to headers; all kinds of malformed packets |
 //! | [`flow`] | canonical keys of conversations, directions, zones |
 //! | [`fragment`] | fragmented datagrams, and packets that wait for a first fragment |
-//! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and all else |
+//! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and other protocols |
 //! | [`session`] | session identifiers, histories, tunnel references |
 //! | [`alg`] | FTP: control sessions, and the sessions that they announce |
-//! | [`asymmetry`] | evidence of paths of which this engine sees one half |
+//! | [`asymmetry`] | evidence of paths of which only one half passes this engine |
 //! | [`event`] | session records, and [`Sink`], the lower interface below the [`Outbox`] |
 //! | [`reset`] | the RST, ABORT and ICMP packets that the engine makes |
 //! | [`explain`] | the steps of a decision |

@@ -14,7 +14,7 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// it; the caller drains it after each packet or batch. Replies to rejected packets and RSTs at the
 /// end of sessions are within the budgets of `[resets]`: send all of them.
 ///
-/// Memory is bounded. An outbox that nobody drains keeps its oldest entries, discards the others,
+/// Memory is bounded. An outbox that is not drained keeps its oldest entries, discards the others,
 /// and counts them ([`Outbox::lost`]). Packets and events have separate bounds, so that events
 /// never displace a RST. Buffers are reused: once grown, an outbox allocates nothing.
 ///
@@ -68,7 +68,7 @@ pub struct Outbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A packet of the engine's own is to be sent.
+    /// A packet of the engine's own to send.
     Transmit(Transmit<'a>),
     /// A session was opened.
     Opened(SessionRecord),
@@ -80,9 +80,9 @@ pub enum Event<'a> {
     Audited(DeniedSession),
     /// A new session would have exceeded a limit.
     LimitReached(LimitReached),
-    /// A helper has found something in a control session.
+    /// A finding of a helper in a control session.
     Helper(HelperNote),
-    /// Fragments that are held under this name are to be decided again ([`Sink::released`]).
+    /// Identifier of held fragments to process again ([`Sink::released`]).
     Released(HoldId),
 }
 
@@ -92,9 +92,9 @@ pub enum Event<'a> {
 pub struct Transmit<'a> {
     /// The IP packet, complete with checksums.
     pub bytes: &'a [u8],
-    /// Its zone.
+    /// The zone of the packet.
     pub zone: Zone,
-    /// The path on which it leaves.
+    /// The path on which the packet leaves.
     pub egress: Egress,
     /// The session that has ended, and the direction in which the packet travels: original means
     /// to the responder. `None` for the reply to a rejected packet.
@@ -105,15 +105,15 @@ pub struct Transmit<'a> {
 /// [`TunnelRef`]s of received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// Back on the path of the packet that it answers. The reference is that of this packet.
+    /// Back on the path of the packet that it answers, which has this reference.
     Back(TunnelRef),
-    /// Onward, like the packet of this reference, which travelled in the same direction.
+    /// Onward, on the path of the packet of this reference, which travelled in the same direction.
     /// [`TunnelRef::NONE`] if no such packet is known, or if
     /// [`EngineConfig::tunnel_references`](crate::config::EngineConfig::tunnel_references) is off.
     Onward(TunnelRef),
 }
 
-/// Entries that an [`Outbox`] has not kept.
+/// Counts of entries that an [`Outbox`] did not keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Lost {
@@ -121,7 +121,7 @@ pub struct Lost {
     pub packets: u64,
     /// Events for which there was no room.
     pub events: u64,
-    /// Replies that were not made, since the budget of `[resets]` allowed none.
+    /// Replies that were not made because the budget of `[resets]` allowed none.
     pub over_budget: u64,
 }
 
@@ -129,11 +129,11 @@ pub struct Lost {
 pub(crate) enum Made {
     /// The packet was written.
     Packet {
-        /// Its length.
+        /// The length of the packet.
         len: usize,
-        /// Its zone.
+        /// The zone of the packet.
         zone: Zone,
-        /// Its path.
+        /// The path of the packet.
         egress: Egress,
     },
     /// The budget allows none.
@@ -157,14 +157,14 @@ impl Outbox {
     /// Default bound on packets, and on events.
     pub const DEFAULT_LIMIT: usize = 1024;
 
-    /// Returns an empty outbox with the default bounds. It allocates nothing until it is used.
+    /// Returns an empty outbox with the default bounds. It allocates nothing until its first entry.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_limits(Self::DEFAULT_LIMIT, Self::DEFAULT_LIMIT)
     }
 
-    /// Returns an empty outbox that holds at most so many packets, of up to
-    /// [`MAX_REPLY`] bytes each, and so many events.
+    /// Returns an empty outbox that holds at most `packets` packets, of up to [`MAX_REPLY`] bytes
+    /// each, and `events` events.
     #[must_use]
     pub const fn with_limits(packets: usize, events: usize) -> Self {
         Self {
@@ -183,7 +183,7 @@ impl Outbox {
     }
 
     /// Removes all entries and returns them, oldest first. Entries that the iterator has not
-    /// returned when it is dropped are gone.
+    /// returned when it is dropped are lost.
     pub fn drain(&mut self) -> impl Iterator<Item = Event<'_>> {
         self.packets = 0;
         let bytes: &[u8] = &self.bytes;
@@ -203,26 +203,26 @@ impl Outbox {
         })
     }
 
-    /// Returns how many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns whether there are no entries.
+    /// Returns whether the outbox is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Returns the counters of entries that were not kept, since the outbox was made.
+    /// Returns the counts of entries that were not kept since the outbox was created.
     #[must_use]
     pub const fn lost(&self) -> Lost {
         self.lost
     }
 
-    /// Adds the packet that `write` makes, if there is room. `write` is not called without room, so
-    /// that it charges no budget in vain.
+    /// Adds the packet that `write` makes, if there is room. Without room, `write` is not called,
+    /// so that it charges no budget in vain.
     pub(crate) fn add(&mut self, write: impl FnOnce(&mut [u8]) -> Made) {
         let Some(start) = self.room() else { return };
         if self.bytes.len() < start + MAX_REPLY {
@@ -243,15 +243,15 @@ impl Outbox {
         }
     }
 
-    /// Returns where the next packet begins; counts a lost packet and returns `None` if there is
-    /// no room.
+    /// Returns the offset of the next packet. If there is no room, counts a lost packet and returns
+    /// `None`.
     fn room(&mut self) -> Option<usize> {
         if self.packets >= self.max_packets {
             self.lost.packets += 1;
             return None;
         }
         if self.packets == 0 {
-            // Those before were drained.
+            // All earlier packets were drained.
             self.used = 0;
         }
         Some(self.used)

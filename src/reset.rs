@@ -1,11 +1,12 @@
-//! The packets that the engine itself makes: the TCP RST, SCTP ABORT or ICMP error of a rejected
-//! packet,
-//! the SYN-ACK that challenges a source, and the RSTs at the end of a session.
+//! Packets that the engine itself makes.
 //!
-//! The answer to a packet is written into the caller's buffer from that packet: nothing is allocated and a
-//! [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no options are set. The source
-//! is the address that the rejected packet was sent to: a firewall in the path has none of its own there. What ends a
-//! session comes whole, as a [`Reset`].
+//! They are the TCP RST, SCTP ABORT or ICMP error of a rejected packet, the SYN-ACK that challenges
+//! a source, and the RSTs at the end of a session.
+//!
+//! The answer to a packet is written into the caller's buffer from that packet, so nothing is
+//! allocated and a [`Verdict`](crate::Verdict) stays small. Checksums are complete, TTL is 64, no
+//! options are set. The source is the destination address of the rejected packet: a firewall in the
+//! path has no address of its own there. The RST at the end of a session is a complete [`Reset`].
 
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::{
@@ -16,20 +17,21 @@ use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
 
-/// The greatest reply, in bytes: an ICMPv6 error stays within the least IPv6 MTU (RFC 4443 2.4 c).
+/// The size of the largest reply, in bytes: an ICMPv6 error stays within the least IPv6 MTU (RFC
+/// 4443 2.4 c).
 pub const MAX_REPLY: usize = 1280;
 
-/// An ICMPv4 error quotes no more than keeps it within this (RFC 1812 4.3.2.3), in bytes.
+/// The largest ICMPv4 error, in bytes; the quotation is truncated to fit (RFC 1812 4.3.2.3).
 const MAX_ICMPV4: usize = 576;
 
 const TTL: u8 = 64;
 
-/// Writes the reply to a rejected IP packet into `out` and returns it, without regard to any budget:
-/// for tools that show replies. Whoever sends replies uses
+/// Writes the reply to a rejected IP packet into `out` and returns it, without regard to any
+/// budget. This is for tools that show replies. To send replies, use
 /// [`Engine::write_reply`](crate::Engine::write_reply) or an [`Outbox`](crate::Outbox).
 ///
-/// Returns `None` if `packet` was not rejected with this reply (it does not parse), or if `out` is
-/// too small for it; [`MAX_REPLY`] bytes are always enough.
+/// Returns `None` if `packet` was not rejected with this reply (for example, it does not parse), or
+/// if `out` is too small for the reply; [`MAX_REPLY`] bytes are always enough.
 #[must_use]
 pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
@@ -78,7 +80,8 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
         }
         (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_) | Reply::SctpAbort, _) => return None,
         (Reply::Prohibited, _) => {
-            // Type 3, code 13, and type 1, code 1: communication (with destination) administratively prohibited.
+            // Type 3, code 13, and type 1, code 1: communication (with destination)
+            // administratively prohibited.
             let kind = match parsed.ip.version {
                 IpVersion::V4 => (3, 13),
                 IpVersion::V6 => (1, 1),
@@ -89,11 +92,14 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
     out.get(..written)
 }
 
-/// Writes the ICMP error that tells the sender of an IP packet that it is longer than `mtu` bytes, the most that can be sent
-/// on: fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2).
+/// Writes the ICMP error that reports an IP packet longer than `mtu` bytes, the most that can be
+/// forwarded.
 ///
-/// `None` where no such error may be sent: the packet is IPv4 and may be fragmented, is a later fragment, an ICMP error
-/// itself, does not parse, or names no single host as its source or destination (RFC 1122 3.2.2).
+/// The error is fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2).
+///
+/// Returns `None` if no such error may be sent (RFC 1122 3.2.2): the packet may be fragmented
+/// (IPv4), is a later fragment, is an ICMP error itself, or does not parse. The same applies if its
+/// source or destination is not a single host.
 #[must_use]
 pub(crate) fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
@@ -131,8 +137,8 @@ pub(crate) fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> O
 }
 
 fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]) -> Option<usize> {
-    // RFC 9293 3.10.7.1: a segment with an ACK says which number its sender expects; to one without, 0 and an
-    // acknowledgment of all of it.
+    // RFC 9293 3.10.7.1: a segment with an ACK gives the number that its sender expects. The answer
+    // to a segment without an ACK has number 0 and acknowledges the whole segment.
     let numbers = if rejected.flags.contains(TcpFlags::ACK) {
         (rejected.ack.0, None)
     } else {
@@ -143,7 +149,7 @@ fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]
     assemble(&back, PROTOCOL_TCP, &[&header], out)
 }
 
-/// The TCP header of a RST, with an acknowledgment or without.
+/// Returns the TCP header of a RST, with or without an acknowledgment.
 fn reset_header(route: &Route, ports: (u16, u16), (seq, ack): (u32, Option<u32>)) -> [u8; 20] {
     let flags = match ack {
         Some(_) => TcpFlags::RST.0 | TcpFlags::ACK.0,
@@ -152,15 +158,15 @@ fn reset_header(route: &Route, ports: (u16, u16), (seq, ack): (u32, Option<u32>)
     bare_header(route, ports, (seq, ack.unwrap_or(0)), flags)
 }
 
-/// The TCP header of a challenge. Its window is 0, so that no data follows even where a stack
-/// accepts what it must not. Its own number has no meaning: it is the one that the SYN has, which
-/// tells its receiver nothing new.
+/// Returns the TCP header of a challenge. Its window is 0, so that no data follows even if a stack
+/// wrongly accepts it. Its sequence number has no meaning: it repeats that of the SYN, which
+/// discloses nothing to the receiver.
 fn challenge_header(route: &Route, ports: (u16, u16), syn: &Segment, cookie: SeqNum) -> [u8; 20] {
     let flags = TcpFlags::SYN.0 | TcpFlags::ACK.0;
     bare_header(route, ports, (syn.seq.0, cookie.0), flags)
 }
 
-/// A TCP header without options, with a window of 0.
+/// Returns a TCP header without options, with a window of 0.
 fn bare_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, u32), flags: u8) -> [u8; 20] {
     let mut tcp = [0u8; 20];
     let fields = from
@@ -180,17 +186,17 @@ fn bare_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, u32), fl
     tcp
 }
 
-/// A RST that the engine sends of its own accord: whole, ready for the wire.
+/// A RST that the engine sends unprompted, complete and ready to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reset {
     /// The session that has ended.
     pub session: SessionId,
-    /// Its zone.
+    /// The zone of the session.
     pub zone: Zone,
-    /// The direction in which the RST travels: in the original direction it goes to the responder.
+    /// The direction of the RST: in the original direction it goes to the responder.
     pub direction: Direction,
-    /// What the newest packet of that direction came in; of the other direction where none is known; else
+    /// The tunnel of the newest packet of that direction, else of the other direction, else
     /// [`TunnelRef::NONE`].
     pub tunnel: TunnelRef,
     bytes: [u8; 60],
@@ -198,13 +204,14 @@ pub struct Reset {
 }
 
 impl Reset {
-    /// The IP packet: 40 bytes for IPv4, 60 for IPv6.
+    /// Returns the IP packet: 40 bytes for IPv4, 60 for IPv6.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// The RST from one end of a conversation to the other, with the sequence number that the other accepts.
+    /// Returns the RST from one end of a conversation to the other, with the sequence number that
+    /// the receiver accepts.
     pub(crate) fn new(
         (key, from): (&FlowKey, End),
         (seq, ack): (SeqNum, Option<SeqNum>),
@@ -235,7 +242,7 @@ impl Reset {
     }
 }
 
-/// Where a packet goes.
+/// Addresses of a packet to make.
 struct Route {
     version: IpVersion,
     from: u128,
@@ -243,7 +250,7 @@ struct Route {
 }
 
 impl Route {
-    /// Back to where a packet came from.
+    /// Returns the route back to the sender of a packet.
     const fn back(ip: &Ip) -> Self {
         Self {
             version: ip.version,
@@ -253,7 +260,8 @@ impl Route {
     }
 }
 
-/// An ICMP error of a type and code about a packet, with an MTU or 0 in the lower half of its second word.
+/// Writes an ICMP error of a type and code about a packet, with an MTU or 0 in the lower half of
+/// its second word.
 fn icmp_error(ip: &Ip, packet: &[u8], ((kind, code), mtu): ((u8, u8), u16), out: &mut [u8]) -> Option<usize> {
     let whole = packet.get(..ip.total_len as usize).unwrap_or(packet);
     let (limit, header, protocol) = match ip.version {
@@ -318,7 +326,7 @@ fn assemble(route: &Route, protocol: u8, parts: &[&[u8]], out: &mut [u8]) -> Opt
     Some(at)
 }
 
-/// The sum of the pseudo-header's words; the same for both directions.
+/// Returns the sum of the pseudo-header's words, which is equal for both directions.
 fn pseudo_header(route: &Route, protocol: u8, len: usize) -> u64 {
     let words = |address: u128| {
         (0..8)
@@ -332,7 +340,8 @@ fn pseudo_header(route: &Route, protocol: u8, len: usize) -> u64 {
     words(from).chain(words(to)).sum::<u64>() + u64::from(protocol) + len as u64
 }
 
-/// The Internet checksum (RFC 1071) of the parts, each but the last of even length, on top of `sum`.
+/// Returns the Internet checksum (RFC 1071) of the parts, added to `sum`. All parts but the last
+/// have an even length.
 fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
     for part in parts {
         let (words, rest) = part.as_chunks::<2>();
@@ -348,18 +357,17 @@ fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// Why a packet of the engine's own was not sent.
+/// The reason for which a packet of the engine's own was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unsent {
-    /// Its destination has had as many as `resets.per_destination` allows.
+    /// The destination has received as many as `resets.per_destination` allows.
     DestinationBudget,
-    /// All together are as many as `resets.overall` allows, and those of the zone as many as are
-    /// guaranteed to it.
+    /// The total has reached `resets.overall`, and the zone has used its guaranteed part.
     OverallBudget,
-    /// The number that its receiver accepts was never seen.
+    /// The sequence number that the receiver accepts was never seen.
     NumberUnknown,
-    /// Nobody listens: the session was found to be over by a call without a sink.
+    /// There is no sink: the session ended in a call without one.
     NoSink,
 }
 
@@ -372,7 +380,7 @@ impl Unsent {
         Self::NoSink,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,8 @@
-//! What the engine says of a packet.
+//! The engine's verdicts on packets.
 //!
-//! A bad packet is a verdict with a reason, never an error. Everything here is `Copy` and allocates nothing;
-//! every reason has one stable name, which is its counter's label and its key in logs.
+//! A malformed packet gets a verdict with a reason, never an error. All types here are `Copy` and
+//! allocate nothing. Every reason has one stable name, which is its counter's label and its key in
+//! logs.
 
 use std::time::Duration;
 
@@ -12,43 +13,46 @@ use crate::session::end::EndReason;
 use crate::session::id::SessionId;
 use crate::session::time::TICK;
 
-/// The decision on one packet.
+/// The verdict on one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a verdict that nobody acts on lets nothing through and stops nothing"]
 pub enum Verdict {
-    /// Send it on, byte for byte.
+    /// Forward the packet, byte for byte.
     Forward(Tracked),
-    /// Discard it silently.
+    /// Discard the packet silently.
     Drop(DropReason, Tracked),
-    /// Discard it and send the reply, if the budget allows one: an [`Outbox`](crate::Outbox) holds
-    /// it, or [`Engine::write_reply`](crate::Engine::write_reply) writes it.
+    /// Discard the packet and send the reply, if the budget allows one. An
+    /// [`Outbox`](crate::Outbox) holds the reply, or
+    /// [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
-    /// Keep it, and hand it in again when it is released: it is a fragment that came before the first one of its
-    /// datagram. Only packets with [`Packet::can_hold`](crate::Packet::can_hold) get this; see
+    /// Keep the packet, and process it again when it is released: it is a fragment that came before
+    /// the first one of its datagram. Only packets with
+    /// [`Packet::can_hold`](crate::Packet::can_hold) get this verdict; see
     /// [`fragment`](crate::fragment).
     Hold(HoldId, Tracked),
 }
 
-/// How the engine sees the packet, whatever becomes of it.
+/// The engine's classification of a packet, independent of the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tracked {
-    /// Its relation to the sessions.
+    /// The packet's relation to the sessions.
     pub class: Class,
-    /// Which way it travels in its session.
+    /// The packet's direction in its session.
     pub direction: Option<Direction>,
-    /// Its session.
+    /// The packet's session.
     pub session: Option<SessionId>,
-    /// Why it would have been dropped, had a check not been told to count only, its session to be
-    /// tracked liberally, or its rule to admit for audit ([`DropReason::PolicyDeny`]).
+    /// The reason for which the packet would have been dropped, if it was tolerated: a check only
+    /// counts, the session is tracked liberally, or the rule admits for audit
+    /// ([`DropReason::PolicyDeny`]).
     pub tolerated: Option<DropReason>,
-    /// Of a packet that comes too late: what is remembered of its session.
+    /// For a late packet, the remembered end of its session.
     pub late: Option<Late>,
 }
 
-/// The end of a session, as a late packet finds it.
+/// The end of a session that a late packet belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late {
-    /// Why it ended.
+    /// The reason for which the session ended.
     pub reason: EndReason,
     ticks: u32,
 }
@@ -58,7 +62,7 @@ impl Late {
         Self { reason, ticks }
     }
 
-    /// How long ago, to a tenth of a second ([`crate::session::TICK`]).
+    /// Returns the time since the end, to a tenth of a second ([`crate::session::TICK`]).
     #[must_use]
     pub fn ago(self) -> Duration {
         TICK * self.ticks
@@ -77,20 +81,20 @@ impl Tracked {
     }
 }
 
-/// The relation of a packet to the sessions; Linux calls it the conntrack state.
+/// The relation of a packet to the sessions, which Linux calls the conntrack state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// It opens a session, or belongs to one that nobody has answered yet.
+    /// The packet opens a session, or belongs to one that has not been answered yet.
     New = 0,
-    /// It belongs to a session that has seen traffic both ways, or is the answer.
+    /// The packet belongs to a session that has seen traffic both ways, or is the answer.
     Established = 1,
-    /// It is an ICMP error about a session, or the child of one.
+    /// The packet is an ICMP error about a session, or belongs to the child of one.
     Related = 2,
-    /// It fits nothing.
+    /// The packet fits no session in its current state, and cannot open one.
     Invalid = 3,
-    /// It is never tracked: neighbor and multicast listener discovery on a link, and ICMPv6 redirects where they
-    /// are allowed.
+    /// The packet is never tracked: neighbor and multicast listener discovery on a link, and ICMPv6
+    /// redirects where they are allowed.
     Untracked = 4,
 }
 
@@ -104,7 +108,7 @@ impl Class {
         Self::Untracked,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,9 +124,9 @@ impl Class {
 /// The reply to a rejected packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// A TCP RST, as the closed port of RFC 9293 3.5.2 would send it.
+    /// A TCP RST, as a closed port sends it (RFC 9293 3.5.2).
     TcpReset,
-    /// A TCP RST with this sequence number: the one that the packet's sender expects.
+    /// A TCP RST with this sequence number, which the packet's sender expects.
     TcpResetAt(SeqNum),
     /// An SCTP ABORT to the sender of an INIT, with the initiate tag of that chunk and without the
     /// flag T (RFC 9260 8.4, rule 3).
@@ -130,26 +134,27 @@ pub enum Reply {
     /// ICMP destination unreachable, administratively prohibited (RFC 1812 5.2.7.1; RFC 4443 3.1).
     Prohibited,
     /// A SYN-ACK that acknowledges this number, which no SYN-SENT stack accepts: its sender answers
-    /// with a RST that carries the number (RFC 9293 3.10.7.3). It goes back the way the SYN came.
+    /// with a RST that carries the number (RFC 9293 3.10.7.3). The SYN-ACK takes the reverse path
+    /// of the SYN.
     Challenge(SeqNum),
 }
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal),+ $(,)?) => {
-        /// Why a packet was not forwarded.
+        /// The reason for which a packet was not forwarded.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum DropReason {
-            /// Its bytes are no well-formed packet.
+            /// The packet is malformed.
             Malformed(Malformed),
             $($(#[doc = $doc])+ $variant,)+
         }
 
         impl DropReason {
-            /// All reasons that are not a malformation.
+            /// All reasons except the malformations.
             pub const TRACKING: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The stable name: counter label and log key.
+            /// Returns the stable name: counter label and log key.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -158,7 +163,7 @@ macro_rules! drop_reasons {
                 }
             }
 
-            /// One or more sentences for operators.
+            /// Returns a description for operators, in one or more sentences.
             #[must_use]
             pub const fn describe(self) -> &'static str {
                 match self {
@@ -339,7 +344,7 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// The reasons that are the word of a check, which can be set to count instead of dropping.
+    /// The reasons of checks that can be set to count instead of dropping.
     pub const CHECKS: [Self; 12] = [
         Self::TcpState,
         Self::TcpSeqAboveWindow,
@@ -355,10 +360,10 @@ impl DropReason {
         Self::DccpAckOfUnseen,
     ];
 
-    /// How many reasons there are.
+    /// The number of reasons.
     pub const COUNT: usize = Self::TRACKING.len() + Malformed::ALL.len();
 
-    /// All reasons, in the order of [`DropReason::index`].
+    /// Returns all reasons, in the order of [`DropReason::index`].
     pub fn all() -> impl Iterator<Item = Self> {
         Self::TRACKING
             .iter()
@@ -366,12 +371,13 @@ impl DropReason {
             .chain(Malformed::ALL.iter().copied().map(Self::Malformed))
     }
 
-    /// Whether a SYN was kept from opening a session until its source has proven itself.
+    /// Returns whether a SYN was kept from opening a session until its source is validated.
     pub(crate) const fn is_challenge(self) -> bool {
         matches!(self, Self::SynChallenged | Self::SynChallengeBudget)
     }
 
-    /// A number below [`DropReason::COUNT`], the place of the reason's counter. It may change between versions.
+    /// Returns a number below [`DropReason::COUNT`], the index of the reason's counter. The number
+    /// may change between versions.
     #[must_use]
     pub fn index(self) -> usize {
         match self {
@@ -391,7 +397,7 @@ impl core::fmt::Display for DropReason {
 }
 
 impl Verdict {
-    /// How the engine sees the packet.
+    /// Returns the engine's classification of the packet.
     #[must_use]
     pub const fn tracked(&self) -> &Tracked {
         match self {
@@ -402,13 +408,13 @@ impl Verdict {
         }
     }
 
-    /// Whether the packet passes.
+    /// Returns whether the packet is forwarded.
     #[must_use]
     pub const fn is_forward(&self) -> bool {
         matches!(self, Self::Forward(_))
     }
 
-    /// Why it does not pass, or not yet.
+    /// Returns the reason for which the packet is not forwarded, or not yet.
     #[must_use]
     pub const fn reason(&self) -> Option<DropReason> {
         match self {
@@ -418,7 +424,7 @@ impl Verdict {
         }
     }
 
-    /// The stable name: `forward`, `drop`, `reject` or `hold`.
+    /// Returns the stable name: `forward`, `drop`, `reject` or `hold`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

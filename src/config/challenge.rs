@@ -68,7 +68,7 @@ impl SynChallengeConfig {
     pub const MAX_RATE: u32 = 100_000_000;
 }
 
-/// When unknown sources are challenged.
+/// The times at which unknown sources are challenged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -86,7 +86,7 @@ impl ChallengeMode {
     /// All modes.
     pub const ALL: [Self; 3] = [Self::Off, Self::Auto, Self::Always];
 
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! From a checked configuration to what the packet path reads.
+//! Compilation of a validated configuration into the structures of the packet path.
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
@@ -16,70 +16,71 @@ use crate::limits::{Adaptive, Limits, Prefixes};
 use crate::policy::{Policy, RuleId, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
 
-/// The compiled form of a checked configuration.
+/// The compiled form of a validated configuration.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Compiled {
-    /// Which new sessions are allowed.
+    /// The decisions on new sessions.
     pub policy: Policy,
-    /// How long sessions live.
+    /// The lifetimes of sessions.
     pub lifetimes: LifetimeTable,
     /// The zones by name.
     pub zones: Zones,
-    /// Are checksums verified?
+    /// Whether checksums are verified.
     pub checksums: Checksums,
-    /// What packets come from.
+    /// The source of packets.
     pub attachment: Attachment,
-    /// How TCP is tracked in each zone that says something.
+    /// The tracking of TCP in each zone that has a setting.
     pub tcp_zones: Vec<(Zone, TcpHandling)>,
-    /// How TCP is tracked where neither rule nor zone says.
+    /// The tracking of TCP without a setting of the rule or zone.
     pub tcp: TcpConfig,
-    /// How many RSTs are sent.
+    /// The budgets of RSTs.
     pub resets: ResetsConfig,
-    /// When the source of a SYN must prove itself.
+    /// The validation of the sources of SYNs.
     pub syn_challenge: SynChallengeConfig,
-    /// What is taken for evidence of an asymmetric path.
+    /// The evidence of an asymmetric path.
     pub asymmetry: AsymmetryConfig,
-    /// What a reload does with sessions that it would not admit.
+    /// The effect of a reload on sessions that it would not admit.
     pub on_reload: OnReload,
-    /// What the IP header of a packet may say.
+    /// The checks of the IP header.
     pub ip: IpConfig,
-    /// Prefixes of which one must hold an end of each new session, by zone.
+    /// Prefixes by zone; one of them must hold an end of each new session.
     pub inside: BTreeMap<Zone, Vec<IpNet>>,
-    /// What becomes of ICMP redirects.
+    /// The handling of ICMP redirects.
     pub icmp_redirects: Permission,
-    /// Checks that only count.
+    /// The checks that only count.
     pub counting: Vec<DropReason>,
     /// Adaptive lifetimes of unanswered sessions.
     pub(crate) adaptive: Adaptive,
     /// Limits of zones, rules and sources.
     pub(crate) limits: Limits,
-    /// What a reload cannot change.
+    /// The settings that a reload cannot change.
     pub fixed: Fixed,
-    /// What is a control session of FTP, and what it may announce.
+    /// The control sessions of FTP, and the sessions that they may announce.
     pub ftp: FtpConfig,
-    /// What rules say of the control sessions that they admit.
+    /// The settings of rules for the control sessions that they admit.
     pub ftp_rules: Vec<(RuleId, FtpHandling)>,
 }
 
-/// What only a start can change: the sizes of what is reserved then, and what sessions are told apart by.
+/// Settings that only a start can change: the sizes of tables that are allocated then, and the
+/// attributes that distinguish sessions.
 #[derive(Debug, Clone)]
 pub struct Fixed {
-    /// How many sessions there can be.
+    /// The largest number of sessions.
     pub max_sessions: u32,
-    /// How many parts the session table has: a power of two.
+    /// The number of shards of the session table, a power of two.
     pub shards: u32,
     /// The prefixes by which sources and destinations are counted.
     pub(crate) prefixes: Prefixes,
-    /// How many fragmented datagrams there can be, and for how long.
+    /// The bounds on fragmented datagrams.
     pub fragments: FragmentsConfig,
-    /// What is remembered of ended sessions.
+    /// The memory of ended sessions.
     pub tombstones: TombstonesConfig,
-    /// Number of sources that can be known to be real.
+    /// The largest number of validated sources.
     pub known_sources: u32,
-    /// Does each session remember where its packets came from?
+    /// Whether each session remembers the tunnels of its packets.
     pub tunnel_references: bool,
-    /// Zones that are one.
+    /// The zones and their groups.
     pub zones: Zones,
     /// The keys of the engine that only a start can change, with their values.
     values: Vec<(String, String)>,
@@ -99,18 +100,20 @@ impl Fixed {
 }
 
 impl Config {
-    /// Checks the configuration and makes the look-up structures.
+    /// Validates the configuration and builds the look-up structures.
     ///
     /// # Errors
-    /// All that [`Self::validate`] finds, and rules whose tables would take too much memory.
+    /// Returns an error that [`Self::validate`] finds, or one of rules whose tables would take too
+    /// much memory.
     pub fn compile(&self) -> Result<Compiled, ConfigError> {
         self.compile_after(None)
     }
 
-    /// The same, where rules keep the numbers that their names have had in the policy before.
+    /// Compiles the configuration like [`Self::compile`]. Rules keep the numbers that their names
+    /// had in the previous policy.
     ///
     /// # Errors
-    /// Those of [`Self::compile`], and what of the configuration only a start can change.
+    /// Returns the errors of [`Self::compile`], or the changed key that only a start can change.
     pub(crate) fn compile_after(&self, previous: Option<(&Policy, &Fixed)>) -> Result<Compiled, ConfigError> {
         self.validate()?;
         let zones = Zones::new(&self.zones, &self.zone_groups);
@@ -123,7 +126,7 @@ impl Config {
                 .keep_numbers(previous)
                 .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
         }
-        // The policy has only the rules that may match.
+        // The policy holds only the rules that may match.
         let rules = self.policy.rules.iter().filter(|rule| !rule.ftp.is_empty());
         let said: HashMap<&str, _> = rules.map(|rule| (rule.name.as_str(), &rule.ftp)).collect();
         let ftp_rules = policy
@@ -181,7 +184,8 @@ impl Config {
         }
     }
 
-    /// Zones of one group share their prefixes, as they share all else.
+    /// Returns the `ip.inside` prefixes by zone. Zones of one group share their prefixes, like all
+    /// other settings.
     pub(super) fn compile_inside(&self, zones: &Zones) -> BTreeMap<Zone, Vec<IpNet>> {
         let mut inside: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (name, prefixes) in &self.ip.inside {
@@ -220,7 +224,7 @@ impl Config {
         LifetimeTable::new(Lifetimes::default().with(&self.lifetimes.set), &overrides)
     }
 
-    /// The policy of a checked configuration.
+    /// Returns the policy of a validated configuration.
     pub(super) fn compile_policy(&self, zones: &Zones) -> Result<Policy, ConfigError> {
         let rules = self.lower_rules(zones)?;
         let defaults = self.policy.zones.iter();

@@ -1,4 +1,4 @@
-//! A configuration file that holds more than the engine's sections.
+//! A configuration file with sections beyond the engine's.
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
@@ -40,19 +40,18 @@ pub struct Document<'a> {
     place: Place<'a>,
     table: Spanned<DeTable<'a>>,
     provenance: Provenance,
-    /// Sections that were taken, with what they hold.
+    /// Sections that were taken, with their contents.
     taken: DeTable<'a>,
-    /// Names of sections that are not the engine's.
+    /// Names of sections that do not belong to the engine.
     own: Vec<String>,
     errors: Vec<ConfigError>,
 }
 
 impl<'a> Document<'a> {
-    /// Reads a file as TOML, whatever its keys are. `file_name` is only for messages; nothing is
-    /// opened.
+    /// Parses a file as TOML, with any keys. `file_name` is only for messages; no file is opened.
     ///
     /// # Errors
-    /// Text that is not TOML: each line that cannot be read.
+    /// Returns an error for each line that is not valid TOML.
     pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigErrors> {
         let place = Place {
             file_name,
@@ -78,7 +77,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// Takes a section out of the file and reads it as a declared table. A key that has an error has
+    /// Takes a section out of the file and reads it as a declared table. A key with an error gets
     /// its default, and [`Self::finish`] returns the error.
     pub fn section<T: Table>(&mut self, name: &str) -> T {
         let mut section = T::default();
@@ -102,12 +101,13 @@ impl<'a> Document<'a> {
         section
     }
 
-    /// Takes sections (`server`), and keys of sections that both have (`server.port`), out of the
-    /// file, and reads them as one value, whose fields are the sections. Those that the file does
-    /// not have are missing in it.
+    /// Takes sections (`server`), and keys of shared sections (`server.port`), out of the file.
+    ///
+    /// They are read as one value, whose fields are the sections. Sections that the file does not
+    /// have are missing from the value.
     ///
     /// # Errors
-    /// The first error of `T`.
+    /// Returns the first error of `T`.
     pub fn take<T: DeserializeOwned>(&mut self, keys: &[&str]) -> Result<T, ConfigError> {
         let span = self.table.span();
         let mut own = DeTable::new();
@@ -118,7 +118,7 @@ impl<'a> Document<'a> {
             .map_err(|error| self.place.syntax(&own, &error))
     }
 
-    /// Returns the place of a key, as errors name it.
+    /// Returns the location of a key, in the form that errors use.
     #[must_use]
     pub fn location(&self, key: &str) -> Location {
         let mut location = self.provenance.locate(key);
@@ -129,7 +129,7 @@ impl<'a> Document<'a> {
         location
     }
 
-    /// Adds the error of a key whose value does not fit the rest of the file.
+    /// Adds an error about a key whose value does not fit the rest of the file.
     pub fn refuse(&mut self, key: &str, why: &str) {
         let error = ConfigError {
             location: self.location(key),
@@ -138,19 +138,19 @@ impl<'a> Document<'a> {
         self.errors.push(error);
     }
 
-    /// Reads what is left as the engine's configuration.
+    /// Reads the remaining sections as the engine's configuration.
     ///
     /// # Errors
-    /// The first error of those that [`Self::finish`] returns.
+    /// Returns the first error of those that [`Self::finish`] returns.
     pub fn config(self) -> Result<Config, ConfigError> {
         Ok(self.finish()?)
     }
 
-    /// Reads what is left as the engine's configuration.
+    /// Reads the remaining sections as the engine's configuration, with all errors.
     ///
     /// # Errors
-    /// All errors of the file, also those of sections that were taken before: unknown keys, values
-    /// of the wrong type, and all that [`Config::validate_all`] finds.
+    /// Returns all errors of the file, including those of sections that were taken before: unknown
+    /// keys, values of the wrong type, and all that [`Config::validate_all`] finds.
     pub fn finish(self) -> Result<Config, ConfigErrors> {
         let mut config = Config::default();
         let mut problems = Problems::default();
@@ -177,8 +177,8 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Returns whether an error may follow from keys that could not be read: it is in the same item, or
-/// misses a name that such a key may have.
+/// Returns whether an error may follow from keys that could not be read. Such an error is in the
+/// same item, or misses a name that such a key may define.
 fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
     let key = error.location.key.as_str();
     let names = match &error.cause {
@@ -195,7 +195,7 @@ fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
             .strip_prefix(item)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let misses = |section: &&str| !section.is_empty() && path.starts_with(*section);
-        // An item of a list that is counted, for one.
+        // For example, an item of a list whose length is checked.
         let is_within = path
             .strip_prefix(key)
             .is_some_and(|rest| rest.starts_with(['[', '.']));
@@ -203,7 +203,7 @@ fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
     })
 }
 
-/// The text of a file, to name places in it.
+/// The text of a file, to locate errors in it.
 #[derive(Debug)]
 struct Place<'a> {
     file_name: &'a str,

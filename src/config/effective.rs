@@ -1,4 +1,4 @@
-//! Every value in force, and where it comes from.
+//! Every value in force, and its origin.
 use std::fmt;
 
 use super::Config;
@@ -8,7 +8,7 @@ use super::declare::{Printer, Table, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EffectiveValue {
-    /// The path of the key, such as `lifetimes.tcp.established`; places in lists count from 0.
+    /// The path of the key, such as `lifetimes.tcp.established`; indices in lists count from 0.
     pub key: String,
     /// The value as TOML, such as an inline table for a rule; empty for a key that is not set.
     pub value: String,
@@ -87,7 +87,7 @@ impl Config {
     fn print(&self, default: &Self, mut printer: Printer<'_>) -> Vec<EffectiveValue> {
         self.visit(default, &mut printer);
         let mut values = printer.into_values();
-        // Keys that are not set and whose value depends on others.
+        // Keys that are not set and have a value that depends on others.
         let unknown = self.geneve.unknown_zone().unwrap_or(super::GeneveConfig::REFUSE);
         for (key, value) in [
             ("table.shards", self.table.shards_in_force().to_string()),
@@ -105,7 +105,8 @@ impl Config {
     }
 }
 
-/// Returns values as TOML, with their origins as comments. Reading it gives the same configuration.
+/// Returns values as TOML, with their origins as comments. Reading the text gives an equal
+/// configuration.
 ///
 /// ```
 /// use portcullis::config::{Config, effective_toml};

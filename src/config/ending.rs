@@ -118,19 +118,19 @@ impl AsymmetryConfig {
     pub const MAX_SEARCHES: u32 = 1_000_000;
 }
 
-/// What a reload does with sessions that the new policy would not admit.
+/// Effect of a reload on sessions that the new policy would not admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReload {
-    /// They end at once.
+    /// The sessions end at once.
     #[default]
     End,
-    /// They live on under the rule that has admitted them.
+    /// The sessions continue under the rule that admitted them.
     Keep,
 }
 
 impl OnReload {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

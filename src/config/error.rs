@@ -1,22 +1,23 @@
-//! What can be wrong with a configuration, and where.
+//! Errors and warnings of a configuration, and their locations.
 use std::fmt;
 
 use super::declare::read::similar;
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
-/// A place in a configuration.
+/// A location in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Location {
-    /// The name of the file as given to [`Config::from_toml`](super::Config::from_toml); `None` for a
-    /// configuration that was built in code.
+    /// The name of the file as passed to [`Config::from_toml`](super::Config::from_toml); `None`
+    /// for a configuration that was built in code.
     pub file: Option<Box<str>>,
     /// The line, counted from 1, if it is known.
     pub line: Option<usize>,
     /// The place in the line, if it is known.
     pub text: Option<Box<TextPlace>>,
-    /// The path of the key, such as `policy.rule[2].action`, places counted from 0; empty for the whole file.
+    /// The path of the key, such as `policy.rule[2].action`, with indices counted from 0; empty for
+    /// the whole file.
     pub key: String,
 }
 
@@ -29,19 +30,19 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// A name that is not one of a few.
+/// A name that is not one of the known ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
     /// The name.
     pub name: String,
-    /// The names that there are.
+    /// The known names.
     pub known: Vec<String>,
-    /// The one of them that is most like the name, if one is.
+    /// The known name that is most similar, if one is.
     pub similar: Option<String>,
 }
 
 impl UnknownName {
-    /// Returns a name, with the known one that is most like it.
+    /// Returns a name, with the known one that is most similar.
     pub(super) fn new<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Box<Self> {
         let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
         Box::new(Self {
@@ -82,14 +83,14 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why.
+/// An error in a configuration: its location and cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {cause}")]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// Where.
+    /// The location of the error.
     pub location: Location,
-    /// Cause of the refusal.
+    /// The cause of the error.
     pub cause: ConfigErrorCause,
 }
 
@@ -98,7 +99,7 @@ pub struct ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Returns errors in the order of their places in the file; `None` if there are none.
+    /// Returns the errors in the order of their places in the file; `None` if there are none.
     pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
         let place = |error: &ConfigError| {
             let location = &error.location;
@@ -156,20 +157,20 @@ impl From<ConfigErrors> for ConfigError {
     }
 }
 
-/// Why a configuration cannot be used.
+/// The cause of an error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigErrorCause {
-    /// Not TOML, or a value that cannot be read; the text names the reason.
+    /// Text that is not TOML, or a value that cannot be read; the message names the reason.
     #[error("{0}")]
     Syntax(String),
     /// A key that the table does not have.
     #[error("unknown key {0}")]
     UnknownKey(Box<UnknownName>),
-    /// A table without a key that it needs.
+    /// A table without a required key.
     #[error("missing key `{0}`")]
     MissingKey(&'static str),
-    /// A name that is not one of a few.
+    /// A name that is not one of the known ones.
     #[error("unknown value {0}")]
     UnknownChoice(Box<UnknownName>),
     /// A value of another type.
@@ -180,10 +181,10 @@ pub enum ConfigErrorCause {
         /// The type that is expected.
         expected: String,
     },
-    /// An empty list where a missing one matches anything.
+    /// An empty list, where a missing one matches anything.
     #[error("an empty list matches nothing: leave the key out to match anything")]
     EmptyList,
-    /// Memory that cannot be had.
+    /// Memory that could not be allocated.
     #[error("the system does not give {bytes} bytes for {part}")]
     NoMemory {
         /// Purpose of the table.
@@ -196,13 +197,13 @@ pub enum ConfigErrorCause {
     OutOfBounds {
         /// The value as it would be written.
         value: String,
-        /// What is allowed.
+        /// The bounds.
         bounds: String,
     },
-    /// A name of a rule or zone with other characters than are allowed, or too long a one.
+    /// A name of a rule or zone that is too long or has characters that are not allowed.
     #[error("`{0}` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
     BadName(String),
-    /// A rule whose name would be mistaken for the default action.
+    /// A rule with the name of the default action.
     #[error("`default` is the name of the default action: call the rule something else")]
     ReservedName,
     /// Two rules of the same name.
@@ -210,18 +211,18 @@ pub enum ConfigErrorCause {
     DuplicateName {
         /// The name.
         name: String,
-        /// The rule that has it, with its line.
+        /// The rule that has the name, with its line.
         first: String,
     },
-    /// Two zones of the same number.
+    /// Two zones with the same number.
     #[error("zone number {id} is taken by `{first}`")]
     DuplicateZone {
         /// The number.
         id: u16,
-        /// The zone that has it.
+        /// The zone that has the number.
         first: String,
     },
-    /// The zone `default` with another number than 0.
+    /// The zone `default` with a number other than 0.
     #[error("the zone `default` is always 0, not {0}")]
     DefaultZone(u16),
     /// A zone that is not in `[zones]`.
@@ -229,13 +230,13 @@ pub enum ConfigErrorCause {
     UnknownZone {
         /// The name.
         zone: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
     /// A group of zones with the name of a zone.
     #[error("`{0}` is the name of a zone: call the group something else")]
     GroupIsZone(String),
-    /// A group of no zones.
+    /// A group without zones.
     #[error("a group needs the names of its zones")]
     EmptyGroup,
     /// A zone in two groups.
@@ -243,21 +244,21 @@ pub enum ConfigErrorCause {
     ZoneInTwoGroups {
         /// The zone.
         zone: String,
-        /// The group that it is in.
+        /// The other group of the zone.
         first: String,
     },
-    /// A set that is not there.
+    /// A set that does not exist.
     #[error("there is no set `@{set}`: {known}")]
     UnknownSet {
         /// The name.
         set: String,
-        /// The section, and the names that it has.
+        /// The section, and the names in it.
         known: String,
     },
-    /// Sets that name themselves, by way of others or not.
+    /// Sets that contain themselves, directly or via others.
     #[error("the set holds itself: {0}")]
     SetCircle(String),
-    /// A value twice in a set.
+    /// A value that occurs twice in a set.
     #[error("`{value}` is in the set already, at place {first}")]
     DuplicateMember {
         /// The value.
@@ -270,7 +271,7 @@ pub enum ConfigErrorCause {
     SetFile {
         /// The path as it is written.
         file: String,
-        /// Cause of the refusal.
+        /// The reason for which the file cannot be read.
         reason: String,
     },
     /// A set whose file was not read before the configuration was compiled.
@@ -296,34 +297,34 @@ pub enum ConfigErrorCause {
     /// Lists of a rule that exclude each other.
     #[error("the rule can match nothing: `not` or `destination_zones` leaves out all that is listed")]
     MatchesNothing,
-    /// A zone after `destination_zones` that has no prefixes.
+    /// A zone in `destination_zones` without prefixes.
     #[error("the zone `{0}` has no prefixes in [ip.inside], by which a destination's zone is known")]
     NoZonePrefixes(String),
-    /// Services beside what they stand for.
+    /// Services together with the keys that they replace.
     #[error("`services` stands in place of `{0}`: write one of them")]
     ServicesAndMore(&'static str),
-    /// A comment with control characters, or too long a one.
+    /// A comment that is too long or has control characters.
     #[error("a comment has at most {0} bytes and no control characters")]
     BadComment(usize),
-    /// A rule that is not there.
+    /// A rule that does not exist.
     #[error("there is no rule `{0}`")]
     UnknownRule(String),
-    /// A check that is not there, or that cannot only count.
+    /// A check that does not exist, or that cannot be set to count only.
     #[error("unknown check {0}")]
     UnknownCheck(Box<UnknownName>),
-    /// An address to listen at twice, or beside all addresses.
+    /// A listening address that is given twice, or together with all addresses.
     #[error("{0} is listened at already")]
     ListensAlready(std::net::Ipv4Addr),
-    /// An IPv6 prefix of outer sources.
+    /// An IPv6 prefix among the outer sources.
     #[error("{0} is no IPv4 prefix, and tunnels are IPv4")]
     OuterIpv6(ipnet::IpNet),
-    /// The id of an endpoint that is none.
+    /// An invalid endpoint id.
     #[error("`{0}` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`")]
     BadEndpoint(String),
-    /// An endpoint that is named twice, in two ways of writing.
+    /// An endpoint that is named twice, in two notations.
     #[error("the endpoint is named already, as `{0}`")]
     DuplicateEndpoint(String),
-    /// A flow cookie that must be there and cannot.
+    /// A required flow cookie, with a provider that has none.
     #[error("`cookie` cannot be required: packets of `{0}` have none")]
     NoCookie(&'static str),
     /// A prefix with bits beyond its length.
@@ -342,18 +343,18 @@ pub enum ConfigErrorCause {
         /// The last port as written.
         last: u16,
     },
-    /// Ports in a rule or override that does not say of which protocol.
+    /// Ports in a rule or override without a protocol.
     #[error("ports need `protocol` to be {0}")]
     PortsNeedProtocol(&'static str),
-    /// Ports in a rule or override for a protocol that has none.
+    /// Ports in a rule or override for a protocol without ports.
     #[error("ports need `protocol` to be {allowed}, not {protocol}")]
     NoPorts {
         /// The protocol.
         protocol: String,
-        /// The protocols that do.
+        /// The protocols with ports.
         allowed: &'static str,
     },
-    /// ICMP types in a rule that is not for ICMP and ICMPv6 alone.
+    /// ICMP types in a rule that is not limited to ICMP and ICMPv6.
     #[error("ICMP types need `protocol` to be icmp, icmpv6 or both")]
     IcmpTypesNeedIcmp,
     /// An ICMP type that none of the rule's protocols has.
@@ -364,21 +365,21 @@ pub enum ConfigErrorCause {
         /// The protocol.
         protocol: String,
     },
-    /// More rules than a rule number can count.
+    /// More rules than there are rule numbers.
     #[error("{0} rules are too many: at most {MAX_RULES}")]
     TooManyRules(usize),
-    /// More overrides than a profile number can count.
+    /// More overrides than there are profile numbers.
     #[error("{0} overrides are too many: at most {MAX_OVERRIDES}")]
     TooManyOverrides(usize),
-    /// Two overrides that are equally specific for a session that both match.
+    /// Two overrides that are equally specific for a session that matches both.
     #[error("equally specific as {first} for {shared}: make one of them more specific")]
     AmbiguousOverrides {
         /// The earlier override, with its line.
         first: String,
-        /// What sessions both match.
+        /// The sessions that match both.
         shared: String,
     },
-    /// More names of rules than numbers, over all reloads.
+    /// More rule names than rule numbers, over all reloads.
     #[error(
         "the rules have had more than {MAX_RULES} names since the start: keep their names, or start anew"
     )]
@@ -391,13 +392,13 @@ pub enum ConfigErrorCause {
     PolicyTooLarge(usize),
 }
 
-/// Something in a configuration that is allowed but hardly meant.
+/// Something in a configuration that is allowed but probably unintended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// Where.
+    /// The location of the setting.
     pub location: Location,
-    /// What.
+    /// The kind of the warning.
     pub kind: WarningKind,
 }
 
@@ -407,20 +408,20 @@ impl fmt::Display for Warning {
     }
 }
 
-/// What is hardly meant.
+/// The kind of a probable mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WarningKind {
-    /// A session would outlive the load balancer's flow.
+    /// A lifetime with which a session would outlive the load balancer's flow.
     NotBelowGwlb {
         /// The lifetime.
         lifetime: String,
-        /// The key of the timer that it is not below.
+        /// The key of the timer that the lifetime is not below.
         timer: &'static str,
-        /// That timer.
+        /// The value of the timer.
         idle: String,
     },
-    /// A rule that never matches, since an earlier one matches all that it would.
+    /// A rule that never matches, since an earlier one covers it.
     Shadowed {
         /// The rule's name.
         rule: String,
@@ -429,31 +430,31 @@ pub enum WarningKind {
     },
     /// Rules that were not compared with earlier ones, since too many of them overlap.
     ShadowsUnknown {
-        /// The name of the first of them.
+        /// The name of the first of the rules.
         from: String,
     },
-    /// ICMP types in a rule that no packet which asks the policy has.
+    /// ICMP types in a rule that no new session can have.
     IcmpTypesNeverAsk {
         /// The types.
         types: String,
     },
-    /// ICMP redirects are allowed where all packets come from a tunnel.
+    /// ICMP redirects that are allowed although all packets come from a tunnel.
     RedirectsInTunnel,
     /// A named set without any address.
     EmptySet {
         /// The name.
         set: String,
     },
-    /// A rule of which its sets leave nothing.
+    /// A rule whose sets leave nothing to match.
     NeverMatches {
         /// The rule's name.
         rule: String,
     },
-    /// A rule that is not compared any more.
+    /// A rule that has expired.
     Expired {
         /// The rule's name.
         rule: String,
-        /// Since when.
+        /// The moment of expiry.
         since: String,
     },
 }

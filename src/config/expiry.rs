@@ -9,7 +9,7 @@ use super::{Config, PolicyConfig, RuleConfig};
 const EXPECTED: &str =
     "a date such as 2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z";
 
-/// Returns the moment that a date or time of TOML stands for.
+/// Returns the moment of a TOML date or time.
 fn moment(text: &str) -> Result<SystemTime, String> {
     let wrong = || format!("`{text}` is no moment: write {EXPECTED}");
     let value: Datetime = text.trim().parse().map_err(|_| wrong())?;
@@ -30,7 +30,7 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     } else {
         local.checked_sub(distance)
     };
-    // What can be written again: the years 1970 to 9999 in UTC.
+    // Only moments that can be written again are accepted: the years 1970 to 9999 in UTC.
     let can_be_written = |moment: &SystemTime| {
         let since = moment.duration_since(SystemTime::UNIX_EPOCH);
         since.is_ok_and(|since| since.as_secs() < 253_402_300_800)
@@ -38,12 +38,12 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     shifted.filter(can_be_written).ok_or_else(wrong)
 }
 
-/// A moment as it is written in TOML.
+/// Returns a moment in TOML notation.
 pub(super) fn written(moment: SystemTime) -> String {
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// A date or time, in quotes or not.
+/// A date or time, quoted or unquoted.
 impl Scalar for SystemTime {
     type Bound = ();
 
@@ -81,9 +81,10 @@ impl PolicyConfig {
 }
 
 impl Config {
-    /// Returns when the next rule expires: the earliest moment after [`PolicyConfig::as_of`] at
-    /// which an enabled rule does. The caller then reloads the same configuration with that moment,
-    /// or a later one, in `policy.as_of`. `None` if no rule expires any more.
+    /// Returns the time at which the next rule expires: the earliest moment after
+    /// [`PolicyConfig::as_of`] at which an enabled rule expires. The caller then reloads the same
+    /// configuration with that moment, or a later one, in `policy.as_of`. Returns `None` if no rule
+    /// expires later.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
         let policy = &self.policy;

@@ -1,4 +1,4 @@
-//! `[ftp]`: the helper of FTP.
+//! `[ftp]`: settings of the FTP helper.
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -95,22 +95,25 @@ fn size(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// What becomes of a packet with an announcement that is refused: of a foreign address, a low port, and so on.
+/// Handling of a packet with an announcement that is refused, such as one of a foreign address or a
+/// low port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RefusedAnnouncement {
-    /// The text passes, and nothing is opened.
+    /// The packet is forwarded, and nothing is opened.
     #[default]
     Pass,
-    /// It is dropped, and its control session ends, with a RST to both ends. So does a session
-    /// whose data the helper cannot read whole and in their place, such as lines over
-    /// [`FtpConfig::max_line`]; TLS that is not agreed on by AUTH and 234 does not pass either.
+    /// The packet is dropped, and its control session ends, with a RST to both ends.
+    ///
+    /// The same applies to a session whose data the helper cannot read completely and in order,
+    /// such as lines over [`FtpConfig::max_line`]. TLS that was not negotiated by AUTH and 234 is
+    /// not allowed either.
     Drop,
 }
 
 impl RefusedAnnouncement {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -132,7 +135,7 @@ crate::config_section! {
 }
 
 impl FtpHandling {
-    /// Whether nothing is said.
+    /// Returns whether no key is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -152,10 +155,10 @@ impl FtpConfig {
     /// Bounds of `reorder_bytes`: at least two full segments, at most a window of 1 MiB.
     pub const REORDER_BYTES: RangeInclusive<u32> = 4_096..=1 << 20;
 
-    /// The most that `max_pipelined` may be.
+    /// The largest `max_pipelined`.
     pub const MAX_PIPELINED: u32 = 1_024;
 
-    /// The settings of the helper.
+    /// Returns the settings of the helper.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             port_floor: self.port_floor,

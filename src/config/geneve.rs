@@ -82,19 +82,19 @@ crate::config_section! {
 }
 
 impl GeneveConfig {
-    /// The most addresses of `listen`.
+    /// The largest number of addresses in `listen`.
     pub const MAX_LISTEN: usize = 64;
     /// The largest `max_endpoints` and `max_tunnel_ends`.
     pub const MAX_ENDS: u32 = 65_535;
-    /// The longest `inner_mtu`: an IPv4 packet with 68 bytes of tunnel around it.
+    /// The largest `inner_mtu`: an IPv4 packet without the 68 bytes of tunnel headers.
     pub const MAX_INNER_MTU: u32 = 65_535 - 68;
-    /// Sources unless said otherwise: RFC 1918 and RFC 6598, where the subnets of load balancers are.
+    /// The default sources: RFC 1918 and RFC 6598, which the subnets of load balancers use.
     pub const DEFAULT_SOURCES: [&'static str; 4] =
         ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
-    /// The `unknown_endpoints` that lets no packet in.
+    /// The `unknown_endpoints` that refuses their packets.
     pub const REFUSE: &'static str = "refuse";
 
-    /// The name of the zone of endpoints that nobody has named; `None` refuses them.
+    /// Returns the name of the zone of unnamed endpoints; `None` if they are refused.
     #[must_use]
     pub fn unknown_zone(&self) -> Option<&str> {
         match self.unknown_endpoints.as_deref() {
@@ -110,7 +110,7 @@ impl GeneveConfig {
         sources.filter_map(|prefix| prefix.parse().ok()).collect()
     }
 
-    /// The metadata that a header must have.
+    /// Returns the metadata that a header must have.
     #[must_use]
     pub fn required_in_force(&self) -> &[MetadataField] {
         self.required
@@ -119,7 +119,8 @@ impl GeneveConfig {
     }
 }
 
-/// Reads an endpoint id as the configuration file has it: hexadecimal, with `0x` in front, 8 bytes at most.
+/// Parses an endpoint id as written in the configuration file: hexadecimal, prefixed with `0x`, 8
+/// bytes at most.
 #[must_use]
 pub fn parse_endpoint(text: &str) -> Option<EndpointId> {
     let digits = text.strip_prefix("0x")?;
@@ -190,11 +191,11 @@ impl Config {
         Ok(())
     }
 
-    /// Checks that a running front end with the configuration `in_force` can take this one over
+    /// Checks that a running front end with the configuration `in_force` can take over this one
     /// without a restart.
     ///
     /// # Errors
-    /// The first key of `[geneve]` that only a start can change.
+    /// Returns the first changed key of `[geneve]` that only a start can change.
     pub(crate) fn check_tunnel(&self, in_force: &GeneveConfig) -> Result<(), ConfigError> {
         let mut changed = Vec::new();
         Table::keep(&mut self.geneve.clone(), in_force, &mut changed);

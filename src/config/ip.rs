@@ -1,4 +1,4 @@
-//! `[ip]` and `[icmp]`: what the IP header of a packet, and ICMP, may hold.
+//! `[ip]` and `[icmp]`: checks of IP headers and ICMP.
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -51,19 +51,19 @@ crate::config_section! {
     }
 }
 
-/// Whether something passes.
+/// Handling of a packet that a setting allows or drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
-    /// It is dropped.
+    /// The packet is dropped.
     #[default]
     Drop,
-    /// It passes.
+    /// The packet is allowed.
     Allow,
 }
 
 impl Permission {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Drop => "drop",

@@ -1,4 +1,4 @@
-//! Which line of the file each key is on.
+//! The lines of keys in a configuration file.
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// The provenance of a document that was parsed from `text`.
+    /// Returns the provenance of a document that was parsed from `text`.
     pub(super) fn new(file: &str, text: &str, table: &DeTable<'_>) -> Self {
         Self {
             file: Some(file.into()),
@@ -24,18 +24,19 @@ impl Provenance {
         }
     }
 
-    /// Was the configuration read from a file?
+    /// Returns whether the configuration was read from a file.
     pub fn is_file(&self) -> bool {
         self.file.is_some()
     }
 
-    /// The line of a key, counted from 1, if the file has the key.
+    /// Returns the line of a key, counted from 1, if the file has the key.
     pub fn line(&self, key: &str) -> Option<usize> {
         let found = self.keys.find(key);
         found.line.filter(|_| found.is_whole)
     }
 
-    /// The place of a key. For a key that the file does not have, the line is that of what it belongs to.
+    /// Returns the location of a key. For a key that the file does not have, the line is that of
+    /// its nearest parent.
     pub(super) fn locate(&self, key: &str) -> Location {
         let mut found = self.keys.find(key);
         let mut key = key;
@@ -54,7 +55,8 @@ impl Provenance {
         }
     }
 
-    /// A key with its line, as one error names another place: `policy.rule[0] (line 7)`.
+    /// Returns a key with its line, for an error that refers to another location: `policy.rule[0]
+    /// (line 7)`.
     pub(super) fn mention(&self, key: &str) -> String {
         match self.line(key) {
             Some(line) => format!("{key} (line {line})"),
@@ -63,7 +65,7 @@ impl Provenance {
     }
 }
 
-/// Returns the bytes of a value, or of the longest part of its path that the table has.
+/// Returns the bytes of a value, or of the longest prefix of its path that the table has.
 pub(super) fn span_of(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (mut at, mut rest) = (Some(At::Table(table)), path);
     let mut span = None;
@@ -72,14 +74,14 @@ pub(super) fn span_of(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
             break;
         };
         (at, rest) = (At::of(value), after);
-        // Of a table in the file's own lines the value has no place of its own.
+        // The value of a table with a header of its own has no span; its key has one.
         let is_table = matches!(value.get_ref(), DeValue::Table(_));
         span = Some(if is_table { key } else { value.span() });
     }
     span
 }
 
-/// A value that has others.
+/// A table or a list.
 #[derive(Clone, Copy)]
 enum At<'a, 'd> {
     Table(&'a DeTable<'d>),
@@ -95,7 +97,8 @@ impl<'a, 'd> At<'a, 'd> {
         }
     }
 
-    /// Follows the first part of a path: the value, the bytes of its key, and the rest of the path.
+    /// Follows the first part of a path. Returns the value, the bytes of its key, and the rest of
+    /// the path.
     fn step<'p>(self, path: &'p str) -> Option<(&'a Spanned<DeValue<'d>>, Range<usize>, &'p str)> {
         match self {
             Self::Table(table) => {
@@ -144,11 +147,12 @@ impl Lines {
     }
 }
 
-/// The line of each key of a document. Keys of one table, and items of one list, are neighbors: a
-/// look-up takes a search by name or place for each part of the path, and a key one [`Node`].
+/// The line of each key of a document. Keys of one table, and items of one list, are adjacent. A
+/// look-up takes one search by name or index for each part of the path, and a key takes one
+/// [`Node`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct KeyTree {
-    /// Each name once; `Node::name` is a place here.
+    /// Each name once; `Node::name` is an index into this list.
     names: Vec<Box<str>>,
     nodes: Vec<Node>,
     root: Children,
@@ -157,7 +161,7 @@ struct KeyTree {
 /// A key of a table or an item of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Node {
-    /// Place of the key's name; of no meaning for an item.
+    /// Index of the key's name; unused for an item.
     name: u32,
     line: u32,
     children: Children,
@@ -182,7 +186,7 @@ enum Children {
 struct Found {
     /// The line of the longest part of the path that the file has.
     line: Option<usize>,
-    /// Is that part the whole path?
+    /// Whether that part is the whole path.
     is_whole: bool,
 }
 
@@ -233,7 +237,7 @@ impl KeyTree {
                     keys.get(place)
                 };
                 if let Some(quoted) = path.strip_prefix('"') {
-                    // The name may hold quotes and dots itself.
+                    // The name itself may contain quotes and dots.
                     return quoted.match_indices('"').find_map(|(end, _)| {
                         let (name, rest) = (quoted.get(..end)?, quoted.get(end + 1..)?);
                         let ends = rest.is_empty() || rest.starts_with(['.', '[']);
@@ -279,10 +283,10 @@ fn item(path: &str) -> Option<(usize, &str)> {
     Some((place.parse().ok()?, rest))
 }
 
-/// Makes a [`KeyTree`].
+/// Builds a [`KeyTree`].
 struct TreeBuilder {
     lines: Lines,
-    /// Places of names in the tree.
+    /// Indices of names in the tree.
     places: HashMap<String, u32>,
     tree: KeyTree,
 }
@@ -331,7 +335,7 @@ impl TreeBuilder {
         }
     }
 
-    /// Adds what the nodes from `first` on hold.
+    /// Adds the contents of the nodes from `first` on.
     fn fill<'a, 'v: 'a>(&mut self, first: usize, values: impl Iterator<Item = &'a Spanned<DeValue<'v>>>) {
         for (place, value) in (first..).zip(values) {
             let children = match value.get_ref() {
@@ -360,7 +364,8 @@ impl TreeBuilder {
     }
 }
 
-/// Returns the path of the key that has the span, else of the innermost value that holds it.
+/// Returns the path of the key that has the span, else of the innermost value that contains the
+/// span.
 pub(super) fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     let mut search = SpanSearch {
         span: span.clone(),
@@ -379,7 +384,7 @@ struct SpanSearch {
     path: String,
     /// The first key or item that has the span.
     key: Option<String>,
-    /// The length and the path of the shortest value that holds the span.
+    /// The length and the path of the shortest value that contains the span.
     innermost: Option<(usize, String)>,
 }
 

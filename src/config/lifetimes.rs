@@ -14,14 +14,14 @@ use super::effective::Origin;
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use crate::policy::{PortRange, Protocol};
 
-/// `[lifetimes]`: what is set replaces the default of its class.
+/// `[lifetimes]`: lifetimes that replace the defaults of their classes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LifetimesConfig {
     /// The global lifetimes that were set, 1 ms to 30 days each.
     pub set: LifetimeSet,
     /// `[[lifetimes.override]]`: other lifetimes for some sessions, at most
-    /// [`MAX_OVERRIDES`](crate::lifetime::MAX_OVERRIDES). Their order means nothing: see
-    /// [`lifetime`](crate::lifetime) for which one applies.
+    /// [`MAX_OVERRIDES`](crate::lifetime::MAX_OVERRIDES). Their order is irrelevant: see
+    /// [`lifetime`](crate::lifetime) for the choice among them.
     pub overrides: Vec<LifetimeOverride>,
 }
 
@@ -70,7 +70,7 @@ fn names_below(prefix: &str) -> Vec<&'static str> {
     names
 }
 
-/// Reads a key of a lifetime, or of a table of lifetimes; `others` are the keys beside it.
+/// Reads a lifetime, or a table of lifetimes; `others` are the other known keys of the table.
 fn read_lifetimes(
     set: &mut LifetimeSet,
     name: &Spanned<Cow<'_, str>>,
@@ -145,7 +145,8 @@ impl Value for LifetimesConfig {
             printer.within_path(class.name(), |printer| match lifetimes.leader(class) {
                 Some(leader) => printer.push(value, false, Origin::Follows { key: leader.name() }),
                 None => {
-                    // A lifetime that is set counts, whatever its value: others follow it.
+                    // A lifetime that is set is not a default, whatever its value: others follow
+                    // it.
                     let is_default = self.set.of(class).is_none();
                     printer.setting(value, is_default, class.default_source());
                 }

@@ -1,4 +1,4 @@
-//! `[limits]`: what a zone, a rule, a source or a destination may hold.
+//! `[limits]`: limits of zones, rules, sources and destinations.
 use std::collections::BTreeMap;
 
 use super::keys::key_segment;
@@ -132,7 +132,7 @@ impl LimitsConfig {
         }
     }
 
-    /// Returns what the engine reads.
+    /// Returns the limits in the engine's form.
     pub(super) fn compile(&self, zones: &Zones) -> Limits {
         let all = self.for_all().over(Bounds::default(), LimitScope::All);
         let of_zones: BTreeMap<_, _> = self

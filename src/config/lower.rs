@@ -1,5 +1,5 @@
-//! From rules as they are written to what is compiled: sets, exceptions, services and zones become
-//! lists of prefixes, protocols and ports.
+//! Lowering of rules from their written form to the compiled one: sets, exceptions, services and
+//! zones become lists of prefixes, protocols and ports.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -37,13 +37,13 @@ struct Addresses {
 struct End<'a> {
     listed: &'a Addresses,
     excepted: &'a Addresses,
-    /// Prefixes of which one holds the address as well.
+    /// Prefixes that are an additional condition: one of them must hold the address.
     zones: Option<Vec<IpNet>>,
-    /// Whether nothing is listed, which is every address.
+    /// Whether the list is empty, which matches every address.
     is_open: bool,
 }
 
-/// Sets that have been resolved, and what has been spent.
+/// The resolved sets, and the prefixes used so far.
 struct Lowering<'a> {
     config: &'a Config,
     zones: &'a Zones,
@@ -55,11 +55,11 @@ struct Lowering<'a> {
 
 impl Config {
     /// Returns the rules that may match, in order: those that are enabled, have not expired, and do
-    /// not name empty sets alone. The configuration has been checked.
+    /// not name empty sets alone. The configuration must be validated.
     ///
     /// # Errors
-    /// A set whose file was not read, exceptions that leave nothing or mean nothing, and more parts
-    /// or prefixes than there may be.
+    /// Returns an error for a set whose file was not read, and for exceptions that leave nothing or
+    /// have no effect. The same applies to more parts or prefixes than are allowed.
     pub(super) fn lower_rules(&self, zones: &Zones) -> Result<Vec<Rule>, ConfigError> {
         let mut lowering = Lowering {
             config: self,
@@ -79,7 +79,7 @@ impl Config {
         }
         let mut rules = Vec::with_capacity(self.policy.rules.len());
         for (place, rule) in self.policy.rules.iter().enumerate() {
-            // Whether a rule is in force or not, it must be right.
+            // A rule must be valid even if it is not in force.
             let parts = lowering.rule(place, rule)?;
             if self.policy.is_in_force(rule) {
                 rules.extend(parts);
@@ -114,7 +114,7 @@ impl<'a> Lowering<'a> {
             };
             prefixes.extend(set.loaded().ok_or_else(not_read)?);
         }
-        // Sets within sets are looked through here and not each by itself: they may be deep.
+        // Nested sets are resolved here without recursion, since they may be deep.
         let mut names: BTreeSet<&str> = BTreeSet::new();
         let mut left: Vec<&AddressTerm> = set.addresses.iter().collect();
         while let Some(term) = left.pop() {
@@ -171,8 +171,8 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Returns the prefixes of a rule's end; `None` if it can never match. An empty list is every
-    /// address.
+    /// Returns the prefixes of a rule's end; `None` if the end can never match. An empty list
+    /// matches every address.
     fn end(&mut self, key: &str, end: End<'_>) -> Result<Option<Vec<IpNet>>, ConfigError> {
         let End {
             listed,
@@ -186,7 +186,7 @@ impl<'a> Lowering<'a> {
         }
         if excepted.prefixes.is_empty() && zones.is_none() {
             let is_empty = listed.prefixes.is_empty() && !is_open;
-            // Those that the rule lists itself are bounded by the length of the file.
+            // Prefixes that the rule itself lists are bounded by the length of the file.
             let named: usize = listed.sets.iter().map(|set| set.prefixes.len()).sum();
             self.spend(key, named)?;
             return Ok((!is_empty).then(|| listed.prefixes.clone()));
@@ -212,11 +212,12 @@ impl<'a> Lowering<'a> {
         Ok(Some(prefixes))
     }
 
-    /// Returns the parts of a rule; none if it can never match.
+    /// Returns the parts of a rule; none if the rule can never match.
     fn rule(&mut self, place: usize, rule: &'a RuleConfig) -> Result<Vec<Rule>, ConfigError> {
         let key = format!("policy.rule[{place}]");
         let config = self.config;
-        // Errors below are about keys of this rule, but for those of sets, which name themselves.
+        // Errors below are about keys of this rule, except for those of sets, which have their own
+        // keys.
         let at = |error: ConfigError| match error.location.key.starts_with("address_sets.") {
             true => error,
             false => config.error(&format!("{key}.{}", error.location.key), error.cause),
@@ -279,8 +280,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns no parts for a rule that can never match because of its sets, which may change
-    /// without the configuration. Without sets, the lists exclude each other, and that is a
-    /// mistake.
+    /// without the configuration. Without sets, the lists exclude each other, which is an error.
     fn impossible(&self, key: &str, rule: &RuleConfig) -> Result<Vec<Rule>, ConfigError> {
         let lists = [
             &rule.source,
@@ -320,7 +320,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// A rule of one part without addresses, zones and sets.
+/// Returns a rule of one part, without addresses, zones and sets.
 fn part_of(rule: &RuleConfig, part: Part) -> Rule {
     Rule {
         name: rule.name.clone(),
@@ -341,7 +341,7 @@ fn part_of(rule: &RuleConfig, part: Part) -> Rule {
     }
 }
 
-/// The part of a rule that names no services.
+/// Returns the part of a rule that names no services.
 fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
     let protocol = if rule.not.protocol.is_empty() {
         rule.protocol.clone()
@@ -396,7 +396,7 @@ fn ports_without(list: &[PortRange], excepted: &[PortRange]) -> Result<Vec<PortR
     Ok(left)
 }
 
-/// Returns the services of a set, those of sets within it included.
+/// Returns the services of a set, including those of nested sets.
 fn services_of(config: &Config, name: &str) -> Vec<Service> {
     let mut services = Vec::new();
     let mut names = BTreeSet::from([name]);
@@ -413,8 +413,8 @@ fn services_of(config: &Config, name: &str) -> Vec<Service> {
     services
 }
 
-/// Joins services: protocols with the same ports are one part, and what a protocol alone holds is
-/// left out.
+/// Joins services: protocols with equal ports share one part, and services that a whole protocol
+/// covers are omitted.
 fn parts_of(services: &[Service]) -> Vec<Part> {
     let whole: BTreeSet<Protocol> = services
         .iter()

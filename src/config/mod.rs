@@ -1,9 +1,10 @@
-//! The configuration: plain data, read from TOML or built in code, checked and compiled once.
+//! The configuration: plain data, read from TOML or built in code, then validated and compiled
+//! once.
 //!
-//! A [`Config`] holds the settings. [`Config::compile`] checks all of them and makes the look-up
-//! structures that the packet path reads. [`Config::warnings`] lists what is allowed but hardly
-//! meant, and [`Config::effective`] every value in force with its origin. Each key is declared once
-//! ([`declare`]).
+//! A [`Config`] holds the settings. [`Config::compile`] validates them and builds the look-up
+//! structures of the packet path. [`Config::warnings`] lists settings that are allowed but probably
+//! unintended, and [`Config::effective`] every value in force with its origin. Each key is declared
+//! once ([`declare`]).
 //!
 //! ```
 //! use portcullis::config::Config;
@@ -190,12 +191,12 @@ pub enum CheckMode {
     /// The packet is dropped.
     #[default]
     Drop,
-    /// The packet passes, changes nothing, and is counted by reason and rule.
+    /// The packet is forwarded, changes nothing, and is counted by reason and rule.
     Count,
 }
 
 impl CheckMode {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -217,11 +218,11 @@ impl Config {
         config
     }
 
-    /// Reads and checks a configuration. `file_name` is only for messages; nothing is opened.
+    /// Parses and validates a configuration. `file_name` is only for messages; no file is opened.
     ///
     /// # Errors
-    /// The first error of the file; [`Document::finish`] returns all of them. The error names the
-    /// file, the line and the key.
+    /// Returns the first error of the file; [`Document::finish`] returns all of them. The error
+    /// names the file, the line and the key.
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
         Document::parse(text, file_name)?.config()
     }

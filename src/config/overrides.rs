@@ -62,9 +62,12 @@ impl Config {
         Ok(())
     }
 
-    /// Overrides tie for a session only if they name the same prefix (two of one length that hold the same
-    /// address are the same), the same rule, port ranges of one width that overlap, the same zone and the same protocol. What
-    /// ties but for the ranges is grouped; ranges of one width overlap in neighbours if at all.
+    /// Checks that no two overrides are equally specific for a session.
+    ///
+    /// Such overrides name the same rule, zone and protocol, port ranges of one width that overlap,
+    /// and the same prefix: two of one length that hold one address are equal. Overrides that
+    /// differ only in their ranges are grouped; overlapping ranges of one width are adjacent in
+    /// sorted order.
     fn check_ambiguity(&self) -> Checked {
         type Shape<'a> = (
             Option<IpNet>,
@@ -99,7 +102,8 @@ impl Config {
                 }
             }
         }
-        // The first tie in the order of the overrides, so that the message does not depend on the hash.
+        // The first tie in the order of the overrides, so that the message does not depend on the
+        // hash.
         let mut tie: Option<(usize, usize, String)> = None;
         for ((prefix, rule, width, zone, protocol), mut ranges) in groups {
             ranges.sort_unstable();

@@ -10,10 +10,10 @@ use super::{Config, MAX_COMMENT, RuleConfig, Zones};
 use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol};
 
-/// The protocols whose ports a rule compares, for messages.
+/// The protocols with ports that a rule compares, for messages.
 const WITH_PORTS: &str = "tcp, udp, udplite, sctp or dccp";
 
-/// The zones by name, and those that a destination can be known to be in.
+/// The zones by name, and those with prefixes, which a destination can be in.
 pub(super) struct DestinationZones {
     zones: Zones,
     inside: BTreeMap<Zone, Vec<IpNet>>,

@@ -1,17 +1,17 @@
-//! Keys that a reload cannot change, and how their running values stay in force.
+//! Keys that a reload cannot change, whose running values stay in force.
 
 use super::declare::Table;
 use super::{Config, TableConfig, Zones};
 use crate::Zone;
 
-/// Keeps the running groups unless a name would then stand for other zones: a rule for one zone
-/// would hold for a whole group, or the reverse.
+/// Keeps the running groups unless a name would then denote other zones. A rule for one zone would
+/// otherwise apply to a whole group, or the reverse.
 fn keep_groups(to: &mut Config, from: &Config) {
     let asked = Zones::new(&to.zones, &to.zone_groups);
     let kept = Zones::new(&to.zones, &from.zone_groups);
     let means_the_same = |name: &str| {
         let (Some(asked_zone), Some(kept_zone)) = (asked.zone(name), kept.zone(name)) else {
-            // Validation says that there is no such zone.
+            // Validation reports that there is no such zone.
             return true;
         };
         let numbered = to.zones.values().map(|number| Zone(*number));
@@ -41,14 +41,15 @@ impl Config {
     /// restart; [`Engine::reload`](crate::Engine::reload) accepts the rest.
     ///
     /// The kept values may not fit the others: a rule may name a zone group that is not running
-    /// yet. [`Config::validate`], or the reload, finds that. Zone groups are not kept, so that the
-    /// reload refuses them, where a rule would hold for other zones than the configuration says.
+    /// yet. [`Config::validate`], or the reload, reports that. Zone groups are not kept if a rule
+    /// would then apply to other zones than the configuration says; the reload rejects them.
     pub fn keep_running(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
         let shards_asked = self.table.shards;
         let in_force = running.table.shards_in_force();
         Table::keep(self, running, &mut kept);
-        // Shards that follow from the number of sessions, which is kept, do not wait on their own.
+        // The default number of shards follows from the number of sessions, which is kept. It is
+        // not a key that waits for a restart.
         let asked = TableConfig {
             shards: shards_asked,
             ..self.table.clone()
@@ -62,7 +63,7 @@ impl Config {
         };
         if !same_groups(self, running) {
             keep_groups(self, running);
-            // Groups that could not be kept are left to the reload, which refuses them.
+            // Groups that could not be kept are left to the reload, which rejects them.
             if same_groups(self, running) {
                 kept.push("zone_groups");
             }

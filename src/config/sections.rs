@@ -219,7 +219,7 @@ crate::config_section! {
 }
 
 impl RuleExceptions {
-    /// Returns whether nothing is left out.
+    /// Returns whether there are no exceptions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -229,7 +229,7 @@ impl RuleExceptions {
 crate::config_table_values!(PolicyConfig, RuleConfig, RuleExceptions);
 crate::config_choices!(Action, RuleDirection);
 
-/// An array of tables. One with errors keeps its place, so that those after it keep theirs.
+/// An array of tables. A table with errors keeps its index, so that later ones keep theirs.
 impl Value for Vec<RuleConfig> {
     type Bound = ();
 

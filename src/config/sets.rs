@@ -1,4 +1,4 @@
-//! Named sets of addresses and services, and the values that lists of a rule may hold.
+//! Named sets of addresses and services, and the values of rule lists.
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
@@ -12,10 +12,10 @@ use super::{Config, RuleConfig};
 use crate::policy::{IcmpType, PortRange, Protocol};
 use ipnet::IpNet;
 
-/// The largest number of prefixes of a named set, those of sets within it included.
+/// The largest number of prefixes of a named set, including those of nested sets.
 pub const MAX_SET_PREFIXES: usize = 1 << 18;
 
-/// The mark of a set's name among other values.
+/// The prefix that marks the name of a set among other values.
 const SET: char = '@';
 
 /// A value of an address list: a prefix, or the name of a set, which is written `@name`.
@@ -68,8 +68,9 @@ impl Scalar for AddressTerm {
     }
 }
 
-/// A service: a protocol alone, with ports of the responder, or with an ICMP type and code. Written
-/// `gre`, `tcp/443`, `udp/5000-5100`, `icmp/echo-request` or `icmp/3/4`.
+/// A service: a protocol alone, with ports of the responder, or with an ICMP type and code.
+///
+/// Examples are `gre`, `tcp/443`, `udp/5000-5100`, `icmp/echo-request` and `icmp/3/4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Service {
     /// The IP protocol.
@@ -183,20 +184,20 @@ impl Scalar for ServiceTerm {
     }
 }
 
-/// `[address_sets]`: a set of addresses. Written as a list, or as a table with the keys
+/// `[address_sets]`: a set of addresses, written as a list, or as a table with the keys
 /// `addresses`, `file` or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressSet {
     /// Prefixes and other sets.
     pub addresses: Vec<AddressTerm>,
-    /// The path of a file with a prefix a line. [`Config::load_sets`] reads it.
+    /// The path of a file with one prefix per line. [`Config::load_sets`] reads the file.
     pub file: Option<String>,
-    /// The prefixes of the file; `None` if it has not been read.
+    /// The prefixes of the file; `None` if the file has not been read.
     loaded: Option<Vec<IpNet>>,
 }
 
 impl AddressSet {
-    /// Returns the prefixes that were read from the file; `None` if it has not been read.
+    /// Returns the prefixes that were read from the file; `None` if the file has not been read.
     #[must_use]
     pub fn loaded(&self) -> Option<&[IpNet]> {
         self.loaded.as_deref()
@@ -256,11 +257,11 @@ impl Value for AddressSet {
     }
 }
 
-/// Reads a file of prefixes: one a line, with comments from `#` or `;` on. Repeated ones count
-/// once.
+/// Parses a file of prefixes: one per line, with comments that begin with `#` or `;`. Repeated
+/// prefixes are skipped.
 ///
 /// # Errors
-/// The line, counted from 1, and what is wrong with it.
+/// Returns the line, counted from 1, and its error.
 fn prefixes_of(text: &str) -> Result<Vec<IpNet>, (usize, ConfigErrorCause)> {
     let mut prefixes = Vec::new();
     let mut seen = HashSet::new();
@@ -294,17 +295,17 @@ fn prefixes_of(text: &str) -> Result<Vec<IpNet>, (usize, ConfigErrorCause)> {
 }
 
 impl Config {
-    /// Returns the names of sets that have a file, and the paths as they are written.
+    /// Returns the names of sets that have a file, and the paths as written.
     pub fn set_files(&self) -> impl Iterator<Item = (&str, &str)> {
         let sets = self.address_sets.iter();
         sets.filter_map(|(name, set)| Some((name.as_str(), set.file.as_deref()?)))
     }
 
-    /// Reads the files of all sets. The library opens nothing: `read` returns the text of the file
-    /// with a path as it is written, or why there is none. A configuration with such sets compiles
-    /// only after this.
+    /// Reads the files of all sets. The library opens no file: `read` receives a path as written
+    /// and returns the text of the file, or the reason for which there is none. A configuration
+    /// with such sets compiles only after this call.
     ///
-    /// A file has a prefix or an address a line. A comment begins with `#` or `;`; empty lines and
+    /// A file has one prefix or address per line. A comment begins with `#` or `;`; empty lines and
     /// repeated prefixes are skipped. A file without any prefix is an empty set, which matches
     /// nothing.
     ///
@@ -329,8 +330,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// A file that cannot be read, a line that is not a prefix, or more than [`MAX_SET_PREFIXES`]
-    /// prefixes. No set has changed then.
+    /// Returns an error for a file that cannot be read, a line that is not a prefix, or more than
+    /// [`MAX_SET_PREFIXES`] prefixes. No set is changed in that case.
     pub fn load_sets(
         &mut self,
         mut read: impl FnMut(&str) -> Result<String, String>,
@@ -457,7 +458,7 @@ pub(super) fn set_key(section: &str, name: &str) -> String {
     format!("{section}.{}", key_segment(name))
 }
 
-/// Members of the sets of a section: the values as they are written, and of sets the name.
+/// Members of the sets of a section: the values as written, and the names of nested sets.
 struct References<'a> {
     section: &'static str,
     members: BTreeMap<&'a str, Vec<(String, Option<&'a str>)>>,
@@ -480,7 +481,7 @@ impl<'a> References<'a> {
                 }
             }
         }
-        // Sets that are known to lead to none of their own.
+        // Sets that are known not to lead to themselves.
         let mut done = HashSet::new();
         for name in self.members.keys() {
             self.check_circle(config, name, &mut done)?;
@@ -488,7 +489,7 @@ impl<'a> References<'a> {
         Ok(())
     }
 
-    /// Follows the sets that a set names, without recursion: their number is the operator's choice.
+    /// Follows the sets that a set names, without recursion, since their depth is not bounded.
     fn check_circle(
         &self,
         config: &Config,

@@ -33,24 +33,25 @@ crate::config_section! {
 
 /// Source of packets. In configuration `auto`, `link` or `tunnel`.
 ///
-/// A layer-3 tunnel connects hosts of other links. Discovery and link-local addresses have no
-/// business in it, so the engine drops them by name. On a link they pass, once they are found valid.
+/// A layer-3 tunnel connects hosts of other links. Discovery and link-local addresses do not belong
+/// in a tunnel, so the engine drops them with specific reasons. On a link they are allowed, once
+/// they are validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attachment {
-    /// A tunnel for packets that are marked so
+    /// A tunnel for packets that are marked as tunneled
     /// ([`Packet::tunneled`](crate::Packet::tunneled)), as those of the GENEVE front end are, and a
     /// link for all others.
     #[default]
     Auto,
     /// A link: a bump in the wire, or a capture of a link.
     Link,
-    /// A layer-3 tunnel, or packets that a router has forwarded.
+    /// A layer-3 tunnel, or packets that a router forwarded.
     Tunnel,
 }
 
 impl Attachment {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -116,8 +117,8 @@ impl TableConfig {
     /// The default number of shards.
     pub const DEFAULT_SHARDS: u32 = 64;
 
-    /// The smallest number of sessions that a shard has by default: a full table evicts within one
-    /// shard, and so each shard should have some of every kind.
+    /// The smallest number of sessions that a shard has by default. A full table evicts within one
+    /// shard, so each shard should have sessions of every kind.
     pub const SESSIONS_PER_SHARD: u32 = 1024;
 
     /// The default of `adaptive_start`: that of pf.
@@ -196,20 +197,20 @@ impl FragmentsConfig {
     pub const DEFAULT_PER_SOURCE: u32 = 256;
     /// The shortest `lifetime`.
     pub const MIN_LIFETIME: Duration = Duration::from_secs(1);
-    /// The longest `lifetime`: RFC 8200, section 4.5, waits no longer than 60 s.
+    /// The longest `lifetime`: the reassembly timeout of RFC 8200, section 4.5, is 60 s.
     pub const MAX_LIFETIME: Duration = Duration::from_secs(60);
     /// The default of `lifetime`: 30 s, Linux' `ipfrag_time`.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30);
-    /// The longest `hold`: a receiver has given up the datagram long before.
+    /// The longest `hold`: a receiver discards an incomplete datagram long before.
     pub const MAX_HOLD: Duration = Duration::from_secs(10);
-    /// The default of `hold`: 1 s. Reordering is a matter of milliseconds.
+    /// The default of `hold`: 1 s. Reordering takes milliseconds.
     pub const DEFAULT_HOLD: Duration = Duration::from_secs(1);
     /// The largest `max_held`: 2^16.
     pub const MAX_HELD: u32 = 1 << 16;
     /// The default of `max_held`: 1024, some 1.5 MiB of full Ethernet frames.
     pub const DEFAULT_HELD: u32 = 1024;
-    /// The default of `max_held_per_source`: one datagram in as many fragments as
-    /// [may be](crate::fragment::MAX_FRAGMENTS).
+    /// The default of `max_held_per_source`: one datagram with [the most
+    /// fragments](crate::fragment::MAX_FRAGMENTS).
     pub const DEFAULT_HELD_PER_SOURCE: u32 = 128;
 }
 

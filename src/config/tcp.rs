@@ -1,4 +1,4 @@
-//! `[tcp]`: how TCP is tracked, and what becomes of sessions whose beginning, half or end was not seen.
+//! `[tcp]`: tracking of TCP, and handling of sessions whose beginning, half or end was not seen.
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl TcpConfig {
     /// The longest `failover`.
     pub const MAX_FAILOVER: Duration = Duration::from_secs(3_600);
 
-    /// What holds where neither rule nor zone says.
+    /// Returns the settings that apply if neither rule nor zone has one.
     pub(crate) const fn handling(&self) -> Handling {
         Handling {
             mode: self.mode,

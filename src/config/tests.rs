@@ -206,7 +206,7 @@ fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
     assert!(!error("[nonsense]").contains("did you mean"));
 }
 
-/// A file and the message that it gets.
+/// Files and their error messages.
 const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
@@ -879,7 +879,7 @@ fn a_rule_that_an_earlier_one_covers_is_a_warning() {
     );
 }
 
-/// The same lines, the first other one shown.
+/// Asserts that two texts have equal lines, and shows the first that differs.
 fn similar(got: &str, expected: &str) {
     for (got, expected) in got.lines().zip(expected.lines()) {
         assert_eq!(got, expected);

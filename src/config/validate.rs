@@ -1,4 +1,4 @@
-//! Checks of a configuration, whether it was read or built.
+//! Checks of a configuration that was read or built.
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -47,17 +47,18 @@ impl Config {
     /// Checks everything but the memory that the compiled rules take.
     ///
     /// # Errors
-    /// The first error: a value out of its bounds, a bad, duplicate or unknown name, a prefix with
-    /// host bits, a reversed port range, ports or ICMP types without their protocol, zones of the
-    /// same number, too many rules or overrides, or two overrides of which neither is more specific.
+    /// Returns the first error. Possible errors are a value out of its bounds, a bad, duplicate or
+    /// unknown name, a prefix with host bits, and a reversed port range. Others are ports or ICMP
+    /// types without their protocol, zones of one number, too many rules or overrides, and two
+    /// equally specific overrides.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_all().map_err(ConfigError::from)
     }
 
-    /// Checks everything that [`Self::validate`] checks.
+    /// Checks everything that [`Self::validate`] checks, and collects the errors.
     ///
     /// # Errors
-    /// All errors; at most 100 of those that concern more than one key.
+    /// Returns all errors; at most 100 of those that concern more than one key.
     pub fn validate_all(&self) -> Result<(), ConfigErrors> {
         ConfigErrors::new(self.errors()).map_or(Ok(()), Err)
     }
@@ -222,7 +223,7 @@ impl Config {
         Ok(())
     }
 
-    /// A zone or a group.
+    /// Checks the name of a zone or a group.
     pub(super) fn check_zone(&self, key: &str, zone: &str) -> Checked {
         if self.zone_groups.contains_key(zone) {
             return Ok(());

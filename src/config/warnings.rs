@@ -1,4 +1,4 @@
-//! What is allowed but hardly meant.
+//! Warnings about settings that are allowed but probably unintended.
 use std::collections::{HashMap, HashSet};
 
 use super::declare::duration;
@@ -10,17 +10,22 @@ use crate::packet::{IpVersion, may_open};
 use crate::policy::{IcmpType, Protocol};
 
 impl Config {
-    /// What is allowed but hardly meant, in the order of the keys: lifetimes that are not below the load balancer's
-    /// idle timer, redirects that are allowed in a tunnel, ICMP types that no rule can match, empty
-    /// sets, rules that have expired, and rules that an earlier
-    /// rule covers. Rules are compared only in a configuration that compiles, and each with single
-    /// earlier rules: one that several earlier rules cover together is not found. The comparison is
-    /// given up, with a warning that says where, if too many rules overlap.
+    /// Returns warnings about settings that are allowed but probably unintended, in the order of
+    /// the keys.
+    ///
+    /// They concern lifetimes that are not below the load balancer's idle timer, redirects that are
+    /// allowed in a tunnel, and ICMP types that no rule can match. They also concern empty sets,
+    /// rules that have expired, and rules that an earlier rule covers.
+    ///
+    /// Rules are compared only in a configuration that compiles, and each with single earlier
+    /// rules: a rule that several earlier rules cover together is not found. If too many rules
+    /// overlap, the comparison stops, with a warning that names the rule.
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         if self.gwlb.enabled {
             let lifetimes = Lifetimes::default().with(&self.lifetimes.set);
-            // One warning for each lifetime that can be chosen, and none for what follows it.
+            // There is one warning for each lifetime that can be chosen, and none for those that
+            // follow it.
             let follows = |class: LifetimeClass| {
                 let unset = self.lifetimes.set.of(class).is_none();
                 let leader = class.follows().map(|leader| lifetimes.of(leader));
@@ -71,7 +76,7 @@ impl Config {
     fn warn_lifetimes(&self, prefix: &str, set: &LifetimeSet, warnings: &mut Vec<Warning>) {
         for (class, lifetime) in set.iter() {
             let (timer, idle) = match class {
-                // The connection is over: nobody misses its flow.
+                // The connection has ended, and does not need its flow.
                 LifetimeClass::TcpLastAck | LifetimeClass::TcpTimeWait | LifetimeClass::TcpClose => continue,
                 class if class.is_tcp() => ("gwlb.tcp_idle", self.gwlb.tcp_idle),
                 _ => ("gwlb.other_idle", self.gwlb.other_idle),
@@ -154,7 +159,7 @@ impl Config {
     }
 }
 
-/// Whether no message of a type asks the policy, in any of the rule's protocols.
+/// Returns whether no message of a type opens a session, in any of the rule's protocols.
 fn never_asks(rule: &RuleConfig, icmp_type: IcmpType) -> bool {
     let asks = |protocol: &Protocol| {
         let version = match *protocol {

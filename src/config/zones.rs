@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::DEFAULT_ZONE;
 use crate::flow::Zone;
 
-/// The zones by name; `default` is always among them.
+/// The zones by name, which always include `default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zones {
     names: BTreeMap<String, Zone>,
-    /// Members of groups, and the zone that stands for the group; ordered by the member.
+    /// Members of groups, each with the zone that represents its group; ordered by the member.
     members: Box<[(Zone, Zone)]>,
-    /// The zones that `[zones]` names, in order, those of a group as one.
+    /// The zones that `[zones]` names, in order; those of a group count as one.
     named: Box<[Zone]>,
 }
 
 impl Zones {
-    /// The zone that stands for a group is its member with the smallest number.
+    /// Returns the zones of a configuration. The zone that represents a group is its member with
+    /// the smallest number.
     pub(crate) fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
         let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
         let mut names: BTreeMap<_, _> = zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect();
@@ -45,7 +46,7 @@ impl Zones {
         zones
     }
 
-    /// The zone that stands for a zone: the first of its group, or itself.
+    /// Returns the zone that represents a zone: the first of its group, or the zone itself.
     #[inline]
     #[must_use]
     pub fn group_of(&self, zone: Zone) -> Zone {
@@ -58,36 +59,36 @@ impl Zones {
         }
     }
 
-    /// Each zone once, those of a group as one.
+    /// Returns each zone once; those of a group count as one.
     pub fn distinct(&self) -> impl Iterator<Item = Zone> {
         let zones: BTreeSet<_> = self.names.values().copied().collect();
         zones.into_iter()
     }
 
-    /// Returns the zones that have a guaranteed share of what is bounded, in order: those that
-    /// `[zones]` names. The default zone has one only if it is named there, since most
+    /// Returns the zones that have a guaranteed share of bounded resources, in order: those that
+    /// `[zones]` names. The default zone has a share only if it is named there, since most
     /// configurations with zones leave it unused.
     pub(crate) fn named(&self) -> &[Zone] {
         &self.named
     }
 
-    /// Whether the same zones are grouped in the same way.
+    /// Returns whether the same zones are grouped in the same way.
     #[must_use]
     pub(crate) fn same_groups(&self, other: &Self) -> bool {
         self.members == other.members
     }
 
-    /// The zone of a name.
+    /// Returns the zone of a name.
     pub fn zone(&self, name: &str) -> Option<Zone> {
         self.names.get(name).copied()
     }
 
-    /// The name of a zone, found by a search through all of them.
+    /// Returns the name of a zone, after a search through all names.
     pub fn name(&self, zone: Zone) -> Option<&str> {
         self.iter().find(|(_, own)| *own == zone).map(|(name, _)| name)
     }
 
-    /// All names with their zones, by name.
+    /// Returns all names with their zones, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Zone)> {
         self.names.iter().map(|(name, zone)| (name.as_str(), *zone))
     }

@@ -1,18 +1,21 @@
-//! Writing a header.
+//! Encoding of a header.
 
 use super::header::{FIXED, OPTION_HEADER};
 use super::{InnerProtocol, TunnelOption};
 
-/// The most bytes that the options of a header take: 63 words (RFC 8926 section 3.4).
+/// The largest size of a header's options, in bytes: 63 words (RFC 8926 section 3.4).
 const MAX_OPTIONS: usize = 63 * 4;
-/// The most bytes of an option's data: 31 words (RFC 8926 section 3.5).
+/// The largest size of an option's data, in bytes: 31 words (RFC 8926 section 3.5).
 const MAX_DATA: usize = 31 * 4;
 
-/// Writes a header of version 0 with these options, in their order, to the beginning of `out`, and returns its length
-/// in bytes. The C bit says whether an option is critical; the O bit and all reserved bits are 0.
+/// Writes a header of version 0 with these options, in order, to the beginning of `out`.
 ///
-/// `None`, with `out` in any state, where no such header exists or `out` has no room for it: a VNI of more than 24
-/// bits, data of an option that is no multiple of 4 bytes or longer than 124, options longer than 252 bytes in all.
+/// Returns the length of the header in bytes. The C bit is set if an option is critical; the O bit
+/// and all reserved bits are 0.
+///
+/// Returns `None`, with `out` in any state, if no such header exists or `out` has no room for it.
+/// No header exists for a VNI of more than 24 bits, or for options longer than 252 bytes in all.
+/// Nor does one for option data longer than 124 bytes or not a multiple of 4.
 #[must_use]
 pub fn encode(
     protocol: InnerProtocol,

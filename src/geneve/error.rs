@@ -1,9 +1,9 @@
-//! The ways in which a GENEVE datagram can be wrong.
+//! Errors of GENEVE datagrams.
 
 use crate::reasons::reasons;
 
 reasons! {
-    /// Why a datagram is not taken out of its tunnel.
+    /// The reason for which a datagram is not decapsulated.
     GeneveError {
         HeaderTruncated, "geneve_header_truncated",
             "The datagram ends inside the 8 bytes of the GENEVE header.";

@@ -2,14 +2,14 @@
 
 use super::GeneveError;
 
-/// Version, option length, flags, protocol type, VNI.
+/// The size of the fixed part: version, option length, flags, protocol type, VNI.
 pub(super) const FIXED: usize = 8;
-/// Class, type and length of an option.
+/// The size of an option without its data: class, type and length.
 pub(super) const OPTION_HEADER: usize = 4;
 /// The bit of an option's type that makes it critical (RFC 8926 section 3.5.1).
 const CRITICAL: u8 = 0x80;
 
-/// What the tunnel carries, by the EtherType in the header.
+/// The protocol of the inner packet, from the EtherType in the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InnerProtocol {
     /// 0x0800.
@@ -21,7 +21,7 @@ pub enum InnerProtocol {
 }
 
 impl InnerProtocol {
-    /// The EtherType that stands for it in the header.
+    /// Returns the EtherType of the protocol.
     #[must_use]
     pub const fn ether_type(self) -> u16 {
         match self {
@@ -32,16 +32,16 @@ impl InnerProtocol {
     }
 }
 
-/// What is in the tunnel.
+/// The inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inner<'a> {
-    /// What `bytes` begin with. IP versions have been compared with the packet's first nibble.
+    /// The protocol of `bytes`. IP versions were checked against the packet's first nibble.
     pub protocol: InnerProtocol,
-    /// To the end of the datagram; not empty.
+    /// The bytes up to the end of the datagram; not empty.
     pub bytes: &'a [u8],
 }
 
-/// A GENEVE header, checked.
+/// A validated GENEVE header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The virtual network identifier, 24 bits.
@@ -50,10 +50,11 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads a UDP payload. `known` says of a critical option's class and type whether the caller knows it.
+    /// Parses a UDP payload. `known` returns whether the caller knows a critical option of a class
+    /// and type.
     ///
     /// # Errors
-    /// The first thing that is wrong, from the front.
+    /// Returns the first error, from the front.
     pub fn parse(
         datagram: &'a [u8],
         known: impl Fn(u16, u8) -> bool,
@@ -104,13 +105,13 @@ impl<'a> Header<'a> {
         ))
     }
 
-    /// The header's own bytes, options included: what a reply begins with.
+    /// Returns the bytes of the header, options included: the beginning of a reply.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The options, in their order.
+    /// Returns the options, in order.
     #[must_use]
     pub fn options(&self) -> TunnelOptions<'a> {
         TunnelOptions {
@@ -122,23 +123,23 @@ impl<'a> Header<'a> {
 /// An option of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelOption<'a> {
-    /// Who defines the type: 0x0108 is AWS.
+    /// The namespace of the type: 0x0108 is AWS.
     pub class: u16,
     /// The type, its critical bit included.
     pub kind: u8,
-    /// 0 to 124 bytes, a multiple of 4.
+    /// The data: 0 to 124 bytes, a multiple of 4.
     pub data: &'a [u8],
 }
 
 impl TunnelOption<'_> {
-    /// Whether a receiver that does not know the option must drop the packet.
+    /// Returns whether a receiver that does not know the option must drop the packet.
     #[must_use]
     pub const fn is_critical(&self) -> bool {
         self.kind & CRITICAL != 0
     }
 }
 
-/// The options of a header; ends after the first error.
+/// The options of a header; the iterator ends after the first error.
 #[derive(Debug, Clone)]
 pub struct TunnelOptions<'a> {
     rest: &'a [u8],

@@ -1,16 +1,18 @@
-//! What a provider's load balancer says of a packet in the options of its header.
+//! Metadata that a provider's load balancer writes into the options of the header.
 //!
-//! Apart from the codec: a reader for each provider, and one result. Options are found by class and type, in any order, among
-//! options of anybody else, which are nobody's business here.
+//! This is separate from the codec: a reader for each provider, and one result. Options are found
+//! by class and type, in any order. Options of other classes are ignored.
 //!
-//! | provider | class | type 1 | type 2 | type 3 |
-//! |---|---|---|---|---|
-//! | [`Provider::Gwlb`] | 0x0108 | endpoint id, 8 bytes | attachment id, 8 bytes | flow cookie, 4 bytes |
-//! | [`Provider::Gcp`] | 0x0132 | network id in the upper 28 of 4 bytes, a bit of direction in the lowest | endpoint id | profile id |
-//! | [`Provider::Tencent`] | 0x0167 | endpoint id, 8 bytes | attachment id, 8 bytes | 3 bits of direction, 29 of flow cookie |
+//! - [`Provider::Gwlb`], class 0x0108: type 1 is the endpoint id, 8 bytes; type 2 the attachment
+//!   id, 8 bytes; type 3 the flow cookie, 4 bytes.
+//! - [`Provider::Gcp`], class 0x0132: type 1 is the network id in the upper 28 bits of 4 bytes,
+//!   with a direction bit in the lowest; type 2 the endpoint id; type 3 the profile id.
+//! - [`Provider::Tencent`], class 0x0167: type 1 is the endpoint id, 8 bytes; type 2 the attachment
+//!   id, 8 bytes; type 3 has 3 bits of direction and 29 of flow cookie.
 //!
-//! The lengths of GCP's options are those that Wireshark knows for types 1 and 3; as nothing firmer was found, other lengths
-//! are taken too: type 1 may have 8 bytes, which are the identifier as they are, and types 2 and 3 any number.
+//! The lengths of GCP's options are those that Wireshark knows for types 1 and 3. No better source
+//! was found, so other lengths are accepted too. Type 1 may have 8 bytes, which are the identifier
+//! unchanged; types 2 and 3 may have any number.
 use serde::Deserialize;
 
 use super::{FIXED, Header, OPTION_HEADER, TunnelOption};
@@ -21,7 +23,7 @@ const ATTACHMENT: u8 = 2;
 const COOKIE: u8 = 3;
 
 reasons! {
-    /// Why a header's metadata is refused.
+    /// The reason for which a header's metadata is refused.
     MetadataError {
         EndpointDuplicate, "metadata_endpoint_duplicate",
             "The header names its endpoint twice.";
@@ -44,25 +46,25 @@ reasons! {
     }
 }
 
-/// Whose load balancer is in front.
+/// The provider of the load balancer in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// AWS Gateway Load Balancer.
     #[default]
     Gwlb,
-    /// Google Cloud Network Security Integration. What tells address spaces apart is its network id: that is the
-    /// [`Metadata::endpoint`] here. There is no flow cookie.
+    /// Google Cloud Network Security Integration. Its network id distinguishes address spaces, and
+    /// is the [`Metadata::endpoint`] here. There is no flow cookie.
     Gcp,
     /// Tencent Cloud Gateway Load Balancer.
     Tencent,
 }
 
 impl Provider {
-    /// All of them.
+    /// All providers.
     pub const ALL: [Self; 3] = [Self::Gwlb, Self::Gcp, Self::Tencent];
 
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,7 +74,7 @@ impl Provider {
         }
     }
 
-    /// The class of its options.
+    /// Returns the class of the provider's options.
     #[must_use]
     pub const fn class(self) -> u16 {
         match self {
@@ -82,7 +84,8 @@ impl Provider {
         }
     }
 
-    /// What of [`Metadata::cookie`] names a flow; 0 where nothing does.
+    /// Returns the mask of the bits of [`Metadata::cookie`] that identify a flow; 0 if there are
+    /// none.
     #[must_use]
     pub const fn cookie_mask(self) -> u32 {
         match self {
@@ -92,7 +95,7 @@ impl Provider {
         }
     }
 
-    /// What a header must have unless somebody says otherwise.
+    /// Returns the metadata that a header must have by default.
     #[must_use]
     pub const fn required(self) -> &'static [MetadataField] {
         match self {
@@ -110,12 +113,12 @@ pub enum MetadataField {
     Endpoint,
     /// Option type 2.
     Attachment,
-    /// Option type 3, where it is a flow cookie.
+    /// Option type 3, for providers that have a flow cookie there.
     Cookie,
 }
 
 impl MetadataField {
-    /// The name in the configuration file.
+    /// Returns the name in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -134,7 +137,7 @@ impl MetadataField {
     }
 }
 
-/// The name of an endpoint: what tells address spaces apart.
+/// The identifier of an endpoint, which distinguishes address spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u64);
 
@@ -144,32 +147,32 @@ impl core::fmt::Display for EndpointId {
     }
 }
 
-/// A flow cookie, and where it stands.
+/// A flow cookie, and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cookie {
-    /// Its four bytes, with all that they say beside the flow.
+    /// The four bytes of the cookie, including bits that do not identify the flow.
     pub value: u32,
-    /// The place of its first byte in the header.
+    /// The offset of the first byte in the header.
     pub offset: usize,
 }
 
-/// What a header says of its packet.
+/// The metadata of a packet's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Metadata {
-    /// Option type 1: which endpoint the packet has entered by.
+    /// Option type 1: the endpoint by which the packet entered.
     pub endpoint: Option<EndpointId>,
-    /// Option type 2: the attachment; 0 means none. Of longer identifiers, the last 8 bytes.
+    /// Option type 2: the attachment; 0 means none. For longer identifiers, the last 8 bytes.
     pub attachment: Option<u64>,
-    /// Option type 3, where the provider has a flow cookie there.
+    /// Option type 3, for providers that have a flow cookie there.
     pub cookie: Option<Cookie>,
 }
 
 impl Metadata {
-    /// Reads what a provider has put into a header.
+    /// Reads the metadata that a provider has written into a header.
     ///
     /// # Errors
-    /// The first option of this provider that is there twice or has a wrong length; then the first of `required` that is
-    /// not there.
+    /// Returns the first option of this provider that is duplicated or has a wrong length, else the
+    /// first of `required` that is missing.
     pub fn read(
         provider: Provider,
         header: &Header<'_>,
@@ -178,7 +181,7 @@ impl Metadata {
         let mut metadata = Self::default();
         let mut profile = false;
         let mut offset = FIXED;
-        // A parsed header has no options that are wrong.
+        // A parsed header has no invalid options.
         for option in header.options().map_while(Result::ok) {
             let data_offset = offset + OPTION_HEADER;
             offset = data_offset + option.data.len();
@@ -221,7 +224,7 @@ fn endpoint(provider: Provider, option: &TunnelOption<'_>) -> Result<EndpointId,
         return Ok(EndpointId(u64::from_be_bytes(id)));
     }
     match (provider, option.data.try_into()) {
-        // The lower four bits are reserved, and the direction.
+        // The lower four bits are reserved bits and the direction.
         (Provider::Gcp, Ok(id)) => Ok(EndpointId(u64::from(u32::from_be_bytes(id) >> 4))),
         _ => Err(MetadataError::EndpointLength),
     }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// As AWS sends it: class 0x0108, endpoint and attachment of 8 bytes, cookie of 4.
+/// A header of AWS: class 0x0108, endpoint and attachment of 8 bytes, cookie of 4.
 const GWLB: [u8; 40] = [
     0x08, 0x00, 0x08, 0x00, 0, 0, 0, 0, // no flags, IPv4, VNI 0
     0x01, 0x08, 0x01, 0x02, 0x74, 0xa1, 0x1a, 0xd9, 0x6e, 0xc4, 0x98, 0x86, //

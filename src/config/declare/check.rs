@@ -7,7 +7,7 @@ use super::{Bound, Key, Table, Value, Visit};
 use crate::config::error::{ConfigError, ConfigErrorCause};
 use crate::config::keys::Provenance;
 
-/// Collects the keys whose values break their bounds.
+/// Collects the keys whose values are out of bounds.
 #[derive(Debug)]
 pub struct Checker<'a> {
     provenance: &'a Provenance,

@@ -1,10 +1,15 @@
-//! Declarations of configuration keys: one place for everything that is known of a key.
+//! Declarations of configuration keys: all properties of a key in one place.
 //!
-//! [`config_section!`](crate::config_section) declares a section: for each key its meaning, type,
-//! default with the reason for it, bounds, unit, and whether a reload can change it. From that one
-//! declaration follow the struct and its default ([`Default`]), reading with all errors at once
-//! ([`read`]), the bounds ([`check`]), the values in force with their origin ([`print`]), what a
-//! reload keeps ([`Table::keep`]), and the reference page ([`reference`]).
+//! [`config_section!`](crate::config_section) declares a section. Each key has its meaning, type,
+//! default with the reason for it, bounds, unit, and a mark if only a restart can change it. The
+//! following are derived from the declaration:
+//!
+//! - the struct and its default ([`Default`])
+//! - reading, with all errors at once ([`read`])
+//! - the bounds ([`check`])
+//! - the values in force with their origins ([`print`])
+//! - the values that a reload keeps ([`Table::keep`])
+//! - the reference page ([`reference`])
 //!
 //! ```
 //! use portcullis::config::{Config, Document};
@@ -43,7 +48,7 @@ pub use self::reference::{KeyReference, SectionReference};
 pub use self::values::{Bound, Scalar, Value, Wrong, choice, choices_text};
 pub(super) use self::values::{duration, quoted};
 
-/// Everything that a declaration says of a key, but for its type and default.
+/// The declared properties of a key, except for its type and default.
 #[derive(Debug, Clone)]
 pub struct Key<T: Value> {
     /// The path of the key from the root of the file, for keys that are not in lists or maps.
@@ -98,21 +103,22 @@ impl<T: Value> Key<T> {
         self
     }
 
-    /// Sets the bounds of the value; of a list, those of its length.
+    /// Sets the bounds of the value, or of the length of a list.
     #[must_use]
     pub fn bounds(mut self, bounds: RangeInclusive<T::Bound>) -> Self {
         self.bounds = Some(bounds);
         self
     }
 
-    /// Allows zero beside the bounds.
+    /// Allows zero in addition to the bounds.
     #[must_use]
     pub fn or_zero(mut self, or_zero: bool) -> Self {
         self.or_zero = or_zero;
         self
     }
 
-    /// Describes bounds that the section checks itself, or adds to the bounds in the reference page.
+    /// Describes bounds that the section checks itself, or adds to the bounds in the reference
+    /// page.
     #[must_use]
     pub fn limit(mut self, limit: &'static str) -> Self {
         self.limit = limit;
@@ -140,14 +146,14 @@ impl<T: Value> Key<T> {
         self
     }
 
-    /// Marks a list that matches anything if it is missing, and cannot be empty.
+    /// Marks a list that matches anything if it is missing, and that must not be empty.
     #[must_use]
     pub fn never_empty(mut self, is_never_empty: bool) -> Self {
         self.is_never_empty = is_never_empty;
         self
     }
 
-    /// Sets entries of a table that are in force without being written.
+    /// Sets entries of a table that are in force by default.
     #[must_use]
     pub fn implied(mut self, implied: fn() -> T) -> Self {
         self.implied = Some(implied);
@@ -173,7 +179,7 @@ impl<T: Value> Key<T> {
         format!("{text}; {}", self.limit)
     }
 
-    /// Returns how a value breaks the bounds, if it does.
+    /// Returns a description of how a value breaks the bounds, if it does.
     fn broken(&self, value: &T) -> Option<String> {
         let (bounds, measure) = (self.bounds.as_ref()?, value.measure()?);
         let is_zero = self.or_zero && measure.is_zero();
@@ -203,7 +209,7 @@ pub trait Change {
 
 /// A table of declared keys: a section, or a table in a list or map.
 pub trait Table: Clone + PartialEq + Default {
-    /// The name of the section; empty for tables that stand in several places.
+    /// The name of the section; empty for tables that occur in several places.
     const SECTION: &'static str;
     /// The meaning of the section, line by line.
     const ABOUT: &'static [&'static str];
@@ -278,7 +284,7 @@ macro_rules! config_section {
     };
 }
 
-/// Declares the keys of a struct that exists already. See [`config_section!`](crate::config_section).
+/// Declares the keys of an existing struct. See [`config_section!`](crate::config_section).
 #[macro_export]
 macro_rules! config_keys {
     (
@@ -325,7 +331,8 @@ macro_rules! config_keys {
     };
 }
 
-/// Makes a declared table a value, so that it can stand in another one.
+/// Implements [`Value`](crate::config::declare::Value) for a declared table, so that another table
+/// can contain it.
 #[macro_export]
 macro_rules! config_table_values {
     ($($name:ty),* $(,)?) => {

@@ -1,4 +1,4 @@
-//! Values in force, and where each comes from.
+//! Values in force, and their origins.
 use super::{Key, Table, Value, Visit};
 use crate::config::effective::{EffectiveValue, Origin};
 use crate::config::keys::Provenance;
@@ -59,7 +59,7 @@ impl<'a> Printer<'a> {
         });
     }
 
-    /// Adds what `print` adds below a key.
+    /// Adds the values that `print` adds below a key.
     pub fn within_key(&mut self, name: &str, print: impl FnOnce(&mut Self)) {
         let above = self.path.len();
         push_segment(&mut self.path, name);
@@ -67,7 +67,7 @@ impl<'a> Printer<'a> {
         self.path.truncate(above);
     }
 
-    /// Adds what `print` adds below a path of keys without quotes.
+    /// Adds the values that `print` adds below a path of keys without quotes.
     pub(in crate::config) fn within_path(&mut self, path: &str, print: impl FnOnce(&mut Self)) {
         let above = self.path.len();
         self.path.push('.');
@@ -76,7 +76,7 @@ impl<'a> Printer<'a> {
         self.path.truncate(above);
     }
 
-    /// Adds what `print` adds below an item of a list.
+    /// Adds the values that `print` adds below an item of a list.
     pub fn within_item(&mut self, place: usize, print: impl FnOnce(&mut Self)) {
         let above = self.path.len();
         self.path.push_str(&format!("[{place}]"));
@@ -97,7 +97,7 @@ impl Visit for Printer<'_> {
     }
 }
 
-/// Returns the values of a section that is not the engine's, with their origins.
+/// Returns the values of a section that does not belong to the engine, with their origins.
 pub fn values<T: Table>(section: &str, table: &T, provenance: &Provenance) -> Vec<EffectiveValue> {
     let mut printer = Printer::new(provenance);
     printer.within_key(section, |printer| table.visit(&T::default(), printer));
@@ -112,7 +112,7 @@ pub(in crate::config) fn push_segment(path: &mut String, name: &str) {
     path.push_str(&segment(name));
 }
 
-/// Returns a name as a part of a path: in quotes if TOML wants them.
+/// Returns a name as a part of a path, quoted if TOML requires it.
 pub(in crate::config) fn segment(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if !name.is_empty() && name.chars().all(is_bare) {
@@ -136,7 +136,7 @@ pub fn inline_table<T: Table>(table: &T) -> String {
     inline(&written_keys(table))
 }
 
-/// Returns the keys of a table that differ from their defaults or have none, as they are written.
+/// Returns the keys of a table that differ from their defaults or have none, in TOML notation.
 pub(in crate::config) fn written_keys<T: Table>(table: &T) -> Vec<String> {
     let mut keys = WrittenKeys(Vec::new());
     table.visit(&T::default(), &mut keys);

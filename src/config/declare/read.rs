@@ -1,4 +1,4 @@
-//! Reading of declared tables: all errors of a file at once.
+//! Reading of declared tables, with all errors of a file at once.
 use std::ops::Range;
 
 use toml::Spanned;
@@ -94,7 +94,7 @@ impl Problems {
         &self.list
     }
 
-    /// Reads what is below a key.
+    /// Reads the values below a key.
     pub(in crate::config) fn within_key<R>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> R) -> R {
         let above = self.path.len();
         push_segment(&mut self.path, name);
@@ -112,8 +112,7 @@ impl Problems {
         result
     }
 
-    /// Names the bounds of the current key in its errors, which were added since there were
-    /// `before`.
+    /// Names the bounds of the current key in its errors: those after the first `before` errors.
     fn name_bounds(&mut self, before: usize, text: &str) {
         for problem in self.list.iter_mut().skip(before) {
             if let ConfigErrorCause::OutOfBounds { bounds, .. } = &mut problem.cause
@@ -154,7 +153,7 @@ pub(in crate::config) fn wrong_type(item: &Item<'_, '_>, expected: &str) -> Conf
     }
 }
 
-/// Returns the name that is most like another one, if one is.
+/// Returns the known name that is most similar to `name`, if one is similar enough.
 pub(in crate::config) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
     let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
@@ -165,7 +164,7 @@ pub(in crate::config) fn similar<'n>(name: &str, known: impl IntoIterator<Item =
         .iter()
         .map(|other| (strsim::damerau_levenshtein(name, other), *other));
     let (distance, best) = scored.min()?;
-    // A third of the letters may differ.
+    // At most a third of the letters may differ.
     (distance <= name.len().max(best.len()).div_ceil(3)).then(|| best.to_owned())
 }
 
@@ -177,7 +176,7 @@ pub fn table<T: Table>(item: &Item<'_, '_>, problems: &mut Problems) -> Option<T
     (problems.len() == before).then_some(value)
 }
 
-/// Reads an array of tables. A table with errors is one with its defaults.
+/// Reads an array of tables. A table with errors gets its defaults.
 pub(in crate::config) fn tables<T: Value + Default>(item: &Item<'_, '_>, problems: &mut Problems) -> Vec<T> {
     let Kind::List(items) = item.kind() else {
         problems.push(item, wrong_type(item, "a list of tables"));
@@ -205,12 +204,12 @@ pub fn update_table<T: Table>(value: &mut T, item: &Item<'_, '_>, problems: &mut
     }
 }
 
-/// The entries of a table, as a file has them.
+/// The entries of a table in a file.
 pub(in crate::config) struct Entries<'a, 'd> {
     pub(in crate::config) table: &'a DeTable<'d>,
     /// The bytes of the table, for errors about missing keys.
     pub(in crate::config) span: Range<usize>,
-    /// Keys that are known beside those of the declaration.
+    /// Keys that are known in addition to the declared ones.
     pub(in crate::config) others: &'a [&'a str],
 }
 
@@ -270,7 +269,7 @@ pub(in crate::config) fn names<'k, T: Table>(table: &T) -> Vec<&'k str> {
 /// Reads the keys of a table.
 struct Reader<'a, 'd> {
     entries: &'a Entries<'a, 'd>,
-    /// Number of entries that are keys.
+    /// The number of entries that are keys.
     found: usize,
     problems: &'a mut Problems,
 }

@@ -9,7 +9,7 @@ pub struct SectionReference {
     pub path: String,
     /// The meaning of the section.
     pub about: String,
-    /// Its keys, in order.
+    /// The keys of the section, in order.
     pub keys: Vec<KeyReference>,
 }
 
@@ -35,11 +35,11 @@ pub struct KeyReference {
     pub is_required: bool,
     /// The meaning of the key.
     pub doc: String,
-    /// The path of the section that the key is in.
+    /// The path of the section that contains the key.
     pub section: String,
 }
 
-/// Returns the sections of a table: its own, and those of tables within it.
+/// Returns the sections of a table: its own, and those of nested tables.
 #[must_use]
 pub fn sections<T: Table>(path: &str) -> Vec<SectionReference> {
     let mut sections = Vec::new();
@@ -62,7 +62,7 @@ fn table<T: Table>(path: &str, about: &str, sections: &mut Vec<SectionReference>
     table.visit(&table, &mut Describer { path, sections });
 }
 
-/// Adds a table that stands within another one; `suffix` follows its path.
+/// Adds a table that is nested in another one; `suffix` is appended to its path.
 pub fn nested<T: Table>(row: KeyReference, suffix: &str, sections: &mut Vec<SectionReference>) {
     let path = format!("{}{suffix}", below(&row.section, &row.name));
     table::<T>(&path, &row.doc, sections);

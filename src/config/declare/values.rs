@@ -1,4 +1,4 @@
-//! Values of keys: how each type is read, written, measured and described.
+//! Values of keys: reading, writing, measuring and describing of each type.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,13 +15,13 @@ pub trait Value: Clone + PartialEq {
     /// The type of its bounds.
     type Bound: Bound;
 
-    /// Whether its bounds are those of its length.
+    /// Whether the bounds are those of its length.
     const IS_LIST: bool = false;
 
-    /// Whether it has keys of its own.
+    /// Whether the type has keys of its own.
     const IS_TABLE: bool = false;
 
-    /// Returns the type as the reference page names it.
+    /// Returns the name of the type in the reference page.
     fn kind() -> String;
 
     /// Reads the value of a file. On an error, adds it to `problems` and returns `None`.
@@ -37,12 +37,12 @@ pub trait Value: Clone + PartialEq {
         }
     }
 
-    /// Returns what is compared with the bounds; `None` if nothing is.
+    /// Returns the value to compare with the bounds; `None` if there is none.
     fn measure(&self) -> Option<Self::Bound> {
         None
     }
 
-    /// Returns whether this is a list without entries.
+    /// Returns whether this is an empty list.
     fn is_empty_list(&self) -> bool {
         false
     }
@@ -64,9 +64,9 @@ pub trait Value: Clone + PartialEq {
     }
 }
 
-/// A type that bounds compare.
+/// A type of values that bounds compare.
 pub trait Bound: PartialOrd + Clone {
-    /// Zero as it is written in messages.
+    /// Zero, as messages show it.
     const ZERO: &'static str = "0";
 
     /// Returns the value as messages show it.
@@ -116,10 +116,10 @@ pub trait Scalar: Clone + PartialEq {
     /// The type of its bounds.
     type Bound: Bound;
 
-    /// The type for messages about another type.
+    /// The description of the type in messages about a value of another type.
     const EXPECTED: &'static str;
 
-    /// Returns the type as the reference page names it.
+    /// Returns the name of the type in the reference page.
     #[must_use]
     fn kind() -> String {
         Self::EXPECTED.to_owned()
@@ -128,7 +128,7 @@ pub trait Scalar: Clone + PartialEq {
     /// Reads a string.
     ///
     /// # Errors
-    /// The reason for which the string is not a value of this type.
+    /// Returns the reason for which the string is not a value of this type.
     fn from_text(_: &str) -> Result<Self, Wrong> {
         Err(Wrong::Type)
     }
@@ -136,7 +136,7 @@ pub trait Scalar: Clone + PartialEq {
     /// Reads a whole number.
     ///
     /// # Errors
-    /// The reason for which the number is not a value of this type.
+    /// Returns the reason for which the number is not a value of this type.
     fn from_integer(_: i64) -> Result<Self, Wrong> {
         Err(Wrong::Type)
     }
@@ -144,7 +144,7 @@ pub trait Scalar: Clone + PartialEq {
     /// Reads a boolean.
     ///
     /// # Errors
-    /// The reason for which the boolean is not a value of this type.
+    /// Returns the reason for which the boolean is not a value of this type.
     fn from_boolean(_: bool) -> Result<Self, Wrong> {
         Err(Wrong::Type)
     }
@@ -152,7 +152,7 @@ pub trait Scalar: Clone + PartialEq {
     /// Reads a date or time without quotes.
     ///
     /// # Errors
-    /// The reason for which the moment is not a value of this type.
+    /// Returns the reason for which the moment is not a value of this type.
     fn from_moment(_: &str) -> Result<Self, Wrong> {
         Err(Wrong::Type)
     }
@@ -160,7 +160,7 @@ pub trait Scalar: Clone + PartialEq {
     /// Returns the value as TOML.
     fn written(&self) -> String;
 
-    /// Returns what is compared with the bounds; `None` if nothing is.
+    /// Returns the value to compare with the bounds; `None` if there is none.
     fn measured(&self) -> Option<Self::Bound> {
         None
     }
@@ -178,7 +178,7 @@ pub enum Wrong {
         /// The bounds of the type.
         bounds: String,
     },
-    /// A name that is not one of a few.
+    /// A name that is not one of the known ones.
     Choice(&'static [&'static str]),
     /// Another reason, in words.
     Other(String),
@@ -193,13 +193,13 @@ impl From<String> for Wrong {
 /// Reads the name of a choice with the type's own implementation of [`Deserialize`].
 ///
 /// # Errors
-/// The names that there are.
+/// Returns the known names.
 pub fn choice<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Wrong> {
     T::deserialize(StrDeserializer::<UnknownName>::new(text))
         .map_err(|UnknownName(known)| Wrong::Choice(known))
 }
 
-/// The names of a choice, from the error about an unknown one.
+/// Collects the names of a choice, from the error about an unknown one.
 #[derive(Debug)]
 struct UnknownName(&'static [&'static str]);
 
@@ -233,7 +233,7 @@ pub fn choices_text<T: Scalar>() -> String {
     }
 }
 
-/// Makes enums, which [`Deserialize`] names and which have a `name`, choices of a key.
+/// Implements the key values for enums that implement [`Deserialize`] and have a `name`.
 #[macro_export]
 macro_rules! config_choices {
     ($($name:ty),* $(,)?) => {
@@ -294,7 +294,7 @@ impl<T: Scalar> Value for T {
     }
 }
 
-/// A list. A single value may stand in place of a list of one.
+/// A list. A single value may replace a list of one.
 impl<T: Scalar> Value for Vec<T> {
     type Bound = usize;
 
@@ -411,7 +411,8 @@ impl<V: Value> Value for BTreeMap<String, V> {
     }
 }
 
-/// A duration as it is written in TOML, without quotes: days and below, so that it is exact.
+/// Returns a duration in TOML notation, without quotes: in days and smaller units, so that it is
+/// exact.
 pub(in crate::config) fn duration(value: Duration) -> String {
     let millis = value.as_millis();
     if Duration::from_millis(millis as u64) != value {
@@ -436,7 +437,7 @@ pub(in crate::config) fn duration(value: Duration) -> String {
     }
 }
 
-/// Returns a string as it is written in TOML.
+/// Returns a string in TOML notation.
 pub(in crate::config) fn quoted(value: impl fmt::Display) -> String {
     let mut written = String::from("\"");
     for letter in value.to_string().chars() {

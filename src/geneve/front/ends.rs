@@ -1,8 +1,10 @@
-//! The tunnel ends and endpoints that were seen: bounded tables. An end that nobody uses any more makes room for another one.
+//! Bounded tables of the tunnel endpoints and endpoints that were seen. A tunnel endpoint that is
+//! no longer used makes room for another one.
 //!
-//! Endpoint ids are free to choose for whoever can send to us. So what is only seen gets at most
-//! half of the places, of all and of each share; the other half is for ends that are proven, by a
-//! packet of an answered session that came by them. Nothing is stored of an end that gets no place.
+//! Any sender that can reach the appliance can choose endpoint ids freely. Tunnel endpoints that
+//! were only seen therefore get at most half of the places, overall and of each share. The other
+//! half is for proven ones, by which a packet of an answered session came. Nothing is stored of a
+//! tunnel endpoint that gets no place.
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,40 +16,42 @@ use crate::geneve::{EndpointId, Metadata};
 
 /// The longest header: 8 bytes and 63 words of options (RFC 8926 section 3.4).
 pub(super) const MAX_HEADER: usize = 8 + 63 * 4;
-/// What tells ends apart beside the header: two addresses and a port.
+/// The size of the key beside the header: two addresses and a port.
 const OUTER: usize = 10;
-/// For how long nothing may have come by an end that makes room for another one. Longer than a load balancer keeps a flow that is
-/// idle unless told otherwise, and longer than a worker remembers a header without a look at this table.
+/// The idle time, in seconds, after which a tunnel endpoint may be evicted. It is longer than the
+/// default idle timeout of a load balancer's flow, and longer than a worker remembers a header
+/// without a look-up in this table.
 const UNUSED: u32 = 600;
 
-/// All that packets of our own need to go back to where others came from, but for port and cookie.
+/// The state that packets of the engine's own need for their way back, except port and cookie.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) peer: Ipv4Addr,
     pub(super) local: Ipv4Addr,
-    /// The port that the peer sends to.
+    /// The UDP port to which the peer sends.
     pub(super) local_port: u16,
-    /// With 0 for the cookie.
+    /// The header, with 0 for the cookie.
     pub(super) header: Box<[u8]>,
     pub(super) cookie_offset: Option<usize>,
     pub(super) endpoint: Option<EndpointId>,
     pub(super) attachment: Option<u64>,
     pub(super) number_of_endpoint: u16,
-    /// How often its place was taken by another end before, as far as a reference can tell.
+    /// The number of evictions from its place before, modulo the number that a reference can
+    /// represent.
     generation: u16,
-    /// The second in which a header of it was last looked up.
+    /// The second in which one of its headers was last looked up.
     last_used: AtomicU32,
     key: Box<[u8]>,
 }
 
-/// An end as a key: outer addresses and port, header without cookie. No allocation.
+/// A tunnel endpoint as a key: outer addresses and port, header without cookie. No allocation.
 pub(super) struct EndKey {
     bytes: [u8; OUTER + MAX_HEADER],
     len: usize,
 }
 
 impl EndKey {
-    /// The key of a datagram whose header is this; `None` for one that is too long.
+    /// Returns the key of a datagram with this header; `None` if the header is too long.
     pub(super) fn of(datagram: &Datagram<'_>, header: &[u8], cookie: Option<usize>) -> Option<Self> {
         let mut bytes = [0; OUTER + MAX_HEADER];
         let len = OUTER + header.len();
@@ -78,52 +82,55 @@ impl EndKey {
     }
 }
 
-/// What was seen.
+/// The tunnel endpoints and endpoints that were seen.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Place `n - 1` is number `n`: 0 is nobody's.
+    /// The tunnel endpoints. Number `n` is at index `n - 1`; number 0 is unused.
     ends: Vec<End>,
     references: HashMap<Box<[u8]>, u16, ahash::RandomState>,
     max_ends: usize,
-    /// How many bits of a reference are the number of a place; the others tell how often that was taken.
+    /// The number of bits of a reference that are the number of a place. The other bits count the
+    /// evictions from the place.
     number_bits: u32,
-    /// Number `n` is at place `n - 1`: 0 are all that found no room, and packets without an endpoint.
+    /// The endpoints. Number `n` is at index `n - 1`; number 0 stands for all that found no room,
+    /// and for packets without an endpoint.
     endpoints: Vec<KnownEndpoint>,
     numbers_of_endpoints: HashMap<EndpointId, u16, ahash::RandomState>,
     max_endpoints: usize,
-    /// How many of them the configuration names, or has named.
+    /// The number of endpoints that the configuration names, or has named.
     named: usize,
-    /// Of number 0.
+    /// The number of tunnel endpoints of endpoint number 0.
     ends_of_others: usize,
-    /// Of endpoints that are not named, number 0 included.
+    /// The number of tunnel endpoints of unnamed endpoints, number 0 included.
     ends_of_unnamed: usize,
-    /// Packets whose end found no room, as often as somebody asked.
+    /// The number of look-ups for which a tunnel endpoint found no room.
     refused: AtomicU64,
-    /// Before this second no unused end is found among all, among those that are not named, among those of number 0.
+    /// The seconds before which a search for an unused tunnel endpoint finds none: among all, among
+    /// those of unnamed endpoints, among those of number 0.
     vain: [AtomicU32; 3],
 }
 
 #[derive(Debug)]
 struct KnownEndpoint {
     id: EndpointId,
-    /// The configuration names it, or has named it.
+    /// Whether the configuration names the endpoint, or has named it.
     named: bool,
     ends: usize,
-    /// Before this second no unused end of it is found.
+    /// The second before which a search for an unused tunnel endpoint of this endpoint finds none.
     vain: AtomicU32,
 }
 
 /// Standing of a tunnel endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// A datagram that may be forged.
+    /// Only seen, in a datagram that may be forged.
     Seen,
-    /// A packet of an answered session that passed.
+    /// Proven by a forwarded packet of an answered session.
     Proven,
 }
 
 impl Standing {
-    /// Returns how many of so many places there are for it.
+    /// Returns the number of `places` that are available for this standing.
     const fn of(self, places: usize) -> usize {
         match self {
             Self::Seen => places.div_ceil(2),
@@ -132,21 +139,21 @@ impl Standing {
     }
 }
 
-/// What is known of a datagram's end, or that there is no room for it.
+/// The result of a look-up of a datagram's tunnel endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// The reference of the end, 0 for none.
+    /// The reference of the tunnel endpoint, 0 for none.
     pub(super) end: u16,
     /// The number of its endpoint, 0 for none.
     pub(super) endpoint: u16,
-    /// There is more to be had for it once it is proven.
+    /// Whether a proven packet would get a place or number that it does not have yet.
     pub(super) may_be_proven: bool,
 }
 
-/// Where a new end finds room.
+/// The place for a new tunnel endpoint.
 enum Room {
     Free,
-    /// In this place, whose end nobody uses any more.
+    /// The place of a tunnel endpoint that is no longer used.
     Instead(usize),
 }
 
@@ -170,10 +177,10 @@ impl Known {
         known
     }
 
-    /// Gives the endpoints of a configuration their numbers, so that no other takes them. One that it does not name any more
-    /// keeps its own.
+    /// Assigns numbers to the endpoints of a configuration, so that no other endpoints take them.
+    /// An endpoint that the configuration no longer names keeps its number.
     pub(super) fn name(&mut self, config: &GeneveConfig) {
-        // In order, so that each start gives the same endpoints the same numbers.
+        // The set is ordered, so that each start assigns the same numbers to the same endpoints.
         let named: BTreeSet<_> = config
             .endpoints
             .keys()
@@ -199,37 +206,38 @@ impl Known {
         }
     }
 
-    /// The place of a reference, and which of its ends is meant.
+    /// Returns the place of a reference, and the generation of its tunnel endpoint.
     const fn split(&self, reference: u16) -> (usize, u16) {
         let bits = self.number_bits;
         let number = reference as usize & ((1 << bits) - 1);
         (number.wrapping_sub(1), (reference as u32 >> bits) as u16)
     }
 
-    /// The reference of the end in a place.
+    /// Returns the reference of the tunnel endpoint in a place.
     const fn reference(&self, place: usize, generation: u16) -> u16 {
         (place + 1) as u16 | ((generation as u32) << self.number_bits) as u16
     }
 
-    /// How many ends of one place a reference tells apart.
+    /// Returns the number of generations of one place that a reference can distinguish.
     const fn generations(&self) -> u32 {
         1 << 16_u32.saturating_sub(self.number_bits)
     }
 
-    /// The end of a reference; `None` if it has made room for another one.
+    /// Returns the tunnel endpoint of a reference; `None` if it was evicted.
     pub(super) fn end(&self, reference: u16) -> Option<&End> {
         let (place, generation) = self.split(reference);
         self.ends.get(place).filter(|end| end.generation == generation)
     }
 
-    /// The reference of an end that was seen before. It is used in this second.
+    /// Returns the reference of a tunnel endpoint that was seen before, and marks it as used in
+    /// this second.
     pub(super) fn find(&self, key: &EndKey, second: u32) -> Option<u16> {
         let reference = self.references.get(key.bytes()).copied()?;
         self.end(reference)?.last_used.store(second, Ordering::Relaxed);
         Some(reference)
     }
 
-    /// The number of an endpoint that was seen before.
+    /// Returns the number of an endpoint that was seen before.
     pub(super) fn endpoint(&self, id: Option<EndpointId>) -> Option<u16> {
         match id {
             Some(id) => self.numbers_of_endpoints.get(&id).copied(),
@@ -237,13 +245,14 @@ impl Known {
         }
     }
 
-    /// The number of an endpoint, 0 if it has none and gets none; `None` if there is one to be had.
+    /// Returns the number of an endpoint, or 0 if it has none and cannot get one. Returns `None` if
+    /// a number is available for it.
     pub(super) fn number_in_force(&self, id: Option<EndpointId>) -> Option<u16> {
         let none = || (!self.has_number(Some(Standing::Seen))).then_some(0);
         self.endpoint(id).or_else(none)
     }
 
-    /// Returns the place of a datagram's end, if nothing needs to be added for it.
+    /// Returns the place of a datagram's tunnel endpoint, if nothing needs to be added for it.
     pub(super) fn place(&self, key: &EndKey, id: Option<EndpointId>, second: u32) -> Option<Place> {
         let endpoint = self.number_in_force(id)?;
         let end = self.find(key, second);
@@ -262,7 +271,8 @@ impl Known {
         })
     }
 
-    /// Takes an end in, if there is room, and its endpoint: its reference and the number of its endpoint, 0 where there is none.
+    /// Adds a tunnel endpoint and its endpoint, if there is room. Returns the tunnel endpoint's
+    /// reference and the endpoint's number, 0 for one that there is not.
     pub(super) fn add(
         &mut self,
         datagram: &Datagram<'_>,
@@ -315,10 +325,14 @@ impl Known {
         (reference, number_of_endpoint)
     }
 
-    /// Where one more end of an endpoint finds room. No endpoint has more than a quarter of all, nor have those together that
-    /// nobody has named where others are named. What is only seen has half of each, and half of all
-    /// unless its endpoint is named. What nobody uses any more makes room: one of its own where an
-    /// endpoint has its share.
+    /// Returns the room for one more tunnel endpoint of an endpoint.
+    ///
+    /// No endpoint has more than a quarter of all places. If the configuration names endpoints, all
+    /// unnamed ones together have no more than a quarter either. Tunnel endpoints that were only
+    /// seen have half of each share, and half of all places unless their endpoint is named.
+    ///
+    /// Unused tunnel endpoints make room. An endpoint that has used up its share evicts one of its
+    /// own.
     fn room(&self, number_of_endpoint: u16, second: u32, standing: Standing) -> Option<Room> {
         let share = standing.of(self.max_ends.div_ceil(4));
         let is_named = self.is_named(number_of_endpoint);
@@ -342,10 +356,12 @@ impl Known {
         self.unused(second, all, |_| true)
     }
 
-    /// The end that was not used for longest, of those that may go. A search in vain says when the next one can find something:
-    /// a flood of new ends shall not cost one for each datagram.
+    /// Returns the least recently used of the tunnel endpoints that may be evicted.
+    ///
+    /// A search without a result records when the next one can succeed, so that a flood of new
+    /// tunnel endpoints does not cost a search for each datagram.
     fn unused(&self, second: u32, vain: &AtomicU32, may_go: impl Fn(&End) -> bool) -> Option<Room> {
-        // Without a generation a reference of old would mean the new end.
+        // Without generations, an old reference would denote the new tunnel endpoint.
         if self.generations() == 1 || second < vain.load(Ordering::Relaxed) {
             return None;
         }
@@ -372,13 +388,13 @@ impl Known {
             .is_some_and(|endpoint| endpoint.named)
     }
 
-    /// How many ends an endpoint has.
+    /// Returns the number of tunnel endpoints of an endpoint.
     fn held_by(&self, number_of_endpoint: u16) -> usize {
         self.endpoint_of(number_of_endpoint)
             .map_or(self.ends_of_others, |endpoint| endpoint.ends)
     }
 
-    /// Notes that an endpoint has one end more or less.
+    /// Adjusts the number of tunnel endpoints of an endpoint by `change`.
     fn hold(&mut self, number_of_endpoint: u16, change: isize) {
         let place = usize::from(number_of_endpoint).checked_sub(1);
         let (named, ends) = match place.and_then(|place| self.endpoints.get_mut(place)) {
@@ -391,18 +407,18 @@ impl Known {
         }
     }
 
-    /// How often an end found no room.
+    /// Returns how often a tunnel endpoint found no room.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// The number of an endpoint, a new one if there is any; 0 for none.
+    /// Returns the number of an endpoint, a new one if one is available; 0 for none.
     pub(super) fn add_endpoint(&mut self, id: Option<EndpointId>, standing: Standing) -> u16 {
         id.map_or(0, |id| self.number(id, Some(standing)))
     }
 
-    /// Whether one more endpoint gets a number: one that is named where there is no standing. Those
-    /// that nobody has named have places beside those of the others.
+    /// Returns whether one more endpoint gets a number; without a standing, one that is named.
+    /// Unnamed endpoints have places in addition to those of named ones.
     fn has_number(&self, standing: Option<Standing>) -> bool {
         let unnamed = self.endpoints.len() - self.named;
         let most = standing.map(|standing| standing.of(self.max_endpoints.div_ceil(2)));
@@ -424,7 +440,7 @@ impl Known {
             vain: AtomicU32::new(0),
         });
         self.numbers_of_endpoints.insert(id, number);
-        // What came of it before was counted among the others.
+        // The tunnel endpoints of this endpoint had number 0 before.
         for end in self.ends.iter_mut().filter(|end| end.endpoint == Some(id)) {
             end.number_of_endpoint = number;
         }
@@ -440,17 +456,18 @@ impl Known {
         number
     }
 
-    /// How many ends are known.
+    /// Returns the number of known tunnel endpoints.
     pub(super) const fn ends(&self) -> usize {
         self.ends.len()
     }
 
-    /// The endpoints in the order of their numbers, from 1.
+    /// Returns the endpoints in the order of their numbers, from 1.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
         self.endpoints.iter().map(|endpoint| endpoint.id)
     }
 
-    /// How many endpoints have a number at most: as many as can be named, and half as many that are not.
+    /// Returns the largest number of endpoints with a number: as many as can be named, and half as
+    /// many unnamed ones.
     pub(super) const fn max_numbers(&self) -> usize {
         let numbers = self.max_endpoints + self.max_endpoints.div_ceil(2);
         if numbers < u16::MAX as usize {

@@ -1,4 +1,4 @@
-//! Fragments that wait for the first one of their datagram, and what becomes of them.
+//! Fragments that wait for the first one of their datagram, and their outcomes.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::fragment::HoldId;
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
 
-/// A datagram as it came, kept.
+/// An owned copy of a received datagram.
 #[derive(Debug)]
 pub(super) struct HeldDatagram {
     source: Ipv4Addr,
@@ -44,7 +44,7 @@ impl HeldDatagram {
     }
 }
 
-/// A caller's sink, and the names of released fragments on the side.
+/// Wraps a caller's sink and collects the identifiers of released fragments.
 pub(super) struct Watch<'s, S> {
     pub(super) sink: &'s mut S,
     pub(super) released: Vec<HoldId>,
@@ -59,7 +59,7 @@ impl<'s, S> Watch<'s, S> {
     }
 }
 
-// One that is missing here is lost to every user of a front end.
+// A method that is missing here is lost to every user of a front end.
 #[deny(clippy::missing_trait_methods)]
 impl<S: Sink> Sink for Watch<'_, S> {
     const LISTENS: bool = S::LISTENS;
@@ -98,13 +98,15 @@ impl<S: Sink> Sink for Watch<'_, S> {
 }
 
 impl FrontEnd {
-    /// Decides the next datagram that was held ([`NotSent::Held`]) and is to wait no longer, and
-    /// says what to send for it: the fragment that it waited for has come, or its time is over.
-    /// `None` if there is none, at little cost. What is returned is an [`Answer::Send`], since the
-    /// caller has the datagram no more.
+    /// Decides the next datagram that was held ([`NotSent::Held`]) and need not wait any longer.
     ///
-    /// Call it until there is none, with the same `scratch`, after the answers to each datagram or
-    /// batch were sent or put in line, and every few milliseconds while nothing comes.
+    /// A datagram is released when the first fragment has come or its time is over. Returns `None`,
+    /// at little cost, if there is none. A datagram to return is an [`Answer::Send`], since the
+    /// caller no longer has it.
+    ///
+    /// Call it until it returns `None`, with the `scratch` that handled the datagrams, after the
+    /// answers to each datagram or batch were sent or queued. While no datagrams come, call it
+    /// every few milliseconds.
     pub fn next_released<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -116,8 +118,9 @@ impl FrontEnd {
         Some(self.decide_held(engine, &held.datagram(), now, scratch, sink))
     }
 
-    /// Lets nothing wait any longer, before a thread ends: [`FrontEnd::next_released`] then returns
-    /// all that is held.
+    /// Releases everything that is held, before a thread ends.
+    ///
+    /// [`FrontEnd::next_released`] then returns all of it.
     pub fn release_held(&self) {
         self.held.release_all();
     }
@@ -132,7 +135,7 @@ impl FrontEnd {
         sink: &mut S,
     ) -> Answer<'b> {
         scratch.counters().count(Outcome::Released);
-        // Its outside is read anew: a reload may have come between.
+        // The outer headers are read again: there may have been a reload in between.
         scratch.follow(self);
         scratch.lapse(now);
         let found = match scratch.find(self, datagram, now) {
@@ -163,7 +166,7 @@ impl FrontEnd {
         Answer::Send(Outgoing { tunnel, payload })
     }
 
-    /// Keeps a datagram for later. If it cannot be kept, it is decided now.
+    /// Holds a datagram. If it cannot be held, it is decided immediately.
     #[cold]
     pub(super) fn hold<'b>(
         &self,
@@ -183,8 +186,8 @@ impl FrontEnd {
         }
     }
 
-    /// Takes the datagrams of these names for [`FrontEnd::next_released`]. Where that is not
-    /// called, they stay among those that are held, whose number is bounded.
+    /// Takes the datagrams with these identifiers for [`FrontEnd::next_released`]. If that is not
+    /// called, they stay among the held datagrams, whose number is bounded.
     #[inline]
     pub(super) fn take_released(&self, released: Vec<HoldId>, scratch: &mut Scratch) {
         for id in released {

@@ -1,29 +1,34 @@
 //! The front end between an appliance's sockets and the engine, without a socket of its own.
 //!
-//! A datagram to UDP port 6081 goes in ([`FrontEnd::handle`]), and what is to be sent for it comes
-//! out: the same bytes, an answer of our own in the right tunnel header, or nothing. Every datagram
-//! has exactly one outcome, and a counter for it ([`FrontStats`]). That of a fragment that comes
-//! before the first one of its datagram has to wait: such a datagram is held, at most for
-//! `fragments.hold`, and its outcome comes from [`FrontEnd::next_released`].
+//! A datagram to UDP port 6081 goes in ([`FrontEnd::handle`]), and the answer comes out. The answer
+//! is the unchanged bytes, a packet of the engine's own in the right tunnel header, or nothing.
+//! Every datagram has exactly one outcome, and a counter for it ([`FrontStats`]).
 //!
-//! **The reply rule** of the load balancers: the outer IP addresses are swapped, both UDP ports stay as they came, and the GENEVE
-//! header goes back byte for byte. What the engine forwards is returned untouched ([`Answer::Return`]): no byte of it is
-//! even copied, unless `mss_clamp` asks for it.
+//! A fragment that comes before the first one of its datagram is held, at most for
+//! `fragments.hold`. Its outcome comes from [`FrontEnd::next_released`].
 //!
-//! **Packets of our own** (a RST, an ICMP error) can only travel in a flow that the balancer knows. The engine keeps for each
-//! session and direction a [`TunnelRef`] of the newest packet: the number of an interned [tunnel end](TunnelDescription),
-//! the outer source port and the flow cookie. A packet of our own takes that of the direction in which it travels, else that
-//! of the other one. For the engine to keep them, [`FrontEnd::adapt`] sets `engine.tunnel_references`.
+//! **The reply rule** of the load balancers: the outer IP addresses are swapped, both UDP ports
+//! stay unchanged, and the GENEVE header goes back byte for byte. A packet that the engine forwards
+//! is returned unchanged ([`Answer::Return`]), and is not even copied unless `mss_clamp` requires
+//! it.
 //!
-//! **Flows of the balancer**: a SYN with another cookie than the last packet of its session and direction is the first of a new
-//! flow, and so of a new session, if the policy admits it.
+//! **Packets of the engine's own** (a RST, an ICMP error) can only travel in a flow that the
+//! balancer knows. For each session and direction, the engine keeps a [`TunnelRef`] of the newest
+//! packet: the number of an interned [tunnel endpoint](TunnelDescription), the outer source port
+//! and the flow cookie. A packet of its own takes the reference of its direction, else of the other
+//! direction. [`FrontEnd::adapt`] sets `engine.tunnel_references`, so that the engine keeps them.
 //!
-//! **Zones**: the endpoint id in the header says which zone a packet is in. Endpoints that nobody has named are refused or
-//! share a zone. Nothing is made for an endpoint but an entry of a bounded table.
+//! **Flows of the balancer**: a SYN whose cookie differs from that of the last packet of its
+//! session and direction is the first of a new flow. It opens a new session, if the policy admits
+//! it.
 //!
-//! Threads share one front end and have a [`Scratch`] each, which remembers the headers that came last: a packet whose header
-//! differs from one of those in nothing but the cookie needs no second look at its options. Only the first packet of a
-//! tunnel end allocates.
+//! **Zones**: the endpoint id in the header determines the zone of a packet. Endpoints that the
+//! configuration does not name are refused or share a zone. An endpoint takes no memory but an
+//! entry of a bounded table.
+//!
+//! Threads share one front end and have a [`Scratch`] each, which remembers the newest headers. A
+//! packet whose header differs from a remembered one in the cookie alone needs no second parsing of
+//! its options. Only the first packet of a tunnel endpoint allocates.
 //!
 //! ```
 //! use std::time::Instant;
@@ -46,8 +51,12 @@
 //!     Answer::Nothing(reason) => println!("{}", reason.name()),
 //! }
 //! // After that, and every few milliseconds without a datagram:
-//! while let Some(answer) = front.next_released(&engine, Instant::now(), &mut scratch, &mut Discard) {
-//!     if let Answer::Send(outgoing) = answer { /* send `outgoing.payload` to `outgoing.tunnel` */ }
+//! while let Some(answer) =
+//!     front.next_released(&engine, Instant::now(), &mut scratch, &mut Discard)
+//! {
+//!     if let Answer::Send(outgoing) = answer {
+//!         // Send `outgoing.payload` to `outgoing.tunnel`.
+//!     }
 //! }
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
@@ -83,29 +92,30 @@ use crate::reset::{self, Reset};
 use crate::session::{Origin, TunnelRef};
 use crate::verdict::{Class, Reply, Verdict};
 
-/// Datagrams that are decided together.
+/// The number of datagrams that are decided together.
 const BATCH: usize = 32;
-/// Fewer are decided one by one.
+/// The number of datagrams below which each is decided alone.
 const FEW: usize = 4;
 
-/// One received datagram, as the socket gave it.
+/// One received datagram, as the socket delivered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// The outer source address: the load balancer's.
+    /// The outer source address, which is the load balancer's.
     pub source: Ipv4Addr,
     /// The outer UDP source port.
     pub source_port: u16,
-    /// The outer destination address: ours. A datagram without one (0.0.0.0) is
+    /// The outer destination address, which is the local one. A datagram without one (0.0.0.0) is
     /// refused.
     pub destination: Ipv4Addr,
-    /// The outer UDP destination port: [`super::PORT`].
+    /// The outer UDP destination port, [`super::PORT`].
     pub destination_port: u16,
-    /// The UDP payload: a GENEVE header and the packet in it.
+    /// The UDP payload: a GENEVE header and the inner packet.
     pub payload: &'a [u8],
 }
 
 impl Datagram<'_> {
-    /// The tunnel in which this datagram goes back: the addresses are swapped, the ports are not.
+    /// Returns the tunnel in which this datagram goes back: the addresses are swapped, the ports
+    /// are not.
     #[must_use]
     pub const fn back(&self) -> Tunnel {
         Tunnel {
@@ -117,41 +127,41 @@ impl Datagram<'_> {
     }
 }
 
-/// The outer addresses and ports of a datagram that is to be sent.
+/// The outer addresses and ports of a datagram to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The source address: ours.
+    /// The source address, which is the local one.
     pub source: Ipv4Addr,
-    /// The destination address: the load balancer's.
+    /// The destination address, which is the load balancer's.
     pub destination: Ipv4Addr,
-    /// The UDP source port: that with which the load balancer has sent.
+    /// The UDP source port, with which the load balancer sent.
     pub source_port: u16,
     /// The UDP destination port.
     pub destination_port: u16,
 }
 
-/// A datagram that is to be sent.
+/// A datagram to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing<'a> {
-    /// Where it goes.
+    /// The outer addresses and ports.
     pub tunnel: Tunnel,
-    /// Its UDP payload.
+    /// The UDP payload.
     pub payload: &'a [u8],
 }
 
-/// What is to be sent for a datagram.
+/// The answer to a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "an answer that nobody sends lets nothing through"]
 pub enum Answer<'a> {
-    /// The same UDP payload, to [`Datagram::back`].
+    /// Send the unchanged UDP payload to [`Datagram::back`].
     Return,
-    /// This: a reject, an ICMP error, or the SYN with a smaller MSS.
+    /// Send this datagram: a reject, an ICMP error, or the SYN with a smaller MSS.
     Send(Outgoing<'a>),
-    /// Nothing.
+    /// Send nothing.
     Nothing(NotSent),
 }
 
-/// What a [`TunnelRef`] stands for.
+/// The tunnel that a [`TunnelRef`] stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelDescription {
     /// The endpoint.
@@ -162,22 +172,22 @@ pub struct TunnelDescription {
     pub cookie: Option<u32>,
     /// The load balancer's address.
     pub peer: Ipv4Addr,
-    /// Our address.
+    /// The local address.
     pub local: Ipv4Addr,
     /// The outer UDP source port.
     pub port: u16,
 }
 
-/// The front end. See the [module](self).
+/// The front end between sockets and the engine. See the [module](self).
 #[derive(Debug)]
 pub struct FrontEnd {
     settings: RwLock<Arc<Settings>>,
-    /// That of the settings: who has seen another one looks again.
+    /// The epoch of the settings. A thread with another one takes the settings over.
     epoch: AtomicU64,
     known: RwLock<Known>,
     origin: Origin,
     held: HeldPackets<HeldDatagram>,
-    /// One for each [`Scratch`] that there is or was.
+    /// The counters of each [`Scratch`], past ones included.
     counters: Mutex<Vec<Arc<Counters>>>,
 }
 
@@ -187,10 +197,10 @@ const _: () = {
 };
 
 impl FrontEnd {
-    /// A front end with the settings of `[geneve]` and the zones of a configuration.
+    /// Returns a front end with the settings of `[geneve]` and the zones of a configuration.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// Returns the first error of the configuration.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
         let settings = Settings::new(config);
@@ -204,27 +214,29 @@ impl FrontEnd {
         })
     }
 
-    /// A configuration with what a front end needs of the engine: that sessions remember their tunnels.
+    /// Returns a configuration with the engine settings that a front end needs: sessions remember
+    /// their tunnels.
     #[must_use]
     pub fn adapt(mut config: Config) -> Config {
         config.engine.tunnel_references = true;
         config
     }
 
-    /// Whether [`FrontEnd::reload`] would take this configuration over.
+    /// Checks whether [`FrontEnd::reload`] would accept this configuration.
     ///
     /// # Errors
-    /// As those of `reload`.
+    /// Returns the errors of `reload`.
     pub fn check_reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
         config.check_tunnel(&self.settings.read().config)
     }
 
-    /// Exchanges the settings. Each thread takes the new ones over with its next datagram.
+    /// Replaces the settings. Each thread takes the new ones over with its next datagram.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or what of `[geneve]` only a start can change: the provider, the addresses to
-    /// listen at, the sizes of tables. Nothing has changed then.
+    /// Returns an error of the configuration, or the key of `[geneve]` that only a start can
+    /// change: the provider, the addresses to listen at, the sizes of tables. The front end is then
+    /// unchanged.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         self.check_reload(config)?;
         let settings = Settings::new(config);
@@ -235,8 +247,10 @@ impl FrontEnd {
         Ok(())
     }
 
-    /// Decides a datagram that came at `now`, and says what to send for it. `sink` learns of the sessions that open and end
-    /// by it, and gets the RSTs that the engine makes, for [`FrontEnd::reset`]. It may release datagrams that are held: call
+    /// Decides a datagram that came at `now`, and returns the answer to send.
+    ///
+    /// `sink` receives the sessions that open and end by the datagram, and the RSTs that the engine
+    /// makes, for [`FrontEnd::reset`]. The datagram may release held ones: call
     /// [`FrontEnd::next_released`] afterwards.
     pub fn handle<'b, S: Sink>(
         &self,
@@ -277,11 +291,14 @@ impl FrontEnd {
         }
     }
 
-    /// Decides datagrams that came at `now` like [`FrontEnd::handle`], in their order and with the same verdicts, but faster
-    /// where there are many sessions: see [`Engine::process_batch`]. `each` is called with the place of each datagram and
-    /// what to send for it. The outsides of up to 32 datagrams are read before the first of them is decided: those that are
-    /// refused there are told of first, a reload counts for the next 32, and an end that makes room for that of a later one
-    /// is gone for the answer to an earlier one.
+    /// Decides datagrams that came at `now`, in order and with the verdicts of
+    /// [`FrontEnd::handle`].
+    ///
+    /// This is faster where there are many sessions: see [`Engine::process_batch`]. `each` is
+    /// called with the index of each datagram and its answer. The outer headers of up to 32
+    /// datagrams are read before the first of them is decided. Datagrams that are refused at that
+    /// point are reported first, and a reload takes effect for the next 32. A tunnel endpoint that
+    /// a later datagram evicts is not available for the answer to an earlier one.
     pub fn handle_batch<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -295,8 +312,9 @@ impl FrontEnd {
         self.handle_queued_batch(engine, datagrams, now, scratch, sink, each);
     }
 
-    /// Decides datagrams like [`FrontEnd::handle_batch`], and sheds load where they have waited for
-    /// too long ([`Waited`]). None is moved: those that are decided are decided in their order.
+    /// Decides datagrams like [`FrontEnd::handle_batch`], and sheds load if they have waited for
+    /// too long ([`Waited`]). Datagrams are not reordered: those that are decided are decided in
+    /// order.
     pub fn handle_queued_batch<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -352,7 +370,7 @@ impl FrontEnd {
         }
     }
 
-    /// Takes a packet out of its tunnel.
+    /// Decapsulates a packet.
     #[inline]
     fn enter<'b>(
         &self,
@@ -372,8 +390,8 @@ impl FrontEnd {
             Ok(found) => {
                 scratch.counters().received(found.endpoint, len);
                 let packet = found.packet(datagram, now);
-                // What is too long to be returned is not worth holding, and its memory is bounded
-                // so.
+                // A packet that is too long to be returned is not held. This also bounds the memory
+                // of held packets.
                 let can_hold = packet.bytes().len() <= usize::from(scratch.settings().inner_mtu);
                 let sheddable = queued.waited == Waited::Long;
                 Ok((found, packet.sheddable(sheddable).can_hold(can_hold)))
@@ -385,7 +403,7 @@ impl FrontEnd {
         }
     }
 
-    /// What to send for a packet that was decided.
+    /// Returns the answer to a packet after the engine's verdict.
     #[inline]
     fn leave<'b>(
         &self,
@@ -420,7 +438,7 @@ impl FrontEnd {
                 let written = self.answer(engine, entered, scratch, |out| {
                     reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len)
                 });
-                // All other answers were taken from a budget when they were decided.
+                // All other answers were charged to a budget when the verdict was made.
                 let may = |_: &Written| engine.may_reply(reason, &packet);
                 return match written.filter(may) {
                     Some(written) => send(scratch, Outcome::Replied, written),
@@ -452,8 +470,8 @@ impl FrontEnd {
         Answer::Return
     }
 
-    /// A packet that passes, but would not fit into the way back. Its session counts it, as a router's does that finds out behind
-    /// its firewall.
+    /// Answers a forwarded packet that does not fit into the tunnel back. Its session counts the
+    /// packet, as it does when a router after a firewall finds the packet too large.
     #[cold]
     #[inline(never)]
     fn too_large<'b>(
@@ -464,7 +482,7 @@ impl FrontEnd {
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
         let inner = entered.packet.bytes();
-        // It is not the packet that is too large where padding makes it so.
+        // With padding, the payload can be too large although the packet is not.
         let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
             .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
         if !is_packet {
@@ -479,7 +497,8 @@ impl FrontEnd {
         }
     }
 
-    /// A RST that a [`Sink`] was given, in the right tunnel header; `None` if no header of its session is known.
+    /// Returns a RST that a [`Sink`] received, in the right tunnel header; `None` if no header of
+    /// its session is known.
     pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
         scratch.follow(self);
         let settings = scratch.settings_in_force();
@@ -500,20 +519,23 @@ impl FrontEnd {
         Some(Outgoing { tunnel, payload })
     }
 
-    /// Whether any datagram is held.
+    /// Returns whether any datagram is held.
     pub(crate) fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// The counters, and what is known of tunnels. Not of one instant while datagrams come.
+    /// Returns the counters and the known tunnels. They are not of one instant while datagrams
+    /// come.
     #[must_use]
     pub fn stats(&self) -> FrontStats {
         let counters = self.counters.lock();
         FrontStats::sum(&counters, &self.known.read())
     }
 
-    /// What a reference stands for: one of a session of an engine that this front end feeds. `None` for
-    /// [`TunnelRef::NONE`], and where what it stood for is not known any more. References mean nothing to another front end.
+    /// Returns the tunnel of a reference in a session of an engine that this front end feeds.
+    ///
+    /// Returns `None` for [`TunnelRef::NONE`] and for a reference whose tunnel is no longer known.
+    /// References have no meaning for another front end.
     #[must_use]
     pub fn describe(&self, tunnel: TunnelRef) -> Option<TunnelDescription> {
         let (reference, port, cookie) = split_ref(tunnel);
@@ -529,7 +551,8 @@ impl FrontEnd {
         })
     }
 
-    /// Writes a packet of our own that answers one, behind the header in which it goes back.
+    /// Writes a packet of the engine's own that answers another one, after the header in which it
+    /// goes back.
     #[cold]
     #[inline(never)]
     fn answer(
@@ -552,8 +575,9 @@ impl FrontEnd {
         })
     }
 
-    /// Writes the header that a reference stands for: where a datagram with it goes, its length, and the number of its
-    /// endpoint. `None` for one that the settings would not let in.
+    /// Writes the header that a reference stands for. Returns the destination of a datagram with
+    /// the header, its length, and the number of its endpoint. Returns `None` if the settings would
+    /// not accept it.
     fn write_header(
         &self,
         tunnel: TunnelRef,
@@ -581,12 +605,12 @@ impl FrontEnd {
         Some((tunnel, len, end.number_of_endpoint))
     }
 
-    /// The second of a moment, counted from the first one that was shown.
+    /// Returns a moment in seconds since the front end's origin.
     fn second(&self, now: Instant) -> u32 {
         u32::try_from(self.origin.micros(now).0 / 1_000_000).unwrap_or(u32::MAX)
     }
 
-    /// The number of an endpoint, refused or not, 0 for none.
+    /// Returns the number of an endpoint, refused or not; 0 for none.
     #[cold]
     fn number_of(&self, endpoint: Option<EndpointId>) -> u16 {
         let seen = self.known.read().number_in_force(endpoint);
@@ -594,7 +618,7 @@ impl FrontEnd {
     }
 }
 
-/// A packet that was taken out of its tunnel.
+/// A decapsulated packet.
 #[derive(Debug, Clone, Copy)]
 struct Entered<'a> {
     datagram: &'a Datagram<'a>,
@@ -602,15 +626,16 @@ struct Entered<'a> {
     packet: Packet<'a>,
 }
 
-/// A datagram of our own in a [`Scratch`].
+/// A datagram of the engine's own in a [`Scratch`].
 struct Written {
     tunnel: Tunnel,
     len: usize,
-    /// The number of the endpoint by which it goes.
+    /// The number of the endpoint through which it leaves.
     endpoint: u16,
 }
 
-/// Writes a packet of our own that answers one, behind the header in which that one has come.
+/// Writes a packet of the engine's own that answers another one, after the header in which that
+/// packet came.
 fn way_back(
     datagram: &Datagram<'_>,
     found: &Found,

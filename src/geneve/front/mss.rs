@@ -1,25 +1,28 @@
-//! The MSS that a SYN announces (RFC 9293 section 3.7.1), made smaller.
+//! Reduction of the MSS that a SYN announces (RFC 9293 section 3.7.1).
 use crate::packet::{self, Checksums, Fragment, IpVersion, TcpFlags, Transport};
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
-/// The bytes of a TCP header before its options, and the place of its checksum.
+/// The size of a TCP header before its options, in bytes. The place of its checksum follows.
 const FIXED: usize = 20;
 const CHECKSUM: usize = 16;
 
 /// A TCP header in an IP packet, with an MSS that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Where the header begins, and where it ends with its options.
+    /// The offsets at which the header begins and ends, options included.
     start: usize,
     end: usize,
     limit: u16,
 }
 
-/// The header of a TCP SYN with an MSS above `limit` for IPv4, or above 20 less for IPv6. A SYN may have the option more than
-/// once, and which of them counts is up to its receiver (Linux takes the last): one that is too large is enough. The SYN may also
-/// be in a first fragment, which has the whole header.
+/// Returns the header of a TCP SYN with an MSS above `limit` for IPv4, or above `limit - 20` for
+/// IPv6.
+///
+/// A SYN may have the option more than once, and receivers differ in the one that they use (Linux
+/// takes the last). One value that is too large is enough. The SYN may also be in a first fragment,
+/// which has the whole header.
 pub(super) fn find(packet: &[u8], limit: u16) -> Option<Place> {
     let mut parsed = packet::parse(packet, Checksums::Trust).ok()?;
     let mut start = usize::from(parsed.ip.header_len);
@@ -56,8 +59,9 @@ pub(super) fn find(packet: &[u8], limit: u16) -> Option<Place> {
     None
 }
 
-/// The next MSS of a TCP header, from the option that begins at `at`, and where its value stands. The walk ends where an option's
-/// length is below 2 or beyond the header: what lies behind is read by nobody.
+/// Returns the next MSS of a TCP header, from the option that begins at `at`, and the offset of its
+/// value. The search ends at an option whose length is below 2 or beyond the header: receivers do
+/// not read further.
 fn next(header: &[u8], mut at: usize) -> Option<(usize, u16)> {
     loop {
         at += match *header.get(at..)? {
@@ -71,8 +75,9 @@ fn next(header: &[u8], mut at: usize) -> Option<(usize, u16)> {
 }
 
 impl Place {
-    /// Writes the limit over each MSS above it, in a copy of the packet, and corrects the checksum by the difference (RFC 1624):
-    /// what it is made over need not be there, as in a first fragment.
+    /// Writes the limit over each MSS above it, in a copy of the packet, and corrects the checksum
+    /// by the difference (RFC 1624). The rest of the checksummed bytes may be missing, as in a
+    /// first fragment.
     pub(super) fn write(self, packet: &mut [u8]) {
         self.try_write(packet);
     }
@@ -86,7 +91,7 @@ impl Place {
                 continue;
             }
             *header.get_mut(value..)?.first_chunk_mut::<2>()? = self.limit.to_be_bytes();
-            // A value at an odd place counts with its bytes swapped.
+            // A value at an odd offset counts with its bytes swapped.
             let (before, after) = if value.is_multiple_of(2) {
                 (before, self.limit)
             } else {

@@ -1,35 +1,36 @@
-//! How long a datagram has waited, and what follows.
+//! The waiting time of a datagram, and its consequences.
 
 use super::Datagram;
 
-/// How long a datagram waited before it was handed to the front end, measured with what its queue
-/// may hold in time. The longer it waited, the less is done for it, so that a queue that is too
-/// long becomes shorter.
+/// Waiting time of a datagram before it was passed to the front end, relative to the time limit of
+/// its queue. The longer the wait, the less work is done for the datagram, so that an overlong
+/// queue becomes shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Waited {
-    /// Not long: it is decided as always.
+    /// Not long: the datagram is decided normally.
     #[default]
     Briefly,
     /// Long: the caller is behind. A packet that would open a session is dropped
-    /// ([`DropReason::Overload`](crate::DropReason::Overload)), unless it is a SYN while SYNs are
-    /// not the flood (see [`Packet::sheddable`](crate::Packet::sheddable)); all others are decided
-    /// as always.
+    /// ([`DropReason::Overload`](crate::DropReason::Overload)), unless it is a SYN and SYNs are not
+    /// the flood (see [`Packet::sheddable`](crate::Packet::sheddable)). All others are decided
+    /// normally.
     Long,
-    /// Too long: it is refused unread ([`Refusal::QueueDelay`](super::Refusal::QueueDelay)).
+    /// Too long: the datagram is refused unread
+    /// ([`Refusal::QueueDelay`](super::Refusal::QueueDelay)).
     TooLong,
 }
 
-/// A datagram and how long it waited.
+/// A datagram and its waiting time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queued<'a> {
     /// The datagram.
     pub datagram: Datagram<'a>,
-    /// How long it waited.
+    /// The waiting time.
     pub waited: Waited,
 }
 
 impl<'a> From<Datagram<'a>> for Queued<'a> {
-    /// A datagram that did not wait.
+    /// Returns a datagram that did not wait.
     fn from(datagram: Datagram<'a>) -> Self {
         Self {
             datagram,

@@ -1,4 +1,4 @@
-//! What a thread has to itself: its counters, the headers that it saw last, and room for a packet of our own.
+//! Per-thread state: counters, the newest headers, and a buffer for a packet of the engine's own.
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,33 +14,33 @@ use crate::flow::Zone;
 use crate::geneve::{GeneveError, Header, InnerProtocol, Metadata};
 use crate::session::TunnelRef;
 
-/// Headers that are remembered, a power of two.
+/// The number of headers that are remembered, a power of two.
 const REMEMBERED: usize = 128;
-/// The longest header that is remembered: longer ones are read each time.
+/// The longest header that is remembered, in bytes. Longer ones are parsed each time.
 const MAX_REMEMBERED: usize = 64;
-/// For how long headers are remembered.
+/// The time for which headers are remembered.
 const LAPSE: Duration = Duration::from_secs(30);
-/// The longest UDP payload.
+/// The longest UDP payload, in bytes.
 const MAX_PAYLOAD: usize = 65_535;
 
-/// What was found out of a datagram's outside.
+/// The result of parsing the outside of a datagram.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) header_len: usize,
     pub(super) zone: Zone,
     /// The number of its endpoint, 0 for none.
     pub(super) endpoint: u16,
-    /// What of its reference names a flow.
+    /// The bits of its reference that identify a flow.
     pub(super) flow_bits: u64,
-    /// The reference of its tunnel end, 0 for none.
+    /// The reference of its tunnel endpoint, 0 for none.
     end: u16,
     cookie: u32,
-    /// A packet of an answered session would get its end or endpoint a place.
+    /// Whether a packet of an answered session would get the tunnel endpoint or endpoint a place.
     pub(super) may_be_proven: bool,
 }
 
 impl Found {
-    /// The packet in the datagram.
+    /// Returns the packet in the datagram.
     pub(super) fn packet<'b>(&self, datagram: &Datagram<'b>, now: Instant) -> Packet<'b> {
         let inner = datagram.payload.get(self.header_len..).unwrap_or_default();
         Packet::new(inner, now)
@@ -50,32 +50,33 @@ impl Found {
             .flow_bits(self.flow_bits)
     }
 
-    /// What a session remembers of the datagram. Where its end is not known, this tells its flow from others nevertheless.
+    /// Returns the reference that a session keeps of the datagram. If the tunnel endpoint is not
+    /// known, the reference still distinguishes the flow from others.
     pub(super) fn tunnel(&self, datagram: &Datagram<'_>) -> TunnelRef {
         let port = u64::from(datagram.source_port);
         TunnelRef(u64::from(self.end) << 48 | port << 32 | u64::from(self.cookie))
     }
 }
 
-/// The reference of the end, the port and the cookie in a reference of a tunnel.
+/// Returns the tunnel endpoint's reference, the port and the cookie of a tunnel reference.
 pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
     ((tunnel.0 >> 48) as u16, (tunnel.0 >> 32) as u16, tunnel.0 as u32)
 }
 
-/// A header that came before, and what it means.
+/// A header that came before, and the result of parsing it.
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
     outer: u64,
     port: u16,
-    /// 0 where nothing is remembered.
+    /// The length of the header; 0 if nothing is remembered.
     len: u8,
-    /// 0 where there is no cookie.
+    /// The offset of the cookie; 0 if there is none.
     cookie_offset: u8,
     end: u16,
     endpoint: u16,
     may_be_proven: bool,
     zone: Zone,
-    /// The first nibble of the packet inside.
+    /// The first nibble of the inner packet.
     version: u8,
     header: [u8; MAX_REMEMBERED],
 }
@@ -94,7 +95,8 @@ impl Remembered {
         header: [0; MAX_REMEMBERED],
     };
 
-    /// What this says of a datagram, if its outside is the same but for port and cookie.
+    /// Returns the result for a datagram whose outside differs in port and cookie alone; else
+    /// `None`.
     #[inline]
     fn matches(&self, datagram: &Datagram<'_>, outer: u64, mask: u32) -> Option<Found> {
         let header_len = usize::from(self.len);
@@ -134,21 +136,24 @@ impl Remembered {
     }
 }
 
-/// What a thread that calls [`FrontEnd::handle`] has to itself. About 100 KiB, and 48 bytes for each of `max_endpoints`.
+/// State of one thread that calls [`FrontEnd::handle`]. About 100 KiB, and 48 bytes for each of
+/// `max_endpoints`.
 #[derive(Debug)]
 pub struct Scratch {
     settings: Arc<Settings>,
     counters: Arc<Counters>,
     remembered: Box<[Remembered; REMEMBERED]>,
-    /// When all of that is looked up anew, so that the ends that are in use are seen to be.
+    /// The time at which all remembered headers are looked up again, so that tunnel endpoints in
+    /// use are marked as such.
     lapse: Option<Instant>,
     out: Box<[u8]>,
-    /// Datagrams that were held, and that this thread is to decide next.
+    /// Datagrams that were held and that this thread decides next.
     ready: VecDeque<HeldDatagram>,
 }
 
 impl Scratch {
-    /// For a thread that feeds this front end. What it has counted stays when it is gone.
+    /// Returns the state for a thread that feeds this front end. Its counts remain after it is
+    /// dropped.
     #[must_use]
     pub fn new(front: &FrontEnd) -> Self {
         Self {
@@ -169,7 +174,7 @@ impl Scratch {
         }
     }
 
-    /// Looks all headers up anew from time to time.
+    /// Forgets all headers at intervals, so that they are looked up again.
     #[inline]
     pub(super) fn lapse(&mut self, now: Instant) {
         if self.lapse.is_none_or(|lapse| lapse <= now) {
@@ -184,7 +189,7 @@ impl Scratch {
         *self.remembered = [Remembered::NOTHING; REMEMBERED];
         let is_known = |own: &Arc<Counters>| Arc::ptr_eq(own, &self.counters);
         if !front.counters.lock().iter().any(is_known) {
-            // Another front end than before.
+            // The front end is not the previous one.
             self.counters = counters_of(front);
         }
     }
@@ -193,7 +198,7 @@ impl Scratch {
         &self.settings
     }
 
-    /// The same, for as long as one likes.
+    /// Returns an owned handle to the settings.
     pub(super) fn settings_in_force(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
     }
@@ -222,8 +227,8 @@ impl Scratch {
         self.out.get(..len).unwrap_or_default()
     }
 
-    /// Finds out what the outside of a datagram that came at `now` says; if it is refused, also the number of its endpoint, 0 for
-    /// none.
+    /// Parses the outside of a datagram that came at `now`. If the datagram is refused, returns the
+    /// refusal with the number of its endpoint, 0 for none.
     #[inline]
     pub(super) fn find(
         &mut self,
@@ -244,7 +249,7 @@ impl Scratch {
         }
     }
 
-    /// The same from the beginning.
+    /// Parses the outside of a datagram without the remembered headers.
     #[cold]
     #[inline(never)]
     fn look_up(
@@ -330,14 +335,14 @@ impl Scratch {
         })
     }
 
-    /// Takes in the end of a datagram by which a packet of an answered session has come, and its
-    /// endpoint.
+    /// Adds the tunnel endpoint and the endpoint of a datagram by which a packet of an answered
+    /// session came.
     #[cold]
     #[inline(never)]
     pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {
         let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
         if let Some(remembered) = self.remembered.get_mut(place_of(outer, datagram.payload)) {
-            // What is known now is looked up with the next datagram.
+            // The next datagram looks the header up again.
             *remembered = Remembered::NOTHING;
         }
         let config = &self.settings.config;
@@ -357,8 +362,8 @@ impl Scratch {
     }
 }
 
-/// Where a header is remembered, if it is: by its outer addresses, its first word and the beginning of its first option's data.
-/// Collisions cost a second look, no more.
+/// Returns the place where a header is remembered, if it is: a hash of its outer addresses, its
+/// first word and the beginning of its first option's data. A collision costs a look-up, no more.
 #[inline]
 fn place_of(outer: u64, payload: &[u8]) -> usize {
     let first = payload
@@ -372,11 +377,11 @@ fn place_of(outer: u64, payload: &[u8]) -> usize {
     (mixed >> 48) as usize % REMEMBERED
 }
 
-/// Counters that no other thread changes: those of a thread that has gone, or new ones.
+/// Returns counters that no other thread changes: those of a thread that has ended, or new ones.
 fn counters_of(front: &FrontEnd) -> Arc<Counters> {
     let mut all = front.counters.lock();
-    // Nobody can share one meanwhile: only here they are handed out, under the lock. `get_mut` also waits for all that the
-    // thread before has written.
+    // The counters cannot become shared meanwhile: they are handed out only here, under the lock.
+    // `get_mut` also synchronizes with all writes of the previous thread.
     if let Some(free) = all.iter_mut().find_map(|counters| {
         Arc::get_mut(counters)?;
         Some(&*counters)

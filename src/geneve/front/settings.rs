@@ -1,4 +1,4 @@
-//! What a configuration says of tunnels, ready for look-ups.
+//! Settings of the tunnel, ready for look-ups.
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +11,11 @@ use crate::geneve::EndpointId;
 
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// What was asked for.
+    /// The configuration they come from.
     pub(super) config: GeneveConfig,
-    /// No other settings of this process have the same, whichever front end they are of.
+    /// A number that no other settings of this process have, in any front end.
     pub(super) epoch: u64,
-    /// The longest inner packet that is returned.
+    /// The longest inner packet that is returned, in bytes.
     pub(super) inner_mtu: u16,
     /// The largest MSS over IPv4.
     pub(super) mss: Option<u16>,
@@ -24,7 +24,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Those of a configuration that was validated.
+    /// Returns the settings of a validated configuration.
     pub(super) fn new(config: &Config) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let zones = Zones::new(&config.zones, &config.zone_groups);
@@ -45,18 +45,18 @@ impl Settings {
         }
     }
 
-    /// Whether tunnelled packets are taken from an address.
+    /// Returns whether tunneled packets are accepted from an address.
     pub(super) fn allows(&self, source: Ipv4Addr) -> bool {
         let holds = |prefix: &IpNet| matches!(prefix, IpNet::V4(prefix) if prefix.contains(&source));
         self.config.sources.is_empty() || self.config.sources.iter().any(holds)
     }
 
-    /// Whether an address is one of those that are listened at.
+    /// Returns whether an address is one that the appliance listens at.
     pub(super) fn is_ours(&self, source: Ipv4Addr) -> bool {
         !source.is_unspecified() && self.config.listen.contains(&source)
     }
 
-    /// The zone of an endpoint; `None` refuses it.
+    /// Returns the zone of an endpoint; `None` if the endpoint is refused.
     pub(super) fn zone(&self, endpoint: Option<EndpointId>) -> Option<Zone> {
         endpoint
             .and_then(|endpoint| self.endpoints.get(&endpoint).copied())
@@ -64,7 +64,7 @@ impl Settings {
     }
 }
 
-/// A hash that whoever sends endpoint ids cannot know.
+/// Returns a hash that the senders of endpoint ids cannot predict.
 pub(super) fn random_state() -> ahash::RandomState {
     use std::hash::BuildHasher;
     let random = std::hash::RandomState::new();

@@ -6,29 +6,31 @@ use super::ends::Known;
 use crate::geneve::{EndpointId, GeneveError, MetadataError};
 use crate::verdict::DropReason;
 
-/// Why the front end itself sends nothing for a datagram.
+/// The reason for which the front end itself sends nothing for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It cannot be taken out of its tunnel.
+    /// The datagram cannot be decapsulated.
     Geneve(GeneveError),
-    /// Its metadata is wrong or incomplete.
+    /// The metadata is invalid or incomplete.
     Metadata(MetadataError),
-    /// It comes from an address that is not in `geneve.sources`.
+    /// The datagram comes from an address that is not in `geneve.sources`.
     Source,
-    /// It comes from the address that it was sent to, or another one of ours: the answer would come back to us.
+    /// The datagram comes from the address that it was sent to, or from another local one: the
+    /// answer would come back to this appliance.
     OwnSource,
-    /// The address of ours that it was sent to is not known, or it was sent to a group, so that no
+    /// The local address that the datagram was sent to is not known, or it was sent to a group. No
     /// answer can leave from there.
     NoDestination,
-    /// It has waited for too long, and was not read: see [`Waited`](super::Waited).
+    /// The datagram has waited for too long and was not read: see [`Waited`](super::Waited).
     QueueDelay,
-    /// Its endpoint is not in `geneve.endpoints`, and others are refused.
+    /// The endpoint is not in `geneve.endpoints`, and unknown endpoints are refused.
     Endpoint,
     /// The tunnel carries an Ethernet frame.
     Ethernet,
-    /// The packet in it, padding included, is longer than `geneve.inner_mtu`, and its sender is not told so: it may be
-    /// fragmented, is nothing that an ICMP error may answer, or too many were told.
+    /// The inner packet, padding included, is longer than `geneve.inner_mtu`, and its sender gets
+    /// no ICMP error. The packet may be fragmented, must not be answered by an ICMP error, or too
+    /// many errors were sent.
     TooLarge,
 }
 
@@ -44,10 +46,10 @@ const PLAIN: [Refusal; 7] = [
 ];
 
 impl Refusal {
-    /// How many there are.
+    /// The number of refusals.
     pub const COUNT: usize = GeneveError::ALL.len() + MetadataError::ALL.len() + PLAIN.len();
 
-    /// All of them, in the order of [`Refusal::index`].
+    /// Returns all refusals, in the order of [`Refusal::index`].
     pub fn all() -> impl Iterator<Item = Self> {
         GeneveError::ALL
             .iter()
@@ -57,7 +59,7 @@ impl Refusal {
             .chain(PLAIN)
     }
 
-    /// A number below [`Refusal::COUNT`].
+    /// Returns a number below [`Refusal::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         const BEFORE: usize = GeneveError::ALL.len() + MetadataError::ALL.len();
@@ -74,7 +76,7 @@ impl Refusal {
         }
     }
 
-    /// The stable name: counter label and log key.
+    /// Returns the stable name: counter label and log key.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,7 +92,7 @@ impl Refusal {
         }
     }
 
-    /// One sentence for operators.
+    /// Returns a description for operators, in one sentence.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -118,22 +120,23 @@ impl Refusal {
     }
 }
 
-/// Why nothing is sent for a datagram.
+/// The reason for which nothing is sent for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NotSent {
-    /// The front end refuses it.
+    /// The front end refuses the datagram.
     Refused(Refusal),
-    /// The engine drops it.
+    /// The engine drops the packet.
     Dropped(DropReason),
-    /// It is held until the first fragment of its datagram has come:
-    /// [`FrontEnd::next_released`](super::FrontEnd::next_released) says what becomes of it.
+    /// The datagram is held until the first fragment of its datagram has come.
+    /// [`FrontEnd::next_released`](super::FrontEnd::next_released) returns its outcome.
     Held,
-    /// The engine rejects it, but no reply can be made to it, or its sender has had as many as `[resets]` allows.
+    /// The engine rejects the packet, but no reply can be made to it, or its sender has received as
+    /// many as `[resets]` allows.
     Unanswered(DropReason),
 }
 
 impl NotSent {
-    /// The stable name of the reason.
+    /// Returns the stable name of the reason.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -144,7 +147,7 @@ impl NotSent {
     }
 }
 
-/// What became of a datagram, or of a RST.
+/// The outcome of a datagram, or of a RST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Outcome {
@@ -162,7 +165,7 @@ pub(super) enum Outcome {
 
 const OUTCOMES: usize = 10;
 
-/// Packets and UDP payload bytes of an endpoint, by way.
+/// Packets and UDP payload bytes of an endpoint, received and sent.
 #[derive(Debug, Default)]
 struct Traffic {
     received: AtomicU64,
@@ -171,17 +174,17 @@ struct Traffic {
     sent_bytes: AtomicU64,
 }
 
-/// The counters of one thread, which alone changes them.
+/// The counters of one thread, the only one that changes them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Counters {
     outcomes: [AtomicU64; OUTCOMES],
     refused: [AtomicU64; Refusal::COUNT],
-    /// By the number of the endpoint.
+    /// The traffic by number of the endpoint.
     traffic: Box<[Traffic]>,
 }
 
-/// Only one thread adds to a counter.
+/// Adds to a counter that only one thread changes.
 #[inline]
 fn add(counter: Option<&AtomicU64>, count: u64) {
     if let Some(counter) = counter {
@@ -230,19 +233,20 @@ impl Counters {
     }
 }
 
-/// The traffic of an endpoint. Packets are datagrams; bytes are those of their UDP payload, GENEVE header included.
+/// Traffic of an endpoint. Packets are datagrams; bytes are those of their UDP payload, GENEVE
+/// header included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// The endpoint; `None` for all that have no entry of their own: datagrams that name none,
-    /// cannot be read or were not read, and endpoints beyond `geneve.max_endpoints`. An endpoint
-    /// that is refused has one, so that it can be found.
+    /// The endpoint; `None` for all traffic without an entry of its own. That is datagrams that
+    /// name none, are invalid or were not read, and endpoints beyond `geneve.max_endpoints`. A
+    /// refused endpoint has an entry, so that operators can find it.
     pub id: Option<EndpointId>,
-    /// Packets that came.
+    /// Packets received.
     pub received: u64,
-    /// Bytes that came.
+    /// Bytes received.
     pub received_bytes: u64,
-    /// Packets to send: returned ones and our own.
+    /// Packets to send, both returned ones and those of the engine's own.
     pub sent: u64,
     /// Bytes to send.
     pub sent_bytes: u64,
@@ -255,36 +259,37 @@ pub struct EndpointStats {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FrontStats {
-    /// Datagrams that came.
+    /// Datagrams received.
     pub received: u64,
-    /// Those that are returned as they came.
+    /// Datagrams that are returned unchanged.
     pub returned: u64,
     /// SYNs that are returned with a smaller MSS.
     pub rewritten: u64,
-    /// Those that are rejected, with a RST or ICMP error to send.
+    /// Datagrams that are rejected, with a RST or ICMP error to send.
     pub replied: u64,
-    /// Those that are too large to return, with an ICMP error to send that says so.
+    /// Datagrams that are too large to return, with an ICMP error to send that reports it.
     pub told_too_big: u64,
-    /// Those that the front end refuses, by reason; reasons that never occurred too.
+    /// Datagrams that the front end refuses, by reason, including reasons that never occurred.
     pub refused: Vec<(Refusal, u64)>,
-    /// Those that the engine drops; [`Stats`](crate::Stats) has the reasons.
+    /// Datagrams that the engine drops; [`Stats`](crate::Stats) has the reasons.
     pub dropped: u64,
-    /// Those that the engine rejects without a reply that could be sent.
+    /// Datagrams that the engine rejects without a reply that could be sent.
     pub unanswered: u64,
-    /// Those that were held since the first fragment of their datagram had not come. They have
+    /// Datagrams that were held because the first fragment of their datagram had not come. They get
     /// another outcome in the end.
     pub held: u64,
-    /// Those of them that are held now.
+    /// Held datagrams that still wait.
     pub waiting: u64,
     /// RSTs of [`FrontEnd::reset`](super::FrontEnd::reset).
     pub resets: u64,
     /// RSTs whose session's tunnel is not known.
     pub resets_without_tunnel: u64,
-    /// Traffic by endpoint; first that of all without an entry of their own.
+    /// Traffic by endpoint, beginning with all traffic without an entry of its own.
     pub endpoints: Vec<EndpointStats>,
-    /// Tunnel ends that are known.
+    /// Tunnel endpoints that are known.
     pub tunnel_ends: usize,
-    /// How often a tunnel end found no room: no packets can be made for its sessions.
+    /// Number of times that a tunnel endpoint found no room: no packets can be made for its
+    /// sessions.
     pub tunnel_ends_refused: u64,
 }
 
@@ -330,7 +335,7 @@ impl FrontStats {
         }
     }
 
-    /// The count of one refusal.
+    /// Returns the count of one refusal.
     #[must_use]
     pub fn refused_by(&self, refusal: Refusal) -> u64 {
         self.refused
@@ -339,8 +344,8 @@ impl FrontStats {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// All datagrams that have an outcome: as many as were received, but for those that are held
-    /// now.
+    /// Returns the number of datagrams with an outcome: all received ones except those that are
+    /// held now.
     #[must_use]
     pub fn outcomes(&self) -> u64 {
         let refused: u64 = self.refused.iter().map(|(_, count)| count).sum();

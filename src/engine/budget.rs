@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | ends | RSTs to both ends of a session that ends | hosts that cause sessions to end |
 //! | late | RSTs to late packets of sessions that have ended | senders of late packets |
-//! | answers | replies to rejections, `tcp.midstream = "reject"`, ICMP errors of a front end | any host |
+//! | answers | rejections, `tcp.midstream = "reject"`, front ends' ICMP errors | any host |
 //!
 //! With several zones, each is guaranteed its part of the overall rate
 //! ([`guarantee`](crate::limits::share::guarantee)); the rest is first come, first served.

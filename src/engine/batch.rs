@@ -61,7 +61,7 @@ impl Engine {
     /// call, as in [`Engine::process_with`].
     ///
     /// Up to 32 packets are parsed before the first of them is decided. The settings of that moment
-    /// judge the checksums and IP headers of all of them; if a reload exchanges the settings in the
+    /// judge the checksums and IP headers of all of them. If a reload exchanges the settings in the
     /// meantime, the newer settings judge them as well.
     pub fn process_batch_with<S: Sink>(
         &self,

@@ -24,8 +24,8 @@ pub(super) struct Effects {
     pub(super) bypassed: bool,
     /// Evidence of a path whose other half does not pass here.
     pub(super) evidence: Option<PathEvidence>,
-    /// The session whose end the packet's sender learns from the verdict: the sink need not send a
-    /// RST to that sender.
+    /// Session and direction of the sender to which the verdict reports the end of the session: the
+    /// sink need not send a RST to that sender.
     pub(super) answered: Option<(SessionId, Direction)>,
     /// The packet matches nothing in its zone: its session may be in another zone.
     pub(super) is_elsewhere: bool,

@@ -14,8 +14,10 @@ use crate::session::EndReason;
 use crate::session::{Micros, Place, Slot};
 use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
 
-/// Time for which the end of a session is remembered, in ticks: two minutes, the maximum segment
-/// lifetime (RFC 9293 3.4.2), and the longest that a host may wait for fragments (RFC 1122 3.3.2).
+/// Time for which the end of a session is remembered, in ticks: two minutes.
+///
+/// This is the maximum segment lifetime (RFC 9293 3.4.2), and the longest that a host may wait for
+/// fragments (RFC 1122 3.3.2).
 const KNOWN_TICKS: u32 = 1_200;
 
 /// Bits of a note that hold the reason.

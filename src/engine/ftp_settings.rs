@@ -1,4 +1,4 @@
-//! Settings of control sessions of FTP: ports, refusals and what helpers announce.
+//! Settings of control sessions of FTP: ports, refusals and announcements of helpers.
 
 use std::sync::Arc;
 

@@ -190,7 +190,7 @@ impl Helpers {
         let decision = settings.policy.look_up(&opening_query_of(&parent));
         let rule = match (decision.action.admits(), own) {
             (true, _) => decision.rule,
-            // The configuration says that a reload keeps the session.
+            // `policy.on_reload` keeps the session across a reload.
             (_, Some(parent)) if settings.on_reload == OnReload::Keep => parent.rule,
             _ => return None,
         };

@@ -6,9 +6,9 @@
 //!
 //! A packet belongs to the session of its own key if there is one. If not, it belongs to a session
 //! of the pair in which it would be an answer, if any. The first choice is the session that was
-//! answered with this key before; then a session that has not been answered with a key yet; then
-//! the session with the newest packet. Only a packet that is not an answer in any session of the
-//! pair may open one.
+//! answered with this key before. The second is a session that has not been answered with a key
+//! yet, and the last is the session with the newest packet. Only a packet that is not an answer in
+//! any session of the pair may open one.
 //!
 //! All keys of a pair have one hash, so that one shard holds the sessions of the pair and one
 //! search finds them. A pair has at most [`MAX_KEYS`] sessions; packets with further keys belong to

@@ -98,16 +98,16 @@ impl Live<'_> {
     }
 }
 
-/// The sender that learns of a session's end other than by a RST.
+/// The sender that needs no RST at a session's end, if any.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     pub(super) now: Micros,
-    /// Session and direction of the sender that learns of the end by the verdict on its packet.
+    /// Session and direction of the sender to which the verdict on its packet reports the end.
     pub(super) by_verdict: Option<(SessionId, Direction)>,
 }
 
 impl Told {
-    /// Returns the value for a session neither end of which knows that it has ended.
+    /// Returns the value for a session neither end of which was notified that it has ended.
     pub(super) const fn nobody(now: Micros) -> Self {
         Self {
             now,
@@ -115,7 +115,7 @@ impl Told {
         }
     }
 
-    /// Returns the direction whose sender knows of the end of a session.
+    /// Returns the direction whose sender was notified of the end of a session.
     pub(super) fn direction(&self, id: SessionId) -> Option<Direction> {
         let told = self.by_verdict.filter(|(session, _)| *session == id);
         told.map(|(_, direction)| direction)

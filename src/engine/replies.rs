@@ -42,7 +42,7 @@ impl Engine {
         self.may_reply(*reason, packet).then_some(written)
     }
 
-    /// Writes the ICMP error about a packet that is too long to its sender, and returns it:
+    /// Writes the ICMP error about a packet that is too long to its sender, and returns the error:
     /// fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2). `mtu` is the
     /// length in bytes of the longest packet that can be forwarded.
     ///

@@ -104,9 +104,9 @@ impl Engine {
         self.graveyard.bury(tombstone);
     }
 
-    /// Sends a RST to both ends of an established TCP session that has ended, each with the exact
-    /// number that its receiver expects (RFC 5961 3.2): the receiver's own last acknowledgment. The
-    /// sender of a direction that was `answered` gets none.
+    /// Sends a RST to both ends of an established TCP session that has ended. Each RST has the
+    /// exact number that its receiver expects (RFC 5961 3.2): the receiver's own last
+    /// acknowledgment. The sender of a direction that was `answered` gets none.
     pub(super) fn reset_both_ends<S: Sink>(&self, id: SessionId, ended: &Ended, told: Told, sink: &mut S) {
         let slot = &ended.slot;
         let is_open = slot.key.protocol() == PROTOCOL_TCP

@@ -38,7 +38,7 @@ pub(super) struct Settings {
     pub(super) screen: Screen,
     /// Handling of packets with IP options for rules that do not specify it.
     options: OptionsMode,
-    /// Whether packets with IP options may have to be dropped.
+    /// Packets with IP options may have to be dropped.
     pub(super) any_strict_options: bool,
     /// Prefixes that must contain one end of each new session, in the order of the zones. Most
     /// configurations have none.

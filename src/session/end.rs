@@ -55,7 +55,7 @@ impl EndReason {
         }
     }
 
-    /// Returns whether both ends of an established TCP session get a RST, because they cannot know
+    /// Returns whether both ends of an established TCP session get a RST: they have no other sign
     /// of its end.
     pub(crate) const fn is_told(self) -> bool {
         matches!(

@@ -55,8 +55,8 @@ pub struct SessionRecord {
     pub resumed: bool,
     /// Half of the session was found to be missing, and its packets are allowed nevertheless.
     pub bypassed: bool,
-    /// A reload has brought a policy that would not admit the session, and the configuration says
-    /// to keep it.
+    /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
+    /// it.
     pub former: bool,
     /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],

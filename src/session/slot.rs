@@ -72,8 +72,8 @@ pub(crate) enum Mark {
     Resumed = 0x02,
     /// The session's path was found to be asymmetric, and its packets are allowed nevertheless.
     Bypassed = 0x04,
-    /// A reload has brought a policy that would not admit the session, and the configuration says
-    /// to keep it.
+    /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
+    /// it.
     Former = 0x08,
     /// Some packets of the session were not tracked: it was restored from a record, or packets were
     /// allowed but not trusted. Not saved.

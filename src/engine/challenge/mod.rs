@@ -160,7 +160,7 @@ impl Engine {
     /// Returns whether a packet of an overloaded caller may open a session nevertheless: a SYN may,
     /// unless SYNs flood its zone and its source is unknown.
     ///
-    /// Where sources are never challenged, a flood of SYNs cannot be told apart from other SYNs,
+    /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
     /// and no packet may.
     pub(super) fn passes_under_overload(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
         let zone = candidate.flow.key.zone();

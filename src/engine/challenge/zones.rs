@@ -62,7 +62,7 @@ pub(in crate::engine) struct ChallengeSettings {
     mode: ChallengeMode,
     /// Zones with a mode of their own, in order.
     modes: Box<[(Zone, ChallengeMode)]>,
-    /// When challenges begin and end, in the order of `zones`.
+    /// Thresholds at which challenges begin and end, in the order of `zones`.
     thresholds: Box<[Threshold]>,
     /// Time for which a source is known, in seconds.
     pub(super) lifetime: u32,

@@ -101,7 +101,7 @@ impl Run {
         self.note_source(Source::of(initiator));
     }
 
-    /// Clears all sources: another engine knows none.
+    /// Clears all sources, as in a new engine.
     pub(super) fn forgets_sources(&mut self) {
         self.sources = Sources::default();
     }

@@ -90,7 +90,7 @@ impl Run {
         }
         for direction in Direction::BOTH {
             if self.answered == Some((session.id, direction.opposite())) {
-                // This end learns of the session's end from the verdict.
+                // The verdict reports the session's end to this end.
                 continue;
             }
             let (Some(seq), _) = numbers(&track, direction.opposite()) else {

@@ -406,8 +406,8 @@ impl Run {
         }
     }
 
-    /// Returns whether a full table is certain to find expired sessions: it takes a bounded number
-    /// of steps, and each session that lives on may take one for each level of the wheel.
+    /// Returns whether a full table is certain to find expired sessions. The table takes a bounded
+    /// number of steps, and each session that lives on may take one for each level of the wheel.
     fn finds_what_expired(&self) -> bool {
         let alive = self.sessions.iter().filter(|session| self.now < session.latest());
         alive.count() * 6 < 16

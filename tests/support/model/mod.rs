@@ -122,7 +122,7 @@ pub(crate) struct Run {
     over: Vec<Session>,
     /// Tombstones, oldest first.
     tombstones: Vec<Tombstone>,
-    /// The session whose end the packet's sender learns from the verdict, and the packet's
+    /// The session whose end the verdict reports to the packet's sender, and the packet's
     /// direction.
     answered: Option<(SessionId, Direction)>,
     sources: challenge::Sources,
@@ -307,7 +307,8 @@ impl Run {
                     Some(DropReason::PolicyDeny | DropReason::PolicyReject)
                 );
                 if by_policy {
-                    // The policy's verdict on a packet stands, whichever zone knows its addresses.
+                    // The policy's verdict on a packet stands, even if another zone has a session
+                    // of its addresses.
                     return expected;
                 }
                 if let Some(elsewhere) = self.elsewhere(&tuple, &parsed, verdict) {

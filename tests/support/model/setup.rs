@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) martians: Permission,
     /// Handling of TCP in zone 1.
     pub(crate) tenant: TcpHandling,
-    /// Whether unknown sources of zone 1 are challenged.
+    /// Unknown sources of zone 1 are challenged.
     pub(crate) challenged: bool,
     pub(crate) limits: Limits,
 }

@@ -93,8 +93,8 @@ fn check(engine: &Engine, count: &Count) {
     }
 }
 
-/// Decides one packet. It is forwarded, or dropped for a reason; tracing changes nothing; an
-/// invalid packet leaves the sessions unchanged.
+/// Decides one packet. It is forwarded, or dropped for a reason; an invalid packet leaves the
+/// sessions unchanged, and a challenge stores nothing.
 fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     let before = records(engine);
     let ended = count.ended;

@@ -22,22 +22,24 @@ use portcullis::{Config, Discard, Engine, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 
-/// Packets that are made at once: they fit the second-level cache.
+/// Number of packets that are built at once: they fit in the second-level cache.
 const SLICE: usize = 1024;
 
-/// Packets of one call: what an appliance's worker receives at once under load.
+/// Number of packets of one call: the number that an appliance's worker receives at once under
+/// load.
 const BATCH: usize = 64;
 
 /// A fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
 
-/// Rounds before the first measured one: what is news to a session is over then.
+/// Rounds before the first measured one: afterwards no packet is the first of its kind in a
+/// session.
 const WARM_UP: u32 = 4;
 
-/// More than any session of these benchmarks lives.
+/// A duration longer than the lifetime of any session of these benchmarks.
 const LATER: Duration = Duration::from_secs(400);
 
-/// An engine, its sessions, and how far their conversations have come.
+/// An engine, its sessions, and the progress of their conversations.
 struct Table {
     engine: Engine,
     protocol: Protocol,
@@ -53,7 +55,7 @@ impl Table {
     fn new(sessions: u32, protocol: Protocol) -> Self {
         let mut config = Config::allow_all();
         config.table.max_sessions = sessions;
-        // The load opens sessions as fast as it can, which is a flood to the engine.
+        // The load opens sessions as fast as possible, which the engine treats as a flood.
         config.syn_challenge.mode = ChallengeMode::Off;
         Self {
             engine: Engine::with_seed(&config, SEED).unwrap(),
@@ -67,7 +69,7 @@ impl Table {
         }
     }
 
-    /// A table full of established sessions.
+    /// Returns a table full of established sessions.
     fn established(sessions: u32) -> Self {
         let mut table = Self::new(sessions, Protocol::Tcp);
         table.fill();
@@ -88,7 +90,7 @@ impl Table {
         assert_eq!(self.engine.sessions(), self.sessions as usize);
     }
 
-    /// Lets time pass until no session is left.
+    /// Advances time until no session is left.
     fn drain(&mut self) {
         self.now += LATER;
         while self.engine.expire_with(self.now, SLICE, &mut Discard).more {}
@@ -105,7 +107,7 @@ impl Table {
         next
     }
 
-    /// Makes up to a slice of packets of established sessions, and times them.
+    /// Builds up to a slice of packets of established sessions, and times them.
     fn time_packets(&mut self, count: usize) -> Duration {
         self.make(count);
         self.time_frames(Verdict::is_forward)
@@ -119,7 +121,8 @@ impl Table {
         }
     }
 
-    /// The same by batches of a receive call.
+    /// Builds up to a slice of packets of established sessions, and times them in batches of a
+    /// receive call.
     fn time_batches(&mut self, count: usize) -> Duration {
         self.make(count);
         let mut verdicts = Vec::with_capacity(BATCH);
@@ -137,7 +140,7 @@ impl Table {
         took
     }
 
-    /// Times what stands in the scratch buffer. Each verdict must be as expected.
+    /// Times the frames in the scratch buffer. Each verdict must be as expected.
     fn time_frames(&self, expected: impl Fn(&Verdict) -> bool) -> Duration {
         let mut right = 0;
         let start = Instant::now();
@@ -151,7 +154,7 @@ impl Table {
     }
 }
 
-/// Times `count` things, a slice at a time.
+/// Times `count` items, a slice at a time.
 fn slices(count: u64, mut slice: impl FnMut(usize) -> Duration) -> Duration {
     let mut left = count;
     let mut took = Duration::ZERO;
@@ -163,7 +166,7 @@ fn slices(count: u64, mut slice: impl FnMut(usize) -> Duration) -> Duration {
     took
 }
 
-/// A table that is made when it is first asked for.
+/// Returns an accessor of a table that is built on first use.
 fn lazily(make: impl Fn() -> Table) -> impl FnMut(&mut dyn FnMut(&mut Table) -> Duration) -> Duration {
     let table: RefCell<Option<Table>> = RefCell::new(None);
     move |then| then(table.borrow_mut().get_or_insert_with(&make))
@@ -260,13 +263,15 @@ fn lookup(c: &mut Criterion) {
     group.finish();
 }
 
-/// Packets that open sessions. The table starts empty, and is emptied outside the timed part when it is full.
+/// Packets that open sessions. The table starts empty, and is emptied outside the timed part when
+/// it is full.
 fn new_session(c: &mut Criterion) {
     const SESSIONS: u32 = 100_000;
     let mut group = c.benchmark_group("new_session/100k");
     group.throughput(Throughput::Elements(1));
     for (name, protocol) in [("tcp_syn", Protocol::Tcp), ("udp", Protocol::Udp)] {
-        // Filled once: slots that were never used cost page faults, which are the system's.
+        // The table is filled once: slots that were never used cause page faults, which are a cost
+        // of the system.
         let mut with_table = lazily(|| {
             let mut table = Table::new(SESSIONS, protocol);
             table.fill();
@@ -295,7 +300,8 @@ fn new_session(c: &mut Criterion) {
     group.finish();
 }
 
-/// The end of sessions whose lifetime is over. The table is full at first, and filled again when it is empty.
+/// The end of sessions whose lifetime is over. The table is full at first, and refilled when it is
+/// empty.
 fn expire(c: &mut Criterion) {
     let mut group = c.benchmark_group("expire");
     group.throughput(Throughput::Elements(1));
@@ -323,7 +329,7 @@ fn expire(c: &mut Criterion) {
     group.finish();
 }
 
-/// A policy of one shape, and sessions of which all but a fourth are allowed by it.
+/// Returns a policy of one shape, and sessions of which it allows all but a fourth.
 fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
     let net =

@@ -1,17 +1,18 @@
-//! Evidence of conversations of which only one direction passes, and its report.
+//! Evidence of conversations of which only one direction passes, and the report on them.
 //!
 //! Only a packet that shows the receipt of data that never passed here proves that the other
 //! direction takes another path. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or
-//! data, or a sender exceeds the window that it was offered. A retransmission proves nothing, nor
+//! data, or a sender exceeds the window that it was offered. A retransmission proves nothing. Nor
 //! does the answer to a packet that this firewall has dropped itself, or that passed before a
-//! restart. So each piece of [`Evidence`] makes its conversation a *suspect*, and states whether it
-//! is a proof. A line of the report needs a proof, and the absence of the other direction for a
-//! while ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a
-//! session that is found in another zone, and a packet of a session that is known to have ended
-//! here.
+//! restart.
 //!
-//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one bad route
-//! are one line. Suspects and lines are bounded; those without a place are counted.
+//! So each piece of [`Evidence`] makes its conversation a *suspect*, and states whether it is a
+//! proof. A line of the report needs a proof, and the absence of the other direction for a while
+//! ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a session
+//! that is found in another zone, and a packet of a session that is known to have ended here.
+//!
+//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one wrong
+//! route are one line. Suspects and lines are bounded; those without a place are counted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -43,13 +44,13 @@ pub enum Evidence {
     AckWithoutSynAck,
     /// One end acknowledged data that did not pass here.
     UnseenDataAcknowledged,
-    /// Packets of one direction alone went on.
+    /// Only packets of one direction continued to arrive.
     OneDirectionOnly,
     /// The session of the conversation is in another zone.
     OtherZone,
     /// Both directions are seen, but the beginning of the conversation was not.
     BeginningUnseen,
-    /// The session has ended here, and the ends go on.
+    /// The session has ended here, but the ends continue to send.
     AfterEnd,
 }
 
@@ -93,7 +94,7 @@ impl Evidence {
         }
     }
 
-    /// Returns whether one direction of the conversation does not come where it should.
+    /// Returns whether one direction of the conversation does not arrive where it should.
     #[must_use]
     pub const fn is_one_sided(self) -> bool {
         !matches!(self, Self::BeginningUnseen | Self::AfterEnd)
@@ -110,7 +111,7 @@ pub enum Cause {
     FlowMoved,
     /// The firewall's lifetime is shorter than the silence of the two ends.
     ExpiredHereFirst,
-    /// The two directions come through different endpoints.
+    /// The two directions arrive through different endpoints.
     ApplianceModeMissing,
 }
 
@@ -158,20 +159,20 @@ pub struct AsymmetryLine {
     pub from: IpNet,
     /// Destination prefix of the packets.
     pub to: IpNet,
-    /// Evidence that the packets gave.
+    /// Evidence in the packets.
     pub evidence: Evidence,
-    /// Conversations.
+    /// Number of conversations.
     pub flows: u64,
-    /// Packets that said so.
+    /// Number of packets with this evidence.
     pub packets: u64,
-    /// The first of these.
+    /// Time of the first of these packets.
     pub first: Instant,
-    /// The last of these.
+    /// Time of the last of these packets.
     pub last: Instant,
 }
 
 impl AsymmetryLine {
-    /// Returns the direction that is missing, as source and destination; `None` where both come.
+    /// Returns the direction that is missing, as source and destination; `None` where both arrive.
     #[must_use]
     pub fn missing(&self) -> Option<(IpNet, IpNet)> {
         self.evidence.is_one_sided().then_some((self.to, self.from))
@@ -222,20 +223,20 @@ pub(crate) enum Sign {
     /// The packet acknowledges data that never passed. A single packet may repeat an older one, or
     /// may have been in flight when the flow moved here: an acknowledgment that advances is proof.
     Acknowledges {
-        /// Up to where.
+        /// Acknowledgment number of the packet.
         ack: SeqNum,
         /// All of the connection has passed here so far, so no round trip is needed for a proof.
         first_hand: bool,
     },
 }
 
-/// A packet that says something.
+/// A packet that is relevant to the report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sighting {
     pub(crate) key: FlowKey,
-    /// The end that has sent it.
+    /// The end that sent the packet.
     pub(crate) source: End,
-    /// `None` of a packet that says nothing but that its direction comes.
+    /// Evidence in the packet; `None` if it only shows that its direction arrives.
     pub(crate) evidence: Option<Evidence>,
     pub(crate) sign: Sign,
     /// For a packet with a session: the number of packets that the session has seen in the other
@@ -265,7 +266,7 @@ struct LineKey {
     evidence: Evidence,
 }
 
-/// Everything that is remembered of halves.
+/// All state about one-sided conversations.
 #[derive(Debug)]
 pub(crate) struct Asymmetry {
     suspects: Box<[Mutex<SuspectSlots>]>,
@@ -345,7 +346,7 @@ impl Asymmetry {
         shard.get_mut(hash / SHARDS % SUSPECTS).map(with)
     }
 
-    /// Returns whether a conversation that needs no patience is another one than that of the last
+    /// Returns whether a conversation whose evidence counts at once differs from that of the last
     /// such packet.
     fn is_news(&self, sighting: &Sighting, evidence: Evidence) -> bool {
         let news = self.place(&sighting.key, |place| {

@@ -1,7 +1,8 @@
-//! The packet tracer: how a decision came about, step by step.
+//! The packet tracer: the steps that led to a decision.
 //!
-//! The packet path is generic over a `Trace`; with `()` it compiles to nothing, with a `Vec<Step>` every
-//! bound, value and rule that was looked at is kept. Each [`Step`] prints as a line for people.
+//! The packet path is generic over a `Trace`. With `()` tracing compiles to nothing; with a
+//! `Vec<Step>` every bound, value and rule that was examined is recorded. Each [`Step`] prints as a
+//! readable line.
 
 use core::fmt;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::verdict::Verdict;
 
 /// Receives the steps of a decision.
 pub(crate) trait Trace {
-    /// Whether anybody looks: with `false` the steps are not even made.
+    /// Whether steps are recorded: with `false` they are not even created.
     const ON: bool;
 
     fn step(&mut self, step: impl FnOnce() -> Step);
@@ -43,68 +44,68 @@ impl Trace for Vec<Step> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// The packet is well-formed, and this is what it says.
+    /// The packet is well-formed, with these headers.
     Parsed(Box<Parsed>),
     /// The packet is malformed.
     Malformed(Malformed),
-    /// The conversation that it belongs to by its addresses, and the shard that would hold it.
+    /// The flow of the packet by its addresses, and the shard that would hold its session.
     Key(FlowKey, usize),
     /// The session was found.
     Found {
         /// The session before this packet.
         session: Box<SessionRecord>,
-        /// The packet's direction in it.
+        /// The packet's direction in the session.
         direction: Direction,
-        /// Since its last packet.
+        /// Time since the session's last packet.
         idle: Duration,
-        /// Until it would end.
+        /// Time until the session would end.
         left: Duration,
     },
     /// No session has this key.
     Miss,
     /// A session was found, but its lifetime had passed.
     Ended(Box<SessionRecord>, EndReason),
-    /// What a TCP end has sent and allowed.
+    /// The sequence numbers that a TCP end has sent and allowed.
     Side(&'static str, Direction, Side),
     /// A step of TCP's judgement.
     Tcp(TcpStep),
     /// The state before and after.
     State(&'static str, &'static str),
-    /// A rule was looked at.
+    /// A rule was evaluated.
     Policy(String),
     /// The session would exceed a limit.
     Limit(Exceeded),
     /// A session was opened.
     Opened(Box<SessionRecord>),
-    /// The lifetime from here on: its class, its cut and its length.
+    /// The lifetime from now on: its class, its cap and its length.
     Lifetime {
         /// The class of the session's state.
         class: LifetimeClass,
-        /// The class that cuts it.
+        /// The class that caps the lifetime.
         cap: Option<LifetimeClass>,
-        /// Its length.
+        /// Length of the lifetime.
         lifetime: Duration,
-        /// Which set of lifetimes applies: 0 is the global one, n the n-th override.
+        /// Lifetime profile: 0 is the global one, n the n-th override.
         profile: u8,
     },
-    /// The lifetime is shorter than its class says, since the table is filling up.
+    /// The lifetime is shorter than that of its class, because the table is filling up.
     Shortened {
-        /// Its length.
+        /// Length of the lifetime.
         lifetime: Duration,
         /// Sessions in the table.
         sessions: usize,
     },
-    /// The lifetime was not refreshed, and why.
+    /// The lifetime was not refreshed, with the reason.
     NotRefreshed(&'static str),
-    /// The datagram that a fragment belongs to, and what that means for the fragment.
+    /// The datagram that a fragment belongs to, and its effect on the fragment.
     Datagram(DatagramKey, &'static str),
     /// The session was found in another zone.
     Elsewhere(FlowKey),
-    /// A session of this conversation has ended, why, and how long ago.
+    /// A session of this conversation has ended; the reason, and the time since then.
     Buried(SessionId, EndReason, Duration),
     /// A helper has found something in the packet's payload.
     Helper(Box<HelperNote>),
-    /// Something worth saying.
+    /// A remark on the decision.
     Note(&'static str),
     /// The verdict.
     Verdict(Verdict),
@@ -259,7 +260,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The ends of a session and what went between them.
+/// The ends of a session and the traffic between them.
 struct Ends<'a>(&'a SessionRecord);
 
 impl fmt::Display for Ends<'_> {
@@ -291,7 +292,7 @@ impl fmt::Display for Ends<'_> {
     }
 }
 
-/// Name of the tunnel in a direction of a session.
+/// Tunnel identifier of a direction of a session.
 struct TunnelId(Option<u32>);
 
 impl fmt::Display for TunnelId {

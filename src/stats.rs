@@ -1,7 +1,8 @@
-//! Counters: one for each class of forwarded packet, each reason to drop, each end of a session.
+//! Counters: one for each class of forwarded packet, each drop reason and each reason for the end
+//! of a session.
 //!
-//! Threads count in stripes of their own cache lines; reading sums the stripes. A snapshot taken while packets
-//! flow is not of one instant, but no count is ever lost.
+//! Each thread counts in a stripe of cache lines; reading sums the stripes. A snapshot taken while
+//! packets flow is not of one instant, but no count is ever lost.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -46,52 +47,53 @@ pub struct Stats {
     pub forwarded: Vec<(Class, u64)>,
     /// Forwarded IP bytes.
     pub forwarded_bytes: u64,
-    /// Packets that were not forwarded, by reason; rejected ones included. Reasons that never occurred too.
+    /// Packets that were not forwarded, by reason, including rejected ones. Reasons that never
+    /// occurred are included.
     pub dropped: Vec<(DropReason, u64)>,
-    /// Of those, how many earn a reply.
+    /// The number of those packets that require a reply.
     pub rejected: u64,
-    /// Fragments that were held since their first one had not come. Each is counted once more, as
-    /// forwarded or dropped, when it is handed in again.
+    /// Fragments that were held because their first one had not arrived. Each is counted again, as
+    /// forwarded or dropped, when it is submitted again.
     pub fragments_held: u64,
     /// Fragments that are held now.
     pub fragments_waiting: usize,
-    /// Fragmented datagrams that were given up for newer ones.
+    /// Fragmented datagrams that newer ones displaced.
     pub datagrams_given_up: u64,
     /// Sessions opened since the start.
     pub sessions_opened: u64,
     /// Sessions ended since the start, by reason.
     pub sessions_ended: Vec<(EndReason, u64)>,
-    /// Of the sessions opened: picked up in the middle of their connection, resumed ones included.
+    /// Those of the opened sessions that were adopted midstream, including resumed ones.
     pub sessions_adopted: u64,
-    /// Of those: late packets that were readmitted.
+    /// Those of the adopted sessions that resumed an ended one: late packets that were readmitted.
     pub sessions_resumed: u64,
-    /// Sessions that pass although half of them was found to be missing.
+    /// Sessions that are allowed although half of them was found to be missing.
     pub sessions_bypassed: u64,
-    /// RSTs that the engine has made of its own accord: at the end of sessions, and for late packets.
+    /// RSTs that the engine has created unsolicited: at the end of sessions, and for late packets.
     pub resets_sent: u64,
-    /// Those that it has not, by reason.
+    /// RSTs that the engine has not sent, by reason.
     pub resets_unsent: Vec<(Unsent, u64)>,
     /// Counts of the challenges of unknown sources (`syn_challenge`).
     pub challenge_events: Vec<(ChallengeEvent, u64)>,
     /// Zones of the configuration whose unknown sources are challenged now.
     pub challenging_zones: Vec<Zone>,
-    /// Sources that were known to be real when the last one has proven itself.
+    /// Sources that were known to be real when the most recent one proved itself.
     pub known_sources: usize,
-    /// Ended sessions that are remembered.
+    /// Tombstones of ended sessions.
     pub tombstones: usize,
-    /// Sessions now.
+    /// Current sessions.
     pub sessions: usize,
-    /// Sessions now, by what they are worth to a full table.
+    /// Current sessions by eviction class.
     pub sessions_by_worth: Vec<(crate::track::EvictionClass, usize)>,
-    /// The table's bound.
+    /// The maximum number of sessions.
     pub max_sessions: usize,
-    /// What helpers have seen and done in control sessions.
+    /// Events of helpers in control sessions.
     pub helper_events: Vec<(HelperEvent, u64)>,
-    /// Control sessions that a helper listens to.
+    /// Control sessions that a helper inspects.
     pub control_sessions: usize,
-    /// Bytes that these take.
+    /// Bytes that control sessions take.
     pub control_memory: usize,
-    /// Announced sessions that have not come yet.
+    /// Announced sessions that have not begun yet.
     pub expectations: usize,
 }
 
@@ -103,12 +105,12 @@ pub enum ChallengeEvent {
     Challenged,
     /// A RST has returned the cookie of a challenge: its source is real.
     Validated,
-    /// A RST with another number has come while challenges were out. It was judged as if there
-    /// were none.
+    /// A RST with another number arrived while challenges were outstanding. It was judged as if
+    /// there were none.
     Ignored,
-    /// A SYN was not challenged, since its source has proven itself lately.
+    /// A SYN was not challenged, because its source has proven itself recently.
     Passed,
-    /// A SYN was dropped without a challenge, for there were too many.
+    /// A SYN was dropped without a challenge, because there were too many.
     Unsent,
 }
 
@@ -122,7 +124,7 @@ impl ChallengeEvent {
         Self::Unsent,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -134,7 +136,7 @@ impl ChallengeEvent {
         }
     }
 
-    /// The drop reason that counts the event, if one does.
+    /// Returns the drop reason that counts the event, if one does.
     const fn reason(self) -> Option<DropReason> {
         match self {
             Self::Challenged => Some(DropReason::SynChallenged),
@@ -151,15 +153,16 @@ impl ChallengeEvent {
 pub struct SessionCount {
     /// The zone of the sessions.
     pub zone: Zone,
-    /// Their IP protocol number.
+    /// The IP protocol number of the sessions.
     pub protocol: u8,
-    /// The name of their state, as in [`SessionRecord::state`](crate::SessionRecord::state).
+    /// The name of the sessions' state, as in
+    /// [`SessionRecord::state`](crate::SessionRecord::state).
     pub state: &'static str,
     /// Number of sessions.
     pub sessions: u64,
 }
 
-/// Sessions that packets have opened since the start, and packets that found no room for theirs.
+/// Sessions that packets have opened since the start, and packets that found no room for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Openings {
@@ -170,7 +173,7 @@ pub struct Openings {
 }
 
 impl Stats {
-    /// The count of one drop reason.
+    /// Returns the count of one drop reason.
     #[must_use]
     pub fn dropped_by(&self, reason: DropReason) -> u64 {
         self.dropped
@@ -179,13 +182,13 @@ impl Stats {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// Packets that were not forwarded.
+    /// Returns the number of packets that were not forwarded.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|(_, count)| count).sum()
     }
 
-    /// Packets that were forwarded.
+    /// Returns the number of packets that were forwarded.
     #[must_use]
     pub fn forwarded_total(&self) -> u64 {
         self.forwarded.iter().map(|(_, count)| count).sum()
@@ -293,12 +296,12 @@ impl Counters {
         }
     }
 
-    /// Sessions opened since the start.
+    /// Returns the number of sessions opened since the start.
     pub(crate) fn sessions_opened(&self) -> u64 {
         self.sum(|stripe| Some(&stripe.opened))
     }
 
-    /// Packets dropped for a reason since the start.
+    /// Returns the number of packets dropped for a reason since the start.
     pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
         self.sum(|stripe| stripe.dropped.get(reason.index()))
     }
@@ -310,7 +313,7 @@ impl Counters {
             .sum()
     }
 
-    /// The counters; the gauges are left at 0 for the caller to fill.
+    /// Returns the counters; the gauges are left at 0 for the caller to fill.
     pub(crate) fn snapshot(&self) -> Stats {
         Stats {
             forwarded: Class::ALL

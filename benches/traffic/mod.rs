@@ -1,17 +1,17 @@
 //! The packets of the benchmarks: any packet of any session, computed from its number.
 //!
 //! A measurement needs millions of sessions, packets in random order, and numbers that fit every
-//! window. None of the generator's memory may be in the caches that it measures. So nothing is
-//! stored: addresses, ports and sequence numbers are functions of the session's number and of the
-//! round. In each [round](Session::packet) every session sends one packet, the two ends in turns;
-//! [`Order`] shuffles the sessions for each round. Frames are written into a small scratch buffer
-//! outside the timed part.
+//! window. The generator's memory must not be in the caches that the benchmark measures. So nothing
+//! is stored: addresses, ports and sequence numbers are functions of the session's number and of
+//! the round. In each [round](Session::packet) every session sends one packet, the two ends in
+//! turns; [`Order`] shuffles the sessions for each round. Frames are written into a small scratch
+//! buffer outside the timed part.
 //!
 //! The packets are those of real connections: a handshake with MSS, window scale, SACK and
 //! timestamps. Then follow segments of 14 bytes of payload or pure ACKs, with timestamps, that
 //! acknowledge all earlier segments. All checksums are correct.
 
-/// The most sessions that there can be: one client address of 10.0.0.0/8 each.
+/// The most sessions that are possible: one client address of 10.0.0.0/8 each.
 pub(crate) const MAX_SESSIONS: u32 = 1 << 24;
 
 /// The longest frame, in bytes.
@@ -40,7 +40,8 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// How many packets [`Session::handshake`] has: with the last, the session is established.
+    /// Returns the number of packets of [`Session::handshake`]: with the last, the session is
+    /// established.
     pub(crate) const fn handshake_len(self) -> u32 {
         match self {
             Self::Tcp => 3,
@@ -64,13 +65,13 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// No packet.
+    /// A frame without a packet.
     pub(crate) const EMPTY: Self = Self {
         bytes: [0; FRAME_LEN],
         len: 0,
     };
 
-    /// The packet.
+    /// Returns the packet.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
@@ -85,7 +86,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// The orders of `len` sessions.
+    /// Returns the orders of `len` sessions.
     pub(crate) const fn new(len: u32) -> Self {
         Self {
             len,
@@ -96,13 +97,14 @@ impl Order {
         }
     }
 
-    /// What stands at `position`, below `len`, in a round.
+    /// Returns the element at `position`, below `len`, in a round.
     pub(crate) fn at(self, round: u32, position: u32) -> u32 {
         let key = mix(u64::from(round)) as u32;
         let half = (32 - self.mask.leading_zeros()).div_ceil(2).max(1);
         let mut at = position;
         loop {
-            // Every step can be undone in as many bits as the mask has; what falls outside is walked on.
+            // Every step is reversible in as many bits as the mask has; a value outside the range
+            // is permuted again.
             at = at.wrapping_mul(0x9e37_79b1).wrapping_add(key) & self.mask;
             at ^= at >> half;
             at = at.wrapping_mul(0x85eb_ca6b).wrapping_add(key >> 7) & self.mask;
@@ -118,7 +120,7 @@ impl Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(pub(crate) u32);
 
-/// Who sends.
+/// Sender of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     Client,
@@ -126,12 +128,12 @@ enum From {
 }
 
 impl Session {
-    /// The packet that opens the session.
+    /// Returns the packet that opens the session.
     pub(crate) fn opening(self, protocol: Protocol) -> Frame {
         self.handshake_packet(protocol, 0)
     }
 
-    /// The packets that establish the session.
+    /// Returns the packets that establish the session.
     pub(crate) fn handshake(self, protocol: Protocol) -> impl Iterator<Item = Frame> {
         (0..protocol.handshake_len()).map(move |step| self.handshake_packet(protocol, step))
     }
@@ -151,8 +153,9 @@ impl Session {
         }
     }
 
-    /// The packet of an established session in a round; the rounds must be taken in order, from 0. In half the
-    /// sessions the server sends data too, in the other half it only acknowledges.
+    /// Returns the packet of an established session in a round; the rounds must be taken in order,
+    /// from 0. In half the sessions the server sends data too, in the other half it only
+    /// acknowledges.
     pub(crate) fn packet(self, protocol: Protocol, round: u32) -> Frame {
         let bits = mix(u64::from(self.0)) >> 62;
         let (server_begins, server_talks) = ((bits & 1) as u32, bits & 2 != 0);
@@ -161,7 +164,7 @@ impl Session {
         if protocol == Protocol::Udp {
             return self.datagram(from);
         }
-        // How many packets each has sent since the handshake.
+        // Number of packets that each end has sent since the handshake.
         let client_sent = turn.div_ceil(2).wrapping_sub(server_begins);
         let server_sent = turn / 2;
         let reply_len = if server_talks { PAYLOAD_LEN } else { 0 };
@@ -178,13 +181,13 @@ impl Session {
         }
     }
 
-    /// The initial sequence numbers of client and server.
+    /// Returns the initial sequence numbers of client and server.
     fn initial(self) -> (u32, u32) {
         let mixed = mix(u64::from(self.0) ^ 0x5555_0000_0000);
         (mixed as u32, (mixed >> 32) as u32)
     }
 
-    /// Source and destination address, source and destination port.
+    /// Returns the source and destination addresses and the source and destination ports.
     fn ends(self, from: From) -> (u32, u32, u16, u16) {
         let mixed = mix(u64::from(self.0));
         let client = 0x0a00_0000 | (self.0 % MAX_SESSIONS);
@@ -240,8 +243,8 @@ impl Session {
         self.packet_of(from, Protocol::Udp, rest, len, 6)
     }
 
-    /// Puts the IP header before a transport header and its payload of `len` bytes in all, and fills the checksums
-    /// in, that of the transport at `checksum_at`.
+    /// Prepends the IP header to a transport header and its payload, `len` bytes in all, and fills
+    /// in the checksums. The checksum of the transport is at `checksum_at`.
     fn packet_of(
         self,
         from: From,
@@ -296,7 +299,7 @@ fn put(bytes: &mut [u8], at: usize, number: u16) {
     }
 }
 
-/// The sum of 16-bit words (RFC 1071).
+/// Returns the sum of 16-bit words (RFC 1071).
 fn sum(bytes: &[u8]) -> u32 {
     let (words, _) = bytes.as_chunks::<2>();
     words
@@ -311,7 +314,7 @@ const fn fold(sum: u32) -> u16 {
     !(sum as u16)
 }
 
-/// The finaliser of SplitMix64: a bijection that spreads every bit.
+/// The finalizer of SplitMix64: a bijection that diffuses every bit.
 const fn mix(number: u64) -> u64 {
     let a = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let b = (a ^ (a >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

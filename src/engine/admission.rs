@@ -23,14 +23,14 @@ use crate::policy::{Action, Decision, NewSession, RuleId};
 use crate::session::{EndReason, Mark, Newcomer, Opened, SlotId};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
-/// Fate of a packet whose session would exceed a limit.
+/// Verdict on a packet whose session would exceed a limit.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
     action: LimitAction,
     reason: DropReason,
 }
 
-/// A new session that asks for a place.
+/// A new session that needs a place in the table.
 #[derive(Clone, Copy)]
 struct Applicant<'a, 'c> {
     settings: &'c Settings,
@@ -43,22 +43,22 @@ struct Applicant<'a, 'c> {
 struct Permit {
     query: NewSession,
     rule: RuleId,
-    /// The announcement that admits the session, whatever the policy says of it.
+    /// The announcement that admits the session regardless of the policy.
     announced: Option<Announced>,
     /// The decision of a rule that only audits.
     audited: Option<Decision>,
-    /// Verdict on the packet as far as it is known.
+    /// Tracking result of the packet as far as it is known.
     tracked: Tracked,
 }
 
-/// A session that is admitted and has its place.
+/// A session that is admitted and has a place.
 struct Admission {
     plan: Plan,
     permit: Permit,
 }
 
 impl Engine {
-    /// Runs step 5. `replaces` is a finished session whose ports the packet takes, if the policy
+    /// Runs step 5. `replaces` is a finished session whose ports the packet reuses, if the policy
     /// admits it.
     pub(super) fn miss<S: Sink, T: Trace>(
         &self,
@@ -84,7 +84,7 @@ impl Engine {
         if let Some(verdict) = self.bars(settings, candidate, &permit) {
             return verdict;
         }
-        // A session that takes the place of a finished one adds none.
+        // A session that replaces a finished one does not increase the count.
         let is_syn = matches!(plan.opening, Opening::Tcp(_)) && plan.marks.is_empty();
         if is_syn
             && permit.announced.is_none()
@@ -126,10 +126,10 @@ impl Engine {
         self.open::<S, T>(&mut locked.live(slot), candidate, admission, effects, trace)
     }
 
-    /// Asks the policy, unless a control session has announced the new one.
+    /// Evaluates the policy, unless a control session has announced the new session.
     ///
     /// # Errors
-    /// The verdict on a packet that is not admitted.
+    /// Returns the verdict on a packet that is not admitted.
     #[inline(always)]
     fn permit<S: Sink, T: Trace>(
         &self,
@@ -180,7 +180,8 @@ impl Engine {
         let decision = settings.policy.decide(&permit.query);
         self.rule_counters.matched(decision.rule, candidate.now);
         if !decision.action.admits() && !matches!(plan.opening, Opening::Tcp(_)) {
-            // Evidence, if it answers what went through another zone; the policy stands.
+            // The packet is evidence if it answers a packet that went through another zone; the
+            // policy stands.
             effects.search_other_zones(settings);
             effects.stands = true;
         }
@@ -197,8 +198,8 @@ impl Engine {
         Ok(permit)
     }
 
-    /// Returns the verdict on a packet that may not be the first of its session, although the
-    /// policy admits that.
+    /// Returns the verdict on a packet that may not be the first of its session although the policy
+    /// admits it.
     #[inline(always)]
     fn bars(&self, settings: &Settings, candidate: &Candidate<'_>, permit: &Permit) -> Option<Verdict> {
         if settings.bars_options(&candidate.parsed.ip, permit.rule) {
@@ -215,10 +216,10 @@ impl Engine {
         bars.then(|| ftp_refused(permit.tracked))
     }
 
-    /// Finds a place for a new session within all limits, and ends those whose place it takes.
+    /// Finds a place for a new session within all limits, and ends the sessions that it displaces.
     ///
     /// # Errors
-    /// The verdict on the packet if there is no place.
+    /// Returns the verdict on the packet if there is no place.
     #[inline(always)]
     fn place<'a, S: Sink, T: Trace>(
         &'a self,
@@ -253,7 +254,7 @@ impl Engine {
             return Ok(admitted);
         }
         trace.step(|| Step::Note("the table is full of sessions that are worth more"));
-        // The session is still counted here, as the limits must see it.
+        // The session is still counted here, as the limits must include it.
         Err(match self.accounts.why_full(subject) {
             Some(exceeded) => {
                 let refused = self.exceeds::<S, T>(applicant, exceeded, effects, trace);
@@ -263,7 +264,8 @@ impl Engine {
         })
     }
 
-    /// Ends a session of a full table for a new one. Returns whether the new one has the place.
+    /// Evicts a session of a full table for a new one. Returns whether the new session has the
+    /// place.
     fn made_room<T: Trace>(
         &self,
         locked: &mut Locked<'_>,
@@ -277,7 +279,8 @@ impl Engine {
             subject: applicant.subject,
             now,
         };
-        // The place of one that was over may be kept for its own zone: then another one ends.
+        // The place of a session that was over may be reserved for its own zone; then another
+        // session is evicted.
         for _ in 0..2 {
             let room = locked.shard.make_room(&newcomer, |slot, slot_id| {
                 self.extend_for_children(settings, shard_id, slot, slot_id, now)
@@ -360,7 +363,7 @@ impl Engine {
         let (id, settings) = (live.id(), live.settings);
         let slot = live.hot_mut();
         if let Transport::IcmpQuery(_) = candidate.parsed.transport {
-            // The asker of a query is not always the end that the packet came from: see `Flow::of`.
+            // The client of a query is not always the end that sent the packet: see `Flow::of`.
             debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
         }
         match &plan.opening {
@@ -384,7 +387,7 @@ impl Engine {
         }
     }
 
-    /// Counts a new session. If it exceeds a limit: what becomes of its packet, and for which
+    /// Counts a new session. If the session exceeds a limit, returns the fate of its packet and the
     /// reason.
     fn within_limits<'a, S: Sink, T: Trace>(
         &'a self,
@@ -402,8 +405,8 @@ impl Engine {
             .map_err(|exceeded| self.exceeds::<S, T>(applicant, exceeded, effects, trace))
     }
 
-    /// Counts and reports a limit that a new session would exceed. Returns what becomes of its
-    /// packet, and for which reason.
+    /// Counts and reports a limit that a new session would exceed. Returns the fate of the
+    /// session's packet and the reason.
     #[cold]
     #[inline(never)]
     fn exceeds<S: Sink, T: Trace>(
@@ -447,7 +450,7 @@ impl Engine {
         }
     }
 
-    /// The verdict on a packet whose session would exceed a limit.
+    /// Returns the verdict on a packet whose session would exceed a limit.
     #[cold]
     fn over_limit(
         &self,
@@ -479,7 +482,8 @@ impl Engine {
     }
 }
 
-/// Notes a packet that has opened a session by an audited decision: what `deny` would have dropped.
+/// Notes a packet that has opened a session by an audited decision: one that `deny` would have
+/// dropped.
 #[cold]
 #[inline(never)]
 fn note_audited<S: Sink>(
@@ -499,7 +503,7 @@ fn note_audited<S: Sink>(
     })
 }
 
-/// What is told of a packet that the policy keeps from opening a session.
+/// Returns the report of a packet that the policy prevents from opening a session.
 #[cold]
 #[inline(never)]
 fn denied(candidate: &Candidate<'_>, decision: Decision) -> DeniedSession {

@@ -1,4 +1,4 @@
-//! Packets in batches: the memory that they need is asked for before it is needed.
+//! Packets in batches: the memory that they need is prefetched.
 
 use super::candidate::Located;
 use super::{Engine, Packet};
@@ -7,20 +7,23 @@ use crate::outbox::Outbox;
 use crate::packet::{self, Malformed, Parsed};
 use crate::verdict::Verdict;
 
-/// Packets whose cache misses overlap.
+/// Number of packets whose cache misses overlap.
 const OVERLAP: usize = 32;
-/// With fewer sessions or fewer packets than these, to ask for memory would cost more than to wait for it. Not many more: what
-/// the system does between two batches leaves little in the processor's caches.
+/// Number of sessions below which prefetching costs more than the cache misses.
+///
+/// The threshold is low: the work of the system between two batches leaves little in the
+/// processor's caches.
 const FEW_SESSIONS: usize = 256;
-/// See [`FEW_SESSIONS`].
+/// Number of packets below which prefetching does not pay; see [`FEW_SESSIONS`].
 const FEW_PACKETS: usize = 4;
 
 impl Engine {
     /// Decides packets in order, with the verdicts and outbox entries of [`Engine::process`], and
-    /// replaces the contents of `verdicts` by their verdicts. Faster where there are many sessions:
-    /// the memory of all of a batch is fetched while the first of them are decided. Allocates
-    /// nothing if `verdicts` has room for as many as there are packets. Batches stay below the
-    /// outbox's bounds, since it is drained between batches.
+    /// replaces the contents of `verdicts` with their verdicts.
+    ///
+    /// Faster than single calls for large tables: the memory that a batch needs is fetched while
+    /// its first packets are decided. Allocates nothing if `verdicts` has capacity for all packets.
+    /// Batches stay below the outbox's bounds, since it is drained between batches.
     ///
     /// ```
     /// # use std::time::Instant;
@@ -52,11 +55,15 @@ impl Engine {
         self.process_batch_with(packets, &mut Discard, |_, verdict, _| verdicts.push(verdict));
     }
 
-    /// Decides packets like [`Engine::process_batch`], for callers that want no queue. `each` is called with the number of each packet in the batch and its
-    /// verdict, as soon as there is one and before the next packet is decided; `sink` is told what
-    /// [`Engine::process_with`] tells of a packet just before. Up to 32 packets are parsed before the first of them is decided:
-    /// checksums and IP headers of all of them are judged by the settings of that moment, and by newer
-    /// ones as well where a reload has exchanged them meanwhile.
+    /// Decides packets like [`Engine::process_batch`], for callers that need no queue.
+    ///
+    /// `each` is called with the number of each packet in the batch and its verdict, before the
+    /// next packet is decided. `sink` receives the events and RSTs of a packet just before that
+    /// call, as in [`Engine::process_with`].
+    ///
+    /// Up to 32 packets are parsed before the first of them is decided. The settings of that moment
+    /// judge the checksums and IP headers of all of them. If a reload exchanges the settings in the
+    /// meantime, the newer settings judge them as well.
     pub fn process_batch_with<S: Sink>(
         &self,
         packets: &[Packet<'_>],

@@ -1,16 +1,16 @@
-//! Budgets of the packets that the engine sends: a rate for each destination, and one for all.
+//! Budgets of the packets that the engine sends: a rate for each destination, and an overall rate.
 //!
-//! Each kind of packet has a budget with both rates of its own, so that no sender uses up what
-//! another kind needs:
+//! Each kind of packet has its own budget with both rates, so that no sender uses up the budget of
+//! another kind:
 //!
-//! | budget | what pays from it | who can provoke it |
+//! | budget | pays for | provoked by |
 //! |---|---|---|
-//! | ends | RSTs to both ends of a session that ends | whoever lets sessions end |
-//! | late | RSTs to late packets of sessions that have ended | whoever sends them |
-//! | answers | replies to rejected packets, `tcp.midstream = "reject"`, ICMP errors of a front end | any sender |
+//! | ends | RSTs to both ends of a session that ends | hosts that cause sessions to end |
+//! | late | RSTs to late packets of sessions that have ended | senders of late packets |
+//! | answers | rejections, `tcp.midstream = "reject"`, front ends' ICMP errors | any host |
 //!
-//! With several zones, each is sure of its part of the rate for all
-//! ([`guarantee`](crate::limits::share::guarantee)); the rest goes to whoever comes first.
+//! With several zones, each is guaranteed its part of the overall rate
+//! ([`guarantee`](crate::limits::share::guarantee)); the rest is first come, first served.
 
 use super::rate::Rate;
 use crate::config::ResetsConfig;
@@ -21,8 +21,8 @@ use crate::reserve::{NoMemory, Purpose};
 use crate::reset::Unsent;
 use crate::session::Micros;
 
-/// Counters of destinations. Two destinations may share one, by a keyed hash: memory stays bounded and nothing is
-/// looked for.
+/// Number of rate counters for destinations. Two destinations may share a counter, by a keyed hash:
+/// memory stays bounded and no search is needed.
 const DESTINATIONS: usize = 4_096;
 
 /// The rates in force, and the zones that share them, in order.
@@ -32,7 +32,7 @@ pub(super) struct Rates<'a> {
     pub(super) zones: &'a [Zone],
 }
 
-/// The destination of a packet of the engine's own.
+/// Destination of a packet that the engine sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Destination {
     pub(super) zone: Zone,
@@ -61,7 +61,7 @@ impl Budget {
         })
     }
 
-    /// Takes a packet to a destination.
+    /// Takes one packet to a destination from the budget.
     pub(super) fn take(&self, destination: Destination, now: Micros, rates: Rates<'_>) -> Result<(), Unsent> {
         let per_destination = rates.config.per_destination;
         let Destination { zone, address } = destination;
@@ -183,7 +183,7 @@ mod tests {
             budget.take(to(Zone::DEFAULT, 9), at, ALONE),
             Err(Unsent::OverallBudget)
         );
-        // What the overall budget refused was not taken from the destination's.
+        // Packets that the overall budget refused did not count against the destination's budget.
         assert_eq!(taken(&budget, 4, Micros(at.0 + 10_000_000)), 10);
     }
 

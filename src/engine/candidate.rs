@@ -19,36 +19,37 @@ pub(super) struct Located {
 /// A packet between parsing and verdict.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'p> {
-    /// Bytes of the packet, of which a helper reads the payload.
+    /// Bytes of the packet; a helper reads its payload.
     pub(super) bytes: &'p [u8],
     pub(super) parsed: &'p Parsed,
     pub(super) flow: Flow,
     pub(super) now: Micros,
-    /// The same moment as the caller said it.
+    /// The moment `now` as the caller passed it.
     pub(super) instant: Instant,
     pub(super) tunnel: TunnelRef,
-    /// Bits of `tunnel` that name a flow.
+    /// Bits of `tunnel` that identify a flow.
     pub(super) flow_bits: u64,
-    /// The settings by which its IP header was judged.
+    /// Settings by which the packet's IP header was judged.
     pub(super) screen: Screen,
     /// The packet comes from a tunnel.
     pub(super) tunneled: bool,
-    /// Its checksums count: an interface is not to fill them in later.
+    /// Checksums are present: no interface fills them in later.
     pub(super) has_checksums: bool,
-    /// Its session was looked for in other zones, and is in none.
+    /// The packet's session was searched for in other zones and was not found.
     pub(super) searched: bool,
     /// The packet must not open a session.
     pub(super) sheddable: bool,
 }
 
 impl<'p> Candidate<'p> {
-    /// The payload, if all of it is here: not that of a fragment.
+    /// Returns the payload if all of it is available; `None` for a fragment.
     pub(super) fn payload(&self) -> Option<&'p [u8]> {
         (!self.bytes.is_empty()).then(|| self.parsed.payload(self.bytes))
     }
 }
 
-/// Judges a packet by the settings of its shard, which a reload has exchanged since it was parsed.
+/// Judges a packet by the settings of its shard if a reload has exchanged them since the packet was
+/// parsed.
 #[cold]
 #[inline(never)]
 pub(super) fn screened_anew(candidate: &Candidate<'_>, settings: &Settings) -> Option<DropReason> {

@@ -8,11 +8,12 @@ use crate::stats::SessionCount;
 
 impl Engine {
     /// Counts all sessions by zone, protocol and state, in the order of zones and protocols. Their
-    /// sum is [`Stats::sessions`](crate::Stats::sessions), as far as none comes or goes meanwhile.
+    /// sum is [`Stats::sessions`](crate::Stats::sessions), unless sessions begin or end during the
+    /// count.
     ///
     /// The table is walked in slices, as by [`Engine::for_each_session`]: a shard's lock is held
     /// for a few dozen sessions at a time. A million sessions take some tens of milliseconds, so
-    /// call it every few seconds at most.
+    /// call this method every few seconds at most.
     #[must_use]
     pub fn count_sessions(&self) -> Vec<SessionCount> {
         let mut counts = BTreeMap::new();

@@ -1,7 +1,7 @@
-//! The gate of control sessions: which of their segments pass.
+//! The gate of control sessions: decides which of their segments are forwarded.
 //!
-//! A segment comes here after the judgement of its session, or after it has opened one that begins
-//! in its middle. One that is judged again without a missing half comes here twice, and
+//! A segment reaches the gate after the judgement of its session, or after it has opened a session
+//! midstream. One that is judged again without a missing half reaches it twice, and
 //! [`Helpers`](super::helpers::Helpers) read it once.
 
 use super::Engine;
@@ -29,7 +29,8 @@ pub(super) struct Gated<'a, 'p> {
 }
 
 impl Engine {
-    /// Decides whether a judged segment passes, and hands its data to the helper if they are right.
+    /// Decides whether a judged segment is forwarded, and hands its data to the helper if they are
+    /// valid.
     #[cold]
     #[inline(never)]
     pub(super) fn gate<T: Trace>(
@@ -52,7 +53,7 @@ impl Engine {
                 }
                 effects.believed = false;
                 if ruling == Ruling::Drops {
-                    // As if it had not come.
+                    // The state is restored, as if the segment had not arrived.
                     live.hot_mut().track = track;
                 }
                 live.rearm(live.hot().deadline, matched.before);
@@ -63,7 +64,7 @@ impl Engine {
                 }
                 refused(matched)
             }
-            // An invalid segment that passes because its check only counts.
+            // An invalid segment that is allowed because its check only counts.
             Judged::Ruled(verdict)
                 if verdict.is_forward()
                     && verdict.tracked().class == Class::Invalid
@@ -76,7 +77,7 @@ impl Engine {
         }
     }
 
-    /// Rules on a segment that its session lets pass.
+    /// Rules on a segment that its session allows.
     fn rule_on<T: Trace>(
         &self,
         live: &Live<'_>,
@@ -116,7 +117,7 @@ impl Engine {
         ruling
     }
 
-    /// Returns whether a segment of a control session may pass unread.
+    /// Returns whether a segment of a control session may be forwarded unread.
     fn may_pass_unread(&self, live: &Live<'_>, matched: &Matched<'_, '_>) -> bool {
         let Some(heard) = heard(matched.candidate, matched.direction) else {
             return true;
@@ -126,8 +127,8 @@ impl Engine {
             .may_pass_unread(settings, live.hot(), own(live), &heard)
     }
 
-    /// Goes on with a control session that begins in its middle, and reads the segment that has
-    /// opened it. Returns whether the segment passes.
+    /// Continues a control session that begins midstream, and reads the segment that opened it.
+    /// Returns whether the segment is forwarded.
     pub(super) fn gate_adopted<T: Trace>(
         &self,
         live: &Live<'_>,
@@ -143,19 +144,19 @@ impl Engine {
         }
         self.helpers
             .go_on(settings, live.hot(), own, SavedControl::default());
-        // One that stops ends with the next data of its sender, which are dropped.
+        // A session that is stopped ends with the next data of its sender, which are dropped.
         heard(candidate, direction).is_none_or(|heard| {
             self.inspect_control(live, &heard, &mut effects.helped, trace) == Ruling::Passes
         })
     }
 }
 
-/// The verdict on a segment that stops at the gate.
+/// Returns the verdict on a segment that the gate drops.
 const fn refused(matched: &Matched<'_, '_>) -> Judged {
     Judged::Ruled(ftp_refused(matched.tracked))
 }
 
-/// The verdict on a packet of what stops with a refused announcement.
+/// Returns the verdict on a packet of a session that a refused announcement stops.
 pub(super) const fn ftp_refused(tracked: Tracked) -> Verdict {
     let refused = Tracked {
         class: Class::Invalid,
@@ -164,7 +165,7 @@ pub(super) const fn ftp_refused(tracked: Tracked) -> Verdict {
     Verdict::Drop(DropReason::FtpRefused, refused)
 }
 
-/// Returns the name and the rule of a session.
+/// Returns the identifier and the rule of a session.
 fn own(live: &Live<'_>) -> Parent {
     Parent {
         session: live.id(),

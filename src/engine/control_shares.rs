@@ -1,7 +1,7 @@
 //! Places and memory of control sessions, divided by zone and by source.
 //!
-//! The source is the initiator of the control session. See [`crate::limits::share`] for what a zone
-//! has for certain and how much one source leaves to others.
+//! The source is the initiator of the control session. See [`crate::limits::share`] for the
+//! guarantee of a zone and the bound on a single source.
 
 use crate::flow::Zone;
 use crate::limits::Prefixes;
@@ -25,7 +25,7 @@ pub(super) struct ControlShares {
 }
 
 impl ControlShares {
-    /// Returns shares of so many control sessions, which may take no memory until
+    /// Returns shares for up to `max_controls` control sessions, with no memory until
     /// [`ControlShares::set`].
     pub(super) fn new(max_controls: u32, prefixes: Prefixes, hasher: &ahash::RandomState) -> Self {
         Self {
@@ -36,13 +36,13 @@ impl ControlShares {
         }
     }
 
-    /// Takes over what a configuration says: its zones, and the bytes for all control sessions.
+    /// Sets the zones, and the bytes for all control sessions, from a configuration.
     pub(super) fn set(&self, zones: &[Zone], max_memory: u32) {
         self.places.set(self.max_controls, zones.iter().copied());
         self.memory.set(max_memory, zones.iter().copied());
     }
 
-    /// Takes a place and memory for a control session.
+    /// Claims a place and memory for a control session.
     pub(super) fn claim(&self, slot: &Slot, memory: usize) -> Option<Holding> {
         let (key, initiator) = (&slot.key, slot.initiator());
         let address = key.address_number(initiator);
@@ -58,8 +58,8 @@ impl ControlShares {
         Some(Holding { place, memory })
     }
 
-    /// Brings the memory of a control session to what it takes now; `false` if it may not take as
-    /// much.
+    /// Adjusts the memory of a control session to its current size; `false` if its share does not
+    /// allow that much.
     pub(super) fn fit(&self, holding: &mut Holding, memory: usize) -> bool {
         let (held, memory) = (holding.memory.places(), bytes(memory));
         if memory < held {
@@ -68,18 +68,18 @@ impl ControlShares {
         memory <= held || self.memory.grow(&mut holding.memory, memory - held)
     }
 
-    /// Returns all that a control session held.
+    /// Releases everything that a control session held.
     pub(super) fn release(&self, holding: Holding) {
         self.memory.release(holding.memory);
         self.places.release(holding.place);
     }
 
-    /// Returns how many control sessions there are.
+    /// Returns the number of control sessions.
     pub(super) fn controls(&self) -> usize {
         self.places.used()
     }
 
-    /// Returns how many bytes they hold.
+    /// Returns the bytes that control sessions hold.
     pub(super) fn memory(&self) -> usize {
         self.memory.used()
     }

@@ -1,4 +1,4 @@
-//! Sessions that an operator ends, and how sessions are picked out.
+//! Sessions that an operator ends, and the filter that selects them.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,20 @@ use crate::flow::Zone;
 use crate::policy::{PortRange, Protocol, RuleId};
 use crate::session::{EndReason, Ended, Held, SLICE, SessionId, SessionRecord, ShardId, SlotId};
 
-/// Which sessions are meant: those that fit all of it. What is empty, `None` or zero fits any session, and so does
-/// [`SessionFilter::default`].
+/// Selects the sessions that match all of its fields. A field that is empty, `None` or zero matches
+/// any session; so does [`SessionFilter::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SessionFilter {
-    /// Names of sessions, of which it has one.
+    /// Identifiers of sessions, one of which is the session's.
     pub ids: Vec<SessionId>,
-    /// Prefixes, of which one holds either end.
+    /// Prefixes, one of which contains either end.
     pub address: Vec<IpNet>,
-    /// Prefixes, of which one holds the initiator.
+    /// Prefixes, one of which contains the initiator.
     pub source: Vec<IpNet>,
-    /// Prefixes, of which one holds the responder.
+    /// Prefixes, one of which contains the responder.
     pub destination: Vec<IpNet>,
-    /// Ports, of which one is that of either end; a session of a protocol without ports fits none.
+    /// Ports, one of which is that of either end; a session of a protocol without ports never
+    /// matches.
     pub ports: Vec<PortRange>,
     /// The IP protocol.
     pub protocol: Option<Protocol>,
@@ -32,13 +33,13 @@ pub struct SessionFilter {
     pub state: Option<String>,
     /// The zone.
     pub zone: Option<Zone>,
-    /// The rule that has admitted it.
+    /// The rule that admitted the session.
     pub rule: Option<RuleId>,
-    /// The least time since its first packet.
+    /// The least time since the session's first packet.
     pub min_age: Duration,
-    /// The least time since its last packet.
+    /// The least time since the session's last packet.
     pub min_idle: Duration,
-    /// The least number of IP bytes, both directions together.
+    /// The least number of IP bytes in both directions together.
     pub min_bytes: u64,
 }
 
@@ -88,11 +89,13 @@ impl SessionFilter {
 }
 
 impl Engine {
-    /// Ends the sessions that a filter means, and tells `sink` of each, with a RST to both ends of established TCP ones;
-    /// returns how many. A late packet of one of them finds out that it was ended ([`EndReason::Deleted`]); a new
-    /// connection is free to come, if the policy admits it.
+    /// Ends the sessions that a filter matches, and returns their number.
     ///
-    /// Looks at each session once, in slices of a few dozen under the lock of their shard, as
+    /// `sink` receives each ended session, and RSTs to both ends of established TCP sessions. A
+    /// late packet of such a session finds that it was ended ([`EndReason::Deleted`]); a new
+    /// connection may be opened, if the policy admits it.
+    ///
+    /// Visits each session once, in slices of a few dozen under the lock of their shard, as
     /// [`Engine::for_each_session`] does.
     pub fn end_sessions<S: Sink>(&self, filter: &SessionFilter, now: Instant, sink: &mut S) -> usize {
         let moment = self.origin.micros(now);
@@ -115,7 +118,7 @@ impl Engine {
         count
     }
 
-    /// Ends the session in a slot if there is one that the filter means. The caller holds the lock.
+    /// Ends the session in a slot if the filter matches it. The caller holds the lock.
     fn end_if(
         &self,
         held: &mut Held<Settings>,
@@ -126,7 +129,7 @@ impl Engine {
     ) -> Option<Ended> {
         let (shard, moment) = (&mut held.shard, self.origin.micros(now));
         let slot = shard.slab.hot(session);
-        // One that is over ends by its lifetime, whatever is asked for.
+        // A session that is over ends by its lifetime, regardless of the filter.
         if !slot.in_use() || slot.deadline <= moment.tick() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Effects of a packet that follow once its shard's lock is released.
+//! Effects of a packet that are applied once its shard's lock is released.
 
 use super::path_evidence::PathEvidence;
 use super::settings::Settings;
@@ -9,43 +9,46 @@ use crate::policy::{Action, RuleId};
 use crate::session::{Ended, Mark, SessionId, SessionRecord, ShardId};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
-/// Effects of a packet, which are carried out once the lock is released.
+/// Effects of a packet that are applied once the lock is released.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// The packet is a TCP segment whose data count: it passed, and its end moved the window.
+    /// The packet is a TCP segment whose data count: the segment was forwarded, and its end moved
+    /// the window.
     pub(super) believed: bool,
     /// The session that the packet opened.
     pub(super) opened: Option<SessionRecord>,
     pub(super) any_opened: bool,
-    /// Marks of that session.
+    /// Marks of the opened session.
     pub(super) marks: &'static [Mark],
-    /// A session goes on from here although half of it is missing.
+    /// The session continues from here although half of it is missing.
     pub(super) bypassed: bool,
     /// Evidence of a path whose other half does not pass here.
     pub(super) evidence: Option<PathEvidence>,
-    /// The session whose end this packet is told by its verdict: the sink need not tell its sender as well.
+    /// Session and direction of the sender to which the verdict reports the end of the session: the
+    /// sink need not send a RST to that sender.
     pub(super) answered: Option<(SessionId, Direction)>,
-    /// The packet fits nothing in its zone: its session may be in another one.
+    /// The packet matches nothing in its zone: its session may be in another zone.
     pub(super) is_elsewhere: bool,
-    /// If it is not, the packet is judged again here.
+    /// If no other zone has the session, the packet is judged again in its own zone.
     pub(super) then_own_zone: bool,
-    /// The verdict of this zone's policy stands, whatever other zones hold.
+    /// The verdict of this zone's policy stands, whatever other zones contain.
     pub(super) stands: bool,
     /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
-    /// found expired, and one that made room. A packet that is judged again after a search in other
-    /// zones can end one more.
+    /// found expired, and one that was evicted. A packet that is judged again after a search in
+    /// other zones can end one more.
     pub(super) ended: [Option<(ShardId, Ended)>; 4],
-    /// Still more, of a GRE address pair whose sessions a reload revokes. Only they allocate.
+    /// Further sessions that ended, of a GRE address pair whose sessions a reload revokes. Only
+    /// these allocate.
     pub(super) more_ended: Vec<(ShardId, Ended)>,
     /// Reason of a failed check that only counts, and the rule of the session.
     pub(super) tolerated: Option<(DropReason, RuleId)>,
-    /// The limit that the packet's session would exceed, if that is to be reported.
+    /// The limit that the packet's session would exceed, if it is to be reported.
     pub(super) limited: Option<LimitReached>,
     /// The session that the packet would have opened, if the verdict is that of the policy.
     pub(super) denied: Option<DeniedSession>,
-    /// Findings of a helper in the packet. Empty, and not on the heap, but for control sessions.
+    /// Findings of a helper in the packet. Empty and not allocated, except for control sessions.
     pub(super) helped: Vec<HelperNote>,
-    /// Held fragments that are to be handed in again.
+    /// Held fragments that are to be submitted again.
     pub(super) released: Option<HoldId>,
 }
 
@@ -81,7 +84,7 @@ impl Effects {
         })
     }
 
-    /// Reports events to a sink, in the order in which they have happened.
+    /// Reports events to a sink, in the order in which they occurred.
     #[inline(always)]
     pub(super) fn report<S: Sink>(&self, verdict: &Verdict, sink: &mut S) {
         if let Some(record) = &self.opened {

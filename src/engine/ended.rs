@@ -1,9 +1,9 @@
-//! Sessions that have ended not long ago, of protocols whose sessions leave no tombstone.
+//! Sessions that have ended recently, of protocols whose sessions leave no tombstone.
 //!
-//! An ICMP error can come long after the packet that it is about: Linux reports that the rest of a
-//! datagram is missing 30 s after its first fragment, and a router may queue for seconds. By then
-//! the session of a question and its answer may be over. Such an error is dropped like any other
-//! without a session, under a name of its own, so that nobody takes it for a forgery.
+//! An ICMP error can arrive long after the packet that it quotes. Linux reports the missing rest of
+//! a datagram 30 s after its first fragment, and a router may queue for seconds. By then the
+//! session of a query and its answer may be over. Such an error is dropped like any other without a
+//! session, but for a reason of its own, so that it is not mistaken for a forgery.
 
 use super::Engine;
 use super::memo::{Memo, Noted};
@@ -14,8 +14,10 @@ use crate::session::EndReason;
 use crate::session::{Micros, Place, Slot};
 use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
 
-/// For how long the end of a session is known, in ticks: two minutes, the maximum segment lifetime
-/// (RFC 9293 3.4.2), and the longest that a host may wait for fragments (RFC 1122 3.3.2).
+/// Time for which the end of a session is remembered, in ticks: two minutes.
+///
+/// This is the maximum segment lifetime (RFC 9293 3.4.2), and the longest that a host may wait for
+/// fragments (RFC 1122 3.3.2).
 const KNOWN_TICKS: u32 = 1_200;
 
 /// Bits of a note that hold the reason.
@@ -25,7 +27,7 @@ const TICK_MASK: u32 = (1 << (32 - REASON_BITS)) - 1;
 
 const _: () = assert!(EndReason::ALL.len() <= 1 << REASON_BITS);
 
-/// Times and reasons of the ends of sessions. A newer one may take the place of an older one.
+/// Times and reasons of the ends of sessions. A newer entry may displace an older one.
 #[derive(Debug)]
 pub(super) struct EndedSessions(Memo);
 
@@ -53,7 +55,7 @@ impl EndedSessions {
     }
 }
 
-/// The verdict on an ICMP error about a session that has ended.
+/// Returns the verdict on an ICMP error about a session that has ended.
 const fn after_end(late: Late) -> Verdict {
     let tracked = Tracked {
         late: Some(late),
@@ -62,15 +64,14 @@ const fn after_end(late: Late) -> Verdict {
     Verdict::Drop(DropReason::IcmpErrorAfterEnd, tracked)
 }
 
-/// The verdict on an ICMP error about a session that is over and still in the table.
+/// Returns the verdict on an ICMP error about a session that is over but still in the table.
 pub(super) fn after_end_of(slot: &Slot, now: Micros) -> Verdict {
     let ago = now.tick().saturating_sub(slot.deadline);
     after_end(Late::new(slot.end_of_life(), ago))
 }
 
 impl Engine {
-    /// Returns the verdict on an ICMP error about a packet of a session that has ended not long
-    /// ago.
+    /// Returns the verdict on an ICMP error about a packet of a session that has ended recently.
     #[cold]
     pub(super) fn error_after_end(&self, quoted: &Flow, now: Micros) -> Option<Verdict> {
         if quoted.key.protocol() == PROTOCOL_TCP {

@@ -6,15 +6,15 @@ use crate::config::{Compiled, Permission};
 use crate::policy::RuleId;
 use crate::verdict::DropReason;
 
-/// The settings, and the count of what they have let pass.
+/// The settings, and the counts of tolerated packets.
 #[derive(Debug)]
 pub(super) struct Enforcement {
     pub(super) split_handshake: bool,
     pub(super) icmp_redirects: bool,
-    /// A bit for each of [`DropReason::CHECKS`] that only counts.
+    /// Bit set of those of [`DropReason::CHECKS`] that only count.
     counting: u16,
-    /// What was tolerated, by reason and rule. Bounded by their product; no guard is held while anything else
-    /// is called.
+    /// Tolerated packets by reason and rule. The size is bounded by their product; no guard is held
+    /// during any other call.
     tolerated: DashMap<(DropReason, RuleId), u64, ahash::RandomState>,
 }
 
@@ -43,12 +43,12 @@ impl Enforcement {
                 .any(|(place, check): (u32, _)| *check == reason && self.counting >> place & 1 == 1)
     }
 
-    /// Counts a packet that was let pass. A shard's lock may be held: nothing here takes one.
+    /// Counts a tolerated packet. A shard's lock may be held: this method takes none.
     pub(super) fn count(&self, reason: DropReason, rule: RuleId) {
         *self.tolerated.entry((reason, rule)).or_insert(0) += 1;
     }
 
-    /// Takes over what settings before these have counted.
+    /// Takes over the counts of the previous settings.
     pub(super) fn take_tolerated(&self, previous: &Self) {
         let mut taken = Vec::new();
         previous.tolerated.retain(|key, count| {

@@ -1,4 +1,4 @@
-//! Expiry: sessions whose lifetime is over end here, in small steps.
+//! Expiry: sessions whose lifetime is over are ended here, in small steps.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::session::{Ended, Expired, Held, Micros, ShardId, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::tcp::State;
 
-/// Sessions that end under one hold of a shard's lock.
+/// Number of sessions that end under one hold of a shard's lock.
 const BATCH: usize = 16;
 
 /// Work done by a call to [`Engine::expire`].
@@ -20,22 +20,27 @@ const BATCH: usize = 16;
 pub struct Expiry {
     /// Sessions that ended.
     pub ended: usize,
-    /// Sessions that were looked at and put back, because packets had refreshed them, or that a
-    /// reload keeps.
+    /// Sessions that were visited and rescheduled, because packets had refreshed them or because a
+    /// reload keeps them.
     pub moved: usize,
-    /// The budget ran out before everything due was done: call again soon.
+    /// The budget was exhausted before all due work was done: call again soon.
     pub more: bool,
 }
 
 impl Engine {
-    /// Ends the sessions whose lifetime has passed by `now`, and tells `sink` of each.
+    /// Ends the sessions whose lifetime has passed by `now`, and reports each to `sink`.
     ///
-    /// A session ends at most [`crate::session::TICK`] after its lifetime, if this is called then, and never
-    /// before. `budget` bounds the work: the number of sessions looked at. The cost is that of the sessions due,
-    /// never of the whole table, so call it often with a small budget: after each batch of packets, and at
-    /// [`Engine::next_expiry`] when there are none. A spurious call does nothing and costs little. A session
-    /// that is past its end counts as gone for packets, whether this was called or not. What is left of the budget
-    /// goes to fragmented datagrams that were never completed; they alone need no call.
+    /// A session never ends before its lifetime is over. It ends at most [`crate::session::TICK`]
+    /// later, if this method is called then. `budget` bounds the work: the number of sessions
+    /// visited.
+    ///
+    /// The cost is that of the sessions due, never of the whole table. Call this method often with
+    /// a small budget: after each batch of packets, and at [`Engine::next_expiry`] when there are
+    /// none. A spurious call does nothing and costs little.
+    ///
+    /// A session that is past its end is treated as gone by packets, whether this method was called
+    /// or not. The rest of the budget is used for fragmented datagrams that were never completed;
+    /// they alone need no call.
     pub fn expire_with<S: Sink>(&self, now: Instant, budget: usize, sink: &mut S) -> Expiry {
         let tick = self.origin.micros(now).tick();
         let mut done = Expiry::default();
@@ -47,7 +52,7 @@ impl Engine {
             while self.table.next_tick_of(shard_id).is_some_and(|due| due <= tick) {
                 let left = budget.saturating_sub(done.ended + done.moved);
                 if left == 0 {
-                    // The next call goes on with this shard.
+                    // The next call continues with this shard.
                     self.table
                         .cursor
                         .store(next, std::sync::atomic::Ordering::Relaxed);
@@ -63,7 +68,8 @@ impl Engine {
                 );
             }
         }
-        // Fragmented datagrams that were never completed: a few at a time, and each new one does the same.
+        // Fragmented datagrams that were never completed: a few at a time. Each new datagram does
+        // this work as well.
         let left = budget.saturating_sub(done.ended + done.moved);
         self.datagrams.expire(self.origin.micros(now), left.min(BATCH));
         self.helpers.expire(now, left.min(BATCH));
@@ -82,7 +88,7 @@ impl Engine {
         {
             let mut held = self.table.lock(shard_id);
             if held.judging.is_some() {
-                // Lifetimes are those of a reload that has not come to all of the sessions yet.
+                // Lifetimes are those of a reload that has not visited all sessions yet.
                 drop(held);
                 if let Some(slice) = self.judge_slice(shard_id, None, sink) {
                     done.ended += slice.ended;
@@ -111,8 +117,8 @@ impl Engine {
         }
     }
 
-    /// A later deadline for a session that is over by its own lifetime: one that has live children and is not closed lives
-    /// on, by a lifetime of its own at a time.
+    /// Extends the deadline of a session whose own lifetime is over: a session that has live
+    /// children and is not closed lives on, for one lifetime at a time.
     #[inline]
     pub(super) fn extend_for_children(
         &self,
@@ -136,8 +142,8 @@ impl Engine {
         Some(settings.deadline(slot, lifetime, now, &mut ()))
     }
 
-    /// Gives a later deadline to a session over by its own lifetime that a packet has found, if it
-    /// has live children. Returns whether it lives on.
+    /// Extends the deadline of a session that is over by its own lifetime and that a packet has
+    /// matched, if the session has live children. Returns whether it lives on.
     pub(super) fn extend_found_for_children(&self, live: &mut Live<'_>, now: Micros) -> bool {
         let slot = live.hot();
         let before = slot.eviction_class();
@@ -148,8 +154,11 @@ impl Engine {
         deadline.is_some()
     }
 
-    /// When [`Engine::expire`] should be called next; `None` while there are no sessions. Never later than the
-    /// first session's end; earlier where sessions were refreshed since. Takes no lock.
+    /// Returns the time at which [`Engine::expire`] should be called next; `None` while there are
+    /// no sessions.
+    ///
+    /// The time is never later than the end of the first session; it is earlier where sessions were
+    /// refreshed since. Takes no lock.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.origin.tick_start(self.table.next_tick()?)

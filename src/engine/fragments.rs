@@ -1,4 +1,5 @@
-//! Step 2 of the packet path: the first fragment of a datagram is decided, the later ones follow.
+//! Step 2 of the packet path: the first fragment of a datagram is decided, and later ones follow
+//! it.
 
 use super::effects::Effects;
 use super::faults::invalid;
@@ -64,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// The first fragment: a packet like others, whose verdict is kept.
+    /// Decides a first fragment: a packet like any other, whose verdict is stored.
     fn first<S: Sink, T: Trace>(
         &self,
         packet: &Packet<'_>,
@@ -89,13 +90,14 @@ impl Engine {
             }
             Ok(first) => {
                 trace.step(|| Step::Parsed(Box::new(first)));
-                // Which options it may have depends on what it is, which was not known before.
+                // The options that a packet may have depend on its kind, which was not known
+                // before.
                 if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
                     let refused = Tracked::class(Class::Invalid);
                     effects.released = self.datagrams.settle(arrival, Fate::Refused(refused));
                     return invalid(reason);
                 }
-                // A helper does not read half a payload: without the bytes it sees a gap.
+                // A helper does not read half a payload: the missing bytes appear as a gap.
                 let without_payload = Packet {
                     bytes: &[],
                     ..*packet
@@ -125,14 +127,14 @@ impl Engine {
         verdict
     }
 
-    /// Returns the prefix for which a packet's source counts.
+    /// Returns the prefix by which a packet's source is counted.
     fn counted_source(&self, ip: &Ip) -> u128 {
         let v6 = matches!(ip.version, IpVersion::V6);
         self.fixed.prefixes.counted(ip.src, v6)
     }
 
-    /// A later fragment that passes: the session, if it is still there, counts it. It refreshes nothing, since it
-    /// proves no more than its datagram did.
+    /// Counts a later fragment that is forwarded in its session, if the session is still there. The
+    /// fragment does not refresh the session, since it proves no more than its datagram did.
     fn later<T: Trace>(
         &self,
         packet: &Packet<'_>,
@@ -172,8 +174,8 @@ impl Engine {
         verdict
     }
 
-    /// Returns whether a later fragment may have IP options, by the rule of its datagram's session. A
-    /// datagram without a session, or whose session has ended, has no rule.
+    /// Returns whether a later fragment may have IP options, by the rule of its datagram's session.
+    /// A datagram without a session, or with one that has ended, has no rule.
     #[cold]
     fn allows_options_of(&self, followed: &Followed) -> bool {
         let settings = self.settings();

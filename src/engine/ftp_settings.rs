@@ -1,4 +1,4 @@
-//! Settings of control sessions of FTP: ports, refusals and what helpers announce.
+//! Settings of control sessions of FTP: ports, refusals and announcements of helpers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Parent {
 /// Settings of control sessions.
 #[derive(Debug)]
 pub(super) struct FtpSettings {
-    /// Each port that is one of a control session by some rule.
+    /// Every port that some rule treats as a control port.
     pub(super) candidates: Box<[u16]>,
     ports: Box<[u16]>,
     refused: RefusedAnnouncement,
@@ -48,7 +48,8 @@ impl FtpSettings {
         }
     }
 
-    /// Whether this may be a control session: a TCP session to a port that is one of some rule.
+    /// Returns whether a session may be a control session: a TCP session to a port that is a
+    /// control port by some rule.
     #[inline]
     pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
         slot.key.protocol() == PROTOCOL_TCP
@@ -57,13 +58,14 @@ impl FtpSettings {
                 .contains(&slot.key.port(slot.initiator().opposite()))
     }
 
-    /// Returns whether a session is a control session by the rule that has admitted it.
+    /// Returns whether a session is a control session by the rule that admitted it.
     pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
         let port = slot.key.port(slot.initiator().opposite());
         slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
     }
 
-    /// Whether the first segment of a session must not pass, since it has data that nobody reads: those of a SYN.
+    /// Returns whether the first segment of a session must be dropped because its data, those of a
+    /// SYN, cannot be read.
     pub(super) fn bars_opening(
         &self,
         query: &NewSession,

@@ -19,16 +19,16 @@ struct Held<P> {
 #[derive(Debug)]
 struct Shelf<P> {
     held: HashMap<HoldId, Held<P>>,
-    /// In the order in which their time is over; those that were released are skipped.
+    /// Identifiers in the order of their expiry; released ones are skipped.
     order: VecDeque<(HoldId, Instant)>,
     ready: VecDeque<P>,
 }
 
-/// Keeps packets whose verdict was [`Verdict::Hold`](crate::Verdict::Hold) until it is time to hand
-/// them to the engine again. Threads that share an engine share one of these.
+/// Keeps packets whose verdict was [`Verdict::Hold`](crate::Verdict::Hold) until they are to be
+/// submitted to the engine again. Threads that share an engine share one of these.
 ///
-/// `P` is whatever the caller needs to decide and send the packet later: its bytes, and where it
-/// goes. Every packet that was put in comes out once.
+/// `P` is the data that the caller needs to decide and send the packet later: its bytes and its
+/// destination. Every packet that was put in comes out once.
 ///
 /// ```
 /// use std::time::Instant;
@@ -69,14 +69,14 @@ struct Shelf<P> {
 #[derive(Debug)]
 pub struct HeldPackets<P> {
     shelf: Mutex<Shelf<P>>,
-    /// Packets that are held or ready; only changed behind the lock.
+    /// Number of packets that are held or ready; changed only under the lock.
     count: AtomicUsize,
     hold: Duration,
     max: usize,
 }
 
 impl<P> HeldPackets<P> {
-    /// Returns an empty store with the bounds of a configuration: that of the engine.
+    /// Returns an empty store with the bounds of a configuration, which must be the engine's.
     #[must_use]
     pub fn new(config: &FragmentsConfig) -> Self {
         Self {
@@ -87,16 +87,16 @@ impl<P> HeldPackets<P> {
             }),
             count: AtomicUsize::new(0),
             hold: config.hold,
-            // Packets that were released and not yet taken count too.
+            // Packets that were released but not yet taken count too.
             max: 2 * config.max_held as usize,
         }
     }
 
-    /// Keeps a packet that came at `now` and has to be held. If the first fragment was decided
-    /// since the verdict, on another thread, the packet is ready at once.
+    /// Keeps a packet that arrived at `now` and must be held. If another thread has decided the
+    /// first fragment since the verdict, the packet is ready at once.
     ///
-    /// Returns the packet if there is no room, because nobody has called [`HeldPackets::next`] for
-    /// long: hand it to the engine again at once, without `can_hold`.
+    /// Returns the packet if there is no room because [`HeldPackets::next`] was not called for a
+    /// long time. Submit it to the engine again at once, without `can_hold`.
     #[must_use]
     pub fn put(&self, engine: &Engine, id: HoldId, packet: P, now: Instant) -> Option<P> {
         let mut shelf = self.shelf.lock();
@@ -117,16 +117,19 @@ impl<P> HeldPackets<P> {
             }
         });
         place.packets.push(packet);
-        // The release may have come before the packet. Under this lock it is not missed any more.
+        // The release may have happened before the packet was put here. The check under this lock
+        // does not miss it.
         if !engine.holds(id) {
             shelf.release(id);
         }
         None
     }
 
-    /// Takes the packets of a name, in the order in which they came:
-    /// [`Sink::released`](crate::Sink::released) has named it. The thread that was told takes them,
-    /// so that it can send them after the first fragment.
+    /// Takes the packets of an identifier that [`Sink::released`](crate::Sink::released) has
+    /// reported, in the order of their arrival.
+    ///
+    /// The thread that received the report takes them, so that it can send them after the first
+    /// fragment.
     #[must_use]
     pub fn take(&self, id: HoldId) -> Vec<P> {
         let held = self.shelf.lock().held.remove(&id);
@@ -135,9 +138,10 @@ impl<P> HeldPackets<P> {
         packets
     }
 
-    /// Takes a packet that has waited for its time, or whose first fragment was decided by another
-    /// thread before the packet was put here. Call it again until there is none. Takes no lock
-    /// where none is held.
+    /// Takes a packet whose hold time is over, or whose first fragment was decided by another
+    /// thread before the packet was put here.
+    ///
+    /// Call this method until it returns `None`. It takes no lock while no packet is held.
     pub fn next(&self, now: Instant) -> Option<P> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -149,17 +153,17 @@ impl<P> HeldPackets<P> {
         Some(packet)
     }
 
-    /// Makes the packets of a name ready for whoever calls [`HeldPackets::next`] next.
+    /// Makes the packets of an identifier ready for the next call to [`HeldPackets::next`].
     pub(crate) fn release(&self, id: HoldId) {
         self.shelf.lock().release(id);
     }
 
-    /// Returns how many packets there can be, held or ready.
+    /// Returns the maximum number of packets, held or ready.
     pub(crate) const fn max(&self) -> usize {
         self.max
     }
 
-    /// Makes everything ready: nothing more will come.
+    /// Makes all packets ready; call this when no more packets will arrive.
     pub fn release_all(&self) {
         let mut shelf = self.shelf.lock();
         while let Some((id, _)) = shelf.order.pop_front() {
@@ -167,7 +171,7 @@ impl<P> HeldPackets<P> {
         }
     }
 
-    /// Returns how many packets there are, held or ready.
+    /// Returns the number of packets, held or ready.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -187,17 +191,18 @@ impl<P> Shelf<P> {
         }
     }
 
-    /// Forgets the order of packets that were released.
+    /// Removes the order entries of packets that were released.
     fn forget_released(&mut self) {
         let held = &self.held;
         self.order
             .retain(|(id, until)| held.get(id).is_some_and(|held| held.until == *until));
     }
 
-    /// Makes packets ready whose time is over, and forgets the order of those that were released.
+    /// Makes the packets ready whose time is over, and removes the order entries of released
+    /// packets.
     fn expire(&mut self, now: Instant) {
         while let Some((id, until)) = self.order.front().copied() {
-            // One that was released and then put again has a later end.
+            // An identifier that was released and put again has a later end.
             let held = self.held.get(&id).is_some_and(|held| held.until == until);
             if held && until > now {
                 break;

@@ -1,8 +1,8 @@
-//! Control sessions and what they announce: the engine's side of [`crate::alg`].
+//! Control sessions and their announcements: the engine's side of [`crate::alg`].
 //!
-//! What a helper keeps of a control session lies beside the table, under the session's name. It is read under the
-//! shard's lock: both directions in the order in which their segments were judged. Other sessions pay for a comparison of
-//! their port.
+//! A helper's state of a control session is stored beside the table, under the session's
+//! identifier. It is read under the shard's lock: both directions in the order in which their
+//! segments were judged. Other sessions cost one comparison of their port.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -30,11 +30,13 @@ use crate::session::{SessionId, Slot};
 use crate::snapshot::SavedControl;
 use crate::track::tcp::State;
 
-/// Parts of the table of control sessions, with a lock each.
+/// Parts of the table of control sessions, each with its own lock.
 const PARTS: usize = 64;
 
-/// Control sessions that are listened to at once. Each direction of one keeps a line of [`max_line`] and [`reorder_bytes`]
-/// ahead of a hole at most, and there is the queue of commands.
+/// Most control sessions that are inspected at once.
+///
+/// Each direction of a control session keeps at most a line of [`max_line`] and [`reorder_bytes`]
+/// ahead of a hole; the queue of commands is extra.
 ///
 /// [`max_line`]: crate::alg::ftp::Settings::max_line
 /// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
@@ -47,20 +49,20 @@ pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) control: Control<Ftp>,
-    /// Its place, and the memory that it was last found to take.
+    /// Place of the control session, and its memory when last measured.
     pub(super) holding: Holding,
-    /// From which number on nothing of a direction passes any more, original first.
+    /// Sequence number from which all data of a direction are dropped, original first.
     pub(super) stopped: [Option<SeqNum>; 2],
-    /// The urgent bytes that have not come yet, original first.
+    /// Urgent bytes that have not arrived yet, original first.
     pub(super) urgent: [Urgent; 2],
-    /// Segments that could not be read since the last one that was.
+    /// Unreadable segments since the last readable one.
     pub(super) unread: u8,
 }
 
 /// Origin of an announced session.
 #[derive(Debug, Clone, Copy)]
 struct Child {
-    /// The session that has announced it, if that is here, or was.
+    /// Session that announced this one, if it is or was here.
     parent: Option<SessionId>,
     ends: SessionEnds,
 }
@@ -68,21 +70,21 @@ struct Child {
 /// An announced session that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Announced {
-    /// The session that has announced it, if that is here and not on another appliance.
+    /// Session that announced this one, if it is here and not on another appliance.
     pub(super) session: Option<SessionId>,
     pub(super) rule: RuleId,
     expectation: Expectation,
 }
 
-/// Everything that helpers keep.
+/// All state of helpers.
 #[derive(Debug)]
 pub(super) struct Helpers {
     controls: Box<[Part]>,
-    /// Their places and their memory.
+    /// Places and memory of control sessions.
     pub(super) shares: ControlShares,
-    /// Control sessions by their ends, for what they announce.
+    /// Control sessions by their ends, for their announcements.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
-    /// Announced sessions that have come, with the sessions that announced them.
+    /// Announced sessions that have begun, with the sessions that announced them.
     children: DashMap<SessionId, Child, ahash::RandomState>,
     children_len: AtomicUsize,
     /// Number of live children of each session that has any.
@@ -91,7 +93,7 @@ pub(super) struct Helpers {
     pub(super) counts: EventCounts,
 }
 
-/// Both ends of a TCP session.
+/// Returns both ends of a TCP session.
 pub(super) fn ends_of(slot: &Slot) -> SessionEnds {
     let (initiator, key) = (slot.initiator(), &slot.key);
     let end = |end| SocketAddr::new(key.address(end), key.port(end));
@@ -114,7 +116,7 @@ impl Helpers {
         }
     }
 
-    /// Takes over what new settings say of shares.
+    /// Sets the shares of zones according to new settings.
     pub(super) fn set_shares(&self, zones: &[Zone], settings: &FtpSettings) {
         self.shares.set(zones, settings.max_memory);
         self.expectations.set_zones(zones);
@@ -124,7 +126,7 @@ impl Helpers {
         self.controls.get(id.number() as usize % PARTS)
     }
 
-    /// Begins to listen to a session.
+    /// Begins to inspect a session.
     pub(super) fn listen(
         &self,
         part: &mut HashMap<SessionId, Listening>,
@@ -135,7 +137,8 @@ impl Helpers {
         let (initiator, key) = (slot.initiator(), &slot.key);
         let mapped = |end| key.is_ipv6() && key.address(end).to_canonical().is_ipv4();
         if mapped(initiator) || mapped(initiator.opposite()) {
-            // Names of ends have one form for IPv4 and IPv4-mapped addresses; the latter do not belong on the wire.
+            // The identifiers of ends have one form for IPv4 and IPv4-mapped addresses; the latter
+            // are invalid on the wire.
             return;
         }
         let Some(holding) = self.shares.claim(slot, control.memory()) else {
@@ -154,13 +157,15 @@ impl Helpers {
             self.shares.release(former.holding);
         }
         if self.parents.insert(ends, own).is_some() {
-            // A session on the same ports before this one: what it has announced does not come any more.
+            // Announcements of an earlier session on these ports are withdrawn.
             self.expectations.withdraw(&ends);
         }
     }
 
-    /// What has announced a new session; the announcement is used up. The policy is asked of the session that has announced
-    /// it, which may be on another appliance, or one that a reload is about to end.
+    /// Returns the announcement of a new session and consumes it.
+    ///
+    /// The policy is evaluated for the session that announced it, which may be on another
+    /// appliance, or one that a reload is about to end.
     pub(super) fn announced(
         &self,
         query: &NewSession,
@@ -185,7 +190,7 @@ impl Helpers {
         let decision = settings.policy.look_up(&opening_query_of(&parent));
         let rule = match (decision.action.admits(), own) {
             (true, _) => decision.rule,
-            // A reload was told to keep it.
+            // `policy.on_reload` keeps the session across a reload.
             (_, Some(parent)) if settings.on_reload == OnReload::Keep => parent.rule,
             _ => return None,
         };
@@ -200,7 +205,8 @@ impl Helpers {
         })
     }
 
-    /// What was announced could not be opened: it may come again, unless it was withdrawn meanwhile.
+    /// Restores the announcement of a session that could not be opened, unless the announcement was
+    /// withdrawn in the meantime.
     pub(super) fn give_back(&self, announced: &Announced, now: Instant) {
         let expectation = &announced.expectation;
         let Some(parent) = announced.session else {
@@ -209,7 +215,7 @@ impl Helpers {
             }
             return;
         };
-        // Under the lock that its parent withdraws it under.
+        // The lock under which the parent withdraws the announcement.
         let part = self.part(parent).map(|part| part.lock());
         let listening = part.as_ref().and_then(|part| part.get(&parent));
         if listening.is_some_and(|listening| listening.control.helper().stands_by(expectation)) {
@@ -217,7 +223,8 @@ impl Helpers {
         }
     }
 
-    /// Takes over what was announced elsewhere, as far as it could have been announced here; how many there was room for.
+    /// Imports announcements of another appliance that could have been made here; returns the
+    /// number for which there was room.
     pub(super) fn import(&self, settings: &FtpSettings, expectations: &[Expectation], now: Instant) -> usize {
         let longest = settings.rules.settings().lifetime;
         let sound = |expectation: &&Expectation| {
@@ -236,14 +243,16 @@ impl Helpers {
         self.expectations.import(&expectations, now)
     }
 
-    /// An announced session was opened. The caller holds the lock of its shard.
+    /// Notes that an announced session was opened. The caller holds the lock of its shard.
     pub(super) fn adopted(&self, child: SessionId, announced: &Announced) {
         self.belongs(child, announced.session, announced.expectation.parent);
     }
 
-    /// Notes where a session comes from. The caller holds the lock of its shard, so that it cannot end meanwhile.
+    /// Notes the parent of a session. The caller holds the lock of the session's shard, so that the
+    /// session cannot end in the meantime.
     pub(super) fn belongs(&self, child: SessionId, parent: Option<SessionId>, ends: SessionEnds) {
-        // What was announced announces nothing itself, so that nobody is kept alive by his own children's children.
+        // An announced session announces nothing itself, so that no session is kept alive by the
+        // children of its children.
         let parent = parent.filter(|parent| *parent != child && !self.children.contains_key(parent));
         if self.children.insert(child, Child { parent, ends }).is_none() {
             self.children_len.fetch_add(1, Ordering::Relaxed);
@@ -253,7 +262,7 @@ impl Helpers {
         }
     }
 
-    /// The sessions that have live children.
+    /// Returns the sessions that have live children.
     pub(super) fn families(&self) -> HashSet<SessionId> {
         self.families.iter().map(|family| *family.key()).collect()
     }
@@ -269,7 +278,7 @@ impl Helpers {
         self.children_len.load(Ordering::Relaxed) != 0 && self.children.contains_key(&id)
     }
 
-    /// The session that has announced this one, if it is here, or was.
+    /// Returns the session that announced `child`, if it is or was here.
     pub(super) fn parent_of(&self, child: SessionId) -> Option<SessionId> {
         if self.children_len.load(Ordering::Relaxed) == 0 {
             return None;
@@ -277,7 +286,7 @@ impl Helpers {
         self.children.get(&child)?.parent
     }
 
-    /// The ends of the session that has announced this one, wherever that is.
+    /// Returns the ends of the session that announced `child`, wherever that session is.
     pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
         if self.children_len.load(Ordering::Relaxed) == 0 {
             return None;
@@ -285,7 +294,7 @@ impl Helpers {
         self.children.get(&child).map(|child| child.ends)
     }
 
-    /// A session has ended: nothing is kept of it, and what it has announced does not come any more.
+    /// Removes the state of an ended session, and withdraws its announcements.
     pub(super) fn ended(&self, id: SessionId, slot: &Slot) {
         if self.children_len.load(Ordering::Relaxed) != 0
             && let Some((_, child)) = self.children.remove(&id)
@@ -316,7 +325,7 @@ impl Helpers {
                 .line_starts()
                 .map(|numbers| numbers.map(|number| number.0)),
             at_rest: control.helper().is_at_rest(),
-            // Neither is read any more, here or after a restart.
+            // Neither kind of session is read any more, here or after a restart.
             encrypted: control.helper().is_encrypted() || control.helper().is_silenced(),
             bare_lf: control.helper().has_bare_lf(),
             progress: control.helper().progress(),
@@ -324,8 +333,8 @@ impl Helpers {
         })
     }
 
-    /// Goes on to listen to a control session that another engine has listened to, or none: from where its streams are, or
-    /// from their next lines on.
+    /// Continues to inspect a control session, whether another engine has inspected it or not: from
+    /// the saved positions of its streams, or from their next lines on.
     pub(super) fn go_on(&self, settings: &FtpSettings, slot: &Slot, own: Parent, saved: SavedControl) {
         let Some(part) = self.part(own.session) else {
             return;
@@ -351,7 +360,8 @@ impl Helpers {
         }
     }
 
-    /// A session is no control session any more: nothing is kept of it, and what it has announced does not come.
+    /// Removes the state of a session that is no longer a control session, and withdraws its
+    /// announcements.
     fn stop_listening(&self, id: SessionId, slot: &Slot) {
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));
         if let Some(listening) = removed {
@@ -359,11 +369,11 @@ impl Helpers {
         }
     }
 
-    /// Gives back what a session held that is listened to no more.
+    /// Releases the resources of a session that is no longer inspected.
     pub(super) fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
         self.shares.release(listening.holding);
         let ends = ends_of(slot);
-        // The ports may have been taken by a new session meanwhile.
+        // A new session may use the ports by now.
         let own = self
             .parents
             .remove_if(&ends, |_, parent| parent.session == id)
@@ -373,9 +383,11 @@ impl Helpers {
         }
     }
 
-    /// A session is under a rule, perhaps another one, of new settings from now on. One that is a
-    /// control session by them is listened to, from here on if it was not before; what it announces
-    /// is under the rule too. One that is none is not listened to any more.
+    /// Puts a session under a rule, perhaps a different one, of new settings.
+    ///
+    /// A control session under these settings is inspected, from here on if it was not before, and
+    /// its announcements come under the rule too. A session that is not a control session is no
+    /// longer inspected.
     pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
         if !settings.is_control(slot, own.rule) {
             if self.controls() != 0 {
@@ -397,7 +409,7 @@ impl Helpers {
                 return;
             }
         }
-        // Listening begins with a SYN-ACK that is yet to come.
+        // Inspection begins with a SYN-ACK that has not arrived yet.
         let is_answered = !matches!(slot.track.state(), State::SynSent | State::SynSent2);
         if is_answered && !self.is_child(own.session) {
             self.go_on(settings, slot, own, SavedControl::default());
@@ -416,12 +428,12 @@ impl Helpers {
         self.counts.all().collect()
     }
 
-    /// Bytes that control sessions take.
+    /// Returns the bytes that control sessions take.
     pub(super) fn memory(&self) -> usize {
         self.shares.memory()
     }
 
-    /// Control sessions that are listened to.
+    /// Returns the number of control sessions that are inspected.
     pub(super) fn controls(&self) -> usize {
         self.shares.controls()
     }

@@ -27,7 +27,8 @@ pub(super) fn adopted_tcp_events(segment: &Segment) -> HistoryEvents {
     [Some(letter), None, None]
 }
 
-/// One letter for the kind of segment, then what its numbers say against what the sender has sent before.
+/// Returns one letter for the kind of segment, then letters for its numbers relative to the
+/// sender's earlier ones.
 pub(super) fn tcp_events(segment: &Segment, slot: &Slot, direction: Direction) -> HistoryEvents {
     let kind = match Event::of(segment.flags) {
         // Neither the window nor the payload of a RST counts.
@@ -52,7 +53,7 @@ pub(super) fn tcp_events(segment: &Segment, slot: &Slot, direction: Direction) -
 
 pub(super) fn plain_events(transport: &Transport) -> HistoryEvents {
     match transport {
-        // An empty datagram too: it says that its sender is there.
+        // An empty datagram counts too: it shows that its sender is active.
         Transport::Udp { .. } => [Some(Letter::Data), None, None],
         Transport::Sctp { packet, .. } if packet.chunks.any(SctpChunks::DATA) => {
             [Some(Letter::Data), None, None]
@@ -83,7 +84,7 @@ mod tests {
     use crate::session::Micros;
     use crate::track::tcp::Track;
 
-    /// A segment of the initiator, whose SYN has the number 1000.
+    /// Returns a segment of the initiator, whose SYN has the number 1000.
     fn segment(flags: TcpFlags, seq: u32, payload_len: u32, window: u16) -> Segment {
         Segment {
             seq: SeqNum(seq),

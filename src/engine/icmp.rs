@@ -23,7 +23,7 @@ const ICMPV4_SOURCE_QUENCH: u8 = 4;
 const ICMPV4_REDIRECT: u8 = 5;
 /// ICMPv6 packet too big (RFC 4443 3.2), which always announces an MTU.
 const ICMPV6_PACKET_TOO_BIG: u8 = 2;
-/// The least MTU of IPv4: what every link carries whole (RFC 791 3.2).
+/// The least MTU of IPv4: every link carries packets of this size whole (RFC 791 3.2).
 const MIN_MTU_V4: u32 = 68;
 /// The least MTU of IPv6 (RFC 8200 5).
 const MIN_MTU_V6: u32 = 1280;
@@ -35,14 +35,14 @@ struct Quoted<'a> {
 }
 
 impl Engine {
-    /// Whether the packet comes from a tunnel, in which nothing of a link belongs. Reads the newest
-    /// settings, so it is for the few packets that belong to a link.
+    /// Returns whether the packet comes from a tunnel, where link-local traffic is not valid. Reads
+    /// the newest settings, so it is for the few link-local packets.
     #[cold]
     pub(super) fn is_in_tunnel(&self, packet: &Packet<'_>) -> bool {
         self.settings().attachment.is_tunnel(packet.tunneled)
     }
 
-    /// Step 3: discovery passes untracked on a link, if it is valid.
+    /// Runs step 3 for discovery: valid discovery is forwarded untracked on a link.
     #[cold]
     #[inline(never)]
     pub(super) fn discovery<T: Trace>(
@@ -73,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// The reason to refuse an ICMP error whatever session it is about.
+    /// Returns the reason to refuse an ICMP error regardless of its session.
     fn refused(&self, packet: &Packet<'_>, version: IpVersion, error: &IcmpError) -> Option<DropReason> {
         let is_v4 = matches!(version, IpVersion::V4);
         if is_v4 && error.icmp_type == ICMPV4_REDIRECT {
@@ -89,7 +89,7 @@ impl Engine {
             return Some(DropReason::IcmpErrorAboutError);
         }
         let is_too_small = if is_v4 {
-            // Routers before RFC 1191 announce none: their receivers estimate one.
+            // Routers older than RFC 1191 announce no MTU: their receivers estimate one.
             error.mtu != 0 && error.mtu < MIN_MTU_V4
         } else {
             error.icmp_type == ICMPV6_PACKET_TOO_BIG && error.mtu < MIN_MTU_V6
@@ -97,8 +97,8 @@ impl Engine {
         is_too_small.then_some(DropReason::IcmpErrorMtuTooSmall)
     }
 
-    /// Step 3: an ICMP error is related to the session of the packet that it quotes. It refreshes and changes
-    /// nothing.
+    /// Runs step 3 for an ICMP error: it is related to the session of the packet that it quotes.
+    /// The error neither refreshes nor changes the session.
     pub(super) fn related<T: Trace>(
         &self,
         packet: &Packet<'_>,
@@ -129,7 +129,7 @@ impl Engine {
     }
 
     /// Returns the flow of the association of an SCTP packet that is quoted from a further path of
-    /// it. Whether the packet had the flag T is not quoted.
+    /// it. The quote does not show whether the packet had the flag T.
     #[cold]
     fn quoted_on_path(&self, packet: &Packet<'_>, error: &IcmpError) -> Option<Flow> {
         let quoted = &error.quoted;
@@ -159,7 +159,7 @@ impl Engine {
         Some(Flow { key, source })
     }
 
-    /// Step 3: an ICMP error about a packet of a flow.
+    /// Runs step 3 for an ICMP error about a packet of a flow.
     fn related_to<T: Trace>(
         &self,
         packet: &Packet<'_>,
@@ -195,7 +195,7 @@ impl Engine {
             return invalid(DropReason::IcmpErrorNoSession);
         };
         let slot = shard.slab.hot(number);
-        // The error travels back to whoever sent the quoted packet.
+        // The error travels back to the sender of the quoted packet.
         let direction = slot.direction_of(quoted.source).opposite();
         let tracked = Tracked {
             class: Class::Related,
@@ -231,10 +231,11 @@ impl Engine {
 }
 
 /// Returns whether an error announces an MTU that the quoted packet of a host does not exceed.
-/// Packets of a tunnel are not held against it: what had to fit may have been encapsulated once
-/// more. Nor is a packet whose length is not known for sure. There are routers that quote the
-/// length of an IPv4 packet without that of its header, some with a checksum that fits: 20 bytes
-/// are allowed for.
+///
+/// Packets of a tunnel are not checked against the MTU: the packet that had to fit may have been
+/// encapsulated once more. Nor is a packet whose length is not known for certain. Some routers
+/// quote the length of an IPv4 packet without that of its header, some with a checksum that
+/// matches: 20 bytes are allowed for.
 const fn names_a_fitting_mtu(error: &IcmpError) -> bool {
     let allowance = match error.quoted.version {
         IpVersion::V4 => 20,

@@ -1,4 +1,4 @@
-//! One session, looked at closely: for people.
+//! Detailed inspection of a single session, for operators.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +9,34 @@ use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 
-/// Details of a live session beside its record.
+/// Details of a live session beyond its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionDetail {
-    /// Its record.
+    /// The session's record.
     pub record: SessionRecord,
-    /// Of TCP: what each end has sent and allowed, original first.
+    /// For TCP: sent and allowed sequence numbers of each end, original first.
     pub sides: Option<[Side; 2]>,
-    /// TCP is tracked liberally: what does not fit the window passes.
+    /// TCP is tracked liberally: segments outside the window are allowed.
     pub liberal: bool,
-    /// Lifetime of its state.
+    /// Lifetime of the session's state.
     pub lifetime: Lifetime,
     /// Length of that lifetime.
     pub lifetime_length: Duration,
     /// Profile of lifetimes: 0 is the global one, n the n-th override.
     pub profile: u8,
-    /// What is left of it; zero for one that is over.
+    /// Remaining lifetime; zero for a session that is over.
     pub left: Duration,
-    /// Sessions that it has announced live.
+    /// The session has announced sessions that are live.
     pub has_children: bool,
-    /// The session that has announced it, while that lives.
+    /// The session that announced this one, while that session is live.
     pub parent: Option<SessionRecord>,
-    /// A full table may end it in favour of a new session, if nothing is worth less.
+    /// A full table may evict the session for a new one, if no other session is worth less.
     pub evictable: bool,
 }
 
 impl Engine {
-    /// Returns a live session by its name. Takes the lock of its shard for a moment.
+    /// Returns a live session by its identifier. Takes the lock of its shard for a moment.
     #[must_use]
     pub fn inspect(&self, id: SessionId, now: Instant) -> Option<SessionDetail> {
         let moment = self.origin.micros(now);

@@ -7,7 +7,7 @@ impl Engine {
     /// Checks that the table's structures agree; for property tests and fuzzing.
     ///
     /// # Errors
-    /// A description of what does not agree.
+    /// Returns a description of the inconsistency.
     #[doc(hidden)]
     pub fn check_invariants(&self) -> Result<(), String> {
         self.datagrams.check_invariants()?;

@@ -20,7 +20,7 @@ use crate::track::{self, Lifetime};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 impl Engine {
-    /// Runs step 6. Returns `None` where the packet would open a new connection in place of this
+    /// Runs step 6. Returns `None` if the packet would open a new connection in place of this
     /// session.
     pub(super) fn hit<T: Trace>(
         &self,
@@ -183,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// Judges a segment that is invalid: it may be evidence of another path, or of nothing.
+    /// Judges an invalid segment, which may be evidence of another path.
     fn judge_invalid<T: Trace>(
         &self,
         live: &mut Live<'_>,
@@ -286,7 +286,8 @@ impl Engine {
         live.shard.slab.note_tunnel(slot_id, direction, candidate.tunnel);
         note_events(live.shard, slot_id, direction, passage.events);
         if passage.part == Part::Refuses {
-            // Its class has changed with its state: the shard's counts must follow first.
+            // The session's class has changed with its state: the shard's counts must be updated
+            // first.
             live.rearm(live.hot().deadline, before);
             let ended = live.end(EndReason::Refused);
             self.ended_here(live.shard_id, &ended, now, effects, trace);
@@ -317,8 +318,8 @@ struct Invalid<'a> {
     fault: Fault,
 }
 
-/// Returns whether a packet is of another flow of the load balancer than the last one of its
-/// direction.
+/// Returns whether a packet belongs to another flow of the load balancer than the last packet in
+/// its direction.
 fn is_of_another_flow(live: &Live<'_>, matched: &Matched<'_, '_>) -> bool {
     let candidate = matched.candidate;
     let [original, reply] = live.shard.slab.tunnels(live.slot);
@@ -329,7 +330,7 @@ fn is_of_another_flow(live: &Live<'_>, matched: &Matched<'_, '_>) -> bool {
     last != TunnelRef::NONE && (last.0 ^ candidate.tunnel.0) & candidate.flow_bits != 0
 }
 
-/// Judges a packet of a protocol without connections.
+/// Judges a packet of a connectionless protocol.
 #[inline(always)]
 fn judge_datagram<T: Trace>(
     live: &mut Live<'_>,
@@ -375,7 +376,7 @@ fn judge_datagram<T: Trace>(
     })
 }
 
-/// Runs TCP's judgement, with its steps where anybody looks.
+/// Runs the TCP state machine, and records the steps if the packet is traced.
 fn judge<T: Trace>(
     slot: &mut Slot,
     direction: Direction,
@@ -408,7 +409,7 @@ fn judge<T: Trace>(
     outcome
 }
 
-/// Runs the judgement of SCTP or DCCP.
+/// Runs the state machine of SCTP or DCCP.
 fn judge_by_state<T: Trace>(
     slot: &mut Slot,
     direction: Direction,

@@ -1,19 +1,16 @@
-//! Segments of control sessions: what helpers read, and what passes.
+//! Segments of control sessions: which data helpers read, and which segments are forwarded.
 //!
-//! Where a refused announcement stops its session (`ftp.refused = "drop"`), nothing passes that is
-//! not read whole and in its place:
+//! Where a refused announcement stops its session (`ftp.refused = "drop"`), only segments that are
+//! read whole and in their place are forwarded:
 //!
-//! - A segment ahead of a hole passes, but only if it is kept: once the hole is filled, it is read
-//!   as
-//!   well, and if there is anything to refuse in it, what would have filled the hole is dropped, so
-//!   that the refused line is never whole at its receiver.
-//! - What was read and is not acknowledged is kept too: the receiver may not have got it (too short
-//!   a
-//!   time to live, an old timestamp), and must not get anything else instead.
-//! - A segment that cannot be read now is dropped as if it had not come; its sender sends it again.
-//!   One that never will be readable [ends](Ruling::Stops) the session, so that neither end waits
-//!   for
-//!   the other.
+//! - A segment ahead of a hole is forwarded only if it is stored, so that it is read once the hole
+//!   is filled. If it contains anything to refuse, the segment that would have filled the hole is
+//!   dropped. The refused line is then never complete at its receiver.
+//! - Data that were read but not acknowledged are stored too. The receiver may have missed them
+//!   (too short a time to live, an old timestamp), and must not get different data instead.
+//! - A segment that cannot be read now is dropped as if it had not arrived; its sender retransmits
+//!   it. A segment that will never be readable [ends](Ruling::Stops) the session, so that neither
+//!   end waits for the other.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,18 +29,18 @@ use crate::packet::{Segment, SeqNum, TcpFlags};
 use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;
 
-/// Notes of one packet; more are only counted.
+/// Most notes of one packet; further ones are only counted.
 const MAX_NOTES: usize = 32;
 
-/// A sender that sends so many segments in a row that cannot be read will not send others.
+/// A sender that sends this many unreadable segments in a row will not send readable ones.
 const MAX_UNREAD: u8 = 16;
 
-/// A segment of a control session as it came.
+/// A segment of a control session as received.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard<'a> {
     pub(super) direction: Direction,
     pub(super) segment: &'a Segment,
-    /// `None` if not all of it is here: the payload of a fragment.
+    /// The payload; `None` if parts of it are missing, as in a fragment.
     pub(super) payload: Option<&'a [u8]>,
     pub(super) now: Instant,
 }
@@ -52,18 +49,18 @@ pub(super) struct Heard<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ruling {
     Passes,
-    /// It is dropped as if it had not come.
+    /// The segment is dropped as if it had not arrived.
     Drops,
-    /// It is dropped, and the session ends.
+    /// The segment is dropped, and the session ends.
     Stops,
 }
 
-/// Keeps expectations and counts, and notes what was found and what stops whom.
+/// Keeps expectations and counts, and records findings and the directions that they stop.
 struct Attentive<'a> {
     table: TableSink<'a>,
     session: SessionId,
     notes: &'a mut Vec<HelperNote>,
-    /// The expectation that the next event is about.
+    /// The expectation that the next event refers to.
     about: Option<Expectation>,
     /// Refused and unread data stop their sender.
     stops: bool,
@@ -73,7 +70,7 @@ struct Attentive<'a> {
 
 impl HelperSink for Attentive<'_> {
     fn event(&mut self, event: HelperEvent, from: Direction) {
-        // One that is taken up in its middle is read from there on.
+        // A session that is adopted midstream is read from there on.
         let is_unread = event.is_unread() && event != HelperEvent::MidStream;
         let refuses = self.stops && (event.is_refusal() || is_unread);
         let [original, reply] = &mut self.refused;
@@ -105,16 +102,18 @@ impl HelperSink for Attentive<'_> {
     }
 }
 
-/// Returns whether a segment brings data to its receiver, or something that changes what it reads.
+/// Returns whether a segment carries data to its receiver, or changes which data the receiver
+/// reads.
 fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
     let is_reset = segment.flags.contains(TcpFlags::RST);
     !is_reset && (payload.is_none() || segment.payload_len > 0 || segment.flags.contains(TcpFlags::URG))
 }
 
 impl Helpers {
-    /// Reads a segment of a control session that was found right. Listening begins with the
-    /// SYN-ACK, so that nobody but a server that answers takes a place. What was announced does not
-    /// announce anything itself.
+    /// Reads a valid segment of a control session.
+    ///
+    /// Inspection begins with the SYN-ACK, so that only a server that answers takes a place. An
+    /// announced session does not announce sessions itself.
     #[cold]
     #[inline(never)]
     pub(super) fn control(
@@ -145,13 +144,13 @@ impl Helpers {
             return match passes {
                 true => Ruling::Passes,
                 false if has(TcpFlags::SYN) => Ruling::Drops,
-                // Nobody will ever read it.
+                // The segment will never be read.
                 false => Ruling::Stops,
             };
         };
         if has(TcpFlags::RST) {
             if slot.track.state() == State::Close {
-                // One that its receiver will challenge has closed nothing.
+                // A RST that its receiver will challenge has closed nothing.
                 self.withdraw_all(listening);
             }
             return Ruling::Passes;
@@ -173,7 +172,7 @@ impl Helpers {
             State::SynSent | State::SynSent2 | State::SynRecv | State::Established
         );
         if ruling == Ruling::Stops || !is_open {
-            // An end has said its last word: no data will follow.
+            // An end has finished sending: no data will follow.
             self.withdraw_all(listening);
         }
         if !self.account(listening, stops)
@@ -206,7 +205,7 @@ impl Helpers {
         }
     }
 
-    /// Reads a segment of a session in which nothing may pass unread.
+    /// Reads a segment of a session in which no segment is forwarded unread.
     fn read_guarded(
         &self,
         listening: &mut Listening,
@@ -241,8 +240,8 @@ impl Helpers {
             Fit::NoRoom => return Ruling::Drops,
             Fit::Differs => return unread(listening),
             Fit::BeforeStart => {
-                // It was lost before the session was taken up, if it comes again and again: its
-                // sender waits twice as long each time.
+                // If the segment is retransmitted repeatedly, the missing one was lost before the
+                // session was adopted: its sender doubles the interval each time.
                 listening.unread = listening.unread.saturating_add(MAX_UNREAD / 4 - 1);
                 return unread(listening);
             }
@@ -250,7 +249,8 @@ impl Helpers {
         if !payload.payload.is_empty() {
             listening.unread = 0;
         }
-        // Only now: a segment that is dropped tells its receiver of no urgent byte.
+        // This is done only now: a dropped segment does not announce an urgent byte to its
+        // receiver.
         let [original, reply] = &mut listening.urgent;
         match direction {
             Direction::Original => *original = urgent,
@@ -264,8 +264,8 @@ impl Helpers {
         let control = &listening.control;
         let stops = own || control.stream(direction).is_too_long();
         let from_own = stops.then_some(payload.seq);
-        // Found by what this segment acknowledges: the other end has said it, from where it was not
-        // read.
+        // The finding follows from what this segment acknowledges: the other end sent the data
+        // unread.
         let from_peer = opposite.filter(|_| peer);
         let (from_original, from_reply) = match direction {
             Direction::Original => (from_own, from_peer),
@@ -280,8 +280,8 @@ impl Helpers {
         if stops { Ruling::Stops } else { Ruling::Passes }
     }
 
-    /// Returns whether a segment may pass of which nobody reads the data: its numbers are wrong and
-    /// it is let pass nevertheless.
+    /// Returns whether a segment may be forwarded unread: its numbers are invalid and it is allowed
+    /// nevertheless.
     #[cold]
     #[inline(never)]
     pub(super) fn may_pass_unread(
@@ -303,11 +303,11 @@ impl Helpers {
         }
     }
 
-    /// Checks that the data of a segment are at hand and in the stream, and that there is memory
-    /// for them. Returns the urgent byte that is to come after the segment.
+    /// Checks that the data of a segment are available and in the stream, and that there is memory
+    /// for them. Returns the urgent byte that is expected after the segment.
     ///
     /// # Errors
-    /// Rules on a segment that cannot be read.
+    /// Returns the ruling on a segment that cannot be read.
     fn can_be_read(
         &self,
         listening: &mut Listening,
@@ -334,7 +334,7 @@ impl Helpers {
             return Err(unread(listening));
         };
         if segment.flags.contains(TcpFlags::SYN) {
-            // Its sender sends the data again without the SYN.
+            // The sender retransmits the data without the SYN.
             return if bytes.is_empty() {
                 Ok(urgent)
             } else {
@@ -358,21 +358,21 @@ impl Helpers {
         }
     }
 
-    /// Whether a session is one that should be listened to.
+    /// Returns whether a session should be inspected.
     fn is_watched(&self, settings: &FtpSettings, slot: &Slot, own: Parent) -> bool {
         settings.is_control(slot, own.rule) && !self.is_child(own.session)
     }
 
-    /// Nothing that a control session has announced comes any more.
+    /// Withdraws all announcements of a control session.
     fn withdraw_all(&self, listening: &mut Listening) {
         let helper = listening.control.helper_mut();
         helper.forget_announced();
         self.expectations.withdraw(helper.session());
     }
 
-    /// Brings the memory that a control session takes up to date. One that takes more than its
-    /// share sheds what waits for missing segments; `false` if that is not enough. One that nothing
-    /// may pass unread sheds nothing: what waits there has passed.
+    /// Updates the memory that a control session takes. A session that exceeds its share discards
+    /// data that wait for missing segments; returns `false` if that is not enough. A session in
+    /// which nothing may be forwarded unread discards nothing: its waiting data were forwarded.
     fn account(&self, listening: &mut Listening, stops: bool) -> bool {
         let Listening { control, holding, .. } = listening;
         if self.shares.fit(holding, control.memory()) || stops {
@@ -393,8 +393,8 @@ const fn unread(listening: &mut Listening) -> Ruling {
     }
 }
 
-/// Part of a segment that a helper reads. The data of a SYN may be discarded by its receiver, and
-/// then come again: they are not read.
+/// Returns the part of a segment that a helper reads. The receiver may discard the data of a SYN
+/// and get them again, so they are not read.
 fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
     let segment = heard.segment;
     let is_syn = segment.flags.contains(TcpFlags::SYN);

@@ -1,4 +1,5 @@
-//! A shard and a session of it under the shard's lock, as the steps of a packet hand them on.
+//! A shard and one of its sessions under the shard's lock, as passed between the steps of the
+//! packet path.
 
 use super::settings::Settings;
 use crate::policy::RuleId;
@@ -73,13 +74,13 @@ impl Live<'_> {
         self.shard.slab.cold_mut(self.slot)
     }
 
-    /// Returns the name of the session.
+    /// Returns the identifier of the session.
     #[inline]
     pub(super) fn id(&self) -> SessionId {
         self.table.id(self.shard_id, self.slot, self.hot().generation)
     }
 
-    /// Returns the rule that has admitted the session.
+    /// Returns the rule that admitted the session.
     pub(super) fn rule(&self) -> RuleId {
         RuleId(self.cold().rule)
     }

@@ -7,7 +7,7 @@ use crate::track::tcp::State;
 use crate::track::{EvictionClass, Lifetime};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
-/// A packet and the session that it was found to belong to.
+/// A packet and the session that it belongs to.
 pub(super) struct Matched<'a, 'p> {
     pub(super) candidate: &'a Candidate<'p>,
     pub(super) tracked: Tracked,
@@ -19,7 +19,7 @@ pub(super) struct Matched<'a, 'p> {
 }
 
 impl Matched<'_, '_> {
-    /// Returns what the verdict on an invalid packet says of its session.
+    /// Returns the tracking result in the verdict on an invalid packet.
     pub(super) const fn invalid(&self) -> Tracked {
         Tracked {
             class: Class::Invalid,
@@ -39,7 +39,7 @@ pub(super) enum Judged {
 
 /// A packet that passes, and its part in the session.
 pub(super) struct Passage {
-    /// `None`: the packet proves nothing about the session.
+    /// Lifetime that the packet sets; `None` if the packet proves nothing about the session.
     pub(super) lifetime: Option<Lifetime>,
     pub(super) events: HistoryEvents,
     /// Check that the packet has failed and that only counts.
@@ -51,9 +51,9 @@ pub(super) struct Passage {
 /// Part of a passing packet in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The packet is one of the session.
+    /// The packet counts in the session.
     Counts,
-    /// The packet is a RST that its receiver ignores: it is counted, and nothing else.
+    /// The packet is a RST that its receiver ignores: it is only counted.
     Ignored,
     /// The packet refuses the session, which ends.
     Refuses,
@@ -62,10 +62,10 @@ pub(super) enum Part {
 /// Data of a passing segment as a helper may read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The numbers are right: the helper reads the data.
+    /// The numbers are valid: the helper reads the data.
     Whole,
-    /// The segment passes although its numbers may be wrong: the helper does not read it.
+    /// The segment is allowed although its numbers may be wrong: the helper does not read it.
     Unread,
-    /// No helper is asked.
+    /// No helper applies.
     Exempt,
 }

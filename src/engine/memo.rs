@@ -1,26 +1,27 @@
-//! Bounded notes about flows: a direct-mapped table in which a newer flow takes the place of an older one.
+//! Bounded notes about flows: a direct-mapped table in which a newer flow may displace an older
+//! one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::reserve::{NoMemory, Purpose};
 use crate::session::Place;
 
-/// A number noted of some flows, each under the hash of its key. Two flows may share a hash, so a note is
-/// a hint. Reading and writing touch one cache line and take no lock.
+/// Numbers noted for some flows, each under the hash of its key. Two flows may share a hash, so a
+/// note is a hint. Reads and writes touch one cache line and take no lock.
 #[derive(Debug)]
 pub(super) struct Memo {
     /// The hash in the upper half, the number plus one in the lower; 0 for a free place.
     places: Box<[AtomicU64]>,
 }
 
-/// What stands in the place of a flow.
+/// Content of the place of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noted {
-    /// Nothing.
+    /// The place is free.
     Nothing,
-    /// The number that was noted of the flow itself.
+    /// The number that was noted for the flow itself.
     Own(u32),
-    /// The number that was noted of another flow, which may have taken the place of this one.
+    /// The number that was noted for another flow, which may have displaced this one.
     Other(u32),
 }
 
@@ -29,12 +30,12 @@ impl Memo {
         if places < 1 { 1 } else { places.next_power_of_two() }
     }
 
-    /// The bytes of a memo with at least this many places.
+    /// Returns the bytes of a memo with at least this many places.
     pub(super) const fn bytes(places: usize) -> usize {
         Self::places(places) * size_of::<AtomicU64>()
     }
 
-    /// A memo with at least this many places; a power of two of them.
+    /// Returns a memo with at least this many places, rounded up to a power of two.
     pub(super) fn new(places: usize) -> Result<Self, NoMemory> {
         let places = Self::places(places);
         Ok(Self {
@@ -42,12 +43,13 @@ impl Memo {
         })
     }
 
-    /// A memo of flows of a table of so many sessions: an eighth of them, and 512 KiB at most.
+    /// Returns a memo for the flows of a table of `max_sessions` sessions: an eighth of them, and
+    /// 512 KiB at most.
     pub(super) fn beside(max_sessions: usize) -> Result<Self, NoMemory> {
         Self::new(Self::places_beside(max_sessions))
     }
 
-    /// The bytes of [`Memo::beside`].
+    /// Returns the bytes of [`Memo::beside`].
     pub(super) fn bytes_beside(max_sessions: usize) -> usize {
         Self::bytes(Self::places_beside(max_sessions))
     }
@@ -60,7 +62,7 @@ impl Memo {
         self.places.get(place.hash as usize & (self.places.len() - 1))
     }
 
-    /// Notes a number, in place of what stood there.
+    /// Notes a number, replacing any earlier one in its place.
     pub(super) fn note(&self, place: Place, number: u32) {
         let word = u64::from(place.hash) << 32 | u64::from(number.saturating_add(1));
         if let Some(at) = self.place(place)

@@ -1,4 +1,4 @@
-//! The engine: one packet in, one verdict out, and time that passes.
+//! The engine: one packet in, one verdict out, and the passage of time.
 
 mod admission;
 mod answer;
@@ -82,7 +82,7 @@ pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
 
-/// An IP packet as it came in: its bytes, when, and in which zone.
+/// An IP packet as received: its bytes, the time of arrival and its zone.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {
     bytes: &'a [u8],
@@ -91,18 +91,20 @@ pub struct Packet<'a> {
     offloaded: bool,
     tunneled: bool,
     tunnel: TunnelRef,
-    /// What of `tunnel` names a flow of whoever has sent it.
+    /// Bits of `tunnel` that identify the sender's flow.
     flow_bits: u64,
-    /// The settings by which it is parsed and its IP header judged.
+    /// Settings for parsing the packet and judging its IP header.
     screen: Screen,
-    /// It is dropped if it would open a session.
+    /// The packet is dropped if it would open a session.
     sheddable: bool,
     can_hold: bool,
 }
 
 impl<'a> Packet<'a> {
-    /// A packet of the default zone. `bytes` begins with the IP header; what lies behind the IP length is
-    /// padding. `now` is the moment of its arrival; several threads may pass slightly different clocks.
+    /// Returns a packet of the default zone.
+    ///
+    /// `bytes` begins with the IP header; any bytes after the IP length are padding. `now` is the
+    /// moment of arrival; several threads may pass slightly different clocks.
     #[must_use]
     pub const fn new(bytes: &'a [u8], now: Instant) -> Self {
         Self {
@@ -119,21 +121,26 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The same packet in a zone.
+    /// Returns the packet with its zone set to `zone`.
     #[must_use]
     pub const fn zone(self, zone: Zone) -> Self {
         Self { zone, ..self }
     }
 
-    /// The same packet with checksums that are not verified. By default they are: say so of packets whose checksums an
-    /// interface has not computed yet, such as those that this host sends, and of packets that a capture has cut.
+    /// Returns the packet with verification of its checksums disabled if `offloaded` is set;
+    /// checksums are verified by default.
+    ///
+    /// Set this for packets whose checksums an interface has not computed yet, such as those that
+    /// this host sends, and for packets that a capture has truncated.
     #[must_use]
     pub const fn offloaded(self, offloaded: bool) -> Self {
         Self { offloaded, ..self }
     }
 
-    /// The same packet as one of a layer-3 tunnel, where nothing of a link belongs, unless [`EngineConfig::attachment`]
-    /// says otherwise. [`FrontEnd`](crate::geneve::front::FrontEnd) sets it.
+    /// Returns the packet marked as received from a layer-3 tunnel, where link-local traffic is not
+    /// valid, unless [`EngineConfig::attachment`] says otherwise.
+    ///
+    /// [`FrontEnd`](crate::geneve::front::FrontEnd) sets this mark.
     ///
     /// [`EngineConfig::attachment`]: crate::config::EngineConfig::attachment
     #[must_use]
@@ -141,8 +148,10 @@ impl<'a> Packet<'a> {
         Self { tunneled, ..self }
     }
 
-    /// The same packet with a note of what it came in: the engine keeps the newest of each direction of a session, and
-    /// hands it out with the packets that it makes, if [`EngineConfig::tunnel_references`] is set.
+    /// Returns the packet with a reference to the tunnel that it arrived in.
+    ///
+    /// The engine keeps the newest reference of each direction of a session. It returns that
+    /// reference with the packets that it creates, if [`EngineConfig::tunnel_references`] is set.
     ///
     /// [`EngineConfig::tunnel_references`]: crate::config::EngineConfig::tunnel_references
     #[must_use]
@@ -150,39 +159,45 @@ impl<'a> Packet<'a> {
         Self { tunnel, ..self }
     }
 
-    /// The same packet with a mask of the bits of its [`TunnelRef`] that name a flow: a load balancer's flow cookie. A SYN on a
-    /// live session, whose bits differ from those of the last packet of its direction, is the first of a new flow: it
-    /// opens a new session in place of that one, if the policy admits it. With 0, the default, nothing follows from them.
+    /// Returns the packet with a mask of the bits of its [`TunnelRef`] that identify a flow: a load
+    /// balancer's flow cookie.
+    ///
+    /// A SYN on a live session is the first packet of a new flow if its bits differ from those of
+    /// the last packet in its direction. It opens a new session in place of the old one, if the
+    /// policy admits it. With 0, the default, the bits are ignored.
     #[must_use]
     pub const fn flow_bits(self, flow_bits: u64) -> Self {
         Self { flow_bits, ..self }
     }
 
-    /// The same packet under overload: one that would open a session is dropped
-    /// ([`DropReason::Overload`]) before the policy is asked. Packets of sessions, ICMP errors,
-    /// later fragments, and what a control session has announced are decided as always. So is a
-    /// SYN, unless SYNs are the flood: while its zone is challenged (`[syn_challenge]`), only those
-    /// of known sources pass, and in a zone that never is, none.
+    /// Returns the packet marked as subject to shedding under overload: if it would open a session,
+    /// it is dropped ([`DropReason::Overload`]) before the policy is evaluated.
+    ///
+    /// Packets of sessions, ICMP errors, later fragments and announced sessions are decided as
+    /// always. SYNs are also decided as always unless SYNs are the flood. While its zone is
+    /// challenged (`[syn_challenge]`), only SYNs of known sources are allowed; in a zone that is
+    /// never challenged, none are.
     #[must_use]
     pub const fn sheddable(self, sheddable: bool) -> Self {
         Self { sheddable, ..self }
     }
 
-    /// Returns the packet as one of a caller that can hold it and pass it again. A fragment that
-    /// comes before the first one of its datagram then gets [`Verdict::Hold`] instead of being
-    /// dropped; see [`fragment`](crate::fragment).
+    /// Returns the packet marked as one that the caller can hold and submit again.
+    ///
+    /// A fragment that arrives before the first one of its datagram then gets [`Verdict::Hold`]
+    /// instead of being dropped; see [`fragment`](crate::fragment).
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {
         Self { can_hold, ..self }
     }
 
-    /// The moment of its arrival.
+    /// Returns the moment of the packet's arrival.
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
     }
 
-    /// Its bytes.
+    /// Returns the packet's bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -191,8 +206,9 @@ impl<'a> Packet<'a> {
 
 /// A stateful session firewall engine.
 ///
-/// Shared by reference: every method takes `&self`, and threads that handle different sessions rarely meet.
-/// The engine reads no clock and does no I/O; `now` comes with each packet and each call.
+/// The engine is shared by reference: every method takes `&self`, and threads that handle different
+/// sessions rarely contend. The engine reads no clock and does no I/O; `now` comes with each packet
+/// and each call.
 ///
 /// ```
 /// use std::time::Instant;
@@ -209,18 +225,19 @@ impl<'a> Packet<'a> {
 /// ```
 #[derive(Debug)]
 pub struct Engine {
-    /// Each shard has the settings that hold for it; these are the newest, for what is done without a shard's lock.
+    /// Each shard has the settings in force for it; these are the newest, for work that needs no
+    /// shard lock.
     table: Table<Settings>,
     settings: RwLock<Arc<Settings>>,
     /// The counts of sessions by zone.
     accounts: Arc<Accounts>,
-    /// When reached limits were reported.
+    /// Times at which reached limits were last reported.
     notices: Notices,
     screen: NewestScreen,
-    /// What no reload changes.
+    /// State that no reload changes.
     fixed: Fixed,
     reloading: Mutex<()>,
-    /// For what settings keep by a hash.
+    /// Hasher for settings that are stored by hash.
     hasher: ahash::RandomState,
     datagrams: Datagrams,
     counters: Counters,
@@ -233,21 +250,22 @@ pub struct Engine {
     ended: ended::EndedSessions,
     /// Further paths of SCTP associations.
     paths: PathTable,
-    /// For RSTs to both ends of a session that ends.
+    /// Budget of RSTs to both ends of a session that ends.
     resets_at_end: budget::Budget,
-    /// For RSTs to late packets.
+    /// Budget of RSTs to late packets.
     late_resets: budget::Budget,
-    /// For answers to packets that are refused.
+    /// Budget of replies to rejected packets.
     answers: budget::Budget,
     challenges: challenge::Challenges,
     asymmetry: Asymmetry,
     cut: one_way::CutHandshakes,
-    /// Until when connections are adopted in their middle whatever the settings say, in microseconds.
+    /// Time until which connections are adopted midstream regardless of the settings, in
+    /// microseconds.
     adopts_until: AtomicU64,
 }
 
-/// The most bytes that hints about sessions of other zones, about handshakes that were cut, about
-/// ended sessions, and about further paths of SCTP associations take.
+/// Returns the most bytes that all hints take: hints about sessions of other zones, cut handshakes,
+/// ended sessions and further paths of SCTP associations.
 pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
     zone_hints::ZoneHints::bytes(max_sessions, zones)
         + one_way::CutHandshakes::bytes(max_sessions)
@@ -265,28 +283,31 @@ const _: () = {
 };
 
 impl Engine {
-    /// An engine with a configuration and a fresh random hash seed.
+    /// Returns an engine with the given configuration and a fresh random hash seed.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or a table for which the system does not give the memory.
+    /// Returns an error if the configuration is invalid or if memory for a table cannot be
+    /// allocated.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         // The standard library keys its own maps from the operating system's randomness.
         let random = RandomState::new();
         Self::with_seed(config, [0u8, 1, 2, 3].map(|n| random.hash_one(n)))
     }
 
-    /// An engine whose hash seed is given: the same packets land in the same shards every time. For tests and
-    /// measurements; an attacker who knows the seed can make flows collide.
+    /// Returns an engine with the given hash seed: a packet lands in the same shard every time.
+    ///
+    /// This constructor is for tests and measurements; an attacker who knows the seed can make
+    /// flows collide.
     ///
     /// # Errors
-    /// As those of [`Engine::new`].
+    /// See [`Engine::new`].
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
         let memory = compiled.memory();
         Self::build(compiled, seed).map_err(|lack| memory.error(config, lack))
     }
 
-    /// Reserves the memory of all tables and makes an engine of them.
+    /// Reserves the memory of all tables and builds an engine from them.
     fn build(compiled: Compiled, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
@@ -342,7 +363,7 @@ impl Engine {
         self.rule_counters.reserve(rules);
     }
 
-    /// Divides what all zones share by new settings.
+    /// Divides shared resources among the zones according to new settings.
     fn set_shares(&self, settings: &Settings) {
         self.helpers.set_shares(&settings.zones, &settings.ftp);
         self.graveyard.set_zones(&settings.zones);
@@ -350,35 +371,44 @@ impl Engine {
         self.asymmetry.set_shares(&settings.asymmetry, &settings.zones);
     }
 
-    /// Decides a packet. Never fails, never panics, and allocates nothing, but for what a helper keeps of a control session
-    /// and of the sessions that it announces, for a new line of [`Engine::asymmetry`], and for the
-    /// addresses that ends of an SCTP association announce.
+    /// Decides a packet. Never fails and never panics.
     ///
-    /// 1. Parse and validate once. A bad packet is a verdict with a reason, and so is one whose IP header says what no
-    ///    packet on its way may say: a source route, a martian address, a TTL of 0 (`[ip]`).
-    /// 2. A fragment: find its datagram, **under the lock of one part of that table, which is released at once**. The
-    ///    first fragment has the transport header: it goes through the steps that follow, and what is decided of it
-    ///    is kept. A later one follows that decision; it is counted in the session and moves the end of a TCP segment,
-    ///    under the shard's lock, and skips all other steps. One that comes before the first is dropped, or the caller
-    ///    holds it ([`Packet::can_hold`]). (An IPv6 atomic fragment is a whole packet.)
-    /// 3. An ICMP error: find the session of the packet that it quotes; it is `related` to that one. Neighbor
-    ///    and multicast listener discovery pass untracked on a link, if they are valid; in a tunnel they are dropped.
-    /// 4. Look the session up by its canonical key: one key, one hash, one shard. **The shard's lock is taken
-    ///    here** and held to the end of step 6; it is the only one, but for what helpers keep.
-    /// 5. Miss: only a packet that may open a session (for TCP a SYN, for ICMP anything but a reply) asks the policy;
-    ///    only one that the policy admits, and that exceeds no limit, makes a session. A full table makes room
-    ///    first, or refuses. **The leaf locks of counted prefixes are taken here**, each for a few instructions.
-    ///    Under flood, a SYN of an unknown source is answered by a challenge instead (`[syn_challenge]`).
-    ///    A session that a control session has announced is admitted by the rule of that one.
-    /// 6. Hit: the protocol's state machine judges the packet. An invalid packet changes nothing, the time of
-    ///    the last packet included; only where both ends of an assured TCP session have sent an invalid FIN or RST
-    ///    is its lifetime cut. A check that only counts (`[checks]`) lets the packet pass instead.
-    ///    A helper reads what a control session says, behind a lock of that session's part of its table.
-    /// 7. The lock is released; counters and events.
+    /// Allocates only for state that a helper keeps of a control session and of the sessions that
+    /// it announces, for a new line of [`Engine::asymmetry`], and for the addresses that ends of an
+    /// SCTP association announce.
     ///
-    /// `outbox` receives the reply to a rejected packet, the session that the packet opens, or would
-    /// open if the policy admitted it, and those that end on the way: evicted, reused, refused, or
-    /// found expired. Drain it after each packet or batch.
+    /// 1. The packet is parsed and validated once. An invalid packet gets a verdict with a reason.
+    ///    So does a packet whose IP header is not valid in transit: a source route, a martian
+    ///    address, a TTL of 0 (`[ip]`).
+    /// 2. A fragment's datagram is looked up, **under the lock of one part of that table, which is
+    ///    released at once**. The first fragment has the transport header: it goes through the
+    ///    following steps, and its verdict is stored. A later fragment gets that verdict; under the
+    ///    shard's lock, it is counted in the session and moves the end of a TCP segment, and all
+    ///    other steps are skipped. A fragment that arrives before the first one is dropped, or held
+    ///    by the caller ([`Packet::can_hold`]). (An IPv6 atomic fragment is a whole packet.)
+    /// 3. An ICMP error is `related` to the session of the packet that it quotes. Valid neighbor
+    ///    and multicast listener discovery is forwarded untracked on a link and dropped in a
+    ///    tunnel.
+    /// 4. The session is looked up by its canonical key: one key, one hash, one shard. **The
+    ///    shard's lock is taken here** and held to the end of step 6. Helpers have locks of their
+    ///    own; no other lock is taken.
+    /// 5. On a miss, only a packet that may open a session (for TCP a SYN, for ICMP anything but a
+    ///    reply) is checked against the policy. A session is opened only if the policy admits it
+    ///    and no limit is exceeded. A full table first evicts a session, or refuses the new one.
+    ///    **The leaf locks of counted prefixes are taken here**, each for a few instructions.
+    ///    During a flood, a SYN of an unknown source is answered by a challenge instead
+    ///    (`[syn_challenge]`). A session that a control session has announced is admitted by the
+    ///    control session's rule.
+    /// 6. On a hit, the protocol's state machine judges the packet. An invalid packet changes
+    ///    neither the state of the session nor its lifetime nor the time of its last packet; that
+    ///    includes invalid FINs and RSTs. A check that only counts (`[checks]`) allows the packet
+    ///    instead. A helper reads the data of a control session, under a lock of that session's
+    ///    part of its table.
+    /// 7. The lock is released. Counters and events are updated.
+    ///
+    /// `outbox` receives the reply to a rejected packet and the session that the packet opens, or
+    /// would open if the policy admitted it. It also receives sessions that end in the process:
+    /// evicted, reused, refused or found expired. Drain it after each packet or batch.
     pub fn process(&self, packet: &Packet<'_>, outbox: &mut Outbox) -> Verdict {
         let verdict = self.decide(*packet, outbox, &mut ());
         if let Verdict::Reject(..) = verdict {
@@ -393,14 +423,14 @@ impl Engine {
         self.process_with(packet, &mut Discard)
     }
 
-    /// Decides a packet like [`Engine::process`], for callers that want no queue. `sink` receives
+    /// Decides a packet like [`Engine::process`], for callers that need no queue. `sink` receives
     /// the events and RSTs; the reply to a rejected packet comes from [`Engine::write_reply`].
     pub fn process_with<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> Verdict {
         self.decide(packet, sink, &mut ())
     }
 
-    /// Decides a packet like [`Engine::process_with`], with all effects, and says how the decision came about.
-    /// Allocates: this is for people who look at one packet.
+    /// Decides a packet like [`Engine::process_with`], with all effects, and returns the steps of
+    /// the decision. Allocates; meant for diagnosing single packets.
     pub fn explain<S: Sink>(&self, packet: Packet<'_>, sink: &mut S) -> (Verdict, Vec<Step>) {
         let mut steps = Vec::new();
         let verdict = self.decide(packet, sink, &mut steps);
@@ -408,7 +438,7 @@ impl Engine {
         (verdict, steps)
     }
 
-    /// The counters and gauges. Takes each shard's lock for a moment.
+    /// Returns the counters and gauges. Takes each shard's lock for a moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.counters.snapshot();
@@ -436,9 +466,11 @@ impl Engine {
         stats
     }
 
-    /// What was let pass although a check failed, with the rule of its session: because the check only counts,
-    /// or because the session is tracked liberally. Also the packets that [`Action::Audit`] has
-    /// admitted, with
+    /// Returns the tolerated packets: those allowed although a check failed, with the rule of their
+    /// session.
+    ///
+    /// A failed check is tolerated because the check only counts, or because the session is tracked
+    /// liberally. The result includes the packets that [`Action::Audit`] has admitted, with
     /// [`DropReason::PolicyDeny`].
     ///
     /// [`Action::Audit`]: crate::policy::Action::Audit
@@ -449,34 +481,41 @@ impl Engine {
         settings.enforcement.tolerated().into_iter().map(name).collect()
     }
 
-    /// What was seen of paths whose other half does not pass here.
+    /// Returns the report of asymmetric paths: conversations of which one half does not pass here.
     #[must_use]
     pub fn asymmetry(&self) -> AsymmetryReport {
         self.asymmetry.report()
     }
 
-    /// What control sessions have announced and what has not come yet, each with what is left of its lifetime: for a look,
-    /// or for another appliance to which a load balancer may hand the announced session.
+    /// Returns the announced sessions that have not begun yet, each with its remaining lifetime.
+    ///
+    /// The result is for inspection, or for another appliance to which a load balancer may route
+    /// the announced session.
     #[must_use]
     pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
         self.helpers.expectations().export(now)
     }
 
-    /// Takes over what control sessions on another appliance have announced; how many there was room for. What no helper would
-    /// have announced by the settings of this engine is refused and counted
-    /// ([`HelperEvent::ImportRefused`](crate::alg::HelperEvent::ImportRefused)), and nothing waits longer than here. The
-    /// announced session is admitted if this engine's policy admits the control session, under that rule; it has no parent here.
+    /// Imports expectations that control sessions have announced on another appliance, and returns
+    /// the number for which there was room.
+    ///
+    /// An expectation that no helper would announce under this engine's settings is refused and
+    /// counted ([`HelperEvent::ImportRefused`](crate::alg::HelperEvent::ImportRefused)). No
+    /// expectation waits longer than it would here. The announced session is admitted if this
+    /// engine's policy admits the control session, under that rule; it has no parent here.
     pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
         self.helpers.import(&self.settings().ftp, expectations, now)
     }
 
-    /// Forgets what [`Engine::asymmetry`] reports.
+    /// Clears the report that [`Engine::asymmetry`] returns.
     pub fn clear_asymmetry(&self) {
         self.asymmetry.clear();
     }
 
-    /// Adopts connections in their middle for a while from `now` on, where the policy admits them: a load balancer has just
-    /// handed over live flows. Zero ends it. See also [`TcpConfig::failover`](crate::config::TcpConfig::failover).
+    /// Adopts connections midstream for `time` from `now` on, where the policy admits them.
+    ///
+    /// Call this when a load balancer has just handed over live flows. A time of zero ends the
+    /// adoption. See also [`TcpConfig::failover`](crate::config::TcpConfig::failover).
     pub fn adopt_for(&self, time: Duration, now: Instant) {
         let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let until = self.origin.micros(now).0.saturating_add(time);
@@ -488,26 +527,28 @@ impl Engine {
             || now.0 < self.adopts_until.load(Ordering::Relaxed)
     }
 
-    /// The newest settings, for what is done without a shard's lock.
+    /// Returns the newest settings, for work that needs no shard lock.
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.table.len()
     }
 
-    /// How many sessions there can be.
+    /// Returns the maximum number of sessions.
     #[must_use]
     pub const fn max_sessions(&self) -> usize {
         self.fixed.max_sessions as usize
     }
 
-    /// Returns how many sessions a full table keeps: connections that both ends have agreed on. A
-    /// packet that opens a session may evict any other, if that is idle for long enough. Takes no
-    /// lock.
+    /// Returns the number of assured sessions, which a full table keeps: connections that both ends
+    /// have agreed on.
+    ///
+    /// A packet that opens a session may evict any other session that is idle for long enough.
+    /// Takes no lock.
     #[must_use]
     pub fn assured_sessions(&self) -> usize {
         self.accounts.assured()
@@ -522,32 +563,34 @@ impl Engine {
         }
     }
 
-    /// How many fragmented datagrams are followed: their first fragment has come, and something is missing.
+    /// Returns the number of fragmented datagrams that are tracked: those whose first fragment has
+    /// arrived but that are incomplete.
     #[must_use]
     pub fn datagrams(&self) -> usize {
         self.datagrams.gauges().datagrams
     }
 
-    /// Whether packets with the verdict [`Verdict::Hold`] still wait for their first fragment. If
-    /// not, they are to be handed in again; [`HeldPackets`](HeldPackets) asks for
-    /// that.
+    /// Returns whether packets with the verdict [`Verdict::Hold`] still wait for their first
+    /// fragment.
+    ///
+    /// If not, submit them again; [`HeldPackets`](HeldPackets) does this check.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
         self.datagrams.holds(id)
     }
 
-    /// The policy with its hit counters, as the last reload has left it.
+    /// Returns the policy of the last reload, with its hit counters.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.settings.read().policy)
     }
 
     /// Calls `each` with every session, in slices of a few dozen: their records are copied under
-    /// the lock of their shard, and no lock is held while `each` sees them.
+    /// the lock of their shard, and no lock is held while `each` runs.
     ///
-    /// A session that lives during the whole walk is seen exactly once. One that comes or goes
-    /// meanwhile is seen once or missed; no session is seen twice. Each record is true of one
-    /// moment, and different records of different moments.
+    /// A session that lives during the whole walk is visited exactly once. A session that begins or
+    /// ends during the walk is visited at most once. Each record is consistent at one moment;
+    /// different records are of different moments.
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
         let mut records = Vec::with_capacity(SLICE as usize);
         for shard_id in self.table.shard_ids() {

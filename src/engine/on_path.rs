@@ -1,17 +1,19 @@
 //! SCTP packets between addresses of an association other than those of its session (RFC 9260 5.4),
-//! and what announces such addresses.
+//! and the announcement of such addresses.
 //!
 //! Addresses count where the end itself has announced them: in the INIT or INIT ACK of the
-//! handshake that is in force, known by its initiate tag, or in an ASCONF with the right tag that
-//! stands behind an AUTH chunk, once the other end has granted it in an ASCONF ACK (RFC 5061). The
-//! firewall has no key to check an AUTH chunk, but the end that answers has: only what it grants
-//! takes effect. An ASCONF without AUTH, which its receiver must discard, passes like any chunk and
-//! changes nothing. One that comes from an address that was not announced finds no session. An INIT
-//! ACK counts if it comes from the address that the INIT went to.
+//! handshake in force, identified by its initiate tag, or in an ASCONF (RFC 5061). The ASCONF must
+//! carry the right tag and follow an AUTH chunk, and takes effect once the other end has granted it
+//! in an ASCONF ACK. The firewall has no key to check an AUTH chunk, but the end that answers has:
+//! only changes that it grants take effect.
 //!
-//! What an announced address opens is narrow: packets between the ports of the association, with
-//! the verification tag that the receiver has chosen, and no INIT. The rule that admitted the
-//! association admits them, the prefixes of the zone (`ip.inside`) still hold.
+//! An ASCONF without AUTH, which its receiver must discard, is forwarded like any chunk and changes
+//! nothing. An ASCONF from an address that was not announced matches no session. An INIT ACK counts
+//! if it comes from the address that the INIT was sent to.
+//!
+//! An announced address allows few packets: those between the ports of the association, with the
+//! verification tag that the receiver has chosen, and no INIT. The rule that admitted the
+//! association admits them; the prefixes of the zone (`ip.inside`) still apply.
 
 use super::Engine;
 use super::candidate::{Candidate, screened_anew};
@@ -25,16 +27,16 @@ use crate::session::{Addresses, Arrival, OnPath, Owner, SessionId, Slot, TunnelR
 use crate::track::sctp::State;
 use crate::verdict::{DropReason, Verdict};
 
-/// Chunks that say something of tags or addresses.
+/// Chunks that carry tags or addresses.
 const HANDSHAKE: SctpChunks = OPENING.and(SctpChunks::COOKIE_ECHO).and(SctpChunks::COOKIE_ACK);
 
-/// Chunks that announce an initiate tag and addresses. They stand alone in their packet.
+/// Chunks that announce an initiate tag and addresses. Each must be alone in its packet.
 const OPENING: SctpChunks = SctpChunks::INIT.and(SctpChunks::INIT_ACK);
 
 impl Engine {
-    /// Notes the tags and addresses that an SCTP packet announces. One that is passed without being
-    /// believed may begin a handshake beside the association, and says nothing else. The shard of
-    /// its session is locked.
+    /// Notes the tags and addresses that an SCTP packet announces. A packet that is allowed but not
+    /// trusted may begin a handshake beside the association; nothing else of it is noted. The shard
+    /// of its session is locked.
     #[inline]
     pub(super) fn note_paths(
         &self,
@@ -96,9 +98,9 @@ impl Engine {
         }
     }
 
-    /// Judges an SCTP packet that fits no session of its own addresses in that of its association.
-    /// `None` if it carries no tag of one, or its addresses were not announced there. No lock is
-    /// held.
+    /// Judges an SCTP packet that matches no session by its addresses, in the session of its
+    /// association. Returns `None` if it carries no tag of an association, or if its addresses were
+    /// not announced there. No lock is held.
     #[cold]
     #[inline(never)]
     pub(super) fn on_path<T: Trace>(
@@ -151,7 +153,7 @@ impl Engine {
         }
         let moved = Candidate {
             flow: Flow { key, source },
-            // What packets of this path came in is not where those of the session are to go.
+            // The tunnel of this path is not the tunnel for packets of the session.
             tunnel: TunnelRef::NONE,
             flow_bits: 0,
             ..*candidate

@@ -1,5 +1,5 @@
-//! Sessions of which one half does not pass here: what says so, what becomes of their packets, and where else the
-//! session may be. The report of it is made in [`crate::asymmetry`].
+//! Sessions of which one half does not pass here: the evidence, the verdicts on their packets, and
+//! the search in other zones. The report is made in [`crate::asymmetry`].
 
 use super::candidate::Candidate;
 use super::effects::Effects;
@@ -21,22 +21,22 @@ use crate::verdict::{DropReason, Tracked, Verdict};
 
 use std::time::Instant;
 
-/// For how long a handshake that was cut here may be answered, in ticks: 64 s, the time for which Linux
-/// repeats a SYN-ACK.
+/// Time for which a handshake that was cut here may be answered, in ticks: 64 s, the time for which
+/// Linux retransmits a SYN-ACK.
 const ANSWERED: u32 = 640;
-/// Ticks in a unit of what [`CutHandshakes`] notes: 1.6 s.
+/// Ticks in a unit of the notes of [`CutHandshakes`]: 1.6 s.
 const UNIT: u32 = 16;
 
 /// Part of a handshake that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Its SYN was dropped, or its session ended before the handshake did.
+    /// The SYN was dropped, or its session ended before the handshake did.
     Syn = 0,
     /// A SYN-ACK was dropped.
     Answer = 1,
 }
 
-/// Handshakes that this firewall has cut itself: what answers them is no evidence of another path.
+/// Handshakes that this firewall has cut: answers to them are not evidence of another path.
 #[derive(Debug)]
 pub(super) struct CutHandshakes(Memo);
 
@@ -53,8 +53,8 @@ impl CutHandshakes {
         self.0.note(place, (now.tick() / UNIT) << 1 | cut as u32);
     }
 
-    /// Whether this firewall has dropped the SYN not long ago, or may have: a flood of others may have
-    /// taken the place of that note.
+    /// Returns whether this firewall has dropped the SYN recently, or may have: a flood of other
+    /// handshakes may have displaced the note.
     fn may_be_syn(&self, place: Place, now: Micros) -> bool {
         match self.0.get(place) {
             Noted::Own(note) => is_recent(note, now) && note & 1 == Cut::Syn as u32,
@@ -63,7 +63,7 @@ impl CutHandshakes {
         }
     }
 
-    /// Returns whether this firewall has dropped a SYN-ACK of the session not long ago.
+    /// Returns whether this firewall has dropped a SYN-ACK of the session recently.
     fn is_answer(&self, place: Place, now: Micros) -> bool {
         let Noted::Own(note) = self.0.get(place) else {
             return false;
@@ -77,8 +77,9 @@ const fn is_recent(note: u32, now: Micros) -> bool {
 }
 
 impl Engine {
-    /// A segment of an end that has completed a handshake whose SYN-ACK did not pass here, and was let pass: its session stays
-    /// where it was, and knows nothing of what follows.
+    /// Returns the evidence in a segment of an end that has completed a handshake whose SYN-ACK did
+    /// not pass here, and that was allowed. Its session keeps its state and does not track what
+    /// follows.
     #[cold]
     pub(super) fn goes_on(
         &self,
@@ -105,7 +106,8 @@ impl Engine {
         })
     }
 
-    /// A segment that is invalid because something has not passed here. `None` as for [`Engine::hit`].
+    /// Judges a segment that is invalid because an earlier segment has not passed here. Returns
+    /// `None` as [`Engine::hit`] does.
     #[cold]
     #[inline(never)]
     pub(super) fn judge_one_way<T: Trace>(
@@ -132,7 +134,8 @@ impl Engine {
             Asymmetric::Drop => Some(effects.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
                 effects.tolerated = Some((reason, rule));
-                // What passes now is not known to the session, and is no proof once it is acknowledged.
+                // The session does not track the segment that is allowed now; an acknowledgment of
+                // it later proves nothing.
                 let is_known = evidence.evidence == Some(Evidence::AckWithoutSynAck);
                 live.cold_mut().set_if(Mark::Stale, !is_known);
                 Some(Verdict::Forward(Tracked {
@@ -145,13 +148,14 @@ impl Engine {
                 live.hot_mut().track.go_on_without(matched.direction.opposite());
                 live.cold_mut().set(Mark::Bypassed, true);
                 effects.bypassed |= !known;
-                // Judged again, without the numbers that were never seen: a connection that goes on so has no such fault.
+                // The segment is judged again, without the numbers that were never seen: a
+                // connection that continues this way has no such fault.
                 self.hit(live, candidate, effects, trace)
             }
         }
     }
 
-    /// Hands the evidence in a packet to the report of asymmetry.
+    /// Adds the evidence in a packet to the report of asymmetry.
     #[cold]
     #[inline(never)]
     pub(super) fn note_evidence(&self, packet: &Packet<'_>, parsed: &Parsed, seen: PathEvidence) {
@@ -184,7 +188,7 @@ impl Engine {
         let now = self.origin.micros(now);
         match Event::of(segment.flags) {
             Event::Syn => self.cut.note(place, Cut::Syn, now),
-            // One without a session answers nothing here.
+            // A SYN-ACK without a session answers nothing here.
             Event::SynAck if dropped.session.is_some() => self.cut.note(place, Cut::Answer, now),
             _ => {}
         }

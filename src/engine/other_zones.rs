@@ -1,5 +1,5 @@
-//! The search for the session of a packet in other zones than the one in which it came: the two
-//! directions of a conversation may come through different endpoints.
+//! The search for the session of a packet in zones other than its own: the two directions of a
+//! conversation may arrive through different endpoints.
 
 use super::Engine;
 use super::candidate::Candidate;
@@ -19,11 +19,11 @@ use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// Result of the search in one zone.
 enum Found {
-    /// No session that the packet fits.
+    /// No session matches the packet.
     Nothing,
-    /// A session, but the verdict of the packet's own zone stands.
+    /// A session was found, but the verdict of the packet's own zone stands.
     Reported,
-    /// A session, and the verdict on the packet there.
+    /// A session was found, with the verdict on the packet there.
     Decided(Verdict),
 }
 
@@ -37,7 +37,7 @@ impl Found {
 }
 
 impl Engine {
-    /// Notes in which zone a session begins. Its shard's lock is held.
+    /// Notes the zone in which a session begins. Its shard's lock is held.
     #[inline]
     pub(super) fn note_begun(&self, settings: &Settings, key: &FlowKey) {
         if let Some(begun) = &settings.zone_hints.begun {
@@ -46,20 +46,20 @@ impl Engine {
         }
     }
 
-    /// The zone in which the newest session of a flow began.
+    /// Returns the zone in which the newest session of a flow began.
     fn begun_in(&self, settings: &Settings, key: &FlowKey) -> Option<Zone> {
         let begun = settings.zone_hints.begun.as_deref()?;
         let place = self.table.place(&key.in_zone(Zone::DEFAULT));
         settings.zone_hints.zone_in(begun, place)
     }
 
-    /// Looks for the session of a packet that fits nothing in its own zone. `place` is that of its key in
-    /// its own zone. No lock is held.
+    /// Searches for the session of a packet that matches nothing in its own zone. `place` is that
+    /// of the packet's key in its own zone. No lock is held.
     ///
-    /// 1. The zone in which the session of this flow was found last, and the one in which it began. A
-    ///    look-up each, and no budget.
-    /// 2. All other zones, up to [`AsymmetryConfig::searched_zones`]: a look-up each. A search that finds
-    ///    nothing is charged to the budget of the zone in which the packet came.
+    /// 1. The zone in which the session of this flow was found last, and the zone in which it
+    ///    began: one look-up each, outside the budget.
+    /// 2. All other zones, up to [`AsymmetryConfig::searched_zones`]: one look-up each. A search
+    ///    that finds nothing is charged to the budget of the zone in which the packet arrived.
     #[cold]
     #[inline(never)]
     pub(super) fn search_other_zones<T: Trace>(
@@ -183,19 +183,20 @@ impl Engine {
     }
 }
 
-/// Fit of a packet to a session, tried on a copy of the session.
+/// Match of a packet with a session, tested on a copy of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
-    /// The packet would not pass.
+    /// The packet would be dropped.
     Not,
-    /// The packet would pass, but any host may have sent it: an inexact RST, an unsolicited SYN-ACK.
+    /// The packet would be allowed, but any host may have sent it: an inexact RST, an unsolicited
+    /// SYN-ACK.
     Unproved,
-    /// The packet would pass, and has numbers of the session if its protocol has any.
+    /// The packet would be allowed, and has numbers of the session if its protocol has any.
     Known,
 }
 
 impl Fit {
-    /// Finds the fit of a packet under a mode of asymmetric paths.
+    /// Returns the match of a packet under a mode of asymmetric paths.
     fn under(
         mode: Asymmetric,
         slot: &Slot,
@@ -207,8 +208,8 @@ impl Fit {
         if fit != Self::Not || mode != Asymmetric::Report {
             return fit;
         }
-        // A session that is only reported keeps its state: to it, a FIN is as good as the ACK that
-        // it carries.
+        // A session that is only reported keeps its state: a FIN is treated like the ACK that it
+        // carries.
         let without_fin = without_fin(transport);
         without_fin.map_or(fit, |segment| {
             Self::of(slot, direction, &segment, split_handshake)
@@ -243,7 +244,7 @@ impl Fit {
     }
 }
 
-/// A segment with a FIN as it would be without.
+/// Returns a segment with its FIN removed.
 fn without_fin(transport: &Transport) -> Option<Transport> {
     let mut without = *transport;
     let Transport::Tcp { segment, .. } = &mut without else {

@@ -1,19 +1,19 @@
 //! GRE sessions of one pair of addresses, whose directions may have different keys.
 //!
-//! RFC 2890 does not say that both directions of a tunnel carry the same key. Tunnels with a key of
-//! each end's own, and NVGRE (RFC 7637 3.2), whose key holds a flow identifier that the sender
-//! chooses, have no two packets in common but for their addresses.
+//! RFC 2890 does not require that both directions of a tunnel carry the same key. In some tunnels
+//! each end has its own key; in NVGRE (RFC 7637 3.2) the key holds a flow identifier that the
+//! sender chooses. The packets of such tunnels have only their addresses in common.
 //!
-//! A packet goes to the session of its own key if there is one. If not, and the pair has a session
-//! in which the packet would be an answer, it belongs to that one: to the session that has been
-//! answered with this key before, else to one that has not been answered with a key yet, else to
-//! the one that has seen a packet last. Only a packet that is an answer in no session of the pair
-//! may open one.
+//! A packet belongs to the session of its own key if there is one. If not, it belongs to a session
+//! of the pair in which it would be an answer, if any. The first choice is the session that was
+//! answered with this key before. The second is a session that has not been answered with a key
+//! yet, and the last is the session with the newest packet. Only a packet that is not an answer in
+//! any session of the pair may open one.
 //!
 //! All keys of a pair have one hash, so that one shard holds the sessions of the pair and one
 //! search finds them. A pair has at most [`MAX_KEYS`] sessions; packets with further keys belong to
-//! the newest in use. So neither end can make searches long, and the flow identifiers of NVGRE do
-//! not make hundreds of sessions of one tunnel.
+//! the most recently used one. So neither end can make searches long, and the flow identifiers of
+//! NVGRE do not create hundreds of sessions for one tunnel.
 
 use super::Engine;
 use super::candidate::Candidate;
@@ -28,7 +28,7 @@ use crate::verdict::Verdict;
 /// The most sessions that the keys of one address pair open.
 pub(super) const MAX_KEYS: usize = 16;
 
-/// Fitness of a session for a packet of another key. The greatest fits best.
+/// Rank of a session for a packet of another key; the greatest is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Fit {
     is_answer: bool,
@@ -50,10 +50,9 @@ impl Fit {
     }
 }
 
-/// Returns the session of an address pair that a GRE packet belongs to, if none has the packet's
-/// key.
-/// `any` is for the quote of an ICMP error that does not reach the key, which may belong to either
-/// direction of any session.
+/// Returns the session of an address pair that a GRE packet belongs to, if no session has the
+/// packet's key. `any` is for the quote of an ICMP error that does not reach the key, which may
+/// belong to either direction of any session.
 pub(super) fn session_of_pair(
     shard: &Shard,
     place: Place,
@@ -96,8 +95,8 @@ pub(super) fn is_pair_full(shard: &Shard, place: Place, key: &FlowKey) -> bool {
 }
 
 impl Engine {
-    /// Step 4 for a GRE packet without a session of its own key: `None` if its address pair has no
-    /// session that it belongs to.
+    /// Runs step 4 for a GRE packet without a session of its own key. Returns `None` if no session
+    /// of its address pair matches it.
     #[cold]
     #[inline(never)]
     pub(super) fn in_pair<T: Trace>(
@@ -113,9 +112,9 @@ impl Engine {
         self.hit(&mut locked.live(slot), candidate, effects, trace)
     }
 
-    /// Judges the session of an address pair that a GRE packet belongs to if a reload has not done
-    /// so yet. If that one ends, the packet may belong to another of the pair, and so on, at most
-    /// to all of them.
+    /// Judges the session of an address pair that a GRE packet belongs to, if a reload has not done
+    /// so yet. If that session ends, the packet may belong to another session of the pair, which is
+    /// judged next, and so on.
     #[cold]
     #[inline(never)]
     pub(super) fn judge_pair<T: Trace>(
@@ -127,7 +126,7 @@ impl Engine {
         trace: &mut T,
     ) {
         let (flow, now) = (&candidate.flow, candidate.now);
-        // A pair has one session more if that came when all others had expired.
+        // A pair has one session more if the last one began when all others had expired.
         for _ in 0..=MAX_KEYS {
             let own = held.shard.find(place.hash, &flow.key);
             if own.is_some_and(|own| held.shard.slab.hot(own).deadline > now.tick()) {

@@ -47,7 +47,8 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let (packet, checksums) = self.prepare(packet, self.screen.get());
-        // Borrowed and not moved out: a copy of what was just written would wait for the stores.
+        // The result is borrowed and not moved: copying data that was just written would wait for
+        // the stores.
         let result = packet::parse(packet.bytes, checksums);
         let located = match &result {
             Ok(parsed) => self.locate(packet.zone, parsed),
@@ -56,7 +57,7 @@ impl Engine {
         self.finish(&packet, &result, located, sink, trace)
     }
 
-    /// Runs steps 2 to 7 on the result of the first.
+    /// Runs steps 2 to 7 on the result of step 1.
     #[inline(always)]
     pub(super) fn finish<S: Sink, T: Trace>(
         &self,
@@ -98,7 +99,7 @@ impl Engine {
         verdict
     }
 
-    /// Reports ended sessions and counts what has happened.
+    /// Reports ended sessions and counts events.
     #[inline(always)]
     fn take_effect<S: Sink>(&self, packet: &Packet<'_>, parsed: &Parsed, effects: &Effects, sink: &mut S) {
         for (shard, ended) in effects.ended.iter().flatten().chain(&effects.more_ended) {
@@ -197,8 +198,8 @@ impl Engine {
         }
     }
 
-    /// Searches other zones for the session of a packet that its own zone drops, and judges the
-    /// packet in its own zone again where it is in none. No lock is held.
+    /// Searches other zones for the session of a packet that its own zone drops. If no zone has the
+    /// session, judges the packet in its own zone again. No lock is held.
     #[cold]
     #[inline(never)]
     fn across_zones<S: Sink, T: Trace>(

@@ -9,13 +9,13 @@ use crate::track::tcp::{Event, Fault, Peer, State};
 /// Greatest distance ahead of its window at which a number is taken for the sender's own, in bytes.
 const NEAR: u32 = 1 << 20;
 
-/// Whether a segment lies a window or more behind what its sender has sent, whose half comes here: it is
-/// forged, or too old to tell anything.
+/// Returns whether a segment lies a window or more before the data that its sender, whose half
+/// passes here, has sent. Such a segment is forged, or too old to prove anything.
 fn is_older(segment: &Segment, sender: Peer, receiver: Peer) -> bool {
     segment.seq.before(sender.end.sub(receiver.max_window))
 }
 
-/// Returns what a segment acknowledges, as a sign of the other half.
+/// Returns the acknowledgment in a segment as a sign of the other half.
 const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
     if !segment.flags.contains(TcpFlags::ACK) {
         return Sign::Nothing;
@@ -29,7 +29,7 @@ const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
 /// Evidence in a packet about the half of its conversation that it does not belong to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PathEvidence {
-    /// `None`: nothing but that its direction comes.
+    /// The evidence; `None` if the packet only shows that its own direction passes here.
     pub(super) evidence: Option<Evidence>,
     pub(super) sign: Sign,
     /// Packets of the other direction that the session has seen.
@@ -56,7 +56,7 @@ impl PathEvidence {
         }
     }
 
-    /// Returns the evidence of an invalid packet: nothing but that its own half passes here.
+    /// Returns the evidence of an invalid packet: it only shows that its own half passes here.
     pub(super) const fn present() -> Self {
         Self {
             evidence: None,
@@ -71,7 +71,7 @@ impl PathEvidence {
         Self::alone(Evidence::BeginningUnseen, acknowledges(segment, false))
     }
 
-    /// Returns the evidence of a packet whose session is not wholly seen yet.
+    /// Returns the evidence of a packet whose session is not seen completely yet.
     pub(super) fn of_unseen(slot: &Slot, direction: Direction, transport: &Transport) -> Self {
         let (packets, _) = slot.traffic(direction.opposite());
         let sign = match transport {
@@ -84,8 +84,8 @@ impl PathEvidence {
         }
     }
 
-    /// Of an invalid segment: whether it would be valid if something had passed that has not. A `stale`
-    /// session does not know all that has passed, so that its numbers prove little.
+    /// Returns the evidence of an invalid segment if it would be valid had a segment passed here
+    /// that has not. A `stale` session has missed some segments, so its numbers prove little.
     #[cold]
     pub(super) fn of(
         slot: &Slot,
@@ -116,7 +116,8 @@ impl PathEvidence {
                 (Evidence::UnseenDataAcknowledged, acknowledges(segment, !stale))
             }
             Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => {
-                // It goes on where the window that was offered here has ended: another offer went elsewhere.
+                // The segment continues where the window offered here has ended: another offer took
+                // another path.
                 (Evidence::OneDirectionOnly, proof)
             }
             _ => return None,

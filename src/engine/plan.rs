@@ -37,11 +37,11 @@ pub(super) enum Opening {
 pub(super) struct Plan {
     pub(super) opening: Opening,
     pub(super) events: HistoryEvents,
-    /// The direction in which the packet travels: that of the initiator, but where a connection is picked up with a packet
-    /// of its responder.
+    /// The direction of the packet: that of the initiator, except where a connection is adopted
+    /// with a packet of its responder.
     pub(super) direction: Direction,
     pub(super) marks: &'static [Mark],
-    /// Of a late packet that is readmitted: what is remembered of its session.
+    /// For a late packet that is readmitted: the state that is remembered of its session.
     pub(super) late: Option<Late>,
 }
 
@@ -79,7 +79,7 @@ impl Engine {
     /// Plans the session that a packet would open.
     ///
     /// # Errors
-    /// The verdict on a packet that opens none.
+    /// Returns the verdict on a packet that opens no session.
     pub(super) fn plan<T: Trace>(
         &self,
         settings: &Settings,
@@ -115,8 +115,10 @@ impl Engine {
         Ok(plan)
     }
 
-    /// A TCP segment without a session that is no SYN: the late one of a session that has ended, one of a connection whose
-    /// beginning or other half was not seen, or a forgery.
+    /// Plans for a TCP segment without a session that is not a SYN.
+    ///
+    /// Such a segment is late, of a session that has ended; or of a connection whose beginning or
+    /// other half was not seen; or a forgery.
     #[cold]
     #[inline(never)]
     fn tcp_without_session<T: Trace>(
@@ -172,7 +174,7 @@ impl Engine {
         };
         let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
         if passes && !candidate.searched && settings.zone_hints.has_others() {
-            // Its session may be in another zone, and then nothing begins here.
+            // The packet's session may be in another zone; in that case no session begins here.
             trace.step(|| Step::Note("first its session is looked for in other zones"));
             effects.tolerated = None;
             effects.search_other_zones(settings);
@@ -229,7 +231,7 @@ impl Engine {
         Err(invalid(reason))
     }
 
-    /// Plans for a segment of the middle of a connection that was never seen.
+    /// Plans for a midstream segment of a connection that was never seen.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -275,8 +277,8 @@ impl Engine {
         ))
     }
 
-    /// Returns the verdict on a segment that follows one that passed as evidence of another path:
-    /// it passes too, since there is no session that would know of it.
+    /// Returns the verdict on a segment that follows one that was allowed as evidence of another
+    /// path. The segment is allowed too, since no session tracks it.
     fn follows_reported(
         &self,
         settings: &Settings,
@@ -303,11 +305,11 @@ impl Engine {
     }
 }
 
-/// Plans to adopt a connection in its middle.
+/// Plans to adopt a connection midstream.
 ///
-/// Either end may have begun it: where both are admitted, a well-known port is that of the
-/// responder. Where a rule, and not the default, decides on the likelier of the two, the other is
-/// not asked.
+/// Either end may be the initiator: where both are admitted, the end with a well-known port is the
+/// responder. Where a rule, and not the default action, decides on the likelier initiator, the
+/// policy is not evaluated for the other.
 ///
 /// # Errors
 /// Returns whether such a segment is to be rejected.

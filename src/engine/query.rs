@@ -1,4 +1,4 @@
-//! Questions to the policy: a packet, a session or a control session as rules see it.
+//! Queries to the policy: a packet, a session or a control session as rules match it.
 
 use crate::alg::SessionEnds;
 use crate::explain::{Step, Trace};
@@ -7,7 +7,7 @@ use crate::packet::{IpVersion, PROTOCOL_TCP, Parsed, Transport};
 use crate::policy::{NewSession, Policy, Protocol};
 use crate::session::Slot;
 
-/// Returns the question to the policy about a packet that travels in a direction of its session.
+/// Returns the policy query for a packet that travels in a direction of its session.
 pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> NewSession {
     let (src_port, dst_port, icmp) = match &parsed.transport {
         Transport::Tcp {
@@ -42,7 +42,7 @@ pub(super) fn new_session(zone: Zone, parsed: &Parsed, direction: Direction) -> 
     }
 }
 
-/// Returns the question to the policy that has admitted a control session.
+/// Returns the policy query by which a control session was admitted.
 pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
     NewSession {
         zone: ends.zone,
@@ -55,7 +55,7 @@ pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
     }
 }
 
-/// Returns the question to the policy that has admitted a session.
+/// Returns the policy query by which a session was admitted.
 pub(super) fn opening_query(slot: &Slot) -> NewSession {
     let (key, initiator) = (&slot.key, slot.initiator());
     let has_ports = Protocol(key.protocol()).has_ports();
@@ -105,7 +105,8 @@ pub(super) fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace:
     });
 }
 
-/// The named sets that hold a session's addresses or service, behind what is said of a rule.
+/// Returns the named sets that contain a session's addresses or service, to append to the report of
+/// a rule.
 fn in_brackets(sets: &str) -> String {
     if sets.is_empty() {
         return String::new();

@@ -1,17 +1,17 @@
-//! A rate without a lock: tests/loom tries its interleavings.
+//! A lock-free rate; tests/loom explores its interleavings.
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::session::Micros;
 
-/// A rate with a burst of one second's worth, in one word: the moment at which the next packet
-/// would be on time (the generic cell rate algorithm of ITU-T I.371).
+/// A rate with a burst of one second, in one word: the moment at which the next packet would be on
+/// time (the generic cell rate algorithm of ITU-T I.371).
 #[derive(Debug, Default)]
 pub(super) struct Rate(AtomicU64);
 
 const SECOND: u64 = 1_000_000_000;
 
 impl Rate {
-    /// Takes one packet, if the rate allows.
+    /// Takes one packet, if the rate allows it.
     pub(super) fn take(&self, now: Micros, per_second: u32) -> bool {
         let now = now.0 * 1_000;
         if per_second == 0 {
@@ -27,7 +27,7 @@ impl Rate {
             .is_ok()
     }
 
-    /// Gives one packet back.
+    /// Returns one packet to the rate.
     pub(super) fn put_back(&self, per_second: u32) {
         let interval = SECOND / u64::from(per_second.max(1));
         self.0.fetch_sub(interval, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Slots to records: what leaves the table.
+//! Conversion of slots to records, which leave the table.
 
 use std::time::Instant;
 
@@ -14,13 +14,14 @@ use crate::session::{
     TunnelRef,
 };
 
-/// The state's name.
+/// Returns the name of the session's state.
 pub(super) fn state_name(slot: &Slot) -> &'static str {
     slot.state_name()
 }
 
 impl Engine {
-    /// The record of a session in a slot; `None` only before the first packet, when there is none.
+    /// Returns the record of a session in a slot; `None` only before the first packet, when there
+    /// are no sessions.
     pub(super) fn record_of(&self, shard: &Shard, shard_id: ShardId, slot: SlotId) -> Option<SessionRecord> {
         let (hot, cold) = (shard.slab.hot(slot), shard.slab.cold(slot));
         let id = self.table.id(shard_id, slot, hot.generation);
@@ -74,8 +75,8 @@ impl Engine {
         self.record(id, &ended.slot, &ended.cold, ended.tunnels)
     }
 
-    /// Counts an ended session and reports it to the sink, with a RST to each end where its end
-    /// calls for it. No lock is held.
+    /// Counts an ended session and reports it to the sink, with a RST to each end where the reason
+    /// requires one. No lock is held.
     pub(super) fn report_ended<S: Sink>(&self, shard: ShardId, ended: &Ended, told: Told, sink: &mut S) {
         self.counters.ended(ended.reason);
         self.rule_counters.ended(RuleId(ended.cold.rule), &ended.slot);
@@ -97,16 +98,16 @@ impl Live<'_> {
     }
 }
 
-/// An end of a session that learns of it otherwise than by a RST.
+/// The sender that needs no RST at a session's end, if any.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     pub(super) now: Micros,
-    /// Session and direction of the sender that learns of the end by the verdict on its packet.
+    /// Session and direction of the sender to which the verdict on its packet reports the end.
     pub(super) by_verdict: Option<(SessionId, Direction)>,
 }
 
 impl Told {
-    /// Neither end of the session knows of its end.
+    /// Returns the value for a session neither end of which was notified that it has ended.
     pub(super) const fn nobody(now: Micros) -> Self {
         Self {
             now,
@@ -114,7 +115,7 @@ impl Told {
         }
     }
 
-    /// Returns the direction whose sender knows of the end of a session.
+    /// Returns the direction whose sender was notified of the end of a session.
     pub(super) fn direction(&self, id: SessionId) -> Option<Direction> {
         let told = self.by_verdict.filter(|(session, _)| *session == id);
         told.map(|(_, direction)| direction)

@@ -1,13 +1,13 @@
-//! A new configuration for a running engine, and what becomes of its sessions.
+//! A new configuration for a running engine, and its effect on sessions.
 //!
-//! Each shard holds its settings under its own lock. They are exchanged at once, and the shard's
-//! sessions are then judged in slices, between which the lock is released. A packet of a session
-//! that is not judged yet judges it first: a packet finds either the old settings and the session
-//! as they left it, or both new. What has no shard (the addresses of an error in ICMP, budgets)
-//! takes the newest settings, which are exchanged first.
+//! Each shard holds its settings under its own lock. The settings are exchanged at once, and the
+//! shard's sessions are then judged in slices, between which the lock is released. A packet of a
+//! session that is not judged yet judges it first. So a packet sees either the old settings and the
+//! session as they left it, or the new settings and the session as judged. Work outside any shard
+//! (the addresses of an ICMP error, budgets) uses the newest settings, which are exchanged first.
 //!
-//! A shard is under one reload at a time. A newer reload that comes to a shard whose sessions are
-//! not all judged finishes that first.
+//! A shard is under one reload at a time. If a newer reload reaches a shard whose sessions are not
+//! all judged, it completes that judgement first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,15 +36,16 @@ use crate::session::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Reload {
-    /// Sessions that were judged anew.
+    /// Sessions that were judged again.
     pub judged: usize,
-    /// Those that ended since the new policy does not admit them.
+    /// Sessions that ended because the new policy does not admit them.
     pub revoked: usize,
-    /// Those that ended since their new lifetime is over.
+    /// Sessions that ended because their new lifetime is over.
     pub expired: usize,
-    /// Those that live on although the new policy would not admit them, as `policy.on_reload = "keep"` says.
+    /// Sessions that live on although the new policy would not admit them, because
+    /// `policy.on_reload` is `"keep"`.
     pub kept: usize,
-    /// Those that end at another time than before.
+    /// Sessions whose deadline has changed.
     pub retimed: usize,
 }
 
@@ -52,7 +53,7 @@ pub struct Reload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Ends(EndReason),
-    /// It lives on, under a rule, with a profile of lifetimes and a deadline.
+    /// The session lives on, under a rule, with a profile of lifetimes and a deadline.
     Lives {
         rule: RuleId,
         admitted: bool,
@@ -71,9 +72,9 @@ pub(super) struct Slice {
 /// Outcome of an attempt to put new settings in force in a shard.
 enum Exchange {
     Done,
-    /// An older reload has still to judge sessions there.
+    /// An older reload must still judge sessions in the shard.
     Waits,
-    /// There are newer settings.
+    /// The shard has newer settings.
     Overtaken,
 }
 
@@ -87,21 +88,24 @@ struct Change<'a> {
 }
 
 impl Engine {
-    /// Exchanges policy and settings. No session is lost but those that the new policy would not admit, if
-    /// [`policy.on_reload`](crate::config::PolicyConfig::on_reload) says so, and those whose lifetime is over by the new
-    /// settings; `sink` is told of each, with a RST to both ends of established TCP ones. What was announced by a control
-    /// session is judged as that one. Rules keep their counters by their names.
+    /// Replaces the policy and the settings.
+    ///
+    /// A session ends only if the new policy would not admit it and
+    /// [`policy.on_reload`](crate::config::PolicyConfig::on_reload) requires that, or if its
+    /// lifetime is over under the new settings. `sink` receives each of these, with a RST to both
+    /// ends of established TCP sessions. An announced session is judged as its control session.
+    /// Rules keep their counters by their names.
     ///
     /// Each session is judged once, as of `now`: by this call, in slices of a few dozen sessions
-    /// under the lock of their shard, or by its first packet, whichever is earlier. The sink of
-    /// whoever judges is told of the sessions that end. [`Reload`] counts both. Sessions that end
-    /// meanwhile for another reason are not judged. A reload that is overtaken by a newer one
-    /// judges the shards that it has come to, and leaves the others to the newer one.
+    /// under the lock of their shard, or by its first packet, whichever is earlier. The sink of the
+    /// judging call receives the sessions that end. [`Reload`] counts both. Sessions that end for
+    /// another reason in the meantime are not judged. A reload that is overtaken by a newer one
+    /// judges the shards that it has reached, and leaves the others to the newer one.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or a key that only a start can change and whose value
-    /// differs: sizes of tables, `zone_groups`, `engine.tunnel_references`. Nothing has changed
-    /// then. [`Config::keep_running`] keeps the running values of such keys and names them.
+    /// Returns an error if the configuration is invalid, or if a key that only a restart can change
+    /// differs: sizes of tables, `zone_groups`, `engine.tunnel_references`. In that case nothing
+    /// has changed. [`Config::keep_running`] keeps the running values of such keys and names them.
     pub fn reload<S: Sink>(
         &self,
         config: &Config,
@@ -143,7 +147,7 @@ impl Engine {
         Ok(self.end_reload(&previous, &tally))
     }
 
-    /// Takes over what was counted by the previous settings since the exchange.
+    /// Takes over the counts that the previous settings have added since the exchange.
     fn end_reload(&self, previous: &Settings, tally: &Tally) -> Reload {
         self.settings().take_counts(previous);
         Reload {
@@ -155,8 +159,8 @@ impl Engine {
         }
     }
 
-    /// Puts new settings in force in a shard, whose sessions are to be judged from then on. What it
-    /// needs is allocated before the shard is locked.
+    /// Puts new settings in force in a shard, whose sessions are to be judged from then on. All
+    /// memory is allocated before the shard is locked.
     fn exchange(
         &self,
         shard_id: ShardId,
@@ -171,7 +175,7 @@ impl Engine {
             let held = self.table.lock(shard_id);
             (Arc::clone(&held.settings), held.shard.capacity())
         };
-        // Only a reload exchanges them, so these are still the shard's.
+        // Only a reload exchanges the settings, so these are still the shard's.
         let judging = Arc::new(judging(own));
         let bits = Unjudged::bits(capacity);
         let mut held = self.table.lock(shard_id);
@@ -186,9 +190,9 @@ impl Engine {
         Exchange::Done
     }
 
-    /// Judges the next sessions of a shard under a reload, and tells `sink` of those that end.
-    /// Returns what became of them; `None` if the shard is under no reload, or not under that of
-    /// `tally`.
+    /// Judges the next sessions of a shard under a reload, and reports those that end to `sink`.
+    /// Returns the outcome; `None` if the shard is under no reload, or under a reload other than
+    /// that of `tally`.
     pub(super) fn judge_slice<S: Sink>(
         &self,
         shard_id: ShardId,
@@ -212,7 +216,8 @@ impl Engine {
             held.shard.unjudged.end_slice(&slice);
         }
         let over = held.shard.unjudged.next_slice().is_none();
-        // Freed once the lock is released: they may be the last to hold large settings.
+        // These are freed once the lock is released: they may hold the last reference to large
+        // settings.
         let _freed = over.then(|| (held.judging.take(), held.shard.unjudged.end()));
         MutexGuard::unlock_fair(held);
         // No lock is held: the sink may call the engine.
@@ -225,7 +230,7 @@ impl Engine {
         })
     }
 
-    /// Judges the session of a packet before the packet, if a reload has not come to it yet.
+    /// Judges the session of a packet before the packet, if a reload has not reached it yet.
     /// Returns the session if it ends; the caller reports it once the lock is released.
     #[cold]
     #[inline(never)]
@@ -244,8 +249,8 @@ impl Engine {
     }
 
     /// Judges a session as [`Engine::judge_first`] does, for a caller that cannot report its end. A
-    /// session that ends is left to the reload. Returns whether that is so; the caller then treats
-    /// the session as gone.
+    /// session that ends is left to the reload. Returns whether the session ends; if so, the caller
+    /// treats it as gone.
     pub(super) fn is_to_end(&self, held: &mut Held<Settings>, place: Place, session: SlotId) -> bool {
         let Some(judging) = held.judging.clone() else {
             return false;
@@ -271,11 +276,11 @@ impl Engine {
             .map_err(|lack| memory.error(config, lack))
     }
 
-    /// Which sessions [`Engine::reload`] would end, and why, if it were called now with this configuration. Nothing
-    /// changes.
+    /// Returns the sessions that [`Engine::reload`] would end, and the reasons, if it were called
+    /// now with this configuration. Nothing changes.
     ///
     /// # Errors
-    /// As those of [`Engine::reload`].
+    /// See [`Engine::reload`].
     pub fn preview(
         &self,
         config: &Config,
@@ -315,8 +320,8 @@ impl Engine {
         Ok(would_end)
     }
 
-    /// Returns a session and its rule as the reload that its shard is under will leave them; `None`
-    /// if that ends it.
+    /// Returns a session and its rule as the current reload of its shard will leave them; `None` if
+    /// the reload ends it.
     fn after_reload(
         &self,
         held: &Held<Settings>,
@@ -344,8 +349,8 @@ impl Engine {
         }
     }
 
-    /// Returns what the reload that a shard is under makes of a session; `None` if it was over
-    /// then, whatever the settings say.
+    /// Returns the fate of a session under the current reload of its shard; `None` if the session
+    /// was already over, regardless of the settings.
     fn fate_in(
         &self,
         held: &Held<Settings>,
@@ -369,8 +374,8 @@ impl Engine {
         Some(self.fate(slot, rule, id, &change))
     }
 
-    /// Judges a session that is not judged yet by the reload that its shard is under. The caller
-    /// holds the shard's lock. Returns the session if it ends.
+    /// Judges a session that the current reload of its shard has not judged yet. The caller holds
+    /// the shard's lock. Returns the session if it ends.
     fn judge_session(
         &self,
         held: &mut Held<Settings>,
@@ -427,8 +432,9 @@ impl Engine {
         None
     }
 
-    /// What new settings make of a session, whose shard's lock is held. `families` are the sessions that had live children
-    /// before: their children keep them alive even if they end now.
+    /// Returns the fate of a session under new settings. The lock of its shard is held. `families`
+    /// are the sessions that had live children before: their children keep them alive even if they
+    /// end now.
     fn fate(&self, slot: &Slot, rule: RuleId, id: SessionId, change: &Change<'_>) -> Fate {
         let Change {
             previous,
@@ -437,7 +443,8 @@ impl Engine {
             families,
         } = *change;
         let own = opening_query(slot);
-        // A child is judged as the session that has announced it, whether that is still there or not.
+        // A child is judged as the session that announced it, whether that session is still there
+        // or not.
         let asked = self
             .helpers
             .ends_of_parent(id)
@@ -453,8 +460,9 @@ impl Engine {
         let lifetime = slot.lifetime();
         let before = previous.millis(slot.profile, lifetime);
         let after = settings.millis(profile, lifetime);
-        // It counts from the last packet, as if the new lifetime had held then. Where something else has set the deadline,
-        // such as a segment that cut it or one that did not refresh it, that stays, but for what is shorter now.
+        // The lifetime counts from the last packet, as if the new lifetime had applied then. A
+        // deadline set for another reason, such as a segment that cut it or one that did not
+        // refresh it, is kept unless the new one is earlier.
         let renewed = slot.last().deadline(after);
         let is_of_lifetime = slot.deadline.abs_diff(slot.last().deadline(before)) <= 1;
         let deadline = match (before == after, is_of_lifetime) {

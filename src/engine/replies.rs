@@ -8,16 +8,16 @@ use crate::reset::{write_reply_unbudgeted, write_too_big};
 use crate::session::TunnelRef;
 use crate::verdict::{DropReason, Reply, Verdict};
 
-/// Sessions that one call to [`Engine::expire`] looks at: some 50 us of work.
+/// Number of sessions that one call to [`Engine::expire`] visits: some 50 us of work.
 const EXPIRY_BUDGET: usize = 256;
 
 impl Engine {
     /// Ends sessions whose lifetime has passed by `now`, a few hundred at a time. `outbox` receives
     /// their records and the RSTs to both ends of established TCP sessions.
     ///
-    /// Call it after each packet or batch, and at [`Engine::next_expiry`] if none comes; a call with
-    /// nothing to do costs little. If [`Expiry::more`] is set, drain the outbox and call it again
-    /// soon. [`Engine::expire_with`] takes any sink and any budget.
+    /// Call this method after each packet or batch, and at [`Engine::next_expiry`] if none arrives;
+    /// a call with nothing to do costs little. If [`Expiry::more`] is set, drain the outbox and
+    /// call it again soon. [`Engine::expire_with`] takes any sink and any budget.
     pub fn expire(&self, now: Instant, outbox: &mut Outbox) -> Expiry {
         self.expire_with(now, EXPIRY_BUDGET, outbox)
     }
@@ -42,26 +42,27 @@ impl Engine {
         self.may_reply(*reason, packet).then_some(written)
     }
 
-    /// Writes the ICMP error that reports the longest packet that can be sent on, `mtu` bytes, to
-    /// the sender of a longer one, and returns it: fragmentation needed (RFC 792, RFC 1191 4) or
-    /// packet too big (RFC 4443 3.2).
+    /// Writes the ICMP error about a packet that is too long to its sender, and returns the error:
+    /// fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2). `mtu` is the
+    /// length in bytes of the longest packet that can be forwarded.
     ///
-    /// Returns `None` if such an error must not be sent (the packet is IPv4 and may be fragmented,
-    /// is an ICMP error or a later fragment, or names no single host: RFC 1122 3.2.2), if `out` is
-    /// too small, or if the budget of `[resets]` allows none now.
+    /// Returns `None` if `out` is too small, if the budget of `[resets]` allows no error now, or if
+    /// such an error must not be sent. The latter holds if the packet is IPv4 and may be
+    /// fragmented, is an ICMP error or a later fragment, or names no single host (RFC 1122 3.2.2).
     #[must_use]
     pub fn write_too_big<'a>(&self, packet: &Packet<'_>, mtu: u16, out: &'a mut [u8]) -> Option<&'a [u8]> {
         let written = write_too_big(mtu, packet.bytes(), out)?;
         self.may_answer(*packet).then_some(written)
     }
 
-    /// Whether the budget allows the reply to a packet that is rejected for this reason. Replies
-    /// for all reasons but that of the policy were taken from a budget by their verdict.
+    /// Returns whether the budget allows the reply to a packet that is rejected for this reason.
+    /// For every reason except a rejection by the policy, the verdict has already taken the reply
+    /// from a budget.
     pub(crate) fn may_reply(&self, reason: DropReason, packet: &Packet<'_>) -> bool {
         reason != DropReason::PolicyReject || self.may_answer(*packet)
     }
 
-    /// Adds the reply to a rejected packet to an outbox, if there is room and the budget allows one.
+    /// Adds the reply to a rejected packet to an outbox, if there is room and the budget allows it.
     #[cold]
     #[inline(never)]
     pub(super) fn reply_into(&self, outbox: &mut Outbox, packet: &Packet<'_>, verdict: &Verdict) {
@@ -82,8 +83,8 @@ impl Engine {
         });
     }
 
-    /// Returns the path of a reply. A challenge goes back the way its SYN came; any other reply
-    /// takes the path of the other direction of the session, if it is known.
+    /// Returns the path of a reply. A challenge takes the path that its SYN came from; any other
+    /// reply takes the path of the other direction of the session, if it is known.
     fn egress_of_reply(&self, packet: &Packet<'_>, reply: Reply) -> Egress {
         if !matches!(reply, Reply::Challenge(_)) && self.fixed.tunnel_references {
             let known = self.tunnel_back(*packet);

@@ -1,4 +1,4 @@
-//! The RSTs at the end of a session, and the memory of it.
+//! RSTs at the end of a session, and the tombstone of the session.
 
 use super::budget::Destination;
 use super::one_way::Cut;
@@ -16,7 +16,7 @@ use crate::session::{EndReason, Ended, Micros, Remembered, SessionId, ShardId, T
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
-/// The reference of the direction in which a packet is to go; where none is known, that of the other one.
+/// Returns the tunnel reference of a direction; if it is unknown, that of the other direction.
 pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> TunnelRef {
     let [original, reply] = tunnels;
     let (first, second) = match direction {
@@ -30,7 +30,7 @@ pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> 
     }
 }
 
-/// The destination of a packet to an end, as budgets count it.
+/// Returns the destination of a packet to an end, as budgets count it.
 const fn destination(key: &FlowKey, to: End) -> Destination {
     Destination {
         zone: key.zone(),
@@ -51,15 +51,15 @@ const fn reason_after(end: EndReason) -> DropReason {
 
 /// Answer to a late packet.
 pub(super) enum LateAnswer {
-    /// This verdict.
+    /// The packet gets this verdict.
     Verdict(Verdict),
-    /// A new session, if the policy admits it; else this verdict.
+    /// The packet opens a new session, if the policy admits it; else it gets this verdict.
     Readmit(Verdict),
 }
 
 impl Engine {
-    /// Remembers a TCP session that has ended before its connection did, as far as anybody knows. The caller holds the
-    /// shard's lock, so that no packet finds neither session nor tombstone.
+    /// Remembers a TCP session that has ended before its connection did, as far as is known. The
+    /// caller holds the shard's lock, so that a packet finds either the session or its tombstone.
     pub(super) fn bury(&self, shard: ShardId, ended: &Ended, now: Micros) {
         let remembered = matches!(
             ended.reason,
@@ -79,11 +79,11 @@ impl Engine {
                 .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
-        // A tombstone of an earlier session of these ends is no longer true.
+        // A tombstone of an earlier session of these ends is obsolete.
         self.graveyard.forget(&ended.slot.key);
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
-            // Its SYN has passed, and may still be answered.
+            // The SYN was forwarded, and may still be answered.
             let place = self.table.place(&ended.slot.key);
             self.cut.note(place, Cut::Syn, now);
         }
@@ -94,7 +94,7 @@ impl Engine {
             state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
         ) {
-            // Neither end takes the connection for open.
+            // Neither end considers the connection open.
             return;
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);
@@ -104,8 +104,9 @@ impl Engine {
         self.graveyard.bury(tombstone);
     }
 
-    /// Tells both ends of an established TCP session that it is over, each with the exact number that it expects
-    /// (RFC 5961 3.2): its own last acknowledgment. The sender of a direction that was `answered` knows.
+    /// Sends a RST to both ends of an established TCP session that has ended. Each RST has the
+    /// exact number that its receiver expects (RFC 5961 3.2): the receiver's own last
+    /// acknowledgment. The sender of a direction that was `answered` gets none.
     pub(super) fn reset_both_ends<S: Sink>(&self, id: SessionId, ended: &Ended, told: Told, sink: &mut S) {
         let slot = &ended.slot;
         let is_open = slot.key.protocol() == PROTOCOL_TCP
@@ -119,7 +120,7 @@ impl Engine {
         }
         let settings = self.settings();
         let handling = settings.tcp(RuleId(ended.cold.rule), slot.key.zone());
-        // A session that was stopped for what it said must not leave its ends waiting.
+        // A session that was stopped for its content must not leave its ends waiting.
         if !handling.timeout_reset && ended.reason != EndReason::FtpRefused {
             return;
         }
@@ -156,20 +157,25 @@ impl Engine {
         }
     }
 
-    /// In what a reply to this packet is to go back: the reference of the newest packet of the other direction of its session,
-    /// or of what is remembered of it. [`TunnelRef::NONE`] where nothing is known of that direction; then the way that the
-    /// packet itself came is the best there is. For packets that are rejected: not as fast as the packet path.
+    /// Returns the tunnel reference for a reply to this packet: that of the newest packet of the
+    /// other direction of its session, or of the session's tombstone.
+    ///
+    /// Returns [`TunnelRef::NONE`] if nothing is known of that direction; in that case, use the
+    /// packet's own path. This method is for rejected packets: it is not as fast as the packet
+    /// path.
     #[must_use]
     pub fn tunnel_back(&self, packet: Packet<'_>) -> TunnelRef {
         self.known_tunnel_back(&packet).unwrap_or(TunnelRef::NONE)
     }
 
-    /// Takes an answer to a packet from the budget of answers: whether it may be sent. The rates are those of `[resets]`, but
-    /// RSTs of sessions that end are counted apart, so that no flood of refused packets uses theirs up. For answers to packets
-    /// that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors about packets that are too long (RFC 4443 2.4 f). The RSTs
-    /// of `tcp.midstream = "reject"` are taken from this budget when they are decided. Those to
-    /// late packets have one of their own. With several zones, each has a part of the rate for all
-    /// that no other zone can use.
+    /// Takes an answer to a packet from the budget of answers, and returns whether it may be sent.
+    ///
+    /// The rates are those of `[resets]`, but RSTs of sessions that end are counted separately, so
+    /// that a flood of refused packets does not use up their budget. This budget is for answers to
+    /// packets that the policy rejects ([`DropReason::PolicyReject`]), and for ICMP errors about
+    /// packets that are too long (RFC 4443 2.4 f). The RSTs of `tcp.midstream = "reject"` are taken
+    /// from this budget when they are decided. RSTs to late packets have a budget of their own.
+    /// With several zones, each has a reserved part of the overall rate.
     #[must_use]
     pub(crate) fn may_answer(&self, packet: Packet<'_>) -> bool {
         let zone = self.fixed.zones.group_of(packet.zone);
@@ -210,7 +216,8 @@ impl Engine {
             Direction::Reply => (reply, original),
         };
         if own != TunnelRef::NONE && (own.0 ^ packet.tunnel.0) & packet.flow_bits != 0 {
-            // The packet is of a new flow, and what is known is of the old one, which nobody knows any more.
+            // The packet belongs to a new flow, but the known state is that of the old flow, which
+            // is over at both ends.
             return None;
         }
         Some(other)
@@ -242,11 +249,12 @@ impl Engine {
             return silent;
         }
         match settings.late(tombstone.rule, tombstone.key.zone()) {
-            // What was ended for what it said must not go on where its receiver missed the RST.
+            // A session that was ended for its content must not continue even if its receiver
+            // missed the RST.
             LatePacket::Readmit if tombstone.reason == EndReason::FtpRefused => {}
             LatePacket::Readmit => return LateAnswer::Readmit(Verdict::Drop(reason, tracked)),
             LatePacket::Drop => {
-                // Only the challenge that one of our own RSTs has earned.
+                // Only the challenge ACK that answers a RST of the engine.
                 let was_told = tombstone.reason.is_told() && tombstone.end(direction).expects.is_some();
                 let challenge = event == Event::Ack && segment.payload_len == 0 && was_told;
                 if !challenge || !self.graveyard.challenge(&tombstone.key, direction) {
@@ -268,8 +276,8 @@ impl Engine {
     }
 }
 
-/// The number that the sender of a late segment expects: its acknowledgment, if it can be right, else the last one that
-/// it has sent.
+/// Returns the number that the sender of a late segment expects: its acknowledgment, if it is
+/// plausible, else the last one that it has sent.
 fn expected_by(tombstone: &Tombstone, direction: Direction, segment: &Segment) -> Option<SeqNum> {
     let known = tombstone.end(direction).expects;
     if !segment.flags.contains(TcpFlags::ACK) {

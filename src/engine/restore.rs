@@ -1,4 +1,4 @@
-//! Restoring of saved sessions: the engine's side of [`crate::snapshot`] when it starts.
+//! Restoring of saved sessions: the engine's side of [`crate::snapshot`] at its start.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +28,7 @@ use crate::snapshot::{
 };
 use crate::track::tcp::Track;
 
-/// A record that was found sound, ready for the table.
+/// A valid record, ready for the table.
 struct Sound {
     key: FlowKey,
     slot: Slot,
@@ -47,10 +47,10 @@ enum Landed {
     NoRoom,
 }
 
-/// Records of a stream that one pass takes over: parents come before their children.
+/// Records of a stream that one pass restores: parents come before their children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Sessions that nobody has announced.
+    /// Sessions that no other session has announced.
     Parents,
     /// Records that `Parents` leaves.
     Rest,
@@ -68,7 +68,7 @@ impl Pass {
     }
 }
 
-/// A stream on its way into an engine.
+/// A stream that is being restored into an engine.
 struct Import<'e> {
     engine: &'e Engine,
     now: Instant,
@@ -98,7 +98,7 @@ impl Import<'_> {
         Ok(has_children)
     }
 
-    /// Takes over the records of a pass, all of which were checked.
+    /// Restores the records of a pass, all of which were checked.
     fn take_over<R: io::Read + io::Seek>(
         &self,
         source: &mut Source<'_, R>,
@@ -107,7 +107,7 @@ impl Import<'_> {
         done: &mut Restored,
     ) -> Result<(), RestoreError> {
         let engine = self.engine;
-        // Numbers of rules are this engine's business: names are what lasts.
+        // Numbers of rules belong to this engine: the names are stable.
         let mut numbers: HashMap<u16, RuleId> = HashMap::new();
         let rule =
             |numbers: &HashMap<u16, RuleId>, number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
@@ -138,7 +138,7 @@ impl Import<'_> {
                     let mut tombstone = self.tombstone(&tombstone).map_err(unsound)?;
                     tombstone.rule = rule(&numbers, tombstone.rule.0);
                     let (graveyard, moment) = (&engine.graveyard, self.moment);
-                    // What this engine knows itself is newer.
+                    // This engine's own tombstones are newer.
                     let known = graveyard.find(&tombstone.key, moment).is_some();
                     if !known && graveyard.lasts(&tombstone, moment) {
                         graveyard.bury(tombstone);
@@ -170,10 +170,10 @@ impl Import<'_> {
 }
 
 impl Engine {
-    /// Takes over the sessions of a stream in memory, as [`Engine::restore_from`] does.
+    /// Restores the sessions of a stream in memory, as [`Engine::restore_from`] does.
     ///
     /// # Errors
-    /// Why the stream cannot be used. Nothing has changed then.
+    /// Returns why the stream cannot be used. In that case nothing has changed.
     pub fn restore(
         &self,
         stream: &[u8],
@@ -184,23 +184,26 @@ impl Engine {
         self.restore_from(&mut io::Cursor::new(stream), now, at, options)
     }
 
-    /// Takes over the sessions of a stream that [`Engine::save_to`] has written and that begins
-    /// where `input` stands. `at` is the wall-clock time that `now` is: what has passed since the
-    /// save is taken off each lifetime, and a clock that went back takes nothing off, unless
-    /// [`RestoreOptions::max_age`] refuses such a stream.
+    /// Restores the sessions of a stream that [`Engine::save_to`] has written and that begins at
+    /// the current position of `input`.
     ///
-    /// A session is judged by this engine's policy, and by `policy.on_reload` where that would not admit it; lifetimes go
-    /// on from where they were. Sessions that the engine has already stay as they are. Control sessions of FTP are listened
-    /// to from here on.
+    /// `at` is the wall-clock time of `now`. The time since the save is subtracted from each
+    /// lifetime. If the clock went back, nothing is subtracted, unless [`RestoreOptions::max_age`]
+    /// refuses such a stream.
     ///
-    /// The stream is read two or three times: once to check all of it, and then to take over its sessions, the announced ones
-    /// after those that have announced them. Nobody may change it meanwhile. Needs some 100 KiB of memory beside the
-    /// sessions, however long the stream is; one of version 1 is read into memory whole. Wrap a file in a
-    /// [`BufReader`](io::BufReader): the lengths of chunks are read apart.
+    /// A session is judged by this engine's policy, and by `policy.on_reload` if the policy would
+    /// not admit it; its lifetime continues. Sessions that the engine already has are unchanged.
+    /// Control sessions of FTP are inspected from here on.
+    ///
+    /// The stream is read two or three times: once to check all of it, and then to restore its
+    /// sessions, announced ones after those that have announced them. The stream must not change in
+    /// the meantime. The call needs some 100 KiB of memory beside the sessions, however long the
+    /// stream is; a stream of version 1 is read into memory whole. Wrap a file in a
+    /// [`BufReader`](io::BufReader): the lengths of chunks are read separately.
     ///
     /// # Errors
-    /// Why the stream cannot be used. Nothing has changed then, unless it was changed or became
-    /// unreadable after it was checked.
+    /// Returns why the stream cannot be used. In that case nothing has changed, unless the stream
+    /// was changed or became unreadable after it was checked.
     pub fn restore_from(
         &self,
         input: &mut (impl io::Read + io::Seek),
@@ -234,10 +237,10 @@ impl Engine {
         Ok(done)
     }
 
-    /// Takes over one session, as another engine has saved it; `elapsed` is the time since then.
+    /// Restores one session that another engine has saved; `elapsed` is the time since then.
     ///
     /// # Errors
-    /// What no session can be.
+    /// Returns why the record cannot be a session.
     pub fn insert_saved(
         &self,
         session: &SavedSession,
@@ -249,7 +252,7 @@ impl Engine {
         let mut sound = self
             .sound(session, moment, elapsed, options)
             .map_err(|what| RestoreError::Unsound { record: 0, what })?;
-        // The numbers of another engine's rules mean nothing here.
+        // Numbers of another engine's rules have no meaning here.
         sound.cold.rule = RuleId::DEFAULT.0;
         let _no_reload_meanwhile = self.reloading.lock();
         Ok(match self.land(&self.settings(), &sound, moment) {
@@ -258,7 +261,7 @@ impl Engine {
         })
     }
 
-    /// The session between two ends.
+    /// Returns the session between two ends.
     fn id_of(&self, ends: &SessionEnds) -> Option<SessionId> {
         let key = ends.key()?;
         let place = self.table.place(&key);
@@ -276,7 +279,7 @@ impl Engine {
             return Landed::Expired;
         }
         let query = opening_query(slot);
-        // As a reload judges it: a child as the session that has announced it.
+        // A child is judged as the session that announced it, as in a reload.
         let asked = session.parent.map_or(query, |ends| opening_query_of(&ends));
         let decision = settings.policy.look_up(&asked);
         let admitted = decision.action.admits();
@@ -299,7 +302,7 @@ impl Engine {
             return Landed::NoRoom;
         }
         let profile = settings.profile(&query, rule);
-        // Limits are for new sessions.
+        // Limits apply only to new sessions.
         let subject = Subject {
             key: &session.key,
             initiator: slot.initiator(),
@@ -318,7 +321,7 @@ impl Engine {
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::Former, !admitted);
-        // What has passed since it was saved is not known here.
+        // Packets that passed since the save are unknown here.
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);
         *shard.slab.cold_mut(slot_id) = cold;
@@ -342,7 +345,7 @@ impl Engine {
         Landed::Lives(id)
     }
 
-    /// A record as a session, or what is wrong with it.
+    /// Returns a record as a session, or the error in it.
     fn sound(
         &self,
         session: &SavedSession,
@@ -436,7 +439,7 @@ impl Engine {
             challenged: saved.challenged,
             reason,
             rule: RuleId(saved.rule),
-            // No session of this engine.
+            // This is not the identifier of a session of this engine.
             id: SessionId::new(0),
             ended,
             ends: saved.ends.map(|(expects, sent)| Remembered {

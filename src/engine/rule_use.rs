@@ -1,8 +1,8 @@
-//! Traffic of each rule's sessions, and when a rule last matched.
+//! Traffic of each rule's sessions, and the time of its last match.
 //!
 //! A session's packets and bytes are added to those of its rule when it ends, so the packet path
-//! writes nothing here for a packet of a session. Counters stand by the numbers of the rules, which
-//! a reload keeps, and belong to no shard.
+//! writes nothing here for a packet of a session. Counters are indexed by the numbers of the rules,
+//! which a reload keeps, and belong to no shard.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::session::{Micros, Slot};
 /// Rules whose counters are allocated together.
 const PAGE: usize = 256;
 
-/// Distance between two matches for the later one to be noted.
+/// Least time between two matches that are both noted.
 const RESOLUTION_US: u64 = 100_000;
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Cell {
 #[derive(Debug)]
 pub(super) struct RuleCounters(Box<[OnceLock<Box<[Cell]>>]>);
 
-/// Sessions of a rule, and what passed in them in both directions.
+/// Sessions of a rule, and their traffic in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RuleTraffic {
     /// Sessions.
@@ -60,16 +60,16 @@ pub struct RuleUse {
     pub rule: RuleId,
     /// The rule's name.
     pub name: String,
-    /// The rule's action; of the default action, that of zones without one of their own.
+    /// The rule's action; for the default action, that of zones without one of their own.
     pub action: Action,
     /// New sessions that the rule has decided, those that it denied included.
     pub hits: u64,
     /// Time of the rule's last decision about a new session, to a tenth of a second.
     pub last_match: Option<Instant>,
     /// Sessions of the rule that have ended. A session counts under the rule that it had at its
-    /// end, and one that a control session has announced under the rule of that one.
+    /// end; an announced session counts under the rule of its control session.
     pub ended: RuleTraffic,
-    /// Sessions of the rule that live.
+    /// Live sessions of the rule.
     pub live: RuleTraffic,
 }
 
@@ -93,14 +93,14 @@ impl RuleCounters {
         page.get(number % PAGE)
     }
 
-    /// Allocates the counters of all rules up to one, so that no packet has to.
+    /// Allocates the counters of all rules up to the highest one, so that no packet has to.
     pub(super) fn reserve(&self, rules: impl Iterator<Item = RuleId>) {
         for rule in rules.chain([RuleId::DEFAULT]) {
             self.made(rule);
         }
     }
 
-    /// Notes that a rule has decided about a new session. Most of the time this reads only.
+    /// Notes that a rule has decided about a new session. Most calls only read.
     pub(super) fn matched(&self, rule: RuleId, now: Micros) {
         if let Some(cell) = self.cell(rule)
             && now.0.saturating_sub(cell.last_match.load(Ordering::Relaxed)) >= RESOLUTION_US
@@ -109,7 +109,7 @@ impl RuleCounters {
         }
     }
 
-    /// Adds what passed in a session that has ended.
+    /// Adds the traffic of a session that has ended.
     pub(super) fn ended(&self, rule: RuleId, slot: &Slot) {
         if let Some(cell) = self.cell(rule) {
             let (packets, bytes) = traffic_of(slot);
@@ -143,8 +143,8 @@ fn traffic_of(slot: &Slot) -> (u64, u64) {
 }
 
 impl Engine {
-    /// Returns what each rule has done, in the order of the rules, the default action last. Live
-    /// sessions are not looked at, so that this costs little: `live` is 0.
+    /// Returns the decisions and traffic of each rule, in the order of the rules, the default
+    /// action last. Live sessions are not visited, so this call is cheap: `live` is 0.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleUse> {
         let policy = self.policy();
@@ -165,10 +165,11 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the same with the live sessions of each rule. Walks through all sessions in slices,
-    /// as
-    /// [`Engine::for_each_session`] does. A session that ends meanwhile may be counted as ended, as
-    /// live, or not at all, but never twice.
+    /// Returns the decisions and traffic of each rule like [`Engine::rules`], with its live
+    /// sessions.
+    ///
+    /// Visits all sessions in slices, as [`Engine::for_each_session`] does. A session that ends
+    /// during the walk may be counted as ended, as live, or not at all, but never twice.
     #[must_use]
     pub fn rules_with_live(&self) -> Vec<RuleUse> {
         let mut rules = self.rules();

@@ -14,7 +14,7 @@ use crate::verdict::DropReason;
 /// The IP protocol number of IGMP.
 const PROTOCOL_IGMP: u8 = 2;
 
-/// The settings of one configuration that say how an IP header is judged, in one byte.
+/// Settings of one configuration for judging IP headers, in one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Screen(u8);
 
@@ -27,7 +27,7 @@ impl Screen {
     const LINK: u8 = 1 << 5;
     const TUNNEL: u8 = 1 << 6;
 
-    /// The screen of a packet that nothing has been asked about yet.
+    /// The screen of a packet for which no settings were read yet.
     pub(super) const NONE: Self = Self(0);
 
     pub(super) fn new(checksums: Checksums, attachment: Attachment, ip: &IpConfig) -> Self {
@@ -59,7 +59,7 @@ impl Screen {
         }
     }
 
-    /// Returns whether a packet comes from a tunnel; `tunneled` is what the packet itself says.
+    /// Returns whether a packet arrived from a tunnel; `tunneled` is the packet's own mark.
     pub(super) const fn is_tunnel(self, tunneled: bool) -> bool {
         let attachment = if self.has(Self::LINK) {
             Attachment::Link
@@ -71,8 +71,8 @@ impl Screen {
         attachment.is_tunnel(tunneled)
     }
 
-    /// Returns why a packet is dropped whatever its session, if it is. In a tunnel, addresses of a
-    /// single link are out of place; `tunneled` is what the packet itself says of that.
+    /// Returns why a packet is dropped regardless of its session, if it is. Link-local addresses
+    /// are invalid in a tunnel; `tunneled` is the packet's own mark.
     #[inline]
     pub(super) fn check(self, parsed: &Parsed, tunneled: bool) -> Option<DropReason> {
         let ip = &parsed.ip;
@@ -87,11 +87,12 @@ impl Screen {
         martian(parsed, self.is_tunnel(tunneled))
     }
 
-    /// Judges a packet that belongs to no session of its own, and that was parsed by an older screen.
+    /// Judges a packet that belongs to no session of its own and that was parsed under an older
+    /// screen.
     #[cold]
     #[inline(never)]
     pub(super) fn check_anew(self, packet: &Packet<'_>, parsed: &Parsed) -> Option<DropReason> {
-        // A first fragment that goes on has no bytes, and no checksum that could be verified.
+        // A first fragment that is forwarded has no bytes, and no checksum that could be verified.
         let has_checksums = !packet.offloaded && !packet.bytes.is_empty();
         if has_checksums
             && self.checksums() != packet.screen.checksums()
@@ -108,8 +109,9 @@ impl Screen {
         if self.has(Self::SOURCE_ROUTES) && options.contains(IpOptions::SOURCE_ROUTE) {
             return Some(DropReason::SourceRoute);
         }
-        // Packets of sessions are judged by the session's rule, fragments as their first one (once it
-        // is known what that is). Listener discovery must have a router alert (RFC 2710, section 3; RFC 3810, section 5).
+        // Packets of sessions are judged by the session's rule, and fragments like their first one
+        // once it is decided. Listener discovery must have a router alert (RFC 2710, section 3; RFC
+        // 3810, section 5).
         let by_rule = match parsed.transport {
             Transport::Discovery { .. } => options == IpOptions::HOP_BY_HOP,
             Transport::IcmpError(_) => false,
@@ -119,7 +121,7 @@ impl Screen {
     }
 }
 
-/// The screen of the newest settings, for what is done without a shard's lock.
+/// The screen of the newest settings, for work that needs no shard lock.
 #[derive(Debug)]
 pub(super) struct NewestScreen(AtomicU8);
 
@@ -138,8 +140,8 @@ impl NewestScreen {
     }
 }
 
-/// Returns whether a packet is clearly none of [`martian`]'s: two different addresses, both in ranges
-/// without special ones, and a time to live.
+/// Returns whether a packet certainly fails none of the checks of [`martian`]: two different
+/// addresses, both in ranges without special ones, and a time to live.
 #[inline]
 const fn is_plain(ip: &Ip) -> bool {
     let plain = match ip.version {
@@ -153,8 +155,8 @@ const fn is_plain(ip: &Ip) -> bool {
     plain && ip.src != ip.dst && ip.ttl != 0
 }
 
-/// Returns why an address or the time to live cannot be that of a packet on its way to somebody else
-/// (RFC 1812, section 5.3.7; RFC 6890; RFC 4291, section 2).
+/// Returns why an address or the time to live is not valid for a packet in transit (RFC 1812,
+/// section 5.3.7; RFC 6890; RFC 4291, section 2).
 #[cold]
 fn martian(parsed: &Parsed, tunnel: bool) -> Option<DropReason> {
     let ip = &parsed.ip;
@@ -164,8 +166,8 @@ fn martian(parsed: &Parsed, tunnel: bool) -> Option<DropReason> {
     let is_discovery = matches!(parsed.transport, Transport::Discovery { .. });
     let found = match ip.version {
         IpVersion::V4 => martian_ipv4(ip, tunnel),
-        // A host without an address may send discovery (RFC 4862, section 5.4). In a tunnel all of it
-        // is dropped, and on a link its addresses may be those of the link.
+        // A host without an address may send discovery (RFC 4862, section 5.4). Discovery is
+        // dropped in a tunnel; on a link its addresses may be link-local.
         IpVersion::V6 if is_discovery && ip.src == 0 && ip.dst >> 120 == 0xff => None,
         IpVersion::V6 => martian_ipv6(ip, tunnel && !is_discovery),
     };
@@ -177,14 +179,14 @@ fn martian(parsed: &Parsed, tunnel: bool) -> Option<DropReason> {
     }
 }
 
-/// What is odd about a packet's addresses.
+/// Anomaly in a packet's addresses.
 enum Odd {
-    /// The packet is of a loopback interface: both ends are.
+    /// The packet belongs to a loopback interface: both addresses are loopback addresses.
     Loopback,
     Martian(DropReason),
 }
 
-/// Protocols that connect two hosts, never a group.
+/// Returns whether a protocol connects two hosts, never a group.
 const fn is_connection(protocol: u8) -> bool {
     matches!(protocol, PROTOCOL_TCP | PROTOCOL_SCTP | PROTOCOL_DCCP)
 }
@@ -202,12 +204,12 @@ fn martian_ipv4(ip: &Ip, tunnel: bool) -> Option<Odd> {
             }
             DropReason::AddressLoopback
         }
-        // 240.0.0.0/4 is reserved (RFC 1112, section 4), but for its last address.
+        // 240.0.0.0/4 is reserved (RFC 1112, section 4), except for its last address.
         () if src >> 28 == 0xf || (dst >> 28 == 0xf && !to_all) => DropReason::AddressReserved,
         () if (to_group || to_all) && is_connection(ip.protocol) => DropReason::ConnectionToMulticast,
         () if dst == 0 => DropReason::AddressUnspecified,
         () if src == 0 => {
-            // A host that has no address yet asks for one (RFC 2131, section 4.1), and IGMP may do
+            // A host that has no address yet requests one (RFC 2131, section 4.1), and IGMP works
             // without one (RFC 3376, section 4.2.13; RFC 4541, section 2.1.1).
             let asks = (to_all && ip.protocol == PROTOCOL_UDP) || (to_group && ip.protocol == PROTOCOL_IGMP);
             if asks && !tunnel {
@@ -218,7 +220,7 @@ fn martian_ipv4(ip: &Ip, tunnel: bool) -> Option<Odd> {
         // The rest of 0.0.0.0/8, "this network" (RFC 6890).
         () if src >> 24 == 0 || dst >> 24 == 0 => DropReason::AddressReserved,
         () if to_all && tunnel => DropReason::AddressReserved,
-        // 224.0.0.0/24 stays on its link (RFC 5771, section 4).
+        // 224.0.0.0/24 is valid only on its link (RFC 5771, section 4).
         () if dst >> 8 == 0xe0_0000 && tunnel => DropReason::AddressLinkLocal,
         () => return None,
     };
@@ -237,7 +239,7 @@ fn martian_ipv6(ip: &Ip, tunnel: bool) -> Option<Odd> {
     if ends.contains(&0) {
         return Some(Odd::Martian(DropReason::AddressUnspecified));
     }
-    // ::ffff:0:0/96, and ::/96 of old (RFC 4291, section 2.5.5).
+    // ::ffff:0:0/96, and the deprecated ::/96 (RFC 4291, section 2.5.5).
     let embeds_ipv4 = |address: &u128| matches!(address >> 32, 0 | 0xffff);
     if ends.iter().any(embeds_ipv4) {
         return Some(Odd::Martian(DropReason::AddressMapped));
@@ -246,7 +248,7 @@ fn martian_ipv6(ip: &Ip, tunnel: bool) -> Option<Odd> {
     if to_group && is_connection(ip.protocol) {
         return Some(Odd::Martian(DropReason::ConnectionToMulticast));
     }
-    // fe80::/10 (RFC 4291, section 2.5.6), and groups of an interface or a link (section 2.7).
+    // fe80::/10 (RFC 4291, section 2.5.6), and interface-local or link-local groups (section 2.7).
     let is_link_local = |address: &u128| address >> 118 == 0x3fa;
     let to_link = to_group && matches!(ip.dst >> 112 & 0xf, 0..=2);
     if tunnel && (ends.iter().any(is_link_local) || to_link) {

@@ -27,28 +27,28 @@ use crate::track::tcp::State;
 use crate::track::{EvictionClass, Lifetime};
 use crate::verdict::DropReason;
 
-/// The settings. Each shard of the table holds them beside its sessions, and what a packet reads of them under the
-/// shard's lock is of one configuration.
+/// The settings. Each shard of the table holds them beside its sessions, so that all settings read
+/// under the shard's lock belong to one configuration.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) policy: Arc<Policy>,
     pub(super) lifetimes: LifetimeTable,
-    /// What packets come from.
+    /// Kind of link or tunnel that packets arrive from.
     pub(super) attachment: Attachment,
     pub(super) screen: Screen,
-    /// Handling of packets with IP options where the rule has none.
+    /// Handling of packets with IP options for rules that do not specify it.
     options: OptionsMode,
-    /// Whether packets with IP options may have to be dropped.
+    /// Packets with IP options may have to be dropped.
     pub(super) any_strict_options: bool,
-    /// Prefixes of which one must hold an end of a new session, in the order of
-    /// the zones. Most configurations have none.
+    /// Prefixes that must contain one end of each new session, in the order of the zones. Most
+    /// configurations have none.
     inside: Box<[(Zone, AddressMap<()>)]>,
     pub(super) enforcement: Enforcement,
     pub(super) asymmetry: AsymmetryConfig,
     resets: ResetsConfig,
-    /// Settings by which the source of a SYN must prove itself.
+    /// Settings for challenging the source of a SYN.
     pub(super) challenge: ChallengeSettings,
-    /// For how many microseconds after the first packet connections are adopted.
+    /// Time after the first packet during which connections are adopted, in microseconds.
     pub(super) failover_us: u64,
     pub(super) ftp: FtpSettings,
     pub(super) on_reload: OnReload,
@@ -57,20 +57,22 @@ pub(super) struct Settings {
     /// Adaptive lifetimes of unanswered sessions.
     adaptive: Adaptive,
     accounts: Arc<Accounts>,
-    /// The zones among which what is bounded is shared, in order.
+    /// The zones that share bounded resources, in order.
     pub(super) zones: Box<[Zone]>,
     /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
-    /// Where else a packet's session may be.
+    /// Hints about the zone of a packet's session.
     pub(super) zone_hints: ZoneHints,
-    /// Whether any connection may begin in its middle, or be answered there: the packet path asks no further where not.
+    /// Any connection may be adopted midstream, or midstream segments may be rejected; if not, the
+    /// packet path skips these checks.
     pub(super) any_midstream: bool,
     /// Some asymmetric paths may be reported or bypassed.
     pub(super) any_asymmetric: bool,
 }
 
 impl Settings {
-    /// What `previous` settings know of sessions in other zones is still known.
+    /// Returns the settings of a configuration; hints of `previous` settings about sessions in
+    /// other zones are kept.
     pub(super) fn new(
         compiled: Compiled,
         hasher: ahash::RandomState,
@@ -131,7 +133,7 @@ impl Settings {
         })
     }
 
-    /// Returns the rates of packets of the engine's own.
+    /// Returns the rates of packets that the engine sends.
     pub(super) fn rates(&self) -> Rates<'_> {
         Rates {
             config: &self.resets,
@@ -151,7 +153,8 @@ impl Settings {
         self.policy.options(rule).unwrap_or(self.options) == OptionsMode::Allow
     }
 
-    /// Returns whether a new session has no end in the prefixes of its zone, where the zone has some.
+    /// Returns whether a new session has no end in the inside prefixes of its zone; `false` if the
+    /// zone has none.
     #[inline]
     pub(super) fn is_outside(&self, zone: Zone, ip: &Ip) -> bool {
         let place = self.inside.binary_search_by_key(&zone, |(each, _)| *each);
@@ -162,8 +165,8 @@ impl Settings {
         })
     }
 
-    /// Returns why a packet that a rule lets pass without a session may not: it is held against what a
-    /// session's first packet is.
+    /// Returns the reason to drop a packet that a rule allows without a session: such a packet must
+    /// meet the requirements for the first packet of a session.
     #[cold]
     pub(super) fn bars_untracked(&self, zone: Zone, ip: &Ip, rule: RuleId) -> Option<DropReason> {
         if self.is_outside(zone, ip) {
@@ -172,7 +175,7 @@ impl Settings {
         self.bars_options(ip, rule).then_some(DropReason::IpOptions)
     }
 
-    /// Takes over what earlier settings have counted, by the names of the rules.
+    /// Takes over the counts of earlier settings, by the names of the rules.
     pub(super) fn take_counts(&self, previous: &Self) {
         if !std::ptr::eq(self, previous) {
             self.policy.take_hits(&previous.policy);
@@ -180,12 +183,12 @@ impl Settings {
         }
     }
 
-    /// Returns the handling of TCP in sessions of a zone that a rule has admitted, or would.
+    /// Returns the handling of TCP in sessions of a zone that a rule has admitted or would admit.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))
     }
 
-    /// Returns the handling of TCP in a zone, whatever the rule.
+    /// Returns the handling of TCP in a zone, regardless of the rule.
     fn tcp_in(&self, zone: Zone) -> Handling {
         let of_zone = self.tcp_zones.iter().find(|(each, _)| *each == zone);
         of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
@@ -196,12 +199,12 @@ impl Settings {
         self.limits.counts(zone, self.policy.bounds(rule))
     }
 
-    /// What late packets of a session get, see [`LatePacket`].
+    /// Returns the handling of late packets of a session; see [`LatePacket`].
     pub(super) fn late(&self, rule: RuleId, zone: Zone) -> LatePacket {
         self.tcp(rule, zone).late
     }
 
-    /// The lifetimes of a session that a rule has admitted.
+    /// Returns the lifetime profile of a session that a rule has admitted.
     pub(super) fn profile(&self, session: &NewSession, rule: RuleId) -> u8 {
         self.lifetimes.select(&Subject {
             zone: session.zone,
@@ -213,7 +216,7 @@ impl Settings {
         })
     }
 
-    /// The length of a lifetime in a profile.
+    /// Returns the length of a lifetime in a profile, in milliseconds.
     pub(super) fn millis(&self, profile: u8, lifetime: Lifetime) -> u32 {
         let lifetimes = self.lifetimes.profile(profile);
         let millis = lifetimes.millis(lifetime.class);
@@ -222,7 +225,7 @@ impl Settings {
             .map_or(millis, |cap| millis.min(lifetimes.millis(cap)))
     }
 
-    /// Returns the tick at which a session ends if no further packet comes.
+    /// Returns the tick at which a session ends if no further packet arrives.
     pub(super) fn deadline<T: Trace>(
         &self,
         slot: &Slot,
@@ -246,15 +249,16 @@ impl Settings {
                 trace.step(|| Step::Shortened { lifetime, sessions });
             }
         }
-        // A thread with an older clock does not take back what a newer packet has given.
+        // A thread with an older clock does not shorten the lifetime that a newer packet has set.
         now.max(slot.last()).deadline(millis)
     }
 
-    /// The deadline of a TCP session after a segment that counts and that found it in the state `before`.
+    /// Returns the deadline of a TCP session after a valid segment that found it in the state
+    /// `before`.
     ///
-    /// A segment that goes on with the handshake or closes the connection gives it the lifetime of its
-    /// new state, which may bring the deadline nearer. No other segment does: a cap only limits how far it
-    /// extends the deadline.
+    /// A segment that continues the handshake or closes the connection sets the lifetime of the new
+    /// state, which may be shorter. No other segment shortens the lifetime: a cap only limits how
+    /// far it extends the deadline.
     pub(super) fn tcp_deadline<T: Trace>(
         &self,
         slot: &Slot,

@@ -11,28 +11,30 @@ use crate::session::{Held, Micros, SLICE, Shard, ShardId, SlotId, TICK, Tombston
 use crate::snapshot::{Kind, Saved, SavedRule, SavedSession, SavedState, SavedTombstone, Writer, count_of};
 
 impl Engine {
-    /// Returns what [`Engine::save_to`] writes, in memory.
+    /// Returns the stream of [`Engine::save_to`], in memory.
     #[must_use]
     pub fn save(&self, now: Instant, at: SystemTime) -> Vec<u8> {
         let mut stream = Vec::new();
-        // Memory takes all that is written, and every record is one that the format knows.
+        // A write to memory does not fail, and the format supports every record.
         let saved = self.save_to(now, at, &mut stream);
         debug_assert!(saved.is_ok(), "{saved:?}");
         stream
     }
 
-    /// Writes all sessions, what is remembered of ended ones, and what was announced, as one stream
-    /// ([`crate::snapshot`]). `at` is the wall-clock time that `now` is.
+    /// Writes all sessions, the tombstones of ended ones, and the announced sessions, as one stream
+    /// ([`crate::snapshot`]). `at` is the wall-clock time of `now`.
     ///
-    /// Sessions are copied in slices, as by [`Engine::for_each_session`]: packets go on meanwhile,
-    /// and a session that changes after it was copied is saved as it was. For a stream that misses
-    /// nothing, stop the packets first. Needs some 100 KiB of memory, however many sessions there
-    /// are, and one byte for each of `tombstones.max`. `out` is called without a shard's lock, in
-    /// pieces of about 32 KiB; reloads, previews and restores wait until the stream is written, so
-    /// `out` must not call those.
+    /// Sessions are copied in slices, as by [`Engine::for_each_session`]. Packets are processed
+    /// during the save, and a session that changes after it was copied is saved as it was. For a
+    /// complete stream, stop the packets first.
+    ///
+    /// The call needs some 100 KiB of memory, however many sessions there are, and one byte for
+    /// each of `tombstones.max`. `out` is called without a shard's lock, in pieces of about 32 KiB.
+    /// Reloads, previews and restores wait until the stream is written, so `out` must not call
+    /// those.
     ///
     /// # Errors
-    /// `out` has failed. What it holds then is no stream.
+    /// Returns the error of `out`. Its content is not a complete stream then.
     pub fn save_to(&self, now: Instant, at: SystemTime, out: &mut impl io::Write) -> io::Result<Saved> {
         let _no_reload_meanwhile = self.reloading.lock();
         let mut writer = Writer::new(out, at)?;
@@ -60,8 +62,8 @@ impl Engine {
         })
     }
 
-    /// Calls `each` with every session as it would be saved. No lock is held meanwhile. What is
-    /// seen of sessions that come or go is as in [`Engine::for_each_session`].
+    /// Calls `each` with every session as it would be saved. No lock is held during the call.
+    /// Sessions that begin or end during the walk are treated as in [`Engine::for_each_session`].
     pub fn for_each_saved(&self, now: Instant, mut each: impl FnMut(&SavedSession)) {
         let done = self.try_each_saved(now, |session| {
             each(session);

@@ -1,4 +1,4 @@
-//! Hints at the zone of a flow's session, and the budget of searches for it.
+//! Hints about the zone of a flow's session, and the budget of searches for it.
 
 use std::sync::Arc;
 
@@ -13,25 +13,27 @@ use crate::session::{Micros, Place};
 const MIN_REMEMBERED: usize = 1 << 10;
 const MAX_REMEMBERED: usize = 1 << 18;
 
-/// The other zones, how often they may be searched in vain, and what was found there.
+/// The other zones, the budget of searches that find nothing, and hints from earlier searches.
 #[derive(Debug)]
 pub(super) struct ZoneHints {
     /// Each zone once, in their order.
     pub(super) zones: Box<[Zone]>,
-    /// Searches in vain of what comes in each zone, and in zones without a name together.
+    /// Budgets of searches that find nothing, by the zone of the packet; zones without a name share
+    /// one.
     budgets: Box<[Rate]>,
-    /// In which zone the session of a flow was found last, by the flow's key where it comes; `None`
-    /// where there is one zone. Only a packet that fits a session writes here: no flood of forged
-    /// packets makes a flow be forgotten.
+    /// The zone in which the session of a flow was found last, by the flow's key where its packets
+    /// arrive; `None` where there is one zone. Only a packet that matches a session writes here: a
+    /// flood of forged packets cannot displace a hint.
     found: Option<Arc<Memo>>,
-    /// In which zone the newest session of a flow began, by its key without a zone; `None` where no path
-    /// may be asymmetric. So the first packet of a flow that comes in another zone needs no search.
+    /// The zone in which the newest session of a flow began, by its key without a zone; `None`
+    /// where no path may be asymmetric. With this hint, the first packet of a flow that arrives in
+    /// another zone needs no search.
     pub(super) begun: Option<Arc<Memo>>,
 }
 
 impl ZoneHints {
-    /// For zones in their order. What `previous` remembers is kept: a hint that is wrong costs one
-    /// look-up.
+    /// Returns the hints for zones in their order. Hints of `previous` are kept: a wrong one costs
+    /// one look-up.
     pub(super) fn new(
         zones: Box<[Zone]>,
         any_asymmetric: bool,
@@ -72,7 +74,7 @@ impl ZoneHints {
         self.zones.len() > 1
     }
 
-    /// The zone in which the session of a flow was found last.
+    /// Returns the zone in which the session of a flow was found last.
     pub(super) fn remembered(&self, place: Place) -> Option<Zone> {
         self.zone_in(self.found.as_deref()?, place)
     }
@@ -82,7 +84,7 @@ impl ZoneHints {
             return None;
         };
         let zone = Zone(u16::try_from(zone).ok()?);
-        // A reload may have taken its name away.
+        // A reload may have removed the zone's name.
         self.zones.binary_search(&zone).is_ok().then_some(zone)
     }
 
@@ -92,7 +94,7 @@ impl ZoneHints {
         }
     }
 
-    /// Takes one search of what comes in a zone, with what gives it back.
+    /// Takes one search for a packet of a zone, and returns a guard that can give the search back.
     pub(super) fn take(&self, zone: Zone, now: Micros, config: &AsymmetryConfig) -> Option<Search<'_>> {
         let number = self.zones.binary_search(&zone).unwrap_or(self.zones.len());
         let rate = self.budgets.get(number)?;
@@ -108,7 +110,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Gives the search back to the budget: it has found a session.
+    /// Gives the search back to the budget because it has found a session.
     pub(super) fn was_right(self) {
         self.rate.put_back(self.share);
     }
@@ -145,7 +147,7 @@ mod tests {
         let at = Micros(3_600_000_000);
         let each: Vec<_> = [0, 1, 5, 7].map(|zone| taken(&elsewhere, zone, at)).into();
         assert_eq!(each, [5, 5, 5, 5]);
-        // Zones that the configuration does not name have one share together.
+        // Zones that the configuration does not name share one budget.
         assert_eq!((taken(&elsewhere, 2, at), taken(&elsewhere, 9, at)), (5, 0));
     }
 

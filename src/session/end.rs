@@ -4,24 +4,24 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// Its lifetime passed without a packet.
+    /// The session's lifetime passed without a packet.
     Timeout,
-    /// Both ends closed it with a FIN, and its TIME_WAIT passed.
+    /// Both ends closed the connection with a FIN, and its TIME_WAIT passed.
     Closed,
-    /// A RST closed it.
+    /// A RST closed the connection.
     Reset,
-    /// A RST was the only answer to its first packet.
+    /// A RST was the only answer to the session's first packet.
     Refused,
-    /// A new connection took its ports.
+    /// A new connection took the session's ports.
     Reused,
-    /// The table was full, and it was worth less than a new session.
+    /// The table was full, and the session was worth less than a new one.
     Evicted,
-    /// A reload brought a policy that does not admit it.
+    /// A reload brought a policy that does not admit the session.
     Revoked,
-    /// An operator ended it.
+    /// An operator ended the session.
     Deleted,
-    /// A control session announced what is refused, or said what cannot be read, and its rule lets
-    /// no such session go on (`ftp.refused = "drop"`).
+    /// A control session announced a refused session, or sent data that cannot be read, and its
+    /// rule lets no such session continue (`ftp.refused = "drop"`).
     FtpRefused,
 }
 
@@ -39,7 +39,7 @@ impl EndReason {
         Self::FtpRefused,
     ];
 
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,8 @@ impl EndReason {
         }
     }
 
-    /// Whether both ends of an established TCP session are told with a RST: they cannot know of its end.
+    /// Returns whether both ends of an established TCP session get a RST: they have no other sign
+    /// of its end.
     pub(crate) const fn is_told(self) -> bool {
         matches!(
             self,

@@ -1,16 +1,17 @@
-//! Choice of the session of a full shard that makes room for a new one.
+//! Choice of the session of a full shard that is evicted for a new one.
 //!
-//! A full shard looks at a bounded number of sessions of one class after the other: those at the
-//! head of the wheel's list, which are closest to their end, and some at random, so that the
-//! heaviest source is found wherever its sessions are. If none of these may be evicted, the next
-//! slots in a row are looked at; of a small shard these are all. Among those that may be evicted,
-//! the first choice is the zone that is most above its guarantee, then the heaviest source, then
-//! any but a TCP handshake in a zone that has few of these, then the session that was idle for
-//! longest, or of closing ones the one that is closest to its end.
+//! A full shard examines a bounded number of sessions, one class after the other. They are those at
+//! the head of the wheel's list, which are closest to their end, and some at random, so that the
+//! heaviest source is found wherever its sessions are. If none of these may be evicted, a row of
+//! consecutive slots is examined; in a small shard these are all slots.
 //!
-//! Sources weigh in steps of a 64th of the table. Below one step all are the same: under a flood
-//! from forged sources, which have one session each, a client with some connections would be the
-//! heaviest.
+//! Among the evictable sessions, the first choice is the zone that is furthest above its guarantee,
+//! then the heaviest source. Then comes any session but a TCP handshake in a zone that has few of
+//! these. The last criterion is the longest idle time; for closing sessions, the nearest end.
+//!
+//! Sources weigh in steps of a 64th of the table. Below one step all sources are equal: in a flood
+//! from forged sources, which have one session each, a client with some connections would otherwise
+//! be the heaviest.
 
 use std::cmp::Reverse;
 
@@ -27,12 +28,12 @@ use crate::track::EvictionClass;
 
 /// Number of sessions that a full shard lets expire or reschedules before it evicts one.
 const DUE: usize = 16;
-/// Number of sessions at the head of a class that are looked at.
+/// Number of sessions at the head of a class that are examined.
 const HEADS: usize = 8;
-/// Number of random slots that are looked at.
+/// Number of random slots that are examined.
 const RANDOM: usize = 8;
-/// Number of slots in a row that are looked at where none of those may be evicted, and in a shard
-/// that has no more.
+/// Number of consecutive slots that are examined if none of those may be evicted, or if the shard
+/// has no more.
 const ROW: usize = 32;
 
 /// The classes of sessions that may be evicted, in order.
@@ -45,7 +46,7 @@ const CLASSES: [EvictionClass; 3] = [
 /// A session that has ended for a new one.
 pub(crate) struct Room {
     pub(crate) ended: Ended,
-    /// The new session's zone has a place now. If not, another session took it.
+    /// The new session's zone has a place now; if not, another session took it.
     pub(crate) is_granted: bool,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Newcomer<'a> {
     pub(crate) now: Micros,
 }
 
-/// The sessions among which a victim is looked for.
+/// The sessions among which a victim is sought.
 #[derive(Debug, Clone, Copy)]
 struct LookedAt<'a> {
     /// Number of sessions at the head of each class.
@@ -68,24 +69,24 @@ struct LookedAt<'a> {
 /// The order of candidates: the greatest is evicted.
 type Rank = (u32, u32, bool, Reverse<u64>);
 
-/// Weight of a new session against those that it would evict.
+/// Weight of a new session compared with those that it would evict.
 struct Weight {
     zone: Zone,
-    /// Sessions of its zone above the guarantee.
+    /// Sessions of the new session's zone above the guarantee.
     excess: u32,
-    /// Sessions of its source that prove nothing yet; 0 for a small source.
+    /// Sessions of the new session's source that prove nothing yet; 0 for a small source.
     source: u32,
 }
 
 impl Shard {
-    /// Ends one session so that a new one finds room; `None` where all in reach are worth more than
-    /// the new one. An expired session comes first. The place of the session that ends is claimed
-    /// for the new one's zone.
+    /// Ends one session to make room for a new one; returns `None` if all sessions examined are
+    /// worth more than the new one. An expired session comes first. The place of the session that
+    /// ends is claimed for the new one's zone.
     ///
-    /// A new session evicts none of a zone that is not further above its guarantee than its own
-    /// zone, and none of a lighter source if its own source is heavy: one that has half-open
-    /// sessions for a 64th of the table, and 64 at least (or, for protocols without a handshake,
-    /// sessions that may be evicted).
+    /// A new session evicts a session of another zone only if that zone is further above its
+    /// guarantee than the new session's zone. If its own source is heavy, it evicts no session of a
+    /// lighter source. A source is heavy if it has half-open sessions for a 64th of the table, and
+    /// at least 64 (or, for protocols without a handshake, evictable sessions).
     pub(crate) fn make_room(
         &mut self,
         newcomer: &Newcomer<'_>,
@@ -115,7 +116,7 @@ impl Shard {
             if let Some(room) = self.evict(&weight, looked_at, newcomer.now) {
                 return Some(room);
             }
-            // All of these may belong to zones and sources that give nothing to this one.
+            // All sessions examined may belong to zones and sources that yield nothing to this one.
         }
         let looked_at = LookedAt {
             heads: 0,
@@ -124,7 +125,7 @@ impl Shard {
         self.evict(&weight, looked_at, newcomer.now)
     }
 
-    /// Ends the session that is evicted first among those that are looked at.
+    /// Ends the session that is evicted first among the sessions examined.
     fn evict(&mut self, weight: &Weight, looked_at: LookedAt<'_>, now: Micros) -> Option<Room> {
         for class in CLASSES {
             let Some(victim) = self.victim(class, weight, looked_at, now) else {
@@ -164,7 +165,8 @@ impl Shard {
             match self.rank(session, weight, now) {
                 Some(rank) => best = best.max(Some((rank, session))),
                 None => {
-                    // A session in use may still hang where it was hung up long ago.
+                    // A refreshed session may still be in the list in which it was scheduled long
+                    // ago.
                     self.wheel.take(&mut self.slab, session.0);
                     self.wheel.schedule(&mut self.slab, session.0, class);
                 }
@@ -200,10 +202,10 @@ impl Shard {
         }
         let end = match slot.eviction_class() {
             EvictionClass::Closing => u64::from(slot.deadline),
-            // The deadline says little: lifetimes shrink while the table fills up.
+            // The deadline is a poor measure: lifetimes shrink while the table fills up.
             _ => slot.last().0,
         };
-        // A flood of datagrams must not push out the few handshakes in progress.
+        // A flood of datagrams must not evict the few handshakes in progress.
         let is_spared = slot.eviction_class() == EvictionClass::Embryonic
             && slot.key.protocol() == PROTOCOL_TCP
             && self.accounts.zone(zone).has_few_half_open();
@@ -211,8 +213,8 @@ impl Shard {
         Some((excess, heaviness, !is_spared, Reverse(end)))
     }
 
-    /// Returns the next slots in the order of their numbers, so that refused sessions find every
-    /// one in the end.
+    /// Returns the next slots in the order of their numbers, so that repeated searches reach every
+    /// slot.
     fn next_row(&mut self) -> [u32; ROW] {
         let slots = self.slots().max(1);
         std::array::from_fn(|_| {
@@ -221,7 +223,7 @@ impl Shard {
         })
     }
 
-    /// Returns numbers of slots at random, some of which may be free.
+    /// Returns random slot numbers, some of which may be free.
     fn random_slots(&mut self) -> [u32; RANDOM] {
         let slots = u64::from(self.slots());
         std::array::from_fn(|_| {

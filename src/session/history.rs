@@ -1,22 +1,27 @@
-//! Zeek's `history`: which kinds of packets a session has seen, in the order of their first appearance.
+//! Zeek's `history`: the kinds of packets that a session has seen, in the order of their first
+//! appearance.
 //!
-//! The letters and when they are noted are those of the `history` field of Zeek's `conn.log`. A segment adds one
-//! letter for its kind (`r`, else `s` or `h`, else `f`, else `d`, else `a`: a FIN or SYN with payload is no `d`),
-//! then `w`, then `t`. Three rules look back, and [`History::add`] keeps them:
+//! The letters and the conditions for them are those of the `history` field of Zeek's `conn.log`. A
+//! segment adds one letter for its kind (`r`, else `s` or `h`, else `f`, else `d`, else `a`: a FIN
+//! or SYN with payload is not a `d`), then `w`, then `t`. [`History::add`] enforces three rules
+//! that depend on earlier letters:
 //!
 //! - an end has one letter for its SYNs, `s` or `h`, whichever came first;
-//! - a zero window is not noted once the peer has sent its FIN: nobody has anything left to send;
-//! - an end that has sent a RST adds neither `w` nor `t`: its numbers mean nothing any more.
+//! - a zero window is not noted once the peer has sent its FIN: no more data will be sent to the
+//!   end;
+//! - an end that has sent a RST adds neither `w` nor `t`: its numbers have no meaning any more.
 //!
-//! Zeek's other letters have no place here. `c` (bad checksum), `i` and `q` (flags that exclude each other) belong
-//! to packets that are malformed and reach no session. `g` (a gap that was acknowledged) would need the place of
-//! every hole. `^` (direction flipped by a list of server ports) does not happen: the initiator is whoever sent the
-//! first packet. `x` tells that Zeek itself gave up. `t` and `w` stand once, where Zeek repeats them at the 10th,
-//! 100th, 1000th packet: that would need four counters.
+//! Zeek's other letters are not used. `c` (bad checksum), `i` and `q` (flags that exclude each
+//! other) belong to packets that are malformed and reach no session. `g` (a gap that was
+//! acknowledged) would need the place of every hole. `^` (direction flipped by a list of server
+//! ports) does not occur: the initiator is the sender of the first packet. `x` means that Zeek
+//! itself gave up. `t` and `w` appear once, where Zeek repeats them at the 10th, 100th, 1000th
+//! packet: that would need four counters.
 
 use crate::flow::Direction;
 
-/// The kinds, with Zeek's letters; a capital is the original direction's, a small letter the reply's.
+/// Kinds of packets, with Zeek's letters: a capital for the original direction, a small letter for
+/// the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Letter {
@@ -26,13 +31,13 @@ pub enum Letter {
     Syn = 1,
     /// `a`: a pure ACK.
     Ack = 2,
-    /// `d`: payload without SYN, FIN or RST; of UDP any datagram.
+    /// `d`: payload without SYN, FIN or RST; for UDP, any datagram.
     Data = 3,
     /// `f`: a FIN.
     Fin = 4,
     /// `r`: a RST.
     Reset = 5,
-    /// `t`: payload that adds nothing beyond what the end has already sent.
+    /// `t`: payload that adds nothing beyond the data that the end has already sent.
     Retransmission = 6,
     /// `w`: a zero window.
     ZeroWindow = 7,
@@ -51,7 +56,7 @@ impl Letter {
         Self::ZeroWindow,
     ];
 
-    /// The letter as Zeek writes it for a direction.
+    /// Returns Zeek's letter for a direction.
     #[must_use]
     pub const fn letter(self, direction: Direction) -> char {
         let small = match self {
@@ -70,8 +75,9 @@ impl Letter {
         }
     }
 
-    /// Four bits that are never zero, except for the one that cannot occur: a session begins with its initiator's
-    /// first packet, of TCP a SYN, so `H` never stands before `S`, and an end has only one of the two.
+    /// Returns the code of a letter: four bits that are never zero, except for the letter that
+    /// cannot occur. A session begins with its initiator's first packet, for TCP a SYN, so `H`
+    /// never comes before `S`, and an end has only one of the two.
     const fn code(self, direction: Direction) -> u64 {
         (self as u64) << 1 | direction as u64
     }
@@ -90,37 +96,38 @@ impl Letter {
     }
 }
 
-/// Every letter at its first appearance, in 7 bytes: four bits each, the first in the lowest, zero behind the last.
+/// Every letter at its first appearance, in 7 bytes: four bits each, the first in the lowest, zero
+/// after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct History(u64);
 
 impl History {
-    /// The most letters that there can be: seven of each end. No history is ever cut.
+    /// The most letters that are possible: seven for each end. No history is ever truncated.
     pub const CAPACITY: u32 = 14;
 
-    /// Seven bytes, see [`History::bits`].
+    /// Returns the history of seven bytes; see [`History::bits`].
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The letters in the lower seven bytes; the highest is 0.
+    /// Returns the letters in the lower seven bytes; the highest is 0.
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
-    /// How many letters there are.
+    /// Returns the number of letters.
     #[must_use]
     pub const fn len(self) -> u32 {
         (u64::BITS - self.0.leading_zeros()).div_ceil(4)
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no letters.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The letters in order, each with the direction of the packet that brought it.
+    /// Returns the letters in order, each with the direction of the packet that added it.
     pub fn letters(self) -> impl Iterator<Item = (Letter, Direction)> {
         (0..self.len()).map(move |position| {
             let code = self.0 >> (4 * position) & 0x0f;
@@ -133,13 +140,13 @@ impl History {
         })
     }
 
-    /// Whether a letter has been seen in a direction.
+    /// Returns whether a letter has been seen in a direction.
     #[must_use]
     pub fn contains(self, letter: Letter, direction: Direction) -> bool {
         self.letters().any(|each| each == (letter, direction))
     }
 
-    /// Adds a letter at its first appearance, if Zeek's rules at the head of this module note it at all.
+    /// Adds a letter at its first appearance, if the rules in this module's documentation allow it.
     pub fn add(&mut self, letter: Letter, direction: Direction) {
         let seen = |letter, direction| self.contains(letter, direction);
         let peer = direction.opposite();
@@ -166,7 +173,7 @@ impl core::fmt::Display for History {
     }
 }
 
-/// A history from its letters, for tests.
+/// Returns a history of the given letters, for tests.
 #[cfg(test)]
 pub(crate) fn history(letters: &str) -> History {
     let mut history = History::default();

@@ -1,13 +1,14 @@
-//! Names of sessions and of the tunnels of their packets.
+//! Identifiers of sessions and of the tunnels of their packets.
 
 use std::num::NonZeroU64;
 
-/// The name of a session: unique among the sessions of an engine until a slot was taken 2^32 times.
+/// The identifier of a session: unique among the sessions of an engine until a slot was taken 2^32
+/// times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(NonZeroU64);
 
 impl SessionId {
-    /// The name of a session by its number, which is not 0.
+    /// Returns the identifier with a number other than 0.
     pub(crate) const fn new(number: u64) -> Self {
         match NonZeroU64::new(number) {
             Some(number) => Self(number),
@@ -15,7 +16,7 @@ impl SessionId {
         }
     }
 
-    /// The name with a number that was read from a log; `None` for 0.
+    /// Returns the identifier with a number that was read from a log; `None` for 0.
     #[must_use]
     pub const fn from_number(number: u64) -> Option<Self> {
         match NonZeroU64::new(number) {
@@ -24,7 +25,7 @@ impl SessionId {
         }
     }
 
-    /// The number itself, for logs.
+    /// Returns the number, for logs.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0.get()
@@ -45,12 +46,15 @@ pub(crate) struct ShardId(pub(crate) usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotId(pub(crate) u32);
 
-/// What a packet came in, in the caller's own words: whatever it needs to send a packet back the same way. The engine
-/// keeps the newest of each direction and hands it out with the packets that it makes; it never looks inside.
+/// Reference to the tunnel that a packet arrived in, defined by the caller: the data needed to send
+/// a packet back the same way.
+///
+/// The engine keeps the newest reference of each direction and returns it with the packets that it
+/// creates; it never interprets the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TunnelRef(pub u64);
 
 impl TunnelRef {
-    /// Nothing is known; a packet with this changes nothing.
+    /// The tunnel is unknown; a packet with this reference changes nothing.
     pub const NONE: Self = Self(0);
 }

@@ -1,18 +1,19 @@
 //! The index of a shard: hash to slot number.
 //!
-//! Open addressing with Robin Hood probing and backward-shift deletion, sized once. An entry is the 32-bit hash
-//! and the slot number, so that a probe touches one cache line and a foreign slot is almost never read, and so
-//! that a removal can put its neighbours back without reading any slot. Nothing ever grows, leaves a tombstone
-//! or is rehashed: the cost of an operation does not depend on the table's history.
+//! The index uses open addressing with Robin Hood probing and backward-shift deletion, and has a
+//! fixed size. An entry is the 32-bit hash and the slot number. So a probe touches one cache line
+//! and almost never reads another session's slot, and a removal can move its neighbors back without
+//! reading any slot. The index never grows, leaves no tombstones and is never rehashed: the cost of
+//! an operation does not depend on the table's history.
 
 use prefetch_index::prefetch_index;
 
 use crate::reserve::{NoMemory, Purpose};
 
-/// Entries per 100 places at the most: 78 gives 2.5 probes a hit and no cluster worth naming.
+/// Most entries per 100 places: 78 gives 2.5 probes a hit and no significant clusters.
 const LOAD_PERCENT: usize = 78;
 
-/// A fixed-size map from a 32-bit hash to slot numbers; equal hashes are told apart by the caller.
+/// A fixed-size map from a 32-bit hash to slot numbers; the caller distinguishes equal hashes.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// 0 = free, else hash in the upper half, slot number + 1 in the lower.
@@ -21,7 +22,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// An index that holds up to `capacity` entries.
+    /// Returns an index for up to `capacity` entries.
     pub(crate) fn new(purpose: Purpose, capacity: usize) -> Result<Self, NoMemory> {
         Ok(Self {
             places: purpose.zeros(Self::places(capacity))?,
@@ -33,7 +34,7 @@ impl Index {
         capacity * 100 / LOAD_PERCENT + 8
     }
 
-    /// The bytes of an index of `capacity` entries.
+    /// Returns the bytes of an index of `capacity` entries.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         Self::places(capacity) * size_of::<u64>()
     }
@@ -46,7 +47,7 @@ impl Index {
         (hash as u64) << 32 | (slot as u64 + 1)
     }
 
-    /// Where a hash would like to stand.
+    /// Returns the home of a hash: the place where its probe begins.
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.places.len() as u64) >> 32) as usize
     }
@@ -55,7 +56,7 @@ impl Index {
         if at + 1 == self.places.len() { 0 } else { at + 1 }
     }
 
-    /// How far the entry at `at` stands from its home.
+    /// Returns the distance of the entry at `at` from its home.
     fn displacement(&self, at: usize, entry: u64) -> usize {
         let home = self.home((entry >> 32) as u32);
         if at >= home {
@@ -69,7 +70,7 @@ impl Index {
         self.places.get(at).copied().unwrap_or(0)
     }
 
-    /// The slot with this hash for which `is` holds.
+    /// Returns the slot with this hash for which `is` holds.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
@@ -95,19 +96,19 @@ impl Index {
         }
     }
 
-    /// Asks the processor for the place where a hash would like to stand.
+    /// Prefetches the home of a hash.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
         prefetch_index(&self.places, self.home(hash));
     }
 
-    /// The first slot that has this hash, whoever's it is.
+    /// Returns the first slot that has this hash, whichever session it holds.
     #[inline]
     pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
         self.find(hash, |_| true)
     }
 
-    /// Adds an entry; the caller keeps below the capacity.
+    /// Adds an entry; the caller ensures that the capacity is not exceeded.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         debug_assert!(self.len < self.places.len());
         let mut carried = Self::entry(hash, slot);
@@ -132,7 +133,7 @@ impl Index {
         }
     }
 
-    /// Removes the entry of a slot; whether it was there.
+    /// Removes the entry of a slot. Returns whether there was one.
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) -> bool {
         let wanted = Self::entry(hash, slot);
         let mut at = self.home(hash);
@@ -148,7 +149,7 @@ impl Index {
             at = self.next(at);
             distance += 1;
         }
-        // Move back every entry behind the gap that does not stand at its home.
+        // Every entry after the gap that is not at its home moves back.
         loop {
             let behind = self.next(at);
             let entry = self.place(behind);
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Few hashes on few places: clusters, wrap-around and equal hashes are the ordinary case.
+        /// Few hashes in few places: clusters, wrap-around and equal hashes are frequent.
         #[test]
         fn agrees_with_a_map_whatever_is_done(
             operations in proptest::collection::vec((any::<bool>(), 0u32..40), 1..400),

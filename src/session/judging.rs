@@ -1,4 +1,5 @@
-//! A reload that judges the sessions of a shard in slices, with what it needs meanwhile.
+//! A reload that judges the sessions of a shard in slices, with the data that it needs in the
+//! meantime.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,25 +9,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::id::{SessionId, SlotId};
 use super::time::Micros;
 
-/// Slots that are visited under one hold of a shard's lock: some 20 microseconds where nothing of
-/// them is in a cache.
+/// Slots that are visited under one hold of a shard's lock: some 20 microseconds if none of them is
+/// in a cache.
 pub(crate) const SLICE: u32 = 64;
 
 /// A reload whose settings are in force in a shard, some of whose sessions are not judged yet.
 ///
-/// Every session is judged as of the moment of the reload, whether the reload comes to it or a
-/// packet of the session is earlier.
+/// Every session is judged as of the moment of the reload, whether by the reload or by an earlier
+/// packet of the session.
 #[derive(Debug)]
 pub(crate) struct Judging<S> {
-    /// The settings that the sessions had before.
+    /// The previous settings of the sessions.
     pub(crate) previous: Arc<S>,
-    /// The sessions that had live children before.
+    /// The sessions that had live children before the reload.
     pub(crate) families: Arc<HashSet<SessionId>>,
     pub(crate) now: Micros,
     pub(crate) tally: Arc<Tally>,
 }
 
-/// The counts of a reload, whoever judges.
+/// The counts of a reload, including sessions that packets judge.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) judged: AtomicUsize,
@@ -37,18 +38,19 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds one. Every count is written under the lock of a shard, and read when all are done.
+    /// Adds one to a count. Every count is written under the lock of a shard, and read when all
+    /// sessions are judged.
     pub(crate) fn count(count: &AtomicUsize) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The slots of a shard whose sessions are not judged yet: those of a range of numbers, but for
+/// The slots of a shard whose sessions are not judged yet: those of a range of numbers, except for
 /// those that are marked.
 #[derive(Debug, Default)]
 pub(crate) struct Unjudged {
     slots: Range<u32>,
-    /// One bit a slot, set for a session that is judged already or that needs no judgment.
+    /// One bit per slot, set for a session that is judged already or that needs no judgment.
     judged: Box<[u64]>,
 }
 
@@ -58,14 +60,14 @@ impl Unjudged {
         vec![0; capacity.div_ceil(64)].into_boxed_slice()
     }
 
-    /// Begins with all slots below `end`. Returns the bits of the time before.
+    /// Begins with all slots below `end` unjudged. Returns the previous bits.
     pub(crate) fn begin(&mut self, end: u32, bits: Box<[u64]>) -> Box<[u64]> {
         self.slots = 0..end;
         std::mem::replace(&mut self.judged, bits)
     }
 
-    /// Takes the next slice of slots, of which each is still to be tested with
-    /// [`Unjudged::set_judged`]; `None` after the last.
+    /// Takes the next slice of slots, each of which must still be tested with
+    /// [`Unjudged::contains`]; returns `None` after the last.
     pub(crate) fn next_slice(&mut self) -> Option<Range<u32>> {
         let start = self.slots.start;
         let end = self.slots.end.min(start.saturating_add(SLICE));
@@ -93,7 +95,7 @@ impl Unjudged {
         }
     }
 
-    /// Forgets everything. Returns the bits, so that the caller can free them without a lock.
+    /// Removes all slots. Returns the bits, so that the caller can free them without a lock.
     pub(crate) fn end(&mut self) -> Box<[u64]> {
         self.begin(0, Box::default())
     }

@@ -1,8 +1,8 @@
 //! The session table: shards, slots, timing wheel, eviction.
 //!
 //! Lock order: a packet takes exactly one shard's lock, and beside it only leaf locks that are held
-//! for a few instructions, such as those of [`crate::limits`]. Nothing that a guard borrows leaves
-//! this module's callers in `crate::engine`; records are copied out.
+//! for a few instructions, such as those of [`crate::limits`]. References that a guard lends do not
+//! leave the callers of this module in `crate::engine`; records are copied out.
 
 pub(crate) mod end;
 mod eviction;
@@ -34,8 +34,8 @@ pub(crate) use id::{ShardId, SlotId};
 pub use record::{SessionRecord, Traffic};
 pub use time::TICK;
 
-/// Bytes that a session takes in the slabs of its shard; its place in the index comes on top (10.3 bytes at
-/// the table's greatest load).
+/// Bytes that a session takes in the slabs of its shard; its place in the index is extra (10.3
+/// bytes at the table's greatest load).
 pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>();
 
 #[cfg(test)]
@@ -43,12 +43,12 @@ pub(crate) mod testing {
     use crate::flow::{Flow, FlowKey, Zone};
     use crate::packet::{Ip, IpVersion, Parsed, Transport};
 
-    /// A UDP conversation between two hosts, told apart by `n`.
+    /// Returns the key of a UDP conversation between two hosts, distinguished by `n`.
     pub(crate) fn key(n: u32) -> FlowKey {
         key_in(Zone::DEFAULT, n)
     }
 
-    /// The same conversation in a zone.
+    /// Returns the key of the conversation of [`key`] in a zone.
     pub(crate) fn key_in(zone: Zone, n: u32) -> FlowKey {
         let parsed = Parsed {
             ip: Ip {

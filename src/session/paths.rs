@@ -1,24 +1,25 @@
 //! Further paths of SCTP associations: the addresses that their ends have announced.
 //!
 //! An association is one session, that of the addresses of its handshake. Packets between other
-//! addresses of its ends (RFC 9260 5.4, 6.4) belong to it if both addresses were announced, each by
-//! its own end, and the packet carries the right verification tag. Here is what that takes: by the
-//! ports and the tag that a packet carries, the session and the addresses of both ends.
+//! addresses of its ends (RFC 9260 5.4, 6.4) belong to the association if both addresses were
+//! announced, each by its own end, and the packet carries the right verification tag. This module
+//! finds the session and the addresses of both ends by the ports and the tag of a packet.
 //!
-//! Anybody can send an INIT, so the addresses of a handshake count only while that handshake is the
-//! one in force: each list belongs to the initiate tag that it was announced with. Of each end
-//! there are at most two, that of the tag in force and that of the newest other one. So a forged
-//! INIT neither adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count
-//! once it takes over.
+//! Any host can send an INIT, so the addresses of a handshake count only while that handshake is in
+//! force: each list belongs to the initiate tag that it was announced with. Each end has at most
+//! two lists: that of the tag in force and that of the newest other tag. So a forged INIT neither
+//! adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count once it
+//! takes over.
 //!
 //! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
-//! initiator). An association that finds no place has no further paths. One whose handshake is not
-//! complete, or that has no further address in force, makes room for a newer one, so that a flood
-//! of INITs keeps nobody out for long: the oldest of the same source if that has any place, else
-//! the oldest of the zone. So a source that has reached its share takes nothing from another.
+//! initiator). An association that finds no place has no further paths. A newer association can
+//! displace one whose handshake is not complete, or that has no further address in force. So a
+//! flood of INITs locks no association out for long. The oldest of the same source is displaced if
+//! that source has any place, else the oldest of the zone. So a source that has reached its share
+//! takes nothing from another.
 //!
-//! Lock: one for the table, held for a few instructions, and written by packets that announce
-//! something alone. While there are no such associations, [`PathTable::find`] reads one atomic
+//! Locking: the table has one lock, held for a few instructions; only packets with announcements
+//! write to the table. While there are no such associations, [`PathTable::find`] reads one atomic
 //! number.
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,13 +33,13 @@ use crate::limits::Prefixes;
 use crate::limits::sources::{Claim, Source, SourceShares};
 use crate::packet::sctp_address::{Change, MAX_REQUESTS, Requests};
 
-/// The most addresses of an end beside the one of its session.
+/// The most addresses of an end beyond that of its session.
 pub(crate) const MAX_ADDRESSES: usize = 8;
 
-/// The most associations with further paths, whatever the size of the session table.
+/// The most associations with further paths, regardless of the size of the session table.
 const MAX_ASSOCIATIONS: usize = 4096;
 
-/// A few addresses.
+/// A bounded list of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Addresses {
     list: [u128; MAX_ADDRESSES],
@@ -90,19 +91,19 @@ struct TagKey {
 struct Announced {
     /// The tag, or 0 if there is none.
     tag: u32,
-    /// The addresses beside that of the session.
+    /// The addresses beyond that of the session.
     addresses: Addresses,
 }
 
-/// Knowledge of an end of an association.
+/// State of an end of an association.
 #[derive(Debug, Default)]
 struct Peer {
-    /// The tag that its packets carry, or 0.
+    /// The tag of the end's packets, or 0.
     carries: u32,
-    /// Lists that it has announced, newest last. The tag in force is among them, if it announced
-    /// anything with that.
+    /// Lists that the end has announced, newest last. If the end has announced a list with the tag
+    /// in force, that list is among them.
     announced: [Announced; 2],
-    /// Changes that it has asked for, and the address from which. Few ends ever ask.
+    /// Changes that the end has requested, and the address of the request. Few ends ever send one.
     requested: Option<Box<(Requests, u128)>>,
 }
 
@@ -113,8 +114,8 @@ impl Peer {
         Some(&found.addresses)
     }
 
-    /// Returns the addresses of a tag, which need not be the one in force. A new list takes the
-    /// place of the older one that is not in force.
+    /// Returns the addresses of a tag, which need not be the one in force. A new list displaces the
+    /// older one that is not in force.
     fn addresses_mut(&mut self, tag: u32, in_force: u32) -> &mut Addresses {
         let [older, newer] = &mut self.announced;
         if older.tag == tag {
@@ -141,12 +142,12 @@ struct Association {
     peers: [Peer; 2],
     is_up: bool,
     claim: Claim,
-    /// Its number in the order in which associations came.
+    /// Sequence number of the association, by the order of arrival.
     number: u64,
 }
 
 impl Association {
-    /// Whether it makes room for a newer one.
+    /// Returns whether the association can be displaced by a newer one.
     fn gives_way(&self) -> bool {
         let has_further = |direction| {
             let addresses = self.addresses(direction);
@@ -155,13 +156,13 @@ impl Association {
         !self.is_up || !Direction::BOTH.into_iter().any(has_further)
     }
 
-    /// The initiate tag in force of the end that sends in a direction, which the other end's
-    /// packets carry.
+    /// Returns the initiate tag in force of the end that sends in a direction; the other end's
+    /// packets carry it.
     const fn tag_in_force(&self, direction: Direction) -> u32 {
         self.peer(direction.opposite()).carries
     }
 
-    /// The further addresses in force of the end that sends in a direction.
+    /// Returns the further addresses in force of the end that sends in a direction.
     fn addresses(&self, direction: Direction) -> Option<&Addresses> {
         self.peer(direction).addresses(self.tag_in_force(direction))
     }
@@ -189,7 +190,7 @@ impl Association {
         }
     }
 
-    /// The ports and the tag of packets of a direction.
+    /// Returns the ports and the tag of packets of a direction.
     fn tag_key(&self, direction: Direction) -> Option<TagKey> {
         let from = self.end(direction);
         let tag = self.peer(direction).carries;
@@ -218,7 +219,7 @@ pub(crate) struct Arrival {
     pub(crate) dst: u128,
     pub(crate) dst_port: u16,
     pub(crate) tag: u32,
-    /// The flag T: the tag is the one that the sender's packets are answered with.
+    /// The flag T: the tag is the one that packets to the sender carry.
     pub(crate) reflected: bool,
 }
 
@@ -231,7 +232,7 @@ pub(crate) struct OnPath {
     pub(crate) source: End,
 }
 
-/// A session, as the table knows it.
+/// A session, as seen by the path table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) session: SessionId,
@@ -239,7 +240,7 @@ pub(crate) struct Owner {
     pub(crate) initiator: End,
     /// The tags that packets carry, original direction first; 0 where not known yet.
     pub(crate) tags: [u32; 2],
-    /// Its handshake is complete.
+    /// The session's handshake is complete.
     pub(crate) is_up: bool,
 }
 
@@ -247,16 +248,16 @@ pub(crate) struct Owner {
 struct Inner {
     associations: HashMap<SessionId, Association, ahash::RandomState>,
     by_tag: HashMap<TagKey, SessionId, ahash::RandomState>,
-    /// Associations that give way, by zone, in the order in which they came.
+    /// Associations that can be displaced, by zone, in the order of their arrival.
     of_zone: BTreeMap<(Zone, u64), SessionId>,
-    /// The same by source.
+    /// Associations that can be displaced, by source.
     of_source: BTreeMap<(Source, u64), SessionId>,
     /// The number of the next association.
     next: u64,
 }
 
 impl Inner {
-    /// Takes an association out of the table.
+    /// Removes an association from the table.
     fn remove(&mut self, session: SessionId) -> Option<Association> {
         let association = self.associations.remove(&session)?;
         let (source, number) = (association.claim.source(), association.number);
@@ -276,8 +277,8 @@ impl Inner {
         }
     }
 
-    /// Sets the tags of an association. One that another association has already is not taken from
-    /// it.
+    /// Sets the tags of an association. A tag that another association has already is not taken
+    /// from it.
     fn set_tags(&mut self, owner: &Owner) {
         let session = owner.session;
         let Some(association) = self.associations.get_mut(&session) else {
@@ -290,7 +291,7 @@ impl Inner {
         }
         let now = Direction::BOTH.map(|direction| association.tag_key(direction));
         if now != before {
-            // What was asked for before a restart is not granted after it.
+            // Changes that were requested before a restart are not granted after it.
             for peer in &mut association.peers {
                 peer.requested = None;
             }
@@ -304,7 +305,7 @@ impl Inner {
         self.sort(session);
     }
 
-    /// Notes whether an association gives way.
+    /// Records whether an association can be displaced.
     fn sort(&mut self, session: SessionId) {
         let Some(association) = self.associations.get(&session) else {
             return;
@@ -319,14 +320,14 @@ impl Inner {
         }
     }
 
-    /// Takes out the oldest association of a source that gives way.
+    /// Removes the oldest displaceable association of a source.
     fn oldest_of_source(&mut self, source: Source) -> Option<Association> {
         let mut range = self.of_source.range((source, 0)..=(source, u64::MAX));
         let session = *range.next()?.1;
         self.remove(session)
     }
 
-    /// Takes out the oldest association of a zone that gives way.
+    /// Removes the oldest displaceable association of a zone.
     fn oldest_of_zone(&mut self, zone: Zone) -> Option<Association> {
         let mut range = self.of_zone.range((zone, 0)..=(zone, u64::MAX));
         let session = *range.next()?.1;
@@ -353,7 +354,7 @@ impl PathTable {
         }
     }
 
-    /// The most bytes of a table beside so many sessions.
+    /// Returns the most bytes of a table for `max_sessions` sessions.
     pub(crate) const fn bytes(max_sessions: usize) -> usize {
         let each = size_of::<Association>()
             + 2 * size_of::<(TagKey, SessionId)>()
@@ -379,17 +380,17 @@ impl PathTable {
         }
     }
 
-    /// Exchanges the zones that have a guaranteed part of the table.
+    /// Sets the zones that have a guaranteed part of the table.
     pub(crate) fn set_zones(&self, zones: &[Zone]) {
         self.places.set(self.max as u32, zones.iter().copied());
     }
 
-    /// Returns how many associations have further paths.
+    /// Returns the number of associations that have further paths.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Notes the addresses that an end has announced with an initiate tag. The session's shard is
+    /// Records the addresses that an end has announced with an initiate tag. The session's shard is
     /// locked.
     pub(crate) fn announce(&self, owner: &Owner, direction: Direction, tag: u32, addresses: &Addresses) {
         if !self.hold(owner, !addresses.as_slice().is_empty()) {
@@ -409,8 +410,8 @@ impl PathTable {
         inner.sort(owner.session);
     }
 
-    /// Brings the tags of an association up to date, and takes a place for one that has none if it
-    /// needs one. Returns whether it has a place.
+    /// Updates the tags of an association, and claims a place for one that has none if
+    /// `needs_place` is set. Returns whether the association has a place.
     fn hold(&self, owner: &Owner, needs_place: bool) -> bool {
         let is_known = self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
         let claim = match is_known {
@@ -440,7 +441,7 @@ impl PathTable {
         true
     }
 
-    /// Takes a place, of an association that gives way if need be.
+    /// Claims a place, displacing another association if necessary.
     fn claim(&self, owner: &Owner) -> Option<Claim> {
         let zone = owner.key.zone();
         let address = owner.key.address_number(owner.initiator);
@@ -452,7 +453,7 @@ impl PathTable {
             return Some(claim);
         }
         if self.places.held(source) != 0 {
-            // The place passes on as it is, whatever the source might claim now.
+            // The place is handed over as it is, regardless of the source's current share.
             let removed = self.inner.write().oldest_of_source(source)?;
             self.len.fetch_sub(1, Ordering::Relaxed);
             return Some(removed.claim);
@@ -467,14 +468,14 @@ impl PathTable {
         self.places.release(removed.claim);
     }
 
-    /// Takes over the tags of a session whose handshake goes on, or has been repeated.
+    /// Updates the tags of a session whose handshake continues or has been repeated.
     pub(crate) fn set_tags(&self, owner: &Owner) {
         if self.len() != 0 {
             self.inner.write().set_tags(owner);
         }
     }
 
-    /// Notes changes that an end asks for, from one of its addresses.
+    /// Records changes that an end requests, from one of its addresses.
     pub(crate) fn request(&self, owner: &Owner, direction: Direction, requests: Requests, from: u128) {
         let adds = requests
             .changes
@@ -489,7 +490,7 @@ impl PathTable {
         }
     }
 
-    /// Returns the changes that the end that sends in a direction has asked for.
+    /// Returns the changes that the end that sends in a direction has requested.
     pub(crate) fn requested(&self, session: SessionId, direction: Direction) -> Option<Requests> {
         if self.len() == 0 {
             return None;
@@ -499,7 +500,7 @@ impl PathTable {
         peer.requested.as_ref().map(|asked| asked.0)
     }
 
-    /// Makes changes that the other end has granted. The address of the session stays.
+    /// Applies changes that the other end has granted. The address of the session stays.
     pub(crate) fn change(
         &self,
         session: SessionId,
@@ -566,7 +567,7 @@ impl PathTable {
         })
     }
 
-    /// Forgets a session that has ended.
+    /// Removes the state of a session that has ended.
     pub(crate) fn forget(&self, session: SessionId) {
         if self.len() == 0 {
             return;

@@ -12,9 +12,9 @@ use crate::policy::RuleId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionRecord {
-    /// Its name while it lives.
+    /// The session's identifier while it lives.
     pub id: SessionId,
-    /// Its zone.
+    /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.
     pub protocol: u8,
@@ -26,9 +26,9 @@ pub struct SessionRecord {
     pub dst: IpAddr,
     /// The responder's port; the identifier of an ICMP query; 0 for protocols without either.
     pub dst_port: u16,
-    /// The state's name, as `conntrack -L` users know it.
+    /// The state's name, as in `conntrack -L`.
     pub state: &'static str,
-    /// The handshake was completed, or both ends have talked.
+    /// The handshake was completed, or both ends have sent packets.
     pub assured: bool,
     /// Zeek's history letters.
     pub history: History,
@@ -40,33 +40,34 @@ pub struct SessionRecord {
     pub start: Instant,
     /// Time of the last packet that counted.
     pub last: Instant,
-    /// Time at which the session ends if no further packet comes.
+    /// Time at which the session ends if no further packet arrives.
     pub expires: Instant,
-    /// Of a tunnel: what the first packet of each direction, original first, called it. GRE's key or call ID, the
-    /// security parameters index of ESP and AH.
+    /// For a tunnel: the identifier in the first packet of each direction, original first. This is
+    /// GRE's key or call ID, or the security parameters index of ESP and AH.
     pub tunnel: [Option<u32>; 2],
-    /// The rule that admitted it.
+    /// The rule that admitted the session.
     pub rule: RuleId,
-    /// The session that announced it.
+    /// The session that announced this one.
     pub parent: Option<SessionId>,
-    /// It was picked up in the middle of its connection.
+    /// The session was adopted midstream.
     pub adopted: bool,
-    /// It goes on with a session that had ended: a late packet was readmitted.
+    /// The session continues one that had ended: a late packet was readmitted.
     pub resumed: bool,
-    /// Half of it was found to be missing, and it passes nevertheless.
+    /// Half of the session was found to be missing, and its packets are allowed nevertheless.
     pub bypassed: bool,
-    /// A reload has brought a policy that would not admit it, and was told to keep it.
+    /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
+    /// it.
     pub former: bool,
-    /// What the newest packet of each direction came in, original first.
+    /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],
 }
 
 /// Traffic of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Packets; stays at 2^32 - 1 when it gets there.
+    /// Packets; saturates at 2^32 - 1.
     pub packets: u32,
-    /// IP bytes, headers included, padding excluded; stays at 2^48 - 1 when it gets there.
+    /// IP bytes, headers included, padding excluded; saturates at 2^48 - 1.
     pub bytes: u64,
 }
 
@@ -77,8 +78,10 @@ impl SessionRecord {
         self.last.saturating_duration_since(self.start)
     }
 
-    /// Zeek's `conn_state`: how the conversation stands, from what each end has sent. All states that a session can
-    /// have:
+    /// Returns Zeek's `conn_state`: the state of the conversation, derived from the packets of each
+    /// end.
+    ///
+    /// A session can have these states:
     ///
     /// | state | TCP | UDP |
     /// |---|---|---|
@@ -92,7 +95,8 @@ impl SessionRecord {
     /// | `SH` | closed by the initiator, without a SYN-ACK | |
     /// | `OTH` | anything else | |
     ///
-    /// Every other protocol is `OTH`. `SHR` and `RSTRH` do not occur: the initiator's first packet has always passed.
+    /// Every other protocol is `OTH`. `SHR` and `RSTRH` do not occur: the initiator's first packet
+    /// has always passed.
     #[must_use]
     pub fn conn_state(&self) -> &'static str {
         match self.protocol {
@@ -111,31 +115,31 @@ impl SessionRecord {
     }
 }
 
-/// What Zeek calls the state of an endpoint.
+/// Zeek's state of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
-    /// It has sent nothing.
+    /// The endpoint has sent nothing.
     Inactive,
-    /// It has sent a SYN that nobody has answered.
+    /// The endpoint has sent a SYN that was not answered.
     SynSent,
-    /// It has sent, but its SYN was not seen.
+    /// The endpoint has sent packets, but its SYN was not seen.
     Partial,
     /// The handshake was seen.
     Established,
-    /// It has sent a FIN.
+    /// The endpoint has sent a FIN.
     Closed,
-    /// It has sent a RST.
+    /// The endpoint has sent a RST.
     Reset,
 }
 
 impl Endpoint {
-    /// No SYN of it was seen, and it has neither closed nor reset.
+    /// Returns whether no SYN of the endpoint was seen, and it has neither closed nor reset.
     const fn is_inactive(self) -> bool {
         matches!(self, Self::Inactive | Self::Partial)
     }
 
-    /// What a letter of its own makes of this end and its peer. An end's first FIN or RST is all that counts, and
-    /// that is what the history keeps.
+    /// Returns the states of this end and its peer after a letter of this end. Only an end's first
+    /// FIN or RST counts, and the history keeps exactly that.
     const fn after(self, letter: Letter, peer: Self) -> (Self, Self) {
         match (letter, self) {
             (Letter::Syn | Letter::Handshake, Self::Inactive) => match peer {
@@ -145,7 +149,7 @@ impl Endpoint {
             (Letter::Ack | Letter::Data, Self::Inactive) => (Self::Partial, peer),
             (Letter::Fin, Self::Reset) => (Self::Reset, peer),
             (Letter::Fin, _) => (Self::Closed, peer),
-            // Behind an exchange of FINs a RST is a late answer, not the end of the conversation.
+            // After an exchange of FINs a RST is a late answer, not the end of the conversation.
             (Letter::Reset, Self::Closed) if matches!(peer, Self::Closed) => (self, peer),
             (Letter::Reset, _) => (Self::Reset, peer),
             _ => (self, peer),

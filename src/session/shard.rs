@@ -1,8 +1,9 @@
-//! One shard: a deterministic table of sessions behind one lock.
+//! One shard: a deterministic table of sessions under one lock.
 //!
-//! Life cycle of a slot: free -> [`Shard::insert`] -> touched by packets, re-armed -> [`Shard::remove`] -> free.
-//! A slot in use stands in the index exactly once and hangs in the wheel exactly once, in the list of its
-//! [`EvictionClass`]. `check_invariants` says so in tests and under the fuzzer.
+//! Life cycle of a slot: free -> [`Shard::insert`] -> touched by packets, rescheduled ->
+//! [`Shard::remove`] -> free. A slot in use is in the index exactly once and in the wheel exactly
+//! once, in the list of its [`EvictionClass`]. `check_invariants` verifies this in tests and under
+//! the fuzzer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::track::EvictionClass;
 pub(crate) struct Slab {
     pub(super) hot: Vec<Slot>,
     cold: Vec<Cold>,
-    /// What each direction of each session was last seen in; empty where nobody asks for it.
+    /// Newest tunnel of each direction of each session; empty if tunnel references are not kept.
     tunnels: Vec<[TunnelRef; 2]>,
 }
 
@@ -58,7 +59,7 @@ impl Slab {
         &mut self.cold[slot.0 as usize]
     }
 
-    /// Asks the processor for both cache lines of a slot, and for what its packets are noted in.
+    /// Prefetches both cache lines of a slot, and its tunnel references.
     #[inline]
     fn prefetch(&self, slot: usize) {
         prefetch_index(&self.hot, slot);
@@ -68,19 +69,19 @@ impl Slab {
         prefetch_index(&self.tunnels, slot);
     }
 
-    /// What each direction of a session was last seen in.
+    /// Returns the newest tunnel of each direction of a session.
     pub(crate) fn tunnels(&self, slot: SlotId) -> [TunnelRef; 2] {
         self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
-    /// Sets what both directions of a session were last seen in.
+    /// Sets the newest tunnels of both directions of a session.
     pub(crate) fn set_tunnels(&mut self, slot: SlotId, tunnels: [TunnelRef; 2]) {
         if let Some(place) = self.tunnels.get_mut(slot.0 as usize) {
             *place = tunnels;
         }
     }
 
-    /// Notes what a packet was in. A packet that came without a reference changes nothing.
+    /// Notes the tunnel of a packet. A packet without a reference changes nothing.
     #[inline]
     pub(crate) fn note_tunnel(&mut self, slot: SlotId, direction: Direction, tunnel: TunnelRef) {
         if tunnel == TunnelRef::NONE {
@@ -96,7 +97,7 @@ impl Slab {
 }
 
 impl Slab {
-    /// Returns a session as it is counted, and the entries that it is counted in.
+    /// Returns a session in the form in which it is counted, and the entries that it is counted in.
     pub(crate) fn counted(&self, slot: SlotId) -> (Subject<'_>, Counts) {
         let (hot, cold) = (self.hot(slot), self.cold(slot));
         let subject = Subject {
@@ -122,7 +123,7 @@ impl Linked for Slab {
     }
 }
 
-/// A session that has ended: its last contents, and why.
+/// A session that has ended: its last contents and the reason.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     pub(crate) id: SlotId,
@@ -136,7 +137,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opened<'a> {
     pub(crate) subject: Subject<'a>,
-    /// Profile of its lifetimes.
+    /// Lifetime profile of the session.
     pub(crate) profile: u8,
     pub(crate) now: Micros,
     pub(crate) counts: Counts,
@@ -152,10 +153,10 @@ pub(crate) struct Shard {
     free: u32,
     capacity: usize,
     keeps_tunnels: bool,
-    /// The slots whose sessions a reload has still to judge.
+    /// The slots whose sessions the current reload must still judge.
     pub(crate) unjudged: Unjudged,
     by_worth: [usize; EvictionClass::ALL.len()],
-    /// The counts of all shards together: each session is counted there as it is here.
+    /// The counts of all shards together: each session of the shard is counted there too.
     pub(super) accounts: Arc<Accounts>,
     /// The slot at which the last search for a session to evict has ended.
     pub(super) row: u32,
@@ -167,9 +168,9 @@ pub(crate) struct Shard {
 pub(crate) enum Expired {
     /// A session has ended.
     Ended(Ended),
-    /// A refreshed session was hung up again.
+    /// A refreshed session was rescheduled.
     Moved,
-    /// Nothing more is due by now.
+    /// No session is due yet.
     Idle,
 }
 
@@ -181,7 +182,7 @@ impl Shard {
         accounts: Arc<Accounts>,
     ) -> Result<Self, NoMemory> {
         Ok(Self {
-            // Room is reserved, not touched: memory is used as sessions come.
+            // Memory is reserved, not touched: it is used as sessions are opened.
             slab: Slab {
                 hot: Purpose::Sessions.room(capacity)?,
                 cold: Purpose::Sessions.room(capacity)?,
@@ -201,7 +202,7 @@ impl Shard {
         })
     }
 
-    /// The bytes that the sessions of a shard take, without tunnel references.
+    /// Returns the bytes that the sessions of a shard take, without tunnel references.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         capacity * super::SESSION_BYTES + Index::bytes(capacity) + Wheel::BYTES
     }
@@ -214,7 +215,7 @@ impl Shard {
         self.len() >= self.capacity
     }
 
-    /// Sessions of a worth.
+    /// Returns the number of sessions of an eviction class.
     pub(crate) fn count(&self, worth: EvictionClass) -> usize {
         self.by_worth.get(worth as usize).copied().unwrap_or(0)
     }
@@ -240,13 +241,13 @@ impl Shard {
         slot.map(SlotId)
     }
 
-    /// Asks the processor for what of the index a hash needs.
+    /// Prefetches the index entries of a hash.
     #[inline]
     pub(crate) fn prefetch_index(&self, hash: u32) {
         self.index.prefetch(hash);
     }
 
-    /// Asks the processor for the memory of the session that a hash most likely means.
+    /// Prefetches the memory of the session that a hash most likely refers to.
     #[inline]
     pub(crate) fn prefetch_slot(&self, hash: u32) {
         if let Some(number) = self.index.candidate(hash) {
@@ -254,9 +255,9 @@ impl Shard {
         }
     }
 
-    /// Takes a slot for a new session; the caller has claimed a place of its zone, and has made
-    /// sure that there is room here. Its deadline and state are still to be set, then
-    /// [`Shard::schedule`] must be called.
+    /// Takes a slot for a new session. The caller has claimed a place of its zone, and has ensured
+    /// that there is room here. The caller must then set the session's deadline and state and call
+    /// [`Shard::schedule`].
     pub(crate) fn insert(&mut self, hash: u32, session: &Opened<'_>) -> SlotId {
         let Opened {
             subject,
@@ -279,7 +280,7 @@ impl Shard {
             self.free = self.slab.hot(slot).links.next;
             slot
         };
-        // A new session is opened by the newest settings.
+        // A new session is opened under the newest settings.
         self.unjudged.set_judged(slot);
         self.slab
             .hot_mut(slot)
@@ -293,7 +294,7 @@ impl Shard {
         slot
     }
 
-    /// Schedules the end of a new session by its deadline and worth.
+    /// Schedules the end of a new session by its deadline and eviction class.
     pub(crate) fn schedule(&mut self, slot: SlotId) {
         let hot = self.slab.hot(slot);
         let worth = hot.eviction_class();
@@ -306,7 +307,7 @@ impl Shard {
         self.wheel.schedule(&mut self.slab, slot.0, worth);
     }
 
-    /// Puts a session under a rule, and counts it in the entries that `counts` says.
+    /// Puts a session under a rule, and counts the session in the entries of `counts`.
     pub(crate) fn put_under(&mut self, slot: SlotId, rule: RuleId, counts: Counts) {
         let (subject, before) = self.slab.counted(slot);
         if (subject.rule, before) == (rule, counts) {
@@ -327,8 +328,8 @@ impl Shard {
         }
     }
 
-    /// Sets the deadline of a session whose worth was `before`. Returns whether the wheel was touched: a later
-    /// deadline of a session of the same worth is only stored.
+    /// Sets the deadline of a session whose eviction class was `before`. Returns whether the wheel
+    /// was touched: a later deadline of a session of an unchanged class is only stored.
     pub(crate) fn rearm(&mut self, slot: SlotId, deadline: u32, before: EvictionClass) -> bool {
         let hot = self.slab.hot_mut(slot);
         let worth = hot.eviction_class();
@@ -393,7 +394,8 @@ impl Shard {
         self.remove(slot, reason)
     }
 
-    /// Does one step of what is due at tick `now`. `spare` may give a session that is over a later deadline.
+    /// Processes one step of the work that is due at tick `now`. `spare` may extend the deadline of
+    /// a session that is over.
     pub(crate) fn expire(
         &mut self,
         now: u32,
@@ -408,7 +410,7 @@ impl Shard {
         }
     }
 
-    /// Deals with the first session of a list whose time has come.
+    /// Processes the first session of a list that is due.
     fn come_up(
         &mut self,
         due: Due,
@@ -417,7 +419,8 @@ impl Shard {
     ) -> Expired {
         self.wheel.advance(due.tick);
         let slot = SlotId(self.wheel.first(due));
-        // One that is over by now ends at once, without a detour through the lists that lead to its deadline.
+        // A session that is over by now ends at once, without passing through the lists that lead
+        // to its deadline.
         if self.slab.hot(slot).deadline <= now {
             match spare(self.slab.hot(slot), slot) {
                 None => return Expired::Ended(self.end_expired(slot)),
@@ -430,22 +433,22 @@ impl Shard {
         Expired::Moved
     }
 
-    /// A tick that is not later than the first deadline.
+    /// Returns a tick that is not later than the first deadline.
     pub(crate) fn next_tick(&self) -> Option<u32> {
         self.wheel.earliest().map(|due| due.tick)
     }
 
-    /// The number of slots that have ever been in use: all numbers are below it.
+    /// Returns the number of slots that have ever been in use: all numbers are below it.
     pub(crate) const fn slots(&self) -> u32 {
         self.slab.hot.len() as u32
     }
 
-    /// The number of slots that there can be.
+    /// Returns the maximum number of slots.
     pub(crate) const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The numbers of the sessions in a range of slots.
+    /// Returns the numbers of the sessions in a range of slots.
     pub(crate) fn sessions_in(&self, slots: Range<u32>) -> impl Iterator<Item = SlotId> + '_ {
         let range = slots.start as usize..slots.end as usize;
         let hot = self.slab.hot.get(range).unwrap_or_default();
@@ -455,7 +458,7 @@ impl Shard {
             .map(|(slot, _)| SlotId(slot))
     }
 
-    /// The numbers of all sessions.
+    /// Returns the numbers of all sessions.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SlotId> + '_ {
         self.sessions_in(0..self.slots())
     }
@@ -463,7 +466,7 @@ impl Shard {
     /// Checks that index, wheel, free list and counts agree.
     ///
     /// # Errors
-    /// A description of what does not agree.
+    /// Returns a description of the inconsistency.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let in_use = self.sessions().count();
         if in_use != self.len() {

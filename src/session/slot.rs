@@ -1,4 +1,5 @@
-//! A session's memory: two cache lines for what every packet needs, a quarter of one for what few do.
+//! A session's memory: two cache lines for the fields that every packet needs, and a quarter of one
+//! for rarely used fields.
 
 use super::EndReason;
 use crate::flow::{Direction, End, FlowKey};
@@ -13,23 +14,24 @@ use crate::track::{EvictionClass, Lifetime, dccp, sctp};
 /// No slot.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// What every packet of a session reads and writes: 128 bytes. The first cache line finds, times and links
-/// the session, the second tracks and counts it.
+/// The fields of a session that every packet reads and writes: 128 bytes. The first cache line
+/// finds, times and links the session; the second tracks and counts it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     pub(crate) key: FlowKey,
     /// The tick at which the session has ended.
     pub(crate) deadline: u32,
-    /// How often this slot was taken: tells two sessions of one slot apart.
+    /// Number of times that this slot was taken: distinguishes sessions of one slot.
     pub(crate) generation: u32,
     last: [u16; 3],
     flags: u8,
-    /// Which set of lifetimes applies.
+    /// Lifetime profile of the session.
     pub(crate) profile: u8,
     pub(crate) links: Links,
-    /// TCP's state. Other protocols have their words in its place: [`Slot::sctp`], [`Slot::dccp`] and
-    /// [`Slot::tunnel_id`]; those without a handshake have theirs in [`Slot::plain_state`].
+    /// TCP's state. Other protocols have their state in the same field: [`Slot::sctp`],
+    /// [`Slot::dccp`] and [`Slot::tunnel_id`]; protocols without a handshake have theirs in
+    /// [`Slot::plain_state`].
     pub(crate) track: Track,
     packets: [u32; 2],
     bytes: [[u16; 3]; 2],
@@ -41,39 +43,40 @@ const _: () = assert!(size_of::<Slot>() == 128);
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Links {
-    /// The slot behind, or the list that this is the last of ([`super::wheel`]).
+    /// The next slot, or the list that this slot is the last of ([`super::wheel`]).
     pub(crate) next: u32,
-    /// The slot before, or the list that this is the first of.
+    /// The previous slot, or the list that this slot is the first of.
     pub(crate) previous: u32,
 }
 
-/// What is needed when a session begins, ends or is shown: 16 bytes.
+/// The fields that are needed when a session begins, ends or is shown: 16 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Cold {
     /// The history in the lower seven bytes, [`Mark`]s in the highest.
     packed: u64,
     start: [u16; 3],
-    /// The rule that admitted it.
+    /// The rule that admitted the session.
     pub(crate) rule: u16,
 }
 
 const _: () = assert!(size_of::<Cold>() == 16);
 
-/// What few sessions are, and few packets ask.
+/// Rare properties of sessions that few packets need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mark {
-    /// It was picked up in the middle of its connection.
+    /// The session was adopted midstream.
     Adopted = 0x01,
-    /// It goes on with one that had ended.
+    /// The session continues one that had ended.
     Resumed = 0x02,
-    /// Its path was found to be asymmetric, and it passes nevertheless.
+    /// The session's path was found to be asymmetric, and its packets are allowed nevertheless.
     Bypassed = 0x04,
-    /// A reload has brought a policy that would not admit it, and was told to keep it.
+    /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
+    /// it.
     Former = 0x08,
-    /// More of it has passed than it knows: it was restored from a record, or something passed that was not believed.
-    /// It is not saved.
+    /// Some packets of the session were not tracked: it was restored from a record, or packets were
+    /// allowed but not trusted. Not saved.
     Stale = 0x10,
     /// The session is counted by its destination. Not saved.
     CountedByDestination = 0x20,
@@ -81,10 +84,10 @@ pub(crate) enum Mark {
     CountedByRule = 0x40,
 }
 
-/// Where the marks stand.
+/// Position of the marks.
 const MARKS_SHIFT: u32 = 56;
 
-/// Protocols that keep something in TCP's place.
+/// Protocols that keep their state in TCP's field.
 pub(crate) const PROTOCOLS_WITH_TRACKS: [u8; 5] = [
     PROTOCOL_SCTP,
     PROTOCOL_DCCP,
@@ -96,8 +99,8 @@ pub(crate) const PROTOCOLS_WITH_TRACKS: [u8; 5] = [
 const HIGH_INITIATES: u8 = 0x01;
 const SEEN_REPLY: u8 = 0x02;
 const ASSURED: u8 = 0x04;
-/// Two bits. TCP: the history has the letter of a pure ACK, original and reply. Other protocols:
-/// [`crate::track::datagram::State`].
+/// Two bits. For TCP: the history has the letter of a pure ACK, original and reply. For other
+/// protocols: [`crate::track::datagram::State`].
 const PLAIN_STATE_SHIFT: u8 = 3;
 const ACK_NOTED: u8 = 1 << PLAIN_STATE_SHIFT;
 /// Two bits: the history has the letter of data, original and reply.
@@ -113,13 +116,13 @@ fn unpack([low, middle, high]: [u16; 3]) -> u64 {
 }
 
 impl Slot {
-    /// Asks the processor for the second cache line.
+    /// Prefetches the second cache line.
     #[inline]
     pub(crate) fn prefetch_counts(&self) {
         prefetch_index::prefetch_index(self.packets.as_slice(), 0);
     }
 
-    /// A slot that was never used.
+    /// Returns a slot that was never used.
     pub(crate) fn new(key: FlowKey) -> Self {
         Self {
             key,
@@ -149,19 +152,20 @@ impl Slot {
         };
     }
 
-    /// The flags that are saved with a session: all but those that belong to its place here.
+    /// Returns the flags that are saved with a session: all but those that belong to its place
+    /// here.
     pub(crate) const fn saved_flags(&self) -> u8 {
         self.flags & !(HIGH_INITIATES | IN_USE)
     }
 
-    /// Sets what was saved with a session.
+    /// Sets the saved fields of a session.
     pub(crate) fn restore(&mut self, flags: u8, packets: [u32; 2], bytes: [u64; 2]) {
         self.flags = self.flags & (HIGH_INITIATES | IN_USE) | flags & !(HIGH_INITIATES | IN_USE);
         self.packets = packets;
         self.bytes = bytes.map(|bytes| pack(Micros(bytes.min(Micros::MAX.0))));
     }
 
-    /// Becomes a session that was saved, in the place that was taken for it.
+    /// Copies a saved session into the slot that was taken for it.
     pub(crate) fn take_over(&mut self, saved: &Self) {
         *self = Self {
             generation: self.generation,
@@ -219,7 +223,7 @@ impl Slot {
         self.flags = self.flags & !(3 << PLAIN_STATE_SHIFT) | (state & 3) << PLAIN_STATE_SHIFT;
     }
 
-    /// The state of an SCTP association.
+    /// Returns the state of an SCTP association.
     pub(crate) const fn sctp(&self) -> sctp::Track {
         let [a, b, c, d, e, ..] = self.track.words();
         sctp::Track::from_words([a, b, c, d, e])
@@ -230,7 +234,7 @@ impl Slot {
         self.track = Track::from_words([a, b, c, d, e, 0, 0, 0]);
     }
 
-    /// The state of a DCCP connection.
+    /// Returns the state of a DCCP connection.
     pub(crate) const fn dccp(&self) -> dccp::Track {
         dccp::Track::from_words(self.track.words())
     }
@@ -239,7 +243,8 @@ impl Slot {
         self.track = Track::from_words(track.to_words());
     }
 
-    /// What the first packet of a direction called its tunnel. Not for a protocol that keeps a state there.
+    /// Returns the tunnel identifier in the first packet of a direction. Not for a protocol that
+    /// keeps a state in this field.
     pub(crate) const fn tunnel_id(&self, direction: Direction) -> Option<u32> {
         let [original, reply, known, ..] = self.track.words();
         if known & 1 << direction as u8 == 0 {
@@ -264,7 +269,7 @@ impl Slot {
         self.track = Track::from_words([original, reply, known | 1 << direction as u8, 0, 0, 0, 0, 0]);
     }
 
-    /// The name of the session's state.
+    /// Returns the name of the session's state.
     pub(crate) const fn state_name(&self) -> &'static str {
         match self.key.protocol() {
             PROTOCOL_TCP => self.track.state().name(),
@@ -274,7 +279,7 @@ impl Slot {
         }
     }
 
-    /// How long the session has after its last packet that counted.
+    /// Returns the lifetime of the session after its last packet that counted.
     pub(crate) fn lifetime(&self) -> Lifetime {
         match self.key.protocol() {
             PROTOCOL_TCP => self.track.lifetime(self.seen_reply()),
@@ -287,11 +292,12 @@ impl Slot {
         }
     }
 
-    /// What the session is worth to a full table; also the list of the wheel that it hangs in.
+    /// Returns the eviction class of the session, which is also the list of the wheel that contains
+    /// it.
     pub(crate) fn eviction_class(&self) -> EvictionClass {
         match self.key.protocol() {
             PROTOCOL_TCP => match self.track.state().eviction_class() {
-                // Picked up in its middle, and nobody has answered yet.
+                // Adopted midstream, and not answered yet.
                 EvictionClass::Assured if !self.assured() => EvictionClass::Embryonic,
                 worth => worth,
             },
@@ -319,7 +325,7 @@ impl Slot {
         }
     }
 
-    /// Why the session ends when its lifetime has passed.
+    /// Returns the reason for the session's end when its lifetime has passed.
     pub(crate) fn end_of_life(&self) -> EndReason {
         let (over, aborted) = match self.key.protocol() {
             PROTOCOL_TCP => match self.track.state() {
@@ -344,8 +350,8 @@ impl Slot {
         }
     }
 
-    /// Whether a letter stands in the history, as far as this line can tell. The two that come with nearly
-    /// every packet are noted here, so that the cold part stays cold.
+    /// Returns whether the history has a letter, as far as this cache line shows. The two letters
+    /// of nearly every packet are noted here, so that the cold part is rarely read.
     pub(crate) const fn letter_noted(&self, letter: Letter, direction: Direction) -> bool {
         match letter {
             Letter::Data => self.flags & DATA_NOTED << direction as u8 != 0,
@@ -367,14 +373,15 @@ impl Slot {
         Micros(unpack(self.last))
     }
 
-    /// Threads may bring slightly different clocks: time never runs backwards in a slot.
+    /// Threads may pass slightly different clocks: time never runs backwards in a slot.
     pub(crate) fn touch(&mut self, now: Micros) {
         if now > self.last() {
             self.last = pack(now);
         }
     }
 
-    /// Counts a packet of `bytes` IP bytes. Packets saturate at 2^32 - 1, bytes at 2^48 - 1 (281 TB).
+    /// Counts a packet of `bytes` IP bytes. Packets saturate at 2^32 - 1, bytes at 2^48 - 1
+    /// (281 TB).
     pub(crate) fn count(&mut self, direction: Direction, bytes: u32) {
         let [original, reply] = &mut self.packets;
         let [original_bytes, reply_bytes] = &mut self.bytes;
@@ -386,7 +393,7 @@ impl Slot {
         *total = pack(Micros((unpack(*total) + u64::from(bytes)).min(Micros::MAX.0)));
     }
 
-    /// Packets and IP bytes of a direction.
+    /// Returns the packets and IP bytes of a direction.
     pub(crate) fn traffic(&self, direction: Direction) -> (u32, u64) {
         let [original, reply] = self.packets;
         let [original_bytes, reply_bytes] = self.bytes;
@@ -414,7 +421,7 @@ impl Cold {
         self.packed = self.packed & !((1 << MARKS_SHIFT) - 1) | history.bits();
     }
 
-    /// The history's bits and those of the marks, as they are saved.
+    /// Returns the bits of the history and of the marks, as they are saved.
     pub(crate) const fn parts(&self) -> (u64, u8) {
         let unsaved = Mark::Stale as u8 | Mark::CountedByDestination as u8 | Mark::CountedByRule as u8;
         let marks = (self.packed >> MARKS_SHIFT) as u8 & !unsaved;
@@ -429,7 +436,7 @@ impl Cold {
         self.packed >> MARKS_SHIFT & mark as u64 != 0
     }
 
-    /// Sets a mark if `on`; else it stays as it is.
+    /// Sets a mark if `on` is set; otherwise leaves it unchanged.
     pub(crate) const fn set_if(&mut self, mark: Mark, on: bool) {
         if on {
             self.set(mark, true);
@@ -445,7 +452,7 @@ impl Cold {
         }
     }
 
-    /// Returns which entries the session is counted in.
+    /// Returns the entries that the session is counted in.
     pub(crate) const fn counts(&self) -> Counts {
         Counts {
             destination: self.has(Mark::CountedByDestination),
@@ -453,7 +460,7 @@ impl Cold {
         }
     }
 
-    /// Notes which entries the session is counted in.
+    /// Records the entries that the session is counted in.
     pub(crate) const fn set_counts(&mut self, counts: Counts) {
         self.set(Mark::CountedByDestination, counts.destination);
         self.set(Mark::CountedByRule, counts.of_rule);

@@ -29,7 +29,8 @@ pub(crate) struct Held<S> {
 #[repr(align(128))]
 struct Padded<S> {
     held: Mutex<Held<S>>,
-    /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under the lock.
+    /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under
+    /// the lock.
     next_tick: AtomicU32,
 }
 
@@ -38,9 +39,10 @@ struct Padded<S> {
 pub(crate) struct Table<S> {
     shards: Box<[Padded<S>]>,
     hasher: ahash::RandomState,
-    /// Sessions in all shards: the bound is on their sum, so that an uneven spread refuses nobody.
+    /// Counts of the sessions in all shards: the bound is on their sum, so that an uneven spread
+    /// refuses no session.
     accounts: Arc<Accounts>,
-    /// Where the next call to `expire` begins.
+    /// Shard at which the next call to `expire` begins.
     pub(crate) cursor: AtomicUsize,
 }
 
@@ -51,7 +53,7 @@ pub(crate) struct Place {
     pub(crate) hash: u32,
 }
 
-/// The number of slots of each shard.
+/// Returns the number of slots of each shard.
 const fn capacity(max_sessions: usize, shards: usize) -> usize {
     let fair = max_sessions.div_ceil(shards);
     // Six standard deviations of a random spread.
@@ -65,18 +67,19 @@ const fn capacity(max_sessions: usize, shards: usize) -> usize {
     if wanted < most { wanted } else { most }
 }
 
-/// The bytes that the sessions of a table take when it is full, without tunnel references.
+/// Returns the bytes that the sessions of a full table take, without tunnel references.
 pub(crate) const fn session_bytes(max_sessions: usize, shards: usize) -> usize {
     shards * (Shard::bytes(capacity(max_sessions, shards)) + size_of::<Padded<()>>())
 }
 
-/// The bytes that the tunnel references of a table's sessions take.
+/// Returns the bytes that the tunnel references of a table's sessions take.
 pub(crate) const fn tunnel_reference_bytes(max_sessions: usize, shards: usize) -> usize {
     shards * capacity(max_sessions, shards) * size_of::<[TunnelRef; 2]>()
 }
 
 impl<S> Table<S> {
-    /// `shards` is a power of two. The seed keys the hash: a secret, or fixed in a test.
+    /// Returns an empty table. `shards` is a power of two. The seed keys the hash: it is secret, or
+    /// fixed in a test.
     pub(crate) fn new(
         accounts: &Arc<Accounts>,
         shards: usize,
@@ -161,15 +164,15 @@ impl<S> Table<S> {
         }
     }
 
-    /// The shard and the slot that the name of a session means.
+    /// Returns the shard and the slot that the identifier of a session refers to.
     pub(crate) fn slot_of(&self, id: SessionId) -> (ShardId, SlotId) {
         let number = (id.number() & 0xffff_ffff) as usize;
         let shards = self.shards.len();
         (ShardId(number % shards), SlotId((number / shards) as u32))
     }
 
-    /// Returns the slot of a session in its shard, which [`Table::slot_of`] names, unless it has
-    /// ended.
+    /// Returns the slot of a session in its shard, which [`Table::slot_of`] returns, unless the
+    /// session has ended.
     pub(crate) fn find_id(&self, shard: &Shard, id: SessionId) -> Option<SlotId> {
         let (own, slot) = self.slot_of(id);
         let lives = slot.0 < shard.slots() && {
@@ -188,7 +191,7 @@ impl<S> Table<S> {
         (0..self.shards.len()).map(ShardId)
     }
 
-    /// The name of the session in a slot.
+    /// Returns the identifier of the session in a slot.
     #[inline]
     pub(crate) fn id(&self, shard: ShardId, slot: SlotId, generation: u32) -> SessionId {
         let number = u64::from(slot.0) * self.shards.len() as u64 + shard.0 as u64;
@@ -204,7 +207,7 @@ impl<S> Table<S> {
         self.accounts.max_sessions()
     }
 
-    /// Notes that a shard has something to do at `tick`; the caller holds its lock.
+    /// Notes that a shard has work to do at `tick`; the caller holds its lock.
     #[inline]
     pub(crate) fn note_tick(&self, shard: ShardId, tick: u32) {
         let next = &self.padded(shard).next_tick;
@@ -213,20 +216,20 @@ impl<S> Table<S> {
         }
     }
 
-    /// Sets what [`Table::note_tick`] lowers; the caller holds the shard's lock.
+    /// Sets the tick that [`Table::note_tick`] lowers; the caller holds the shard's lock.
     pub(crate) fn set_next_tick(&self, shard: ShardId, tick: Option<u32>) {
         self.padded(shard)
             .next_tick
             .store(tick.unwrap_or(u32::MAX), Ordering::Release);
     }
 
-    /// A tick that is not later than the shard's first deadline.
+    /// Returns a tick that is not later than the shard's first deadline.
     pub(crate) fn next_tick_of(&self, shard: ShardId) -> Option<u32> {
         let tick = self.padded(shard).next_tick.load(Ordering::Acquire);
         (tick != u32::MAX).then_some(tick)
     }
 
-    /// A tick that is not later than the first deadline of all.
+    /// Returns a tick that is not later than the first deadline of all shards.
     pub(crate) fn next_tick(&self) -> Option<u32> {
         self.shard_ids()
             .filter_map(|shard| self.next_tick_of(shard))
@@ -237,8 +240,8 @@ impl<S> Table<S> {
 /// A walk through the slots of a shard, in slices between which its lock is released.
 ///
 /// Slots are visited in the order of their numbers, each at most once, and a session never changes
-/// its slot. So a session that lives during the whole walk is seen exactly once, and no session
-/// twice. A session that comes or goes meanwhile is seen once or missed.
+/// its slot. So a session that lives during the whole walk is visited exactly once. A session that
+/// begins or ends during the walk is visited at most once.
 #[derive(Debug)]
 pub(crate) struct Walk<'t, S> {
     table: &'t Table<S>,
@@ -247,9 +250,8 @@ pub(crate) struct Walk<'t, S> {
 }
 
 impl<S> Walk<'_, S> {
-    /// Calls `slice` with the shard, locked, and the numbers of its next slots, of which some may
-    /// be free. Returns whether there were any; a thread that waits for the lock gets it
-    /// afterwards.
+    /// Calls `slice` with the locked shard and the numbers of its next slots, some of which may be
+    /// free. Returns whether there were any. A thread that waits for the lock gets it afterwards.
     pub(crate) fn next(&mut self, slice: impl FnOnce(&mut Held<S>, Range<u32>)) -> bool {
         let mut held = self.table.lock(self.shard);
         let end = held.shard.slots().min(self.next.saturating_add(SLICE));

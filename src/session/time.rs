@@ -8,29 +8,32 @@ pub const TICK: Duration = Duration::from_micros(TICK_MICROS);
 
 pub(crate) const TICK_MICROS: u64 = 100_000;
 
-/// How far before the first `now` the origin lies, so that a thread with a slightly older `now` is not cut, and a restored
-/// session can be older than the engine: 32 days, more than the longest lifetime.
+/// Time between the origin and the first `now`: 32 days, more than the longest lifetime.
+///
+/// With this headroom, a slightly older `now` of another thread is not clamped, and a restored
+/// session can be older than the engine.
 pub(crate) const HEADROOM: Duration = Duration::from_secs(32 * 86_400);
 
-/// Microseconds since the origin. 48 bits are kept in a slot: 8.9 years.
+/// Microseconds since the origin. A slot stores 48 bits: 8.9 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Micros(pub(crate) u64);
 
 impl Micros {
     pub(crate) const MAX: Self = Self((1 << 48) - 1);
 
-    /// The tick that this moment lies in.
+    /// Returns the tick that contains this moment.
     pub(crate) const fn tick(self) -> u32 {
         (self.0 / TICK_MICROS) as u32
     }
 
-    /// The first tick at which a session refreshed now, with this lifetime, has ended.
+    /// Returns the first tick at which a session that is refreshed now, with this lifetime, has
+    /// ended.
     pub(crate) fn deadline(self, lifetime_ms: u32) -> u32 {
         let end = self.0.saturating_add(u64::from(lifetime_ms) * 1_000);
         u32::try_from(end.div_ceil(TICK_MICROS)).unwrap_or(u32::MAX)
     }
 
-    /// The first tick that does not begin before this moment.
+    /// Returns the first tick that does not begin before this moment.
     pub(crate) fn next_tick(self) -> u32 {
         self.deadline(0)
     }
@@ -40,24 +43,24 @@ impl Micros {
     }
 }
 
-/// Maps the caller's `Instant`s to [`Micros`]. The origin is fixed by the first moment that it is shown.
+/// Maps the caller's `Instant`s to [`Micros`]. The first moment that is passed fixes the origin.
 #[derive(Debug, Default)]
 pub(crate) struct Origin(OnceLock<Instant>);
 
 impl Origin {
-    /// The moment as microseconds; what lies before the origin counts as the origin.
+    /// Returns the moment as microseconds; a moment before the origin counts as the origin.
     pub(crate) fn micros(&self, now: Instant) -> Micros {
         let origin = *self.0.get_or_init(|| now.checked_sub(HEADROOM).unwrap_or(now));
         let micros = now.saturating_duration_since(origin).as_micros();
         Micros(u64::try_from(micros).unwrap_or(u64::MAX).min(Micros::MAX.0))
     }
 
-    /// The other way round; `None` before the first [`Origin::micros`].
+    /// Returns the instant of a moment; `None` before the first [`Origin::micros`].
     pub(crate) fn instant(&self, at: Micros) -> Option<Instant> {
         self.0.get()?.checked_add(Duration::from_micros(at.0))
     }
 
-    /// The moment at which a tick begins.
+    /// Returns the moment at which a tick begins.
     pub(crate) fn tick_start(&self, tick: u32) -> Option<Instant> {
         self.instant(Micros(u64::from(tick) * TICK_MICROS))
     }

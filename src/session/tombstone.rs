@@ -1,10 +1,10 @@
-//! What is remembered of TCP sessions that ended before their connection did.
+//! Tombstones: the remembered state of TCP sessions that ended before their connection did.
 //!
-//! A fixed number of places in each part, with an index; nothing is swept. All have one lifetime,
-//! so that the oldest is also the first to be over. The memory is reserved at the start and touched
-//! as sessions end.
+//! Each part has a fixed number of places, with an index; there is no sweep. All tombstones have
+//! one lifetime, so that the oldest is also the first to expire. The memory is reserved at the
+//! start and touched as sessions end.
 //!
-//! In a full part one tombstone makes room for the newest:
+//! In a full part the newest tombstone displaces one other:
 //! 1. the oldest of all, if it is over;
 //! 2. else the oldest of the newest's own zone, if that zone has at least its guarantee;
 //! 3. else the oldest of the zone that is most above its guarantee.
@@ -29,20 +29,21 @@ use crate::track::tcp::PeerFlags;
 
 mod part;
 
-/// Parts with a lock each.
+/// Number of parts, each with its own lock.
 const PARTS: usize = 16;
 
-/// What is known of an end of the connection.
+/// Remembered state of an end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remembered {
-    /// The sequence number that it expects: its highest acknowledgment; `None` if it never sent one.
+    /// The sequence number that the end expects: its highest acknowledgment; `None` if it never
+    /// sent one.
     pub(crate) expects: Option<SeqNum>,
-    /// The end of what it has sent.
+    /// The end of the data that the end has sent.
     pub(crate) sent: SeqNum,
 }
 
 impl Remembered {
-    /// What a session knows of the end that sends in a direction.
+    /// Returns the state of the end that sends in a direction.
     pub(crate) fn of(slot: &Slot, direction: Direction) -> Self {
         let side = slot.track.side(direction);
         Self {
@@ -55,12 +56,12 @@ impl Remembered {
     }
 }
 
-/// A session that has ended.
+/// The remembered state of a session that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tombstone {
     pub(crate) key: FlowKey,
     pub(crate) initiator: End,
-    /// The directions whose challenge ACK has been answered, a bit each.
+    /// The directions whose challenge ACK has been answered, one bit each.
     pub(crate) challenged: u8,
     pub(crate) reason: EndReason,
     pub(crate) rule: RuleId,
@@ -86,7 +87,7 @@ impl Tombstone {
         }
     }
 
-    /// Both ends, original first.
+    /// Returns both ends, original first.
     pub(crate) const fn ends(&self) -> [Remembered; 2] {
         self.ends
     }
@@ -103,7 +104,7 @@ impl Tombstone {
         }
     }
 
-    /// The end that sends in a direction.
+    /// Returns the end that sends in a direction.
     pub(crate) const fn end(&self, direction: Direction) -> Remembered {
         let [original, reply] = self.ends;
         match direction {
@@ -118,7 +119,7 @@ impl Tombstone {
 pub(crate) struct Graveyard {
     parts: Box<[Mutex<Part>]>,
     hasher: ahash::RandomState,
-    /// Tombstones, whether over or not: 0 skips the look-up.
+    /// Number of tombstones, including expired ones: 0 skips the look-up.
     len: AtomicUsize,
     lifetime_us: u64,
 }
@@ -128,7 +129,7 @@ impl Graveyard {
         if max < PARTS * 16 { 1 } else { PARTS }
     }
 
-    /// The bytes of `max` tombstones.
+    /// Returns the bytes of `max` tombstones.
     pub(crate) const fn bytes(max: usize) -> usize {
         let parts = Self::parts(max);
         let capacity = max / parts;
@@ -149,7 +150,7 @@ impl Graveyard {
         })
     }
 
-    /// Exchanges the zones that have a guaranteed part of the places.
+    /// Sets the zones that have a guaranteed part of the places.
     pub(crate) fn set_zones(&self, zones: &[Zone]) {
         for part in &self.parts {
             part.lock().set_zones(zones);
@@ -166,8 +167,8 @@ impl Graveyard {
         Some((part, (hash >> 32) as u32))
     }
 
-    /// Remembers a session. In a full part another one makes room, see the [module](self). Of two
-    /// of one conversation the newer counts.
+    /// Remembers a session. In a full part another tombstone is displaced; see the [module](self).
+    /// If one conversation has two tombstones, the newer counts.
     pub(crate) fn bury(&self, tombstone: Tombstone) {
         let Some((part, hash)) = self.part(&tombstone.key) else {
             return;
@@ -178,12 +179,12 @@ impl Graveyard {
             part.remove(older);
         }
         part.add(hash, tombstone, self.lifetime_us);
-        // The lock is held: nobody else changes how many this part has.
+        // The lock is held: no other thread changes the number of tombstones in this part.
         let change = part.len().wrapping_sub(before);
         self.len.fetch_add(change, Ordering::Relaxed);
     }
 
-    /// Forgets what is remembered of a conversation.
+    /// Removes the tombstone of a conversation.
     pub(crate) fn forget(&self, key: &FlowKey) {
         if self.len() == 0 {
             return;
@@ -198,7 +199,7 @@ impl Graveyard {
         }
     }
 
-    /// The tombstone of a conversation, if it is not over.
+    /// Returns the tombstone of a conversation, if it is not over.
     pub(crate) fn find(&self, key: &FlowKey, now: Micros) -> Option<Tombstone> {
         if self.len() == 0 {
             return None;
@@ -209,15 +210,16 @@ impl Graveyard {
         self.lasts(found, now).then_some(*found)
     }
 
-    /// Whether a tombstone is not over.
+    /// Returns whether a tombstone is not over.
     pub(crate) const fn lasts(&self, tombstone: &Tombstone, now: Micros) -> bool {
         now.0.saturating_sub(tombstone.ended.0) < self.lifetime_us
     }
 
-    /// Calls `each` with all that are not over until it fails, the oldest of each part first. No
-    /// lock is held meanwhile, and none for longer than a slice: what is buried during the walk may
-    /// be seen in the place of an older one, or missed. Takes 16 bytes of memory for each place of
-    /// a part.
+    /// Calls `each` with all unexpired tombstones until it fails, the oldest of each part first.
+    ///
+    /// No lock is held during a call, and none for longer than a slice. A tombstone that is added
+    /// during the walk may be visited in the place of an older one, or missed. Takes 16 bytes of
+    /// memory for each place of a part.
     pub(crate) fn try_each<E>(
         &self,
         now: Micros,
@@ -228,7 +230,8 @@ impl Graveyard {
         for part in &self.parts {
             order.clear();
             while part.lock().ages(order.len() as u32, SLICE, &mut order) {}
-            // Places that are free come along, so that what is buried meanwhile moves nobody.
+            // Free places are included, so that tombstones added during the walk change no
+            // position.
             order.sort_unstable();
             for places in order.chunks(SLICE as usize) {
                 {
@@ -244,7 +247,8 @@ impl Graveyard {
         Ok(())
     }
 
-    /// Notes that the challenge ACK of an end is answered; `false` if one was before.
+    /// Records that the challenge ACK of an end is answered; returns `false` if one was answered
+    /// before.
     pub(crate) fn challenge(&self, key: &FlowKey, direction: Direction) -> bool {
         let Some((part, hash)) = self.part(key) else {
             return false;
@@ -306,7 +310,7 @@ mod tests {
         yard.bury(tombstone(1, 1));
         yard.bury(tombstone(1, 2));
         yard.bury(tombstone(2, 3));
-        // The place of the older one is taken: the newer must still be found.
+        // The newer tombstone takes the place of the older one and must still be found.
         yard.bury(tombstone(3, 4));
         assert_eq!(
             yard.find(&testing::key(1), Micros(5)).map(|found| found.ended),
@@ -346,7 +350,7 @@ mod tests {
         }
         assert_eq!(known(&yard, 2, 0..8, 3), 8);
         assert_eq!(known(&yard, 1, 960..1_000, 3), 40, "its newest");
-        // A zone below its guarantee takes the places of the one that has most above it.
+        // A zone below its guarantee takes the places of the zone that is most above its own.
         for n in 0..100 {
             yard.bury(of_zone(0, n, 4));
         }
@@ -393,7 +397,7 @@ mod tests {
     fn a_walk_sees_the_oldest_first_and_holds_no_lock() {
         let yard = yard(255);
         let number = |n: u32| n * 7 % 200;
-        // Places are given out in one order, and ages are another.
+        // Places are assigned in one order, and ages follow another.
         for n in 0..200 {
             yard.bury(tombstone(n, 1));
         }
@@ -405,7 +409,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         let note = |tombstone: &Tombstone| {
-            // It would wait for ever for a lock that the walk holds.
+            // This call would deadlock if the walk held the lock.
             assert!(yard.find(&tombstone.key, Micros(300)).is_some());
             seen.push(tombstone.ended.0);
             Ok::<_, ()>(())

@@ -1,12 +1,14 @@
 //! The timing wheel of a shard: hierarchical, intrusive, lazy.
 //!
-//! Six levels of 64 lists cover all 2^32 ticks; a session hangs in the list whose level is the highest base-64
-//! digit in which its deadline differs from the wheel's time. Refreshing a session only stores the new
-//! deadline: the session stays in its list until the wheel gets there, and is then hung where it belongs. So a
-//! list may hold sessions that live longer than the list says, never shorter ones. Each kind of [`EvictionClass`] has a
-//! wheel of its own, all with one time, so that a full table finds its cheapest session without a search.
+//! Six levels of 64 lists cover all 2^32 ticks. The level of a session's list is the highest
+//! base-64 digit in which its deadline differs from the wheel's time. Refreshing a session only
+//! stores the new deadline: the session stays in its list until the wheel reaches that list, and is
+//! then moved to the right one. So a list may hold sessions that live longer than its time, never
+//! shorter ones. Each [`EvictionClass`] has a wheel of its own, all with one time, so that a full
+//! table finds its cheapest session without a search.
 //!
-//! The lists are doubly linked through the slots: hanging up and taking down are O(1), and nothing allocates.
+//! The lists are doubly linked through the slots: insertion and removal are O(1), and nothing
+//! allocates.
 
 use super::slot::{Links, NIL};
 use crate::reserve::{NoMemory, Purpose};
@@ -18,13 +20,13 @@ const LEVELS: u32 = 6;
 const PER_WORTH: u32 = LISTS * LEVELS;
 const KINDS: u32 = EvictionClass::ALL.len() as u32;
 
-/// In [`Links`]: there is no slot on this side, the list with that number ends here.
+/// Flag in [`Links`]: there is no slot on this side, the list with that number ends here.
 const END: u32 = 0x8000_0000;
 
-/// Slot numbers stay below this.
+/// Bound on slot numbers, exclusive.
 pub(crate) const MAX_SLOTS: u32 = END;
 
-/// The slot behind, if there is one.
+/// Returns the next slot in the list, if there is one.
 pub(crate) const fn behind(links: Links) -> Option<u32> {
     if links.next & END == 0 {
         Some(links.next)
@@ -33,33 +35,33 @@ pub(crate) const fn behind(links: Links) -> Option<u32> {
     }
 }
 
-/// The links of all slots; the wheel's only view of them.
+/// The links of all slots: the only part of them that the wheel uses.
 pub(crate) trait Linked {
     fn links(&self, slot: u32) -> Links;
     fn links_mut(&mut self, slot: u32) -> &mut Links;
     fn deadline(&self, slot: u32) -> u32;
 }
 
-/// A list whose time has come or comes next.
+/// The next list that is due, now or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// When: never later than the first deadline in the list.
+    /// Time of the list: never later than its first deadline.
     pub(crate) tick: u32,
     list: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    /// Up to where time has been dealt with.
+    /// Tick up to which time has been processed.
     elapsed: u32,
-    /// First and last slot of each list, [`NIL`] where it is empty. Sessions are hung up behind the last: those
-    /// of one lifetime stand in the order of their deadlines.
+    /// First and last slot of each list, [`NIL`] where it is empty. Sessions are appended after the
+    /// last slot: those of one lifetime are in the order of their deadlines.
     ends: Box<[[u32; 2]]>,
     occupied: [[u64; LEVELS as usize]; KINDS as usize],
 }
 
 impl Wheel {
-    /// The bytes of its lists.
+    /// The bytes of the wheel's lists.
     pub(crate) const BYTES: usize = (PER_WORTH * KINDS) as usize * size_of::<[u32; 2]>();
 
     pub(crate) fn new() -> Result<Self, NoMemory> {
@@ -95,7 +97,7 @@ impl Wheel {
         worth as u32 * PER_WORTH + level * LISTS + place
     }
 
-    /// Hangs a session up by its deadline.
+    /// Inserts a session by its deadline.
     pub(crate) fn schedule(&mut self, slots: &mut impl Linked, slot: u32, worth: EvictionClass) {
         let list = self.list_for(worth, slots.deadline(slot));
         let [first, last] = self.ends(list);
@@ -115,7 +117,7 @@ impl Wheel {
         }
     }
 
-    /// Takes a session down.
+    /// Removes a session.
     pub(crate) fn take(&mut self, slots: &mut impl Linked, slot: u32) {
         let Links { next, previous } = slots.links(slot);
         match (previous & END != 0, next & END != 0) {
@@ -139,7 +141,7 @@ impl Wheel {
         }
     }
 
-    /// The earliest list of one kind of session.
+    /// Returns the earliest list of an eviction class.
     pub(crate) fn earliest_of(&self, worth: EvictionClass) -> Option<Due> {
         let levels = self.occupied.get(worth as usize)?;
         let mut earliest: Option<Due> = None;
@@ -147,7 +149,7 @@ impl Wheel {
             if *word == 0 {
                 continue;
             }
-            // Every occupied list of a level lies at or after the wheel's own place in it.
+            // Every occupied list of a level is at or after the wheel's own place in that level.
             let shift = level * BITS;
             let here = self.elapsed >> shift & (LISTS - 1);
             let ahead = (word.rotate_right(here)).trailing_zeros();
@@ -169,7 +171,7 @@ impl Wheel {
         earliest
     }
 
-    /// The earliest list of all.
+    /// Returns the earliest list of all classes.
     pub(crate) fn earliest(&self) -> Option<Due> {
         EvictionClass::ALL
             .into_iter()
@@ -177,27 +179,28 @@ impl Wheel {
             .min_by_key(|due| due.tick)
     }
 
-    /// The session at the head of a list.
+    /// Returns the session at the head of a list.
     pub(crate) fn first(&self, due: Due) -> u32 {
         let [first, _] = self.ends(due.list);
         first
     }
 
-    /// Time has come to a list, or to `now` with no list before it: what is hung up from here on is hung up
-    /// relative to that time.
+    /// Advances the time to `tick`, which is the time of a list or has no list before it. Later
+    /// insertions are relative to that time.
     pub(crate) fn advance(&mut self, tick: u32) {
         self.elapsed = self.elapsed.max(tick);
     }
 
-    /// Whether a deadline is still to come: one in the past is due at once, at the wheel's own time.
+    /// Returns whether a deadline is in the future: one in the past is due at once, at the wheel's
+    /// own time.
     pub(crate) const fn is_ahead(&self, deadline: u32) -> bool {
         deadline >= self.elapsed
     }
 
-    /// How many sessions hang in each kind's lists.
+    /// Returns the number of sessions in the lists of each eviction class.
     ///
     /// # Errors
-    /// A broken link, in words.
+    /// Returns a description of a broken link.
     pub(crate) fn count(&self, slots: &impl Linked) -> Result<[usize; KINDS as usize], String> {
         let mut counts = [0; KINDS as usize];
         for (list, [first, last]) in (0u32..).zip(&self.ends) {
@@ -275,7 +278,8 @@ mod tests {
     }
 
     proptest! {
-        /// Time moves in steps of any size; every session comes up at its deadline, in order, exactly once.
+        /// Time moves in steps of any size; every session is due at its deadline, in order, exactly
+        /// once.
         #[test]
         fn every_session_comes_up_on_time(
             deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..EvictionClass::ALL.len()), 1..60),

@@ -1,10 +1,11 @@
-//! Reads the modules of a crate and which of them name which, and finds arrows that point up.
+//! Reads the modules of a crate and the references between them, and finds references that point
+//! up.
 //!
-//! A crate is a list of floors, the lowest first. A module stands on the floor whose name is the
+//! A crate is a list of floors, the lowest first. A module belongs to the floor whose name is the
 //! longest prefix of its path, and may name its own floor and those below. Items that a module
-//! exports from another one count as items of that other one. A module may always name what the
-//! modules around it declare: the files of `engine` extend the `Engine` of `engine/mod.rs`.
-//! Tests are not read.
+//! re-exports from another one count as items of the other module. A module may always name the
+//! items that its enclosing modules declare: the files of `engine` extend the `Engine` of
+//! `engine/mod.rs`. Tests are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -47,7 +48,7 @@ pub(crate) fn read(folder: &Path) -> Vec<Source> {
     sources
 }
 
-/// An arrow from a module to one that it names.
+/// An arrow from a module to a module that it names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Arrow {
     /// Path of the naming module, such as `engine::path`.
@@ -60,7 +61,7 @@ pub(crate) struct Arrow {
     pub(crate) line: usize,
 }
 
-/// Returns all arrows between modules, but for those to the modules around the naming one.
+/// Returns all arrows between modules, except for those to the modules that enclose the naming one.
 pub(crate) fn arrows(sources: &[Source]) -> Vec<Arrow> {
     let files: Vec<File> = sources.iter().map(File::new).collect();
     let crate_map = CrateMap::new(&files);
@@ -120,7 +121,7 @@ pub(crate) fn faults(sources: &[Source], floors: &[&str]) -> Vec<String> {
     faults
 }
 
-/// Returns a line for each arrow that is part of a circle of modules.
+/// Returns a line for each arrow that is part of a cycle of modules.
 pub(crate) fn circles(sources: &[Source]) -> Vec<String> {
     let arrows = arrows(sources);
     let mut named: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -150,13 +151,13 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<String> {
     in_circles.map(line).collect()
 }
 
-/// Returns whether a module is another one or inside of it. The crate is around every module.
+/// Returns whether a module is another one or inside it. The crate encloses every module.
 fn is_within(module: &str, around: &str) -> bool {
     let rest = module.strip_prefix(around);
     around.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Returns the path of the module that a file holds; the empty one for the root of the crate.
+/// Returns the path of the module in a file; the empty path for the root of the crate.
 fn module_of(path: &str) -> String {
     let path = path.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -220,7 +221,7 @@ impl File {
     }
 }
 
-/// Modules of a crate, and what they export.
+/// Modules of a crate, and their exports.
 struct CrateMap<'a> {
     modules: BTreeSet<&'a str>,
     exports: BTreeMap<(&'a str, &'a str), &'a [String]>,
@@ -240,7 +241,7 @@ impl<'a> CrateMap<'a> {
         }
     }
 
-    /// Returns a path from the root of the crate; `None` for one of another crate.
+    /// Returns a path from the root of the crate; `None` for a path of another crate.
     fn absolute(&self, module: &str, path: &[String]) -> Option<Vec<String>> {
         let mut at: Vec<String> = match module {
             "" => Vec::new(),
@@ -295,7 +296,7 @@ fn line_at(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// Overwrites part of a text with blanks and keeps its lines.
+/// Overwrites part of a text with blanks and keeps its line breaks.
 fn blank(text: &mut String, from: usize, to: usize) {
     let blanks: String = text[from..to]
         .bytes()
@@ -422,7 +423,7 @@ fn end_of_quote(bytes: &[u8], start: usize, quote: u8) -> usize {
     (at + 1).min(bytes.len())
 }
 
-/// Returns code with blanks in place of what is compiled for tests alone.
+/// Returns code with blanks in place of items that are compiled only for tests.
 fn without_tests(code: &str) -> String {
     const TEST: &str = "#[cfg(test)]";
     let mut code = code.to_owned();

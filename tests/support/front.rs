@@ -1,8 +1,8 @@
-//! The body of the fuzz target `front`: datagrams of any bytes, and packets in well-formed headers,
+//! The body of the fuzz target `front`: arbitrary datagrams, and packets in well-formed headers,
 //! through the front end and an engine with small tables.
 //!
-//! It depends only on the library. So `fuzz/` builds it too, and `tests/it/fuzz_replay.rs` runs it
-//! on every stored input.
+//! The module depends only on the library. So `fuzz/` builds it too, and `tests/it/fuzz_replay.rs`
+//! runs it on every stored input.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -16,24 +16,25 @@ use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use portcullis::policy::Action;
 use portcullis::{Engine, Malformed, Reset, Sink};
 
-/// Bytes before each datagram: what it is, an endpoint, a cookie, a port, and the length of what follows (11 bits).
+/// Bytes before each datagram: its kind, an endpoint, a cookie, a port, and the length of the rest
+/// (11 bits).
 pub(crate) const FRONT_HEADER: usize = 6;
-/// In the first byte: the bytes are a packet, and come in a header of the provider.
+/// In the first byte: the bytes are a packet, and arrive in a header of the provider.
 pub(crate) const WRAPPED: u8 = 0x01;
-/// Time passes first: four seconds for each of the endpoint.
+/// In the first byte: time passes first, four seconds per unit of the endpoint.
 pub(crate) const SECONDS: u8 = 0x02;
-/// The datagram comes from an address that is not allowed.
+/// In the first byte: the datagram comes from an address that is not allowed.
 pub(crate) const STRANGER: u8 = 0x04;
-/// The datagram comes from the balancer's other address.
+/// In the first byte: the datagram comes from the balancer's other address.
 pub(crate) const OTHER_PEER: u8 = 0x08;
-/// The configuration is exchanged first.
+/// In the first byte: the configuration is exchanged first.
 pub(crate) const RELOAD: u8 = 0x10;
-/// The datagram comes to our other address.
+/// In the first byte: the datagram is sent to the appliance's other address.
 pub(crate) const OTHER_LOCAL: u8 = 0x20;
 
-/// The datagram waited long.
+/// In the first byte: the datagram was queued for a long time.
 pub(crate) const LONG: u8 = 0x40;
-/// The datagram waited for too long.
+/// In the first byte: the datagram was queued for too long.
 pub(crate) const TOO_LONG: u8 = 0x80;
 
 const OURS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
@@ -72,7 +73,7 @@ fn config(settings: u8, second: bool) -> Config {
     config
 }
 
-/// The header that a provider sends.
+/// Returns the header that a provider sends.
 fn header(provider: Provider, endpoint: u8, cookie: u8, v6: bool) -> Vec<u8> {
     let id = parse_endpoint(&format!("{endpoint:#x}")).expect("a number").0;
     let long = id.to_be_bytes();
@@ -98,7 +99,8 @@ fn header(provider: Provider, endpoint: u8, cookie: u8, v6: bool) -> Vec<u8> {
     out
 }
 
-/// A datagram of our own is one that the balancer understands, and comes from one of our addresses.
+/// Checks that a datagram of the appliance is valid for the balancer, and has one of the
+/// appliance's source addresses.
 fn check_sent(sent: &Outgoing<'_>, made: bool) {
     assert!(OURS.contains(&sent.tunnel.source) && PEERS.contains(&sent.tunnel.destination));
     assert_eq!(sent.tunnel.destination_port, PORT);
@@ -110,8 +112,8 @@ fn check_sent(sent: &Outgoing<'_>, made: bool) {
     }
 }
 
-/// A datagram that waited long opens no session unless it is a handshake or announced, and one that
-/// waited for too long does nothing.
+/// Checks that a datagram that was queued for a long time opens no session, unless it is a
+/// handshake or announced. A datagram that was queued for too long has no effect.
 fn shed(engine: &Engine, front: &FrontEnd, queued: Queued<'_>, now: Instant, scratch: &mut Scratch) {
     let before = engine.stats();
     let mut resets = Resets::default();
@@ -143,7 +145,8 @@ fn shed(engine: &Engine, front: &FrontEnd, queued: Queued<'_>, now: Instant, scr
     }
 }
 
-/// Datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its bound.
+/// Runs datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its
+/// bound.
 pub(crate) fn front(data: &[u8]) {
     let Some((&settings, mut data)) = data.split_first() else {
         return;
@@ -227,7 +230,7 @@ pub(crate) fn front(data: &[u8]) {
         while let Some(answer) = front.next_released(&engine, now, scratch, &mut resets) {
             released += 1;
             match answer {
-                // What was held goes back as it came.
+                // A held datagram is returned unchanged.
                 Answer::Send(sent) => check_sent(&sent, false),
                 Answer::Nothing(reason) => assert_ne!(reason, NotSent::Held, "held once"),
                 Answer::Return => panic!("the caller has no such datagram any more"),
@@ -249,7 +252,7 @@ pub(crate) fn front(data: &[u8]) {
         );
         assert!(stats.tunnel_ends <= MAX_ENDS as usize, "{stats:?}");
         assert!(stats.endpoints.len() <= 1 + MAX_ENDPOINTS as usize, "{stats:?}");
-        // Takes longer than a hundred datagrams.
+        // This check takes longer than a hundred datagrams.
         if received.is_multiple_of(16) {
             engine.check_invariants().expect("the table tells one story");
         }

@@ -1,4 +1,5 @@
-//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if a claim is broken.
+//! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if an invariant is
+//! violated.
 //!
 //! They depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
 //! `tests/it/fuzz_replay.rs` runs them on every stored input.
@@ -21,15 +22,15 @@ use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply_unbudgeted;
 use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone};
 
-/// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and [`REPLY`], and the time
-/// since the packet before, in units of 64 ms.
+/// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and
+/// [`REPLY`], and the time since the previous packet, in units of 64 ms.
 pub(crate) const PROCESS_HEADER: usize = 3;
 /// In the first byte: the packet is in zone 1.
 pub(crate) const ZONE: u8 = 0x08;
-/// In the first byte: the packet is the one before with its ends swapped, and the bytes patch it.
+/// In the first byte: the packet is the previous one with its ends swapped, and the bytes patch it.
 pub(crate) const REPLY: u8 = 0x80;
 
-/// Counts opened and ended sessions, and remembers nothing else.
+/// Counts opened and ended sessions, and stores nothing else.
 #[derive(Debug, Default)]
 struct Count {
     opened: u64,
@@ -73,11 +74,11 @@ fn records(engine: &Engine) -> Vec<SessionRecord> {
     records
 }
 
-/// After how many packets a target compares all counters with the table, which takes longer than
-/// a hundred packets. It does so at the end of each input, too.
+/// Number of packets after which a target compares all counters with the table, which takes longer
+/// than a hundred packets. A target also compares them at the end of each input.
 const CHECK_EACH: u32 = 16;
 
-/// What holds after every step.
+/// Checks the invariants that hold after every step.
 fn check(engine: &Engine, count: &Count) {
     engine.check_invariants().expect("the table tells one story");
     let records = records(engine);
@@ -92,7 +93,8 @@ fn check(engine: &Engine, count: &Count) {
     }
 }
 
-/// Decides one packet: forwarded or dropped for a reason, traced alike, and without a trace where it is invalid.
+/// Decides one packet. It is forwarded, or dropped for a reason; an invalid packet leaves the
+/// sessions unchanged, and a challenge stores nothing.
 fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     let before = records(engine);
     let ended = count.ended;
@@ -100,7 +102,8 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     assert_eq!(verdict.is_forward(), verdict.reason().is_none());
     if verdict.tracked().class == Class::Invalid && count.ended == ended {
         let mut after = records(engine);
-        // The one exception: an invalid FIN or RST of each end cuts the lifetime, and nothing but that.
+        // After a FIN or RST, the check tolerates a shorter lifetime, as Linux sets after an
+        // invalid one of each end. The engine does not shorten it (docs/DEVIATIONS.md).
         if tries_to_close(packet.bytes()) {
             for (after, before) in after.iter_mut().zip(&before) {
                 assert!(
@@ -114,7 +117,7 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     }
     if let Some(id) = verdict.tracked().session {
         if verdict.tracked().late.is_some() {
-            // It is remembered, no more.
+            // The session is only remembered.
             return verdict;
         }
         let gone = count.ended > ended;
@@ -133,8 +136,8 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
     verdict
 }
 
-/// Raw bytes as packets, with time, zone and direction, once with checksums trusted and once verified, and with the
-/// switches of the IP header one way and the other.
+/// Runs raw bytes as packets, with time, zone and direction: once with checksums trusted and once
+/// verified, and with both settings of the switches for the IP header.
 pub(crate) fn process(mut data: &[u8]) {
     let others = IpConfig {
         source_routes: Permission::Allow,
@@ -176,7 +179,8 @@ pub(crate) fn process(mut data: &[u8]) {
             let mut reply = [0; 2048];
             if let Some(reply) = write_reply_unbudgeted(kind, &last, &mut reply) {
                 let parsed = parse(reply, Checksums::Verify);
-                // The engine rejects no packet to a group, whose reply would come from one.
+                // The engine sends no rejection for a packet to a group: the reply would have a
+                // group as its source.
                 let to_group = parsed == Err(Malformed::SourceAddressNotUnicast);
                 assert!(to_group || parsed.is_ok(), "{kind:?}: {parsed:?}");
             }
@@ -187,7 +191,8 @@ pub(crate) fn process(mut data: &[u8]) {
     }
 }
 
-/// A packet with its two addresses swapped, and its two ports where the transport header follows directly.
+/// Returns a packet with its two addresses swapped, and its two ports if the transport header
+/// follows directly.
 fn swapped(mut packet: Vec<u8>) -> Vec<u8> {
     let (addresses, len) = match packet.first().map(|first| first >> 4) {
         Some(4) => (12, 4),
@@ -204,7 +209,7 @@ fn swapped(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// A packet with bytes replaced: pairs of position and value.
+/// Returns a packet with bytes replaced: pairs of position and value.
 fn patched(mut packet: Vec<u8>, patches: &[u8]) -> Vec<u8> {
     for patch in patches.chunks_exact(2) {
         if let Some(byte) = packet.get_mut(usize::from(patch[0])) {
@@ -258,7 +263,7 @@ enum Step {
     },
 }
 
-/// A sequence number: near to the one of its direction, or anywhere.
+/// A sequence number: close to that of its direction, or arbitrary.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Number {
     Next(i8),
@@ -294,7 +299,7 @@ impl Talk {
         }
     }
 
-    /// An IP packet of the conversation.
+    /// Returns an IP packet of the conversation.
     fn packet(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut ends = [10 + self.number as u8 / 2, 1];
         if self.reply {
@@ -325,7 +330,7 @@ impl Talk {
     }
 }
 
-/// Another policy and other lifetimes; a preview names how many end.
+/// Reloads another policy and other lifetimes; a preview predicts the number of sessions that end.
 fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: Instant, count: &mut Count) {
     use portcullis::config::{LatePacket, Midstream, OnReload, RuleConfig};
     use portcullis::lifetime::LifetimeClass;
@@ -358,7 +363,7 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
     assert_eq!(preview.len(), done.revoked + done.expired);
 }
 
-/// Packets of a few conversations, time and expiry, in a table that overflows.
+/// Runs packets of a few conversations, time and expiry, in a table that overflows.
 pub(crate) fn sequence(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let size = input.arbitrary::<u8>().unwrap_or(0);
@@ -371,9 +376,9 @@ pub(crate) fn sequence(data: &[u8]) {
     };
     let mut count = Count::default();
     let mut now = Instant::now() + Duration::from_secs(60);
-    // The next byte of each end of each conversation, as its segments say.
+    // The next byte of each end of each conversation, according to its segments.
     let mut next = [[0u32; 2]; 8];
-    // What the last SYN of each conversation was challenged with.
+    // Cookie with which the last SYN of each conversation was challenged.
     let mut cookies = [None; 8];
     let mut packets = 0_u32;
     while !input.is_empty() {
@@ -418,7 +423,7 @@ pub(crate) fn sequence(data: &[u8]) {
                 let numbers = &mut next[talk.number];
                 let (seq, ack) = (seq.from(numbers[own]), ack.from(numbers[peer]));
                 let flags = [0x02, 0x12, 0x10, 0x11, 0x04, 0x14, 0x10, flags][usize::from(flags & 7)];
-                // The RST of a stack that is there.
+                // The RST of a real stack.
                 let answer = cookies[talk.number].filter(|_| flags == 0x04);
                 let sent = answer.map_or(seq, |SeqNum(cookie)| cookie);
                 let has_options = options[0] & 1 != 0;
@@ -454,7 +459,7 @@ pub(crate) fn sequence(data: &[u8]) {
                 continue;
             }
             Step::Backwards { millis } => {
-                // Another thread, with an older clock, for one packet-less moment.
+                // Another thread, with an older clock, at one moment without a packet.
                 let then = now.checked_sub(Duration::from_millis(u64::from(millis)));
                 engine.expire_with(then.unwrap_or(now), 1, &mut count);
                 check(&engine, &count);
@@ -492,7 +497,8 @@ pub(crate) fn sequence(data: &[u8]) {
     assert_eq!(engine.sessions(), 0, "time ends every session");
 }
 
-/// Bytes as a configuration file: an error names its place and cause; what loads compiles, or says why not.
+/// Runs bytes as a configuration file: an error names its place and cause; a file that loads also
+/// compiles, or is rejected with a reason.
 pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -523,18 +529,19 @@ pub(crate) fn config(data: &[u8]) {
     }
 }
 
-/// In the first byte of [`ftp`]: over IPv6.
+/// In the first byte of [`ftp`]: the conversation is over IPv6.
 pub(crate) const FTP_V6: u8 = 0x01;
 /// In the first byte of a segment of [`ftp`]: the server has sent it.
 pub(crate) const FTP_SERVER: u8 = 0x01;
 /// In the first byte of a segment of [`ftp`]: it has a FIN.
 const FTP_FIN: u8 = 0x02;
-/// In the first byte of a segment of [`ftp`]: it acknowledges nothing; otherwise all that the other end has sent.
+/// In the first byte of a segment of [`ftp`]: it acknowledges nothing; otherwise, all data that the
+/// other end has sent.
 const FTP_NO_ACK: u8 = 0x04;
-/// In the first byte of a segment of [`ftp`]: it was sent, and never came by.
+/// In the first byte of a segment of [`ftp`]: it was sent but lost.
 const FTP_LOST: u8 = 0x08;
 
-/// The helper of FTP, with an eye on the lines that it is given.
+/// The helper of FTP, with a check of the lines that it receives.
 #[derive(Debug)]
 struct Bounded(Ftp);
 
@@ -577,14 +584,14 @@ impl Helper for Bounded {
     }
 }
 
-/// What a control conversation has opened and withdrawn.
+/// Announcements and withdrawals of a control conversation.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Opened(Expectation, bool),
     Withdrawn(Expectation, bool),
 }
 
-/// Looks at every expectation before it goes to the table.
+/// Checks every expectation before it enters the table.
 struct Watch<'a> {
     table: &'a ExpectationTable,
     settings: &'a Settings,
@@ -646,11 +653,13 @@ impl HelperSink for Watch<'_> {
     }
 }
 
-/// A control conversation of FTP: a byte of settings, the last byte of the server's address, and segments, each with a
-/// byte of flags, the distance of its number from the next one (signed), its payload's length, and the payload. The high
-/// bits of the flags are the seconds that have passed since the segment before, by threes.
+/// Runs a control conversation of FTP: a byte of settings, the last byte of the server's address,
+/// and segments. Each segment has a byte of flags, the distance of its number from the next one
+/// (signed), its payload's length, and the payload. The high bits of the flags are the seconds
+/// since the previous segment, by threes.
 ///
-/// Where nothing was lost or out of order, cutting it into bytes must change nothing.
+/// If nothing was lost or out of order, splitting the conversation into single bytes must change
+/// nothing.
 pub(crate) fn ftp(data: &[u8]) {
     let Some((&[settings, host], segments)) = data.split_first_chunk::<2>() else {
         return;
@@ -664,7 +673,7 @@ pub(crate) fn ftp(data: &[u8]) {
     }
 }
 
-/// How many expectations an input of [`ftp`] opens.
+/// Returns the number of expectations that an input of [`ftp`] opens.
 pub(crate) fn ftp_opened(data: &[u8]) -> usize {
     let Some((&[settings, host], segments)) = data.split_first_chunk::<2>() else {
         return 0;
@@ -675,7 +684,7 @@ pub(crate) fn ftp_opened(data: &[u8]) -> usize {
         .count()
 }
 
-/// The settings by the bits of a byte.
+/// Returns the settings for the bits of a byte.
 fn ftp_settings(bits: u8) -> Settings {
     let default = Settings::default();
     let bit = |number: u8| bits >> number & 1 != 0;
@@ -705,7 +714,8 @@ fn ftp_settings(bits: u8) -> Settings {
     }
 }
 
-/// One conversation, its payloads cut into pieces; what it said, and whether all of it came in order.
+/// Runs one conversation, its payloads split into pieces; returns its announcements, and whether
+/// all of it arrived in order.
 fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bool) {
     let end = |host: u8, port| {
         let address = if bits & FTP_V6 != 0 {
@@ -728,7 +738,7 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
     let ftp = Ftp::new(Arc::new(Rules::new(settings.clone())), ends);
     let mut control = Control::new(Bounded(ftp));
     let mut next = [u32::MAX - 20, 7];
-    // A conversation that is taken up in its middle begins somewhere.
+    // A conversation that is adopted midstream begins at any point.
     let begun = bits & 0x40 == 0;
     if begun {
         for direction in Direction::BOTH {
@@ -803,9 +813,9 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
             assert!(of_mode.count() <= most, "too many expectations of one mode");
         }
     }
-    // Time may have passed since the last segment that came.
+    // Time may have passed since the last segment that arrived.
     table.expire(watch.now, 10);
-    // Of an own address and a listed one, the first that is called withdraws the other.
+    // Of an own address and a listed one, the first that is used withdraws the other.
     while let Some(expectation) = table.export(watch.now).pop() {
         let call = Call {
             zone: Zone(0),
@@ -825,7 +835,7 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
     (watch.said, in_order && begun)
 }
 
-/// Whether a packet is a TCP segment with FIN or RST.
+/// Returns whether a packet is a TCP segment with FIN or RST.
 pub(crate) fn tries_to_close(bytes: &[u8]) -> bool {
     matches!(
         portcullis::packet::parse(bytes, portcullis::packet::Checksums::Trust),

@@ -1,7 +1,7 @@
 //! Shared parts of the integration tests: packets, a reference model, the bodies of the fuzz
 //! targets.
 
-// Each test crate uses its part of this.
+// Each test crate uses only some of these items.
 
 #![allow(
     clippy::expect_used,
@@ -24,7 +24,7 @@ pub(crate) mod scene;
 pub(crate) mod seal;
 pub(crate) mod tunnel;
 
-/// Runs random values that are the same each time, and returns what each run counts.
+/// Runs random values that are identical in every execution, and returns the results of all runs.
 pub(crate) fn tallies<S: Strategy, T>(values: &S, run: impl Fn(S::Value) -> T) -> Vec<T> {
     let tallies = RefCell::new(Vec::new());
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -37,7 +37,8 @@ pub(crate) fn tallies<S: Strategy, T>(values: &S, run: impl Fn(S::Value) -> T) -
     tallies.into_inner()
 }
 
-/// Property tests without a file of regressions: what one finds becomes a test with a name.
+/// Returns the configuration of property tests without a file of regressions: a failure that they
+/// find becomes a named test.
 pub(crate) fn proptest_config() -> proptest::test_runner::Config {
     proptest::test_runner::Config {
         failure_persistence: None,

@@ -11,10 +11,10 @@ use super::model::{Handling, Limits, POLICIES, Settings};
 use super::packets::{ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable};
 use super::seal::sealed;
 
-/// How many conversations of each protocol there can be.
+/// Maximum number of conversations of each protocol.
 pub(crate) const CONVERSATIONS: u8 = 12;
 
-/// What an end of a TCP connection sends.
+/// Segments that an end of a TCP connection sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Tcp {
     /// A SYN with a new initial sequence number.
@@ -27,17 +27,17 @@ pub(crate) enum Tcp {
     Fin,
     /// The RST that the other end expects.
     Rst,
-    /// A RST this far off.
+    /// A RST whose number is off by this much.
     RstOff(i32),
-    /// Data this far off, and an acknowledgement this far off.
+    /// Data whose sequence and acknowledgment numbers are off by this much.
     Off(i32, i32),
-    /// A SYN-ACK for the last SYN, with a SACK block that it cannot have earned.
+    /// A SYN-ACK for the last SYN, with a SACK block that cannot be valid.
     SynAckWithSack,
-    /// Flags as they come.
+    /// A segment with arbitrary flags.
     Flags(u8),
 }
 
-/// One thing that happens.
+/// One operation.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Udp {
@@ -72,12 +72,13 @@ pub(crate) enum Op {
         talk: u8,
         to_sender: bool,
     },
-    /// Bytes that are no packet, one that is never tracked, or an ICMP message without an answer.
+    /// Bytes that are not a packet, a packet that is never tracked, or an ICMP message without an
+    /// answer.
     Stray {
         kind: u8,
         bytes: Vec<u8>,
     },
-    /// The latest packet of a conversation comes again, in the other zone.
+    /// The latest packet of a conversation arrives again, in the other zone.
     OtherZone {
         talk: u8,
     },
@@ -87,7 +88,7 @@ pub(crate) enum Op {
     },
     /// New settings.
     Reload(Box<Settings>),
-    /// The engine is saved, and another one restored from that a while later.
+    /// The engine is saved, and another one is restored from that a while later.
     Restart {
         down: Duration,
     },
@@ -109,7 +110,7 @@ fn tcp_op() -> impl Strategy<Value = Tcp> {
     ]
 }
 
-/// A step of time, from a millisecond to hours.
+/// Returns a step of time, from a millisecond to hours.
 pub(crate) fn step() -> impl Strategy<Value = Duration> {
     prop_oneof![
         2 => 1u64..200,
@@ -121,7 +122,7 @@ pub(crate) fn step() -> impl Strategy<Value = Duration> {
     .prop_map(Duration::from_millis)
 }
 
-/// Up to four lifetimes, from a millisecond to hours.
+/// Returns up to four lifetimes, from a millisecond to hours.
 pub(crate) fn lifetime_set() -> impl Strategy<Value = LifetimeSet> {
     let lifetime = prop_oneof![1u64..300, 300u64..40_000, 40_000u64..10_000_000];
     prop::collection::vec((0..LifetimeClass::COUNT, lifetime), 0..5).prop_map(|set| {
@@ -132,7 +133,7 @@ pub(crate) fn lifetime_set() -> impl Strategy<Value = LifetimeSet> {
     })
 }
 
-/// Half of the time none; else such as sessions reach.
+/// Returns no limits half of the time; else limits that sessions reach.
 fn limits() -> impl Strategy<Value = Limits> {
     let most = |most: u32| prop::option::weighted(0.4, 1..most);
     let some =
@@ -147,7 +148,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     prop_oneof![Just(Limits::default()), some]
 }
 
-/// What a reload may bring.
+/// Returns the settings of a reload.
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let late = || {
         prop_oneof![
@@ -203,7 +204,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         )
 }
 
-/// One thing that happens, reloads and restarts included.
+/// Returns one operation, including reloads and restarts.
 pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => op(),
@@ -212,12 +213,12 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Sequences of operations with reloads and restarts.
+/// Returns sequences of operations with reloads and restarts.
 pub(crate) fn any_ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(any_op(), 1..150)
 }
 
-/// One thing that happens, without reloads and restarts.
+/// Returns one operation, without reloads and restarts.
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let talk = || 0..CONVERSATIONS;
     prop_oneof![
@@ -237,12 +238,13 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Sequences of operations.
+/// Returns sequences of operations.
 pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..120)
 }
 
-/// The two ends of a TCP connection as they see it: the next byte of each, and the window of neither is full.
+/// The two ends of a TCP connection in their own view: the next byte of each; neither window is
+/// full.
 #[derive(Debug, Clone, Copy, Default)]
 struct Talkers {
     incarnation: u32,
@@ -250,7 +252,7 @@ struct Talkers {
     next: [u32; 2],
 }
 
-/// Makes the packets of operations.
+/// Builds the packets of operations.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     tcp: [Talkers; CONVERSATIONS as usize],
@@ -269,8 +271,9 @@ impl Traffic {
         }
     }
 
-    /// The ends of a conversation: few hosts and ports, both IP versions; a third shares its addresses with
-    /// another zone's, and one host talks to itself, which is allowed or not by the settings.
+    /// Returns the ends of a conversation: few hosts and ports, both IP versions. A third shares
+    /// its addresses with another zone's, and one host sends to itself, which is allowed or not by
+    /// the settings.
     fn ends(talk: u8, reply: bool) -> Ends {
         let ends = Ends {
             v6: talk % 4 == 1,
@@ -292,7 +295,7 @@ impl Traffic {
         vec![(Self::zone(talk), bytes)]
     }
 
-    /// The packets of an operation; none for time and expiry.
+    /// Returns the packets of an operation; none for time and expiry.
     pub(crate) fn packets(&mut self, op: &Op) -> Vec<Zoned> {
         match *op {
             Op::Udp { talk, reply } => {
@@ -300,7 +303,7 @@ impl Traffic {
                 self.note(0, talk, ends, udp(ends, b"data"))
             }
             Op::Echo { talk, reply, request } => {
-                // Both ends use one identifier: it is the source port of either.
+                // Both ends use one identifier, which is the source port of either.
                 let ends = Ends {
                     src_port: 7,
                     ..Self::ends(talk, reply)
@@ -308,8 +311,8 @@ impl Traffic {
                 self.note(1, talk, ends, echo(ends, request))
             }
             Op::Other { talk, reply } if talk % 3 == 0 => {
-                // Some tunnels have no key, others one for each direction. An answer follows what
-                // it answers.
+                // Some tunnels have no key, others one for each direction. A reply follows its
+                // request.
                 let gre = |reply| {
                     let ends = Self::ends(talk, reply);
                     let payload = match talk / 3 % 4 * if reply { 2 } else { 1 } {
@@ -361,7 +364,7 @@ impl Traffic {
                     2 => icmp(Ends::v4(0, 0), 9, [0; 4], bytes),
                     _ => {
                         let mut fragment = other(Ends::v4(0, 0), 17, &[0; 16]);
-                        // The last one, at byte 8.
+                        // The last fragment, at byte 8.
                         fragment[7] = 1;
                         sealed(fragment)
                     }
@@ -380,7 +383,7 @@ impl Traffic {
         let (own, peer) = (usize::from(reply), usize::from(!reply));
         if let Tcp::Syn = what {
             talkers.incarnation += 1;
-            // Numbers grow, as those of real hosts do, and wrap sooner or later.
+            // Numbers grow, as those of real hosts do, and wrap eventually.
             talkers.first[own] = talkers
                 .incarnation
                 .wrapping_mul(0x1234_5677)

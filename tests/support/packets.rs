@@ -17,7 +17,7 @@ pub(crate) const RST: u8 = 0x04;
 /// ACK.
 pub(crate) const ACK: u8 = 0x10;
 
-/// Where a packet comes from and goes to. Host `n` is 10.0.0.n or 2001:db8::n.
+/// Source and destination of a packet. Host `n` is 10.0.0.n or 2001:db8::n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ends {
     pub(crate) v6: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// IPv4 from host 1 to host 2.
+    /// Returns IPv4 ends, from host 1 to host 2.
     pub(crate) const fn v4(src_port: u16, dst_port: u16) -> Self {
         Self {
             v6: false,
@@ -39,7 +39,7 @@ impl Ends {
         }
     }
 
-    /// IPv6 from host 1 to host 2.
+    /// Returns IPv6 ends, from host 1 to host 2.
     pub(crate) const fn v6(src_port: u16, dst_port: u16) -> Self {
         Self {
             v6: true,
@@ -47,7 +47,7 @@ impl Ends {
         }
     }
 
-    /// The other direction.
+    /// Returns the ends of the other direction.
     pub(crate) const fn back(self) -> Self {
         Self {
             v6: self.v6,
@@ -82,7 +82,7 @@ pub(crate) struct Head {
     pub(crate) window: u16,
 }
 
-/// A UDP datagram.
+/// Returns a UDP datagram.
 pub(crate) fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     ends.ip()
@@ -92,7 +92,7 @@ pub(crate) fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A TCP segment.
+/// Returns a TCP segment.
 pub(crate) fn tcp(ends: Ends, head: Head, options: &[TcpOptionElement], payload: &[u8]) -> Vec<u8> {
     let mut header = TcpHeader::new(ends.src_port, ends.dst_port, head.seq, head.window);
     header.set_options(options).unwrap();
@@ -105,7 +105,7 @@ pub(crate) fn tcp(ends: Ends, head: Head, options: &[TcpOptionElement], payload:
     packet
 }
 
-/// An echo request or reply; the identifier is the source port.
+/// Returns an echo request or reply; the identifier is the source port.
 pub(crate) fn echo(ends: Ends, request: bool) -> Vec<u8> {
     let id = ends.src_port.to_be_bytes();
     icmp(
@@ -116,7 +116,8 @@ pub(crate) fn echo(ends: Ends, request: bool) -> Vec<u8> {
     )
 }
 
-/// An ICMP or ICMPv6 message of any type, with the four bytes behind the checksum and what follows them.
+/// Returns an ICMP or ICMPv6 message of any type, with the four bytes after the checksum and the
+/// rest.
 pub(crate) fn icmp(ends: Ends, kind: u8, bytes5to8: [u8; 4], rest: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     if ends.v6 {
@@ -133,7 +134,8 @@ pub(crate) fn icmp(ends: Ends, kind: u8, bytes5to8: [u8; 4], rest: &[u8]) -> Vec
     packet
 }
 
-/// A discovery message with the hop limit and the extension header of its type; `body` is what follows the checksum.
+/// Returns a discovery message with the hop limit and the extension header of its type; `body` is
+/// the part after the checksum.
 pub(crate) fn discovery(source: &str, destination: &str, kind: u8, body: &[u8]) -> Vec<u8> {
     let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
     let is_listener = matches!(kind, 130..=132 | 143);
@@ -160,7 +162,7 @@ pub(crate) fn discovery(source: &str, destination: &str, kind: u8, body: &[u8]) 
     packet
 }
 
-/// Destination unreachable about a packet, from a router (host 200) to host `to`.
+/// Returns a destination unreachable error about a packet, from a router (host 200) to host `to`.
 pub(crate) fn unreachable(v6: bool, to: u8, quoted: &[u8]) -> Vec<u8> {
     let ends = Ends {
         v6,
@@ -172,14 +174,14 @@ pub(crate) fn unreachable(v6: bool, to: u8, quoted: &[u8]) -> Vec<u8> {
     icmp(ends, if v6 { 1 } else { 3 }, [0; 4], quoted)
 }
 
-/// A packet of any protocol.
+/// Returns a packet of any protocol.
 pub(crate) fn other(ends: Ends, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     ends.ip().write(&mut packet, IpNumber(protocol), payload).unwrap();
     packet
 }
 
-/// An SCTP chunk without its padding: `body` is whole words.
+/// Returns an SCTP chunk without its padding: `body` is whole words.
 pub(crate) fn chunk(chunk_type: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let mut chunk = vec![chunk_type, flags];
     chunk.extend((4 + body.len() as u16).to_be_bytes());
@@ -187,25 +189,25 @@ pub(crate) fn chunk(chunk_type: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// An SCTP INIT (1) or INIT ACK (2).
+/// Returns an SCTP INIT (1) or INIT ACK (2).
 pub(crate) fn init(chunk_type: u8, tag: u32) -> Vec<u8> {
     let mut body = tag.to_be_bytes().to_vec();
     body.extend([0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1]);
     chunk(chunk_type, 0, &body)
 }
 
-/// An SCTP INIT (1) or INIT ACK (2) with parameters.
+/// Returns an SCTP INIT (1) or INIT ACK (2) with parameters.
 pub(crate) fn init_with(chunk_type: u8, tag: u32, parameters: &[u8]) -> Vec<u8> {
     let bare = init(chunk_type, tag);
     chunk(chunk_type, 0, &[&bare[4..], parameters].concat())
 }
 
-/// An SCTP parameter with the IPv4 address 10.0.0.`host`.
+/// Returns an SCTP parameter with the IPv4 address 10.0.0.`host`.
 pub(crate) fn address4(host: u8) -> Vec<u8> {
     vec![0, 5, 0, 8, 10, 0, 0, host]
 }
 
-/// An SCTP parameter with the IPv6 address 2001:db8::`host`.
+/// Returns an SCTP parameter with the IPv6 address 2001:db8::`host`.
 pub(crate) fn address6(host: u8) -> Vec<u8> {
     let mut parameter = vec![0, 6, 0, 20, 0x20, 0x01, 0x0d, 0xb8];
     parameter.resize(19, 0);
@@ -213,7 +215,7 @@ pub(crate) fn address6(host: u8) -> Vec<u8> {
     parameter
 }
 
-/// An SCTP packet.
+/// Returns an SCTP packet.
 pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     payload.extend(ends.src_port.to_be_bytes());
@@ -226,7 +228,7 @@ pub(crate) fn sctp(ends: Ends, tag: u32, chunks: &[u8]) -> Vec<u8> {
     other(ends, 132, &payload)
 }
 
-/// A DCCP packet with numbers of 48 bits. What follows the acknowledgement number is 0.
+/// Returns a DCCP packet with numbers of 48 bits. All fields after the acknowledgment number are 0.
 pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
     let (acks, rest) = match kind {
         0 => (false, 4),
@@ -248,19 +250,19 @@ pub(crate) fn dccp(ends: Ends, kind: u8, seq: u32, ack: u32) -> Vec<u8> {
     sealed(other(ends, 33, &payload))
 }
 
-/// A TCP packet as it reads; its checksums are right.
+/// Fields of a TCP packet whose checksums are correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TcpPacket {
     pub(crate) src: SocketAddr,
     pub(crate) dst: SocketAddr,
     pub(crate) ttl: u8,
     pub(crate) seq: u32,
-    /// `None` without the flag.
+    /// Acknowledgment number; `None` without the flag.
     pub(crate) ack: Option<u32>,
     pub(crate) rst: bool,
-    /// Any other flag.
+    /// The packet has any other flag.
     pub(crate) others: bool,
-    /// Neither options nor data.
+    /// The packet has neither options nor data.
     pub(crate) bare: bool,
 }
 

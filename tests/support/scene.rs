@@ -1,4 +1,4 @@
-//! An engine with a virtual clock, for tests that tell a story.
+//! An engine with a virtual clock, for scenario tests.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use portcullis::{
 
 use super::packets::{ACK, Ends, Head, SYN, tcp, udp};
 
-/// What the sink was told.
+/// Events that the sink received.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) ended: Vec<(SessionRecord, EndReason)>,
@@ -27,7 +27,7 @@ impl Sink for Heard {
     }
 }
 
-/// An engine and the time.
+/// An engine and the current time.
 pub(crate) struct Scene {
     pub(crate) engine: Engine,
     pub(crate) now: Instant,
@@ -35,7 +35,7 @@ pub(crate) struct Scene {
     pub(crate) tunnel: TunnelRef,
 }
 
-/// A configuration that allows what its rules do not refuse.
+/// Returns a configuration that allows everything that its rules do not refuse.
 pub(crate) fn config(toml: &str) -> Config {
     let mut config = Config::from_toml(toml, "test.toml").unwrap();
     if !toml.contains("default =") {
@@ -59,12 +59,12 @@ impl Scene {
         self.engine.verdict_only(packet.tunnel(self.tunnel))
     }
 
-    /// A TCP segment with the window 1000.
+    /// Sends a TCP segment with the window 1000.
     pub(crate) fn tcp(&self, ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Verdict {
         self.decide(&segment(ends, flags, seq, ack, payload))
     }
 
-    /// One that passes.
+    /// Sends a TCP segment that must be forwarded.
     #[track_caller]
     pub(crate) fn pass(&self, ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Tracked {
         let verdict = self.tcp(ends, flags, seq, ack, payload);
@@ -76,7 +76,8 @@ impl Scene {
         self.decide(&udp(ends, b"datagram"))
     }
 
-    /// The next bytes are 101 from the initiator and 501 from the responder; each may send 1000.
+    /// Runs a handshake. The next bytes are 101 from the initiator and 501 from the responder; each
+    /// may send 1000.
     #[track_caller]
     pub(crate) fn handshake(&self, ends: Ends) {
         self.pass(ends, SYN, 100, 0, b"");
@@ -84,7 +85,7 @@ impl Scene {
         self.pass(ends, ACK, 101, 501, b"");
     }
 
-    /// Time passes, and what is over by then ends.
+    /// Advances time, and ends the sessions that are over by then.
     pub(crate) fn wait(&mut self, seconds: u64) -> Heard {
         self.now += Duration::from_secs(seconds);
         let mut heard = Heard::default();
@@ -104,7 +105,7 @@ impl Scene {
         records
     }
 
-    /// The only session.
+    /// Returns the record of the only session.
     #[track_caller]
     pub(crate) fn record(&self) -> SessionRecord {
         let records = self.records();

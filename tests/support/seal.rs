@@ -4,8 +4,8 @@ use crc::{CRC_32_ISCSI, Crc};
 use etherparse::checksum::Sum16BitWords;
 use portcullis::packet::{Checksums, IpVersion, Parsed, Transport, parse};
 
-/// Writes the checksums that the packet's headers announce. A fragment, and a packet that is
-/// malformed, gets that of its IPv4 header alone.
+/// Writes the checksums that the packet's headers announce. A fragment or a malformed packet gets
+/// only the checksum of its IPv4 header.
 pub(crate) fn sealed(mut packet: Vec<u8>) -> Vec<u8> {
     seal_ipv4(&mut packet);
     let Ok(parsed) = parse(&packet, Checksums::Trust) else {

@@ -25,7 +25,7 @@ pub(crate) struct Appliance {
     pub(crate) now: Instant,
 }
 
-/// An answer, kept.
+/// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
     Return,
@@ -71,7 +71,7 @@ impl Appliance {
         Kept::of(answer)
     }
 
-    /// A packet in the tunnel.
+    /// Processes a packet in the tunnel.
     pub(crate) fn take(&mut self, label: Label, inner: &[u8]) -> Kept {
         self.handle(&datagram(label.port, &label.around(inner)))
     }
@@ -83,7 +83,7 @@ impl Appliance {
         self.engine.reload(&config, self.now, &mut self.told).unwrap();
     }
 
-    /// Whether an endpoint has counters of its own.
+    /// Returns whether an endpoint has counters of its own.
     pub(crate) fn counts(&self, endpoint: u64) -> bool {
         let stats = self.front.stats();
         stats
@@ -92,7 +92,7 @@ impl Appliance {
             .any(|each| each.id == Some(EndpointId(endpoint)))
     }
 
-    /// The statistics, in which every datagram is once.
+    /// Returns the statistics, which count every datagram once.
     pub(crate) fn stats(&self) -> FrontStats {
         let stats = self.front.stats();
         assert_eq!(stats.received, stats.outcomes() + stats.waiting, "{stats:?}");
@@ -112,7 +112,7 @@ impl Appliance {
     }
 }
 
-/// What the balancer says of a flow's direction.
+/// The balancer's labels of a flow's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Label {
     pub(crate) endpoint: u64,
@@ -173,7 +173,8 @@ pub(crate) fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8])
     tcp(ends, head, &[], payload)
 }
 
-/// A datagram of our own: it goes to the balancer with this label, and the packet in it is this.
+/// Checks that an answer is a datagram to the balancer with this label, and returns the packet in
+/// it.
 pub(crate) fn sent(answer: &Kept, label: Label) -> Vec<u8> {
     let Kept::Send(tunnel, payload) = answer else {
         panic!("{answer:?}")

@@ -1,8 +1,8 @@
 //! The number that a challenge carries and that only its receiver can return.
 //!
 //! A cookie is a keyed hash of the SYN's zone, addresses and ports, and of a time slot. It must not
-//! depend on the SYN's sequence number: the RST that returns it does not say that number, and
-//! nothing is stored meanwhile.
+//! depend on the SYN's sequence number: the RST that returns the cookie does not carry that number,
+//! and no state is kept in the meantime.
 
 use super::siphash::Key;
 use crate::flow::Zone;
@@ -12,14 +12,14 @@ use crate::session::Micros;
 /// The length of a time slot, in microseconds.
 const SLOT: u64 = 64_000_000;
 
-/// For how long the cookie of the previous slot is accepted, in microseconds. A RST returns within
-/// a round trip.
+/// Time for which the cookie of the previous slot is accepted, in microseconds. A RST returns
+/// within a round trip.
 const GRACE: u64 = 8_000_000;
 
 /// The bit in which the two cookies of a slot differ.
 const HALF: u32 = 1 << 31;
 
-/// Conversation that a cookie is made of, as its initiator sends it.
+/// Conversation that a cookie is computed from, with the initiator as the sender.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject {
     pub(super) zone: Zone,
@@ -60,13 +60,13 @@ impl Subject {
     }
 }
 
-/// Returns the acknowledgment number with which a SYN is challenged.
+/// Returns the acknowledgment number of the challenge of a SYN.
 ///
-/// Of the two numbers that the slot has, it is the one that lies in the half of the sequence space
-/// before the SYN's own number `syn`. A stack in SYN-SENT must answer that with a RST (RFC 9293
-/// 3.10.7.3: "SEG.ACK =< ISS"), however much data the SYN carries or an earlier one has carried. A
-/// conntrack in front of that stack takes the number for an old acknowledgment, where one in the
-/// other half would acknowledge data that was never sent.
+/// Of the slot's two numbers, this is the one in the half of the sequence space before the SYN's
+/// own number `syn`. A stack in SYN-SENT must answer it with a RST (RFC 9293 3.10.7.3: "SEG.ACK =<
+/// ISS"), however much data this SYN or an earlier one carries. A conntrack in front of that stack
+/// takes the number for an old acknowledgment. A number in the other half would acknowledge data
+/// that was never sent.
 pub(super) fn cookie(key: Key, subject: &Subject, syn: SeqNum, now: Micros) -> SeqNum {
     let number = subject.hash(key, now.0 / SLOT);
     if syn.0.wrapping_sub(number) < HALF {
@@ -76,7 +76,7 @@ pub(super) fn cookie(key: Key, subject: &Subject, syn: SeqNum, now: Micros) -> S
     }
 }
 
-/// Returns whether a number is a cookie that a challenge of this conversation has carried lately.
+/// Returns whether a number is the cookie of a recent challenge of this conversation.
 pub(super) fn is_cookie(key: Key, subject: &Subject, number: SeqNum, now: Micros) -> bool {
     let slot = now.0 / SLOT;
     let of = |slot| (subject.hash(key, slot) ^ number.0) & !HALF == 0;
@@ -113,7 +113,7 @@ mod tests {
         for number in 0..100_000_u32 {
             let syn = SeqNum(number.wrapping_mul(0x9e37_79b9));
             let cookie = cookie(KEY, &subject(number), syn, at(u64::from(number)));
-            // RFC 9293 3.10.7.3: SEG.ACK =< ISS is refused, and nothing beyond SND.NXT is near.
+            // RFC 9293 3.10.7.3: SEG.ACK =< ISS is refused, and no number beyond SND.NXT is close.
             assert!(!cookie.after(syn), "{number}");
             assert!(is_cookie(KEY, &subject(number), cookie, at(u64::from(number))));
         }

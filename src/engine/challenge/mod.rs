@@ -1,9 +1,9 @@
-//! Source validation under flood: a SYN of an unknown source is answered by a challenge, and the
-//! source's own stack proves that it is there.
+//! Source validation during a flood: a SYN of an unknown source is answered by a challenge, and the
+//! source's own stack proves that the source is real.
 //!
 //! The challenge is a SYN-ACK that acknowledges a wrong number, the cookie. A host that has sent
-//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3), and sends its SYN
-//! again, which passes byte for byte. Nothing is stored of a source that has not answered.
+//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3). It then retransmits its
+//! SYN, which is forwarded unchanged. No state is kept of a source that has not answered.
 
 mod cookie;
 mod siphash;
@@ -27,7 +27,7 @@ use crate::stats::ChallengeEvent;
 use crate::track::tcp::{Event, State};
 use crate::verdict::{DropReason, Reply, Tracked, Verdict};
 
-/// State of challenges that outlives a reload.
+/// State of challenges that is kept across reloads.
 #[derive(Debug)]
 pub(super) struct Challenges {
     key: Key,
@@ -35,7 +35,7 @@ pub(super) struct Challenges {
 }
 
 impl Challenges {
-    /// Returns the state for a number of known sources.
+    /// Returns the state for up to `sources` known sources.
     pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Result<Self, NoMemory> {
         Ok(Self {
             key: Key::derive(seed),
@@ -44,14 +44,14 @@ impl Challenges {
     }
 }
 
-/// Returns the bytes of a table of `max` sources.
+/// Returns the bytes of a table for `max` sources.
 pub(super) fn known_source_bytes(max: usize) -> usize {
     Sources::bytes(max)
 }
 
 impl Engine {
-    /// Decides whether a SYN that the policy allows must prove its source first; the verdict on it
-    /// if so. Neither session nor anything else is made for it.
+    /// Decides whether the source of a SYN that the policy allows must prove itself first; returns
+    /// the verdict if so. No session and no other state is created for the SYN.
     pub(super) fn challenge<T: Trace>(
         &self,
         settings: &Settings,
@@ -69,7 +69,7 @@ impl Engine {
         else {
             return None;
         };
-        // A packet that nobody could answer, such as one of a loopback interface, proves nothing.
+        // A packet that cannot be answered, such as one of a loopback interface, proves nothing.
         if !self.is_challenging(settings, zone) || !may_be_answered(ip) {
             return None;
         }
@@ -91,10 +91,11 @@ impl Engine {
         Some(Verdict::Reject(DropReason::SynChallenged, reply, tracked))
     }
 
-    /// Decides whether a segment without a session is the RST that answers a challenge; the verdict
-    /// on it if so, and its source is known from here on.
+    /// Decides whether a segment without a session is the RST that answers a challenge; if so,
+    /// returns the verdict and records its source as known.
     ///
-    /// With an ACK flag or without: RFC 9293 sends none, lwIP does, and the number proves the same.
+    /// The RST may have an ACK flag: RFC 9293 sends none, lwIP does, and the number is proof in
+    /// both cases.
     pub(super) fn answers_challenge<T: Trace>(
         &self,
         settings: &Settings,
@@ -132,10 +133,10 @@ impl Engine {
         Some(invalid(DropReason::SynValidated))
     }
 
-    /// Notes the initiator of a TCP session, if this segment has completed its handshake.
+    /// Records the initiator of a TCP session as known if this segment has completed its handshake.
     ///
     /// The acknowledgment must be exact: the window check alone allows for some 2^16 numbers, which
-    /// a sender who does not see the SYN-ACK could try.
+    /// a blind sender could guess.
     pub(super) fn note_handshake(
         &self,
         settings: &Settings,
@@ -156,9 +157,11 @@ impl Engine {
         self.note_source(settings, &source, now);
     }
 
-    /// Returns whether a packet of an overloaded caller may open a session all the same: a SYN,
-    /// unless SYNs are what floods its zone and its source is unknown. Where sources are never
-    /// challenged, nothing tells a flood of SYNs from others, and none may.
+    /// Returns whether a packet of an overloaded caller may open a session nevertheless: a SYN may,
+    /// unless SYNs flood its zone and its source is unknown.
+    ///
+    /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
+    /// and no packet may.
     pub(super) fn passes_under_overload(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
         let zone = candidate.flow.key.zone();
         let is_syn = matches!(&candidate.parsed.transport, Transport::Tcp { segment, .. }
@@ -168,7 +171,7 @@ impl Engine {
             && (!self.is_challenging(settings, zone) || self.is_known(settings, candidate))
     }
 
-    /// Zones of the configuration whose unknown sources are challenged now.
+    /// Returns the zones of the configuration whose unknown sources are challenged now.
     pub(super) fn challenging_zones(&self, settings: &Settings) -> Vec<Zone> {
         let zones = settings.challenge.zones();
         zones
@@ -176,7 +179,7 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the number of sources that were known when the last one proved itself.
+    /// Returns the number of sources that were known when the most recent one proved itself.
     pub(super) fn known_sources(&self, settings: &Settings) -> usize {
         self.challenges.sources.len(settings.challenge.lifetime)
     }
@@ -202,7 +205,7 @@ impl Engine {
     }
 }
 
-/// A source as it is counted.
+/// Returns the source as it is counted.
 fn source_of(settings: &Settings, zone: Zone, address: u128, is_ipv6: bool) -> Source {
     Source {
         zone,

@@ -1,7 +1,7 @@
-//! SipHash-2-4, as its authors describe it (Aumasson and Bernstein, 2012): a keyed hash whose
-//! results may be shown to an attacker.
+//! SipHash-2-4, as specified by its authors (Aumasson and Bernstein, 2012): a keyed hash whose
+//! results may be disclosed to an attacker.
 //!
-//! The hash of the engine's tables is faster, but its results are never sent anywhere.
+//! The hash of the engine's tables is faster, but its results are never sent.
 
 /// A secret key.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ impl Key {
         Self { k0, k1 }
     }
 
-    /// Derives a key from a seed that has other uses as well.
+    /// Derives a key from a seed that is also used for other purposes.
     pub(super) fn derive([a, b, c, d]: [u64; 4]) -> Self {
         let seed = Self::new(a, b);
         Self::new(seed.hash(&[c, d, 0]), seed.hash(&[c, d, 1]))
@@ -32,7 +32,7 @@ impl Key {
         for word in words {
             state.absorb(*word);
         }
-        // The last word has the length in its highest byte, and no more bytes.
+        // The last word has the length in its highest byte and no further bytes.
         state.absorb((words.len() as u64 * 8) << 56);
         state.finish()
     }
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn a_word_of_the_authors_has_their_hash() {
-        // Of `vectors_sip64` in the reference implementation: eight bytes 00 to 07 under the key 00
-        // to 0f.
+        // From `vectors_sip64` in the reference implementation: eight bytes 00 to 07 under the key
+        // 00 to 0f.
         let key = Key::new(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
         assert_eq!(key.hash(&[0x0706_0504_0302_0100]), 0x93f5_f579_9a93_2462);
     }

@@ -1,12 +1,12 @@
-//! The sources that are known to be real: a bounded, set-associative table without locks.
+//! The sources that are known to be real: a bounded, set-associative, lock-free table.
 //!
-//! A source enters it by what only a real host can do: it returns a cookie, or completes a
-//! handshake. A spoofed source does neither, and cannot take a place. A source that has no place
-//! any more is challenged again.
+//! A source enters the table by an act that only a real host can perform: it returns a cookie, or
+//! completes a handshake. A spoofed source does neither, and cannot take a place. A source whose
+//! entry was displaced is challenged again.
 //!
-//! One half of the table is divided among the zones, and belongs to each of them alone. What is
-//! displaced there moves to the other half, which all zones share. So a zone can use what others
-//! leave free, and none can take another one's own part.
+//! Half of the table is divided among the zones, and each part belongs to its zone alone. An entry
+//! displaced there moves to the other half, which all zones share. So a zone can use places that
+//! others leave free, but cannot take the reserved part of another.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ const WAYS: usize = 8;
 #[repr(align(64))]
 struct Set([Entry; WAYS]);
 
-/// A fingerprint in the upper half, the second of the proof in the lower; 0 for a free place.
+/// A fingerprint in the upper half, the second of the proof in the lower half; 0 for a free place.
 #[derive(Debug, Default)]
 struct Entry(AtomicU64);
 
@@ -30,11 +30,11 @@ struct Entry(AtomicU64);
 pub(super) struct Source {
     pub(super) zone: Zone,
     pub(super) is_ipv6: bool,
-    /// Its masked address.
+    /// Masked address of the source.
     pub(super) prefix: u128,
 }
 
-/// Place of a source's zone among all zones.
+/// Position of a source's zone among all zones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ZonePlace {
     pub(super) index: usize,
@@ -48,19 +48,19 @@ pub(super) struct Sources {
     hasher: ahash::RandomState,
 }
 
-/// The second of a moment, never 0.
+/// Returns the second of a moment, never 0.
 const fn second(now: Micros) -> u32 {
     (now.0 / 1_000_000) as u32 + 1
 }
 
 /// Returns whether a source is still known: for `lifetime` seconds, and up to one more, since the
-/// moment of its proof is kept as a whole second.
+/// moment of its proof is stored as a whole second.
 const fn lives(proof: u32, lifetime: u32, now: u32) -> bool {
     now.saturating_sub(proof) <= lifetime
 }
 
 impl Set {
-    /// The second of the last proof of a fingerprint.
+    /// Returns the second of the last proof of a fingerprint.
     fn find(&self, fingerprint: u32) -> Option<u32> {
         let words = self.0.iter().map(|entry| entry.0.load(Ordering::Relaxed));
         let found = words.filter(|word| (word >> 32) as u32 == fingerprint && *word != 0);
@@ -68,7 +68,8 @@ impl Set {
     }
 
     /// Writes an entry in place of an older one of its source, or else of the oldest, and returns
-    /// the latter. Two threads may choose the same place; then one source is challenged once more.
+    /// the displaced one. Two threads may choose the same place; then one source is challenged once
+    /// more.
     fn put(&self, word: u64) -> Option<u64> {
         let same = |entry: &&Entry| entry.0.load(Ordering::Relaxed) >> 32 == word >> 32;
         if let Some(own) = self.0.iter().find(same) {
@@ -87,7 +88,8 @@ impl Set {
 }
 
 impl Sources {
-    /// A table of at least `max` entries, a power of two of them, and of at least two sets.
+    /// Returns the number of sets of a table of at least `max` entries: a power of two of entries,
+    /// and at least two sets.
     fn sets(max: usize) -> usize {
         max.div_ceil(WAYS).next_power_of_two().max(2)
     }
@@ -111,9 +113,10 @@ impl Sources {
         let count = zone.count.max(1);
         let first = zone.index * half / count;
         let own = (first + hash as usize % (half / count).max(1)) % half;
-        // A fingerprint is never 0, so that no entry is that of a free place.
+        // A fingerprint is never 0, so that no entry equals a free place.
         let fingerprint = (hash >> 32) as u32 | 1;
-        // An entry that is displaced has nothing else from which its next set could follow.
+        // Only the fingerprint of a displaced entry is stored, so its next set must follow from
+        // that alone.
         let shared = half + (fingerprint as usize >> 1 ^ own) % half;
         Places {
             own: self.sets.get(own),
@@ -133,7 +136,7 @@ impl Sources {
         places.own.is_some_and(is_in) || places.shared.is_some_and(is_in)
     }
 
-    /// Remembers a source that has proven itself.
+    /// Records a source that has proven itself.
     pub(super) fn note(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) {
         let places = self.places(source, zone);
         let word = u64::from(places.fingerprint) << 32 | u64::from(second(now));
@@ -150,7 +153,7 @@ impl Sources {
         }
     }
 
-    /// Returns the number of sources that were known at the last proof. Looks at every entry.
+    /// Returns the number of sources that were known at the most recent proof. Reads every entry.
     pub(super) fn len(&self, lifetime: u32) -> usize {
         let seconds = || {
             let entries = self.sets.iter().flat_map(|set| &set.0);

@@ -1,4 +1,4 @@
-//! When the sources of a zone are challenged, and how often.
+//! Conditions and rates of challenges by zone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,17 +9,18 @@ use crate::engine::rate::Rate;
 use crate::flow::Zone;
 use crate::session::Micros;
 
-/// For how many seconds after the last challenge of a zone a RST may return its cookie.
+/// Time after the last challenge of a zone during which a RST may return its cookie, in seconds.
 const ANSWERED: u32 = 72;
 
-/// The fewest half-open sessions with which challenges begin. A few clients of a server that is
-/// down are no flood, however small the zone's part of the table is.
+/// The fewest half-open sessions at which challenges begin. A few clients of a server that is down
+/// are not a flood, however small the zone's part of the table is.
 const LEAST_START: u32 = 64;
 
 /// State of a zone that packets change.
 #[derive(Debug, Default)]
 struct State {
-    /// The zone's half-open sessions have reached the start, and not fallen below the end since.
+    /// The zone's half-open sessions have reached the start threshold, and have not dropped below
+    /// the end threshold since.
     is_flooded: AtomicBool,
     /// The second of the last challenge, counted from 1; 0 for none.
     last: AtomicU32,
@@ -34,7 +35,7 @@ struct States {
     shared: Rate,
 }
 
-/// Half-open sessions of a zone with which challenges begin, and below which they end.
+/// Numbers of half-open sessions of a zone at which challenges begin, and below which they end.
 #[derive(Debug, Clone, Copy)]
 struct Threshold {
     start: u32,
@@ -42,7 +43,7 @@ struct Threshold {
 }
 
 impl Threshold {
-    /// That of a zone with so many places.
+    /// Returns the threshold of a zone with `places` places.
     fn new(config: &SynChallengeConfig, places: u64) -> Self {
         let share = |percent: u32| (places * u64::from(percent) / 100) as u32;
         let start = share(config.start).max(LEAST_START);
@@ -61,19 +62,19 @@ pub(in crate::engine) struct ChallengeSettings {
     mode: ChallengeMode,
     /// Zones with a mode of their own, in order.
     modes: Box<[(Zone, ChallengeMode)]>,
-    /// When challenges begin and end, in the order of `zones`.
+    /// Thresholds at which challenges begin and end, in the order of `zones`.
     thresholds: Box<[Threshold]>,
-    /// For how many seconds a source is known.
+    /// Time for which a source is known, in seconds.
     pub(super) lifetime: u32,
-    /// Challenges a second of each zone that no other zone can take.
+    /// Challenges per second that are reserved for each zone.
     own_rate: u32,
-    /// Challenges a second that all zones share.
+    /// Challenges per second that all zones share.
     shared_rate: u32,
     states: Arc<States>,
 }
 
 impl ChallengeSettings {
-    /// Settings that keep what `previous` ones know of the same zones.
+    /// Returns settings that keep the state of the same zones in `previous`.
     pub(in crate::engine) fn new(compiled: &Compiled, previous: Option<&Self>) -> Self {
         let config = &compiled.syn_challenge;
         let zones: Box<[Zone]> = compiled.zones.distinct().collect();
@@ -83,12 +84,12 @@ impl ChallengeSettings {
             .filter_map(|(name, mode)| Some((compiled.zones.zone(name)?, *mode)))
             .collect();
         modes.sort_by_key(|(zone, _)| *zone);
-        // Of names that stand for one zone the first one counts, as for `tcp.zones`.
+        // If several names denote one zone, the first counts, as for `tcp.zones`.
         modes.dedup_by_key(|(zone, _)| *zone);
         let count = zones.len().max(1);
         let part = u64::from(compiled.fixed.max_sessions) / count as u64;
         let thresholds = zones.iter().map(|zone| {
-            // A zone that may have fewer sessions than its part is full before.
+            // A zone that is limited to fewer sessions than its part is full before that.
             let most = compiled.limits.of_zone(*zone).max_sessions;
             Threshold::new(config, most.map_or(part, |most| part.min(most.into())))
         });
@@ -124,7 +125,8 @@ impl ChallengeSettings {
         self.mode(zone) != ChallengeMode::Off
     }
 
-    /// The place of a zone. One that the configuration does not name shares that of another zone.
+    /// Returns the place of a zone. A zone that the configuration does not name shares the place of
+    /// another zone.
     pub(super) fn place(&self, zone: Zone) -> ZonePlace {
         let count = self.zones.len().max(1);
         let index = self.zones.binary_search(&zone);
@@ -143,8 +145,8 @@ impl ChallengeSettings {
         Some((self.states.zones.get(index)?, *self.thresholds.get(index)?))
     }
 
-    /// Returns whether unknown sources of a zone are challenged now, with so many half-open
-    /// sessions in it.
+    /// Returns whether unknown sources of a zone are challenged now, given the number of its
+    /// half-open sessions.
     pub(super) fn is_challenging(&self, zone: Zone, half_open: impl FnOnce() -> u32) -> bool {
         match self.mode(zone) {
             ChallengeMode::Off => false,
@@ -178,20 +180,20 @@ impl ChallengeSettings {
         taken
     }
 
-    /// Returns whether a RST of a zone may return a cookie: one was sent not long ago.
+    /// Returns whether a RST of a zone may return a cookie: a challenge was sent recently.
     pub(super) fn may_be_answered(&self, zone: Zone, now: Micros) -> bool {
         let last = |state: &State| state.last.load(Ordering::Relaxed);
         let last = self.state(zone).map_or(0, last);
         last != 0 && second(now).saturating_sub(last) <= ANSWERED
     }
 
-    /// Each zone of the configuration.
+    /// Returns each zone of the configuration.
     pub(super) fn zones(&self) -> impl Iterator<Item = Zone> {
         self.zones.iter().copied()
     }
 }
 
-/// Half of the budget, divided by the zones.
+/// Returns each zone's part of one half of the budget.
 fn own_rate(config: &SynChallengeConfig, zones: usize) -> u32 {
     config.per_second / 2 / u32::try_from(zones).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! One part of all tombstones: places, their index, and their order by age, in all and by zone.
+//! One part of all tombstones: places, their index, and their order by age, overall and by zone.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::limits::share::guarantee;
 use crate::reserve::{NoMemory, Purpose};
 use crate::session::index::Index;
 
-/// No place.
+/// The number of no place.
 const NONE: u32 = u32::MAX;
 
 /// The neighbors of a place in a list, toward older and newer ones.
@@ -73,11 +73,11 @@ impl List {
     }
 }
 
-/// One part. Its lock is that of the caller.
+/// One part. The caller locks it.
 #[derive(Debug)]
 pub(super) struct Part {
     index: Index,
-    /// Reserved at the start, and filled from the front.
+    /// Tombstones; the memory is reserved at the start and filled from the front.
     places: Vec<Tombstone>,
     /// The hash of each place's key.
     hashes: Vec<u32>,
@@ -85,7 +85,7 @@ pub(super) struct Part {
     orders: Vec<u64>,
     added: u64,
     capacity: usize,
-    /// Places that were forgotten.
+    /// Places whose tombstones were removed.
     free: Vec<u32>,
     all: List,
     links_of_all: Vec<Links>,
@@ -97,7 +97,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Returns the bytes of a part, but for the lists of zones.
+    /// Returns the bytes of a part, without the lists of zones.
     pub(super) const fn bytes(capacity: usize) -> usize {
         let links = 2 * size_of::<Links>();
         let numbers = 2 * size_of::<u32>();
@@ -148,7 +148,7 @@ impl Part {
             .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
     }
 
-    /// Adds up to `count` places from `first` on to `ages`, free ones included, each with its
+    /// Appends up to `count` places from `first` on to `ages`, free ones included, each with its
     /// number in the order of age. Returns whether there were any.
     pub(super) fn ages(&self, first: u32, count: u32, ages: &mut Vec<(u64, u32)>) -> bool {
         let before = ages.len();
@@ -183,7 +183,7 @@ impl Part {
         self.free.push(place);
     }
 
-    /// Adds a tombstone whose conversation has none. One that makes room is lost.
+    /// Adds a tombstone whose conversation has none. The tombstone that it displaces is lost.
     pub(super) fn add(&mut self, hash: u32, tombstone: Tombstone, lifetime_us: u64) {
         let zone = tombstone.key.zone();
         if self.free.is_empty()
@@ -220,7 +220,7 @@ impl Part {
         list.push(&mut self.links_of_zones, place);
     }
 
-    /// Returns the place that makes room for a new tombstone.
+    /// Returns the place that a new tombstone takes over.
     fn gives_way(&self, newest: &Tombstone, lifetime_us: u64) -> Option<u32> {
         let oldest = self.get(self.all.oldest)?;
         if self.guarantee == 0 || newest.ended.0.saturating_sub(oldest.ended.0) >= lifetime_us {
@@ -231,7 +231,7 @@ impl Part {
         if own.len > 0 && own.len >= self.guarantee_of(zone) {
             return Some(own.oldest);
         }
-        // A zone takes this way only until it has its guarantee.
+        // A zone uses this branch only until it has its guarantee.
         self.zones
             .iter()
             .max_by_key(|(zone, list)| (list.len.saturating_sub(self.guarantee_of(**zone)), **zone))

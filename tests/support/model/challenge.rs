@@ -1,4 +1,4 @@
-//! Sources that must prove themselves before their SYN passes, and sources that have.
+//! Sources that must prove themselves before their SYN is forwarded, and sources that have.
 
 use std::time::Duration;
 
@@ -32,19 +32,19 @@ impl Source {
     }
 }
 
-/// What a model knows of sources.
+/// State of sources in the model.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    /// With the moment of the last proof.
+    /// Known sources, with the moment of the last proof.
     known: Vec<(Source, Duration)>,
-    /// With the moment at which the next new session is on time, in nanoseconds.
+    /// Sources with the moment at which the next new session is on time, in nanoseconds.
     pub(super) paces: Vec<(Source, u64)>,
-    /// The answer to a challenge, while it is on its way.
+    /// The answer to a challenge, while it is in transit.
     answer: Option<Vec<u8>>,
 }
 
 impl Run {
-    /// Since the engine's first moment, in whole seconds.
+    /// Returns the whole seconds since the engine's first moment.
     fn second(&self, at: Duration) -> u64 {
         (at - self.shown).as_secs()
     }
@@ -54,7 +54,7 @@ impl Run {
         self.sources.known.push((source, self.now));
     }
 
-    /// The verdict on a SYN that is allowed, if its source must prove that it is there.
+    /// Returns the verdict on a SYN that is allowed, if its source must prove that it is real.
     pub(super) fn challenged(&self, tuple: &Tuple, new: Tracked, verdict: Verdict) -> Option<Verdict> {
         let source = Source::of(tuple);
         let is_known = self
@@ -65,15 +65,15 @@ impl Run {
         if is_known || tuple.zone != 1 || !self.setup.settings.challenged {
             return None;
         }
-        // Any cookie is right that its source returns.
+        // Any cookie is valid if its source returns it.
         let Verdict::Reject(_, reply @ Reply::Challenge(_), _) = verdict else {
             panic!("{tuple:?} is not challenged: {verdict:?}");
         };
         Some(Verdict::Reject(DropReason::SynChallenged, reply, new))
     }
 
-    /// What a real stack does about a challenge: the RST that returns the cookie, and the SYN
-    /// again.
+    /// Sends the answers of a real stack to a challenge: the RST that returns the cookie, and the
+    /// SYN again.
     pub(super) fn answers(&mut self, zone: u16, syn: &[u8], cookie: SeqNum) -> Verdict {
         self.tally.challenged += 1;
         let (mut challenge, mut rst) = ([0; MAX_REPLY], [0; MAX_REPLY]);
@@ -87,7 +87,7 @@ impl Run {
         self.packet(zone, syn)
     }
 
-    /// Whether a packet without a session is the answer to a challenge.
+    /// Returns whether a packet without a session is the answer to a challenge.
     pub(super) fn is_answer(&mut self, tuple: &Tuple, bytes: &[u8]) -> bool {
         let is_answer = self.sources.answer.take_if(|answer| answer == bytes).is_some();
         if is_answer {
@@ -96,19 +96,19 @@ impl Run {
         is_answer
     }
 
-    /// The initiator of a session has completed its handshake.
+    /// Records that the initiator of a session has completed its handshake.
     pub(super) fn has_proven(&mut self, initiator: &Tuple) {
         self.note_source(Source::of(initiator));
     }
 
-    /// Another engine knows nobody.
+    /// Clears all sources, as in a new engine.
     pub(super) fn forgets_sources(&mut self) {
         self.sources = Sources::default();
     }
 }
 
-/// Whether a segment, which took a session from one state to another, proves that its sender sees
-/// what the responder sends.
+/// Returns whether a segment that changed a session's state proves that its sender receives the
+/// responder's packets.
 pub(super) fn is_proof(before: &Track, after: &Track, direction: Direction, segment: &Segment) -> bool {
     direction == Direction::Original
         && (before.state(), after.state()) == (TcpState::SynRecv, TcpState::Established)

@@ -14,10 +14,11 @@ use super::session::{Session, State, Tuple};
 use super::setup::{DEFAULT_RULE, Settings, Setup};
 use super::{Counted, Log, Run};
 
-/// The number that no session has: those of this engine lie above 2^32.
+/// A number that no session has: those of this engine are above 2^32.
 const OF_ANOTHER_ENGINE: u64 = 1;
 
-/// What an end of a connection is known to expect, if it has said so, and to have sent.
+/// Sequence number that an end of a connection expects, if it has acknowledged any, and the end of
+/// the data that it has sent.
 type Numbers = (Option<u32>, u32);
 
 fn numbers(track: &Track, direction: Direction) -> Numbers {
@@ -26,21 +27,21 @@ fn numbers(track: &Track, direction: Direction) -> Numbers {
     (known.then_some(side.peer.max_ack.0), side.peer.end.0)
 }
 
-/// What is remembered of a session.
+/// Remembered state of a session.
 #[derive(Debug, Clone)]
 pub(super) struct Tombstone {
     initiator: Tuple,
     rule: &'static str,
-    /// The number of its session; that of none if another engine had it.
+    /// The number of the session; [`OF_ANOTHER_ENGINE`] if another engine had it.
     id: u64,
     reason: EndReason,
     ended: Duration,
-    /// Of the initiator and the responder.
+    /// Numbers of the initiator and the responder.
     ends: [Numbers; 2],
     challenged: [bool; 2],
 }
 
-/// What a late packet comes to.
+/// Outcome for a late packet.
 pub(super) enum Late {
     Verdict(Verdict),
     /// A new session in this direction, else the verdict.
@@ -48,7 +49,7 @@ pub(super) enum Late {
 }
 
 impl Run {
-    /// A session has ended: its record, its RSTs and its tombstone.
+    /// Checks a session that has ended: its record, its RSTs and its tombstone.
     pub(super) fn ended(
         &mut self,
         session: &Session,
@@ -66,8 +67,8 @@ impl Run {
         self.bury(session, reason);
     }
 
-    /// The RSTs of a session: to both ends of one that is established or half closed, each with the number that it has
-    /// acknowledged last.
+    /// Checks the RSTs of a session: to both ends of a session that is established or half-closed,
+    /// each with the number that the receiver has acknowledged last.
     fn told(&mut self, session: &Session, reason: EndReason, log: &mut Log) {
         let (own, others) = std::mem::take(&mut log.resets)
             .into_iter()
@@ -89,7 +90,7 @@ impl Run {
         }
         for direction in Direction::BOTH {
             if self.answered == Some((session.id, direction.opposite())) {
-                // The verdict tells this end.
+                // The verdict reports the session's end to this end.
                 continue;
             }
             let (Some(seq), _) = numbers(&track, direction.opposite()) else {
@@ -142,7 +143,7 @@ impl Run {
         if self.tombstones.len() >= self.setup.tombstones.max as usize {
             match self.gives_way(session.initiator.zone) {
                 Some(place) => drop(self.tombstones.remove(place)),
-                // None is remembered at all.
+                // No session is remembered at all.
                 None => return,
             }
         }
@@ -157,8 +158,9 @@ impl Run {
         });
     }
 
-    /// The tombstone that makes room for one of a zone: the oldest if it is over, else the oldest
-    /// of a zone that has its quarter, the newcomer's own or the one that has more.
+    /// Returns the tombstone that one of a zone displaces: the oldest if it is over, else the
+    /// oldest of a zone that has its quarter. That zone is the new tombstone's own, or the one that
+    /// has more.
     fn gives_way(&self, zone: u16) -> Option<usize> {
         let oldest = self.tombstones.first()?;
         let max = self.setup.tombstones.max as usize;
@@ -171,14 +173,14 @@ impl Run {
         self.tombstones.iter().position(is_of(from))
     }
 
-    /// The engine's ticks that have begun between two moments.
+    /// Returns the number of the engine's ticks that have begun between two moments.
     fn ticks_between(&self, from: Duration, to: Duration) -> u32 {
         let shown = self.shown.as_micros() as i64;
         let tick = |at: Duration| (at.as_micros() as i64 - shown).div_euclid(TICK.as_micros() as i64);
         (tick(to) - tick(from)) as u32
     }
 
-    /// What becomes of a segment whose session is remembered.
+    /// Returns the outcome for a segment whose session is remembered.
     pub(super) fn late(&mut self, tuple: &Tuple, segment: &Segment, verdict: Verdict) -> Option<Late> {
         let find = |tombstone: &Tombstone| tombstone.initiator.direction_of(tuple);
         let (place, direction) = self
@@ -253,7 +255,8 @@ impl Run {
         Some(Late::Verdict(Verdict::Reject(reason, reply, tracked)))
     }
 
-    /// A new policy and new lifetimes. Every session is judged by them; `preview` has said before which ones end.
+    /// Reloads a new policy and new lifetimes. Every session is judged by them; `preview` has
+    /// predicted the sessions that end.
     pub(crate) fn reload(&mut self, settings: &Settings) {
         let setup = Setup {
             settings: *settings,
@@ -271,7 +274,7 @@ impl Run {
         let (mut judged, mut kept) = (0, 0);
         for record in &before {
             if record.expires <= self.instant() {
-                // It was over before.
+                // The session was over before.
                 assert!(!log.ended.iter().any(|(ended, _)| ended.id == record.id));
                 continue;
             }
@@ -290,7 +293,8 @@ impl Run {
             let lifetimes = settings.lifetimes(&session.initiator);
             let was = session.lifetime(&session.lifetimes);
             let will_be = session.lifetime(&lifetimes);
-            // From the last packet on, if it has set the deadline; else only what is shorter counts.
+            // The lifetime counts from the last packet, if that packet has set the deadline;
+            // otherwise only a shorter one applies.
             let renewed = session.last + will_be;
             let off = session.deadline.abs_diff(session.last + was);
             let far = off > 2 * TICK + session.slack;
@@ -301,7 +305,7 @@ impl Run {
             } else if off == Duration::ZERO && session.slack == Duration::ZERO {
                 (renewed, session.slack)
             } else {
-                // Less than the ticks that it is told in: either.
+                // The difference is smaller than a tick: either outcome is valid.
                 let after = records_after.iter().find(|after| after.id == record.id);
                 let expires = after.map_or(now, |after| after.expires.saturating_duration_since(self.base));
                 let near = |deadline: Duration| expires.abs_diff(deadline) <= TICK + session.slack;
@@ -342,7 +346,7 @@ impl Run {
         assert!(log.resets.is_empty(), "unexpected: {log:?}");
     }
 
-    /// The engine is saved, and after some time another one goes on from there.
+    /// Saves the engine, and restores another one from that after some time.
     pub(crate) fn restart(&mut self, down: Duration) {
         let clock = |now| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + now;
         let stream = self.engine.save(self.instant(), clock(self.now));

@@ -32,13 +32,14 @@ impl Limits {
     }
 }
 
-/// Whether a session is a TCP connection whose handshake is not complete.
+/// Returns whether a session is a TCP connection whose handshake is not complete.
 fn is_half_open(session: &Session) -> bool {
     session.initiator.protocol == 6 && session.eviction_class() == EvictionClass::Embryonic
 }
 
 impl Run {
-    /// The limit that a new session would exceed. `replaces` ends if it does not.
+    /// Returns the limit that a new session would exceed. The session `replaces` ends if no limit
+    /// is exceeded.
     pub(super) fn limited(&mut self, initiator: &Tuple, replaces: Option<SessionId>) -> Option<DropReason> {
         let limits = self.setup.settings.limits;
         let [source, destination] = [Source::of(initiator), Source::of(&initiator.back())];
@@ -59,11 +60,11 @@ impl Run {
         if limits.rate.is_some_and(|rate| !self.is_on_time(source, rate)) {
             return Some(DropReason::LimitRate);
         }
-        // What is refused here has been counted by its rate.
+        // A session that is refused here has already counted in the rate.
         exceeds(to, limits.per_destination).then_some(DropReason::LimitDestination)
     }
 
-    /// Takes one new session out of the rate of its source.
+    /// Takes one new session out of the rate of its source, and returns whether the rate allows it.
     fn is_on_time(&mut self, source: Source, rate: u32) -> bool {
         let now = (self.now - self.shown).as_micros() as u64 * 1_000;
         let paces = &mut self.sources.paces;

@@ -1,4 +1,4 @@
-//! A packet without a session: the session that it opens or the reason against, and the evicted
+//! A packet without a session: the session that it opens or the reason against it, and the evicted
 //! session.
 
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::session::{Session, State, Tuple};
 use super::setup::DEFAULT_RULE;
 use super::{Log, Run, invalid, tracked};
 
-/// What a packet without a session comes to.
+/// Outcome for a packet without a session.
 pub(super) enum Miss {
     Verdict(Verdict),
-    /// It may be of a session in another zone; if not, this is the verdict.
+    /// The packet's session may be in another zone; if not, this is the verdict.
     Elsewhere(Verdict),
 }
 
-/// What a packet without a session would open.
+/// The session that a packet without a session would open.
 struct Plan {
     state: State,
     direction: Direction,
@@ -31,7 +31,7 @@ struct Plan {
 }
 
 impl Run {
-    /// What a packet without a session would open, or the verdict on one that opens nothing.
+    /// Returns the session that a packet would open, or the verdict on a packet that opens none.
     fn plan(&mut self, tuple: &Tuple, parsed: &Parsed, verdict: Verdict) -> Result<Plan, Miss> {
         let state = match &parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
@@ -51,7 +51,7 @@ impl Run {
         })
     }
 
-    /// A segment without a session that is no SYN.
+    /// Plans for a segment without a session that is not a SYN.
     fn headless(
         &mut self,
         tuple: &Tuple,
@@ -77,7 +77,7 @@ impl Run {
         match Event::of(segment.flags) {
             Event::SynAck => Err(Miss::Elsewhere(invalid(DropReason::TcpSynAckWithoutSyn))),
             Event::Ack | Event::Fin => match self.midstream(tuple, segment) {
-                // What would begin here may belong to a session in the other zone.
+                // A session that would begin here may already exist in the other zone.
                 Ok(plan) => match self.elsewhere(tuple, parsed, verdict) {
                     Some(found) => Err(Miss::Verdict(found)),
                     None => Ok(plan),
@@ -88,8 +88,9 @@ impl Run {
         }
     }
 
-    /// A segment of the middle of a connection that was never seen. Either end may have begun it: where both are
-    /// admitted, a well-known port is that of the responder; where a rule speaks of the likelier, the other is not asked.
+    /// Plans for a midstream segment of a connection that was never seen. Either end may be the
+    /// initiator: where both are admitted, the end with a well-known port is the responder. Where a
+    /// rule decides on the likelier initiator, the policy is not evaluated for the other.
     fn midstream(&self, tuple: &Tuple, segment: &Segment) -> Result<Plan, Miss> {
         let settings = &self.setup.settings;
         let from_responder = tuple.src.1 < 1024 && tuple.src.1 < tuple.dst.1;
@@ -125,7 +126,8 @@ impl Run {
         }))
     }
 
-    /// The verdict on a packet without a session. `replaces` is a finished session whose ports it takes.
+    /// Returns the verdict on a packet without a session. `replaces` is a finished session whose
+    /// ports it takes.
     pub(super) fn miss(
         &mut self,
         tuple: &Tuple,
@@ -157,7 +159,8 @@ impl Run {
                 Some(Verdict::Reject(DropReason::PolicyReject, reply, new))
             }
         };
-        // A picked-up segment fits nothing in its zone; of other protocols, what is not admitted.
+        // An adopted segment matches nothing in its zone; of other protocols, this holds for
+        // packets that are not admitted.
         let picked_up = plan.adopted && !plan.resumed;
         if let Some(refused) = refused {
             return if is_tcp && !picked_up {
@@ -192,12 +195,12 @@ impl Run {
             if log.opened.is_empty() {
                 let were_over = log.ended.len();
                 for (record, reason) in std::mem::take(&mut log.ended) {
-                    // It was over, and its place is its own zone's.
+                    // The evicted session was over, and its place was reserved for its own zone.
                     assert_ne!(reason, EndReason::Evicted);
                     let session = self.remove(record.id);
                     self.died(&session, &record, reason, log);
                 }
-                // Two of them are as many as a newcomer waits for.
+                // A new session waits for at most two of them.
                 if were_over < 2 {
                     self.refuses(initiator.zone);
                 } else {
@@ -261,7 +264,8 @@ impl Run {
         Miss::Verdict(Verdict::Forward(tracked))
     }
 
-    /// The verdict on a packet that fits nothing in its own zone, if its session is in the other one.
+    /// Returns the verdict on a packet that matches nothing in its own zone, if its session is in
+    /// the other one.
     pub(super) fn elsewhere(&self, tuple: &Tuple, parsed: &Parsed, verdict: Verdict) -> Option<Verdict> {
         let there = Tuple {
             zone: 1 - tuple.zone,
@@ -302,13 +306,13 @@ impl Run {
         Some(Verdict::Drop(DropReason::OtherZone, tracked))
     }
 
-    /// Sessions of a zone.
+    /// Returns the number of sessions of a zone.
     fn sessions_of(&self, zone: u16) -> usize {
         let of_zone = |session: &&Session| session.initiator.zone == zone;
         self.sessions.iter().filter(of_zone).count()
     }
 
-    /// Places of each of the two zones that the other one cannot take.
+    /// Returns the number of places of each of the two zones that the other one cannot take.
     fn guarantee(&self) -> usize {
         match self.setup.max_sessions as usize {
             0 | 1 => 0,
@@ -316,28 +320,29 @@ impl Run {
         }
     }
 
-    /// How far a zone is above its guarantee.
+    /// Returns how far a zone is above its guarantee.
     fn excess(&self, zone: u16) -> usize {
         self.sessions_of(zone).saturating_sub(self.guarantee())
     }
 
-    /// Whether a zone can have one more session without the end of another one.
+    /// Returns whether a zone can have one more session without the end of another one.
     fn has_place(&self, zone: u16) -> bool {
         let taken = |zone| self.sessions_of(zone).max(self.guarantee());
         self.sessions_of(zone) < self.guarantee() || taken(0) + taken(1) < self.setup.max_sessions as usize
     }
 
-    /// Whether a new session of a zone may take the place of a session.
+    /// Returns whether a new session of a zone may take the place of a session.
     fn may_evict(&self, zone: u16, session: &Session, excess: [usize; 2]) -> bool {
         let [own, its] = [zone, session.initiator.zone].map(|zone| excess[usize::from(zone)]);
         session.is_evictable(self.now) && (session.initiator.zone == zone || its > own)
     }
 
-    /// Checks that a full table had nobody to end for a new session of a zone.
+    /// Checks that a full table had no session to end for a new session of a zone.
     fn refuses(&mut self, zone: u16) {
         self.tally.refused += 1;
         if self.setup.shards > 1 {
-            // The bound is on all shards together, but room is made in the newcomer's.
+            // The bound is on all shards together, but room is made only in the new session's
+            // shard.
             return;
         }
         let excess = [0, 1].map(|zone| self.excess(zone));
@@ -353,12 +358,12 @@ impl Run {
         }
     }
 
-    /// Checks who had to go for a new session.
+    /// Checks the session that ended for a new session.
     fn made_room(&mut self, zone: u16, log: &mut Log) {
         let mut ended = std::mem::take(&mut log.ended);
         let (record, reason) = ended.pop().expect("one goes for one that comes");
         for (record, reason) in ended {
-            // Its place was kept for its own zone.
+            // The place of the session was reserved for its own zone.
             assert_ne!(reason, EndReason::Evicted);
             let session = self.remove(record.id);
             assert_ne!(session.initiator.zone, zone);
@@ -382,7 +387,8 @@ impl Run {
             "{session:?} was worth more than a new one"
         );
         if self.setup.shards > 1 {
-            // The bound is on all shards together, but room is made in the newcomer's.
+            // The bound is on all shards together, but room is made only in the new session's
+            // shard.
             return;
         }
         for other in &self.sessions {
@@ -400,8 +406,8 @@ impl Run {
         }
     }
 
-    /// Whether a full table is sure to see what has expired: it takes a bounded number of steps, and each session
-    /// that lives on may take one for each level of the wheel.
+    /// Returns whether a full table is certain to find expired sessions. The table takes a bounded
+    /// number of steps, and each session that lives on may take one for each level of the wheel.
     fn finds_what_expired(&self) -> bool {
         let alive = self.sessions.iter().filter(|session| self.now < session.latest());
         alive.count() * 6 < 16

@@ -1,5 +1,6 @@
 //! A naive reference model of the session table: a `Vec` of sessions with exact deadlines, searched
-//! from front to back, beside an engine with the same input. After every step the two are compared.
+//! from front to back, beside an engine with identical input. After every step the two are
+//! compared.
 //!
 //! The model restates the documented rules of UDP, ICMP and other protocols, of tombstones and the
 //! packets at a session's end, of reloads and of restarts. For TCP it uses the library's pure
@@ -34,7 +35,7 @@ use self::session::{Session, State, Tuple};
 pub(crate) use self::setup::{Handling, POLICIES, Settings, Setup};
 use super::ops::{Op, Traffic};
 
-/// What the sink was told.
+/// Events that the sink received.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) opened: Vec<SessionRecord>,
@@ -61,14 +62,14 @@ impl Log {
         self.opened.is_empty() && self.ended.is_empty() && self.resets.is_empty()
     }
 
-    /// Takes the end of a session out of the log.
+    /// Removes the end of a session from the log and returns it.
     fn take(&mut self, id: SessionId) -> Option<(SessionRecord, EndReason)> {
         let place = self.ended.iter().position(|(record, _)| record.id == id)?;
         Some(self.ended.remove(place))
     }
 }
 
-/// What a step came to, for tests that count.
+/// Outcomes of a step, for tests that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
     pub(crate) opened: u64,
@@ -80,7 +81,7 @@ pub(crate) struct Tally {
     pub(crate) limited: u64,
     pub(crate) expired: u64,
     pub(crate) invalid: u64,
-    /// Packets of a host that talks to itself, dropped.
+    /// Packets with identical source and destination addresses that were dropped.
     pub(crate) martians: u64,
     pub(crate) resets: u64,
     pub(crate) late: u64,
@@ -92,11 +93,11 @@ pub(crate) struct Tally {
     pub(crate) revoked: u64,
     pub(crate) kept: u64,
     pub(crate) restored: u64,
-    /// In the order of [`EndReason::ALL`].
+    /// Ended sessions, in the order of [`EndReason::ALL`].
     pub(crate) by_reason: [u64; EndReason::ALL.len()],
 }
 
-/// What the engine must have counted since its start.
+/// Expected counters of the engine since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Counted {
     opened: u64,
@@ -114,14 +115,15 @@ pub(crate) struct Run {
     base: Instant,
     pub(crate) now: Duration,
     traffic: Traffic,
-    /// The first moment that the engine was shown: its ticks begin there.
+    /// The first moment passed to the engine: its ticks begin there.
     shown: Duration,
     sessions: Vec<Session>,
     /// Sessions that have ended.
     over: Vec<Session>,
-    /// Oldest first.
+    /// Tombstones, oldest first.
     tombstones: Vec<Tombstone>,
-    /// The session whose end the packet is told by its verdict, and the packet's direction.
+    /// The session whose end the verdict reports to the packet's sender, and the packet's
+    /// direction.
     answered: Option<(SessionId, Direction)>,
     sources: challenge::Sources,
     counted: Counted,
@@ -132,7 +134,7 @@ fn invalid(reason: DropReason) -> Verdict {
     Verdict::Drop(reason, tracked(Class::Invalid, None, None))
 }
 
-/// An error about a session that has ended, as the engine remembers the end.
+/// Returns the verdict on an error about a session that has ended, as the engine remembers the end.
 fn after_end(verdict: Verdict) -> Verdict {
     let late = verdict.tracked().late;
     assert!(late.is_some(), "{verdict:?}");
@@ -175,7 +177,7 @@ impl Run {
         self.base + self.now
     }
 
-    /// Does one thing and compares.
+    /// Performs one operation and compares.
     pub(crate) fn step(&mut self, op: &Op) {
         match *op {
             Op::Advance(by) => self.now += by,
@@ -194,7 +196,7 @@ impl Run {
         self.compare();
     }
 
-    /// Lets everything that is due end.
+    /// Ends everything that is due.
     pub(crate) fn expire(&mut self, budget: usize) -> bool {
         let mut log = Log::default();
         let done = self.engine.expire_with(self.instant(), budget, &mut log);
@@ -257,7 +259,7 @@ impl Run {
             Ok(parsed) => parsed,
             Err(malformed) => return invalid(DropReason::Malformed(malformed)),
         };
-        // Of all martians, the traffic has only these.
+        // The traffic has no martians but these.
         if self.setup.settings.martians == Permission::Drop && parsed.ip.src == parsed.ip.dst {
             self.tally.martians += 1;
             return invalid(DropReason::AddressLand);
@@ -305,7 +307,8 @@ impl Run {
                     Some(DropReason::PolicyDeny | DropReason::PolicyReject)
                 );
                 if by_policy {
-                    // What the policy says of a packet stands, wherever its addresses are known.
+                    // The policy's verdict on a packet stands, even if another zone has a session
+                    // of its addresses.
                     return expected;
                 }
                 if let Some(elsewhere) = self.elsewhere(&tuple, &parsed, verdict) {
@@ -317,9 +320,9 @@ impl Run {
         }
     }
 
-    /// The session of its address pair that a GRE packet belongs to if none has its key, and the
-    /// direction there. Which of those that fit equally well, and whether one at the end of its
-    /// lifetime is still there, is for the engine to say.
+    /// Returns the session of its address pair that a GRE packet belongs to if none has its key,
+    /// and the direction there. The engine decides between sessions that match equally well, and
+    /// whether a session at the end of its lifetime still exists.
     fn of_pair(&self, tuple: &Tuple, verdict: Verdict, any: bool) -> Option<(SessionId, Direction)> {
         if tuple.protocol != 47 {
             return None;
@@ -343,7 +346,7 @@ impl Run {
         best.map(|(session, direction)| (session.id, *direction))
     }
 
-    /// Whether the packet of a session came after its end.
+    /// Returns whether the packet of a session arrived after the session's end.
     fn outlived(&mut self, id: SessionId, log: &mut Log) -> bool {
         let by_time = |(_, reason): &(SessionRecord, EndReason)| {
             matches!(reason, EndReason::Timeout | EndReason::Closed | EndReason::Reset)
@@ -415,7 +418,7 @@ impl Run {
                         }
                     }
                     Outcome::Pass(PassReason::Rst) => {
-                        // It is counted, and nothing else.
+                        // The packet is only counted.
                         session.count_only(direction, bytes);
                         return Some(Verdict::Forward(tracked));
                     }
@@ -473,7 +476,8 @@ impl Run {
         let lifetimes = session.lifetimes;
         let lifetime = lifetimes.of(session.class());
         let refreshed = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
-        // Only a segment that goes on with a TCP handshake or closes the connection brings its end nearer.
+        // Only a segment that continues a TCP handshake or closes the connection brings the
+        // session's end nearer.
         let kept = match (state_before, &session.state) {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
@@ -484,7 +488,7 @@ impl Run {
             }
             (Some(_), _) => session.deadline,
         };
-        // The older deadline may be later than `kept` by the slack, and then it stands.
+        // The older deadline may be later than `kept` by the slack; in that case it stays.
         session.slack = (kept + session.slack).saturating_sub(refreshed.max(kept));
         session.deadline = refreshed.max(kept);
         if let Some(initiator) = proven {
@@ -493,7 +497,7 @@ impl Run {
         Some(Verdict::Forward(tracked))
     }
 
-    /// An ICMP error: the verdict, or the reason why it is invalid.
+    /// Returns the verdict on an ICMP error, or the reason why it is invalid.
     fn related(&self, zone: u16, parsed: &Parsed, verdict: Verdict) -> Result<Verdict, DropReason> {
         let Transport::IcmpError(error) = &parsed.transport else {
             unreachable!();
@@ -537,14 +541,14 @@ impl Run {
             .iter()
             .find_map(|session| Some((session, session.direction_of(&tuple)?)));
         let found = found.or_else(|| {
-            // A key that is quoted counts as that of the packet itself would.
+            // A quoted key counts like the key of the packet itself.
             let any = matches!(quoted.transport, QuotedTransport::Gre(None));
             let (id, direction) = self.of_pair(&tuple, verdict, any)?;
             Some((self.find(id), direction))
         });
         let is_late = verdict.reason() == Some(DropReason::IcmpErrorAfterEnd);
         let Some((session, direction)) = found else {
-            // What the engine remembers of ended sessions is a hint, which may be lost.
+            // The engine's note of an ended session is a hint, which may be lost.
             if is_late {
                 // The note of an end has no GRE key.
                 let was_there = |session: &Session| {
@@ -610,7 +614,7 @@ impl Run {
         self.sessions.remove(place.expect("a session ends once"))
     }
 
-    /// A session ended because its lifetime had passed.
+    /// Checks a session that ended because its lifetime had passed.
     fn died(&mut self, session: &Session, record: &SessionRecord, reason: EndReason, log: &mut Log) {
         assert!(
             self.now >= session.deadline,
@@ -622,7 +626,7 @@ impl Run {
         self.tally.expired += 1;
     }
 
-    /// A record against the model's session.
+    /// Checks a record against the model's session.
     fn agrees(&self, session: &Session, record: &SessionRecord) {
         let tuple = &session.initiator;
         assert_eq!(record.id, session.id);
@@ -656,7 +660,7 @@ impl Run {
         records
     }
 
-    /// Compares all that can be seen of the engine with the model.
+    /// Compares the visible state of the engine with the model.
     pub(crate) fn compare(&self) {
         let records = self.records();
         assert_eq!(records.len(), self.sessions.len());
@@ -709,8 +713,8 @@ fn reason_of(fault: Fault) -> DropReason {
     }
 }
 
-/// Whether a segment completes a handshake whose SYN-ACK has not passed: an ACK of the initiator, at most a megabyte
-/// behind its SYN.
+/// Returns whether a segment completes a handshake whose SYN-ACK has not passed: an ACK of the
+/// initiator, at most a megabyte after its SYN.
 fn completes_unanswered(track: &Track, direction: Direction, segment: &Segment, fault: Fault) -> bool {
     let ahead = segment.seq.0.wrapping_sub(track.side(direction).peer.end.0);
     fault == Fault::State

@@ -1,4 +1,4 @@
-//! A session as the model keeps it.
+//! A session in the model.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,9 +19,9 @@ pub(crate) struct Tuple {
     pub(super) protocol: u8,
     pub(super) src: (u128, u16),
     pub(super) dst: (u128, u16),
-    /// Of an ICMP query: whether the packet asks.
+    /// For an ICMP query: whether the packet is the request.
     pub(super) asks: Option<bool>,
-    /// Of an ICMP message that neither asks nor answers: its type. It has no reply.
+    /// For an ICMP message that is neither a request nor a reply: its type. It has no reply.
     pub(super) message: Option<u8>,
     /// The key of GRE, if it has one.
     pub(super) gre: Option<u32>,
@@ -70,7 +70,7 @@ impl Tuple {
         }
     }
 
-    /// An end, as the wire has it.
+    /// Returns an end as on the wire.
     pub(super) fn socket(&self, (address, port): (u128, u16)) -> SocketAddr {
         let address = if self.v6 {
             IpAddr::V6(address.into())
@@ -80,7 +80,8 @@ impl Tuple {
         SocketAddr::new(address, port)
     }
 
-    /// The same packet as a session that travels in a direction would begin.
+    /// Returns the tuple as the first packet of a session would have it, for a packet that travels
+    /// in `direction`.
     pub(super) fn seen_from(self, direction: Direction) -> Self {
         match direction {
             Direction::Original => self,
@@ -88,7 +89,7 @@ impl Tuple {
         }
     }
 
-    /// The direction of a GRE packet in a session of the same addresses, whatever the keys.
+    /// Returns the direction of a GRE packet in a session of its addresses, regardless of the keys.
     pub(super) fn direction_in_pair(&self, packet: &Self) -> Option<Direction> {
         let packet = Self {
             gre: self.gre,
@@ -97,7 +98,7 @@ impl Tuple {
         self.direction_of(&packet)
     }
 
-    /// The direction of a packet in a session that this tuple has begun.
+    /// Returns the direction of a packet in a session that this tuple has begun.
     pub(super) fn direction_of(&self, packet: &Self) -> Option<Direction> {
         if packet == self {
             Some(Direction::Original)
@@ -109,28 +110,29 @@ impl Tuple {
     }
 }
 
-/// A session as the model keeps it. Moments are durations since the run began.
+/// A session in the model. Moments are durations since the run began.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) initiator: Tuple,
-    /// The name of the rule that has admitted it.
+    /// The name of the rule that admitted the session.
     pub(super) rule: &'static str,
-    /// It is counted by its destination: there was a limit when it began or was judged last.
+    /// The session is counted by its destination: there was a limit when it began or was last
+    /// judged.
     pub(super) by_destination: bool,
     pub(super) lifetimes: Lifetimes,
     pub(super) start: Duration,
     pub(super) last: Duration,
-    /// The exact end of its lifetime.
+    /// The exact end of the session's lifetime.
     pub(super) deadline: Duration,
-    /// How much later than a tick after that it may end: where a reload or a restart has moved its end, it was rounded up
-    /// once more.
+    /// Time after that deadline, beyond a tick, within which the session may end: where a reload or
+    /// a restart has moved its end, it was rounded up once more.
     pub(super) slack: Duration,
     pub(super) seen_reply: bool,
     pub(super) assured: bool,
-    /// Picked up in the middle of its connection.
+    /// The session was adopted midstream.
     pub(super) adopted: bool,
-    /// Begun by a late packet.
+    /// The session was opened by a late packet.
     pub(super) resumed: bool,
     pub(super) state: State,
     /// The first GRE key of each direction.
@@ -176,7 +178,7 @@ impl Session {
         }
     }
 
-    /// The lifetime of its present state, among these.
+    /// Returns the lifetime of the session's present state, out of `among`.
     pub(super) fn lifetime(&self, among: &Lifetimes) -> Duration {
         let lifetime = among.of(self.class());
         let cap = match self.state {
@@ -186,7 +188,7 @@ impl Session {
         cap.map_or(lifetime, |cap| lifetime.min(among.of(cap)))
     }
 
-    /// Later than this it is not there any more, once `expire` was called.
+    /// Returns the moment after which the session no longer exists, once `expire` was called.
     pub(super) fn latest(&self) -> Duration {
         self.deadline + TICK + self.slack
     }
@@ -195,7 +197,7 @@ impl Session {
         match (self.state, self.initiator.protocol) {
             (State::Tcp(track), _) => match track.state().name() {
                 "SYN_SENT" | "SYN_SENT2" | "SYN_RECV" => EvictionClass::Embryonic,
-                // Picked up in its middle, and nobody has answered yet.
+                // Adopted midstream, and not answered yet.
                 "ESTABLISHED" if !self.assured => EvictionClass::Embryonic,
                 "ESTABLISHED" => EvictionClass::Assured,
                 _ => EvictionClass::Closing,
@@ -205,7 +207,7 @@ impl Session {
         }
     }
 
-    /// Whether a new session may take its place at a moment.
+    /// Returns whether a new session may take the session's place at a moment.
     pub(super) fn is_evictable(&self, now: Duration) -> bool {
         let idle = now.saturating_sub(self.last);
         match (self.eviction_class(), self.state) {
@@ -219,7 +221,7 @@ impl Session {
         }
     }
 
-    /// Why it ends when its lifetime has passed.
+    /// Returns the reason for the session's end when its lifetime has passed.
     pub(super) fn end_of_life(&self) -> EndReason {
         match self.state_name() {
             "TIME_WAIT" => EndReason::Closed,
@@ -228,7 +230,7 @@ impl Session {
         }
     }
 
-    /// Notes the GRE key of a packet that is believed.
+    /// Notes the GRE key of a packet that is trusted.
     pub(super) fn note_key(&mut self, direction: Direction, parsed: &Parsed) {
         if let Transport::Gre { key, .. } = parsed.transport {
             let noted = &mut self.keys[direction as usize];
@@ -236,14 +238,15 @@ impl Session {
         }
     }
 
-    /// How well it fits a GRE packet of another key: the greatest fits best.
+    /// Returns the rank of the session for a GRE packet of another key: the greatest is the best
+    /// match.
     pub(super) fn fit(&self, direction: Direction, key: Option<u32>) -> (bool, bool, bool, Duration) {
         let noted = self.keys[direction as usize];
         let is_answer = direction == Direction::Reply;
         (is_answer, noted == key, noted.is_none(), self.last)
     }
 
-    /// Counts a packet that says nothing of the session.
+    /// Counts a packet that proves nothing about the session.
     pub(super) fn count_only(&mut self, direction: Direction, bytes: u32) {
         self.packets[direction as usize] += 1;
         self.bytes[direction as usize] += u64::from(bytes);

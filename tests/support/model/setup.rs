@@ -17,7 +17,7 @@ use super::session::Tuple;
 /// The name of zone 1.
 const TENANT: &str = "tenant";
 
-/// The sizes and lifetimes of a run, and what a reload changes.
+/// The sizes and lifetimes of a run, and the settings that a reload changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) max_sessions: u32,
@@ -27,27 +27,28 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
 }
 
-/// What a reload changes.
+/// Settings that a reload changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     /// Global lifetimes.
     pub(crate) global: LifetimeSet,
-    /// For UDP sessions to port 53, TCP sessions to port 80, and all else in zone 1.
+    /// Lifetimes of UDP sessions to port 53, of TCP sessions to port 80, and of all others in zone
+    /// 1.
     pub(crate) overrides: [LifetimeSet; 3],
-    /// Which of [`POLICIES`].
+    /// Index in [`POLICIES`].
     pub(crate) policy: usize,
     pub(crate) on_reload: OnReload,
     pub(crate) tcp: Handling,
-    /// Whether martians pass: a host that talks to itself is one.
+    /// Handling of martians: a packet with identical source and destination addresses is one.
     pub(crate) martians: Permission,
-    /// What zone 1 says of TCP.
+    /// Handling of TCP in zone 1.
     pub(crate) tenant: TcpHandling,
-    /// Whether unknown sources of zone 1 are challenged.
+    /// Unknown sources of zone 1 are challenged.
     pub(crate) challenged: bool,
     pub(crate) limits: Limits,
 }
 
-/// How TCP is handled where neither rule nor zone says.
+/// Handling of TCP where neither rule nor zone specifies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Handling {
     pub(crate) timeout_reset: bool,
@@ -75,7 +76,7 @@ impl Handling {
     }
 }
 
-/// A rule; what is `None` matches any.
+/// A rule; a field that is `None` matches any value.
 pub(crate) struct Rule {
     name: &'static str,
     action: Action,
@@ -104,7 +105,7 @@ const fn rule(name: &'static str, action: Action, protocols: &'static [u8], port
     }
 }
 
-/// Each with what happens to the sessions that no rule matches.
+/// Policies, each with the action for sessions that no rule matches.
 pub(crate) const POLICIES: [(Action, &[Rule]); 5] = [
     (Action::Allow, &[]),
     (Action::Allow, &[rule("no-web", Action::Deny, &[6], 80)]),
@@ -158,11 +159,12 @@ pub(crate) const POLICIES: [(Action, &[Rule]); 5] = [
     ),
 ];
 
-/// The name of what decides where no rule matches.
+/// The name of the decision where no rule matches.
 pub(crate) const DEFAULT_RULE: &str = "default";
 
 impl Settings {
-    /// What the policy says of a session that begins with this tuple, and the rule that says so.
+    /// Returns the policy's action for a session that begins with this tuple, and the rule that
+    /// decides.
     pub(crate) fn decide(&self, tuple: &Tuple) -> (Action, &'static str) {
         let (default, rules) = POLICIES[self.policy];
         let matches = |rule: &&Rule| {
@@ -174,12 +176,13 @@ impl Settings {
         found.map_or((default, DEFAULT_RULE), |rule| (rule.action, rule.name))
     }
 
-    /// Whether a rule of this name is in the policy.
+    /// Returns whether a rule of this name is in the policy.
     pub(crate) fn has_rule(&self, name: &str) -> bool {
         POLICIES[self.policy].1.iter().any(|rule| rule.name == name)
     }
 
-    /// The rule's word counts before the zone's, the zone's before the global one.
+    /// Returns the handling of TCP: the rule's takes precedence over the zone's, the zone's over
+    /// the global one.
     pub(crate) fn handling(&self, name: &str, zone: u16) -> Handling {
         let of_zone = if zone == 1 {
             self.tcp.under(self.tenant)
@@ -190,8 +193,8 @@ impl Settings {
         rule.map_or(of_zone, |rule| of_zone.under(rule.tcp))
     }
 
-    /// The lifetimes of a session: a narrower port range comes before a zone, and what an override leaves unset
-    /// is global.
+    /// Returns the lifetimes of a session: a narrower port range takes precedence over a zone, and
+    /// a value that an override leaves unset is global.
     pub(crate) fn lifetimes(&self, tuple: &Tuple) -> Lifetimes {
         let global = Lifetimes::default().with(&self.global);
         let [dns, web, zone] = &self.overrides;
@@ -205,7 +208,7 @@ impl Settings {
 }
 
 impl Setup {
-    /// Default lifetimes, no overrides, and everything is allowed.
+    /// Returns a setup with default lifetimes, no overrides, and everything allowed.
     pub(crate) fn plain(max_sessions: u32, shards: u32) -> Self {
         Self {
             max_sessions,
@@ -242,13 +245,13 @@ impl Setup {
             table: TableConfig {
                 max_sessions: self.max_sessions,
                 shards: Some(self.shards),
-                // Lifetimes that do not hang on how full the table is.
+                // Lifetimes do not depend on how full the table is.
                 adaptive_start: 0,
                 adaptive_end: 0,
             },
             zones: [("default".to_owned(), 0), (TENANT.to_owned(), 1)].into(),
             tombstones: self.tombstones,
-            // So much that no budget matters.
+            // The rates are so high that no budget is exhausted.
             resets: ResetsConfig {
                 per_destination: ResetsConfig::MAX_RATE,
                 overall: ResetsConfig::MAX_RATE,

@@ -11,7 +11,9 @@ use crate::event::HelperNote;
 use crate::flow::{Direction, FlowKey};
 use crate::fragment::DatagramKey;
 use crate::limits::{Exceeded, Limit};
-use crate::packet::{GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, Transport};
+use crate::packet::{
+    DccpPacket, GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, SctpPacket, Segment, Transport,
+};
 use crate::session::{EndReason, SessionId, SessionRecord};
 use crate::track::LifetimeClass;
 use crate::track::tcp::{Cell, Side, Step as TcpStep};
@@ -145,37 +147,8 @@ impl fmt::Display for Step {
                 "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
                 side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
             ),
-            Self::Tcp(TcpStep::Transition {
-                event,
-                direction,
-                state,
-                cell,
-            }) => {
-                write!(
-                    f,
-                    "transition: {} in {direction} direction in {}: ",
-                    event.name(),
-                    state.name()
-                )?;
-                match cell {
-                    Cell::To(next) => write!(f, "to {}", next.name()),
-                    Cell::Ignore => f.write_str("passed without belief"),
-                    Cell::Reopen => f.write_str("may open a new connection"),
-                    Cell::Invalid => f.write_str("invalid"),
-                }
-            }
-            Self::Tcp(TcpStep::Rst { seq, expected }) => {
-                write!(f, "RST carries {seq}, its receiver expects exactly {expected}")
-            }
-            Self::Tcp(TcpStep::Bound(check)) => write!(
-                f,
-                "bound {}: value {}, limit {}: {}",
-                check.bound.describe(),
-                check.value,
-                check.limit,
-                if check.holds { "holds" } else { "BROKEN" }
-            ),
-            Self::Tcp(TcpStep::Note(note)) | Self::Note(note) => f.write_str(note),
+            Self::Tcp(step) => write_tcp_step(f, step),
+            Self::Note(note) => f.write_str(note),
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
             Self::Buried(session, reason, ago) => {
                 write!(f, "session {session} has ended {ago:?} ago ({})", reason.name())
@@ -195,32 +168,7 @@ impl fmt::Display for Step {
                 f,
                 "lifetime shortened to {lifetime:?}: the table has {sessions} sessions (table.adaptive_start)"
             ),
-            Self::Limit(Exceeded {
-                limit: Limit::SourceShare,
-                value,
-                count,
-                ..
-            }) => write!(
-                f,
-                "limit source_share: the source has {count} sessions, and {value} places are left for others"
-            ),
-            Self::Limit(Exceeded {
-                limit: Limit::ZoneShare,
-                value,
-                count,
-                ..
-            }) => write!(
-                f,
-                "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is taken"
-            ),
-            Self::Limit(exceeded) => write!(
-                f,
-                "limit {} of {}: {}, and {} are counted",
-                exceeded.limit.name(),
-                exceeded.scope.describe(),
-                exceeded.value,
-                exceeded.count
-            ),
+            Self::Limit(exceeded) => write_limit(f, exceeded),
             Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
             Self::Lifetime {
                 class,
@@ -238,25 +186,94 @@ impl fmt::Display for Step {
                 }
             }
             Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),
-            Self::Verdict(verdict) => {
-                write!(
-                    f,
-                    "verdict: {}, {}",
-                    verdict.name(),
-                    verdict.tracked().class.name()
-                )?;
-                if let Some(direction) = verdict.tracked().direction {
-                    write!(f, ", {direction}")?;
-                }
-                if let Some(reason) = verdict.reason() {
-                    write!(f, ": {reason}: {}", reason.describe())?;
-                }
-                match verdict.tracked().late {
-                    Some(late) => write!(f, " It ended {:?} ago ({}).", late.ago(), late.reason.name()),
-                    None => Ok(()),
-                }
+            Self::Verdict(verdict) => write_verdict(f, verdict),
+        }
+    }
+}
+
+fn write_tcp_step(f: &mut fmt::Formatter<'_>, step: &TcpStep) -> fmt::Result {
+    match step {
+        TcpStep::Transition {
+            event,
+            direction,
+            state,
+            cell,
+        } => {
+            write!(
+                f,
+                "transition: {} in {direction} direction in {}: ",
+                event.name(),
+                state.name()
+            )?;
+            match cell {
+                Cell::To(next) => write!(f, "to {}", next.name()),
+                Cell::Ignore => f.write_str("passed without belief"),
+                Cell::Reopen => f.write_str("may open a new connection"),
+                Cell::Invalid => f.write_str("invalid"),
             }
         }
+        TcpStep::Rst { seq, expected } => {
+            write!(f, "RST carries {seq}, its receiver expects exactly {expected}")
+        }
+        TcpStep::Bound(check) => write!(
+            f,
+            "bound {}: value {}, limit {}: {}",
+            check.bound.describe(),
+            check.value,
+            check.limit,
+            if check.holds { "holds" } else { "BROKEN" }
+        ),
+        TcpStep::Note(note) => f.write_str(note),
+    }
+}
+
+fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
+    match exceeded {
+        Exceeded {
+            limit: Limit::SourceShare,
+            value,
+            count,
+            ..
+        } => write!(
+            f,
+            "limit source_share: the source has {count} sessions, and {value} places are left for others"
+        ),
+        Exceeded {
+            limit: Limit::ZoneShare,
+            value,
+            count,
+            ..
+        } => write!(
+            f,
+            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is taken"
+        ),
+        exceeded => write!(
+            f,
+            "limit {} of {}: {}, and {} are counted",
+            exceeded.limit.name(),
+            exceeded.scope.describe(),
+            exceeded.value,
+            exceeded.count
+        ),
+    }
+}
+
+fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+    write!(
+        f,
+        "verdict: {}, {}",
+        verdict.name(),
+        verdict.tracked().class.name()
+    )?;
+    if let Some(direction) = verdict.tracked().direction {
+        write!(f, ", {direction}")?;
+    }
+    if let Some(reason) = verdict.reason() {
+        write!(f, ": {reason}: {}", reason.describe())?;
+    }
+    match verdict.tracked().late {
+        Some(late) => write!(f, " It ended {:?} ago ({}).", late.ago(), late.reason.name()),
+        None => Ok(()),
     }
 }
 
@@ -304,6 +321,53 @@ impl fmt::Display for TunnelId {
     }
 }
 
+fn write_segment(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, segment: &Segment) -> fmt::Result {
+    write!(
+        f,
+        "TCP {src_port} -> {dst_port} [{}] seq {} ack {} window {} payload {}",
+        segment.flags, segment.seq, segment.ack, segment.window, segment.payload_len
+    )?;
+    if let Some(scale) = segment.options.window_scale {
+        write!(f, " wscale {scale}")?;
+    }
+    for (left, right) in segment.options.sack.iter() {
+        write!(f, " sack {left}-{right}")?;
+    }
+    Ok(())
+}
+
+fn write_sctp(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, packet: &SctpPacket) -> fmt::Result {
+    write!(
+        f,
+        "SCTP {src_port} -> {dst_port} tag {:#010x} [{}]",
+        packet.tag, packet.chunks
+    )?;
+    if packet.initiate_tag != 0 {
+        write!(f, " initiate tag {:#010x}", packet.initiate_tag)?;
+    }
+    f.write_str(if packet.reflected { " T" } else { "" })
+}
+
+fn write_dccp(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, packet: &DccpPacket) -> fmt::Result {
+    write!(f, "DCCP {src_port} -> {dst_port} {}", packet.kind.name())?;
+    if let Some(seq) = packet.seq {
+        write!(f, " seq {seq}")?;
+    }
+    if let Some(ack) = packet.ack {
+        write!(f, " ack {ack}")?;
+    }
+    write!(f, " payload {}", packet.payload_len)
+}
+
+fn write_gre(f: &mut fmt::Formatter<'_>, key: GreKey, protocol: u16) -> fmt::Result {
+    match key {
+        GreKey::None => f.write_str("GRE without a key")?,
+        GreKey::Key(key) => write!(f, "GRE key {key:#x}")?,
+        GreKey::CallId(id) => write!(f, "GRE call {id:#x}")?,
+    }
+    write!(f, " protocol type {protocol:#06x}")
+}
+
 fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
     let ip = &parsed.ip;
     let version = match ip.version {
@@ -324,20 +388,7 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             src_port,
             dst_port,
             segment,
-        } => {
-            write!(
-                f,
-                "TCP {src_port} -> {dst_port} [{}] seq {} ack {} window {} payload {}",
-                segment.flags, segment.seq, segment.ack, segment.window, segment.payload_len
-            )?;
-            if let Some(scale) = segment.options.window_scale {
-                write!(f, " wscale {scale}")?;
-            }
-            for (left, right) in segment.options.sack.iter() {
-                write!(f, " sack {left}-{right}")?;
-            }
-            Ok(())
-        }
+        } => write_segment(f, *src_port, *dst_port, segment),
         Transport::Udp {
             src_port,
             dst_port,
@@ -349,39 +400,13 @@ fn write_parsed(f: &mut fmt::Formatter<'_>, parsed: &Parsed) -> fmt::Result {
             src_port,
             dst_port,
             packet,
-        } => {
-            write!(
-                f,
-                "SCTP {src_port} -> {dst_port} tag {:#010x} [{}]",
-                packet.tag, packet.chunks
-            )?;
-            if packet.initiate_tag != 0 {
-                write!(f, " initiate tag {:#010x}", packet.initiate_tag)?;
-            }
-            f.write_str(if packet.reflected { " T" } else { "" })
-        }
+        } => write_sctp(f, *src_port, *dst_port, packet),
         Transport::Dccp {
             src_port,
             dst_port,
             packet,
-        } => {
-            write!(f, "DCCP {src_port} -> {dst_port} {}", packet.kind.name())?;
-            if let Some(seq) = packet.seq {
-                write!(f, " seq {seq}")?;
-            }
-            if let Some(ack) = packet.ack {
-                write!(f, " ack {ack}")?;
-            }
-            write!(f, " payload {}", packet.payload_len)
-        }
-        Transport::Gre { key, protocol } => {
-            match key {
-                GreKey::None => f.write_str("GRE without a key")?,
-                GreKey::Key(key) => write!(f, "GRE key {key:#x}")?,
-                GreKey::CallId(id) => write!(f, "GRE call {id:#x}")?,
-            }
-            write!(f, " protocol type {protocol:#06x}")
-        }
+        } => write_dccp(f, *src_port, *dst_port, packet),
+        Transport::Gre { key, protocol } => write_gre(f, *key, *protocol),
         Transport::Esp { spi } => write!(f, "ESP SPI {spi:#010x}"),
         Transport::Ah { spi } => write!(f, "AH SPI {spi:#010x}"),
         Transport::IcmpQuery(query) => write!(

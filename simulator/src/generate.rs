@@ -131,20 +131,30 @@ impl Generator {
         }
         let [.., high, low] = flow.to_be_bytes();
         let client = [198, 18, high, low];
-        let (source, destination, ports) = if from_client {
-            (client, SERVER, (CLIENT_PORT, self.load.port))
+        let (source, destination) = if from_client {
+            (client, SERVER)
         } else {
-            (SERVER, client, (self.load.port, CLIENT_PORT))
+            (SERVER, client)
         };
         let ip = PacketBuilder::ipv4(source, destination, TTL);
         out.clear();
         if self.load.tcp {
-            self.segment(ip, step, flow, from_client, ports, out);
+            self.segment(ip, step, flow, from_client, out);
         } else {
+            let (source, destination) = self.ports(from_client);
             // Writing to a Vec cannot fail, and the length is below 64 KiB.
-            let _ = ip.udp(ports.0, ports.1).write(out, &self.payload);
+            let _ = ip.udp(source, destination).write(out, &self.payload);
         }
         if from_client { Side::Client } else { Side::Server }
+    }
+
+    /// Returns source and destination port of a side's packets.
+    const fn ports(&self, from_client: bool) -> (u16, u16) {
+        if from_client {
+            (CLIENT_PORT, self.load.port)
+        } else {
+            (self.load.port, CLIENT_PORT)
+        }
     }
 
     fn segment(
@@ -153,9 +163,9 @@ impl Generator {
         step: Step,
         flow: u32,
         from_client: bool,
-        (source, destination): (u16, u16),
         out: &mut Vec<u8>,
     ) {
+        let (source, destination) = self.ports(from_client);
         let Some((client, server)) = self.ends.get_mut(flow as usize) else {
             return;
         };

@@ -19,6 +19,7 @@ mod fragments;
 mod ftp_settings;
 mod held;
 mod helpers;
+mod hint_memory;
 mod history_events;
 mod icmp;
 mod inspect;
@@ -78,6 +79,7 @@ use crate::verdict::{DropReason, Verdict};
 pub use deletion::SessionFilter;
 pub use expiry::Expiry;
 pub use held::HeldPackets;
+pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
@@ -262,19 +264,6 @@ pub struct Engine {
     /// Time until which connections are adopted midstream regardless of the settings, in
     /// microseconds.
     adopts_until: AtomicU64,
-}
-
-/// Returns the most bytes that all hints take: hints about sessions of other zones, cut handshakes,
-/// ended sessions and further paths of SCTP associations.
-pub(crate) fn hint_bytes(max_sessions: usize, zones: usize) -> usize {
-    zone_hints::ZoneHints::bytes(max_sessions, zones)
-        + one_way::CutHandshakes::bytes(max_sessions)
-        + ended::EndedSessions::bytes(max_sessions)
-}
-
-/// Returns the bytes of the table of sources that have answered or completed a handshake.
-pub(crate) fn known_source_bytes(max: usize) -> usize {
-    challenge::known_source_bytes(max)
 }
 
 const _: () = {

@@ -70,6 +70,7 @@ const FLOORS: &[&str] = &[
     "engine::plan",
     "engine::admission",
     "engine::path",
+    "engine::hint_memory",
     "engine",
     "builder",
     "memory",

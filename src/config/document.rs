@@ -3,7 +3,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::declare::read::{Entries, Problem, Problems, update_keys};
+use super::declare::read::{Entries, MAX_PROBLEMS, Problem, Problems, update_keys};
 use super::declare::{Checker, Item, Table};
 use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace};
 use super::keys::{Lines, key_at, span_of};
@@ -52,7 +52,7 @@ impl<'a> Document<'a> {
     /// opened.
     ///
     /// # Errors
-    /// Text that is not TOML: each line that cannot be read.
+    /// Text that is not TOML: each line that cannot be read, up to 100 of them.
     pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigErrors> {
         let place = Place {
             file_name,
@@ -63,7 +63,9 @@ impl<'a> Document<'a> {
             Ok(table) => table,
             Err(first) => {
                 let (table, errors) = DeTable::parse_recoverable(text);
-                let errors = errors.iter().map(|error| place.syntax(table.get_ref(), error));
+                // The search for the key of an error walks the whole table.
+                let errors = errors.iter().take(MAX_PROBLEMS);
+                let errors = errors.map(|error| place.syntax(table.get_ref(), error));
                 let errors = ConfigErrors::new(errors.collect());
                 return Err(errors.unwrap_or_else(|| place.syntax(table.get_ref(), &first).into()));
             }
@@ -338,6 +340,14 @@ mod tests {
             .unwrap();
         assert_eq!(own.table.port, 9);
         assert_eq!(document.config().unwrap().table.max_sessions, 5);
+    }
+
+    #[test]
+    fn syntax_errors_are_bounded() {
+        let text: String = (0..10_000).map(|line| format!("x{line} = = 1\n")).collect();
+        let errors = Document::parse(&text, "f").unwrap_err();
+        assert_eq!(errors.iter().count(), MAX_PROBLEMS);
+        assert!(errors.to_string().starts_with("f:1: "), "{errors}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::config::ConfigErrorCause;
 use crate::config::error::UnknownName;
 
 /// The largest number of errors that are kept.
-const MAX_PROBLEMS: usize = 100;
+pub(in crate::config) const MAX_PROBLEMS: usize = 100;
 
 /// A value of a file.
 #[derive(Debug, Clone, Copy)]

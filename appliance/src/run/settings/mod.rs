@@ -103,7 +103,7 @@ portcullis::config_section! {
         /// The number of threads that receive, decide and send; 0 is one for each processor.
         workers: u32 {
             default: 0, "one for each processor";
-            bounds: 0..=256;
+            bounds: 0..=RunSettings::MAX_WORKERS;
             unit: "threads";
             restart: true;
         }
@@ -169,6 +169,9 @@ portcullis::config_section! {
 }
 
 impl RunSettings {
+    /// The largest number of workers.
+    pub(crate) const MAX_WORKERS: u32 = 256;
+
     /// Returns the path of the control socket, if there is one.
     pub(crate) fn control_path(&self) -> Option<PathBuf> {
         self.control.path.clone()

@@ -45,6 +45,8 @@ pub struct Document<'a> {
     /// Names of sections that are not the engine's.
     own: Vec<String>,
     errors: Vec<ConfigError>,
+    /// Whether errors were left out.
+    is_cut: bool,
 }
 
 impl<'a> Document<'a> {
@@ -63,10 +65,11 @@ impl<'a> Document<'a> {
             Ok(table) => table,
             Err(first) => {
                 let (table, errors) = DeTable::parse_recoverable(text);
+                let is_cut = errors.len() > MAX_PROBLEMS;
                 // The search for the key of an error walks the whole table.
                 let errors = errors.iter().take(MAX_PROBLEMS);
                 let errors = errors.map(|error| place.syntax(table.get_ref(), error));
-                let errors = ConfigErrors::new(errors.collect());
+                let errors = ConfigErrors::new(errors.collect(), is_cut);
                 return Err(errors.unwrap_or_else(|| place.syntax(table.get_ref(), &first).into()));
             }
         };
@@ -77,6 +80,7 @@ impl<'a> Document<'a> {
             taken: DeTable::new(),
             own: Vec::new(),
             errors: Vec::new(),
+            is_cut: false,
         })
     }
 
@@ -95,6 +99,7 @@ impl<'a> Document<'a> {
         self.taken.insert(key, item);
         let mut checker = Checker::new(&self.provenance);
         checker.table(name, &section);
+        self.is_cut |= checker.is_cut() || problems.is_cut();
         for mut error in checker.into_errors() {
             self.place.complete(&self.taken, &mut error.location);
             self.errors.push(error);
@@ -131,8 +136,17 @@ impl<'a> Document<'a> {
         location
     }
 
-    /// Adds the error of a key whose value does not fit the rest of the file.
-    pub fn refuse(&mut self, key: &str, why: &str) {
+    /// Adds the error of a key whose value does not fit other keys, which are in `depends_on`. Does
+    /// nothing if one of those has an error, since its value in the file is unknown.
+    pub fn refuse(&mut self, key: &str, depends_on: &[&str], why: &str) {
+        let is_wrong = |error: &ConfigError| {
+            let wrong = error.location.key.as_str();
+            let mut rests = depends_on.iter().filter_map(|key| key.strip_prefix(wrong));
+            rests.any(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if self.errors.iter().any(is_wrong) {
+            return;
+        }
         let error = ConfigError {
             location: self.location(key),
             cause: ConfigErrorCause::Syntax(why.to_owned()),
@@ -165,14 +179,16 @@ impl<'a> Document<'a> {
         update_keys(&mut config, &entries, &mut problems);
         config.provenance = self.provenance;
         let mut errors = self.errors;
-        for mut error in config.errors() {
+        let found = config.errors();
+        let is_cut = self.is_cut || found.is_cut || problems.is_cut();
+        for mut error in found.list {
             if !follows(&error, problems.list()) {
                 self.place.complete(self.table.get_ref(), &mut error.location);
                 errors.push(error);
             }
         }
         errors.extend(problems.list().iter().map(|problem| self.place.error(problem)));
-        match ConfigErrors::new(errors) {
+        match ConfigErrors::new(errors, is_cut) {
             Some(errors) => Err(errors),
             None => Ok(config),
         }
@@ -347,6 +363,7 @@ mod tests {
         let text: String = (0..10_000).map(|line| format!("x{line} = = 1\n")).collect();
         let errors = Document::parse(&text, "f").unwrap_err();
         assert_eq!(errors.iter().count(), MAX_PROBLEMS);
+        assert!(errors.may_have_more());
         assert!(errors.to_string().starts_with("f:1: "), "{errors}");
     }
 

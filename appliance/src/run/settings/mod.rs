@@ -46,7 +46,7 @@ impl Settings {
         };
         if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
-            document.refuse("run.checkpoint", why);
+            document.refuse("run.checkpoint", &["run.sessions_file"], why);
         }
         for (key, text) in [
             ("log.account_id", &settings.log.account_id),
@@ -55,6 +55,7 @@ impl Settings {
             if !values::is_log_field(text) {
                 document.refuse(
                     key,
+                    &[],
                     &format!("{text:?} is not 1 to 64 letters, digits and `-_.:`"),
                 );
             }

@@ -39,20 +39,23 @@ pub(crate) enum CheckError {
         source: io::Error,
     },
     /// The file has errors, which were printed.
-    #[error("{name}: {}", errors_text(*count))]
+    #[error("{name}: {}", errors_text(*count, *may_have_more))]
     Invalid {
         /// The path as given.
         name: String,
-        /// The number of errors.
+        /// The number of errors that were printed.
         count: usize,
+        /// Whether there may be others.
+        may_have_more: bool,
     },
     /// The result could not be printed.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
 }
 
-fn errors_text(count: usize) -> String {
+fn errors_text(count: usize, may_have_more: bool) -> String {
     match count {
+        _ if may_have_more => format!("the first {count} errors; there may be more"),
         1 => "1 error".to_owned(),
         count => format!("{count} errors"),
     }
@@ -132,10 +135,17 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
         true => "standard input".to_owned(),
         false => args.file.display().to_string(),
     };
-    let text = config_file::text(&args.file).map_err(|source| CheckError::Read {
-        name: name.clone(),
-        source,
-    })?;
+    let text = match config_file::text(&args.file) {
+        Ok(text) => text,
+        Err(source) => {
+            if args.json {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{:#}", json::unreadable(&name, &source))?;
+                out.flush()?;
+            }
+            return Err(CheckError::Read { name, source });
+        }
+    };
     let folder = match is_standard_input {
         true => Some(Path::new(".")),
         false => args.file.parent(),
@@ -167,7 +177,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
                 }
             }
             let count = errors.iter().count();
-            Err(CheckError::Invalid { name, count })
+            let may_have_more = errors.may_have_more();
+            Err(CheckError::Invalid {
+                name,
+                count,
+                may_have_more,
+            })
         }
     }
 }

@@ -50,6 +50,12 @@ pub(crate) fn summary(errors: &ConfigErrors) -> String {
     let others = errors.iter().count().saturating_sub(1);
     let first = errors.iter().next().map(ToString::to_string).unwrap_or_default();
     match others {
+        _ if errors.may_have_more() => {
+            let count = others + 1;
+            format!(
+                "{first}; and {others} or more others: `portcullis check` prints the first {count} errors"
+            )
+        }
         0 => first,
         1 => format!("{first}; and another error: `portcullis check` prints both"),
         _ => format!("{first}; and {others} more errors: `portcullis check` prints all"),
@@ -211,6 +217,17 @@ mod tests {
             "{two}"
         );
         let three = of("[run]\npin = 3\nworkers = 999\ndrain = \"2h\"");
+        let many = of(&(0..200).map(|n| format!("x{n} = 1\n")).collect::<String>());
+        assert!(
+            many.ends_with("; and 99 or more others: `portcullis check` prints the first 100 errors"),
+            "{many}"
+        );
+        let forged = of("[run]\npin = \"\"\"a\nportcullis: forged \\u001b[31m line\"\"\"");
+        assert!(!forged.contains(char::is_control), "{forged:?}");
+        assert!(
+            forged.contains("string `a\\nportcullis: forged \\u{1b}[31m line`"),
+            "{forged:?}"
+        );
         assert!(
             three.ends_with("; and 2 more errors: `portcullis check` prints all"),
             "{three}"

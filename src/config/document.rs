@@ -3,7 +3,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::declare::read::{Entries, Problem, Problems, update_keys};
+use super::declare::read::{Entries, MAX_PROBLEMS, Problem, Problems, update_keys};
 use super::declare::{Checker, Item, Table};
 use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace};
 use super::keys::{Lines, key_at, span_of};
@@ -45,13 +45,15 @@ pub struct Document<'a> {
     /// Names of sections that do not belong to the engine.
     own: Vec<String>,
     errors: Vec<ConfigError>,
+    /// Whether errors were left out.
+    is_cut: bool,
 }
 
 impl<'a> Document<'a> {
     /// Parses a file as TOML, with any keys. `file_name` is only for messages; no file is opened.
     ///
     /// # Errors
-    /// Returns an error for each line that is not valid TOML.
+    /// Text that is not TOML: each line that cannot be read, up to 100 of them.
     pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigErrors> {
         let place = Place {
             file_name,
@@ -62,8 +64,11 @@ impl<'a> Document<'a> {
             Ok(table) => table,
             Err(first) => {
                 let (table, errors) = DeTable::parse_recoverable(text);
-                let errors = errors.iter().map(|error| place.syntax(table.get_ref(), error));
-                let errors = ConfigErrors::new(errors.collect());
+                let is_cut = errors.len() > MAX_PROBLEMS;
+                // The search for the key of an error walks the whole table.
+                let errors = errors.iter().take(MAX_PROBLEMS);
+                let errors = errors.map(|error| place.syntax(table.get_ref(), error));
+                let errors = ConfigErrors::new(errors.collect(), is_cut);
                 return Err(errors.unwrap_or_else(|| place.syntax(table.get_ref(), &first).into()));
             }
         };
@@ -74,6 +79,7 @@ impl<'a> Document<'a> {
             taken: DeTable::new(),
             own: Vec::new(),
             errors: Vec::new(),
+            is_cut: false,
         })
     }
 
@@ -92,6 +98,7 @@ impl<'a> Document<'a> {
         self.taken.insert(key, item);
         let mut checker = Checker::new(&self.provenance);
         checker.table(name, &section);
+        self.is_cut |= checker.is_cut() || problems.is_cut();
         for mut error in checker.into_errors() {
             self.place.complete(&self.taken, &mut error.location);
             self.errors.push(error);
@@ -129,8 +136,17 @@ impl<'a> Document<'a> {
         location
     }
 
-    /// Adds an error about a key whose value does not fit the rest of the file.
-    pub fn refuse(&mut self, key: &str, why: &str) {
+    /// Adds the error of a key whose value does not fit other keys, which are in `depends_on`. Does
+    /// nothing if one of those has an error, since its value in the file is unknown.
+    pub fn refuse(&mut self, key: &str, depends_on: &[&str], why: &str) {
+        let is_wrong = |error: &ConfigError| {
+            let wrong = error.location.key.as_str();
+            let mut rests = depends_on.iter().filter_map(|key| key.strip_prefix(wrong));
+            rests.any(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if self.errors.iter().any(is_wrong) {
+            return;
+        }
         let error = ConfigError {
             location: self.location(key),
             cause: ConfigErrorCause::Syntax(why.to_owned()),
@@ -163,14 +179,16 @@ impl<'a> Document<'a> {
         update_keys(&mut config, &entries, &mut problems);
         config.provenance = self.provenance;
         let mut errors = self.errors;
-        for mut error in config.errors() {
+        let found = config.errors();
+        let is_cut = self.is_cut || found.is_cut || problems.is_cut();
+        for mut error in found.list {
             if !follows(&error, problems.list()) {
                 self.place.complete(self.table.get_ref(), &mut error.location);
                 errors.push(error);
             }
         }
         errors.extend(problems.list().iter().map(|problem| self.place.error(problem)));
-        match ConfigErrors::new(errors) {
+        match ConfigErrors::new(errors, is_cut) {
             Some(errors) => Err(errors),
             None => Ok(config),
         }
@@ -338,6 +356,15 @@ mod tests {
             .unwrap();
         assert_eq!(own.table.port, 9);
         assert_eq!(document.config().unwrap().table.max_sessions, 5);
+    }
+
+    #[test]
+    fn syntax_errors_are_bounded() {
+        let text: String = (0..10_000).map(|line| format!("x{line} = = 1\n")).collect();
+        let errors = Document::parse(&text, "f").unwrap_err();
+        assert_eq!(errors.iter().count(), MAX_PROBLEMS);
+        assert!(errors.may_have_more());
+        assert!(errors.to_string().starts_with("f:1: "), "{errors}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Every value in force, and its origin.
 use std::fmt;
 
-use super::Config;
 use super::declare::{Printer, Table, Value};
+use super::{Config, DEFAULT_ZONE};
 
 /// A value in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,16 @@ impl Config {
     fn print(&self, default: &Self, mut printer: Printer<'_>) -> Vec<EffectiveValue> {
         self.visit(default, &mut printer);
         let mut values = printer.into_values();
-        // Keys that are not set and have a value that depends on others.
+        // The default zone is a value of its own once it is named: named zones have shares.
+        if self.zones.contains_key(DEFAULT_ZONE)
+            && let Some(named) = values.iter_mut().find(|each| each.key == DEFAULT_ZONE_KEY)
+        {
+            named.is_default = false;
+            if matches!(named.origin, Origin::Default { .. }) {
+                named.origin = Origin::File { line: None };
+            }
+        }
+        // Keys that are not set and whose value depends on others.
         let unknown = self.geneve.unknown_zone().unwrap_or(super::GeneveConfig::REFUSE);
         for (key, value) in [
             ("table.shards", self.table.shards_in_force().to_string()),
@@ -105,8 +114,13 @@ impl Config {
     }
 }
 
-/// Returns values as TOML, with their origins as comments. Reading the text gives an equal
-/// configuration.
+/// The key of the default zone.
+const DEFAULT_ZONE_KEY: &str = "zones.default";
+
+/// Returns values as TOML, with their origins as comments. Reading it gives the same configuration.
+///
+/// Lifetimes that are not set, and the default zone if it is not named, are comments: as settings
+/// they would change overrides, other lifetimes and the shares of zones.
 ///
 /// ```
 /// use portcullis::config::{Config, effective_toml};
@@ -137,6 +151,7 @@ pub fn effective_toml(values: &[EffectiveValue]) -> String {
         }
         match name {
             Some(_) => text.push_str(&format!("  {},  # {}\n", value.value, value.origin)),
+            None if is_comment(value) => text.push_str(&format!("# {value}\n")),
             None => text.push_str(&format!("{value}\n")),
         }
     }
@@ -144,4 +159,11 @@ pub fn effective_toml(values: &[EffectiveValue]) -> String {
         text.push_str("]\n");
     }
     text
+}
+
+/// Returns whether a value in force must not be written as a setting.
+fn is_comment(value: &EffectiveValue) -> bool {
+    let is_set = matches!(value.origin, Origin::File { .. });
+    let is_lifetime = value.key.starts_with("lifetimes.");
+    !is_set && !value.value.is_empty() && (is_lifetime || value.key == DEFAULT_ZONE_KEY)
 }

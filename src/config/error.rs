@@ -1,5 +1,6 @@
 //! Errors and warnings of a configuration, and their locations.
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 
 use super::declare::read::similar;
 use crate::lifetime::MAX_OVERRIDES;
@@ -30,10 +31,79 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// A name that is not one of the known ones.
+/// The largest number of characters of a value or name in a message.
+const MAX_SHOWN: usize = 100;
+/// The largest number of names that a message lists.
+const MAX_KNOWN: usize = 20;
+/// The largest number of bytes of a message about one error, without the last character.
+const MAX_MESSAGE: usize = 4_096;
+
+/// Returns a value or name as messages show it: on one line, without control characters, and at most
+/// 100 characters of it.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    let is_long = text.len() > MAX_SHOWN && text.chars().nth(MAX_SHOWN).is_some();
+    if !is_long && !text.chars().any(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for c in text.chars().take(MAX_SHOWN) {
+        match is_escaped(c) {
+            true => shown.extend(c.escape_debug()),
+            false => shown.push(c),
+        }
+    }
+    if is_long {
+        shown.push_str("...");
+    }
+    Cow::Owned(shown)
+}
+
+/// Returns whether a character is not printed as it is. Quotes and backslashes are.
+fn is_escaped(c: char) -> bool {
+    !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1
+}
+
+/// Returns names as messages list them, with the number of those that are left out; `count` is the
+/// number of all names.
+pub(super) fn listed<'n>(names: impl Iterator<Item = &'n str>, count: usize) -> String {
+    let names: Vec<_> = names.take(MAX_KNOWN).map(shown).collect();
+    let list = names.join(", ");
+    match count.saturating_sub(names.len()) {
+        0 => list,
+        more => format!("{list}, ... and {more} more"),
+    }
+}
+
+/// Writes a message as one line of bounded length.
+struct Line<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    /// The number of bytes that may follow.
+    left: usize,
+}
+
+impl fmt::Write for Line<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.left == 0 {
+                return Ok(());
+            }
+            match is_escaped(c) {
+                true => write!(self.to, "{}", c.escape_debug())?,
+                false => self.to.write_char(c)?,
+            }
+            self.left = self.left.saturating_sub(c.len_utf8());
+            if self.left == 0 {
+                self.to.write_str("...")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that is not one of a few.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
-    /// The name.
+    /// The name: at most 100 characters of it, without control characters.
     pub name: String,
     /// The known names.
     pub known: Vec<String>,
@@ -46,7 +116,7 @@ impl UnknownName {
     pub(super) fn new<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Box<Self> {
         let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
         Box::new(Self {
-            name: name.to_owned(),
+            name: shown(name).into_owned(),
             similar: similar(name, known.iter().map(String::as_str)),
             known,
         })
@@ -83,9 +153,8 @@ impl fmt::Display for Location {
     }
 }
 
-/// An error in a configuration: its location and cause.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{location}: {cause}")]
+/// A configuration that cannot be used: where and why. It is displayed on one line of bounded length.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
     /// The location of the error.
@@ -94,25 +163,48 @@ pub struct ConfigError {
     pub cause: ConfigErrorCause,
 }
 
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (to, left) = (f, MAX_MESSAGE);
+        write!(Line { to, left }, "{}: {}", self.location, self.cause)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
 /// All errors that were found in a configuration; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors {
+    list: Vec<ConfigError>,
+    may_have_more: bool,
+}
 
 impl ConfigErrors {
-    /// Returns the errors in the order of their places in the file; `None` if there are none.
-    pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
+    /// Returns errors in the order of their places in the file; `None` if there are none.
+    /// `may_have_more` states whether others may have been left out.
+    pub(super) fn new(mut errors: Vec<ConfigError>, may_have_more: bool) -> Option<Self> {
         let place = |error: &ConfigError| {
             let location = &error.location;
             (location.line, location.text.as_ref().map(|text| text.bytes.start))
         };
         errors.sort_by_key(place);
         errors.dedup();
-        (!errors.is_empty()).then_some(Self(errors))
+        (!errors.is_empty()).then_some(Self {
+            list: errors,
+            may_have_more,
+        })
     }
 
     /// Returns the errors.
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
-        self.0.iter()
+        self.list.iter()
+    }
+
+    /// Returns whether the configuration may have further errors: at most 100 errors of each kind are
+    /// kept.
+    #[must_use]
+    pub fn may_have_more(&self) -> bool {
+        self.may_have_more
     }
 }
 
@@ -142,14 +234,17 @@ impl std::error::Error for ConfigErrors {}
 
 impl From<ConfigError> for ConfigErrors {
     fn from(error: ConfigError) -> Self {
-        Self(vec![error])
+        Self {
+            list: vec![error],
+            may_have_more: false,
+        }
     }
 }
 
 impl From<ConfigErrors> for ConfigError {
     /// Returns the first of the errors.
     fn from(errors: ConfigErrors) -> Self {
-        let first = errors.0.into_iter().next();
+        let first = errors.list.into_iter().next();
         first.unwrap_or_else(|| Self {
             location: Location::default(),
             cause: ConfigErrorCause::Syntax(String::new()),
@@ -230,7 +325,7 @@ pub enum ConfigErrorCause {
     UnknownZone {
         /// The name.
         zone: String,
-        /// The known names.
+        /// The names that there are, at most 20 of them.
         known: String,
     },
     /// A group of zones with the name of a zone.
@@ -252,7 +347,7 @@ pub enum ConfigErrorCause {
     UnknownSet {
         /// The name.
         set: String,
-        /// The section, and the names in it.
+        /// The section, and at most 20 of the names that it has.
         known: String,
     },
     /// Sets that contain themselves, directly or via others.

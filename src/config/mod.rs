@@ -129,7 +129,7 @@ crate::config_section! {
         /// They are one zone to sessions, rules and lifetimes; any of the names stands for all.
         zone_groups: BTreeMap<String, Vec<String>> {
             default: BTreeMap::new(), "no groups";
-            limit: "only a start can change groups";
+            kept_apart: true;
         }
         /// `[address_sets]`: named sets of addresses, which rules name as `@name`.
         address_sets: BTreeMap<String, AddressSet> { default: BTreeMap::new(), "no sets"; }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use super::error::ConfigErrorCause;
+use super::error::{ConfigErrorCause, shown};
 use super::validate::{Checked, Errors};
 use super::{Config, LifetimeOverride, Zones};
 use crate::flow::Zone;
@@ -56,7 +56,7 @@ impl Config {
         {
             return Err(self.error(
                 &format!("{key}.rule"),
-                ConfigErrorCause::UnknownRule(rule.clone()),
+                ConfigErrorCause::UnknownRule(shown(rule).into_owned()),
             ));
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::declare::read::{Kind, wrong_type};
 use super::declare::{self, Item, Problems, Scalar, Value, Wrong, quoted};
-use super::error::{ConfigError, ConfigErrorCause, Location};
+use super::error::{ConfigError, ConfigErrorCause, Location, listed, shown};
 use super::keys::key_segment;
 use super::validate::{Checked, Errors};
 use super::{Config, RuleConfig};
@@ -439,18 +439,22 @@ impl Config {
         if is_known {
             return Ok(());
         }
-        let names: Vec<&str> = match is_addresses {
-            true => self.address_sets.keys().map(String::as_str).collect(),
-            false => self.service_sets.keys().map(String::as_str).collect(),
+        let names = match is_addresses {
+            true => listed_keys(&self.address_sets),
+            false => listed_keys(&self.service_sets),
         };
-        let known = if names.is_empty() {
-            format!("[{section}] has none")
-        } else {
-            format!("[{section}] has {}", names.join(", "))
+        let known = match names.is_empty() {
+            true => format!("[{section}] has none"),
+            false => format!("[{section}] has {names}"),
         };
-        let set = name.to_owned();
+        let set = shown(name).into_owned();
         Err(self.error(key, ConfigErrorCause::UnknownSet { set, known }))
     }
+}
+
+/// Returns the names of a section as messages list them.
+fn listed_keys<V>(sets: &BTreeMap<String, V>) -> String {
+    listed(sets.keys().map(String::as_str), sets.len())
 }
 
 /// The key of a set.
@@ -473,7 +477,7 @@ impl<'a> References<'a> {
             for (place, (value, set)) in members.iter().enumerate() {
                 let key = format!("{key}[{place}]");
                 if let Some(first) = places.insert(value.as_str(), place) {
-                    let value = value.clone();
+                    let value = shown(value).into_owned();
                     return Err(config.error(&key, ConfigErrorCause::DuplicateMember { value, first }));
                 }
                 if let Some(set) = set {

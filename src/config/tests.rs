@@ -176,13 +176,132 @@ fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
 
 #[test]
 fn errors_are_bounded_in_number() {
-    let text: String = (0..1_000).map(|n| format!("x{n} = 1\n")).collect();
-    let errors = Document::parse(&text, "t.toml")
-        .unwrap()
-        .finish()
-        .map(|_| ())
-        .unwrap_err();
-    assert_eq!(errors.iter().count(), 100);
+    let errors = |text: &str| {
+        let document = Document::parse(text, "t.toml").unwrap();
+        document.finish().map(|_| ()).unwrap_err()
+    };
+    let unknown: String = (0..1_000).map(|n| format!("x{n} = 1\n")).collect();
+    let unknown = errors(&unknown);
+    assert_eq!(unknown.iter().count(), 100);
+    assert!(unknown.may_have_more());
+    assert!(!errors("x = 1\ny = 2").may_have_more());
+}
+
+#[test]
+fn values_out_of_bounds_do_not_hide_errors_of_several_keys() {
+    let overrides: String = (1..=200)
+        .map(|port| {
+            format!("[[lifetimes.override]]\nprotocol = \"tcp\"\nports = {port}\ntcp.established = \"31d\"\n")
+        })
+        .collect();
+    let text = format!("{overrides}[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"none\"\n");
+    let document = Document::parse(&text, "t.toml").unwrap();
+    let errors = document.finish().map(|_| ()).unwrap_err();
+    let is_bounds = |error: &&ConfigError| matches!(error.cause, ConfigErrorCause::OutOfBounds { .. });
+    assert_eq!(errors.iter().filter(is_bounds).count(), 100);
+    assert!(errors.may_have_more());
+    let last = errors.iter().last().unwrap();
+    assert!(
+        matches!(last.cause, ConfigErrorCause::UnknownZone { .. }),
+        "{last}"
+    );
+}
+
+#[test]
+fn messages_are_bounded_in_length() {
+    let zones: String = (1..=5_000).map(|n| format!("zone-{n} = {n}\n")).collect();
+    let sets: String = (1..=5_000)
+        .map(|n| format!("set-{n} = [\"192.0.2.1\"]\n"))
+        .collect();
+    let rules: String = (0..200)
+        .map(|n| {
+            let keys = "action = \"deny\"\nzones = \"none\"\nsource = \"@none\"\n";
+            format!("[[policy.rule]]\nname = \"r{n}\"\n{keys}")
+        })
+        .collect();
+    let text = format!("[zones]\n{zones}[address_sets]\n{sets}{rules}");
+    let document = Document::parse(&text, "t.toml").unwrap();
+    let errors = document.finish().map(|_| ()).unwrap_err();
+    let all = errors.to_string();
+    assert!(
+        all.contains("there is no zone `none`: the zones are default, zone-1, zone-10, "),
+        "{all}"
+    );
+    assert!(all.contains(", ... and 4981 more\n"), "{all}");
+    assert!(
+        all.contains("there is no set `@none`: [address_sets] has set-1, "),
+        "{all}"
+    );
+    assert!(all.contains(", ... and 4980 more\n"), "{all}");
+    assert!(all.len() < 100 * 512, "{}", all.len());
+    let long = "n".repeat(100_000);
+    for text in [
+        format!("table.max_sessions = \"{long}\""),
+        format!("table.{long} = 1"),
+        format!("{long} = 1"),
+        format!("tcp.mode = \"{long}\""),
+        format!("tcp.zones.{long} = \"liberal\""),
+        format!("zones.\"{long} \" = 1"),
+        format!("ip.inside.default = \"{long}\""),
+        format!("table.max_sessions = 1{}", "0".repeat(100_000)),
+        format!("[[policy.rule]]\nname = \"{long}\"\naction = \"deny\""),
+        format!("[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nexpires = \"{long}\""),
+    ] {
+        let error = error(&text);
+        assert!(
+            error.len() < 5_000 && error.contains("..."),
+            "{}: {error}",
+            error.len()
+        );
+    }
+}
+
+#[test]
+fn a_long_name_is_like_no_other() {
+    use crate::config::declare::read::similar;
+
+    assert_eq!(
+        similar("establishe", ["established"]),
+        Some("established".to_owned())
+    );
+    let long = "a".repeat(65);
+    assert_eq!(similar(&long, [long.as_str()]), None);
+}
+
+#[test]
+fn an_error_is_one_line_whatever_the_file_holds() {
+    let forged = "a\\nportcullis: forged \\u001b[31m line\\u202e";
+    for text in [
+        format!("table.max_sessions = \"{forged}\""),
+        format!("table.\"{forged}\" = 1"),
+        format!("\"{forged}\" = 1"),
+        format!("tcp.mode = \"{forged}\""),
+        format!("checks.\"{forged}\" = \"count\""),
+        format!("zones.\"{forged}\" = 1"),
+        format!("limits.zones.\"{forged}\".max_sessions = 1"),
+        format!("ip.inside.default = \"{forged}\""),
+        format!("[[policy.rule]]\nname = \"{forged}\"\naction = \"deny\""),
+        format!("[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nexpires = \"{forged}\""),
+        format!("[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nsource = \"@{forged}\""),
+    ] {
+        let document = Document::parse(&text, "t.toml");
+        let errors = document
+            .and_then(|document| document.finish().map(|_| ()))
+            .unwrap_err();
+        for error in &errors {
+            let shown = error.to_string();
+            assert!(
+                !shown.contains(|c: char| c.is_control() || c == '\u{202e}'),
+                "{shown:?}"
+            );
+            assert!(shown.contains("forged"), "{shown:?}");
+        }
+    }
+    let shown = error("tcp.mode = 'a \\ \"b\" ü'");
+    assert!(
+        shown.contains("`a \\ \"b\" ü`"),
+        "quotes are as they are: {shown}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::declare::{Checker, Table};
-use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, UnknownName};
+use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, UnknownName, listed, shown};
 use super::keys::key_segment;
 use super::{Config, DEFAULT_ZONE, TableConfig};
 use crate::policy::{MAX_RULES, PortRange};
@@ -13,17 +13,25 @@ use crate::verdict::DropReason;
 
 pub(super) type Checked = Result<(), ConfigError>;
 
-/// The largest number of errors that are collected.
+/// The largest number of errors that are collected, beside those of single keys.
 const MAX_ERRORS: usize = 100;
 
 /// Errors of a configuration.
 #[derive(Debug)]
-pub(super) struct Errors(Vec<ConfigError>);
+pub(super) struct Errors {
+    pub(super) list: Vec<ConfigError>,
+    /// The number of the first of them, those of single keys, which do not count.
+    of_keys: usize,
+    /// Whether errors may have been left out.
+    pub(super) is_cut: bool,
+}
 
 impl Errors {
     pub(super) fn add(&mut self, error: ConfigError) {
-        if !self.is_full() {
-            self.0.push(error);
+        if self.is_full() {
+            self.is_cut = true;
+        } else {
+            self.list.push(error);
         }
     }
 
@@ -35,11 +43,11 @@ impl Errors {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     fn is_full(&self) -> bool {
-        self.0.len() >= MAX_ERRORS
+        self.list.len() - self.of_keys >= MAX_ERRORS
     }
 }
 
@@ -58,16 +66,24 @@ impl Config {
     /// Checks everything that [`Self::validate`] checks, and collects the errors.
     ///
     /// # Errors
-    /// Returns all errors; at most 100 of those that concern more than one key.
+    /// All errors: at most 100 of values out of their bounds, and at most 100 of other kinds.
     pub fn validate_all(&self) -> Result<(), ConfigErrors> {
-        ConfigErrors::new(self.errors()).map_or(Ok(()), Err)
+        let errors = self.errors();
+        ConfigErrors::new(errors.list, errors.is_cut).map_or(Ok(()), Err)
     }
 
     /// Returns the errors of the configuration.
-    pub(super) fn errors(&self) -> Vec<ConfigError> {
+    pub(super) fn errors(&self) -> Errors {
         let mut checker = Checker::new(&self.provenance);
         self.visit(self, &mut checker);
-        let mut errors = Errors(checker.into_errors());
+        let is_cut = checker.is_cut();
+        let list = checker.into_errors();
+        let of_keys = list.len();
+        let mut errors = Errors {
+            list,
+            of_keys,
+            is_cut,
+        };
         errors.check(self.check_table());
         self.check_limits(&mut errors);
         self.check_zones(&mut errors);
@@ -82,7 +98,7 @@ impl Config {
         self.check_challenge(&mut errors);
         self.check_checks(&mut errors);
         self.check_policy(&mut errors);
-        errors.0
+        errors
     }
 
     pub(crate) fn error(&self, key: &str, cause: ConfigErrorCause) -> ConfigError {
@@ -197,7 +213,7 @@ impl Config {
         if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
             Ok(())
         } else {
-            Err(self.error(key, ConfigErrorCause::BadName(name.to_owned())))
+            Err(self.error(key, ConfigErrorCause::BadName(shown(name).into_owned())))
         }
     }
 
@@ -240,8 +256,10 @@ impl Config {
             .keys()
             .map(String::as_str)
             .filter(|name| *name != DEFAULT_ZONE);
-        let known: Vec<&str> = [DEFAULT_ZONE].into_iter().chain(others).collect();
-        let (zone, known) = (zone.to_owned(), known.join(", "));
+        let written = usize::from(self.zones.contains_key(DEFAULT_ZONE));
+        let count = self.zones.len() + 1 - written;
+        let known = listed([DEFAULT_ZONE].into_iter().chain(others), count);
+        let zone = shown(zone).into_owned();
         Err(self.error(key, ConfigErrorCause::UnknownZone { zone, known }))
     }
 
@@ -259,6 +277,7 @@ impl Config {
         let mut names: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
         for (place, rule) in rules.iter().enumerate() {
             if errors.is_full() {
+                errors.is_cut = true;
                 return;
             }
             let key = format!("policy.rule[{place}]");
@@ -270,7 +289,7 @@ impl Config {
             if let Some(first) = names.insert(&rule.name, place) {
                 let first = self.provenance.mention(&format!("policy.rule[{first}]"));
                 let cause = ConfigErrorCause::DuplicateName {
-                    name: rule.name.clone(),
+                    name: shown(&rule.name).into_owned(),
                     first,
                 };
                 errors.add(self.error(&name, cause));

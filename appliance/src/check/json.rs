@@ -1,5 +1,7 @@
 //! The result of a check as JSON.
 
+use std::io;
+
 use portcullis::config::{ConfigError, ConfigErrors, EffectiveValue, Origin};
 use serde_json::{Value, json};
 
@@ -29,10 +31,29 @@ pub(super) fn object(name: &str, report: &Result<Report, ConfigErrors>) -> Value
             "file": name,
             "valid": false,
             "errors": errors.iter().map(error).collect::<Value>(),
+            "may_have_more_errors": errors.may_have_more(),
             "warnings": [],
             "values": [],
         }),
     }
+}
+
+/// Returns the result of a check of a file that cannot be read.
+pub(super) fn unreadable(name: &str, source: &io::Error) -> Value {
+    json!({
+        "file": name,
+        "valid": false,
+        "errors": [{
+            "file": name,
+            "line": null,
+            "column": null,
+            "key": "",
+            "message": source.to_string(),
+        }],
+        "may_have_more_errors": false,
+        "warnings": [],
+        "values": [],
+    })
 }
 
 fn error(error: &ConfigError) -> Value {

@@ -7,9 +7,11 @@ use portcullis::ConfigError;
 
 /// The largest number of lines of a snippet.
 const MAX_LINES: usize = 8;
+/// The largest number of bytes of the lines of a snippet.
+const MAX_BYTES: usize = 64 << 10;
 
 /// Returns an error with its file, line and column, and the lines around with carets below the
-/// value. `is_terminal` adds colors.
+/// value. `is_terminal` adds colors. An error about very long lines has no snippet.
 pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
     let location = &error.location;
     let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text) else {
@@ -17,7 +19,7 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
     };
     let span = place.bytes.clone();
     let lines = lines_around(text, &span);
-    let Some(shown) = text.get(lines.clone()) else {
+    let Some(shown) = text.get(lines.clone()).filter(|shown| shown.len() <= MAX_BYTES) else {
         return format!("error: {error}");
     };
     let end = span.end.clamp(span.start, lines.end);

@@ -30,6 +30,13 @@ fn reads_back(text: &str) {
         assert_eq!(plain(&printed), plain(text), "{printed}");
         let (after, _) = config_file::parse(&printed, "f").unwrap();
         assert_eq!(after.policy, before.policy);
+        assert_eq!(after.zones, before.zones);
+        assert_eq!(after.zone_groups, before.zone_groups);
+        assert_eq!(after.lifetimes.set, before.lifetimes.set);
+        if before.address_sets.is_empty() {
+            let compiled = |config: &Config| format!("{:?}", config.compile().unwrap().lifetimes);
+            assert_eq!(compiled(&after), compiled(&before), "{printed}");
+        }
         assert_eq!(after.limits, before.limits);
         assert_eq!(after.tcp, before.tcp);
         assert_eq!(after.lifetimes.overrides, before.lifetimes.overrides);
@@ -42,6 +49,39 @@ fn reads_back(text: &str) {
 fn the_printed_sample_is_the_same_configuration() {
     reads_back("");
     reads_back(include_str!("../../portcullis.sample.toml"));
+}
+
+#[test]
+fn printed_lifetimes_that_follow_others_are_not_set() {
+    let over = "[[lifetimes.override]]\nprotocol = \"tcp\"\nports = 22\ntcp.established = \"2h\"\n";
+    reads_back(over);
+    reads_back(&format!("[lifetimes]\ntcp.established = \"1h\"\n{over}"));
+    reads_back(&format!("[lifetimes]\ntcp.fin_wait = \"5m 40s\"\n{over}"));
+    reads_back("[lifetimes]\ntcp.syn_sent = \"7s\"\n");
+    let printed = printed(&format!("[lifetimes]\ntcp.established = \"1h\"\n{over}"), false);
+    assert!(
+        printed.contains("\n# lifetimes.tcp.fin_wait = \"1h\"  # as tcp.established\n"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("\n# lifetimes.icmp = \"30s\"  # default: "),
+        "{printed}"
+    );
+}
+
+#[test]
+fn the_default_zone_is_named_in_print_if_it_is_in_the_file() {
+    let unnamed = "zones.a = 1\n";
+    reads_back(unnamed);
+    assert!(printed(unnamed, false).contains("\n# zones.default = 0  # default: always there\n"));
+    assert!(!printed(unnamed, true).contains("zones.default"));
+    let named = "zones.a = 1\nzones.default = 0\n";
+    reads_back(named);
+    for is_changed_only in [false, true] {
+        let printed = printed(named, is_changed_only);
+        assert!(printed.contains("zones.default = 0  # line 2\n"), "{printed}");
+        assert!(!printed.contains("# zones.default"), "{printed}");
+    }
 }
 
 #[test]
@@ -225,6 +265,37 @@ fn json_has_errors_and_values() {
     assert_eq!(of("limits.max_per_source")["toml"], serde_json::Value::Null);
     assert_eq!(of("health.full_table")["origin"]["kind"], "default");
     assert!(object["memory"]["total_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn json_of_an_unreadable_file_has_its_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("binary.toml");
+    std::fs::write(&path, [0xff, 0xfe]).unwrap();
+    let source = config_file::text(&path).unwrap_err();
+    let object = json::unreadable("binary.toml", &source);
+    assert_eq!(object["valid"], false);
+    assert_eq!(object["errors"][0]["file"], "binary.toml");
+    let message = object["errors"][0]["message"].as_str().unwrap();
+    assert!(message.contains("UTF-8"), "{message}");
+}
+
+#[test]
+fn the_number_of_errors_says_if_there_may_be_more() {
+    assert_eq!(errors_text(1, false), "1 error");
+    assert_eq!(errors_text(100, false), "100 errors");
+    assert_eq!(errors_text(100, true), "the first 100 errors; there may be more");
+}
+
+#[test]
+fn a_snippet_of_very_long_lines_is_left_out() {
+    let long = format!("table.max_sessions = 0 # {}\n", "x".repeat(100_000));
+    let errors = errors(&long);
+    let shown = snippet::render(errors.iter().next().unwrap(), &long, false);
+    assert_eq!(
+        shown,
+        "error: f.toml:1: table.max_sessions: 0 is out of bounds: 1 to 268435456"
+    );
 }
 
 #[test]

@@ -66,7 +66,7 @@ use self::event_queue::EventQueue;
 use self::instance::{Instance, Taken};
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
 use self::overrides::Overrides;
-use self::settings::{Settings, sources_warning};
+use self::settings::{RunSettings, Settings, sources_warning};
 use self::shared::Shared;
 use self::socket::SocketError;
 use self::worker::Worker;
@@ -88,7 +88,8 @@ pub(crate) struct RunArgs {
     /// denied
     file: Option<PathBuf>,
     /// Worker threads, in place of `run.workers`
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(RunSettings::MAX_WORKERS)))]
     workers: Option<u32>,
     /// An IPv4 address at whose port 6081 to listen, in place of `geneve.listen`; may be given
     /// again

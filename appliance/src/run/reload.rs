@@ -123,7 +123,8 @@ impl Appliance {
     /// # Errors
     /// Why the file would be refused.
     pub(crate) fn preview(&self, name: &str, text: &str, now: Instant) -> Result<Preview, String> {
-        let (mut config, settings) = config_file::parse(text, name).map_err(|error| error.to_string())?;
+        let (mut config, settings) =
+            config_file::parse(text, name).map_err(|errors| config_file::summary(&errors))?;
         let folder = self.file.as_deref().and_then(Path::parent);
         config_file::complete(&mut config, folder).map_err(|error| error.to_string())?;
         let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;

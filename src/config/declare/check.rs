@@ -2,6 +2,7 @@
 use std::ops::RangeInclusive;
 
 use super::print::push_segment;
+use super::read::MAX_PROBLEMS;
 use super::values::range_text;
 use super::{Bound, Key, Table, Value, Visit};
 use crate::config::error::{ConfigError, ConfigErrorCause};
@@ -13,6 +14,8 @@ pub struct Checker<'a> {
     provenance: &'a Provenance,
     path: String,
     errors: Vec<ConfigError>,
+    /// Whether errors were left out.
+    is_cut: bool,
 }
 
 impl<'a> Checker<'a> {
@@ -21,7 +24,13 @@ impl<'a> Checker<'a> {
             provenance,
             path: String::new(),
             errors: Vec::new(),
+            is_cut: false,
         }
+    }
+
+    /// Returns whether errors were left out, since there were too many.
+    pub(in crate::config) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     pub(in crate::config) fn into_errors(self) -> Vec<ConfigError> {
@@ -57,6 +66,10 @@ impl<'a> Checker<'a> {
     }
 
     fn add(&mut self, value: String, bounds: String) {
+        if self.errors.len() >= MAX_PROBLEMS {
+            self.is_cut = true;
+            return;
+        }
         self.errors.push(ConfigError {
             location: self.provenance.locate(&self.path),
             cause: ConfigErrorCause::OutOfBounds { value, bounds },

@@ -64,6 +64,7 @@ pub struct Key<T: Value> {
     limit: &'static str,
     unit: &'static str,
     is_restart: bool,
+    is_kept_apart: bool,
     is_required: bool,
     is_never_empty: bool,
     implied: Option<fn() -> T>,
@@ -83,6 +84,7 @@ impl<T: Value> Key<T> {
             limit: "",
             unit: "",
             is_restart: false,
+            is_kept_apart: false,
             is_required: false,
             is_never_empty: false,
             implied: None,
@@ -136,6 +138,14 @@ impl<T: Value> Key<T> {
     #[must_use]
     pub fn restart(mut self, is_restart: bool) -> Self {
         self.is_restart = is_restart;
+        self
+    }
+
+    /// Marks a key that only a start can change in the reference page alone: the section itself keeps
+    /// and compares the values.
+    #[must_use]
+    pub fn kept_apart(mut self, is_kept_apart: bool) -> Self {
+        self.is_kept_apart = is_kept_apart;
         self
     }
 

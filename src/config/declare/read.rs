@@ -8,10 +8,15 @@ use super::print::push_segment;
 use super::values::Wrong;
 use super::{Change, Key, Table, Value, Visit};
 use crate::config::ConfigErrorCause;
-use crate::config::error::UnknownName;
+use crate::config::error::{UnknownName, shown};
 
 /// The largest number of errors that are kept.
-const MAX_PROBLEMS: usize = 100;
+pub(in crate::config) const MAX_PROBLEMS: usize = 100;
+
+/// The largest number of bytes of a path that an error keeps.
+const MAX_PATH: usize = 4_096;
+/// The largest number of bytes of a name that is compared with others.
+const MAX_COMPARED: usize = 64;
 
 /// A value of a file.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +49,12 @@ impl<'i, 'd> Item<'i, 'd> {
         }
     }
 
-    /// Returns the value as messages show it.
+    /// Returns the value as messages show it: on one line, and of a long value only the beginning.
     pub(in crate::config) fn source(&self) -> String {
         match self.0.get_ref() {
-            DeValue::String(text) => format!("string `{text}`"),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::String(text) => format!("string `{}`", shown(text)),
+            DeValue::Integer(number) => shown(&number.to_string()).into_owned(),
+            DeValue::Float(number) => shown(number.as_str()).into_owned(),
             DeValue::Boolean(value) => value.to_string(),
             DeValue::Datetime(moment) => moment.to_string(),
             DeValue::Array(_) => "a list".to_owned(),
@@ -71,6 +76,8 @@ pub(in crate::config) struct Problem {
 pub struct Problems {
     path: String,
     list: Vec<Problem>,
+    /// Whether errors were left out.
+    is_cut: bool,
 }
 
 impl Problems {
@@ -80,14 +87,27 @@ impl Problems {
     }
 
     pub(in crate::config) fn push_at(&mut self, span: Range<usize>, cause: ConfigErrorCause) {
-        if self.list.len() < MAX_PROBLEMS {
-            let path = self.path.clone();
+        if self.is_full() {
+            self.is_cut = true;
+        } else {
+            let path = self.path.get(..self.path.floor_char_boundary(MAX_PATH));
+            let path = path.unwrap_or_default().to_owned();
             self.list.push(Problem { path, span, cause });
         }
     }
 
     pub(in crate::config) fn len(&self) -> usize {
         self.list.len()
+    }
+
+    /// Returns whether further errors are left out.
+    pub(in crate::config) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
+    }
+
+    /// Returns whether errors were left out.
+    pub(in crate::config) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     pub(in crate::config) fn list(&self) -> &[Problem] {
@@ -141,7 +161,10 @@ pub(in crate::config) fn cause(
             };
             ConfigErrorCause::UnknownChoice(UnknownName::new(&value, known.iter().copied()))
         }
-        Wrong::Other(reason) => ConfigErrorCause::Syntax(reason),
+        Wrong::Other(reason) => ConfigErrorCause::Syntax(match item.kind() {
+            Kind::Text(text) if shown(text) != *text => reason.replace(text, &shown(text)),
+            _ => reason,
+        }),
     }
 }
 
@@ -153,8 +176,12 @@ pub(in crate::config) fn wrong_type(item: &Item<'_, '_>, expected: &str) -> Conf
     }
 }
 
-/// Returns the known name that is most similar to `name`, if one is similar enough.
+/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
+/// bytes.
 pub(in crate::config) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    if name.len() > MAX_COMPARED {
+        return None;
+    }
     let known: Vec<&str> = known.into_iter().collect();
     let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
     if let Some(longer) = known.iter().find(begins) {
@@ -245,6 +272,10 @@ pub(in crate::config) fn unknown_key(
     known: &[&str],
     problems: &mut Problems,
 ) {
+    if problems.is_full() {
+        problems.is_cut = true;
+        return;
+    }
     let unknown = UnknownName::new(name.get_ref(), known.iter().copied());
     problems.within_key(name.get_ref(), |problems| {
         problems.push_at(name.span(), ConfigErrorCause::UnknownKey(unknown));

@@ -150,7 +150,7 @@ impl Visit for Describer<'_> {
             },
             why: key.why.to_owned(),
             bounds: key.bounds_text(),
-            is_restart: key.is_restart,
+            is_restart: key.is_restart || key.is_kept_apart,
             is_required: key.is_required,
             doc: text(key.doc),
             section: self.path.to_owned(),

@@ -46,7 +46,7 @@ impl Settings {
         };
         if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
-            document.refuse("run.checkpoint", why);
+            document.refuse("run.checkpoint", &["run.sessions_file"], why);
         }
         for (key, text) in [
             ("log.account_id", &settings.log.account_id),
@@ -55,6 +55,7 @@ impl Settings {
             if !values::is_log_field(text) {
                 document.refuse(
                     key,
+                    &[],
                     &format!("{text:?} is not 1 to 64 letters, digits and `-_.:`"),
                 );
             }
@@ -103,7 +104,7 @@ portcullis::config_section! {
         /// The number of threads that receive, decide and send; 0 is one for each processor.
         workers: u32 {
             default: 0, "one for each processor";
-            bounds: 0..=256;
+            bounds: 0..=RunSettings::MAX_WORKERS;
             unit: "threads";
             restart: true;
         }
@@ -169,6 +170,9 @@ portcullis::config_section! {
 }
 
 impl RunSettings {
+    /// The largest number of workers.
+    pub(crate) const MAX_WORKERS: u32 = 256;
+
     /// Returns the path of the control socket, if there is one.
     pub(crate) fn control_path(&self) -> Option<PathBuf> {
         self.control.path.clone()

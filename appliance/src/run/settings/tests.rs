@@ -30,6 +30,39 @@ fn what_is_missing_has_its_default() {
 }
 
 #[test]
+fn a_checkpoint_is_not_refused_for_a_sessions_file_that_cannot_be_read() {
+    let error = read("[run]\nsessions_file = 5\ncheckpoint = \"30s\"").unwrap_err();
+    assert!(error.starts_with("f:2: run.sessions_file: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let error = read("[run]\ncheckpoint = \"30s\"").unwrap_err();
+    assert!(error.starts_with("f:2: run.checkpoint: "), "{error}");
+}
+
+#[test]
+fn the_argument_for_workers_has_the_bounds_of_the_key() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        _args: crate::run::RunArgs,
+    }
+    let most = RunSettings::MAX_WORKERS;
+    for count in [0, 1, most] {
+        assert!(
+            Cli::try_parse_from(["run", "--workers", &count.to_string()]).is_ok(),
+            "{count}"
+        );
+        assert!(read(&format!("[run]\nworkers = {count}")).is_ok(), "{count}");
+    }
+    for count in [most + 1, u32::MAX] {
+        let error = Cli::try_parse_from(["run", "--workers", &count.to_string()]).unwrap_err();
+        assert!(error.to_string().contains(&format!("0..={most}")), "{error}");
+        assert!(read(&format!("[run]\nworkers = {count}")).is_err(), "{count}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_line() {
     for (text, wanted) in [
         (

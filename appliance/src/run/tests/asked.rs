@@ -276,6 +276,13 @@ fn a_preview_says_which_sessions_a_reload_would_end_and_ends_none() {
     assert_eq!(appliance.shared.engine.sessions(), 4);
     let error = ask(&appliance, &preview("\n[policy]\ndefault = 1".to_owned())).unwrap_err();
     assert!(error.starts_with("new.toml:3: policy.default: "), "{error}");
+    let several: String = (0..90).map(|n| format!("x{n} = 1\n")).collect();
+    let error = ask(&appliance, &preview(several)).unwrap_err();
+    assert!(
+        error.starts_with("new.toml:1: x0: ") && error.lines().count() == 1,
+        "{error}"
+    );
+    assert!(error.contains("89 more errors"), "{error}");
     let replies = ask(&appliance, &preview(text_of("table.max_sessions = 7\n"))).unwrap();
     assert_eq!(
         text(&replies),

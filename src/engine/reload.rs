@@ -98,6 +98,10 @@ impl Engine {
     /// meanwhile for another reason are not judged. A reload that is overtaken by a newer one
     /// judges the shards that it has come to, and leaves the others to the newer one.
     ///
+    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
+    /// its sink needs room for all of them: see
+    /// [`Outbox::with_limits`](crate::Outbox::with_limits).
+    ///
     /// # Errors
     /// What is wrong with the configuration, or a key that only a start can change and whose value
     /// differs: sizes of tables, `zone_groups`, `engine.tunnel_references`. Nothing has changed

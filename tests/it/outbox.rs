@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::config::ChallengeMode;
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::policy::Protocol;
 use portcullis::{
-    Config, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Rule, TunnelRef, Unsent,
-    Verdict,
+    Config, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply, Rule, SessionFilter,
+    TunnelRef, Unsent, Verdict,
 };
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
@@ -187,9 +188,13 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
         let syn = segment(Ends::v4(2_000 + n, 80), SYN, u32::from(n), 0, b"");
         let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
     }
-    assert_eq!(outbox.len(), 3 + 5);
+    // Denials take at most half of the room for events.
+    assert_eq!(outbox.len(), 3 + 2);
     let lost = outbox.lost();
-    assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 15, 0));
+    assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 18, 0));
+    let query = udp(Ends::v4(2_000, 53), b"question");
+    assert!(decide(&engine, &query, TunnelRef::NONE, now, &mut outbox).is_forward());
+    assert_eq!((outbox.len(), outbox.lost()), (3 + 2 + 1, lost), "a session was opened");
     // The oldest are kept, whole.
     let acknowledged: Vec<_> = outbox
         .drain()
@@ -206,6 +211,73 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
     let syn = segment(Ends::v4(3_000, 80), SYN, 1, 0, b"");
     let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
     assert_eq!((outbox.len(), outbox.lost()), (2, lost));
+}
+
+/// Opens so many established sessions from the initiator of [`WEB`].
+fn establish_many(engine: &Engine, sessions: u16, now: Instant, outbox: &mut Outbox) {
+    for n in 0..sessions {
+        let ends = Ends::v4(4_000 + n, 80);
+        for (ends, flags, seq, ack) in [
+            (ends, SYN, 100, 0),
+            (ends.back(), SYN | ACK, 500, 101),
+            (ends, ACK, 101, 501),
+        ] {
+            let bytes = segment(ends, flags, seq, ack, b"");
+            assert!(decide(engine, &bytes, TunnelRef::NONE, now, outbox).is_forward());
+        }
+        outbox.drain().for_each(drop);
+    }
+}
+
+/// Counts replies and RSTs at the end of sessions.
+fn packets(outbox: &mut Outbox) -> (usize, usize) {
+    outbox.drain().fold((0, 0), |(replies, resets), event| match event {
+        Event::Transmit(packet) if packet.session.is_some() => (replies, resets + 1),
+        Event::Transmit(_) => (replies + 1, resets),
+        _ => (replies, resets),
+    })
+}
+
+#[test]
+fn no_flood_of_challenges_displaces_the_rsts_of_sessions_that_time_out() {
+    let mut config = Config::allow_all();
+    config.syn_challenge.mode = ChallengeMode::Off;
+    let engine = Engine::with_seed(&config, SEED).unwrap();
+    let (start, mut outbox) = (Instant::now(), Outbox::new());
+    establish_many(&engine, 200, start, &mut outbox);
+    config.syn_challenge.mode = ChallengeMode::Always;
+    engine.reload(&config, start, &mut outbox).unwrap();
+    assert!(outbox.is_empty());
+    let later = start + Duration::from_secs(4_000);
+    let syns: Vec<_> = (0..1_500u16)
+        .map(|n| segment(Ends::v4(10_000 + n, 80), SYN, 1, 0, b""))
+        .collect();
+    let batch: Vec<_> = syns.iter().map(|bytes| Packet::new(bytes, later)).collect();
+    let mut verdicts = Vec::new();
+    engine.process_batch(&batch, &mut outbox, &mut verdicts);
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| matches!(verdict, Verdict::Reject(_, Reply::Challenge(_), _)))
+    );
+    while engine.expire(later, &mut outbox).more {}
+    assert_eq!(engine.stats().resets_sent, 400);
+    assert_eq!(outbox.lost().packets, 1_500 - 1_024);
+    assert_eq!(packets(&mut outbox), (1_024, 400));
+}
+
+#[test]
+fn an_outbox_with_room_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
+    for (limit, kept) in [(Outbox::DEFAULT_LIMIT, 1_024), (1_200, 1_200)] {
+        let mut config = Config::allow_all();
+        config.syn_challenge.mode = ChallengeMode::Off;
+        let engine = Engine::with_seed(&config, SEED).unwrap();
+        let (now, mut outbox) = (Instant::now(), Outbox::with_limits(limit, 600));
+        establish_many(&engine, 600, now, &mut outbox);
+        assert_eq!(engine.end_sessions(&SessionFilter::default(), now, &mut outbox), 600);
+        assert_eq!(outbox.lost().packets, 1_200 - kept as u64);
+        assert_eq!(packets(&mut outbox), (0, kept));
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let open = |name: &String| DeviceBuilder::new().name(name).build_sync();
     let sides = [open(left)?, open(right)?];
     let engine = match file.first() {
-        Some(path) => Engine::builder().config(Config::from_toml(&std::fs::read_to_string(path)?, path)?),
+        Some(path) => Engine::builder_from(Config::from_toml(&std::fs::read_to_string(path)?, path)?),
         None => Engine::builder().policy(
             Policy::deny_by_default()
                 .rule(Rule::allow("web").protocol(Protocol::TCP).ports([80..=80]))

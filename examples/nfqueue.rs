@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ok_or("usage: nfqueue NUMBER [portcullis.toml]")?
         .parse()?;
     let engine = match args.next() {
-        Some(path) => Engine::builder().config(Config::from_toml(&std::fs::read_to_string(&path)?, &path)?),
+        Some(path) => Engine::builder_from(Config::from_toml(&std::fs::read_to_string(&path)?, &path)?),
         None => Engine::builder().policy(
             Policy::deny_by_default().rule(Rule::allow("web").protocol(Protocol::TCP).ports([80, 443])),
         ),

@@ -51,7 +51,7 @@ fn a_flood_of_rejects_gets_no_more_replies_than_the_budget_allows() {
     let mut config = Config::default();
     config.resets.per_destination = 30;
     config.resets.overall = 40;
-    let builder = Engine::builder().config(config).seed(SEED);
+    let builder = Engine::builder_from(config).seed(SEED);
     let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
     let (now, mut outbox) = (Instant::now(), Outbox::new());
     let (mut replies, mut denied) = (0, 0);
@@ -82,7 +82,7 @@ fn a_flood_of_rejects_gets_no_more_replies_than_the_budget_allows() {
 fn the_lower_interface_has_the_same_budget() {
     let mut config = Config::default();
     config.resets.per_destination = 30;
-    let builder = Engine::builder().config(config).seed(SEED);
+    let builder = Engine::builder_from(config).seed(SEED);
     let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
     let now = Instant::now();
     let syn = segment(WEB, SYN, 1, 0, b"");

@@ -137,7 +137,9 @@ pub struct Transmit<'a> {
 /// [`TunnelRef`]s of received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// Back on the path of the packet that it answers. The reference is that of this packet.
+    /// Back on the path of the packet of this reference, which travelled in the opposite
+    /// direction: the packet that is answered, or, for a RST at the end of a session, the newest
+    /// one of the opposite direction if none of its own is known.
     Back(TunnelRef),
     /// Onward, like the packet of this reference, which travelled in the same direction.
     /// [`TunnelRef::NONE`] if no such packet is known, or if
@@ -367,7 +369,11 @@ impl Sink for Outbox {
         self.entries.push(Entry::Transmit {
             bytes: start..self.used,
             zone: reset.zone,
-            egress: Egress::Onward(reset.tunnel),
+            egress: if reset.own_direction {
+                Egress::Onward(reset.tunnel)
+            } else {
+                Egress::Back(reset.tunnel)
+            },
             session: Some((reset.session, reset.direction)),
         });
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::config::ChallengeMode;
+use portcullis::config::{ChallengeMode, Midstream};
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::policy::Protocol;
 use portcullis::{
-    Config, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply, Rule, SessionFilter,
-    TunnelRef, Unsent, Verdict,
+    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply, Rule,
+    SessionFilter, TunnelRef, Unsent, Verdict,
 };
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
@@ -125,6 +125,42 @@ fn both_ends_of_a_session_that_times_out_get_a_rst() {
 }
 
 #[test]
+fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
+    let mut config = Config::allow_all();
+    config.tcp.midstream = Midstream::Adopt;
+    let builder = Engine::builder_from(config).seed(SEED);
+    let engine = builder.tunnel_references().build().unwrap();
+    let (start, mut outbox) = (Instant::now() + Duration::from_secs(600), Outbox::new());
+    // Only the half of the client on path 1 is visible.
+    for n in 0..5 {
+        let ack = segment(WEB, ACK, 1_000 + n, 5_000 + n, b"x");
+        assert!(decide(&engine, &ack, TunnelRef(1), start, &mut outbox).is_forward());
+    }
+    outbox.drain().for_each(drop);
+    assert_eq!(
+        engine
+            .expire(start + Duration::from_secs(600_000), &mut outbox)
+            .ended,
+        1
+    );
+    let resets: Vec<_> = outbox
+        .drain()
+        .filter_map(|event| match event {
+            Event::Transmit(packet) => packet.session.map(|(_, direction)| (direction, packet.egress)),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        resets.contains(&(Direction::Reply, Egress::Back(TunnelRef(1)))),
+        "{resets:?}"
+    );
+    let to_responder = |(direction, egress): &(Direction, Egress)| {
+        *direction == Direction::Reply || *egress == Egress::Onward(TunnelRef(1))
+    };
+    assert!(resets.iter().all(to_responder), "{resets:?}");
+}
+
+#[test]
 fn a_reply_leaves_on_the_path_of_its_packet_or_of_the_other_direction() {
     let engine = engine(Policy::allow_by_default().rule(Rule::reject("names").protocol(Protocol::UDP)));
     let (start, mut outbox) = (Instant::now(), Outbox::new());
@@ -194,7 +230,11 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
     assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 18, 0));
     let query = udp(Ends::v4(2_000, 53), b"question");
     assert!(decide(&engine, &query, TunnelRef::NONE, now, &mut outbox).is_forward());
-    assert_eq!((outbox.len(), outbox.lost()), (3 + 2 + 1, lost), "a session was opened");
+    assert_eq!(
+        (outbox.len(), outbox.lost()),
+        (3 + 2 + 1, lost),
+        "a session was opened"
+    );
     // The oldest are kept, whole.
     let acknowledged: Vec<_> = outbox
         .drain()
@@ -231,11 +271,13 @@ fn establish_many(engine: &Engine, sessions: u16, now: Instant, outbox: &mut Out
 
 /// Counts replies and RSTs at the end of sessions.
 fn packets(outbox: &mut Outbox) -> (usize, usize) {
-    outbox.drain().fold((0, 0), |(replies, resets), event| match event {
-        Event::Transmit(packet) if packet.session.is_some() => (replies, resets + 1),
-        Event::Transmit(_) => (replies + 1, resets),
-        _ => (replies, resets),
-    })
+    outbox
+        .drain()
+        .fold((0, 0), |(replies, resets), event| match event {
+            Event::Transmit(packet) if packet.session.is_some() => (replies, resets + 1),
+            Event::Transmit(_) => (replies + 1, resets),
+            _ => (replies, resets),
+        })
 }
 
 #[test]
@@ -274,7 +316,10 @@ fn an_outbox_with_room_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
         let engine = Engine::with_seed(&config, SEED).unwrap();
         let (now, mut outbox) = (Instant::now(), Outbox::with_limits(limit, 600));
         establish_many(&engine, 600, now, &mut outbox);
-        assert_eq!(engine.end_sessions(&SessionFilter::default(), now, &mut outbox), 600);
+        assert_eq!(
+            engine.end_sessions(&SessionFilter::default(), now, &mut outbox),
+            600
+        );
         assert_eq!(outbox.lost().packets, 1_200 - kept as u64);
         assert_eq!(packets(&mut outbox), (0, kept));
     }

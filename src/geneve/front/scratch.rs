@@ -94,6 +94,32 @@ impl Remembered {
         header: [0; MAX_REMEMBERED],
     };
 
+    /// Returns the entry of a datagram that was looked up; `None` if its header is too long.
+    fn of(
+        datagram: &Datagram<'_>,
+        spot: Spot,
+        found: &Found,
+        version: u8,
+        cookie_offset: Option<usize>,
+    ) -> Option<Self> {
+        let mut header = [0; MAX_REMEMBERED];
+        header
+            .get_mut(..found.header_len)?
+            .copy_from_slice(datagram.payload.get(..found.header_len)?);
+        Some(Self {
+            outer: spot.outer,
+            port: datagram.destination_port,
+            len: found.header_len as u8,
+            cookie_offset: cookie_offset.unwrap_or(0) as u8,
+            end: found.end,
+            endpoint: found.endpoint,
+            may_be_proven: found.may_be_proven,
+            zone: found.zone,
+            version,
+            header,
+        })
+    }
+
     /// What this says of a datagram, if its outside is the same but for port and cookie.
     #[inline]
     fn matches(&self, datagram: &Datagram<'_>, outer: u64, mask: u32) -> Option<Found> {
@@ -231,16 +257,15 @@ impl Scratch {
         datagram: &Datagram<'_>,
         now: Instant,
     ) -> Result<Found, (Refusal, u16)> {
-        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
-        let place = place_of(outer, datagram.payload);
+        let spot = Spot::of(datagram);
         let mask = self.settings.config.provider.cookie_mask();
         let remembered = self
             .remembered
-            .get(place)
-            .and_then(|each| each.matches(datagram, outer, mask));
+            .get(spot.place)
+            .and_then(|each| each.matches(datagram, spot.outer, mask));
         match remembered {
             Some(found) => Ok(found),
-            None => self.look_up(front, datagram, now, (outer, place)),
+            None => self.look_up(front, datagram, now, spot),
         }
     }
 
@@ -252,7 +277,7 @@ impl Scratch {
         front: &FrontEnd,
         datagram: &Datagram<'_>,
         now: Instant,
-        (outer, place): (u64, usize),
+        spot: Spot,
     ) -> Result<Found, (Refusal, u16)> {
         let settings = &self.settings;
         let refused = |refusal| (refusal, 0);
@@ -301,25 +326,7 @@ impl Scratch {
                 }
             }
         };
-        let mut copy = [0; MAX_REMEMBERED];
-        if let Some(place) = self.remembered.get_mut(place)
-            && let Some(room) = copy.get_mut(..header.bytes().len())
-        {
-            room.copy_from_slice(header.bytes());
-            *place = Remembered {
-                outer,
-                port: datagram.destination_port,
-                len: header.bytes().len() as u8,
-                cookie_offset: cookie_offset.unwrap_or(0) as u8,
-                end,
-                endpoint,
-                may_be_proven,
-                zone,
-                version,
-                header: copy,
-            };
-        }
-        Ok(Found {
+        let found = Found {
             header_len: header.bytes().len(),
             zone,
             endpoint,
@@ -327,7 +334,13 @@ impl Scratch {
             end,
             cookie: metadata.cookie.map_or(0, |cookie| cookie.value),
             may_be_proven,
-        })
+        };
+        if let Some(place) = self.remembered.get_mut(spot.place)
+            && let Some(remembered) = Remembered::of(datagram, spot, &found, version, cookie_offset)
+        {
+            *place = remembered;
+        }
+        Ok(found)
     }
 
     /// Takes in the end of a datagram by which a packet of an answered session has come, and its
@@ -335,8 +348,7 @@ impl Scratch {
     #[cold]
     #[inline(never)]
     pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {
-        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
-        if let Some(remembered) = self.remembered.get_mut(place_of(outer, datagram.payload)) {
+        if let Some(remembered) = self.remembered.get_mut(Spot::of(datagram).place) {
             // What is known now is looked up with the next datagram.
             *remembered = Remembered::NOTHING;
         }
@@ -354,6 +366,24 @@ impl Scratch {
         let second = front.second(now);
         let mut known = front.known.write();
         known.add(datagram, &key, &metadata, second, Standing::Proven);
+    }
+}
+
+/// Outer addresses of a datagram, and the index at which its header may be remembered.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    outer: u64,
+    place: usize,
+}
+
+impl Spot {
+    #[inline]
+    fn of(datagram: &Datagram<'_>) -> Self {
+        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        Self {
+            outer,
+            place: place_of(outer, datagram.payload),
+        }
     }
 }
 

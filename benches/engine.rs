@@ -18,7 +18,7 @@ use etherparse::PacketBuilder;
 use portcullis::config::{AddressTerm, ChallengeMode, RuleConfig};
 use portcullis::packet::{self, Checksums};
 use portcullis::policy::{self, Action, NewSession, Policy, PortRange};
-use portcullis::{Config, Discard, Engine, Packet, Verdict};
+use portcullis::{Config, Discard, Engine, Outbox, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 
@@ -121,8 +121,25 @@ impl Table {
         }
     }
 
-    /// Builds up to a slice of packets of established sessions, and times them in batches of a
-    /// receive call.
+    /// Times up to a slice of packets as an application decides them: into an outbox that is
+    /// drained after each batch.
+    fn time_outbox(&mut self, count: usize) -> Duration {
+        self.make(count);
+        let (mut outbox, mut right, mut entries) = (Outbox::new(), 0, 0);
+        let start = Instant::now();
+        for frames in self.frames.chunks(BATCH) {
+            for frame in frames {
+                let packet = Packet::new(frame.bytes(), self.now);
+                right += usize::from(self.engine.process(&packet, &mut outbox).is_forward());
+            }
+            entries += outbox.drain().count();
+        }
+        let took = start.elapsed();
+        assert_eq!((right, entries), (self.frames.len(), 0));
+        took
+    }
+
+    /// Times up to a slice of packets in batches of a receive call.
     fn time_batches(&mut self, count: usize) -> Duration {
         self.make(count);
         let mut verdicts = Vec::with_capacity(BATCH);
@@ -220,6 +237,9 @@ fn established(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         group.bench_function("process", |b| {
             b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_packets(slice))));
+        });
+        group.bench_function("process_outbox", |b| {
+            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_outbox(slice))));
         });
         group.bench_function("process_batch", |b| {
             b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_batches(slice))));

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => Config::from_toml(&std::fs::read_to_string(&path)?, &path)?,
         None => Config::allow_all(),
     };
-    let engine = Engine::builder().config(config).build()?;
+    let engine = Engine::builder_from(config).build()?;
     // A packet socket of type DGRAM removes the header of the link.
     let protocol = Protocol::from(i32::from(IPV4.to_be()));
     let mut socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let open = |name: &String| DeviceBuilder::new().name(name).build_sync();
     let sides = [open(left)?, open(right)?];
     let engine = match file.first() {
-        Some(path) => Engine::builder().config(Config::from_toml(&std::fs::read_to_string(path)?, path)?),
+        Some(path) => Engine::builder_from(Config::from_toml(&std::fs::read_to_string(path)?, path)?),
         None => Engine::builder().policy(
             Policy::deny_by_default()
                 .rule(Rule::allow("web").protocol(Protocol::TCP).ports([80..=80]))
@@ -69,7 +69,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = engine.tunnel_references().build()?;
     std::thread::scope(|scope| {
         let (engine, sides) = (&engine, &sides);
-        let pumps = [0, 1].map(|from| scope.spawn(move || pump(engine, sides, from)));
+        let pumps = [0, 1].map(|from| {
+            scope.spawn(move || {
+                if let Err(error) = pump(engine, sides, from) {
+                    eprintln!("{}: {error}", ["left", "right"][from]);
+                }
+            })
+        });
         let mut outbox = Outbox::new();
         while !pumps.iter().any(|pump| pump.is_finished()) {
             std::thread::sleep(Duration::from_millis(100));

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => Config::from_toml(&std::fs::read_to_string(&path)?, &path)?,
         None => Config::allow_all(),
     };
-    let engine = Engine::builder().config(config).build()?;
+    let engine = Engine::builder_from(config).build()?;
     let mut outbox = Outbox::new();
     let mut reader =
         LegacyPcapReader::new(1 << 20, File::open(capture)?).map_err(|error| error.to_string())?;

@@ -160,8 +160,9 @@ impl From<u16> for PortRange {
     }
 }
 
-/// Settings of an [`Engine`] that is built in code. Settings that are not set have the defaults of
-/// an empty file, which denies every session.
+/// Settings of an [`Engine`] that is built in code ([`Engine::builder`]), or from a configuration
+/// ([`Engine::builder_from`]). Everything that is not set has the default of an empty file: every
+/// session is denied.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct EngineBuilder {
@@ -170,12 +171,6 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Replaces all settings with those of a configuration.
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
     /// Sets the policy.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.config.policy = policy.into();
@@ -224,5 +219,19 @@ impl Engine {
     /// Returns the settings of an engine that is built in code.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
+    }
+
+    /// Returns a builder whose settings are those of a configuration, to be changed by its methods.
+    ///
+    /// ```
+    /// use portcullis::{Config, Engine};
+    ///
+    /// let config = Config::from_toml("[table]\nmax_sessions = 1000", "portcullis.toml")?;
+    /// let engine = Engine::builder_from(config).tunnel_references().build()?;
+    /// assert_eq!(engine.max_sessions(), 1000);
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn builder_from(config: Config) -> EngineBuilder {
+        EngineBuilder { config, seed: None }
     }
 }

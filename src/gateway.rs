@@ -103,14 +103,22 @@ impl Gateway {
         })
     }
 
-    /// Returns the state for one more thread.
+    /// Returns the state of one more thread. It keeps at most [`Outbox::DEFAULT_LIMIT`] events.
     #[must_use]
     pub fn worker(&self) -> GatewayWorker {
+        self.worker_with_event_limit(Outbox::DEFAULT_LIMIT)
+    }
+
+    /// Returns the state of one more thread, which keeps at most `events` events between two calls
+    /// of [`GatewayWorker::events`]. At most half of them are [`Event::Denied`] or
+    /// [`Event::Audited`].
+    #[must_use]
+    pub fn worker_with_event_limit(&self, events: usize) -> GatewayWorker {
         GatewayWorker {
             scratch: Scratch::new(&self.front),
             collected: Collected {
                 resets: Vec::new(),
-                events: Outbox::new(),
+                events: Outbox::with_limits(0, events),
             },
         }
     }
@@ -263,13 +271,15 @@ impl Gateway {
 impl GatewayWorker {
     /// Removes all events and returns them, oldest first. Packets to send are not included.
     ///
-    /// A worker keeps at most [`Outbox::DEFAULT_LIMIT`] events; newer ones are discarded and
-    /// counted ([`GatewayWorker::lost`]).
+    /// A worker keeps a bounded number of events ([`Gateway::worker_with_event_limit`]); newer ones
+    /// are discarded and counted ([`GatewayWorker::lost`]).
     pub fn events(&mut self) -> impl Iterator<Item = Event<'_>> {
         self.collected.events.drain()
     }
 
-    /// Returns the counts of events that were not kept.
+    /// Returns the counter of events that were not kept. [`Lost::packets`] and
+    /// [`Lost::over_budget`] stay 0: a gateway sends its packets at once, and
+    /// [`FrontStats::unanswered`] counts the rejected packets that got no reply.
     #[must_use]
     pub const fn lost(&self) -> Lost {
         self.collected.events.lost()

@@ -15,8 +15,18 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// end of sessions are within the budgets of `[resets]`: send all of them.
 ///
 /// Memory is bounded. An outbox that is not drained keeps its oldest entries, discards the others,
-/// and counts them ([`Outbox::lost`]). Packets and events have separate bounds, so that events
-/// never displace a RST. Buffers are reused: once grown, an outbox allocates nothing.
+/// and counts them ([`Outbox::lost`]). Four kinds of entries have bounds of their own, so that no
+/// flood of one kind displaces another: replies to packets, RSTs at the end of sessions, events,
+/// and [`Event::Released`]. Of the events, [`Event::Denied`] and [`Event::Audited`] take at most
+/// half, so that denied packets never displace the records of sessions. Buffers are reused: once
+/// grown, an outbox allocates nothing.
+///
+/// A packet makes at most one reply and one [`Event::Released`]: with the default bounds, an outbox
+/// that is drained after each batch of at most 1024 packets keeps all of them. A call of
+/// [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
+/// [`Engine::end_sessions`](crate::Engine::end_sessions) and
+/// [`Engine::reload`](crate::Engine::reload) may end every session in one call: give them an outbox
+/// with room for two RSTs a session ([`Outbox::with_limits`]), or another [`Sink`].
 ///
 /// Each thread has an outbox of its own.
 ///
@@ -58,10 +68,32 @@ pub struct Outbox {
     bytes: Vec<u8>,
     /// Length of the part of `bytes` that packets in the queue use.
     used: usize,
-    packets: usize,
+    kept: Kept,
     max_packets: usize,
     max_events: usize,
     lost: Lost,
+}
+
+/// Numbers of the entries in an [`Outbox`], by kind.
+#[derive(Debug)]
+struct Kept {
+    replies: usize,
+    resets: usize,
+    /// Events other than [`Event::Released`], those of `decisions` included.
+    events: usize,
+    /// [`Event::Denied`] and [`Event::Audited`].
+    decisions: usize,
+    releases: usize,
+}
+
+impl Kept {
+    const NONE: Self = Self {
+        replies: 0,
+        resets: 0,
+        events: 0,
+        decisions: 0,
+        releases: 0,
+    };
 }
 
 /// Entry of an [`Outbox`].
@@ -105,7 +137,9 @@ pub struct Transmit<'a> {
 /// [`TunnelRef`]s of received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// Back on the path of the packet that it answers, which has this reference.
+    /// Back on the path of the packet of this reference, which travelled in the opposite
+    /// direction: the packet that is answered, or, for a RST at the end of a session, the newest
+    /// one of the opposite direction if none of its own is known.
     Back(TunnelRef),
     /// Onward, on the path of the packet of this reference, which travelled in the same direction.
     /// [`TunnelRef::NONE`] if no such packet is known, or if
@@ -154,7 +188,7 @@ enum Entry {
 }
 
 impl Outbox {
-    /// Default bound on packets, and on events.
+    /// Default bound on replies, on RSTs, on events, and on releases.
     pub const DEFAULT_LIMIT: usize = 1024;
 
     /// Returns an empty outbox with the default bounds. It allocates nothing until its first entry.
@@ -163,15 +197,17 @@ impl Outbox {
         Self::with_limits(Self::DEFAULT_LIMIT, Self::DEFAULT_LIMIT)
     }
 
-    /// Returns an empty outbox that holds at most `packets` packets, of up to [`MAX_REPLY`] bytes
-    /// each, and `events` events.
+    /// Returns an empty outbox that holds at most `packets` replies, of up to [`MAX_REPLY`] bytes
+    /// each, and as many RSTs, of up to 60 bytes; and at most `events` events, and as many
+    /// [`Event::Released`]. At most half of the events are [`Event::Denied`] or
+    /// [`Event::Audited`].
     #[must_use]
     pub const fn with_limits(packets: usize, events: usize) -> Self {
         Self {
             entries: Vec::new(),
             bytes: Vec::new(),
             used: 0,
-            packets: 0,
+            kept: Kept::NONE,
             max_packets: packets,
             max_events: events,
             lost: Lost {
@@ -185,7 +221,7 @@ impl Outbox {
     /// Removes all entries and returns them, oldest first. Entries that the iterator has not
     /// returned when it is dropped are lost.
     pub fn drain(&mut self) -> impl Iterator<Item = Event<'_>> {
-        self.packets = 0;
+        self.kept = Kept::NONE;
         let bytes: &[u8] = &self.bytes;
         self.entries.drain(..).map(move |entry| match entry {
             Entry::Event(event) => event,
@@ -224,7 +260,11 @@ impl Outbox {
     /// Adds the packet that `write` makes, if there is room. Without room, `write` is not called,
     /// so that it charges no budget in vain.
     pub(crate) fn add(&mut self, write: impl FnOnce(&mut [u8]) -> Made) {
-        let Some(start) = self.room() else { return };
+        if self.kept.replies >= self.max_packets {
+            self.lost.packets += 1;
+            return;
+        }
+        let start = self.next_packet();
         if self.bytes.len() < start + MAX_REPLY {
             self.bytes.resize(start + MAX_REPLY, 0);
         }
@@ -236,46 +276,42 @@ impl Outbox {
         match made {
             Made::Packet { zone, egress, .. } => {
                 self.used = start + len;
-                self.push_packet(start..start + len, zone, egress, None);
+                self.kept.replies += 1;
+                self.entries.push(Entry::Transmit {
+                    bytes: start..start + len,
+                    zone,
+                    egress,
+                    session: None,
+                });
             }
             Made::OverBudget => self.lost.over_budget += 1,
             Made::Nothing => {}
         }
     }
 
-    /// Returns the offset of the next packet. If there is no room, counts a lost packet and returns
-    /// `None`.
-    fn room(&mut self) -> Option<usize> {
-        if self.packets >= self.max_packets {
-            self.lost.packets += 1;
-            return None;
-        }
-        if self.packets == 0 {
+    /// Returns the offset of the next packet.
+    const fn next_packet(&mut self) -> usize {
+        if self.kept.replies == 0 && self.kept.resets == 0 {
             // All earlier packets were drained.
             self.used = 0;
         }
-        Some(self.used)
-    }
-
-    fn push_packet(
-        &mut self,
-        bytes: Range<usize>,
-        zone: Zone,
-        egress: Egress,
-        session: Option<(SessionId, Direction)>,
-    ) {
-        self.packets += 1;
-        self.entries.push(Entry::Transmit {
-            bytes,
-            zone,
-            egress,
-            session,
-        });
+        self.used
     }
 
     fn push(&mut self, event: Event<'static>) {
-        if self.entries.len() - self.packets < self.max_events {
+        if self.kept.events < self.max_events {
+            self.kept.events += 1;
             self.entries.push(Entry::Event(event));
+        } else {
+            self.lost.events += 1;
+        }
+    }
+
+    /// Adds an event that a denied or audited packet causes, as long as half of the bound is left.
+    fn push_decision(&mut self, event: Event<'static>) {
+        if self.kept.decisions < self.max_events / 2 {
+            self.kept.decisions += 1;
+            self.push(event);
         } else {
             self.lost.events += 1;
         }
@@ -301,11 +337,11 @@ impl Sink for Outbox {
     }
 
     fn session_denied(&mut self, denied: &DeniedSession) {
-        self.push(Event::Denied(*denied));
+        self.push_decision(Event::Denied(*denied));
     }
 
     fn session_audited(&mut self, audited: &DeniedSession) {
-        self.push(Event::Audited(*audited));
+        self.push_decision(Event::Audited(*audited));
     }
 
     fn limit_reached(&mut self, reached: &LimitReached) {
@@ -317,7 +353,11 @@ impl Sink for Outbox {
     }
 
     fn reset(&mut self, reset: &Reset) {
-        let Some(start) = self.room() else { return };
+        if self.kept.resets >= self.max_packets {
+            self.lost.packets += 1;
+            return;
+        }
+        let start = self.next_packet();
         self.used = start + reset.bytes().len();
         if self.bytes.len() < self.used {
             self.bytes.resize(self.used, 0);
@@ -325,12 +365,25 @@ impl Sink for Outbox {
         if let Some(out) = self.bytes.get_mut(start..self.used) {
             out.copy_from_slice(reset.bytes());
         }
-        let egress = Egress::Onward(reset.tunnel);
-        let session = Some((reset.session, reset.direction));
-        self.push_packet(start..self.used, reset.zone, egress, session);
+        self.kept.resets += 1;
+        self.entries.push(Entry::Transmit {
+            bytes: start..self.used,
+            zone: reset.zone,
+            egress: if reset.own_direction {
+                Egress::Onward(reset.tunnel)
+            } else {
+                Egress::Back(reset.tunnel)
+            },
+            session: Some((reset.session, reset.direction)),
+        });
     }
 
     fn released(&mut self, id: HoldId) {
-        self.push(Event::Released(id));
+        if self.kept.releases < self.max_events {
+            self.kept.releases += 1;
+            self.entries.push(Entry::Event(Event::Released(id)));
+        } else {
+            self.lost.events += 1;
+        }
     }
 }

@@ -44,7 +44,7 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
                 dst_port,
                 segment,
             },
-        ) => tcp_reset(&parsed.ip, (*dst_port, *src_port), segment, out)?,
+        ) => tcp_reset(&parsed.ip, Ports::back(*src_port, *dst_port), segment, out)?,
         (
             Reply::TcpResetAt(seq),
             Transport::Tcp {
@@ -52,7 +52,8 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
             },
         ) => {
             let back = Route::back(&parsed.ip);
-            let header = reset_header(&back, (*dst_port, *src_port), (seq.0, None));
+            let numbers = Numbers { seq, ack: None };
+            let header = reset_header(&back, Ports::back(*src_port, *dst_port), numbers);
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
         (
@@ -64,7 +65,7 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
             },
         ) => {
             let back = Route::back(&parsed.ip);
-            let header = challenge_header(&back, (*dst_port, *src_port), segment, cookie);
+            let header = challenge_header(&back, Ports::back(*src_port, *dst_port), segment, cookie);
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
         (
@@ -82,11 +83,12 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
         (Reply::Prohibited, _) => {
             // Type 3, code 13, and type 1, code 1: communication (with destination)
             // administratively prohibited.
-            let kind = match parsed.ip.version {
+            let (kind, code) = match parsed.ip.version {
                 IpVersion::V4 => (3, 13),
                 IpVersion::V6 => (1, 1),
             };
-            icmp_error(&parsed.ip, packet, (kind, 0), out)?
+            let error = IcmpKind { kind, code, mtu: 0 };
+            icmp_error(&parsed.ip, packet, error, out)?
         }
     };
     out.get(..written)
@@ -128,53 +130,64 @@ pub(crate) fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> O
     if is_error || !one_host(parsed.ip.source()) || !one_host(parsed.ip.destination()) {
         return None;
     }
-    let kind = match parsed.ip.version {
+    let (kind, code) = match parsed.ip.version {
         IpVersion::V4 => (3, 4),
         IpVersion::V6 => (2, 0),
     };
-    let written = icmp_error(&parsed.ip, packet, (kind, mtu), out)?;
+    let written = icmp_error(&parsed.ip, packet, IcmpKind { kind, code, mtu }, out)?;
     out.get(..written)
 }
 
-fn tcp_reset(ip: &Ip, (from, to): (u16, u16), rejected: &Segment, out: &mut [u8]) -> Option<usize> {
+fn tcp_reset(ip: &Ip, ports: Ports, rejected: &Segment, out: &mut [u8]) -> Option<usize> {
     // RFC 9293 3.10.7.1: a segment with an ACK gives the number that its sender expects. The answer
     // to a segment without an ACK has number 0 and acknowledges the whole segment.
     let numbers = if rejected.flags.contains(TcpFlags::ACK) {
-        (rejected.ack.0, None)
+        Numbers {
+            seq: rejected.ack,
+            ack: None,
+        }
     } else {
-        (0, Some(rejected.seq.add(sequence_len(rejected)).0))
+        Numbers {
+            seq: SeqNum(0),
+            ack: Some(rejected.seq.add(sequence_len(rejected))),
+        }
     };
     let back = Route::back(ip);
-    let header = reset_header(&back, (from, to), numbers);
+    let header = reset_header(&back, ports, numbers);
     assemble(&back, PROTOCOL_TCP, &[&header], out)
 }
 
 /// Returns the TCP header of a RST, with or without an acknowledgment.
-fn reset_header(route: &Route, ports: (u16, u16), (seq, ack): (u32, Option<u32>)) -> [u8; 20] {
-    let flags = match ack {
+fn reset_header(route: &Route, ports: Ports, numbers: Numbers) -> [u8; 20] {
+    let flags = match numbers.ack {
         Some(_) => TcpFlags::RST.0 | TcpFlags::ACK.0,
         None => TcpFlags::RST.0,
     };
-    bare_header(route, ports, (seq, ack.unwrap_or(0)), flags)
+    bare_header(route, ports, numbers, flags)
 }
 
 /// Returns the TCP header of a challenge. Its window is 0, so that no data follows even if a stack
 /// wrongly accepts it. Its sequence number has no meaning: it repeats that of the SYN, which
 /// discloses nothing to the receiver.
-fn challenge_header(route: &Route, ports: (u16, u16), syn: &Segment, cookie: SeqNum) -> [u8; 20] {
+fn challenge_header(route: &Route, ports: Ports, syn: &Segment, cookie: SeqNum) -> [u8; 20] {
     let flags = TcpFlags::SYN.0 | TcpFlags::ACK.0;
-    bare_header(route, ports, (syn.seq.0, cookie.0), flags)
+    let numbers = Numbers {
+        seq: syn.seq,
+        ack: Some(cookie),
+    };
+    bare_header(route, ports, numbers, flags)
 }
 
 /// Returns a TCP header without options, with a window of 0.
-fn bare_header(route: &Route, (from, to): (u16, u16), (seq, ack): (u32, u32), flags: u8) -> [u8; 20] {
+fn bare_header(route: &Route, ports: Ports, numbers: Numbers, flags: u8) -> [u8; 20] {
     let mut tcp = [0u8; 20];
-    let fields = from
+    let fields = ports
+        .from
         .to_be_bytes()
         .into_iter()
-        .chain(to.to_be_bytes())
-        .chain(seq.to_be_bytes())
-        .chain(ack.to_be_bytes())
+        .chain(ports.to.to_be_bytes())
+        .chain(numbers.seq.0.to_be_bytes())
+        .chain(numbers.ack.map_or(0, |ack| ack.0).to_be_bytes())
         .chain([5 << 4, flags]);
     for (byte, value) in tcp.iter_mut().zip(fields) {
         *byte = value;
@@ -199,6 +212,8 @@ pub struct Reset {
     /// The tunnel of the newest packet of that direction, else of the other direction, else
     /// [`TunnelRef::NONE`].
     pub tunnel: TunnelRef,
+    /// Whether `tunnel` is the reference of `direction`, not that of the other direction.
+    pub(crate) own_direction: bool,
     bytes: [u8; 60],
     len: u8,
 }
@@ -210,13 +225,8 @@ impl Reset {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// Returns the RST from one end of a conversation to the other, with the sequence number that
-    /// the receiver accepts.
-    pub(crate) fn new(
-        (key, from): (&FlowKey, End),
-        (seq, ack): (SeqNum, Option<SeqNum>),
-        (session, direction, tunnel): (SessionId, Direction, TunnelRef),
-    ) -> Option<Self> {
+    /// The RST from one end of a conversation to the other, with the sequence number that the other accepts.
+    pub(crate) fn new(key: &FlowKey, from: End, numbers: Numbers, of: ResetOf) -> Option<Self> {
         let to = from.opposite();
         let route = Route {
             version: if key.is_ipv6() {
@@ -227,22 +237,63 @@ impl Reset {
             from: key.address_number(from),
             to: key.address_number(to),
         };
-        let numbers = (seq.0, ack.map(|ack| ack.0));
-        let header = reset_header(&route, (key.port(from), key.port(to)), numbers);
+        let ports = Ports {
+            from: key.port(from),
+            to: key.port(to),
+        };
+        let header = reset_header(&route, ports, numbers);
         let mut bytes = [0; 60];
         let len = assemble(&route, PROTOCOL_TCP, &[&header], &mut bytes)?;
         Some(Self {
-            session,
+            session: of.session,
             zone: key.zone(),
-            direction,
-            tunnel,
+            direction: of.direction,
+            tunnel: of.tunnel,
+            own_direction: of.own_direction,
             bytes,
             len: len as u8,
         })
     }
 }
 
-/// Addresses of a packet to make.
+/// Session of a [`Reset`], and the path on which it leaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResetOf {
+    /// See [`Reset::session`].
+    pub(crate) session: SessionId,
+    /// See [`Reset::direction`].
+    pub(crate) direction: Direction,
+    /// See [`Reset::tunnel`].
+    pub(crate) tunnel: TunnelRef,
+    /// See [`Reset::own_direction`].
+    pub(crate) own_direction: bool,
+}
+
+/// Sequence number of a TCP header, and its acknowledgment number, if it has one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) seq: SeqNum,
+    pub(crate) ack: Option<SeqNum>,
+}
+
+/// Source and destination port of a packet.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    from: u16,
+    to: u16,
+}
+
+impl Ports {
+    /// Returns the ports of an answer to a packet with these ports.
+    const fn back(src_port: u16, dst_port: u16) -> Self {
+        Self {
+            from: dst_port,
+            to: src_port,
+        }
+    }
+}
+
+/// Where a packet goes.
 struct Route {
     version: IpVersion,
     from: u128,
@@ -260,17 +311,23 @@ impl Route {
     }
 }
 
-/// Writes an ICMP error of a type and code about a packet, with an MTU or 0 in the lower half of
-/// its second word.
-fn icmp_error(ip: &Ip, packet: &[u8], ((kind, code), mtu): ((u8, u8), u16), out: &mut [u8]) -> Option<usize> {
+/// Type and code of an ICMP error, and the MTU in the lower half of its second word, or 0.
+struct IcmpKind {
+    kind: u8,
+    code: u8,
+    mtu: u16,
+}
+
+/// Writes an ICMP error about a packet.
+fn icmp_error(ip: &Ip, packet: &[u8], error: IcmpKind, out: &mut [u8]) -> Option<usize> {
     let whole = packet.get(..ip.total_len as usize).unwrap_or(packet);
     let (limit, header, protocol) = match ip.version {
         IpVersion::V4 => (MAX_ICMPV4, 20, PROTOCOL_ICMP),
         IpVersion::V6 => (MAX_REPLY, 40, PROTOCOL_ICMPV6),
     };
-    let [mtu_high, mtu_low] = mtu.to_be_bytes();
+    let [mtu_high, mtu_low] = error.mtu.to_be_bytes();
     let quote = whole.get(..limit - header - 8).unwrap_or(whole);
-    let mut icmp = [kind, code, 0, 0, 0, 0, mtu_high, mtu_low];
+    let mut icmp = [error.kind, error.code, 0, 0, 0, 0, mtu_high, mtu_low];
     let back = Route::back(ip);
     let pseudo = match ip.version {
         IpVersion::V4 => 0,

@@ -97,6 +97,10 @@ impl Engine {
     ///
     /// Visits each session once, in slices of a few dozen under the lock of their shard, as
     /// [`Engine::for_each_session`] does.
+    ///
+    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
+    /// its sink needs room for all of them: see
+    /// [`Outbox::with_limits`](crate::Outbox::with_limits).
     pub fn end_sessions<S: Sink>(&self, filter: &SessionFilter, now: Instant, sink: &mut S) -> usize {
         let moment = self.origin.micros(now);
         let mut count = 0;

@@ -102,6 +102,10 @@ impl Engine {
     /// another reason in the meantime are not judged. A reload that is overtaken by a newer one
     /// judges the shards that it has reached, and leaves the others to the newer one.
     ///
+    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
+    /// its sink needs room for all of them: see
+    /// [`Outbox::with_limits`](crate::Outbox::with_limits).
+    ///
     /// # Errors
     /// Returns an error if the configuration is invalid, or if a key that only a restart can change
     /// differs: sizes of tables, `zone_groups`, `engine.tunnel_references`. In that case nothing

@@ -11,22 +11,25 @@ use crate::flow::{Direction, End, Flow, FlowKey};
 use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum, TcpFlags};
 use crate::policy::RuleId;
 use crate::policy::handling::LatePacket;
-use crate::reset::{Reset, Unsent};
+use crate::reset::{Numbers, Reset, ResetOf, Unsent};
 use crate::session::{EndReason, Ended, Micros, Remembered, SessionId, ShardId, Tombstone, TunnelRef};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
-/// Returns the tunnel reference of a direction; if it is unknown, that of the other direction.
-pub(super) const fn tunnel_of(tunnels: [TunnelRef; 2], direction: Direction) -> TunnelRef {
+/// Returns session and path of a RST. The path is that of its direction; if none is known, that of
+/// the other direction.
+fn reset_of(session: SessionId, direction: Direction, tunnels: [TunnelRef; 2]) -> ResetOf {
     let [original, reply] = tunnels;
-    let (first, second) = match direction {
+    let (own, other) = match direction {
         Direction::Original => (original, reply),
         Direction::Reply => (reply, original),
     };
-    if first.0 == TunnelRef::NONE.0 {
-        second
-    } else {
-        first
+    let own_direction = own != TunnelRef::NONE || other == TunnelRef::NONE;
+    ResetOf {
+        session,
+        direction,
+        tunnel: if own_direction { own } else { other },
+        own_direction,
     }
 }
 
@@ -146,9 +149,9 @@ impl Engine {
                         settings.rates(),
                     )
                     .map(|()| {
-                        let tunnel = tunnel_of(ended.tunnels, direction);
-                        let numbers = (seq, sender.expects);
-                        if let Some(reset) = Reset::new((&slot.key, from), numbers, (id, direction, tunnel)) {
+                        let of = reset_of(id, direction, ended.tunnels);
+                        let ack = sender.expects;
+                        if let Some(reset) = Reset::new(&slot.key, from, Numbers { seq, ack }, of) {
                             sink.reset(&reset);
                         }
                     }),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::gateway::GatewayWorker;
 use portcullis::geneve::front::Outgoing;
-use portcullis::{Config, EndReason, Event, Gateway, SessionFilter};
+use portcullis::{Config, EndReason, Event, Gateway, Lost, SessionFilter};
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
 use crate::support::tunnel::{Kept, Label, datagram, flags, segment, sent};
@@ -169,4 +169,24 @@ fn rejects_are_answered_within_the_budget() {
         })
         .sum();
     assert_eq!(replies, 5);
+    assert_eq!(bench.gateway.stats().unanswered, 95);
+    assert_eq!(bench.worker.lost(), Lost::default());
+}
+
+#[test]
+fn denied_packets_take_at_most_half_of_the_events_that_a_worker_keeps() {
+    let text = "[policy]\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"";
+    let mut bench = Bench::new(text);
+    bench.worker = bench.gateway.worker_with_event_limit(4);
+    for n in 0..10 {
+        let syn = segment(Ends::v4(2_000 + n, 80), SYN, 1, 0, b"");
+        assert!(bench.take(THERE, &syn).is_empty());
+    }
+    assert_eq!(bench.worker.lost().events, 8);
+    for n in 0..3 {
+        assert_eq!(bench.take(THERE, &udp(Ends::v4(2_000 + n, 53), b"")).len(), 1);
+    }
+    assert_eq!(bench.worker.lost().events, 9);
+    let opened = |event: &Event<'_>| matches!(event, Event::Opened(_));
+    assert_eq!(bench.worker.events().filter(opened).count(), 2);
 }

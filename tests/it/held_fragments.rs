@@ -8,7 +8,7 @@ use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sen
 use portcullis::HeldPackets;
 use portcullis::fragment::HoldId;
 use portcullis::geneve::front::{Answer, NotSent, Scratch};
-use portcullis::{Config, Discard, DropReason, Engine, Packet, Sink, Verdict, Zone};
+use portcullis::{Config, Discard, DropReason, Engine, Event, Outbox, Packet, Sink, Verdict, Zone};
 use proptest::prelude::*;
 
 const ENDS: Ends = Ends::v4(4000, 53);
@@ -187,6 +187,30 @@ fn without_a_first_fragment_they_are_dropped_after_a_second_once() {
     assert_eq!(holder.names(&last), ["hold"]);
     assert_eq!(holder.names(&middle), ["hold"]);
     assert_eq!(holder.names(&first), ["forward"; 3]);
+}
+
+#[test]
+fn no_event_in_an_outbox_displaces_a_release() {
+    let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();
+    let (now, mut outbox) = (Instant::now(), Outbox::with_limits(1, 2));
+    for n in 0..5 {
+        let query = udp(Ends::v4(2_000 + n, 53), b"question");
+        assert!(
+            engine
+                .process(&Packet::new(&query, now), &mut outbox)
+                .is_forward()
+        );
+    }
+    assert_eq!((outbox.len(), outbox.lost().events), (2, 3));
+    let [first, second, _] = parts(7);
+    let held = engine.process(&Packet::new(&second, now).can_hold(true), &mut outbox);
+    assert!(matches!(held, Verdict::Hold(..)), "{held:?}");
+    assert!(
+        engine
+            .process(&Packet::new(&first, now), &mut outbox)
+            .is_forward()
+    );
+    assert!(matches!(outbox.drain().last(), Some(Event::Released(_))));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::config::{ChallengeMode, Midstream};
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::policy::Protocol;
 use portcullis::{
-    Config, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Rule, TunnelRef, Unsent,
-    Verdict,
+    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply, Rule,
+    SessionFilter, TunnelRef, Unsent, Verdict,
 };
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
@@ -50,7 +51,7 @@ fn a_flood_of_rejects_gets_no_more_replies_than_the_budget_allows() {
     let mut config = Config::default();
     config.resets.per_destination = 30;
     config.resets.overall = 40;
-    let builder = Engine::builder().config(config).seed(SEED);
+    let builder = Engine::builder_from(config).seed(SEED);
     let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
     let (now, mut outbox) = (Instant::now(), Outbox::new());
     let (mut replies, mut denied) = (0, 0);
@@ -81,7 +82,7 @@ fn a_flood_of_rejects_gets_no_more_replies_than_the_budget_allows() {
 fn the_lower_interface_has_the_same_budget() {
     let mut config = Config::default();
     config.resets.per_destination = 30;
-    let builder = Engine::builder().config(config).seed(SEED);
+    let builder = Engine::builder_from(config).seed(SEED);
     let engine = builder.policy(Policy::reject_by_default()).build().unwrap();
     let now = Instant::now();
     let syn = segment(WEB, SYN, 1, 0, b"");
@@ -121,6 +122,42 @@ fn both_ends_of_a_session_that_times_out_get_a_rst() {
     let stats = engine.stats();
     assert_eq!(stats.resets_sent, 2);
     assert!(stats.resets_unsent.contains(&(Unsent::NoSink, 0)), "{stats:?}");
+}
+
+#[test]
+fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
+    let mut config = Config::allow_all();
+    config.tcp.midstream = Midstream::Adopt;
+    let builder = Engine::builder_from(config).seed(SEED);
+    let engine = builder.tunnel_references().build().unwrap();
+    let (start, mut outbox) = (Instant::now() + Duration::from_secs(600), Outbox::new());
+    // Only the half of the client on path 1 is visible.
+    for n in 0..5 {
+        let ack = segment(WEB, ACK, 1_000 + n, 5_000 + n, b"x");
+        assert!(decide(&engine, &ack, TunnelRef(1), start, &mut outbox).is_forward());
+    }
+    outbox.drain().for_each(drop);
+    assert_eq!(
+        engine
+            .expire(start + Duration::from_secs(600_000), &mut outbox)
+            .ended,
+        1
+    );
+    let resets: Vec<_> = outbox
+        .drain()
+        .filter_map(|event| match event {
+            Event::Transmit(packet) => packet.session.map(|(_, direction)| (direction, packet.egress)),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        resets.contains(&(Direction::Reply, Egress::Back(TunnelRef(1)))),
+        "{resets:?}"
+    );
+    let to_responder = |(direction, egress): &(Direction, Egress)| {
+        *direction == Direction::Reply || *egress == Egress::Onward(TunnelRef(1))
+    };
+    assert!(resets.iter().all(to_responder), "{resets:?}");
 }
 
 #[test]
@@ -187,9 +224,17 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
         let syn = segment(Ends::v4(2_000 + n, 80), SYN, u32::from(n), 0, b"");
         let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
     }
-    assert_eq!(outbox.len(), 3 + 5);
+    // Denials take at most half of the room for events.
+    assert_eq!(outbox.len(), 3 + 2);
     let lost = outbox.lost();
-    assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 15, 0));
+    assert_eq!((lost.packets, lost.events, lost.over_budget), (17, 18, 0));
+    let query = udp(Ends::v4(2_000, 53), b"question");
+    assert!(decide(&engine, &query, TunnelRef::NONE, now, &mut outbox).is_forward());
+    assert_eq!(
+        (outbox.len(), outbox.lost()),
+        (3 + 2 + 1, lost),
+        "a session was opened"
+    );
     // The oldest are kept, whole.
     let acknowledged: Vec<_> = outbox
         .drain()
@@ -206,6 +251,78 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
     let syn = segment(Ends::v4(3_000, 80), SYN, 1, 0, b"");
     let _ = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
     assert_eq!((outbox.len(), outbox.lost()), (2, lost));
+}
+
+/// Opens so many established sessions from the initiator of [`WEB`].
+fn establish_many(engine: &Engine, sessions: u16, now: Instant, outbox: &mut Outbox) {
+    for n in 0..sessions {
+        let ends = Ends::v4(4_000 + n, 80);
+        for (ends, flags, seq, ack) in [
+            (ends, SYN, 100, 0),
+            (ends.back(), SYN | ACK, 500, 101),
+            (ends, ACK, 101, 501),
+        ] {
+            let bytes = segment(ends, flags, seq, ack, b"");
+            assert!(decide(engine, &bytes, TunnelRef::NONE, now, outbox).is_forward());
+        }
+        outbox.drain().for_each(drop);
+    }
+}
+
+/// Counts replies and RSTs at the end of sessions.
+fn packets(outbox: &mut Outbox) -> (usize, usize) {
+    outbox
+        .drain()
+        .fold((0, 0), |(replies, resets), event| match event {
+            Event::Transmit(packet) if packet.session.is_some() => (replies, resets + 1),
+            Event::Transmit(_) => (replies + 1, resets),
+            _ => (replies, resets),
+        })
+}
+
+#[test]
+fn no_flood_of_challenges_displaces_the_rsts_of_sessions_that_time_out() {
+    let mut config = Config::allow_all();
+    config.syn_challenge.mode = ChallengeMode::Off;
+    let engine = Engine::with_seed(&config, SEED).unwrap();
+    let (start, mut outbox) = (Instant::now(), Outbox::new());
+    establish_many(&engine, 200, start, &mut outbox);
+    config.syn_challenge.mode = ChallengeMode::Always;
+    engine.reload(&config, start, &mut outbox).unwrap();
+    assert!(outbox.is_empty());
+    let later = start + Duration::from_secs(4_000);
+    let syns: Vec<_> = (0..1_500u16)
+        .map(|n| segment(Ends::v4(10_000 + n, 80), SYN, 1, 0, b""))
+        .collect();
+    let batch: Vec<_> = syns.iter().map(|bytes| Packet::new(bytes, later)).collect();
+    let mut verdicts = Vec::new();
+    engine.process_batch(&batch, &mut outbox, &mut verdicts);
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| matches!(verdict, Verdict::Reject(_, Reply::Challenge(_), _)))
+    );
+    while engine.expire(later, &mut outbox).more {}
+    assert_eq!(engine.stats().resets_sent, 400);
+    assert_eq!(outbox.lost().packets, 1_500 - 1_024);
+    assert_eq!(packets(&mut outbox), (1_024, 400));
+}
+
+#[test]
+fn an_outbox_with_room_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
+    for (limit, kept) in [(Outbox::DEFAULT_LIMIT, 1_024), (1_200, 1_200)] {
+        let mut config = Config::allow_all();
+        config.syn_challenge.mode = ChallengeMode::Off;
+        let engine = Engine::with_seed(&config, SEED).unwrap();
+        let (now, mut outbox) = (Instant::now(), Outbox::with_limits(limit, 600));
+        establish_many(&engine, 600, now, &mut outbox);
+        assert_eq!(
+            engine.end_sessions(&SessionFilter::default(), now, &mut outbox),
+            600
+        );
+        assert_eq!(outbox.lost().packets, 1_200 - kept as u64);
+        assert_eq!(packets(&mut outbox), (0, kept));
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ mod ends;
 mod held;
 mod mss;
 mod queued;
+mod replies;
 mod scratch;
 mod settings;
 mod stats;
@@ -78,6 +79,7 @@ use parking_lot::{Mutex, RwLock};
 use self::ends::{Known, Standing};
 use self::held::{HeldDatagram, Watch};
 pub use self::queued::{Queued, Waited};
+use self::replies::{Written, way_back};
 pub use self::scratch::Scratch;
 use self::scratch::{Found, split_ref};
 use self::settings::Settings;
@@ -87,8 +89,7 @@ use super::EndpointId;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, HeldPackets, Packet};
 use crate::event::Sink;
-
-use crate::reset::{self, Reset};
+use crate::reset;
 use crate::session::{Origin, TunnelRef};
 use crate::verdict::{Class, Reply, Verdict};
 
@@ -470,55 +471,6 @@ impl FrontEnd {
         Answer::Return
     }
 
-    /// Answers a forwarded packet that does not fit into the tunnel back. Its session counts the
-    /// packet, as it does when a router after a firewall finds the packet too large.
-    #[cold]
-    #[inline(never)]
-    fn too_large<'b>(
-        &self,
-        engine: &Engine,
-        entered: Entered<'_>,
-        mtu: u16,
-        scratch: &'b mut Scratch,
-    ) -> Answer<'b> {
-        let inner = entered.packet.bytes();
-        // With padding, the payload can be too large although the packet is not.
-        let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
-            .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
-        if !is_packet {
-            return nothing(scratch, NotSent::Refused(Refusal::TooLarge));
-        }
-        let written = self.answer(engine, entered, scratch, |out| {
-            reset::write_too_big(mtu, inner, out).map(<[u8]>::len)
-        });
-        match written.filter(|_| engine.may_answer(entered.packet)) {
-            Some(written) => send(scratch, Outcome::TooBig, written),
-            None => nothing(scratch, NotSent::Refused(Refusal::TooLarge)),
-        }
-    }
-
-    /// Returns a RST that a [`Sink`] received, in the right tunnel header; `None` if no header of
-    /// its session is known.
-    pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
-        scratch.follow(self);
-        let settings = scratch.settings_in_force();
-        let Some((tunnel, header_len, endpoint)) = self.write_header(reset.tunnel, &settings, scratch.out())
-        else {
-            scratch.counters().count(Outcome::ResetLost);
-            return None;
-        };
-        let bytes = reset.bytes();
-        scratch
-            .out()
-            .get_mut(header_len..header_len + bytes.len())?
-            .copy_from_slice(bytes);
-        let len = header_len + bytes.len();
-        scratch.counters().count(Outcome::Reset);
-        scratch.counters().sent(endpoint, len);
-        let payload = scratch.out().get(..len)?;
-        Some(Outgoing { tunnel, payload })
-    }
-
     /// Returns whether any datagram is held.
     pub(crate) fn holds_any(&self) -> bool {
         !self.held.is_empty()
@@ -551,60 +503,6 @@ impl FrontEnd {
         })
     }
 
-    /// Writes a packet of the engine's own that answers another one, after the header in which it
-    /// goes back.
-    #[cold]
-    #[inline(never)]
-    fn answer(
-        &self,
-        engine: &Engine,
-        entered: Entered<'_>,
-        scratch: &mut Scratch,
-        write: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Option<Written> {
-        let settings = scratch.settings_in_force();
-        let known = self.write_header(engine.tunnel_back(entered.packet), &settings, scratch.out());
-        let Some((tunnel, header_len, endpoint)) = known else {
-            return way_back(entered.datagram, entered.found, scratch, write);
-        };
-        let written = write(scratch.out().get_mut(header_len..)?)?;
-        Some(Written {
-            tunnel,
-            len: header_len + written,
-            endpoint,
-        })
-    }
-
-    /// Writes the header that a reference stands for. Returns the destination of a datagram with
-    /// the header, its length, and the number of its endpoint. Returns `None` if the settings would
-    /// not accept it.
-    fn write_header(
-        &self,
-        tunnel: TunnelRef,
-        settings: &Settings,
-        out: &mut [u8],
-    ) -> Option<(Tunnel, usize, u16)> {
-        let (reference, port, cookie) = split_ref(tunnel);
-        let known = self.known.read();
-        let end = known.end(reference)?;
-        if !settings.allows(end.peer) || settings.zone(end.endpoint).is_none() {
-            return None;
-        }
-        let len = end.header.len();
-        out.get_mut(..len)?.copy_from_slice(&end.header);
-        if let Some(offset) = end.cookie_offset {
-            out.get_mut(offset..offset + 4)?
-                .copy_from_slice(&cookie.to_be_bytes());
-        }
-        let tunnel = Tunnel {
-            source: end.local,
-            destination: end.peer,
-            source_port: port,
-            destination_port: end.local_port,
-        };
-        Some((tunnel, len, end.number_of_endpoint))
-    }
-
     /// Returns a moment in seconds since the front end's origin.
     fn second(&self, now: Instant) -> u32 {
         u32::try_from(self.origin.micros(now).0 / 1_000_000).unwrap_or(u32::MAX)
@@ -624,32 +522,6 @@ struct Entered<'a> {
     datagram: &'a Datagram<'a>,
     found: &'a Found,
     packet: Packet<'a>,
-}
-
-/// A datagram of the engine's own in a [`Scratch`].
-struct Written {
-    tunnel: Tunnel,
-    len: usize,
-    /// The number of the endpoint through which it leaves.
-    endpoint: u16,
-}
-
-/// Writes a packet of the engine's own that answers another one, after the header in which that
-/// packet came.
-fn way_back(
-    datagram: &Datagram<'_>,
-    found: &Found,
-    scratch: &mut Scratch,
-    write: impl FnOnce(&mut [u8]) -> Option<usize>,
-) -> Option<Written> {
-    let header = datagram.payload.get(..found.header_len)?;
-    scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
-    let written = write(scratch.out().get_mut(found.header_len..)?)?;
-    Some(Written {
-        tunnel: datagram.back(),
-        len: found.header_len + written,
-        endpoint: found.endpoint,
-    })
 }
 
 fn nothing(scratch: &Scratch, reason: NotSent) -> Answer<'static> {

@@ -95,6 +95,32 @@ impl Remembered {
         header: [0; MAX_REMEMBERED],
     };
 
+    /// Returns the entry of a datagram that was looked up; `None` if its header is too long.
+    fn of(
+        datagram: &Datagram<'_>,
+        spot: Spot,
+        found: &Found,
+        version: u8,
+        cookie_offset: Option<usize>,
+    ) -> Option<Self> {
+        let mut header = [0; MAX_REMEMBERED];
+        header
+            .get_mut(..found.header_len)?
+            .copy_from_slice(datagram.payload.get(..found.header_len)?);
+        Some(Self {
+            outer: spot.outer,
+            port: datagram.destination_port,
+            len: found.header_len as u8,
+            cookie_offset: cookie_offset.unwrap_or(0) as u8,
+            end: found.end,
+            endpoint: found.endpoint,
+            may_be_proven: found.may_be_proven,
+            zone: found.zone,
+            version,
+            header,
+        })
+    }
+
     /// Returns the result for a datagram whose outside differs in port and cookie alone; else
     /// `None`.
     #[inline]
@@ -236,16 +262,15 @@ impl Scratch {
         datagram: &Datagram<'_>,
         now: Instant,
     ) -> Result<Found, (Refusal, u16)> {
-        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
-        let place = place_of(outer, datagram.payload);
+        let spot = Spot::of(datagram);
         let mask = self.settings.config.provider.cookie_mask();
         let remembered = self
             .remembered
-            .get(place)
-            .and_then(|each| each.matches(datagram, outer, mask));
+            .get(spot.place)
+            .and_then(|each| each.matches(datagram, spot.outer, mask));
         match remembered {
             Some(found) => Ok(found),
-            None => self.look_up(front, datagram, now, (outer, place)),
+            None => self.look_up(front, datagram, now, spot),
         }
     }
 
@@ -257,7 +282,7 @@ impl Scratch {
         front: &FrontEnd,
         datagram: &Datagram<'_>,
         now: Instant,
-        (outer, place): (u64, usize),
+        spot: Spot,
     ) -> Result<Found, (Refusal, u16)> {
         let settings = &self.settings;
         let refused = |refusal| (refusal, 0);
@@ -306,25 +331,7 @@ impl Scratch {
                 }
             }
         };
-        let mut copy = [0; MAX_REMEMBERED];
-        if let Some(place) = self.remembered.get_mut(place)
-            && let Some(room) = copy.get_mut(..header.bytes().len())
-        {
-            room.copy_from_slice(header.bytes());
-            *place = Remembered {
-                outer,
-                port: datagram.destination_port,
-                len: header.bytes().len() as u8,
-                cookie_offset: cookie_offset.unwrap_or(0) as u8,
-                end,
-                endpoint,
-                may_be_proven,
-                zone,
-                version,
-                header: copy,
-            };
-        }
-        Ok(Found {
+        let found = Found {
             header_len: header.bytes().len(),
             zone,
             endpoint,
@@ -332,7 +339,13 @@ impl Scratch {
             end,
             cookie: metadata.cookie.map_or(0, |cookie| cookie.value),
             may_be_proven,
-        })
+        };
+        if let Some(place) = self.remembered.get_mut(spot.place)
+            && let Some(remembered) = Remembered::of(datagram, spot, &found, version, cookie_offset)
+        {
+            *place = remembered;
+        }
+        Ok(found)
     }
 
     /// Adds the tunnel endpoint and the endpoint of a datagram by which a packet of an answered
@@ -340,8 +353,7 @@ impl Scratch {
     #[cold]
     #[inline(never)]
     pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {
-        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
-        if let Some(remembered) = self.remembered.get_mut(place_of(outer, datagram.payload)) {
+        if let Some(remembered) = self.remembered.get_mut(Spot::of(datagram).place) {
             // The next datagram looks the header up again.
             *remembered = Remembered::NOTHING;
         }
@@ -359,6 +371,24 @@ impl Scratch {
         let second = front.second(now);
         let mut known = front.known.write();
         known.add(datagram, &key, &metadata, second, Standing::Proven);
+    }
+}
+
+/// Outer addresses of a datagram, and the index at which its header may be remembered.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    outer: u64,
+    place: usize,
+}
+
+impl Spot {
+    #[inline]
+    fn of(datagram: &Datagram<'_>) -> Self {
+        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        Self {
+            outer,
+            place: place_of(outer, datagram.payload),
+        }
     }
 }
 

@@ -1,0 +1,136 @@
+//! The front end's own packets: replies and RSTs, each in the tunnel header of its direction.
+
+use super::scratch::{Found, Scratch, split_ref};
+use super::settings::Settings;
+use super::stats::Outcome;
+use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, Refusal, Tunnel, nothing, send};
+use crate::engine::Engine;
+use crate::reset::{self, Reset};
+use crate::session::TunnelRef;
+
+impl FrontEnd {
+    /// A packet that passes, but would not fit into the way back. Its session counts it, as a router's does that finds out behind
+    /// its firewall.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn too_large<'b>(
+        &self,
+        engine: &Engine,
+        entered: Entered<'_>,
+        mtu: u16,
+        scratch: &'b mut Scratch,
+    ) -> Answer<'b> {
+        let inner = entered.packet.bytes();
+        // It is not the packet that is too large where padding makes it so.
+        let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
+            .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
+        if !is_packet {
+            return nothing(scratch, NotSent::Refused(Refusal::TooLarge));
+        }
+        let written = self.answer(engine, entered, scratch, |out| {
+            reset::write_too_big(mtu, inner, out).map(<[u8]>::len)
+        });
+        match written.filter(|_| engine.may_answer(entered.packet)) {
+            Some(written) => send(scratch, Outcome::TooBig, written),
+            None => nothing(scratch, NotSent::Refused(Refusal::TooLarge)),
+        }
+    }
+
+    /// A RST that a [`Sink`](crate::Sink) was given, in the right tunnel header; `None` if no header of its session is known.
+    pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
+        scratch.follow(self);
+        let settings = scratch.settings_in_force();
+        let Some((tunnel, header_len, endpoint)) = self.write_header(reset.tunnel, &settings, scratch.out())
+        else {
+            scratch.counters().count(Outcome::ResetLost);
+            return None;
+        };
+        let bytes = reset.bytes();
+        scratch
+            .out()
+            .get_mut(header_len..header_len + bytes.len())?
+            .copy_from_slice(bytes);
+        let len = header_len + bytes.len();
+        scratch.counters().count(Outcome::Reset);
+        scratch.counters().sent(endpoint, len);
+        let payload = scratch.out().get(..len)?;
+        Some(Outgoing { tunnel, payload })
+    }
+
+    /// Writes a packet of our own that answers one, behind the header in which it goes back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn answer(
+        &self,
+        engine: &Engine,
+        entered: Entered<'_>,
+        scratch: &mut Scratch,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<Written> {
+        let settings = scratch.settings_in_force();
+        let known = self.write_header(engine.tunnel_back(entered.packet), &settings, scratch.out());
+        let Some((tunnel, header_len, endpoint)) = known else {
+            return way_back(entered.datagram, entered.found, scratch, write);
+        };
+        let written = write(scratch.out().get_mut(header_len..)?)?;
+        Some(Written {
+            tunnel,
+            len: header_len + written,
+            endpoint,
+        })
+    }
+
+    /// Writes the header that a reference stands for: where a datagram with it goes, its length, and the number of its
+    /// endpoint. `None` for one that the settings would not let in.
+    fn write_header(
+        &self,
+        tunnel: TunnelRef,
+        settings: &Settings,
+        out: &mut [u8],
+    ) -> Option<(Tunnel, usize, u16)> {
+        let (reference, port, cookie) = split_ref(tunnel);
+        let known = self.known.read();
+        let end = known.end(reference)?;
+        if !settings.allows(end.peer) || settings.zone(end.endpoint).is_none() {
+            return None;
+        }
+        let len = end.header.len();
+        out.get_mut(..len)?.copy_from_slice(&end.header);
+        if let Some(offset) = end.cookie_offset {
+            out.get_mut(offset..offset + 4)?
+                .copy_from_slice(&cookie.to_be_bytes());
+        }
+        let tunnel = Tunnel {
+            source: end.local,
+            destination: end.peer,
+            source_port: port,
+            destination_port: end.local_port,
+        };
+        Some((tunnel, len, end.number_of_endpoint))
+    }
+}
+
+/// A datagram of our own in a [`Scratch`].
+pub(super) struct Written {
+    pub(super) tunnel: Tunnel,
+    pub(super) len: usize,
+    /// The number of the endpoint by which it goes.
+    pub(super) endpoint: u16,
+}
+
+/// Writes a packet of our own that answers one, behind the header in which that one has come.
+pub(super) fn way_back(
+    datagram: &Datagram<'_>,
+    found: &Found,
+    scratch: &mut Scratch,
+    write: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Option<Written> {
+    let header = datagram.payload.get(..found.header_len)?;
+    scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
+    let written = write(scratch.out().get_mut(found.header_len..)?)?;
+    Some(Written {
+        tunnel: datagram.back(),
+        len: found.header_len + written,
+        endpoint: found.endpoint,
+    })
+}

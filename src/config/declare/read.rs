@@ -90,7 +90,8 @@ impl Problems {
         if self.is_full() {
             self.is_cut = true;
         } else {
-            let path = self.path.get(..self.path.floor_char_boundary(MAX_PATH));
+            let mut ends = (0..=MAX_PATH.min(self.path.len())).rev();
+            let path = ends.find_map(|end| self.path.get(..end));
             let path = path.unwrap_or_default().to_owned();
             self.list.push(Problem { path, span, cause });
         }

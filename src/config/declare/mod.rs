@@ -7,9 +7,9 @@
 //! - the struct and its default ([`Default`])
 //! - reading, with all errors at once ([`read`])
 //! - the bounds ([`check`])
-//! - the values in force with their origins ([`print`])
+//! - the values in force with their origins ([`mod@print`])
 //! - the values that a reload keeps ([`Table::keep`])
-//! - the reference page ([`reference`])
+//! - the reference page ([`mod@reference`])
 //!
 //! ```
 //! use portcullis::config::{Config, Document};

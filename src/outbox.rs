@@ -172,7 +172,7 @@ pub(crate) enum Made {
     },
     /// The budget allows none.
     OverBudget,
-    /// There is no such packet.
+    /// The packet cannot be written.
     Nothing,
 }
 

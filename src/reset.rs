@@ -293,7 +293,7 @@ impl Ports {
     }
 }
 
-/// Where a packet goes.
+/// Addresses between which a packet is sent.
 struct Route {
     version: IpVersion,
     from: u128,
@@ -424,7 +424,7 @@ pub enum Unsent {
     OverallBudget,
     /// The sequence number that the receiver accepts was never seen.
     NumberUnknown,
-    /// There is no sink: the session ended in a call without one.
+    /// The session ended in a call without a sink.
     NoSink,
 }
 

@@ -63,9 +63,9 @@ pub struct Stats {
     pub sessions_opened: u64,
     /// Sessions ended since the start, by reason.
     pub sessions_ended: Vec<(EndReason, u64)>,
-    /// Those of the opened sessions that were adopted midstream, including resumed ones.
+    /// Opened sessions that were adopted midstream, including resumed ones.
     pub sessions_adopted: u64,
-    /// Those of the adopted sessions that resumed an ended one: late packets that were readmitted.
+    /// Adopted sessions that resumed an ended one: their late packets were readmitted.
     pub sessions_resumed: u64,
     /// Sessions that are allowed although half of them was found to be missing.
     pub sessions_bypassed: u64,

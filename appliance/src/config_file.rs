@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 128 << 20;
 /// Reason for which a configuration file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigFileError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("{name}: {source}")]
     Read {
         /// The path as given.
@@ -28,7 +28,7 @@ pub(crate) enum ConfigFileError {
         /// The error of the system.
         source: io::Error,
     },
-    /// It was read and has errors.
+    /// The file was read and has errors.
     #[error("{}", summary(.0))]
     Config(ConfigErrors),
 }
@@ -75,7 +75,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
 /// settings. The file may be a pipe.
 ///
 /// # Errors
-/// Those of [`load`].
+/// Errors of [`load`].
 pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
     read_and_parse(path, || File::open(path))
 }
@@ -84,7 +84,7 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
 /// since reading anything else may not end.
 ///
 /// # Errors
-/// Those of [`load`].
+/// Errors of [`load`].
 pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileError> {
     read_and_parse(path, || {
         regular(

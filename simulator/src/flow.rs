@@ -290,11 +290,11 @@ pub(super) struct Answer {
 pub(super) struct Departure<'a> {
     /// The parsed inner packet.
     pub(super) inner: &'a Inner,
-    /// Its bytes.
+    /// Bytes of the inner packet.
     pub(super) bytes: &'a [u8],
     /// Side at which the packet entered.
     pub(super) side: Side,
-    /// Its number.
+    /// Number of the packet.
     pub(super) number: u64,
     /// The time.
     pub(super) now: Instant,

@@ -1,6 +1,6 @@
 //! The group of targets: registration, health, and the target of each flow. No clock and no I/O.
 //!
-//! As AWS Gateway Load Balancer does it. A new flow goes to a healthy registered target. An existing
+//! The behavior is that of AWS Gateway Load Balancer. A new flow goes to a healthy registered target. An existing
 //! flow stays with its target, also if that one is unhealthy, draining or deregistered, unless
 //! rebalancing is on: then it moves with its next packet. If no registered target is healthy, all of
 //! them receive new flows (fail-open).

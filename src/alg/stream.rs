@@ -78,7 +78,7 @@ pub enum Fit {
     Fits,
     /// The segment may differ from the one that passed in its place.
     Differs,
-    /// There is no room until data is acknowledged or a hole is filled.
+    /// The stream has no room until data is acknowledged or a hole is filled.
     NoRoom,
     /// The segment begins before the first byte that was seen, and nothing shows that it has come.
     BeforeStart,

@@ -84,7 +84,7 @@ pub(crate) enum Joined {
     /// The first fragment has not come: this one waits for it. If there is a second name, all
     /// fragments that are held under that one have lost their places to it.
     Held(HoldId, Option<HoldId>),
-    /// There was one; its lifetime is over.
+    /// The datagram is known, and its lifetime is over.
     Expired,
     /// The fragment belongs to it and passes.
     Passes(LaterFragment),
@@ -107,9 +107,9 @@ struct Datagram {
 /// Effect of a fragment on its datagram.
 enum Taken {
     Passes(LaterFragment),
-    /// This fragment is dropped, the datagram goes on.
+    /// Only the fragment is dropped.
     Drops(DropReason, Tracked),
-    /// This fragment is dropped, and with it the rest of the datagram.
+    /// The fragment and the rest of the datagram are dropped.
     Breaks(DropReason, Tracked),
 }
 

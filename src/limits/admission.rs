@@ -15,7 +15,7 @@ use crate::session::time::Micros;
 pub(crate) struct Counts {
     /// The entry of its destination.
     pub(crate) destination: bool,
-    /// Those of its source and destination under its rule.
+    /// The entries of its source and destination under its rule.
     pub(crate) of_rule: bool,
 }
 

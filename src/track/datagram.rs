@@ -64,7 +64,7 @@ pub enum Family {
     Udp,
     /// ICMP and ICMPv6 queries.
     Icmp,
-    /// Everything else.
+    /// Any other protocol.
     Other,
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Request {
         #[serde(default)]
         all: bool,
     },
-    /// Everything about one session.
+    /// All details of one session.
     Explain { id: u64 },
     /// Announced sessions that have not come yet.
     Expectations,

@@ -59,7 +59,7 @@ impl WorkerReading {
     }
 }
 
-/// Everything that is read at one moment.
+/// State and counters of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Reading {
     workers: Vec<WorkerReading>,

@@ -20,7 +20,7 @@ pub(super) struct Announced {
 /// Fault of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// There is none.
+    /// The line has no announcement.
     Absent,
     /// The announcement cannot be parsed.
     Malformed,

@@ -16,7 +16,7 @@ use crate::run::process::ProcessReading;
 use crate::run::reloads::Reloads;
 use crate::run::view::{WallClock, ZoneNames};
 
-/// Everything that is read for a scrape.
+/// State and counters that a scrape reads.
 pub(super) struct Readings {
     pub(super) data_path: Arc<DataPath>,
     pub(super) stats: Stats,

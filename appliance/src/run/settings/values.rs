@@ -58,10 +58,10 @@ impl LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Logged {
-    /// All.
+    /// All sessions.
     #[default]
     All,
-    /// Those of rules with `log = true`.
+    /// Sessions of rules with `log = true`.
     Marked,
 }
 
@@ -80,7 +80,7 @@ impl Logged {
 pub(crate) enum LoggedDenied {
     /// None.
     None,
-    /// Those of rules with `log = true`.
+    /// Sessions of rules with `log = true`.
     #[default]
     Marked,
     /// All, those of the default action included.
@@ -187,7 +187,7 @@ impl Default for ControlPath {
     }
 }
 
-/// Where the default is written out, nothing differs.
+/// Compares the paths in force: a default that is written out equals one that is not.
 impl PartialEq for ControlPath {
     fn eq(&self, other: &Self) -> bool {
         self.path == other.path

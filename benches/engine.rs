@@ -4,7 +4,10 @@
 //! the loop over a slice, in which all packets have one `now`. Tables are filled when the first
 //! benchmark that is not filtered out needs them. `cargo bench --bench engine -- --test` runs
 //! everything once.
-#![expect(clippy::unwrap_used, reason = "a benchmark that stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark that stops at the first surprise"
+)]
 
 mod traffic;
 
@@ -83,7 +86,9 @@ impl Table {
         for position in 0..self.sessions {
             let session = Session(self.order.at(u32::MAX, position));
             for frame in session.handshake(self.protocol) {
-                let verdict = self.engine.verdict_only(Packet::new(frame.bytes(), self.now));
+                let verdict = self
+                    .engine
+                    .verdict_only(Packet::new(frame.bytes(), self.now));
                 assert!(verdict.is_forward(), "{verdict:?}");
             }
         }
@@ -98,7 +103,10 @@ impl Table {
     }
 
     fn next(&mut self) -> (u32, Session) {
-        let next = (self.round, Session(self.order.at(self.round, self.position)));
+        let next = (
+            self.round,
+            Session(self.order.at(self.round, self.position)),
+        );
         self.position += 1;
         if self.position == self.sessions {
             self.position = 0;
@@ -148,9 +156,16 @@ impl Table {
         let start = Instant::now();
         for frames in self.frames.chunks(BATCH) {
             packets.clear();
-            packets.extend(frames.iter().map(|frame| Packet::new(frame.bytes(), self.now)));
+            packets.extend(
+                frames
+                    .iter()
+                    .map(|frame| Packet::new(frame.bytes(), self.now)),
+            );
             self.engine.verdicts_only(&packets, &mut verdicts);
-            right += verdicts.iter().filter(|verdict| verdict.is_forward()).count();
+            right += verdicts
+                .iter()
+                .filter(|verdict| verdict.is_forward())
+                .count();
         }
         let took = start.elapsed();
         assert_eq!(right, self.frames.len());
@@ -162,7 +177,9 @@ impl Table {
         let mut right = 0;
         let start = Instant::now();
         for frame in &self.frames {
-            let verdict = self.engine.verdict_only(Packet::new(frame.bytes(), self.now));
+            let verdict = self
+                .engine
+                .verdict_only(Packet::new(frame.bytes(), self.now));
             right += usize::from(expected(&verdict));
         }
         let took = start.elapsed();
@@ -184,7 +201,9 @@ fn slices(count: u64, mut slice: impl FnMut(usize) -> Duration) -> Duration {
 }
 
 /// Returns an accessor of a table that is built on first use.
-fn lazily(make: impl Fn() -> Table) -> impl FnMut(&mut dyn FnMut(&mut Table) -> Duration) -> Duration {
+fn lazily(
+    make: impl Fn() -> Table,
+) -> impl FnMut(&mut dyn FnMut(&mut Table) -> Duration) -> Duration {
     let table: RefCell<Option<Table>> = RefCell::new(None);
     move |then| then(table.borrow_mut().get_or_insert_with(&make))
 }
@@ -221,9 +240,13 @@ fn parse(c: &mut Criterion) {
     ];
     for checksums in [Checksums::Trust, Checksums::Verify] {
         for (name, bytes) in packets {
-            group.bench_with_input(BenchmarkId::new(name, checksums.name()), bytes, |b, bytes| {
-                b.iter(|| packet::parse(black_box(bytes), checksums).unwrap());
-            });
+            group.bench_with_input(
+                BenchmarkId::new(name, checksums.name()),
+                bytes,
+                |b, bytes| {
+                    b.iter(|| packet::parse(black_box(bytes), checksums).unwrap());
+                },
+            );
         }
     }
     group.finish();
@@ -236,13 +259,19 @@ fn established(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("established_tcp/{name}"));
         group.throughput(Throughput::Elements(1));
         group.bench_function("process", |b| {
-            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_packets(slice))));
+            b.iter_custom(|count| {
+                with_table(&mut |table| slices(count, |slice| table.time_packets(slice)))
+            });
         });
         group.bench_function("process_outbox", |b| {
-            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_outbox(slice))));
+            b.iter_custom(|count| {
+                with_table(&mut |table| slices(count, |slice| table.time_outbox(slice)))
+            });
         });
         group.bench_function("process_batch", |b| {
-            b.iter_custom(|count| with_table(&mut |table| slices(count, |slice| table.time_batches(slice))));
+            b.iter_custom(|count| {
+                with_table(&mut |table| slices(count, |slice| table.time_batches(slice)))
+            });
         });
         group.finish();
     }
@@ -263,8 +292,9 @@ fn lookup(c: &mut Criterion) {
                         let stranger = Session(MAX_SESSIONS / 2 + number);
                         table.frames.push(stranger.packet(Protocol::Tcp, round));
                     }
-                    table
-                        .time_frames(|verdict| verdict.reason() == Some(portcullis::DropReason::TcpNoSession))
+                    table.time_frames(|verdict| {
+                        verdict.reason() == Some(portcullis::DropReason::TcpNoSession)
+                    })
                 })
             })
         });
@@ -352,8 +382,9 @@ fn expire(c: &mut Criterion) {
 /// Returns a policy of one shape, and sessions of which it allows all but a fourth.
 fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
-    let net =
-        |number: u32, length: u8| AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap());
+    let net = |number: u32, length: u8| {
+        AddressTerm::Prefix(format!("{}/{length}", host(number)).parse().unwrap())
+    };
     let mut config = Config::allow_all();
     config.policy.default = Action::Deny;
     config.policy.rules = (0..rules)

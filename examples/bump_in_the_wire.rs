@@ -32,8 +32,12 @@ fn deliver(sides: &[SyncDevice; 2], outbox: &mut Outbox) {
     for event in outbox.drain() {
         match event {
             Event::Transmit(packet) => match packet.egress {
-                Egress::Back(TunnelRef(from @ 1..=2)) => send(&sides[from as usize - 1], packet.bytes),
-                Egress::Onward(TunnelRef(from @ 1..=2)) => send(&sides[2 - from as usize], packet.bytes),
+                Egress::Back(TunnelRef(from @ 1..=2)) => {
+                    send(&sides[from as usize - 1], packet.bytes)
+                }
+                Egress::Onward(TunnelRef(from @ 1..=2)) => {
+                    send(&sides[2 - from as usize], packet.bytes)
+                }
                 _ => {} // No packet has travelled in this direction.
             },
             Event::Ended(session, reason) => println!("ended: {} {}", session.state, reason.name()),
@@ -55,7 +59,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let open = |name: &String| DeviceBuilder::new().name(name).build_sync();
     let sides = [open(left)?, open(right)?];
     let engine = match file.first() {
-        Some(path) => Engine::builder_from(Config::from_toml(&std::fs::read_to_string(path)?, path)?),
+        Some(path) => {
+            Engine::builder_from(Config::from_toml(&std::fs::read_to_string(path)?, path)?)
+        }
         None => Engine::builder().policy(
             Policy::deny_by_default()
                 .rule(Rule::allow("web").protocol(Protocol::TCP).ports([80..=80]))

@@ -12,7 +12,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 fn send(raw: &Socket, out: &Outgoing<'_>) {
     let length = out.payload.len() as u16 + 8;
-    let udp = [out.tunnel.source_port, out.tunnel.destination_port, length, 0];
+    let udp = [
+        out.tunnel.source_port,
+        out.tunnel.destination_port,
+        length,
+        0,
+    ];
     let udp: Vec<u8> = udp.into_iter().flat_map(u16::to_be_bytes).collect();
     let to = SocketAddrV4::new(out.tunnel.destination, 0).into();
     let _ = raw.send_to(&[&udp, out.payload].concat(), &to); // A failure loses it, as any wire does.

@@ -20,9 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ok_or("usage: nfqueue NUMBER [portcullis.toml]")?
         .parse()?;
     let engine = match args.next() {
-        Some(path) => Engine::builder_from(Config::from_toml(&std::fs::read_to_string(&path)?, &path)?),
+        Some(path) => {
+            Engine::builder_from(Config::from_toml(&std::fs::read_to_string(&path)?, &path)?)
+        }
         None => Engine::builder().policy(
-            Policy::deny_by_default().rule(Rule::allow("web").protocol(Protocol::TCP).ports([80, 443])),
+            Policy::deny_by_default()
+                .rule(Rule::allow("web").protocol(Protocol::TCP).ports([80, 443])),
         ),
     };
     let engine = Arc::new(engine.build()?);
@@ -70,7 +73,9 @@ fn end_sessions(engine: &Engine, raw: &Socket) {
 /// Sends the packets of an outbox.
 fn deliver(raw: &Socket, outbox: &mut Outbox) {
     for event in outbox.drain() {
-        let Event::Transmit(packet) = event else { continue };
+        let Event::Transmit(packet) = event else {
+            continue;
+        };
         // The kernel routes it by the destination in its header. IPv6 needs a socket of its own.
         if let Some(&[a, b, c, d]) = packet.bytes.get(16..20)
             && packet.bytes[0] >> 4 == 4

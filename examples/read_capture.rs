@@ -49,8 +49,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             PcapBlockOwned::Legacy(frame) => {
-                let at =
-                    Duration::from_secs(frame.ts_sec.into()) + Duration::from_micros(frame.ts_usec.into());
+                let at = Duration::from_secs(frame.ts_sec.into())
+                    + Duration::from_micros(frame.ts_usec.into());
                 let now = start + at.saturating_sub(*first.get_or_insert(at));
                 let bytes = frame.data.get(header_len..).unwrap_or_default();
                 let verdict = engine.process(&Packet::new(bytes, now), &mut outbox);
@@ -59,7 +59,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 engine.expire(now, &mut outbox);
                 for event in outbox.drain() {
                     if let Event::Ended(session, reason) = event {
-                        *sessions.entry((session.conn_state(), reason.name())).or_default() += 1;
+                        *sessions
+                            .entry((session.conn_state(), reason.name()))
+                            .or_default() += 1;
                     }
                 }
             }
@@ -68,6 +70,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reader.consume(offset);
     }
     println!("packets: {verdicts:?}");
-    println!("sessions that ended: {sessions:?}; {} live on", engine.sessions());
+    println!(
+        "sessions that ended: {sessions:?}; {} live on",
+        engine.sessions()
+    );
     Ok(())
 }

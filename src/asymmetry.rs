@@ -329,8 +329,9 @@ impl Asymmetry {
     /// Clears a suspect whose other direction has arrived.
     fn cleared(&self, sighting: &Sighting) -> Change {
         let retracted = self.place(&sighting.key, |place| {
-            let suspect =
-                place.filter(|suspect| suspect.key == sighting.key && suspect.source != sighting.source)?;
+            let suspect = place.filter(|suspect| {
+                suspect.key == sighting.key && suspect.source != sighting.source
+            })?;
             *place = None;
             suspect.listing()
         });
@@ -350,8 +351,8 @@ impl Asymmetry {
     /// such packet.
     fn is_news(&self, sighting: &Sighting, evidence: Evidence) -> bool {
         let news = self.place(&sighting.key, |place| {
-            let known =
-                place.is_some_and(|suspect| suspect.key == sighting.key && suspect.evidence == evidence);
+            let known = place
+                .is_some_and(|suspect| suspect.key == sighting.key && suspect.evidence == evidence);
             if !known {
                 *place = Some(Suspect::new(sighting, evidence));
             }
@@ -362,7 +363,9 @@ impl Asymmetry {
 
     fn suspect(&self, sighting: &Sighting, evidence: Evidence, config: &AsymmetryConfig) -> Change {
         let noticed = self.place(&sighting.key, |place| match place {
-            Some(suspect) if suspect.key == sighting.key => Some(suspect.again(sighting, evidence, config)),
+            Some(suspect) if suspect.key == sighting.key => {
+                Some(suspect.again(sighting, evidence, config))
+            }
             Some(other) if !other.may_be_forgotten(sighting.at, config) => None,
             place => Some(Change {
                 retracted: None,
@@ -427,7 +430,8 @@ impl Asymmetry {
             }
             Entry::Vacant(place) => {
                 if !self.places.claim(line_key.zone) {
-                    self.unlisted.fetch_add(u64::from(packets), Ordering::Relaxed);
+                    self.unlisted
+                        .fetch_add(u64::from(packets), Ordering::Relaxed);
                     return;
                 }
                 place.insert(AsymmetryLine {

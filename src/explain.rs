@@ -118,7 +118,12 @@ impl fmt::Display for Step {
         match self {
             Self::Parsed(parsed) => write_parsed(f, parsed),
             Self::Malformed(malformed) => {
-                write!(f, "malformed: {}: {}", malformed.name(), malformed.describe())
+                write!(
+                    f,
+                    "malformed: {}: {}",
+                    malformed.name(),
+                    malformed.describe()
+                )
             }
             Self::Key(key, shard) => write!(f, "flow: {key}, shard {shard}"),
             Self::Found {
@@ -145,13 +150,21 @@ impl fmt::Display for Step {
             Self::Side(when, direction, side) => write!(
                 f,
                 "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
-                side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
+                side.peer.end,
+                side.peer.max_end,
+                side.peer.max_window,
+                side.scale,
+                side.peer.max_ack
             ),
             Self::Tcp(step) => write_tcp_step(f, step),
             Self::Note(note) => f.write_str(note),
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
             Self::Buried(session, reason, ago) => {
-                write!(f, "session {session} has ended {ago:?} ago ({})", reason.name())
+                write!(
+                    f,
+                    "session {session} has ended {ago:?} ago ({})",
+                    reason.name()
+                )
             }
             Self::Helper(note) => {
                 write!(f, "helper: {}, {} direction", note.event, note.from)?;
@@ -213,7 +226,10 @@ fn write_tcp_step(f: &mut fmt::Formatter<'_>, step: &TcpStep) -> fmt::Result {
             }
         }
         TcpStep::Rst { seq, expected } => {
-            write!(f, "RST carries {seq}, its receiver expects exactly {expected}")
+            write!(
+                f,
+                "RST carries {seq}, its receiver expects exactly {expected}"
+            )
         }
         TcpStep::Bound(check) => write!(
             f,
@@ -272,7 +288,12 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
         write!(f, ": {reason}: {}", reason.describe())?;
     }
     match verdict.tracked().late {
-        Some(late) => write!(f, " It ended {:?} ago ({}).", late.ago(), late.reason.name()),
+        Some(late) => write!(
+            f,
+            " It ended {:?} ago ({}).",
+            late.ago(),
+            late.reason.name()
+        ),
         None => Ok(()),
     }
 }
@@ -302,8 +323,17 @@ impl fmt::Display for Ends<'_> {
         match s.tunnel {
             [None, None] => Ok(()),
             [there, back] => {
-                let name = if s.protocol == PROTOCOL_GRE { "key" } else { "SPI" };
-                write!(f, ", {name} {} there, {} back", TunnelId(there), TunnelId(back))
+                let name = if s.protocol == PROTOCOL_GRE {
+                    "key"
+                } else {
+                    "SPI"
+                };
+                write!(
+                    f,
+                    ", {name} {} there, {} back",
+                    TunnelId(there),
+                    TunnelId(back)
+                )
             }
         }
     }
@@ -321,7 +351,12 @@ impl fmt::Display for TunnelId {
     }
 }
 
-fn write_segment(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, segment: &Segment) -> fmt::Result {
+fn write_segment(
+    f: &mut fmt::Formatter<'_>,
+    src_port: u16,
+    dst_port: u16,
+    segment: &Segment,
+) -> fmt::Result {
     write!(
         f,
         "TCP {src_port} -> {dst_port} [{}] seq {} ack {} window {} payload {}",
@@ -336,7 +371,12 @@ fn write_segment(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, segme
     Ok(())
 }
 
-fn write_sctp(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, packet: &SctpPacket) -> fmt::Result {
+fn write_sctp(
+    f: &mut fmt::Formatter<'_>,
+    src_port: u16,
+    dst_port: u16,
+    packet: &SctpPacket,
+) -> fmt::Result {
     write!(
         f,
         "SCTP {src_port} -> {dst_port} tag {:#010x} [{}]",
@@ -348,7 +388,12 @@ fn write_sctp(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, packet: 
     f.write_str(if packet.reflected { " T" } else { "" })
 }
 
-fn write_dccp(f: &mut fmt::Formatter<'_>, src_port: u16, dst_port: u16, packet: &DccpPacket) -> fmt::Result {
+fn write_dccp(
+    f: &mut fmt::Formatter<'_>,
+    src_port: u16,
+    dst_port: u16,
+    packet: &DccpPacket,
+) -> fmt::Result {
     write!(f, "DCCP {src_port} -> {dst_port} {}", packet.kind.name())?;
     if let Some(seq) = packet.seq {
         write!(f, " seq {seq}")?;

@@ -165,7 +165,9 @@ impl Gateway {
         now: Instant,
         mut send: impl FnMut(Outgoing<'_>),
     ) -> Option<Instant> {
-        let done = self.engine.expire_with(now, EXPIRY_BUDGET, &mut worker.collected);
+        let done = self
+            .engine
+            .expire_with(now, EXPIRY_BUDGET, &mut worker.collected);
         self.send_rest(worker, now, &mut send);
         if done.more {
             return Some(now);
@@ -223,7 +225,12 @@ impl Gateway {
     }
 
     /// Decides everything that is held immediately, before a thread ends.
-    pub fn release_held(&self, worker: &mut GatewayWorker, now: Instant, mut send: impl FnMut(Outgoing<'_>)) {
+    pub fn release_held(
+        &self,
+        worker: &mut GatewayWorker,
+        now: Instant,
+        mut send: impl FnMut(Outgoing<'_>),
+    ) {
         self.front.release_held();
         self.send_rest(worker, now, &mut send);
     }
@@ -253,9 +260,17 @@ impl Gateway {
     }
 
     /// Sends the fragments that were released, and then the RSTs.
-    fn send_rest(&self, worker: &mut GatewayWorker, now: Instant, send: &mut impl FnMut(Outgoing<'_>)) {
+    fn send_rest(
+        &self,
+        worker: &mut GatewayWorker,
+        now: Instant,
+        send: &mut impl FnMut(Outgoing<'_>),
+    ) {
         let GatewayWorker { scratch, collected } = worker;
-        while let Some(answer) = self.front.next_released(&self.engine, now, scratch, collected) {
+        while let Some(answer) = self
+            .front
+            .next_released(&self.engine, now, scratch, collected)
+        {
             if let Answer::Send(own) = answer {
                 send(own);
             }

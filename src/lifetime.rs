@@ -82,7 +82,9 @@ impl Lifetimes {
     #[must_use]
     pub fn leader(&self, class: LifetimeClass) -> Option<LifetimeClass> {
         let is_set = |class: LifetimeClass| self.set & 1 << class as u32 != 0;
-        class.follows().filter(|leader| !is_set(class) && is_set(*leader))
+        class
+            .follows()
+            .filter(|leader| !is_set(class) && is_set(*leader))
     }
 
     fn put(&mut self, class: LifetimeClass, lifetime: u32) {
@@ -202,9 +204,9 @@ impl Candidate {
 
     /// Sorts the most specific first.
     fn rank(&self) -> (Reverse<u8>, bool, u32, bool, bool) {
-        let width = self
-            .ports
-            .map_or(u32::MAX, |(first, last)| u32::from(last.saturating_sub(first)));
+        let width = self.ports.map_or(u32::MAX, |(first, last)| {
+            u32::from(last.saturating_sub(first))
+        });
         (
             Reverse(self.prefix_len),
             self.rule.is_none(),

@@ -57,7 +57,10 @@ impl Memory {
 
     /// Returns the error for memory that the system did not give.
     pub(crate) fn error(&self, config: &Config, lack: NoMemory) -> ConfigError {
-        let part = self.parts.iter().find(|part| part.name == lack.purpose.name());
+        let part = self
+            .parts
+            .iter()
+            .find(|part| part.name == lack.purpose.name());
         let cause = ConfigErrorCause::NoMemory {
             part: lack.purpose.name(),
             bytes: part.map_or(lack.bytes as u64, |part| part.bytes),

@@ -84,7 +84,11 @@ impl Purpose {
     }
 
     /// Makes `len` items.
-    pub(crate) fn items<T>(self, len: usize, mut make: impl FnMut() -> T) -> Result<Box<[T]>, NoMemory> {
+    pub(crate) fn items<T>(
+        self,
+        len: usize,
+        mut make: impl FnMut() -> T,
+    ) -> Result<Box<[T]>, NoMemory> {
         self.try_items(len, || Ok(make()))
     }
 

@@ -10,8 +10,8 @@
 
 use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::packet::{
-    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNum,
-    TcpFlags, Transport, parse, parse_first_fragment, sctp,
+    Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, Segment,
+    SeqNum, TcpFlags, Transport, parse, parse_first_fragment, sctp,
 };
 use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
@@ -33,7 +33,11 @@ const TTL: u8 = 64;
 /// Returns `None` if `packet` was not rejected with this reply (for example, it does not parse), or
 /// if `out` is too small for the reply; [`MAX_REPLY`] bytes are always enough.
 #[must_use]
-pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn write_reply_unbudgeted<'a>(
+    reply: Reply,
+    packet: &[u8],
+    out: &'a mut [u8],
+) -> Option<&'a [u8]> {
     let parsed = parse(packet, Checksums::Trust).ok()?;
     let parsed = parse_first_fragment(packet, &parsed).ok()?;
     let written = match (reply, &parsed.transport) {
@@ -65,7 +69,8 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
             },
         ) => {
             let back = Route::back(&parsed.ip);
-            let header = challenge_header(&back, Ports::back(*src_port, *dst_port), segment, cookie);
+            let header =
+                challenge_header(&back, Ports::back(*src_port, *dst_port), segment, cookie);
             assemble(&back, PROTOCOL_TCP, &[&header], out)?
         }
         (
@@ -79,7 +84,9 @@ pub fn write_reply_unbudgeted<'a>(reply: Reply, packet: &[u8], out: &'a mut [u8]
             let abort = sctp::abort(*dst_port, *src_port, packet.initiate_tag);
             assemble(&Route::back(&parsed.ip), PROTOCOL_SCTP, &[&abort], out)?
         }
-        (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_) | Reply::SctpAbort, _) => return None,
+        (Reply::TcpReset | Reply::TcpResetAt(_) | Reply::Challenge(_) | Reply::SctpAbort, _) => {
+            return None;
+        }
         (Reply::Prohibited, _) => {
             // Type 3, code 13, and type 1, code 1: communication (with destination)
             // administratively prohibited.
@@ -456,7 +463,10 @@ mod tests {
     use super::*;
     use crate::packet::QuotedTransport;
 
-    fn built(builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>, payload: &[u8]) -> Vec<u8> {
+    fn built(
+        builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         builder.write(&mut bytes, payload).unwrap();
         bytes
@@ -513,7 +523,8 @@ mod tests {
         );
         let mut out = [0; MAX_REPLY];
         let reply = write_reply_unbudgeted(Reply::TcpReset, &packet, &mut out).unwrap();
-        let Transport::Tcp { segment, .. } = parse(reply, Checksums::Verify).unwrap().transport else {
+        let Transport::Tcp { segment, .. } = parse(reply, Checksums::Verify).unwrap().transport
+        else {
             panic!()
         };
         assert_eq!((segment.seq, segment.flags), (SeqNum(99), TcpFlags::RST));
@@ -533,7 +544,8 @@ mod tests {
             let mut out = [0; MAX_REPLY];
             let reply = write_reply_unbudgeted(Reply::Prohibited, &packet, &mut out).unwrap();
             assert_eq!(reply.len(), if version == 4 { 576 } else { 1280 });
-            let Transport::IcmpError(error) = parse(reply, Checksums::Verify).unwrap().transport else {
+            let Transport::IcmpError(error) = parse(reply, Checksums::Verify).unwrap().transport
+            else {
                 panic!("an ICMP error")
             };
             assert_eq!(
@@ -564,7 +576,8 @@ mod tests {
             let told = write_too_big(8500, packet, &mut out).unwrap();
             let header = if kind == (3, 4) { 20 } else { 40 };
             assert_eq!(told[header + 6..header + 8], 8500u16.to_be_bytes());
-            let Transport::IcmpError(error) = parse(told, Checksums::Verify).unwrap().transport else {
+            let Transport::IcmpError(error) = parse(told, Checksums::Verify).unwrap().transport
+            else {
                 panic!("an ICMP error")
             };
             assert_eq!((error.icmp_type, error.code), kind);
@@ -576,10 +589,18 @@ mod tests {
             );
         }
         v4[6] = 0;
-        assert_eq!(write_too_big(8500, &v4, &mut out), None, "it may be fragmented");
+        assert_eq!(
+            write_too_big(8500, &v4, &mut out),
+            None,
+            "it may be fragmented"
+        );
         v4[6] = 0x40;
         v4[16..20].copy_from_slice(&[224, 0, 0, 1]);
-        assert_eq!(write_too_big(8500, &v4, &mut out), None, "it went to a group");
+        assert_eq!(
+            write_too_big(8500, &v4, &mut out),
+            None,
+            "it went to a group"
+        );
     }
 
     #[test]

@@ -269,7 +269,10 @@ impl Counters {
     }
 
     pub(crate) fn ended(&self, reason: EndReason) {
-        bump(self.mine().and_then(|stripe| stripe.ended.get(reason as usize)));
+        bump(
+            self.mine()
+                .and_then(|stripe| stripe.ended.get(reason as usize)),
+        );
     }
 
     pub(crate) fn bypassed(&self) {
@@ -320,11 +323,21 @@ impl Counters {
         Stats {
             forwarded: Class::ALL
                 .iter()
-                .map(|class| (*class, self.sum(|stripe| stripe.forwarded.get(*class as usize))))
+                .map(|class| {
+                    (
+                        *class,
+                        self.sum(|stripe| stripe.forwarded.get(*class as usize)),
+                    )
+                })
                 .collect(),
             forwarded_bytes: self.sum(|stripe| Some(&stripe.forwarded_bytes)),
             dropped: DropReason::all()
-                .map(|reason| (reason, self.sum(|stripe| stripe.dropped.get(reason.index()))))
+                .map(|reason| {
+                    (
+                        reason,
+                        self.sum(|stripe| stripe.dropped.get(reason.index())),
+                    )
+                })
                 .collect(),
             rejected: self.sum(|stripe| Some(&stripe.rejected)),
             fragments_held: self.sum(|stripe| Some(&stripe.held)),
@@ -333,7 +346,12 @@ impl Counters {
             sessions_opened: self.sum(|stripe| Some(&stripe.opened)),
             sessions_ended: EndReason::ALL
                 .iter()
-                .map(|reason| (*reason, self.sum(|stripe| stripe.ended.get(*reason as usize))))
+                .map(|reason| {
+                    (
+                        *reason,
+                        self.sum(|stripe| stripe.ended.get(*reason as usize)),
+                    )
+                })
                 .collect(),
             sessions_adopted: self.sum(|stripe| Some(&stripe.adopted)),
             sessions_resumed: self.sum(|stripe| Some(&stripe.resumed)),

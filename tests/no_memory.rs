@@ -1,6 +1,10 @@
 //! An engine for which there is too little memory is an error, whichever of its tables does not
 //! fit.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::alloc::System;
 use std::collections::BTreeSet;
@@ -57,7 +61,8 @@ fn start_within(bytes: usize) -> End {
     } else if let Some(part) = after("no memory for: ") {
         End::Error(part.trim().to_owned())
     } else {
-        let size = after("memory allocation of ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let size =
+            after("memory allocation of ").and_then(|rest| rest.split(' ').next()?.parse().ok());
         End::Aborted(size.unwrap_or_else(|| panic!("{status}: {said}")))
     }
 }
@@ -80,7 +85,10 @@ fn start(bytes: usize) -> ! {
 
 #[test]
 fn a_table_for_which_there_is_no_memory_is_never_an_abort() {
-    if let Some(bytes) = std::env::var(BYTES).ok().and_then(|bytes| bytes.parse().ok()) {
+    if let Some(bytes) = std::env::var(BYTES)
+        .ok()
+        .and_then(|bytes| bytes.parse().ok())
+    {
         start(bytes);
     }
     let reserved = Config::from_toml(CONFIG, "test.toml").unwrap();
@@ -91,7 +99,9 @@ fn a_table_for_which_there_is_no_memory_is_never_an_abort() {
         match start_within(bytes) {
             End::Started => break,
             End::Error(part) => drop(parts.insert(part)),
-            End::Aborted(size) => assert!(size < TABLE, "a table of {size} bytes, of {bytes} in all"),
+            End::Aborted(size) => {
+                assert!(size < TABLE, "a table of {size} bytes, of {bytes} in all")
+            }
         }
         bytes += STEP;
         assert!(bytes < 2 * reserved, "still not enough: {bytes}");
@@ -107,5 +117,8 @@ fn a_table_for_which_there_is_no_memory_is_never_an_abort() {
         "tombstones",
         "tunnel references",
     ];
-    assert_eq!(parts.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        parts.iter().map(String::as_str).collect::<Vec<_>>(),
+        expected
+    );
 }

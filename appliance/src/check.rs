@@ -92,7 +92,11 @@ impl Report {
         out.write_all(effective_toml(&self.values).as_bytes())?;
         for (name, set) in &self.config.address_sets {
             if let Some(loaded) = set.loaded() {
-                writeln!(out, "# set: {} prefixes in the file of @{name}", loaded.len())?;
+                writeln!(
+                    out,
+                    "# set: {} prefixes in the file of @{name}",
+                    loaded.len()
+                )?;
             }
         }
         for line in memory::lines(&self.memory) {
@@ -173,7 +177,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
             if !args.json {
                 let is_terminal = io::stderr().is_terminal();
                 for error in &errors {
-                    writeln!(io::stderr(), "{}\n", snippet::render(error, &text, is_terminal))?;
+                    writeln!(
+                        io::stderr(),
+                        "{}\n",
+                        snippet::render(error, &text, is_terminal)
+                    )?;
                 }
             }
             let count = errors.iter().count();

@@ -48,7 +48,11 @@ impl From<ConfigError> for ConfigFileError {
 /// Returns errors on one line: the first, and the number of others.
 pub(crate) fn summary(errors: &ConfigErrors) -> String {
     let others = errors.iter().count().saturating_sub(1);
-    let first = errors.iter().next().map(ToString::to_string).unwrap_or_default();
+    let first = errors
+        .iter()
+        .next()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     match others {
         _ if errors.may_have_more() => {
             let count = others + 1;
@@ -219,7 +223,9 @@ mod tests {
         let three = of("[run]\npin = 3\nworkers = 999\ndrain = \"2h\"");
         let many = of(&(0..200).map(|n| format!("x{n} = 1\n")).collect::<String>());
         assert!(
-            many.ends_with("; and 99 or more others: `portcullis check` prints the first 100 errors"),
+            many.ends_with(
+                "; and 99 or more others: `portcullis check` prints the first 100 errors"
+            ),
             "{many}"
         );
         let forged = of("[run]\npin = \"\"\"a\nportcullis: forged \\u001b[31m line\"\"\"");
@@ -256,7 +262,8 @@ mod tests {
         std::fs::write(&path, set).unwrap();
         let missing = load_again(&path).unwrap_err().to_string();
         assert!(
-            missing.contains("portcullis.toml:2: address_sets.feed.file: feeds/a.txt: No such file"),
+            missing
+                .contains("portcullis.toml:2: address_sets.feed.file: feeds/a.txt: No such file"),
             "{missing}"
         );
         std::fs::create_dir(directory.path().join("feeds")).unwrap();
@@ -270,7 +277,10 @@ mod tests {
         assert_eq!(loaded(&load_again(&path).unwrap().0), 2, "read again");
         std::fs::write(&feed, "192.0.2.0/24\nnonsense\n").unwrap();
         let wrong = load_again(&path).unwrap_err().to_string();
-        assert!(wrong.starts_with("feeds/a.txt:2: address_sets.feed: "), "{wrong}");
+        assert!(
+            wrong.starts_with("feeds/a.txt:2: address_sets.feed: "),
+            "{wrong}"
+        );
         for path in ["/dev/zero", directory.path().to_str().unwrap()] {
             let (mut config, _) = parse(&set.replace("feeds/a.txt", path), "f").unwrap();
             let error = complete(&mut config, None).unwrap_err().to_string();

@@ -56,7 +56,9 @@ fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Replay(args) => replay::run(&args).map_err(|error| (error.exit_code(), error.to_string())),
+        Command::Replay(args) => {
+            replay::run(&args).map_err(|error| (error.exit_code(), error.to_string()))
+        }
         Command::Run(args) => run::run(&args).map_err(|error| (1, error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),

@@ -20,7 +20,9 @@ fn available() -> Option<u64> {
 
 /// `MemAvailable` of `/proc/meminfo`.
 fn mem_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -39,7 +41,9 @@ fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
         Some(limit.saturating_sub(number(directory, "memory.current")?))
     };
     let directory = root.join(own);
-    let above = directory.ancestors().take_while(|each| each.starts_with(root));
+    let above = directory
+        .ancestors()
+        .take_while(|each| each.starts_with(root));
     above.filter_map(left).min()
 }
 
@@ -110,7 +114,10 @@ mod tests {
         set(&root.path().join("a"), "1000\n", "300\n");
         assert_eq!(left_in_groups(root.path(), "0::/a/b\n"), Some(700));
         set(&inner, "500\n", "450\n");
-        assert_eq!(left_in_groups(root.path(), "1:name=x:/\n0::/a/b\n"), Some(50));
+        assert_eq!(
+            left_in_groups(root.path(), "1:name=x:/\n0::/a/b\n"),
+            Some(50)
+        );
         assert_eq!(left_in_groups(root.path(), ""), None);
     }
 

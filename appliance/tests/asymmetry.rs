@@ -70,7 +70,12 @@ fn one_way(capture: &Path, scratch: &Path) -> BTreeSet<(String, String)> {
 }
 
 fn prefix(address: &Value) -> String {
-    match address.as_str().expect("an address").parse().expect("an address") {
+    match address
+        .as_str()
+        .expect("an address")
+        .parse()
+        .expect("an address")
+    {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();
             format!("{a}.{b}.{c}.0/24")
@@ -97,7 +102,10 @@ fn no_path_is_accused_of_which_the_capture_holds_both_directions() {
         let summary = summary(&file, &[]);
         let empty = Vec::new();
         let lines = summary["asymmetry"].as_array().unwrap_or(&empty);
-        let lines: Vec<_> = lines.iter().filter(|line| !line["missing"].is_null()).collect();
+        let lines: Vec<_> = lines
+            .iter()
+            .filter(|line| !line["missing"].is_null())
+            .collect();
         if lines.is_empty() {
             continue;
         }

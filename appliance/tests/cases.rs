@@ -65,7 +65,9 @@ fn differences(case: &Path) -> Vec<String> {
         let row = rows.get(&number).unwrap_or(&Value::Null);
         let mut judged = 0;
         for field in JUDGED {
-            let Some(right) = frame.get(field) else { continue };
+            let Some(right) = frame.get(field) else {
+                continue;
+            };
             judged += 1;
             if row[field] != *right {
                 differences.push(format!(
@@ -74,7 +76,11 @@ fn differences(case: &Path) -> Vec<String> {
                 ));
             }
         }
-        assert!(judged > 0, "{}: frame {number} expects nothing", case.display());
+        assert!(
+            judged > 0,
+            "{}: frame {number} expects nothing",
+            case.display()
+        );
     }
     differences
 }
@@ -87,7 +93,9 @@ fn every_case_is_right_but_those_known_to_be_wrong() {
     let mut faults = Vec::new();
     for name in &known {
         if !cases.contains_key(*name) {
-            faults.push(format!("{name}: listed as wrong, but there is no such case"));
+            faults.push(format!(
+                "{name}: listed as wrong, but there is no such case"
+            ));
         }
     }
     for (name, case) in &cases {

@@ -112,7 +112,9 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
     let mut compared = 0;
     for capture in &captures {
         let file = folder.join(&capture.file);
-        let Some(linux) = baseline(&file) else { continue };
+        let Some(linux) = baseline(&file) else {
+            continue;
+        };
         let configuration = configuration(&file, scratch.path());
         let configured: Vec<_> = configuration
             .iter()
@@ -137,7 +139,8 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
                 continue;
             };
             both += 1;
-            if our_class == class && (direction.is_none() || row["direction"].as_str() == direction) {
+            if our_class == class && (direction.is_none() || row["direction"].as_str() == direction)
+            {
                 agreed += 1;
                 continue;
             }
@@ -160,7 +163,9 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
         for ((linux, ours), frames) in differing {
             note!("          Linux {linux}, ours {ours}: frames {frames:?}");
             let entry = settings.difference.iter().position(|each| {
-                each.captures.iter().any(|pattern| listed(pattern, &capture.file))
+                each.captures
+                    .iter()
+                    .any(|pattern| listed(pattern, &capture.file))
                     && each.linux.contains(&linux)
                     && each.ours.contains(&ours)
             });
@@ -178,7 +183,11 @@ fn class_and_direction_agree_with_linux_except_where_it_is_listed() {
         }
     }
     let share = |(agreed, both): (usize, usize)| agreed as f64 / both as f64;
-    note!("core: {:.3} % of {} packets agree", share(core) * 100.0, core.1);
+    note!(
+        "core: {:.3} % of {} packets agree",
+        share(core) * 100.0,
+        core.1
+    );
     note!(
         "all:  {:.3} % of {} packets agree, {compared} captures",
         share(all) * 100.0,
@@ -220,7 +229,11 @@ fn every_capture_gives_a_row_for_each_of_its_frames() {
     let (folder, captures) = collection(&settings.captures);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     for capture in &captures {
-        let rows = replay(&folder.join(&capture.file), &scratch.path().join("verdicts"), &[]);
+        let rows = replay(
+            &folder.join(&capture.file),
+            &scratch.path().join("verdicts"),
+            &[],
+        );
         assert_eq!(rows.len(), capture.packets, "{}", capture.file);
         for (n, row) in (1..).zip(&rows) {
             assert_eq!(row["n"].as_u64(), Some(n), "{}", capture.file);

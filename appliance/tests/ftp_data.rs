@@ -61,7 +61,11 @@ fn collection(settings: &Settings) -> (PathBuf, Vec<String>) {
     let mut captures = Vec::new();
     for folder in &settings.folders {
         for entry in std::fs::read_dir(root.join(folder)).expect("a folder of the collection") {
-            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            let name = entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8");
             if name.ends_with(".pcap") || name.ends_with(".pcapng") {
                 captures.push(format!("{folder}/{name}"));
             }
@@ -72,7 +76,8 @@ fn collection(settings: &Settings) -> (PathBuf, Vec<String>) {
 }
 
 fn json(file: &Path) -> Value {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text =
+        std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -124,7 +129,10 @@ fn replay(capture: &Path, mode: &str, scratch: &Path) -> (Vec<Value>, BTreeMap<u
     let number = |row: &Value| row["id"].as_u64().expect("a number");
     (
         support::decided(&verdicts),
-        sessions.into_iter().map(|row| (number(&row), row)).collect(),
+        sessions
+            .into_iter()
+            .map(|row| (number(&row), row))
+            .collect(),
     )
 }
 
@@ -136,7 +144,9 @@ fn ours(sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
             let parent = &sessions[&row["parent"].as_u64().expect("a number")];
             assert_eq!(parent["dport"].as_u64(), Some(21), "{row}");
             let hosts = |row: &Value| {
-                BTreeSet::from(["src", "dst"].map(|end| row[end].as_str().expect("an address").to_owned()))
+                BTreeSet::from(
+                    ["src", "dst"].map(|end| row[end].as_str().expect("an address").to_owned()),
+                )
             };
             assert_eq!(hosts(row), hosts(parent), "{row}");
             assert_eq!(row["rule"], parent["rule"], "{row}");

@@ -148,7 +148,11 @@ fn no_modules_name_each_other_in_a_circle() {
 
 #[test]
 fn no_module_names_an_item_of_the_root() {
-    let is_module = |name: &str| FLOORS.iter().any(|floor| floor.split("::").next() == Some(name));
+    let is_module = |name: &str| {
+        FLOORS
+            .iter()
+            .any(|floor| floor.split("::").next() == Some(name))
+    };
     for Source { path, text } in appliance() {
         for named in text.split("crate::").skip(1) {
             let end = named.find(|c: char| !c.is_alphanumeric() && c != '_');

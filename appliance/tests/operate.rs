@@ -51,7 +51,12 @@ impl Appliance {
         while health().0 != 200 {
             if child.try_wait().unwrap().is_some() {
                 let mut said = String::new();
-                child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                child
+                    .stderr
+                    .take()
+                    .unwrap()
+                    .read_to_string(&mut said)
+                    .unwrap();
                 assert!(said.contains("CAP_NET_RAW"), "{said}");
                 return None;
             }
@@ -71,7 +76,9 @@ fn health() -> (u16, String) {
     let ask = || -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(HEALTH).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -89,7 +96,9 @@ struct Balancer {
 impl Balancer {
     fn new() -> Self {
         let replies = UdpSocket::bind((BALANCER, 6081)).unwrap();
-        replies.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        replies
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
         Self {
             flow: UdpSocket::bind((BALANCER, 50_001)).unwrap(),
             replies,
@@ -115,7 +124,11 @@ impl Balancer {
         let mut room = [0; 2048];
         match self.replies.recv_from(&mut room) {
             Ok((len, from)) => {
-                assert_eq!(from.to_string(), "127.99.0.1:50001", "both ports as they came");
+                assert_eq!(
+                    from.to_string(),
+                    "127.99.0.1:50001",
+                    "both ports as they came"
+                );
                 room[..len] == sent
             }
             Err(_) => false,
@@ -202,7 +215,10 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
         let until = Instant::now() + Duration::from_millis(time);
         while Instant::now() < until {
             count = (count + 1) % 1_000;
-            assert!(balancer.returns(&query(10_000 + count)), "lost at query {count}");
+            assert!(
+                balancer.returns(&query(10_000 + count)),
+                "lost at query {count}"
+            );
         }
     };
     let strict = text.replace("[metrics]", "failed_reload = \"unhealthy\"\n[metrics]");
@@ -216,13 +232,20 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
             "failed_reload: the configuration file was refused\n",
         ),
         (text.clone(), 200, "healthy"),
-        (format!("{text}[table]\nmax_sessions = 77\n"), 200, "healthy"),
+        (
+            format!("{text}[table]\nmax_sessions = 77\n"),
+            200,
+            "healthy",
+        ),
     ] {
         std::fs::write(&file, reload).unwrap();
         appliance.signal(Signal::SIGHUP);
         serve(400);
         let (found, body) = health();
-        assert!(found == status && body.starts_with(reason), "{found} {body}");
+        assert!(
+            found == status && body.starts_with(reason),
+            "{found} {body}"
+        );
     }
     let stats = sessions(&at("control"), &["stats"]);
     for line in [

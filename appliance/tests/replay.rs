@@ -17,7 +17,9 @@ fn demo() -> std::path::PathBuf {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is a number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is a number"))
 }
 
 #[test]
@@ -39,7 +41,10 @@ fn the_summary_the_verdicts_and_the_sessions_tell_one_story() {
     assert_eq!(number(&summary["frames"]) as usize, verdicts.len());
     assert_eq!(number(&summary["sessions"]) as usize, sessions.len());
     for (verdict, count) in summary["verdicts"].as_object().unwrap() {
-        let seen = verdicts.iter().filter(|row| row["verdict"] == **verdict).count();
+        let seen = verdicts
+            .iter()
+            .filter(|row| row["verdict"] == **verdict)
+            .count();
         assert_eq!(number(count) as usize, seen, "{verdict}");
     }
     // Every forwarded packet is counted by its session, except ICMP errors, which are related and change none.
@@ -55,8 +60,16 @@ fn the_summary_the_verdicts_and_the_sessions_tell_one_story() {
                 })
                 .count() as u64
         };
-        assert_eq!(number(&session["orig_pkts"]), of_session("original"), "{session}");
-        assert_eq!(number(&session["reply_pkts"]), of_session("reply"), "{session}");
+        assert_eq!(
+            number(&session["orig_pkts"]),
+            of_session("original"),
+            "{session}"
+        );
+        assert_eq!(
+            number(&session["reply_pkts"]),
+            of_session("reply"),
+            "{session}"
+        );
         assert!(session["start"].as_f64() <= session["last"].as_f64());
     }
     let ids: std::collections::HashSet<_> = sessions.iter().map(|row| number(&row["id"])).collect();
@@ -107,7 +120,10 @@ fn what_was_forwarded_is_forwarded_again() {
 #[test]
 fn a_policy_decides_new_sessions_and_its_rejections_are_written() {
     let scratch = tempfile::tempdir().unwrap();
-    let (config, written) = (scratch.path().join("c.toml"), scratch.path().join("out.pcap"));
+    let (config, written) = (
+        scratch.path().join("c.toml"),
+        scratch.path().join("out.pcap"),
+    );
     std::fs::write(
         &config,
         r#"
@@ -243,7 +259,9 @@ fn what_the_helper_did_stands_in_the_summary_and_in_explanations() {
     assert_eq!(of_sessions("announced"), announced);
     assert_eq!(of_sessions("opened"), number(&ftp["opened"]));
     assert!(number(&ftp["opened"]) > 0);
-    let events = sessions.iter().flat_map(|row| row["events"].as_array().unwrap());
+    let events = sessions
+        .iter()
+        .flat_map(|row| row["events"].as_array().unwrap());
     let mut explained = 0;
     for event in events
         .filter(|event| event["event"] == "expectation_opened")

@@ -144,7 +144,10 @@ fn packets_that_state_no_length_have_that_of_their_frame() {
         assert_eq!(verdicts_of(&replayed), ["forward"; 6], "{payload}");
         let session = &replayed.sessions[0];
         assert_eq!(session["orig_pkts"], 2 + segments);
-        assert_eq!(session["orig_bytes"], 44 + 40 + segments * 40 + payload as u64);
+        assert_eq!(
+            session["orig_bytes"],
+            44 + 40 + segments * 40 + payload as u64
+        );
         assert_eq!(replayed.summary["without_length"], 1);
         assert!(
             replayed.text.contains("1 packets state no length"),
@@ -171,7 +174,10 @@ fn a_length_that_is_wrong_but_stated_stays_malformed() {
     let mut packets = handshake();
     packets[0][2..4].copy_from_slice(&[0, 10]);
     let replayed = replay(&pcap(&packets, None));
-    assert_eq!(replayed.verdicts[0]["reason"], "ipv4_total_length_below_header");
+    assert_eq!(
+        replayed.verdicts[0]["reason"],
+        "ipv4_total_length_below_header"
+    );
     assert_eq!(replayed.summary["without_length"], 0);
 }
 
@@ -181,7 +187,10 @@ fn time_that_runs_backwards_is_noted_with_its_first_frame() {
     let replayed = replay(&pcap(&packets, Some(&[5.0, 3.5, 5.5])));
     assert_eq!(verdicts_of(&replayed), ["forward"; 3]);
     let note = &replayed.summary["time_backwards"];
-    assert_eq!((&note["frames"], &note["first_frame"]), (&1.into(), &2.into()));
+    assert_eq!(
+        (&note["frames"], &note["first_frame"]),
+        (&1.into(), &2.into())
+    );
     assert_eq!(note["seconds"], 1.5);
     assert!(
         replayed
@@ -239,7 +248,11 @@ fn an_answer_before_its_question_is_noted() {
         assert_eq!(note["answers"], 1, "{question:02x?}");
         assert_eq!(note["answer_frame"], 2);
         assert_eq!(note["question_frame"], 3);
-        assert!(swapped.text.contains("the first in frame 2"), "{}", swapped.text);
+        assert!(
+            swapped.text.contains("the first in frame 2"),
+            "{}",
+            swapped.text
+        );
         // In their order, with the question repeated, and with an unrelated question much later.
         for (packets, times) in [
             (
@@ -256,7 +269,10 @@ fn an_answer_before_its_question_is_noted() {
             ),
         ] {
             let replayed = replay(&pcap(&packets, Some(&times)));
-            assert!(replayed.summary["answers_first"].is_null(), "{question:02x?}");
+            assert!(
+                replayed.summary["answers_first"].is_null(),
+                "{question:02x?}"
+            );
         }
     }
 }
@@ -269,7 +285,13 @@ fn the_answer_to_a_denied_question_is_not_before_its_question() {
     let packets = [syn.clone(), syn_ack, syn];
     std::fs::write(&capture, pcap(&packets, Some(&[0.0, 0.05, 1.02]))).unwrap();
     std::fs::write(&config, "[policy]\ndefault = \"deny\"\n").unwrap();
-    let said = portcullis(&["replay", path(&capture), "--config", path(&config), "--json"]);
+    let said = portcullis(&[
+        "replay",
+        path(&capture),
+        "--config",
+        path(&config),
+        "--json",
+    ]);
     assert!(said.status.success(), "{}", text(&said.stderr));
     let summary: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(summary["verdicts"]["drop"], 3, "{summary}");
@@ -314,7 +336,10 @@ fn sessions_of_every_protocol_with_ports_show_them() {
             (&40_000.into(), &5_000.into())
         );
         assert_eq!(session["proto"], name);
-        assert_eq!(replayed.summary["talkers"][0]["initiator"], "192.0.2.1:40000");
+        assert_eq!(
+            replayed.summary["talkers"][0]["initiator"],
+            "192.0.2.1:40000"
+        );
     }
     let replayed = replay(&pcap(&[ipv4(CLIENT, SERVER, 200, &[1, 2, 3, 4])], None));
     assert!(replayed.sessions[0]["sport"].is_null());
@@ -415,7 +440,11 @@ fn the_first_drop_and_the_first_one_for_a_reason_are_explained() {
     assert!(!reasons.is_empty());
     for reason in reasons {
         let first = dropped.iter().find(|row| row["reason"] == reason).unwrap();
-        assert_eq!(explain(reason), explain(&first["n"].to_string()), "{reason}");
+        assert_eq!(
+            explain(reason),
+            explain(&first["n"].to_string()),
+            "{reason}"
+        );
     }
     for (wanted, message) in [
         (
@@ -427,6 +456,10 @@ fn the_first_drop_and_the_first_one_for_a_reason_are_explained() {
     ] {
         let output = portcullis(&["replay", path(&demo), "--explain", wanted]);
         assert_eq!(output.status.code(), Some(1), "{wanted}");
-        assert!(text(&output.stderr).contains(message), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(message),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }

@@ -74,7 +74,9 @@ fn in_geneve(packet: &[u8]) -> Vec<u8> {
     geneve.extend_from_slice(&[1, 8, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
     geneve.extend_from_slice(&[1, 8, 3, 1, 0x39, 0xf7, 0xf1, 0xa7]);
     let udp_len = (8 + geneve.len() + packet.len()) as u16;
-    let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let mut bytes = vec![
+        0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ];
     bytes[2..4].copy_from_slice(&(20 + udp_len).to_be_bytes());
     bytes.extend_from_slice(&60_001u16.to_be_bytes());
     bytes.extend_from_slice(&6_081u16.to_be_bytes());
@@ -152,13 +154,20 @@ fn a_broken_tunnel_is_skipped_by_name() {
 fn short_frames_are_filled_up_only_on_request() {
     let scratch = tempfile::tempdir().unwrap();
     let (header, plain) = packets(scratch.path());
-    let with_payload = plain.iter().find(|(_, packet, _)| packet.len() > 200).unwrap();
+    let with_payload = plain
+        .iter()
+        .find(|(_, packet, _)| packet.len() > 200)
+        .unwrap();
     let short = with_payload.1[..100].to_vec();
     let file = scratch.path().join("short.pcap");
     write(&file, &(header, vec![(with_payload.0, short, 100)]));
     let reason = |options: &[&str]| verdicts(&file, options)[0]["reason"].clone();
     assert!(reason(&[]).as_str().unwrap().contains("beyond_packet"));
-    assert!(!reason(&["--pad-short"]).to_string().contains("beyond_packet"));
+    assert!(
+        !reason(&["--pad-short"])
+            .to_string()
+            .contains("beyond_packet")
+    );
 }
 
 #[test]
@@ -198,7 +207,9 @@ fn fragments_before_their_first_are_held_and_written_after_it() {
     // Each sender emits its fragments from the last to the first.
     let of = |packet: &[u8]| fragment(packet).map(|(id, _)| id);
     let mut reversed = 0;
-    for run in records.chunk_by_mut(|(_, one, _), (_, next, _)| of(one).is_some() && of(one) == of(next)) {
+    for run in
+        records.chunk_by_mut(|(_, one, _), (_, next, _)| of(one).is_some() && of(one) == of(next))
+    {
         let times: Vec<_> = run.iter().map(|(time, ..)| *time).collect();
         reversed += run.len() - 1;
         run.reverse();
@@ -213,7 +224,8 @@ fn fragments_before_their_first_are_held_and_written_after_it() {
     );
     write(&file, &(header, records.clone()));
     let rows = verdicts(&file, &["--write", path(&out)]);
-    let count = |rows: &[Value], verdict: &str| rows.iter().filter(|row| row["verdict"] == verdict).count();
+    let count =
+        |rows: &[Value], verdict: &str| rows.iter().filter(|row| row["verdict"] == verdict).count();
     assert_eq!(count(&rows, "hold"), reversed);
     assert_eq!(count(&rows, "forward"), count(&expected, "forward"));
     assert_eq!(count(&rows, "drop"), count(&expected, "drop"));

@@ -51,7 +51,9 @@ fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
 /// The pieces of configuration in a page.
 fn pieces(page: &str) -> Vec<&str> {
     let pieces = page.split("```toml\n").skip(1);
-    pieces.map(|rest| rest.split_once("```").unwrap().0).collect()
+    pieces
+        .map(|rest| rest.split_once("```").unwrap().0)
+        .collect()
 }
 
 #[test]
@@ -107,7 +109,9 @@ fn decide(engine: &Engine, zone: u16, from: IpAddr, to: IpAddr, what: &str) -> (
             .unwrap(),
         _ => {
             assert_eq!(what, "ping");
-            ip.icmpv4_echo_request(1, 1).write(&mut bytes, b"?").unwrap();
+            ip.icmpv4_echo_request(1, 1)
+                .write(&mut bytes, b"?")
+                .unwrap();
         }
     }
     let hits = || {
@@ -181,7 +185,11 @@ fn geneve_proxys_lists_allow_as_much_as_the_rules_that_the_page_makes_of_them() 
             panic!("{row:?}")
         };
         let mut text = String::from("[policy]\ndefault = \"deny\"\n");
-        for (number, rule) in rules.split("; and ").filter(|rule| *rule != "none").enumerate() {
+        for (number, rule) in rules
+            .split("; and ")
+            .filter(|rule| *rule != "none")
+            .enumerate()
+        {
             text += &format!("[[policy.rule]]\nname = \"rule-{number}\"\naction = \"allow\"\n");
             let keys = rule.split('`').skip(1).step_by(2);
             keys.for_each(|key| text += &format!("{key}\n"));
@@ -189,7 +197,8 @@ fn geneve_proxys_lists_allow_as_much_as_the_rules_that_the_page_makes_of_them() 
         let engine = Engine::new(&config(&text).unwrap()).unwrap();
         let (protocols, ports) = (list(protocols), list(ports));
         // Missing is anything; else what is in the list.
-        let has = |list: &Option<Vec<u16>>, value| list.as_ref().is_none_or(|list| list.contains(&value));
+        let has =
+            |list: &Option<Vec<u16>>, value| list.as_ref().is_none_or(|list| list.contains(&value));
         let mut any = false;
         for (protocol, name) in [(6, "TCP"), (17, "UDP")] {
             for port in [443, 80, 25] {
@@ -215,7 +224,10 @@ fn an_empty_list_of_what_is_allowed_allows_nothing() {
             assert_eq!(row[2], "none");
             empty += 1;
         } else if row[1] == "[]" {
-            assert!(["none", "`protocol = \"icmp\"`"].contains(&row[2]), "{row:?}");
+            assert!(
+                ["none", "`protocol = \"icmp\"`"].contains(&row[2]),
+                "{row:?}"
+            );
             empty += 1;
         }
     }
@@ -225,8 +237,9 @@ fn an_empty_list_of_what_is_allowed_allows_nothing() {
 #[test]
 fn ports_without_a_protocol_that_has_them_are_an_error() {
     for protocol in ["", "protocol = [\"tcp\", \"icmp\"]\n"] {
-        let text =
-            format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{protocol}destination_ports = [443]");
+        let text = format!(
+            "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{protocol}destination_ports = [443]"
+        );
         let error = config(&text).unwrap_err().to_string();
         assert!(error.contains("ports need `protocol`"), "{error}");
     }
@@ -241,7 +254,10 @@ fn numbers_of_protocols_are_taken_as_geneve_proxys_file_has_them() {
         let rule = format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{protocol}\n");
         config(&format!("{rule}destination_ports = [443, 80]")).unwrap()
     };
-    assert_eq!(of(numbers).policy, of("protocol = [\"tcp\", \"udp\"]").policy);
+    assert_eq!(
+        of(numbers).policy,
+        of("protocol = [\"tcp\", \"udp\"]").policy
+    );
 }
 
 #[test]
@@ -254,7 +270,10 @@ fn who_is_inside_is_as_the_page_says() {
         config.ip.martians = Permission::Allow;
         Engine::new(&config).unwrap()
     };
-    let (theirs, ours) = (engine(pieces(&page)[0]), engine("[policy]\ndefault = \"deny\""));
+    let (theirs, ours) = (
+        engine(pieces(&page)[0]),
+        engine("[policy]\ndefault = \"deny\""),
+    );
     let mut seen = 0;
     let check = |address: IpAddr, [there, here]: [&str; 2]| {
         let to = if address.is_ipv4() {
@@ -262,7 +281,8 @@ fn who_is_inside_is_as_the_page_says() {
         } else {
             "2001:db8:ffff::1"
         };
-        let is_inside = |engine| match decide(engine, 0, address, to.parse().unwrap(), "UDP 443").1 {
+        let is_inside = |engine| match decide(engine, 0, address, to.parse().unwrap(), "UDP 443").1
+        {
             true => "inside",
             false => "outside",
         };
@@ -312,14 +332,21 @@ fn the_pages_rule_drops_ipv6_and_nothing_else() {
     let page = read("docs/GENEVE_PROXY.md");
     let text = read("appliance/samples/geneve-proxy.toml");
     let first = format!("{}\n[[policy.rule]]", pieces(&page)[1]);
-    let engine = Engine::new(&config(&text.replacen("[[policy.rule]]", &first, 1)).unwrap()).unwrap();
+    let engine =
+        Engine::new(&config(&text.replacen("[[policy.rule]]", &first, 1)).unwrap()).unwrap();
     for (from, to, rule, passes) in [
         ("2001:db8::1", "2001:db8:ffff::1", "no-ipv6", false),
         ("2001:db8:ffff::1", "2001:db8::1", "no-ipv6", false),
         ("10.1.0.5", "8.8.8.8", "outbound-allowed", true),
         ("8.8.8.8", "10.1.0.5", "inbound-allowed-ports", true),
     ] {
-        let found = decide(&engine, 0, from.parse().unwrap(), to.parse().unwrap(), "TCP 443");
+        let found = decide(
+            &engine,
+            0,
+            from.parse().unwrap(),
+            to.parse().unwrap(),
+            "TCP 443",
+        );
         assert_eq!(found, (rule.to_owned(), passes), "{from}");
     }
 }

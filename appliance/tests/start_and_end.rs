@@ -103,7 +103,9 @@ fn healthy(address: &str) -> bool {
     use std::io::Write;
     let ask = || -> Option<bool> {
         let mut stream = std::net::TcpStream::connect((address, 18_080)).ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer.starts_with("HTTP/1.1 200 "))
@@ -127,7 +129,12 @@ impl Run {
             thread::sleep(Duration::from_millis(10));
         };
         let mut said = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        self.0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
         (status, said)
     }
 
@@ -140,9 +147,14 @@ impl Run {
 #[test]
 fn a_start_that_fails_leaves_saved_sessions_and_no_socket() {
     let place = Place::new("127.97.0.1");
-    let Some(mut run) = place.serving() else { return };
+    let Some(mut run) = place.serving() else {
+        return;
+    };
     let (status, said) = run.terminate();
-    assert!(status.success() && said.contains("0 sessions saved"), "{said}");
+    assert!(
+        status.success() && said.contains("0 sessions saved"),
+        "{said}"
+    );
     let saved = fs::read(place.at("sessions")).unwrap();
 
     let taken = TcpListener::bind(("127.97.0.1", 18_080)).unwrap();
@@ -164,7 +176,9 @@ fn a_start_that_fails_leaves_saved_sessions_and_no_socket() {
 #[test]
 fn a_second_appliance_does_not_start_and_the_first_goes_on() {
     let place = Place::new("127.97.0.2");
-    let Some(mut first) = place.serving() else { return };
+    let Some(mut first) = place.serving() else {
+        return;
+    };
     let (status, said) = place.start().end();
     assert!(
         !status.success() && said.contains("127.97.0.2:6081 is taken: "),
@@ -192,7 +206,9 @@ fn sessions_that_cannot_be_saved_are_no_success() {
         return;
     }
     assert!(
-        !status.success() && said.contains("run.sessions_file: ") && said.contains("missing/sessions: "),
+        !status.success()
+            && said.contains("run.sessions_file: ")
+            && said.contains("missing/sessions: "),
         "{said}"
     );
     fs::create_dir(place.at("missing")).unwrap();
@@ -210,7 +226,9 @@ fn sessions_that_cannot_be_saved_are_no_success() {
 #[test]
 fn a_file_that_hangs_or_has_no_end_keeps_nobody_from_the_end() {
     let place = Place::new("127.97.0.4");
-    let Some(mut run) = place.serving() else { return };
+    let Some(mut run) = place.serving() else {
+        return;
+    };
     let file = place.at("portcullis.toml");
     fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();

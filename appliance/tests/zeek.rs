@@ -142,7 +142,10 @@ fn session_ends(row: &Value) -> [(String, String); 2] {
         }
     };
     let address = |name: &str| row[name].as_str().expect("an address").to_owned();
-    ordered([(address("src"), port("sport")), (address("dst"), port("dport"))])
+    ordered([
+        (address("src"), port("sport")),
+        (address("dst"), port("dport")),
+    ])
 }
 
 fn same_protocol(zeek: Option<&str>, ours: &str) -> bool {
@@ -282,7 +285,8 @@ impl Findings<'_> {
 
     fn compare(&mut self, capture: &str, zeek: &str, ours: &str, name: &str) {
         let comparable = zeek.strip_prefix("? ");
-        if zeek == ours || comparable.is_some_and(|history| ours.ends_with(&format!(" {history}"))) {
+        if zeek == ours || comparable.is_some_and(|history| ours.ends_with(&format!(" {history}")))
+        {
             self.identical += 1;
             return;
         }
@@ -293,7 +297,8 @@ impl Findings<'_> {
             note!("          different: {name}: Zeek {zeek}, ours {ours}");
             (&self.settings.difference, &mut self.difference)
         };
-        let of = |each: &Difference| each.capture == capture && each.zeek == zeek && each.ours == ours;
+        let of =
+            |each: &Difference| each.capture == capture && each.zeek == zeek && each.ours == ours;
         match list.iter().position(of) {
             Some(entry) => used[entry] += 1,
             None => self
@@ -327,7 +332,9 @@ impl Findings<'_> {
             }
             let found = sessions.iter().zip(&taken).position(|(row, taken)| {
                 let proto = row["proto"].as_str().expect("a protocol");
-                !taken && same_protocol(connection.field("proto"), proto) && session_ends(row) == ends
+                !taken
+                    && same_protocol(connection.field("proto"), proto)
+                    && session_ends(row) == ends
             });
             let Some(found) = found else {
                 self.set_apart(file, Apart::NoSession, &zeek, &name);

@@ -139,7 +139,11 @@ impl Session {
     }
 
     fn handshake_packet(self, protocol: Protocol, step: u32) -> Frame {
-        let from = if step == 1 { From::Server } else { From::Client };
+        let from = if step == 1 {
+            From::Server
+        } else {
+            From::Client
+        };
         match protocol {
             Protocol::Udp => self.datagram(from),
             Protocol::Tcp => {
@@ -147,7 +151,12 @@ impl Session {
                 match step {
                     0 => self.segment(from, SYN, (client, 0), 0),
                     1 => self.segment(from, SYN | ACK, (server, client.wrapping_add(1)), 0),
-                    _ => self.segment(from, ACK, (client.wrapping_add(1), server.wrapping_add(1)), 0),
+                    _ => self.segment(
+                        from,
+                        ACK,
+                        (client.wrapping_add(1), server.wrapping_add(1)),
+                        0,
+                    ),
                 }
             }
         }
@@ -160,7 +169,11 @@ impl Session {
         let bits = mix(u64::from(self.0)) >> 62;
         let (server_begins, server_talks) = ((bits & 1) as u32, bits & 2 != 0);
         let turn = round.wrapping_add(server_begins);
-        let from = if turn & 1 == 0 { From::Client } else { From::Server };
+        let from = if turn & 1 == 0 {
+            From::Client
+        } else {
+            From::Server
+        };
         if protocol == Protocol::Udp {
             return self.datagram(from);
         }

@@ -187,7 +187,9 @@ pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "a percentage is needed".to_owned())?;
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "a percentage is needed".to_owned())?;
     if (0.0..=100.0).contains(&number) {
         Ok(number)
     } else {

@@ -301,7 +301,8 @@ impl Balancer {
         self.order.push_back((ticket, now));
         if self.order.len() > 2 * MAX_UNANSWERED {
             let flows = &mut self.flows;
-            self.order.retain(|(ticket, _)| waiting(flows, *ticket).is_some());
+            self.order
+                .retain(|(ticket, _)| waiting(flows, *ticket).is_some());
         }
         Ok(ticket)
     }

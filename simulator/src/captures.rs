@@ -46,7 +46,11 @@ impl Playback<'_> {
     ///
     /// # Errors
     /// The capture cannot be read to its end; the readable packets have been sent.
-    pub(super) fn send(&self, captures: &dyn Captures, sender: &mut Sender<'_>) -> Result<(), CaptureError> {
+    pub(super) fn send(
+        &self,
+        captures: &dyn Captures,
+        sender: &mut Sender<'_>,
+    ) -> Result<(), CaptureError> {
         for _ in 0..self.loops {
             let mut over = false;
             captures.for_each_packet(self.path, self.decapsulate, &mut |packet| {

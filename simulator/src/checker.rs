@@ -29,17 +29,23 @@ pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &Ato
             for (due, result) in reports.try_iter() {
                 balancer.targets.checked(due, result);
             }
-            (balancer.targets.due_checks(now), balancer.targets.take_changes())
+            (
+                balancer.targets.due_checks(now),
+                balancer.targets.take_changes(),
+            )
         };
         for change in changes {
             let _ = writeln!(io::stderr(), "portcullis simulate: {change}");
         }
         for due in due {
-            let Some(check) = check.cloned() else { continue };
+            let Some(check) = check.cloned() else {
+                continue;
+            };
             let report = report.clone();
             // Not joined: a run does not wait for checks whose results it no longer needs. Without a
             // thread, the check is left out.
-            let _ = thread::Builder::new().spawn(move || report.send((due, run(&check, due.address))));
+            let _ =
+                thread::Builder::new().spawn(move || report.send((due, run(&check, due.address))));
         }
         thread::sleep(TICK);
     }
@@ -57,7 +63,12 @@ fn run(check: &HealthCheck, address: Ipv4Addr) -> CheckResult {
 }
 
 /// Sends a request and judges the status code.
-fn request(mut stream: TcpStream, http: &HttpProbe, to: SocketAddrV4, deadline: Instant) -> CheckResult {
+fn request(
+    mut stream: TcpStream,
+    http: &HttpProbe,
+    to: SocketAddrV4,
+    deadline: Instant,
+) -> CheckResult {
     let path = &http.path;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: portcullis-simulator\r\n\
@@ -70,7 +81,9 @@ fn request(mut stream: TcpStream, http: &HttpProbe, to: SocketAddrV4, deadline: 
     let mut line = Vec::new();
     let mut buffer = [0; 256];
     loop {
-        stream.set_read_timeout(Some(left(deadline)?)).map_err(failure)?;
+        stream
+            .set_read_timeout(Some(left(deadline)?))
+            .map_err(failure)?;
         let len = match stream.read(&mut buffer) {
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

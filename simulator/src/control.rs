@@ -93,7 +93,10 @@ pub(super) fn serve(shared: &Shared, finished: &AtomicBool) -> io::Result<()> {
     let mut lines = Lines::default();
     let mut buffer = [0; 1024];
     while !finished.load(Ordering::Relaxed) {
-        let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(&input), PollFlags::POLLIN)];
+        let mut ready = [PollFd::new(
+            std::os::fd::AsFd::as_fd(&input),
+            PollFlags::POLLIN,
+        )];
         match poll(&mut ready, PollTimeout::from(PATIENCE)) {
             Ok(0) | Err(nix::Error::EINTR) => continue,
             Ok(_) => {}

@@ -87,7 +87,11 @@ pub(super) fn exchange(
 }
 
 /// Sends a capture or a load.
-fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -> Result<(), SimulateError> {
+fn send(
+    args: &SimulateArgs,
+    captures: &dyn Captures,
+    sender: &mut Sender<'_>,
+) -> Result<(), SimulateError> {
     if let Some(path) = &args.capture {
         let playback = Playback {
             path,
@@ -111,7 +115,11 @@ fn send(args: &SimulateArgs, captures: &dyn Captures, sender: &mut Sender<'_>) -
 }
 
 /// Sends the packets that enter the devices, with one thread per pair.
-fn send_live(shared: &Shared, devices: &[TunPair], senders: &mut [Sender<'_>]) -> Result<(), SimulateError> {
+fn send_live(
+    shared: &Shared,
+    devices: &[TunPair],
+    senders: &mut [Sender<'_>],
+) -> Result<(), SimulateError> {
     thread::scope(|scope| {
         let threads: Vec<_> = devices
             .iter()

@@ -142,7 +142,9 @@ impl Template {
     fn new(outer: Outer, endpoint: u64, attack: Attack, size: usize) -> Self {
         let (protocol, transport) = match attack.tcp_flags() {
             Some(flags) => {
-                let mut tcp = TcpHeader::new(0, SERVER_PORT, 0, 0xffff).to_bytes().to_vec();
+                let mut tcp = TcpHeader::new(0, SERVER_PORT, 0, 0xffff)
+                    .to_bytes()
+                    .to_vec();
                 if let Some(byte) = tcp.get_mut(13) {
                     *byte = flags;
                 }
@@ -202,7 +204,10 @@ impl Template {
         let source = (CLIENTS | (flow % FLOWS_OF_PORT) as u32).to_be_bytes();
         let port = (FIRST_PORT | (flow / FLOWS_OF_PORT) as u16).to_be_bytes();
         let number = (flow as u32).to_be_bytes();
-        self.put(Ipv4Header::MIN_LEN, &(FIRST_PORT | flow as u16).to_be_bytes());
+        self.put(
+            Ipv4Header::MIN_LEN,
+            &(FIRST_PORT | flow as u16).to_be_bytes(),
+        );
         // The cookie is the last word of the GENEVE header.
         self.put(IP - 4, &number);
         let mut ip_sum = self.ip_sum + words(&source);
@@ -270,7 +275,11 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
         }
         let batch = packets.get_mut(..count as usize).unwrap_or_default();
         for packet in batch.iter_mut() {
-            packet.become_flow(if args.flows == 0 { next } else { next % args.flows });
+            packet.become_flow(if args.flows == 0 {
+                next
+            } else {
+                next % args.flows
+            });
             next += 1;
         }
         paced += count;
@@ -285,9 +294,14 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
 
 /// Sends a batch, and returns the number of datagrams that the system accepted.
 fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
-    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|packet| [IoSlice::new(&packet.bytes)]).collect();
-    let mut control: Vec<SendAncillaryBuffer<'_, '_, '_>> =
-        batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> = batch
+        .iter()
+        .map(|packet| [IoSlice::new(&packet.bytes)])
+        .collect();
+    let mut control: Vec<SendAncillaryBuffer<'_, '_, '_>> = batch
+        .iter()
+        .map(|_| SendAncillaryBuffer::default())
+        .collect();
     let mut messages: Vec<MMsgHdr<'_>> = slices
         .iter()
         .zip(&mut control)
@@ -323,7 +337,16 @@ mod tests {
         for attack in Attack::value_variants() {
             let mut template = Template::new(outer, 0xb1, *attack, 100);
             let mut seen = HashSet::new();
-            for flow in [0, 1, 2, 65_535, 65_536, FLOWS_OF_PORT - 1, FLOWS_OF_PORT, 1 << 24] {
+            for flow in [
+                0,
+                1,
+                2,
+                65_535,
+                65_536,
+                FLOWS_OF_PORT - 1,
+                FLOWS_OF_PORT,
+                1 << 24,
+            ] {
                 template.become_flow(flow);
                 let payload = &template.bytes[Ipv4Header::MIN_LEN + UdpHeader::LEN..];
                 let (header, inner) = Header::parse(payload, |_, _| false).unwrap();

@@ -102,12 +102,17 @@ impl Lane {
     /// Returns whether a packet that the appliance made may carry this label because packets were
     /// sent with it in this direction.
     fn was_sent_with(&self, label: Label) -> bool {
-        (self.sent && self.label == label) || (self.answered.is_none() && self.previous == Some(label))
+        (self.sent && self.label == label)
+            || (self.answered.is_none() && self.previous == Some(label))
     }
 
     /// Returns whether the newest unanswered packet with this label was sent after packet `number`.
     fn lacks_answer_since(&self, number: u64, label: Label) -> bool {
-        let newest = self.queue.iter().rev().find(|pending| pending.label == label);
+        let newest = self
+            .queue
+            .iter()
+            .rev()
+            .find(|pending| pending.label == label);
         newest.is_some_and(|pending| pending.number > number)
     }
 
@@ -141,8 +146,12 @@ impl Lane {
 
     /// Returns the target of a packet with this hash that waits for a reply from another target.
     pub(super) fn sent_elsewhere(&self, reply: Answer) -> Option<TargetId> {
-        let elsewhere = |pending: &&Pending| pending.hash == reply.hash && pending.target != reply.from;
-        self.queue.iter().find(elsewhere).map(|pending| pending.target)
+        let elsewhere =
+            |pending: &&Pending| pending.hash == reply.hash && pending.target != reply.from;
+        self.queue
+            .iter()
+            .find(elsewhere)
+            .map(|pending| pending.target)
     }
 
     /// Returns whether a packet that was sent to a target still waits for its reply.
@@ -251,7 +260,9 @@ impl Flow {
             _ if lane.was_sent_with(label) => Some(Made::Known),
             _ if !back.was_sent_with(label) => None,
             None => Some(Made::Known),
-            Some(answered) => back.lacks_answer_since(answered, label).then_some(Made::Anew),
+            Some(answered) => back
+                .lacks_answer_since(answered, label)
+                .then_some(Made::Anew),
         }
     }
 
@@ -406,7 +417,9 @@ impl FlowTable {
         let Place { key, way } = packet.inner.place;
         let hash = self.hash(packet.bytes);
         let tcp = match packet.inner.kind {
-            Kind::Tcp { opens, fin, rst, .. } => Some((opens, fin, rst)),
+            Kind::Tcp {
+                opens, fin, rst, ..
+            } => Some((opens, fin, rst)),
             _ => None,
         };
         let idle = self.idle(&key);

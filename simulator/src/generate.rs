@@ -88,7 +88,12 @@ impl Generator {
         Self {
             load,
             ends: (0..flows)
-                .map(|flow| (start(flow.wrapping_mul(7919)), start(flow.wrapping_mul(104_729))))
+                .map(|flow| {
+                    (
+                        start(flow.wrapping_mul(7919)),
+                        start(flow.wrapping_mul(104_729)),
+                    )
+                })
                 .collect(),
             number: 0,
             payload: vec![0x5a; load.size.saturating_sub(header).max(NUMBER)],
@@ -114,7 +119,8 @@ impl Generator {
 
     /// Returns whether this round waits for the replies of the previous one.
     pub(super) fn waits(&self, round: u64) -> bool {
-        round > 0 && (self.step(round) != Step::Data || self.step(round - 1) != Step::Data || round == 1)
+        round > 0
+            && (self.step(round) != Step::Data || self.step(round - 1) != Step::Data || round == 1)
     }
 
     /// Writes the packet of a flow in a round to `out`, and returns the sending side.
@@ -123,7 +129,9 @@ impl Generator {
         let from_client = match step {
             Step::Syn | Step::Ack | Step::ClientFin | Step::LastAck => true,
             Step::SynAck | Step::ServerFin => false,
-            Step::Data => (round == 0 && !self.load.tcp) || (round + u64::from(flow)).is_multiple_of(2),
+            Step::Data => {
+                (round == 0 && !self.load.tcp) || (round + u64::from(flow)).is_multiple_of(2)
+            }
         };
         self.number += 1;
         if let Some(place) = self.payload.first_chunk_mut() {
@@ -145,7 +153,11 @@ impl Generator {
             // Writing to a Vec cannot fail, and the length is below 64 KiB.
             let _ = ip.udp(source, destination).write(out, &self.payload);
         }
-        if from_client { Side::Client } else { Side::Server }
+        if from_client {
+            Side::Client
+        } else {
+            Side::Server
+        }
     }
 
     /// Returns source and destination port of a side's packets.

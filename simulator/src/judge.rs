@@ -17,7 +17,12 @@ use super::turns::Fate;
 impl Balancer {
     /// Judges a UDP payload that came from `source` to port 6081. Returns a correct reply, which
     /// the caller forwards.
-    pub(super) fn receive(&mut self, now: Instant, source: SocketAddrV4, payload: &[u8]) -> Option<Delivery> {
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddrV4,
+        payload: &[u8],
+    ) -> Option<Delivery> {
         self.last_reply = Some(now);
         match self.judge(now, source, payload) {
             Ok(delivery) => Some(delivery),
@@ -78,8 +83,10 @@ impl Balancer {
             });
         };
         self.check(place, pending.label, &inner, &reply)?;
-        self.counters
-            .returned(now.saturating_duration_since(pending.sent), pending.given_up);
+        self.counters.returned(
+            now.saturating_duration_since(pending.sent),
+            pending.given_up,
+        );
         self.targets.count(from, |counters| {
             counters.returned += 1;
             counters.dropped -= u64::from(pending.given_up);
@@ -90,7 +97,12 @@ impl Balancer {
 
     /// Removes and returns the sent packet that has the reply's bytes. The endpoint in the reply's
     /// header is searched first, then all others, so that a swapped endpoint is detected.
-    fn take(&mut self, own: Option<usize>, inner: &Inner, reply: &Reply<'_>) -> Option<(Place, Pending)> {
+    fn take(
+        &mut self,
+        own: Option<usize>,
+        inner: &Inner,
+        reply: &Reply<'_>,
+    ) -> Option<(Place, Pending)> {
         let others = (0..self.setup.endpoints.len()).filter(|pair| Some(*pair) != own);
         let Place { key, way } = inner.place;
         for pair in own.into_iter().chain(others) {
@@ -108,7 +120,8 @@ impl Balancer {
                     while before
                         .next()
                         .is_some_and(|number| self.turns.decided(number, Fate::Lost))
-                    {}
+                    {
+                    }
                     self.turns.decided(pending.number, Fate::Returned);
                 }
                 return Some((Place { key, way }, pending));
@@ -119,7 +132,12 @@ impl Balancer {
 
     /// Finds the target of a packet with the bytes of the reply, if that target is another one than
     /// the sender of the reply.
-    fn sent_elsewhere(&mut self, own: Option<usize>, inner: &Inner, reply: &Reply<'_>) -> Option<Ipv4Addr> {
+    fn sent_elsewhere(
+        &mut self,
+        own: Option<usize>,
+        inner: &Inner,
+        reply: &Reply<'_>,
+    ) -> Option<Ipv4Addr> {
         let Place { key, way } = inner.place;
         let pair = own?;
         let lane = self.flows.flow(&FlowKey { pair, ..key })?.lane(way);
@@ -165,10 +183,16 @@ impl Balancer {
 
     /// Judges a packet that was never sent as one that the appliance made. Returns `None` if the
     /// appliance makes no such packets, or if the flow is unknown.
-    fn made(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
+    fn made(
+        &mut self,
+        inner: &Inner,
+        reply: &Reply<'_>,
+    ) -> Option<Result<Delivery, (Failure, Wrong)>> {
         let place = match inner.kind {
             Kind::Tcp { rst: true, .. } => inner.place,
-            Kind::Tcp { challenges: true, .. } => return self.challenge(inner, reply),
+            Kind::Tcp {
+                challenges: true, ..
+            } => return self.challenge(inner, reply),
             Kind::IcmpError(Some(quoted)) => quoted.back(),
             _ => return None,
         };
@@ -206,7 +230,11 @@ impl Balancer {
 
     /// Judges a SYN-ACK that was never sent as a challenge. It must carry the header of the SYN
     /// that it answers.
-    fn challenge(&mut self, inner: &Inner, reply: &Reply<'_>) -> Option<Result<Delivery, (Failure, Wrong)>> {
+    fn challenge(
+        &mut self,
+        inner: &Inner,
+        reply: &Reply<'_>,
+    ) -> Option<Result<Delivery, (Failure, Wrong)>> {
         let Place { key, way } = inner.place;
         let flow = self.flows.flow(&key)?;
         let (of, current) = (flow.is_of(reply.answer.from), flow.target());
@@ -291,7 +319,11 @@ impl fmt::Display for Wrong {
             Self::Target(target) => write!(f, "the packets of this flow were sent to {target}"),
             Self::Geneve(text) => f.write_str(text),
             Self::Label { sent, got, .. } if sent.cookie != got.cookie => {
-                write!(f, "flow cookie {:08x} instead of {:08x}", got.cookie, sent.cookie)
+                write!(
+                    f,
+                    "flow cookie {:08x} instead of {:08x}",
+                    got.cookie, sent.cookie
+                )
             }
             Self::Label {
                 sent,
@@ -302,7 +334,9 @@ impl fmt::Display for Wrong {
                 "source port {} instead of {}; the destination port is {PORT}",
                 got.port, sent.port
             ),
-            Self::Label { .. } => f.write_str("the GENEVE header differs from the one that was sent"),
+            Self::Label { .. } => {
+                f.write_str("the GENEVE header differs from the one that was sent")
+            }
             Self::Bytes { sent, got } => write!(
                 f,
                 "{got} inner bytes differ from the {sent} bytes sent under this header"

@@ -124,7 +124,8 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
         }
         Some(Peer::Flood(args)) => {
             let flooded = flood::run(args, &stop).map_err(system("flood"))?;
-            let json = serde_json::to_string(&flooded).map_err(|error| system("report")(error.into()))?;
+            let json =
+                serde_json::to_string(&flooded).map_err(|error| system("report")(error.into()))?;
             return say(&(json + "\n"));
         }
         None => {}
@@ -133,7 +134,11 @@ pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateE
 }
 
 /// Runs the balancer and prints the report on standard output.
-fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) -> Result<(), SimulateError> {
+fn balance(
+    args: &SimulateArgs,
+    captures: &dyn Captures,
+    stop: Arc<AtomicBool>,
+) -> Result<(), SimulateError> {
     let targets: Vec<SocketAddrV4> = args
         .appliance
         .iter()
@@ -186,12 +191,15 @@ fn balance(args: &SimulateArgs, captures: &dyn Captures, stop: Arc<AtomicBool>) 
     };
     let (sent, overflow) = exchange(args, captures, &shared, &socket, &devices)?;
     let mut balancer = shared.balancer.lock();
-    let end = balancer.last_reply().map_or(sent.at, |reply| reply.max(sent.at));
+    let end = balancer
+        .last_reply()
+        .map_or(sent.at, |reply| reply.max(sent.at));
     let observed = balancer.observed(Instant::now());
     let time = end.saturating_duration_since(start);
     let report = Report::new(&balancer.counters, observed, time, overflow);
     say(&if args.json {
-        let json = serde_json::to_string(&report).map_err(|error| system("report")(error.into()))?;
+        let json =
+            serde_json::to_string(&report).map_err(|error| system("report")(error.into()))?;
         json + "\n"
     } else {
         report.to_string()

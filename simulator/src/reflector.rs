@@ -74,7 +74,12 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, I
     }
 }
 
-fn reflect(socket: &UdpSocket, raw: &RawSender, listen: Ipv4Addr, stop: &AtomicBool) -> io::Result<u64> {
+fn reflect(
+    socket: &UdpSocket,
+    raw: &RawSender,
+    listen: Ipv4Addr,
+    stop: &AtomicBool,
+) -> io::Result<u64> {
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut packet = Vec::with_capacity(MAX_DATAGRAM);
     let mut count = 0;

@@ -76,7 +76,10 @@ impl NotSent {
     const fn rows(self) -> [(u64, &'static str); 7] {
         [
             (self.not_ip, "not sent: no whole IP header"),
-            (self.too_long, "not sent: too long for the path to the appliance"),
+            (
+                self.too_long,
+                "not sent: too long for the path to the appliance",
+            ),
             (self.flow_table_full, "not sent: the flow table is full"),
             (self.backlog, "not sent: too many packets are unanswered"),
             (
@@ -176,7 +179,8 @@ impl Counters {
         };
         *counter += 1;
         if self.failures.len() < DESCRIBED {
-            self.failures.push(format!("{}: {}", failure.name(), describe()));
+            self.failures
+                .push(format!("{}: {}", failure.name(), describe()));
         }
     }
 }
@@ -326,7 +330,8 @@ impl Report {
 
     /// Returns whether packets were to be sent and no reply of any kind came back.
     pub(super) const fn is_in_vain(&self) -> bool {
-        let back = self.returned + self.made_rst + self.made_icmp + self.made_challenges + self.failures();
+        let back =
+            self.returned + self.made_rst + self.made_icmp + self.made_challenges + self.failures();
         back == 0 && self.sent + self.not_sent.total() > 0
     }
 }
@@ -361,7 +366,10 @@ impl fmt::Display for Report {
                 self.overtaken,
                 "returned after later packets were sent out of turn; a longer --timeout may help",
             ),
-            (self.not_delivered, "returned, but not accepted by the device"),
+            (
+                self.not_delivered,
+                "returned, but not accepted by the device",
+            ),
             (
                 u64::from(self.receive_overflow),
                 "lost in the simulator: the receive queue was full",

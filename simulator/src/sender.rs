@@ -29,7 +29,10 @@ pub(super) struct Shared {
 impl Shared {
     /// Returns whether sending is over because of a signal, an error or the deadline.
     pub(super) fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.stop.load(Ordering::Relaxed)
+            || self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Waits until at most this many packets are unanswered, or until `over`.
@@ -159,7 +162,10 @@ impl<'s> Sender<'s> {
                 _ => Unsent::Refused,
             };
             balancer.unsend(ticket, inner.len(), reason);
-            balancer.counters.refusal.get_or_insert_with(|| refusal(&error));
+            balancer
+                .counters
+                .refusal
+                .get_or_insert_with(|| refusal(&error));
         }
     }
 

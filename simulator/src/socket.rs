@@ -86,9 +86,10 @@ impl<'s> Receiver<'s> {
             None,
         ) {
             Ok(messages) => self.received.extend(messages.map(|message| {
-                let from = message
-                    .address
-                    .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+                let from = message.address.map_or(
+                    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+                    SocketAddrV4::from,
+                );
                 (from, message.bytes)
             })),
             // ICMP errors about earlier datagrams are reported as refused connections.

@@ -116,7 +116,11 @@ pub(super) fn probe(text: &str) -> Result<Probe, String> {
         None => (rest, "/"),
     };
     let port = match authority.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(shape)?,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(shape)?,
         None if authority.is_empty() => HEALTH_PORT,
         None => return Err(shape()),
     };

@@ -310,7 +310,11 @@ impl TargetGroup {
     ///
     /// # Errors
     /// The target is registered, with this or another port, or the group is full.
-    pub(super) fn register(&mut self, now: Instant, address: SocketAddrV4) -> Result<(), TargetError> {
+    pub(super) fn register(
+        &mut self,
+        now: Instant,
+        address: SocketAddrV4,
+    ) -> Result<(), TargetError> {
         self.advance(now);
         let checked = self.settings.health.is_some();
         let position = self.position(*address.ip());
@@ -354,7 +358,11 @@ impl TargetGroup {
     ///
     /// # Errors
     /// The target is not registered.
-    pub(super) fn deregister(&mut self, now: Instant, address: Ipv4Addr) -> Result<(), TargetError> {
+    pub(super) fn deregister(
+        &mut self,
+        now: Instant,
+        address: Ipv4Addr,
+    ) -> Result<(), TargetError> {
         self.advance(now);
         let registered = self
             .targets
@@ -400,7 +408,12 @@ impl TargetGroup {
         self.drained = ends.min();
     }
 
-    fn note(&mut self, target: Ipv4Addr, state: TargetState, failure: Option<super::health::CheckFailure>) {
+    fn note(
+        &mut self,
+        target: Ipv4Addr,
+        state: TargetState,
+        failure: Option<super::health::CheckFailure>,
+    ) {
         if self.changes.len() < MAX_CHANGES {
             self.changes.push_back(Change {
                 target,
@@ -507,7 +520,9 @@ impl TargetGroup {
         };
         // Without a healthy target, a move from one that still takes packets helps nobody.
         let stays = from.and_then(|from| self.targets.get(usize::from(from.0)));
-        if !any_healthy && stays.is_some_and(|target| target.registration != Registration::Deregistered) {
+        if !any_healthy
+            && stays.is_some_and(|target| target.registration != Registration::Deregistered)
+        {
             return from;
         }
         let sticky = StickyKey::new(key, self.settings.stickiness);
@@ -569,7 +584,9 @@ impl TargetGroup {
 
     /// Returns a target's address and port.
     pub(super) fn address(&self, id: TargetId) -> Option<SocketAddrV4> {
-        self.targets.get(usize::from(id.0)).map(|target| target.address)
+        self.targets
+            .get(usize::from(id.0))
+            .map(|target| target.address)
     }
 
     /// Returns all targets' figures; `live` are the targets of live flows.

@@ -86,7 +86,10 @@ impl TunPair {
                         // A device that is down, for example just after a move, has nothing to
                         // read.
                         Err(error)
-                            if matches!(error.raw_os_error(), Some(nix::libc::EIO | nix::libc::EINTR)) =>
+                            if matches!(
+                                error.raw_os_error(),
+                                Some(nix::libc::EIO | nix::libc::EINTR)
+                            ) =>
                         {
                             break;
                         }

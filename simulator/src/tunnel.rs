@@ -38,7 +38,11 @@ pub(super) struct Endpoint {
 }
 
 /// Returns the GENEVE header of a packet.
-pub(super) fn geneve_header(endpoint: Endpoint, cookie: u32, protocol: InnerProtocol) -> [u8; GENEVE_LEN] {
+pub(super) fn geneve_header(
+    endpoint: Endpoint,
+    cookie: u32,
+    protocol: InnerProtocol,
+) -> [u8; GENEVE_LEN] {
     let (id, attachment) = (endpoint.id.to_be_bytes(), endpoint.attachment.to_be_bytes());
     let cookie = cookie.to_be_bytes();
     let option = |kind, data| TunnelOption {

@@ -228,7 +228,13 @@ impl Turns {
 
     /// Adds the next packet of the capture. Returns its turn if it is sent now; otherwise it is
     /// kept, and [`Turns::next`] returns it later.
-    pub(super) fn offer(&mut self, now: Instant, place: Place, syn: bool, packet: &[u8]) -> Option<Turn> {
+    pub(super) fn offer(
+        &mut self,
+        now: Instant,
+        place: Place,
+        syn: bool,
+        packet: &[u8],
+    ) -> Option<Turn> {
         self.orders += 1;
         let turn = Turn {
             place,
@@ -254,7 +260,10 @@ impl Turns {
         if !flow.stuck {
             between.count(turn, begins);
         }
-        if flow.held.is_empty() && flow.is_free(&held) && between.line(begins).is_clear(way, turn.order) {
+        if flow.held.is_empty()
+            && flow.is_free(&held)
+            && between.line(begins).is_clear(way, turn.order)
+        {
             flow.release(now, way);
             self.fading.insert((now + between.patience(), turn));
             return Some(turn);
@@ -385,7 +394,10 @@ impl Turns {
         let Some(between) = self.between.get_mut(&hosts(&key)) else {
             return;
         };
-        if !both(&mut between.all.undecided, way).0.contains(&turn.order) {
+        if !both(&mut between.all.undecided, way)
+            .0
+            .contains(&turn.order)
+        {
             return;
         }
         between.stuck += 1;
@@ -407,7 +419,9 @@ impl Turns {
             return;
         };
         for way in [Way::Up, Way::Down] {
-            between.beginnings.done(way, turn.order, &mut self.candidates);
+            between
+                .beginnings
+                .done(way, turn.order, &mut self.candidates);
         }
         between.all.done(way, turn.order, &mut self.candidates);
         if between.all.undecided.iter().all(BTreeSet::is_empty) {

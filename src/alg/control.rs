@@ -131,7 +131,10 @@ impl<H: Helper> Control<H> {
     /// Bytes that the session takes, this structure included.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.original.heap_bytes() + self.reply.heap_bytes() + self.helper.heap_bytes()
+        size_of::<Self>()
+            + self.original.heap_bytes()
+            + self.reply.heap_bytes()
+            + self.helper.heap_bytes()
     }
 
     /// Discards the bytes that wait for missing ones, to free their memory. Data that is not sent

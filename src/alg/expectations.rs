@@ -265,7 +265,10 @@ impl ExpectationTable {
         let key = Key::of(expectation);
         // A replaced expectation does not count against the limits, and stays if the new one is
         // refused.
-        let replaced = self.waiting.get(&key).map(|waiting| waiting.expectation.parent);
+        let replaced = self
+            .waiting
+            .get(&key)
+            .map(|waiting| waiting.expectation.parent);
         let per_parent = self.limits.per_parent + usize::from(replaced == Some(expectation.parent));
         let place = self.places.claim(self.source_of(expectation), 1);
         if place.is_none() && replaced.is_none() {
@@ -338,9 +341,9 @@ impl ExpectationTable {
             return None;
         }
         let key = Key::of_call(call);
-        let (_, waiting) = self
-            .waiting
-            .remove_if(&key, |_, waiting| waiting.admits(call) && waiting.deadline > now)?;
+        let (_, waiting) = self.waiting.remove_if(&key, |_, waiting| {
+            waiting.admits(call) && waiting.deadline > now
+        })?;
         self.release(&key, &waiting);
         self.withdraw_twin(&key, &waiting.expectation.parent);
         Some(Expectation {
@@ -455,7 +458,9 @@ impl ExpectationTable {
 
     /// Removes an expectation unless another has its place. Returns whether this call removed it.
     fn forget(&self, key: &Key, ticket: u64) -> bool {
-        let removed = self.waiting.remove_if(key, |_, waiting| waiting.ticket == ticket);
+        let removed = self
+            .waiting
+            .remove_if(key, |_, waiting| waiting.ticket == ticket);
         if let Some((_, waiting)) = &removed {
             self.release(key, waiting);
         }
@@ -488,7 +493,9 @@ impl ExpectationTable {
 
     /// Takes an expectation that is out of the map out of the order and off its parent.
     fn unlist(&self, key: &Key, waiting: &Waiting) {
-        self.order.lock().remove(&(waiting.deadline, waiting.ticket));
+        self.order
+            .lock()
+            .remove(&(waiting.deadline, waiting.ticket));
         if let Entry::Occupied(mut tickets) = self.parents.entry(waiting.expectation.parent) {
             tickets
                 .get_mut()

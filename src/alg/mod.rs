@@ -109,11 +109,16 @@ mod milliseconds {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
@@ -358,7 +363,12 @@ pub trait Helper {
     }
 
     /// Returns how much of a segment is plain text.
-    fn plain(&mut self, segment: &Segment<'_>, from: Direction, sink: &mut dyn HelperSink) -> Plain {
+    fn plain(
+        &mut self,
+        segment: &Segment<'_>,
+        from: Direction,
+        sink: &mut dyn HelperSink,
+    ) -> Plain {
         let _ = (segment, from, sink);
         if self.is_opaque() {
             Plain::Nothing
@@ -393,7 +403,9 @@ impl EventCounts {
 
     /// Returns all events and how often each was seen.
     pub fn all(&self) -> impl Iterator<Item = (HelperEvent, u64)> + '_ {
-        HelperEvent::ALL.into_iter().map(|event| (event, self.of(event)))
+        HelperEvent::ALL
+            .into_iter()
+            .map(|event| (event, self.of(event)))
     }
 }
 

@@ -147,7 +147,8 @@ impl Stream {
     /// Returns the number of the next byte, if a line begins there and no later bytes wait.
     #[must_use]
     pub fn line_start(&self) -> Option<SeqNum> {
-        let between = self.line.is_empty() && self.ranges.is_empty() && !self.skipping && !self.too_long;
+        let between =
+            self.line.is_empty() && self.ranges.is_empty() && !self.skipping && !self.too_long;
         self.next.filter(|_| between && self.suspect.is_none())
     }
 
@@ -188,7 +189,13 @@ impl Stream {
     }
 
     /// Processes a segment's payload, whose first byte has the number `seq`.
-    pub fn segment(&mut self, seq: SeqNum, payload: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
+    pub fn segment(
+        &mut self,
+        seq: SeqNum,
+        payload: &[u8],
+        limits: &Limits,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) {
         if payload.is_empty() {
             return;
         }
@@ -277,7 +284,9 @@ impl Stream {
                     self.suspect = None;
                     continue;
                 }
-                Some((start, _)) if start.after(next) => (false, start.distance_from(next) as usize),
+                Some((start, _)) if start.after(next) => {
+                    (false, start.distance_from(next) as usize)
+                }
                 Some((_, end)) => (true, end.distance_from(next) as usize),
                 None => (false, bytes.len()),
             };
@@ -306,7 +315,9 @@ impl Stream {
                 whole: true,
                 bare_lf: !(head.ends_with(b"\r\n") || after_cr && head == b"\n"),
                 // All bytes that are read here lie before `next`.
-                next: self.next.map_or(SeqNum(0), |next| next.sub(rest.len() as u32)),
+                next: self
+                    .next
+                    .map_or(SeqNum(0), |next| next.sub(rest.len() as u32)),
             };
             if self.skipping {
                 self.skipping = false;

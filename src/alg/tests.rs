@@ -15,11 +15,10 @@ fn event_names_are_stable_names_and_each_is_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), HelperEvent::ALL.len());
-    assert!(
-        names
-            .iter()
-            .all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
-    );
+    assert!(names.iter().all(|name| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    }));
     for (place, event) in HelperEvent::ALL.into_iter().enumerate() {
         assert_eq!(event as usize, place);
     }
@@ -37,7 +36,10 @@ fn a_count_belongs_to_its_event() {
 #[test]
 fn the_ends_of_a_session_name_its_key() {
     let key = ends().key().unwrap();
-    assert_eq!((key.zone(), key.protocol(), key.is_ipv6()), (Zone(3), 6, false));
+    assert_eq!(
+        (key.zone(), key.protocol(), key.is_ipv6()),
+        (Zone(3), 6, false)
+    );
     assert_eq!(key.address(End::Low).to_string(), "10.0.0.9");
     assert_eq!((key.port(End::Low), key.port(End::High)), (40000, 21));
     let v6 = SessionEnds::new(

@@ -23,7 +23,13 @@ pub struct Urgent(Option<SeqNum>);
 impl Urgent {
     /// Returns whether a segment may pass; `pointer` is its urgent pointer, if it has URG.
     /// Remembers the place of a byte that has not come.
-    pub fn allows(&mut self, seq: SeqNum, payload: &[u8], pointer: Option<u16>, stream: &Stream) -> bool {
+    pub fn allows(
+        &mut self,
+        seq: SeqNum,
+        payload: &[u8],
+        pointer: Option<u16>,
+        stream: &Stream,
+    ) -> bool {
         let own = |place: SeqNum| {
             let at = (!place.before(seq)).then(|| place.distance_from(seq) as usize);
             at.and_then(|at| payload.get(at)).copied()
@@ -97,8 +103,9 @@ mod tests {
 
     #[test]
     fn the_line_feed_of_abor_may_be_urgent() {
-        let allows =
-            |payload: &[u8], pointer| Urgent::default().allows(SeqNum(10), payload, Some(pointer), &stream());
+        let allows = |payload: &[u8], pointer| {
+            Urgent::default().allows(SeqNum(10), payload, Some(pointer), &stream())
+        };
         assert!(allows(b"ABOR\r\n", 6));
         assert!(allows(b"abor\r\n", 6));
         assert!(!allows(b"ABOR\r\n", 5));
@@ -113,8 +120,14 @@ mod tests {
             let mut stream = stream();
             assert!(urgent.allows(SeqNum(10), b"NOOP\r\n", Some(7), &stream));
             stream.segment(SeqNum(10), b"NOOP\r\n", &LIMITS, &mut |_| {});
-            assert!(urgent.allows(SeqNum(16), b"", Some(1), &stream), "the same place");
-            assert!(!urgent.allows(SeqNum(16), b"", Some(2), &stream), "one at a time");
+            assert!(
+                urgent.allows(SeqNum(16), b"", Some(1), &stream),
+                "the same place"
+            );
+            assert!(
+                !urgent.allows(SeqNum(16), b"", Some(2), &stream),
+                "one at a time"
+            );
             assert_eq!(urgent.allows(SeqNum(16), later, None, &stream), passes);
         }
     }

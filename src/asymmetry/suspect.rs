@@ -107,16 +107,15 @@ impl Suspect {
 
     /// Returns the part of the report that accuses a direction, if the suspect has one.
     pub(super) fn listing(&self) -> Option<Proof> {
-        (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone).then_some(
-            Proof {
+        (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone)
+            .then_some(Proof {
                 evidence: self.evidence,
                 source: self.source,
                 packets: self.listed,
                 first: self.first,
                 last: self.last,
                 news: false,
-            },
-        )
+            })
     }
 
     /// Records another packet of the conversation and returns the resulting change.
@@ -126,8 +125,12 @@ impl Suspect {
         evidence: Evidence,
         config: &AsymmetryConfig,
     ) -> Change {
-        let without_session =
-            |evidence| matches!(evidence, Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn);
+        let without_session = |evidence| {
+            matches!(
+                evidence,
+                Evidence::BeginningUnseen | Evidence::SynAckWithoutSyn
+            )
+        };
         let other_end = sighting.source != self.source;
         let other_counted = match (self.opposite, sighting.opposite) {
             (Some(before), Some(now)) => before != now,
@@ -150,7 +153,8 @@ impl Suspect {
         }
         // The other direction comes after all.
         let retracted = self.listing();
-        let unseen_beginning = without_session(self.evidence) && (without_session(evidence) || other_counted)
+        let unseen_beginning = without_session(self.evidence)
+            && (without_session(evidence) || other_counted)
             || self.evidence == Evidence::OneDirectionOnly && without_session(evidence);
         if !unseen_beginning {
             *self = Self::new(sighting, evidence);
@@ -189,9 +193,12 @@ impl Suspect {
         let long = time >= config.time && self.packets > 1;
         let alone = matches!(
             self.evidence,
-            Evidence::OneDirectionOnly | Evidence::BeginningUnseen | Evidence::UnseenDataAcknowledged
+            Evidence::OneDirectionOnly
+                | Evidence::BeginningUnseen
+                | Evidence::UnseenDataAcknowledged
         );
-        let many = self.packets >= config.packets && (!alone || time >= ROUND_TRIP.min(config.time));
+        let many =
+            self.packets >= config.packets && (!alone || time >= ROUND_TRIP.min(config.time));
         if self.listed == 0 && !many && !long {
             return None;
         }

@@ -137,7 +137,13 @@ fn an_accusation_is_taken_back_when_the_other_direction_comes() {
     let scene = Scene::new();
     for packet in 0..8 {
         scene.see(1, End::Low, Evidence::BeginningUnseen, None, 200 * packet);
-        scene.see(2, End::Low, Evidence::AckWithoutSynAck, Some(0), 200 * packet);
+        scene.see(
+            2,
+            End::Low,
+            Evidence::AckWithoutSynAck,
+            Some(0),
+            200 * packet,
+        );
     }
     assert_eq!(
         scene.lines(),
@@ -165,17 +171,33 @@ fn a_session_whose_other_direction_comes_is_no_suspect() {
     let scene = Scene::new();
     for packet in 0..50 {
         let opposite = Some(packet as u32);
-        scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, opposite, packet);
+        scene.see(
+            1,
+            End::Low,
+            Evidence::UnseenDataAcknowledged,
+            opposite,
+            packet,
+        );
     }
     assert_eq!(scene.lines(), []);
     for packet in [50, 51, 52, 1_052] {
-        scene.see(1, End::Low, Evidence::UnseenDataAcknowledged, Some(50), packet);
+        scene.see(
+            1,
+            End::Low,
+            Evidence::UnseenDataAcknowledged,
+            Some(50),
+            packet,
+        );
     }
     assert_eq!(scene.lines(), [(Evidence::UnseenDataAcknowledged, 1, 4)]);
 }
 
 /// Acknowledgments of a conversation, at milliseconds, and the line that they make.
-fn acknowledged(evidence: Evidence, first_hand: bool, acks: &[(u64, u32)]) -> Vec<(Evidence, u64, u64)> {
+fn acknowledged(
+    evidence: Evidence,
+    first_hand: bool,
+    acks: &[(u64, u32)],
+) -> Vec<(Evidence, u64, u64)> {
     let scene = Scene::new();
     for (after, ack) in acks {
         let sign = Sign::Acknowledges {
@@ -193,7 +215,13 @@ fn only_an_acknowledgment_that_advances_is_proof() {
     // A segment that is repeated until its sender gives up.
     let repeated: Vec<_> = (0..60).map(|second| (second * 1_000, 500)).collect();
     // An older one that was overtaken.
-    let reordered = [(0, 500), (1, 400), (2_000, 450), (20_000, 500), (20_001, 500)];
+    let reordered = [
+        (0, 500),
+        (1, 400),
+        (2_000, 450),
+        (20_000, 500),
+        (20_001, 500),
+    ];
     // What was on its way when the flow came here.
     let mut on_its_way: Vec<_> = (0..20).map(|n| (n * 40, 500 + n as u32)).collect();
     on_its_way.extend((0..20).map(|second| (1_000 + second * 1_000, 519)));
@@ -231,7 +259,13 @@ fn what_proves_nothing_is_never_listed() {
     for second in 0..60 {
         for evidence in [Evidence::SynAckWithoutSyn, Evidence::OneDirectionOnly] {
             let flow = evidence as u32;
-            scene.see_sign((flow, End::Low), evidence, Sign::Nothing, None, 1_000 * second);
+            scene.see_sign(
+                (flow, End::Low),
+                evidence,
+                Sign::Nothing,
+                None,
+                1_000 * second,
+            );
         }
     }
     assert_eq!(scene.lines(), []);
@@ -264,7 +298,9 @@ fn lines_of_one_zone_leave_those_of_another() {
     let mut scene = Scene::new();
     scene.config.max_entries = 8;
     scene.config.prefix_v4 = 32;
-    scene.asymmetry.set_shares(&scene.config, &[Zone(1), Zone(2)]);
+    scene
+        .asymmetry
+        .set_shares(&scene.config, &[Zone(1), Zone(2)]);
     let see = |zone: u16, flow: u32| {
         let sighting = Sighting {
             key: testing::key_in(Zone(zone), flow),

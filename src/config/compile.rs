@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{
-    AsymmetryConfig, Attachment, CheckMode, Checksums, Config, FragmentsConfig, FtpConfig, FtpHandling,
-    IpConfig, OnReload, Permission, ResetsConfig, SynChallengeConfig, TcpConfig, TcpHandling,
-    TombstonesConfig, Zones,
+    AsymmetryConfig, Attachment, CheckMode, Checksums, Config, FragmentsConfig, FtpConfig,
+    FtpHandling, IpConfig, OnReload, Permission, ResetsConfig, SynChallengeConfig, TcpConfig,
+    TcpHandling, TombstonesConfig, Zones,
 };
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
@@ -114,7 +114,10 @@ impl Config {
     ///
     /// # Errors
     /// Returns the errors of [`Self::compile`], or the changed key that only a start can change.
-    pub(crate) fn compile_after(&self, previous: Option<(&Policy, &Fixed)>) -> Result<Compiled, ConfigError> {
+    pub(crate) fn compile_after(
+        &self,
+        previous: Option<(&Policy, &Fixed)>,
+    ) -> Result<Compiled, ConfigError> {
         self.validate()?;
         let zones = Zones::new(&self.zones, &self.zone_groups);
         let mut policy = self.compile_policy(&zones)?;
@@ -122,9 +125,9 @@ impl Config {
             if let Some(key) = fixed.differs(&self.fixed(&zones)) {
                 return Err(self.error(key, ConfigErrorCause::NotReloadable));
             }
-            policy
-                .keep_numbers(previous)
-                .map_err(|TooManyNames| self.error("policy.rule", ConfigErrorCause::TooManyNames))?;
+            policy.keep_numbers(previous).map_err(|TooManyNames| {
+                self.error("policy.rule", ConfigErrorCause::TooManyNames)
+            })?;
         }
         // The policy holds only the rules that may match.
         let rules = self.policy.rules.iter().filter(|rule| !rule.ftp.is_empty());
@@ -210,10 +213,17 @@ impl Config {
             .map(|each| {
                 let matcher = OverrideMatch {
                     protocol: each.protocol.map(|protocol| protocol.0),
-                    ports: each.ports.iter().map(|range| (range.first, range.last)).collect(),
+                    ports: each
+                        .ports
+                        .iter()
+                        .map(|range| (range.first, range.last))
+                        .collect(),
                     addresses: each.address.clone(),
                     zone: each.zone.as_deref().and_then(|name| zones.zone(name)),
-                    rule: each.rule.as_deref().and_then(|name| policy.rule_named(name)),
+                    rule: each
+                        .rule
+                        .as_deref()
+                        .and_then(|name| policy.rule_named(name)),
                 };
                 Override {
                     matcher,
@@ -241,6 +251,11 @@ impl Config {
         }
         Policy::new(rules, &self.policy.inside, self.policy.default)
             .map(|policy| policy.with_zone_defaults(defaults))
-            .map_err(|TooLarge| self.error("policy.rule", ConfigErrorCause::PolicyTooLarge(TooLarge::TERMS)))
+            .map_err(|TooLarge| {
+                self.error(
+                    "policy.rule",
+                    ConfigErrorCause::PolicyTooLarge(TooLarge::TERMS),
+                )
+            })
     }
 }

@@ -104,7 +104,8 @@ impl<'a> Document<'a> {
             self.errors.push(error);
         }
         let list = problems.list().iter();
-        self.errors.extend(list.map(|problem| self.place.error(problem)));
+        self.errors
+            .extend(list.map(|problem| self.place.error(problem)));
         section
     }
 
@@ -183,11 +184,17 @@ impl<'a> Document<'a> {
         let is_cut = self.is_cut || found.is_cut || problems.is_cut();
         for mut error in found.list {
             if !follows(&error, problems.list()) {
-                self.place.complete(self.table.get_ref(), &mut error.location);
+                self.place
+                    .complete(self.table.get_ref(), &mut error.location);
                 errors.push(error);
             }
         }
-        errors.extend(problems.list().iter().map(|problem| self.place.error(problem)));
+        errors.extend(
+            problems
+                .list()
+                .iter()
+                .map(|problem| self.place.error(problem)),
+        );
         match ConfigErrors::new(errors, is_cut) {
             Some(errors) => Err(errors),
             None => Ok(config),
@@ -208,7 +215,10 @@ fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
     };
     problems.iter().any(|problem| {
         let path = problem.path.as_str();
-        let item = path.find(']').and_then(|end| path.get(..=end)).unwrap_or(path);
+        let item = path
+            .find(']')
+            .and_then(|end| path.get(..=end))
+            .unwrap_or(path);
         let is_same = key
             .strip_prefix(item)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -246,10 +256,19 @@ impl Place<'_> {
     }
 
     fn error(&self, problem: &Problem) -> ConfigError {
-        self.at(&problem.path, Some(problem.span.clone()), problem.cause.clone())
+        self.at(
+            &problem.path,
+            Some(problem.span.clone()),
+            problem.cause.clone(),
+        )
     }
 
-    fn at(&self, key: &str, span: Option<std::ops::Range<usize>>, cause: ConfigErrorCause) -> ConfigError {
+    fn at(
+        &self,
+        key: &str,
+        span: Option<std::ops::Range<usize>>,
+        cause: ConfigErrorCause,
+    ) -> ConfigError {
         let mut location = Location {
             file: Some(self.file_name.into()),
             key: key.to_owned(),
@@ -267,7 +286,11 @@ impl Place<'_> {
             .as_ref()
             .and_then(|span| key_at(table, span))
             .unwrap_or_default();
-        self.at(&key, span, ConfigErrorCause::Syntax(error.message().to_owned()))
+        self.at(
+            &key,
+            span,
+            ConfigErrorCause::Syntax(error.message().to_owned()),
+        )
     }
 }
 
@@ -309,7 +332,9 @@ mod tests {
 
     fn both(text: &str) -> Result<(Own, Config), String> {
         let mut document = Document::parse(text, "f").map_err(|error| error.to_string())?;
-        let own = document.take(&["server"]).map_err(|error| error.to_string())?;
+        let own = document
+            .take(&["server"])
+            .map_err(|error| error.to_string())?;
         Ok((own, document.config().map_err(|error| error.to_string())?))
     }
 
@@ -322,7 +347,11 @@ mod tests {
             "[table]\nmax_sessions = 5\n[server]\n\"port\" = 7",
         ] {
             let (own, config) = both(text).unwrap();
-            assert_eq!((own.server.port, config.table.max_sessions), (7, 5), "{text}");
+            assert_eq!(
+                (own.server.port, config.table.max_sessions),
+                (7, 5),
+                "{text}"
+            );
         }
     }
 
@@ -331,7 +360,10 @@ mod tests {
         let rest = both("[server]\nport = 7\n\n[table]\nmax_sessions = 0").unwrap_err();
         assert!(rest.starts_with("f:5: table.max_sessions: "), "{rest}");
         let unknown = both("[server]\nport = 7\n[nonsense]\n").unwrap_err();
-        assert!(unknown.starts_with("f:3: nonsense: unknown key"), "{unknown}");
+        assert!(
+            unknown.starts_with("f:3: nonsense: unknown key"),
+            "{unknown}"
+        );
         let own = both("[table]\n\n[server]\nport = \"x\"").unwrap_err();
         assert!(own.starts_with("f:4: server.port: invalid type"), "{own}");
         let unknown = both("[server]\nbort = 1").unwrap_err();

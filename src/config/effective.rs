@@ -97,11 +97,17 @@ impl Config {
             }
         }
         // Keys that are not set and whose value depends on others.
-        let unknown = self.geneve.unknown_zone().unwrap_or(super::GeneveConfig::REFUSE);
+        let unknown = self
+            .geneve
+            .unknown_zone()
+            .unwrap_or(super::GeneveConfig::REFUSE);
         for (key, value) in [
             ("table.shards", self.table.shards_in_force().to_string()),
             ("geneve.unknown_endpoints", unknown.to_owned().toml()),
-            ("geneve.required", self.geneve.required_in_force().to_vec().toml()),
+            (
+                "geneve.required",
+                self.geneve.required_in_force().to_vec().toml(),
+            ),
         ] {
             if let Some(unset) = values
                 .iter_mut()
@@ -138,7 +144,10 @@ pub fn effective_toml(values: &[EffectiveValue]) -> String {
     let mut list = None;
     for value in values {
         // An array of tables is one value.
-        let of_list = value.key.strip_suffix(']').and_then(|key| key.rsplit_once('['));
+        let of_list = value
+            .key
+            .strip_suffix(']')
+            .and_then(|key| key.rsplit_once('['));
         let name = of_list.map(|(name, _)| name);
         if list != name {
             if list.is_some() {

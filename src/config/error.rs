@@ -185,7 +185,10 @@ impl ConfigErrors {
     pub(super) fn new(mut errors: Vec<ConfigError>, may_have_more: bool) -> Option<Self> {
         let place = |error: &ConfigError| {
             let location = &error.location;
-            (location.line, location.text.as_ref().map(|text| text.bytes.start))
+            (
+                location.line,
+                location.text.as_ref().map(|text| text.bytes.start),
+            )
         };
         errors.sort_by_key(place);
         errors.dedup();
@@ -390,10 +393,14 @@ pub enum ConfigErrorCause {
     #[error("the set `@{0}` is empty: `not` would leave out nothing")]
     EmptyNegation(String),
     /// Lists of a rule that exclude each other.
-    #[error("the rule can match nothing: `not` or `destination_zones` leaves out all that is listed")]
+    #[error(
+        "the rule can match nothing: `not` or `destination_zones` leaves out all that is listed"
+    )]
     MatchesNothing,
     /// A zone in `destination_zones` without prefixes.
-    #[error("the zone `{0}` has no prefixes in [ip.inside], by which a destination's zone is known")]
+    #[error(
+        "the zone `{0}` has no prefixes in [ip.inside], by which a destination's zone is known"
+    )]
     NoZonePrefixes(String),
     /// Services together with the keys that they replace.
     #[error("`services` stands in place of `{0}`: write one of them")]

@@ -89,8 +89,12 @@ impl GeneveConfig {
     /// The largest `inner_mtu`: an IPv4 packet without the 68 bytes of tunnel headers.
     pub const MAX_INNER_MTU: u32 = 65_535 - 68;
     /// The default sources: RFC 1918 and RFC 6598, which the subnets of load balancers use.
-    pub const DEFAULT_SOURCES: [&'static str; 4] =
-        ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+    pub const DEFAULT_SOURCES: [&'static str; 4] = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+    ];
     /// The `unknown_endpoints` that refuses their packets.
     pub const REFUSE: &'static str = "refuse";
 
@@ -141,7 +145,9 @@ impl Config {
         {
             errors.check(self.check_zone("geneve.unknown_endpoints", zone));
         }
-        if geneve.provider == Provider::Gcp && geneve.required_in_force().contains(&MetadataField::Cookie) {
+        if geneve.provider == Provider::Gcp
+            && geneve.required_in_force().contains(&MetadataField::Cookie)
+        {
             errors.add(self.error("geneve.required", ConfigErrorCause::NoCookie("gcp")));
         }
     }
@@ -150,7 +156,9 @@ impl Config {
         let listen = &self.geneve.listen;
         for (place, address) in listen.iter().enumerate() {
             let earlier = listen.get(..place).unwrap_or_default();
-            if earlier.contains(address) || (place > 0 && earlier.iter().any(Ipv4Addr::is_unspecified)) {
+            if earlier.contains(address)
+                || (place > 0 && earlier.iter().any(Ipv4Addr::is_unspecified))
+            {
                 let key = format!("geneve.listen[{place}]");
                 return Err(self.error(&key, ConfigErrorCause::ListensAlready(*address)));
             }

@@ -137,8 +137,12 @@ impl Lines {
     /// Returns the column of an offset, counted from 1 in characters.
     pub(super) fn column(&self, text: &str, offset: usize) -> usize {
         let before = self.line(offset).checked_sub(2);
-        let start = before.and_then(|line| self.0.get(line)).map_or(0, |end| end + 1);
-        1 + text.get(start..offset).map_or(0, |text| text.chars().count())
+        let start = before
+            .and_then(|line| self.0.get(line))
+            .map_or(0, |end| end + 1);
+        1 + text
+            .get(start..offset)
+            .map_or(0, |text| text.chars().count())
     }
 
     /// Returns the line of an offset, counted from 1.
@@ -233,7 +237,9 @@ impl KeyTree {
                 let path = path.strip_prefix('.').unwrap_or(path);
                 let keys = self.nodes(first, count);
                 let named = |name: &str| {
-                    let place = keys.binary_search_by(|node| self.name(node).cmp(name)).ok()?;
+                    let place = keys
+                        .binary_search_by(|node| self.name(node).cmp(name))
+                        .ok()?;
                     keys.get(place)
                 };
                 if let Some(quoted) = path.strip_prefix('"') {
@@ -255,14 +261,20 @@ impl KeyTree {
             Children::OneLine { line, count } => {
                 let (place, rest) = item(path)?;
                 let children = Children::None;
-                (place < count as usize).then_some(Step { line, children, rest })
+                (place < count as usize).then_some(Step {
+                    line,
+                    children,
+                    rest,
+                })
             }
         }
     }
 
     fn nodes(&self, first: u32, count: u32) -> &[Node] {
         let first = first as usize;
-        self.nodes.get(first..first + count as usize).unwrap_or_default()
+        self.nodes
+            .get(first..first + count as usize)
+            .unwrap_or_default()
     }
 
     fn name(&self, node: &Node) -> &str {
@@ -314,7 +326,8 @@ impl TreeBuilder {
     fn items(&mut self, items: &[Spanned<DeValue<'_>>]) -> Children {
         let line = items.first().map_or(0, |item| self.line(item.span()));
         let is_single = |item: &Spanned<DeValue<'_>>| {
-            !matches!(item.get_ref(), DeValue::Table(_) | DeValue::Array(_)) && self.line(item.span()) == line
+            !matches!(item.get_ref(), DeValue::Table(_) | DeValue::Array(_))
+                && self.line(item.span()) == line
         };
         let count = items.len() as u32;
         if items.iter().all(is_single) {
@@ -336,7 +349,11 @@ impl TreeBuilder {
     }
 
     /// Adds the contents of the nodes from `first` on.
-    fn fill<'a, 'v: 'a>(&mut self, first: usize, values: impl Iterator<Item = &'a Spanned<DeValue<'v>>>) {
+    fn fill<'a, 'v: 'a>(
+        &mut self,
+        first: usize,
+        values: impl Iterator<Item = &'a Spanned<DeValue<'v>>>,
+    ) {
         for (place, value) in (first..).zip(values) {
             let children = match value.get_ref() {
                 DeValue::Table(table) => self.keys(table),
@@ -419,7 +436,12 @@ impl SpanSearch {
         }
         let own = value.span();
         let holds = own.start <= self.span.start && self.span.end <= own.end;
-        if holds && self.innermost.as_ref().is_none_or(|(len, _)| own.len() < *len) {
+        if holds
+            && self
+                .innermost
+                .as_ref()
+                .is_none_or(|(len, _)| own.len() < *len)
+        {
             self.innermost = Some((own.len(), self.path.clone()));
         }
     }
@@ -471,12 +493,20 @@ mod tests {
         let rows = [
             ("lone[0]", "lone", Some(6)),
             ("inside[0]", "inside[0]", Some(1)),
-            ("policy.rule[1].source[0]", "policy.rule[1].source[0]", Some(12)),
+            (
+                "policy.rule[1].source[0]",
+                "policy.rule[1].source[0]",
+                Some(12),
+            ),
             ("nonsense.key", "nonsense.key", None),
         ];
         for (path, key, line) in rows {
             let location = provenance.locate(path);
-            assert_eq!((location.key.as_str(), location.line), (key, line), "{path}");
+            assert_eq!(
+                (location.key.as_str(), location.line),
+                (key, line),
+                "{path}"
+            );
         }
     }
 

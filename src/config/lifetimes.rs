@@ -56,7 +56,9 @@ crate::config_section! {
 
 /// Returns the class of a path below `lifetimes`.
 fn class_of(path: &str) -> Option<LifetimeClass> {
-    LifetimeClass::ALL.into_iter().find(|class| class.name() == path)
+    LifetimeClass::ALL
+        .into_iter()
+        .find(|class| class.name() == path)
 }
 
 /// Returns the names that follow a prefix of paths below `lifetimes`.
@@ -82,7 +84,9 @@ fn read_lifetimes(
     let prefix = format!("{protocol}.");
     let is_table = !names_below(&prefix).is_empty();
     if let Some(class) = class_of(protocol) {
-        problems.within_key(protocol, |problems| read_lifetime(set, class, item, problems));
+        problems.within_key(protocol, |problems| {
+            read_lifetime(set, class, item, problems)
+        });
     } else if let (true, Kind::Table(entries)) = (is_table, item.kind()) {
         problems.within_key(protocol, |problems| {
             for (state, item) in entries {
@@ -104,7 +108,12 @@ fn read_lifetimes(
     }
 }
 
-fn read_lifetime(set: &mut LifetimeSet, class: LifetimeClass, item: &Item<'_, '_>, problems: &mut Problems) {
+fn read_lifetime(
+    set: &mut LifetimeSet,
+    class: LifetimeClass,
+    item: &Item<'_, '_>,
+    problems: &mut Problems,
+) {
     if let Some(lifetime) = Value::read(item, problems) {
         *set = (*set).with(class, lifetime);
     }
@@ -126,7 +135,8 @@ impl Value for LifetimesConfig {
         for (name, item) in entries {
             let item = Item(item);
             if name.get_ref() == "override" {
-                config.overrides = problems.within_key("override", |problems| tables(&item, problems));
+                config.overrides =
+                    problems.within_key("override", |problems| tables(&item, problems));
             } else {
                 read_lifetimes(&mut config.set, name, &item, &["override"], problems);
             }

@@ -129,7 +129,8 @@ impl<'a> Lowering<'a> {
                             let key = set_key("address_sets", inner);
                             let cause = || ConfigErrorCause::SetNotRead(inner.clone());
                             let loaded = inner_set.loaded();
-                            prefixes.extend(loaded.ok_or_else(|| self.config.error(&key, cause()))?);
+                            prefixes
+                                .extend(loaded.ok_or_else(|| self.config.error(&key, cause()))?);
                         }
                     }
                 }
@@ -253,7 +254,10 @@ impl<'a> Lowering<'a> {
         };
         let origin = (!origin.is_empty()).then(|| Arc::new(origin));
         let more = parts.len().saturating_sub(1);
-        self.spend(&key, (sources.len() + destinations.len()).saturating_mul(more))?;
+        self.spend(
+            &key,
+            (sources.len() + destinations.len()).saturating_mul(more),
+        )?;
         let zones: Vec<_> = rule
             .zones
             .iter()
@@ -306,7 +310,10 @@ impl<'a> Lowering<'a> {
                     let parts = self.services.entry(name).or_insert_with(|| {
                         let pattern = RuleConfig::new(name.clone(), Action::Allow);
                         let parts = parts_of(&of_set);
-                        parts.into_iter().map(|part| part_of(&pattern, part)).collect()
+                        parts
+                            .into_iter()
+                            .map(|part| part_of(&pattern, part))
+                            .collect()
                     });
                     origin.services.push(NamedServices {
                         name: name.clone(),
@@ -347,8 +354,10 @@ fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
         rule.protocol.clone()
     } else {
         let of_all = (0..=u8::MAX).map(Protocol);
-        let named = |protocol: &Protocol| rule.protocol.is_empty() || rule.protocol.contains(protocol);
-        let left = of_all.filter(|protocol| named(protocol) && !rule.not.protocol.contains(protocol));
+        let named =
+            |protocol: &Protocol| rule.protocol.is_empty() || rule.protocol.contains(protocol);
+        let left =
+            of_all.filter(|protocol| named(protocol) && !rule.not.protocol.contains(protocol));
         let left: Vec<_> = left.collect();
         if left.is_empty() {
             return Err(ConfigErrorCause::MatchesNothing);
@@ -363,7 +372,10 @@ fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
     })
 }
 
-fn ports_without(list: &[PortRange], excepted: &[PortRange]) -> Result<Vec<PortRange>, ConfigErrorCause> {
+fn ports_without(
+    list: &[PortRange],
+    excepted: &[PortRange],
+) -> Result<Vec<PortRange>, ConfigErrorCause> {
     if excepted.is_empty() {
         return Ok(list.to_vec());
     }
@@ -376,7 +388,8 @@ fn ports_without(list: &[PortRange], excepted: &[PortRange]) -> Result<Vec<PortR
     for range in merged(list) {
         let mut next = Some(range.first);
         for hole in merged(excepted) {
-            let Some(first) = next.filter(|_| hole.last >= range.first && hole.first <= range.last) else {
+            let Some(first) = next.filter(|_| hole.last >= range.first && hole.first <= range.last)
+            else {
                 continue;
             };
             if first < hole.first {
@@ -400,7 +413,12 @@ fn ports_without(list: &[PortRange], excepted: &[PortRange]) -> Result<Vec<PortR
 fn services_of(config: &Config, name: &str) -> Vec<Service> {
     let mut services = Vec::new();
     let mut names = BTreeSet::from([name]);
-    let mut left: Vec<&ServiceTerm> = config.service_sets.get(name).into_iter().flatten().collect();
+    let mut left: Vec<&ServiceTerm> = config
+        .service_sets
+        .get(name)
+        .into_iter()
+        .flatten()
+        .collect();
     while let Some(term) = left.pop() {
         match term {
             ServiceTerm::Service(service) => services.push(*service),
@@ -427,8 +445,13 @@ fn parts_of(services: &[Service]) -> Vec<Part> {
         .iter()
         .filter(|service| !whole.contains(&service.protocol))
     {
-        ports.entry(service.protocol).or_default().extend(service.ports);
-        icmp.entry(service.protocol).or_default().extend(service.icmp);
+        ports
+            .entry(service.protocol)
+            .or_default()
+            .extend(service.ports);
+        icmp.entry(service.protocol)
+            .or_default()
+            .extend(service.icmp);
     }
     let mut by_ports: BTreeMap<Vec<PortRange>, Vec<Protocol>> = BTreeMap::new();
     for (protocol, ranges) in ports {
@@ -443,11 +466,15 @@ fn parts_of(services: &[Service]) -> Vec<Part> {
             ..Part::default()
         });
     }
-    parts.extend(by_ports.into_iter().map(|(destination_ports, protocol)| Part {
-        protocol,
-        destination_ports,
-        ..Part::default()
-    }));
+    parts.extend(
+        by_ports
+            .into_iter()
+            .map(|(destination_ports, protocol)| Part {
+                protocol,
+                destination_ports,
+                ..Part::default()
+            }),
+    );
     let icmp = icmp.into_iter().filter(|(_, types)| !types.is_empty());
     parts.extend(icmp.map(|(protocol, icmp_types)| Part {
         protocol: vec![protocol],

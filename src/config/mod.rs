@@ -49,7 +49,9 @@ use serde::Deserialize;
 pub use crate::limits::LimitSet;
 pub use crate::packet::Checksums;
 use crate::policy::Action;
-pub use crate::policy::handling::{Asymmetric, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode};
+pub use crate::policy::handling::{
+    Asymmetric, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
+};
 use crate::verdict::DropReason;
 
 mod challenge;
@@ -87,7 +89,8 @@ pub use self::document::Document;
 pub use self::effective::{EffectiveValue, Origin, effective_toml};
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{
-    ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace, UnknownName, Warning, WarningKind,
+    ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace, UnknownName, Warning,
+    WarningKind,
 };
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, parse_endpoint};

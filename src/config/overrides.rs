@@ -43,7 +43,9 @@ impl Config {
                         },
                     ));
                 }
-                None => return Err(self.error(&ports, ConfigErrorCause::PortsNeedProtocol(ALLOWED))),
+                None => {
+                    return Err(self.error(&ports, ConfigErrorCause::PortsNeedProtocol(ALLOWED)));
+                }
             }
             self.check_ranges(&ports, &each.ports)?;
         }
@@ -138,7 +140,9 @@ impl Config {
         let Some((second, first, shared)) = tie else {
             return Ok(());
         };
-        let first = self.provenance.mention(&format!("lifetimes.override[{first}]"));
+        let first = self
+            .provenance
+            .mention(&format!("lifetimes.override[{first}]"));
         let cause = ConfigErrorCause::AmbiguousOverrides { first, shared };
         Err(self.error(&format!("lifetimes.override[{second}]"), cause))
     }

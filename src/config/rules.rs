@@ -70,7 +70,12 @@ impl Config {
         errors.check(self.check_icmp_types(key, rule));
     }
 
-    fn check_destination_zones(&self, key: &str, rule: &RuleConfig, known: &DestinationZones) -> Checked {
+    fn check_destination_zones(
+        &self,
+        key: &str,
+        rule: &RuleConfig,
+        known: &DestinationZones,
+    ) -> Checked {
         let DestinationZones { zones, inside } = known;
         for (place, name) in rule.destination_zones.iter().enumerate() {
             let key = format!("{key}.destination_zones[{place}]");
@@ -95,7 +100,10 @@ impl Config {
             ("icmp_types", !rule.icmp_types.is_empty()),
             ("not.protocol", !rule.not.protocol.is_empty()),
             ("not.source_ports", !rule.not.source_ports.is_empty()),
-            ("not.destination_ports", !rule.not.destination_ports.is_empty()),
+            (
+                "not.destination_ports",
+                !rule.not.destination_ports.is_empty(),
+            ),
         ] {
             if is_written {
                 let cause = ConfigErrorCause::ServicesAndMore(name);
@@ -126,11 +134,19 @@ impl Config {
         }
         let is_icmp = |protocol: &Protocol| matches!(*protocol, Protocol::ICMP | Protocol::ICMPV6);
         if rule.protocol.is_empty() || !rule.protocol.iter().all(is_icmp) {
-            return Err(self.error(&format!("{key}.icmp_types"), ConfigErrorCause::IcmpTypesNeedIcmp));
+            return Err(self.error(
+                &format!("{key}.icmp_types"),
+                ConfigErrorCause::IcmpTypesNeedIcmp,
+            ));
         }
         for (place, kind) in rule.icmp_types.iter().enumerate() {
-            if rule.protocol.iter().all(|protocol| kind.of(*protocol).is_none()) {
-                let protocols: Vec<String> = rule.protocol.iter().map(Protocol::to_string).collect();
+            if rule
+                .protocol
+                .iter()
+                .all(|protocol| kind.of(*protocol).is_none())
+            {
+                let protocols: Vec<String> =
+                    rule.protocol.iter().map(Protocol::to_string).collect();
                 let (kind, protocol) = (kind.to_string(), protocols.join(" or "));
                 let cause = ConfigErrorCause::NoSuchIcmpType { kind, protocol };
                 return Err(self.error(&format!("{key}.icmp_types[{place}]"), cause));

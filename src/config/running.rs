@@ -29,7 +29,10 @@ fn keep_groups(to: &mut Config, from: &Config) {
         .filter_map(|each| each.zone.as_ref());
     let of_zones = to.tcp.zones.keys().chain(to.syn_challenge.zones.keys());
     let of_limits = to.limits.zones.keys();
-    let mut names = of_rules.chain(of_lifetimes).chain(of_zones).chain(of_limits);
+    let mut names = of_rules
+        .chain(of_lifetimes)
+        .chain(of_zones)
+        .chain(of_limits);
     if names.all(|name| means_the_same(name)) {
         to.zone_groups.clone_from(&from.zone_groups);
     }
@@ -93,8 +96,14 @@ mod tests {
             ("[limits]\nipv6_prefix = 56", "limits.ipv6_prefix"),
             ("[fragments]\nmax_datagrams = 7", "fragments.max_datagrams"),
             ("[tombstones]\nmax = 7", "tombstones.max"),
-            ("[syn_challenge]\nmax_sources = 7", "syn_challenge.max_sources"),
-            ("[engine]\ntunnel_references = true", "engine.tunnel_references"),
+            (
+                "[syn_challenge]\nmax_sources = 7",
+                "syn_challenge.max_sources",
+            ),
+            (
+                "[engine]\ntunnel_references = true",
+                "engine.tunnel_references",
+            ),
             ("[zone_groups]\nab = [\"a\", \"b\"]", "zone_groups"),
             ("[geneve]\nprovider = \"tencent\"", "geneve.provider"),
             ("[geneve]\nlisten = \"10.0.0.1\"", "geneve.listen"),
@@ -135,8 +144,9 @@ mod tests {
         let zones = "[zones]\na = 1\nb = 2\nc = 3\n";
         let group = "[zone_groups]\nab = [\"a\", \"b\"]\n";
         let larger = "[zone_groups]\nab = [\"a\", \"b\", \"c\"]\n";
-        let rule =
-            |zone: &str| format!("[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nzones = [\"{zone}\"]\n");
+        let rule = |zone: &str| {
+            format!("[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nzones = [\"{zone}\"]\n")
+        };
         let default = "[zone_groups]\nx = [\"default\", \"b\"]\n";
         let lifetime = "[[lifetimes.override]]\nzone = \"a\"\nudp.unreplied = \"9s\"\n";
         let handling = "[tcp.zones]\na = { asymmetric = \"bypass\" }\n";
@@ -166,7 +176,10 @@ mod tests {
             } else {
                 assert_eq!(kept, [""; 0], "{new:?}");
                 let error = done.unwrap_err().to_string();
-                assert!(error.contains("zone_groups: only a start can change"), "{error}");
+                assert!(
+                    error.contains("zone_groups: only a start can change"),
+                    "{error}"
+                );
             }
         }
     }
@@ -175,8 +188,14 @@ mod tests {
     fn the_shards_that_follow_from_the_size_do_not_wait_on_their_own() {
         let running = parse("[table]\nmax_sessions = 1_000");
         let mut config = parse("[table]\nmax_sessions = 1_000_000");
-        assert_ne!(config.table.shards_in_force(), running.table.shards_in_force());
+        assert_ne!(
+            config.table.shards_in_force(),
+            running.table.shards_in_force()
+        );
         assert_eq!(config.keep_running(&running), ["table.max_sessions"]);
-        assert_eq!(config.table.shards_in_force(), running.table.shards_in_force());
+        assert_eq!(
+            config.table.shards_in_force(),
+            running.table.shards_in_force()
+        );
     }
 }

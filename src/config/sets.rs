@@ -231,7 +231,8 @@ impl Value for AddressSet {
                 ..Self::default()
             },
             _ => {
-                let expected = "a list of addresses and sets, or a table with `addresses` or `file`";
+                let expected =
+                    "a list of addresses and sets, or a table with `addresses` or `file`";
                 problems.push(item, wrong_type(item, expected));
                 return None;
             }
@@ -341,7 +342,10 @@ impl Config {
             let key = set_key("address_sets", name);
             let text = read(path).map_err(|reason| {
                 let file = path.to_owned();
-                self.error(&format!("{key}.file"), ConfigErrorCause::SetFile { file, reason })
+                self.error(
+                    &format!("{key}.file"),
+                    ConfigErrorCause::SetFile { file, reason },
+                )
             })?;
             let prefixes = prefixes_of(&text).map_err(|(line, cause)| ConfigError {
                 location: Location {
@@ -430,7 +434,12 @@ impl Config {
         Ok(())
     }
 
-    fn check_set_name(&self, key: &str, name: &str, section: &'static str) -> Result<(), ConfigError> {
+    fn check_set_name(
+        &self,
+        key: &str,
+        name: &str,
+        section: &'static str,
+    ) -> Result<(), ConfigError> {
         let is_addresses = section == "address_sets";
         let is_known = match is_addresses {
             true => self.address_sets.contains_key(name),
@@ -478,7 +487,9 @@ impl<'a> References<'a> {
                 let key = format!("{key}[{place}]");
                 if let Some(first) = places.insert(value.as_str(), place) {
                     let value = shown(value).into_owned();
-                    return Err(config.error(&key, ConfigErrorCause::DuplicateMember { value, first }));
+                    return Err(
+                        config.error(&key, ConfigErrorCause::DuplicateMember { value, first })
+                    );
                 }
                 if let Some(set) = set {
                     config.check_set_name(&key, set, self.section)?;
@@ -518,7 +529,10 @@ impl<'a> References<'a> {
                     .iter()
                     .map(|(name, _)| *name)
                     .skip_while(|name| *name != next);
-                let circle: Vec<_> = names.chain([next]).map(|name| format!("{SET}{name}")).collect();
+                let circle: Vec<_> = names
+                    .chain([next])
+                    .map(|name| format!("{SET}{name}"))
+                    .collect();
                 let cause = ConfigErrorCause::SetCircle(circle.join(" names "));
                 return Err(config.error(&set_key(self.section, next), cause));
             }

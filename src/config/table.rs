@@ -130,8 +130,12 @@ impl TableConfig {
 
     /// Returns the number of shards in force.
     pub fn shards_in_force(&self) -> u32 {
-        let at_most = 1 << (self.max_sessions / Self::SESSIONS_PER_SHARD).max(1).ilog2();
-        self.shards.unwrap_or_else(|| Self::DEFAULT_SHARDS.min(at_most))
+        let at_most = 1
+            << (self.max_sessions / Self::SESSIONS_PER_SHARD)
+                .max(1)
+                .ilog2();
+        self.shards
+            .unwrap_or_else(|| Self::DEFAULT_SHARDS.min(at_most))
     }
 }
 

@@ -39,7 +39,10 @@ fn without_a_file_everything_is_denied_at_the_defaults() {
     assert_eq!(compiled.tcp.mode, TcpMode::Strict);
     assert_eq!(compiled.fixed.max_sessions, 1_048_576);
     assert_eq!(compiled.fixed.shards, 64);
-    assert_eq!(compiled.zones.iter().collect::<Vec<_>>(), [("default", Zone(0))]);
+    assert_eq!(
+        compiled.zones.iter().collect::<Vec<_>>(),
+        [("default", Zone(0))]
+    );
     assert_eq!(compiled.zones.name(Zone(0)), Some("default"));
     assert_eq!(compiled.lifetimes.profiles(), 1);
     assert_eq!(compiled.lifetimes.profile(0), &Lifetimes::default());
@@ -93,7 +96,11 @@ fn a_small_table_has_fewer_shards() {
         (1, 1, 2, 64, 64)
     );
     assert_eq!(
-        parse("[table]\nshards = 1024").compile().unwrap().fixed.shards,
+        parse("[table]\nshards = 1024")
+            .compile()
+            .unwrap()
+            .fixed
+            .shards,
         1024
     );
 }
@@ -113,7 +120,11 @@ fn durations_are_strings_or_seconds() {
     for (text, millis) in rows {
         let config = parse(&format!("[lifetimes]\nicmp = {text}"));
         let lifetimes = config.compile().unwrap().lifetimes;
-        assert_eq!(lifetimes.profile(0).millis(LifetimeClass::Icmp), millis, "{text}");
+        assert_eq!(
+            lifetimes.profile(0).millis(LifetimeClass::Icmp),
+            millis,
+            "{text}"
+        );
     }
 }
 
@@ -149,7 +160,10 @@ fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
     let errors = |text: &str| -> Vec<String> {
         let document = Document::parse(text, "t.toml").unwrap();
         let errors = document.finish().map(|_| ()).unwrap_err();
-        errors.iter().map(|error| error.location.key.clone()).collect()
+        errors
+            .iter()
+            .map(|error| error.location.key.clone())
+            .collect()
     };
     let several = "[table]\nmax_sessions = 0\nshards = 3\nsize = 1\n[zones]\na = 0\n[ip.inside]\nb = \"x\"\n\
                    [[policy.rule]]\nname = \"r\"\naction = \"alow\"\nzones = \"c\"\n\
@@ -171,7 +185,11 @@ fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
     let zones = "[zones]\na = \"1\"\n[tcp.zones]\na = \"liberal\"\n[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"a\"";
     assert_eq!(errors(zones), ["zones.a"], "the zone may be there");
     let rules = "[[policy.rule]]\nname = \"r\"\naction = 1\n[[lifetimes.override]]\nrule = \"r\"";
-    assert_eq!(errors(rules), ["policy.rule[0].action"], "the rule may be there");
+    assert_eq!(
+        errors(rules),
+        ["policy.rule[0].action"],
+        "the rule may be there"
+    );
 }
 
 #[test]
@@ -194,10 +212,12 @@ fn values_out_of_bounds_do_not_hide_errors_of_several_keys() {
             format!("[[lifetimes.override]]\nprotocol = \"tcp\"\nports = {port}\ntcp.established = \"31d\"\n")
         })
         .collect();
-    let text = format!("{overrides}[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"none\"\n");
+    let text =
+        format!("{overrides}[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"none\"\n");
     let document = Document::parse(&text, "t.toml").unwrap();
     let errors = document.finish().map(|_| ()).unwrap_err();
-    let is_bounds = |error: &&ConfigError| matches!(error.cause, ConfigErrorCause::OutOfBounds { .. });
+    let is_bounds =
+        |error: &&ConfigError| matches!(error.cause, ConfigErrorCause::OutOfBounds { .. });
     assert_eq!(errors.iter().filter(is_bounds).count(), 100);
     assert!(errors.may_have_more());
     let last = errors.iter().last().unwrap();
@@ -321,7 +341,10 @@ fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
         ("[lifetimes]\ntpc.established = 1", "tcp"),
     ] {
         let error = error(text);
-        assert!(error.contains(&format!("did you mean `{meant}`?")), "{error}");
+        assert!(
+            error.contains(&format!("did you mean `{meant}`?")),
+            "{error}"
+        );
     }
     assert!(!error("[nonsense]").contains("did you mean"));
 }
@@ -841,7 +864,10 @@ fn rules_are_read_and_compiled() {
         (Action::Reject, RuleId(0), true)
     );
     let misses = [
-        NewSession { zone: Zone(0), ..hit },
+        NewSession {
+            zone: Zone(0),
+            ..hit
+        },
         NewSession {
             src: "11.0.0.1".parse().unwrap(),
             ..hit
@@ -850,7 +876,10 @@ fn rules_are_read_and_compiled() {
             dst: "192.0.2.2".parse().unwrap(),
             ..hit
         },
-        NewSession { protocol: 132, ..hit },
+        NewSession {
+            protocol: 132,
+            ..hit
+        },
         NewSession {
             src_port: Some(1023),
             ..hit
@@ -912,7 +941,14 @@ fn the_most_specific_override_of_a_file_applies() {
         ("beside the range", 0, "198.51.100.1", 6, 6011, 60),
         ("the address before the port", 2, "192.0.2.1", 6, 22, 240),
         ("the longer prefix", 2, "192.0.2.129", 6, 22, 300),
-        ("the longer prefix in another zone", 0, "192.0.2.129", 6, 22, 240),
+        (
+            "the longer prefix in another zone",
+            0,
+            "192.0.2.129",
+            6,
+            22,
+            240,
+        ),
         ("IPv6", 0, "2001:db8::1", 17, 1, 240),
     ];
     for (claim, zone, dst, protocol, port, seconds) in rows {
@@ -949,7 +985,10 @@ fn overrides_that_cannot_tie_are_no_error() {
             "protocol = \"tcp\"\nports = \"80-89\"",
             "protocol = \"tcp\"\nports = \"90-99\"",
         ),
-        ("protocol = \"tcp\"\nports = 53", "protocol = \"udp\"\nports = 53"),
+        (
+            "protocol = \"tcp\"\nports = 53",
+            "protocol = \"udp\"\nports = 53",
+        ),
         ("zone = \"default\"", "protocol = \"udp\""),
         ("address = \"0.0.0.0/0\"", "address = \"::/0\""),
     ];
@@ -961,7 +1000,11 @@ fn overrides_that_cannot_tie_are_no_error() {
 }
 
 fn warnings(text: &str) -> Vec<String> {
-    parse(text).warnings().iter().map(ToString::to_string).collect()
+    parse(text)
+        .warnings()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
@@ -987,7 +1030,11 @@ fn a_lifetime_not_below_the_load_balancers_is_a_warning() {
     let short = warnings("[gwlb]\ntcp_idle = 330");
     assert_eq!(short.len(), 1, "a default is compared as well: {short:?}");
     let followed = warnings("[lifetimes]\ntcp.established = \"1h\"\nudp.replied = \"2m\"");
-    assert_eq!(followed.len(), 2, "what follows needs no warning: {followed:?}");
+    assert_eq!(
+        followed.len(),
+        2,
+        "what follows needs no warning: {followed:?}"
+    );
     let chosen = warnings("[lifetimes]\ntcp.close_wait = \"1h\"\nudp.exchange = \"2m\"");
     assert_eq!(chosen.len(), 2, "{chosen:?}");
 }
@@ -1019,8 +1066,14 @@ fn effective_values_tell_where_they_come_from() {
          destination_ports = [80, \"90-99\"]\nlog = true\n",
     );
     let lines: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
-    let got = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/effective.txt");
+    let got = lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect::<String>();
+    const PAGE: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/config/tests/effective.txt"
+    );
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(PAGE, &got).unwrap();
     }
@@ -1042,7 +1095,10 @@ fn a_value_set_in_code_has_no_line() {
             .origin
     };
     assert_eq!(origin("gwlb.tcp_idle"), Origin::File { line: None });
-    assert_eq!(origin("lifetimes.tcp.established"), Origin::File { line: None });
+    assert_eq!(
+        origin("lifetimes.tcp.established"),
+        Origin::File { line: None }
+    );
     assert_eq!(
         origin("policy.default"),
         Origin::Default {
@@ -1054,7 +1110,10 @@ fn a_value_set_in_code_has_no_line() {
 #[test]
 fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
     for (line, says) in [
-        ("max_line = 64", "ftp.max_line: 64 is out of bounds: 128 to 65536"),
+        (
+            "max_line = 64",
+            "ftp.max_line: 64 is out of bounds: 128 to 65536",
+        ),
         (
             "reorder_bytes = 1000",
             "ftp.reorder_bytes: 1000 is out of bounds: 4096 to 1048576",
@@ -1074,7 +1133,14 @@ fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
     }
     let text = "[ftp]\nmax_line = 512\nreorder_bytes = 4096\nmax_pipelined = 5\nactive_opening = \"reply\"\n";
     let settings = Config::from_toml(text, "t.toml").unwrap().ftp.settings();
-    let sizes = [settings.max_line, settings.reorder_bytes, settings.max_pipelined];
+    let sizes = [
+        settings.max_line,
+        settings.reorder_bytes,
+        settings.max_pipelined,
+    ];
     assert_eq!(sizes, [512, 4_096, 5]);
-    assert_eq!(settings.active_opening, crate::alg::ftp::ActiveOpening::Reply);
+    assert_eq!(
+        settings.active_opening,
+        crate::alg::ftp::ActiveOpening::Reply
+    );
 }

@@ -128,7 +128,8 @@ impl Config {
         let is_off = start == 0 && end == 0;
         if !is_off && (start >= end || end > TableConfig::MAX_ADAPTIVE) {
             let most = TableConfig::MAX_ADAPTIVE;
-            let bounds = format!("above table.adaptive_start, {start}, and at most {most}; or both 0");
+            let bounds =
+                format!("above table.adaptive_start, {start}, and at most {most}; or both 0");
             return Err(self.out_of_bounds("table.adaptive_end", end, bounds));
         }
         let Some(shards) = shards else {

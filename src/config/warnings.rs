@@ -39,10 +39,15 @@ impl Config {
                 });
             self.warn_lifetimes("lifetimes", &all, &mut warnings);
             for (place, each) in self.lifetimes.overrides.iter().enumerate() {
-                self.warn_lifetimes(&format!("lifetimes.override[{place}]"), &each.set, &mut warnings);
+                self.warn_lifetimes(
+                    &format!("lifetimes.override[{place}]"),
+                    &each.set,
+                    &mut warnings,
+                );
             }
         }
-        if self.icmp.redirects == Permission::Allow && self.engine.attachment == Attachment::Tunnel {
+        if self.icmp.redirects == Permission::Allow && self.engine.attachment == Attachment::Tunnel
+        {
             warnings.push(Warning {
                 location: self.provenance.locate("icmp.redirects"),
                 kind: WarningKind::RedirectsInTunnel,
@@ -77,13 +82,17 @@ impl Config {
         for (class, lifetime) in set.iter() {
             let (timer, idle) = match class {
                 // The connection has ended, and does not need its flow.
-                LifetimeClass::TcpLastAck | LifetimeClass::TcpTimeWait | LifetimeClass::TcpClose => continue,
+                LifetimeClass::TcpLastAck
+                | LifetimeClass::TcpTimeWait
+                | LifetimeClass::TcpClose => continue,
                 class if class.is_tcp() => ("gwlb.tcp_idle", self.gwlb.tcp_idle),
                 _ => ("gwlb.other_idle", self.gwlb.other_idle),
             };
             if lifetime >= idle {
                 warnings.push(Warning {
-                    location: self.provenance.locate(&format!("{prefix}.{}", class.name())),
+                    location: self
+                        .provenance
+                        .locate(&format!("{prefix}.{}", class.name())),
                     kind: WarningKind::NotBelowGwlb {
                         lifetime: duration(lifetime),
                         timer,
@@ -108,7 +117,9 @@ impl Config {
                 && self.policy.has_expired(rule)
             {
                 warnings.push(Warning {
-                    location: self.provenance.locate(&format!("policy.rule[{place}].expires")),
+                    location: self
+                        .provenance
+                        .locate(&format!("policy.rule[{place}].expires")),
                     kind: WarningKind::Expired {
                         rule: rule.name.clone(),
                         since: expiry::written(expires),
@@ -123,7 +134,9 @@ impl Config {
             return;
         };
         let rules = self.policy.rules.iter().enumerate();
-        let places: HashMap<&str, usize> = rules.map(|(place, rule)| (rule.name.as_str(), place)).collect();
+        let places: HashMap<&str, usize> = rules
+            .map(|(place, rule)| (rule.name.as_str(), place))
+            .collect();
         let compiled: HashSet<&str> = policy.numbered().map(|(_, name)| name).collect();
         for (place, rule) in self.policy.rules.iter().enumerate() {
             if self.policy.is_in_force(rule) && !compiled.contains(rule.name.as_str()) {
@@ -148,7 +161,10 @@ impl Config {
             });
         }
         if let Some(from) = shadows.given_up_at {
-            let place = places.get(policy.rule_name(from)).copied().unwrap_or_default();
+            let place = places
+                .get(policy.rule_name(from))
+                .copied()
+                .unwrap_or_default();
             warnings.push(Warning {
                 location: self.provenance.locate(&format!("policy.rule[{place}]")),
                 kind: WarningKind::ShadowsUnknown {

@@ -17,12 +17,21 @@ pub struct Zones {
 impl Zones {
     /// Returns the zones of a configuration. The zone that represents a group is its member with
     /// the smallest number.
-    pub(crate) fn new(numbers: &BTreeMap<String, u16>, groups: &BTreeMap<String, Vec<String>>) -> Self {
+    pub(crate) fn new(
+        numbers: &BTreeMap<String, u16>,
+        groups: &BTreeMap<String, Vec<String>>,
+    ) -> Self {
         let zones = numbers.iter().map(|(name, id)| (name.clone(), Zone(*id)));
-        let mut names: BTreeMap<_, _> = zones.chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)]).collect();
+        let mut names: BTreeMap<_, _> = zones
+            .chain([(DEFAULT_ZONE.to_owned(), Zone::DEFAULT)])
+            .collect();
         let mut members = Vec::new();
         for (group, zones) in groups {
-            let zones: Vec<_> = zones.iter().filter_map(|name| names.get(name)).copied().collect();
+            let zones: Vec<_> = zones
+                .iter()
+                .filter_map(|name| names.get(name))
+                .copied()
+                .collect();
             let Some(first) = zones.iter().min().copied() else {
                 continue;
             };
@@ -53,7 +62,10 @@ impl Zones {
         if self.members.is_empty() {
             return zone;
         }
-        match self.members.binary_search_by_key(&zone, |(member, _)| *member) {
+        match self
+            .members
+            .binary_search_by_key(&zone, |(member, _)| *member)
+        {
             Ok(place) => self.members.get(place).map_or(zone, |(_, first)| *first),
             Err(_) => zone,
         }
@@ -85,7 +97,9 @@ impl Zones {
 
     /// Returns the name of a zone, after a search through all names.
     pub fn name(&self, zone: Zone) -> Option<&str> {
-        self.iter().find(|(_, own)| *own == zone).map(|(name, _)| name)
+        self.iter()
+            .find(|(_, own)| *own == zone)
+            .map(|(name, _)| name)
     }
 
     /// Returns all names with their zones, ordered by name.

@@ -169,7 +169,9 @@ impl Engine {
             tracked,
         };
         if let Some(announced) = &permit.announced {
-            trace.step(|| Step::Note("announced by a control session: admitted by the rule of that one"));
+            trace.step(|| {
+                Step::Note("announced by a control session: admitted by the rule of that one")
+            });
             permit.rule = announced.rule;
             return Ok(permit);
         }
@@ -201,7 +203,12 @@ impl Engine {
     /// Returns the verdict on a packet that may not be the first of its session although the policy
     /// admits it.
     #[inline(always)]
-    fn bars(&self, settings: &Settings, candidate: &Candidate<'_>, permit: &Permit) -> Option<Verdict> {
+    fn bars(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        permit: &Permit,
+    ) -> Option<Verdict> {
         if settings.bars_options(&candidate.parsed.ip, permit.rule) {
             if let Some(announced) = &permit.announced {
                 self.helpers.give_back(announced, candidate.instant);
@@ -364,7 +371,10 @@ impl Engine {
         let slot = live.hot_mut();
         if let Transport::IcmpQuery(_) = candidate.parsed.transport {
             // The client of a query is not always the end that sent the packet: see `Flow::of`.
-            debug_assert_eq!(slot.direction_of(candidate.flow.source), Direction::Original);
+            debug_assert_eq!(
+                slot.direction_of(candidate.flow.source),
+                Direction::Original
+            );
         }
         match &plan.opening {
             Opening::Tcp(track) => {
@@ -430,7 +440,11 @@ impl Engine {
             .limits
             .prefixes
             .counted(subject.key.address_number(subject.initiator), v6);
-        if S::LISTENS && self.notices.is_due(zone, prefix, exceeded.limit, candidate.now) {
+        if S::LISTENS
+            && self
+                .notices
+                .is_due(zone, prefix, exceeded.limit, candidate.now)
+        {
             effects.limited = Some(LimitReached {
                 exceeded,
                 zone,
@@ -472,7 +486,10 @@ impl Engine {
         if matches!(verdict, Verdict::Drop(..)) {
             return verdict;
         }
-        match self.answers.take(destination, candidate.now, settings.rates()) {
+        match self
+            .answers
+            .take(destination, candidate.now, settings.rates())
+        {
             Ok(()) => verdict,
             Err(unsent) => {
                 self.counters.reset(Err(unsent));

@@ -13,8 +13,8 @@ pub(super) fn reject(reason: DropReason, parsed: &Parsed, tracked: Tracked) -> V
     };
     // An ICMP error must not be answered with another (RFC 1122 3.2.2), and unknown types may be
     // errors.
-    let may_be_error =
-        matches!(parsed.transport, Transport::IcmpOther { .. }) && matches!(parsed.ip.version, IpVersion::V4);
+    let may_be_error = matches!(parsed.transport, Transport::IcmpOther { .. })
+        && matches!(parsed.ip.version, IpVersion::V4);
     if may_be_error || !may_be_answered(&parsed.ip) {
         return Verdict::Drop(reason, tracked);
     }

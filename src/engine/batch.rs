@@ -36,7 +36,12 @@ impl Engine {
     /// assert_eq!(verdicts.len(), packets.len());
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
-    pub fn process_batch(&self, packets: &[Packet<'_>], outbox: &mut Outbox, verdicts: &mut Vec<Verdict>) {
+    pub fn process_batch(
+        &self,
+        packets: &[Packet<'_>],
+        outbox: &mut Outbox,
+        verdicts: &mut Vec<Verdict>,
+    ) {
         verdicts.clear();
         verdicts.reserve(packets.len());
         self.process_batch_with(packets, outbox, |number, verdict, outbox| {
@@ -52,7 +57,9 @@ impl Engine {
     pub fn verdicts_only(&self, packets: &[Packet<'_>], verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
         verdicts.reserve(packets.len());
-        self.process_batch_with(packets, &mut Discard, |_, verdict, _| verdicts.push(verdict));
+        self.process_batch_with(packets, &mut Discard, |_, verdict, _| {
+            verdicts.push(verdict)
+        });
     }
 
     /// Decides packets like [`Engine::process_batch`], for callers that need no queue.
@@ -94,7 +101,8 @@ impl Engine {
         let screen = self.screen.get();
         let mut located = [None; OVERLAP];
         let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
-            let (packet, checksums) = self.prepare(*packets.get(number).ok_or(Malformed::Empty)?, screen);
+            let (packet, checksums) =
+                self.prepare(*packets.get(number).ok_or(Malformed::Empty)?, screen);
             packet::parse(packet.bytes, checksums)
         });
         for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {

@@ -62,7 +62,12 @@ impl Budget {
     }
 
     /// Takes one packet to a destination from the budget.
-    pub(super) fn take(&self, destination: Destination, now: Micros, rates: Rates<'_>) -> Result<(), Unsent> {
+    pub(super) fn take(
+        &self,
+        destination: Destination,
+        now: Micros,
+        rates: Rates<'_>,
+    ) -> Result<(), Unsent> {
         let per_destination = rates.config.per_destination;
         let Destination { zone, address } = destination;
         let hash = self.hasher.hash_one((zone, address)) as usize;
@@ -120,7 +125,11 @@ mod tests {
 
     fn taken(budget: &Budget, destination: u128, at: Micros) -> usize {
         (0..100)
-            .filter(|_| budget.take(to(Zone::DEFAULT, destination), at, ALONE).is_ok())
+            .filter(|_| {
+                budget
+                    .take(to(Zone::DEFAULT, destination), at, ALONE)
+                    .is_ok()
+            })
             .count()
     }
 
@@ -139,7 +148,9 @@ mod tests {
         let taken = |zone, address, at: u64| {
             let at = Micros(3_600_000_000 + at);
             let take = || budget.take(to(Zone(zone), address), at, rates).is_ok();
-            std::iter::repeat_with(take).take_while(|taken| *taken).count()
+            std::iter::repeat_with(take)
+                .take_while(|taken| *taken)
+                .count()
         };
         assert_eq!(taken(1, 1, 0), 30, "its 10, and all 20 that are common");
         assert_eq!(taken(3, 2, 0), 0, "a zone that no configuration names");

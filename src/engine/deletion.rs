@@ -55,10 +55,9 @@ impl SessionFilter {
         };
         let ports = || {
             Protocol(session.protocol).has_ports()
-                && self
-                    .ports
-                    .iter()
-                    .any(|range| range.contains(session.src_port) || range.contains(session.dst_port))
+                && self.ports.iter().any(|range| {
+                    range.contains(session.src_port) || range.contains(session.dst_port)
+                })
         };
         let bytes = session.original.bytes.saturating_add(session.reply.bytes);
         let old_enough = |since, least| now.saturating_duration_since(since) >= least;
@@ -101,7 +100,12 @@ impl Engine {
     /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
     /// its sink needs room for all of them: see
     /// [`Outbox::with_limits`](crate::Outbox::with_limits).
-    pub fn end_sessions<S: Sink>(&self, filter: &SessionFilter, now: Instant, sink: &mut S) -> usize {
+    pub fn end_sessions<S: Sink>(
+        &self,
+        filter: &SessionFilter,
+        now: Instant,
+        sink: &mut S,
+    ) -> usize {
         let moment = self.origin.micros(now);
         let mut count = 0;
         let mut ended = Vec::with_capacity(SLICE as usize);

@@ -104,7 +104,9 @@ impl Effects {
                 | Verdict::Reject(DropReason::PolicyDeny | DropReason::PolicyReject, ..) => {
                     sink.session_denied(denied);
                 }
-                Verdict::Forward(_) if denied.action == Action::Audit => sink.session_audited(denied),
+                Verdict::Forward(_) if denied.action == Action::Audit => {
+                    sink.session_audited(denied)
+                }
                 _ => {}
             }
         }

@@ -49,7 +49,11 @@ impl Engine {
         for step in 0..shards {
             let next = (start + step) % shards;
             let shard_id = ShardId(next);
-            while self.table.next_tick_of(shard_id).is_some_and(|due| due <= tick) {
+            while self
+                .table
+                .next_tick_of(shard_id)
+                .is_some_and(|due| due <= tick)
+            {
                 let left = budget.saturating_sub(done.ended + done.moved);
                 if left == 0 {
                     // The next call continues with this shard.
@@ -71,7 +75,8 @@ impl Engine {
         // Fragmented datagrams that were never completed: a few at a time. Each new datagram does
         // this work as well.
         let left = budget.saturating_sub(done.ended + done.moved);
-        self.datagrams.expire(self.origin.micros(now), left.min(BATCH));
+        self.datagrams
+            .expire(self.origin.micros(now), left.min(BATCH));
         self.helpers.expire(now, left.min(BATCH));
         done
     }
@@ -96,9 +101,12 @@ impl Engine {
                 }
                 return;
             }
-            let Held { shard, settings, .. } = &mut *held;
-            let mut spare =
-                |slot: &Slot, of: SlotId| self.extend_for_children(settings, shard_id, slot, of, now);
+            let Held {
+                shard, settings, ..
+            } = &mut *held;
+            let mut spare = |slot: &Slot, of: SlotId| {
+                self.extend_for_children(settings, shard_id, slot, of, now)
+            };
             for place in batch.iter_mut().take(budget) {
                 match shard.expire(now.tick(), &mut spare) {
                     Expired::Ended(ended) => {

@@ -36,7 +36,12 @@ impl Engine {
         };
         match self.datagrams.join(&arrival) {
             Joined::Passes(part) => {
-                trace.step(|| Step::Datagram(key, "a later fragment, follows what was decided of the first"));
+                trace.step(|| {
+                    Step::Datagram(
+                        key,
+                        "a later fragment, follows what was decided of the first",
+                    )
+                });
                 if part.complete {
                     trace.step(|| Step::Datagram(key, "complete, and forgotten"));
                 }
@@ -50,11 +55,18 @@ impl Engine {
                 self.first::<S, T>(packet, parsed, &arrival, effects, trace)
             }
             Joined::Unknown => {
-                trace.step(|| Step::Datagram(key, "not known: this is a later fragment, and names no flow"));
+                trace.step(|| {
+                    Step::Datagram(
+                        key,
+                        "not known: this is a later fragment, and names no flow",
+                    )
+                });
                 invalid(DropReason::FragmentBeforeFirst)
             }
             Joined::Held(id, evicted) => {
-                trace.step(|| Step::Datagram(key, "waits for the first fragment, which has not come"));
+                trace.step(|| {
+                    Step::Datagram(key, "waits for the first fragment, which has not come")
+                });
                 effects.released = evicted;
                 Verdict::Hold(id, Tracked::class(Class::Invalid))
             }
@@ -103,7 +115,8 @@ impl Engine {
                     ..*packet
                 };
                 let located = self.locate(packet.zone, &first);
-                let verdict = self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
+                let verdict =
+                    self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
                 let tracked = *verdict.tracked();
                 let followed = Followed {
                     tracked,
@@ -147,7 +160,9 @@ impl Engine {
         if !parsed.ip.options.is_empty() && !self.allows_options_of(&part.followed) {
             return Verdict::Drop(DropReason::IpOptions, tracked);
         }
-        let (Some(key), Some(session), Some(direction)) = (flow, tracked.session, tracked.direction) else {
+        let (Some(key), Some(session), Some(direction)) =
+            (flow, tracked.session, tracked.direction)
+        else {
             return verdict;
         };
         let now = self.origin.micros(packet.now);

@@ -85,12 +85,17 @@ impl FtpSettings {
 
     /// Returns whether a port is a control port by a rule.
     pub(super) fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
-        let ports = self.handling(rule).and_then(|handling| handling.ports.as_deref());
+        let ports = self
+            .handling(rule)
+            .and_then(|handling| handling.ports.as_deref());
         port.is_some_and(|port| ports.unwrap_or(&self.ports).contains(&port))
     }
 
     fn handling(&self, rule: RuleId) -> Option<&FtpHandling> {
-        let place = self.by_rule.binary_search_by_key(&rule, |(rule, _)| *rule).ok()?;
+        let place = self
+            .by_rule
+            .binary_search_by_key(&rule, |(rule, _)| *rule)
+            .ok()?;
         self.by_rule.get(place).map(|(_, handling)| handling)
     }
 

@@ -111,7 +111,8 @@ impl Helpers {
             children: DashMap::with_hasher(hasher.clone()),
             families: DashMap::with_hasher(hasher),
             children_len: AtomicUsize::new(0),
-            expectations: ExpectationTable::new(ExpectationLimits::default(), seed).counted_by(prefixes),
+            expectations: ExpectationTable::new(ExpectationLimits::default(), seed)
+                .counted_by(prefixes),
             counts: EventCounts::default(),
         }
     }
@@ -175,7 +176,8 @@ impl Helpers {
         if self.expectations.is_empty() {
             return None;
         }
-        let mapped = |address: core::net::IpAddr| address.is_ipv6() && address.to_canonical().is_ipv4();
+        let mapped =
+            |address: core::net::IpAddr| address.is_ipv6() && address.to_canonical().is_ipv4();
         if mapped(query.src) || mapped(query.dst) {
             return None;
         }
@@ -225,10 +227,17 @@ impl Helpers {
 
     /// Imports announcements of another appliance that could have been made here; returns the
     /// number for which there was room.
-    pub(super) fn import(&self, settings: &FtpSettings, expectations: &[Expectation], now: Instant) -> usize {
+    pub(super) fn import(
+        &self,
+        settings: &FtpSettings,
+        expectations: &[Expectation],
+        now: Instant,
+    ) -> usize {
         let longest = settings.rules.settings().lifetime;
         let sound = |expectation: &&Expectation| {
-            let sound = settings.candidates.contains(&expectation.parent.responder.port())
+            let sound = settings
+                .candidates
+                .contains(&expectation.parent.responder.port())
                 && settings.rules.could_announce(expectation);
             if !sound {
                 self.counts.count(HelperEvent::ImportRefused);
@@ -253,8 +262,13 @@ impl Helpers {
     pub(super) fn belongs(&self, child: SessionId, parent: Option<SessionId>, ends: SessionEnds) {
         // An announced session announces nothing itself, so that no session is kept alive by the
         // children of its children.
-        let parent = parent.filter(|parent| *parent != child && !self.children.contains_key(parent));
-        if self.children.insert(child, Child { parent, ends }).is_none() {
+        let parent =
+            parent.filter(|parent| *parent != child && !self.children.contains_key(parent));
+        if self
+            .children
+            .insert(child, Child { parent, ends })
+            .is_none()
+        {
             self.children_len.fetch_add(1, Ordering::Relaxed);
             if let Some(parent) = parent {
                 *self.families.entry(parent).or_insert(0) += 1;
@@ -319,7 +333,9 @@ impl Helpers {
             return None;
         }
         let part = self.part(id)?.lock();
-        let Listening { control, stopped, .. } = part.get(&id)?;
+        let Listening {
+            control, stopped, ..
+        } = part.get(&id)?;
         Some(SavedControl {
             lines: control
                 .line_starts()
@@ -335,7 +351,13 @@ impl Helpers {
 
     /// Continues to inspect a control session, whether another engine has inspected it or not: from
     /// the saved positions of its streams, or from their next lines on.
-    pub(super) fn go_on(&self, settings: &FtpSettings, slot: &Slot, own: Parent, saved: SavedControl) {
+    pub(super) fn go_on(
+        &self,
+        settings: &FtpSettings,
+        slot: &Slot,
+        own: Parent,
+        saved: SavedControl,
+    ) {
         let Some(part) = self.part(own.session) else {
             return;
         };

@@ -58,13 +58,20 @@ pub(super) fn plain_events(transport: &Transport) -> HistoryEvents {
         Transport::Sctp { packet, .. } if packet.chunks.any(SctpChunks::DATA) => {
             [Some(Letter::Data), None, None]
         }
-        Transport::Dccp { packet, .. } if packet.payload_len > 0 => [Some(Letter::Data), None, None],
+        Transport::Dccp { packet, .. } if packet.payload_len > 0 => {
+            [Some(Letter::Data), None, None]
+        }
         _ => [None; 3],
     }
 }
 
 /// Adds letters to a session's history; the cold part is read only for a letter that may be new.
-pub(super) fn note_events(shard: &mut Shard, number: SlotId, direction: Direction, letters: HistoryEvents) {
+pub(super) fn note_events(
+    shard: &mut Shard,
+    number: SlotId,
+    direction: Direction,
+    letters: HistoryEvents,
+) {
     for letter in letters.into_iter().flatten() {
         if !shard.slab.hot(number).letter_noted(letter, direction) {
             let cold = shard.slab.cold_mut(number);

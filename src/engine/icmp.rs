@@ -74,7 +74,12 @@ impl Engine {
     }
 
     /// Returns the reason to refuse an ICMP error regardless of its session.
-    fn refused(&self, packet: &Packet<'_>, version: IpVersion, error: &IcmpError) -> Option<DropReason> {
+    fn refused(
+        &self,
+        packet: &Packet<'_>,
+        version: IpVersion,
+        error: &IcmpError,
+    ) -> Option<DropReason> {
         let is_v4 = matches!(version, IpVersion::V4);
         if is_v4 && error.icmp_type == ICMPV4_REDIRECT {
             let allowed = self.settings().enforcement.icmp_redirects && !self.is_in_tunnel(packet);
@@ -114,11 +119,29 @@ impl Engine {
             trace.step(|| Step::Note("the quoted packet names no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
-        let verdict = self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
+        let verdict = self.related_to(
+            packet,
+            parsed,
+            &Quoted {
+                error,
+                flow: quoted,
+            },
+            effects,
+            trace,
+        );
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(quoted) = self.quoted_on_path(packet, error)
         {
-            return self.related_to(packet, parsed, &Quoted { error, flow: quoted }, effects, trace);
+            return self.related_to(
+                packet,
+                parsed,
+                &Quoted {
+                    error,
+                    flow: quoted,
+                },
+                effects,
+                trace,
+            );
         }
         if verdict.reason() == Some(DropReason::IcmpErrorNoSession)
             && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
@@ -168,7 +191,10 @@ impl Engine {
         effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
-        let Quoted { error, flow: quoted } = *quoted;
+        let Quoted {
+            error,
+            flow: quoted,
+        } = *quoted;
         let now = self.origin.micros(packet.now);
         let place = self.table.place(&quoted.key);
         trace.step(|| Step::Key(quoted.key, place.shard.0));
@@ -178,7 +204,9 @@ impl Engine {
         let any = matches!(error.quoted.transport, QuotedTransport::Gre(None));
         let found = found.or_else(|| session_of_pair(&held.shard, place, &quoted, now, any));
         let found = found.filter(|number| !self.is_to_end(&mut held, place, *number));
-        let Held { shard, settings, .. } = &*held;
+        let Held {
+            shard, settings, ..
+        } = &*held;
         let lives = |slot: &SlotId| {
             let hot = shard.slab.hot(*slot);
             hot.deadline > now.tick()

@@ -28,9 +28,15 @@ impl Engine {
                 tally.add(&self.accounts, subject, counts, standing);
             }
             let hint = self.table.next_tick_of(shard_id).unwrap_or(u32::MAX);
-            let due = shard.sessions().map(|slot| shard.slab.hot(slot).deadline).min();
+            let due = shard
+                .sessions()
+                .map(|slot| shard.slab.hot(slot).deadline)
+                .min();
             if due.is_some_and(|tick| tick < hint) {
-                return Err(format!("shard {}: due at {due:?}, announced {hint}", shard_id.0));
+                return Err(format!(
+                    "shard {}: due at {due:?}, announced {hint}",
+                    shard_id.0
+                ));
             }
             first = first.min(hint);
         }

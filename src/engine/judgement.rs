@@ -75,7 +75,11 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn matched<'a, 'p>(&self, live: &mut Live<'_>, candidate: &'a Candidate<'p>) -> Matched<'a, 'p> {
+    fn matched<'a, 'p>(
+        &self,
+        live: &mut Live<'_>,
+        candidate: &'a Candidate<'p>,
+    ) -> Matched<'a, 'p> {
         let slot = live.hot();
         let direction = slot.direction_of(candidate.flow.source);
         let id = live.id();
@@ -98,7 +102,9 @@ impl Engine {
     #[inline(always)]
     fn class_of(&self, slot: &Slot, id: SessionId, direction: Direction) -> Class {
         match direction {
-            Direction::Original if !slot.seen_reply() && self.helpers.is_child(id) => Class::Related,
+            Direction::Original if !slot.seen_reply() && self.helpers.is_child(id) => {
+                Class::Related
+            }
             Direction::Original if !slot.seen_reply() => Class::New,
             _ => Class::Established,
         }
@@ -232,7 +238,13 @@ impl Engine {
                 if assured {
                     slot.set_assured();
                 }
-                self.note_paths(id, slot, matched.direction, matched.candidate, lifetime.is_some());
+                self.note_paths(
+                    id,
+                    slot,
+                    matched.direction,
+                    matched.candidate,
+                    lifetime.is_some(),
+                );
                 Judged::Passes(Passage {
                     lifetime: lifetime.map(Lifetime::of),
                     ..passage
@@ -279,11 +291,16 @@ impl Engine {
             slot.set_seen_reply();
         }
         slot.touch(now);
-        if slot.key.protocol() == PROTOCOL_TCP && slot.track.is_unseen() && effects.evidence.is_none() {
+        if slot.key.protocol() == PROTOCOL_TCP
+            && slot.track.is_unseen()
+            && effects.evidence.is_none()
+        {
             let evidence = PathEvidence::of_unseen(slot, direction, &candidate.parsed.transport);
             effects.evidence = Some(evidence);
         }
-        live.shard.slab.note_tunnel(slot_id, direction, candidate.tunnel);
+        live.shard
+            .slab
+            .note_tunnel(slot_id, direction, candidate.tunnel);
         note_events(live.shard, slot_id, direction, passage.events);
         if passage.part == Part::Refuses {
             // The session's class has changed with its state: the shard's counts must be updated
@@ -302,13 +319,18 @@ impl Engine {
                 };
                 live.rearm(deadline, before);
             }
-            None => trace.step(|| Step::NotRefreshed("this packet proves nothing about the session")),
+            None => {
+                trace.step(|| Step::NotRefreshed("this packet proves nothing about the session"))
+            }
         }
         let tolerated = passage.tolerated;
         if let Some(reason) = tolerated {
             effects.tolerated = Some((reason, live.rule()));
         }
-        Verdict::Forward(Tracked { tolerated, ..tracked })
+        Verdict::Forward(Tracked {
+            tolerated,
+            ..tracked
+        })
     }
 }
 
@@ -397,9 +419,9 @@ fn judge<T: Trace>(
         let side = slot.track.side(each);
         trace.step(|| Step::Side("before", each, side));
     }
-    let outcome = slot
-        .track
-        .segment(direction, segment, known, |step| trace.step(|| Step::Tcp(step)));
+    let outcome = slot.track.segment(direction, segment, known, |step| {
+        trace.step(|| Step::Tcp(step))
+    });
     let after = state_name(slot);
     trace.step(|| Step::State(before, after));
     for each in Direction::BOTH {

@@ -106,7 +106,8 @@ impl HelperSink for Attentive<'_> {
 /// reads.
 fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
     let is_reset = segment.flags.contains(TcpFlags::RST);
-    !is_reset && (payload.is_none() || segment.payload_len > 0 || segment.flags.contains(TcpFlags::URG))
+    !is_reset
+        && (payload.is_none() || segment.payload_len > 0 || segment.flags.contains(TcpFlags::URG))
 }
 
 impl Helpers {
@@ -134,13 +135,15 @@ impl Helpers {
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
             let known = part.contains_key(&own.session);
             if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
-                let mut control = Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
+                let mut control =
+                    Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
                 self.listen(&mut part, slot, own, control);
             }
         }
         let Some(listening) = part.get_mut(&own.session) else {
-            let passes = !stops || !carries(segment, heard.payload) || !self.is_watched(settings, slot, own);
+            let passes =
+                !stops || !carries(segment, heard.payload) || !self.is_watched(settings, slot, own);
             return match passes {
                 true => Ruling::Passes,
                 false if has(TcpFlags::SYN) => Ruling::Drops,
@@ -343,7 +346,12 @@ impl Helpers {
         }
         let has_pointer = segment.flags.contains(TcpFlags::URG);
         let stream = listening.control.stream(heard.direction);
-        if !urgent.allows(payload.seq, bytes, has_pointer.then_some(segment.urgent), stream) {
+        if !urgent.allows(
+            payload.seq,
+            bytes,
+            has_pointer.then_some(segment.urgent),
+            stream,
+        ) {
             return Err(unread(listening));
         }
         if bytes.is_empty() {
@@ -374,7 +382,9 @@ impl Helpers {
     /// data that wait for missing segments; returns `false` if that is not enough. A session in
     /// which nothing may be forwarded unread discards nothing: its waiting data were forwarded.
     fn account(&self, listening: &mut Listening, stops: bool) -> bool {
-        let Listening { control, holding, .. } = listening;
+        let Listening {
+            control, holding, ..
+        } = listening;
         if self.shares.fit(holding, control.memory()) || stops {
             return true;
         }

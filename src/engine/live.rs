@@ -4,7 +4,9 @@
 use super::settings::Settings;
 use crate::policy::RuleId;
 use crate::policy::handling::Handling;
-use crate::session::{Cold, EndReason, Ended, Held, Place, SessionId, Shard, ShardId, Slot, SlotId, Table};
+use crate::session::{
+    Cold, EndReason, Ended, Held, Place, SessionId, Shard, ShardId, Slot, SlotId, Table,
+};
 use crate::track::EvictionClass;
 
 /// A shard under its lock, and the place of a packet's key in it.
@@ -18,8 +20,14 @@ pub(super) struct Locked<'a> {
 
 impl<'a> Locked<'a> {
     #[inline]
-    pub(super) fn new(table: &'a Table<Settings>, held: &'a mut Held<Settings>, place: Place) -> Self {
-        let Held { shard, settings, .. } = held;
+    pub(super) fn new(
+        table: &'a Table<Settings>,
+        held: &'a mut Held<Settings>,
+        place: Place,
+    ) -> Self {
+        let Held {
+            shard, settings, ..
+        } = held;
         Self {
             table,
             shard,
@@ -77,7 +85,8 @@ impl Live<'_> {
     /// Returns the identifier of the session.
     #[inline]
     pub(super) fn id(&self) -> SessionId {
-        self.table.id(self.shard_id, self.slot, self.hot().generation)
+        self.table
+            .id(self.shard_id, self.slot, self.hot().generation)
     }
 
     /// Returns the rule that admitted the session.

@@ -27,7 +27,11 @@ pub(super) enum Noted {
 
 impl Memo {
     const fn places(places: usize) -> usize {
-        if places < 1 { 1 } else { places.next_power_of_two() }
+        if places < 1 {
+            1
+        } else {
+            places.next_power_of_two()
+        }
     }
 
     /// Returns the bytes of a memo with at least this many places.
@@ -59,7 +63,8 @@ impl Memo {
     }
 
     fn place(&self, place: Place) -> Option<&AtomicU64> {
-        self.places.get(place.hash as usize & (self.places.len() - 1))
+        self.places
+            .get(place.hash as usize & (self.places.len() - 1))
     }
 
     /// Notes a number, replacing any earlier one in its place.

@@ -357,7 +357,8 @@ impl Engine {
         self.helpers.set_shares(&settings.zones, &settings.ftp);
         self.graveyard.set_zones(&settings.zones);
         self.paths.set_zones(&settings.zones);
-        self.asymmetry.set_shares(&settings.asymmetry, &settings.zones);
+        self.asymmetry
+            .set_shares(&settings.asymmetry, &settings.zones);
     }
 
     /// Decides a packet. Never fails and never panics.
@@ -466,8 +467,14 @@ impl Engine {
     #[must_use]
     pub fn tolerated(&self) -> Vec<(DropReason, String, u64)> {
         let settings = self.settings();
-        let name = |(reason, rule, count)| (reason, settings.policy.rule_name(rule).to_owned(), count);
-        settings.enforcement.tolerated().into_iter().map(name).collect()
+        let name =
+            |(reason, rule, count)| (reason, settings.policy.rule_name(rule).to_owned(), count);
+        settings
+            .enforcement
+            .tolerated()
+            .into_iter()
+            .map(name)
+            .collect()
     }
 
     /// Returns the report of asymmetric paths: conversations of which one half does not pass here.

@@ -28,7 +28,9 @@ use crate::track::sctp::State;
 use crate::verdict::{DropReason, Verdict};
 
 /// Chunks that carry tags or addresses.
-const HANDSHAKE: SctpChunks = OPENING.and(SctpChunks::COOKIE_ECHO).and(SctpChunks::COOKIE_ACK);
+const HANDSHAKE: SctpChunks = OPENING
+    .and(SctpChunks::COOKIE_ECHO)
+    .and(SctpChunks::COOKIE_ACK);
 
 /// Chunks that announce an initiate tag and addresses. Each must be alone in its packet.
 const OPENING: SctpChunks = SctpChunks::INIT.and(SctpChunks::INIT_ACK);
@@ -130,7 +132,11 @@ impl Engine {
         if found.key == candidate.flow.key {
             return None;
         }
-        let OnPath { session, key, source } = found;
+        let OnPath {
+            session,
+            key,
+            source,
+        } = found;
         let place = self.table.place(&key);
         let mut held = self.table.lock(place.shard);
         let number = self.table.find_id(&held.shard, session)?;
@@ -142,7 +148,9 @@ impl Engine {
         if live.hot().deadline <= candidate.now.tick() {
             return None;
         }
-        trace.step(|| Step::Note("it belongs to an association whose ends have announced its addresses"));
+        trace.step(|| {
+            Step::Note("it belongs to an association whose ends have announced its addresses")
+        });
         if candidate.screen != live.settings.screen
             && let Some(reason) = screened_anew(candidate, live.settings)
         {

@@ -98,7 +98,8 @@ impl Engine {
             && matches!(Event::of(segment.flags), Event::Ack | Event::Fin)
             && live.tcp().asymmetric == Asymmetric::Report
             && slot.direction_of(source) == Direction::Original
-            && self.asymmetry.suspected(key, source, candidate.instant) == Some(Direction::Original);
+            && self.asymmetry.suspected(key, source, candidate.instant)
+                == Some(Direction::Original);
         let (packets, _) = slot.traffic(Direction::Reply);
         is_it.then_some(PathEvidence {
             opposite: Some(packets),
@@ -125,11 +126,14 @@ impl Engine {
         let settings = live.settings;
         let state_only_counts = settings.enforcement.only_counts(DropReason::TcpState);
         let reason = match evidence.evidence {
-            Some(Evidence::AckWithoutSynAck) if !state_only_counts => DropReason::TcpAckWithoutSynAck,
+            Some(Evidence::AckWithoutSynAck) if !state_only_counts => {
+                DropReason::TcpAckWithoutSynAck
+            }
             _ => drop_of(fault),
         };
         let tracked = matched.invalid();
-        trace.step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
+        trace
+            .step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
         match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
             Asymmetric::Drop => Some(effects.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
@@ -144,8 +148,12 @@ impl Engine {
                 }))
             }
             Asymmetric::Bypass => {
-                trace.step(|| Step::Note("bypass: the session goes on without the half that is missing"));
-                live.hot_mut().track.go_on_without(matched.direction.opposite());
+                trace.step(|| {
+                    Step::Note("bypass: the session goes on without the half that is missing")
+                });
+                live.hot_mut()
+                    .track
+                    .go_on_without(matched.direction.opposite());
                 live.cold_mut().set(Mark::Bypassed, true);
                 effects.bypassed |= !known;
                 // The segment is judged again, without the numbers that were never seen: a
@@ -184,7 +192,13 @@ impl Engine {
     /// Notes that a packet of a handshake was dropped here.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_cut(&self, place: Place, segment: &Segment, dropped: &Tracked, now: Instant) {
+    pub(super) fn note_cut(
+        &self,
+        place: Place,
+        segment: &Segment,
+        dropped: &Tracked,
+        now: Instant,
+    ) {
         let now = self.origin.micros(now);
         match Event::of(segment.flags) {
             Event::Syn => self.cut.note(place, Cut::Syn, now),

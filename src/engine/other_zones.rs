@@ -118,7 +118,8 @@ impl Engine {
             source: candidate.flow.source,
         };
         let found = held.shard.find(place.hash, &key);
-        let found = found.or_else(|| session_of_pair(&held.shard, place, &flow, candidate.now, false));
+        let found =
+            found.or_else(|| session_of_pair(&held.shard, place, &flow, candidate.now, false));
         let found = found
             .filter(|number| !self.is_to_end(&mut held, place, *number))
             .filter(|number| held.shard.slab.hot(*number).deadline > candidate.now.tick());
@@ -226,7 +227,9 @@ impl Fit {
                 };
                 let mut track = slot.track;
                 match track.segment(direction, segment, known, |_| {}) {
-                    Outcome::Pass(PassReason::OutOfStep | PassReason::Rst) => return Self::Unproved,
+                    Outcome::Pass(PassReason::OutOfStep | PassReason::Rst) => {
+                        return Self::Unproved;
+                    }
                     outcome => !matches!(outcome, Outcome::Invalid(_) | Outcome::Reopen),
                 }
             }

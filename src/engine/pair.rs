@@ -108,7 +108,9 @@ impl Engine {
     ) -> Option<Verdict> {
         let (shard, place) = (&*locked.shard, locked.place);
         let slot = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
-        trace.step(|| Step::Note("it belongs to a session of its address pair, whatever its GRE key"));
+        trace.step(|| {
+            Step::Note("it belongs to a session of its address pair, whatever its GRE key")
+        });
         self.hit(&mut locked.live(slot), candidate, effects, trace)
     }
 

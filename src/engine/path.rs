@@ -18,7 +18,11 @@ use crate::verdict::{DropReason, Verdict};
 impl Engine {
     /// Prepares a packet for parsing by the settings.
     #[inline]
-    pub(super) fn prepare<'p>(&self, packet: Packet<'p>, screen: Screen) -> (Packet<'p>, Checksums) {
+    pub(super) fn prepare<'p>(
+        &self,
+        packet: Packet<'p>,
+        screen: Screen,
+    ) -> (Packet<'p>, Checksums) {
         let packet = Packet {
             zone: self.fixed.zones.group_of(packet.zone),
             screen,
@@ -101,7 +105,13 @@ impl Engine {
 
     /// Reports ended sessions and counts events.
     #[inline(always)]
-    fn take_effect<S: Sink>(&self, packet: &Packet<'_>, parsed: &Parsed, effects: &Effects, sink: &mut S) {
+    fn take_effect<S: Sink>(
+        &self,
+        packet: &Packet<'_>,
+        parsed: &Parsed,
+        effects: &Effects,
+        sink: &mut S,
+    ) {
         for (shard, ended) in effects.ended.iter().flatten().chain(&effects.more_ended) {
             let now = self.origin.micros(packet.now);
             self.report_ended(
@@ -190,7 +200,9 @@ impl Engine {
                         self.fragment::<S, T>(packet, parsed, fragment, effects, trace)
                     }
                     // 3. ICMP errors, discovery.
-                    Transport::IcmpError(error) => self.related(packet, parsed, error, effects, trace),
+                    Transport::IcmpError(error) => {
+                        self.related(packet, parsed, error, effects, trace)
+                    }
                     Transport::Discovery { kind } => self.discovery(packet, parsed, *kind, trace),
                     _ => invalid(DropReason::IcmpTypeUnsupported),
                 }

@@ -99,8 +99,9 @@ impl PathEvidence {
         if Event::of(segment.flags) != Event::Ack {
             return None;
         }
-        let follows =
-            |distance| !segment.seq.before(sender.end) && segment.seq.distance_from(sender.end) <= distance;
+        let follows = |distance| {
+            !segment.seq.before(sender.end) && segment.seq.distance_from(sender.end) <= distance
+        };
         let open = matches!(
             track.state(),
             State::Established | State::FinWait | State::CloseWait
@@ -108,12 +109,19 @@ impl PathEvidence {
         let proof = if stale { Sign::Nothing } else { Sign::Proof };
         let (evidence, sign) = match fault {
             Fault::State
-                if track.state() == State::SynSent && direction == Direction::Original && follows(NEAR) =>
+                if track.state() == State::SynSent
+                    && direction == Direction::Original
+                    && follows(NEAR) =>
             {
                 (Evidence::AckWithoutSynAck, proof)
             }
-            Fault::AckOfUnseen if open && !track.is_liberal() && !is_older(segment, sender, receiver) => {
-                (Evidence::UnseenDataAcknowledged, acknowledges(segment, !stale))
+            Fault::AckOfUnseen
+                if open && !track.is_liberal() && !is_older(segment, sender, receiver) =>
+            {
+                (
+                    Evidence::UnseenDataAcknowledged,
+                    acknowledges(segment, !stale),
+                )
             }
             Fault::SeqAboveWindow if open && !track.is_liberal() && follows(0) => {
                 // The segment continues where the window offered here has ended: another offer took

@@ -64,7 +64,12 @@ impl Plan {
         }
     }
 
-    fn picked_up(track: Track, segment: &Segment, direction: Direction, marks: &'static [Mark]) -> Self {
+    fn picked_up(
+        track: Track,
+        segment: &Segment,
+        direction: Direction,
+        marks: &'static [Mark],
+    ) -> Self {
         Self {
             opening: Opening::Tcp(track),
             events: adopted_tcp_events(segment),
@@ -90,7 +95,9 @@ impl Engine {
         let plan = match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
                 Some(track) => Plan::new(Opening::Tcp(track), first_tcp_events(segment)),
-                None => return self.tcp_without_session(settings, candidate, segment, effects, trace),
+                None => {
+                    return self.tcp_without_session(settings, candidate, segment, effects, trace);
+                }
             },
             Transport::Sctp { packet, .. } => match sctp::Track::open(packet) {
                 Some(association) => Plan::new(Opening::Sctp(association), [None; 3]),
@@ -150,7 +157,12 @@ impl Engine {
                 LateAnswer::Readmit(verdict) => match Track::adopt(segment, direction, true) {
                     Some(track) => Ok(Plan {
                         late: verdict.tracked().late,
-                        ..Plan::picked_up(track, segment, direction, &[Mark::Adopted, Mark::Resumed])
+                        ..Plan::picked_up(
+                            track,
+                            segment,
+                            direction,
+                            &[Mark::Adopted, Mark::Resumed],
+                        )
                     }),
                     None => Err(verdict),
                 },
@@ -208,12 +220,15 @@ impl Engine {
                         });
                         let marks = &[Mark::Adopted, Mark::Bypassed];
                         let mut plan = Plan::picked_up(track, segment, Direction::Reply, marks);
-                        plan.events = [Some(crate::session::history::Letter::Handshake), None, None];
+                        plan.events =
+                            [Some(crate::session::history::Letter::Handshake), None, None];
                         return Ok(plan);
                     }
                 }
                 (Action::Allow | Action::Audit, Asymmetric::Report) => {
-                    if let Some(reason) = settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule) {
+                    if let Some(reason) =
+                        settings.bars_untracked(zone, &candidate.parsed.ip, decision.rule)
+                    {
                         // The rule of its session in another zone may allow it.
                         effects.search_other_zones(settings);
                         return Err(invalid(reason));
@@ -266,7 +281,10 @@ impl Engine {
             zone: key.zone(),
             address: key.address_number(source),
         };
-        if let Err(unsent) = self.answers.take(destination, candidate.now, settings.rates()) {
+        if let Err(unsent) = self
+            .answers
+            .take(destination, candidate.now, settings.rates())
+        {
             self.counters.reset(Err(unsent));
             return Err(drop);
         }
@@ -293,7 +311,9 @@ impl Engine {
         if !decision.action.admits() || mode != Asymmetric::Report {
             return None;
         }
-        if let Some(reason) = settings.bars_untracked(key.zone(), &candidate.parsed.ip, decision.rule) {
+        if let Some(reason) =
+            settings.bars_untracked(key.zone(), &candidate.parsed.ip, decision.rule)
+        {
             return Some(invalid(reason));
         }
         let reason = DropReason::TcpNoSession;
@@ -321,7 +341,8 @@ fn adopted(
 ) -> Result<Plan, bool> {
     let zone = candidate.flow.key.zone();
     let query = new_session(zone, candidate.parsed, Direction::Original);
-    let from_responder = query.src_port < Some(FIRST_REGISTERED_PORT) && query.src_port < query.dst_port;
+    let from_responder =
+        query.src_port < Some(FIRST_REGISTERED_PORT) && query.src_port < query.dst_port;
     let order = if from_responder {
         [Direction::Reply, Direction::Original]
     } else {

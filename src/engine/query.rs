@@ -92,7 +92,11 @@ pub(super) fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace:
                     field.name()
                 ))
             }
-            None => Step::Policy(format!("rule {} matches{}", rule.name, in_brackets(&rule.sets))),
+            None => Step::Policy(format!(
+                "rule {} matches{}",
+                rule.name,
+                in_brackets(&rule.sets)
+            )),
         });
     }
     trace.step(|| {

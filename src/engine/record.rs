@@ -10,8 +10,8 @@ use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
 use crate::session::{
-    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, ShardId, Slot, SlotId, TICK, Traffic,
-    TunnelRef,
+    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, ShardId, Slot, SlotId, TICK,
+    Traffic, TunnelRef,
 };
 
 /// Returns the name of the session's state.
@@ -22,7 +22,12 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
 impl Engine {
     /// Returns the record of a session in a slot; `None` only before the first packet, when there
     /// are no sessions.
-    pub(super) fn record_of(&self, shard: &Shard, shard_id: ShardId, slot: SlotId) -> Option<SessionRecord> {
+    pub(super) fn record_of(
+        &self,
+        shard: &Shard,
+        shard_id: ShardId,
+        slot: SlotId,
+    ) -> Option<SessionRecord> {
         let (hot, cold) = (shard.slab.hot(slot), shard.slab.cold(slot));
         let id = self.table.id(shard_id, slot, hot.generation);
         self.record(id, hot, cold, shard.slab.tunnels(slot))
@@ -77,9 +82,16 @@ impl Engine {
 
     /// Counts an ended session and reports it to the sink, with a RST to each end where the reason
     /// requires one. No lock is held.
-    pub(super) fn report_ended<S: Sink>(&self, shard: ShardId, ended: &Ended, told: Told, sink: &mut S) {
+    pub(super) fn report_ended<S: Sink>(
+        &self,
+        shard: ShardId,
+        ended: &Ended,
+        told: Told,
+        sink: &mut S,
+    ) {
         self.counters.ended(ended.reason);
-        self.rule_counters.ended(RuleId(ended.cold.rule), &ended.slot);
+        self.rule_counters
+            .ended(RuleId(ended.cold.rule), &ended.slot);
         if S::LISTENS
             && let Some(record) = self.record_of_ended(shard, ended)
         {

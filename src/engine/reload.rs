@@ -28,8 +28,8 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, ShardId, Slot,
-    SlotId, Tally, Unjudged,
+    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, ShardId,
+    Slot, SlotId, Tally, Unjudged,
 };
 
 /// Result of a reload.
@@ -255,7 +255,12 @@ impl Engine {
     /// Judges a session as [`Engine::judge_first`] does, for a caller that cannot report its end. A
     /// session that ends is left to the reload. Returns whether the session ends; if so, the caller
     /// treats it as gone.
-    pub(super) fn is_to_end(&self, held: &mut Held<Settings>, place: Place, session: SlotId) -> bool {
+    pub(super) fn is_to_end(
+        &self,
+        held: &mut Held<Settings>,
+        place: Place,
+        session: SlotId,
+    ) -> bool {
         let Some(judging) = held.judging.clone() else {
             return false;
         };
@@ -273,11 +278,20 @@ impl Engine {
     }
 
     /// Compiles a configuration into settings that follow others.
-    fn settings_after(&self, config: &Config, previous: &Settings) -> Result<Settings, ConfigError> {
+    fn settings_after(
+        &self,
+        config: &Config,
+        previous: &Settings,
+    ) -> Result<Settings, ConfigError> {
         let compiled = config.compile_after(Some((&previous.policy, &self.fixed)))?;
         let memory = compiled.memory();
-        Settings::new(compiled, self.hasher.clone(), &self.accounts, Some(previous))
-            .map_err(|lack| memory.error(config, lack))
+        Settings::new(
+            compiled,
+            self.hasher.clone(),
+            &self.accounts,
+            Some(previous),
+        )
+        .map_err(|lack| memory.error(config, lack))
     }
 
     /// Returns the sessions that [`Engine::reload`] would end, and the reasons, if it were called
@@ -391,7 +405,9 @@ impl Engine {
         let fate = self.fate_in(held, judging, shard_id, session)?;
         let tally = &*judging.tally;
         Tally::count(&tally.judged);
-        let Held { shard, settings, .. } = held;
+        let Held {
+            shard, settings, ..
+        } = held;
         let (rule, admitted, profile, deadline) = match fate {
             Fate::Ends(reason) => {
                 let ended = shard.remove(session, reason);

@@ -50,7 +50,12 @@ impl Engine {
     /// such an error must not be sent. The latter holds if the packet is IPv4 and may be
     /// fragmented, is an ICMP error or a later fragment, or names no single host (RFC 1122 3.2.2).
     #[must_use]
-    pub fn write_too_big<'a>(&self, packet: &Packet<'_>, mtu: u16, out: &'a mut [u8]) -> Option<&'a [u8]> {
+    pub fn write_too_big<'a>(
+        &self,
+        packet: &Packet<'_>,
+        mtu: u16,
+        out: &'a mut [u8],
+    ) -> Option<&'a [u8]> {
         let written = write_too_big(mtu, packet.bytes(), out)?;
         self.may_answer(*packet).then_some(written)
     }

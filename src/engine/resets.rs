@@ -12,7 +12,9 @@ use crate::packet::{self, Checksums, PROTOCOL_SCTP, PROTOCOL_TCP, Segment, SeqNu
 use crate::policy::RuleId;
 use crate::policy::handling::LatePacket;
 use crate::reset::{Numbers, Reset, ResetOf, Unsent};
-use crate::session::{EndReason, Ended, Micros, Remembered, SessionId, ShardId, Tombstone, TunnelRef};
+use crate::session::{
+    EndReason, Ended, Micros, Remembered, SessionId, ShardId, Tombstone, TunnelRef,
+};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
@@ -110,7 +112,13 @@ impl Engine {
     /// Sends a RST to both ends of an established TCP session that has ended. Each RST has the
     /// exact number that its receiver expects (RFC 5961 3.2): the receiver's own last
     /// acknowledgment. The sender of a direction that was `answered` gets none.
-    pub(super) fn reset_both_ends<S: Sink>(&self, id: SessionId, ended: &Ended, told: Told, sink: &mut S) {
+    pub(super) fn reset_both_ends<S: Sink>(
+        &self,
+        id: SessionId,
+        ended: &Ended,
+        told: Told,
+        sink: &mut S,
+    ) {
         let slot = &ended.slot;
         let is_open = slot.key.protocol() == PROTOCOL_TCP
             && ended.reason.is_told()
@@ -207,10 +215,17 @@ impl Engine {
             let number = held.shard.find(place.hash, &flow.key);
             let now = self.origin.micros(packet.now);
             let number = number.or_else(|| session_of_pair(&held.shard, place, &flow, now, false));
-            number.map(|number| (slab.hot(number).direction_of(flow.source), slab.tunnels(number)))
+            number.map(|number| {
+                (
+                    slab.hot(number).direction_of(flow.source),
+                    slab.tunnels(number),
+                )
+            })
         };
         let (direction, tunnels) = live.or_else(|| {
-            let tombstone = self.graveyard.find(&flow.key, self.origin.micros(packet.now))?;
+            let tombstone = self
+                .graveyard
+                .find(&flow.key, self.origin.micros(packet.now))?;
             Some((tombstone.direction_of(flow.source), tombstone.tunnels))
         })?;
         let [original, reply] = tunnels;
@@ -258,7 +273,8 @@ impl Engine {
             LatePacket::Readmit => return LateAnswer::Readmit(Verdict::Drop(reason, tracked)),
             LatePacket::Drop => {
                 // Only the challenge ACK that answers a RST of the engine.
-                let was_told = tombstone.reason.is_told() && tombstone.end(direction).expects.is_some();
+                let was_told =
+                    tombstone.reason.is_told() && tombstone.end(direction).expects.is_some();
                 let challenge = event == Event::Ack && segment.payload_len == 0 && was_told;
                 if !challenge || !self.graveyard.challenge(&tombstone.key, direction) {
                     return silent;
@@ -266,9 +282,9 @@ impl Engine {
             }
             LatePacket::Reset => {}
         }
-        let outcome = self
-            .late_resets
-            .take(destination(&tombstone.key, source), now, settings.rates());
+        let outcome =
+            self.late_resets
+                .take(destination(&tombstone.key, source), now, settings.rates());
         self.counters.reset(outcome);
         if outcome.is_err() {
             return silent;

@@ -19,12 +19,12 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot, TICK, Tombstone,
-    TunnelRef,
+    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot, TICK,
+    Tombstone, TunnelRef,
 };
 use crate::snapshot::{
-    Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession, SavedState,
-    SavedTombstone, Source,
+    Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession,
+    SavedState, SavedTombstone, Source,
 };
 use crate::track::tcp::Track;
 
@@ -80,7 +80,10 @@ struct Import<'e> {
 
 impl Import<'_> {
     /// Checks a whole stream. Returns whether it has sessions that others have announced.
-    fn check<R: io::Read + io::Seek>(&self, source: &mut Source<'_, R>) -> Result<bool, RestoreError> {
+    fn check<R: io::Read + io::Seek>(
+        &self,
+        source: &mut Source<'_, R>,
+    ) -> Result<bool, RestoreError> {
         let (mut place, mut has_children) = (0, false);
         source.read(|record| {
             let sound = match &record {
@@ -109,8 +112,9 @@ impl Import<'_> {
         let engine = self.engine;
         // Numbers of rules belong to this engine: the names are stable.
         let mut numbers: HashMap<u16, RuleId> = HashMap::new();
-        let rule =
-            |numbers: &HashMap<u16, RuleId>, number| numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT);
+        let rule = |numbers: &HashMap<u16, RuleId>, number| {
+            numbers.get(&number).copied().unwrap_or(RuleId::DEFAULT)
+        };
         let unsound = |what| RestoreError::Unsound { record: 0, what };
         source.read(|record| {
             if let Record::Rule(SavedRule { number, name }) = &record {
@@ -327,7 +331,9 @@ impl Engine {
         *shard.slab.cold_mut(slot_id) = cold;
         shard.slab.set_tunnels(slot_id, session.tunnels);
         let own = shard.slab.hot_mut(slot_id);
-        if own.key.protocol() == PROTOCOL_TCP && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict {
+        if own.key.protocol() == PROTOCOL_TCP
+            && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict
+        {
             own.track.set_liberal();
         }
         let deadline = own.deadline;
@@ -336,8 +342,12 @@ impl Engine {
             self.helpers.belongs(id, parent, ends);
         }
         if settings.ftp.is_control(own, rule) && session.parent.is_none() {
-            self.helpers
-                .go_on(&settings.ftp, own, Parent { session: id, rule }, session.control);
+            self.helpers.go_on(
+                &settings.ftp,
+                own,
+                Parent { session: id, rule },
+                session.control,
+            );
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
@@ -381,7 +391,9 @@ impl Engine {
         };
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let ago = |micros: u64| Micros(now.0.saturating_sub(micros.saturating_add(elapsed_us)));
-        let left_us = session.left_us.min((MAX_LIFETIME + TICK).as_micros() as u64);
+        let left_us = session
+            .left_us
+            .min((MAX_LIFETIME + TICK).as_micros() as u64);
         let deadline = match left_us.checked_sub(elapsed_us) {
             Some(left) if left > 0 => Micros(now.0 + left).next_tick(),
             _ => 0,
@@ -432,7 +444,10 @@ impl Engine {
             .reason()
             .ok_or("its session has ended for no known reason")?;
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let ended = Micros(now.0.saturating_sub(saved.ago_us.saturating_add(elapsed_us)));
+        let ended = Micros(
+            now.0
+                .saturating_sub(saved.ago_us.saturating_add(elapsed_us)),
+        );
         Ok(Tombstone {
             key,
             initiator,

@@ -103,7 +103,10 @@ impl RuleCounters {
     /// Notes that a rule has decided about a new session. Most calls only read.
     pub(super) fn matched(&self, rule: RuleId, now: Micros) {
         if let Some(cell) = self.cell(rule)
-            && now.0.saturating_sub(cell.last_match.load(Ordering::Relaxed)) >= RESOLUTION_US
+            && now
+                .0
+                .saturating_sub(cell.last_match.load(Ordering::Relaxed))
+                >= RESOLUTION_US
         {
             cell.last_match.store(now.0, Ordering::Relaxed);
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::Packet;
 use crate::config::{Attachment, Checksums, IpConfig, Permission};
 use crate::packet::{
-    self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
-    Transport,
+    self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
+    Parsed, Transport,
 };
 use crate::policy::handling::OptionsMode;
 use crate::verdict::DropReason;
@@ -206,12 +206,15 @@ fn martian_ipv4(ip: &Ip, tunnel: bool) -> Option<Odd> {
         }
         // 240.0.0.0/4 is reserved (RFC 1112, section 4), except for its last address.
         () if src >> 28 == 0xf || (dst >> 28 == 0xf && !to_all) => DropReason::AddressReserved,
-        () if (to_group || to_all) && is_connection(ip.protocol) => DropReason::ConnectionToMulticast,
+        () if (to_group || to_all) && is_connection(ip.protocol) => {
+            DropReason::ConnectionToMulticast
+        }
         () if dst == 0 => DropReason::AddressUnspecified,
         () if src == 0 => {
             // A host that has no address yet requests one (RFC 2131, section 4.1), and IGMP works
             // without one (RFC 3376, section 4.2.13; RFC 4541, section 2.1.1).
-            let asks = (to_all && ip.protocol == PROTOCOL_UDP) || (to_group && ip.protocol == PROTOCOL_IGMP);
+            let asks = (to_all && ip.protocol == PROTOCOL_UDP)
+                || (to_group && ip.protocol == PROTOCOL_IGMP);
             if asks && !tunnel {
                 return None;
             }

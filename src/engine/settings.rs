@@ -93,7 +93,11 @@ impl Settings {
                         .is_some_and(|midstream| midstream != Midstream::Drop)
             });
         let any_asymmetric = tcp.asymmetric != Asymmetric::Drop
-            || any(&|handling| handling.asymmetric.is_some_and(|mode| mode != Asymmetric::Drop));
+            || any(&|handling| {
+                handling
+                    .asymmetric
+                    .is_some_and(|mode| mode != Asymmetric::Drop)
+            });
         let any_strict_options =
             compiled.ip.options == OptionsMode::Strict || compiled.policy.any_strict_options();
         let inside = compiled
@@ -103,7 +107,10 @@ impl Settings {
         let inside = inside.collect();
         Ok(Self {
             enforcement: Enforcement::new(&compiled, hasher),
-            challenge: ChallengeSettings::new(&compiled, previous.map(|settings| &settings.challenge)),
+            challenge: ChallengeSettings::new(
+                &compiled,
+                previous.map(|settings| &settings.challenge),
+            ),
             any_midstream,
             any_asymmetric,
             zones: compiled.zones.named().into(),
@@ -161,7 +168,9 @@ impl Settings {
         let of_zone = place.ok().and_then(|place| self.inside.get(place));
         of_zone.is_some_and(|(_, prefixes)| {
             let ends = [ip.source(), ip.destination()];
-            !ends.iter().any(|end| prefixes.longest_match(*end).is_some())
+            !ends
+                .iter()
+                .any(|end| prefixes.longest_match(*end).is_some())
         })
     }
 
@@ -276,7 +285,8 @@ impl Settings {
             slot.deadline
         };
         if kept > refreshed {
-            trace.step(|| Step::Note("the session lives longer already: its end stays where it is"));
+            trace
+                .step(|| Step::Note("the session lives longer already: its end stays where it is"));
         }
         refreshed.max(kept)
     }

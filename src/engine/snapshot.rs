@@ -8,7 +8,9 @@ use super::Engine;
 use super::settings::Settings;
 use crate::packet::PROTOCOL_TCP;
 use crate::session::{Held, Micros, SLICE, Shard, ShardId, SlotId, TICK, Tombstone};
-use crate::snapshot::{Kind, Saved, SavedRule, SavedSession, SavedState, SavedTombstone, Writer, count_of};
+use crate::snapshot::{
+    Kind, Saved, SavedRule, SavedSession, SavedState, SavedTombstone, Writer, count_of,
+};
 
 impl Engine {
     /// Returns the stream of [`Engine::save_to`], in memory.
@@ -35,7 +37,12 @@ impl Engine {
     ///
     /// # Errors
     /// Returns the error of `out`. Its content is not a complete stream then.
-    pub fn save_to(&self, now: Instant, at: SystemTime, out: &mut impl io::Write) -> io::Result<Saved> {
+    pub fn save_to(
+        &self,
+        now: Instant,
+        at: SystemTime,
+        out: &mut impl io::Write,
+    ) -> io::Result<Saved> {
         let _no_reload_meanwhile = self.reloading.lock();
         let mut writer = Writer::new(out, at)?;
         for (number, name) in self.policy().numbered() {
@@ -99,7 +106,13 @@ impl Engine {
     }
 
     /// Returns the deadline of a session, extended by live children.
-    fn deadline_of(&self, held: &Held<Settings>, shard_id: ShardId, session: SlotId, now: Micros) -> u32 {
+    fn deadline_of(
+        &self,
+        held: &Held<Settings>,
+        shard_id: ShardId,
+        session: SlotId,
+        now: Micros,
+    ) -> u32 {
         let slot = held.shard.slab.hot(session);
         if slot.deadline > now.tick() {
             return slot.deadline;
@@ -121,7 +134,8 @@ impl Engine {
         let id = self.table.id(shard_id, session, slot.generation);
         let (history, marks) = cold.parts();
         let traffic = crate::flow::Direction::BOTH.map(|direction| slot.traffic(direction));
-        let micros = |since: Micros| u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        let micros =
+            |since: Micros| u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
         SavedSession {
             zone: key.zone().0,
             protocol: key.protocol(),

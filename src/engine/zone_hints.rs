@@ -47,7 +47,8 @@ impl ZoneHints {
         };
         let several = zones.len() > 1;
         let found = several.then(|| keep(previous.map(|previous| &previous.found)));
-        let begun = (several && any_asymmetric).then(|| keep(previous.map(|previous| &previous.begun)));
+        let begun =
+            (several && any_asymmetric).then(|| keep(previous.map(|previous| &previous.begun)));
         Ok(Self {
             budgets: Purpose::Hints.items(zones.len() + 1, Rate::default)?,
             zones,
@@ -95,7 +96,12 @@ impl ZoneHints {
     }
 
     /// Takes one search for a packet of a zone, and returns a guard that can give the search back.
-    pub(super) fn take(&self, zone: Zone, now: Micros, config: &AsymmetryConfig) -> Option<Search<'_>> {
+    pub(super) fn take(
+        &self,
+        zone: Zone,
+        now: Micros,
+        config: &AsymmetryConfig,
+    ) -> Option<Search<'_>> {
         let number = self.zones.binary_search(&zone).unwrap_or(self.zones.len());
         let rate = self.budgets.get(number)?;
         let share = config.searches.div_ceil((self.zones.len() as u32).max(1));

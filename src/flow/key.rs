@@ -103,7 +103,10 @@ impl FlowKey {
     /// Returns the key of the conversation in another zone.
     #[must_use]
     pub(crate) const fn in_zone(self, zone: Zone) -> Self {
-        Self { zone: zone.0, ..self }
+        Self {
+            zone: zone.0,
+            ..self
+        }
     }
 
     /// Returns the IP protocol number.

@@ -4,7 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::Zone;
 use super::key::{
-    End, FlowKey, KIND_GRE_CALL, KIND_GRE_KEY, KIND_ICMP_MESSAGE, TAG_KIND_SHIFT, TAG_V6, Variant, words,
+    End, FlowKey, KIND_GRE_CALL, KIND_GRE_KEY, KIND_ICMP_MESSAGE, TAG_KIND_SHIFT, TAG_V6, Variant,
+    words,
 };
 use crate::packet::{
     GreKey, IcmpKind, Ip, IpVersion, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Parsed, Quoted,
@@ -171,8 +172,8 @@ impl FlowKey {
         let is_icmp = protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
         match variant {
             Variant::Plain if has_ports => {}
-            Variant::Plain if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {
-            }
+            Variant::Plain
+                if !matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) && key.ports == [0; 2] => {}
             Variant::IcmpQuery(kind @ 1..=6) if is_icmp && initiator.port() == responder.port() => {
                 key = key.with_icmp(kind, source);
             }
@@ -217,7 +218,9 @@ impl Flow {
                 let icmp = IcmpFields::query(query.kind, query.id, query.request);
                 Some(header.with_icmp(icmp))
             }
-            Transport::Esp { .. } | Transport::Ah { .. } | Transport::Other => Some(header.with_ports(0, 0)),
+            Transport::Esp { .. } | Transport::Ah { .. } | Transport::Other => {
+                Some(header.with_ports(0, 0))
+            }
             // An error of an unassigned type.
             Transport::IcmpOther { kind: ..=127, .. } if header.v6 => None,
             Transport::IcmpOther { kind, .. } => Some(header.with_icmp(IcmpFields::message(*kind))),
@@ -235,7 +238,9 @@ impl Flow {
             QuotedTransport::IcmpQuery { kind, id, request } => {
                 Some(header.with_icmp(IcmpFields::query(kind, id, request)))
             }
-            QuotedTransport::IcmpOther { kind } => Some(header.with_icmp(IcmpFields::message(kind))),
+            QuotedTransport::IcmpOther { kind } => {
+                Some(header.with_icmp(IcmpFields::message(kind)))
+            }
             QuotedTransport::Gre(Some(key)) => Some(header.with_ports(0, 0).with_gre(key)),
             // The address pair is all that an unknown key leaves.
             QuotedTransport::Other | QuotedTransport::Gre(None) => Some(header.with_ports(0, 0)),
@@ -310,19 +315,29 @@ mod tests {
     fn zone_protocol_and_version_keep_flows_apart() {
         let base = header(0, false, 6, v4(1), v4(2)).with_ports(1, 2).key;
         assert_ne!(base, header(1, false, 6, v4(1), v4(2)).with_ports(1, 2).key);
-        assert_ne!(base, header(0, false, 17, v4(1), v4(2)).with_ports(1, 2).key);
+        assert_ne!(
+            base,
+            header(0, false, 17, v4(1), v4(2)).with_ports(1, 2).key
+        );
         assert_ne!(base, header(0, true, 6, v4(1), v4(2)).with_ports(1, 2).key);
     }
 
     #[test]
     fn both_directions_of_a_gre_key_are_one_flow_and_another_key_is_another() {
-        let gre = |src, dst, key| header(0, false, 47, src, dst).with_ports(0, 0).with_gre(key);
+        let gre = |src, dst, key| {
+            header(0, false, 47, src, dst)
+                .with_ports(0, 0)
+                .with_gre(key)
+        };
         let there = gre(v4(1), v4(2), GreKey::Key(0x0001_0002));
         let back = gre(v4(2), v4(1), GreKey::Key(0x0001_0002));
         assert_eq!(there.key, back.key);
         assert_eq!(there.source, back.source.opposite());
         assert_eq!(there.key.gre_key(), Some(0x0001_0002));
-        assert_eq!((there.key.port(End::Low), there.key.port(End::High)), (0, 0));
+        assert_eq!(
+            (there.key.port(End::Low), there.key.port(End::High)),
+            (0, 0)
+        );
         let keys = [
             GreKey::None,
             GreKey::Key(0),
@@ -361,7 +376,11 @@ mod tests {
     #[test]
     fn a_host_that_pings_itself_has_one_session_and_two_directions() {
         let q = |request| {
-            header(0, false, 1, v4(1), v4(1)).with_icmp(IcmpFields::query(IcmpKind::Echo, 8, request))
+            header(0, false, 1, v4(1), v4(1)).with_icmp(IcmpFields::query(
+                IcmpKind::Echo,
+                8,
+                request,
+            ))
         };
         assert_eq!(q(true).key, q(false).key);
         assert_eq!(q(true).source, q(false).source.opposite());

@@ -119,7 +119,10 @@ mod tests {
         assert_eq!(items(&chain, one), [3, 2]);
         chain.remove(&mut one, 3);
         chain.push(&mut other, 3);
-        assert_eq!((items(&chain, one), items(&chain, other)), (vec![2], vec![1, 3]));
+        assert_eq!(
+            (items(&chain, one), items(&chain, other)),
+            (vec![2], vec![1, 3])
+        );
         chain.remove(&mut one, 2);
         assert!(one.is_empty());
         chain.push(&mut one, 0);

@@ -132,7 +132,11 @@ impl<T> Ledger<T> {
             (2 * capacity * 8 / 7 + 1).next_power_of_two() * (size_of::<(K, V)>() + 1)
         }
         let capacity = max as usize;
-        let zones = if capacity < 1 << 16 { capacity } else { 1 << 16 };
+        let zones = if capacity < 1 << 16 {
+            capacity
+        } else {
+            1 << 16
+        };
         let numbers = size_of::<u32>();
         let of_datagram = size_of::<Entry<T>>() + size_of::<Source>() + 2 * numbers;
         capacity * of_datagram
@@ -145,7 +149,11 @@ impl<T> Ledger<T> {
             + map::<u16, u32>(zones)
     }
 
-    pub(super) fn new(max: u32, max_per_source: u32, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
+    pub(super) fn new(
+        max: u32,
+        max_per_source: u32,
+        hasher: &ahash::RandomState,
+    ) -> Result<Self, NoMemory> {
         let purpose = Purpose::Fragments;
         let capacity = max as usize;
         let zones = capacity.min(1 << 16);
@@ -391,7 +399,10 @@ impl<T> Ledger<T> {
         let mut aged = 0;
         for number in self.ages.iter(self.by_age) {
             let entry = self.entries.get(number as usize).ok_or("no such entry")?;
-            let source = self.sources.get(entry.source as usize).ok_or("no such source")?;
+            let source = self
+                .sources
+                .get(entry.source as usize)
+                .ok_or("no such source")?;
             if self.index.get(&entry.key) != Some(&number) || entry.places == 0 {
                 return Err(format!("{} has {} places", entry.key, entry.places));
             }
@@ -408,7 +419,10 @@ impl<T> Ledger<T> {
             return Err("a source or a zone without a place".to_owned());
         }
         for (source, places) in &by_source {
-            let datagrams = self.sources.get(*source as usize).map(|source| source.datagrams);
+            let datagrams = self
+                .sources
+                .get(*source as usize)
+                .map(|source| source.datagrams);
             let owned: u32 = self
                 .siblings
                 .iter(datagrams.unwrap_or(List::EMPTY))

@@ -89,7 +89,11 @@ impl DatagramKey {
 
 impl core::fmt::Display for DatagramKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let version = if self.v6 { IpVersion::V6 } else { IpVersion::V4 };
+        let version = if self.v6 {
+            IpVersion::V6
+        } else {
+            IpVersion::V4
+        };
         write!(
             f,
             "datagram {:#x} {} -> {}",

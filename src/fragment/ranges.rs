@@ -134,10 +134,18 @@ mod tests {
         let mut ranges = Ranges::default();
         assert_eq!(ranges.add(range(16, 32)), Added::New);
         for (start, end) in [(16, 32), (16, 24), (24, 32), (20, 21)] {
-            assert_eq!(ranges.add(range(start, end)), Added::Known, "{start}..{end}");
+            assert_eq!(
+                ranges.add(range(start, end)),
+                Added::Known,
+                "{start}..{end}"
+            );
         }
         for (start, end) in [(8, 17), (31, 40), (8, 40), (16, 33), (15, 32)] {
-            assert_eq!(ranges.add(range(start, end)), Added::Overlap, "{start}..{end}");
+            assert_eq!(
+                ranges.add(range(start, end)),
+                Added::Overlap,
+                "{start}..{end}"
+            );
         }
         assert_eq!(ranges.add(range(8, 16)), Added::New);
         assert_eq!(ranges.add(range(32, 40)), Added::New);

@@ -62,7 +62,13 @@ impl Ranks {
     }
 
     /// Returns the bucket with an amount between two neighbors, one of which may have it already.
-    fn bucket_between(&mut self, ranking: &mut Ranking, amount: u32, lower: u32, higher: u32) -> u32 {
+    fn bucket_between(
+        &mut self,
+        ranking: &mut Ranking,
+        amount: u32,
+        lower: u32,
+        higher: u32,
+    ) -> u32 {
         for neighbor in [lower, higher] {
             if self
                 .bucket(neighbor)

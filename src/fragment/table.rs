@@ -214,15 +214,21 @@ impl State {
     /// Removes expired datagrams, at most `budget` of each kind.
     fn expire(&mut self, now: Micros, budget: usize) {
         for _ in 0..budget {
-            let Some(key) = self.admitted.due(now) else { break };
+            let Some(key) = self.admitted.due(now) else {
+                break;
+            };
             self.admitted.remove(&key);
         }
         for _ in 0..budget {
-            let Some(key) = self.refused.due(now) else { break };
+            let Some(key) = self.refused.due(now) else {
+                break;
+            };
             self.refused.remove(&key);
         }
         for _ in 0..budget {
-            let Some(key) = self.waiting.due(now) else { break };
+            let Some(key) = self.waiting.due(now) else {
+                break;
+            };
             self.waiting.remove(&key);
         }
     }
@@ -256,7 +262,8 @@ impl State {
             end: None,
             fragments: 1,
         };
-        self.admitted.insert(*arrival.key, source, deadline, |_| datagram);
+        self.admitted
+            .insert(*arrival.key, source, deadline, |_| datagram);
     }
 
     /// Remembers why the fragments of a datagram are dropped, for which another refusal may be
@@ -279,7 +286,10 @@ impl State {
             return Joined::Unknown;
         }
         let key = arrival.key;
-        let known = self.waiting.get_mut(key).map(|(id, deadline)| (*id, deadline));
+        let known = self
+            .waiting
+            .get_mut(key)
+            .map(|(id, deadline)| (*id, deadline));
         let known = match known {
             Some((_, deadline)) if deadline <= arrival.now => {
                 self.waiting.remove(key);
@@ -436,7 +446,10 @@ impl Datagrams {
     /// Another thread is deciding the same fragment, or has decided it.
     pub(crate) fn open(&self, key: &DatagramKey) -> Result<(), DropReason> {
         self.with(|state| {
-            if state.deciding.contains(key) || state.admitted.contains(key) || state.refused.contains(key) {
+            if state.deciding.contains(key)
+                || state.admitted.contains(key)
+                || state.refused.contains(key)
+            {
                 return Err(DropReason::FragmentDuplicate);
             }
             state.deciding.push(*key);
@@ -483,7 +496,9 @@ impl Datagrams {
     /// Returns a description of the first inconsistency.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let state = self.state.lock();
-        let named = |name: &str, result: Result<(), String>| result.map_err(|what| format!("{name}: {what}"));
+        let named = |name: &str, result: Result<(), String>| {
+            result.map_err(|what| format!("{name}: {what}"))
+        };
         named("admitted", state.admitted.check_invariants())?;
         named("refused", state.refused.check_invariants())?;
         named("waiting", state.waiting.check_invariants())?;

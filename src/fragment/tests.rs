@@ -1,5 +1,9 @@
 //! The table of datagrams by itself: its bounds, its times, its counts.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use proptest::prelude::*;
 
@@ -130,7 +134,11 @@ fn an_expired_datagram_never_counts_against_the_bounds() {
     }
     open(&datagrams, &key(9), seconds(30), admitted());
     let gauges = datagrams.gauges();
-    assert_eq!((gauges.datagrams, gauges.given_up), (1, 0), "the others went");
+    assert_eq!(
+        (gauges.datagrams, gauges.given_up),
+        (1, 0),
+        "the others went"
+    );
 }
 
 #[test]
@@ -181,7 +189,16 @@ fn sources_of_one_prefix_share_its_places() {
 #[test]
 fn a_full_table_gives_up_the_oldest_datagram_of_the_source_that_has_most() {
     let datagrams = datagrams(8, 8);
-    for (host, id) in [(2, 0), (1, 0), (1, 1), (3, 0), (1, 2), (1, 3), (3, 1), (4, 0)] {
+    for (host, id) in [
+        (2, 0),
+        (1, 0),
+        (1, 1),
+        (3, 0),
+        (1, 2),
+        (1, 3),
+        (3, 1),
+        (4, 0),
+    ] {
         open(&datagrams, &from(host, id), seconds(0), admitted());
     }
     open(&datagrams, &from(5, 0), seconds(0), admitted());
@@ -199,7 +216,10 @@ fn a_full_table_gives_up_the_oldest_datagram_of_the_source_that_has_most() {
         assert!(matches!(last, Joined::Passes(_)));
     }
     for (host, id) in [(2, 0), (3, 0), (3, 1), (4, 0), (5, 0)] {
-        assert!(is_there(&datagrams, &from(host, id), seconds(0)), "{host} {id}");
+        assert!(
+            is_there(&datagrams, &from(host, id), seconds(0)),
+            "{host} {id}"
+        );
     }
 }
 
@@ -283,9 +303,15 @@ fn refused_datagrams_are_remembered_beside_the_others() {
         assert!(is_there(&datagrams, &key(id), seconds(0)), "{id}");
     }
     let remembered: Vec<u32> = (100..200)
-        .filter(|id| reason(&datagrams, &key(*id), seconds(0)) == Some(DropReason::FragmentOfDropped))
+        .filter(|id| {
+            reason(&datagrams, &key(*id), seconds(0)) == Some(DropReason::FragmentOfDropped)
+        })
         .collect();
-    assert_eq!(remembered, [196, 197, 198, 199], "a quarter as many, the newest");
+    assert_eq!(
+        remembered,
+        [196, 197, 198, 199],
+        "a quarter as many, the newest"
+    );
 }
 
 #[test]
@@ -375,13 +401,20 @@ fn held_fragments_of_one_source_or_zone_take_no_room_of_others() {
     ));
     // A flood from everywhere in one zone leaves another zone its part.
     let zoned: Vec<_> = (0..4)
-        .map(|id| match wait(&datagrams, &in_zone(7, 1, id), 8, seconds(0)) {
-            Joined::Held(id, _) => id,
-            other => panic!("{other:?}"),
-        })
+        .map(
+            |id| match wait(&datagrams, &in_zone(7, 1, id), 8, seconds(0)) {
+                Joined::Held(id, _) => id,
+                other => panic!("{other:?}"),
+            },
+        )
         .collect();
     for id in 0..1_000u32 {
-        let joined = wait(&datagrams, &from((id % 250) as u8, 1_000 + id), 8, seconds(0));
+        let joined = wait(
+            &datagrams,
+            &from((id % 250) as u8, 1_000 + id),
+            8,
+            seconds(0),
+        );
         assert!(matches!(joined, Joined::Held(..)));
         datagrams.check_invariants().unwrap();
     }
@@ -397,7 +430,11 @@ fn threads_that_share_the_table_leave_the_counts_right() {
             let datagrams = &datagrams;
             scope.spawn(move || {
                 for n in 0..20_000u32 {
-                    let key = in_zone((n % 5) as u16, (n % 3) as u8, n.wrapping_mul(thread + 7) % 40);
+                    let key = in_zone(
+                        (n % 5) as u16,
+                        (n % 3) as u8,
+                        n.wrapping_mul(thread + 7) % 40,
+                    );
                     let now = Micros(u64::from(n) * 10_000);
                     let fragment = part(8 * (n % 4) as u16, 8, n % 4 != 3);
                     let arrival = Arrival {

@@ -189,16 +189,23 @@ impl Metadata {
                 continue;
             }
             match option.kind {
-                ENDPOINT if metadata.endpoint.is_some() => return Err(MetadataError::EndpointDuplicate),
+                ENDPOINT if metadata.endpoint.is_some() => {
+                    return Err(MetadataError::EndpointDuplicate);
+                }
                 ENDPOINT => metadata.endpoint = Some(endpoint(provider, &option)?),
                 ATTACHMENT if metadata.attachment.is_some() => {
                     return Err(MetadataError::AttachmentDuplicate);
                 }
                 ATTACHMENT => metadata.attachment = Some(attachment(provider, &option)?),
-                COOKIE if metadata.cookie.is_some() || profile => return Err(MetadataError::CookieDuplicate),
+                COOKIE if metadata.cookie.is_some() || profile => {
+                    return Err(MetadataError::CookieDuplicate);
+                }
                 COOKIE if matches!(provider, Provider::Gcp) => profile = true,
                 COOKIE => {
-                    let value = option.data.try_into().map_err(|_| MetadataError::CookieLength)?;
+                    let value = option
+                        .data
+                        .try_into()
+                        .map_err(|_| MetadataError::CookieLength)?;
                     metadata.cookie = Some(Cookie {
                         value: u32::from_be_bytes(value),
                         offset: data_offset,
@@ -310,7 +317,11 @@ mod tests {
         let (all, none): (&[_], &[_]) = (&[Endpoint, Attachment, Cookie], &[]);
         let (endpoint, attachment, cookie) = (aws(1, ID), aws(2, ID), aws(3, &ID[..4]));
         let rows: [(&[Parts<'_>], _, _); 9] = [
-            (&[endpoint, endpoint], none, MetadataError::EndpointDuplicate),
+            (
+                &[endpoint, endpoint],
+                none,
+                MetadataError::EndpointDuplicate,
+            ),
             (&[aws(1, &ID[..4])], none, MetadataError::EndpointLength),
             (&[attachment, cookie], all, MetadataError::EndpointMissing),
             (
@@ -320,12 +331,20 @@ mod tests {
             ),
             (&[aws(2, &[])], none, MetadataError::AttachmentLength),
             (&[endpoint, cookie], all, MetadataError::AttachmentMissing),
-            (&[cookie, endpoint, cookie], none, MetadataError::CookieDuplicate),
+            (
+                &[cookie, endpoint, cookie],
+                none,
+                MetadataError::CookieDuplicate,
+            ),
             (&[aws(3, ID)], none, MetadataError::CookieLength),
             (&[endpoint, attachment], all, MetadataError::CookieMissing),
         ];
         for (options, required, error) in &rows {
-            assert_eq!(read(Provider::Gwlb, options, required), Err(*error), "{error:?}");
+            assert_eq!(
+                read(Provider::Gwlb, options, required),
+                Err(*error),
+                "{error:?}"
+            );
         }
         for error in MetadataError::ALL {
             assert!(rows.iter().any(|(_, _, each)| each == error), "{error:?}");

@@ -34,7 +34,10 @@ fn options_come_in_their_order_and_the_rest_is_the_packet() {
             .iter()
             .all(|option| option.class == 0x0108 && !option.is_critical())
     );
-    assert_eq!(options[0].data, [0x74, 0xa1, 0x1a, 0xd9, 0x6e, 0xc4, 0x98, 0x86]);
+    assert_eq!(
+        options[0].data,
+        [0x74, 0xa1, 0x1a, 0xd9, 0x6e, 0xc4, 0x98, 0x86]
+    );
     assert_eq!(
         (options[2].kind, options[2].data),
         (3, &[0x39, 0xf7, 0xf1, 0xa7][..])
@@ -77,7 +80,10 @@ fn a_critical_option_that_is_known_passes_with_the_bit_and_only_with_it() {
     let known = |class, kind| (class, kind) == (0x0108, 0x81);
     let mut datagram = with_inner(&GWLB, &[0x45]);
     datagram[10] = 0x81;
-    assert_eq!(Header::parse(&datagram, known), Err(GeneveError::CriticalBit));
+    assert_eq!(
+        Header::parse(&datagram, known),
+        Err(GeneveError::CriticalBit)
+    );
     datagram[1] = 0x40;
     assert!(Header::parse(&datagram, known).is_ok());
 }
@@ -123,7 +129,8 @@ fn a_header_that_cannot_be_is_not_written() {
         data: &[0; 256][..len],
     };
     let mut out = [0; 1024];
-    let mut written = |vni, options: &[TunnelOption<'_>]| encode(InnerProtocol::Ipv6, vni, options, &mut out);
+    let mut written =
+        |vni, options: &[TunnelOption<'_>]| encode(InnerProtocol::Ipv6, vni, options, &mut out);
     assert_eq!(written(1 << 24, &[]), None);
     assert_eq!(written(0, &[option(3)]), None);
     assert_eq!(written(0, &[option(128)]), None);

@@ -35,8 +35,8 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(
         seconds,
         [
-            30, 60, 340, 340, 340, 30, 120, 10, 300, 300, 30, 30, 110, 110, 30, 60, 110, 10, 30, 30, 110, 30,
-            30, 30, 10, 30, 60, 110, 110, 64, 64, 110
+            30, 60, 340, 340, 340, 30, 120, 10, 300, 300, 30, 30, 110, 110, 30, 60, 110, 10, 30,
+            30, 110, 30, 30, 30, 10, 30, 60, 110, 110, 64, 64, 110
         ],
         "in the order of LifetimeClass::ALL"
     );
@@ -81,16 +81,35 @@ fn a_class_that_is_not_set_follows_its_leader_where_that_is_set() {
             &[(TcpCloseWait, 50)],
             &[(TcpFinWait, 3600), (TcpCloseWait, 50)],
         ),
-        (&[], &[(UdpReplied, 10)], &[(UdpReplied, 10), (UdpExchange, 10)]),
-        (&[(UdpReplied, 60)], &[], &[(UdpReplied, 60), (UdpExchange, 60)]),
-        (&[(UdpExchange, 5)], &[(UdpReplied, 60)], &[(UdpExchange, 5)]),
+        (
+            &[],
+            &[(UdpReplied, 10)],
+            &[(UdpReplied, 10), (UdpExchange, 10)],
+        ),
+        (
+            &[(UdpReplied, 60)],
+            &[],
+            &[(UdpReplied, 60), (UdpExchange, 60)],
+        ),
+        (
+            &[(UdpExchange, 5)],
+            &[(UdpReplied, 60)],
+            &[(UdpExchange, 5)],
+        ),
     ];
     for (global, own, expected) in rows {
         let global_lifetimes = Lifetimes::default().with(&set(global));
-        let table = LifetimeTable::new(global_lifetimes, &[over(OverrideMatch::default(), set(own))]);
+        let table = LifetimeTable::new(
+            global_lifetimes,
+            &[over(OverrideMatch::default(), set(own))],
+        );
         for (class, seconds) in expected {
             let lifetime = table.profile(1).of(*class);
-            assert_eq!(lifetime.as_secs(), *seconds, "{class:?}: {global:?}, {own:?}");
+            assert_eq!(
+                lifetime.as_secs(),
+                *seconds,
+                "{class:?}: {global:?}, {own:?}"
+            );
         }
     }
 }
@@ -159,7 +178,11 @@ fn the_most_specific_override_wins() {
         ("a zone before a protocol", &protocol, &zone),
         ("a zone and a protocol before a zone", &zone, &zone_protocol),
         ("a port range before a zone", &zone_protocol, &wide_port),
-        ("a zone decides between equal ranges", &wide_port, &wide_port_zone),
+        (
+            "a zone decides between equal ranges",
+            &wide_port,
+            &wide_port_zone,
+        ),
         ("a narrower range before a zone", &wide_port_zone, &port),
         ("an address before a port", &port, &src8),
         ("a longer prefix of the destination", &src8, &dst16),
@@ -176,7 +199,11 @@ fn the_most_specific_override_wins() {
     ];
     for (claim, loser, winner) in rows {
         for swapped in [false, true] {
-            let pair = if swapped { [winner, loser] } else { [loser, winner] };
+            let pair = if swapped {
+                [winner, loser]
+            } else {
+                [loser, winner]
+            };
             let overrides = pair.map(|matcher| over(matcher.clone(), LifetimeSet::default()));
             let table = LifetimeTable::new(Lifetimes::default(), &overrides);
             let (src, dst) = ("10.1.1.1".parse().unwrap(), "10.2.2.2".parse().unwrap());
@@ -195,11 +222,20 @@ fn an_override_that_does_not_match_leaves_the_global_lifetimes() {
         zone: Some(Zone(1)),
         rule: None,
     };
-    let table = LifetimeTable::new(Lifetimes::default(), &[over(matcher, LifetimeSet::default())]);
+    let table = LifetimeTable::new(
+        Lifetimes::default(),
+        &[over(matcher, LifetimeSet::default())],
+    );
     let inside: IpAddr = "2001:db8::1".parse().unwrap();
     let outside: IpAddr = "2001:db9::1".parse().unwrap();
-    assert_eq!(table.select(&subject(Zone(1), inside, outside, 17, Some(53))), 1);
-    assert_eq!(table.select(&subject(Zone(1), outside, inside, 17, Some(53))), 1);
+    assert_eq!(
+        table.select(&subject(Zone(1), inside, outside, 17, Some(53))),
+        1
+    );
+    assert_eq!(
+        table.select(&subject(Zone(1), outside, inside, 17, Some(53))),
+        1
+    );
     assert_eq!(
         table.select(&subject(Zone(1), outside, outside, 17, Some(53))),
         0,
@@ -247,13 +283,19 @@ fn a_longer_prefix_that_fails_elsewhere_falls_back_to_a_shorter_one() {
 
 #[test]
 fn what_an_override_leaves_unset_is_global() {
-    let global =
-        Lifetimes::default().with(&LifetimeSet::default().with(LifetimeClass::Icmp, Duration::from_secs(5)));
+    let global = Lifetimes::default()
+        .with(&LifetimeSet::default().with(LifetimeClass::Icmp, Duration::from_secs(5)));
     let set = LifetimeSet::default().with(LifetimeClass::TcpEstablished, Duration::from_secs(7200));
     let table = LifetimeTable::new(global, &[over(OverrideMatch::default(), set)]);
     assert_eq!(table.profiles(), 2);
-    assert_eq!(table.profile(1).millis(LifetimeClass::TcpEstablished), 7_200_000);
+    assert_eq!(
+        table.profile(1).millis(LifetimeClass::TcpEstablished),
+        7_200_000
+    );
     assert_eq!(table.profile(1).millis(LifetimeClass::Icmp), 5_000);
-    assert_eq!(table.profile(0).millis(LifetimeClass::TcpEstablished), 340_000);
+    assert_eq!(
+        table.profile(0).millis(LifetimeClass::TcpEstablished),
+        340_000
+    );
     assert_eq!(table.profile(200), table.profile(0), "an unknown profile");
 }

@@ -84,7 +84,10 @@ impl ZoneAccount {
     pub(crate) fn has_few_half_open(&self) -> bool {
         let half_open = self.half_open();
         let assured = self.assured.load(Ordering::Relaxed);
-        let others = self.sessions().saturating_sub(assured).saturating_sub(half_open);
+        let others = self
+            .sessions()
+            .saturating_sub(assured)
+            .saturating_sub(half_open);
         half_open < others / 4
     }
 
@@ -95,7 +98,10 @@ impl ZoneAccount {
 
     /// Returns the number of sessions that the zone has beyond its guarantee.
     pub(crate) fn excess(&self) -> u32 {
-        let Word { guarantee, sessions } = self.word();
+        let Word {
+            guarantee,
+            sessions,
+        } = self.word();
         sessions.saturating_sub(guarantee)
     }
 }
@@ -176,7 +182,10 @@ impl Accounts {
 
     /// Returns how many more sessions a zone could have if no other zone took a place meanwhile.
     pub(crate) fn free(&self, zone: Zone) -> usize {
-        let Word { guarantee, sessions } = self.zone(zone).word();
+        let Word {
+            guarantee,
+            sessions,
+        } = self.zone(zone).word();
         let of_guarantee = guarantee.saturating_sub(sessions);
         let others = self.committed.load(Ordering::Relaxed);
         of_guarantee as usize + self.max_sessions.saturating_sub(others)
@@ -204,7 +213,9 @@ impl Accounts {
         }
         // New guarantees may stand for places that other zones have taken before.
         let more = |live: usize| (live < self.max_sessions).then_some(live + 1);
-        let fits = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let fits = self
+            .live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         if fits.is_err() && self.leave(zone) {
             self.committed.fetch_sub(1, Ordering::Relaxed);
         }
@@ -240,7 +251,10 @@ impl Accounts {
         let mut in_hand = brings;
         let mut seen = account.word.load(Ordering::Relaxed);
         let taken = loop {
-            let Word { guarantee, sessions } = Word::of(seen);
+            let Word {
+                guarantee,
+                sessions,
+            } = Word::of(seen);
             let needs = sessions >= guarantee;
             if needs && !in_hand {
                 in_hand = self.commit();
@@ -252,10 +266,12 @@ impl Accounts {
                 guarantee,
                 sessions: sessions + 1,
             };
-            let exchanged =
-                account
-                    .word
-                    .compare_exchange_weak(seen, more.packed(), Ordering::Relaxed, Ordering::Relaxed);
+            let exchanged = account.word.compare_exchange_weak(
+                seen,
+                more.packed(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
             match exchanged {
                 Ok(_) => {
                     in_hand &= !needs;
@@ -287,7 +303,10 @@ impl Accounts {
     /// Counts one session of a zone less, if the zone is above its guarantee.
     fn leave_above(&self, zone: Zone) -> bool {
         let less = |word: u64| {
-            let Word { guarantee, sessions } = Word::of(word);
+            let Word {
+                guarantee,
+                sessions,
+            } = Word::of(word);
             (sessions > guarantee).then(|| word - 1)
         };
         let word = &self.zone(zone).word;
@@ -320,16 +339,30 @@ impl Accounts {
             }
             let exchange = |word: u64| {
                 let sessions = Word::of(word).sessions;
-                Some(Word { guarantee, sessions }.packed())
+                Some(
+                    Word {
+                        guarantee,
+                        sessions,
+                    }
+                    .packed(),
+                )
             };
-            let exchanged = account
-                .word
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, exchange);
+            let exchanged =
+                account
+                    .word
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, exchange);
             if let Ok(before) = exchanged.map(Word::of) {
                 let sessions = before.sessions;
+                self.committed.fetch_add(
+                    Word {
+                        guarantee,
+                        sessions,
+                    }
+                    .committed(),
+                    Ordering::Relaxed,
+                );
                 self.committed
-                    .fetch_add(Word { guarantee, sessions }.committed(), Ordering::Relaxed);
-                self.committed.fetch_sub(before.committed(), Ordering::Relaxed);
+                    .fetch_sub(before.committed(), Ordering::Relaxed);
             }
         }
         self.guaranteed.store(sum, Ordering::Relaxed);

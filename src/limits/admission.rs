@@ -70,8 +70,9 @@ pub(crate) struct Request<'r> {
 impl Request<'_> {
     /// Returns whether the finished session that ends for the new one is counted in an entry.
     fn replaces_one_of(&self, accounts: &Accounts, kind: Kind, entry: &Key) -> bool {
-        self.replaces
-            .is_some_and(|(finished, counts)| counts.has(kind) && finished.entry(accounts, kind) == *entry)
+        self.replaces.is_some_and(|(finished, counts)| {
+            counts.has(kind) && finished.entry(accounts, kind) == *entry
+        })
     }
 }
 
@@ -143,7 +144,11 @@ impl Accounts {
         let of_zone = limits.of_zone(subject.key.zone());
         self.check_zone(&subject, of_zone, request.replaces.is_some())?;
         let of_same_rule = |(finished, _): (Subject<'_>, Counts)| finished.rule == subject.rule;
-        self.count_rule(&subject, of_rule, request.replaces.is_some_and(of_same_rule))?;
+        self.count_rule(
+            &subject,
+            of_rule,
+            request.replaces.is_some_and(of_same_rule),
+        )?;
         let mut admitted = Admitted {
             accounts: self,
             subject,
@@ -169,7 +174,11 @@ impl Accounts {
     }
 
     /// Counts a session that no limit holds for, since it was there before.
-    pub(crate) fn admit_unasked<'a>(&'a self, subject: Subject<'a>, counts: Counts) -> Admitted<'a> {
+    pub(crate) fn admit_unasked<'a>(
+        &'a self,
+        subject: Subject<'a>,
+        counts: Counts,
+    ) -> Admitted<'a> {
         self.rule(subject.rule).fetch_add(1, Ordering::Relaxed);
         let ask = Ask {
             standing: subject.first_standing(),
@@ -188,7 +197,12 @@ impl Accounts {
         }
     }
 
-    fn check_zone(&self, subject: &Subject<'_>, bounds: Bounds, replaces_one: bool) -> Result<(), Exceeded> {
+    fn check_zone(
+        &self,
+        subject: &Subject<'_>,
+        bounds: Bounds,
+        replaces_one: bool,
+    ) -> Result<(), Exceeded> {
         let sessions = self.zone(subject.key.zone()).sessions();
         let sessions = sessions.saturating_sub(u32::from(replaces_one));
         match bounds.max_sessions {
@@ -202,7 +216,12 @@ impl Accounts {
         }
     }
 
-    fn count_rule(&self, subject: &Subject<'_>, bounds: Bounds, replaces_one: bool) -> Result<(), Exceeded> {
+    fn count_rule(
+        &self,
+        subject: &Subject<'_>,
+        bounds: Bounds,
+        replaces_one: bool,
+    ) -> Result<(), Exceeded> {
         let value = bounds.max_sessions.unwrap_or(u32::MAX);
         let most = value.saturating_add(u32::from(replaces_one));
         let more = |sessions: u32| (sessions < most).then_some(sessions + 1);
@@ -268,12 +287,19 @@ impl Accounts {
     }
 
     /// Counts the change of a session's standing by its source.
-    pub(crate) fn changed(&self, subject: Subject<'_>, counts: Counts, before: Standing, after: Standing) {
+    pub(crate) fn changed(
+        &self,
+        subject: Subject<'_>,
+        counts: Counts,
+        before: Standing,
+        after: Standing,
+    ) {
         if before == after {
             return;
         }
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
-            self.counted.change(&subject.entry(self, kind), before, after);
+            self.counted
+                .change(&subject.entry(self, kind), before, after);
         }
     }
 

@@ -152,7 +152,9 @@ pub(crate) enum Excess {
 impl Ask {
     fn check(&self, entry: &Entry) -> Result<(), Excess> {
         let Holding {
-            sessions, half_open, ..
+            sessions,
+            half_open,
+            ..
         } = entry.holding;
         let sessions = sessions.saturating_sub(u32::from(self.replaces_one));
         if self.sessions.is_some_and(|most| sessions >= most) {
@@ -360,7 +362,11 @@ impl CountedTable {
     pub(super) fn for_each(&self, mut each: impl FnMut(&Key, Holding)) {
         for set in &self.sets {
             let set = set.lock();
-            for entry in set.entries.iter().filter(|entry| entry.holding.sessions > 0) {
+            for entry in set
+                .entries
+                .iter()
+                .filter(|entry| entry.holding.sessions > 0)
+            {
                 each(&entry.key, entry.holding);
             }
         }
@@ -481,7 +487,15 @@ mod tests {
         assert_eq!(table.begin(&source(1), &with(65)), Ok(()));
         // Places that the source itself could lose are not left to others.
         for _ in 0..10 {
-            table.begin(&source(1), &Ask { room: None, ..ask() }).unwrap();
+            table
+                .begin(
+                    &source(1),
+                    &Ask {
+                        room: None,
+                        ..ask()
+                    },
+                )
+                .unwrap();
         }
         assert_eq!(table.begin(&source(1), &with(85)), Err(Excess::Share(75)));
         assert_eq!(table.begin(&source(1), &with(86)), Ok(()));

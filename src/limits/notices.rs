@@ -42,8 +42,9 @@ impl Notices {
             return false;
         };
         let pause = PAUSE.as_micros() as u64;
-        let again =
-            |before: u64| (before == 0 || now.0 >= before.saturating_add(pause)).then_some(now.0.max(1));
+        let again = |before: u64| {
+            (before == 0 || now.0 >= before.saturating_add(pause)).then_some(now.0.max(1))
+        };
         last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, again)
             .is_ok()
     }

@@ -43,11 +43,20 @@ mod tests {
         let prefixes = Prefixes { v4: 24, v6: 64 };
         let v4 = |last: u128| 0xffff_0a00_0100 | last;
         assert_eq!(prefixes.counted(v4(7), false), v4(0));
-        assert_eq!(prefixes.counted(v4(7), false), prefixes.counted(v4(255), false));
-        assert_ne!(prefixes.counted(v4(7), false), prefixes.counted(v4(512), false));
+        assert_eq!(
+            prefixes.counted(v4(7), false),
+            prefixes.counted(v4(255), false)
+        );
+        assert_ne!(
+            prefixes.counted(v4(7), false),
+            prefixes.counted(v4(512), false)
+        );
         let v6 = 0x2001_0db8_0000_0001_0000_0000_0000_0007;
         assert_eq!(prefixes.counted(v6, true), 0x2001_0db8_0000_0001 << 64);
-        assert_ne!(prefixes.counted(v6, true), prefixes.counted(v6 + (1 << 64), true));
+        assert_ne!(
+            prefixes.counted(v6, true),
+            prefixes.counted(v6 + (1 << 64), true)
+        );
     }
 
     #[test]

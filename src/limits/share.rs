@@ -126,7 +126,10 @@ impl ZoneShares {
         };
         let changed = account.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let before = Account::of(changed.unwrap_or_else(|word| word));
-        let after = Account { guarantee, ..before };
+        let after = Account {
+            guarantee,
+            ..before
+        };
         let taken = i64::from(after.guarantee) + after.excess();
         let returned = i64::from(before.guarantee) + before.excess();
         self.common.fetch_add(returned - taken, Ordering::AcqRel);
@@ -158,7 +161,12 @@ impl ZoneShares {
             if common > 0 && !self.claim_common(common, left) {
                 return false;
             }
-            match account.compare_exchange_weak(word, after.word(), Ordering::AcqRel, Ordering::Acquire) {
+            match account.compare_exchange_weak(
+                word,
+                after.word(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) if self.use_places(places) => return true,
                 // A reload has given this guarantee, and others still use its places.
                 Ok(_) => {
@@ -204,7 +212,8 @@ impl ZoneShares {
     /// Counts places that were taken; `false` where there are not as many.
     fn use_places(&self, places: u32) -> bool {
         let max = self.max.load(Ordering::Acquire);
-        let take = |used: u64| (used + u64::from(places) <= max).then_some(used + u64::from(places));
+        let take =
+            |used: u64| (used + u64::from(places) <= max).then_some(used + u64::from(places));
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
             .is_ok()
@@ -255,8 +264,9 @@ impl ZoneShares {
     /// part.
     #[cfg(test)]
     pub(crate) fn used_by(&self, zone: Zone) -> u32 {
-        self.account(zone)
-            .map_or(0, |account| Account::of(account.load(Ordering::Acquire)).used)
+        self.account(zone).map_or(0, |account| {
+            Account::of(account.load(Ordering::Acquire)).used
+        })
     }
 
     /// Returns how many places are guaranteed to a zone.

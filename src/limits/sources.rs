@@ -50,7 +50,11 @@ pub(crate) struct SourceShares {
 
 impl SourceShares {
     /// Returns shares of `max` places among the given zones, with all places free.
-    pub(crate) fn new(max: u32, zones: impl IntoIterator<Item = Zone>, hasher: ahash::RandomState) -> Self {
+    pub(crate) fn new(
+        max: u32,
+        zones: impl IntoIterator<Item = Zone>,
+        hasher: ahash::RandomState,
+    ) -> Self {
         Self {
             shares: ZoneShares::new(max, zones),
             held: DashMap::with_hasher(hasher),
@@ -86,7 +90,9 @@ impl SourceShares {
     pub(crate) fn grow(&self, claim: &mut Claim, places: u32) -> bool {
         let mut entry = self.held.entry(claim.source).or_insert(0);
         let held = *entry;
-        let drawn = self.shares.claim_for_source(claim.source.zone, places, held);
+        let drawn = self
+            .shares
+            .claim_for_source(claim.source.zone, places, held);
         match drawn {
             Some(Drawn::Zone) => claim.zone += places,
             Some(Drawn::Common) => claim.common += places,
@@ -162,7 +168,9 @@ mod tests {
     #[test]
     fn a_claim_grows_and_shrinks_as_what_it_stands_for() {
         let shares = shares(1000);
-        let mut claim = shares.claim(source(1), 10).unwrap_or_else(|| unreachable!());
+        let mut claim = shares
+            .claim(source(1), 10)
+            .unwrap_or_else(|| unreachable!());
         assert!(shares.grow(&mut claim, 200));
         assert!(!shares.grow(&mut claim, 1000), "more than there is");
         assert_eq!((claim.places(), shares.used()), (210, 210));

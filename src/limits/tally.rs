@@ -58,7 +58,10 @@ impl Accounts {
             let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
             let own = count.load(Ordering::Relaxed);
             if own != of_table {
-                return Err(format!("rule {}: {of_table} sessions, counted {own}", rule.0));
+                return Err(format!(
+                    "rule {}: {of_table} sessions, counted {own}",
+                    rule.0
+                ));
             }
         }
         Ok(())
@@ -72,7 +75,10 @@ impl Accounts {
         }
         if self.assured() != tally.assured {
             let counted = self.assured();
-            return Err(format!("{} assured sessions, counted {counted}", tally.assured));
+            return Err(format!(
+                "{} assured sessions, counted {counted}",
+                tally.assured
+            ));
         }
         Ok(())
     }

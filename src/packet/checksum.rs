@@ -59,7 +59,8 @@ fn add(mut sum: Sum16BitWords, bytes: &[u8]) -> Sum16BitWords {
         return sum.add_slice(bytes);
     }
     let (blocks, rest) = bytes.as_chunks();
-    sum.add_8bytes(sum_blocks(blocks).to_ne_bytes()).add_slice(rest)
+    sum.add_8bytes(sum_blocks(blocks).to_ne_bytes())
+        .add_slice(rest)
 }
 
 /// Sums words of 32 bits in the byte order of this machine. The sum of such words is equivalent to

@@ -73,7 +73,12 @@ impl DccpType {
             Self::Request => (0, 4),
             Self::Response | Self::Reset => (8, 4),
             Self::Data => (0, 0),
-            Self::Ack | Self::DataAck | Self::CloseReq | Self::Close | Self::Sync | Self::SyncAck => (8, 0),
+            Self::Ack
+            | Self::DataAck
+            | Self::CloseReq
+            | Self::Close
+            | Self::Sync
+            | Self::SyncAck => (8, 0),
         }
     }
 
@@ -108,13 +113,20 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
         return Err(Malformed::DccpHeaderTruncated);
     };
     let long = type_and_x & 1 != 0;
-    let Some(kind) = DccpType::ALL.get(usize::from(type_and_x >> 1 & 0x0f)).copied() else {
+    let Some(kind) = DccpType::ALL
+        .get(usize::from(type_and_x >> 1 & 0x0f))
+        .copied()
+    else {
         return Err(Malformed::DccpType);
     };
     if !long && !kind.may_be_short() {
         return Err(Malformed::DccpShortSequence);
     }
-    let generic_len = if long { LONG_HEADER_LEN } else { SHORT_HEADER_LEN };
+    let generic_len = if long {
+        LONG_HEADER_LEN
+    } else {
+        SHORT_HEADER_LEN
+    };
     let (ack_len, fixed_len) = kind.header_len();
     let least = generic_len + if long { ack_len } else { ack_len / 2 } + fixed_len;
     if payload.len() < least {

@@ -92,7 +92,9 @@ pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), Discovery
     };
     let ip = &parsed.ip;
     let header_len = usize::from(ip.header_len);
-    let body = bytes.get(header_len..ip.total_len as usize).unwrap_or_default();
+    let body = bytes
+        .get(header_len..ip.total_len as usize)
+        .unwrap_or_default();
     let extensions = bytes.get(ipv6::HEADER_LEN..header_len).unwrap_or_default();
     let is_listener = matches!(kind, LISTENER_QUERY..=LISTENER_DONE | LISTENER_REPORT_V2);
     if ip.ttl != if is_listener { 1 } else { 255 } {

@@ -52,7 +52,11 @@ pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Mal
         | Malformed::EspHeaderTruncated
         | Malformed::AhHeaderTruncated => Malformed::FragmentTiny,
         // The options are cut off, unless the length is below that of a header without any.
-        Malformed::TcpHeaderLength if payload.get(12).is_some_and(|byte| byte >> 4 >= MIN_TCP_WORDS) => {
+        Malformed::TcpHeaderLength
+            if payload
+                .get(12)
+                .is_some_and(|byte| byte >> 4 >= MIN_TCP_WORDS) =>
+        {
             Malformed::FragmentTiny
         }
         reason => reason,

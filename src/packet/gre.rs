@@ -61,7 +61,9 @@ const fn layout(flags: u16, protocol: u16) -> Result<Layout, Malformed> {
         0 if flags & KEY_PRESENT == 0 => Ok(Layout::None),
         0 if flags & CHECKSUM_PRESENT != 0 => Ok(Layout::Key { offset: 8 }),
         0 => Ok(Layout::Key { offset: 4 }),
-        1 if flags & (CHECKSUM_PRESENT | MUST_BE_ZERO | KEY_PRESENT) != KEY_PRESENT || protocol != PPP => {
+        1 if flags & (CHECKSUM_PRESENT | MUST_BE_ZERO | KEY_PRESENT) != KEY_PRESENT
+            || protocol != PPP =>
+        {
             Err(Malformed::GreFlags)
         }
         1 => Ok(Layout::CallId),
@@ -89,7 +91,9 @@ pub(super) fn quoted_key(bytes: &[u8]) -> Result<Option<GreKey>, Malformed> {
         .map_err(|_| Malformed::IcmpErrorQuoteMalformed)?;
     match layout {
         Layout::None => Ok(Some(GreKey::None)),
-        Layout::Key { offset } => Ok(word(bytes, offset).map(|key| GreKey::Key(u32::from_be_bytes(key)))),
+        Layout::Key { offset } => {
+            Ok(word(bytes, offset).map(|key| GreKey::Key(u32::from_be_bytes(key))))
+        }
         Layout::CallId => match word(bytes, 4) {
             Some([_, _, a, b]) => Ok(Some(GreKey::CallId(u16::from_be_bytes([a, b])))),
             None => Err(Malformed::IcmpErrorQuoteTruncated),

@@ -3,7 +3,8 @@
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
 use super::{
-    Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, discovery, gre, ipv4, ipv6,
+    Checksums, GreKey, Ip, IpVersion, Malformed, Parsed, Transport, checksum, discovery, gre, ipv4,
+    ipv6,
 };
 
 /// Bytes of every ICMP header, and the minimum that an error must quote of a transport header (RFC
@@ -213,7 +214,12 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
             },
             icmp_type,
             code,
-            mtu: announced_mtu(ip.version, icmp_type, code, u32::from_be_bytes([a, b, c, d])),
+            mtu: announced_mtu(
+                ip.version,
+                icmp_type,
+                code,
+                u32::from_be_bytes([a, b, c, d]),
+            ),
         }),
         Class::Discovery => Transport::Discovery { kind: icmp_type },
         Class::Unassigned | Class::Other => Transport::IcmpOther {

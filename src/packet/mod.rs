@@ -323,7 +323,9 @@ impl Fragment {
     /// overwrite the header of the first one.
     #[inline(never)]
     fn parsed(self, ip: Ip) -> Result<Parsed, Malformed> {
-        if ip.protocol == PROTOCOL_TCP && (1..tcp::MIN_HEADER_LEN).contains(&usize::from(self.offset)) {
+        if ip.protocol == PROTOCOL_TCP
+            && (1..tcp::MIN_HEADER_LEN).contains(&usize::from(self.offset))
+        {
             return Err(Malformed::FragmentInsideTcpHeader);
         }
         Ok(Parsed {

@@ -35,7 +35,9 @@ pub(crate) const MAX_REQUESTS: usize = 4;
 fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = packet.get(HEADER_LEN..).unwrap_or_default();
     core::iter::from_fn(move || {
-        let &[kind, _, a, b, ..] = rest else { return None };
+        let &[kind, _, a, b, ..] = rest else {
+            return None;
+        };
         let len = usize::from(u16::from_be_bytes([a, b]));
         let body = rest.get(TLV_LEN..len)?;
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -46,7 +48,9 @@ fn chunks(packet: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 /// Returns the parameters in a part of a chunk, each with its type and the bytes after its length.
 fn parameters(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     core::iter::from_fn(move || {
-        let &[k0, k1, a, b, ..] = rest else { return None };
+        let &[k0, k1, a, b, ..] = rest else {
+            return None;
+        };
         let len = usize::from(u16::from_be_bytes([a, b]));
         let body = rest.get(TLV_LEN..len)?;
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -79,7 +83,12 @@ fn is_usable(address: u128) -> bool {
                 || v4.is_link_local()
                 || v4 == Ipv4Addr::UNSPECIFIED)
         }
-        None => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local()),
+        None => {
+            !(v6.is_unspecified()
+                || v6.is_loopback()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local())
+        }
     }
 }
 
@@ -166,18 +175,25 @@ pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
 
 /// Returns the `requests` that an ASCONF ACK after an AUTH chunk has granted. Requests that are not
 /// mentioned are granted, except those after a refused request (RFC 5061 5.1, rule V4).
-pub(crate) fn granted(packet: &[u8], requests: &Requests) -> Option<[Option<Change>; MAX_REQUESTS]> {
+pub(crate) fn granted(
+    packet: &[u8],
+    requests: &Requests,
+) -> Option<[Option<Change>; MAX_REQUESTS]> {
     let (serial, rest) = authenticated(packet, ASCONF_ACK)?;
     if serial != requests.serial {
         return None;
     }
     let names = |wanted: u16, correlation: u32| {
-        parameters(rest)
-            .any(|(kind, body)| kind == wanted && body.first_chunk() == Some(&correlation.to_be_bytes()))
+        parameters(rest).any(|(kind, body)| {
+            kind == wanted && body.first_chunk() == Some(&correlation.to_be_bytes())
+        })
     };
     let mut any_refused = false;
     Some(requests.changes.map(|request| {
-        let Request { correlation, change } = request?;
+        let Request {
+            correlation,
+            change,
+        } = request?;
         let is_refused = names(ERROR_CAUSE, correlation);
         any_refused |= is_refused;
         let is_granted = !is_refused && (!any_refused || names(SUCCESS, correlation));
@@ -253,7 +269,10 @@ mod tests {
         }
         let mut lies = whole;
         lies[HEADER_LEN + 4 + 16 + 3] = 3;
-        assert!(list(&lies).is_empty(), "a parameter shorter than its own header");
+        assert!(
+            list(&lies).is_empty(),
+            "a parameter shorter than its own header"
+        );
     }
 
     fn request(kind: u16, correlation: u8, address: &[u8]) -> Vec<u8> {
@@ -261,7 +280,10 @@ mod tests {
     }
 
     fn asconf(requests: &[Vec<u8>]) -> Vec<u8> {
-        chunk(ASCONF, &[&[0, 0, 0, 7][..], &v4(1), &requests.concat()].concat())
+        chunk(
+            ASCONF,
+            &[&[0, 0, 0, 7][..], &v4(1), &requests.concat()].concat(),
+        )
     }
 
     #[test]
@@ -277,7 +299,12 @@ mod tests {
         assert_eq!(requests(&packet(&[changes.clone(), auth.clone()])), None);
         assert_eq!(requests(&packet(std::slice::from_ref(&changes))), None);
         let found = requests(&packet(&[auth, changes])).unwrap();
-        let of = |correlation, change| Some(Request { correlation, change });
+        let of = |correlation, change| {
+            Some(Request {
+                correlation,
+                change,
+            })
+        };
         let expected = [
             of(1, Change::Add(number(9))),
             of(3, Change::Delete(number(1))),
@@ -303,7 +330,10 @@ mod tests {
             answer(7, std::slice::from_ref(&error)),
             Some([true, false, false, false])
         );
-        assert_eq!(answer(7, &[error, success]), Some([true, false, true, false]));
+        assert_eq!(
+            answer(7, &[error, success]),
+            Some([true, false, true, false])
+        );
         assert_eq!(answer(8, &[]), None, "the answer to another one");
     }
 }

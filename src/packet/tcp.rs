@@ -212,7 +212,10 @@ impl TcpOptions {
 /// Splits the body of a timestamps option into the value and the echo reply.
 #[inline]
 fn timestamps([a, b, c, d, e, f, g, h]: [u8; 8]) -> (u32, u32) {
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+    (
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([e, f, g, h]),
+    )
 }
 
 /// Parses the TCP segment that is the payload of an IP packet.

@@ -34,8 +34,14 @@ impl<T> AddressMap<T> {
     /// Returns the value at the longest prefix that holds the address.
     pub(crate) fn longest_match(&self, address: IpAddr) -> Option<&T> {
         match address {
-            IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, value)| value),
-            IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, value)| value),
+            IpAddr::V4(address) => self
+                .v4
+                .get_lpm(&Ipv4Net::from(address))
+                .map(|(_, value)| value),
+            IpAddr::V6(address) => self
+                .v6
+                .get_lpm(&Ipv6Net::from(address))
+                .map(|(_, value)| value),
         }
     }
 

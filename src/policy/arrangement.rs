@@ -118,7 +118,9 @@ impl Arrangement {
                 first: first.unwrap_or(NO_RULE),
             });
         }
-        arrangement.clusters.sort_unstable_by_key(|cluster| cluster.first);
+        arrangement
+            .clusters
+            .sort_unstable_by_key(|cluster| cluster.first);
         arrangement
     }
 

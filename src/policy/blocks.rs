@@ -55,7 +55,9 @@ impl<T: Value> Block<T> {
 
 impl<T: Value> Ord for Block<T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.first.cmp(&other.first).then(other.last.cmp(&self.last))
+        self.first
+            .cmp(&other.first)
+            .then(other.last.cmp(&self.last))
     }
 }
 
@@ -129,7 +131,11 @@ pub(super) fn blocks_of(range: PortRange) -> impl Iterator<Item = Block<u16>> {
         if at >= end {
             return None;
         }
-        let aligned = if at == 0 { 1 << 16 } else { at & at.wrapping_neg() };
+        let aligned = if at == 0 {
+            1 << 16
+        } else {
+            at & at.wrapping_neg()
+        };
         let size = aligned.min(1 << (end - at).ilog2());
         let block = Block {
             first: at as u16,
@@ -173,7 +179,10 @@ impl<T: Value> Nested<T> {
             }
         };
         for (block, content) in blocks {
-            while around.last().is_some_and(|(outer, _)| outer.last < block.first) {
+            while around
+                .last()
+                .is_some_and(|(outer, _)| outer.last < block.first)
+            {
                 leave(&mut around, &mut runs);
             }
             let own = node(content, around.last().map_or(outside, |(_, node)| *node));
@@ -280,16 +289,22 @@ mod tests {
         let outside = NodeId(100);
         let blocks = blocks.map(|(first, last)| Block { first, last });
         let mut number = 0;
-        let nested: Nested<u16> =
-            Nested::new(blocks.into_iter().map(|block| (block, ())), outside, |(), _| {
+        let nested: Nested<u16> = Nested::new(
+            blocks.into_iter().map(|block| (block, ())),
+            outside,
+            |(), _| {
                 number += 1;
                 NodeId(number)
-            });
+            },
+        );
         for value in (0..40).chain(65_500..=u16::MAX) {
             let inner = (1..)
                 .zip(&blocks)
                 .filter(|(_, block)| block.holds(&Block::single(value)));
-            let expected = inner.map(|(node, _)| NodeId(node)).last().unwrap_or(outside);
+            let expected = inner
+                .map(|(node, _)| NodeId(node))
+                .last()
+                .unwrap_or(outside);
             assert_eq!(nested.node(value), expected, "{value}");
         }
     }
@@ -297,7 +312,8 @@ mod tests {
     #[test]
     fn a_search_through_many_windows_finds_every_block() {
         let blocks = (0..1_000_u32).map(|number| (Block::single(number * 3), number));
-        let nested: Nested<u32> = Nested::new(blocks, NodeId::EMPTY, |number, _| NodeId(number + 1));
+        let nested: Nested<u32> =
+            Nested::new(blocks, NodeId::EMPTY, |number, _| NodeId(number + 1));
         for value in 0..3_100 {
             let is_block = value % 3 == 0 && value < 3_000;
             let expected = if is_block {
@@ -319,7 +335,13 @@ mod tests {
                 .collect::<Vec<IpNet>>()
         };
         let outer = nets(&["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/32", "::/0"]);
-        let held = ["10.0.0.0/8", "10.255.255.255/32", "10.2.0.0/16", "::/128", "::/0"];
+        let held = [
+            "10.0.0.0/8",
+            "10.255.255.255/32",
+            "10.2.0.0/16",
+            "::/128",
+            "::/0",
+        ];
         assert!(hold_all(&outer, &nets(&held)));
         for other in ["0.0.0.0/0", "9.255.255.255/32", "11.0.0.0/8", "0.0.0.1/32"] {
             assert!(!hold_all(&outer, &nets(&[other])), "{other}");

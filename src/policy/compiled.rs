@@ -150,7 +150,12 @@ impl Tables {
     }
 
     /// Returns the first rule that matches a session, with the effort that it takes.
-    pub(super) fn first_match_with(&self, q: &NewSession, inside: bool, effort: &mut Effort) -> Option<u16> {
+    pub(super) fn first_match_with(
+        &self,
+        q: &NewSession,
+        inside: bool,
+        effort: &mut Effort,
+    ) -> Option<u16> {
         let values = PerField::of(q, inside);
         let mut nodes = PerField([NodeId::EMPTY; Field::ALL.len()]);
         for ((node, table), value) in nodes.0.iter_mut().zip(&self.fields.0).zip(values.0) {
@@ -178,7 +183,11 @@ impl Tables {
     }
 
     /// Returns the fields in which rules differ, but for one, with their sets.
-    fn others<'a>(&'a self, nodes: &'a PerField<NodeId>, but: Field) -> impl Iterator<Item = NodeId> + 'a {
+    fn others<'a>(
+        &'a self,
+        nodes: &'a PerField<NodeId>,
+        but: Field,
+    ) -> impl Iterator<Item = NodeId> + 'a {
         let tables = Field::ALL.into_iter().zip(&self.fields.0).zip(&nodes.0);
         tables
             .filter(move |((field, table), _)| *field != but && table.is_named)
@@ -189,21 +198,22 @@ impl Tables {
     /// each word of the field that the rules are filed under.
     fn compare_few(&self, cluster: &Cluster, nodes: &PerField<NodeId>, first: &mut u16) {
         let filed = nodes.get(cluster.field).copied().unwrap_or_default();
-        self.rows.each_word(filed, &cluster.words, |word, mut bits| {
-            let rules = self.arrangement.word(word);
-            if rules.first().is_none_or(|rule| rule >= first) {
-                return;
-            }
-            for node in self.others(nodes, cluster.field) {
-                bits &= self.rows.word(node, word);
-                if bits == 0 {
+        self.rows
+            .each_word(filed, &cluster.words, |word, mut bits| {
+                let rules = self.arrangement.word(word);
+                if rules.first().is_none_or(|rule| rule >= first) {
                     return;
                 }
-            }
-            if let Some(rule) = rules.get(bits.trailing_zeros() as usize) {
-                *first = (*first).min(*rule);
-            }
-        });
+                for node in self.others(nodes, cluster.field) {
+                    bits &= self.rows.word(node, word);
+                    if bits == 0 {
+                        return;
+                    }
+                }
+                if let Some(rule) = rules.get(bits.trailing_zeros() as usize) {
+                    *first = (*first).min(*rule);
+                }
+            });
     }
 
     /// Sets `first` as [`Self::compare_few`] does, by whole vectors. Returns how many words it
@@ -228,7 +238,11 @@ impl Tables {
             }
         }
         for (word, bits) in cluster.words.clone().zip(all) {
-            if let Some(rule) = self.arrangement.word(word).get(bits.trailing_zeros() as usize) {
+            if let Some(rule) = self
+                .arrangement
+                .word(word)
+                .get(bits.trailing_zeros() as usize)
+            {
                 *first = (*first).min(*rule);
             }
         }

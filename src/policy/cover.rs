@@ -25,12 +25,20 @@ pub(super) struct OutOfSteps;
 
 impl<'a> CoverSearch<'a> {
     pub(super) fn new(tables: &'a Tables, rules: &'a [Rule], steps: u64) -> Self {
-        Self { tables, rules, steps }
+        Self {
+            tables,
+            rules,
+            steps,
+        }
     }
 
     /// Returns the first rule before the place `before` that covers the rule, or part of one, at
     /// `place`.
-    pub(super) fn first_cover(&mut self, place: u16, before: u16) -> Result<Option<u16>, OutOfSteps> {
+    pub(super) fn first_cover(
+        &mut self,
+        place: u16,
+        before: u16,
+    ) -> Result<Option<u16>, OutOfSteps> {
         let Some(rule) = self.rules.get(usize::from(place)) else {
             return Ok(None);
         };
@@ -117,25 +125,28 @@ impl<'a> CoverSearch<'a> {
             let Some(filed) = sets.first() else {
                 continue;
             };
-            tables.rows.each_word(*filed, &cluster.words, |word, mut bits| {
-                left = left.and_then(|left| left.checked_sub(1));
-                let rules = tables.arrangement.word(word);
-                if left.is_none() || rules.first().is_none_or(|rule| *rule >= first) {
-                    return;
-                }
-                let skipped = after.map_or(0, |after| rules.partition_point(|rule| *rule <= after));
-                bits &= u64::MAX.checked_shl(skipped as u32).unwrap_or(0);
-                for set in named.0.iter().flatten() {
-                    if bits == 0 {
+            tables
+                .rows
+                .each_word(*filed, &cluster.words, |word, mut bits| {
+                    left = left.and_then(|left| left.checked_sub(1));
+                    let rules = tables.arrangement.word(word);
+                    if left.is_none() || rules.first().is_none_or(|rule| *rule >= first) {
                         return;
                     }
-                    left = left.and_then(|left| left.checked_sub(1));
-                    bits &= tables.rows.word(*set, word);
-                }
-                if let Some(rule) = rules.get(bits.trailing_zeros() as usize) {
-                    first = first.min(*rule);
-                }
-            });
+                    let skipped =
+                        after.map_or(0, |after| rules.partition_point(|rule| *rule <= after));
+                    bits &= u64::MAX.checked_shl(skipped as u32).unwrap_or(0);
+                    for set in named.0.iter().flatten() {
+                        if bits == 0 {
+                            return;
+                        }
+                        left = left.and_then(|left| left.checked_sub(1));
+                        bits &= tables.rows.word(*set, word);
+                    }
+                    if let Some(rule) = rules.get(bits.trailing_zeros() as usize) {
+                        first = first.min(*rule);
+                    }
+                });
         }
         self.steps = left.ok_or(OutOfSteps)?;
         Ok((first < before && first != NO_RULE).then_some(first))

@@ -180,7 +180,11 @@ pub(crate) struct Shadows {
 
 impl Policy {
     /// Compiles at most [`MAX_RULES`] rules; the caller has checked their number and their names.
-    pub(crate) fn new(rules: Vec<Rule>, inside: &[IpNet], default: Action) -> Result<Self, TooLarge> {
+    pub(crate) fn new(
+        rules: Vec<Rule>,
+        inside: &[IpNet],
+        default: Action,
+    ) -> Result<Self, TooLarge> {
         let mut prefixes = AddressMap::new();
         for prefix in inside {
             prefixes.at(*prefix);
@@ -236,7 +240,8 @@ impl Policy {
         let hits = self
             .place(rule)
             .and_then(|place| self.hits.get(usize::from(place)));
-        hits.unwrap_or(&self.default_hits).fetch_add(1, Ordering::Relaxed);
+        hits.unwrap_or(&self.default_hits)
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the TCP handling of sessions that a rule admits: the rule's own settings first, then
@@ -381,7 +386,9 @@ impl Policy {
 
     /// Returns the place of a rule in their order.
     fn place(&self, rule: RuleId) -> Option<u16> {
-        self.names.get(usize::from(rule.0)).and_then(|(_, place)| *place)
+        self.names
+            .get(usize::from(rule.0))
+            .and_then(|(_, place)| *place)
     }
 
     fn number(&self, place: u16) -> RuleId {
@@ -409,10 +416,20 @@ impl Policy {
 
     /// Returns each rule with its name, action and hits, in order, the default last.
     pub(crate) fn uses(&self) -> impl Iterator<Item = (RuleId, &str, Action, u64)> {
-        let default = (RuleId::DEFAULT, DEFAULT_NAME, self.default, &self.default_hits);
+        let default = (
+            RuleId::DEFAULT,
+            DEFAULT_NAME,
+            self.default,
+            &self.default_hits,
+        );
         let rules = self.numbered().filter_map(|(rule, name)| {
             let place = usize::from(self.place(rule)?);
-            Some((rule, name, self.rules.get(place)?.action, self.hits.get(place)?))
+            Some((
+                rule,
+                name,
+                self.rules.get(place)?.action,
+                self.hits.get(place)?,
+            ))
         });
         rules
             .chain([default])
@@ -478,14 +495,18 @@ impl Policy {
 
     /// Returns the index of the rule that covers the first part of a rule, if each of its parts is
     /// covered.
-    fn first_cover(&self, rule: RuleId, search: &mut CoverSearch<'_>) -> Result<Option<u16>, OutOfSteps> {
+    fn first_cover(
+        &self,
+        rule: RuleId,
+        search: &mut CoverSearch<'_>,
+    ) -> Result<Option<u16>, OutOfSteps> {
         let Some(first) = self.place(rule) else {
             return Ok(None);
         };
         let cover = search.first_cover(first, first)?;
-        let parts = (first..u16::MAX)
-            .skip(1)
-            .take_while(|place| usize::from(*place) < self.rules.len() && self.number(*place) == rule);
+        let parts = (first..u16::MAX).skip(1).take_while(|place| {
+            usize::from(*place) < self.rules.len() && self.number(*place) == rule
+        });
         for part in parts {
             if cover.is_none() || search.first_cover(part, first)?.is_none() {
                 return Ok(None);
@@ -532,7 +553,9 @@ impl Policy {
 
     /// Returns the default action for sessions of a zone that no rule matches.
     fn default_of(&self, zone: Zone) -> Action {
-        let place = self.zone_defaults.binary_search_by_key(&zone, |(each, _)| *each);
+        let place = self
+            .zone_defaults
+            .binary_search_by_key(&zone, |(each, _)| *each);
         let own = place.ok().and_then(|place| self.zone_defaults.get(place));
         own.map_or(self.default, |(_, action)| *action)
     }

@@ -70,7 +70,11 @@ impl RuleOrigin {
             }
         }
         for set in &self.services {
-            if set.parts.iter().any(|part| part.mismatch(q, true).is_none()) {
+            if set
+                .parts
+                .iter()
+                .any(|part| part.mismatch(q, true).is_none())
+            {
                 note("service", &set.name);
             }
         }

@@ -112,7 +112,9 @@ fn joined(mut spans: Vec<Span>) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
     for span in spans {
         match joined.last_mut() {
-            Some(last) if span.first <= last.last.saturating_add(1) => last.last = last.last.max(span.last),
+            Some(last) if span.first <= last.last.saturating_add(1) => {
+                last.last = last.last.max(span.last)
+            }
             _ => joined.push(span),
         }
     }

@@ -76,7 +76,12 @@ impl Rows {
 
     /// Calls `visit` with the words of a range that a set and those above store, set by set. A word
     /// may be visited several times, with bits of different sets.
-    pub(super) fn each_word(&self, id: NodeId, range: &Range<u16>, mut visit: impl FnMut(u16, u64)) {
+    pub(super) fn each_word(
+        &self,
+        id: NodeId,
+        range: &Range<u16>,
+        mut visit: impl FnMut(u16, u64),
+    ) {
         for node in self.chain(id) {
             match node.form {
                 Form::Single => {
@@ -100,7 +105,9 @@ impl Rows {
                 Form::Dense => {
                     let first = node.word.max(range.start);
                     let bits = self.dense.get(node.stored()).unwrap_or_default();
-                    let bits = bits.get(usize::from(first - node.word)..).unwrap_or_default();
+                    let bits = bits
+                        .get(usize::from(first - node.word)..)
+                        .unwrap_or_default();
                     for (word, bits) in (first..range.end).zip(bits) {
                         visit(word, *bits);
                     }
@@ -212,7 +219,9 @@ impl RowBuilder {
                 let word = chunk.first().map_or(0, |position| position / 64);
                 (
                     word,
-                    chunk.iter().fold(0, |bits, position| bits | 1 << (position % 64)),
+                    chunk
+                        .iter()
+                        .fold(0, |bits, position| bits | 1 << (position % 64)),
                 )
             })
             .collect();
@@ -251,8 +260,10 @@ impl RowBuilder {
             (Form::Dense, start, span)
         } else {
             let start = rows.sparse_words.len();
-            rows.sparse_words.extend(chunks.iter().map(|(word, _)| *word));
-            rows.sparse_bits.extend(chunks.iter().map(|(_, bits)| *bits));
+            rows.sparse_words
+                .extend(chunks.iter().map(|(word, _)| *word));
+            rows.sparse_bits
+                .extend(chunks.iter().map(|(_, bits)| *bits));
             (Form::Sparse, start, chunks.len())
         };
         let node = Node {
@@ -311,7 +322,8 @@ mod tests {
     fn equal_sets_are_stored_once() {
         let mut builder = RowBuilder::new();
         let one = builder.add(&mut [1, 1_000], NodeId::EMPTY);
-        let bytes = |builder: &RowBuilder| (builder.rows.sparse_bits.len(), builder.rows.dense.len());
+        let bytes =
+            |builder: &RowBuilder| (builder.rows.sparse_bits.len(), builder.rows.dense.len());
         let before = bytes(&builder);
         let other = builder.add(&mut [1_000, 1], one);
         assert_ne!(one, other);

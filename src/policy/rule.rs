@@ -191,7 +191,9 @@ impl FromStr for PortRange {
             }),
             None => port(text).map(Self::single),
         };
-        range.map_err(|_| format!("`{text}` is no port (0 to 65535) or range of ports such as `8000-8999`"))
+        range.map_err(|_| {
+            format!("`{text}` is no port (0 to 65535) or range of ports such as `8000-8999`")
+        })
     }
 }
 
@@ -392,7 +394,8 @@ impl Rule {
     pub(super) fn icmp_matches(&self, q: &NewSession) -> bool {
         let is_meant = |(kind, code): (u8, u8)| {
             self.icmp_types.iter().any(|own| {
-                own.of(Protocol(q.protocol)) == Some(kind) && own.code().is_none_or(|own| own == code)
+                own.of(Protocol(q.protocol)) == Some(kind)
+                    && own.code().is_none_or(|own| own == code)
             })
         };
         let of_protocol = || self.protocol.contains(&Protocol(q.protocol));
@@ -403,7 +406,8 @@ impl Rule {
     /// code is any.
     pub(super) fn icmp_messages(&self) -> impl Iterator<Item = (Protocol, u8, Option<u8>)> + '_ {
         self.protocol.iter().flat_map(move |protocol| {
-            let of_protocol = move |kind: &IcmpType| Some((*protocol, kind.of(*protocol)?, kind.code()));
+            let of_protocol =
+                move |kind: &IcmpType| Some((*protocol, kind.of(*protocol)?, kind.code()));
             self.icmp_types.iter().filter_map(of_protocol)
         })
     }
@@ -424,10 +428,12 @@ impl Rule {
     /// Returns the first field that keeps the session from matching.
     pub(super) fn mismatch(&self, q: &NewSession, inside: bool) -> Option<RuleField> {
         let ports = |ranges: &[PortRange], port: Option<u16>| {
-            ranges.is_empty() || port.is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
+            ranges.is_empty()
+                || port.is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
         };
-        let within =
-            |nets: &[IpNet], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
+        let within = |nets: &[IpNet], address| {
+            nets.is_empty() || nets.iter().any(|net| net.contains(address))
+        };
         let direction = match self.direction {
             RuleDirection::Any => true,
             RuleDirection::Outbound => inside,
@@ -482,7 +488,8 @@ impl Rule {
             let has = |(protocol, kind, code): (Protocol, u8, Option<u8>)| {
                 self.protocol.contains(&protocol)
                     && self.icmp_types.iter().any(|own| {
-                        own.of(protocol) == Some(kind) && (own.code().is_none() || own.code() == code)
+                        own.of(protocol) == Some(kind)
+                            && (own.code().is_none() || own.code() == code)
                     })
             };
             !other.icmp_types.is_empty() && other.icmp_messages().all(has)
@@ -509,7 +516,9 @@ pub(crate) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut merged: Vec<PortRange> = Vec::with_capacity(sorted.len());
     for range in sorted {
         match merged.last_mut() {
-            Some(last) if range.first <= last.last.saturating_add(1) => last.last = last.last.max(range.last),
+            Some(last) if range.first <= last.last.saturating_add(1) => {
+                last.last = last.last.max(range.last)
+            }
             _ => merged.push(range),
         }
     }

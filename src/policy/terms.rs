@@ -165,7 +165,9 @@ impl<T: Value> Terms<T> {
     }
 
     /// Returns each block with the rules that name it, in the order of blocks.
-    pub(super) fn by_block(&self) -> impl Iterator<Item = (Block<T>, impl ExactSizeIterator<Item = u16>)> {
+    pub(super) fn by_block(
+        &self,
+    ) -> impl Iterator<Item = (Block<T>, impl ExactSizeIterator<Item = u16>)> {
         let blocks = self.0.chunk_by(|(one, _), (other, _)| one == other);
         blocks.filter_map(|terms| {
             let (block, _) = terms.first()?;
@@ -209,7 +211,9 @@ impl FieldTerms {
         self.narrow
             .by_block()
             .for_each(|(_, mut rules)| visit(&mut rules));
-        self.wide.by_block().for_each(|(_, mut rules)| visit(&mut rules));
+        self.wide
+            .by_block()
+            .for_each(|(_, mut rules)| visit(&mut rules));
         self.widest
             .by_block()
             .for_each(|(_, mut rules)| visit(&mut rules));

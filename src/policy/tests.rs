@@ -91,7 +91,10 @@ fn without_a_match_the_default_decides() {
         }
     );
     assert_eq!(policy.rule_name(decision.rule), "default");
-    assert_eq!(policy.hits().collect::<Vec<_>>(), [("udp", 0), ("default", 1)]);
+    assert_eq!(
+        policy.hits().collect::<Vec<_>>(),
+        [("udp", 0), ("default", 1)]
+    );
     assert_eq!(policy.len(), 1);
     assert!(!policy.is_empty());
 }
@@ -270,7 +273,10 @@ fn a_rule_that_an_earlier_one_covers_is_shadowed() {
     let wide = Rule {
         source: vec!["10.0.0.0/8".parse().unwrap()],
         destination_ports: vec![
-            PortRange { first: 1, last: 500 },
+            PortRange {
+                first: 1,
+                last: 500,
+            },
             PortRange {
                 first: 501,
                 last: 1023,
@@ -280,7 +286,10 @@ fn a_rule_that_an_earlier_one_covers_is_shadowed() {
         ..rule("wide")
     };
     let narrow = Rule {
-        source: vec!["10.1.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap()],
+        source: vec![
+            "10.1.0.0/16".parse().unwrap(),
+            "10.9.0.0/16".parse().unwrap(),
+        ],
         destination_ports: vec![PortRange {
             first: 400,
             last: 600,
@@ -369,7 +378,13 @@ fn a_rule_for_both_ip_versions_is_covered_by_both_default_routes() {
         source: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         ..rule("both")
     };
-    assert_eq!(policy(vec![both.clone(), rule("any")]).shadowed().pairs.len(), 1);
+    assert_eq!(
+        policy(vec![both.clone(), rule("any")])
+            .shadowed()
+            .pairs
+            .len(),
+        1
+    );
     let one = Rule {
         source: vec!["0.0.0.0/0".parse().unwrap()],
         ..rule("one")
@@ -394,7 +409,10 @@ fn a_search_for_shadows_that_takes_too_long_says_where_it_was_given_up() {
     let some = policy.shadowed_within(2_000);
     let place = some.given_up_at.expect("too few steps");
     let before = all.pairs.iter().filter(|(rule, _)| *rule < place);
-    assert!(some.pairs.iter().eq(before) && !some.pairs.is_empty(), "{some:?}");
+    assert!(
+        some.pairs.iter().eq(before) && !some.pairs.is_empty(),
+        "{some:?}"
+    );
 }
 
 #[test]
@@ -433,7 +451,9 @@ const SHAPES: [(&str, MakeRule); 6] = [
         }
     }),
     ("prefixes", |number| Rule {
-        source: (0..10).map(|place| net((number * 10 + place) * 2, 32)).collect(),
+        source: (0..10)
+            .map(|place| net((number * 10 + place) * 2, 32))
+            .collect(),
         ..web(number)
     }),
     ("ports", |number| Rule {
@@ -555,7 +575,10 @@ fn the_worst_policy_costs_two_words_for_each_rule_and_field() {
     };
     let mut effort = Effort::default();
     assert_eq!(policy.tables.first_match_with(&q, true, &mut effort), None);
-    assert!((5_000..=65_000 * 2 * 5).contains(&effort.words), "{effort:?}");
+    assert!(
+        (5_000..=65_000 * 2 * 5).contains(&effort.words),
+        "{effort:?}"
+    );
     assert_eq!(policy.decide(&q).rule, RuleId::DEFAULT);
 }
 
@@ -566,21 +589,26 @@ fn oracle(rules: &[Rule], q: &NewSession) -> RuleId {
         let mut matches = true;
         matches &= rule.zones.is_empty() || rule.zones.contains(&q.zone);
         matches &= rule.source.is_empty() || rule.source.iter().any(|net| net.contains(&q.src));
-        matches &= rule.destination.is_empty() || rule.destination.iter().any(|net| net.contains(&q.dst));
-        matches &= rule.protocol.is_empty() || rule.protocol.iter().any(|number| number.0 == q.protocol);
+        matches &=
+            rule.destination.is_empty() || rule.destination.iter().any(|net| net.contains(&q.dst));
+        matches &=
+            rule.protocol.is_empty() || rule.protocol.iter().any(|number| number.0 == q.protocol);
         for (ranges, port) in [
             (&rule.source_ports, q.src_port),
             (&rule.destination_ports, q.dst_port),
         ] {
             matches &= ranges.is_empty()
-                || port.is_some_and(|port| ranges.iter().any(|r| (r.first..=r.last).contains(&port)));
+                || port
+                    .is_some_and(|port| ranges.iter().any(|r| (r.first..=r.last).contains(&port)));
         }
         matches &= rule.icmp_types.is_empty()
             || q.icmp.is_some_and(|(kind, code)| {
                 let is_meant = |own: &IcmpType| {
-                    own.of(Protocol(q.protocol)) == Some(kind) && own.code().is_none_or(|own| own == code)
+                    own.of(Protocol(q.protocol)) == Some(kind)
+                        && own.code().is_none_or(|own| own == code)
                 };
-                rule.protocol.contains(&Protocol(q.protocol)) && rule.icmp_types.iter().any(is_meant)
+                rule.protocol.contains(&Protocol(q.protocol))
+                    && rule.icmp_types.iter().any(is_meant)
             });
         matches &= match rule.direction {
             RuleDirection::Any => true,
@@ -599,14 +627,22 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
     let octet = || prop_oneof![Just(0_u8), Just(1), Just(10), Just(128), Just(255)];
     prop_oneof![
         (octet(), octet(), octet(), octet()).prop_map(|(a, b, c, d)| IpAddr::from([a, b, c, d])),
-        (prop_oneof![Just(0xfd00_u16), Just(0x2001)], 0..3_u16, 0..3_u16)
+        (
+            prop_oneof![Just(0xfd00_u16), Just(0x2001)],
+            0..3_u16,
+            0..3_u16
+        )
             .prop_map(|(a, b, c)| IpAddr::from([a, b, 0, 0, 0, 0, 0, c])),
     ]
 }
 
 fn any_net() -> impl Strategy<Value = IpNet> {
     (any_address(), 0..=128_u8).prop_map(|(address, length)| {
-        let length = if address.is_ipv4() { length % 33 } else { length };
+        let length = if address.is_ipv4() {
+            length % 33
+        } else {
+            length
+        };
         IpNet::new(address, length).unwrap().trunc()
     })
 }

@@ -198,7 +198,9 @@ mod tests {
         assert_eq!(history("ShADAdAFr").to_string(), "ShADdFr");
         let history = history("ShADdFr");
         assert_eq!(history.len(), 7);
-        assert!(history.contains(Letter::Reset, Reply) && !history.contains(Letter::Reset, Original));
+        assert!(
+            history.contains(Letter::Reset, Reply) && !history.contains(Letter::Reset, Original)
+        );
         assert!(History::default().is_empty());
         assert_eq!(History::default().len(), 0);
     }
@@ -233,7 +235,10 @@ mod tests {
         for direction in Direction::BOTH {
             for letter in Letter::ALL {
                 let code = letter.code(direction);
-                assert_eq!(code == 0, (letter, direction) == (Letter::Handshake, Original));
+                assert_eq!(
+                    code == 0,
+                    (letter, direction) == (Letter::Handshake, Original)
+                );
                 assert_eq!(Letter::from_code(code), letter);
             }
         }

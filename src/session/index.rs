@@ -53,7 +53,11 @@ impl Index {
     }
 
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() { 0 } else { at + 1 }
+        if at + 1 == self.places.len() {
+            0
+        } else {
+            at + 1
+        }
     }
 
     /// Returns the distance of the entry at `at` from its home.

@@ -81,7 +81,11 @@ impl Unjudged {
 
     /// Returns whether the session in a slot is still to be judged.
     pub(crate) fn contains(&self, slot: SlotId) -> bool {
-        let word = self.judged.get(slot.0 as usize / 64).copied().unwrap_or(u64::MAX);
+        let word = self
+            .judged
+            .get(slot.0 as usize / 64)
+            .copied()
+            .unwrap_or(u64::MAX);
         self.slots.contains(&slot.0) && word & (1 << (slot.0 % 64)) == 0
     }
 

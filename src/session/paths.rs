@@ -363,7 +363,11 @@ impl PathTable {
         2 * Self::max(max_sessions) * (each + 64)
     }
 
-    pub(crate) fn new(max_sessions: usize, prefixes: Prefixes, hasher: &ahash::RandomState) -> Self {
+    pub(crate) fn new(
+        max_sessions: usize,
+        prefixes: Prefixes,
+        hasher: &ahash::RandomState,
+    ) -> Self {
         let max = Self::max(max_sessions);
         Self {
             inner: RwLock::new(Inner {
@@ -392,7 +396,13 @@ impl PathTable {
 
     /// Records the addresses that an end has announced with an initiate tag. The session's shard is
     /// locked.
-    pub(crate) fn announce(&self, owner: &Owner, direction: Direction, tag: u32, addresses: &Addresses) {
+    pub(crate) fn announce(
+        &self,
+        owner: &Owner,
+        direction: Direction,
+        tag: u32,
+        addresses: &Addresses,
+    ) {
         if !self.hold(owner, !addresses.as_slice().is_empty()) {
             return;
         }
@@ -413,7 +423,8 @@ impl PathTable {
     /// Updates the tags of an association, and claims a place for one that has none if
     /// `needs_place` is set. Returns whether the association has a place.
     fn hold(&self, owner: &Owner, needs_place: bool) -> bool {
-        let is_known = self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
+        let is_known =
+            self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
         let claim = match is_known {
             true => None,
             false if !needs_place => return false,
@@ -476,7 +487,13 @@ impl PathTable {
     }
 
     /// Records changes that an end requests, from one of its addresses.
-    pub(crate) fn request(&self, owner: &Owner, direction: Direction, requests: Requests, from: u128) {
+    pub(crate) fn request(
+        &self,
+        owner: &Owner,
+        direction: Direction,
+        requests: Requests,
+        from: u128,
+    ) {
         let adds = requests
             .changes
             .iter()

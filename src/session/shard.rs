@@ -71,7 +71,10 @@ impl Slab {
 
     /// Returns the newest tunnel of each direction of a session.
     pub(crate) fn tunnels(&self, slot: SlotId) -> [TunnelRef; 2] {
-        self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
+        self.tunnels
+            .get(slot.0 as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Sets the newest tunnels of both directions of a session.
@@ -233,7 +236,11 @@ impl Shard {
     }
 
     /// Returns the first session of a hash for which `is` holds.
-    pub(crate) fn find_by(&self, hash: u32, mut is: impl FnMut(SlotId, &Slot) -> bool) -> Option<SlotId> {
+    pub(crate) fn find_by(
+        &self,
+        hash: u32,
+        mut is: impl FnMut(SlotId, &Slot) -> bool,
+    ) -> Option<SlotId> {
         let slot = self.index.find(hash, |slot| {
             let slot = SlotId(slot);
             is(slot, self.slab.hot(slot))
@@ -316,7 +323,8 @@ impl Shard {
         let hot = self.slab.hot(slot);
         let standing = Standing::of(hot.key.protocol(), hot.eviction_class());
         let moved = Subject { rule, ..subject };
-        self.accounts.moved(subject, before, moved, counts, standing);
+        self.accounts
+            .moved(subject, before, moved, counts, standing);
         let cold = self.slab.cold_mut(slot);
         cold.rule = rule.0;
         cold.set_counts(counts);
@@ -470,10 +478,17 @@ impl Shard {
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let in_use = self.sessions().count();
         if in_use != self.len() {
-            return Err(format!("{in_use} slots in use, {} in the index", self.len()));
+            return Err(format!(
+                "{in_use} slots in use, {} in the index",
+                self.len()
+            ));
         }
         if self.len() > self.capacity {
-            return Err(format!("{} sessions, capacity {}", self.len(), self.capacity));
+            return Err(format!(
+                "{} sessions, capacity {}",
+                self.len(),
+                self.capacity
+            ));
         }
         let mut by_worth = [0; EvictionClass::ALL.len()];
         let first = self.next_tick();
@@ -482,7 +497,8 @@ impl Shard {
             if self.find(self.hash(&slot.key), &slot.key) != Some(id) {
                 return Err(format!("slot {} is not found by its key", id.0));
             }
-            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_ahead(slot.deadline) {
+            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_ahead(slot.deadline)
+            {
                 return Err(format!(
                     "next tick {first:?} is later than the deadline {}",
                     slot.deadline
@@ -500,7 +516,9 @@ impl Shard {
         }
         let hung = self.wheel.count(&self.slab)?;
         if hung != by_worth {
-            return Err(format!("{hung:?} sessions in the wheels, {by_worth:?} by worth"));
+            return Err(format!(
+                "{hung:?} sessions in the wheels, {by_worth:?} by worth"
+            ));
         }
         let mut free = 0;
         let mut at = self.free;

@@ -4,7 +4,9 @@
 use super::EndReason;
 use crate::flow::{Direction, End, FlowKey};
 use crate::limits::Counts;
-use crate::packet::{PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP};
+use crate::packet::{
+    PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP,
+};
 use crate::session::history::{History, Letter};
 use crate::session::time::Micros;
 use crate::track::datagram::{self, Family};
@@ -146,7 +148,12 @@ impl Slot {
         *self = Self {
             generation: self.generation.wrapping_add(1).max(1),
             profile,
-            flags: IN_USE | if initiator == End::High { HIGH_INITIATES } else { 0 },
+            flags: IN_USE
+                | if initiator == End::High {
+                    HIGH_INITIATES
+                } else {
+                    0
+                },
             last: pack(now),
             ..Self::new(key)
         };
@@ -266,7 +273,8 @@ impl Slot {
             Direction::Original => original = id,
             Direction::Reply => reply = id,
         }
-        self.track = Track::from_words([original, reply, known | 1 << direction as u8, 0, 0, 0, 0, 0]);
+        self.track =
+            Track::from_words([original, reply, known | 1 << direction as u8, 0, 0, 0, 0, 0]);
     }
 
     /// Returns the name of the session's state.
@@ -390,7 +398,9 @@ impl Slot {
             Direction::Reply => (reply, reply_bytes),
         };
         *packets = packets.saturating_add(1);
-        *total = pack(Micros((unpack(*total) + u64::from(bytes)).min(Micros::MAX.0)));
+        *total = pack(Micros(
+            (unpack(*total) + u64::from(bytes)).min(Micros::MAX.0),
+        ));
     }
 
     /// Returns the packets and IP bytes of a direction.
@@ -423,7 +433,8 @@ impl Cold {
 
     /// Returns the bits of the history and of the marks, as they are saved.
     pub(crate) const fn parts(&self) -> (u64, u8) {
-        let unsaved = Mark::Stale as u8 | Mark::CountedByDestination as u8 | Mark::CountedByRule as u8;
+        let unsaved =
+            Mark::Stale as u8 | Mark::CountedByDestination as u8 | Mark::CountedByRule as u8;
         let marks = (self.packed >> MARKS_SHIFT) as u8 & !unsaved;
         (self.history().bits(), marks)
     }
@@ -509,7 +520,11 @@ mod tests {
         slot.note_tunnel_id(Direction::Reply, 0);
         slot.note_tunnel_id(Direction::Reply, 9);
         slot.note_tunnel_id(Direction::Original, u32::MAX);
-        assert_eq!(slot.tunnel_id(Direction::Reply), Some(0), "the first counts");
+        assert_eq!(
+            slot.tunnel_id(Direction::Reply),
+            Some(0),
+            "the first counts"
+        );
         assert_eq!(slot.tunnel_id(Direction::Original), Some(u32::MAX));
     }
 

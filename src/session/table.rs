@@ -57,7 +57,11 @@ pub(crate) struct Place {
 const fn capacity(max_sessions: usize, shards: usize) -> usize {
     let fair = max_sessions.div_ceil(shards);
     // Six standard deviations of a random spread.
-    let slack = if shards == 1 { 0 } else { 6 * fair.isqrt() + 16 };
+    let slack = if shards == 1 {
+        0
+    } else {
+        6 * fair.isqrt() + 16
+    };
     let (most, wanted) = (MAX_SLOTS as usize / shards, fair + slack);
     let wanted = if wanted < max_sessions {
         wanted

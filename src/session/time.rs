@@ -50,7 +50,9 @@ pub(crate) struct Origin(OnceLock<Instant>);
 impl Origin {
     /// Returns the moment as microseconds; a moment before the origin counts as the origin.
     pub(crate) fn micros(&self, now: Instant) -> Micros {
-        let origin = *self.0.get_or_init(|| now.checked_sub(HEADROOM).unwrap_or(now));
+        let origin = *self
+            .0
+            .get_or_init(|| now.checked_sub(HEADROOM).unwrap_or(now));
         let micros = now.saturating_duration_since(origin).as_micros();
         Micros(u64::try_from(micros).unwrap_or(u64::MAX).min(Micros::MAX.0))
     }

@@ -73,7 +73,13 @@ pub(crate) struct Tombstone {
 }
 
 impl Tombstone {
-    pub(crate) fn new(slot: &Slot, id: SessionId, rule: RuleId, reason: EndReason, ended: Micros) -> Self {
+    pub(crate) fn new(
+        slot: &Slot,
+        id: SessionId,
+        rule: RuleId,
+        reason: EndReason,
+        ended: Micros,
+    ) -> Self {
         Self {
             key: slot.key,
             initiator: slot.initiator(),
@@ -136,7 +142,11 @@ impl Graveyard {
         parts * (Part::bytes(capacity) + size_of::<Mutex<Part>>())
     }
 
-    pub(crate) fn new(max: usize, lifetime: std::time::Duration, seed: [u64; 4]) -> Result<Self, NoMemory> {
+    pub(crate) fn new(
+        max: usize,
+        lifetime: std::time::Duration,
+        seed: [u64; 4],
+    ) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let parts = Self::parts(max);
         let capacity = max / parts;
@@ -313,7 +323,8 @@ mod tests {
         // The newer tombstone takes the place of the older one and must still be found.
         yard.bury(tombstone(3, 4));
         assert_eq!(
-            yard.find(&testing::key(1), Micros(5)).map(|found| found.ended),
+            yard.find(&testing::key(1), Micros(5))
+                .map(|found| found.ended),
             Some(Micros(2))
         );
         assert!(yard.find(&testing::key(2), Micros(5)).is_some());
@@ -334,7 +345,10 @@ mod tests {
 
     fn known(yard: &Graveyard, zone: u16, numbers: std::ops::Range<u32>, at: u64) -> usize {
         numbers
-            .filter(|n| yard.find(&testing::key_in(Zone(zone), *n), Micros(at)).is_some())
+            .filter(|n| {
+                yard.find(&testing::key_in(Zone(zone), *n), Micros(at))
+                    .is_some()
+            })
             .count()
     }
 
@@ -425,7 +439,10 @@ mod tests {
         assert!(yard.challenge(&testing::key(1), Direction::Reply));
         assert!(!yard.challenge(&testing::key(1), Direction::Reply));
         assert!(yard.challenge(&testing::key(1), Direction::Original));
-        assert!(!yard.challenge(&testing::key(2), Direction::Original), "unknown");
+        assert!(
+            !yard.challenge(&testing::key(2), Direction::Original),
+            "unknown"
+        );
     }
 
     #[test]

@@ -85,7 +85,11 @@ impl Wheel {
         if let Some(word) = words.and_then(|levels| levels.get_mut(level)) {
             let bit = 1u64 << (list % LISTS);
             let [first, _] = ends;
-            if first == NIL { *word &= !bit } else { *word |= bit }
+            if first == NIL {
+                *word &= !bit
+            } else {
+                *word |= bit
+            }
         }
     }
 

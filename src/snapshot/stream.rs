@@ -100,7 +100,9 @@ pub(crate) struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Begins a stream that is saved at a wall-clock time.
     pub(crate) fn new(out: W, at: SystemTime) -> io::Result<Self> {
-        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
         let mut head = Vec::from(MAGIC);
         head.extend(VERSION.to_le_bytes());
@@ -129,8 +131,8 @@ impl<W: Write> Writer<W> {
             self.chunk.extend([0, 0, 0, 0, kind as u8]);
         }
         let chunk = std::mem::take(&mut self.chunk);
-        self.chunk =
-            postcard::to_extend(record, chunk).map_err(|error| io::Error::other(error.to_string()))?;
+        self.chunk = postcard::to_extend(record, chunk)
+            .map_err(|error| io::Error::other(error.to_string()))?;
         count(&mut self.counts, kind);
         if self.chunk.len() >= CHUNK {
             self.flush()?;
@@ -232,11 +234,17 @@ impl<'r, R: Read + Seek> Source<'r, R> {
     /// # Errors
     /// Returns an error if the stream is too old, or the clock went back, within the meaning of
     /// `max_age`.
-    pub(crate) fn age(&self, now: SystemTime, max_age: Option<Duration>) -> Result<Duration, RestoreError> {
+    pub(crate) fn age(
+        &self,
+        now: SystemTime,
+        max_age: Option<Duration>,
+    ) -> Result<Duration, RestoreError> {
         let (age, ahead) = (self.elapsed(now), self.ahead(now));
         match max_age {
             Some(max) if age > max => Err(RestoreError::TooOld { age, max }),
-            Some(_) if ahead > RestoreOptions::CLOCK_SLACK => Err(RestoreError::ClockWentBack { ahead }),
+            Some(_) if ahead > RestoreOptions::CLOCK_SLACK => {
+                Err(RestoreError::ClockWentBack { ahead })
+            }
             _ => Ok(age),
         }
     }
@@ -321,7 +329,9 @@ fn read_chunks<R: Read>(
         }
     }
     if fill(input, &mut [0])? {
-        return Err(RestoreError::Unreadable("bytes after the last chunk".to_owned()));
+        return Err(RestoreError::Unreadable(
+            "bytes after the last chunk".to_owned(),
+        ));
     }
     Ok(())
 }

@@ -102,9 +102,13 @@ pub const fn next(known: Known, state: State, direction: Direction) -> State {
     let is_dns = is_udp && known.responder_port == DNS_PORT;
     match (state, direction) {
         (State::Unreplied, Direction::Original) => State::Unreplied,
-        (State::Unreplied, Direction::Reply) if is_dns || is_udp && known.asked <= 1 => State::Exchange,
+        (State::Unreplied, Direction::Reply) if is_dns || is_udp && known.asked <= 1 => {
+            State::Exchange
+        }
         (State::Unreplied, Direction::Reply) => State::Replied,
-        (State::Replied | State::Exchange, _) if is_udp && known.age_ms >= STREAM_AGE_MS => State::Stream,
+        (State::Replied | State::Exchange, _) if is_udp && known.age_ms >= STREAM_AGE_MS => {
+            State::Stream
+        }
         (State::Exchange, _) if is_dns => State::Exchange,
         (State::Replied | State::Exchange, _) => State::Replied,
         (State::Stream, _) => State::Stream,
@@ -172,7 +176,10 @@ mod tests {
         for direction in Direction::BOTH {
             assert_eq!(next(UDP, Exchange, direction), Replied);
         }
-        let old = Known { age_ms: 2_000, ..UDP };
+        let old = Known {
+            age_ms: 2_000,
+            ..UDP
+        };
         assert_eq!(next(old, Exchange, Original), Stream);
     }
 
@@ -186,7 +193,17 @@ mod tests {
         for age_ms in [0, 1_999] {
             assert_eq!(next(Known { age_ms, ..dns }, Exchange, Original), Exchange);
         }
-        assert_eq!(next(Known { age_ms: 2_000, ..dns }, Exchange, Reply), Stream);
+        assert_eq!(
+            next(
+                Known {
+                    age_ms: 2_000,
+                    ..dns
+                },
+                Exchange,
+                Reply
+            ),
+            Stream
+        );
     }
 
     #[test]

@@ -31,7 +31,12 @@ pub enum EvictionClass {
 
 impl EvictionClass {
     /// All, in the order of eviction.
-    pub const ALL: [Self; 4] = [Self::Embryonic, Self::Closing, Self::Datagram, Self::Assured];
+    pub const ALL: [Self; 4] = [
+        Self::Embryonic,
+        Self::Closing,
+        Self::Datagram,
+        Self::Assured,
+    ];
 
     /// Time that a long-running datagram session (a stream) is kept in a full table after its last
     /// packet. Shorter exchanges have no such time: a forged question is enough to get an answer

@@ -70,7 +70,10 @@ fn an_end_that_goes_on_receiving_what_never_passes_is_named() {
             scene.now += Duration::from_millis(100);
         }
         assert_eq!(evidence(&scene), [Evidence::OneDirectionOnly], "{toml}");
-        assert_eq!(scene.engine.asymmetry().lines[0].cause(), Cause::RoutingAsymmetry);
+        assert_eq!(
+            scene.engine.asymmetry().lines[0].cause(),
+            Cause::RoutingAsymmetry
+        );
     }
 }
 
@@ -143,11 +146,18 @@ fn a_flood_of_dropped_syns_makes_no_answer_an_accusation() {
 
 #[test]
 fn a_handshake_whose_answer_was_dropped_here_accuses_nobody() {
-    for (answer, expected) in [(Some(777), vec![]), (None, vec![Evidence::AckWithoutSynAck])] {
+    for (answer, expected) in [
+        (Some(777), vec![]),
+        (None, vec![Evidence::AckWithoutSynAck]),
+    ] {
         let mut scene = Scene::new("");
         scene.pass(ENDS, SYN, 100, 0, b"");
         if let Some(ack) = answer {
-            assert!(!scene.tcp(ENDS.back(), SYN | ACK, 500, ack, b"").is_forward());
+            assert!(
+                !scene
+                    .tcp(ENDS.back(), SYN | ACK, 500, ack, b"")
+                    .is_forward()
+            );
         }
         for _ in 0..20 {
             dropped_for(

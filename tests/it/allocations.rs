@@ -36,7 +36,9 @@ fn udp(n: u16) -> Vec<u8> {
     // Many sources: one alone gets no more than its share of a small table.
     let source = [10, 0, 0, (n % 50) as u8 + 3];
     let builder = PacketBuilder::ipv4(source, [10, 0, 0, 2], 64).udp(n, 53);
-    builder.write(&mut bytes, &[0; 16]).expect("a vector takes it");
+    builder
+        .write(&mut bytes, &[0; 16])
+        .expect("a vector takes it");
     bytes
 }
 
@@ -70,7 +72,9 @@ fn the_packet_path_allocates_nothing() {
     let _ = engine.verdict_only(Packet::new(&[], start));
     // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the same prefixes.
     let late = Instant::now();
-    let before = late.checked_sub(Duration::from_secs(1_000)).expect("a long time");
+    let before = late
+        .checked_sub(Duration::from_secs(1_000))
+        .expect("a long time");
     for bytes in &story[..3] {
         let _ = engine.verdict_only(Packet::new(bytes, before));
     }
@@ -113,7 +117,10 @@ fn the_packet_path_allocates_nothing() {
         ),
         (6, 2)
     );
-    assert!(stats.dropped_total() >= 3 && stats.sessions == 0, "{stats:?}");
+    assert!(
+        stats.dropped_total() >= 3 && stats.sessions == 0,
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -181,12 +188,16 @@ fn a_challenge_and_its_answer_allocate_nothing() {
         };
         let (mut challenge, mut rst) = ([0; 40], [0; 40]);
         let challenge = write_reply_unbudgeted(reply, &syn, &mut challenge).expect("it fits");
-        let rst = write_reply_unbudgeted(Reply::TcpResetAt(cookie), challenge, &mut rst).expect("it fits");
+        let rst = write_reply_unbudgeted(Reply::TcpResetAt(cookie), challenge, &mut rst)
+            .expect("it fits");
         let _ = engine.verdict_only(Packet::new(rst, now));
         let _ = engine.verdict_only(Packet::new(&syn, now));
     });
     let stats = engine.stats();
-    assert_eq!((info.count_total, stats.sessions, stats.known_sources), (0, 1, 1));
+    assert_eq!(
+        (info.count_total, stats.sessions, stats.known_sources),
+        (0, 1, 1)
+    );
 }
 
 #[test]

@@ -130,16 +130,19 @@ fn a_batch_of_none_and_calls_of_each() {
     let mut v = vec![];
     s.engine.verdicts_only(&[], &mut v);
     assert!(v.is_empty());
-    let bytes: Vec<_> = (0..100u16).map(|n| udp(Ends::v4(2000 + n, 53), b"x")).collect();
+    let bytes: Vec<_> = (0..100u16)
+        .map(|n| udp(Ends::v4(2000 + n, 53), b"x"))
+        .collect();
     let packets: Vec<_> = bytes.iter().map(|b| Packet::new(b, s.now)).collect();
     let mut n = 0;
-    s.engine.process_batch_with(&packets, &mut Discard, |i, v, _| {
-        assert!(v.is_forward());
-        let _ = s.engine.verdict_only(packets[99 - i]);
-        s.engine.for_each_session(|_| {});
-        let _ = s.reload("");
-        n += 1;
-    });
+    s.engine
+        .process_batch_with(&packets, &mut Discard, |i, v, _| {
+            assert!(v.is_forward());
+            let _ = s.engine.verdict_only(packets[99 - i]);
+            s.engine.for_each_session(|_| {});
+            let _ = s.reload("");
+            n += 1;
+        });
     assert_eq!(n, 100);
     let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         s.engine

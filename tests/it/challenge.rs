@@ -10,7 +10,9 @@ use etherparse::TcpOptionElement::{
 };
 use portcullis::packet::{Checksums, Segment, SeqNum, TcpFlags, Transport, parse};
 use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
-use portcullis::{ChallengeEvent, Class, Discard, DropReason, EndReason, Packet, Reply, Verdict, Zone};
+use portcullis::{
+    ChallengeEvent, Class, Discard, DropReason, EndReason, Packet, Reply, Verdict, Zone,
+};
 
 const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
@@ -51,7 +53,11 @@ impl Client {
         // SND.NXT, with data that the SYN has or one before it had.
         let next = SeqNum(self.iss).add(1 + 65_535);
         let acceptable = answer.ack.after(SeqNum(self.iss)) && !answer.ack.after(next);
-        assert!(!acceptable, "{:?} is acceptable to {}", answer.ack, self.iss);
+        assert!(
+            !acceptable,
+            "{:?} is acceptable to {}",
+            answer.ack, self.iss
+        );
         segment(self.ends, RST, answer.ack.0, 0, b"")
     }
 }
@@ -59,7 +65,8 @@ impl Client {
 /// The cookie of a challenge.
 #[track_caller]
 fn cookie(verdict: &Verdict) -> SeqNum {
-    let Verdict::Reject(DropReason::SynChallenged, Reply::Challenge(cookie), tracked) = verdict else {
+    let Verdict::Reject(DropReason::SynChallenged, Reply::Challenge(cookie), tracked) = verdict
+    else {
         panic!("{verdict:?} is no challenge");
     };
     assert_eq!((tracked.class, tracked.session), (Class::New, None));
@@ -73,7 +80,9 @@ fn challenge(scene: &Scene, syn: &[u8]) -> Vec<u8> {
         panic!("not challenged");
     };
     let mut out = [0; MAX_REPLY];
-    write_reply_unbudgeted(reply, syn, &mut out).unwrap().to_vec()
+    write_reply_unbudgeted(reply, syn, &mut out)
+        .unwrap()
+        .to_vec()
 }
 
 /// The segment of a packet with right checksums.
@@ -93,7 +102,10 @@ fn count(scene: &Scene, event: ChallengeEvent) -> u64 {
 #[track_caller]
 fn validate(scene: &Scene, client: &Client) {
     let answer = read(&challenge(scene, &client.syn()));
-    dropped_for(&scene.decide(&client.answers(&answer)), DropReason::SynValidated);
+    dropped_for(
+        &scene.decide(&client.answers(&answer)),
+        DropReason::SynValidated,
+    );
 }
 
 #[test]
@@ -167,7 +179,10 @@ fn a_challenge_is_a_bare_syn_ack_no_larger_than_the_smallest_syn() {
             parse(&syn, Checksums::Verify).unwrap(),
             parse(&answer, Checksums::Verify).unwrap(),
         );
-        assert_eq!((answered.ip.src, answered.ip.dst), (asked.ip.dst, asked.ip.src));
+        assert_eq!(
+            (answered.ip.src, answered.ip.dst),
+            (asked.ip.dst, asked.ip.src)
+        );
         assert_eq!(answered.ip.ttl, 64);
         let Transport::Tcp {
             src_port,
@@ -211,7 +226,11 @@ fn a_flood_of_spoofed_syns_leaves_nothing() {
         syn[20..22].copy_from_slice(&(random as u16).to_be_bytes());
         let packet = Packet::new(&syn, scene.now).offloaded(true);
         let verdict = scene.engine.verdict_only(packet);
-        assert_eq!(verdict.reason(), Some(DropReason::SynChallenged), "{verdict:?}");
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::SynChallenged),
+            "{verdict:?}"
+        );
     }
     let stats = scene.engine.stats();
     assert_eq!((stats.sessions, stats.sessions_opened), (0, 0));
@@ -248,19 +267,34 @@ fn a_cookie_is_good_for_its_own_conversation_and_for_a_while() {
         Ends::v4(4000, 81),
         V6,
     ] {
-        dropped_for(&scene.tcp(other, RST, number, 0, b""), DropReason::TcpNoSession);
+        dropped_for(
+            &scene.tcp(other, RST, number, 0, b""),
+            DropReason::TcpNoSession,
+        );
     }
     // In a zone without challenges the RST is not even compared.
     scene.zone = Zone(1);
-    dropped_for(&scene.tcp(V4, RST, number, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(V4, RST, number, 0, b""),
+        DropReason::TcpNoSession,
+    );
     assert_eq!(count(&scene, ChallengeEvent::Ignored), 5);
     challenge(&scene, &segment(Ends { src: 9, ..V4 }, SYN, 1, 0, b""));
-    dropped_for(&scene.tcp(V4, RST, number, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(V4, RST, number, 0, b""),
+        DropReason::TcpNoSession,
+    );
     scene.zone = Zone::DEFAULT;
     // Neither flags nor data make a difference but RST.
-    dropped_for(&scene.tcp(V4, ACK, number, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(V4, ACK, number, 0, b""),
+        DropReason::TcpNoSession,
+    );
     scene.now += Duration::from_secs(73);
-    dropped_for(&scene.tcp(V4, RST, number, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(V4, RST, number, 0, b""),
+        DropReason::TcpNoSession,
+    );
     assert_eq!(scene.engine.stats().known_sources, 0);
     let number = cookie(&scene.tcp(V4, SYN, 100, 0, b"")).0;
     scene.now += Duration::from_secs(4);
@@ -408,7 +442,8 @@ fn challenges_begin_and_end_with_the_half_open_sessions_of_the_zone() {
 
 #[test]
 fn a_zone_has_its_part_of_the_budget() {
-    let mut scene = Scene::new("[zones]\nblue = 1\n[syn_challenge]\nmode = \"always\"\nper_second = 100");
+    let mut scene =
+        Scene::new("[zones]\nblue = 1\n[syn_challenge]\nmode = \"always\"\nper_second = 100");
     let asked = |scene: &Scene| {
         (0..1_000)
             .filter(|port| {
@@ -488,7 +523,9 @@ fn a_syn_in_fragments_is_challenged_too() {
 fn explain_says_who_was_challenged_and_who_has_answered() {
     let scene = Scene::new(ALWAYS);
     let explain = |bytes: &[u8]| {
-        let (verdict, steps) = scene.engine.explain(Packet::new(bytes, scene.now), &mut Discard);
+        let (verdict, steps) = scene
+            .engine
+            .explain(Packet::new(bytes, scene.now), &mut Discard);
         let lines: Vec<_> = steps.iter().map(ToString::to_string).collect();
         (verdict, lines.join("\n"))
     };
@@ -502,7 +539,10 @@ fn explain_says_who_was_challenged_and_who_has_answered() {
     let (_, steps) = explain(&segment(V4, RST, number ^ 1, 0, b""));
     assert!(steps.contains("no cookie"), "{steps}");
     let (_, steps) = explain(&segment(V4, RST, number, 0, b""));
-    assert!(steps.contains("it returns the cookie of a challenge"), "{steps}");
+    assert!(
+        steps.contains("it returns the cookie of a challenge"),
+        "{steps}"
+    );
     let (verdict, steps) = explain(&client.syn());
     assert!(verdict.is_forward());
     assert!(steps.contains("has proven itself lately"), "{steps}");
@@ -570,7 +610,11 @@ fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
             scene.zone = Zone(zone);
             scene.pass(V4, ACK, 5_001, 901, b"data");
         }
-        let states: Vec<_> = scene.records().iter().map(|record| record.assured).collect();
+        let states: Vec<_> = scene
+            .records()
+            .iter()
+            .map(|record| record.assured)
+            .collect();
         assert_eq!(states, [true, true], "{mode}");
     }
 }

@@ -6,8 +6,8 @@ use crate::support::packets::{ACK, Ends, Head, SYN, tcp, udp};
 use portcullis::lifetime::LifetimeClass;
 use portcullis::policy::{PortRange, Protocol};
 use portcullis::{
-    Config, Discard, DropReason, EndReason, Engine, Packet, Reset, SessionFilter, SessionId, SessionRecord,
-    Sink,
+    Config, Discard, DropReason, EndReason, Engine, Packet, Reset, SessionFilter, SessionId,
+    SessionRecord, Sink,
 };
 
 const WEB: Ends = Ends::v4(40_000, 80);
@@ -160,7 +160,11 @@ fn one_that_is_over_by_its_lifetime_is_not_deleted() {
     );
     let mut told = Told::default();
     engine.expire_with(later, 100, &mut told);
-    assert!(told.ended.iter().all(|(_, reason)| *reason == EndReason::Timeout));
+    assert!(
+        told.ended
+            .iter()
+            .all(|(_, reason)| *reason == EndReason::Timeout)
+    );
     assert_eq!(told.ended.len(), 3);
 }
 

@@ -49,7 +49,9 @@ fn told(scene: &Scene, bytes: &[u8]) -> (Verdict, Vec<DeniedSession>) {
         engine: &scene.engine,
         denied: Vec::new(),
     };
-    let packet = Packet::new(bytes, scene.now).zone(Zone(1)).tunnel(TunnelRef(7));
+    let packet = Packet::new(bytes, scene.now)
+        .zone(Zone(1))
+        .tunnel(TunnelRef(7));
     let verdict = scene.engine.process_with(packet, &mut told);
     (verdict, told.denied)
 }
@@ -81,7 +83,10 @@ fn the_packet_that_would_have_opened_a_session_is_told_with_the_rule_that_denies
             ("10.0.0.2".to_owned(), 23)
         );
         assert_eq!(denied.bytes as usize, syn.len());
-        assert_eq!((denied.rule, denied.action), (RuleId::DEFAULT, Action::Deny));
+        assert_eq!(
+            (denied.rule, denied.action),
+            (RuleId::DEFAULT, Action::Deny)
+        );
         assert!(!denied.log);
         assert_eq!((denied.at, denied.tunnel), (scene.now, TunnelRef(7)));
     }
@@ -109,7 +114,10 @@ fn packets_that_open_nothing_are_not_reported_as_denied() {
     let ends = Ends::v4(4000, 23);
     for (bytes, wanted) in [
         (segment(Ends::v4(4000, 80), SYN, 1, 0, b""), None),
-        (segment(ends, ACK, 1, 1, b""), Some(DropReason::TcpNoSession)),
+        (
+            segment(ends, ACK, 1, 1, b""),
+            Some(DropReason::TcpNoSession),
+        ),
         (
             segment(ends, SYN | ACK, 1, 1, b""),
             Some(DropReason::TcpSynAckWithoutSyn),
@@ -162,7 +170,10 @@ fn a_fragmented_datagram_is_told_of_by_its_first_fragment() {
     };
     let (verdict, denied) = told(&scene, &fragment(0, 32, true));
     assert_eq!(reason(&verdict), Some(DropReason::PolicyDeny));
-    assert_eq!((denied.len(), denied[0].bytes, denied[0].dst_port), (1, 52, 99));
+    assert_eq!(
+        (denied.len(), denied[0].bytes, denied[0].dst_port),
+        (1, 52, 99)
+    );
     let (verdict, denied) = told(&scene, &fragment(32, 68, false));
     assert_eq!(
         (reason(&verdict), denied),

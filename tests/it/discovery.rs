@@ -58,14 +58,19 @@ fn a_reload_exchanges_the_attachment() {
     let scene = Scene::new("");
     untracked(&scene.decide(&solicitation()));
     scene.reload("[engine]\nattachment = \"tunnel\"");
-    dropped_for(&scene.decide(&solicitation()), DropReason::DiscoveryInTunnel);
+    dropped_for(
+        &scene.decide(&solicitation()),
+        DropReason::DiscoveryInTunnel,
+    );
     scene.reload("[engine]\nattachment = \"link\"");
     untracked(&scene.decide(&solicitation()));
 }
 
 #[test]
 fn the_front_end_is_a_tunnel() {
-    let mut appliance = Appliance::new(&format!("[geneve]\nunknown_endpoints = \"default\"\n{REDIRECTS}"));
+    let mut appliance = Appliance::new(&format!(
+        "[geneve]\nunknown_endpoints = \"default\"\n{REDIRECTS}"
+    ));
     for (packet, reason) in [
         (solicitation(), DropReason::DiscoveryInTunnel),
         (redirect("fe80::1"), DropReason::IcmpRedirect),
@@ -126,7 +131,10 @@ fn a_listener_query_from_the_unspecified_address_is_malformed() {
 #[test]
 fn a_redirect_passes_on_a_link_if_it_is_allowed_and_valid() {
     let scene = Scene::new("");
-    dropped_for(&scene.decide(&redirect("fe80::1")), DropReason::IcmpRedirect);
+    dropped_for(
+        &scene.decide(&redirect("fe80::1")),
+        DropReason::IcmpRedirect,
+    );
     scene.reload(REDIRECTS);
     untracked(&scene.decide(&redirect("fe80::1")));
     let source = DropReason::Malformed(Malformed::DiscoverySource);
@@ -135,7 +143,10 @@ fn a_redirect_passes_on_a_link_if_it_is_allowed_and_valid() {
     forwarded[7] = 254;
     dropped_for(&scene.decide(&forwarded), DropReason::DiscoveryOffLink);
     scene.reload(&format!("{REDIRECTS}[engine]\nattachment = \"tunnel\"\n"));
-    dropped_for(&scene.decide(&redirect("fe80::1")), DropReason::IcmpRedirect);
+    dropped_for(
+        &scene.decide(&redirect("fe80::1")),
+        DropReason::IcmpRedirect,
+    );
 }
 
 #[test]
@@ -149,7 +160,10 @@ fn group_management_of_ipv4_asks_the_policy() {
 #[test]
 fn discovery_has_no_martian_addresses() {
     let scene = Scene::new(DENY);
-    let target = "2001:db8::9".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let target = "2001:db8::9"
+        .parse::<std::net::Ipv6Addr>()
+        .unwrap()
+        .octets();
     let solicit = |source, destination| {
         let body = [&[0; 4][..], &target].concat();
         scene.decide(&discovery(source, destination, 135, &body))

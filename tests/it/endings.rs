@@ -9,7 +9,8 @@ use portcullis::config::ConfigErrorCause;
 use portcullis::packet::SeqNum;
 use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
-    Class, Direction, Discard, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict, Zone,
+    Class, Direction, Discard, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict,
+    Zone,
 };
 
 const ENDS: Ends = Ends::v4(4000, 80);
@@ -39,7 +40,10 @@ fn rst(from: Ends, seq: u32, ack: u32) -> TcpPacket {
 }
 
 fn read(resets: &[Reset]) -> Vec<TcpPacket> {
-    resets.iter().map(|reset| tcp_packet(reset.bytes())).collect()
+    resets
+        .iter()
+        .map(|reset| tcp_packet(reset.bytes()))
+        .collect()
 }
 
 #[test]
@@ -78,7 +82,10 @@ fn the_numbers_go_on_across_the_wrap_of_the_sequence_space() {
     scene.pass(ENDS.back(), ACK, 0, 12, b"and here");
     scene.pass(ENDS, ACK, 12, 8, b"");
     let heard = scene.wait(LONG);
-    assert_eq!(read(&heard.resets), [rst(ENDS, 12, 8), rst(ENDS.back(), 8, 12)]);
+    assert_eq!(
+        read(&heard.resets),
+        [rst(ENDS, 12, 8), rst(ENDS.back(), 8, 12)]
+    );
 }
 
 #[test]
@@ -111,7 +118,10 @@ fn embryonic_and_closed_sessions_end_without_rsts() {
     type Segment = (bool, u8, u32, u32);
     let closes: [(&str, &[Segment]); 5] = [
         ("SYN_SENT", &[(false, SYN, 100, 0)]),
-        ("SYN_RECV", &[(false, SYN, 100, 0), (true, SYN | ACK, 500, 101)]),
+        (
+            "SYN_RECV",
+            &[(false, SYN, 100, 0), (true, SYN | ACK, 500, 101)],
+        ),
         ("SYN_SENT2", &[(false, SYN, 100, 0), (true, SYN, 500, 0)]),
         (
             "CLOSE",
@@ -157,7 +167,8 @@ fn the_rule_says_before_the_zone_and_the_zone_before_the_rest_whether_ends_are_t
              tcp = {{ timeout_reset = {value} }}\n"
         )
     };
-    let zone = |value| format!("[zones]\nlab = 1\n[tcp.zones]\nlab = {{ timeout_reset = {value} }}\n");
+    let zone =
+        |value| format!("[zones]\nlab = 1\n[tcp.zones]\nlab = {{ timeout_reset = {value} }}\n");
     let global = "[tcp]\ntimeout_reset = false\n";
     for (toml, told) in [
         (String::new(), true),
@@ -189,7 +200,12 @@ fn each_rst_goes_out_in_the_newest_tunnel_of_its_direction() {
     send(ENDS, 8, ACK, 101, 501);
     // A packet without a reference takes none away.
     send(ENDS, 0, ACK, 101, 501);
-    let tunnels = |resets: &[Reset]| resets.iter().map(|reset| reset.tunnel.0).collect::<Vec<_>>();
+    let tunnels = |resets: &[Reset]| {
+        resets
+            .iter()
+            .map(|reset| reset.tunnel.0)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(tunnels(&scene.wait(LONG).resets), [8, 9]);
 }
 
@@ -239,7 +255,10 @@ fn a_late_packet_gets_the_rst_that_its_sender_accepts() {
     for forged in [9_999, 400] {
         let verdict = scene.tcp(ENDS, ACK, 101, forged, b"");
         assert!(
-            matches!(verdict, Verdict::Reject(_, Reply::TcpResetAt(SeqNum(501)), _)),
+            matches!(
+                verdict,
+                Verdict::Reject(_, Reply::TcpResetAt(SeqNum(501)), _)
+            ),
             "{verdict:?}"
         );
     }
@@ -325,7 +344,10 @@ fn the_challenge_ack_of_each_end_earns_one_more_rst() {
             matches!(verdict, Verdict::Reject(DropReason::TcpAfterTimeout, reply, _) if reply == expected),
             "{verdict:?}"
         );
-        dropped_for(&scene.tcp(ends, ACK, seq, ack, b""), DropReason::TcpAfterTimeout);
+        dropped_for(
+            &scene.tcp(ends, ACK, seq, ack, b""),
+            DropReason::TcpAfterTimeout,
+        );
     }
     assert_eq!(scene.engine.stats().resets_sent, 4);
 }
@@ -339,7 +361,10 @@ fn a_session_is_remembered_for_its_time_and_within_the_bound() {
         Some(DropReason::TcpAfterTimeout)
     );
     scene.now += Duration::from_millis(1);
-    dropped_for(&scene.tcp(ENDS, ACK, 101, 501, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(ENDS, ACK, 101, 501, b""),
+        DropReason::TcpNoSession,
+    );
 
     let mut scene = Scene::new("[tombstones]\nmax = 2");
     for port in 1..=3 {
@@ -393,7 +418,8 @@ fn rsts_beyond_the_budgets_are_counted() {
         scene.handshake(Ends::v4(4001, 80));
         let heard = scene.wait(LONG);
         assert_eq!(heard.resets.len(), sent, "{toml}");
-        let unsent = [Unsent::DestinationBudget, Unsent::OverallBudget].map(|reason| scene.unsent(reason));
+        let unsent =
+            [Unsent::DestinationBudget, Unsent::OverallBudget].map(|reason| scene.unsent(reason));
         assert_eq!(unsent, [by_destination, overall], "{toml}");
         assert_eq!(scene.engine.stats().resets_sent, sent as u64);
     }
@@ -413,7 +439,10 @@ fn without_a_sink_a_rst_is_unsent() {
     scene.now += Duration::from_secs(LONG);
     let _ = scene.engine.expire_with(scene.now, 10, &mut Discard);
     assert_eq!(
-        (scene.unsent(Unsent::NoSink), scene.engine.stats().resets_sent),
+        (
+            scene.unsent(Unsent::NoSink),
+            scene.engine.stats().resets_sent
+        ),
         (2, 0)
     );
 }
@@ -432,8 +461,7 @@ fn an_end_that_was_never_seen_gets_no_guess() {
 
 #[test]
 fn an_ended_session_is_reported_before_its_rsts_and_a_reload_sends_them_too() {
-    let deny =
-        "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
     let scene = Scene::new("");
     scene.handshake(ENDS);
     let other = Ends::v4(4000, 443);
@@ -470,8 +498,7 @@ fn a_reload_that_keeps_lets_sessions_live_that_it_would_not_admit() {
 #[test]
 fn lifetimes_of_rule_port_and_zone_hold_at_once_after_a_reload() {
     let head = "[zones]\nlab = 1\n[lifetimes]\ntcp.established = \"100s\"\n";
-    let web =
-        "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let web = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
     for by in [
         "rule = \"web\"",
         "protocol = \"tcp\"\nports = 80",
@@ -527,7 +554,10 @@ fn a_key_that_only_a_start_can_change_is_an_error_and_changes_nothing() {
         let wrong = config(&format!(
             "{base}{change}[policy]\ndefault = \"deny\"\n[lifetimes]\ntcp.established = \"1s\"\n"
         ));
-        let error = scene.engine.reload(&wrong, scene.now, &mut Discard).unwrap_err();
+        let error = scene
+            .engine
+            .reload(&wrong, scene.now, &mut Discard)
+            .unwrap_err();
         assert!(
             matches!(error.cause, ConfigErrorCause::NotReloadable),
             "{change}: {error}"
@@ -565,12 +595,21 @@ fn rules_keep_their_hits_by_their_names() {
             .map(|(name, hits)| ((*name).to_owned(), *hits))
             .collect()
     };
-    assert_eq!(hits(&scene), named(&[("web", 2), ("tls", 2), ("default", 2)]));
+    assert_eq!(
+        hits(&scene),
+        named(&[("web", 2), ("tls", 2), ("default", 2)])
+    );
     // The order changes, one goes, one comes.
     scene.reload(&(rule("ssh", "22") + &rule("web", "[80, 8080]")));
-    assert_eq!(hits(&scene), named(&[("ssh", 0), ("web", 2), ("default", 2)]));
+    assert_eq!(
+        hits(&scene),
+        named(&[("ssh", 0), ("web", 2), ("default", 2)])
+    );
     scene.pass(Ends::v4(1, 8080), SYN, 100, 0, b"");
-    assert_eq!(hits(&scene), named(&[("ssh", 0), ("web", 3), ("default", 2)]));
+    assert_eq!(
+        hits(&scene),
+        named(&[("ssh", 0), ("web", 3), ("default", 2)])
+    );
 }
 
 #[test]

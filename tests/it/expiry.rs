@@ -20,16 +20,18 @@ fn setup() -> impl Strategy<Value = Setup> {
         ops::settings(),
         any::<u64>(),
     )
-        .prop_map(|(max_sessions, shards, (max, lifetime), settings, seed)| Setup {
-            max_sessions,
-            shards,
-            tombstones: TombstonesConfig {
-                max,
-                lifetime: Duration::from_millis(lifetime),
+        .prop_map(
+            |(max_sessions, shards, (max, lifetime), settings, seed)| Setup {
+                max_sessions,
+                shards,
+                tombstones: TombstonesConfig {
+                    max,
+                    lifetime: Duration::from_millis(lifetime),
+                },
+                settings,
+                seed,
             },
-            settings,
-            seed,
-        })
+        )
 }
 
 proptest! {
@@ -134,7 +136,10 @@ fn a_keepalive_and_its_answer_refresh_an_established_session() {
         run.now += lifetime(LifetimeClass::TcpEstablished) - Duration::from_secs(1);
         // One byte before the next one, which the other end has acknowledged long ago (RFC 9293 3.8.4).
         assert!(run.packet(0, &segment(V4, ACK, 100, 501)).is_forward());
-        assert!(run.packet(0, &segment(V4.back(), ACK, 501, 101)).is_forward());
+        assert!(
+            run.packet(0, &segment(V4.back(), ACK, 501, 101))
+                .is_forward()
+        );
         assert!(run.records()[0].expires > expires, "round {round}");
         run.expire(10);
         assert_eq!(run.engine.sessions(), 1);
@@ -266,7 +271,11 @@ fn half_closed_connections_follow_the_established_ones_unless_they_are_set() {
         scene.pass(V4, ACK | FIN, 101, 501, b"");
         scene.pass(V4.back(), ACK, 501, 102, b"");
         assert_eq!(ended_within(&mut scene, seconds - 1), (vec![], 0), "{toml}");
-        assert_eq!(ended_within(&mut scene, 2), (vec!["CLOSE_WAIT"], 2), "{toml}");
+        assert_eq!(
+            ended_within(&mut scene, 2),
+            (vec!["CLOSE_WAIT"], 2),
+            "{toml}"
+        );
     }
 }
 
@@ -299,7 +308,10 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
         said(53, &[ASK, ASK, ANSWER, ANSWER, ASK, ANSWER]),
         ("EXCHANGE", 30)
     );
-    assert_eq!(said(53, &[ASK, ANSWER, (false, 2_000), ANSWER]), ("STREAM", 110));
+    assert_eq!(
+        said(53, &[ASK, ANSWER, (false, 2_000), ANSWER]),
+        ("STREAM", 110)
+    );
     // An answer from port 53 alone makes nobody a server.
     let back = Ends::v4(53, 5000);
     let scene = Scene::new("");
@@ -309,9 +321,15 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
     assert_eq!(scene.record().state, "REPLIED");
 
     let toml = "[lifetimes]\nudp.replied = \"60s\"\n";
-    assert_eq!(whole(conversation(toml, 5000, &[ASK, ANSWER])), ("EXCHANGE", 60));
+    assert_eq!(
+        whole(conversation(toml, 5000, &[ASK, ANSWER])),
+        ("EXCHANGE", 60)
+    );
     let toml = "[lifetimes]\nudp.replied = \"60s\"\nudp.exchange = \"5s\"\n";
-    assert_eq!(whole(conversation(toml, 5000, &[ASK, ANSWER])), ("EXCHANGE", 5));
+    assert_eq!(
+        whole(conversation(toml, 5000, &[ASK, ANSWER])),
+        ("EXCHANGE", 5)
+    );
 }
 
 #[test]

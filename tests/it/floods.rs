@@ -161,7 +161,9 @@ impl Arena {
                 assert!(arena.decide(&packet).is_forward());
             }
             let first = BEGIN - 100_000 + connection as u64 * 977;
-            arena.events.push(Reverse((first, Event::Data { connection })));
+            arena
+                .events
+                .push(Reverse((first, Event::Data { connection })));
         }
         for client in 0..CLIENTS {
             // From 0.2 s after the begin on: time for the last one to send its SYN twice.
@@ -183,7 +185,8 @@ impl Arena {
 
     fn decide(&self, bytes: &[u8]) -> Verdict {
         let now = self.start + Duration::from_micros(self.micros);
-        self.engine.verdict_only(Packet::new(bytes, now).offloaded(true))
+        self.engine
+            .verdict_only(Packet::new(bytes, now).offloaded(true))
     }
 
     fn after(&mut self, micros: u64, event: Event) {
@@ -236,7 +239,8 @@ impl Arena {
             Verdict::Forward(_) => self.after(DELAYS[client % 3], Event::SynAck { client }),
             Verdict::Reject(_, reply, _) => {
                 let mut out = [0; MAX_REPLY];
-                let answer = write_reply_unbudgeted(reply, &syn, &mut out).expect("an answer to a SYN");
+                let answer =
+                    write_reply_unbudgeted(reply, &syn, &mut out).expect("an answer to a SYN");
                 // A SYN-ACK that acknowledges something else is answered by a RST with that
                 // number, and the connection goes on (RFC 9293 3.10.7.3).
                 let flags = answer[33];
@@ -297,7 +301,11 @@ impl Arena {
             let of_it = self.clients.iter().skip(place).step_by(3);
             of_it.filter(|client| client.open).count()
         };
-        let challenged = self.clients.iter().filter(|client| client.challenged > 0).count();
+        let challenged = self
+            .clients
+            .iter()
+            .filter(|client| client.challenged > 0)
+            .count();
         let late = self
             .clients
             .iter()
@@ -313,7 +321,10 @@ impl Arena {
             of_delay(2),
             self.engine.sessions(),
         );
-        assert!(self.packets > 2 * ESTABLISHED as u64, "there was light traffic");
+        assert!(
+            self.packets > 2 * ESTABLISHED as u64,
+            "there was light traffic"
+        );
         assert_eq!(alive, ESTABLISHED);
         assert!(passed * 100 >= self.packets * 99);
         for (place, delay) in DELAYS.iter().enumerate() {

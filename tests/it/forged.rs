@@ -49,7 +49,11 @@ fn wide(scene: &Scene) -> [u32; 2] {
             ack,
             window,
         };
-        assert!(scene.decide(&tcp(ends, head, options, payload)).is_forward());
+        assert!(
+            scene
+                .decide(&tcp(ends, head, options, payload))
+                .is_forward()
+        );
     }
     [client + 6, server + 6]
 }
@@ -73,9 +77,16 @@ fn a_spray_of_resets_over_all_numbers_changes_nothing() {
     assert!(passed >= 8, "{passed}");
     unchanged(&scene.record(), &before);
     let heard = scene.wait(279);
-    assert!(heard.ended.is_empty() && heard.resets.is_empty(), "{heard:?}");
+    assert!(
+        heard.ended.is_empty() && heard.resets.is_empty(),
+        "{heard:?}"
+    );
     for (from, own, other) in [(ENDS, 0, 1), (ENDS.back(), 1, 0)] {
-        assert!(scene.tcp(from, ACK, next[own], next[other], b"").is_forward());
+        assert!(
+            scene
+                .tcp(from, ACK, next[own], next[other], b"")
+                .is_forward()
+        );
     }
 }
 
@@ -147,8 +158,7 @@ fn only_an_exact_reset_ends_a_handshake() {
 /// A cap limits how far a segment extends a session.
 #[test]
 fn no_cap_brings_the_end_nearer() {
-    let toml =
-        "[lifetimes.tcp]\nestablished = \"1000s\"\nunacknowledged = \"50s\"\nretransmitted = \"20s\"\n";
+    let toml = "[lifetimes.tcp]\nestablished = \"1000s\"\nunacknowledged = \"50s\"\nretransmitted = \"20s\"\n";
     let mut scene = Scene::new(toml);
     scene.handshake(ENDS);
     let end = scene.record().expires;
@@ -166,7 +176,11 @@ fn no_cap_brings_the_end_nearer() {
         ack: 105,
         window: 0,
     };
-    assert!(scene.decide(&tcp(ENDS.back(), closed, &[], b"")).is_forward());
+    assert!(
+        scene
+            .decide(&tcp(ENDS.back(), closed, &[], b""))
+            .is_forward()
+    );
     assert_eq!(scene.record().expires, end);
     // Near the end they extend it by what the cap allows.
     scene.now += seconds(985);
@@ -179,7 +193,8 @@ fn no_cap_brings_the_end_nearer() {
 
 #[test]
 fn only_what_closes_brings_the_end_nearer() {
-    let toml = "[lifetimes.tcp]\nestablished = \"1000s\"\nfin_wait = \"90s\"\nclose_wait = \"80s\"\n";
+    let toml =
+        "[lifetimes.tcp]\nestablished = \"1000s\"\nfin_wait = \"90s\"\nclose_wait = \"80s\"\n";
     for (what, seq, flags, expected) in [
         ("an exact RST", 101, RST, 10),
         ("a FIN", 101, FIN | ACK, 90),
@@ -216,7 +231,10 @@ fn only_what_closes_brings_the_end_nearer() {
     // Nor does a new beginning that is forged from both sides.
     scene.pass(ENDS, SYN, 9_000_000, 0, b"");
     scene.pass(ENDS.back(), SYN | ACK, 7_000_000, 9_000_001, b"");
-    assert_eq!((left(&scene), scene.record().state), (seconds(1000), "SYN_RECV"));
+    assert_eq!(
+        (left(&scene), scene.record().state),
+        (seconds(1000), "SYN_RECV")
+    );
 }
 
 #[test]
@@ -279,7 +297,12 @@ fn a_syn_on_the_same_ports_does_not_break_the_handshake() {
 #[test]
 fn a_forged_simultaneous_open_does_not_break_the_handshake() {
     let (client, server) = (1_000_000_u32, 3_000_000_000_u32);
-    for guess in [client - 1, client + 1, client.wrapping_sub(70_000), 2_500_000_000] {
+    for guess in [
+        client - 1,
+        client + 1,
+        client.wrapping_sub(70_000),
+        2_500_000_000,
+    ] {
         let scene = Scene::new("");
         scene.pass(ENDS, SYN, client, 0, b"");
         scene.pass(ENDS.back(), SYN, 123_456_789, 0, b"");
@@ -347,7 +370,11 @@ fn a_forged_handshake_must_guess_the_number_of_the_syn_ack() {
     scene.pass(ENDS.back(), SYN | ACK, server, 101, b"");
     for guess in (server - 66_000..=server).chain(server + 2..server + 66_000) {
         let verdict = scene.tcp(ENDS, ACK, 101, guess, b"");
-        assert_eq!(verdict.reason(), Some(DropReason::TcpAckOfUnseen), "{guess}");
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::TcpAckOfUnseen),
+            "{guess}"
+        );
     }
     assert_eq!(scene.record().state, "SYN_RECV");
     scene.pass(ENDS, ACK, 101, server + 1, b"");
@@ -362,7 +389,10 @@ fn a_reset_to_a_session_that_is_over_is_never_answered() {
     assert!(matches!(heard.ended.as_slice(), [(_, EndReason::Timeout)]));
     assert_eq!(heard.resets.len(), 2, "a full lifetime of silence");
     for seq in [0, 101, 102, 4_000_000_000] {
-        dropped_for(&scene.tcp(ENDS, RST, seq, 0, b""), DropReason::TcpAfterTimeout);
+        dropped_for(
+            &scene.tcp(ENDS, RST, seq, 0, b""),
+            DropReason::TcpAfterTimeout,
+        );
     }
 }
 
@@ -475,7 +505,11 @@ impl Victim {
             1 => base.wrapping_add(2 + random.below(50_000) as u32),
             _ => base.wrapping_sub(20 + random.below(50_000) as u32),
         };
-        let ack = if flags & ACK == 0 { 0 } else { random.next() as u32 };
+        let ack = if flags & ACK == 0 {
+            0
+        } else {
+            random.next() as u32
+        };
         let payload: &[u8] = if random.below(4) == 0 {
             b"evil evil evil"
         } else {
@@ -519,7 +553,9 @@ impl Victim {
             ],
         };
         rest.iter()
-            .map(|(of_client, flags, seq, ack, payload)| self.send(*of_client, *flags, *seq, *ack, payload))
+            .map(|(of_client, flags, seq, ack, payload)| {
+                self.send(*of_client, *flags, *seq, *ack, payload)
+            })
             .collect()
     }
 }

@@ -303,7 +303,10 @@ fn a_tiny_first_fragment_is_refused_and_so_is_its_datagram() {
         let bench = Bench::new();
         let tiny = DropReason::Malformed(Malformed::FragmentTiny);
         bench.drops(&cut(&whole, 1, (0, first, true)), tiny);
-        bench.drops(&cut(&whole, 1, (24, 520, false)), DropReason::FragmentOfDropped);
+        bench.drops(
+            &cut(&whole, 1, (24, 520, false)),
+            DropReason::FragmentOfDropped,
+        );
         assert_eq!(bench.engine.sessions(), 0);
     }
 }
@@ -323,8 +326,14 @@ fn an_overlap_ends_the_datagram() {
     for whole in [udp(true, 53, 2_000), udp6(2_000)] {
         let bench = Bench::new();
         bench.passes(&cut(&whole, 1, (0, 800, true)));
-        bench.drops(&cut(&whole, 1, (792, 1_600, true)), DropReason::FragmentOverlap);
-        bench.drops(&cut(&whole, 1, (800, 1_600, true)), DropReason::FragmentOfDropped);
+        bench.drops(
+            &cut(&whole, 1, (792, 1_600, true)),
+            DropReason::FragmentOverlap,
+        );
+        bench.drops(
+            &cut(&whole, 1, (800, 1_600, true)),
+            DropReason::FragmentOfDropped,
+        );
         // A longer first fragment overlaps as well.
         bench.passes(&cut(&whole, 2, (0, 800, true)));
         bench.drops(&cut(&whole, 2, (0, 808, true)), DropReason::FragmentOverlap);
@@ -339,10 +348,16 @@ fn a_duplicate_is_dropped_and_its_datagram_goes_on() {
     bench.passes(&first);
     bench.drops(&first, DropReason::FragmentDuplicate);
     bench.passes(&cut(&whole, 1, (800, 1_600, true)));
-    bench.drops(&cut(&whole, 1, (400, 1_200, true)), DropReason::FragmentDuplicate);
+    bench.drops(
+        &cut(&whole, 1, (400, 1_200, true)),
+        DropReason::FragmentDuplicate,
+    );
     bench.passes(&cut(&whole, 1, (1_600, 2_008, false)));
     bench.engine.for_each_session(|session| {
-        assert_eq!(session.original.packets, 3, "what was dropped is not counted");
+        assert_eq!(
+            session.original.packets, 3,
+            "what was dropped is not counted"
+        );
     });
 }
 
@@ -359,14 +374,21 @@ fn a_datagram_has_one_end() {
         bench.passes(&cut(&whole, 1, (0, 800, true)));
         bench.passes(&cut(&whole, 1, places[0]));
         bench.drops(&cut(&whole, 1, places[1]), DropReason::FragmentBeyondEnd);
-        bench.drops(&cut(&whole, 1, (808, 1_600, true)), DropReason::FragmentOfDropped);
+        bench.drops(
+            &cut(&whole, 1, (808, 1_600, true)),
+            DropReason::FragmentOfDropped,
+        );
     }
 }
 
 /// A later fragment of 3 bytes that ends at `end`, without the headers that its first one has.
 fn last_at(v6: bool, end: usize) -> Vec<u8> {
     let start = (end - 3) / 8 * 8;
-    let whole = if v6 { udp6(65_000) } else { udp(true, 53, 65_000) };
+    let whole = if v6 {
+        udp6(65_000)
+    } else {
+        udp(true, 53, 65_000)
+    };
     // No payload goes that far: the place is written over a fragment of the right length.
     let mut packet = cut(&whole, 7, (0, end - start, false));
     if v6 {
@@ -400,7 +422,11 @@ fn first_with_headers(v6: bool) -> Vec<u8> {
 #[test]
 fn the_headers_of_the_first_fragment_count_for_the_length_of_the_whole() {
     let part = |v6, place| {
-        let whole = if v6 { udp6(2_000) } else { udp(true, 53, 2_000) };
+        let whole = if v6 {
+            udp6(2_000)
+        } else {
+            udp(true, 53, 2_000)
+        };
         cut(&whole, 7, place)
     };
     for (v6, most) in [(false, 65_535 - 20), (true, 65_535)] {
@@ -458,7 +484,10 @@ fn later_fragments_of_a_denied_datagram_are_denied() {
 #[test]
 fn a_rejected_first_fragment_earns_the_reply_of_its_datagram() {
     let bench = Bench::with("[policy]\ndefault = \"reject\"");
-    for (whole, protocol) in [(tcp(true, 100, 0, "S", 2_000), 6), (udp(true, 53, 2_000), 1)] {
+    for (whole, protocol) in [
+        (tcp(true, 100, 0, "S", 2_000), 6),
+        (udp(true, 53, 2_000), 1),
+    ] {
         let parts = split(&whole, 1, 1_480);
         let Verdict::Reject(DropReason::PolicyReject, reply, _) = bench.process(&parts[0]) else {
             panic!("not rejected");
@@ -493,8 +522,9 @@ fn a_datagram_has_thirty_seconds_and_expires_without_a_call() {
 
 #[test]
 fn a_new_datagram_always_has_a_place_and_the_oldest_of_the_greediest_gives_it() {
-    let bench =
-        Bench::with("[fragments]\nmax_datagrams = 8\nmax_per_source = 6\n[policy]\ndefault = \"allow\"");
+    let bench = Bench::with(
+        "[fragments]\nmax_datagrams = 8\nmax_per_source = 6\n[policy]\ndefault = \"allow\"",
+    );
     let first = |client, id| cut(&udp(client, 53, 2_000), id, (0, 800, true));
     let last = |client, id| cut(&udp(client, 53, 2_000), id, (800, 2_008, false));
     for id in 0..7 {
@@ -524,7 +554,8 @@ fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
          [policy]\ndefault = \"allow\"",
     );
     let engine = &bench.engine;
-    let in_zone = |packet: &[u8], zone| engine.verdict_only(Packet::new(packet, bench.now).zone(Zone(zone)));
+    let in_zone =
+        |packet: &[u8], zone| engine.verdict_only(Packet::new(packet, bench.now).zone(Zone(zone)));
     let (whole, whole6) = (udp(true, 53, 2_000), udp6(2_000));
     for id in 0..4 {
         assert!(in_zone(&cut(&whole, id, (0, 800, true)), 2).is_forward());
@@ -657,8 +688,14 @@ fn discovery_in_fragments_is_dropped() {
     let mut whole = Vec::new();
     let builder = PacketBuilder::ipv6(CLIENT6, SERVER6, 255).icmpv6_raw(135, 0, [0; 4]);
     builder.write(&mut whole, &[0; 64]).unwrap();
-    bench.drops(&cut(&whole, 1, (0, 40, true)), DropReason::DiscoveryFragmented);
-    bench.drops(&cut(&whole, 1, (40, 72, false)), DropReason::FragmentOfDropped);
+    bench.drops(
+        &cut(&whole, 1, (0, 40, true)),
+        DropReason::DiscoveryFragmented,
+    );
+    bench.drops(
+        &cut(&whole, 1, (40, 72, false)),
+        DropReason::FragmentOfDropped,
+    );
 }
 
 #[test]
@@ -670,7 +707,10 @@ fn a_fragmented_icmp_error_is_related() {
     let builder = PacketBuilder::ipv4(SERVER, CLIENT, 64).icmpv4_raw(3, 3, [0; 4]);
     builder.write(&mut error, &query[..500]).unwrap();
     for part in split(&error, 1, 304) {
-        assert_eq!(bench.passes(&part), (Class::Related, Some(Direction::Reply)));
+        assert_eq!(
+            bench.passes(&part),
+            (Class::Related, Some(Direction::Reply))
+        );
     }
     // An error that quotes a later fragment names no session.
     let quoted = cut(&query, 1, (800, 1_008, false));
@@ -685,12 +725,20 @@ fn the_tracer_names_the_datagram_and_why() {
     let bench = Bench::new();
     let whole = udp(true, 53, 2_000);
     let explain = |bytes: &[u8]| {
-        let (_, steps) = bench.engine.explain(Packet::new(bytes, bench.now), &mut Discard);
-        steps.iter().map(Step::to_string).collect::<Vec<_>>().join("\n")
+        let (_, steps) = bench
+            .engine
+            .explain(Packet::new(bytes, bench.now), &mut Discard);
+        steps
+            .iter()
+            .map(Step::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     let first = explain(&cut(&whole, 0x2a, (0, 800, true)));
     assert!(
-        first.contains("datagram 0x2a 10.0.0.1 -> 10.0.0.2 protocol 17 zone 0: the first fragment decides"),
+        first.contains(
+            "datagram 0x2a 10.0.0.1 -> 10.0.0.2 protocol 17 zone 0: the first fragment decides"
+        ),
         "{first}"
     );
     assert!(
@@ -698,7 +746,10 @@ fn the_tracer_names_the_datagram_and_why() {
         "{first}"
     );
     let later = explain(&cut(&whole, 0x2a, (800, 2_008, false)));
-    assert!(later.contains("follows") && later.contains("complete"), "{later}");
+    assert!(
+        later.contains("follows") && later.contains("complete"),
+        "{later}"
+    );
     let stray = explain(&cut(&whole, 0x2b, (800, 2_008, false)));
     assert!(
         stray.contains("datagram 0x2b") && stray.contains("not known"),
@@ -708,8 +759,9 @@ fn the_tracer_names_the_datagram_and_why() {
 
 #[test]
 fn fragments_allocate_nothing() {
-    let mut bench =
-        Bench::with("[fragments]\nmax_datagrams = 256\nmax_per_source = 32\n[policy]\ndefault = \"allow\"");
+    let mut bench = Bench::with(
+        "[fragments]\nmax_datagrams = 256\nmax_per_source = 32\n[policy]\ndefault = \"allow\"",
+    );
     let _ = bench.process(&[]);
     let packets: Vec<Vec<u8>> = (0..2_000u16)
         .flat_map(|id| {
@@ -742,7 +794,10 @@ fn fragments_allocate_nothing() {
     let info = allocation_counter::measure(|| {
         for packet in &later {
             let packet = Packet::new(packet, bench.now).can_hold(true);
-            assert!(matches!(bench.engine.verdict_only(packet), Verdict::Hold(..)));
+            assert!(matches!(
+                bench.engine.verdict_only(packet),
+                Verdict::Hold(..)
+            ));
         }
     });
     assert_eq!(info.count_total, 0, "{info:?}");

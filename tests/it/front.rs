@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::support::packets::{ACK, Ends, Head, RST, SYN, echo, tcp, udp};
 use crate::support::seal::sealed;
 use crate::support::tunnel::{
-    ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, established, flags,
-    segment, sent,
+    ALLOW, Appliance, BALANCER, BLUE, GREEN, Kept, Label, OURS, config, datagram, established,
+    flags, segment, sent,
 };
 use etherparse::TcpOptionElement;
 use portcullis::geneve::front::{Answer, Datagram, NotSent, Outgoing, Refusal, Scratch};
@@ -45,7 +45,10 @@ fn a_sink_learns_of_limits_through_the_front_end() {
         } = &mut appliance;
         let _ = front.handle(engine, &datagram(1, &bytes), *now, scratch, &mut limits);
     }
-    assert_eq!(appliance.engine.stats().dropped_by(DropReason::LimitSource), 1);
+    assert_eq!(
+        appliance.engine.stats().dropped_by(DropReason::LimitSource),
+        1
+    );
     assert_eq!(limits.0, 1);
 }
 
@@ -81,7 +84,9 @@ fn a_challenge_goes_back_in_the_header_of_its_syn() {
         // What is remembered of an earlier session of these ends has another way back.
         let all = SessionFilter::default();
         assert_eq!(
-            appliance.engine.end_sessions(&all, appliance.now, &mut Discard),
+            appliance
+                .engine
+                .end_sessions(&all, appliance.now, &mut Discard),
             1
         );
         assert_eq!(appliance.engine.stats().tombstones, 1);
@@ -90,7 +95,9 @@ fn a_challenge_goes_back_in_the_header_of_its_syn() {
         let (label, syn) = (Label::blue(3, 60_003), segment(ends, SYN, 9_000, 0, b""));
         let inner = sent(&appliance.take(label, &syn), label);
         assert_eq!(inner.len(), syn.len(), "no larger than the SYN");
-        let Transport::Tcp { segment: answer, .. } = parse(&inner, Checksums::Verify).unwrap().transport
+        let Transport::Tcp {
+            segment: answer, ..
+        } = parse(&inner, Checksums::Verify).unwrap().transport
         else {
             panic!("no TCP");
         };
@@ -149,7 +156,9 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
             for zone in 0..2 {
                 let (direction, flags, seq, ack) = match steps.get(usize::from(turn)) {
                     Some(step) => *step,
-                    None if (turn + flow + zone).is_multiple_of(2) => (Direction::Original, ACK, 101, 501),
+                    None if (turn + flow + zone).is_multiple_of(2) => {
+                        (Direction::Original, ACK, 101, 501)
+                    }
                     None => (Direction::Reply, ACK, 501, 101),
                 };
                 let key = (zone, flow, direction);
@@ -158,7 +167,11 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
                 let own = label(zone, rehashed, newest.get(&key).copied());
                 newest.insert(key, own);
                 let inner = segment(ends(flow, direction), flags, seq, ack, b"");
-                assert_eq!(appliance.take(own, &inner), Kept::Return, "{turn} {flow} {zone}");
+                assert_eq!(
+                    appliance.take(own, &inner),
+                    Kept::Return,
+                    "{turn} {flow} {zone}"
+                );
                 packets += 1;
             }
         }
@@ -175,7 +188,10 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     let resets = std::mem::take(&mut appliance.told.resets);
     assert_eq!(resets.len(), 4 * usize::from(FLOWS));
     for reset in &resets {
-        let Outgoing { tunnel, payload } = appliance.front.reset(reset, &mut appliance.scratch).unwrap();
+        let Outgoing { tunnel, payload } = appliance
+            .front
+            .reset(reset, &mut appliance.scratch)
+            .unwrap();
         let kept = Kept::Send(tunnel, payload.to_vec());
         let parsed = parse(reset.bytes(), Checksums::Verify).unwrap();
         let Transport::Tcp {
@@ -224,7 +240,10 @@ fn a_syn_with_another_cookie_is_a_new_session_if_the_policy_admits_it() {
     let ends = Ends::v4(4000, 80);
     let handshake = [
         (Label::blue(1, 1), segment(ends, SYN, 100, 0, b"")),
-        (Label::blue(2, 2), segment(ends.back(), SYN | ACK, 500, 101, b"")),
+        (
+            Label::blue(2, 2),
+            segment(ends.back(), SYN | ACK, 500, 101, b""),
+        ),
         (Label::blue(1, 1), segment(ends, ACK, 101, 501, b"")),
     ];
     for (label, packet) in &handshake {
@@ -233,13 +252,21 @@ fn a_syn_with_another_cookie_is_a_new_session_if_the_policy_admits_it() {
     let again = segment(ends, SYN, 9_000_000, 0, b"");
     // With the same cookie it is for the ends to sort out.
     assert_eq!(appliance.take(Label::blue(1, 9), &again), Kept::Return);
-    assert_eq!((appliance.told.opened.len(), appliance.told.ended.len()), (1, 0));
+    assert_eq!(
+        (appliance.told.opened.len(), appliance.told.ended.len()),
+        (1, 0)
+    );
 
     let deny = config("[policy]\non_reload = \"keep\"");
-    let reloaded = appliance.engine.reload(&deny, appliance.now, &mut appliance.told);
+    let reloaded = appliance
+        .engine
+        .reload(&deny, appliance.now, &mut appliance.told);
     assert_eq!(reloaded.unwrap().kept, 1);
     let refused = appliance.take(Label::blue(3, 1), &again);
-    assert_eq!(refused, Kept::Nothing(NotSent::Dropped(DropReason::PolicyDeny)));
+    assert_eq!(
+        refused,
+        Kept::Nothing(NotSent::Dropped(DropReason::PolicyDeny))
+    );
     assert_eq!(
         (appliance.told.ended.len(), appliance.engine.sessions()),
         (0, 1),
@@ -259,7 +286,10 @@ fn a_syn_with_another_cookie_is_a_new_session_if_the_policy_admits_it() {
     assert_eq!((ended.state, reason), ("ESTABLISHED", EndReason::Reused));
     // A repetition has the cookie of the new flow.
     assert_eq!(appliance.take(Label::blue(3, 1), &again), Kept::Return);
-    assert_eq!((appliance.told.opened.len(), appliance.engine.sessions()), (2, 1));
+    assert_eq!(
+        (appliance.told.opened.len(), appliance.engine.sessions()),
+        (2, 1)
+    );
     assert_eq!(
         appliance
             .front
@@ -279,7 +309,8 @@ fn a_rejected_packet_is_answered_the_way_it_came() {
         assert_eq!(flags(&sent(&answer, label)), RST | ACK);
         let answer = appliance.take(label, &udp(ends, b"question"));
         let inner = sent(&answer, label);
-        let Transport::IcmpError(error) = parse(&inner, Checksums::Verify).unwrap().transport else {
+        let Transport::IcmpError(error) = parse(&inner, Checksums::Verify).unwrap().transport
+        else {
             panic!()
         };
         assert_eq!(
@@ -305,7 +336,8 @@ fn the_error_about_a_long_packet_takes_the_tunnel_of_the_other_direction() {
         let back = Label::blue(2, 2);
         assert_eq!(appliance.take(back, &udp(ends.back(), b"y")), Kept::Return);
         let inner = sent(&appliance.take(way, &large(ends)), back);
-        let Transport::IcmpError(error) = parse(&inner, Checksums::Verify).unwrap().transport else {
+        let Transport::IcmpError(error) = parse(&inner, Checksums::Verify).unwrap().transport
+        else {
             panic!()
         };
         assert_eq!(
@@ -337,7 +369,10 @@ fn an_mss_is_clamped_in_syns_and_nothing_else_is_touched() {
             ack: 0,
             window: 9,
         };
-        let options = [TcpOptionElement::Noop, TcpOptionElement::MaximumSegmentSize(mss)];
+        let options = [
+            TcpOptionElement::Noop,
+            TcpOptionElement::MaximumSegmentSize(mss),
+        ];
         tcp(Ends::v4(4000, 80), head, &options, b"")
     };
     let label = Label::blue(1, 1);
@@ -368,21 +403,28 @@ fn endpoints_keep_the_same_addresses_apart() {
         appliance.take(green, &answer),
         Kept::Nothing(NotSent::Dropped(DropReason::OtherZone))
     );
-    let nobody = Label { endpoint: 5, ..green };
+    let nobody = Label {
+        endpoint: 5,
+        ..green
+    };
     assert_eq!(
         appliance.take(nobody, &ping),
         Kept::Nothing(NotSent::Refused(Refusal::Endpoint)),
         "some are named: others are refused"
     );
     let stats = appliance.stats();
-    let refused = stats.endpoints.iter().find(|each| each.id == Some(EndpointId(5)));
+    let refused = stats
+        .endpoints
+        .iter()
+        .find(|each| each.id == Some(EndpointId(5)));
     assert_eq!(refused.map(|each| (each.received, each.sent)), Some((1, 0)));
 }
 
 #[test]
 fn forged_endpoints_fill_a_bounded_table_and_leave_the_others_their_share() {
-    let mut appliance =
-        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 4\nmax_tunnel_ends = 16");
+    let mut appliance = Appliance::new(
+        "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 4\nmax_tunnel_ends = 16",
+    );
     let ping = echo(Ends::v4(7, 0), true);
     for endpoint in 0..1_000 {
         let label = Label {
@@ -502,25 +544,49 @@ fn every_refusal_has_a_datagram_that_shows_it() {
     large[6] = 0;
     let large = sealed(large);
     let shown = [
-        (good[..7].to_vec(), Refusal::Geneve(GeneveError::HeaderTruncated)),
+        (
+            good[..7].to_vec(),
+            Refusal::Geneve(GeneveError::HeaderTruncated),
+        ),
         (changed(0, 0x48), Refusal::Geneve(GeneveError::Version)),
         (
             good[..30].to_vec(),
             Refusal::Geneve(GeneveError::OptionsTruncated),
         ),
-        (changed(11, 0x1f), Refusal::Geneve(GeneveError::OptionLength)),
+        (
+            changed(11, 0x1f),
+            Refusal::Geneve(GeneveError::OptionLength),
+        ),
         (changed(1, 0x80), Refusal::Geneve(GeneveError::Control)),
-        (changed(10, 0x81), Refusal::Geneve(GeneveError::CriticalOption)),
+        (
+            changed(10, 0x81),
+            Refusal::Geneve(GeneveError::CriticalOption),
+        ),
         (changed(1, 0x40), Refusal::Geneve(GeneveError::CriticalBit)),
-        (changed(3, 0x06), Refusal::Geneve(GeneveError::ProtocolUnknown)),
-        (good[..40].to_vec(), Refusal::Geneve(GeneveError::InnerEmpty)),
-        (changed(40, 0x65), Refusal::Geneve(GeneveError::InnerVersion)),
+        (
+            changed(3, 0x06),
+            Refusal::Geneve(GeneveError::ProtocolUnknown),
+        ),
+        (
+            good[..40].to_vec(),
+            Refusal::Geneve(GeneveError::InnerEmpty),
+        ),
+        (
+            changed(40, 0x65),
+            Refusal::Geneve(GeneveError::InnerVersion),
+        ),
         (
             with(&[(1, 8), (1, 8)]),
             Refusal::Metadata(MetadataError::EndpointDuplicate),
         ),
-        (with(&[(1, 4)]), Refusal::Metadata(MetadataError::EndpointLength)),
-        (with(&[(2, 8)]), Refusal::Metadata(MetadataError::EndpointMissing)),
+        (
+            with(&[(1, 4)]),
+            Refusal::Metadata(MetadataError::EndpointLength),
+        ),
+        (
+            with(&[(2, 8)]),
+            Refusal::Metadata(MetadataError::EndpointMissing),
+        ),
         (
             with(&[(2, 8), (2, 8)]),
             Refusal::Metadata(MetadataError::AttachmentDuplicate),
@@ -537,7 +603,10 @@ fn every_refusal_has_a_datagram_that_shows_it() {
             with(&[(3, 4), (3, 4)]),
             Refusal::Metadata(MetadataError::CookieDuplicate),
         ),
-        (with(&[(3, 8)]), Refusal::Metadata(MetadataError::CookieLength)),
+        (
+            with(&[(3, 8)]),
+            Refusal::Metadata(MetadataError::CookieLength),
+        ),
         (
             with(&[(1, 8), (2, 8)]),
             Refusal::Metadata(MetadataError::CookieMissing),

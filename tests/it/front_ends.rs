@@ -91,7 +91,8 @@ fn four_forged_endpoints_do_not_take_all_tunnel_ends() {
 }
 
 /// Endpoints that no configuration names.
-const UNNAMED: &str = "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 8\nmax_tunnel_ends = 64\n";
+const UNNAMED: &str =
+    "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 8\nmax_tunnel_ends = 64\n";
 
 /// Datagrams of endpoints and ends that are made up, each a new one.
 fn forge(appliance: &mut Appliance) {
@@ -120,7 +121,10 @@ fn forged_ends_leave_room_for_those_of_answered_sessions() {
             Kept::Return
         );
         assert_eq!(
-            appliance.take(Label::blue(2, 2), &segment(ends.back(), ACK, 501, seq + 1, b"")),
+            appliance.take(
+                Label::blue(2, 2),
+                &segment(ends.back(), ACK, 501, seq + 1, b"")
+            ),
             Kept::Return
         );
     }
@@ -135,7 +139,12 @@ fn forged_ends_leave_room_for_those_of_answered_sessions() {
     let resets = std::mem::take(&mut appliance.told.resets);
     assert_eq!(resets.len(), 2);
     for reset in &resets {
-        assert!(appliance.front.reset(reset, &mut appliance.scratch).is_some());
+        assert!(
+            appliance
+                .front
+                .reset(reset, &mut appliance.scratch)
+                .is_some()
+        );
     }
 }
 
@@ -163,7 +172,9 @@ fn a_new_end_of_an_answered_session_has_its_place_at_once_under_a_flood_of_forge
 
 #[test]
 fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
-    let mut appliance = Appliance::new(&format!("{UNNAMED}[geneve.endpoints]\n\"0xb1\" = \"default\"\n"));
+    let mut appliance = Appliance::new(&format!(
+        "{UNNAMED}[geneve.endpoints]\n\"0xb1\" = \"default\"\n"
+    ));
     let ping = echo(Ends::v4(7, 0), true);
     for number in 1..100 {
         let payload = vni(Label::blue(1, 1), number, &ping);
@@ -188,14 +199,20 @@ fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
     let resets = std::mem::take(&mut appliance.told.resets);
     assert_eq!(resets.len(), 2);
     for reset in &resets {
-        assert!(appliance.front.reset(reset, &mut appliance.scratch).is_some());
+        assert!(
+            appliance
+                .front
+                .reset(reset, &mut appliance.scratch)
+                .is_some()
+        );
     }
 }
 
 #[test]
 fn ends_that_nobody_uses_any_more_make_room() {
     // Balancers come and go: their addresses change. A day between each of them, no session left.
-    let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 16");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 16");
     for peer in 1..=20u8 {
         appliance.now += Duration::from_secs(86_400);
         while appliance
@@ -221,7 +238,8 @@ fn ends_that_nobody_uses_any_more_make_room() {
 
 #[test]
 fn a_repeated_syn_of_the_same_flow_ends_no_session_where_the_ends_are_full() {
-    let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
     let ends = Ends::v4(4000, 80);
     established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
     // The same cookie, by another node of the balancer, whose end has found no room.
@@ -241,7 +259,8 @@ fn a_repeated_syn_of_the_same_flow_ends_no_session_where_the_ends_are_full() {
 
 #[test]
 fn a_syn_with_a_new_cookie_is_a_new_session_where_the_ends_are_full_too() {
-    let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
     let ping = echo(Ends::v4(7, 0), true);
     assert_eq!(appliance.take(green(1, 1), &ping), Kept::Return);
     let ends = Ends::v4(4000, 80);
@@ -256,7 +275,8 @@ fn a_syn_with_a_new_cookie_is_a_new_session_where_the_ends_are_full_too() {
 
 #[test]
 fn the_newest_header_of_a_direction_replaces_the_older_where_the_ends_are_full_too() {
-    let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
     let ends = Ends::v4(4000, 80);
     established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
     // The flow moves to another node of the balancer, with new cookies; no room for its end.
@@ -298,13 +318,21 @@ fn an_endpoint_can_be_given_the_name_of_a_group() {
     let mut appliance = Appliance::new(&format!(
         "{GROUP}\"0xb1\" = \"shop\"\n\"0xc2\" = \"west\"\n\"0xd3\" = \"red\""
     ));
-    established(&mut appliance, Ends::v4(4000, 80), Label::blue(1, 1), green(2, 2));
+    established(
+        &mut appliance,
+        Ends::v4(4000, 80),
+        Label::blue(1, 1),
+        green(2, 2),
+    );
     let red = Label {
         endpoint: 0xd3,
         ..green(3, 3)
     };
     let answer = appliance.take(red, &segment(Ends::v4(4000, 80), ACK, 101, 501, b""));
-    assert!(matches!(answer, Kept::Nothing(NotSent::Dropped(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Kept::Nothing(NotSent::Dropped(_))),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -321,7 +349,10 @@ fn a_group_is_one_address_space_and_each_direction_keeps_its_endpoint() {
     let resets = std::mem::take(&mut appliance.told.resets);
     assert_eq!(resets.len(), 2);
     for reset in &resets {
-        let Outgoing { tunnel, payload } = appliance.front.reset(reset, &mut appliance.scratch).unwrap();
+        let Outgoing { tunnel, payload } = appliance
+            .front
+            .reset(reset, &mut appliance.scratch)
+            .unwrap();
         let kept = Kept::Send(tunnel, payload.to_vec());
         let label = if reset.direction == Direction::Original {
             own
@@ -338,8 +369,14 @@ fn a_sent_packet_counts_for_the_endpoint_by_which_it_leaves() {
         "[geneve]\ninner_mtu = 1280\n{GROUP}\"0xb1\" = \"east\"\n\"0xc2\" = \"west\""
     ));
     let ends = Ends::v4(4000, 53);
-    assert_eq!(appliance.take(Label::blue(1, 1), &udp(ends, b"?")), Kept::Return);
-    assert_eq!(appliance.take(green(2, 2), &udp(ends.back(), b"!")), Kept::Return);
+    assert_eq!(
+        appliance.take(Label::blue(1, 1), &udp(ends, b"?")),
+        Kept::Return
+    );
+    assert_eq!(
+        appliance.take(green(2, 2), &udp(ends.back(), b"!")),
+        Kept::Return
+    );
     let answer = appliance.take(Label::blue(1, 1), &udp(ends, &[0; 1_400]));
     sent(&answer, green(2, 2));
     let stats = appliance.stats();
@@ -348,7 +385,10 @@ fn a_sent_packet_counts_for_the_endpoint_by_which_it_leaves() {
         .iter()
         .map(|each| (each.id.map(|id| id.0), each.received, each.sent))
         .collect();
-    assert_eq!(counts, [(None, 0, 0), (Some(BLUE), 2, 1), (Some(GREEN), 1, 2)]);
+    assert_eq!(
+        counts,
+        [(None, 0, 0), (Some(BLUE), 2, 1), (Some(GREEN), 1, 2)]
+    );
 }
 
 #[test]
@@ -395,7 +435,10 @@ fn nothing_is_sent_to_a_balancer_that_a_reload_has_taken_off_the_list() {
     assert_eq!(resets.len(), 2);
     for reset in &resets {
         assert!(
-            appliance.front.reset(reset, &mut appliance.scratch).is_none(),
+            appliance
+                .front
+                .reset(reset, &mut appliance.scratch)
+                .is_none(),
             "a RST to a peer that is refused"
         );
     }
@@ -427,7 +470,8 @@ fn a_reload_maps_an_endpoint_to_another_zone_at_once() {
 
 #[test]
 fn an_endpoint_that_is_refused_can_be_seen_by_its_id() {
-    let mut appliance = Appliance::new("[zones]\nblue = 1\n[geneve.endpoints]\n\"0xb1\" = \"blue\"");
+    let mut appliance =
+        Appliance::new("[zones]\nblue = 1\n[geneve.endpoints]\n\"0xb1\" = \"blue\"");
     let ping = echo(Ends::v4(7, 0), true);
     assert!(matches!(
         appliance.take(green(1, 1), &ping),
@@ -440,8 +484,9 @@ fn an_endpoint_that_is_refused_can_be_seen_by_its_id() {
 
 #[test]
 fn a_known_end_of_an_endpoint_without_a_number_stays_known() {
-    let mut a =
-        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 1\nmax_tunnel_ends = 4");
+    let mut a = Appliance::new(
+        "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 1\nmax_tunnel_ends = 4",
+    );
     assert_eq!(a.take(ep(1, 1), &udp(Ends::v4(1, 2), b"")), Kept::Return); // takes the only number
     assert_eq!(a.take(ep(2, 1), &udp(Ends::v4(3, 2), b"")), Kept::Return);
     let first = last(&a);
@@ -457,8 +502,9 @@ fn a_known_end_of_an_endpoint_without_a_number_stays_known() {
 
 #[test]
 fn a_session_of_an_endpoint_without_a_number_is_reset_at_its_end() {
-    let mut a =
-        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 1\nmax_tunnel_ends = 4");
+    let mut a = Appliance::new(
+        "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 1\nmax_tunnel_ends = 4",
+    );
     assert_eq!(a.take(ep(1, 1), &udp(Ends::v4(1, 2), b"")), Kept::Return);
     established(&mut a, ENDS, ep(2, 1), ep(2, 2));
     a.now += Duration::from_secs(31);
@@ -488,7 +534,10 @@ fn an_endpoint_that_a_reload_names_gets_a_number_though_forged_ones_came() {
     };
     let mut a = Appliance::new(&text(""));
     // refused, but takes the second number
-    assert!(matches!(a.take(ep(0xbad, 1), &udp(ENDS, b"")), Kept::Nothing(_)));
+    assert!(matches!(
+        a.take(ep(0xbad, 1), &udp(ENDS, b"")),
+        Kept::Nothing(_)
+    ));
     a.reload(&text("\"0xc2\" = \"blue\"\n"));
     assert_eq!(a.take(ep(0xc2, 1), &udp(ENDS, b"")), Kept::Return);
     assert!(a.counts(0xc2));
@@ -552,7 +601,11 @@ fn endpoints_kept_out_by_a_flood_get_in_after_it() {
     let mut when = None;
     for s in 1..40u16 {
         a.now += Duration::from_secs(1);
-        let p = vni(ep(0xb1, 1), 99, &segment(Ends::v4(5000 + s, 80), SYN, 1, 0, b""));
+        let p = vni(
+            ep(0xb1, 1),
+            99,
+            &segment(Ends::v4(5000 + s, 80), SYN, 1, 0, b""),
+        );
         assert_eq!(a.handle(&datagram(1, &p)), Kept::Return);
         if a.front.describe(last(&a)).is_some() {
             when = Some(s);

@@ -90,7 +90,8 @@ fn an_icmp_error_is_never_answered_with_one() {
 
 #[test]
 fn packets_to_a_group_get_no_answer() {
-    let mut appliance = Appliance::new("[policy]\ndefault = \"reject\"\n[tcp]\nmidstream = \"reject\"\n");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"reject\"\n[tcp]\nmidstream = \"reject\"\n");
     let mut answered = Vec::new();
     for (name, mut packet) in [
         ("udp", udp(Ends::v4(1, 53), b"?")),
@@ -109,7 +110,8 @@ fn packets_to_a_group_get_no_answer() {
         let mut transport = transport;
         let at = if name == "udp" { 6 } else { 16 };
         let old = u16::from_be_bytes([transport[at], transport[at + 1]]);
-        let mut sum = u32::from(!old) + u32::from(!0x0a00u16) + u32::from(!0x0002u16) + 0xe000 + 0x0001;
+        let mut sum =
+            u32::from(!old) + u32::from(!0x0a00u16) + u32::from(!0x0002u16) + 0xe000 + 0x0001;
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
         }
@@ -128,8 +130,9 @@ fn packets_to_a_group_get_no_answer() {
 
 #[test]
 fn refused_packets_are_answered_within_a_budget() {
-    let mut appliance =
-        Appliance::new("[policy]\ndefault = \"reject\"\n[resets]\nper_destination = 10\noverall = 10");
+    let mut appliance = Appliance::new(
+        "[policy]\ndefault = \"reject\"\n[resets]\nper_destination = 10\noverall = 10",
+    );
     let mut answered = 0;
     for port in 0..5_000u16 {
         // One spoofed source, which gets all the answers.
@@ -202,7 +205,11 @@ fn fix(packet: &mut [u8], ip: usize) {
         packet[4..6].copy_from_slice(&((len - 40) as u16).to_be_bytes());
     }
     packet[ip + 16..ip + 18].fill(0);
-    let addresses = if ip == 20 { &packet[12..20] } else { &packet[8..40] };
+    let addresses = if ip == 20 {
+        &packet[12..20]
+    } else {
+        &packet[8..40]
+    };
     let mut sum: u32 = addresses
         .chunks(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
@@ -238,7 +245,8 @@ fn providers_through_the_front_end() {
     };
     let ends = Ends::v4(4000, 80);
     // Tencent: the bits of direction do not make another flow; 29 bits of cookie do.
-    let mut appliance = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nprovider = \"tencent\"");
+    let mut appliance =
+        Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nprovider = \"tencent\"");
     let id = vec![0, 0, 0, 0, 0, 0, 0, 7];
     for (cookie, opened) in [(0x2000_0001u32, 1), (0x4000_0001, 1), (0x4000_0002, 2)] {
         let payload = with(
@@ -261,7 +269,11 @@ fn providers_through_the_front_end() {
     ] {
         let payload = with(
             0x0132,
-            &[(1, vec![0, 0, 0x12, last]), (2, vec![1; 4]), (3, vec![2; 8])],
+            &[
+                (1, vec![0, 0, 0x12, last]),
+                (2, vec![1; 4]),
+                (3, vec![2; 8]),
+            ],
             &packet,
         );
         assert_eq!(appliance.handle(&datagram(1, &payload)), Kept::Return);
@@ -369,14 +381,20 @@ fn a_denied_packet_does_not_pass_by_the_session_of_another_tenant() {
     for mode in ["report", "bypass"] {
         let mut appliance = Appliance::new(&format!("[tcp]\nasymmetric = \"{mode}\"\n{TENANTS}"));
         let packet = udp(Ends::v4(4000, 53), b"?");
-        assert!(matches!(appliance.take(green(2, 2), &packet), Kept::Nothing(_)));
+        assert!(matches!(
+            appliance.take(green(2, 2), &packet),
+            Kept::Nothing(_)
+        ));
         assert_eq!(appliance.take(Label::blue(1, 1), &packet), Kept::Return);
         // The same direction: no half of a conversation is missing.
         if appliance.take(green(2, 2), &packet) == Kept::Return {
             wrong.push(mode);
         }
     }
-    assert!(wrong.is_empty(), "green is denied, but passes with {wrong:?}");
+    assert!(
+        wrong.is_empty(),
+        "green is denied, but passes with {wrong:?}"
+    );
 }
 
 // ---- what is remembered, and what is read each time
@@ -387,8 +405,11 @@ fn memory_and_batches_change_no_answer() {
         protocol = \"tcp\"\ndestination_ports = 80\nzones = \"blue\"\n[zones]\nblue = 1\n\
         [geneve]\ninner_mtu = 1280\nmss_clamp = 500\nunknown_endpoints = \"default\"\nmax_tunnel_ends = 64\n\
         [geneve.endpoints]\n\"0xb1\" = \"blue\"";
-    let (mut warm, mut cold, mut batched) =
-        (Appliance::new(text), Appliance::new(text), Appliance::new(text));
+    let (mut warm, mut cold, mut batched) = (
+        Appliance::new(text),
+        Appliance::new(text),
+        Appliance::new(text),
+    );
     (cold.now, batched.now) = (warm.now, warm.now);
     let mut batch: Vec<([Ipv4Addr; 2], u16, Vec<u8>, Kept)> = Vec::new();
     let mut random = 7u64;
@@ -490,8 +511,9 @@ fn memory_and_batches_change_no_answer() {
 
 #[test]
 fn a_rst_is_never_answered_with_a_rst() {
-    let mut appliance =
-        Appliance::new("[policy]\ndefault = \"reject\"\n[tcp]\nmidstream = \"reject\"\nlate = \"reset\"");
+    let mut appliance = Appliance::new(
+        "[policy]\ndefault = \"reject\"\n[tcp]\nmidstream = \"reject\"\nlate = \"reset\"",
+    );
     for flags in [RST, RST | ACK] {
         for ends in [Ends::v4(4000, 80), Ends::v6(4000, 80)] {
             let answer = appliance.take(Label::blue(1, 1), &segment(ends, flags, 5, 5, b""));
@@ -506,7 +528,10 @@ fn a_syn_of_a_new_flow_in_the_reply_direction_is_a_new_session() {
     let ends = Ends::v4(4000, 80);
     established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
     assert_eq!(
-        appliance.take(Label::blue(9, 9), &segment(ends.back(), SYN, 7_000_000, 0, b"")),
+        appliance.take(
+            Label::blue(9, 9),
+            &segment(ends.back(), SYN, 7_000_000, 0, b"")
+        ),
         Kept::Return
     );
     assert_eq!(appliance.told.opened.len(), 2);
@@ -538,12 +563,17 @@ fn a_packet_that_cannot_be_answered_uses_no_budget() {
         );
     }
     let answer = a.take(Label::blue(1, 1), &udp(Ends::v6(1000, 53), &[0; 1400]));
-    assert!(matches!(answer, Kept::Send(..)), "path MTU discovery: {answer:?}");
+    assert!(
+        matches!(answer, Kept::Send(..)),
+        "path MTU discovery: {answer:?}"
+    );
 }
 
 #[test]
 fn a_rejected_rst_takes_nothing_from_the_budget() {
-    let mut a = Appliance::new("[policy]\ndefault = \"reject\"\n[resets]\nper_destination = 3\noverall = 3");
+    let mut a = Appliance::new(
+        "[policy]\ndefault = \"reject\"\n[resets]\nper_destination = 3\noverall = 3",
+    );
     for _ in 0..9 {
         for inner in [udp(ENDS, b"")].iter().take(0) {
             let _ = a.take(Label::blue(1, 1), inner);
@@ -561,12 +591,19 @@ fn a_rejected_rst_takes_nothing_from_the_budget() {
 
 #[test]
 fn a_late_packet_of_the_half_that_never_came_is_answered_by_the_way_of_the_other() {
-    let mut a =
-        Appliance::new("[policy]\ndefault = \"allow\"\n[tcp]\nasymmetric = \"bypass\"\nlate = \"reset\"");
+    let mut a = Appliance::new(
+        "[policy]\ndefault = \"allow\"\n[tcp]\nasymmetric = \"bypass\"\nlate = \"reset\"",
+    );
     let own = Label::blue(1, 1);
     assert_eq!(a.take(own, &segment(ENDS, SYN, 100, 0, b"")), Kept::Return);
-    assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"")), Kept::Return);
-    assert_eq!(a.take(own, &segment(ENDS, ACK, 101, 501, b"data")), Kept::Return);
+    assert_eq!(
+        a.take(own, &segment(ENDS, ACK, 101, 501, b"")),
+        Kept::Return
+    );
+    assert_eq!(
+        a.take(own, &segment(ENDS, ACK, 101, 501, b"data")),
+        Kept::Return
+    );
     a.now += Duration::from_secs(400);
     while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     assert_eq!(a.engine.sessions(), 0);

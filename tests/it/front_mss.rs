@@ -29,7 +29,11 @@ fn clamped(inner: &[u8]) -> Vec<u8> {
         kind,
         data,
     };
-    let options = [option(1, &[0xb1; 8][..]), option(2, &[0; 8]), option(3, &[7; 4])];
+    let options = [
+        option(1, &[0xb1; 8][..]),
+        option(2, &[0; 8]),
+        option(3, &[7; 4]),
+    ];
     let protocol = if inner[0] >> 4 == 6 {
         InnerProtocol::Ipv6
     } else {
@@ -45,7 +49,13 @@ fn clamped(inner: &[u8]) -> Vec<u8> {
         destination_port: PORT,
         payload: &payload,
     };
-    match front.handle(&engine, &datagram, Instant::now(), &mut scratch, &mut Discard) {
+    match front.handle(
+        &engine,
+        &datagram,
+        Instant::now(),
+        &mut scratch,
+        &mut Discard,
+    ) {
         Answer::Return => inner.to_vec(),
         Answer::Send(outgoing) => {
             assert_eq!(outgoing.payload[..40], payload[..40], "the same header");

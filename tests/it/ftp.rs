@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
 use portcullis::alg::{Expectation, HelperEvent};
-use portcullis::{Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict};
+use portcullis::{
+    Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict,
+};
 
-const ONLY_21: &str =
-    "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const ONLY_21: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
 
 fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     let head = Head {
@@ -68,7 +69,13 @@ impl Control {
 
     #[track_caller]
     fn server(&mut self, line: &str) {
-        let bytes = segment(self.ends.back(), ACK, self.next[1], self.next[0], line.as_bytes());
+        let bytes = segment(
+            self.ends.back(),
+            ACK,
+            self.next[1],
+            self.next[0],
+            line.as_bytes(),
+        );
         self.next[1] += line.len() as u32;
         self.passes(&bytes);
     }
@@ -127,7 +134,11 @@ fn passive_data_is_related_once_and_nothing_else_is_opened() {
             (Class::Related, Some(Direction::Original))
         );
         let again = control.syn(1, 40_000, 2, 50_000);
-        assert_eq!(again.tracked().class, Class::Related, "its own retransmission");
+        assert_eq!(
+            again.tracked().class,
+            Class::Related,
+            "its own retransmission"
+        );
         let session = control.session(50_000);
         assert_eq!(session.parent, Some(control.session(21).id));
         assert_eq!(session.rule, control.session(21).rule);
@@ -207,7 +218,10 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     control.now += Duration::from_secs(299);
-    assert!(control.syn(1, 39_999, 2, 50_000).is_forward(), "just in time");
+    assert!(
+        control.syn(1, 39_999, 2, 50_000).is_forward(),
+        "just in time"
+    );
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     control.now += Duration::from_secs(301);
@@ -224,7 +238,11 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
     let reset = segment(control.ends.back(), RST, control.next[1], 0, b"");
     control.passes(&reset);
     control.now += Duration::from_secs(20);
-    while control.engine.expire_with(control.now, 100, &mut Discard).more {}
+    while control
+        .engine
+        .expire_with(control.now, 100, &mut Discard)
+        .more
+    {}
     let stats = control.engine.stats();
     assert_eq!(
         (stats.sessions, stats.control_sessions, stats.expectations),
@@ -243,7 +261,13 @@ fn without_a_port_nobody_listens() {
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     let stats = control.engine.stats();
     assert_eq!((stats.control_sessions, stats.expectations), (0, 0));
-    let fin = segment(control.ends, FIN | ACK, control.next[0], control.next[1], b"");
+    let fin = segment(
+        control.ends,
+        FIN | ACK,
+        control.next[0],
+        control.next[1],
+        b"",
+    );
     control.passes(&fin);
 }
 
@@ -285,7 +309,13 @@ fn a_new_session_on_the_same_ports_inherits_no_announcement() {
     control.passes(&segment(ends.back(), FIN | ACK, server, client + 1, b""));
     control.passes(&segment(ends, ACK, client + 1, server + 1, b""));
     control.passes(&segment(ends, SYN, client + 100_000, 0, b""));
-    control.passes(&segment(ends.back(), SYN | ACK, 7_000, client + 100_001, b""));
+    control.passes(&segment(
+        ends.back(),
+        SYN | ACK,
+        7_000,
+        client + 100_001,
+        b"",
+    ));
     let stats = control.engine.stats();
     assert_eq!((stats.control_sessions, stats.expectations), (1, 0));
 }
@@ -328,7 +358,10 @@ fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
         server,
         b"PASV\r\n",
     );
-    assert_eq!(control.decide(&behind).reason(), Some(DropReason::FtpRefused));
+    assert_eq!(
+        control.decide(&behind).reason(),
+        Some(DropReason::FtpRefused)
+    );
     assert_eq!(control.engine.sessions(), 0);
     assert_eq!(control.engine.export_expectations(control.now), []);
     assert_eq!(control.event(HelperEvent::BounceRefused), 1);
@@ -373,8 +406,9 @@ fn another_appliance_takes_over_what_was_announced() {
     control.server("229 Entering (|||50000|)\r\n");
     let announced = control.engine.export_expectations(control.now);
     assert_eq!(announced.len(), 1);
-    let other =
-        |toml: &str| Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
+    let other = |toml: &str| {
+        Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap()
+    };
     let data = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
     let engine = other(ONLY_21);
     assert_eq!(engine.import_expectations(&announced, control.now), 1);
@@ -383,7 +417,10 @@ fn another_appliance_takes_over_what_was_announced() {
     assert_eq!(verdict.tracked().class, Class::Related);
     let mut rules = Vec::new();
     engine.for_each_session(|session| {
-        rules.push((engine.policy().rule_name(session.rule).to_owned(), session.parent))
+        rules.push((
+            engine.policy().rule_name(session.rule).to_owned(),
+            session.parent,
+        ))
     });
     assert_eq!(rules, [("ftp".to_owned(), None)]);
     // It is used up; and where the control session would not be admitted, neither is its data.
@@ -440,7 +477,9 @@ fn a_busy_data_session_keeps_its_idle_control_session_alive() {
         control.passes(&segment(data.back(), ACK, sent, 101, b"data"));
         sent += 4;
         control.passes(&segment(data, ACK, 101, sent, b""));
-        control.engine.expire_with(control.now, usize::MAX, &mut Discard);
+        control
+            .engine
+            .expire_with(control.now, usize::MAX, &mut Discard);
     }
     assert_eq!(
         control.engine.sessions(),
@@ -451,10 +490,14 @@ fn a_busy_data_session_keeps_its_idle_control_session_alive() {
     // Once the data session has ended, nothing keeps it but its own packets.
     control.passes(&segment(data, RST, 101, sent, b""));
     control.now += Duration::from_secs(11);
-    control.engine.expire_with(control.now, usize::MAX, &mut Discard);
+    control
+        .engine
+        .expire_with(control.now, usize::MAX, &mut Discard);
     assert_eq!(control.engine.sessions(), 1);
     control.now += Duration::from_secs(341);
-    control.engine.expire_with(control.now, usize::MAX, &mut Discard);
+    control
+        .engine
+        .expire_with(control.now, usize::MAX, &mut Discard);
     assert_eq!(control.engine.sessions(), 0);
 }
 
@@ -473,7 +516,10 @@ fn a_reload_revokes_a_control_session_that_only_its_data_keep_alive() {
     // Its own lifetime is over, and nobody has looked at it since.
     control.now += Duration::from_secs(100);
     let nothing = Config::from_toml("[policy]\ndefault = \"deny\"\n", "test.toml").unwrap();
-    assert_eq!(control.engine.preview(&nothing, control.now).unwrap().len(), 2);
+    assert_eq!(
+        control.engine.preview(&nothing, control.now).unwrap().len(),
+        2
+    );
     let done = control
         .engine
         .reload(&nothing, control.now, &mut Discard)
@@ -510,7 +556,10 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
     assert!(not_heard.unwrap().1 > 1_600);
     engine.expire_with(now + Duration::from_secs(400), usize::MAX, &mut Discard);
     assert_eq!(
-        (engine.stats().control_sessions, engine.stats().control_memory),
+        (
+            engine.stats().control_sessions,
+            engine.stats().control_memory
+        ),
         (0, 0)
     );
 }
@@ -521,10 +570,14 @@ fn an_imported_announcement_is_one_that_a_helper_could_have_made() {
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     let sound = control.engine.export_expectations(control.now)[0];
-    let listing = format!("[ftp]\npassive_addresses = \"10.0.0.9\"\nactive_source_port = 20\n{ONLY_21}");
-    let engine =
-        |toml: &str| Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
-    let takes = |toml: &str, expectation| engine(toml).import_expectations(&[expectation], control.now) == 1;
+    let listing =
+        format!("[ftp]\npassive_addresses = \"10.0.0.9\"\nactive_source_port = 20\n{ONLY_21}");
+    let engine = |toml: &str| {
+        Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap()
+    };
+    let takes = |toml: &str, expectation| {
+        engine(toml).import_expectations(&[expectation], control.now) == 1
+    };
     assert!(takes(ONLY_21, sound));
     let change = |with: &dyn Fn(&mut Expectation)| {
         let mut changed = sound;
@@ -533,7 +586,10 @@ fn an_imported_announcement_is_one_that_a_helper_could_have_made() {
     };
     let foreign = change(&|it| it.destination.set_ip("10.0.0.9".parse().unwrap()));
     assert!(!takes(ONLY_21, foreign));
-    assert!(takes(&listing, foreign), "an address that servers may announce");
+    assert!(
+        takes(&listing, foreign),
+        "an address that servers may announce"
+    );
     for unsound in [
         change(&|it| it.destination.set_port(22)),
         change(&|it| it.source = "10.0.0.7".parse().unwrap()),
@@ -575,7 +631,8 @@ fn the_rule_of_a_control_session_elsewhere_says_whether_it_is_one() {
     let announced = control.engine.export_expectations(control.now);
     let off = format!("{ONLY_21}ftp = {{ ports = [] }}\n");
     for (toml, related) in [(ONLY_21, true), (off.as_str(), false)] {
-        let engine = Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
+        let engine =
+            Engine::with_seed(&Config::from_toml(toml, "test.toml").unwrap(), [2; 4]).unwrap();
         engine.import_expectations(&announced, control.now);
         let syn = segment(Ends::v4(40_000, 50_000), SYN, 9, 0, b"");
         let verdict = engine.verdict_only(Packet::new(&syn, control.now));
@@ -594,7 +651,10 @@ fn a_reload_that_takes_a_rules_control_ports_away_closes_what_was_announced() {
             let config = Config::from_toml(&off, "test.toml").unwrap();
             for reload in [!announced_before, announced_before] {
                 if reload {
-                    control.engine.reload(&config, control.now, &mut Discard).unwrap();
+                    control
+                        .engine
+                        .reload(&config, control.now, &mut Discard)
+                        .unwrap();
                 } else {
                     control.client("PASV\r\n");
                     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
@@ -619,7 +679,9 @@ fn a_closed_control_session_is_not_kept_by_its_data() {
     control.passes(&segment(control.ends, RST, control.next[0], 0, b""));
     for seq in 501..601 {
         control.now += Duration::from_secs(10);
-        control.engine.expire_with(control.now, usize::MAX, &mut Discard);
+        control
+            .engine
+            .expire_with(control.now, usize::MAX, &mut Discard);
         control.passes(&segment(data.back(), ACK, seq, 101, b"x"));
         control.passes(&segment(data, ACK, 101, seq + 1, b""));
     }
@@ -673,7 +735,10 @@ fn a_child_counts_for_its_source_and_no_rate_holds_for_it() {
         control.syn(1, 40_000, 2, 21).reason(),
         Some(DropReason::LimitRate)
     );
-    assert_eq!(control.syn(1, 40_000, 2, 50_000).tracked().class, Class::Related);
+    assert_eq!(
+        control.syn(1, 40_000, 2, 50_000).tracked().class,
+        Class::Related
+    );
     control.engine.check_invariants().unwrap();
 
     for limits in [
@@ -722,7 +787,10 @@ fn a_server_that_announces_its_public_address_is_expected_at_its_own() {
     let mut control = Control::new(&listed.replace("203.0.113.0/24", "10.0.0.3/32"), false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,3,195,80)\r\n");
-    assert_eq!(control.syn(1, 40_000, 3, 50_000).tracked().class, Class::Related);
+    assert_eq!(
+        control.syn(1, 40_000, 3, 50_000).tracked().class,
+        Class::Related
+    );
     assert_eq!(
         control.syn(1, 40_001, 2, 50_000).reason(),
         Some(DropReason::PolicyDeny)
@@ -747,7 +815,10 @@ fn a_page_in_a_browser_opens_no_port_of_its_host() {
         .map(|guess| format!("PORT 10,{},0,1,12,234\r\n", guess % 250))
         .collect();
     let post = format!("POST / HTTP/1.1\r\nHost: evil.example:2121\r\n\r\nx\r\n{body}");
-    for (text, event) in [(post, HelperEvent::NotFtp), (body, HelperEvent::TooManyRefused)] {
+    for (text, event) in [
+        (post, HelperEvent::NotFtp),
+        (body, HelperEvent::TooManyRefused),
+    ] {
         let mut control = Control::new(ONLY_21, false);
         for part in text.as_bytes().chunks(1400) {
             control.client(core::str::from_utf8(part).unwrap());

@@ -11,8 +11,7 @@ use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
 
 const URG: u8 = 0x20;
 
-const RULE: &str =
-    "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const RULE: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
 
 /// An announcement of a third host.
 const BOUNCE: &str = "PORT 10,0,0,9,0,22\r\n";
@@ -80,7 +79,11 @@ impl Talk {
     #[track_caller]
     fn refused(&self, bytes: &[u8]) {
         let verdict = self.scene.decide(bytes);
-        assert_eq!(verdict.reason(), Some(DropReason::FtpRefused), "{verdict:?}");
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::FtpRefused),
+            "{verdict:?}"
+        );
     }
 
     /// What the client would send next.
@@ -122,10 +125,18 @@ impl Talk {
         let mut heard = Heard::default();
         let packet = Packet::new(bytes, self.scene.now).zone(self.scene.zone);
         let verdict = self.scene.engine.process_with(packet, &mut heard);
-        assert_eq!(verdict.reason(), Some(DropReason::FtpRefused), "{verdict:?}");
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::FtpRefused),
+            "{verdict:?}"
+        );
         let reasons: Vec<_> = heard.ended.iter().map(|(_, reason)| *reason).collect();
         assert_eq!(reasons, [EndReason::FtpRefused]);
-        let numbers: Vec<_> = heard.resets.iter().map(|reset| seq_of(reset.bytes())).collect();
+        let numbers: Vec<_> = heard
+            .resets
+            .iter()
+            .map(|reset| seq_of(reset.bytes()))
+            .collect();
         assert_eq!(numbers, [client, server], "the first goes to the server");
         self.scene.engine.check_invariants().unwrap();
     }
@@ -205,7 +216,8 @@ fn a_fragmented_segment_passes_only_where_nothing_stops() {
             if before {
                 talk.refused(&talk.by_client(BOUNCE.as_bytes()));
             }
-            for fragment in fragments(&tcp(talk.ends, head(&talk), options, BOUNCE.as_bytes()), at) {
+            for fragment in fragments(&tcp(talk.ends, head(&talk), options, BOUNCE.as_bytes()), at)
+            {
                 assert!(!talk.scene.decide(&fragment).is_forward());
             }
         }
@@ -432,7 +444,10 @@ fn a_late_packet_of_a_session_that_was_stopped_gets_a_reset() {
         matches!(verdict, Verdict::Reject(DropReason::FtpRefused, ..)),
         "{verdict:?}"
     );
-    assert_eq!(verdict.tracked().late.unwrap().reason, EndReason::FtpRefused);
+    assert_eq!(
+        verdict.tracked().late.unwrap().reason,
+        EndReason::FtpRefused
+    );
 }
 
 #[test]
@@ -491,7 +506,10 @@ fn a_session_taken_up_in_its_middle_goes_on() {
     let mut talk = adopted();
     talk.client("two words.txt\r\nNOOP\r\n");
     talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
-    assert!(!talk.syn(50_000).is_forward(), "nobody has seen the command");
+    assert!(
+        !talk.syn(50_000).is_forward(),
+        "nobody has seen the command"
+    );
     talk.server("200 fine\r\n");
 }
 
@@ -577,7 +595,11 @@ fn lines_of_a_greeting_end_with_a_line_feed_alone() {
 fn data_that_the_tracker_does_not_believe_do_not_pass() {
     for (mode, passes) in [("strict", false), ("liberal", false), ("strict", true)] {
         let mode = format!("[tcp]\nmode = \"{mode}\"\n");
-        let toml = if passes { passing(&mode) } else { stopping(&mode) };
+        let toml = if passes {
+            passing(&mode)
+        } else {
+            stopping(&mode)
+        };
         let talk = Talk::new(&toml);
         let [client, server] = talk.next;
         let old = segment(
@@ -644,7 +666,13 @@ fn a_segment_that_is_dropped_does_not_stand_for_an_urgent_byte() {
     talk.lives();
     let text = b"NOOP\r\n".repeat(500);
     talk.passes(&talk.by_client(&text));
-    let acknowledges = segment(talk.ends.back(), ACK, talk.next[1], talk.next[0] + 3_000, b"");
+    let acknowledges = segment(
+        talk.ends.back(),
+        ACK,
+        talk.next[1],
+        talk.next[0] + 3_000,
+        b"",
+    );
     talk.passes(&acknowledges);
     talk.refused(&talk.ahead(u32::from(far) + 9, b"XPORT 10,0,0,9,0,22"));
     talk.passes(&talk.ahead(u32::from(far) + 9, b"\xf2"));
@@ -789,7 +817,9 @@ fn a_restart_keeps_the_command_that_waits_for_its_reply() {
         talk.client("NOOP\r\nSTAT\r\nEPSV\r\n");
         talk.server("200 fine\r\n211-status\r\n");
         talk.restart(&toml);
-        talk.server("229 no reply\r\n211 end\r\n229 Entering Extended Passive Mode (|||50001|)\r\n");
+        talk.server(
+            "229 no reply\r\n211 end\r\n229 Entering Extended Passive Mode (|||50001|)\r\n",
+        );
         assert!(talk.syn(50_001).is_forward(), "{toml}");
         // What was announced can be withdrawn.
         talk.client("PASV\r\n");

@@ -12,8 +12,8 @@ use crate::support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STR
 use crate::support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use crate::support::ops::{Op, Tcp, Traffic};
 use crate::support::packets::{
-    ACK, Ends, Head, SYN, address4, address6, chunk, discovery, icmp, init_with, other, sctp, tcp, udp,
-    unreachable,
+    ACK, Ends, Head, SYN, address4, address6, chunk, discovery, icmp, init_with, other, sctp, tcp,
+    udp, unreachable,
 };
 
 fn folder(kind: &str, target: &str) -> PathBuf {
@@ -26,10 +26,17 @@ fn folder(kind: &str, target: &str) -> PathBuf {
 /// Runs a target on all its stored inputs; each must exist for a reason, so there must be seeds.
 fn replay(target: &str, run: fn(&[u8])) {
     let files = |kind| {
-        let entries = fs::read_dir(folder(kind, target)).map(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries =
+            fs::read_dir(folder(kind, target)).map(Iterator::collect::<Result<Vec<_>, _>>);
         let mut files: Vec<PathBuf> = entries.map_or_else(
             |_| Vec::new(),
-            |entries| entries.unwrap().into_iter().map(|entry| entry.path()).collect(),
+            |entries| {
+                entries
+                    .unwrap()
+                    .into_iter()
+                    .map(|entry| entry.path())
+                    .collect()
+            },
         );
         files.sort();
         files
@@ -113,18 +120,29 @@ fn paths() -> Vec<u8> {
         gre(Ends::v4(0, 0), 1),
         gre(Ends::v4(0, 0).back(), 2),
         unreachable(false, 1, &gre(Ends::v4(0, 0), 1)[..28]),
-        sctp(first, 0, &init_with(1, 7, &[address4(11), address6(11)].concat())),
+        sctp(
+            first,
+            0,
+            &init_with(1, 7, &[address4(11), address6(11)].concat()),
+        ),
         sctp(first.back(), 7, &init_with(2, 8, &address4(12))),
         sctp(first, 8, &chunk(10, 0, &[7; 8])),
         sctp(first.back(), 7, &chunk(11, 0, &[])),
         sctp(second, 8, &chunk(4, 0, &[0; 16])),
         sctp(second.back(), 7, &chunk(5, 0, &[0; 16])),
         sctp(first, 8, &[auth.clone(), chunk(0xc1, 0, &request)].concat()),
-        sctp(first.back(), 7, &[auth, chunk(0x80, 0, &[0, 0, 0, 5])].concat()),
+        sctp(
+            first.back(),
+            7,
+            &[auth, chunk(0x80, 0, &[0, 0, 0, 5])].concat(),
+        ),
         sctp(Ends { src: 21, ..first }, 8, &chunk(7, 0, &[0; 4])),
         unreachable(false, 11, &sctp(second, 8, &chunk(0, 3, &[0; 16]))[..28]),
     ];
-    packets.iter().flat_map(|bytes| frame(0, 1, bytes)).collect()
+    packets
+        .iter()
+        .flat_map(|bytes| frame(0, 1, bytes))
+        .collect()
 }
 
 /// An input of `front`: one datagram.
@@ -153,16 +171,25 @@ fn front_seeds() -> Vec<(&'static str, Vec<u8>)> {
             [1, 2, 2],
             &tcp(ends.back(), head(SYN | ACK, 500, 101), &mss, b""),
         ),
-        in_tunnel(WRAPPED, [1, 1, 3], &tcp(ends, head(ACK, 101, 501), &[], b"GET")),
+        in_tunnel(
+            WRAPPED,
+            [1, 1, 3],
+            &tcp(ends, head(ACK, 101, 501), &[], b"GET"),
+        ),
     ]
     .concat();
     let late = tcp(ends.back(), head(ACK, 501, 101), &[], b"late");
-    let ending = in_tunnel(WRAPPED | SECONDS, [255, 4, 4], &udp(Ends::v6(1, 53), b"question"));
+    let ending = in_tunnel(
+        WRAPPED | SECONDS,
+        [255, 4, 4],
+        &udp(Ends::v6(1, 53), b"question"),
+    );
     let large = udp(ends, &[7; 1_300]);
     let story = |settings: u8, parts: &[&[u8]]| [&[settings], parts.concat().as_slice()].concat();
     let gwlb = [
         &[
-            8, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0,
+            8, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 2, 2, 0, 0, 0, 0, 0,
+            0, 0, 0,
         ][..],
         &[1, 8, 3, 1, 1, 2, 3, 4],
         &syn,
@@ -171,15 +198,24 @@ fn front_seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         (
             "session",
-            story(2, &[&handshake, &ending, &in_tunnel(WRAPPED, [1, 9, 9], &late)]),
+            story(
+                2,
+                &[&handshake, &ending, &in_tunnel(WRAPPED, [1, 9, 9], &late)],
+            ),
         ),
         (
             "clamped",
-            story(0x12, &[&handshake, &in_tunnel(WRAPPED, [1, 7, 7], &syn), &ending]),
+            story(
+                0x12,
+                &[&handshake, &in_tunnel(WRAPPED, [1, 7, 7], &syn), &ending],
+            ),
         ),
         (
             "rejected",
-            story(1, &[&handshake, &in_tunnel(WRAPPED | RELOAD, [1, 1, 1], &syn)]),
+            story(
+                1,
+                &[&handshake, &in_tunnel(WRAPPED | RELOAD, [1, 1, 1], &syn)],
+            ),
         ),
         (
             "too_large",
@@ -285,7 +321,10 @@ fn write_seeds() {
                     talk: 1,
                     reply: false,
                 },
-                Op::Udp { talk: 1, reply: true },
+                Op::Udp {
+                    talk: 1,
+                    reply: true,
+                },
                 Op::Echo {
                     talk: 4,
                     reply: false,
@@ -339,7 +378,12 @@ fn write_seeds() {
     let input: Vec<u8> = odd.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "odd", &input);
     let link = [
-        discovery("fe80::1", "ff02::2", 133, &[0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1]),
+        discovery(
+            "fe80::1",
+            "ff02::2",
+            133,
+            &[0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1],
+        ),
         discovery("fe80::1", "ff02::1", 130, &[0; 20]),
         discovery("fe80::1", "ff02::16", 143, &[0; 4]),
         icmp(Ends::v4(0, 0), 42, [0, 7, 1, 1], b"interface"),

@@ -40,7 +40,9 @@ impl Bench {
         let datagrams = [datagram(label.port, &payload)];
         let sent = &mut self.sent;
         self.gateway
-            .handle_batch(&mut self.worker, datagrams, self.now, |out| sent.push(kept(&out)));
+            .handle_batch(&mut self.worker, datagrams, self.now, |out| {
+                sent.push(kept(&out))
+            });
         std::mem::take(sent)
     }
 
@@ -132,7 +134,10 @@ fn a_reload_that_fails_changes_nothing() {
     config.geneve.unknown_endpoints = Some("nowhere".to_owned());
     let before = bench.gateway.config();
     let Bench {
-        gateway, worker, now, ..
+        gateway,
+        worker,
+        now,
+        ..
     } = &mut bench;
     let error = gateway.reload(worker, &config, *now, |_| panic!("nothing is sent"));
     assert!(error.is_err());
@@ -175,7 +180,8 @@ fn rejects_are_answered_within_the_budget() {
 
 #[test]
 fn denied_packets_take_at_most_half_of_the_events_that_a_worker_keeps() {
-    let text = "[policy]\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"";
+    let text =
+        "[policy]\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"";
     let mut bench = Bench::new(text);
     bench.worker = bench.gateway.worker_with_event_limit(4);
     for n in 0..10 {
@@ -184,7 +190,10 @@ fn denied_packets_take_at_most_half_of_the_events_that_a_worker_keeps() {
     }
     assert_eq!(bench.worker.lost().events, 8);
     for n in 0..3 {
-        assert_eq!(bench.take(THERE, &udp(Ends::v4(2_000 + n, 53), b"")).len(), 1);
+        assert_eq!(
+            bench.take(THERE, &udp(Ends::v4(2_000 + n, 53), b"")).len(),
+            1
+        );
     }
     assert_eq!(bench.worker.lost().events, 9);
     let opened = |event: &Event<'_>| matches!(event, Event::Opened(_));

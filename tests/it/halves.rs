@@ -17,7 +17,10 @@ fn a_connection_is_adopted_with_a_packet_of_either_end() {
     for (first, direction) in [(ENDS, Direction::Original), (ENDS.back(), Direction::Reply)] {
         let scene = Scene::new(ADOPT);
         let tracked = scene.pass(first, ACK, 7_000, 9_000, b"data");
-        assert_eq!((tracked.class, tracked.direction), (Class::New, Some(direction)));
+        assert_eq!(
+            (tracked.class, tracked.direction),
+            (Class::New, Some(direction))
+        );
         let record = scene.record();
         assert!(record.adopted && !record.resumed && !record.bypassed);
         // The well-known port is that of the responder.
@@ -41,7 +44,10 @@ fn a_session_that_only_the_other_end_may_open_is_reversed() {
     let scene = Scene::new(&toml);
     let tracked = scene.pass(high, ACK, 7_000, 9_000, b"data");
     assert_eq!(tracked.direction, Some(Direction::Reply));
-    assert_eq!((scene.record().src_port, scene.record().dst_port), (5000, 4000));
+    assert_eq!(
+        (scene.record().src_port, scene.record().dst_port),
+        (5000, 4000)
+    );
 }
 
 #[test]
@@ -63,8 +69,7 @@ fn an_adopted_session_is_liberal_until_both_ends_are_known_and_then_strict() {
 
 #[test]
 fn an_adopted_session_passes_policy_first() {
-    let deny =
-        "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
     let scene = Scene::new(&(ADOPT.to_owned() + deny));
     for ends in [ENDS, ENDS.back()] {
         dropped_for(
@@ -78,7 +83,10 @@ fn an_adopted_session_passes_policy_first() {
 #[test]
 fn only_an_ack_shows_a_connection() {
     let scene = Scene::new(ADOPT);
-    dropped_for(&scene.tcp(ENDS, RST, 7_000, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(ENDS, RST, 7_000, 0, b""),
+        DropReason::TcpNoSession,
+    );
     dropped_for(
         &scene.tcp(ENDS, FIN | ACK, 7_000, 9_000, b""),
         DropReason::TcpNoSession,
@@ -97,7 +105,9 @@ fn a_rule_and_a_zone_say_what_the_middle_of_a_connection_gets() {
              tcp = {{ midstream = \"{value}\" }}\n"
         )
     };
-    let zone = |value: &str| format!("[zones]\nlab = 1\n[tcp.zones]\nlab = {{ midstream = \"{value}\" }}\n");
+    let zone = |value: &str| {
+        format!("[zones]\nlab = 1\n[tcp.zones]\nlab = {{ midstream = \"{value}\" }}\n")
+    };
     for (toml, passes) in [
         (rule("adopt"), true),
         (zone("adopt"), true),
@@ -127,7 +137,10 @@ fn a_rejected_midstream_packet_gets_a_rst_and_no_session() {
             "{verdict:?}"
         );
     }
-    dropped_for(&scene.tcp(ENDS, RST, 7_000, 0, b""), DropReason::TcpNoSession);
+    dropped_for(
+        &scene.tcp(ENDS, RST, 7_000, 0, b""),
+        DropReason::TcpNoSession,
+    );
     assert_eq!(scene.engine.sessions(), 0);
 }
 
@@ -197,7 +210,12 @@ fn a_syn_ack_without_its_syn_is_named() {
         scene.now += Duration::from_secs(1);
     }
     let line = only_line(&scene);
-    says(&line, Evidence::SynAckWithoutSyn, Cause::RoutingAsymmetry, 3);
+    says(
+        &line,
+        Evidence::SynAckWithoutSyn,
+        Cause::RoutingAsymmetry,
+        3,
+    );
     assert_eq!(line.last - line.first, Duration::from_secs(2));
 
     let scene = modes("report");
@@ -276,7 +294,10 @@ fn a_reported_connection_passes_to_its_end() {
     let scene = modes("report");
     scene.pass(ENDS, SYN, 100, 0, b"");
     let reason = DropReason::TcpAckWithoutSynAck;
-    dropped_for(&scene.tcp(ENDS, FIN | ACK, 101, 501, b""), DropReason::TcpState);
+    dropped_for(
+        &scene.tcp(ENDS, FIN | ACK, 101, 501, b""),
+        DropReason::TcpState,
+    );
     reported(&scene.tcp(ENDS, ACK, 101, 501, b""), reason);
     reported(&scene.tcp(ENDS, FIN | ACK, 101, 501, b"the last"), reason);
     assert_eq!(scene.record().state, "SYN_SENT");
@@ -385,7 +406,12 @@ fn a_connection_of_which_nothing_but_the_beginning_is_missing_was_moved() {
         &scene.tcp(ENDS.back(), ACK, 9_000, 7_000, b""),
         DropReason::TcpNoSession,
     );
-    says(&only_line(&scene), Evidence::BeginningUnseen, Cause::FlowMoved, 1);
+    says(
+        &only_line(&scene),
+        Evidence::BeginningUnseen,
+        Cause::FlowMoved,
+        1,
+    );
 }
 
 #[test]
@@ -396,7 +422,12 @@ fn a_session_that_ended_here_first_is_named() {
     for _ in 0..2 {
         assert!(!scene.tcp(ENDS, ACK, 101, 501, b"late").is_forward());
     }
-    says(&only_line(&scene), Evidence::AfterEnd, Cause::ExpiredHereFirst, 2);
+    says(
+        &only_line(&scene),
+        Evidence::AfterEnd,
+        Cause::ExpiredHereFirst,
+        2,
+    );
 }
 
 #[test]
@@ -495,7 +526,9 @@ fn searches_in_vain_have_a_budget_and_those_that_find_are_free() {
                 dropped_for(&verdict, DropReason::TcpSynAckWithoutSyn);
             }
             (0..5)
-                .filter(|_| scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b"").reason() == Some(reason))
+                .filter(|_| {
+                    scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b"").reason() == Some(reason)
+                })
                 .count()
         };
         let first = answers(&scene);

@@ -71,7 +71,11 @@ impl Holder {
                     .is_none()
             );
         }
-        let ready: Vec<_> = released.0.drain(..).flat_map(|id| self.held.take(id)).collect();
+        let ready: Vec<_> = released
+            .0
+            .drain(..)
+            .flat_map(|id| self.held.take(id))
+            .collect();
         let ready = ready
             .into_iter()
             .chain(std::iter::from_fn(|| self.held.next(self.now)));
@@ -92,20 +96,33 @@ impl Holder {
 
 #[test]
 fn any_order_of_fragments_passes_whole_and_each_is_counted_once() {
-    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
         let holder = Holder::new("");
         let parts = parts(1);
         let mut verdicts = Vec::new();
         for place in order {
             verdicts.extend(holder.take(&parts[place]));
         }
-        let forwarded = verdicts.iter().filter(|verdict| verdict.is_forward()).count();
+        let forwarded = verdicts
+            .iter()
+            .filter(|verdict| verdict.is_forward())
+            .count();
         assert_eq!(forwarded, 3, "{order:?}: {verdicts:?}");
         let held = order.iter().position(|place| *place == 0).unwrap();
         assert_eq!(verdicts.len(), 3 + held, "the others are held");
         let stats = holder.engine.stats();
         assert_eq!((stats.forwarded_total(), stats.dropped_total()), (3, 0));
-        assert_eq!((stats.fragments_held, stats.fragments_waiting), (held as u64, 0));
+        assert_eq!(
+            (stats.fragments_held, stats.fragments_waiting),
+            (held as u64, 0)
+        );
         assert_eq!((holder.held.len(), holder.engine.datagrams()), (0, 0));
         holder
             .engine
@@ -254,7 +271,10 @@ fn those_that_lose_their_places_are_dropped_at_once() {
     let [first, middle, last] = parts(1);
     assert_eq!(holder.names(&last), ["hold"]);
     assert_eq!(holder.names(&parts(2)[1]), ["hold"]);
-    assert_eq!(holder.names(&parts(3)[1]), ["hold", "fragment_before_first"]);
+    assert_eq!(
+        holder.names(&parts(3)[1]),
+        ["hold", "fragment_before_first"]
+    );
     assert_eq!(holder.names(&middle), ["hold", "fragment_before_first"]);
     assert_eq!(holder.names(&first), ["forward", "forward"]);
     assert_eq!(holder.engine.stats().fragments_waiting, 1);
@@ -298,7 +318,10 @@ fn a_first_fragment_on_another_thread_finds_every_held_one() {
             barrier.wait();
             let mut released = Released::default();
             let engine = &holder.engine;
-            match engine.process_with(Packet::new(&packet, holder.now).can_hold(true), &mut released) {
+            match engine.process_with(
+                Packet::new(&packet, holder.now).can_hold(true),
+                &mut released,
+            ) {
                 Verdict::Forward(_) => {
                     decided.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
@@ -310,7 +333,11 @@ fn a_first_fragment_on_another_thread_finds_every_held_one() {
                 .into_iter()
                 .chain(std::iter::from_fn(|| held.next(holder.now)))
             {
-                assert!(engine.verdict_only(Packet::new(&packet, holder.now)).is_forward());
+                assert!(
+                    engine
+                        .verdict_only(Packet::new(&packet, holder.now))
+                        .is_forward()
+                );
                 decided.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         }
@@ -320,7 +347,10 @@ fn a_first_fragment_on_another_thread_finds_every_held_one() {
         scope.spawn(|| work(1));
     });
     assert_eq!(decided.into_inner(), 2 * u64::from(ROUNDS));
-    assert_eq!((held.len(), holder.engine.stats().fragments_waiting), (0, 0));
+    assert_eq!(
+        (held.len(), holder.engine.stats().fragments_waiting),
+        (0, 0)
+    );
     holder.engine.check_invariants().unwrap();
 }
 
@@ -330,8 +360,14 @@ fn the_front_end_returns_held_datagrams_in_their_own_headers_after_the_first() {
     let [first, middle, last] = parts(1);
     // Fragments without ports may come with another cookie, from another port.
     let labels = [Label::blue(1, 1), Label::blue(2, 2), Label::blue(3, 3)];
-    assert_eq!(appliance.take(labels[2], &last), Kept::Nothing(NotSent::Held));
-    assert_eq!(appliance.take(labels[1], &middle), Kept::Nothing(NotSent::Held));
+    assert_eq!(
+        appliance.take(labels[2], &last),
+        Kept::Nothing(NotSent::Held)
+    );
+    assert_eq!(
+        appliance.take(labels[1], &middle),
+        Kept::Nothing(NotSent::Held)
+    );
     assert_eq!(appliance.released(), []);
     let stats = appliance.stats();
     assert_eq!((stats.held, stats.waiting, stats.outcomes()), (2, 2, 0));
@@ -368,7 +404,10 @@ fn a_batch_holds_and_releases_like_single_datagrams() {
     front.handle_batch(engine, datagrams, *now, scratch, told, |_, _, answer| {
         answers.push(Kept::of(answer));
     });
-    let returned = answers.iter().filter(|answer| **answer == Kept::Return).count();
+    let returned = answers
+        .iter()
+        .filter(|answer| **answer == Kept::Return)
+        .count();
     assert_eq!((answers.len(), returned), (60, 20));
     let released = appliance.released();
     assert_eq!(released.len(), 40);
@@ -382,7 +421,10 @@ fn a_reload_that_refuses_the_endpoint_meanwhile_counts_for_held_ones() {
                         [policy]\ndefault = \"allow\"";
     let mut appliance = Appliance::new(BOTH);
     let [_, middle, _] = parts(1);
-    assert_eq!(appliance.take(green(1, 1), &middle), Kept::Nothing(NotSent::Held));
+    assert_eq!(
+        appliance.take(green(1, 1), &middle),
+        Kept::Nothing(NotSent::Held)
+    );
     appliance.reload(
         "[zones]\ngreen = 2\n[geneve]\nunknown_endpoints = \"refuse\"\n[policy]\ndefault = \"allow\"",
     );
@@ -430,7 +472,9 @@ fn released_datagrams_that_nobody_asks_for_stay_bounded() {
         assert_eq!(appliance.take(label, &first), Kept::Return);
     }
     let dropped = Kept::Nothing(NotSent::Dropped(DropReason::FragmentBeforeFirst));
-    let held = later.iter().filter(|kept| **kept == Kept::Nothing(NotSent::Held));
+    let held = later
+        .iter()
+        .filter(|kept| **kept == Kept::Nothing(NotSent::Held));
     assert_eq!(held.count(), 32);
     assert!(later[32..].iter().all(|kept| *kept == dropped));
     assert_eq!(appliance.stats().waiting, 32);
@@ -438,7 +482,10 @@ fn released_datagrams_that_nobody_asks_for_stay_bounded() {
     let released = appliance.released();
     assert_eq!(released.len(), 32);
     assert!(released.iter().all(|kept| matches!(kept, Kept::Send(..))));
-    assert_eq!((appliance.stats().waiting, appliance.stats().returned), (0, 232));
+    assert_eq!(
+        (appliance.stats().waiting, appliance.stats().returned),
+        (0, 232)
+    );
 }
 
 #[test]
@@ -463,7 +510,11 @@ fn workers_find_what_another_one_holds() {
     let answer = front.handle(engine, &decisive, now, &mut other, &mut Discard);
     assert_eq!(answer, Answer::Return);
     // Whoever has sent the first fragment sends those that waited for it.
-    assert!(front.next_released(engine, now, &mut one, &mut Discard).is_none());
+    assert!(
+        front
+            .next_released(engine, now, &mut one, &mut Discard)
+            .is_none()
+    );
     let answer = front.next_released(engine, now, &mut other, &mut Discard);
     assert!(matches!(answer, Some(Answer::Send(sent)) if sent.payload == middle));
 }
@@ -529,7 +580,9 @@ impl Books {
             if let Kept::Send(_, payload) = &kept {
                 let (header, inner) = payload.split_at(40);
                 let labels = [Label::blue(1, 1), green(1, 1)];
-                let label = labels.into_iter().find(|label| label.header(false) == header);
+                let label = labels
+                    .into_iter()
+                    .find(|label| label.header(false) == header);
                 let label = label.expect("a header that came");
                 assert_eq!(sent(&kept, label), inner);
                 self.leaves(label, inner);
@@ -555,8 +608,15 @@ impl Books {
                 // The last one overlaps the others.
                 let bounds = [(0, 800), (800, 1_600), (1_600, 2_008), (792, 1_608)];
                 let packet = cut(&whole, id, bounds[part].0, bounds[part].1);
-                let label = if is_green { green(1, 1) } else { Label::blue(1, 1) };
-                *self.inside.entry((label.endpoint, packet.clone())).or_default() += 1;
+                let label = if is_green {
+                    green(1, 1)
+                } else {
+                    Label::blue(1, 1)
+                };
+                *self
+                    .inside
+                    .entry((label.endpoint, packet.clone()))
+                    .or_default() += 1;
                 if self.appliance.take(label, &packet) == Kept::Return {
                     self.leaves(label, &packet);
                 }

@@ -129,7 +129,11 @@ fn an_arrow_up_is_found_wherever_it_stands() {
         "/* use */ fn f() -> char { '\"' }\npub(crate) use crate::roof as tiles;",
     ];
     for cellar in cellars {
-        let files = [("lib.rs", "pub use roof::Tile;"), ("cellar.rs", cellar), roof];
+        let files = [
+            ("lib.rs", "pub use roof::Tile;"),
+            ("cellar.rs", cellar),
+            roof,
+        ];
         let found = faults(&sources(&files), &["cellar", "roof"]);
         assert_eq!(found.len(), 1, "{cellar}: {found:?}");
         assert!(found[0].starts_with("cellar.rs:"), "{found:?}");
@@ -223,5 +227,8 @@ fn a_circle_is_found_however_long_it_is() {
 fn modules_and_floors_must_fit() {
     let files = [("lib.rs", ""), ("cellar.rs", ""), ("attic.rs", "")];
     let found = faults(&sources(&files), &["cellar", "roof"]);
-    assert_eq!(found, ["no module has the floor `roof`", "`attic` has no floor"]);
+    assert_eq!(
+        found,
+        ["no module has the floor `roof`", "`attic` has no floor"]
+    );
 }

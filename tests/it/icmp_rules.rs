@@ -156,7 +156,10 @@ fn a_rejected_message_is_not_answered_where_it_may_be_an_error() {
     let verdict = scene.decide(&icmp(V4, 40, [0; 4], &[]));
     dropped_for(&verdict, DropReason::PolicyReject);
     let verdict = scene.decide(&icmp(V6, 160, [0; 4], &[]));
-    assert!(matches!(verdict, Verdict::Reject(DropReason::PolicyReject, ..)));
+    assert!(matches!(
+        verdict,
+        Verdict::Reject(DropReason::PolicyReject, ..)
+    ));
 }
 
 #[test]
@@ -171,7 +174,10 @@ fn types_that_no_rule_can_match_are_warned_of() {
     let both = "[\"icmp\", \"icmpv6\"]";
     for (protocol, types) in [
         (both, "[8, 9, 10, 30, 40, 42, 128, 144, 153, 160]"),
-        (both, "[\"router-advertisement\", \"extended-echo-request\"]"),
+        (
+            both,
+            "[\"router-advertisement\", \"extended-echo-request\"]",
+        ),
         ("\"icmp\"", "[13, 15, 17, 255]"),
     ] {
         assert!(warnings(protocol, types).is_empty(), "{types}");
@@ -199,7 +205,8 @@ fn types_that_no_rule_can_match_are_warned_of() {
 #[test]
 fn redirects_that_are_allowed_in_a_tunnel_are_warned_of() {
     let warnings = |attachment| {
-        let text = format!("[engine]\nattachment = \"{attachment}\"\n[icmp]\nredirects = \"allow\"\n");
+        let text =
+            format!("[engine]\nattachment = \"{attachment}\"\n[icmp]\nredirects = \"allow\"\n");
         Config::from_toml(&text, "t.toml").unwrap().warnings()
     };
     assert!(warnings("auto").is_empty() && warnings("link").is_empty());
@@ -270,7 +277,13 @@ fn no_error_announces_less_than_the_least_mtu() {
         assert_eq!(too_big(V4, mtu, 1500), expected, "IPv4, {mtu}");
     }
     // A packet too big always announces one: 0 is as small as any other.
-    for (mtu, expected) in [(0, small), (1, small), (1279, small), (1280, None), (1400, None)] {
+    for (mtu, expected) in [
+        (0, small),
+        (1, small),
+        (1279, small),
+        (1280, None),
+        (1400, None),
+    ] {
         assert_eq!(too_big(V6, mtu, 1500), expected, "IPv6, {mtu}");
     }
 }
@@ -310,7 +323,12 @@ fn altered(ends: Ends, mtu: u16, alter: impl Fn(&mut Vec<u8>)) -> Verdict {
         ..ends
     };
     let [high, low] = mtu.to_be_bytes();
-    let error = icmp(router, if ends.v6 { 2 } else { 3 }, [0, 0, high, low], &quote);
+    let error = icmp(
+        router,
+        if ends.v6 { 2 } else { 3 },
+        [0, 0, high, low],
+        &quote,
+    );
     scene.decide(&if ends.v6 { error } else { with_code_4(error) })
 }
 
@@ -327,7 +345,10 @@ fn an_error_is_judged_by_what_it_quotes_and_not_by_the_length_that_it_quotes() {
         20,
         28,
     ];
-    for (len, fits) in lengths.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+    for (len, fits) in lengths
+        .into_iter()
+        .flat_map(|len| [(len, false), (len, true)])
+    {
         let verdict = altered(V4, 1400, |quote| {
             quote[2..4].copy_from_slice(&len.to_be_bytes());
             if fits {
@@ -346,11 +367,17 @@ fn an_error_is_judged_by_what_it_quotes_and_not_by_the_length_that_it_quotes() {
         }
     }
     for len in [0_u16, 8, 1408, 1408_u16.swap_bytes()] {
-        let verdict = altered(V6, 1280, |quote| quote[4..6].copy_from_slice(&len.to_be_bytes()));
+        let verdict = altered(V6, 1280, |quote| {
+            quote[4..6].copy_from_slice(&len.to_be_bytes())
+        });
         if len == 8 {
             dropped_for(&verdict, DropReason::IcmpErrorMtuFits);
         } else {
-            assert_eq!(verdict.tracked().class, Class::Related, "{len}: {verdict:?}");
+            assert_eq!(
+                verdict.tracked().class,
+                Class::Related,
+                "{len}: {verdict:?}"
+            );
         }
     }
 }
@@ -373,16 +400,28 @@ fn a_quote_may_differ_in_what_routers_change() {
     ];
     for (what, alter) in alterations {
         let verdict = altered(V4, 1400, alter);
-        assert_eq!(verdict.tracked().class, Class::Related, "{what}: {verdict:?}");
+        assert_eq!(
+            verdict.tracked().class,
+            Class::Related,
+            "{what}: {verdict:?}"
+        );
     }
     let verdict = altered(V6, 1300, |quote| quote[7] = 0);
-    assert_eq!(verdict.tracked().class, Class::Related, "hop limit: {verdict:?}");
+    assert_eq!(
+        verdict.tracked().class,
+        Class::Related,
+        "hop limit: {verdict:?}"
+    );
     // Options of the quoted header stand before the ports.
     let verdict = altered(V4, 1400, |quote| {
         quote[0] = 0x47;
         quote.splice(20..20, [7, 7, 4, 0, 0, 0, 0, 0]);
     });
-    assert_eq!(verdict.tracked().class, Class::Related, "options: {verdict:?}");
+    assert_eq!(
+        verdict.tracked().class,
+        Class::Related,
+        "options: {verdict:?}"
+    );
     // A later fragment has no ports.
     let verdict = altered(V4, 1400, |quote| quote[6..8].copy_from_slice(&[0, 0x41]));
     dropped_for(&verdict, DropReason::IcmpErrorNoSession);
@@ -420,7 +459,10 @@ fn an_mtu_that_fits_may_only_be_counted() {
     assert!(scene.decide(&udp(V4, &[0; 100])).is_forward());
     let verdict = scene.decide(&error);
     assert!(verdict.is_forward());
-    assert_eq!(verdict.tracked().tolerated, Some(DropReason::IcmpErrorMtuFits));
+    assert_eq!(
+        verdict.tracked().tolerated,
+        Some(DropReason::IcmpErrorMtuFits)
+    );
 }
 
 #[test]
@@ -447,7 +489,11 @@ fn no_error_goes_to_a_group() {
     // A packet of a session with a group, and an error that claims to be about what the group sent.
     for (ends, at, group) in [
         (V4, 12, &[239, 1, 2, 3][..]),
-        (V6, 8, &[0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]),
+        (
+            V6,
+            8,
+            &[0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1],
+        ),
     ] {
         let len = group.len();
         let to_group = |mut packet: Vec<u8>| {

@@ -92,7 +92,11 @@ fn a_source_route_does_not_get_past_a_rule_for_its_first_destination() {
             with_options(echo(V4, true), &LOOSE),
         ];
         for routing_type in [2, 3, 4, 253] {
-            packets.push(with_extension(udp(V6, b"x"), ROUTING, &segments(routing_type, 1)));
+            packets.push(with_extension(
+                udp(V6, b"x"),
+                ROUTING,
+                &segments(routing_type, 1),
+            ));
         }
         packets
     };
@@ -181,8 +185,7 @@ fn strict_options_pass_only_where_a_rule_allows_them() {
 
 #[test]
 fn one_rule_may_be_strict_and_a_reload_changes_it() {
-    let strict =
-        "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\nip_options = \"strict\"\n";
+    let strict = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\nip_options = \"strict\"\n";
     let scene = Scene::new(strict);
     dropped_for(
         &scene.decide(&with_options(syn(V4), &ROUTER_ALERT)),
@@ -212,7 +215,11 @@ fn listener_discovery_keeps_its_router_alert_where_options_are_strict() {
     report[7] = 1;
     report[8..24].copy_from_slice(&Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets());
     report[24..40].copy_from_slice(&group);
-    let verdict = scene.decide(&with_extension(report.clone(), HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]));
+    let verdict = scene.decide(&with_extension(
+        report.clone(),
+        HOP_BY_HOP,
+        &[5, 2, 0, 0, 1, 0],
+    ));
     assert!(verdict.is_forward(), "{verdict:?}");
     assert_eq!(verdict.tracked().class, Class::Untracked);
     let other_header = with_extension(report, DESTINATION, &[1, 4, 0, 0, 0, 0]);
@@ -255,7 +262,10 @@ fn a_fragmented_error_has_no_options_where_they_are_strict() {
         &scene.decide(&fragment(&ROUTER_ALERT, 0, 1)),
         DropReason::IpOptions,
     );
-    dropped_for(&scene.decide(&fragment(&[], 6, 0)), DropReason::FragmentOfDropped);
+    dropped_for(
+        &scene.decide(&fragment(&[], 6, 0)),
+        DropReason::FragmentOfDropped,
+    );
     let plain = Scene {
         now: scene.now + std::time::Duration::from_secs(60),
         ..scene
@@ -316,8 +326,9 @@ fn hip_mobility_and_shim6_are_protocols_to_the_policy() {
         (V4, 0),
         (V4, 139),
     ] {
-        let rule =
-            |action| format!("[[policy.rule]]\nname = \"x\"\naction = \"{action}\"\nprotocol = {protocol}\n");
+        let rule = |action| {
+            format!("[[policy.rule]]\nname = \"x\"\naction = \"{action}\"\nprotocol = {protocol}\n")
+        };
         let packet = other(ends, protocol, &[59, 0, 1, 0, 0, 0, 0, 0]);
         let deny = Scene::new(&rule("deny"));
         dropped_for(&deny.decide(&packet), DropReason::PolicyDeny);
@@ -341,15 +352,28 @@ fn an_error_about_hip_is_of_its_session() {
 fn martians_over_ipv4_are_dropped_by_name() {
     use DropReason::{
         AddressLand as Land, AddressLinkLocal as LinkLocal, AddressLoopback as Loopback,
-        AddressReserved as Reserved, AddressUnspecified as Unspecified, ConnectionToMulticast as ToGroup,
+        AddressReserved as Reserved, AddressUnspecified as Unspecified,
+        ConnectionToMulticast as ToGroup,
     };
     let host = "10.0.0.1";
     let all = "255.255.255.255";
     // Source, destination, why TCP and UDP are dropped on a link, and why UDP is in a tunnel.
     let table = [
         (host, host, Some(Land), Some(Land), Some(Land)),
-        ("127.0.0.1", host, Some(Loopback), Some(Loopback), Some(Loopback)),
-        (host, "127.0.0.1", Some(Loopback), Some(Loopback), Some(Loopback)),
+        (
+            "127.0.0.1",
+            host,
+            Some(Loopback),
+            Some(Loopback),
+            Some(Loopback),
+        ),
+        (
+            host,
+            "127.0.0.1",
+            Some(Loopback),
+            Some(Loopback),
+            Some(Loopback),
+        ),
         (
             host,
             "127.255.255.255",
@@ -395,10 +419,34 @@ fn martians_over_ipv4_are_dropped_by_name() {
             Some(Unspecified),
             Some(Unspecified),
         ),
-        ("0.1.2.3", host, Some(Reserved), Some(Reserved), Some(Reserved)),
-        (host, "0.1.2.3", Some(Reserved), Some(Reserved), Some(Reserved)),
-        ("240.0.0.1", host, Some(Reserved), Some(Reserved), Some(Reserved)),
-        (host, "240.0.0.1", Some(Reserved), Some(Reserved), Some(Reserved)),
+        (
+            "0.1.2.3",
+            host,
+            Some(Reserved),
+            Some(Reserved),
+            Some(Reserved),
+        ),
+        (
+            host,
+            "0.1.2.3",
+            Some(Reserved),
+            Some(Reserved),
+            Some(Reserved),
+        ),
+        (
+            "240.0.0.1",
+            host,
+            Some(Reserved),
+            Some(Reserved),
+            Some(Reserved),
+        ),
+        (
+            host,
+            "240.0.0.1",
+            Some(Reserved),
+            Some(Reserved),
+            Some(Reserved),
+        ),
         (
             host,
             "255.255.255.254",
@@ -430,7 +478,8 @@ fn martians_over_ipv4_are_dropped_by_name() {
 fn martians_over_ipv6_are_dropped_by_name() {
     use DropReason::{
         AddressLand as Land, AddressLinkLocal as LinkLocal, AddressLoopback as Loopback,
-        AddressMapped as Mapped, AddressUnspecified as Unspecified, ConnectionToMulticast as ToGroup,
+        AddressMapped as Mapped, AddressUnspecified as Unspecified,
+        ConnectionToMulticast as ToGroup,
     };
     let host = "2001:db8::1";
     let table = [
@@ -453,8 +502,20 @@ fn martians_over_ipv6_are_dropped_by_name() {
             Some(Unspecified),
             Some(Unspecified),
         ),
-        ("::ffff:10.0.0.1", host, Some(Mapped), Some(Mapped), Some(Mapped)),
-        (host, "::ffff:10.0.0.1", Some(Mapped), Some(Mapped), Some(Mapped)),
+        (
+            "::ffff:10.0.0.1",
+            host,
+            Some(Mapped),
+            Some(Mapped),
+            Some(Mapped),
+        ),
+        (
+            host,
+            "::ffff:10.0.0.1",
+            Some(Mapped),
+            Some(Mapped),
+            Some(Mapped),
+        ),
         (
             "::ffff:10.0.0.1",
             "::ffff:10.0.0.2",
@@ -501,9 +562,16 @@ fn no_connection_is_made_to_a_group() {
 
 #[test]
 fn a_host_without_an_address_asks_for_one() {
-    let discover = from_to(&udp(Ends::v4(68, 67), b"discover"), "0.0.0.0", "255.255.255.255");
+    let discover = from_to(
+        &udp(Ends::v4(68, 67), b"discover"),
+        "0.0.0.0",
+        "255.255.255.255",
+    );
     assert!(attached(false).decide(&discover).is_forward());
-    dropped_for(&attached(true).decide(&discover), DropReason::AddressUnspecified);
+    dropped_for(
+        &attached(true).decide(&discover),
+        DropReason::AddressUnspecified,
+    );
     // Duplicate address detection (RFC 4862, section 5.4).
     let mut probe = icmp(
         V6,
@@ -515,7 +583,10 @@ fn a_host_without_an_address_asks_for_one() {
     let probe = from_to(&probe, "::", "ff02::1:ff00:1");
     let verdict = attached(false).decide(&probe);
     assert!(verdict.is_forward(), "{verdict:?}");
-    dropped_for(&attached(true).decide(&probe), DropReason::DiscoveryInTunnel);
+    dropped_for(
+        &attached(true).decide(&probe),
+        DropReason::DiscoveryInTunnel,
+    );
     let igmp = from_to(
         &other(V4, 2, &[0x11, 0, 0xee, 0xff, 0, 0, 0, 0]),
         "0.0.0.0",
@@ -526,7 +597,10 @@ fn a_host_without_an_address_asks_for_one() {
 
 #[test]
 fn a_loopback_interface_talks_to_itself() {
-    for (ends, address) in [(Ends::v4(5000, 5000), "127.0.0.1"), (Ends::v6(5000, 80), "::1")] {
+    for (ends, address) in [
+        (Ends::v4(5000, 5000), "127.0.0.1"),
+        (Ends::v6(5000, 80), "::1"),
+    ] {
         let scene = Scene::new("");
         let own = |packet: &[u8]| from_to(packet, address, address);
         assert!(scene.decide(&own(&udp(ends, b"x"))).is_forward());
@@ -581,11 +655,16 @@ fn one_switch_lets_martians_pass_and_a_reload_turns_it() {
 
 #[test]
 fn a_reload_within_a_batch_holds_for_all_that_follows() {
-    let scene =
-        Scene::new("ip.martians = \"allow\"\nip.source_routes = \"allow\"\nengine.checksums = \"trust\"\n");
+    let scene = Scene::new(
+        "ip.martians = \"allow\"\nip.source_routes = \"allow\"\nengine.checksums = \"trust\"\n",
+    );
     // With so many sessions the packets of a batch are parsed before the first of them is decided.
     for port in 0..300 {
-        assert!(scene.decide(&udp(Ends::v4(5000 + port, 9), b"")).is_forward());
+        assert!(
+            scene
+                .decide(&udp(Ends::v4(5000 + port, 9), b""))
+                .is_forward()
+        );
     }
     let datagram = udp(V4, b"x");
     let error = unreachable(false, 1, &datagram);
@@ -601,14 +680,26 @@ fn a_reload_within_a_batch_holds_for_all_that_follows() {
             from_to(&datagram, "10.0.0.1", "10.0.0.1"),
             Some(DropReason::AddressLand),
         ),
-        (with_options(datagram, &LOOSE), Some(DropReason::SourceRoute)),
-        (checksum, Some(DropReason::Malformed(Malformed::UdpChecksum))),
+        (
+            with_options(datagram, &LOOSE),
+            Some(DropReason::SourceRoute),
+        ),
+        (
+            checksum,
+            Some(DropReason::Malformed(Malformed::UdpChecksum)),
+        ),
         (
             from_to(&error, "127.0.0.1", "10.0.0.1"),
             Some(DropReason::AddressLoopback),
         ),
-        (damaged, Some(DropReason::Malformed(Malformed::IcmpChecksum))),
-        (with_options(fragment, &LOOSE), Some(DropReason::SourceRoute)),
+        (
+            damaged,
+            Some(DropReason::Malformed(Malformed::IcmpChecksum)),
+        ),
+        (
+            with_options(fragment, &LOOSE),
+            Some(DropReason::SourceRoute),
+        ),
         (error, None),
     ];
     let batch: Vec<_> = packets
@@ -648,7 +739,11 @@ fn a_zone_with_prefixes_of_its_own_takes_no_strangers() {
     scene.zone = Zone(1);
     for (src, passes) in [("2001:db8:1::7", true), ("2001:db8:2::7", false)] {
         let verdict = scene.decide(&from_to(&udp(V6, b"x"), src, "2001:db8:9::1"));
-        expect(&verdict, (!passes).then_some(DropReason::AddressOutside), src);
+        expect(
+            &verdict,
+            (!passes).then_some(DropReason::AddressOutside),
+            src,
+        );
     }
     // Sessions that are open stay, and new ones are judged by the new prefixes.
     let sessions = scene.engine.sessions();
@@ -670,7 +765,11 @@ fn zones_of_a_group_share_their_prefixes() {
         for (src, passes) in [("10.1.0.1", true), ("10.2.0.1", true), ("10.3.0.1", false)] {
             let packet = from_to(&udp(Ends::v4(zone, 9), b"x"), src, "198.51.100.1");
             let reason = (!passes).then_some(DropReason::AddressOutside);
-            expect(&scene.decide(&packet), reason, &format!("zone {zone}, {src}"));
+            expect(
+                &scene.decide(&packet),
+                reason,
+                &format!("zone {zone}, {src}"),
+            );
         }
     }
 }
@@ -712,7 +811,11 @@ fn udp_over_ipv6_without_a_checksum_passes_unless_one_is_required() {
     scene.reload("engine.checksums = \"require\"");
     let reason = DropReason::Malformed(Malformed::UdpChecksumMissingIpv6);
     dropped_for(&scene.decide(&vxlan), reason);
-    assert!(scene.decide(&udp(Ends::v6(4789, 4789), &[0; 50])).is_forward());
+    assert!(
+        scene
+            .decide(&udp(Ends::v6(4789, 4789), &[0; 50]))
+            .is_forward()
+    );
 }
 
 #[test]

@@ -112,12 +112,20 @@ fn the_largest_policies_compile_and_each_rule_decides_its_own_sessions() {
         let policy = config.compile().unwrap().policy;
         for number in (0..shape.most()).step_by(331).chain([shape.most() - 1]) {
             let session = shape.session(number);
-            assert_eq!(decided_by(&policy, &session), format!("r{number}"), "{shape:?}");
+            assert_eq!(
+                decided_by(&policy, &session),
+                format!("r{number}"),
+                "{shape:?}"
+            );
             let other_port = NewSession {
                 dst_port: Some(80),
                 ..session
             };
-            assert_eq!(decided_by(&policy, &other_port), "default", "{shape:?} {number}");
+            assert_eq!(
+                decided_by(&policy, &other_port),
+                "default",
+                "{shape:?} {number}"
+            );
         }
     }
 }
@@ -151,7 +159,11 @@ fn a_rule_takes_less_than_a_kilobyte_and_a_prefix_less_than_80_bytes() {
     for shape in SHAPES {
         let rules = u64::from(shape.most());
         let bytes = policy_bytes(&read(&shape.text(shape.most())));
-        let prefixes = if shape == Shape::Hundred { rules * 100 } else { 0 };
+        let prefixes = if shape == Shape::Hundred {
+            rules * 100
+        } else {
+            0
+        };
         assert!(
             bytes <= rules * 1_000 + prefixes * 80,
             "{shape:?}: {} bytes a rule",

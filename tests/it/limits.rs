@@ -40,8 +40,9 @@ fn connected(scene: &Scene, src: u8, tried: u16) -> usize {
 }
 
 fn is_open(scene: &Scene, ends: Ends) -> bool {
-    let open =
-        |record: &portcullis::SessionRecord| record.src_port == ends.src_port && record.src == address(ends);
+    let open = |record: &portcullis::SessionRecord| {
+        record.src_port == ends.src_port && record.src == address(ends)
+    };
     scene.records().iter().any(open)
 }
 
@@ -91,7 +92,11 @@ fn a_one_way_session_in_use_survives_a_flood_of_others() {
             assert!(scene.udp(log).is_forward());
         }
     }
-    assert_eq!(scene.udp(log).tracked().session, first, "it was never evicted");
+    assert_eq!(
+        scene.udp(log).tracked().session,
+        first,
+        "it was never evicted"
+    );
 }
 
 #[test]
@@ -105,7 +110,10 @@ fn small_sources_share_a_table_without_any_limit() {
 fn limits_hold_for_each_source_and_each_destination() {
     let scene = Scene::new("[limits]\nmax_per_source = 3\nmax_per_destination = 5\n");
     assert_eq!(connected(&scene, 3, 9), 3);
-    dropped_for(&scene.tcp(of(3, 50), SYN, 1, 0, b""), DropReason::LimitSource);
+    dropped_for(
+        &scene.tcp(of(3, 50), SYN, 1, 0, b""),
+        DropReason::LimitSource,
+    );
     assert_eq!(connected(&scene, 4, 9), 2, "the destination has five");
     dropped_for(
         &scene.tcp(of(4, 50), SYN, 1, 0, b""),
@@ -124,16 +132,19 @@ fn limits_hold_for_each_source_and_each_destination() {
             (Limit::PerDestination, "default".to_owned(), 8)
         ]
     );
-    let ended = scene
-        .engine
-        .end_sessions(&portcullis::SessionFilter::default(), scene.now, &mut Discard);
+    let ended = scene.engine.end_sessions(
+        &portcullis::SessionFilter::default(),
+        scene.now,
+        &mut Discard,
+    );
     assert_eq!(ended, 5);
     assert_eq!(connected(&scene, 3, 9), 3, "what ends makes room");
 }
 
 #[test]
 fn sources_are_counted_by_prefix_and_by_zone() {
-    let mut scene = Scene::new("[zones]\nblue = 1\n[limits]\nmax_per_source = 2\nipv4_prefix = 24\n");
+    let mut scene =
+        Scene::new("[zones]\nblue = 1\n[limits]\nmax_per_source = 2\nipv4_prefix = 24\n");
     assert_eq!(connected(&scene, 3, 1), 1);
     assert_eq!(connected(&scene, 4, 5), 1, "hosts of a /24 are one source");
     scene.zone = BLUE;
@@ -150,8 +161,14 @@ fn half_open_sessions_of_a_source_are_bounded_until_their_handshake_is_complete(
     for port in [1, 2] {
         scene.pass(of(3, port), SYN, 100, 0, b"");
     }
-    dropped_for(&scene.tcp(of(3, 9), SYN, 1, 0, b""), DropReason::LimitHalfOpen);
-    assert!(scene.udp(of(3, 9)).is_forward(), "a datagram opens no handshake");
+    dropped_for(
+        &scene.tcp(of(3, 9), SYN, 1, 0, b""),
+        DropReason::LimitHalfOpen,
+    );
+    assert!(
+        scene.udp(of(3, 9)).is_forward(),
+        "a datagram opens no handshake"
+    );
     scene.pass(of(3, 1).back(), SYN | ACK, 500, 101, b"");
     scene.pass(of(3, 1), ACK, 101, 501, b"");
     scene.pass(of(3, 9), SYN, 1, 0, b"");
@@ -185,7 +202,10 @@ fn limits_of_a_zone_replace_those_for_all_and_those_of_a_rule_hold_beside() {
     assert_eq!(connected(&scene, 3, 9), 2);
     scene.zone = BLUE;
     assert_eq!((connected(&scene, 3, 9), connected(&scene, 4, 9)), (4, 2));
-    dropped_for(&scene.tcp(of(4, 50), SYN, 1, 0, b""), DropReason::LimitSessions);
+    dropped_for(
+        &scene.tcp(of(4, 50), SYN, 1, 0, b""),
+        DropReason::LimitSessions,
+    );
     scene.zone = Zone::DEFAULT;
     let question = |src| scene.udp(of(src, 53));
     assert!(question(10).is_forward());
@@ -213,8 +233,9 @@ fn limits_of_a_zone_replace_those_for_all_and_those_of_a_rule_hold_beside() {
 
 #[test]
 fn a_rejected_syn_gets_a_rst_as_far_as_the_budget_goes() {
-    let scene =
-        Scene::new("[resets]\nper_destination = 2\n[limits]\nmax_per_source = 1\naction = \"reject\"\n");
+    let scene = Scene::new(
+        "[resets]\nper_destination = 2\n[limits]\nmax_per_source = 1\naction = \"reject\"\n",
+    );
     scene.pass(of(3, 1), SYN, 1, 0, b"");
     let answers: Vec<_> = (10..14)
         .map(|port| scene.tcp(of(3, port), SYN, 1, 0, b""))
@@ -241,14 +262,20 @@ fn a_reload_changes_limits_and_keeps_the_counts() {
     scene.reload(&format!(
         "[limits]\nmax_per_source = 5\nmax_per_destination = 9\n{rule}"
     ));
-    dropped_for(&scene.tcp(of(3, 50), SYN, 1, 0, b""), DropReason::LimitSource);
+    dropped_for(
+        &scene.tcp(of(3, 50), SYN, 1, 0, b""),
+        DropReason::LimitSource,
+    );
     assert_eq!(
         connected(&scene, 4, 9),
         4,
         "those of before count for their destination"
     );
     scene.reload(&format!("{rule}limits = {{ max_per_source = 4 }}\n"));
-    dropped_for(&scene.tcp(of(3, 50), SYN, 1, 0, b""), DropReason::LimitSource);
+    dropped_for(
+        &scene.tcp(of(3, 50), SYN, 1, 0, b""),
+        DropReason::LimitSource,
+    );
     assert_eq!(connected(&scene, 5, 9), 4);
     scene.reload("");
     scene.pass(of(3, 50), SYN, 1, 0, b"");
@@ -267,7 +294,10 @@ fn restored_sessions_count_and_no_limit_refuses_them() {
         .restore(&stream, scene.now, at, RestoreOptions::default())
         .unwrap();
     assert_eq!(done.sessions, 5);
-    dropped_for(&other.tcp(of(3, 50), SYN, 1, 0, b""), DropReason::LimitSource);
+    dropped_for(
+        &other.tcp(of(3, 50), SYN, 1, 0, b""),
+        DropReason::LimitSource,
+    );
     other.engine.check_invariants().unwrap();
 }
 
@@ -311,7 +341,10 @@ fn a_reached_limit_is_reported_once_in_ten_seconds_and_explained() {
         .engine
         .explain(Packet::new(&packet, scene.now), &mut Discard);
     let line = "limit max_per_source of all zones: 1, and 1 are counted";
-    assert!(steps.iter().any(|step| step.to_string() == line), "{steps:?}");
+    assert!(
+        steps.iter().any(|step| step.to_string() == line),
+        "{steps:?}"
+    );
 }
 
 const ZONES: &str = "[zones]\ndefault=0\nblue = 1\ngreen = 2\n";
@@ -322,7 +355,10 @@ fn a_zone_cannot_take_what_another_one_is_sure_of() {
     scene.zone = GREEN;
     let made: usize = (3..8).map(|src| connected(&scene, src, 20)).sum();
     assert_eq!(made, 80, "20 each are for blue and for the default zone");
-    dropped_for(&scene.tcp(of(9, 1), SYN, 1, 0, b""), DropReason::LimitZoneShare);
+    dropped_for(
+        &scene.tcp(of(9, 1), SYN, 1, 0, b""),
+        DropReason::LimitZoneShare,
+    );
     scene.zone = BLUE;
     assert_eq!(connected(&scene, 3, 40), 20);
     scene.engine.check_invariants().unwrap();
@@ -394,7 +430,10 @@ fn established_and_half_closed_connections_in_use_outlive_a_flood() {
     for src in 210..216 {
         scene.handshake(of(src, 1));
     }
-    dropped_for(&scene.tcp(of(220, 1), SYN, 1, 0, b""), DropReason::TableFull);
+    dropped_for(
+        &scene.tcp(of(220, 1), SYN, 1, 0, b""),
+        DropReason::TableFull,
+    );
     assert!(is_open(&scene, established) && is_open(&scene, half_closed));
     // Silent for longer than its time of grace, the half-closed one goes.
     scene.now += Duration::from_secs(31);
@@ -461,7 +500,9 @@ fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
 
 #[test]
 fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
-    let scene = Scene::new("[table]\nmax_sessions = 100\nshards = 1\n[lifetimes]\nudp.unreplied = \"60s\"\n");
+    let scene = Scene::new(
+        "[table]\nmax_sessions = 100\nshards = 1\n[lifetimes]\nudp.unreplied = \"60s\"\n",
+    );
     let left = |ends: Ends| {
         let record = scene
             .records()
@@ -501,7 +542,10 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
         .engine
         .explain(Packet::new(&packet, scene.now), &mut Discard);
     let said = "lifetime shortened to 20s: the table has 100 sessions (table.adaptive_start)";
-    assert!(steps.iter().any(|step| step.to_string() == said), "{steps:?}");
+    assert!(
+        steps.iter().any(|step| step.to_string() == said),
+        "{steps:?}"
+    );
     let off = Scene::new(
         "[table]\nmax_sessions = 1\nadaptive_start = 0\nadaptive_end = 0\n[lifetimes]\nudp.unreplied = \"60s\"\n",
     );
@@ -513,7 +557,8 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
 /// afterwards all counts are those of the table.
 #[test]
 fn totals_agree_exactly_after_a_storm_on_many_threads() {
-    let limits = "[limits]\nmax_per_source = 40\nmax_half_open_per_source = 10\nmax_per_destination = 300\n";
+    let limits =
+        "[limits]\nmax_per_source = 40\nmax_half_open_per_source = 10\nmax_per_destination = 300\n";
     let text = |zones: &str| format!("{zones}[table]\nmax_sessions = 256\nshards = 8\n{limits}");
     let engine = Engine::new(&config(&text(ZONES))).unwrap();
     let base = Instant::now();
@@ -542,7 +587,9 @@ fn totals_agree_exactly_after_a_storm_on_many_threads() {
                     }
                     if thread == 0 && round % 1_000 == 0 {
                         let zones = if round % 2_000 == 0 { "" } else { ZONES };
-                        engine.reload(&config(&text(zones)), now, &mut Discard).unwrap();
+                        engine
+                            .reload(&config(&text(zones)), now, &mut Discard)
+                            .unwrap();
                     }
                 }
             });
@@ -563,7 +610,10 @@ fn a_zone_without_a_guarantee_is_refused_what_others_are_sure_of() {
     let made: usize = (3..8).map(|src| connected(&scene, src, 20)).sum();
     assert_eq!(made, 60);
     // The table is not full: `table_full` would make the appliance unhealthy.
-    dropped_for(&scene.tcp(of(9, 1), SYN, 1, 0, b""), DropReason::LimitZoneShare);
+    dropped_for(
+        &scene.tcp(of(9, 1), SYN, 1, 0, b""),
+        DropReason::LimitZoneShare,
+    );
     assert_eq!(scene.engine.openings().refused, 0);
 }
 
@@ -581,7 +631,10 @@ fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
         scene.pass(ends, SYN, seq, 0, b"");
         scene.pass(ends.back(), SYN | ACK, 500, seq + 1, b"");
         scene.pass(ends, ACK, seq + 1, 501, b"");
-        dropped_for(&scene.tcp(of(3, 2), SYN, 1, 0, b""), DropReason::LimitSessions);
+        dropped_for(
+            &scene.tcp(of(3, 2), SYN, 1, 0, b""),
+            DropReason::LimitSessions,
+        );
         scene.pass(ends, ACK | FIN, seq + 1, 501, b"");
         scene.pass(ends.back(), ACK | FIN, 501, seq + 2, b"");
         scene.pass(ends, ACK, seq + 2, 502, b"");
@@ -589,7 +642,10 @@ fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
     }
     assert_eq!(scene.engine.sessions(), 1);
     scene.reload("[limits]\nmax_per_source = 1\n");
-    dropped_for(&scene.tcp(of(3, 2), SYN, 1, 0, b""), DropReason::LimitSource);
+    dropped_for(
+        &scene.tcp(of(3, 2), SYN, 1, 0, b""),
+        DropReason::LimitSource,
+    );
     scene.pass(ends, SYN, 900_000, 0, b"");
     scene.engine.check_invariants().unwrap();
 }
@@ -641,7 +697,12 @@ fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, 
 #[test]
 fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_zero() {
     let table = "[table]\nmax_sessions = 96\nshards = 4\n";
-    let config = |number: u64| config(&format!("{table}{}", STORMS[number as usize % STORMS.len()]));
+    let config = |number: u64| {
+        config(&format!(
+            "{table}{}",
+            STORMS[number as usize % STORMS.len()]
+        ))
+    };
     let engine = Engine::with_seed(&config(0), [1, 2, 3, 4]).unwrap();
     let base = Instant::now();
     std::thread::scope(|scope| {
@@ -650,7 +711,9 @@ fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_
             scope.spawn(move || {
                 storm(engine, base, thread, |round, now| match thread {
                     1 if round % 97 == 0 => {
-                        let _ = engine.reload(&config(round / 97), now, &mut Discard).unwrap();
+                        let _ = engine
+                            .reload(&config(round / 97), now, &mut Discard)
+                            .unwrap();
                     }
                     2 if round % 61 == 0 => {
                         let filter = portcullis::SessionFilter {

@@ -26,7 +26,10 @@ fn the_announced_memory_is_what_an_engine_allocates() {
         let taken = measure(|| engine = Some(Engine::with_seed(&config, [1, 2, 3, 4]).unwrap()));
         let taken = u64::try_from(taken.bytes_current).unwrap();
         // The counters and what else does not depend on the sizes take less than 1 MiB.
-        assert!(said <= taken + taken / 50, "{toml}: said {said}, taken {taken}");
+        assert!(
+            said <= taken + taken / 50,
+            "{toml}: said {said}, taken {taken}"
+        );
         assert!(
             taken <= said + said / 50 + (1 << 20),
             "{toml}: said {said}, taken {taken}"
@@ -48,7 +51,11 @@ fn each_part_grows_with_its_key() {
             "table.max_sessions = 65536",
             "table.max_sessions = 131072",
         ),
-        ("tombstones", "tombstones.max = 1000", "tombstones.max = 2000"),
+        (
+            "tombstones",
+            "tombstones.max = 1000",
+            "tombstones.max = 2000",
+        ),
         (
             "fragments",
             "fragments.max_datagrams = 1000",
@@ -96,7 +103,11 @@ fn a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key() {
         return;
     }
     let cases = [
-        ("table.max_sessions = 30000000", "table.max_sessions", "sessions"),
+        (
+            "table.max_sessions = 30000000",
+            "table.max_sessions",
+            "sessions",
+        ),
         ("tombstones.max = 16000000", "tombstones.max", "tombstones"),
         // Each fits alone, and all do not fit together.
         (

@@ -138,7 +138,11 @@ struct Run {
 
 /// Forgets the oldest that are over, at most `budget`.
 fn clear<T>(items: &mut Vec<T>, budget: usize, is_over: impl Fn(&T) -> bool) {
-    let over = items.iter().take(budget).take_while(|item| is_over(item)).count();
+    let over = items
+        .iter()
+        .take(budget)
+        .take_while(|item| is_over(item))
+        .count();
     items.drain(..over);
 }
 
@@ -181,7 +185,10 @@ impl Run {
              source = \"10.0.0.{DENIED}\""
         );
         let config = Config::from_toml(&text, "t.toml").unwrap();
-        let (engine, base) = (Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(), Instant::now());
+        let (engine, base) = (
+            Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(),
+            Instant::now(),
+        );
         engine.expire_with(base, 0, &mut Discard);
         Self {
             bounds,
@@ -217,9 +224,15 @@ impl Run {
     /// Forgets what is over, at most `budget` of each kind.
     fn clear(&mut self, budget: usize) {
         let now = self.now;
-        clear(&mut self.admitted, budget, |datagram| datagram.deadline <= now);
-        clear(&mut self.refused, budget, |datagram| datagram.deadline <= now);
-        clear(&mut self.waiting, budget, |datagram| datagram.deadline <= now);
+        clear(&mut self.admitted, budget, |datagram| {
+            datagram.deadline <= now
+        });
+        clear(&mut self.refused, budget, |datagram| {
+            datagram.deadline <= now
+        });
+        clear(&mut self.waiting, budget, |datagram| {
+            datagram.deadline <= now
+        });
     }
 
     /// Hands in what has waited for its time.
@@ -241,7 +254,10 @@ impl Run {
         let verdict = self.engine.process_with(packet, &mut sink);
         if let Verdict::Hold(id, _) = verdict {
             let refused = self.shelf.put(&self.engine, id, fragment, self.instant());
-            assert!(refused.is_none(), "there is room for whatever the engine holds");
+            assert!(
+                refused.is_none(),
+                "there is room for whatever the engine holds"
+            );
         }
         let expected = if fragment.part == 0 {
             self.first(&fragment.key, sessions, verdict, &mut sink.0)
@@ -394,7 +410,10 @@ impl Run {
                 return false;
             }
             let victim = std::mem::take(released);
-            let place = self.waiting.iter().position(|waiting| victim == [waiting.id]);
+            let place = self
+                .waiting
+                .iter()
+                .position(|waiting| victim == [waiting.id]);
             let victim = self.waiting.remove(place.expect("one gives up its places"));
             assert!(
                 victims.contains(&victim.key),
@@ -450,7 +469,11 @@ impl Run {
         let of_zone = |zone: u16| self.places(|key| key.zone == zone);
         let most = of_zone(0).max(of_zone(1));
         let is_own = of_zone(newcomer.zone) == most;
-        let zone = if is_own { newcomer.zone } else { 1 - newcomer.zone };
+        let zone = if is_own {
+            newcomer.zone
+        } else {
+            1 - newcomer.zone
+        };
         let hosts: Vec<u8> = (1..=DENIED).collect();
         let of_host = |host: u8| self.places(|key| (key.zone, key.host) == (zone, host));
         let heaviest = hosts.iter().map(|host| of_host(*host)).max().unwrap_or(0);
@@ -517,10 +540,12 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn bounds() -> impl Strategy<Value = Bounds> {
     // No more than are cleared away at once.
-    (1..=CLEARED, 1usize..6, 1usize..5).prop_map(|(held, held_per_source, sessions_per_source)| Bounds {
-        held,
-        held_per_source,
-        sessions_per_source,
+    (1..=CLEARED, 1usize..6, 1usize..5).prop_map(|(held, held_per_source, sessions_per_source)| {
+        Bounds {
+            held,
+            held_per_source,
+            sessions_per_source,
+        }
     })
 }
 
@@ -555,7 +580,10 @@ fn the_random_fragments_meet_every_bound() {
         ("timed out", sum(|tally| tally.timed_out)),
         ("without a place", sum(|tally| tally.unheld)),
         // A fragment seldom comes between the end of its datagram's time and the clearing away.
-        ("refused or expired", sum(|tally| tally.refused + tally.expired)),
+        (
+            "refused or expired",
+            sum(|tally| tally.refused + tally.expired),
+        ),
         ("limited", sum(|tally| tally.limited)),
         ("complete", sum(|tally| tally.complete)),
     ] {

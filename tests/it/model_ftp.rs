@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{ACK, Ends, Head, RST, SYN, tcp};
 use portcullis::session::TICK;
 use portcullis::{
-    Class, Config, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord, Sink,
-    Verdict, Zone,
+    Class, Config, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionId,
+    SessionRecord, Sink, Verdict, Zone,
 };
 use proptest::prelude::*;
 
@@ -179,7 +179,10 @@ impl Run {
              destination_ports = 21"
         );
         let config = Config::from_toml(&text, "t.toml").unwrap();
-        let (engine, base) = (Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(), Instant::now());
+        let (engine, base) = (
+            Engine::with_seed(&config, [1, 2, 3, 4]).unwrap(),
+            Instant::now(),
+        );
         engine.expire_with(base, 0, &mut Discard);
         Self {
             bounds,
@@ -245,7 +248,8 @@ impl Run {
         let such: Vec<usize> = (0..self.sessions.len())
             .filter(|place| is_such(&self.sessions[*place]))
             .collect();
-        such.get(usize::from(pick).checked_rem(such.len())?).copied()
+        such.get(usize::from(pick).checked_rem(such.len())?)
+            .copied()
     }
 
     fn control(&self, client: Client) -> Option<usize> {
@@ -337,7 +341,9 @@ impl Run {
     }
 
     fn say(&mut self, place: usize, direction: Direction, payload: &[u8]) {
-        let Session { zone, ends, next, .. } = self.sessions[place];
+        let Session {
+            zone, ends, next, ..
+        } = self.sessions[place];
         let (own, peer) = (direction as usize, direction.opposite() as usize);
         let head = Head {
             flags: ACK,
@@ -359,7 +365,9 @@ impl Run {
 
     /// The initiator resets a session.
     fn reset(&mut self, place: usize) {
-        let Session { zone, ends, next, .. } = self.sessions[place];
+        let Session {
+            zone, ends, next, ..
+        } = self.sessions[place];
         let head = Head {
             flags: RST | ACK,
             seq: next[0],
@@ -463,16 +471,23 @@ impl Run {
         let mut log = Log::default();
         while self.engine.expire_with(self.instant(), 100, &mut log).more {}
         let before = self.expected.len();
-        self.expected.retain(|expected| expected.deadline > self.now);
+        self.expected
+            .retain(|expected| expected.deadline > self.now);
         self.tally.lapsed += (before - self.expected.len()) as u64;
         let (now, base) = (self.now, self.base);
-        let parents: BTreeSet<SessionId> = self.sessions.iter().filter_map(|each| each.parent).collect();
+        let parents: BTreeSet<SessionId> = self
+            .sessions
+            .iter()
+            .filter_map(|each| each.parent)
+            .collect();
         let mut sessions = std::mem::take(&mut self.sessions);
         let mut gone = Vec::new();
         sessions.retain_mut(|session| {
             let ended = log.0.iter().position(|(record, _)| record.id == session.id);
             let Some(ended) = ended else {
-                let record = self.record(session.id).expect("what has not ended is there");
+                let record = self
+                    .record(session.id)
+                    .expect("what has not ended is there");
                 let renewed = base + now + session.lifetime();
                 if session.deadline <= now && record.expires >= renewed - TICK {
                     assert!(parents.contains(&session.id), "{session:?} has no child");
@@ -528,7 +543,11 @@ impl Run {
             assert_eq!(record.parent, session.parent);
             if session.deadline > self.now + TICK {
                 let detail = self.engine.inspect(session.id, self.instant()).unwrap();
-                assert_eq!(detail.has_children, self.has_children(session.id), "{session:?}");
+                assert_eq!(
+                    detail.has_children,
+                    self.has_children(session.id),
+                    "{session:?}"
+                );
             }
             assert_eq!(self.engine.policy().rule_name(record.rule), "control");
             let state = match session.state {
@@ -567,7 +586,12 @@ impl Run {
             .map(|each| {
                 let parent = (each.parent.zone.0, each.parent.initiator.port());
                 let deadline = self.now + each.lifetime;
-                (parent, each.direction as u8, each.destination.port(), deadline)
+                (
+                    parent,
+                    each.direction as u8,
+                    each.destination.port(),
+                    deadline,
+                )
             })
             .collect();
         model.sort_unstable();
@@ -600,7 +624,8 @@ fn is_same(one: &Expected, other: &Expected) -> bool {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let client = || (0u16..2, 1u8..3, 0u8..2).prop_map(|(zone, host, slot)| Client { zone, host, slot });
+    let client =
+        || (0u16..2, 1u8..3, 0u8..2).prop_map(|(zone, host, slot)| Client { zone, host, slot });
     let mode = || prop_oneof![Just(Mode::Passive), Just(Mode::Active)];
     let port = || 30_000u16..30_002;
     let millis = prop_oneof![3 => 1u64..3_000, 2 => 3_000u64..15_000, 2 => 15_000u64..70_000];

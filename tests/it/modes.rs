@@ -148,7 +148,12 @@ fn denied_connections_are_not_picked_up_either() {
 fn a_picked_up_connection_that_nobody_answers_is_evictable_and_short_lived() {
     let engine = engine("[table]\nmax_sessions = 1\nshards = 1\n[tcp]\nmode = \"loose\"");
     let now = Instant::now();
-    decide(&engine, now, 0, &[segment(ENDS, ACK, 70_000, 9_000, b"data")]);
+    decide(
+        &engine,
+        now,
+        0,
+        &[segment(ENDS, ACK, 70_000, 9_000, b"data")],
+    );
     let mut expires = None;
     engine.for_each_session(|session| expires = Some(session.expires));
     assert!(
@@ -271,8 +276,21 @@ fn a_syn_that_the_policy_denies_does_not_end_the_finished_session() {
     ]);
     decide(&engine, now, 0, &story);
     // The responder opens on the same ports, which the policy denies it.
-    let verdicts = decide(&engine, now, 0, &[segment(ENDS.back(), SYN, 90_000, 0, b"")]);
+    let verdicts = decide(
+        &engine,
+        now,
+        0,
+        &[segment(ENDS.back(), SYN, 90_000, 0, b"")],
+    );
     assert_eq!(verdicts[0].reason(), Some(DropReason::PolicyDeny));
     assert_eq!(engine.sessions(), 1);
-    assert!(decide(&engine, now, 0, &[segment(ENDS.back(), ACK | 1, 501, 102, b"")])[0].is_forward());
+    assert!(
+        decide(
+            &engine,
+            now,
+            0,
+            &[segment(ENDS.back(), ACK | 1, 501, 102, b"")]
+        )[0]
+        .is_forward()
+    );
 }

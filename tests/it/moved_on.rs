@@ -19,14 +19,23 @@ fn restored(stream: &[u8], old: &Scene, toml: &str) -> (Scene, Restored) {
         moved_on: true,
         ..RestoreOptions::default()
     };
-    let done = new.engine.restore(stream, new.now, SAVED_AT, options).unwrap();
+    let done = new
+        .engine
+        .restore(stream, new.now, SAVED_AT, options)
+        .unwrap();
     (new, done)
 }
 
 #[test]
 fn a_connection_that_moved_on_after_the_save_is_learned_anew_and_then_judged_strictly() {
     // Numbers of the first segments after the restore: by how much each end went on.
-    for (client, server) in [(0, 0), (700, 0), (90_000, 0), (0, 90_000), (50_000, 7_000_000)] {
+    for (client, server) in [
+        (0, 0),
+        (700, 0),
+        (90_000, 0),
+        (0, 90_000),
+        (50_000, 7_000_000),
+    ] {
         for client_first in [true, false] {
             let old = Scene::new("");
             old.handshake(ENDS);
@@ -183,10 +192,19 @@ fn a_stream_that_is_too_old_or_of_the_future_is_refused_where_a_limit_is_set() {
         "{error}"
     );
     let error = restore(saved_at - slack - nanosecond, Some(minute)).unwrap_err();
-    assert!(matches!(error, RestoreError::ClockWentBack { .. }), "{error}");
+    assert!(
+        matches!(error, RestoreError::ClockWentBack { .. }),
+        "{error}"
+    );
     // Without a limit, both are taken.
-    assert_eq!(restore(saved_at + 2 * minute, None).unwrap().age, 2 * minute);
-    assert_eq!(restore(saved_at - minute, None).unwrap().age, Duration::ZERO);
+    assert_eq!(
+        restore(saved_at + 2 * minute, None).unwrap().age,
+        2 * minute
+    );
+    assert_eq!(
+        restore(saved_at - minute, None).unwrap().age,
+        Duration::ZERO
+    );
 }
 
 #[test]

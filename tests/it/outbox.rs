@@ -6,8 +6,8 @@ use portcullis::config::{ChallengeMode, Midstream};
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::policy::Protocol;
 use portcullis::{
-    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply, Rule,
-    SessionFilter, TunnelRef, Unsent, Verdict,
+    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply,
+    Rule, SessionFilter, TunnelRef, Unsent, Verdict,
 };
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
@@ -22,7 +22,13 @@ fn engine(policy: Policy) -> Engine {
 }
 
 /// Decides a packet that came on this path.
-fn decide(engine: &Engine, bytes: &[u8], from: TunnelRef, now: Instant, outbox: &mut Outbox) -> Verdict {
+fn decide(
+    engine: &Engine,
+    bytes: &[u8],
+    from: TunnelRef,
+    now: Instant,
+    outbox: &mut Outbox,
+) -> Verdict {
     engine.process(&Packet::new(bytes, now).tunnel(from), outbox)
 }
 
@@ -121,7 +127,10 @@ fn both_ends_of_a_session_that_times_out_get_a_rst() {
     assert_eq!(flags(to_initiator.bytes) & RST, RST);
     let stats = engine.stats();
     assert_eq!(stats.resets_sent, 2);
-    assert!(stats.resets_unsent.contains(&(Unsent::NoSink, 0)), "{stats:?}");
+    assert!(
+        stats.resets_unsent.contains(&(Unsent::NoSink, 0)),
+        "{stats:?}"
+    );
 }
 
 #[test]
@@ -146,7 +155,9 @@ fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
     let resets: Vec<_> = outbox
         .drain()
         .filter_map(|event| match event {
-            Event::Transmit(packet) => packet.session.map(|(_, direction)| (direction, packet.egress)),
+            Event::Transmit(packet) => packet
+                .session
+                .map(|(_, direction)| (direction, packet.egress)),
             _ => None,
         })
         .collect();
@@ -162,12 +173,16 @@ fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
 
 #[test]
 fn a_reply_leaves_on_the_path_of_its_packet_or_of_the_other_direction() {
-    let engine = engine(Policy::allow_by_default().rule(Rule::reject("names").protocol(Protocol::UDP)));
+    let engine =
+        engine(Policy::allow_by_default().rule(Rule::reject("names").protocol(Protocol::UDP)));
     let (start, mut outbox) = (Instant::now(), Outbox::new());
     establish(&engine, start, &mut outbox);
     let query = udp(Ends::v4(5_000, 53), b"question");
     let verdict = decide(&engine, &query, TunnelRef(7), start, &mut outbox);
-    assert!(matches!(verdict, Verdict::Reject(DropReason::PolicyReject, ..)));
+    assert!(matches!(
+        verdict,
+        Verdict::Reject(DropReason::PolicyReject, ..)
+    ));
     let egress = |outbox: &mut Outbox| {
         let mut packets = outbox.drain().filter_map(|event| match event {
             Event::Transmit(packet) => Some(packet.egress),
@@ -218,7 +233,8 @@ fn a_batch_fills_the_outbox_as_its_packets_do_one_by_one() {
 
 #[test]
 fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
-    let engine = engine(Policy::reject_by_default().rule(Rule::allow("names").protocol(Protocol::UDP)));
+    let engine =
+        engine(Policy::reject_by_default().rule(Rule::allow("names").protocol(Protocol::UDP)));
     let (now, mut outbox) = (Instant::now(), Outbox::with_limits(3, 5));
     for n in 0..20 {
         let syn = segment(Ends::v4(2_000 + n, 80), SYN, u32::from(n), 0, b"");
@@ -239,10 +255,12 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
     let acknowledged: Vec<_> = outbox
         .drain()
         .filter_map(|event| match event {
-            Event::Transmit(packet) => match parse(packet.bytes, Checksums::Verify).unwrap().transport {
-                Transport::Tcp { segment, .. } => Some(segment.ack.0),
-                other => panic!("{other:?}"),
-            },
+            Event::Transmit(packet) => {
+                match parse(packet.bytes, Checksums::Verify).unwrap().transport {
+                    Transport::Tcp { segment, .. } => Some(segment.ack.0),
+                    other => panic!("{other:?}"),
+                }
+            }
             _ => None,
         })
         .collect();
@@ -329,7 +347,10 @@ fn an_outbox_with_room_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
 fn one_default_denies_in_code_and_in_a_file() {
     let now = Instant::now();
     let syn = segment(WEB, SYN, 1, 0, b"");
-    for config in [Config::default(), Config::from_toml("", "empty.toml").unwrap()] {
+    for config in [
+        Config::default(),
+        Config::from_toml("", "empty.toml").unwrap(),
+    ] {
         let engine = Engine::with_seed(&config, SEED).unwrap();
         let verdict = engine.verdict_only(Packet::new(&syn, now));
         assert!(
@@ -358,14 +379,20 @@ fn rules_built_in_code_match_what_they_name() {
                 .protocol(Protocol::TCP)
                 .ports([80..=89]),
         )
-        .rule(Rule::audit("names").protocol(Protocol::UDP).ports([53]).logged())
+        .rule(
+            Rule::audit("names")
+                .protocol(Protocol::UDP)
+                .ports([53])
+                .logged(),
+        )
         .rule(Rule::reject("elsewhere").zone("guests"));
     let builder = Engine::builder().policy(policy).zone("guests", 3);
     let engine = builder.max_sessions(1_000).seed(SEED).build().unwrap();
     assert_eq!(engine.max_sessions(), 1_000);
     let now = Instant::now();
-    let verdict =
-        |bytes: &[u8], zone| engine.verdict_only(Packet::new(bytes, now).zone(portcullis::Zone(zone)));
+    let verdict = |bytes: &[u8], zone| {
+        engine.verdict_only(Packet::new(bytes, now).zone(portcullis::Zone(zone)))
+    };
     let syn = |src, port| {
         segment(
             Ends {
@@ -385,7 +412,10 @@ fn rules_built_in_code_match_what_they_name() {
     assert!(!verdict(&syn(16, 80), 0).is_forward());
     let audited = verdict(&udp(Ends::v4(4_000, 53), b""), 0);
     assert_eq!(audited.tracked().tolerated, Some(DropReason::PolicyDeny));
-    assert_eq!(verdict(&syn(16, 80), 3).reason(), Some(DropReason::PolicyReject));
+    assert_eq!(
+        verdict(&syn(16, 80), 3).reason(),
+        Some(DropReason::PolicyReject)
+    );
     let hits: Vec<_> = engine
         .policy()
         .hits()
@@ -405,11 +435,21 @@ fn rules_built_in_code_match_what_they_name() {
 fn policies_built_in_code_are_validated_as_files_are() {
     for (rule, error) in [
         (Rule::allow("a b"), "policy.rule[0].name"),
-        (Rule::allow("web").ports([80]), "policy.rule[0].destination_ports"),
-        (Rule::allow("web").zone("nowhere"), "policy.rule[0].zones[0]"),
+        (
+            Rule::allow("web").ports([80]),
+            "policy.rule[0].destination_ports",
+        ),
+        (
+            Rule::allow("web").zone("nowhere"),
+            "policy.rule[0].zones[0]",
+        ),
     ] {
         let policy = Policy::deny_by_default().rule(rule);
-        let found = Engine::builder().policy(policy).build().unwrap_err().to_string();
+        let found = Engine::builder()
+            .policy(policy)
+            .build()
+            .unwrap_err()
+            .to_string();
         assert!(found.starts_with(error), "{found}");
     }
 }

@@ -175,7 +175,11 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
                 } else {
                     100 + count + place
                 };
-                (number, waited, label(number).around(&udp(flow(number), b"more")))
+                (
+                    number,
+                    waited,
+                    label(number).around(&udp(flow(number), b"more")),
+                )
             })
             .collect();
         let queued = payloads.iter().map(|(number, waited, payload)| Queued {
@@ -201,7 +205,11 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
         );
         assert!(decided.is_sorted(), "{decided:?}");
         for ((number, waited, _), answer) in payloads.iter().zip(&answers) {
-            assert_eq!(*answer, Some(wanted(*number, *waited)), "{number} {waited:?}");
+            assert_eq!(
+                *answer,
+                Some(wanted(*number, *waited)),
+                "{number} {waited:?}"
+            );
         }
     }
     // Each has one outcome, which `stats` checks.

@@ -53,7 +53,9 @@ fn asked(text: &str) -> NewSession {
 
 /// The rule that decides about a TCP session.
 fn rule_for(policy: &Policy, text: &str) -> String {
-    policy.rule_name(policy.look_up(&asked(text)).rule).to_owned()
+    policy
+        .rule_name(policy.look_up(&asked(text)).rule)
+        .to_owned()
 }
 
 fn check(policy: &Policy, table: &[(&str, &str)]) {
@@ -109,8 +111,7 @@ source = "@feed"
 name = "rest"
 action = "allow"
 "#;
-    let feed =
-        "\u{feff}; a feed\r\n192.0.2.0/24 ; SBL1\r\n\r\n198.51.100.7 # one\n192.0.2.0/24\n2001:db8::/32";
+    let feed = "\u{feff}; a feed\r\n192.0.2.0/24 ; SBL1\r\n\r\n198.51.100.7 # one\n192.0.2.0/24\n2001:db8::/32";
     let config = load(text, &[("feeds/drop.txt", feed)]).unwrap();
     assert_eq!(
         config.set_files().collect::<Vec<_>>(),
@@ -140,7 +141,10 @@ action = "allow"
     let preview = scene.engine.preview(&newer, scene.now).unwrap();
     assert_eq!(preview.len(), 1);
     assert_eq!(preview[0].1, EndReason::Revoked);
-    let done = scene.engine.reload(&newer, scene.now, &mut Discard).unwrap();
+    let done = scene
+        .engine
+        .reload(&newer, scene.now, &mut Discard)
+        .unwrap();
     assert_eq!((done.judged, done.revoked), (1, 1));
     assert_eq!(scene.udp(bad).reason(), Some(DropReason::PolicyDeny));
 }
@@ -160,20 +164,25 @@ fn an_empty_set_matches_nothing_and_cannot_be_negated() {
     );
     check(&compiled, &[("10.0.0.1 > 10.0.0.2:80", "default")]);
     let warned = empty.warnings();
-    let is_empty_set = |kind: &WarningKind| matches!(kind, WarningKind::EmptySet { set } if set == "feed");
+    let is_empty_set =
+        |kind: &WarningKind| matches!(kind, WarningKind::EmptySet { set } if set == "feed");
     assert!(
         warned.iter().any(|warning| is_empty_set(&warning.kind)),
         "{warned:?}"
     );
-    let never = |kind: &WarningKind| matches!(kind, WarningKind::NeverMatches { rule } if rule == "r");
-    assert!(warned.iter().any(|warning| never(&warning.kind)), "{warned:?}");
+    let never =
+        |kind: &WarningKind| matches!(kind, WarningKind::NeverMatches { rule } if rule == "r");
+    assert!(
+        warned.iter().any(|warning| never(&warning.kind)),
+        "{warned:?}"
+    );
     assert_eq!(
         error(&rule("not.source = \"@feed\""), &[("f", "")]),
         "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would leave out nothing"
     );
     // An override of a rule that admits nothing is for no session, and not for all.
-    let with_override =
-        rule("source = \"@feed\"") + "[[lifetimes.override]]\nrule = \"r\"\nudp.unreplied = \"9s\"\n";
+    let with_override = rule("source = \"@feed\"")
+        + "[[lifetimes.override]]\nrule = \"r\"\nudp.unreplied = \"9s\"\n";
     let config = load(&with_override, &[("f", "")]).unwrap();
     let mut scene = Scene::new("");
     let mut config = config;
@@ -291,8 +300,9 @@ action = "deny"
 #[test]
 fn rules_of_parts_keep_number_hits_and_limits_over_a_reload() {
     let services = "services = [\"tcp/80\", \"udp/53\"]\n";
-    let rule =
-        |name: &str, more: &str| format!("[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\n{more}");
+    let rule = |name: &str, more: &str| {
+        format!("[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\n{more}")
+    };
     let first = rule("a", services) + &rule("b", "protocol = \"udp\"\nlimits.max_sessions = 1\n");
     let mut scene = Scene::new(&(first.clone() + "[policy]\ndefault = \"deny\"\n"));
     assert!(scene.udp(Ends::v4(1, 53)).is_forward());
@@ -303,12 +313,18 @@ fn rules_of_parts_keep_number_hits_and_limits_over_a_reload() {
         + &rule("b", "services = [\"gre\", \"udp\", \"tcp/9\"]\n")
         + &first.replace("\"b\"", "\"d\"");
     let config = load(&(second + "[policy]\ndefault = \"deny\"\n"), &[]).unwrap();
-    let done = scene.engine.reload(&config, scene.now, &mut Discard).unwrap();
+    let done = scene
+        .engine
+        .reload(&config, scene.now, &mut Discard)
+        .unwrap();
     assert_eq!((done.judged, done.revoked), (2, 0));
     let policy = scene.engine.policy();
     assert_eq!(policy.rule_named("b"), number, "the number of a name");
     let hits: Vec<_> = policy.hits().collect();
-    assert_eq!(hits, [("c", 0), ("b", 2), ("a", 1), ("d", 0), ("default", 0)]);
+    assert_eq!(
+        hits,
+        [("c", 0), ("b", 2), ("a", 1), ("d", 0), ("default", 0)]
+    );
     scene.wait(120);
     assert!(scene.udp(Ends::v4(1, 9)).is_forward());
 }
@@ -330,7 +346,11 @@ icmp_types = ["echo-request"]
 "#;
     let scene = Scene::new(&("[policy]\ndefault = \"reject\"\n".to_owned() + text));
     let ends = Ends::v4(0, 0);
-    assert!(scene.decide(&icmp(ends, 8, [0, 7, 1, 1], b"ping")).is_forward());
+    assert!(
+        scene
+            .decide(&icmp(ends, 8, [0, 7, 1, 1], b"ping"))
+            .is_forward()
+    );
     let mut odd = icmp(ends, 8, [0, 9, 1, 1], b"ping");
     // The code, and a checksum that fits.
     odd[21] = 5;
@@ -482,14 +502,21 @@ limits.max_sessions = 1
         let verdict = process(&bytes);
         assert!(verdict.is_forward(), "{verdict:?}");
         let expected = is_first.then_some(DropReason::PolicyDeny);
-        assert_eq!(verdict.tracked().tolerated, expected, "only what asks the policy");
+        assert_eq!(
+            verdict.tracked().tolerated,
+            expected,
+            "only what asks the policy"
+        );
     }
     let limited = process(&udp(Ends::v4(2, 53), b"q"));
     assert!(
         !limited.is_forward(),
         "audited sessions keep to the limits of their rule"
     );
-    assert_eq!((told.opened, told.denied.len(), told.audited.len()), (4, 0, 3));
+    assert_eq!(
+        (told.opened, told.denied.len(), told.audited.len()),
+        (4, 0, 3)
+    );
     assert!(
         told.audited
             .iter()
@@ -542,7 +569,9 @@ fn a_disabled_rule_is_checked_but_not_compared() {
     let values: Vec<_> = config.effective().iter().map(ToString::to_string).collect();
     let line = "policy.rule[0] = { name = \"r\", action = \"allow\", enabled = false, comment = \"ticket 7\" }  # line 1";
     assert!(values.contains(&line.to_owned()), "{values:?}");
-    assert!(error(&(rule.to_owned() + "source = \"@gone\"\n"), &[]).contains("there is no set `@gone`"));
+    assert!(
+        error(&(rule.to_owned() + "source = \"@gone\"\n"), &[]).contains("there is no set `@gone`")
+    );
 }
 
 #[test]
@@ -581,7 +610,10 @@ expires = "2027-02-01T00:00:00+01:00"
             .revoked,
         1
     );
-    assert_eq!(scene.udp(Ends::v4(1, 53)).reason(), Some(DropReason::PolicyDeny));
+    assert_eq!(
+        scene.udp(Ends::v4(1, 53)).reason(),
+        Some(DropReason::PolicyDeny)
+    );
     assert_eq!(config.next_expiry(), Some(moment("2027-01-31T23:00:00Z")));
     let warned: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
     let told = "t.toml:10: policy.rule[0].expires: rule `contractor` has expired at 2027-01-31T00:00:00Z: it is not compared any more";
@@ -607,7 +639,10 @@ fn a_rule_counts_the_traffic_of_its_sessions_and_its_last_match() {
     let mut scene = Scene::new(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
     let before = scene.engine.rules_with_live();
     assert_eq!(
-        before.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+        before
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect::<Vec<_>>(),
         ["dns", "default"]
     );
     assert!(
@@ -636,8 +671,12 @@ fn a_rule_counts_the_traffic_of_its_sessions_and_its_last_match() {
     assert_eq!(of(&rules, "default").hits, 1);
     assert!(since(of(&rules, "default").last_match) >= Duration::from_millis(4_900));
     // A reload keeps what was counted, and a session that ends counts once.
-    let config = crate::support::scene::config(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
-    scene.engine.reload(&config, scene.now, &mut Discard).unwrap();
+    let config =
+        crate::support::scene::config(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
+    scene
+        .engine
+        .reload(&config, scene.now, &mut Discard)
+        .unwrap();
     assert_eq!(scene.wait(600).ended.len(), 1);
     let rules = scene.engine.rules_with_live();
     let dns = of(&rules, "dns");
@@ -688,7 +727,10 @@ services = "@web"
             said("source in @office, destination in @servers, not.source in @guests")
         )
     );
-    assert_eq!(explained("8.8.8.8 > 8.8.4.4:1"), (Some("source"), String::new()));
+    assert_eq!(
+        explained("8.8.8.8 > 8.8.4.4:1"),
+        (Some("source"), String::new())
+    );
 }
 
 #[test]
@@ -815,7 +857,10 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
             "t.toml:4: policy.rule[0].destination_zones: there is no zone `x`: the zones are default",
         ),
     ] {
-        let files = [("bad", "# feed\n10.0.0.0/8\n10.0.0\n"), ("host", "\n10.0.0.1/8")];
+        let files = [
+            ("bad", "# feed\n10.0.0.0/8\n10.0.0\n"),
+            ("host", "\n10.0.0.1/8"),
+        ];
         let told = error(&text, &files);
         if told != expected {
             wrong.push(format!("{told}\n{expected}"));
@@ -851,7 +896,11 @@ fn sets_and_rules_are_bounded() {
 
 #[test]
 fn a_rule_out_of_force_leaves_the_ftp_ports_of_others_alone() {
-    for out in ["enabled = false", "source = \"@none\"", "expires = 2001-01-01"] {
+    for out in [
+        "enabled = false",
+        "source = \"@none\"",
+        "expires = 2001-01-01",
+    ] {
         let text = format!(
             "[address_sets]\nnone = {{ file = \"none.txt\" }}\n[[policy.rule]]\nname = \"old\"\naction = \"allow\"\n{out}\n\
              [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nftp.ports = [2121]\n\
@@ -883,7 +932,8 @@ fn two_names_of_one_zone_have_one_default_action() {
 
 #[test]
 fn a_moment_that_cannot_be_written_is_refused() {
-    let text = |at: &str| format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nexpires = {at}\n");
+    let text =
+        |at: &str| format!("[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nexpires = {at}\n");
     assert!(load(&text("9999-12-31T23:59:59-05:00"), &[]).is_err());
     let config = load(&text("9999-12-31T23:59:59Z"), &[]).unwrap();
     assert!(

@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{
-    ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, discovery, echo, icmp, init, other, sctp, tcp, udp,
-    unreachable,
+    ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, discovery, echo, icmp, init, other, sctp, tcp,
+    udp, unreachable,
 };
 use crate::support::seal::sealed;
 use etherparse::TcpOptionElement;
 use portcullis::config::{
-    Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, LimitSet, OptionsMode,
-    PolicyConfig, RefusedAnnouncement, TableConfig,
+    Attachment, ChallengeMode, Checksums, Config, FragmentsConfig, LatePacket, LimitSet,
+    OptionsMode, PolicyConfig, RefusedAnnouncement, TableConfig,
 };
 use portcullis::policy::Action;
 use portcullis::{
-    ChallengeEvent, Class, Discard, DropReason, Engine, Malformed, Packet, Reply, SessionFilter, Stats,
-    Verdict, Zone,
+    ChallengeEvent, Class, Discard, DropReason, Engine, Malformed, Packet, Reply, SessionFilter,
+    Stats, Verdict, Zone,
 };
 
 /// What makes one reason come up.
@@ -253,16 +253,22 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
             DESTINATION,
             &extension(NO_NEXT_HEADER, [1, 0, 0, 0, 0, 0, 0]),
         )),
-        Malformed::Ipv6ExtensionChainTooLong => {
-            alone(chain(DESTINATION, &extension(DESTINATION, [0; 7]).repeat(9)))
-        }
+        Malformed::Ipv6ExtensionChainTooLong => alone(chain(
+            DESTINATION,
+            &extension(DESTINATION, [0; 7]).repeat(9),
+        )),
         Malformed::Ipv6HopByHopNotFirst => {
-            let payload = [extension(HOP_BY_HOP, [0; 7]), extension(NO_NEXT_HEADER, [0; 7])].concat();
+            let payload = [
+                extension(HOP_BY_HOP, [0; 7]),
+                extension(NO_NEXT_HEADER, [0; 7]),
+            ]
+            .concat();
             alone(chain(DESTINATION, &payload))
         }
-        Malformed::Ipv6RoutingHeaderType0 => {
-            alone(chain(ROUTING, &extension(NO_NEXT_HEADER, [0, 0, 1, 0, 0, 0, 0])))
-        }
+        Malformed::Ipv6RoutingHeaderType0 => alone(chain(
+            ROUTING,
+            &extension(NO_NEXT_HEADER, [0, 0, 1, 0, 0, 0, 0]),
+        )),
         Malformed::Ipv6FragmentHeaderRepeated => {
             alone(chain(FRAGMENT, &extension(FRAGMENT, [0; 7]).repeat(2)))
         }
@@ -279,18 +285,20 @@ fn malformed(reason: Malformed) -> Option<Scenario> {
         Malformed::UdpHeaderTruncated => alone(other(V4, 17, &[0; 7])),
         Malformed::UdpLength => alone(edited(datagram(), |p| p[24..26].copy_from_slice(&[0, 7]))),
         Malformed::UdpChecksum => verified(damaged(datagram(), |p| p[26] ^= 0xff)),
-        Malformed::UdpChecksumMissingIpv6 => {
-            with_checksums(Checksums::Require, damaged(datagram6(), |p| p[46..48].fill(0)))
-        }
+        Malformed::UdpChecksumMissingIpv6 => with_checksums(
+            Checksums::Require,
+            damaged(datagram6(), |p| p[46..48].fill(0)),
+        ),
         Malformed::IcmpHeaderTruncated => alone(other(V4, 1, &[8, 0, 0, 0, 0, 0, 0])),
         Malformed::IcmpChecksum => verified(damaged(echo(V4, true), |p| p[22] ^= 0xff)),
         Malformed::IcmpVersionMismatch => alone(other(V4, 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
         Malformed::IcmpErrorQuoteTruncated => alone(unreachable(false, 1, &datagram()[..27])),
         Malformed::IcmpErrorQuoteMalformed => alone(unreachable(false, 1, &datagram6())),
         Malformed::DiscoverySource => alone(discovery("2001:db8::1", "ff02::1", 134, &[0; 12])),
-        Malformed::DiscoveryHeaders => alone(edited(discovery("fe80::1", "ff02::16", 143, &[0; 4]), |p| {
-            p[42] = 0xc2
-        })),
+        Malformed::DiscoveryHeaders => alone(edited(
+            discovery("fe80::1", "ff02::16", 143, &[0; 4]),
+            |p| p[42] = 0xc2,
+        )),
         Malformed::DiscoveryLength => alone(discovery("fe80::1", "ff02::1", 134, &[0; 8])),
         Malformed::DiscoveryFields => alone(discovery("fe80::1", "fe80::2", 135, &[0; 20])),
         Malformed::DiscoveryOptions => alone(discovery("fe80::1", "fe80::2", 133, &[0; 12])),
@@ -389,7 +397,11 @@ fn ip_header(reason: DropReason) -> Option<Scenario> {
         DropReason::AddressOutside => {
             let mut scenario = datagram([198, 51, 100, 1], [203, 0, 113, 1]);
             let inside = vec!["10.0.0.0/8".parse().unwrap()];
-            scenario.config.ip.inside.insert("default".to_owned(), inside);
+            scenario
+                .config
+                .ip
+                .inside
+                .insert("default".to_owned(), inside);
             scenario
         }
         _ => return None,
@@ -414,7 +426,9 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
             let across = edited(first_fragment(1), |p| p[7] = 1);
             after(vec![first_fragment(1)], across)
         }
-        DropReason::FragmentBeyondEnd => after(vec![first_fragment(1), last_fragment()], later_fragment(5)),
+        DropReason::FragmentBeyondEnd => {
+            after(vec![first_fragment(1), last_fragment()], later_fragment(5))
+        }
         DropReason::FragmentTooMany => {
             let gaps = (1..16).map(|n| later_fragment(2 * n + 1));
             after(
@@ -450,14 +464,19 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         }
         DropReason::DiscoveryFragmented => {
             let more = extension(58, [0, 0, 1, 0, 0, 0, 1]);
-            alone(chain(FRAGMENT, &[&more[..], &[135, 0, 0, 0], &[0; 20]].concat()))
+            alone(chain(
+                FRAGMENT,
+                &[&more[..], &[135, 0, 0, 0], &[0; 20]].concat(),
+            ))
         }
         DropReason::TcpNoSession => alone(segment(V4, ACK, 101, 501, b"data")),
         DropReason::TcpState => after(
             vec![segment(V4, SYN, 100, 0, &[])],
             segment(V4, FIN | ACK, 101, 501, &[]),
         ),
-        DropReason::TcpSeqAboveWindow => after(handshake(), segment(V4, ACK, 101 + 100_000, 501, b"data")),
+        DropReason::TcpSeqAboveWindow => {
+            after(handshake(), segment(V4, ACK, 101 + 100_000, 501, b"data"))
+        }
         DropReason::TcpAckOfUnseen => after(handshake(), segment(V4, ACK, 101, 502, b"data")),
         DropReason::TcpRstBelowWindow => after(handshake(), segment(V4.back(), RST, 500, 0, &[])),
         DropReason::SctpNoSession => alone(sctp(V4, 2, &chunk(0, 3, &[0; 16]))),
@@ -494,16 +513,22 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         ),
         DropReason::IcmpErrorSequence => after(
             handshake(),
-            unreachable(false, 1, &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent")),
+            unreachable(
+                false,
+                1,
+                &segment(V4, ACK, 101 + 1_000_000, 501, b"never sent"),
+            ),
         ),
         DropReason::DiscoveryInTunnel => {
             let mut scenario = alone(discovery("fe80::1", "fe80::2", 133, &[0; 4]));
             scenario.config.engine.attachment = Attachment::Tunnel;
             scenario
         }
-        DropReason::DiscoveryOffLink => alone(edited(discovery("fe80::1", "fe80::2", 133, &[0; 4]), |p| {
-            p[7] = 1
-        })),
+        DropReason::DiscoveryOffLink => {
+            alone(edited(discovery("fe80::1", "fe80::2", 133, &[0; 4]), |p| {
+                p[7] = 1
+            }))
+        }
         DropReason::IcmpSourceQuench => after(
             vec![udp(V4, b"payload")],
             icmp(V4.back(), 4, [0; 4], &udp(V4, b"payload")),
@@ -587,7 +612,10 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         }
         DropReason::Overload => Scenario {
             sheddable: true,
-            ..after(vec![udp(V4, b"question")], udp(Ends::v4(4001, 80), b"question"))
+            ..after(
+                vec![udp(V4, b"question")],
+                udp(Ends::v4(4001, 80), b"question"),
+            )
         },
         DropReason::TcpSynAckWithoutSyn => alone(segment(V4, SYN | ACK, 100, 501, &[])),
         DropReason::TcpAckWithoutSynAck => after(
@@ -737,7 +765,11 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
                 | DropReason::FragmentSourceLimit
                 | DropReason::FragmentTableFull
         );
-        let class = if about_new { Class::New } else { Class::Invalid };
+        let class = if about_new {
+            Class::New
+        } else {
+            Class::Invalid
+        };
         assert_eq!(verdict.tracked().class, class, "{reason}");
         assert_eq!(engine.stats(), counted(stats, reason, &verdict), "{reason}");
         assert_eq!(records(&engine), sessions, "{reason} changes no session");

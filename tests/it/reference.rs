@@ -38,7 +38,11 @@ of these.
 ",
     );
     for refusal in Refusal::all() {
-        page.push_str(&format!("| `{}` | {} |\n", refusal.name(), refusal.describe()));
+        page.push_str(&format!(
+            "| `{}` | {} |\n",
+            refusal.name(),
+            refusal.describe()
+        ));
     }
     page
 }

@@ -11,8 +11,8 @@ use portcullis::alg::{Expectation, SessionEnds};
 use portcullis::snapshot::SavedState;
 use portcullis::track::tcp::Track;
 use portcullis::{
-    Direction, Discard, DropReason, EndReason, Engine, Packet, RestoreOptions, Restored, SavedSession,
-    SessionRecord, Sink, Unsent, Verdict, Zone,
+    Direction, Discard, DropReason, EndReason, Engine, Packet, RestoreOptions, Restored,
+    SavedSession, SessionRecord, Sink, Unsent, Verdict, Zone,
 };
 
 /// Allows FTP control connections and nothing else.
@@ -60,8 +60,13 @@ impl Ftp {
 
     #[track_caller]
     fn server(&mut self, line: &str) {
-        self.scene
-            .pass(CONTROL.back(), ACK, self.next[1], self.next[0], line.as_bytes());
+        self.scene.pass(
+            CONTROL.back(),
+            ACK,
+            self.next[1],
+            self.next[0],
+            line.as_bytes(),
+        );
         self.next[1] += line.len() as u32;
     }
 
@@ -102,7 +107,9 @@ fn restarted(scene: &Scene, toml: &str) -> (Scene, Restored) {
 /// The only session of a scene, as a save writes it.
 fn saved(scene: &Scene) -> SavedSession {
     let mut saved = None;
-    scene.engine.for_each_saved(scene.now, |each| saved = Some(*each));
+    scene
+        .engine
+        .for_each_saved(scene.now, |each| saved = Some(*each));
     saved.unwrap()
 }
 
@@ -119,7 +126,9 @@ fn a_data_session_announced_elsewhere_outlives_a_reload_of_the_same_configuratio
 #[test]
 fn a_data_session_announced_elsewhere_outlives_a_restart() {
     let scene = Scene::new(ONLY_21);
-    scene.engine.import_expectations(&[imported(50_000)], scene.now);
+    scene
+        .engine
+        .import_expectations(&[imported(50_000)], scene.now);
     scene.handshake(data(50_000));
     let (_, done) = restarted(&scene, ONLY_21);
     assert_eq!(done.sessions, 1, "{done:?}");
@@ -138,7 +147,10 @@ impl Sink for Intruder<'_> {
         if session.dst_port != 21
             && let Some(syn) = self.syn.take()
         {
-            self.passed = self.engine.verdict_only(Packet::new(&syn, self.now)).is_forward();
+            self.passed = self
+                .engine
+                .verdict_only(Packet::new(&syn, self.now))
+                .is_forward();
         }
     }
 }
@@ -163,7 +175,10 @@ fn no_child_of_a_revoked_control_session_opens_after_the_reload() {
             passed: false,
         };
         let after = config(AFTER);
-        ftp.scene.engine.reload(&after, ftp.scene.now, &mut sink).unwrap();
+        ftp.scene
+            .engine
+            .reload(&after, ftp.scene.now, &mut sink)
+            .unwrap();
         let left = ftp.scene.records();
         let is_left = |port| left.iter().any(|session| session.dst_port == port);
         survivors += usize::from(sink.passed && is_left(port) && !is_left(21));
@@ -176,7 +191,9 @@ fn no_child_of_a_revoked_control_session_opens_after_the_reload() {
 
 #[test]
 fn a_preview_names_exactly_the_sessions_that_a_reload_ends() {
-    let toml = |s: u32| format!("[table]\nshards = 16\n[lifetimes.tcp]\nestablished = \"{s}s\"\n{ONLY_21}");
+    let toml = |s: u32| {
+        format!("[table]\nshards = 16\n[lifetimes.tcp]\nestablished = \"{s}s\"\n{ONLY_21}")
+    };
     for port in 50_000..50_040 {
         let mut ftp = Ftp::new(&toml(300));
         ftp.open_data(port);
@@ -204,7 +221,11 @@ fn a_restore_refuses_the_child_of_a_control_session_that_it_refuses() {
     // A reload refuses both as well.
     let (reloaded, _) = ftp.scene.reload(NARROW);
     assert_eq!(reloaded.revoked, 2);
-    assert_eq!((restored.refused, restored.sessions), (2, 0), "{restored:?}");
+    assert_eq!(
+        (restored.refused, restored.sessions),
+        (2, 0),
+        "{restored:?}"
+    );
 }
 
 #[test]
@@ -315,7 +336,10 @@ fn a_tombstone_does_not_answer_for_a_later_session_of_its_ports() {
 
 #[test]
 fn a_blind_rst_does_not_end_an_adopted_session() {
-    for toml in ["[tcp]\nmidstream = \"adopt\"\n", "[tcp]\nmode = \"loose\"\n"] {
+    for toml in [
+        "[tcp]\nmidstream = \"adopt\"\n",
+        "[tcp]\nmode = \"loose\"\n",
+    ] {
         let s = Scene::new(toml);
         let ends = Ends::v4(4000, 80);
         s.pass(ends, ACK, 1_000_000, 5_000_000, b"");
@@ -418,7 +442,9 @@ fn an_expired_session_found_by_a_packet_gets_one_rst_for_each_end() {
     s.now += Duration::from_secs(400);
     let mut heard = Heard::default();
     let bytes = segment(ends, ACK, 101, 501, b"x");
-    let v = s.engine.process_with(Packet::new(&bytes, s.now), &mut heard);
+    let v = s
+        .engine
+        .process_with(Packet::new(&bytes, s.now), &mut heard);
     let to_client = heard
         .resets
         .iter()
@@ -486,7 +512,8 @@ impl Random {
             bytes.push(value as u8);
         }
         bytes.extend([self.next(), self.next(), self.next()].map(|each| each as u8));
-        let [state, last, marks] = [self.next() % 9, self.next() % 6, self.next()].map(|each| each as u8);
+        let [state, last, marks] =
+            [self.next() % 9, self.next() % 6, self.next()].map(|each| each as u8);
         bytes.push(state | last << 4 | (marks & 0x80));
         postcard::from_bytes(&bytes).ok()
     }
@@ -524,7 +551,13 @@ fn hostile_records_do_not_panic() {
                 ends.back()
             };
             let flags = FLAGS[(random.next() % 6) as usize];
-            let _ = other.tcp(from, flags, random.next() as u32, random.next() as u32, b"xx");
+            let _ = other.tcp(
+                from,
+                flags,
+                random.next() as u32,
+                random.next() as u32,
+                b"xx",
+            );
         }
         other.records();
         other.reload(SMALL);

@@ -11,7 +11,8 @@ const RULES: &str = "[zones]\na = 1\nb = 2\n[tcp]\nasymmetric = \"report\"\n[pol
 const ENDS: Ends = Ends::v4(4000, 80);
 #[test]
 fn a_flood_of_rejected_middles_leaves_the_resets_of_sessions_their_budget() {
-    let mut s = Scene::new("[tcp]\nmidstream = \"reject\"\n[resets]\nper_destination = 10\noverall = 10");
+    let mut s =
+        Scene::new("[tcp]\nmidstream = \"reject\"\n[resets]\nper_destination = 10\noverall = 10");
     s.handshake(ENDS);
     s.now += Duration::from_secs(345);
     for port in 0..10u16 {
@@ -43,7 +44,10 @@ fn numbers_that_do_not_fit_the_session_of_the_other_zone_do_not_pass_in_report_m
     s.handshake(ENDS);
     s.zone = Zone(2);
     // before: does not fit
-    assert!(!s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged").is_forward());
+    assert!(
+        !s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged")
+            .is_forward()
+    );
     // one that fits tells of the other zone
     assert!(s.tcp(ENDS, ACK, 101, 501, b"").is_forward());
     let v = s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged");
@@ -112,7 +116,10 @@ fn clearing_the_report_cuts_no_connection() {
     s.pass(ENDS, SYN, 100, 0, b"");
     assert!(s.tcp(ENDS, ACK, 101, 501, b"").is_forward());
     assert!(s.tcp(ENDS, ACK, 101, 501, &[0; 900]).is_forward());
-    assert!(s.tcp(ENDS, ACK, 101 + (2 << 20), 501, b"far on").is_forward());
+    assert!(
+        s.tcp(ENDS, ACK, 101 + (2 << 20), 501, b"far on")
+            .is_forward()
+    );
     s.engine.clear_asymmetry();
     let v = s.tcp(ENDS, ACK, 101 + (2 << 20), 501, b"far on");
     assert!(v.is_forward(), "{v:?}");

@@ -1,6 +1,8 @@
 //! SCTP associations with several addresses at each end (RFC 9260 5.4, 6.4; RFC 5061).
 
-use crate::support::packets::{Ends, address4, address6, chunk, init, init_with, sctp, unreachable};
+use crate::support::packets::{
+    Ends, address4, address6, chunk, init, init_with, sctp, unreachable,
+};
 use crate::support::scene::{Scene, dropped_for};
 use portcullis::{Class, Direction, Discard, DropReason, Packet, Zone};
 
@@ -142,7 +144,10 @@ fn nobody_else_gets_in_by_an_announced_address() {
     dropped_for(&scene.decide(&opening), DropReason::PolicyDeny);
     let data = one(SECOND, B, DATA);
     let elsewhere = Packet::new(&data, scene.now).zone(Zone(7));
-    dropped_for(&scene.engine.verdict_only(elsewhere), DropReason::SctpNoSession);
+    dropped_for(
+        &scene.engine.verdict_only(elsewhere),
+        DropReason::SctpNoSession,
+    );
     assert_eq!(scene.record().original.packets, 2);
 }
 
@@ -222,7 +227,10 @@ fn an_association_may_end_on_any_of_its_paths() {
             "CLOSED",
         ),
         (vec![(SECOND.back(), A, ABORT, None)], "CLOSED"),
-        (vec![(SECOND.back(), A + 1, ABORT, NO_SESSION)], "ESTABLISHED"),
+        (
+            vec![(SECOND.back(), A + 1, ABORT, NO_SESSION)],
+            "ESTABLISHED",
+        ),
     ] {
         let scene = multihomed();
         tell(&scene, &story);
@@ -263,7 +271,10 @@ fn a_restart_brings_the_tags_of_its_paths_with_it() {
     }
     tell(
         &scene,
-        &[(SECOND, b, HEARTBEAT, NO_SESSION), (SECOND, B, HEARTBEAT, None)],
+        &[
+            (SECOND, b, HEARTBEAT, NO_SESSION),
+            (SECOND, B, HEARTBEAT, None),
+        ],
     );
     for packet in [
         sctp(FIRST, b, &chunk(10, 0, &[7; 8])),
@@ -273,7 +284,10 @@ fn a_restart_brings_the_tags_of_its_paths_with_it() {
     }
     tell(
         &scene,
-        &[(SECOND, B, HEARTBEAT, NO_SESSION), (SECOND, b, HEARTBEAT, None)],
+        &[
+            (SECOND, B, HEARTBEAT, NO_SESSION),
+            (SECOND, b, HEARTBEAT, None),
+        ],
     );
 }
 
@@ -340,7 +354,10 @@ fn a_restart_brings_the_addresses_of_its_ends_with_it() {
     let (old, new) = (SECOND, path(31, 32));
     tell(
         &scene,
-        &[(old, B, HEARTBEAT, None), (path(31, 2), B, HEARTBEAT, NO_SESSION)],
+        &[
+            (old, B, HEARTBEAT, None),
+            (path(31, 2), B, HEARTBEAT, NO_SESSION),
+        ],
     );
     passes(&scene, &[sctp(FIRST.back(), a, &chunk(11, 0, &[]))]);
     tell(
@@ -403,7 +420,11 @@ fn an_icmp_error_about_a_packet_of_another_path_is_related() {
     let tracked = verdict.tracked();
     assert_eq!(
         (tracked.class, tracked.direction, tracked.session),
-        (Class::Related, Some(Direction::Reply), Some(scene.record().id))
+        (
+            Class::Related,
+            Some(Direction::Reply),
+            Some(scene.record().id)
+        )
     );
     dropped_for(&scene.decide(&about(B + 1)), DropReason::IcmpErrorNoSession);
     let to_another = unreachable(false, 1, &one(SECOND, B, DATA)[..28]);
@@ -453,7 +474,11 @@ fn an_address_that_asconf_adds_counts_once_the_other_end_has_granted_it() {
         let request = asconf(FIRST, B, has_auth, ADD, &address4(31));
         assert!(scene.decide(&request).is_forward());
         tell(&scene, &[(new, B, HEARTBEAT, NO_SESSION)]);
-        assert!(scene.decide(&asconf_ack(FIRST.back(), A, refuses)).is_forward());
+        assert!(
+            scene
+                .decide(&asconf_ack(FIRST.back(), A, refuses))
+                .is_forward()
+        );
         tell(&scene, &[(new, B, HEARTBEAT, reason)]);
     }
 }
@@ -464,8 +489,15 @@ fn nobody_else_adds_an_address() {
     let forged = asconf(FIRST, B + 1, true, ADD, &address4(31));
     dropped_for(&scene.decide(&forged), DropReason::SctpTag);
     let from_the_new_address = asconf(path(31, 2), B, true, ADD, &address4(31));
-    dropped_for(&scene.decide(&from_the_new_address), DropReason::SctpNoSession);
-    assert!(scene.decide(&asconf_ack(FIRST.back(), A, false)).is_forward());
+    dropped_for(
+        &scene.decide(&from_the_new_address),
+        DropReason::SctpNoSession,
+    );
+    assert!(
+        scene
+            .decide(&asconf_ack(FIRST.back(), A, false))
+            .is_forward()
+    );
     // An end does not grant its own request.
     let request = asconf(FIRST, B, true, ADD, &address4(31));
     assert!(scene.decide(&request).is_forward());
@@ -489,7 +521,11 @@ fn an_address_that_asconf_deletes_is_gone() {
                 .decide(&asconf(FIRST, B, true, DELETE, &address))
                 .is_forward()
         );
-        assert!(scene.decide(&asconf_ack(FIRST.back(), A, false)).is_forward());
+        assert!(
+            scene
+                .decide(&asconf_ack(FIRST.back(), A, false))
+                .is_forward()
+        );
         let reason = if left.is_some() { None } else { NO_SESSION };
         tell(
             &scene,
@@ -633,8 +669,13 @@ fn the_handshakes_of_one_zone_do_not_keep_another_from_displacing_its_own() {
 fn explain_says_that_a_packet_is_on_another_path() {
     let scene = multihomed();
     let data = one(SECOND, B, DATA);
-    let (_, steps) = scene.engine.explain(Packet::new(&data, scene.now), &mut Discard);
+    let (_, steps) = scene
+        .engine
+        .explain(Packet::new(&data, scene.now), &mut Discard);
     let text: String = steps.iter().map(|step| format!("{step}\n")).collect();
-    assert!(text.contains("whose ends have announced its addresses"), "{text}");
+    assert!(
+        text.contains("whose ends have announced its addresses"),
+        "{text}"
+    );
     assert!(text.contains("ESTABLISHED"), "{text}");
 }

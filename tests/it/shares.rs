@@ -41,7 +41,8 @@ impl Connection {
             (self.server, self.client, [server, client])
         };
         let [seq, ack] = numbers;
-        let mut packet = PacketBuilder::ipv4(source, destination, 64).tcp(ports[0], ports[1], seq, 60_000);
+        let mut packet =
+            PacketBuilder::ipv4(source, destination, 64).tcp(ports[0], ports[1], seq, 60_000);
         if flags & SYN != 0 {
             packet = packet.syn();
         }
@@ -71,7 +72,10 @@ impl Connection {
     }
 
     fn greeted(&self, scene: &mut Scene) -> bool {
-        self.open(scene) && self.server(scene, ACK, [501, 101], b"220 x\r\n").is_forward()
+        self.open(scene)
+            && self
+                .server(scene, ACK, [501, 101], b"220 x\r\n")
+                .is_forward()
     }
 
     /// Announces a port of the client's; returns whether the line passed.
@@ -79,12 +83,16 @@ impl Connection {
         let [a, b, c, d] = self.client;
         let [high, low] = self.ports[0].to_be_bytes();
         let line = format!("PORT {a},{b},{c},{d},{high},{low}\r\n");
-        self.client(scene, ACK, [101, 508], line.as_bytes()).is_forward()
+        self.client(scene, ACK, [101, 508], line.as_bytes())
+            .is_forward()
     }
 
     /// Asks for a passive port and tries it.
     fn passive_transfer(&self, scene: &mut Scene) -> Verdict {
-        assert!(self.client(scene, ACK, [101, 508], b"PASV\r\n").is_forward());
+        assert!(
+            self.client(scene, ACK, [101, 508], b"PASV\r\n")
+                .is_forward()
+        );
         let reply = b"227 Entering (192,0,2,1,200,1)\r\n";
         assert!(self.server(scene, ACK, [508, 107], reply).is_forward());
         let data = Self {
@@ -135,7 +143,8 @@ fn expectations_of_a_zone_leave_those_of_another_and_of_its_other_sources() {
 #[test]
 fn control_sessions_of_a_zone_leave_those_of_another_and_of_its_other_sources() {
     for refused in ["pass", "drop"] {
-        let toml = format!("{ZONES}[ftp]\nrefused = \"{refused}\"\nmax_memory = 1048576\n{ONLY_FTP}");
+        let toml =
+            format!("{ZONES}[ftp]\nrefused = \"{refused}\"\nmax_memory = 1048576\n{ONLY_FTP}");
         let mut scene = Scene::new(&toml);
         for port in 1024..4096 {
             assert!(Connection::new(GREEN, [10, 1, 1, 1], port).open(&mut scene));
@@ -149,7 +158,9 @@ fn control_sessions_of_a_zone_leave_those_of_another_and_of_its_other_sources() 
 #[test]
 fn the_number_of_control_sessions_is_shared_as_well() {
     // More memory than all control sessions take, so that their number alone counts.
-    let mut scene = Scene::new(&format!("{ZONES}[ftp]\nmax_memory = 1073741824\n{ONLY_FTP}"));
+    let mut scene = Scene::new(&format!(
+        "{ZONES}[ftp]\nmax_memory = 1073741824\n{ONLY_FTP}"
+    ));
     for port in 1024..1024 + 24_000 {
         assert!(Connection::new(GREEN, [10, 1, 1, 1], port).open(&mut scene));
     }
@@ -208,7 +219,9 @@ fn a_reload_divides_anew_and_everything_comes_back_at_the_end() {
 
 /// Sessions of green have ended, and those of blue end half a second later than now.
 fn before_the_end(toml: &str) -> Scene {
-    let mut scene = Scene::new(&format!("{ZONES}[lifetimes]\ntcp.established = \"10s\"\n{toml}"));
+    let mut scene = Scene::new(&format!(
+        "{ZONES}[lifetimes]\ntcp.established = \"10s\"\n{toml}"
+    ));
     let web = |zone, client| Connection {
         ports: [4000, 80],
         ..Connection::new(zone, client, 0)

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{Ends, udp};
 use crate::support::scene::{Heard, config};
 use portcullis::{
-    Config, Discard, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord, Sink,
+    Config, Discard, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord,
+    Sink,
 };
 
 /// Enough for several slices of a single shard.
@@ -130,7 +131,10 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
         }
     });
     assert_eq!(done.judged, usize::from(SESSIONS));
-    assert_eq!(engine.sessions(), usize::from(SESSIONS) + 50 - denied().count());
+    assert_eq!(
+        engine.sessions(),
+        usize::from(SESSIONS) + 50 - denied().count()
+    );
     engine.check_invariants().unwrap();
 }
 
@@ -216,7 +220,9 @@ fn a_preview_during_a_reload_is_of_what_the_reload_leaves() {
 fn a_walk_sees_each_session_once_whatever_comes_and_goes() {
     let now = Instant::now();
     let engine = filled(now);
-    let lasting: HashSet<u16> = (1_000..1_000 + SESSIONS).filter(|port| port % 3 == 0).collect();
+    let lasting: HashSet<u16> = (1_000..1_000 + SESSIONS)
+        .filter(|port| port % 3 == 0)
+        .collect();
     let mut seen: Vec<(SessionId, u16)> = Vec::new();
     let mut next = 5_000;
     engine.for_each_session(|session| {
@@ -274,7 +280,10 @@ fn sessions_are_counted_by_zone_protocol_and_state() {
         .map(|count| (count.zone.0, count.protocol, count.state, count.sessions))
         .collect();
     let state = engine_state(&engine);
-    assert_eq!(counts, [(0, 17, state, u64::from(SESSIONS)), (3, 17, state, 1)]);
+    assert_eq!(
+        counts,
+        [(0, 17, state, u64::from(SESSIONS)), (3, 17, state, 1)]
+    );
 }
 
 /// The state that all sessions are in.

@@ -3,19 +3,24 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::packets::{ACK, Ends, FIN, Head, SYN, chunk, dccp, echo, init, other, sctp, tcp, udp};
+use crate::support::packets::{
+    ACK, Ends, FIN, Head, SYN, chunk, dccp, echo, init, other, sctp, tcp, udp,
+};
 use portcullis::snapshot::VERSION;
 use portcullis::{
-    Config, Discard, DropReason, Engine, Packet, RestoreError, RestoreOptions, SavedSession, SessionRecord,
-    TunnelRef, Verdict,
+    Config, Discard, DropReason, Engine, Packet, RestoreError, RestoreOptions, SavedSession,
+    SessionRecord, TunnelRef, Verdict,
 };
 
 const ENDS: Ends = Ends::v4(40_000, 80);
 const SAVED_AT: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn config(rest: &str) -> Config {
-    Config::from_toml(&format!("[policy]\ndefault = \"allow\"\n{rest}"), "test.toml")
-        .expect("a configuration")
+    Config::from_toml(
+        &format!("[policy]\ndefault = \"allow\"\n{rest}"),
+        "test.toml",
+    )
+    .expect("a configuration")
 }
 
 fn engine(rest: &str) -> Engine {
@@ -252,7 +257,11 @@ fn many(now: Instant) -> (Engine, Vec<u8>) {
     }
     let stream = old.save(now, SAVED_AT);
     assert!(chunk_ends(&stream).len() > 4, "{:?}", chunk_ends(&stream));
-    assert_eq!(sealed(&stream), stream, "the checksums are those of the format");
+    assert_eq!(
+        sealed(&stream),
+        stream,
+        "the checksums are those of the format"
+    );
     (old, stream)
 }
 
@@ -313,8 +322,9 @@ fn an_unsound_record_at_the_end_changes_nothing() {
         if before == 17 {
             let new = engine("");
             let refused = new.restore(&sealed(&stream), now, SAVED_AT, RestoreOptions::default());
-            unsound +=
-                u32::from(matches!(refused, Err(RestoreError::Unsound { record, .. }) if record > 1_000));
+            unsound += u32::from(
+                matches!(refused, Err(RestoreError::Unsound { record, .. }) if record > 1_000),
+            );
             assert!(refused.is_ok() || new.sessions() == 0, "{refused:?}");
         }
         stream[place] = before;
@@ -333,7 +343,10 @@ fn a_stream_of_the_first_version_is_read() {
     let done = new
         .restore(stream, now, SAVED_AT, RestoreOptions::default())
         .unwrap();
-    assert_eq!((done.sessions, done.tombstones, done.expectations), (15, 1, 1));
+    assert_eq!(
+        (done.sessions, done.tombstones, done.expectations),
+        (15, 1, 1)
+    );
     assert_eq!(
         (done.expired, done.refused, done.present, done.no_room),
         (0, 0, 0, 0)
@@ -381,7 +394,10 @@ fn a_stream_of_the_second_version_is_read() {
     let done = new
         .restore(stream, now, SAVED_AT, RestoreOptions::default())
         .unwrap();
-    assert_eq!((done.sessions, done.tombstones, done.expectations), (3, 0, 1));
+    assert_eq!(
+        (done.sessions, done.tombstones, done.expectations),
+        (3, 0, 1)
+    );
     new.check_invariants().unwrap();
     let decide = |ends, flags, seq, ack, text: &[u8]| {
         let packet = segment(ends, flags, seq, ack, text);
@@ -397,7 +413,10 @@ fn a_stream_of_the_second_version_is_read() {
     // The control session goes on: 107 bytes of the client, and what the server has sent.
     let server = 512 + "227 Entering Passive Mode (10,0,0,2,195,80)\r\n".len() as u32;
     assert_eq!(decide(control, ACK, 107, server, b"NOOP\r\n"), None);
-    assert_eq!(decide(control.back(), ACK, server, 113, b"200 fine\r\n"), None);
+    assert_eq!(
+        decide(control.back(), ACK, server, 113, b"200 fine\r\n"),
+        None
+    );
     let stopped = Ends::v4(4001, 21);
     assert_eq!(
         decide(stopped, ACK, 101, 512, b"NOOP\r\n"),
@@ -458,12 +477,17 @@ fn the_memory_of_a_save_and_a_restore_does_not_grow_with_the_sessions() {
         let mut input = std::io::Cursor::new(&stream);
         let restored = measure(|| {
             let options = RestoreOptions::default();
-            let done = new.restore_from(&mut input, now, SAVED_AT, options).unwrap();
+            let done = new
+                .restore_from(&mut input, now, SAVED_AT, options)
+                .unwrap();
             assert_eq!(done.sessions, usize::from(sessions));
         });
         (stream.len() as u64, saved.bytes_max, restored.bytes_max)
     });
-    let [(few, save_few, restore_few), (many, save_many, restore_many)] = peaks;
+    let [
+        (few, save_few, restore_few),
+        (many, save_many, restore_many),
+    ] = peaks;
     assert!(many > 9 * few);
     assert!(save_few.max(save_many) < 256 << 10, "{peaks:?}");
     assert!(restore_few.max(restore_many) < 256 << 10, "{peaks:?}");
@@ -590,7 +614,8 @@ fn the_policy_of_the_new_engine_decides() {
         assert_eq!(new.policy().rule_name(session.rule), "web");
     }
     let keeping = only_web.replace("[policy]\n", "[policy]\non_reload = \"keep\"\n");
-    let new = Engine::with_seed(&Config::from_toml(&keeping, "test.toml").unwrap(), [1; 4]).unwrap();
+    let new =
+        Engine::with_seed(&Config::from_toml(&keeping, "test.toml").unwrap(), [1; 4]).unwrap();
     let done = new
         .restore(&stream, now, SAVED_AT, RestoreOptions::default())
         .unwrap();
@@ -651,7 +676,12 @@ fn tunnel_references_are_restored_only_where_they_mean_the_same() {
             tunnels: taken,
             ..RestoreOptions::default()
         };
-        assert_eq!(new.restore(&stream, now, SAVED_AT, options).unwrap().sessions, 1);
+        assert_eq!(
+            new.restore(&stream, now, SAVED_AT, options)
+                .unwrap()
+                .sessions,
+            1
+        );
         assert_eq!(sessions(&new)[0].tunnels, expected);
     }
 }
@@ -706,11 +736,18 @@ fn a_control_session_is_listened_to_and_its_child_stays_its_child() {
     assert_eq!(done.sessions, 2);
     let all = sessions(&new);
     let parent = all.iter().find(|session| session.dst_port == 21).unwrap();
-    let child = all.iter().find(|session| session.dst_port == 50_000).unwrap();
+    let child = all
+        .iter()
+        .find(|session| session.dst_port == 50_000)
+        .unwrap();
     assert_eq!(child.parent, Some(parent.id));
     // The next transfer is announced to the new engine.
     talk(&new, true, epsv);
-    talk(&new, false, b"229 Entering Extended Passive Mode (|||50001|)\r\n");
+    talk(
+        &new,
+        false,
+        b"229 Entering Extended Passive Mode (|||50001|)\r\n",
+    );
     pass(&new, now, &handshake(Ends::v4(50_101, 50_001)));
 }
 

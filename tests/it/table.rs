@@ -7,17 +7,22 @@ use crate::support::ops::{self, Op, Traffic};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, tcp, udp};
 use portcullis::config::ChallengeMode;
 use portcullis::track::EvictionClass;
-use portcullis::{Class, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionRecord, Zone};
+use portcullis::{
+    Class, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionRecord, Zone,
+};
 use proptest::prelude::*;
 
 /// A table that overflows all the time.
 fn tiny() -> impl Strategy<Value = Setup> {
-    (1u32..6, prop_oneof![Just(1u32), Just(2), Just(4)], any::<u64>()).prop_map(
-        |(max_sessions, shards, seed)| Setup {
+    (
+        1u32..6,
+        prop_oneof![Just(1u32), Just(2), Just(4)],
+        any::<u64>(),
+    )
+        .prop_map(|(max_sessions, shards, seed)| Setup {
             seed,
             ..Setup::plain(max_sessions.max(shards), shards)
-        },
-    )
+        })
 }
 
 fn records(engine: &Engine) -> Vec<SessionRecord> {
@@ -179,7 +184,10 @@ fn handshake(ends: Ends) -> [Vec<u8>; 3] {
 
 fn sessions_of(run: &Run, class: EvictionClass) -> usize {
     let stats = run.engine.stats();
-    let found = stats.sessions_by_worth.iter().find(|(each, _)| *each == class);
+    let found = stats
+        .sessions_by_worth
+        .iter()
+        .find(|(each, _)| *each == class);
     found.map_or(0, |(_, count)| *count)
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp, udp};
 use crate::support::scene::config;
 use portcullis::{
-    Config, Discard, EndReason, Engine, Packet, RestoreOptions, SessionFilter, SessionId, SessionRecord,
-    Sink, Zone,
+    Config, Discard, EndReason, Engine, Packet, RestoreOptions, SessionFilter, SessionId,
+    SessionRecord, Sink, Zone,
 };
 
 /// How long all threads are busy.
@@ -127,7 +127,11 @@ impl Worker {
             }
             told
         });
-        Self { name, steps, thread }
+        Self {
+            name,
+            steps,
+            thread,
+        }
     }
 }
 
@@ -191,7 +195,9 @@ fn workers(scene: &Arc<Scene>) -> Vec<Worker> {
     }));
     workers.push(Worker::new("delete", scene, delete));
     let all = configs();
-    workers.push(Worker::new("look", scene, move |scene, _, _| look(scene, &all)));
+    workers.push(Worker::new("look", scene, move |scene, _, _| {
+        look(scene, &all)
+    }));
     workers.push(Worker::new("save and restore", scene, |scene, _, told| {
         save_and_restore(scene, told);
     }));
@@ -288,7 +294,11 @@ fn all_at_once_on_the_same_flows_stops_nothing_and_loses_nobody() {
     engine.reload(&first, scene.now(), &mut Discard).unwrap();
     engine.end_sessions(&SessionFilter::default(), scene.now(), &mut Discard);
     while engine
-        .expire_with(scene.now() + Duration::from_secs(1_000_000), 1_000, &mut Discard)
+        .expire_with(
+            scene.now() + Duration::from_secs(1_000_000),
+            1_000,
+            &mut Discard,
+        )
         .more
     {}
     assert_eq!(engine.sessions(), 0);

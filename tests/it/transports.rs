@@ -267,7 +267,10 @@ fn rules_compare_the_ports_of_sctp_dccp_and_udp_lite() {
     }
     let verdict = wire.send(&lite(V4.back()));
     assert_eq!(verdict.tracked().direction, Some(Direction::Reply));
-    let answered = wire.sessions().iter().any(|session| session.state == "EXCHANGE");
+    let answered = wire
+        .sessions()
+        .iter()
+        .any(|session| session.state == "EXCHANGE");
     assert!(answered);
 }
 
@@ -316,7 +319,11 @@ const OUT: &str = "[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource =
 /// A GRE packet with a key, or without one.
 fn gre(ends: Ends, key: Option<u32>) -> Vec<u8> {
     match key {
-        Some(key) => other(ends, 47, &[&[0x20, 0, 8, 0][..], &key.to_be_bytes()].concat()),
+        Some(key) => other(
+            ends,
+            47,
+            &[&[0x20, 0, 8, 0][..], &key.to_be_bytes()].concat(),
+        ),
         None => other(ends, 47, &[0, 0, 8, 0]),
     }
 }
@@ -353,7 +360,11 @@ fn the_directions_of_a_gre_tunnel_may_have_different_keys() {
         let mut wire = Wire::new(OUT);
         let answer = gre(V4.back(), back);
         let verdict = wire.send(&answer);
-        assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny), "nobody has asked");
+        assert_eq!(
+            verdict.reason(),
+            Some(DropReason::PolicyDeny),
+            "nobody has asked"
+        );
         for _ in 0..3 {
             wire.passes(&gre(V4, there));
             is_answer(&wire.send(&answer));
@@ -361,7 +372,10 @@ fn the_directions_of_a_gre_tunnel_may_have_different_keys() {
         assert_eq!(keys(&wire), [([there, back], 3)]);
         assert_eq!(wire.state(), "REPLIED");
         // Other addresses, and the call of a PPTP client, are no answers.
-        let stranger = Ends { src: 3, ..V4.back() };
+        let stranger = Ends {
+            src: 3,
+            ..V4.back()
+        };
         let call = other(V4.back(), 47, &[0x20, 1, 0x88, 0x0b, 0, 0, 0, 7]);
         for foreign in [gre(stranger, there), gre(stranger, back), call] {
             assert_eq!(wire.send(&foreign).reason(), Some(DropReason::PolicyDeny));
@@ -380,7 +394,11 @@ fn a_gre_answer_prefers_its_own_key_and_then_the_session_that_it_has_answered_be
         is_answer(&wire.send(&gre(V4.back(), Some(back))));
     }
     let session = |there, back| [Some(there), Some(back)];
-    let expected = [(session(1, 11), 3), (session(2, 12), 3), (session(3, 13), 2)];
+    let expected = [
+        (session(1, 11), 3),
+        (session(2, 12), 3),
+        (session(3, 13), 2),
+    ];
     assert_eq!(keys(&wire), expected);
 }
 
@@ -423,7 +441,9 @@ fn a_reload_judges_the_gre_session_that_an_answer_of_another_key_belongs_to() {
     wire.passes(&gre(V4, Some(1)));
     is_answer(&wire.send(&gre(V4.back(), Some(2))));
     let closed = Config::from_toml("[policy]\ndefault = \"deny\"", "test.toml").unwrap();
-    wire.engine.reload(&closed, wire.now, &mut wire.log).unwrap();
+    wire.engine
+        .reload(&closed, wire.now, &mut wire.log)
+        .unwrap();
     let verdict = wire.send(&gre(V4.back(), Some(2)));
     assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny));
     assert_eq!(wire.log.ended.len(), 1);
@@ -466,10 +486,17 @@ fn a_gre_answer_during_a_reload_passes_in_no_session_of_its_pair_that_the_reload
     let closed = format!("{table}[policy]\ndefault = \"deny\"\non_reload = \"end\"");
     let closed = Config::from_toml(&closed, "test.toml").unwrap();
     let done = wire.engine.reload(&closed, wire.now, &mut during).unwrap();
-    assert_eq!(during.verdict.unwrap().reason(), Some(DropReason::PolicyDeny));
+    assert_eq!(
+        during.verdict.unwrap().reason(),
+        Some(DropReason::PolicyDeny)
+    );
     let ended = &during.log.ended;
     assert_eq!(ended.len(), 16, "each of them is reported");
-    assert!(ended.iter().all(|(_, reason)| *reason == EndReason::Revoked));
+    assert!(
+        ended
+            .iter()
+            .all(|(_, reason)| *reason == EndReason::Revoked)
+    );
     assert_eq!(done.revoked, 216);
 }
 
@@ -516,7 +543,9 @@ fn explain_shows_the_keys_of_a_gre_session() {
     wire.passes(&gre(V4, Some(2)));
     wire.passes(&gre(V4.back(), Some(1)));
     let answer = gre(V4.back(), Some(1));
-    let (_, steps) = wire.engine.explain(Packet::new(&answer, wire.now), &mut wire.log);
+    let (_, steps) = wire
+        .engine
+        .explain(Packet::new(&answer, wire.now), &mut wire.log);
     let text: String = steps.iter().map(|step| format!("{step}\n")).collect();
     for part in [
         "GRE key 0x1 ",
@@ -535,7 +564,10 @@ fn an_icmp_error_about_gre_is_related_to_the_session_of_the_key_if_it_quotes_one
     let mut wire = Wire::new(OUT);
     for packet in [&with_checksum, &answer] {
         let error = unreachable(false, if packet == &answer { 2 } else { 1 }, &packet[..28]);
-        assert_eq!(wire.send(&error).reason(), Some(DropReason::IcmpErrorNoSession));
+        assert_eq!(
+            wire.send(&error).reason(),
+            Some(DropReason::IcmpErrorNoSession)
+        );
     }
     wire.passes(&with_checksum);
     is_answer(&wire.send(&answer));
@@ -544,7 +576,11 @@ fn an_icmp_error_about_gre_is_related_to_the_session_of_the_key_if_it_quotes_one
         assert_eq!(verdict.tracked().class, Class::Related, "{verdict:?}");
     }
     for key in [Some(77), Some(5), None] {
-        let foreign = unreachable(false, 1, &gre(V4, key)[..24 + 4 * usize::from(key.is_some())]);
+        let foreign = unreachable(
+            false,
+            1,
+            &gre(V4, key)[..24 + 4 * usize::from(key.is_some())],
+        );
         let reason = wire.send(&foreign).reason();
         assert_eq!(reason, Some(DropReason::IcmpErrorNoSession), "{key:?}");
     }
@@ -568,7 +604,11 @@ fn the_checks_of_sctp_and_dccp_can_be_set_to_count() {
     let verdict = wire.send(&forged);
     assert!(verdict.is_forward());
     assert_eq!(verdict.tracked().tolerated, Some(DropReason::SctpTag));
-    assert_eq!(wire.sessions(), before, "what a check lets pass changes nothing");
+    assert_eq!(
+        wire.sessions(),
+        before,
+        "what a check lets pass changes nothing"
+    );
     assert_eq!(
         wire.engine.tolerated(),
         [(DropReason::SctpTag, "default".to_owned(), 1)]

@@ -11,8 +11,9 @@ use portcullis::{Config, DropReason, Engine, Packet, Verdict, Zone};
 const ENDS: Ends = Ends::v4(4000, 80);
 
 fn engine(toml: &str) -> Engine {
-    let text =
-        format!("policy.default = \"allow\"\nasymmetry.packets = 4\n{toml}\n[zones]\neast = 1\nwest = 2\n");
+    let text = format!(
+        "policy.default = \"allow\"\nasymmetry.packets = 4\n{toml}\n[zones]\neast = 1\nwest = 2\n"
+    );
     let config = Config::from_toml(&text, "test.toml").expect("a configuration");
     Engine::with_seed(&config, [1; 4]).expect("an engine")
 }
@@ -30,7 +31,8 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 /// Packets of the initiator in zone 1, those of the responder in zone 2.
 fn conversation() -> Vec<(u16, Vec<u8>)> {
     let there = |flags, seq, ack, payload: &[u8]| (1, segment(ENDS, flags, seq, ack, payload));
-    let back = |flags, seq, ack, payload: &[u8]| (2, segment(ENDS.back(), flags, seq, ack, payload));
+    let back =
+        |flags, seq, ack, payload: &[u8]| (2, segment(ENDS.back(), flags, seq, ack, payload));
     vec![
         there(SYN, 100, 0, b""),
         back(SYN | ACK, 500, 101, b""),
@@ -113,7 +115,11 @@ fn a_first_window_in_an_adopted_session_is_no_asymmetry() {
     let engine = engine("tcp.midstream = \"adopt\"");
     let now = Instant::now();
     for number in 0u32..30 {
-        decide(&engine, now, &[(1, segment(ENDS, ACK, 104 + number, 507, b"x"))]);
+        decide(
+            &engine,
+            now,
+            &[(1, segment(ENDS, ACK, 104 + number, 507, b"x"))],
+        );
     }
     assert_eq!(engine.asymmetry().lines, []);
     let late = now + Duration::from_secs(2);
@@ -199,7 +205,10 @@ fn forged_segments_do_not_starve_bypassed_connections() {
 #[test]
 fn a_flood_in_one_zone_leaves_the_searches_of_the_others() {
     let toml = BYPASS.replace("bypass", "drop");
-    for (flooded, found) in [(3, DropReason::OtherZone), (2, DropReason::TcpSynAckWithoutSyn)] {
+    for (flooded, found) in [
+        (3, DropReason::OtherZone),
+        (2, DropReason::TcpSynAckWithoutSyn),
+    ] {
         let mut scene = Scene::new(&toml);
         scene.zone = Zone(1);
         scene.pass(ENDS, SYN, 100, 0, b"");
@@ -275,7 +284,10 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
 fn a_forged_segment_in_another_zone_accuses_nobody() {
     for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {
         let engine = engine(&format!("tcp.asymmetric = \"{mode}\""));
-        let own: Vec<_> = conversation().into_iter().map(|(_, bytes)| (1, bytes)).collect();
+        let own: Vec<_> = conversation()
+            .into_iter()
+            .map(|(_, bytes)| (1, bytes))
+            .collect();
         let now = Instant::now();
         assert!(decide(&engine, now, &own).iter().all(Verdict::is_forward));
         let forged = [(SYN | ACK, 7_000_000), (RST, 600)].map(|(flags, seq)| {
@@ -290,7 +302,11 @@ fn a_forged_segment_in_another_zone_accuses_nobody() {
         );
         assert_eq!(engine.asymmetry().lines, [], "{mode}");
         // What has the numbers of the session is named.
-        decide(&engine, now, &[(2, segment(ENDS.back(), ACK, 507, 104, b"more"))]);
+        decide(
+            &engine,
+            now,
+            &[(2, segment(ENDS.back(), ACK, 507, 104, b"more"))],
+        );
         assert_eq!(engine.asymmetry().lines.len(), 1, "{mode}");
     }
 }

@@ -91,7 +91,10 @@ pub(crate) fn arrows(sources: &[Source]) -> Vec<Arrow> {
 /// and for each floor without a module.
 pub(crate) fn faults(sources: &[Source], floors: &[&str]) -> Vec<String> {
     let mut faults = Vec::new();
-    let modules: BTreeSet<String> = sources.iter().map(|source| module_of(&source.path)).collect();
+    let modules: BTreeSet<String> = sources
+        .iter()
+        .map(|source| module_of(&source.path))
+        .collect();
     for floor in floors {
         if !modules.contains(*floor) {
             faults.push(format!("no module has the floor `{floor}`"));
@@ -109,7 +112,13 @@ pub(crate) fn faults(sources: &[Source], floors: &[&str]) -> Vec<String> {
             faults.push(format!("`{module}` has no floor"));
         }
     }
-    for Arrow { from, to, file, line } in arrows(sources) {
+    for Arrow {
+        from,
+        to,
+        file,
+        line,
+    } in arrows(sources)
+    {
         if let (Some((own, _)), Some((other, floor))) = (floor_of(&from), floor_of(&to))
             && other > own
         {
@@ -147,7 +156,12 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<String> {
         .iter()
         .filter(|arrow| !is_within(&arrow.to, &arrow.from) && reaches(&arrow.to, &arrow.from));
     let line =
-        |Arrow { from, to, file, line }: &Arrow| format!("{file}:{line}: `{from}` names `{to}` in a circle");
+        |Arrow {
+             from,
+             to,
+             file,
+             line,
+         }: &Arrow| format!("{file}:{line}: `{from}` names `{to}` in a circle");
     in_circles.map(line).collect()
 }
 
@@ -201,13 +215,16 @@ impl File {
             exports: Vec::new(),
         };
         while let Some(start) = find_word(&code, "use") {
-            let end = code[start..].find(';').map_or(code.len(), |end| start + end);
+            let end = code[start..]
+                .find(';')
+                .map_or(code.len(), |end| start + end);
             let line = line_at(&code, start);
             let mut leaves = Vec::new();
             flatten(&code[start + 3..end], &[], &mut leaves);
             let before = code[..start].trim_end();
-            let is_export =
-                before.ends_with("pub") || before.ends_with("pub(crate)") || before.ends_with("pub(super)");
+            let is_export = before.ends_with("pub")
+                || before.ends_with("pub(crate)")
+                || before.ends_with("pub(super)");
             for (path, alias) in leaves {
                 if is_export && let Some(name) = alias.or_else(|| path.last().cloned()) {
                     file.exports.push((name, path.clone()));
@@ -370,7 +387,9 @@ fn paths_in(code: &str) -> Vec<Reference> {
             if is_name(before) || before == b':' || is_visibility {
                 continue;
             }
-            let end = code[at..].bytes().position(|byte| !is_name(byte) && byte != b':');
+            let end = code[at..]
+                .bytes()
+                .position(|byte| !is_name(byte) && byte != b':');
             let path = &code[at..end.map_or(code.len(), |end| at + end)];
             found.push(Reference {
                 path: segments(path).collect(),
@@ -400,7 +419,9 @@ fn without_text(text: &str) -> String {
             })
         } else if rest.starts_with('"') {
             end_of_quote(bytes, at, b'"') - at
-        } else if rest.starts_with("'\\") || bytes.get(at + 2) == Some(&b'\'') && rest.starts_with('\'') {
+        } else if rest.starts_with("'\\")
+            || bytes.get(at + 2) == Some(&b'\'') && rest.starts_with('\'')
+        {
             end_of_quote(bytes, at, b'\'') - at
         } else {
             0

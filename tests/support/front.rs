@@ -75,7 +75,9 @@ fn config(settings: u8, second: bool) -> Config {
 
 /// Returns the header that a provider sends.
 fn header(provider: Provider, endpoint: u8, cookie: u8, v6: bool) -> Vec<u8> {
-    let id = parse_endpoint(&format!("{endpoint:#x}")).expect("a number").0;
+    let id = parse_endpoint(&format!("{endpoint:#x}"))
+        .expect("a number")
+        .0;
     let long = id.to_be_bytes();
     let short = ((id as u32) << 4).to_be_bytes();
     let cookie = [0, 0, 0, cookie];
@@ -114,17 +116,30 @@ fn check_sent(sent: &Outgoing<'_>, made: bool) {
 
 /// Checks that a datagram that was queued for a long time opens no session, unless it is a
 /// handshake or announced. A datagram that was queued for too long has no effect.
-fn shed(engine: &Engine, front: &FrontEnd, queued: Queued<'_>, now: Instant, scratch: &mut Scratch) {
+fn shed(
+    engine: &Engine,
+    front: &FrontEnd,
+    queued: Queued<'_>,
+    now: Instant,
+    scratch: &mut Scratch,
+) {
     let before = engine.stats();
     let mut resets = Resets::default();
     let mut answered = 0;
-    front.handle_queued_batch(engine, [queued], now, scratch, &mut resets, |_, _, answer| {
-        answered += 1;
-        if queued.waited == Waited::TooLong {
-            let refused = NotSent::Refused(Refusal::QueueDelay);
-            assert_eq!(answer, Answer::Nothing(refused));
-        }
-    });
+    front.handle_queued_batch(
+        engine,
+        [queued],
+        now,
+        scratch,
+        &mut resets,
+        |_, _, answer| {
+            answered += 1;
+            if queued.waited == Waited::TooLong {
+                let refused = NotSent::Refused(Refusal::QueueDelay);
+                assert_eq!(answer, Answer::Nothing(refused));
+            }
+        },
+    );
     assert_eq!(answered, 1, "every datagram has one answer");
     let after = engine.stats();
     let opened = after.sessions_opened - before.sessions_opened;
@@ -178,7 +193,11 @@ pub(crate) fn front(data: &[u8]) {
         }
         let payload = if what & WRAPPED != 0 {
             let v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
-            [&header(configs[0].geneve.provider, endpoint, cookie, v6), bytes].concat()
+            [
+                &header(configs[0].geneve.provider, endpoint, cookie, v6),
+                bytes,
+            ]
+            .concat()
         } else {
             bytes.to_vec()
         };
@@ -251,11 +270,18 @@ pub(crate) fn front(data: &[u8]) {
             "{stats:?}"
         );
         assert!(stats.tunnel_ends <= MAX_ENDS as usize, "{stats:?}");
-        assert!(stats.endpoints.len() <= 1 + MAX_ENDPOINTS as usize, "{stats:?}");
+        assert!(
+            stats.endpoints.len() <= 1 + MAX_ENDPOINTS as usize,
+            "{stats:?}"
+        );
         // This check takes longer than a hundred datagrams.
         if received.is_multiple_of(16) {
-            engine.check_invariants().expect("the table tells one story");
+            engine
+                .check_invariants()
+                .expect("the table tells one story");
         }
     }
-    engine.check_invariants().expect("the table tells one story");
+    engine
+        .check_invariants()
+        .expect("the table tells one story");
 }

@@ -12,7 +12,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use portcullis::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
 use portcullis::alg::ftp::{ActiveOpening, Ftp, Rules, Settings};
 use portcullis::alg::{
-    Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Plain, Segment, SessionEnds, Trouble,
+    Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Plain, Segment,
+    SessionEnds, Trouble,
 };
 use portcullis::config::{
     ChallengeMode, Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission,
@@ -20,7 +21,9 @@ use portcullis::config::{
 };
 use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply_unbudgeted;
-use portcullis::{Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone};
+use portcullis::{
+    Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone,
+};
 
 /// Bytes before each packet of [`process`]: length (big-endian, 11 bits) under [`ZONE`] and
 /// [`REPLY`], and the time since the previous packet, in units of 64 ms.
@@ -80,7 +83,9 @@ const CHECK_EACH: u32 = 16;
 
 /// Checks the invariants that hold after every step.
 fn check(engine: &Engine, count: &Count) {
-    engine.check_invariants().expect("the table tells one story");
+    engine
+        .check_invariants()
+        .expect("the table tells one story");
     let records = records(engine);
     let stats = engine.stats();
     let ended: u64 = stats.sessions_ended.iter().map(|(_, count)| count).sum();
@@ -130,8 +135,12 @@ fn decide(engine: &Engine, packet: Packet<'_>, count: &mut Count) -> Verdict {
             "nothing is kept"
         );
         let mut out = [0; 60];
-        let answer = write_reply_unbudgeted(reply, packet.bytes(), &mut out).expect("a bare SYN-ACK");
-        assert!(answer.len() <= packet.bytes().len(), "no larger than the SYN");
+        let answer =
+            write_reply_unbudgeted(reply, packet.bytes(), &mut out).expect("a bare SYN-ACK");
+        assert!(
+            answer.len() <= packet.bytes().len(),
+            "no larger than the SYN"
+        );
     }
     verdict
 }
@@ -313,7 +322,9 @@ impl Talk {
             packet.extend(len.to_be_bytes());
             packet.extend([protocol, 64]);
             for host in [src, dst] {
-                packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+                packet.extend([
+                    0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host,
+                ]);
             }
         } else {
             packet.extend([0x45, 0]);
@@ -326,12 +337,22 @@ impl Talk {
 
     fn ports(&self) -> [u8; 4] {
         let [a, b] = (4000 + self.number as u16 % 2).to_be_bytes();
-        if self.reply { [0, 80, a, b] } else { [a, b, 0, 80] }
+        if self.reply {
+            [0, 80, a, b]
+        } else {
+            [a, b, 0, 80]
+        }
     }
 }
 
 /// Reloads another policy and other lifetimes; a preview predicts the number of sessions that end.
-fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: Instant, count: &mut Count) {
+fn reload(
+    engine: &Engine,
+    table: TableConfig,
+    (flags, seconds): (u8, u8),
+    now: Instant,
+    count: &mut Count,
+) {
     use portcullis::config::{LatePacket, Midstream, OnReload, RuleConfig};
     use portcullis::lifetime::LifetimeClass;
     use portcullis::policy::{Action, Protocol};
@@ -341,7 +362,11 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
         ..Config::allow_all()
     };
     config.engine.checksums = Checksums::Trust;
-    config.policy.on_reload = if has(1) { OnReload::Keep } else { OnReload::End };
+    config.policy.on_reload = if has(1) {
+        OnReload::Keep
+    } else {
+        OnReload::End
+    };
     if has(2) {
         config.policy.rules.push(RuleConfig {
             protocol: vec![if has(4) { Protocol::TCP } else { Protocol::UDP }],
@@ -354,11 +379,19 @@ fn reload(engine: &Engine, table: TableConfig, (flags, seconds): (u8, u8), now: 
         config.syn_challenge.mode = ChallengeMode::Always;
     }
     let lifetime = Duration::from_secs(1 + u64::from(seconds));
-    config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::TcpEstablished, lifetime);
-    config.lifetimes.set = config.lifetimes.set.with(LifetimeClass::UdpReplied, lifetime);
+    config.lifetimes.set = config
+        .lifetimes
+        .set
+        .with(LifetimeClass::TcpEstablished, lifetime);
+    config.lifetimes.set = config
+        .lifetimes
+        .set
+        .with(LifetimeClass::UdpReplied, lifetime);
     let preview = engine.preview(&config, now).expect("a right configuration");
     let before = count.ended;
-    let done = engine.reload(&config, now, count).expect("a right configuration");
+    let done = engine
+        .reload(&config, now, count)
+        .expect("a right configuration");
     assert_eq!(preview.len() as u64, count.ended - before);
     assert_eq!(preview.len(), done.revoked + done.expired);
 }
@@ -389,7 +422,13 @@ pub(crate) fn sequence(data: &[u8]) {
             Step::Udp { talk, payload } => {
                 let talk = Talk::of(talk);
                 let len = (8 + u16::from(payload)).to_be_bytes();
-                let datagram = [&talk.ports()[..], &len, &[0, 0], &vec![0; usize::from(payload)]].concat();
+                let datagram = [
+                    &talk.ports()[..],
+                    &len,
+                    &[0, 0],
+                    &vec![0; usize::from(payload)],
+                ]
+                .concat();
                 (talk.zone, talk.packet(17, &datagram))
             }
             Step::Echo { talk, request } => {
@@ -422,7 +461,8 @@ pub(crate) fn sequence(data: &[u8]) {
                 let [own, peer] = if talk.reply { [1, 0] } else { [0, 1] };
                 let numbers = &mut next[talk.number];
                 let (seq, ack) = (seq.from(numbers[own]), ack.from(numbers[peer]));
-                let flags = [0x02, 0x12, 0x10, 0x11, 0x04, 0x14, 0x10, flags][usize::from(flags & 7)];
+                let flags =
+                    [0x02, 0x12, 0x10, 0x11, 0x04, 0x14, 0x10, flags][usize::from(flags & 7)];
                 // The RST of a real stack.
                 let answer = cookies[talk.number].filter(|_| flags == 0x04);
                 let sent = answer.map_or(seq, |SeqNum(cookie)| cookie);
@@ -438,7 +478,8 @@ pub(crate) fn sequence(data: &[u8]) {
                     segment.extend(&options[1..11]);
                 }
                 segment.extend(vec![0; usize::from(payload & 0x3f)]);
-                let taken = u32::from(payload & 0x3f) + u32::from(flags & 1) + u32::from(flags >> 1 & 1);
+                let taken =
+                    u32::from(payload & 0x3f) + u32::from(flags & 1) + u32::from(flags >> 1 & 1);
                 numbers[own] = seq.wrapping_add(taken);
                 (talk.zone, talk.packet(6, &segment))
             }
@@ -482,7 +523,9 @@ pub(crate) fn sequence(data: &[u8]) {
             }
         };
         let verdict = decide(&engine, Packet::new(&packet, now).zone(zone), &mut count);
-        if let (Verdict::Reject(_, Reply::Challenge(cookie), _), Step::Tcp { talk, .. }) = (verdict, step) {
+        if let (Verdict::Reject(_, Reply::Challenge(cookie), _), Step::Tcp { talk, .. }) =
+            (verdict, step)
+        {
             cookies[Talk::of(talk).number] = Some(cookie);
         }
         packets += 1;
@@ -508,7 +551,10 @@ pub(crate) fn config(data: &[u8]) {
         assert!(error.to_string().len() > "fuzz.toml: ".len());
         let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
         assert!(
-            error.location.line.is_none_or(|line| (1..=lines).contains(&line)),
+            error
+                .location
+                .line
+                .is_none_or(|line| (1..=lines).contains(&line)),
             "{error}"
         );
     };
@@ -575,7 +621,12 @@ impl Helper for Bounded {
         self.0.is_veiled(from)
     }
 
-    fn plain(&mut self, segment: &Segment<'_>, from: Direction, sink: &mut dyn HelperSink) -> Plain {
+    fn plain(
+        &mut self,
+        segment: &Segment<'_>,
+        from: Direction,
+        sink: &mut dyn HelperSink,
+    ) -> Plain {
         self.0.plain(segment, from, sink)
     }
 
@@ -793,7 +844,11 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
                 &mut watch,
             );
             at = at.wrapping_add(part.len() as u32);
-            assert!(control.memory() <= bound, "{} of {bound} bytes", control.memory());
+            assert!(
+                control.memory() <= bound,
+                "{} of {bound} bytes",
+                control.memory()
+            );
             if pieces.peek().is_none() {
                 break;
             }
@@ -820,7 +875,10 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
         let call = Call {
             zone: Zone(0),
             protocol: 6,
-            source: SocketAddr::new(expectation.source, expectation.source_port.unwrap_or(50_000)),
+            source: SocketAddr::new(
+                expectation.source,
+                expectation.source_port.unwrap_or(50_000),
+            ),
             destination: expectation.destination,
         };
         assert_eq!(

@@ -8,7 +8,9 @@ use portcullis::lifetime::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
 use super::model::{Handling, Limits, POLICIES, Settings};
-use super::packets::{ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable};
+use super::packets::{
+    ACK, Ends, FIN, Head, RST, SYN, discovery, echo, icmp, other, tcp, udp, unreachable,
+};
 use super::seal::sealed;
 
 /// Maximum number of conversations of each protocol.
@@ -136,15 +138,14 @@ pub(crate) fn lifetime_set() -> impl Strategy<Value = LifetimeSet> {
 /// Returns no limits half of the time; else limits that sessions reach.
 fn limits() -> impl Strategy<Value = Limits> {
     let most = |most: u32| prop::option::weighted(0.4, 1..most);
-    let some =
-        (most(5), most(7), most(3), most(4)).prop_map(|(per_source, per_destination, half_open, rate)| {
-            Limits {
-                per_source,
-                per_destination,
-                half_open,
-                rate,
-            }
-        });
+    let some = (most(5), most(7), most(3), most(4)).prop_map(
+        |(per_source, per_destination, half_open, rate)| Limits {
+            per_source,
+            per_destination,
+            half_open,
+            rate,
+        },
+    );
     prop_oneof![Just(Limits::default()), some]
 }
 
@@ -162,21 +163,20 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         1 => Just(Midstream::Reject),
         1 => Just(Midstream::Adopt),
     ];
-    let tcp = (prop::bool::weighted(0.8), late(), midstream).prop_map(|(timeout_reset, late, midstream)| {
-        Handling {
+    let tcp = (prop::bool::weighted(0.8), late(), midstream).prop_map(
+        |(timeout_reset, late, midstream)| Handling {
             timeout_reset,
             late,
             midstream,
-        }
-    });
-    let tenant =
-        (prop::option::of(any::<bool>()), prop::option::of(late())).prop_map(|(timeout_reset, late)| {
-            TcpHandling {
-                timeout_reset,
-                late,
-                ..TcpHandling::default()
-            }
-        });
+        },
+    );
+    let tenant = (prop::option::of(any::<bool>()), prop::option::of(late())).prop_map(
+        |(timeout_reset, late)| TcpHandling {
+            timeout_reset,
+            late,
+            ..TcpHandling::default()
+        },
+    );
     let on_reload = prop_oneof![2 => Just(OnReload::End), 1 => Just(OnReload::Keep)];
     (
         lifetime_set(),
@@ -190,16 +190,18 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         limits(),
     )
         .prop_map(
-            |(global, overrides, policy, on_reload, tcp, tenant, martians, challenged, limits)| Settings {
-                global,
-                overrides,
-                policy,
-                on_reload,
-                tcp,
-                martians,
-                tenant,
-                challenged,
-                limits,
+            |(global, overrides, policy, on_reload, tcp, tenant, martians, challenged, limits)| {
+                Settings {
+                    global,
+                    overrides,
+                    policy,
+                    on_reload,
+                    tcp,
+                    martians,
+                    tenant,
+                    challenged,
+                    limits,
+                }
             },
         )
 }
@@ -302,7 +304,11 @@ impl Traffic {
                 let ends = Self::ends(talk, reply);
                 self.note(0, talk, ends, udp(ends, b"data"))
             }
-            Op::Echo { talk, reply, request } => {
+            Op::Echo {
+                talk,
+                reply,
+                request,
+            } => {
                 // Both ends use one identifier, which is the source port of either.
                 let ends = Ends {
                     src_port: 7,
@@ -330,8 +336,8 @@ impl Traffic {
             }
             Op::Other { talk, reply } => {
                 let ends = Self::ends(talk, reply);
-                let (protocol, payload) =
-                    [(50, [0, 0, 0, 1, 0, 0, 0, 9]), (253, *b"somedata")][usize::from(talk % 3 - 1)];
+                let (protocol, payload) = [(50, [0, 0, 0, 1, 0, 0, 0, 9]), (253, *b"somedata")]
+                    [usize::from(talk % 3 - 1)];
                 self.note(2, talk, ends, other(ends, protocol, &payload))
             }
             Op::Tcp { talk, reply, what } => self.segment(talk, reply, what),
@@ -354,7 +360,10 @@ impl Traffic {
                     return Vec::new();
                 }
                 let to = if to_sender { ends.src } else { 99 };
-                vec![(Self::zone(talk % CONVERSATIONS), unreachable(ends.v6, to, bytes))]
+                vec![(
+                    Self::zone(talk % CONVERSATIONS),
+                    unreachable(ends.v6, to, bytes),
+                )]
             }
             Op::Stray { kind, ref bytes } => vec![(
                 0,

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc};
 use etherparse::checksum::Sum16BitWords;
-use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
+use etherparse::{
+    IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement,
+};
 
 use super::seal::sealed;
 
@@ -101,7 +103,10 @@ pub(crate) fn tcp(ends: Ends, head: Head, options: &[TcpOptionElement], payload:
     (header.fin, header.syn, header.rst, header.ack) = (is(FIN), is(SYN), is(RST), is(ACK));
     (header.psh, header.urg, header.ece, header.cwr) = (is(0x08), is(0x20), is(0x40), is(0x80));
     let mut packet = Vec::new();
-    ends.ip().tcp_header(header).write(&mut packet, payload).unwrap();
+    ends.ip()
+        .tcp_header(header)
+        .write(&mut packet, payload)
+        .unwrap();
     packet
 }
 
@@ -177,7 +182,9 @@ pub(crate) fn unreachable(v6: bool, to: u8, quoted: &[u8]) -> Vec<u8> {
 /// Returns a packet of any protocol.
 pub(crate) fn other(ends: Ends, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    ends.ip().write(&mut packet, IpNumber(protocol), payload).unwrap();
+    ends.ip()
+        .write(&mut packet, IpNumber(protocol), payload)
+        .unwrap();
     packet
 }
 
@@ -280,7 +287,12 @@ pub(crate) fn tcp_packet(bytes: &[u8]) -> TcpPacket {
             assert_eq!(ip.header_checksum, ip.calc_header_checksum());
             assert_eq!(usize::from(ip.total_len), bytes.len());
             let sum = header.calc_checksum_ipv4(&ip, tcp.payload()).unwrap();
-            (ip.source.into(), ip.destination.into(), ip.time_to_live, sum)
+            (
+                ip.source.into(),
+                ip.destination.into(),
+                ip.time_to_live,
+                sum,
+            )
         }
         Some(NetSlice::Ipv6(ip)) => {
             let ip = ip.header().to_header();

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use portcullis::policy::Action;
 use portcullis::{
-    Config, DropReason, EndReason, Engine, Packet, Reload, Reset, SessionRecord, Sink, Tracked, TunnelRef,
-    Unsent, Verdict, Zone,
+    Config, DropReason, EndReason, Engine, Packet, Reload, Reset, SessionRecord, Sink, Tracked,
+    TunnelRef, Unsent, Verdict, Zone,
 };
 
 use super::packets::{ACK, Ends, Head, SYN, tcp, udp};
@@ -66,7 +66,14 @@ impl Scene {
 
     /// Sends a TCP segment that must be forwarded.
     #[track_caller]
-    pub(crate) fn pass(&self, ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Tracked {
+    pub(crate) fn pass(
+        &self,
+        ends: Ends,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        payload: &[u8],
+    ) -> Tracked {
         let verdict = self.tcp(ends, flags, seq, ack, payload);
         assert!(verdict.is_forward(), "{verdict:?}");
         *verdict.tracked()
@@ -95,7 +102,10 @@ impl Scene {
 
     pub(crate) fn reload(&self, toml: &str) -> (Reload, Heard) {
         let mut heard = Heard::default();
-        let done = self.engine.reload(&config(toml), self.now, &mut heard).unwrap();
+        let done = self
+            .engine
+            .reload(&config(toml), self.now, &mut heard)
+            .unwrap();
         (done, heard)
     }
 

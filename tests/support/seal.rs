@@ -20,7 +20,9 @@ pub(crate) fn sealed(mut packet: Vec<u8>) -> Vec<u8> {
 }
 
 fn seal_ipv4(packet: &mut [u8]) {
-    let len = packet.first().map_or(0, |first| 4 * usize::from(first & 15));
+    let len = packet
+        .first()
+        .map_or(0, |first| 4 * usize::from(first & 15));
     if packet.first().is_none_or(|first| first >> 4 != 4) || len < 20 || packet.len() < len {
         return;
     }

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use portcullis::geneve::front::{Answer, Datagram, FrontEnd, FrontStats, NotSent, Outgoing, Scratch, Tunnel};
+use portcullis::geneve::front::{
+    Answer, Datagram, FrontEnd, FrontStats, NotSent, Outgoing, Scratch, Tunnel,
+};
 use portcullis::geneve::{EndpointId, InnerProtocol, PORT, TunnelOption, encode};
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::{Config, Engine};
@@ -80,7 +82,9 @@ impl Appliance {
     pub(crate) fn reload(&mut self, text: &str) {
         let config = config(text);
         self.front.reload(&config).unwrap();
-        self.engine.reload(&config, self.now, &mut self.told).unwrap();
+        self.engine
+            .reload(&config, self.now, &mut self.told)
+            .unwrap();
     }
 
     /// Returns whether an endpoint has counters of its own.
@@ -95,7 +99,11 @@ impl Appliance {
     /// Returns the statistics, which count every datagram once.
     pub(crate) fn stats(&self) -> FrontStats {
         let stats = self.front.stats();
-        assert_eq!(stats.received, stats.outcomes() + stats.waiting, "{stats:?}");
+        assert_eq!(
+            stats.received,
+            stats.outcomes() + stats.waiting,
+            "{stats:?}"
+        );
         stats
     }
 

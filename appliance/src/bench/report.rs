@@ -50,8 +50,16 @@ pub(super) struct Report {
 
 impl Report {
     /// Returns `None` without a sample.
-    pub(super) fn new(args: &BenchArgs, samples: &[Samples], bytes_per_session: Option<f64>) -> Option<Self> {
-        let spread = Spread::of(samples.iter().flat_map(|each| each.nanos_each.iter().copied()))?;
+    pub(super) fn new(
+        args: &BenchArgs,
+        samples: &[Samples],
+        bytes_per_session: Option<f64>,
+    ) -> Option<Self> {
+        let spread = Spread::of(
+            samples
+                .iter()
+                .flat_map(|each| each.nanos_each.iter().copied()),
+        )?;
         let per_second: f64 = samples.iter().map(Samples::per_second).sum();
         let (packets, sessions) = (args.mode != Mode::Expire, args.mode != Mode::Packets);
         Some(Self {

@@ -46,7 +46,8 @@ fn the_report_is_one_json_object() {
         Duration::from_millis(10),
     )
     .unwrap();
-    let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
     assert_eq!(json["mode"], "packets");
     assert_eq!(json["sessions"], 1_500);
     assert!(json["ns_per_packet"]["median"].as_f64().unwrap() > 0.0);

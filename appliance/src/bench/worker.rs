@@ -131,7 +131,11 @@ impl<'e> Run<'e> {
     /// Lets time pass until no session is left.
     fn drain(&self) {
         self.round.fetch_add(1, Ordering::Relaxed);
-        while self.engine.expire_with(self.now(), SLICE, &mut Discard).more {}
+        while self
+            .engine
+            .expire_with(self.now(), SLICE, &mut Discard)
+            .more
+        {}
         self.count_sessions(0);
     }
 
@@ -229,7 +233,9 @@ impl<'e> Run<'e> {
         } else {
             for batch in packets.chunks(self.batch) {
                 self.engine
-                    .process_batch_with(batch, &mut Discard, |_, verdict, _| self.check_verdict(verdict));
+                    .process_batch_with(batch, &mut Discard, |_, verdict, _| {
+                        self.check_verdict(verdict)
+                    });
             }
         }
         samples.add(start.elapsed(), frames.len());

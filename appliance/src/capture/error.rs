@@ -92,7 +92,11 @@ impl Fault {
     pub(super) fn of(self, name: &str) -> CaptureError {
         let name = name.to_owned();
         match self {
-            Self::Read { offset, source } => CaptureError::Read { name, offset, source },
+            Self::Read { offset, source } => CaptureError::Read {
+                name,
+                offset,
+                source,
+            },
             Self::NotACapture { found } => CaptureError::NotACapture { name, found },
             Self::Truncated { offset, what } => CaptureError::Truncated { name, offset, what },
             Self::Broken { offset, what } => CaptureError::Broken { name, offset, what },

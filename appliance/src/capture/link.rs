@@ -46,7 +46,9 @@ pub(crate) fn ip_packet(link: LinkType, bytes: &[u8]) -> Result<IpPayload<'_>, N
         LinkType::Nflog(order) => host::nflog(bytes, order),
         LinkType::Ipnet => host::ipnet(bytes),
         LinkType::BroadcomTag => from_ether_type(split(bytes, ETHERNET_ADDRESSES + SWITCH_TAG)?.1),
-        LinkType::BroadcomPrefix => from_ether_type(split(bytes, SWITCH_TAG + ETHERNET_ADDRESSES)?.1),
+        LinkType::BroadcomPrefix => {
+            from_ether_type(split(bytes, SWITCH_TAG + ETHERNET_ADDRESSES)?.1)
+        }
         LinkType::MarvellTag => marvell(split(bytes, ETHERNET_ADDRESSES)?.1),
         LinkType::MarvellTypedTag => marvell(split(bytes, ETHERNET_ADDRESSES + TAG_TYPE)?.1),
         LinkType::Null | LinkType::Loop => loopback(bytes),

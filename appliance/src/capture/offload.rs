@@ -41,7 +41,9 @@ pub(crate) fn has_no_length(packet: &[u8]) -> bool {
         Some(4) => packet.len() >= IPV4_HEADER && u16_at(packet, 2) == Some(0),
         Some(6) => {
             let next = packet.get(6).copied();
-            packet.len() > IPV6_HEADER && u16_at(packet, 4) == Some(0) && next != Some(NO_NEXT_HEADER)
+            packet.len() > IPV6_HEADER
+                && u16_at(packet, 4) == Some(0)
+                && next != Some(NO_NEXT_HEADER)
         }
         _ => false,
     }
@@ -94,7 +96,9 @@ fn fill_in_length(packet: &mut [u8]) -> bool {
     put(packet, at, &len.to_be_bytes());
     if is_ipv4 {
         put(packet, 10, &[0, 0]);
-        let header_len = packet.first().map_or(0, |first| 4 * usize::from(first & 0x0f));
+        let header_len = packet
+            .first()
+            .map_or(0, |first| 4 * usize::from(first & 0x0f));
         let sum = checksum(packet.get(..header_len).unwrap_or_default());
         put(packet, 10, &sum.to_be_bytes());
     }
@@ -121,7 +125,8 @@ fn segments(packet: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut sequence = first_sequence;
     for (number, part) in parts.enumerate() {
         let mut segment = [headers, part].concat();
-        let removed = if number == last { 0 } else { LAST_ONLY } | if number == 0 { 0 } else { FIRST_ONLY };
+        let removed =
+            if number == last { 0 } else { LAST_ONLY } | if number == 0 { 0 } else { FIRST_ONLY };
         put(&mut segment, ip_len + TCP_SEQUENCE, &sequence.to_be_bytes());
         put(&mut segment, ip_len + TCP_FLAGS, &[flags & !removed]);
         if !fill_in_length(&mut segment) {
@@ -138,7 +143,8 @@ fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
         .map(|pair| {
-            u32::from(pair.first().copied().unwrap_or(0)) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))
+            u32::from(pair.first().copied().unwrap_or(0)) << 8
+                | u32::from(pair.get(1).copied().unwrap_or(0))
         })
         .sum();
     let folded = (sum >> 16) + (sum & 0xffff);

@@ -148,7 +148,11 @@ impl Pcap {
 
 /// Returns the first bytes of a file that is not a capture, and its kind where that helps.
 fn describe(bytes: &[u8]) -> String {
-    let hex: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hex: Vec<String> = bytes
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let kind = match bytes {
         [0x1f, 0x8b, ..] => " (gzip inside a compressed file)",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => " (Zstandard inside a compressed file)",

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pcap_parser::pcapng::{
     EPB_MAGIC, IDB_MAGIC, InterfaceDescriptionBlock, OptionCode, SHB_MAGIC, SPB_MAGIC,
-    parse_interfacedescriptionblock_be, parse_interfacedescriptionblock_le, parse_sectionheaderblock,
-    parse_simplepacketblock_be, parse_simplepacketblock_le,
+    parse_interfacedescriptionblock_be, parse_interfacedescriptionblock_le,
+    parse_sectionheaderblock, parse_simplepacketblock_be, parse_simplepacketblock_le,
 };
 
 use super::error::Fault;
@@ -55,7 +55,9 @@ impl Clock {
         } else if let Some(coarser) = 9_u32.checked_sub(exponent) {
             ticks.saturating_mul(10_u128.pow(coarser))
         } else {
-            10_u128.checked_pow(exponent - 9).map_or(0, |finer| ticks / finer)
+            10_u128
+                .checked_pow(exponent - 9)
+                .map_or(0, |finer| ticks / finer)
         };
         let moved = u128::from(self.offset.unsigned_abs()) * NANOS;
         let nanos = if self.offset < 0 {

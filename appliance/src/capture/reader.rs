@@ -174,11 +174,16 @@ fn detect(window: &mut Window) -> Result<Format, Fault> {
     window.fill(4)?;
     match window.bytes() {
         [] => Err(Fault::truncated(0, "the file is empty")),
-        bytes if bytes.starts_with(&pcapng::SECTION_HEADER_BYTES) => Pcapng::open(window).map(Format::Pcapng),
+        bytes if bytes.starts_with(&pcapng::SECTION_HEADER_BYTES) => {
+            Pcapng::open(window).map(Format::Pcapng)
+        }
         bytes if bytes.len() >= 4 => Pcap::open(window).map(Format::Pcap),
         bytes => Err(Fault::truncated(
             0,
-            format!("a file header begins with 4 bytes, {} are there", bytes.len()),
+            format!(
+                "a file header begins with 4 bytes, {} are there",
+                bytes.len()
+            ),
         )),
     }
 }

@@ -76,9 +76,10 @@ impl Window {
                 "the compressed stream ends \
              early",
             ),
-            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                Fault::broken(offset, format!("the compressed stream is invalid: {source}"))
-            }
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => Fault::broken(
+                offset,
+                format!("the compressed stream is invalid: {source}"),
+            ),
             _ => Fault::Read { offset, source },
         }
     }

@@ -103,7 +103,13 @@ impl CaptureWriter {
         out.write_all(&LINKTYPE_RAW.to_le_bytes())
     }
 
-    fn record(&mut self, time: Duration, ip_bytes: &[u8], wire_len: usize, comment: &str) -> io::Result<()> {
+    fn record(
+        &mut self,
+        time: Duration,
+        ip_bytes: &[u8],
+        wire_len: usize,
+        comment: &str,
+    ) -> io::Result<()> {
         // A packet that was not forwarded may be longer than any that is; it is cut.
         let ip_bytes = match self.form {
             Form::Pcapng => ip_bytes.get(..MAX_PACKET).unwrap_or(ip_bytes),

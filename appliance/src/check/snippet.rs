@@ -14,12 +14,16 @@ const MAX_BYTES: usize = 64 << 10;
 /// value. `is_terminal` adds colors. An error about very long lines has no snippet.
 pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
     let location = &error.location;
-    let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text) else {
+    let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text)
+    else {
         return format!("error: {error}");
     };
     let span = place.bytes.clone();
     let lines = lines_around(text, &span);
-    let Some(shown) = text.get(lines.clone()).filter(|shown| shown.len() <= MAX_BYTES) else {
+    let Some(shown) = text
+        .get(lines.clone())
+        .filter(|shown| shown.len() <= MAX_BYTES)
+    else {
         return format!("error: {error}");
     };
     let end = span.end.clamp(span.start, lines.end);

@@ -58,7 +58,10 @@ fn printed_lifetimes_that_follow_others_are_not_set() {
     reads_back(&format!("[lifetimes]\ntcp.established = \"1h\"\n{over}"));
     reads_back(&format!("[lifetimes]\ntcp.fin_wait = \"5m 40s\"\n{over}"));
     reads_back("[lifetimes]\ntcp.syn_sent = \"7s\"\n");
-    let printed = printed(&format!("[lifetimes]\ntcp.established = \"1h\"\n{over}"), false);
+    let printed = printed(
+        &format!("[lifetimes]\ntcp.established = \"1h\"\n{over}"),
+        false,
+    );
     assert!(
         printed.contains("\n# lifetimes.tcp.fin_wait = \"1h\"  # as tcp.established\n"),
         "{printed}"
@@ -79,7 +82,10 @@ fn the_default_zone_is_named_in_print_if_it_is_in_the_file() {
     reads_back(named);
     for is_changed_only in [false, true] {
         let printed = printed(named, is_changed_only);
-        assert!(printed.contains("zones.default = 0  # line 2\n"), "{printed}");
+        assert!(
+            printed.contains("zones.default = 0  # line 2\n"),
+            "{printed}"
+        );
         assert!(!printed.contains("# zones.default"), "{printed}");
     }
 }
@@ -106,7 +112,9 @@ fn a_printed_rule_has_every_key() {
     let rules: String = keys
         .iter()
         .enumerate()
-        .map(|(place, key)| format!("[[policy.rule]]\nname = \"r.{place}\"\naction = \"audit\"\n{key}\n"))
+        .map(|(place, key)| {
+            format!("[[policy.rule]]\nname = \"r.{place}\"\naction = \"audit\"\n{key}\n")
+        })
         .collect();
     reads_back(&format!(
         "[address_sets]\nset = [\"192.0.2.0/24\"]\n[ip.inside]\ndefault = \"10.0.0.0/8\"\n{rules}\
@@ -148,8 +156,14 @@ proptest! {
 
 #[test]
 fn only_changed_values_are_printed_on_request() {
-    let lines = printed("[table]\nmax_sessions = 5000\n[log]\noutput = \"stdout\"\n", true);
-    let lines: Vec<&str> = lines.lines().filter(|line| !line.starts_with('#')).collect();
+    let lines = printed(
+        "[table]\nmax_sessions = 5000\n[log]\noutput = \"stdout\"\n",
+        true,
+    );
+    let lines: Vec<&str> = lines
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
     assert_eq!(
         lines,
         [
@@ -171,7 +185,10 @@ fn every_printed_value_has_an_origin() {
     for line in values {
         let (_, origin) = line.rsplit_once("  # ").unwrap_or_else(|| panic!("{line}"));
         let is_origin = |start: &&str| origin.starts_with(start);
-        assert!(["line ", "default: ", "as "].iter().any(is_origin), "{line}");
+        assert!(
+            ["line ", "default: ", "as "].iter().any(is_origin),
+            "{line}"
+        );
     }
 }
 
@@ -232,7 +249,10 @@ fn all_errors_of_a_file_are_shown_with_their_lines() {
 fn what_is_not_toml_is_shown_line_by_line() {
     let text = "[table]\nmax_sessions = \n[zones]\na == 1\n";
     let errors = errors(text);
-    let lines: Vec<_> = errors.iter().filter_map(|error| error.location.line).collect();
+    let lines: Vec<_> = errors
+        .iter()
+        .filter_map(|error| error.location.line)
+        .collect();
     assert!(lines.contains(&2) && lines.contains(&4), "{errors}");
 }
 
@@ -248,7 +268,10 @@ fn json_has_errors_and_values() {
             "message": "0 is out of bounds: 1 to 268435456",
         })
     );
-    let object = json::object("f.toml", &Report::new("table.max_sessions = 7", "f.toml", None));
+    let object = json::object(
+        "f.toml",
+        &Report::new("table.max_sessions = 7", "f.toml", None),
+    );
     assert_eq!(
         (&object["valid"], &object["errors"]),
         (&true.into(), &serde_json::json!([]))
@@ -284,7 +307,10 @@ fn json_of_an_unreadable_file_has_its_error() {
 fn the_number_of_errors_says_if_there_may_be_more() {
     assert_eq!(errors_text(1, false), "1 error");
     assert_eq!(errors_text(100, false), "100 errors");
-    assert_eq!(errors_text(100, true), "the first 100 errors; there may be more");
+    assert_eq!(
+        errors_text(100, true),
+        "the first 100 errors; there may be more"
+    );
 }
 
 #[test]

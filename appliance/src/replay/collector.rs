@@ -32,7 +32,13 @@ impl Collector<'_> {
     /// Adds a session to the summary, and writes its row. `end` is `None` for one that is still
     /// open.
     pub(super) fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
-        let row = SessionRow::new(session, end, &self.names, &self.clock, &self.engine.policy());
+        let row = SessionRow::new(
+            session,
+            end,
+            &self.names,
+            &self.clock,
+            &self.engine.policy(),
+        );
         self.summary.session(&row);
         if let Err(error) = self.lines.row(&row) {
             self.failed.get_or_insert(error);

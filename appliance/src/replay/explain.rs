@@ -53,7 +53,8 @@ impl FromStr for Wanted {
             .find(|reason| reason.name() == text)
             .map(Self::Reason)
             .ok_or_else(|| {
-                "not a frame's number, first-drop or the name of a drop reason (docs/REASONS.md)".to_owned()
+                "not a frame's number, first-drop or the name of a drop reason (docs/REASONS.md)"
+                    .to_owned()
             })
     }
 }
@@ -75,10 +76,18 @@ mod tests {
     #[test]
     fn each_name_is_read_as_it_is_written() {
         let reasons = DropReason::all().map(Wanted::Reason);
-        for wanted in reasons.chain([Wanted::FirstDrop, Wanted::Frame(1), Wanted::Frame(u64::MAX)]) {
+        for wanted in reasons.chain([Wanted::FirstDrop, Wanted::Frame(1), Wanted::Frame(u64::MAX)])
+        {
             assert_eq!(wanted.to_string().parse(), Ok(wanted));
         }
-        for wrong in ["0", "-1", "", "first_drop", "dropped", "18446744073709551616"] {
+        for wrong in [
+            "0",
+            "-1",
+            "",
+            "first_drop",
+            "dropped",
+            "18446744073709551616",
+        ] {
             assert!(wrong.parse::<Wanted>().is_err(), "{wrong}");
         }
     }

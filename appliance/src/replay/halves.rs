@@ -45,6 +45,10 @@ impl HalfRow {
     }
 
     pub(crate) fn all(report: &AsymmetryReport, clock: &CaptureClock) -> Vec<Self> {
-        report.lines.iter().map(|line| Self::new(line, clock)).collect()
+        report
+            .lines
+            .iter()
+            .map(|line| Self::new(line, clock))
+            .collect()
     }
 }

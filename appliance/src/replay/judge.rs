@@ -147,7 +147,11 @@ impl<'e> Judge<'e> {
     }
 
     /// Decides the fragments that have waited for too long.
-    pub(super) fn overdue(&mut self, now: Instant, collector: &mut Collector<'_>) -> Result<(), ReplayError> {
+    pub(super) fn overdue(
+        &mut self,
+        now: Instant,
+        collector: &mut Collector<'_>,
+    ) -> Result<(), ReplayError> {
         while let Some(held) = self.held.next(now) {
             self.judge(&held.candidate(), now, false, collector)?;
         }
@@ -155,7 +159,11 @@ impl<'e> Judge<'e> {
     }
 
     /// Decides the fragments that still wait at the end of the capture.
-    pub(super) fn end(&mut self, now: Instant, collector: &mut Collector<'_>) -> Result<(), ReplayError> {
+    pub(super) fn end(
+        &mut self,
+        now: Instant,
+        collector: &mut Collector<'_>,
+    ) -> Result<(), ReplayError> {
         self.held.release_all();
         self.overdue(now, collector)
     }
@@ -229,7 +237,10 @@ impl<'e> Judge<'e> {
             Some(wanted) => {
                 let (verdict, steps) = self.engine.explain(packet, collector);
                 if wanted.is(&verdict) {
-                    let session = verdict.tracked().session.and_then(|id| collector.names.of(id));
+                    let session = verdict
+                        .tracked()
+                        .session
+                        .and_then(|id| collector.names.of(id));
                     let text = describe(candidate, session, &steps);
                     self.explained.get_or_insert_default().push_str(&text);
                     self.is_explained = !matches!(verdict, Verdict::Hold(..));
@@ -283,8 +294,14 @@ fn write_out(
     let packet = candidate.bytes;
     let has_comment = written.keeps_comments();
     if verdict.is_forward() || has_comment {
-        let comment = if has_comment { row.comment() } else { String::new() };
-        let captured = packet.get(..packet.len() - candidate.padded).unwrap_or(packet);
+        let comment = if has_comment {
+            row.comment()
+        } else {
+            String::new()
+        };
+        let captured = packet
+            .get(..packet.len() - candidate.padded)
+            .unwrap_or(packet);
         let stated = stated_len(packet).filter(|_| verdict.is_forward());
         let wire_len = stated.unwrap_or(packet.len());
         let captured = captured.get(..wire_len).unwrap_or(captured);

@@ -31,7 +31,9 @@ impl Lines {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn row(&mut self, row: &impl serde::Serialize) -> Result<(), ReplayError> {
-        let Some(out) = &mut self.out else { return Ok(()) };
+        let Some(out) = &mut self.out else {
+            return Ok(());
+        };
         serde_json::to_writer(&mut *out, row)
             .map_err(io::Error::from)
             .and_then(|()| out.write_all(b"\n"))

@@ -25,8 +25,8 @@ use portcullis::packet::{Checksums, parse};
 use portcullis::{Config, Engine};
 
 use crate::capture::{
-    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate, has_no_length,
-    ip_packet, pad_cut, stated_len, with_length,
+    CaptureError, CaptureReader, CaptureWriter, Frame, NotInside, Padded, decapsulate,
+    has_no_length, ip_packet, pad_cut, stated_len, with_length,
 };
 use crate::config_file;
 use crate::output;
@@ -109,7 +109,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     let engine = Engine::with_seed(&config, SEED)?;
     let mut reader = CaptureReader::open(&args.capture)?;
     let mut judge = Judge::new(&engine, &config, Lines::create(args.verdicts.as_deref())?);
-    judge.written = args.write.as_deref().map(CaptureWriter::create).transpose()?;
+    judge.written = args
+        .write
+        .as_deref()
+        .map(CaptureWriter::create)
+        .transpose()?;
     judge.wants(args.explain);
     let mut summary = Summary::default();
     let mut collector = Collector {
@@ -234,7 +238,10 @@ fn decide_all(
 fn print(args: &ReplayArgs, text: &str) -> Result<(), ReplayError> {
     let is_taken = args.outputs().any(output::is_standard);
     let (name, written) = if is_taken {
-        ("standard error", io::stderr().lock().write_all(text.as_bytes()))
+        (
+            "standard error",
+            io::stderr().lock().write_all(text.as_bytes()),
+        )
     } else {
         let mut out = io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -278,7 +285,8 @@ fn decide(
     // What the capture lacks is at the end, perhaps of several segments.
     let mut lacking = whole.padded;
     let of_segment = |bytes| {
-        let payload = parse(bytes, Checksums::Trust).map_or(0, |parsed| parsed.payload(bytes).len());
+        let payload =
+            parse(bytes, Checksums::Trust).map_or(0, |parsed| parsed.payload(bytes).len());
         let padded = lacking.min(payload);
         lacking -= padded;
         Candidate {
@@ -288,7 +296,12 @@ fn decide(
             ..candidate
         }
     };
-    let mut segments: Vec<_> = made.iter().map(Vec::as_slice).rev().map(of_segment).collect();
+    let mut segments: Vec<_> = made
+        .iter()
+        .map(Vec::as_slice)
+        .rev()
+        .map(of_segment)
+        .collect();
     segments.reverse();
     match segments.as_slice() {
         [one] => judge.decide(one, now, collector),
@@ -346,7 +359,10 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
                 same_file::is_same_file(output, other).unwrap_or(output == *other)
             };
             if same && !is_device {
-                return Err(ReplayError::SameFile(output::name(output), output::name(other)));
+                return Err(ReplayError::SameFile(
+                    output::name(output),
+                    output::name(other),
+                ));
             }
         }
         before.push(output);

@@ -89,7 +89,8 @@ impl Notes {
     pub(super) fn packet(&mut self, number: u64, time: Duration, bytes: &[u8], verdict: &Verdict) {
         match role(bytes) {
             Some(Role::Answer(exchange)) => {
-                let has_session = matches!(verdict.tracked().class, Class::Established | Class::Related);
+                let has_session =
+                    matches!(verdict.tracked().class, Class::Established | Class::Related);
                 let is_odd = !has_session && !self.denied.contains(&exchange);
                 // Where not all denied questions are known, an answer may be that of any.
                 if is_odd && self.answers.len() < MAX_ANSWERS && self.denied.len() < MAX_ANSWERS {
@@ -162,7 +163,11 @@ fn role(bytes: &[u8]) -> Option<Role> {
         Transport::IcmpQuery(query) => {
             let header = bytes.get(usize::from(ip.header_len)..)?;
             let sequence = u16::from_be_bytes(*header.get(6..)?.first_chunk()?);
-            Some(exchange(query.request, [query.id, query.id], sequence.into()))
+            Some(exchange(
+                query.request,
+                [query.id, query.id],
+                sequence.into(),
+            ))
         }
         _ => None,
     }

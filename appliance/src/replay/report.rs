@@ -103,7 +103,11 @@ impl Summary {
             ]);
         }
         for (reason, packets) in &self.skips {
-            verdicts.add_row([format!("  not IP: {reason}"), packets.to_string(), String::new()]);
+            verdicts.add_row([
+                format!("  not IP: {reason}"),
+                packets.to_string(),
+                String::new(),
+            ]);
         }
         writeln!(f, "{verdicts}")
     }
@@ -190,7 +194,10 @@ impl Summary {
         );
         for talker in &self.talkers {
             talkers.add_row([
-                format!("{} {} -> {}", talker.proto, talker.initiator, talker.responder),
+                format!(
+                    "{} {} -> {}",
+                    talker.proto, talker.initiator, talker.responder
+                ),
                 talker.bytes.to_string(),
                 talker.packets.to_string(),
                 format!("{:.3}", talker.duration),

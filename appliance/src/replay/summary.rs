@@ -143,7 +143,9 @@ impl Summary {
             .map(|(reason, count)| (reason.name(), *count))
             .collect();
         let events = stats.helper_events.iter().filter(|(_, count)| *count > 0);
-        self.ftp.events = events.map(|(event, count)| (event.name(), *count)).collect();
+        self.ftp.events = events
+            .map(|(event, count)| (event.name(), *count))
+            .collect();
         self.sessions_adopted = stats.sessions_adopted;
         self.sessions_bypassed = stats.sessions_bypassed;
         self.asymmetry = HalfRow::all(&engine.asymmetry(), clock);

@@ -51,7 +51,9 @@ pub(super) fn order(request: &Request) -> Option<String> {
 pub(super) fn line(peer: Peer, order: &str, answer: Option<&Reply>) -> String {
     let outcome = match answer {
         Some(Reply::Error(error)) => format!("refused: {}", one_line(error)),
-        Some(Reply::Done { text: Some(text), .. }) => one_line(text),
+        Some(Reply::Done {
+            text: Some(text), ..
+        }) => one_line(text),
         Some(_) => "done".to_owned(),
         None => "the client disconnected before the end of its answer".to_owned(),
     };
@@ -122,7 +124,10 @@ mod tests {
             ),
             (
                 Request::Asymmetry { clear: true },
-                Some(Reply::Done { count: 0, text: None }),
+                Some(Reply::Done {
+                    count: 0,
+                    text: None,
+                }),
                 "clear the report of asymmetric paths: done",
             ),
         ] {

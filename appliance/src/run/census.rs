@@ -65,8 +65,13 @@ impl State {
                 self.zones.insert(count.zone);
             }
             let zone = self.zones.contains(&count.zone).then_some(count.zone);
-            let protocol = PROTOCOLS.contains(&count.protocol).then_some(count.protocol);
-            *self.counts.entry((zone, protocol, count.state)).or_default() += count.sessions;
+            let protocol = PROTOCOLS
+                .contains(&count.protocol)
+                .then_some(count.protocol);
+            *self
+                .counts
+                .entry((zone, protocol, count.state))
+                .or_default() += count.sessions;
         }
     }
 }
@@ -90,8 +95,14 @@ impl Census {
         let mut state = self.0.lock();
         state.asked = Some(now);
         Counted {
-            sessions: state.counts.iter().map(|(kind, count)| (*kind, *count)).collect(),
-            age: state.last.map(|(end, _)| now.saturating_duration_since(end)),
+            sessions: state
+                .counts
+                .iter()
+                .map(|(kind, count)| (*kind, *count))
+                .collect(),
+            age: state
+                .last
+                .map(|(end, _)| now.saturating_duration_since(end)),
         }
     }
 

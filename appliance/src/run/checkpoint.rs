@@ -123,7 +123,8 @@ impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
             let settings = (self.settings)();
-            let (Some(path), Some(interval)) = (settings.sessions_file, settings.checkpoint.0) else {
+            let (Some(path), Some(interval)) = (settings.sessions_file, settings.checkpoint.0)
+            else {
                 continue;
             };
             let begun = Instant::now();
@@ -136,7 +137,10 @@ impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
                 Ok(true) => {
                     self.checkpoints.written.fetch_add(1, Ordering::Relaxed);
                     if has_failed {
-                        notice(&format!("{}: checkpoints are written again", path.display()));
+                        notice(&format!(
+                            "{}: checkpoints are written again",
+                            path.display()
+                        ));
                     }
                     has_failed = false;
                 }
@@ -144,7 +148,10 @@ impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
                     self.checkpoints.failed.fetch_add(1, Ordering::Relaxed);
                     // A failure is reported once, not at every interval.
                     if !has_failed {
-                        notice(&format!("warning: {}: no checkpoint: {error}", path.display()));
+                        notice(&format!(
+                            "warning: {}: no checkpoint: {error}",
+                            path.display()
+                        ));
                     }
                     has_failed = true;
                 }

@@ -69,7 +69,11 @@ impl Clients {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub(super) fn admit(self: &Arc<Self>, stream: &UnixStream, now: Instant) -> io::Result<Option<Place>> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        stream: &UnixStream,
+        now: Instant,
+    ) -> io::Result<Option<Place>> {
         let stream = stream.try_clone()?;
         let mut places = self.places.lock();
         // The thread of an evicted client ends once it notices.
@@ -78,7 +82,8 @@ impl Clients {
         }
         if places.clients.len() >= self.max {
             let may_go = |client: &Client| {
-                client.doing != Doing::Asking || now.saturating_duration_since(client.since) > self.patience
+                client.doing != Doing::Asking
+                    || now.saturating_duration_since(client.since) > self.patience
             };
             let of_least_worth = places
                 .clients
@@ -178,7 +183,10 @@ mod tests {
         // Each newcomer gets a place, however many keep silent.
         for second in 0..4 {
             guests.push(Guest::new(&clients, now + Duration::from_secs(second)));
-            assert!(guests.last().is_some_and(|guest| guest.1.is_some()), "{second}");
+            assert!(
+                guests.last().is_some_and(|guest| guest.1.is_some()),
+                "{second}"
+            );
         }
         let evicted: Vec<_> = guests.iter().map(Guest::is_evicted).collect();
         assert_eq!(evicted, [true, true, false, false]);

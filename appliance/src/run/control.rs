@@ -73,7 +73,10 @@ pub(crate) fn make_directory(of: &Path) -> io::Result<()> {
         .mode(0o700)
         .create(directory)
         .map_err(|error| {
-            let what = format!("{} is missing and cannot be made: {error}", directory.display());
+            let what = format!(
+                "{} is missing and cannot be made: {error}",
+                directory.display()
+            );
             io::Error::new(error.kind(), what)
         })
 }
@@ -145,7 +148,12 @@ fn refuse(stream: UnixStream, why: &str) {
     let _ = put(&mut &stream, &Reply::Error(why.to_owned()));
 }
 
-fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place) -> io::Result<()> {
+fn converse(
+    stream: UnixStream,
+    peer: Peer,
+    appliance: &Appliance,
+    place: &Place,
+) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(FIRST))?;
@@ -153,7 +161,11 @@ fn converse(stream: UnixStream, peer: Peer, appliance: &Appliance, place: &Place
     let mut replies = BufWriter::with_capacity(64 << 10, stream);
     loop {
         let mut line = Vec::new();
-        if (&mut requests).take(MAX_REQUEST).read_until(b'\n', &mut line)? == 0 {
+        if (&mut requests)
+            .take(MAX_REQUEST)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
             return Ok(());
         }
         if !line.ends_with(b"\n") {

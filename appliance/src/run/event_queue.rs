@@ -110,7 +110,9 @@ impl EventQueue {
         // Read first: a flood that finds the half full writes nothing that other workers read.
         if self.denied_waiting.load(Ordering::Relaxed) < self.denied_max {
             let others = self.denied_waiting.fetch_add(1, Ordering::Relaxed);
-            if others < self.denied_max && self.sender.try_send(SessionEvent::Denied(*denied)).is_ok() {
+            if others < self.denied_max
+                && self.sender.try_send(SessionEvent::Denied(*denied)).is_ok()
+            {
                 return;
             }
             self.denied_waiting.fetch_sub(1, Ordering::Relaxed);

@@ -18,7 +18,9 @@ impl Format {
         let (mut open, mut plain) = (0, 0);
         for range in accept.split(',').map(MediaRange::read) {
             match range.kind.as_str() {
-                "application/openmetrics-text" if matches!(range.version, None | Some("0.0.1" | "1.0.0")) => {
+                "application/openmetrics-text"
+                    if matches!(range.version, None | Some("0.0.1" | "1.0.0")) =>
+                {
                     open = range.quality.max(open);
                 }
                 "text/plain" if matches!(range.version, None | Some("0.0.4")) => {
@@ -66,7 +68,10 @@ impl<'a> MediaRange<'a> {
             match name.trim().to_ascii_lowercase().as_str() {
                 "version" => range.version = Some(value),
                 // An invalid quality counts as 0.
-                "q" => range.quality = (value.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0) * 1_000.0) as u32,
+                "q" => {
+                    range.quality =
+                        (value.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0) * 1_000.0) as u32
+                }
                 _ => {}
             }
         }
@@ -113,7 +118,10 @@ mod tests {
         for (accept, wanted) in [
             ("", Format::Prometheus),
             ("*/*", Format::Prometheus),
-            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Prometheus),
+            (
+                "text/html,application/xhtml+xml,*/*;q=0.8",
+                Format::Prometheus,
+            ),
             ("text/plain;version=0.0.4", Format::Prometheus),
             (prometheus, Format::OpenMetrics),
             ("Application/OpenMetrics-Text", Format::OpenMetrics),
@@ -121,14 +129,20 @@ mod tests {
                 "application/openmetrics-text; version=\"1.0.0\" ; Q=0.2",
                 Format::OpenMetrics,
             ),
-            ("application/openmetrics-text, text/plain", Format::OpenMetrics),
+            (
+                "application/openmetrics-text, text/plain",
+                Format::OpenMetrics,
+            ),
             (
                 "application/openmetrics-text;q=0.1,text/plain;q=0.9",
                 Format::Prometheus,
             ),
             ("application/openmetrics-text;q=0", Format::Prometheus),
             ("application/openmetrics-text;q=much", Format::Prometheus),
-            ("application/openmetrics-text;version=2.0.0", Format::Prometheus),
+            (
+                "application/openmetrics-text;version=2.0.0",
+                Format::Prometheus,
+            ),
         ] {
             assert_eq!(Format::of(accept), wanted, "{accept}");
         }

@@ -97,10 +97,16 @@ impl fmt::Display for Unhealthy {
                 write!(f, "the counters were not read for {} ms", time.as_millis())
             }
             Self::SendFailing(Failing { workers, failures }) => {
-                write!(f, "{workers} workers cannot send, {failures} datagrams not sent")
+                write!(
+                    f,
+                    "{workers} workers cannot send, {failures} datagrams not sent"
+                )
             }
             Self::ReceiveFailing(Failing { workers, failures }) => {
-                write!(f, "{workers} workers cannot receive, {failures} calls failed")
+                write!(
+                    f,
+                    "{workers} workers cannot receive, {failures} calls failed"
+                )
             }
             Self::DestinationUnknown(Failing { workers, failures }) => {
                 write!(
@@ -112,7 +118,10 @@ impl fmt::Display for Unhealthy {
                 sessions,
                 max,
                 percent,
-            } => write!(f, "{sessions} assured of {max} sessions are {percent} % or more"),
+            } => write!(
+                f,
+                "{sessions} assured of {max} sessions are {percent} % or more"
+            ),
             Self::SessionsRefused(Refusals { refused, opened }) => {
                 write!(f, "{refused} new sessions refused in 5 s, {opened} opened")
             }
@@ -131,7 +140,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(data_path: Arc<DataPath>, reloads: Arc<Reloads>, settings: HealthSettings) -> Self {
+    pub(crate) fn new(
+        data_path: Arc<DataPath>,
+        reloads: Arc<Reloads>,
+        settings: HealthSettings,
+    ) -> Self {
         Self {
             data_path,
             reloads,
@@ -174,7 +187,11 @@ impl Health {
         found
     }
 
-    fn full_table_of(judgement: &Judgement, max: usize, settings: &HealthSettings) -> Option<Unhealthy> {
+    fn full_table_of(
+        judgement: &Judgement,
+        max: usize,
+        settings: &HealthSettings,
+    ) -> Option<Unhealthy> {
         let percent = settings.full_table;
         let sessions = judgement.assured.unwrap_or(0);
         if watch::is_filled(sessions, max, percent) {
@@ -229,7 +246,10 @@ impl Health {
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(crate) fn watch_counters(health: Arc<Health>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn watch_counters(
+    health: Arc<Health>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
     let mut watch = Watch::default();
     let follow = move || {
         while !stop.load(Ordering::Relaxed) {

@@ -108,7 +108,11 @@ pub(crate) struct Door {
 /// # Errors
 /// The address is not available.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
@@ -163,7 +167,12 @@ impl Served {
     }
 }
 
-async fn accept(listener: TcpListener, door: &Door, handler: &Handler, stop: &AtomicBool) -> io::Result<()> {
+async fn accept(
+    listener: TcpListener,
+    door: &Door,
+    handler: &Handler,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut served = Sharing::new(MAX_CONNECTIONS);
     while !stop.load(Ordering::Relaxed) {
@@ -207,7 +216,10 @@ async fn connection(stream: TcpStream, handler: Handler) {
     let _ = tokio::time::timeout(LIFETIME, connection).await;
 }
 
-fn answer(handler: &Handler, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+fn answer(
+    handler: &Handler,
+    request: &Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let page = if matches!(*request.method(), Method::GET | Method::HEAD) {
         let accept = request.headers().get_all(ACCEPT).iter();
         // A header that is not text asks for nothing.
@@ -220,7 +232,8 @@ fn answer(handler: &Handler, request: &Request<Incoming>) -> Result<Response<Ful
         Page::text(405, "GET or HEAD\n".to_owned())
     };
     let mut response = Response::new(Full::from(page.body));
-    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));

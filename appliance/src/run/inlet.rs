@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, MultiResults, RecvMsg, SockaddrIn, getsockopt, recvmmsg,
-    setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, MultiResults, RecvMsg, SockaddrIn, getsockopt,
+    recvmmsg, setsockopt, sockopt,
 };
 use portcullis::geneve::PORT;
 use portcullis::geneve::front::{Datagram, Queued, Waited};
@@ -70,7 +70,9 @@ pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::R
 /// Returns the size of a socket's receive queue, in bytes. Linux reports twice as much, for its own
 /// needs (socket(7)).
 pub(super) fn receive_queue(socket: &UdpSocket) -> Option<usize> {
-    getsockopt(socket, sockopt::RcvBuf).ok().map(|bytes| bytes / 2)
+    getsockopt(socket, sockopt::RcvBuf)
+        .ok()
+        .map(|bytes| bytes / 2)
 }
 
 /// Received datagram, in its room.
@@ -103,7 +105,11 @@ impl Control {
                     // They differ if the first is not an address of this host (ip(7)).
                     let is_ours = info.ipi_addr == info.ipi_spec_dst;
                     let sent_to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-                    control.destination = Some(if is_ours { sent_to } else { Ipv4Addr::UNSPECIFIED });
+                    control.destination = Some(if is_ours {
+                        sent_to
+                    } else {
+                        Ipv4Addr::UNSPECIFIED
+                    });
                 }
                 ControlMessageOwned::ScmTimestampns(at) => control.arrived = Some(at.into()),
                 _ => {}
@@ -216,9 +222,10 @@ impl Listener {
             } else {
                 self.address
             };
-            let from = message
-                .address
-                .map_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), SocketAddrV4::from);
+            let from = message.address.map_or(
+                SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+                SocketAddrV4::from,
+            );
             received.push(Outside {
                 source: *from.ip(),
                 source_port: from.port(),
@@ -375,7 +382,10 @@ impl Inlet {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<_> = polled.iter().map(|socket| socket.any() == Some(true)).collect();
+        let ready: Vec<_> = polled
+            .iter()
+            .map(|socket| socket.any() == Some(true))
+            .collect();
         for (listener, is_ready) in self.listeners.iter_mut().zip(&ready) {
             if !is_ready {
                 listener.behind_since = None;
@@ -400,16 +410,19 @@ impl Inlet {
     /// Returns the datagrams of the last call, in their order.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = Queued<'_>> {
         let rooms = self.rooms.chunks_exact(ROOM);
-        self.received.iter().zip(rooms).map(|(received, room)| Queued {
-            datagram: Datagram {
-                source: received.source,
-                source_port: received.source_port,
-                destination: received.destination,
-                destination_port: PORT,
-                payload: room.get(..received.len).unwrap_or_default(),
-            },
-            waited: received.waited,
-        })
+        self.received
+            .iter()
+            .zip(rooms)
+            .map(|(received, room)| Queued {
+                datagram: Datagram {
+                    source: received.source,
+                    source_port: received.source_port,
+                    destination: received.destination,
+                    destination_port: PORT,
+                    payload: room.get(..received.len).unwrap_or_default(),
+                },
+                waited: received.waited,
+            })
     }
 }
 

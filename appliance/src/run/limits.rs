@@ -27,7 +27,11 @@ pub(crate) fn raise_open_files(workers: usize, addresses: &[Ipv4Addr]) -> Option
 }
 
 fn few_files(limit: u64, workers: u64, addresses: u64, is_unspecified: bool) -> Option<String> {
-    let exits = if is_unspecified { UNSPECIFIED } else { addresses };
+    let exits = if is_unspecified {
+        UNSPECIFIED
+    } else {
+        addresses
+    };
     let needed = AROUND.saturating_add(workers.saturating_mul(addresses.saturating_add(exits)));
     (limit < needed).then(|| {
         format!(

@@ -97,7 +97,12 @@ impl Metrics {
             front,
             data_path: Arc::clone(&self.data_path),
             stall_seconds: self.data_path.shared.longest_stall(now).as_secs_f64(),
-            reasons: self.health.verdict(now).iter().map(Unhealthy::name).collect(),
+            reasons: self
+                .health
+                .verdict(now)
+                .iter()
+                .map(Unhealthy::name)
+                .collect(),
             reloads: ReloadReadings::of(&self.reloads),
             checkpoints: CheckpointReadings {
                 written: self.checkpoints.written(),

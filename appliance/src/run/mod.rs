@@ -217,7 +217,11 @@ fn farewell(shared: &Shared) -> Value {
             .into()
     };
     let workers = |of: fn(&WorkerStats) -> &Count| -> Vec<u64> {
-        shared.workers.iter().map(|worker| of(worker).value()).collect()
+        shared
+            .workers
+            .iter()
+            .map(|worker| of(worker).value())
+            .collect()
     };
     let overflow: Vec<u64> = shared
         .workers
@@ -225,7 +229,12 @@ fn farewell(shared: &Shared) -> Value {
         .map(|worker| worker.receive_overflow.value())
         .collect();
     let faults = SendFault::ALL.map(|fault| {
-        let of_fault = |worker: &WorkerStats| worker.send_faults.get(fault as usize).map_or(0, Count::value);
+        let of_fault = |worker: &WorkerStats| {
+            worker
+                .send_faults
+                .get(fault as usize)
+                .map_or(0, Count::value)
+        };
         (fault.name(), shared.workers.iter().map(of_fault).sum())
     });
     let refused = front
@@ -271,7 +280,10 @@ fn configuration(args: &RunArgs, overrides: &Overrides) -> Result<(Config, Setti
 }
 
 /// Starts the workers' threads, each on a processor of its own if asked.
-fn start(workers: Vec<Worker>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+fn start(
+    workers: Vec<Worker>,
+    shared: &Arc<Shared>,
+) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
     let pin = shared.run.pin;
     let processors: Vec<usize> = match sched_getaffinity(Pid::from_raw(0)) {
         Ok(allowed) if pin => (0..CpuSet::count())
@@ -366,7 +378,12 @@ fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
 /// Reports that the appliance accepts packets now.
 fn listening(shared: &Shared) {
     let config = shared.config.read();
-    let listen: Vec<String> = config.geneve.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = config
+        .geneve
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let unknown = config.geneve.unknown_zone().unwrap_or(GeneveConfig::REFUSE);
     notice(&format!(
         "listening at {} port {} with {} workers; {} endpoints named, others: {unknown}",

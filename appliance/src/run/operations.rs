@@ -168,7 +168,9 @@ impl Operations {
         parts.signals = Some(signals);
         parts.threads.extend(threads);
         let watch = health::watch_counters(Arc::clone(&appliance.health), Arc::clone(&parts.stop));
-        parts.threads.push(watch.map_err(part("health", "a thread"))?);
+        parts
+            .threads
+            .push(watch.map_err(part("health", "a thread"))?);
         let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
         let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
@@ -189,8 +191,8 @@ impl Operations {
             .threads
             .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);
         if settings.log.is_on() {
-            let output =
-                log::open(&settings.log).map_err(part("log.output", settings.log.output.display()))?;
+            let output = log::open(&settings.log)
+                .map_err(part("log.output", settings.log.output.display()))?;
             let log = SessionLog {
                 settings: settings.log.clone(),
                 data_path: Arc::clone(&appliance.data_path),
@@ -405,7 +407,8 @@ fn pages(
         census: Arc::default(),
         zones: Arc::clone(&appliance.zones),
     });
-    let (Listen(for_health), Listen(for_metrics)) = (settings.health.listen, settings.metrics.listen);
+    let (Listen(for_health), Listen(for_metrics)) =
+        (settings.health.listen, settings.metrics.listen);
     let is_shared = for_health == for_metrics;
     if for_metrics.is_some() {
         let (census, shared) = (
@@ -428,7 +431,9 @@ fn pages(
         let health = Arc::clone(&appliance.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
         let handler = move |wanted: Wanted<'_>| match &metrics {
-            Some(metrics) if wanted.path == "/metrics" => metrics.page(wanted.accept, Instant::now()),
+            Some(metrics) if wanted.path == "/metrics" => {
+                metrics.page(wanted.accept, Instant::now())
+            }
             _ => health.page(Instant::now()),
         };
         let door = door(address, &probers, &doors.health);
@@ -476,7 +481,8 @@ fn control_socket(
     } else {
         control::make_directory(&path)
     };
-    match made.and_then(|()| control::serve(&path, Arc::clone(appliance), Arc::clone(&parts.stop))) {
+    match made.and_then(|()| control::serve(&path, Arc::clone(appliance), Arc::clone(&parts.stop)))
+    {
         Ok(thread) => {
             parts.threads.push(thread);
             Ok(Some(path))

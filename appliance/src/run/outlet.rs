@@ -134,7 +134,10 @@ impl Outlet {
             self.peers.push((tunnel.destination, address));
             self.peers.len() - 1
         });
-        let found = self.exits.iter().position(|exit| exit.source == tunnel.source);
+        let found = self
+            .exits
+            .iter()
+            .position(|exit| exit.source == tunnel.source);
         let exit = found.unwrap_or_else(|| self.open(tunnel.source));
         self.waiting.push(Waiting {
             outer: udp_header(tunnel, len),

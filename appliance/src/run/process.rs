@@ -44,16 +44,20 @@ impl ProcessReading {
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
-            max_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
-            started: started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            max_files: getrlimit(Resource::RLIMIT_NOFILE)
+                .ok()
+                .map(|(soft, _)| soft),
+            started: started
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
         }
     }
 
     /// Writes the families of the known readings.
     pub(super) fn encode(&self, to: &mut Families<'_, '_>) -> Result<(), fmt::Error> {
         if let Some(cpu) = self.cpu {
-            let family =
-                Family::new("process_cpu", "Processor time, of user and system").in_unit(&Unit::Seconds);
+            let family = Family::new("process_cpu", "Processor time, of user and system")
+                .in_unit(&Unit::Seconds);
             to.number(family, cpu.as_secs_f64())?;
         }
         let gauges = [
@@ -71,7 +75,10 @@ impl ProcessReading {
                 self.open_files,
             ),
             (
-                Family::new("process_max_fds", "The most file descriptors that may be open"),
+                Family::new(
+                    "process_max_fds",
+                    "The most file descriptors that may be open",
+                ),
                 self.max_files,
             ),
         ];
@@ -116,7 +123,9 @@ mod tests {
             reading.max_files,
         ];
         assert!(
-            known.iter().all(|value| value.is_some_and(|value| value > 0)),
+            known
+                .iter()
+                .all(|value| value.is_some_and(|value| value > 0)),
             "{reading:?}"
         );
         assert!(reading.virtual_memory >= reading.resident, "{reading:?}");

@@ -266,7 +266,9 @@ impl FilterSpec {
             ))
         };
         let millis = |millis: Option<u64>| Duration::from_millis(millis.unwrap_or(0));
-        let id = |id: &u64| SessionId::from_number(*id).ok_or_else(|| "no session is called 0".to_owned());
+        let id = |id: &u64| {
+            SessionId::from_number(*id).ok_or_else(|| "no session is called 0".to_owned())
+        };
         Ok(SessionFilter {
             ids: self.id.iter().map(id).collect::<Result<_, _>>()?,
             address: prefixes(&self.address)?,

@@ -39,7 +39,10 @@ fn with_waiting(text: String, waiting: &[&str]) -> String {
     if waiting.is_empty() {
         return text;
     }
-    format!("{text}; these keys wait for a restart: {}", waiting.join(", "))
+    format!(
+        "{text}; these keys wait for a restart: {}",
+        waiting.join(", ")
+    )
 }
 
 impl Appliance {
@@ -93,12 +96,16 @@ impl Appliance {
     pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
         const MOST: Duration = Duration::from_secs(5);
         let next = self.data_path.shared.config.read().next_expiry();
-        next.map_or(MOST, |at| at.duration_since(now).unwrap_or_default().min(MOST))
+        next.map_or(MOST, |at| {
+            at.duration_since(now).unwrap_or_default().min(MOST)
+        })
     }
 
     fn reload_in_turn(&self) -> Result<String, String> {
         let Some(file) = &self.file else {
-            return Err("started without a configuration file: there is nothing to reload".to_owned());
+            return Err(
+                "started without a configuration file: there is nothing to reload".to_owned(),
+            );
         };
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         // A file system may block here for any time.
@@ -106,7 +113,8 @@ impl Appliance {
         let mut newest = self.newest.lock();
         if *newest > number {
             return Err(
-                "another reload, which was asked for later, has come first: its result counts".to_owned(),
+                "another reload, which was asked for later, has come first: its result counts"
+                    .to_owned(),
             );
         }
         *newest = number;
@@ -127,9 +135,13 @@ impl Appliance {
             config_file::parse(text, name).map_err(|errors| config_file::summary(&errors))?;
         let folder = self.file.as_deref().and_then(Path::parent);
         config_file::complete(&mut config, folder).map_err(|error| error.to_string())?;
-        let Prepared { config, waiting, .. } = self.prepare(name, config, settings)?;
+        let Prepared {
+            config, waiting, ..
+        } = self.prepare(name, config, settings)?;
         let engine = &self.data_path.shared.engine;
-        let would_end = engine.preview(&config, now).map_err(|error| error.to_string())?;
+        let would_end = engine
+            .preview(&config, now)
+            .map_err(|error| error.to_string())?;
         Ok(Preview { would_end, waiting })
     }
 
@@ -139,7 +151,10 @@ impl Appliance {
         let mut waiting = config.keep_running(&self.data_path.shared.config.read());
         // The file itself is right. What is kept may not fit it.
         config.validate().map_err(|error| {
-            with_waiting(format!("{error}, as long as running values are kept"), &waiting)
+            with_waiting(
+                format!("{error}, as long as running values are kept"),
+                &waiting,
+            )
         })?;
         let mut settings = settings;
         self.data_path.adapt_settings(&mut settings);
@@ -180,11 +195,14 @@ impl Appliance {
 /// Checks that sessions can be saved in a new file.
 fn check_sessions_file(name: &str, settings: &Settings, in_force: &Settings) -> Result<(), String> {
     match &settings.run.sessions_file {
-        Some(path) if settings.run.sessions_file != in_force.run.sessions_file => check_path(name, path),
+        Some(path) if settings.run.sessions_file != in_force.run.sessions_file => {
+            check_path(name, path)
+        }
         _ => Ok(()),
     }
 }
 
 fn check_path(name: &str, path: &Path) -> Result<(), String> {
-    saved::check(path).map_err(|error| format!("{name}: run.sessions_file: {}: {error}", path.display()))
+    saved::check(path)
+        .map_err(|error| format!("{name}: run.sessions_file: {}: {error}", path.display()))
 }

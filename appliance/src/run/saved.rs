@@ -113,7 +113,9 @@ pub(super) fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path).inspect_err(|_| {
         let _ = fs::remove_file(temporary);
     })?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -176,7 +178,11 @@ pub(crate) fn remove_checkpoint(path: &Path) {
     }
 }
 
-fn read(engine: &Engine, path: &Path, options: RestoreOptions) -> Result<Option<Restored>, RestoreFileError> {
+fn read(
+    engine: &Engine,
+    path: &Path,
+    options: RestoreOptions,
+) -> Result<Option<Restored>, RestoreFileError> {
     let about = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         about => about?,
@@ -251,9 +257,16 @@ mod tests {
     fn the_file_is_its_owners_alone_and_read_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sessions");
-        fs::write(directory.path().join("sessions.new"), "what a crash has left").unwrap();
+        fs::write(
+            directory.path().join("sessions.new"),
+            "what a crash has left",
+        )
+        .unwrap();
         save(&engine(), &path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(take(&path).unwrap().is_some());
         assert!(take(&path).unwrap().is_none());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

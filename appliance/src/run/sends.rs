@@ -50,7 +50,9 @@ impl Default for ProvenPaths {
 
 impl ProvenPaths {
     fn contains(&self, path: u64) -> bool {
-        self.paths.iter().any(|each| each.load(Ordering::Relaxed) == path)
+        self.paths
+            .iter()
+            .any(|each| each.load(Ordering::Relaxed) == path)
     }
 
     #[cold]
@@ -101,7 +103,9 @@ impl Sends {
     pub(crate) fn failed(&self, path: SendPath, fault: SendFault) {
         let path = path.bits();
         let is_proven = || {
-            self.last.load(Ordering::Relaxed) == path || self.proven.contains(path) || self.proven.is_empty()
+            self.last.load(Ordering::Relaxed) == path
+                || self.proven.contains(path)
+                || self.proven.is_empty()
         };
         if fault != SendFault::TooLong && is_proven() {
             self.failed.add(1);

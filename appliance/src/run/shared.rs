@@ -92,7 +92,10 @@ impl Shared {
 
     /// Returns the counts of events that found the queue of the session log full.
     pub(crate) fn lost_events(&self) -> LostEvents {
-        self.events.as_ref().map(EventQueue::lost).unwrap_or_default()
+        self.events
+            .as_ref()
+            .map(EventQueue::lost)
+            .unwrap_or_default()
     }
 
     /// Releases the place of an event that has left the queue.

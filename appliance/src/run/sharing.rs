@@ -82,7 +82,10 @@ mod tests {
     fn admit(sharing: &mut Sharing<u32>, address: &str, holder: u32) -> Option<u32> {
         let evicted = sharing.admit(address.parse().unwrap(), holder);
         assert!(sharing.holders.len() <= sharing.max);
-        assert_eq!(sharing.counts.values().sum::<usize>(), sharing.holders.len());
+        assert_eq!(
+            sharing.counts.values().sum::<usize>(),
+            sharing.holders.len()
+        );
         evicted
     }
 
@@ -93,7 +96,11 @@ mod tests {
             assert_eq!(admit(&mut sharing, "10.0.0.1", holder), None);
         }
         assert_eq!(admit(&mut sharing, "10.0.0.2", 100), Some(0));
-        assert_eq!(admit(&mut sharing, "10.0.0.1", 4), Some(1), "the newcomer counts");
+        assert_eq!(
+            admit(&mut sharing, "10.0.0.1", 4),
+            Some(1),
+            "the newcomer counts"
+        );
         assert_eq!(admit(&mut sharing, "10.0.0.2", 101), Some(2));
         assert_eq!(
             admit(&mut sharing, "10.0.0.2", 102),

@@ -45,7 +45,9 @@ pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHand
             }
         }
     };
-    let taker = thread::Builder::new().name("signals".to_owned()).spawn(take)?;
+    let taker = thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(take)?;
     Ok((handle, [taker, reloader]))
 }
 

@@ -69,12 +69,17 @@ impl ZoneNames {
     /// Returns the name of a zone; its number if it has none.
     pub(crate) fn name(&self, zone: Zone) -> String {
         let zones = self.0.read();
-        zones.name(zone).map_or_else(|| zone.to_string(), str::to_owned)
+        zones
+            .name(zone)
+            .map_or_else(|| zone.to_string(), str::to_owned)
     }
 
     /// Returns the zone with a name or number.
     pub(crate) fn zone(&self, name: &str) -> Option<Zone> {
-        self.0.read().zone(name).or_else(|| name.parse().ok().map(Zone))
+        self.0
+            .read()
+            .zone(name)
+            .or_else(|| name.parse().ok().map(Zone))
     }
 }
 
@@ -118,7 +123,10 @@ impl Viewer<'_> {
             id: session.id.number(),
             session: SessionView::new(session, names, |moment| self.clock.seconds(moment)),
             assured: session.assured,
-            left: session.expires.saturating_duration_since(self.now).as_secs_f64(),
+            left: session
+                .expires
+                .saturating_duration_since(self.now)
+                .as_secs_f64(),
             tunnels: session.tunnels.map(|tunnel| self.tunnel(tunnel)),
         }
     }

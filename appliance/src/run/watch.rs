@@ -74,7 +74,11 @@ impl Reading {
     /// assured sessions alone cannot reach it.
     pub(crate) fn take(shared: &Shared, percent: u8) -> Self {
         let openings = shared.engine.openings();
-        let may_be_full = is_filled(shared.engine.sessions(), shared.engine.max_sessions(), percent);
+        let may_be_full = is_filled(
+            shared.engine.sessions(),
+            shared.engine.max_sessions(),
+            percent,
+        );
         Self {
             workers: shared.workers.iter().map(WorkerReading::of).collect(),
             opened: openings.opened,

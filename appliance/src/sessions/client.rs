@@ -43,8 +43,8 @@ impl Client {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn send(&mut self, request: &Request) -> Result<(), SessionsError> {
-        let mut line =
-            serde_json::to_vec(request).map_err(|error| SessionsError::Answer(error.to_string()))?;
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| SessionsError::Answer(error.to_string()))?;
         line.push(b'\n');
         self.stream.write_all(&line).map_err(SessionsError::Broken)
     }
@@ -55,7 +55,12 @@ impl Client {
     /// The connection is broken, or the line cannot be read.
     pub(crate) fn receive(&mut self) -> Result<Reply, SessionsError> {
         let mut line = String::new();
-        if self.replies.read_line(&mut line).map_err(SessionsError::Broken)? == 0 {
+        if self
+            .replies
+            .read_line(&mut line)
+            .map_err(SessionsError::Broken)?
+            == 0
+        {
             return Err(SessionsError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
         serde_json::from_str(&line).map_err(|error| SessionsError::Answer(error.to_string()))

@@ -14,7 +14,9 @@ pub(crate) enum SessionsError {
         source: io::Error,
     },
     /// A filter or a limit stands before the command, which would ignore it.
-    #[error("a filter or limit before the command has no effect: put the options of `{0}` after it")]
+    #[error(
+        "a filter or limit before the command has no effect: put the options of `{0}` after it"
+    )]
     Misplaced(&'static str),
     /// A file cannot be read.
     #[error("{path}: {source}")]

@@ -138,8 +138,9 @@ struct FilterArgs {
 
 impl From<&FilterArgs> for FilterSpec {
     fn from(args: &FilterArgs) -> Self {
-        let millis =
-            |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let millis = |time: Option<Duration>| {
+            time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        };
         Self {
             id: args.id.clone(),
             address: args.address.clone(),
@@ -256,7 +257,10 @@ pub(crate) fn ask(
     out: &mut impl Write,
 ) -> Result<(), SessionsError> {
     let request = request(args)?;
-    if let Some(Command::Top { interval, count, .. }) = &args.command {
+    if let Some(Command::Top {
+        interval, count, ..
+    }) = &args.command
+    {
         return top::run(
             client,
             &request,
@@ -276,7 +280,8 @@ pub(crate) fn ask(
         }
         let is_last = matches!(reply, Reply::Done { .. });
         let line = if args.json {
-            serde_json::to_string(&reply).map_err(|error| SessionsError::Answer(error.to_string()))?
+            serde_json::to_string(&reply)
+                .map_err(|error| SessionsError::Answer(error.to_string()))?
         } else {
             table::line(&reply, printed, is_list)
         };

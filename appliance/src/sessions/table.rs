@@ -12,7 +12,13 @@ pub(super) const HEAD: &str = "        number  proto  state         initiator   
 
 /// Returns the text of a reply, the n-th of its answer; empty if it needs no line.
 pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
-    let first = |head: &str, line: String| if n == 0 { format!("{head}\n{line}") } else { line };
+    let first = |head: &str, line: String| {
+        if n == 0 {
+            format!("{head}\n{line}")
+        } else {
+            line
+        }
+    };
     match reply {
         Reply::Session(view) => first(HEAD, session(view, now())),
         Reply::WouldEnd {
@@ -33,15 +39,17 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
             )
         }
         Reply::Asymmetry(line) => {
-            let zone = line
-                .other_zone
-                .as_ref()
-                .map_or_else(|| line.zone.clone(), |other| format!("{}, {other}", line.zone));
+            let zone = line.other_zone.as_ref().map_or_else(
+                || line.zone.clone(),
+                |other| format!("{}, {other}", line.zone),
+            );
             format!("zone {zone}: {}; last {} ago", line.text, span(line.last))
         }
         Reply::Stats(view) => stats(view),
         Reply::Rule(view) => first(RULES_HEAD, rule(view, now())),
-        Reply::Done { text: Some(text), .. } => text.clone(),
+        Reply::Done {
+            text: Some(text), ..
+        } => text.clone(),
         Reply::Done { count, .. } if is_list => format!("{count} sessions"),
         Reply::Done { count: 0, .. } => "nothing".to_owned(),
         Reply::Done { .. } => String::new(),
@@ -53,9 +61,10 @@ const RULES_HEAD: &str = "rule                      action  state     decided  s
 
 /// Returns a rule in columns.
 fn rule(view: &RuleView, now: f64) -> String {
-    let last = view
-        .last_match
-        .map_or_else(|| "never".to_owned(), |last| format!("{} ago", span(now - last)));
+    let last = view.last_match.map_or_else(
+        || "never".to_owned(),
+        |last| format!("{} ago", span(now - last)),
+    );
     let state = match (&view.expires, view.state.as_str()) {
         (Some(at), "active") => format!("until {at}"),
         (_, state) => state.to_owned(),
@@ -148,7 +157,10 @@ fn stats(view: &StatsView) -> String {
             "reloads               {} applied, {} refused",
             view.reloads_applied, view.reloads_refused
         ),
-        format!("sessions              {} of {}", view.sessions, view.max_sessions),
+        format!(
+            "sessions              {} of {}",
+            view.sessions, view.max_sessions
+        ),
         format!("  opened              {}", view.sessions_opened),
         format!(
             "  adopted             {}, of these resumed {}; bypassed {}",
@@ -194,7 +206,11 @@ fn stats(view: &StatsView) -> String {
     for (name, counts) in groups {
         if !counts.is_empty() {
             lines.push(format!("{name}:"));
-            lines.extend(counts.iter().map(|(name, count)| format!("  {name:<34} {count}")));
+            lines.extend(
+                counts
+                    .iter()
+                    .map(|(name, count)| format!("  {name:<34} {count}")),
+            );
         }
     }
     lines.join("\n")
@@ -262,7 +278,10 @@ mod tests {
             "last reload refused   a.toml:1: no",
             "wait for a restart    log.output, run.workers",
         ] {
-            assert!(text.lines().any(|each| each == line), "no `{line}` in {text}");
+            assert!(
+                text.lines().any(|each| each == line),
+                "no `{line}` in {text}"
+            );
         }
     }
 

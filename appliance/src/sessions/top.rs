@@ -120,7 +120,10 @@ fn look(
             sessions: &sessions,
             stats: &look.stats,
         };
-        vec![serde_json::to_string(&row).map_err(|error| SessionsError::Answer(error.to_string()))?]
+        vec![
+            serde_json::to_string(&row)
+                .map_err(|error| SessionsError::Answer(error.to_string()))?,
+        ]
     } else {
         lines(&sessions, found, &look, last)
     };
@@ -135,7 +138,11 @@ fn total<'c, N: 'c>(counts: impl IntoIterator<Item = &'c (N, u64)>) -> u64 {
 fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Vec<String> {
     let stats = &look.stats;
     let seconds = match (look.at, last.at) {
-        (Some(at), Some(before)) => Some(at.saturating_duration_since(before).as_secs_f64().max(0.001)),
+        (Some(at), Some(before)) => Some(
+            at.saturating_duration_since(before)
+                .as_secs_f64()
+                .max(0.001),
+        ),
         _ => None,
     };
     let rate = |now: u64, before: u64| match seconds {
@@ -177,7 +184,9 @@ fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Ve
     let mut order: Vec<&ListedSession> = sessions.iter().collect();
     order.sort_by_key(|view| std::cmp::Reverse((moved(view), view.session.bytes())));
     lines.extend(order.into_iter().map(|view| {
-        let rate = seconds.map_or("-".to_owned(), |seconds| amount(moved(view) as f64 / seconds));
+        let rate = seconds.map_or("-".to_owned(), |seconds| {
+            amount(moved(view) as f64 / seconds)
+        });
         format!("{rate:>8}  {}", session(view, now))
     }));
     lines

@@ -40,7 +40,9 @@ pub(crate) fn configuration(capture: &Path, scratch: &Path) -> Option<PathBuf> {
 
 /// Reads the settings of a comparison: a TOML file beside the tests.
 pub(crate) fn settings<T: DeserializeOwned>(name: &str) -> T {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name);
     let text = std::fs::read_to_string(&file).expect("the settings of a comparison");
     toml::from_str(&text).expect("valid settings of a comparison")
 }
@@ -86,7 +88,9 @@ pub(crate) fn collection(folder: &Path) -> (PathBuf, Vec<Capture>) {
     let folder = located(folder);
     let manifest = folder.join("MANIFEST.tsv");
     let text = std::fs::read_to_string(manifest).expect("the manifest is read");
-    let mut lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let mut lines = text
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>());
     let head = lines.next().expect("a head line");
     let column = |name: &str| {
         head.iter()

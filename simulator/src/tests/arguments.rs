@@ -10,7 +10,8 @@ struct Cli {
 }
 
 fn parse(line: &str) -> Result<SimulateArgs, clap::Error> {
-    Cli::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace())).map(|cli| cli.args)
+    Cli::try_parse_from(std::iter::once("simulate").chain(line.split_whitespace()))
+        .map(|cli| cli.args)
 }
 
 #[test]
@@ -64,7 +65,11 @@ fn one_source_is_needed_and_an_appliance() {
 fn a_pair_has_a_name_two_devices_and_an_endpoint() {
     let blue = pair("blue=client0,server0,74a11ad96ec49886").unwrap();
     assert_eq!(
-        (blue.name.as_str(), blue.client.as_str(), blue.server.as_str()),
+        (
+            blue.name.as_str(),
+            blue.client.as_str(),
+            blue.server.as_str()
+        ),
         ("blue", "client0", "server0")
     );
     assert_eq!(blue.endpoint, Some(0x74a1_1ad9_6ec4_9886));
@@ -91,7 +96,10 @@ fn options_about_targets_have_the_defaults_of_aws() {
     assert!(http.accepts(200) && http.accepts(399) && !http.accepts(400));
     let seconds = [health.interval, health.timeout, given.deregistration_delay];
     assert_eq!(seconds.map(|time| time.as_secs()), [10, 5, 300]);
-    assert_eq!((health.healthy_threshold, health.unhealthy_threshold), (5, 2));
+    assert_eq!(
+        (health.healthy_threshold, health.unhealthy_threshold),
+        (5, 2)
+    );
     assert_eq!(given.stickiness, Stickiness::FiveTuple);
     let failover = (given.on_unhealthy, given.on_deregistration);
     assert_eq!(failover, (Failover::NoRebalance, Failover::NoRebalance));

@@ -4,7 +4,11 @@ use super::*;
 #[test]
 fn a_syn_after_the_end_gets_a_new_cookie_and_no_other_packet_does() {
     let endings: [&[(Side, &str)]; 3] = [
-        &[(Side::Client, "FA"), (Side::Server, "FA"), (Side::Client, "A")],
+        &[
+            (Side::Client, "FA"),
+            (Side::Server, "FA"),
+            (Side::Client, "A"),
+        ],
         &[(Side::Client, "RA")],
         &[(Side::Server, "R")],
     ];
@@ -16,7 +20,10 @@ fn a_syn_after_the_end_gets_a_new_cookie_and_no_other_packet_does() {
         let reply = lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
         assert_eq!(reply.cookie(), first.cookie());
         for (side, flags) in ending {
-            assert_eq!(lb.pass(*side, &tcp(*side, flags, 2)).cookie(), first.cookie());
+            assert_eq!(
+                lb.pass(*side, &tcp(*side, flags, 2)).cookie(),
+                first.cookie()
+            );
         }
         let late = lb.pass(Side::Server, &tcp(Side::Server, "A", 3));
         assert_eq!((late.cookie(), late.port), (first.cookie(), reply.port));

@@ -17,7 +17,8 @@ fn decide(load: Load, rounds: u64) -> usize {
     for round in 0..rounds {
         for flow in 0..load.flows {
             generator.packet(flow, round, &mut packet);
-            let verdict = engine.verdict_only(Packet::new(&packet, start + Duration::from_millis(round)));
+            let verdict =
+                engine.verdict_only(Packet::new(&packet, start + Duration::from_millis(round)));
             assert!(
                 matches!(verdict, Verdict::Forward(_)),
                 "round {round}, flow {flow}: {verdict:?}"
@@ -101,7 +102,10 @@ fn a_run_fails_if_nothing_came_back_or_more_was_lost_than_allowed() {
     assert_eq!(outcome(0, Some(0.0)), Ok(()));
     assert_eq!(outcome(199, None), Ok(()), "a policy may drop them");
     assert_eq!(outcome(200, None), Err("nothing came back".to_owned()));
-    assert_eq!(outcome(200, Some(100.0)), Err("nothing came back".to_owned()));
+    assert_eq!(
+        outcome(200, Some(100.0)),
+        Err("nothing came back".to_owned())
+    );
     assert_eq!(outcome(3, Some(1.5)), Ok(()));
     let error = "1.5000 % of the packets were lost, and at most 1.4 % are allowed";
     assert_eq!(outcome(3, Some(1.4)), Err(error.to_owned()));

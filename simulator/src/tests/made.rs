@@ -18,12 +18,19 @@ fn a_rst_travels_in_the_header_of_its_direction() {
     let mut lb = Rig::new(10, true);
     let there = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
     let back = lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
-    let to_client = lb.reply(&back.with_inner(&tcp(Side::Server, "R", 7))).unwrap();
+    let to_client = lb
+        .reply(&back.with_inner(&tcp(Side::Server, "R", 7)))
+        .unwrap();
     assert_eq!(to_client.side, Side::Client);
-    let to_server = lb.reply(&there.with_inner(&tcp(Side::Client, "R", 7))).unwrap();
+    let to_server = lb
+        .reply(&there.with_inner(&tcp(Side::Client, "R", 7)))
+        .unwrap();
     assert_eq!(to_server.side, Side::Server);
     assert_eq!((lb.balancer.counters.made_rst, lb.wrong()), (2, [0; 3]));
-    assert_eq!(lb.reply(&there.with_inner(&tcp(Side::Server, "R", 7))), None);
+    assert_eq!(
+        lb.reply(&there.with_inner(&tcp(Side::Server, "R", 7))),
+        None
+    );
     assert_eq!(lb.wrong(), [1, 0, 0], "the other direction's header");
 }
 
@@ -54,7 +61,10 @@ fn a_challenge_travels_in_the_header_of_its_syn() {
     }
     let mut lb = Rig::new(10, true);
     let syn = lb.send(Side::Client, &tcp(Side::Client, "S", 1));
-    assert_eq!(lb.reply(&syn.with_inner(&challenge)).unwrap().side, Side::Client);
+    assert_eq!(
+        lb.reply(&syn.with_inner(&challenge)).unwrap().side,
+        Side::Client
+    );
     let counters = &lb.balancer.counters;
     assert_eq!((counters.made_challenges, lb.wrong()), (1, [0; 3]));
     lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
@@ -74,7 +84,10 @@ fn a_rst_under_an_old_cookie_is_wrong_once_the_new_one_was_answered() {
     lb.pass(Side::Client, &tcp(Side::Client, "R", 2));
     let new = lb.send(Side::Client, &tcp(Side::Client, "S", 9));
     let rst = tcp(Side::Client, "R", 77);
-    assert!(lb.reply(&old.with_inner(&rst)).is_some(), "both are on the way");
+    assert!(
+        lb.reply(&old.with_inner(&rst)).is_some(),
+        "both are on the way"
+    );
     assert!(lb.reply(&new).is_some());
     assert_eq!(lb.reply(&old.with_inner(&rst)), None);
     assert_eq!(lb.wrong(), [1, 0, 0]);
@@ -96,7 +109,10 @@ fn after_a_refused_packet_the_other_directions_header_is_counted_apart() {
     assert!(lb.reply(&refused).is_some());
     lb.pass(Side::Server, &tcp(Side::Server, "A", 3));
     assert_eq!(lb.reply(&rst), None);
-    assert_eq!((lb.balancer.counters.other_header, lb.wrong()), (1, [1, 0, 0]));
+    assert_eq!(
+        (lb.balancer.counters.other_header, lb.wrong()),
+        (1, [1, 0, 0])
+    );
 }
 
 #[test]
@@ -107,7 +123,10 @@ fn a_packet_refused_before_the_direction_was_answered_excuses_no_other_header() 
     lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
     let rst = refused.with_inner(&tcp(Side::Server, "R", 7));
     assert_eq!(lb.reply(&rst), None);
-    assert_eq!((lb.balancer.counters.other_header, lb.wrong()), (0, [1, 0, 0]));
+    assert_eq!(
+        (lb.balancer.counters.other_header, lb.wrong()),
+        (0, [1, 0, 0])
+    );
 }
 
 #[test]
@@ -128,9 +147,15 @@ fn an_icmp_error_travels_back_in_the_flow_that_it_quotes() {
         Inner::read(0, &error).unwrap().kind,
         Kind::IcmpError(Some(place)) if place.key.protocol == 17
     ));
-    assert_eq!(lb.reply(&there.with_inner(&error)).unwrap().side, Side::Client);
+    assert_eq!(
+        lb.reply(&there.with_inner(&error)).unwrap().side,
+        Side::Client
+    );
     let back = lb.pass(Side::Server, &udp(Side::Server, b"answer"));
-    assert_eq!(lb.reply(&back.with_inner(&error)).unwrap().side, Side::Client);
+    assert_eq!(
+        lb.reply(&back.with_inner(&error)).unwrap().side,
+        Side::Client
+    );
     assert_eq!((lb.balancer.counters.made_icmp, lb.wrong()), (2, [0; 3]));
     assert_eq!(lb.reply(&there.with_inner(&error)), None);
     assert_eq!(lb.wrong(), [1, 0, 0], "its own direction has a header now");

@@ -109,7 +109,9 @@ impl Rig {
 
     fn try_send(&mut self, pair: usize, side: Side, inner: &[u8]) -> Result<Datagram, Unsent> {
         let mut packet = Vec::new();
-        let ticket = self.balancer.send(self.now, pair, side, inner, &mut packet)?;
+        let ticket = self
+            .balancer
+            .send(self.now, pair, side, inner, &mut packet)?;
         assert_eq!(packet.len(), OVERHEAD + inner.len());
         let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap();
         assert_eq!(
@@ -154,7 +156,11 @@ impl Rig {
     /// Wrong headers, wrong bytes, unexpected replies.
     fn wrong(&self) -> [u64; 3] {
         let counters = &self.balancer.counters;
-        [counters.wrong_header, counters.wrong_bytes, counters.unexpected]
+        [
+            counters.wrong_header,
+            counters.wrong_bytes,
+            counters.unexpected,
+        ]
     }
 }
 

@@ -31,7 +31,10 @@ fn what_comes_back_unchanged_leaves_by_the_other_side() {
                 inner_at: GENEVE_LEN
             }
         );
-        assert_eq!((lb.balancer.counters.returned, lb.balancer.unanswered()), (1, 0));
+        assert_eq!(
+            (lb.balancer.counters.returned, lb.balancer.unanswered()),
+            (1, 0)
+        );
         assert_eq!(lb.wrong(), [0; 3]);
     }
 }
@@ -97,7 +100,10 @@ fn altered_bytes_under_a_right_header_are_wrong_bytes() {
 fn what_nobody_sent_is_unexpected() {
     let mut lb = Rig::new(10, false);
     let sent = lb.pass(Side::Client, &udp(Side::Client, b"question"));
-    assert_eq!(lb.reply(&sent.with_inner(&udp(Side::Client, b"more"))), None);
+    assert_eq!(
+        lb.reply(&sent.with_inner(&udp(Side::Client, b"more"))),
+        None
+    );
     let stranger = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 3), sent.port);
     let again = lb.send(Side::Client, &udp(Side::Client, b"question"));
     assert_eq!(lb.balancer.receive(lb.now, stranger, &again.payload), None);
@@ -111,11 +117,17 @@ fn a_packet_that_does_not_return_in_time_is_dropped_and_may_still_come_late() {
     lb.wait(TIMEOUT - Duration::from_millis(1));
     assert_eq!(lb.balancer.counters.dropped, 0);
     lb.wait(Duration::from_millis(1));
-    assert_eq!((lb.balancer.counters.dropped, lb.balancer.unanswered()), (1, 0));
+    assert_eq!(
+        (lb.balancer.counters.dropped, lb.balancer.unanswered()),
+        (1, 0)
+    );
     lb.wait(Duration::from_secs(5));
     assert!(lb.reply(&sent).is_some());
     let counters = &lb.balancer.counters;
-    assert_eq!((counters.dropped, counters.late, counters.returned), (0, 1, 1));
+    assert_eq!(
+        (counters.dropped, counters.late, counters.returned),
+        (0, 1, 1)
+    );
     assert_eq!(lb.wrong(), [0; 3]);
 }
 
@@ -124,11 +136,18 @@ fn what_could_not_be_sent_does_not_wait() {
     let mut lb = Rig::new(10, false);
     let packet = udp(Side::Client, b"question");
     let sent = lb.send(Side::Client, &packet);
-    lb.balancer.unsend(sent.ticket, packet.len(), Unsent::TooLong);
-    assert_eq!((lb.balancer.counters.sent, lb.balancer.unanswered()), (0, 0));
+    lb.balancer
+        .unsend(sent.ticket, packet.len(), Unsent::TooLong);
+    assert_eq!(
+        (lb.balancer.counters.sent, lb.balancer.unanswered()),
+        (0, 0)
+    );
     lb.wait(TIMEOUT * 2);
     assert_eq!(lb.balancer.counters.dropped, 0);
-    assert_eq!(lb.try_send(0, Side::Client, b"").unwrap_err(), Unsent::NotIp);
+    assert_eq!(
+        lb.try_send(0, Side::Client, b"").unwrap_err(),
+        Unsent::NotIp
+    );
 }
 
 proptest! {

@@ -90,7 +90,9 @@ impl Rig {
 
     fn report(&mut self, target: Ipv4Addr) -> TargetReport {
         let reports = self.balancer.target_reports(self.now);
-        let found = reports.into_iter().find(|report| *report.target.ip() == target);
+        let found = reports
+            .into_iter()
+            .find(|report| *report.target.ip() == target);
         found.unwrap()
     }
 
@@ -104,7 +106,9 @@ impl Rig {
     }
 
     fn go_by(&mut self, side: Side, port: u16, flags: &str) -> Ipv4Addr {
-        self.pass(side, &segment(side, port, flags)).ticket.destination
+        self.pass(side, &segment(side, port, flags))
+            .ticket
+            .destination
     }
 
     /// Opens connections from ports until each target has one; returns a port for each.
@@ -159,7 +163,10 @@ fn connections_spread_over_all_targets_and_both_directions_have_one() {
             (counters.sent, counters.returned),
             (3 * report.flows, 3 * report.flows)
         );
-        assert_eq!((counters.dropped, counters.wrong, counters.moved_in), (0, 0, 0));
+        assert_eq!(
+            (counters.dropped, counters.wrong, counters.moved_in),
+            (0, 0, 0)
+        );
     }
 }
 
@@ -179,7 +186,11 @@ fn a_target_is_unhealthy_after_the_threshold_and_healthy_again_after_the_other()
     lb.check_for(1, &[]);
     lb.check_for(1, &[FIRST]);
     lb.check_for(1, &[]);
-    assert_eq!(lb.state(FIRST), TargetState::Healthy, "failures in a row count");
+    assert_eq!(
+        lb.state(FIRST),
+        TargetState::Healthy,
+        "failures in a row count"
+    );
     lb.check_for(1, &[]);
     assert_eq!(lb.state(FIRST), TargetState::Unhealthy);
     lb.check_for(2, &[FIRST]);
@@ -261,8 +272,9 @@ fn with_rebalancing_the_flows_of_an_unhealthy_target_move_and_do_not_return() {
 fn a_recovered_target_gets_new_flows_again() {
     let mut lb = pair(Failover::NoRebalance, Failover::NoRebalance);
     lb.check_for(2, &[SECOND]);
-    let to_first =
-        |lb: &mut Rig, ports: std::ops::Range<u16>| ports.filter(|port| lb.go(*port, "S") == FIRST).count();
+    let to_first = |lb: &mut Rig, ports: std::ops::Range<u16>| {
+        ports.filter(|port| lb.go(*port, "S") == FIRST).count()
+    };
     assert_eq!(to_first(&mut lb, 0..100), 0);
     lb.check_for(3, &[FIRST, SECOND]);
     assert!((25..75).contains(&to_first(&mut lb, 100..200)));
@@ -274,7 +286,10 @@ fn if_no_target_is_healthy_all_get_new_flows_and_none_moves() {
     let ports = lb.open_to_each(&[FIRST, SECOND]);
     lb.check_for(2, &[]);
     assert_eq!(lb.state(FIRST), TargetState::Unhealthy);
-    assert_eq!((lb.go(ports[0], "A"), lb.go(ports[1], "A")), (FIRST, SECOND));
+    assert_eq!(
+        (lb.go(ports[0], "A"), lb.go(ports[1], "A")),
+        (FIRST, SECOND)
+    );
     let mut found = [0; 2];
     for port in 1000..1100 {
         found[usize::from(lb.go(port, "S") == SECOND)] += 1;
@@ -284,7 +299,10 @@ fn if_no_target_is_healthy_all_get_new_flows_and_none_moves() {
 
 #[test]
 fn a_deregistered_target_drains_and_its_flows_stay_or_move_after_the_delay() {
-    for (failover, after) in [(Failover::NoRebalance, FIRST), (Failover::Rebalance, SECOND)] {
+    for (failover, after) in [
+        (Failover::NoRebalance, FIRST),
+        (Failover::Rebalance, SECOND),
+    ] {
         let mut lb = pair(Failover::NoRebalance, failover);
         let ports = lb.open_to_each(&[FIRST]);
         lb.deregister(FIRST);
@@ -424,7 +442,11 @@ fn a_flow_that_moved_still_gets_the_replies_of_its_former_target() {
     let rst = late.with_inner(&segment(Side::Server, ports[0], "R"));
     assert!(lb.reply(&rst).is_some(), "its packet waits there");
     assert!(lb.reply(&late).is_some());
-    assert_eq!(lb.reply(&rst), None, "nothing of the flow is there any more");
+    assert_eq!(
+        lb.reply(&rst),
+        None,
+        "nothing of the flow is there any more"
+    );
     assert_eq!(lb.balancer.counters.wrong_target, 1);
 }
 
@@ -521,7 +543,10 @@ fn lines_of_commands_may_come_in_pieces_and_are_bounded() {
     ] {
         lines.push(piece.as_bytes(), |line| found.push(line.to_owned()));
     }
-    assert_eq!(found, ["targets", "register 10.0.0.3", "", "deregister 10.0.0.3"]);
+    assert_eq!(
+        found,
+        ["targets", "register 10.0.0.3", "", "deregister 10.0.0.3"]
+    );
     lines.push(&[b'x'; 100_000], |_| unreachable!());
     lines.push(b"\n", |line| found.push(line.to_owned()));
     assert_eq!(found.last().unwrap().len(), 256);

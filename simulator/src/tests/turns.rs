@@ -46,7 +46,11 @@ fn an_answer_waits_until_its_question_has_come_back() {
     let mut lb = Rig::new(10, false);
     let syn = lb.offer(&tcp(Side::Client, "S", 1)).unwrap();
     assert_eq!(lb.offer(&tcp(Side::Server, "SA", 1)), None);
-    assert_eq!(lb.offer(&tcp(Side::Client, "A", 2)), None, "behind what waits");
+    assert_eq!(
+        lb.offer(&tcp(Side::Client, "A", 2)),
+        None,
+        "behind what waits"
+    );
     assert_eq!(lb.kept(), None);
     assert!(lb.reply(&syn).is_some());
     let answer = lb.kept().unwrap();
@@ -54,7 +58,10 @@ fn an_answer_waits_until_its_question_has_come_back() {
     assert_eq!((lb.kept(), lb.balancer.kept()), (None, (1, false)));
     assert!(lb.reply(&answer).is_some());
     assert_eq!(lb.kept().unwrap().inner(), tcp(Side::Client, "A", 2));
-    assert_eq!((lb.balancer.kept(), lb.balancer.overtaken()), ((0, false), 0));
+    assert_eq!(
+        (lb.balancer.kept(), lb.balancer.overtaken()),
+        ((0, false), 0)
+    );
 }
 
 #[test]

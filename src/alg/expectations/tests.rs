@@ -117,7 +117,11 @@ fn an_expectation_ends_with_its_lifetime() {
     table.insert(&passive(0, 5000), now).unwrap();
     let end = now + Duration::from_secs(30);
     assert_eq!(table.next_expiry(), Some(end));
-    assert!(table.find(&call(5000), end - Duration::from_millis(1)).is_some());
+    assert!(
+        table
+            .find(&call(5000), end - Duration::from_millis(1))
+            .is_some()
+    );
     assert_eq!(table.take(&call(5000), end), None);
     assert_eq!(table.expire(end - Duration::from_millis(1), 9), 0);
     assert_eq!(table.expire(end, 9), 1);
@@ -222,7 +226,10 @@ fn threads_that_race_for_one_expectation_get_it_once() {
                 })
                 .collect();
             table.insert(&passive(0, port), now).unwrap();
-            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .sum()
         });
         let rest = usize::from(table.take(&call(port), now).is_some());
         assert_eq!(taken + rest, 1);

@@ -240,7 +240,11 @@ fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
             end += 1;
             continue;
         }
-        let skipped = text.iter().skip(end).take_while(|byte| **byte == b' ').count();
+        let skipped = text
+            .iter()
+            .skip(end)
+            .take_while(|byte| **byte == b' ')
+            .count();
         let after = text.get(end + skipped);
         let before = end.checked_sub(1).and_then(|before| text.get(before));
         let joins = match (before, after) {
@@ -293,11 +297,21 @@ fn port_within(text: &[u8], start: usize) -> Option<Range<usize>> {
     }
     let inner = trimmed(rest.get(..closes)?);
     let mut fields = inner.split(|byte| *byte == delimiter);
-    let (before, family, address, port) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let (before, family, address, port) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
     let ends = fields.next().is_some_and(<[u8]>::is_empty) && fields.next().is_none();
     let is_family = matches!(family, [] | b"1" | b"2");
     let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
-    if !before.is_empty() || !ends || !is_family || family.is_empty() != address.is_empty() || !is_port {
+    if !before.is_empty()
+        || !ends
+        || !is_family
+        || family.is_empty() != address.is_empty()
+        || !is_port
+    {
         return None;
     }
     let first = start + blanks + family.len() + address.len() + 3;

@@ -45,7 +45,10 @@ impl Ftp {
         if !self.paired || self.opaque {
             return;
         }
-        if !self.pending.push(pending, self.rules.settings.max_pipelined) {
+        if !self
+            .pending
+            .push(pending, self.rules.settings.max_pipelined)
+        {
             sink.event(HelperEvent::PipelineFull, Direction::Original);
             self.unpair();
         }

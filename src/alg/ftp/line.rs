@@ -17,7 +17,10 @@ impl<'a> Command<'a> {
     /// DM before ABOR (RFC 959, section 4.1.3).
     pub(super) fn of(line: &'a [u8]) -> Self {
         let line = without_telnet(line);
-        let blank = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let blank = line
+            .iter()
+            .position(|byte| *byte == b' ')
+            .unwrap_or(line.len());
         let (verb, argument) = line.split_at_checked(blank).unwrap_or((line, &[]));
         Self {
             verb,
@@ -66,7 +69,9 @@ const METHODS: [&str; 15] = [
 pub(super) fn is_http(line: &[u8]) -> bool {
     let command = Command::of(line);
     let start = line.len().saturating_sub(9);
-    let versioned = line.get(start..).is_some_and(|end| end.starts_with(b" HTTP/"));
+    let versioned = line
+        .get(start..)
+        .is_some_and(|end| end.starts_with(b" HTTP/"));
     let names_host = line
         .get(..5)
         .is_some_and(|verb| verb.eq_ignore_ascii_case(b"HOST:"));

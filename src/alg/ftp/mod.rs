@@ -329,7 +329,13 @@ impl Ftp {
         });
     }
 
-    fn open(&self, caller: Direction, address: IpAddr, port: u16, sink: &mut dyn HelperSink) -> bool {
+    fn open(
+        &self,
+        caller: Direction,
+        address: IpAddr,
+        port: u16,
+        sink: &mut dyn HelperSink,
+    ) -> bool {
         let taken = sink.expect(&self.expectation(caller, SocketAddr::new(address, port)));
         let event = if taken {
             HelperEvent::ExpectationOpened
@@ -476,13 +482,22 @@ impl Helper for Ftp {
         from == Direction::Reply && self.server_records.are_followed()
     }
 
-    fn plain(&mut self, segment: &Segment<'_>, from: Direction, sink: &mut dyn HelperSink) -> Plain {
+    fn plain(
+        &mut self,
+        segment: &Segment<'_>,
+        from: Direction,
+        sink: &mut dyn HelperSink,
+    ) -> Plain {
         let records = match from {
             Direction::Original => &mut self.client_records,
             Direction::Reply => &mut self.server_records,
         };
         if !records.are_followed() {
-            return if self.opaque { Plain::Nothing } else { Plain::All };
+            return if self.opaque {
+                Plain::Nothing
+            } else {
+                Plain::All
+            };
         }
         let Some(first) = records.segment(segment.seq, segment.payload) else {
             return Plain::Nothing;

@@ -135,7 +135,9 @@ impl Queue {
         let likely = self.0.iter().position(|waiting| waiting.can_have(code));
         let possible = self.0.iter().position(|waiting| waiting.may_have(code));
         let place = match (likely, possible) {
-            (Some(likely), Some(possible)) if possible < likely && self.is_passive_at(likely) => possible,
+            (Some(likely), Some(possible)) if possible < likely && self.is_passive_at(likely) => {
+                possible
+            }
             (Some(place), _) | (None, Some(place)) => place,
             (None, None) => return None,
         };
@@ -149,15 +151,16 @@ impl Queue {
     }
 
     fn is_passive_at(&self, place: usize) -> bool {
-        self.0.get(place).is_some_and(|waiting| waiting.is_passive())
+        self.0
+            .get(place)
+            .is_some_and(|waiting| waiting.is_passive())
     }
 
     /// Notes a 125 or 150: a transfer has begun, so commands before it have no reply any more.
     pub(super) fn transfer_begins(&mut self) {
-        let place = self
-            .0
-            .iter()
-            .position(|waiting| !matches!(waiting, Pending::Other | Pending::Abort | Pending::Empty));
+        let place = self.0.iter().position(|waiting| {
+            !matches!(waiting, Pending::Other | Pending::Abort | Pending::Empty)
+        });
         if let Some(place) = place
             && self.0.get(place) == Some(&Pending::Transfer)
         {

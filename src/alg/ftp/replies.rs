@@ -41,7 +41,11 @@ impl Ftp {
             (Replying::Within { code, .. }, _) => {
                 if !doubtful {
                     let text = reply.filter(|reply| reply.code == code);
-                    self.tell(code, text.map_or(line.bytes, |reply| reply.text), line.whole);
+                    self.tell(
+                        code,
+                        text.map_or(line.bytes, |reply| reply.text),
+                        line.whole,
+                    );
                 }
             }
             (Replying::Unknown, None) => {}
@@ -88,7 +92,13 @@ impl Ftp {
         }
     }
 
-    fn ended(&mut self, line: &Line<'_>, reply: Reply<'_>, doubtful: bool, sink: &mut dyn HelperSink) {
+    fn ended(
+        &mut self,
+        line: &Line<'_>,
+        reply: Reply<'_>,
+        doubtful: bool,
+        sink: &mut dyn HelperSink,
+    ) {
         if line.whole {
             self.tell(reply.code, reply.text, true);
         }
@@ -165,8 +175,8 @@ impl Ftp {
     /// command waits for, such as `227 Logout`.
     fn announcement(&mut self, form: Form, ended: &Ended<'_>, sink: &mut dyn HelperSink) -> bool {
         let Some(allowed) = self.pending.take_passive(form) else {
-            let is_other =
-                self.told == Told::Nothing || self.pending.first() == Some(Pending::ExtendedPassiveAll);
+            let is_other = self.told == Told::Nothing
+                || self.pending.first() == Some(Pending::ExtendedPassiveAll);
             if !is_other {
                 sink.event(HelperEvent::UnsolicitedReply, Direction::Reply);
             }
@@ -194,7 +204,11 @@ impl Ftp {
     /// Returns the port of the server that the client shall call. The server is called at its
     /// address here, not at the announced one: servers behind NAT announce their public address,
     /// and clients ignore it.
-    pub(super) fn passive_port(&self, address: Option<IpAddr>, port: u16) -> Result<u16, HelperEvent> {
+    pub(super) fn passive_port(
+        &self,
+        address: Option<IpAddr>,
+        port: u16,
+    ) -> Result<u16, HelperEvent> {
         let own = self.session.responder.ip();
         let is_meant = |address: IpAddr| {
             address == own || self.rules.allows_passive(address) || announce::is_host(address)
@@ -218,7 +232,9 @@ impl Ftp {
                 }
                 _ => {}
             },
-            Pending::ExtendedPassiveAll if reply.is_completion() => self.only_extended = OnlyExtended::Yes,
+            Pending::ExtendedPassiveAll if reply.is_completion() => {
+                self.only_extended = OnlyExtended::Yes
+            }
             Pending::ExtendedPassiveAll if self.only_extended == OnlyExtended::Asked => {
                 self.only_extended = OnlyExtended::No;
             }

@@ -92,7 +92,9 @@ pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {
     let replacement = replacement?;
     // The text is the bare line's tail.
     let start = bare.len() - text.len() + span.start;
-    let (before, rest) = line.split_at_checked(start).ok_or(RewriteError::NoAnnouncement)?;
+    let (before, rest) = line
+        .split_at_checked(start)
+        .ok_or(RewriteError::NoAnnouncement)?;
     let (_, after) = rest
         .split_at_checked(span.len())
         .ok_or(RewriteError::NoAnnouncement)?;

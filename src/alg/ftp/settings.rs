@@ -158,7 +158,8 @@ impl Rules {
         let Expectation {
             parent, direction, ..
         } = expectation;
-        let is_canonical = SessionEnds::new(parent.zone, parent.initiator, parent.responder) == *parent;
+        let is_canonical =
+            SessionEnds::new(parent.zone, parent.initiator, parent.responder) == *parent;
         let called = expectation.destination.ip();
         let listed = *direction == Direction::Original && self.allows_passive(called);
         let port = expectation.destination.port();

@@ -11,11 +11,13 @@ fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
     let (kept, past) = if seq.before(begin) {
         (
             kept,
-            past.get(begin.distance_from(seq) as usize..).unwrap_or_default(),
+            past.get(begin.distance_from(seq) as usize..)
+                .unwrap_or_default(),
         )
     } else {
         (
-            kept.get(seq.distance_from(begin) as usize..).unwrap_or_default(),
+            kept.get(seq.distance_from(begin) as usize..)
+                .unwrap_or_default(),
             past,
         )
     };
@@ -70,8 +72,11 @@ impl Stream {
         let ahead = match self.next {
             Some(next) if seq.after(next) => {
                 let end = (seq.distance_from(next) as usize).saturating_add(len);
-                let ranges = limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
-                end.min(limits.window).saturating_sub(self.buffer.capacity()) + ranges
+                let ranges =
+                    limits.ranges.saturating_add(1).next_power_of_two() * size_of::<Range>();
+                end.min(limits.window)
+                    .saturating_sub(self.buffer.capacity())
+                    + ranges
             }
             // Waiting bytes may be read with the segment.
             _ => 2 * self.buffer.len(),
@@ -201,7 +206,9 @@ impl Stream {
             }
             apart(range)
         });
-        let place = self.ranges.partition_point(|range| range.start < merged.start);
+        let place = self
+            .ranges
+            .partition_point(|range| range.start < merged.start);
         self.ranges.insert(place, merged);
         true
     }

@@ -44,7 +44,11 @@ pub(super) struct LineEnd {
 
 /// Returns a line of these bytes, without its end.
 pub(super) fn line_of<'b>(bytes: &'b [u8], end: LineEnd, limits: &Limits) -> Line<'b> {
-    let LineEnd { whole, bare_lf, next } = end;
+    let LineEnd {
+        whole,
+        bare_lf,
+        next,
+    } = end;
     let whole = whole && bytes.len() <= limits.line;
     let bytes = if whole {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);

@@ -42,7 +42,10 @@ impl Reader {
 
     fn put(&mut self, at: u32, text: impl AsRef<[u8]>) -> &mut Self {
         let Self {
-            stream, limits, out, ..
+            stream,
+            limits,
+            out,
+            ..
         } = self;
         stream.segment(self.isn.add(at), text.as_ref(), limits, &mut collect(out));
         self
@@ -50,7 +53,10 @@ impl Reader {
 
     fn ack(&mut self, at: u32) -> &mut Self {
         let Self {
-            stream, limits, out, ..
+            stream,
+            limits,
+            out,
+            ..
         } = self;
         stream.acknowledged(self.isn.add(at), limits, &mut collect(out));
         self
@@ -119,7 +125,10 @@ fn retransmissions_and_overlaps_deliver_each_byte_once() {
 fn a_line_feed_ends_a_line_where_it_may_and_a_carriage_return_never_does() {
     let mut reader = Reader::starting_at(0);
     reader.put(0, "a\nb\rc\r\n\r").put(8, "\nd\n");
-    assert_eq!(reader.taken(), [line("a"), line("b\rc"), line(""), line("d")]);
+    assert_eq!(
+        reader.taken(),
+        [line("a"), line("b\rc"), line(""), line("d")]
+    );
     let mut strict = Reader::starting_at(0);
     strict.limits.bare_lf = false;
     strict.put(0, "a\nb\r").put(4, "\nc\r").put(7, "x\n\r\n");
@@ -151,7 +160,11 @@ fn a_hole_that_was_acknowledged_is_a_gap_up_to_the_next_line() {
     reader.put(0, "USER").put(9, "oot\r\nPASS x\r\n");
     assert_eq!(reader.taken(), []);
     reader.ack(4);
-    assert_eq!(reader.taken(), [], "nothing behind the hole is acknowledged");
+    assert_eq!(
+        reader.taken(),
+        [],
+        "nothing behind the hole is acknowledged"
+    );
     reader.ack(9);
     assert_eq!(reader.taken(), [Out::Trouble(Trouble::Gap), line("PASS x")]);
 }
@@ -170,7 +183,11 @@ fn a_gap_at_a_lines_end_takes_the_next_line_with_it() {
 #[test]
 fn an_acknowledgement_beyond_all_that_was_seen_loses_it() {
     let mut reader = Reader::starting_at(0);
-    reader.put(0, "ab").ack(50).put(2, "old").put(50, "x\r\ny\r\n");
+    reader
+        .put(0, "ab")
+        .ack(50)
+        .put(2, "old")
+        .put(50, "x\r\ny\r\n");
     assert_eq!(reader.taken(), [Out::Trouble(Trouble::Gap), line("y")]);
 }
 
@@ -187,7 +204,10 @@ fn the_acknowledgement_of_a_fin_is_no_gap() {
 fn a_stream_taken_up_in_the_middle_counts_from_its_next_line_on() {
     let mut reader = Reader::mid_stream();
     reader.put(77, "227 (x)\r\n200 y\r\n");
-    assert_eq!(reader.taken(), [Out::Trouble(Trouble::MidStream), line("200 y")]);
+    assert_eq!(
+        reader.taken(),
+        [Out::Trouble(Trouble::MidStream), line("200 y")]
+    );
 }
 
 #[test]
@@ -200,7 +220,10 @@ fn a_segments_beginning_is_no_lines_beginning() {
 #[test]
 fn a_line_sent_again_with_other_bytes_does_not_count() {
     let mut reader = Reader::starting_at(0);
-    reader.put(0, "PORT 1").put(0, "PORT 2").put(6, ",3\r\nNOOP\r\n");
+    reader
+        .put(0, "PORT 1")
+        .put(0, "PORT 2")
+        .put(6, ",3\r\nNOOP\r\n");
     let troubles = [Trouble::Conflict, Trouble::Gap].map(Out::Trouble);
     assert_eq!(
         reader.taken(),
@@ -262,7 +285,13 @@ fn a_segment_larger_than_the_window_fills_a_hole() {
     reader.put(0, &text);
     let lines = reader.taken();
     assert_eq!(lines[0], Out::Trouble(Trouble::Conflict));
-    assert!(lines.iter().filter(|out| **out == line("line of text")).count() >= 37);
+    assert!(
+        lines
+            .iter()
+            .filter(|out| **out == line("line of text"))
+            .count()
+            >= 37
+    );
 }
 
 proptest! {
@@ -321,7 +350,11 @@ fn a_guarded_stream_takes_nothing_that_it_cannot_read() {
     let mut reader = Reader::starting_at(u32::MAX - 3);
     reader.stream.guard(true);
     let any_size = "x".repeat(1_000);
-    assert_eq!(fit(&reader, 0, &any_size), Fit::Fits, "one segment of any size");
+    assert_eq!(
+        fit(&reader, 0, &any_size),
+        Fit::Fits,
+        "one segment of any size"
+    );
     assert_eq!(
         fit(&reader, 200, &any_size[..57]),
         Fit::NoRoom,
@@ -359,7 +392,10 @@ fn a_guarded_stream_that_is_taken_up_in_its_middle_shows_the_rest_of_a_line() {
     );
     reader.put(106, "IT\r\n");
     let begins = Out::Trouble(Trouble::MidStream);
-    assert_eq!(reader.taken(), [begins, Out::Rest("OP".into()), line("QUIT")]);
+    assert_eq!(
+        reader.taken(),
+        [begins, Out::Rest("OP".into()), line("QUIT")]
+    );
     reader.ack(110);
     assert_eq!(fit(&reader, 90, "PORT 1,2,3"), Fit::Fits, "it has come");
     // A rest of any length passes.

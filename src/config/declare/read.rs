@@ -116,7 +116,11 @@ impl Problems {
     }
 
     /// Reads the values below a key.
-    pub(in crate::config) fn within_key<R>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> R) -> R {
+    pub(in crate::config) fn within_key<R>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self) -> R,
+    ) -> R {
         let above = self.path.len();
         push_segment(&mut self.path, name);
         let result = read(self);
@@ -125,7 +129,11 @@ impl Problems {
     }
 
     /// Reads an item of a list.
-    pub(in crate::config) fn within_item<R>(&mut self, place: usize, read: impl FnOnce(&mut Self) -> R) -> R {
+    pub(in crate::config) fn within_item<R>(
+        &mut self,
+        place: usize,
+        read: impl FnOnce(&mut Self) -> R,
+    ) -> R {
         let above = self.path.len();
         self.path.push_str(&format!("[{place}]"));
         let result = read(self);
@@ -179,7 +187,10 @@ pub(in crate::config) fn wrong_type(item: &Item<'_, '_>, expected: &str) -> Conf
 
 /// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
 /// bytes.
-pub(in crate::config) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+pub(in crate::config) fn similar<'n>(
+    name: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Option<String> {
     if name.len() > MAX_COMPARED {
         return None;
     }
@@ -205,7 +216,10 @@ pub fn table<T: Table>(item: &Item<'_, '_>, problems: &mut Problems) -> Option<T
 }
 
 /// Reads an array of tables. A table with errors gets its defaults.
-pub(in crate::config) fn tables<T: Value + Default>(item: &Item<'_, '_>, problems: &mut Problems) -> Vec<T> {
+pub(in crate::config) fn tables<T: Value + Default>(
+    item: &Item<'_, '_>,
+    problems: &mut Problems,
+) -> Vec<T> {
     let Kind::List(items) = item.kind() else {
         problems.push(item, wrong_type(item, "a list of tables"));
         return Vec::new();
@@ -310,8 +324,10 @@ impl Change for Reader<'_, '_> {
     fn key<T: Value>(&mut self, key: &Key<T>, value: &mut T) {
         let Some(item) = self.entries.table.get(key.name) else {
             if key.is_required {
-                self.problems
-                    .push_at(self.entries.span.clone(), ConfigErrorCause::MissingKey(key.name));
+                self.problems.push_at(
+                    self.entries.span.clone(),
+                    ConfigErrorCause::MissingKey(key.name),
+                );
             }
             return;
         };

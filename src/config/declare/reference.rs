@@ -104,7 +104,11 @@ fn below(section: &str, name: &str) -> String {
 
 /// Joins the lines of a doc comment, and replaces links by their text.
 pub(in crate::config) fn text(lines: &[&str]) -> String {
-    let joined = lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let joined = lines
+        .iter()
+        .map(|line| line.trim())
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut plain = String::new();
     let mut rest = joined.trim();
     while let Some((before, link)) = rest.split_once('[') {

@@ -113,7 +113,9 @@ impl Scalar for IpNet {
     fn from_text(text: &str) -> Result<Self, Wrong> {
         text.parse()
             .or_else(|_| text.parse::<std::net::IpAddr>().map(Self::from))
-            .map_err(|_| format!("`{text}` is not an address or a prefix such as \"10.0.0.0/8\"").into())
+            .map_err(|_| {
+                format!("`{text}` is not an address or a prefix such as \"10.0.0.0/8\"").into()
+            })
     }
 
     fn from_integer(number: i64) -> Result<Self, Wrong> {

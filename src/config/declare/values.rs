@@ -311,7 +311,9 @@ impl<T: Scalar> Value for Vec<T> {
         let before = problems.len();
         let mut list = Vec::with_capacity(items.len());
         for (place, item) in items.iter().enumerate() {
-            if let Some(value) = problems.within_item(place, |problems| T::read(&Item(item), problems)) {
+            if let Some(value) =
+                problems.within_item(place, |problems| T::read(&Item(item), problems))
+            {
                 list.push(value);
             }
         }
@@ -443,7 +445,9 @@ pub(in crate::config) fn quoted(value: impl fmt::Display) -> String {
     for letter in value.to_string().chars() {
         match letter {
             '"' | '\\' => written.extend(['\\', letter]),
-            letter if letter.is_control() => written.push_str(&format!("\\u{:04X}", u32::from(letter))),
+            letter if letter.is_control() => {
+                written.push_str(&format!("\\u{:04X}", u32::from(letter)))
+            }
             letter => written.push(letter),
         }
     }

@@ -115,7 +115,12 @@ mod tests {
             let cookie = cookie(KEY, &subject(number), syn, at(u64::from(number)));
             // RFC 9293 3.10.7.3: SEG.ACK =< ISS is refused, and no number beyond SND.NXT is close.
             assert!(!cookie.after(syn), "{number}");
-            assert!(is_cookie(KEY, &subject(number), cookie, at(u64::from(number))));
+            assert!(is_cookie(
+                KEY,
+                &subject(number),
+                cookie,
+                at(u64::from(number))
+            ));
         }
     }
 
@@ -137,7 +142,10 @@ mod tests {
         let one = subject(6);
         let number = cookie(KEY, &one, SeqNum(5), at(0));
         for other in [
-            Subject { zone: Zone(9), ..one },
+            Subject {
+                zone: Zone(9),
+                ..one
+            },
             Subject {
                 version: IpVersion::V6,
                 ..one

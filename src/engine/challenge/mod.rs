@@ -36,7 +36,11 @@ pub(super) struct Challenges {
 
 impl Challenges {
     /// Returns the state for up to `sources` known sources.
-    pub(super) fn new(sources: usize, hasher: ahash::RandomState, seed: [u64; 4]) -> Result<Self, NoMemory> {
+    pub(super) fn new(
+        sources: usize,
+        hasher: ahash::RandomState,
+        seed: [u64; 4],
+    ) -> Result<Self, NoMemory> {
         Ok(Self {
             key: Key::derive(seed),
             sources: Sources::new(sources, hasher)?,
@@ -162,7 +166,11 @@ impl Engine {
     ///
     /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
     /// and no packet may.
-    pub(super) fn passes_under_overload(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
+    pub(super) fn passes_under_overload(
+        &self,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+    ) -> bool {
         let zone = candidate.flow.key.zone();
         let is_syn = matches!(&candidate.parsed.transport, Transport::Tcp { segment, .. }
             if segment.flags.contains(TcpFlags::SYN));
@@ -192,7 +200,10 @@ impl Engine {
     fn is_known(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {
         let key = &candidate.flow.key;
         let source = source_of(settings, key.zone(), candidate.parsed.ip.src, key.is_ipv6());
-        let (place, lifetime) = (settings.challenge.place(key.zone()), settings.challenge.lifetime);
+        let (place, lifetime) = (
+            settings.challenge.place(key.zone()),
+            settings.challenge.lifetime,
+        );
         self.challenges
             .sources
             .is_known(&source, place, lifetime, candidate.now)

@@ -94,7 +94,11 @@ mod tests {
                 for word in &words[..len] {
                     hasher.write(&word.to_le_bytes());
                 }
-                assert_eq!(Key::new(k0, k1).hash(&words[..len]), hasher.finish(), "{len}");
+                assert_eq!(
+                    Key::new(k0, k1).hash(&words[..len]),
+                    hasher.finish(),
+                    "{len}"
+                );
             }
         }
     }

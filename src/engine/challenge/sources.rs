@@ -127,7 +127,13 @@ impl Sources {
     }
 
     /// Returns whether a source has proven itself within `lifetime` seconds.
-    pub(super) fn is_known(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) -> bool {
+    pub(super) fn is_known(
+        &self,
+        source: &Source,
+        zone: ZonePlace,
+        lifetime: u32,
+        now: Micros,
+    ) -> bool {
         let places = self.places(source, zone);
         let is_in = |set: &Set| {
             let proof = set.find(places.fingerprint);

@@ -151,19 +151,22 @@ impl ChallengeSettings {
         match self.mode(zone) {
             ChallengeMode::Off => false,
             ChallengeMode::Always => true,
-            ChallengeMode::Auto => self.state_and_threshold(zone).is_some_and(|(state, threshold)| {
-                let was_flooded = state.is_flooded.load(Ordering::Relaxed);
-                let bound = if was_flooded {
-                    threshold.end
-                } else {
-                    threshold.start
-                };
-                let is_flooded = half_open() >= bound;
-                if is_flooded != was_flooded {
-                    state.is_flooded.store(is_flooded, Ordering::Relaxed);
-                }
-                is_flooded
-            }),
+            ChallengeMode::Auto => {
+                self.state_and_threshold(zone)
+                    .is_some_and(|(state, threshold)| {
+                        let was_flooded = state.is_flooded.load(Ordering::Relaxed);
+                        let bound = if was_flooded {
+                            threshold.end
+                        } else {
+                            threshold.start
+                        };
+                        let is_flooded = half_open() >= bound;
+                        if is_flooded != was_flooded {
+                            state.is_flooded.store(is_flooded, Ordering::Relaxed);
+                        }
+                        is_flooded
+                    })
+            }
         }
     }
 
@@ -172,7 +175,8 @@ impl ChallengeSettings {
         let Some(state) = self.state(zone) else {
             return false;
         };
-        let taken = state.rate.take(now, self.own_rate) || self.states.shared.take(now, self.shared_rate);
+        let taken =
+            state.rate.take(now, self.own_rate) || self.states.shared.take(now, self.shared_rate);
         let second = second(now);
         if taken && state.last.load(Ordering::Relaxed) != second {
             state.last.store(second, Ordering::Relaxed);

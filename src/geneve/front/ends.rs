@@ -52,7 +52,11 @@ pub(super) struct EndKey {
 
 impl EndKey {
     /// Returns the key of a datagram with this header; `None` if the header is too long.
-    pub(super) fn of(datagram: &Datagram<'_>, header: &[u8], cookie: Option<usize>) -> Option<Self> {
+    pub(super) fn of(
+        datagram: &Datagram<'_>,
+        header: &[u8],
+        cookie: Option<usize>,
+    ) -> Option<Self> {
         let mut bytes = [0; OUTER + MAX_HEADER];
         let len = OUTER + header.len();
         let (outer, rest) = bytes.split_at_mut_checked(OUTER)?;
@@ -226,14 +230,18 @@ impl Known {
     /// Returns the tunnel endpoint of a reference; `None` if it was evicted.
     pub(super) fn end(&self, reference: u16) -> Option<&End> {
         let (place, generation) = self.split(reference);
-        self.ends.get(place).filter(|end| end.generation == generation)
+        self.ends
+            .get(place)
+            .filter(|end| end.generation == generation)
     }
 
     /// Returns the reference of a tunnel endpoint that was seen before, and marks it as used in
     /// this second.
     pub(super) fn find(&self, key: &EndKey, second: u32) -> Option<u16> {
         let reference = self.references.get(key.bytes()).copied()?;
-        self.end(reference)?.last_used.store(second, Ordering::Relaxed);
+        self.end(reference)?
+            .last_used
+            .store(second, Ordering::Relaxed);
         Some(reference)
     }
 
@@ -345,10 +353,14 @@ impl Known {
         if self.held_by(number_of_endpoint) >= share {
             let endpoint = self.endpoint_of(number_of_endpoint);
             let vain = endpoint.map_or(of_others, |endpoint| &endpoint.vain);
-            return self.unused(second, vain, |end| end.number_of_endpoint == number_of_endpoint);
+            return self.unused(second, vain, |end| {
+                end.number_of_endpoint == number_of_endpoint
+            });
         }
         if !is_named && self.named > 0 && self.ends_of_unnamed >= share {
-            return self.unused(second, unnamed, |end| !self.is_named(end.number_of_endpoint));
+            return self.unused(second, unnamed, |end| {
+                !self.is_named(end.number_of_endpoint)
+            });
         }
         if self.ends.len() < most {
             return Some(Room::Free);
@@ -371,7 +383,10 @@ impl Known {
             .enumerate()
             .filter(|(_, end)| may_go(end))
             .min_by_key(|(_, end)| end.last_used.load(Ordering::Relaxed))?;
-        let free = end.last_used.load(Ordering::Relaxed).saturating_add(UNUSED + 1);
+        let free = end
+            .last_used
+            .load(Ordering::Relaxed)
+            .saturating_add(UNUSED + 1);
         if second < free {
             vain.store(free, Ordering::Relaxed);
             return None;

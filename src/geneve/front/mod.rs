@@ -342,13 +342,19 @@ impl FrontEnd {
                 let datagram = queued.datagram;
                 match self.enter(&queued, now, scratch) {
                     Ok((found, entering)) => {
-                        if let (Some(packet), Some(room)) = (packets.get_mut(count), entered.get_mut(count)) {
+                        if let (Some(packet), Some(room)) =
+                            (packets.get_mut(count), entered.get_mut(count))
+                        {
                             *packet = entering;
                             *room = Some((place, datagram, found));
                             count += 1;
                         }
                     }
-                    Err(refusal) => each(place, &datagram, nothing(scratch, NotSent::Refused(refusal))),
+                    Err(refusal) => each(
+                        place,
+                        &datagram,
+                        nothing(scratch, NotSent::Refused(refusal)),
+                    ),
                 }
             }
             let packets = packets.get(..count).unwrap_or_default();
@@ -428,8 +434,9 @@ impl FrontEnd {
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
             Verdict::Hold(id, _) => return self.hold(engine, entered, id, scratch),
             Verdict::Reject(reason, reply @ Reply::Challenge(_), _) => {
-                let write =
-                    |out: &mut [u8]| reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len);
+                let write = |out: &mut [u8]| {
+                    reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len)
+                };
                 return match way_back(datagram, found, scratch, write) {
                     Some(written) => send(scratch, Outcome::Replied, written),
                     None => nothing(scratch, NotSent::Unanswered(reason)),
@@ -467,7 +474,9 @@ impl FrontEnd {
             return send(scratch, Outcome::Rewritten, written);
         }
         scratch.counters().count(Outcome::Returned);
-        scratch.counters().sent(found.endpoint, datagram.payload.len());
+        scratch
+            .counters()
+            .sent(found.endpoint, datagram.payload.len());
         Answer::Return
     }
 

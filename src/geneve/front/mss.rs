@@ -98,7 +98,8 @@ impl Place {
                 (before.swap_bytes(), self.limit.swap_bytes())
             };
             let checksum = header.get_mut(CHECKSUM..)?.first_chunk_mut::<2>()?;
-            let mut sum = u32::from(!u16::from_be_bytes(*checksum)) + u32::from(!before) + u32::from(after);
+            let mut sum =
+                u32::from(!u16::from_be_bytes(*checksum)) + u32::from(!before) + u32::from(after);
             while sum > 0xffff {
                 sum = (sum >> 16) + (sum & 0xffff);
             }
@@ -118,13 +119,23 @@ mod tests {
     fn syn(v6: bool, options: &[TcpOptionElement], data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         if v6 {
-            let builder = PacketBuilder::ipv6([1; 16], [2; 16], 9).tcp(1, 2, 7, 100).syn();
-            builder.options(options).unwrap().write(&mut bytes, data).unwrap();
+            let builder = PacketBuilder::ipv6([1; 16], [2; 16], 9)
+                .tcp(1, 2, 7, 100)
+                .syn();
+            builder
+                .options(options)
+                .unwrap()
+                .write(&mut bytes, data)
+                .unwrap();
         } else {
             let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9)
                 .tcp(1, 2, 7, 100)
                 .syn();
-            builder.options(options).unwrap().write(&mut bytes, data).unwrap();
+            builder
+                .options(options)
+                .unwrap()
+                .write(&mut bytes, data)
+                .unwrap();
         }
         bytes
     }

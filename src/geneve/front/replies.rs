@@ -3,7 +3,9 @@
 use super::scratch::{Found, Scratch, split_ref};
 use super::settings::Settings;
 use super::stats::Outcome;
-use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, Refusal, Tunnel, nothing, send};
+use super::{
+    Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, Refusal, Tunnel, nothing, send,
+};
 use crate::engine::Engine;
 use crate::reset::{self, Reset};
 use crate::session::TunnelRef;
@@ -40,7 +42,8 @@ impl FrontEnd {
     pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
         scratch.follow(self);
         let settings = scratch.settings_in_force();
-        let Some((tunnel, header_len, endpoint)) = self.write_header(reset.tunnel, &settings, scratch.out())
+        let Some((tunnel, header_len, endpoint)) =
+            self.write_header(reset.tunnel, &settings, scratch.out())
         else {
             scratch.counters().count(Outcome::ResetLost);
             return None;
@@ -126,7 +129,10 @@ pub(super) fn way_back(
     write: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> Option<Written> {
     let header = datagram.payload.get(..found.header_len)?;
-    scratch.out().get_mut(..found.header_len)?.copy_from_slice(header);
+    scratch
+        .out()
+        .get_mut(..found.header_len)?
+        .copy_from_slice(header);
     let written = write(scratch.out().get_mut(found.header_len..)?)?;
     Some(Written {
         tunnel: datagram.back(),

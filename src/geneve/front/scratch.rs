@@ -60,7 +60,11 @@ impl Found {
 
 /// Returns the tunnel endpoint's reference, the port and the cookie of a tunnel reference.
 pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
-    ((tunnel.0 >> 48) as u16, (tunnel.0 >> 32) as u16, tunnel.0 as u32)
+    (
+        (tunnel.0 >> 48) as u16,
+        (tunnel.0 >> 32) as u16,
+        tunnel.0 as u32,
+    )
 }
 
 /// A header that came before, and the result of parsing it.
@@ -335,7 +339,9 @@ impl Scratch {
             header_len: header.bytes().len(),
             zone,
             endpoint,
-            flow_bits: metadata.cookie.map_or(0, |_| u64::from(provider.cookie_mask())),
+            flow_bits: metadata
+                .cookie
+                .map_or(0, |_| u64::from(provider.cookie_mask())),
             end,
             cookie: metadata.cookie.map_or(0, |cookie| cookie.value),
             may_be_proven,
@@ -361,7 +367,8 @@ impl Scratch {
         let Ok((header, _)) = Header::parse(datagram.payload, |_, _| false) else {
             return;
         };
-        let Ok(metadata) = Metadata::read(config.provider, &header, config.required_in_force()) else {
+        let Ok(metadata) = Metadata::read(config.provider, &header, config.required_in_force())
+        else {
             return;
         };
         let cookie_offset = metadata.cookie.map(|cookie| cookie.offset);
@@ -384,7 +391,8 @@ struct Spot {
 impl Spot {
     #[inline]
     fn of(datagram: &Datagram<'_>) -> Self {
-        let outer = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
+        let outer =
+            u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
         Self {
             outer,
             place: place_of(outer, datagram.payload),
@@ -403,7 +411,8 @@ fn place_of(outer: u64, payload: &[u8]) -> usize {
         .get(12..20)
         .and_then(<[u8]>::first_chunk::<8>)
         .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let mixed = (outer ^ first.rotate_left(17) ^ data.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed =
+        (outer ^ first.rotate_left(17) ^ data.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 48) as usize % REMEMBERED
 }
 

@@ -47,7 +47,8 @@ impl Settings {
 
     /// Returns whether tunneled packets are accepted from an address.
     pub(super) fn allows(&self, source: Ipv4Addr) -> bool {
-        let holds = |prefix: &IpNet| matches!(prefix, IpNet::V4(prefix) if prefix.contains(&source));
+        let holds =
+            |prefix: &IpNet| matches!(prefix, IpNet::V4(prefix) if prefix.contains(&source));
         self.config.sources.is_empty() || self.config.sources.iter().any(holds)
     }
 

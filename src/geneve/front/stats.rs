@@ -110,7 +110,9 @@ impl Refusal {
                 "The datagram waited in the receive queue for longer than run.queue_delay, and was not \
                  read."
             }
-            Self::Endpoint => "The datagram's endpoint is not in geneve.endpoints, and others are refused.",
+            Self::Endpoint => {
+                "The datagram's endpoint is not in geneve.endpoints, and others are refused."
+            }
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
             Self::TooLarge => {
                 "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be fragmented, is nothing that an \
@@ -305,7 +307,12 @@ impl FrontStats {
         let traffic = |number: usize, id| EndpointStats {
             id,
             received: sum(&|counters| counters.traffic.get(number).map(|each| &each.received)),
-            received_bytes: sum(&|counters| counters.traffic.get(number).map(|each| &each.received_bytes)),
+            received_bytes: sum(&|counters| {
+                counters
+                    .traffic
+                    .get(number)
+                    .map(|each| &each.received_bytes)
+            }),
             sent: sum(&|counters| counters.traffic.get(number).map(|each| &each.sent)),
             sent_bytes: sum(&|counters| counters.traffic.get(number).map(|each| &each.sent_bytes)),
         };
@@ -321,7 +328,12 @@ impl FrontStats {
             replied: outcome(Outcome::Replied),
             told_too_big: outcome(Outcome::TooBig),
             refused: Refusal::all()
-                .map(|refusal| (refusal, sum(&|counters| counters.refused.get(refusal.index()))))
+                .map(|refusal| {
+                    (
+                        refusal,
+                        sum(&|counters| counters.refused.get(refusal.index())),
+                    )
+                })
                 .collect(),
             dropped: outcome(Outcome::Dropped),
             unanswered: outcome(Outcome::Unanswered),

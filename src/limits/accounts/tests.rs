@@ -57,7 +57,10 @@ fn a_zone_gives_back_what_is_above_its_guarantee_and_no_more() {
     for _ in 0..4 {
         assert!(accounts.hand_over(GREEN, BLUE));
     }
-    assert!(!accounts.hand_over(GREEN, BLUE), "green is at its guarantee");
+    assert!(
+        !accounts.hand_over(GREEN, BLUE),
+        "green is at its guarantee"
+    );
     assert!(accounts.hand_over(GREEN, GREEN));
     assert_eq!(accounts.len(), 8);
     assert_eq!(

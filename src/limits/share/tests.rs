@@ -19,13 +19,18 @@ fn fill(shares: &ZoneShares, zone: Zone) -> usize {
 
 /// Checks what holds when nobody changes anything.
 fn check_sums(shares: &ZoneShares, zones: &[Zone], common_claims: u32) {
-    let of =
-        |count: fn(&ZoneShares, Zone) -> u32| -> u32 { zones.iter().map(|zone| count(shares, *zone)).sum() };
+    let of = |count: fn(&ZoneShares, Zone) -> u32| -> u32 {
+        zones.iter().map(|zone| count(shares, *zone)).sum()
+    };
     let used = of(ZoneShares::used_by) + common_claims;
     assert_eq!(shares.used(), used as usize);
     let unused: u32 = zones
         .iter()
-        .map(|zone| shares.guarantee(*zone).saturating_sub(shares.used_by(*zone)))
+        .map(|zone| {
+            shares
+                .guarantee(*zone)
+                .saturating_sub(shares.used_by(*zone))
+        })
         .sum();
     let left = shares.common.load(Ordering::Acquire);
     assert_eq!(
@@ -68,9 +73,17 @@ fn every_zone_has_a_place_while_there_are_as_many_places() {
     for (max, count) in [(5, 5), (9, 5), (10, 5), (3, 5), (0, 2)] {
         let shares = ZoneShares::new(max, zones(count));
         let least = u32::from(max >= u32::from(count));
-        assert_eq!(shares.guarantee(GREEN), least, "{max} places, {count} zones");
+        assert_eq!(
+            shares.guarantee(GREEN),
+            least,
+            "{max} places, {count} zones"
+        );
         fill(&shares, GREEN);
-        assert_eq!(shares.claim(BLUE), least == 1, "{max} places, {count} zones");
+        assert_eq!(
+            shares.claim(BLUE),
+            least == 1,
+            "{max} places, {count} zones"
+        );
     }
 }
 
@@ -115,7 +128,11 @@ fn a_zone_that_a_reload_adds_to_a_full_resource_gets_places_as_they_come_back() 
     for _ in 0..20 {
         shares.release(GREEN);
     }
-    assert_eq!(fill(&shares, GREEN), 0, "what comes back is for the guarantee");
+    assert_eq!(
+        fill(&shares, GREEN),
+        0,
+        "what comes back is for the guarantee"
+    );
     assert_eq!(fill(&shares, BLUE), 20);
     check_sums(&shares, &[Zone::DEFAULT, GREEN, BLUE], 0);
 }

@@ -25,7 +25,10 @@ fn the_transport_header_is_found_behind_every_walked_extension() {
             (found.ip.protocol, found.ip.header_len, found.ip.total_len),
             (TCP, 48, 72)
         );
-        assert!(matches!(found.transport, Transport::Tcp { src_port: 1000, .. }));
+        assert!(matches!(
+            found.transport,
+            Transport::Tcp { src_port: 1000, .. }
+        ));
         assert_eq!(found.payload(&packet), b"data");
     }
 }

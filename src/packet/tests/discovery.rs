@@ -60,7 +60,12 @@ fn router(source: &str, options: &[u8]) -> Vec<u8> {
 }
 
 fn redirect(source: &str, target: &str, options: &[u8]) -> Vec<u8> {
-    message(137, source, GLOBAL, &body([0; 4], &[target, TARGET], options))
+    message(
+        137,
+        source,
+        GLOBAL,
+        &body([0; 4], &[target, TARGET], options),
+    )
 }
 
 /// A listener query of version 2; `count` is what it says of its sources.
@@ -79,7 +84,12 @@ fn record(kind: u8, auxiliary: u8, group: &str, sources: &[&str]) -> Vec<u8> {
 }
 
 fn report(source: &str, destination: &str, count: u8, records: &[u8]) -> Vec<u8> {
-    message(143, source, destination, &[&[0, 0, 0, count], records].concat())
+    message(
+        143,
+        source,
+        destination,
+        &[&[0, 0, 0, count], records].concat(),
+    )
 }
 
 /// An option of neighbor discovery: its number, and its length in units of 8 bytes.
@@ -116,7 +126,16 @@ fn valid() -> Vec<Vec<u8>> {
         message(133, "::", "ff02::2", &[0; 4]),
         router(
             HOST,
-            &with(&[(1, 1), (5, 1), (3, 4), (3, 4), (25, 5), (31, 3), (24, 2), (38, 2)]),
+            &with(&[
+                (1, 1),
+                (5, 1),
+                (3, 4),
+                (3, 4),
+                (25, 5),
+                (31, 3),
+                (24, 2),
+                (38, 2),
+            ]),
         ),
         // Address resolution, a probe of a known neighbor, and duplicate address detection with a
         // nonce.
@@ -134,7 +153,12 @@ fn valid() -> Vec<Vec<u8>> {
         redirect(HOST, "fe80::2", &with(&[(2, 1), (4, 10)])),
         redirect(HOST, TARGET, &[]),
         // Listener queries: general and of a group, of both versions.
-        message(130, HOST, "ff02::1", &body([0x27, 0x10, 0, 0], &["::"], &[])),
+        message(
+            130,
+            HOST,
+            "ff02::1",
+            &body([0x27, 0x10, 0, 0], &["::"], &[]),
+        ),
         message(130, HOST, GROUP, &body([3, 0xe8, 0, 0], &[GROUP], &[])),
         query(HOST, "ff02::1", "::", 0, &[]),
         query(HOST, GROUP, GROUP, 2, &[GLOBAL, TARGET]),

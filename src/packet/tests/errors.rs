@@ -83,14 +83,23 @@ fn a_query_gives_kind_id_and_direction() {
 #[test]
 fn an_error_about_an_error_says_so() {
     let inner = about4(&ipv4(UDP, &udp(&[])));
-    assert_eq!(quoted(&about4(&inner)).transport, QuotedTransport::IcmpError);
+    assert_eq!(
+        quoted(&about4(&inner)).transport,
+        QuotedTransport::IcmpError
+    );
     let inner = about6(&ipv6(UDP, &udp(&[])));
-    assert_eq!(quoted(&about6(&inner)).transport, QuotedTransport::IcmpError);
+    assert_eq!(
+        quoted(&about6(&inner)).transport,
+        QuotedTransport::IcmpError
+    );
 }
 
 #[test]
 fn other_protocols_and_messages_are_other() {
-    assert_eq!(quoted(&about4(&ipv4(89, &[]))).transport, QuotedTransport::Other);
+    assert_eq!(
+        quoted(&about4(&ipv4(89, &[]))).transport,
+        QuotedTransport::Other
+    );
     let advertisement = ipv4(ICMP, &icmp(9, 0, [0; 4], &[]));
     assert_eq!(
         quoted(&about4(&advertisement)).transport,
@@ -111,12 +120,20 @@ fn a_later_fragment_has_no_ports_and_a_first_one_has() {
     let later = patched(ipv4(UDP, &[]), 6, &[0, 1]);
     assert_eq!(quoted(&about4(&later)).transport, QuotedTransport::Fragment);
 
-    let fragment = |offset| ipv6_raw(44, &[&[UDP, 0, 0, offset, 0, 0, 0, 1][..], &udp(&[])].concat());
+    let fragment = |offset| {
+        ipv6_raw(
+            44,
+            &[&[UDP, 0, 0, offset, 0, 0, 0, 1][..], &udp(&[])].concat(),
+        )
+    };
     assert!(matches!(
         quoted(&about6(&fragment(1))).transport,
         QuotedTransport::Ports { .. }
     ));
-    assert_eq!(quoted(&about6(&fragment(8))).transport, QuotedTransport::Fragment);
+    assert_eq!(
+        quoted(&about6(&fragment(8))).transport,
+        QuotedTransport::Fragment
+    );
 }
 
 #[test]
@@ -128,7 +145,11 @@ fn a_quote_is_walked_through_options_and_extensions() {
     ));
     let quote = ipv6_raw(
         60,
-        &[&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &tcp(TcpFlags::ACK, &[], &[])].concat(),
+        &[
+            &[TCP, 0, 0, 0, 0, 0, 0, 0][..],
+            &tcp(TcpFlags::ACK, &[], &[]),
+        ]
+        .concat(),
     );
     let found = quoted(&about6(&quote));
     assert_eq!(found.protocol, TCP);

@@ -44,7 +44,10 @@ fn a_tcp_segment_over_ipv4_is_read_field_by_field() {
 fn an_ipv6_address_is_its_number_even_if_it_is_a_mapped_one() {
     let packet = ipv6(UDP, &udp(b"abc"));
     let ip = parsed(&packet).ip;
-    assert_eq!((ip.version, ip.header_len, ip.total_len), (IpVersion::V6, 40, 51));
+    assert_eq!(
+        (ip.version, ip.header_len, ip.total_len),
+        (IpVersion::V6, 40, 51)
+    );
     assert_eq!(ip.source(), IpAddr::from(SOURCE6));
     assert_eq!(ip.destination(), IpAddr::from(TARGET6));
     let mapped = std::net::Ipv4Addr::from(SOURCE4).to_ipv6_mapped();
@@ -157,7 +160,10 @@ fn the_ports_may_be_0() {
 fn another_protocol_is_other() {
     for protocol in [0, 2, 4, 41, 43, 44, 59, 60, 89, 253] {
         let found = parsed(&ipv4(protocol, &[0; 3]));
-        assert_eq!((found.ip.protocol, found.transport), (protocol, Transport::Other));
+        assert_eq!(
+            (found.ip.protocol, found.transport),
+            (protocol, Transport::Other)
+        );
     }
 }
 
@@ -220,7 +226,10 @@ fn a_first_fragment_has_the_transport_header_of_its_datagram() {
     assert!(matches!(first.transport, Transport::Tcp { segment, .. } if segment.payload_len == 12));
     assert_eq!(first.payload(&packet), [7; 12]);
     // Other packets stay what they are.
-    for packet in [ipv4(UDP, &udp(b"abc")), patched(ipv4(UDP, &[0; 8]), 6, &[0, 9])] {
+    for packet in [
+        ipv4(UDP, &udp(b"abc")),
+        patched(ipv4(UDP, &[0; 8]), 6, &[0, 9]),
+    ] {
         let whole = parsed(&packet);
         assert_eq!(parse_first_fragment(&packet, &whole), Ok(whole));
     }
@@ -263,9 +272,19 @@ fn icmp_queries_have_a_kind_an_id_and_a_direction() {
         (161, IcmpKind::ExtendedEcho, false),
     ];
     let packets = table
-        .map(|row| (row, ipv4(ICMP, &icmp(row.0, 1, [0xab, 0xcd, 0, 1], b"ping"))))
+        .map(|row| {
+            (
+                row,
+                ipv4(ICMP, &icmp(row.0, 1, [0xab, 0xcd, 0, 1], b"ping")),
+            )
+        })
         .into_iter()
-        .chain(table6.map(|row| (row, ipv6(ICMPV6, &icmp(row.0, 1, [0xab, 0xcd, 0, 1], b"ping")))));
+        .chain(table6.map(|row| {
+            (
+                row,
+                ipv6(ICMPV6, &icmp(row.0, 1, [0xab, 0xcd, 0, 1], b"ping")),
+            )
+        }));
     for ((icmp_type, kind, request), packet) in packets {
         let expected = IcmpQuery {
             kind,
@@ -290,11 +309,17 @@ fn neighbour_and_listener_discovery_belong_to_the_link() {
 fn other_icmp_messages_are_other() {
     for kind in [1, 2, 6, 7, 9, 10, 19, 30, 40, 128, 255] {
         let packet = ipv4(ICMP, &icmp(kind, 2, [0; 4], &[]));
-        assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
+        assert_eq!(
+            parsed(&packet).transport,
+            Transport::IcmpOther { kind, code: 2 }
+        );
     }
     for kind in [0, 5, 127, 138, 141, 142, 144, 155, 255] {
         let packet = ipv6(ICMPV6, &icmp(kind, 2, [0; 4], &[]));
-        assert_eq!(parsed(&packet).transport, Transport::IcmpOther { kind, code: 2 });
+        assert_eq!(
+            parsed(&packet).transport,
+            Transport::IcmpOther { kind, code: 2 }
+        );
     }
 }
 
@@ -307,7 +332,9 @@ fn options(bytes: &[u8]) -> TcpOptions {
 
 #[test]
 fn the_options_of_a_syn_are_read() {
-    let found = options(&[2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7]);
+    let found = options(&[
+        2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7,
+    ]);
     let expected = TcpOptions {
         mss: Some(1460),
         window_scale: Some(7),

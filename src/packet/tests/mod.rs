@@ -157,7 +157,8 @@ fn icmp(icmp_type: u8, code: u8, header: [u8; 4], rest: &[u8]) -> Vec<u8> {
 /// checksum.
 fn patched(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet[at..at + bytes.len()].copy_from_slice(bytes);
-    if packet[0] >> 4 == 4 && packet.len() >= 20 && packet.len() >= 4 * usize::from(packet[0] & 15) {
+    if packet[0] >> 4 == 4 && packet.len() >= 20 && packet.len() >= 4 * usize::from(packet[0] & 15)
+    {
         fix_ipv4(&mut packet);
     }
     packet

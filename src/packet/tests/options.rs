@@ -27,13 +27,19 @@ pub(super) const INVALID: &[(&str, &[u8])] = &[
         "timestamps whose pointer is in their own header",
         &[68, 8, 4, 0, 0, 0, 0, 0],
     ),
-    ("timestamps without room for one", &[68, 8, 6, 0, 0, 0, 0, 0]),
+    (
+        "timestamps without room for one",
+        &[68, 8, 6, 0, 0, 0, 0, 0],
+    ),
     (
         "timestamps without room for an address",
         &[68, 8, 5, 1, 0, 0, 0, 0],
     ),
     ("a router alert without a value", &[148, 2, 0, 0]),
-    ("a fault behind a right option", &[148, 4, 0, 0, 130, 1, 0, 0]),
+    (
+        "a fault behind a right option",
+        &[148, 4, 0, 0, 130, 1, 0, 0],
+    ),
 ];
 
 /// Options that are well-formed.
@@ -58,7 +64,11 @@ fn malformed_ipv4_options_are_a_malformed_packet() {
     for (what, options) in INVALID {
         let packet = ipv4_with_options(UDP, options, &udp(b"abc"));
         for checksums in [Checksums::Trust, Checksums::Verify] {
-            assert_eq!(parse(&packet, checksums), Err(Malformed::Ipv4Option), "{what}");
+            assert_eq!(
+                parse(&packet, checksums),
+                Err(Malformed::Ipv4Option),
+                "{what}"
+            );
         }
     }
 }
@@ -142,7 +152,10 @@ fn udp_over_ipv6_may_leave_its_checksum_out_unless_it_is_required() {
         assert!(parse(&without, checksums).is_ok(), "{checksums:?}");
     }
     let required = Checksums::Require;
-    assert_eq!(parse(&without, required), Err(Malformed::UdpChecksumMissingIpv6));
+    assert_eq!(
+        parse(&without, required),
+        Err(Malformed::UdpChecksumMissingIpv6)
+    );
     assert!(parse(&with, required).is_ok());
     assert!(parse(&patched(ipv4(UDP, &udp(b"abc")), 26, &[0, 0]), required).is_ok());
 }

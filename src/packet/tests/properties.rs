@@ -27,7 +27,10 @@ fn packet_like() -> impl Strategy<Value = Vec<u8>> {
         if let [a, b, ..] = body.as_mut_slice() {
             match protocol {
                 0 | 43 | 44 | 60 | 135 => {
-                    (*a, *b) = ([0, 6, 17, 43, 44, 58, 59, 60][usize::from(next & 7)], units & 3)
+                    (*a, *b) = (
+                        [0, 6, 17, 43, 44, 58, 59, 60][usize::from(next & 7)],
+                        units & 3,
+                    )
                 }
                 1 | 58 => *a = [3, 11, 1, 2, 4, 8, 128, icmp_type][usize::from(next & 7)],
                 _ => {}

@@ -47,11 +47,17 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         ),
         (
             M::Ipv4HeaderLength,
-            vec![patched(v4.clone(), 0, &[0x44]), patched(v4.clone(), 0, &[0x40])],
+            vec![
+                patched(v4.clone(), 0, &[0x44]),
+                patched(v4.clone(), 0, &[0x40]),
+            ],
         ),
         (
             M::Ipv4TotalLengthBelowHeader,
-            vec![patched(v4.clone(), 2, &[0, 19]), patched(v4.clone(), 2, &[0, 0])],
+            vec![
+                patched(v4.clone(), 2, &[0, 19]),
+                patched(v4.clone(), 2, &[0, 0]),
+            ],
         ),
         (
             M::Ipv4TotalLengthBeyondPacket,
@@ -91,7 +97,10 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         ),
         (
             M::Ipv6HopByHopNotFirst,
-            vec![ipv6_raw(60, &[0, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0])],
+            vec![ipv6_raw(
+                60,
+                &[0, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0],
+            )],
         ),
         (
             M::Ipv6RoutingHeaderType0,
@@ -99,7 +108,10 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         ),
         (
             M::Ipv6FragmentHeaderRepeated,
-            vec![ipv6_raw(44, &[44, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0])],
+            vec![ipv6_raw(
+                44,
+                &[44, 0, 0, 0, 0, 0, 0, 0, TCP, 0, 0, 0, 0, 0, 0, 0],
+            )],
         ),
         (
             M::SourceAddressNotUnicast,
@@ -169,7 +181,10 @@ fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         ),
         (
             M::IcmpHeaderTruncated,
-            vec![ipv4(ICMP, &[8, 0, 0, 0, 0, 0, 0]), ipv6(ICMPV6, &[135, 0, 0, 0])],
+            vec![
+                ipv4(ICMP, &[8, 0, 0, 0, 0, 0, 0]),
+                ipv6(ICMPV6, &[135, 0, 0, 0]),
+            ],
         ),
         (
             M::IcmpVersionMismatch,
@@ -344,7 +359,10 @@ fn table_of_transports() -> Vec<(Malformed, Vec<Vec<u8>>)> {
             M::GrePayloadLength,
             vec![ipv4(GRE, &[0x20, 1, 0x88, 0x0b, 0, 1, 0, 9])],
         ),
-        (M::EspHeaderTruncated, vec![ipv4(ESP, &[1; 7]), ipv6(ESP, &[1])]),
+        (
+            M::EspHeaderTruncated,
+            vec![ipv4(ESP, &[1; 7]), ipv6(ESP, &[1])],
+        ),
         (M::EspSpiZero, vec![ipv4(ESP, &[0; 8])]),
         (M::AhHeaderTruncated, vec![ipv4(AH, &ah[..11])]),
         (
@@ -422,12 +440,18 @@ fn verified_table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
         ),
         (
             M::UdpChecksum,
-            vec![damaged(ipv4(UDP, &udp(b"abc"))), damaged(ipv6(UDP, &udp(b"abc")))],
+            vec![
+                damaged(ipv4(UDP, &udp(b"abc"))),
+                damaged(ipv6(UDP, &udp(b"abc"))),
+            ],
         ),
         (M::UdpChecksumMissingIpv6, vec![ipv6_raw(UDP, &udp(b"abc"))]),
         (
             M::IcmpChecksum,
-            vec![damaged(ipv4(ICMP, &echo(8))), damaged(ipv6(ICMPV6, &echo(128)))],
+            vec![
+                damaged(ipv4(ICMP, &echo(8))),
+                damaged(ipv6(ICMPV6, &echo(128))),
+            ],
         ),
         (
             M::SctpChecksum,
@@ -461,7 +485,11 @@ fn every_reason_has_a_packet_that_is_malformed_for_it() {
         for (i, packet) in packets.iter().enumerate() {
             for checksums in [Checksums::Trust, Checksums::Verify] {
                 let found = parse(packet, checksums);
-                assert_eq!(found, Err(reason), "packet {i} of {reason:?}, {checksums:?}");
+                assert_eq!(
+                    found,
+                    Err(reason),
+                    "packet {i} of {reason:?}, {checksums:?}"
+                );
             }
         }
     }

@@ -97,7 +97,9 @@ fn chunks_are_walked_over_their_padding() {
     let sack = chunk(3, 0, &[0; 12]);
     let unknown = chunk(0xcf, 0, &[1]);
     let found = sctp_of(&ipv4(SCTP, &sctp(5, &[&sack, &data, &unknown, &data])));
-    let expected = SctpChunks::SACK.and(SctpChunks::DATA).and(SctpChunks::OTHER);
+    let expected = SctpChunks::SACK
+        .and(SctpChunks::DATA)
+        .and(SctpChunks::OTHER);
     assert_eq!(found.chunks, expected);
     assert_eq!(found.chunks.to_string(), "DATA, SACK, other");
 }
@@ -114,7 +116,11 @@ fn the_t_bit_is_that_of_abort_and_shutdown_complete() {
 fn what_rfc_9260_lets_stand_together_parses() {
     let auth = chunk(15, 0, &[0; 8]);
     let bundles: [&[&[u8]]; 5] = [
-        &[&chunk(10, 0, &[1; 8]), &chunk(9, 0, &[]), &chunk(0, 3, &[0; 13])],
+        &[
+            &chunk(10, 0, &[1; 8]),
+            &chunk(9, 0, &[]),
+            &chunk(0, 3, &[0; 13]),
+        ],
         &[&auth, &chunk(10, 0, &[1; 8])],
         &[&auth, &chunk(11, 0, &[]), &chunk(3, 0, &[0; 12])],
         &[&chunk(9, 0, &[]), &chunk(6, 0, &[])],
@@ -158,11 +164,31 @@ fn dccp_numbers_are_of_48_bits_where_all_were_sent() {
         },
     };
     assert_eq!(parsed(&packet).transport, expected);
-    let short = [0x03, 0xe8, 0x13, 0x89, 4, 0, 0, 0, 3 << 1, 0, 0, 7, 0, 0, 0, 9];
+    let short = [
+        0x03,
+        0xe8,
+        0x13,
+        0x89,
+        4,
+        0,
+        0,
+        0,
+        3 << 1,
+        0,
+        0,
+        7,
+        0,
+        0,
+        0,
+        9,
+    ];
     let Transport::Dccp { packet, .. } = parsed(&ipv6(DCCP, &short)).transport else {
         panic!("no DCCP");
     };
-    assert_eq!((packet.kind, packet.seq, packet.ack), (DccpType::Ack, None, None));
+    assert_eq!(
+        (packet.kind, packet.seq, packet.ack),
+        (DccpType::Ack, None, None)
+    );
 }
 
 #[test]
@@ -201,12 +227,18 @@ fn a_gre_key_is_found_behind_a_checksum() {
         (&[0, 0, 8, 0], GreKey::None),
         (&[0x10, 0, 8, 0, 0, 0, 0, 1], GreKey::None),
         (&[0x20, 0, 8, 0, 1, 2, 3, 4], GreKey::Key(0x0102_0304)),
-        (&[0xa0, 0, 8, 0, 0, 0, 0, 0, 1, 2, 3, 4], GreKey::Key(0x0102_0304)),
+        (
+            &[0xa0, 0, 8, 0, 0, 0, 0, 0, 1, 2, 3, 4],
+            GreKey::Key(0x0102_0304),
+        ),
         // The bits behind the recursion control are to be ignored.
         (&[0x03, 0xf8, 8, 0], GreKey::None),
     ];
     for (payload, key) in cases {
-        let expected = Transport::Gre { key, protocol: 0x800 };
+        let expected = Transport::Gre {
+            key,
+            protocol: 0x800,
+        };
         assert_eq!(parsed(&ipv4(GRE, payload)).transport, expected);
     }
     let call = [
@@ -222,7 +254,10 @@ fn a_gre_key_is_found_behind_a_checksum() {
 #[test]
 fn esp_and_ah_give_their_spi() {
     let esp = [0, 0, 1, 2, 0, 0, 0, 1];
-    assert_eq!(parsed(&ipv4(ESP, &esp)).transport, Transport::Esp { spi: 0x102 });
+    assert_eq!(
+        parsed(&ipv4(ESP, &esp)).transport,
+        Transport::Esp { spi: 0x102 }
+    );
     let ah = [
         6, 4, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
@@ -251,9 +286,15 @@ fn a_quote_gives_the_ports_of_sctp_dccp_and_udp_lite_and_the_key_of_gre() {
         assert_eq!(about(&quote[..28]), Ok(expected), "{protocol}");
     }
     let keyed = ipv4(GRE, &[0x20, 0, 8, 0, 0, 0, 0, 5]);
-    assert_eq!(about(&keyed), Ok(QuotedTransport::Gre(Some(GreKey::Key(5)))));
+    assert_eq!(
+        about(&keyed),
+        Ok(QuotedTransport::Gre(Some(GreKey::Key(5))))
+    );
     let beyond = ipv4(GRE, &[0xa0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
-    assert_eq!(about(&beyond), Ok(QuotedTransport::Gre(Some(GreKey::Key(5)))));
+    assert_eq!(
+        about(&beyond),
+        Ok(QuotedTransport::Gre(Some(GreKey::Key(5))))
+    );
     assert_eq!(about(&beyond[..28]), Ok(QuotedTransport::Gre(None)));
 }
 
@@ -273,7 +314,10 @@ fn a_first_fragment_has_the_header_and_may_lack_the_rest() {
     };
     assert_eq!((packet.tag, packet.chunks), (5, SctpChunks::COOKIE_ECHO));
     let request = dccp(DccpType::Request, 9, 4, &[0; 100]);
-    assert!(matches!(first(DCCP, &request, 24), Ok(Transport::Dccp { .. })));
+    assert!(matches!(
+        first(DCCP, &request, 24),
+        Ok(Transport::Dccp { .. })
+    ));
     let lite = udp_lite(100, &[0; 100]);
     assert!(matches!(
         first(UDP_LITE, &lite, 16),
@@ -281,7 +325,10 @@ fn a_first_fragment_has_the_header_and_may_lack_the_rest() {
     ));
     let call = [&[0x20, 1, 0x88, 0x0b, 0, 99, 0, 9][..], &[0; 99]].concat();
     assert!(matches!(first(GRE, &call, 16), Ok(Transport::Gre { .. })));
-    assert_eq!(first(ESP, &[1; 64], 8), Ok(Transport::Esp { spi: 0x0101_0101 }));
+    assert_eq!(
+        first(ESP, &[1; 64], 8),
+        Ok(Transport::Esp { spi: 0x0101_0101 })
+    );
     let ah = [&[6, 1, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1][..], &[0; 20]].concat();
     assert_eq!(first(AH, &ah, 16), Ok(Transport::Ah { spi: 7 }));
 }
@@ -296,13 +343,25 @@ fn a_header_in_two_fragments_is_tiny() {
         (SCTP, &opening, 16),
         (DCCP, &request, 16),
         (DCCP, &request, 24),
-        (GRE, &vec![0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
+        (
+            GRE,
+            &vec![0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            8,
+        ),
         (AH, &ah, 8),
         (AH, &ah, 24),
     ] {
         let found = first(protocol, payload, len);
-        assert_eq!(found, Err(Malformed::FragmentTiny), "{protocol}, {len} bytes");
+        assert_eq!(
+            found,
+            Err(Malformed::FragmentTiny),
+            "{protocol}, {len} bytes"
+        );
     }
     let found = first(SCTP, &sctp(5, &[&[0; 4]]), 16);
-    assert_eq!(found, Err(Malformed::SctpChunkLength), "no length can be below 4");
+    assert_eq!(
+        found,
+        Err(Malformed::SctpChunkLength),
+        "no length can be below 4"
+    );
 }

@@ -101,7 +101,8 @@ impl Part {
     pub(super) const fn bytes(capacity: usize) -> usize {
         let links = 2 * size_of::<Links>();
         let numbers = 2 * size_of::<u32>();
-        capacity * (size_of::<Tombstone>() + links + numbers + size_of::<u64>()) + Index::bytes(capacity)
+        capacity * (size_of::<Tombstone>() + links + numbers + size_of::<u64>())
+            + Index::bytes(capacity)
     }
 
     pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
@@ -124,7 +125,10 @@ impl Part {
     }
 
     pub(super) fn set_zones(&mut self, zones: &[Zone]) {
-        self.guarantee = guarantee(u32::try_from(self.capacity).unwrap_or(u32::MAX), zones.len());
+        self.guarantee = guarantee(
+            u32::try_from(self.capacity).unwrap_or(u32::MAX),
+            zones.len(),
+        );
         self.named = zones.into();
         self.named.sort_unstable();
         // The lists of these zones need no memory later.
@@ -144,8 +148,9 @@ impl Part {
     }
 
     pub(super) fn find(&self, hash: u32, key: &FlowKey) -> Option<u32> {
-        self.index
-            .find(hash, |place| self.get(place).is_some_and(|each| each.key == *key))
+        self.index.find(hash, |place| {
+            self.get(place).is_some_and(|each| each.key == *key)
+        })
     }
 
     /// Appends up to `count` places from `first` on to `ages`, free ones included, each with its

@@ -48,7 +48,9 @@ impl Sent {
     /// Returns whether a number lies between the first and the greatest one; of an end that has
     /// sent nothing none does.
     const fn contains(self, number: u64) -> bool {
-        self.any && number.wrapping_sub(self.first) & MASK <= self.greatest.wrapping_sub(self.first) & MASK
+        self.any
+            && number.wrapping_sub(self.first) & MASK
+                <= self.greatest.wrapping_sub(self.first) & MASK
     }
 
     const fn note(&mut self, number: u64) {

@@ -121,7 +121,15 @@ pub const fn transition(direction: Direction, kind: DccpType, state: State) -> C
     const RO: Cell = Cell::Reopen;
     const EN: Cell = Cell::End;
     //  Request, Respond, PartOpen, Open, CloseReq, Closing, TimeWait
-    let [request, respond, part_open, open, close_req, closing, time_wait] = match (kind, direction) {
+    let [
+        request,
+        respond,
+        part_open,
+        open,
+        close_req,
+        closing,
+        time_wait,
+    ] = match (kind, direction) {
         // Repeated until it is answered, which refreshes nothing. On a live connection it is
         // answered by a Sync.
         (DccpType::Request, Original) => [IG, IG, IG, IG, IG, IG, RO],

@@ -232,12 +232,22 @@ fn what_was_never_sent_cannot_be_acknowledged() {
     // The client has sent C to C + 1, the server S to S + 1.
     for kind in [Ack, DataAck, Close, Reset] {
         for (direction, first, last) in [(Original, S, S + 1), (Reply, C, C + 1)] {
-            let judge = |ack| send(&mut in_state(State::Open), direction, of(kind, 1, Some(ack)));
+            let judge = |ack| {
+                send(
+                    &mut in_state(State::Open),
+                    direction,
+                    of(kind, 1, Some(ack)),
+                )
+            };
             for good in [first, last] {
                 assert!(matches!(judge(good), Is(_)), "{kind:?} {direction} {good}");
             }
             for bad in [first - 1, last + 1, first + (1 << 40)] {
-                assert_eq!(judge(bad), Dropped(Fault::Ack), "{kind:?} {direction} {bad}");
+                assert_eq!(
+                    judge(bad),
+                    Dropped(Fault::Ack),
+                    "{kind:?} {direction} {bad}"
+                );
             }
         }
     }
@@ -268,7 +278,10 @@ fn short_numbers_are_taken_as_they_come() {
         ack: None,
         payload_len: 0,
     };
-    assert_eq!(send(&mut in_state(State::Open), Original, short), Is(State::Open));
+    assert_eq!(
+        send(&mut in_state(State::Open), Original, short),
+        Is(State::Open)
+    );
 }
 
 #[test]

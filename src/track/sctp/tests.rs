@@ -229,7 +229,11 @@ fn an_association_is_set_up_used_and_shut_down() {
                 Is(State::Established),
             ),
             (Original, chunks(B, DATA), Is(State::Established)),
-            (Reply, chunks(A, SctpChunks::HEARTBEAT), Is(State::Established)),
+            (
+                Reply,
+                chunks(A, SctpChunks::HEARTBEAT),
+                Is(State::Established),
+            ),
             (
                 Original,
                 chunks(B, SctpChunks::HEARTBEAT_ACK),
@@ -241,7 +245,11 @@ fn an_association_is_set_up_used_and_shut_down() {
                 Is(State::ShutdownRecd),
             ),
             (Reply, chunks(A, SctpChunks::SACK), Is(State::ShutdownRecd)),
-            (Original, chunks(B, SHUTDOWN_ACK), Is(State::ShutdownAckSent)),
+            (
+                Original,
+                chunks(B, SHUTDOWN_ACK),
+                Is(State::ShutdownAckSent),
+            ),
             (Reply, chunks(A, COMPLETE), Is(State::Closed)),
             // The SHUTDOWN COMPLETE was lost behind us.
             (Original, chunks(B, SHUTDOWN_ACK), Passed(State::Closed)),
@@ -259,7 +267,11 @@ fn both_ends_may_shut_down_at_once() {
         &[
             (Original, chunks(B, SHUTDOWN), Is(State::ShutdownSent)),
             (Reply, chunks(A, SHUTDOWN), Is(State::ShutdownSent)),
-            (Original, chunks(B, SHUTDOWN_ACK), Is(State::ShutdownAckSent)),
+            (
+                Original,
+                chunks(B, SHUTDOWN_ACK),
+                Is(State::ShutdownAckSent),
+            ),
             (Reply, chunks(A, SHUTDOWN_ACK), Is(State::ShutdownAckSent)),
             (Original, chunks(B, COMPLETE), Is(State::Closed)),
         ],
@@ -282,7 +294,10 @@ fn a_packet_of_another_tag_is_dropped_in_every_state() {
             ];
             // The right tag, but of the other direction and not reflected, is a wrong one too.
             let other = if direction == Original { A } else { B };
-            for (kind, tag) in kinds.into_iter().flat_map(|kind| [(kind, 77), (kind, other)]) {
+            for (kind, tag) in kinds
+                .into_iter()
+                .flat_map(|kind| [(kind, 77), (kind, other)])
+            {
                 let seen = send(&mut in_state(state), direction, chunks(tag, kind));
                 assert!(
                     matches!(seen, Dropped(_)),
@@ -300,7 +315,10 @@ fn a_packet_of_another_tag_is_dropped_in_every_state() {
 
 #[test]
 fn the_t_bit_asks_for_the_other_ends_tag_and_for_it_alone() {
-    let kinds = [(State::Established, ABORT), (State::ShutdownAckSent, COMPLETE)];
+    let kinds = [
+        (State::Established, ABORT),
+        (State::ShutdownAckSent, COMPLETE),
+    ];
     for (state, kind) in kinds {
         for (direction, own, other) in [(Original, B, A), (Reply, A, B)] {
             let judge = |packet| send(&mut in_state(state), direction, packet);
@@ -342,7 +360,10 @@ fn a_stale_init_ack_is_dropped_once_the_association_is_up() {
         State::ShutdownAckSent,
         State::Closed,
     ];
-    for (state, tag) in up.into_iter().flat_map(|state| [(state, B), (state, B + 1)]) {
+    for (state, tag) in up
+        .into_iter()
+        .flat_map(|state| [(state, B), (state, B + 1)])
+    {
         let stale = send(&mut in_state(state), Reply, init_ack(A, tag));
         assert_eq!(stale, Dropped(Fault::State), "{state:?}");
         // The answer to an INIT that has just passed is not stale.
@@ -350,7 +371,10 @@ fn a_stale_init_ack_is_dropped_once_the_association_is_up() {
         if state != State::Closed {
             assert_eq!(send(&mut track, Original, init(A + 9)), Passed(state));
             assert_eq!(send(&mut track, Reply, init_ack(A + 9, tag)), Passed(state));
-            assert_eq!(send(&mut track, Reply, init_ack(A, tag)), Dropped(Fault::State));
+            assert_eq!(
+                send(&mut track, Reply, init_ack(A, tag)),
+                Dropped(Fault::State)
+            );
         }
     }
 }
@@ -367,7 +391,11 @@ fn either_of_two_init_acks_may_be_the_one_that_arrived() {
                 (Original, chunks(tag, ECHO), Is(State::CookieEchoed)),
                 (Reply, chunks(A, COOKIE_ACK), Is(State::Established)),
                 (Original, chunks(tag, DATA), Is(State::Established)),
-                (Original, chunks(B + (B + 1 - tag), DATA), Dropped(Fault::Tag)),
+                (
+                    Original,
+                    chunks(B + (B + 1 - tag), DATA),
+                    Dropped(Fault::Tag),
+                ),
             ],
         );
     }
@@ -493,7 +521,10 @@ fn a_cookie_ack_answers_a_cookie_echo() {
 #[test]
 fn no_data_passes_before_the_cookie() {
     let states = [State::InitSent, State::CookieWait];
-    for (state, direction, tag) in states.into_iter().flat_map(|s| [(s, Original, B), (s, Reply, A)]) {
+    for (state, direction, tag) in states
+        .into_iter()
+        .flat_map(|s| [(s, Original, B), (s, Reply, A)])
+    {
         assert_eq!(
             send(&mut in_state(state), direction, chunks(tag, DATA)),
             Dropped(Fault::State)
@@ -522,20 +553,22 @@ mod properties {
             DATA.and(SHUTDOWN),
         ]);
         let direction = prop::sample::select(vec![Original, Reply]);
-        (direction, kind, tag.clone(), tag, any::<bool>()).prop_map(|(direction, kind, tag, own, t)| {
-            let opens = kind.any(SctpChunks::INIT);
-            let packet = SctpPacket {
-                tag: if opens { 0 } else { tag },
-                initiate_tag: if opens || kind.any(SctpChunks::INIT_ACK) {
-                    own
-                } else {
-                    0
-                },
-                chunks: kind,
-                reflected: t && kind.any(ABORT.and(COMPLETE)),
-            };
-            (direction, packet)
-        })
+        (direction, kind, tag.clone(), tag, any::<bool>()).prop_map(
+            |(direction, kind, tag, own, t)| {
+                let opens = kind.any(SctpChunks::INIT);
+                let packet = SctpPacket {
+                    tag: if opens { 0 } else { tag },
+                    initiate_tag: if opens || kind.any(SctpChunks::INIT_ACK) {
+                        own
+                    } else {
+                        0
+                    },
+                    chunks: kind,
+                    reflected: t && kind.any(ABORT.and(COMPLETE)),
+                };
+                (direction, packet)
+            },
+        )
     }
 
     proptest! {

@@ -8,8 +8,8 @@
 //! underestimated.
 
 use super::{
-    CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN, judgement::digest,
-    window,
+    CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN,
+    judgement::digest, window,
 };
 use crate::flow::Direction;
 use crate::packet::Segment;

@@ -9,8 +9,8 @@
 use super::judgement::StateChange;
 use super::window::{self, Peer, PeerFlags, Side};
 use super::{
-    CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, Outcome, PassReason, SIMULTANEOUS_OPEN, State, Step,
-    Track,
+    CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, Outcome, PassReason, SIMULTANEOUS_OPEN,
+    State, Step, Track,
 };
 use crate::flow::Direction;
 use crate::packet::{Segment, SeqNum};
@@ -199,7 +199,9 @@ impl Track {
             }
             return;
         }
-        let known = self.remembered_syn().filter(|known| known.first == syn.first);
+        let known = self
+            .remembered_syn()
+            .filter(|known| known.first == syn.first);
         self.remember_syn(
             Direction::Original,
             known.map_or(syn, |known| known.repeated(syn)),
@@ -260,7 +262,12 @@ impl Track {
     /// Judges the initiator's SYN-ACK of a simultaneous open: its number is that of one of the
     /// initiator's SYNs (RFC 9293 3.5, figure 7). Otherwise any host could replace that number, by
     /// first forging a SYN of the responder.
-    pub(super) fn own_syn_ack(&mut self, segment: &Segment, known: Known, step: impl FnMut(Step)) -> Outcome {
+    pub(super) fn own_syn_ack(
+        &mut self,
+        segment: &Segment,
+        known: Known,
+        step: impl FnMut(Step),
+    ) -> Outcome {
         let untouched = *self;
         if !self.select_own_syn(segment.seq) {
             return Outcome::Invalid(Fault::SeqAboveWindow);
@@ -298,7 +305,12 @@ impl Track {
     }
 
     /// Returns the remembered SYN, if this SYN-ACK of the responder answers it.
-    pub(super) fn answered_syn(&self, event: Event, direction: Direction, segment: &Segment) -> Option<Syn> {
+    pub(super) fn answered_syn(
+        &self,
+        event: Event,
+        direction: Direction,
+        segment: &Segment,
+    ) -> Option<Syn> {
         if (event, direction) != (Event::SynAck, Direction::Reply) {
             return None;
         }
@@ -377,7 +389,9 @@ impl Track {
     /// SYN_SENT.
     pub(super) fn answers_challenge(&self, seq: SeqNum) -> bool {
         let [_, responder] = self.peers;
-        self.state() == State::SynSent && self.connection_flag(CHALLENGE_EXPECTED) && responder.max_end == seq
+        self.state() == State::SynSent
+            && self.connection_flag(CHALLENGE_EXPECTED)
+            && responder.max_end == seq
     }
 
     /// Records more data of the remembered SYN. Returns whether it differs from the SYN that the

@@ -2,8 +2,8 @@
 
 use super::window::{self, Bound, PeerFlags, WindowVerdict};
 use super::{
-    CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, MARK_IN_ORDER, Outcome, PassReason, SIMULTANEOUS_OPEN,
-    State, Step, Track,
+    CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, MARK_IN_ORDER, Outcome, PassReason,
+    SIMULTANEOUS_OPEN, State, Step, Track,
 };
 use crate::flow::Direction;
 use crate::packet::{Segment, TcpFlags};
@@ -30,7 +30,12 @@ impl Track {
 
     /// Returns whether a FIN repeats the one that has closed its sender's half, while the other
     /// half is open.
-    pub(super) const fn repeats_first_fin(&self, event: Event, direction: Direction, before: State) -> bool {
+    pub(super) const fn repeats_first_fin(
+        &self,
+        event: Event,
+        direction: Direction,
+        before: State,
+    ) -> bool {
         let [original, reply] = self.flags;
         let flags = match direction {
             Direction::Original => original,
@@ -41,7 +46,12 @@ impl Track {
             && flags & PeerFlags::CLOSE_INITIATOR.0 != 0
     }
 
-    pub(super) fn is_challenge_ack(&self, event: Event, direction: Direction, before: State) -> bool {
+    pub(super) fn is_challenge_ack(
+        &self,
+        event: Event,
+        direction: Direction,
+        before: State,
+    ) -> bool {
         before == State::LastAck
             && event == Event::Ack
             && self.last() == (Event::Syn, direction.opposite())
@@ -86,7 +96,9 @@ impl Track {
         };
         let fault = match verdict {
             WindowVerdict::Fits => None,
-            WindowVerdict::Passes(_) if event == Event::Rst => return Outcome::Pass(PassReason::Rst),
+            WindowVerdict::Passes(_) if event == Event::Rst => {
+                return Outcome::Pass(PassReason::Rst);
+            }
             WindowVerdict::Passes(_) if liberal => None,
             WindowVerdict::Passes(bound) => {
                 self.put_side(direction, sender);
@@ -105,7 +117,9 @@ impl Track {
                 return self.accept(direction, known, change, None);
             }
             if liberal {
-                step(Step::Note("outside the window, which liberal tracking tolerates"));
+                step(Step::Note(
+                    "outside the window, which liberal tracking tolerates",
+                ));
                 self.note_acknowledgment(direction, segment);
                 return self.accept(direction, known, change, Some(fault));
             }
@@ -122,7 +136,13 @@ impl Track {
 
     /// Records the numbers of an accepted ACK or FIN, and counts repetitions of an ACK.
     #[inline]
-    fn remember_numbers(&mut self, event: Event, direction: Direction, segment: &Segment, in_order: bool) {
+    fn remember_numbers(
+        &mut self,
+        event: Event,
+        direction: Direction,
+        segment: &Segment,
+        in_order: bool,
+    ) {
         if event == Event::Ack {
             let end = segment.seq.add(window::sequence_len(segment));
             let mark = digest(segment) | (u16::from(in_order) * MARK_IN_ORDER);
@@ -162,7 +182,11 @@ impl Track {
         change: StateChange,
         tolerated: Option<Fault>,
     ) -> Outcome {
-        let StateChange { event, before, next } = change;
+        let StateChange {
+            event,
+            before,
+            next,
+        } = change;
         if next == State::Established && before != State::Established {
             // From here on the bit means something else.
             self.set_connection_flag(SIMULTANEOUS_OPEN, false);
@@ -178,7 +202,8 @@ impl Track {
             self.remember(event, direction);
         }
         self.set_state(next);
-        if before != next && !matches!(next, State::Established | State::FinWait | State::CloseWait) {
+        if before != next && !matches!(next, State::Established | State::FinWait | State::CloseWait)
+        {
             // From here on the bit means something else.
             self.set_connection_flag(CHALLENGE_EXPECTED, false);
         }

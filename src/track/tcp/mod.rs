@@ -203,22 +203,31 @@ impl Track {
         }
         let next = match cell {
             Cell::To(State::LastAck) if self.repeats_first_fin(event, direction, before) => {
-                step(Step::Note("the first FIN again: the other direction stays open"));
+                step(Step::Note(
+                    "the first FIN again: the other direction stays open",
+                ));
                 before
             }
             Cell::To(next) => next,
             // In a simultaneous open the responder's SYN-ACK may be the later of the two.
             Cell::Ignore
-                if (event, direction, before) == (Event::SynAck, Direction::Reply, State::SynRecv)
+                if (event, direction, before)
+                    == (Event::SynAck, Direction::Reply, State::SynRecv)
                     && self.completes_simultaneous_open(segment) =>
             {
                 State::SynRecv
             }
             Cell::Invalid => return Outcome::Invalid(Fault::State),
             Cell::Reopen if self.may_reopen(direction, segment) => return Outcome::Reopen,
-            Cell::Reopen | Cell::Ignore => return self.out_of_step(direction, segment, known, step),
+            Cell::Reopen | Cell::Ignore => {
+                return self.out_of_step(direction, segment, known, step);
+            }
         };
-        let mut change = StateChange { event, before, next };
+        let mut change = StateChange {
+            event,
+            before,
+            next,
+        };
         if next == State::TimeWait && self.is_challenge_ack(event, direction, before) {
             self.set_connection_flag(CHALLENGE_EXPECTED, false);
             return Outcome::Pass(PassReason::ChallengeAck);
@@ -229,7 +238,10 @@ impl Track {
             && self.connection_flag(SIMULTANEOUS_OPEN)
         {
             // In a simultaneous open both peers send a SYN-ACK (RFC 9293 3.5, figure 7).
-            let has_acknowledged = self.side(direction).flags.contains(PeerFlags::MAX_ACK_KNOWN);
+            let has_acknowledged = self
+                .side(direction)
+                .flags
+                .contains(PeerFlags::MAX_ACK_KNOWN);
             if !known.split_handshake && !has_acknowledged {
                 return Outcome::Invalid(Fault::SplitHandshake);
             }

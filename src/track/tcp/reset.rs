@@ -60,7 +60,9 @@ impl Track {
             Rst::Trusted => self.accept(direction, known, change, None),
             Rst::EndsHandshake => match self.other_syn() {
                 Some(other) => {
-                    step(Step::Note("another remembered SYN takes the place of this one"));
+                    step(Step::Note(
+                        "another remembered SYN takes the place of this one",
+                    ));
                     self.begin_with(other);
                     Outcome::Accept {
                         lifetime: None,
@@ -83,11 +85,18 @@ impl Track {
     /// Judges a RST in SYN_SENT or SYN_SENT2. The initiator accepts a refusal that acknowledges its
     /// SYN or some of its data (RFC 9293 3.10.7.3), and itself sends a RST with a number of its SYN
     /// or its data.
-    fn judge_opening(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
+    fn judge_opening(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
         let (current, other) = (self.current_syn(), self.other_syn());
         if direction == Direction::Reply {
             if !segment.flags.contains(TcpFlags::ACK) {
-                step(Step::Note("a refusal without an acknowledgment proves nothing"));
+                step(Step::Note(
+                    "a refusal without an acknowledgment proves nothing",
+                ));
                 return Rst::Aside;
             }
             if current.is_acknowledged_by(segment.ack) {
@@ -117,7 +126,12 @@ impl Track {
 
     /// Judges a RST in SYN_RECV: the exact number closes. A refusal of the SYN passes, since the
     /// SYN-ACK may not have reached the initiator.
-    fn judge_syn_recv(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
+    fn judge_syn_recv(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let acknowledges = segment.flags.contains(TcpFlags::ACK);
         let expected = receiver.peer.max_ack;
@@ -198,7 +212,12 @@ impl Track {
 
     /// Judges a RST in LAST_ACK, TIME_WAIT or CLOSE: any RST passes, and the exact one closes. It
     /// must not discard a remembered SYN that begins a new connection on these ports.
-    fn judge_closed(&self, direction: Direction, segment: &Segment, step: &mut impl FnMut(Step)) -> Rst {
+    fn judge_closed(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        step: &mut impl FnMut(Step),
+    ) -> Rst {
         let (sender, receiver) = (self.side(direction), self.side(direction.opposite()));
         let is_known = receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN);
         let expected = receiver.peer.max_ack;
@@ -230,7 +249,12 @@ impl Track {
 
     /// Handles a RST that is not exact: its receiver challenges it (RFC 5961 3.2) if it is in the
     /// window.
-    fn challenged(&self, direction: Direction, segment: &Segment, mut step: impl FnMut(Step)) -> Outcome {
+    fn challenged(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
         step(Step::Note(
             "not the exact number: the receiver will challenge it (RFC 5961 3.2)",
         ));
@@ -245,7 +269,9 @@ impl Track {
             WindowVerdict::Breaks(Bound::SeqUpper | Bound::SeqLower) => {
                 Outcome::Invalid(Fault::SeqAboveWindow)
             }
-            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => Outcome::Invalid(Fault::AckOfUnseen),
+            WindowVerdict::Breaks(Bound::AckUpper | Bound::AckLower) => {
+                Outcome::Invalid(Fault::AckOfUnseen)
+            }
         }
     }
 }

@@ -221,9 +221,29 @@ const TABLE: [[Row; 6]; 2] = [
         [Iv, To(Sr), To(Sr), Iv, Iv, Iv, Iv, Iv, Iv],
         // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK.
         // One that repeats the first leaves the state.
-        [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],
+        [
+            Iv,
+            Iv,
+            To(Fw),
+            To(Fw),
+            To(La),
+            To(La),
+            To(La),
+            To(Tw),
+            To(Cl),
+        ],
         // ACK: completes the handshake, acknowledges FINs.
-        [Iv, Iv, To(Es), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
+        [
+            Iv,
+            Iv,
+            To(Es),
+            To(Es),
+            To(Cw),
+            To(Cw),
+            To(Tw),
+            To(Tw),
+            To(Cl),
+        ],
         // RST: closes, if its sequence number says so.
         [
             To(Cl),
@@ -247,10 +267,30 @@ const TABLE: [[Row; 6]; 2] = [
         // SYN-ACK: the standard open; later it is a retransmission or the answer to an ignored SYN.
         [To(Sr), To(Sr), Ig, Ig, Ig, Ig, Ig, Ig, Ig],
         // FIN: not before the SYN-ACK.
-        [Iv, Iv, To(Fw), To(Fw), To(La), To(La), To(La), To(Tw), To(Cl)],
+        [
+            Iv,
+            Iv,
+            To(Fw),
+            To(Fw),
+            To(La),
+            To(La),
+            To(La),
+            To(Tw),
+            To(Cl),
+        ],
         // ACK: in SYN_SENT perhaps a half-open responder's challenge; in SYN_RECV the answer to a
         // late SYN.
-        [Ig, Ig, To(Sr), To(Es), To(Cw), To(Cw), To(Tw), To(Tw), To(Cl)],
+        [
+            Ig,
+            Ig,
+            To(Sr),
+            To(Es),
+            To(Cw),
+            To(Cw),
+            To(Tw),
+            To(Tw),
+            To(Cl),
+        ],
         // RST: refuses or closes.
         [
             To(Cl),
@@ -332,7 +372,10 @@ mod tests {
             for event in Event::ALL {
                 for state in State::ALL.into_iter().skip(3) {
                     if let To(next) = transition(direction, event, state) {
-                        assert!(next as u8 >= State::Established as u8, "{event:?} in {state:?}");
+                        assert!(
+                            next as u8 >= State::Established as u8,
+                            "{event:?} in {state:?}"
+                        );
                     }
                 }
             }

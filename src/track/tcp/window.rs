@@ -201,7 +201,10 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
         } else {
             sender.peer.max_end
         };
-        receiver.peer.max_window = receiver.peer.max_window.saturating_add(to.distance_from(counted));
+        receiver.peer.max_window = receiver
+            .peer
+            .max_window
+            .saturating_add(to.distance_from(counted));
     }
     if to.after(sender.peer.end) {
         sender.peer.end = to;
@@ -401,8 +404,8 @@ impl Sides {
                 rx.peer.end = numbers.sack;
             }
         }
-        let both_scale =
-            tx.flags.contains(PeerFlags::WINDOW_SCALE) && rx.flags.contains(PeerFlags::WINDOW_SCALE);
+        let both_scale = tx.flags.contains(PeerFlags::WINDOW_SCALE)
+            && rx.flags.contains(PeerFlags::WINDOW_SCALE);
         if numbers.is_syn && numbers.has_ack && !both_scale {
             // RFC 7323 1.3: the scale applies only if both SYNs carried it.
             tx.scale = 0;
@@ -420,7 +423,11 @@ impl Sides {
         mut seen: impl FnMut(BoundCheck),
     ) -> Holds {
         let Numbers {
-            seq, end, ack, sack, ..
+            seq,
+            end,
+            ack,
+            sack,
+            ..
         } = *numbers;
         let (tx, rx) = (&self.tx.peer, &self.rx.peer);
         let mut report = |bound, value, limit, holds| {
@@ -448,7 +455,12 @@ impl Sides {
             Some(least) => (ack, least),
             None => (sack, rx.end.sub(self.ack_window())),
         };
-        let ack_lower = report(Bound::AckLower, latest, oldest_ack, !latest.before(oldest_ack));
+        let ack_lower = report(
+            Bound::AckLower,
+            latest,
+            oldest_ack,
+            !latest.before(oldest_ack),
+        );
         Holds {
             seq_upper,
             seq_lower,
@@ -470,7 +482,10 @@ impl Sides {
     /// never sent.
     #[inline(always)]
     fn may_overshoot(&self, numbers: &Numbers, holds: Holds) -> bool {
-        let overshot = numbers.end.distance_from(self.tx.peer.max_end).wrapping_add(1);
+        let overshot = numbers
+            .end
+            .distance_from(self.tx.peer.max_end)
+            .wrapping_add(1);
         !numbers.is_rst
             && !numbers.is_syn
             && holds.seq_lower

@@ -56,7 +56,8 @@ pub fn forge(sender: &End, receiver: &End, passed: &[Segment], dice: &mut ChaCha
         },
         len,
         options: Options {
-            window_scale: (flags & SYN != 0 && dice.random_bool(0.5)).then(|| dice.random_range(0..=15)),
+            window_scale: (flags & SYN != 0 && dice.random_bool(0.5))
+                .then(|| dice.random_range(0..=15)),
             sack_permitted: flags & SYN != 0 && dice.random_bool(0.5),
             sack: if dice.random_bool(0.1) {
                 let right = near(&acks, receiver.peer_window, dice);

@@ -89,9 +89,21 @@ impl Conversation {
         let attacked = dice.random_bool(0.5);
         let rough = dice.random_bool(0.6);
         let habits = Habits {
-            loss: if rough { dice.random_range(0.0..0.2) } else { 0.0 },
-            reorder: if rough { dice.random_range(0.0..0.3) } else { 0.0 },
-            duplicate: if rough { dice.random_range(0.0..0.1) } else { 0.0 },
+            loss: if rough {
+                dice.random_range(0.0..0.2)
+            } else {
+                0.0
+            },
+            reorder: if rough {
+                dice.random_range(0.0..0.3)
+            } else {
+                0.0
+            },
+            duplicate: if rough {
+                dice.random_range(0.0..0.1)
+            } else {
+                0.0
+            },
             attack: if attacked {
                 dice.random_range(0.01..0.15)
             } else {
@@ -118,7 +130,10 @@ impl Conversation {
     /// From and to, for a segment of a side.
     #[must_use]
     pub const fn addresses(&self, sender: Side) -> (SocketAddr, SocketAddr) {
-        (*self.addresses.of(sender), *self.addresses.of(sender.other()))
+        (
+            *self.addresses.of(sender),
+            *self.addresses.of(sender.other()),
+        )
     }
 
     /// Whether somebody forges segments in it.
@@ -156,7 +171,8 @@ impl Conversation {
                 continue;
             }
             if dice.random_bool(0.6)
-                && let Some((sender, segment)) = take(&mut self.to_middle, self.habits.reorder, dice)
+                && let Some((sender, segment)) =
+                    take(&mut self.to_middle, self.habits.reorder, dice)
             {
                 if dice.random_bool(self.habits.loss) {
                     continue;
@@ -254,7 +270,11 @@ impl Conversation {
 }
 
 /// Takes one segment off the way: the oldest, or any one of the first few.
-fn take(way: &mut VecDeque<(Side, Segment)>, reorder: f64, dice: &mut ChaCha8Rng) -> Option<(Side, Segment)> {
+fn take(
+    way: &mut VecDeque<(Side, Segment)>,
+    reorder: f64,
+    dice: &mut ChaCha8Rng,
+) -> Option<(Side, Segment)> {
     if way.len() > 1 && dice.random_bool(reorder) {
         let at = dice.random_range(0..way.len().min(6));
         return way.remove(at);
@@ -267,7 +287,16 @@ fn addresses(number: u32, dice: &mut ChaCha8Rng) -> Both<SocketAddr> {
     let host = u16::from_be_bytes([middle, low]);
     let ip = |net: u8, v6: bool| {
         if v6 {
-            IpAddr::V6(Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, high.into(), host))
+            IpAddr::V6(Ipv6Addr::new(
+                0xfd00,
+                net.into(),
+                0,
+                0,
+                0,
+                0,
+                high.into(),
+                host,
+            ))
         } else {
             IpAddr::V4(Ipv4Addr::new(10, net, middle, low))
         }

@@ -152,13 +152,18 @@ impl Known {
     }
 
     fn covers(&self, kind: &Kind) -> bool {
-        let fits = |patterns: &[String], value: &str| patterns.iter().any(|pattern| matches(pattern, value));
+        let fits = |patterns: &[String], value: &str| {
+            patterns.iter().any(|pattern| matches(pattern, value))
+        };
         (self.honest || kind.attacked)
             && fits(&self.linux, &kind.linux)
             && fits(&self.ours, &kind.ours)
             && fits(&self.states, &kind.state)
             && fits(&self.segments, &kind.segment)
-            && self.after.as_ref().is_none_or(|after| fits(after, &kind.after))
+            && self
+                .after
+                .as_ref()
+                .is_none_or(|after| fits(after, &kind.after))
     }
 }
 

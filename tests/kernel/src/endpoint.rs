@@ -201,7 +201,11 @@ impl End {
                 84..89 => self.keepalive(dice),
                 89..91 => self.zero_window_probe(),
                 91 if dice.random_bool(0.2) => {
-                    let flags = if dice.random_bool(0.7) { RST | ACK } else { RST };
+                    let flags = if dice.random_bool(0.7) {
+                        RST | ACK
+                    } else {
+                        RST
+                    };
                     let mut reset = self.segment(flags, self.nxt, 0);
                     if flags == RST {
                         reset.ack = 0;
@@ -219,7 +223,10 @@ impl End {
             return None;
         }
         let closes = dice.random_bool(closing);
-        let usable = self.una.wrapping_add(self.peer_window).wrapping_sub(self.nxt) as i32;
+        let usable = self
+            .una
+            .wrapping_add(self.peer_window)
+            .wrapping_sub(self.nxt) as i32;
         let room = u16::try_from(usable.max(0))
             .unwrap_or(u16::MAX)
             .min(self.offer.largest);
@@ -273,7 +280,13 @@ impl End {
     /// RFC 9293 3.8.4: below what was acknowledged, with or without a byte of garbage.
     fn keepalive(&mut self, dice: &mut ChaCha8Rng) -> Option<Segment> {
         let idle = self.una == self.nxt && self.fin.is_none();
-        idle.then(|| self.segment(ACK, self.nxt.wrapping_sub(1), u16::from(dice.random_bool(0.5))))
+        idle.then(|| {
+            self.segment(
+                ACK,
+                self.nxt.wrapping_sub(1),
+                u16::from(dice.random_bool(0.5)),
+            )
+        })
     }
 
     /// RFC 9293 3.8.6.1: a byte of new data into a closed window.
@@ -306,7 +319,9 @@ impl End {
                 Some(self.syn(iss, SYN | ACK))
             }
             Phase::SynSent => self.receive_in_syn_sent(segment),
-            Phase::SynReceived | Phase::Open | Phase::TimeWait => self.receive_synchronised(segment, dice),
+            Phase::SynReceived | Phase::Open | Phase::TimeWait => {
+                self.receive_synchronised(segment, dice)
+            }
         }
     }
 
@@ -358,7 +373,11 @@ impl End {
         }
     }
 
-    fn receive_synchronised(&mut self, segment: &Segment, dice: &mut ChaCha8Rng) -> Option<Segment> {
+    fn receive_synchronised(
+        &mut self,
+        segment: &Segment,
+        dice: &mut ChaCha8Rng,
+    ) -> Option<Segment> {
         if self.phase == Phase::TimeWait
             && segment.has(SYN)
             && segment.flags & (ACK | RST | FIN) == 0
@@ -384,7 +403,8 @@ impl End {
         let window = self.promised.wrapping_sub(self.rcv_nxt).max(1);
         let first = segment.seq.wrapping_sub(self.rcv_nxt);
         let last = segment.end().wrapping_sub(1).wrapping_sub(self.rcv_nxt);
-        let fits = first < window || (segment.span() > 0 && last < window) || segment.seq == self.rcv_nxt;
+        let fits =
+            first < window || (segment.span() > 0 && last < window) || segment.seq == self.rcv_nxt;
         if !fits || segment.has(SYN) {
             // Old, early, or a SYN: a (challenge) ACK.
             return Some(self.acknowledgement());
@@ -447,7 +467,8 @@ impl End {
             self.rcv_nxt = self.rcv_nxt.wrapping_add(1);
         }
         let moved = self.rcv_nxt != before_;
-        if self.fin.is_some() && self.una == self.nxt && self.peer_fin && self.phase == Phase::Open {
+        if self.fin.is_some() && self.una == self.nxt && self.peer_fin && self.phase == Phase::Open
+        {
             self.phase = if self.first_to_close {
                 Phase::TimeWait
             } else {

@@ -198,7 +198,11 @@ impl Tun {
     /// The device is down, or these bytes are no IP packet.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
         let sent = self.0.send(packet).context("write to TUN")?;
-        ensure!(sent == packet.len(), "{sent} of {} bytes written", packet.len());
+        ensure!(
+            sent == packet.len(),
+            "{sent} of {} bytes written",
+            packet.len()
+        );
         Ok(())
     }
 

@@ -67,7 +67,10 @@ fn engine() -> Result<Engine> {
     let mut config = Config::allow_all();
     config.table.max_sessions = 16;
     for class in LifetimeClass::ALL {
-        config.lifetimes.set = config.lifetimes.set.with(class, Duration::from_secs(86_400));
+        config.lifetimes.set = config
+            .lifetimes
+            .set
+            .with(class, Duration::from_secs(86_400));
     }
     config.gwlb.enabled = false;
     Ok(Engine::with_seed(&config, [1, 2, 3, 4])?)
@@ -92,7 +95,9 @@ pub fn run(kernel: Kernel, settings: &Settings, interrupt: &Interrupt) -> Result
             live.push(run.begin(&mut dice)?);
         }
         let at = dice.random_range(0..live.len());
-        let Some(one) = live.get_mut(at) else { continue };
+        let Some(one) = live.get_mut(at) else {
+            continue;
+        };
         let agreed = match one.conversation.next(&mut dice) {
             Some((sender, segment)) => {
                 run.elapsed += Duration::from_micros(dice.random_range(0..2000));
@@ -170,7 +175,10 @@ impl Run {
         };
         let story = &one.story;
         self.outcome.deviations.add(kind, || {
-            let steps: Vec<_> = steps.iter().map(|step| format!("        | {step}\n")).collect();
+            let steps: Vec<_> = steps
+                .iter()
+                .map(|step| format!("        | {step}\n"))
+                .collect();
             format!("{story}{}", steps.concat())
         });
         Ok(false)

@@ -248,7 +248,8 @@ mod tests {
                 let bytes = segment
                     .packet(from.parse().unwrap(), to.parse().unwrap())
                     .unwrap();
-                let parsed = portcullis::packet::parse(&bytes, portcullis::packet::Checksums::Verify);
+                let parsed =
+                    portcullis::packet::parse(&bytes, portcullis::packet::Checksums::Verify);
                 assert!(parsed.is_ok(), "{offset} {from}: {parsed:?}");
             }
         }
@@ -271,7 +272,8 @@ mod tests {
             let bytes = segment
                 .packet(from.parse().unwrap(), to.parse().unwrap())
                 .unwrap();
-            let parsed = portcullis::packet::parse(&bytes, portcullis::packet::Checksums::Verify).unwrap();
+            let parsed =
+                portcullis::packet::parse(&bytes, portcullis::packet::Checksums::Verify).unwrap();
             let portcullis::packet::Transport::Tcp { segment: read, .. } = parsed.transport else {
                 panic!("no TCP");
             };

@@ -45,12 +45,18 @@ impl Wake {
         };
         let invalid = matches!(
             verdict.reason(),
-            Some(DropReason::TcpSeqAboveWindow | DropReason::TcpAckOfUnseen | DropReason::TcpRstBelowWindow)
+            Some(
+                DropReason::TcpSeqAboveWindow
+                    | DropReason::TcpAckOfUnseen
+                    | DropReason::TcpRstBelowWindow
+            )
         );
         let bad = invalid || broken(None);
         if segment.has(RST) && opening {
             self.add("RST in handshake");
-        } else if segment.has(RST) && !invalid && !matches!(before, "-" | "LAST_ACK" | "TIME_WAIT" | "CLOSE")
+        } else if segment.has(RST)
+            && !invalid
+            && !matches!(before, "-" | "LAST_ACK" | "TIME_WAIT" | "CLOSE")
         {
             self.add("RST passed");
         } else if bad && opening {

@@ -90,7 +90,11 @@ pub(crate) mod reserve {
     }
 
     impl Purpose {
-        pub(crate) fn items<T>(&self, len: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, NoMemory> {
+        pub(crate) fn items<T>(
+            &self,
+            len: usize,
+            make: impl FnMut() -> T,
+        ) -> Result<Box<[T]>, NoMemory> {
             Ok(std::iter::repeat_with(make).take(len).collect())
         }
     }

@@ -33,7 +33,9 @@ mod share;
 
 use accounts::Accounts;
 use around::limits::Limits;
-use around::{admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track};
+use around::{
+    admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track,
+};
 use flow::Zone;
 use rate::Rate;
 use session::Micros;
@@ -165,7 +167,8 @@ fn a_place_that_changes_hands_stays_one() {
     let (evicted, own) = (Arc::clone(&accounts), Arc::clone(&accounts));
     beside(
         move || {
-            let blue = usize::from(evicted.claim(BLUE)) + usize::from(evicted.hand_over(GREEN, BLUE));
+            let blue =
+                usize::from(evicted.claim(BLUE)) + usize::from(evicted.hand_over(GREEN, BLUE));
             for _ in 0..blue {
                 evicted.release(BLUE);
             }
@@ -254,7 +257,10 @@ fn main() -> ExitCode {
             model();
         });
         let (tried, took) = (tried.load(Relaxed), start.elapsed());
-        println!("{name}: {tried} interleavings in {:.1} s", took.as_secs_f64());
+        println!(
+            "{name}: {tried} interleavings in {:.1} s",
+            took.as_secs_f64()
+        );
         if took >= MOST {
             eprintln!("{name}: not all interleavings were tried");
             outcome = ExitCode::FAILURE;

@@ -55,13 +55,16 @@ impl Run {
     }
 
     /// Returns the verdict on a SYN that is allowed, if its source must prove that it is real.
-    pub(super) fn challenged(&self, tuple: &Tuple, new: Tracked, verdict: Verdict) -> Option<Verdict> {
+    pub(super) fn challenged(
+        &self,
+        tuple: &Tuple,
+        new: Tracked,
+        verdict: Verdict,
+    ) -> Option<Verdict> {
         let source = Source::of(tuple);
-        let is_known = self
-            .sources
-            .known
-            .iter()
-            .any(|(known, at)| *known == source && self.second(self.now) - self.second(*at) <= LIFETIME);
+        let is_known = self.sources.known.iter().any(|(known, at)| {
+            *known == source && self.second(self.now) - self.second(*at) <= LIFETIME
+        });
         if is_known || tuple.zone != 1 || !self.setup.settings.challenged {
             return None;
         }
@@ -77,7 +80,8 @@ impl Run {
     pub(super) fn answers(&mut self, zone: u16, syn: &[u8], cookie: SeqNum) -> Verdict {
         self.tally.challenged += 1;
         let (mut challenge, mut rst) = ([0; MAX_REPLY], [0; MAX_REPLY]);
-        let challenge = write_reply_unbudgeted(Reply::Challenge(cookie), syn, &mut challenge).unwrap();
+        let challenge =
+            write_reply_unbudgeted(Reply::Challenge(cookie), syn, &mut challenge).unwrap();
         assert!(challenge.len() <= syn.len());
         let rst = write_reply_unbudgeted(Reply::TcpResetAt(cookie), challenge, &mut rst).unwrap();
         self.sources.answer = Some(rst.to_vec());
@@ -89,7 +93,11 @@ impl Run {
 
     /// Returns whether a packet without a session is the answer to a challenge.
     pub(super) fn is_answer(&mut self, tuple: &Tuple, bytes: &[u8]) -> bool {
-        let is_answer = self.sources.answer.take_if(|answer| answer == bytes).is_some();
+        let is_answer = self
+            .sources
+            .answer
+            .take_if(|answer| answer == bytes)
+            .is_some();
         if is_answer {
             self.note_source(Source::of(tuple));
         }
@@ -109,7 +117,12 @@ impl Run {
 
 /// Returns whether a segment that changed a session's state proves that its sender receives the
 /// responder's packets.
-pub(super) fn is_proof(before: &Track, after: &Track, direction: Direction, segment: &Segment) -> bool {
+pub(super) fn is_proof(
+    before: &Track,
+    after: &Track,
+    direction: Direction,
+    segment: &Segment,
+) -> bool {
     direction == Direction::Original
         && (before.state(), after.state()) == (TcpState::SynRecv, TcpState::Established)
         && segment.ack == after.side(Direction::Reply).peer.end

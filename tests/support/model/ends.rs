@@ -79,13 +79,22 @@ impl Run {
             session.state_name(),
             "ESTABLISHED" | "FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK"
         );
-        let handling = self.setup.settings.handling(session.rule, session.initiator.zone);
+        let handling = self
+            .setup
+            .settings
+            .handling(session.rule, session.initiator.zone);
         let State::Tcp(track) = session.state else {
             assert!(sent.is_empty(), "a RST ends TCP alone: {sent:?}");
             return;
         };
-        if !live || !handling.timeout_reset || !matches!(reason, EndReason::Timeout | EndReason::Revoked) {
-            assert!(sent.is_empty(), "{session:?} ends by {reason:?} with {sent:?}");
+        if !live
+            || !handling.timeout_reset
+            || !matches!(reason, EndReason::Timeout | EndReason::Revoked)
+        {
+            assert!(
+                sent.is_empty(),
+                "{session:?} ends by {reason:?} with {sent:?}"
+            );
             return;
         }
         for direction in Direction::BOTH {
@@ -98,7 +107,10 @@ impl Run {
                 continue;
             };
             let (ack, _) = numbers(&track, direction);
-            assert!(!sent.is_empty(), "{session:?} ends without a RST {direction:?}");
+            assert!(
+                !sent.is_empty(),
+                "{session:?} ends without a RST {direction:?}"
+            );
             let reset = sent.remove(0);
             assert_eq!(
                 (reset.direction, reset.zone.0),
@@ -168,20 +180,34 @@ impl Run {
             return Some(0);
         }
         let is_of = |zone: u16| move |each: &Tombstone| each.initiator.zone == zone;
-        let own = self.tombstones.iter().filter(|each| is_of(zone)(each)).count();
-        let from = if own >= (max / 4).max(1) { zone } else { 1 - zone };
+        let own = self
+            .tombstones
+            .iter()
+            .filter(|each| is_of(zone)(each))
+            .count();
+        let from = if own >= (max / 4).max(1) {
+            zone
+        } else {
+            1 - zone
+        };
         self.tombstones.iter().position(is_of(from))
     }
 
     /// Returns the number of the engine's ticks that have begun between two moments.
     fn ticks_between(&self, from: Duration, to: Duration) -> u32 {
         let shown = self.shown.as_micros() as i64;
-        let tick = |at: Duration| (at.as_micros() as i64 - shown).div_euclid(TICK.as_micros() as i64);
+        let tick =
+            |at: Duration| (at.as_micros() as i64 - shown).div_euclid(TICK.as_micros() as i64);
         (tick(to) - tick(from)) as u32
     }
 
     /// Returns the outcome for a segment whose session is remembered.
-    pub(super) fn late(&mut self, tuple: &Tuple, segment: &Segment, verdict: Verdict) -> Option<Late> {
+    pub(super) fn late(
+        &mut self,
+        tuple: &Tuple,
+        segment: &Segment,
+        verdict: Verdict,
+    ) -> Option<Late> {
         let find = |tombstone: &Tombstone| tombstone.initiator.direction_of(tuple);
         let (place, direction) = self
             .tombstones
@@ -195,9 +221,14 @@ impl Run {
         let handling = self.setup.settings.handling(tombstone.rule, tuple.zone);
         let event = Event::of(segment.flags);
         let says = *verdict.tracked();
-        let late = says.late.expect("a late packet is told the end of its session");
+        let late = says
+            .late
+            .expect("a late packet is told the end of its session");
         assert_eq!(late.reason, tombstone.reason);
-        assert_eq!(late.ago(), TICK * self.ticks_between(tombstone.ended, self.now));
+        assert_eq!(
+            late.ago(),
+            TICK * self.ticks_between(tombstone.ended, self.now)
+        );
         let tracked = Tracked {
             class: Class::Invalid,
             direction: Some(direction),
@@ -242,7 +273,9 @@ impl Run {
         let has_ack = segment.flags.contains(TcpFlags::ACK);
         let expects = match known {
             Some(known)
-                if !has_ack || is_before(segment.ack.0, known) || is_before(peer_sent, segment.ack.0) =>
+                if !has_ack
+                    || is_before(segment.ack.0, known)
+                    || is_before(peer_sent, segment.ack.0) =>
             {
                 Some(known)
             }
@@ -266,7 +299,10 @@ impl Run {
         let preview = self.engine.preview(&config, self.instant()).unwrap();
         assert_eq!(self.records(), before, "a preview changes nothing");
         let mut log = Log::default();
-        let done = self.engine.reload(&config, self.instant(), &mut log).unwrap();
+        let done = self
+            .engine
+            .reload(&config, self.instant(), &mut log)
+            .unwrap();
         assert!(log.opened.is_empty());
         assert_eq!(preview, log.ended, "a preview names those that end");
         self.setup = setup;
@@ -282,7 +318,10 @@ impl Run {
             let ends = log.ended.iter().find(|(ended, _)| ended.id == record.id);
             let ends = ends.map(|(_, reason)| *reason);
             let now = self.now;
-            let session = self.sessions.iter_mut().find(|session| session.id == record.id);
+            let session = self
+                .sessions
+                .iter_mut()
+                .find(|session| session.id == record.id);
             let session = session.unwrap();
             let (action, rule) = settings.decide(&session.initiator);
             let admitted = action.admits();
@@ -307,9 +346,15 @@ impl Run {
             } else {
                 // The difference is smaller than a tick: either outcome is valid.
                 let after = records_after.iter().find(|after| after.id == record.id);
-                let expires = after.map_or(now, |after| after.expires.saturating_duration_since(self.base));
+                let expires = after.map_or(now, |after| {
+                    after.expires.saturating_duration_since(self.base)
+                });
                 let near = |deadline: Duration| expires.abs_diff(deadline) <= TICK + session.slack;
-                let deadline = if near(renewed) { renewed } else { session.deadline };
+                let deadline = if near(renewed) {
+                    renewed
+                } else {
+                    session.deadline
+                };
                 (deadline, session.slack)
             };
             if let Some(reason) = ends {
@@ -320,7 +365,10 @@ impl Run {
                 );
                 continue;
             }
-            assert!(now < deadline + TICK + slack, "{session:?} lives on at {now:?}");
+            assert!(
+                now < deadline + TICK + slack,
+                "{session:?} lives on at {now:?}"
+            );
             kept += usize::from(!admitted);
             if admitted {
                 session.rule = rule;
@@ -367,7 +415,10 @@ impl Run {
         let now = self.now;
         let mut sessions = std::mem::take(&mut self.sessions);
         sessions.retain_mut(|session| {
-            let old = before.iter().find(|record| record.id == session.id).unwrap();
+            let old = before
+                .iter()
+                .find(|record| record.id == session.id)
+                .unwrap();
             let (action, rule) = settings.decide(&session.initiator);
             let refused = !action.admits() && settings.on_reload == OnReload::End;
             let over = old.expires <= saved_at || now >= session.latest();

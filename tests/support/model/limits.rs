@@ -40,14 +40,22 @@ fn is_half_open(session: &Session) -> bool {
 impl Run {
     /// Returns the limit that a new session would exceed. The session `replaces` ends if no limit
     /// is exceeded.
-    pub(super) fn limited(&mut self, initiator: &Tuple, replaces: Option<SessionId>) -> Option<DropReason> {
+    pub(super) fn limited(
+        &mut self,
+        initiator: &Tuple,
+        replaces: Option<SessionId>,
+    ) -> Option<DropReason> {
         let limits = self.setup.settings.limits;
         let [source, destination] = [Source::of(initiator), Source::of(&initiator.back())];
         let count = |meant: &dyn Fn(&Session) -> bool| {
-            let others = self.sessions.iter().filter(|each| Some(each.id) != replaces);
+            let others = self
+                .sessions
+                .iter()
+                .filter(|each| Some(each.id) != replaces);
             others.filter(|each| meant(each)).count()
         };
-        let exceeds = |count: usize, most: Option<u32>| most.is_some_and(|most| count >= most as usize);
+        let exceeds =
+            |count: usize, most: Option<u32>| most.is_some_and(|most| count >= most as usize);
         let of_source = |each: &Session| Source::of(&each.initiator) == source;
         if exceeds(count(&of_source), limits.per_source) {
             return Some(DropReason::LimitSource);
@@ -56,8 +64,12 @@ impl Run {
         if initiator.protocol == 6 && exceeds(half_open, limits.half_open) {
             return Some(DropReason::LimitHalfOpen);
         }
-        let to = count(&|each| each.by_destination && Source::of(&each.initiator.back()) == destination);
-        if limits.rate.is_some_and(|rate| !self.is_on_time(source, rate)) {
+        let to =
+            count(&|each| each.by_destination && Source::of(&each.initiator.back()) == destination);
+        if limits
+            .rate
+            .is_some_and(|rate| !self.is_on_time(source, rate))
+        {
             return Some(DropReason::LimitRate);
         }
         // A session that is refused here has already counted in the rate.

@@ -222,7 +222,10 @@ impl Run {
             self.made_room(initiator.zone, log);
         }
         let mut session = Session {
-            id: verdict.tracked().session.expect("the packet opens a session"),
+            id: verdict
+                .tracked()
+                .session
+                .expect("the packet opens a session"),
             initiator,
             rule,
             by_destination: self.setup.settings.limits.per_destination.is_some(),
@@ -266,7 +269,12 @@ impl Run {
 
     /// Returns the verdict on a packet that matches nothing in its own zone, if its session is in
     /// the other one.
-    pub(super) fn elsewhere(&self, tuple: &Tuple, parsed: &Parsed, verdict: Verdict) -> Option<Verdict> {
+    pub(super) fn elsewhere(
+        &self,
+        tuple: &Tuple,
+        parsed: &Parsed,
+        verdict: Verdict,
+    ) -> Option<Verdict> {
         let there = Tuple {
             zone: 1 - tuple.zone,
             ..*tuple
@@ -291,7 +299,9 @@ impl Run {
         if self.now >= session.latest() || self.now >= session.deadline && !agrees {
             return None;
         }
-        if let (State::Tcp(track), Transport::Tcp { segment, .. }) = (session.state, &parsed.transport) {
+        if let (State::Tcp(track), Transport::Tcp { segment, .. }) =
+            (session.state, &parsed.transport)
+        {
             let known = Known {
                 seen_reply: session.seen_reply,
                 assured: session.assured,
@@ -328,7 +338,8 @@ impl Run {
     /// Returns whether a zone can have one more session without the end of another one.
     fn has_place(&self, zone: u16) -> bool {
         let taken = |zone| self.sessions_of(zone).max(self.guarantee());
-        self.sessions_of(zone) < self.guarantee() || taken(0) + taken(1) < self.setup.max_sessions as usize
+        self.sessions_of(zone) < self.guarantee()
+            || taken(0) + taken(1) < self.setup.max_sessions as usize
     }
 
     /// Returns whether a new session of a zone may take the place of a session.
@@ -409,7 +420,10 @@ impl Run {
     /// Returns whether a full table is certain to find expired sessions. The table takes a bounded
     /// number of steps, and each session that lives on may take one for each level of the wheel.
     fn finds_what_expired(&self) -> bool {
-        let alive = self.sessions.iter().filter(|session| self.now < session.latest());
+        let alive = self
+            .sessions
+            .iter()
+            .filter(|session| self.now < session.latest());
         alive.count() * 6 < 16
     }
 }

@@ -20,12 +20,14 @@ use std::time::{Duration, Instant};
 use portcullis::config::Permission;
 use portcullis::event::{EndReason, SessionRecord, Sink};
 use portcullis::packet::{
-    DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse, validate_discovery,
+    DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse,
+    validate_discovery,
 };
 use portcullis::track::EvictionClass;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{
-    Class, Direction, Discard, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked, Verdict, Zone,
+    Class, Direction, Discard, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked,
+    Verdict, Zone,
 };
 
 use self::ends::Tombstone;
@@ -202,7 +204,10 @@ impl Run {
         let done = self.engine.expire_with(self.instant(), budget, &mut log);
         assert!(log.opened.is_empty());
         assert_eq!(done.ended, log.ended.len(), "each end is reported");
-        assert!(done.ended + done.moved <= budget, "{done:?}, budget {budget}");
+        assert!(
+            done.ended + done.moved <= budget,
+            "{done:?}, budget {budget}"
+        );
         for (record, reason) in std::mem::take(&mut log.ended) {
             let session = self.remove(record.id);
             self.died(&session, &record, reason, &mut log);
@@ -234,7 +239,9 @@ impl Run {
         let verdict = self.engine.process_with(packet, &mut log);
         let silent = log.is_empty();
         self.answered = match verdict {
-            Verdict::Reject(.., tracked) if tracked.late.is_some() => tracked.session.zip(tracked.direction),
+            Verdict::Reject(.., tracked) if tracked.late.is_some() => {
+                tracked.session.zip(tracked.direction)
+            }
             _ => None,
         };
         let expected = self.expected(zone, bytes, &mut log, verdict);
@@ -273,7 +280,9 @@ impl Run {
                     Err(DiscoveryFault::OffLink) => invalid(DropReason::DiscoveryOffLink),
                     Err(DiscoveryFault::Malformed(fault)) => invalid(DropReason::Malformed(fault)),
                 },
-                Transport::IcmpError(_) => self.related(zone, &parsed, verdict).unwrap_or_else(invalid),
+                Transport::IcmpError(_) => {
+                    self.related(zone, &parsed, verdict).unwrap_or_else(invalid)
+                }
                 _ => invalid(DropReason::IcmpTypeUnsupported),
             };
         };
@@ -323,7 +332,12 @@ impl Run {
     /// Returns the session of its address pair that a GRE packet belongs to if none has its key,
     /// and the direction there. The engine decides between sessions that match equally well, and
     /// whether a session at the end of its lifetime still exists.
-    fn of_pair(&self, tuple: &Tuple, verdict: Verdict, any: bool) -> Option<(SessionId, Direction)> {
+    fn of_pair(
+        &self,
+        tuple: &Tuple,
+        verdict: Verdict,
+        any: bool,
+    ) -> Option<(SessionId, Direction)> {
         if tuple.protocol != 47 {
             return None;
         }
@@ -334,10 +348,13 @@ impl Run {
         };
         let candidates: Vec<_> = self.sessions.iter().filter_map(in_pair).collect();
         let chosen = verdict.tracked().session;
-        let best = candidates.iter().find(|(session, _)| Some(session.id) == chosen);
+        let best = candidates
+            .iter()
+            .find(|(session, _)| Some(session.id) == chosen);
         for (session, direction) in &candidates {
-            let is_worse = best
-                .is_some_and(|(best, own)| best.fit(*own, tuple.gre) >= session.fit(*direction, tuple.gre));
+            let is_worse = best.is_some_and(|(best, own)| {
+                best.fit(*own, tuple.gre) >= session.fit(*direction, tuple.gre)
+            });
             assert!(
                 is_worse || self.now >= session.deadline,
                 "{verdict:?} although {session:?} fits"
@@ -349,9 +366,15 @@ impl Run {
     /// Returns whether the packet of a session arrived after the session's end.
     fn outlived(&mut self, id: SessionId, log: &mut Log) -> bool {
         let by_time = |(_, reason): &(SessionRecord, EndReason)| {
-            matches!(reason, EndReason::Timeout | EndReason::Closed | EndReason::Reset)
+            matches!(
+                reason,
+                EndReason::Timeout | EndReason::Closed | EndReason::Reset
+            )
         };
-        let place = log.ended.iter().position(|end| end.0.id == id && by_time(end));
+        let place = log
+            .ended
+            .iter()
+            .position(|end| end.0.id == id && by_time(end));
         let session = self.find(id);
         let Some(place) = place else {
             assert!(
@@ -375,7 +398,11 @@ impl Run {
         log: &mut Log,
     ) -> Option<Verdict> {
         let now = self.now;
-        let session = self.sessions.iter_mut().find(|session| session.id == id).unwrap();
+        let session = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.id == id)
+            .unwrap();
         session.note_key(direction, parsed);
         let class = if direction == Direction::Original && !session.seen_reply {
             Class::New
@@ -437,7 +464,8 @@ impl Run {
                     Outcome::Reopen => return None,
                     Outcome::Invalid(fault) => {
                         assert_eq!(*track, untouched, "an invalid segment changes nothing");
-                        let reason = if completes_unanswered(&untouched, direction, segment, fault) {
+                        let reason = if completes_unanswered(&untouched, direction, segment, fault)
+                        {
                             DropReason::TcpAckWithoutSynAck
                         } else {
                             reason_of(fault)
@@ -457,7 +485,9 @@ impl Run {
                 *state = match (*state, direction) {
                     (State::Unreplied, Direction::Original) => State::Unreplied,
                     (State::Unreplied, Direction::Reply) => match session.initiator.protocol {
-                        17 if session.initiator.dst.1 == 53 || session.packets[0] == 1 => State::Exchange,
+                        17 if session.initiator.dst.1 == 53 || session.packets[0] == 1 => {
+                            State::Exchange
+                        }
                         _ => State::Replied,
                     },
                     (State::Exchange | State::Replied, _)
@@ -482,7 +512,8 @@ impl Run {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
                 if track.state() != before
-                    && (before.is_opening() || session.eviction_class() == EvictionClass::Closing) =>
+                    && (before.is_opening()
+                        || session.eviction_class() == EvictionClass::Closing) =>
             {
                 session.deadline.min(now + lifetime)
             }
@@ -593,7 +624,10 @@ impl Run {
                 tracked(Class::Invalid),
             ));
         }
-        let is_tunnel = matches!(quoted.transport, QuotedTransport::Other | QuotedTransport::Gre(_));
+        let is_tunnel = matches!(
+            quoted.transport,
+            QuotedTransport::Other | QuotedTransport::Gre(_)
+        );
         let allowance = if v6 { 0 } else { 20 };
         let is_known = quoted.total_len != 0;
         if is_known && error.mtu >= quoted.total_len + allowance && !is_tunnel {
@@ -606,7 +640,10 @@ impl Run {
     }
 
     fn find(&self, id: SessionId) -> &Session {
-        self.sessions.iter().find(|session| session.id == id).unwrap()
+        self.sessions
+            .iter()
+            .find(|session| session.id == id)
+            .unwrap()
     }
 
     fn remove(&mut self, id: SessionId) -> Session {
@@ -615,7 +652,13 @@ impl Run {
     }
 
     /// Checks a session that ended because its lifetime had passed.
-    fn died(&mut self, session: &Session, record: &SessionRecord, reason: EndReason, log: &mut Log) {
+    fn died(
+        &mut self,
+        session: &Session,
+        record: &SessionRecord,
+        reason: EndReason,
+        log: &mut Log,
+    ) {
         assert!(
             self.now >= session.deadline,
             "{session:?} ended at {:?}, before its lifetime",
@@ -632,11 +675,17 @@ impl Run {
         assert_eq!(record.id, session.id);
         assert_eq!(record.zone, Zone(tuple.zone));
         assert_eq!(record.protocol, tuple.protocol);
-        assert_eq!((record.src_port, record.dst_port), (tuple.src.1, tuple.dst.1));
+        assert_eq!(
+            (record.src_port, record.dst_port),
+            (tuple.src.1, tuple.dst.1)
+        );
         assert_eq!(record.src.is_ipv6(), tuple.v6);
         assert_eq!(record.state, session.state_name());
         assert_eq!(record.assured, session.assured, "{session:?}");
-        assert_eq!([record.original.packets, record.reply.packets], session.packets);
+        assert_eq!(
+            [record.original.packets, record.reply.packets],
+            session.packets
+        );
         assert_eq!([record.original.bytes, record.reply.bytes], session.bytes);
         assert_eq!(record.start, self.base + session.start);
         assert_eq!(record.last, self.base + session.last);
@@ -715,7 +764,12 @@ fn reason_of(fault: Fault) -> DropReason {
 
 /// Returns whether a segment completes a handshake whose SYN-ACK has not passed: an ACK of the
 /// initiator, at most a megabyte after its SYN.
-fn completes_unanswered(track: &Track, direction: Direction, segment: &Segment, fault: Fault) -> bool {
+fn completes_unanswered(
+    track: &Track,
+    direction: Direction,
+    segment: &Segment,
+    fault: Fault,
+) -> bool {
     let ahead = segment.seq.0.wrapping_sub(track.side(direction).peer.end.0);
     fault == Fault::State
         && track.state().name() == "SYN_SENT"

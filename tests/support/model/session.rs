@@ -37,7 +37,9 @@ impl Tuple {
                 src_port, dst_port, ..
             } => (src_port, dst_port, None),
             Transport::IcmpQuery(query) => (query.id, query.id, Some(query.request)),
-            Transport::IcmpOther { kind, .. } if parsed.ip.version == IpVersion::V4 || kind >= 128 => {
+            Transport::IcmpOther { kind, .. }
+                if parsed.ip.version == IpVersion::V4 || kind >= 128 =>
+            {
                 (0, 0, Some(true))
             }
             Transport::Other | Transport::Gre { .. } | Transport::Esp { .. } => (0, 0, None),
@@ -240,7 +242,11 @@ impl Session {
 
     /// Returns the rank of the session for a GRE packet of another key: the greatest is the best
     /// match.
-    pub(super) fn fit(&self, direction: Direction, key: Option<u32>) -> (bool, bool, bool, Duration) {
+    pub(super) fn fit(
+        &self,
+        direction: Direction,
+        key: Option<u32>,
+    ) -> (bool, bool, bool, Duration) {
         let noted = self.keys[direction as usize];
         let is_answer = direction == Direction::Reply;
         (is_answer, noted == key, noted.is_none(), self.last)

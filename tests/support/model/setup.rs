@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portcullis::Engine;
 use portcullis::config::{
-    ChallengeMode, Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission, ResetsConfig,
-    RuleConfig, TableConfig, TcpHandling, TombstonesConfig,
+    ChallengeMode, Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission,
+    ResetsConfig, RuleConfig, TableConfig, TcpHandling, TombstonesConfig,
 };
 use portcullis::lifetime::{LifetimeSet, Lifetimes};
 use portcullis::policy::{Action, PortRange, Protocol};
@@ -189,7 +189,10 @@ impl Settings {
         } else {
             self.tcp
         };
-        let rule = POLICIES[self.policy].1.iter().find(|rule| rule.name == name);
+        let rule = POLICIES[self.policy]
+            .1
+            .iter()
+            .find(|rule| rule.name == name);
         rule.map_or(of_zone, |rule| of_zone.under(rule.tcp))
     }
 
@@ -293,7 +296,11 @@ impl Rule {
     fn config(&self) -> RuleConfig {
         RuleConfig {
             zones: self.zone.iter().map(|_| TENANT.to_owned()).collect(),
-            protocol: self.protocols.iter().map(|number| Protocol(*number)).collect(),
+            protocol: self
+                .protocols
+                .iter()
+                .map(|number| Protocol(*number))
+                .collect(),
             destination_ports: self.port.map(PortRange::single).into_iter().collect(),
             tcp: self.tcp,
             ..RuleConfig::new(self.name, self.action)

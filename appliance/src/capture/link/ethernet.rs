@@ -35,7 +35,10 @@ pub(super) fn cooked_v2(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
 }
 
 /// Finds the packet in the payload of an EtherType. Skips VLAN tags.
-pub(super) fn after_ether_type(mut ether_type: u16, mut rest: &[u8]) -> Result<IpPayload<'_>, NotIp> {
+pub(super) fn after_ether_type(
+    mut ether_type: u16,
+    mut rest: &[u8],
+) -> Result<IpPayload<'_>, NotIp> {
     let mut vlan = None;
     let mut tags = 0;
     while matches!(ether_type, 0x8100 | 0x88a8 | 0x9100) {

@@ -29,7 +29,8 @@ pub(super) fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
 /// Finds the packet in a PPPoE frame (RFC 2516, section 4) of the session stage; frames of the
 /// discovery stage carry no packet.
 pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
-    let (&[version, code, _, _, l0, l1], rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
+    let (&[version, code, _, _, l0, l1], rest) =
+        bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     if version != PPPOE_VERSION {
         return Err(NotIp::BadLinkHeader);
     }

@@ -41,7 +41,11 @@ pub(super) fn radiotap(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
 
 /// Returns the flags of the frame, 0 where the header has none.
 fn frame_flags(header: &[u8]) -> Result<u8, NotIp> {
-    let word = |at| ByteOrder::Little.u32_at(header, at).ok_or(NotIp::BadLinkHeader);
+    let word = |at| {
+        ByteOrder::Little
+            .u32_at(header, at)
+            .ok_or(NotIp::BadLinkHeader)
+    };
     let present = word(4)?;
     let mut at = RADIOTAP_FIXED;
     let mut last = present;

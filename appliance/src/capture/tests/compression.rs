@@ -69,7 +69,10 @@ fn a_cut_stream_is_truncated_after_its_whole_frames() {
             message.starts_with("test, decompressed: truncated at byte "),
             "{message}"
         );
-        assert!(message.ends_with("the compressed stream ends early"), "{message}");
+        assert!(
+            message.ends_with("the compressed stream ends early"),
+            "{message}"
+        );
         assert!((kept..20_000).contains(&frames.len()), "{}", frames.len());
     }
 }
@@ -89,7 +92,11 @@ fn a_changed_stream_is_broken() {
         &[0; 4],
     ];
     let behind = [gzip(&plain), b"not gzip, but something else".to_vec()].concat();
-    for stream in [changed, [zstandard(&plain), wrong.concat()].concat(), behind] {
+    for stream in [
+        changed,
+        [zstandard(&plain), wrong.concat()].concat(),
+        behind,
+    ] {
         let (frames, error) = read(&stream);
         let error = error.expect("an error");
         assert!(matches!(error, CaptureError::Broken { .. }), "{error}");
@@ -101,7 +108,11 @@ fn a_changed_stream_is_broken() {
 fn a_stream_of_zeros_takes_no_memory() {
     // A record that declares 15 MiB in a stream that goes on for 64 MiB.
     let order = Order::Little;
-    let head = [order.pcap(0xa1b2_c3d4, 1), order.u32s(&[0, 0, 40_000, 40_000])].concat();
+    let head = [
+        order.pcap(0xa1b2_c3d4, 1),
+        order.u32s(&[0, 0, 40_000, 40_000]),
+    ]
+    .concat();
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&head).unwrap();
     for _ in 0..64 {
@@ -124,7 +135,10 @@ fn a_stream_of_zeros_takes_no_memory() {
 #[test]
 fn a_compressed_stream_inside_another_is_no_capture() {
     let message = read_broken(&gzip(&gzip(&capture(1)))).1;
-    assert!(message.ends_with("(gzip inside a compressed file)"), "{message}");
+    assert!(
+        message.ends_with("(gzip inside a compressed file)"),
+        "{message}"
+    );
     let message = read_broken(&zstandard(&zstandard(&capture(1)))).1;
     assert!(
         message.ends_with("(Zstandard inside a compressed file)"),

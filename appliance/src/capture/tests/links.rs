@@ -8,7 +8,11 @@ fn ethernet(types: &[u16], payload: &[u8]) -> Vec<u8> {
 }
 
 fn ip(bytes: &[u8], vlan: Option<u16>, version: Option<IpVersion>) -> Result<IpPayload<'_>, NotIp> {
-    Ok(IpPayload { bytes, vlan, version })
+    Ok(IpPayload {
+        bytes,
+        vlan,
+        version,
+    })
 }
 
 #[test]
@@ -25,7 +29,9 @@ fn the_ether_type_decides_and_not_the_version_nibble() {
             ip(&PACKET, Some(1), v4),
         ),
         (
-            &[0x8100, 1, 0x8100, 2, 0x8100, 3, 0x8100, 4, 0x8100, 5, 0x0800],
+            &[
+                0x8100, 1, 0x8100, 2, 0x8100, 3, 0x8100, 4, 0x8100, 5, 0x0800,
+            ],
             Err(NotIp::TooManyTags),
         ),
         (&[0x0806], Err(NotIp::Arp)),
@@ -37,11 +43,23 @@ fn the_ether_type_decides_and_not_the_version_nibble() {
         (&[0x88cc], Err(NotIp::OtherEtherType(0x88cc))),
     ] {
         let frame = ethernet(types, &PACKET);
-        assert_eq!(ip_packet(LinkType::Ethernet, &frame), expected, "{types:x?}");
+        assert_eq!(
+            ip_packet(LinkType::Ethernet, &frame),
+            expected,
+            "{types:x?}"
+        );
         let cooked = [&[0; 14], &frame[12..]].concat();
-        assert_eq!(ip_packet(LinkType::LinuxSll, &cooked), expected, "{types:x?}");
+        assert_eq!(
+            ip_packet(LinkType::LinuxSll, &cooked),
+            expected,
+            "{types:x?}"
+        );
         let cooked = [&frame[12..14], &[0; 18], &frame[14..]].concat();
-        assert_eq!(ip_packet(LinkType::LinuxSll2, &cooked), expected, "{types:x?}");
+        assert_eq!(
+            ip_packet(LinkType::LinuxSll2, &cooked),
+            expected,
+            "{types:x?}"
+        );
     }
 }
 
@@ -72,13 +90,20 @@ fn a_link_header_that_is_cut_is_too_short_and_one_that_is_not_leaves_no_bytes() 
 fn loopback_families_are_read_in_both_byte_orders() {
     for link in [LinkType::Null, LinkType::Loop] {
         for family in [2_u32, 10, 24, 28, 30] {
-            let version = Some(if family == 2 { IpVersion::V4 } else { IpVersion::V6 });
+            let version = Some(if family == 2 {
+                IpVersion::V4
+            } else {
+                IpVersion::V6
+            });
             for field in [family.to_be_bytes(), family.to_le_bytes()] {
                 let frame = [&field[..], &PACKET].concat();
                 assert_eq!(ip_packet(link, &frame), ip(&PACKET, None, version));
             }
         }
-        assert_eq!(ip_packet(link, &[0, 0, 0, 7, 1]), Err(NotIp::OtherFamily(7)));
+        assert_eq!(
+            ip_packet(link, &[0, 0, 0, 7, 1]),
+            Err(NotIp::OtherFamily(7))
+        );
     }
 }
 
@@ -92,7 +117,10 @@ fn raw_links_hand_out_whatever_they_carry() {
         (229, Some(IpVersion::V6)),
     ] {
         for bytes in [&PACKET[..], &[0xff], &[]] {
-            assert_eq!(ip_packet(LinkType::from(number), bytes), ip(bytes, None, version));
+            assert_eq!(
+                ip_packet(LinkType::from(number), bytes),
+                ip(bytes, None, version)
+            );
         }
     }
     assert_eq!(
@@ -146,7 +174,10 @@ fn a_cut_packet_gets_its_length_back_in_zeros() {
         }
     );
     let most = pad_cut(&PACKET, usize::MAX, &mut scratch);
-    assert_eq!((most.bytes.len(), most.padded), (MAX_PADDED, MAX_PADDED - 5));
+    assert_eq!(
+        (most.bytes.len(), most.padded),
+        (MAX_PADDED, MAX_PADDED - 5)
+    );
     let long = vec![1; MAX_PADDED + 1];
     assert_eq!(
         pad_cut(&long, 7, &mut scratch),

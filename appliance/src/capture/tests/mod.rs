@@ -115,7 +115,12 @@ impl Order {
 
     fn obsolete(self, interface: u16, ticks: u64, wire_len: u32, data: &[u8]) -> Vec<u8> {
         let numbers = [self.u16(interface), self.u16(9)].concat();
-        let fixed = self.u32s(&[(ticks >> 32) as u32, ticks as u32, data.len() as u32, wire_len]);
+        let fixed = self.u32s(&[
+            (ticks >> 32) as u32,
+            ticks as u32,
+            data.len() as u32,
+            wire_len,
+        ]);
         self.block(2, &[numbers, fixed, data.to_vec()].concat())
     }
 }
@@ -151,7 +156,11 @@ impl From<Frame<'_>> for Owned {
 }
 
 fn reader(bytes: &[u8]) -> Result<CaptureReader, CaptureError> {
-    CaptureReader::new("test".to_owned(), Box::new(Cursor::new(bytes.to_vec())), None)
+    CaptureReader::new(
+        "test".to_owned(),
+        Box::new(Cursor::new(bytes.to_vec())),
+        None,
+    )
 }
 
 fn drain(mut reader: CaptureReader) -> (Vec<Owned>, Option<CaptureError>) {
@@ -161,7 +170,10 @@ fn drain(mut reader: CaptureReader) -> (Vec<Owned>, Option<CaptureError>) {
             Ok(Some(frame)) => frames.push(Owned::from(frame)),
             Ok(None) => return (frames, None),
             Err(error) => {
-                assert!(matches!(reader.next(), Ok(None)), "an error ends the capture");
+                assert!(
+                    matches!(reader.next(), Ok(None)),
+                    "an error ends the capture"
+                );
                 return (frames, Some(error));
             }
         }

@@ -8,7 +8,9 @@ use super::*;
 
 /// Reads everything and looks into every frame.
 fn exercise(bytes: &[u8]) {
-    let Ok(mut reader) = reader(bytes) else { return };
+    let Ok(mut reader) = reader(bytes) else {
+        return;
+    };
     let mut scratch = Vec::new();
     while let Ok(Some(frame)) = reader.next() {
         assert!(frame.bytes.len() <= bytes.len() && frame.wire_len as usize >= frame.bytes.len());
@@ -24,8 +26,14 @@ fn exercise(bytes: &[u8]) {
 /// Returns whether a packet ends with its frame, or the link says where it ends: PPPoE and NFLOG.
 fn holds(link: LinkType, frame: &[u8], packet: &[u8]) -> bool {
     let has_length = matches!(link, LinkType::Nflog(_) | LinkType::Pppoe)
-        || frame.windows(2).any(|ether_type| ether_type == [0x88, 0x64]);
-    frame.ends_with(packet) || has_length && frame.windows(packet.len().max(1)).any(|part| part == packet)
+        || frame
+            .windows(2)
+            .any(|ether_type| ether_type == [0x88, 0x64]);
+    frame.ends_with(packet)
+        || has_length
+            && frame
+                .windows(packet.len().max(1))
+                .any(|part| part == packet)
 }
 
 proptest! {

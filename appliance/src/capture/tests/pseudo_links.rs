@@ -70,7 +70,10 @@ pub(super) fn frames() -> Vec<(LinkType, Vec<u8>)> {
         (raw(1), ethernet(&[0x88, 0x64], &join(&[session, &PACKET]))),
         (
             raw(1),
-            ethernet(&[0x81, 0, 0, 9, 0x88, 0x64], &join(&[session, &PACKET, &[0; 30]])),
+            ethernet(
+                &[0x81, 0, 0, 9, 0x88, 0x64],
+                &join(&[session, &PACKET, &[0; 30]]),
+            ),
         ),
         (raw(1), ethernet(&[0x88, 0x47], &join(&[labels, &PACKET]))),
         (
@@ -79,7 +82,10 @@ pub(super) fn frames() -> Vec<(LinkType, Vec<u8>)> {
         ),
         (raw(113), join(&[&[0; 14], &[0x88, 0x64], session, &PACKET])),
         (raw(281), ethernet(&[1, 2, 3, 4, 8, 0], &PACKET)),
-        (raw(282), join(&[&[1, 2, 3, 4], &ethernet(&[8, 0], &PACKET)])),
+        (
+            raw(282),
+            join(&[&[1, 2, 3, 4], &ethernet(&[8, 0], &PACKET)]),
+        ),
         (raw(284), ethernet(&[0x40, 0, 0, 9, 8, 0], &PACKET)),
         (raw(284), ethernet(&[0x60, 0, 0, 9, 8, 0], &PACKET)),
         (
@@ -87,13 +93,22 @@ pub(super) fn frames() -> Vec<(LinkType, Vec<u8>)> {
             ethernet(&[0xda, 0xda, 0, 0, 0xe0, 0, 0, 9, 8, 0], &PACKET),
         ),
         (big, nflog(2, &[mark(Order::Big), payload(Order::Big)])),
-        (little, nflog(2, &[payload(Order::Little), mark(Order::Little)])),
-        (little, nflog(7, &[hook(Order::Little), payload(Order::Little)])),
+        (
+            little,
+            nflog(2, &[payload(Order::Little), mark(Order::Little)]),
+        ),
+        (
+            little,
+            nflog(7, &[hook(Order::Little), payload(Order::Little)]),
+        ),
         (raw(105), wireless([0x08, 1], &[], &data)),
         (raw(105), wireless([0x08, 3], &[5; 6], &data)),
         (raw(105), wireless([0x88, 2], &[0, 0], &data)),
         (raw(105), wireless([0x88, 0x82], &[0, 0, 1, 2, 3, 4], &data)),
-        (raw(127), radiotap(&[0], &[], &wireless([0x08, 1], &[], &data))),
+        (
+            raw(127),
+            radiotap(&[0], &[], &wireless([0x08, 1], &[], &data)),
+        ),
         (
             raw(127),
             radiotap(&[2], &[0x20], &wireless([0x88, 1], &[0, 0, 9, 9], &data)),
@@ -159,7 +174,10 @@ fn the_version_is_the_one_that_the_link_names() {
 fn a_tag_or_the_switch_names_the_vlan() {
     let session: &[u8] = &[0x11, 0, 0, 7, 0, 7, 0, 0x21];
     let tagged = join(&[&[2; 12], &[0x81, 0, 0, 9, 0x88, 0x64], session, &PACKET]);
-    assert_eq!(ip_packet(LinkType::Ethernet, &tagged).unwrap().vlan, Some(9));
+    assert_eq!(
+        ip_packet(LinkType::Ethernet, &tagged).unwrap().vlan,
+        Some(9)
+    );
     for (mode, vlan) in [(0x20, Some(0x123)), (0xe0, Some(0x123)), (0x40, None)] {
         let frame = join(&[&[2; 12], &[mode, 0, 0xf1, 0x23, 8, 0], &PACKET]);
         assert_eq!(ip_packet(LinkType::MarvellTag, &frame).unwrap().vlan, vlan);
@@ -177,7 +195,11 @@ fn a_frame_without_a_packet_says_why() {
         (9, vec![0xff, 3, 0x00, 0x2d, 1], NotIp::OtherPpp(0x2d)),
         (51, vec![0x11, 9, 0, 0, 0, 4, 1, 1, 0, 0], NotIp::Pppoe),
         (51, vec![0x21, 0, 0, 0, 0, 4, 0, 0x21], NotIp::BadLinkHeader),
-        (51, vec![0x11, 0, 0, 0, 0, 0, 0, 0x21, 0x45], NotIp::TooShort),
+        (
+            51,
+            vec![0x11, 0, 0, 0, 0, 0, 0, 0x21, 0x45],
+            NotIp::TooShort,
+        ),
         (104, vec![0x0f, 0, 0x80, 0x35, 0, 0], NotIp::Arp),
         (
             104,
@@ -201,7 +223,11 @@ fn a_frame_without_a_packet_says_why() {
         (105, wireless([0x08, 0x41], &[], &data), NotIp::Encrypted),
         (105, wireless([0x08, 0x05], &[], &data), NotIp::LinkFragment),
         (105, fragment, NotIp::LinkFragment),
-        (105, wireless([0x88, 1], &[0x80, 0], &data), NotIp::Aggregate),
+        (
+            105,
+            wireless([0x88, 1], &[0x80, 0], &data),
+            NotIp::Aggregate,
+        ),
         (
             105,
             wireless([0x08, 1], &[], &[0x42, 0x42, 3, 0, 0, 0, 0, 0]),
@@ -247,7 +273,10 @@ fn numbers_of_nflog_are_in_the_order_of_the_file() {
 
 #[test]
 fn a_cut_log_message_hands_out_what_is_there_of_the_packet() {
-    let frame = nflog(2, &[attribute(Order::Little, 9, &[PACKET, PACKET].concat())]);
+    let frame = nflog(
+        2,
+        &[attribute(Order::Little, 9, &[PACKET, PACKET].concat())],
+    );
     let cut = &frame[..frame.len() - 5];
     let found = ip_packet(LinkType::from(239), cut).unwrap();
     assert_eq!(found.bytes, &frame[8..frame.len() - 5]);

@@ -27,7 +27,10 @@ fn pcap_is_read_in_both_byte_orders_and_resolutions() {
                     interface: 0
                 }
             );
-            assert_eq!((frames[1].number, frames[1].bytes.len(), frames.len()), (2, 0, 2));
+            assert_eq!(
+                (frames[1].number, frames[1].bytes.len(), frames.len()),
+                (2, 0, 2)
+            );
         }
     }
 }
@@ -62,7 +65,11 @@ fn a_fraction_above_a_second_carries_over() {
     let order = Order::Big;
     let fraction = u128::from(u32::MAX);
     for (magic, nanos) in [(0xa1b2_c3d4, fraction * 1_000), (0xa1b2_3c4d, fraction)] {
-        let file = [order.pcap(magic, 1), order.record(u32::MAX, u32::MAX, 0, &[])].concat();
+        let file = [
+            order.pcap(magic, 1),
+            order.record(u32::MAX, u32::MAX, 0, &[]),
+        ]
+        .concat();
         assert_eq!(read_whole(&file)[0].nanos, fraction * 1_000_000_000 + nanos);
     }
 }
@@ -89,7 +96,10 @@ fn pcapng_interfaces_have_their_own_link_type_and_clock() {
             (frames[1].interface, frames[1].link, frames[1].nanos),
             (0, LinkType::Ethernet, 3_000_002_000)
         );
-        assert_eq!((&frames[1].bytes[..], frames[1].wire_len), (&PACKET[..], 60));
+        assert_eq!(
+            (&frames[1].bytes[..], frames[1].wire_len),
+            (&PACKET[..], 60)
+        );
     }
 }
 
@@ -138,7 +148,11 @@ fn timestamps_count_in_the_interface_resolution() {
         for order in ORDERS {
             let interface = order.interface(1, 0, &order.option(9, &[resolution]));
             let file = [order.section(), interface, order.enhanced(0, ticks, 0, &[])].concat();
-            assert_eq!(read_whole(&file)[0].nanos, nanos, "{order:?} {resolution:#x}");
+            assert_eq!(
+                read_whole(&file)[0].nanos,
+                nanos,
+                "{order:?} {resolution:#x}"
+            );
         }
     }
 }
@@ -162,7 +176,11 @@ fn the_time_offset_is_read_in_the_section_byte_order_and_saturates() {
             let options = [order.option(14, &value), order.option(9, &[resolution])].concat();
             let interface = order.interface(1, 0, &options);
             let file = [order.section(), interface, order.enhanced(0, ticks, 0, &[])].concat();
-            assert_eq!(read_whole(&file)[0].nanos, time.as_nanos(), "{order:?} {offset}");
+            assert_eq!(
+                read_whole(&file)[0].nanos,
+                time.as_nanos(),
+                "{order:?} {offset}"
+            );
         }
     }
 }
@@ -473,7 +491,8 @@ fn a_pipe_that_trickles_is_read_like_a_file() {
             interrupted: false,
             end: None,
         };
-        let trickled = drain(CaptureReader::new("pipe".to_owned(), Box::new(trickle), None).unwrap());
+        let trickled =
+            drain(CaptureReader::new("pipe".to_owned(), Box::new(trickle), None).unwrap());
         assert_eq!(trickled.0, read_whole(&file));
         assert!(trickled.1.is_none());
     }
@@ -493,7 +512,8 @@ fn an_input_error_names_the_record_it_hit() {
         interrupted: false,
         end,
     };
-    let (frames, error) = drain(CaptureReader::new("pipe".to_owned(), Box::new(trickle), None).unwrap());
+    let (frames, error) =
+        drain(CaptureReader::new("pipe".to_owned(), Box::new(trickle), None).unwrap());
     assert_eq!(frames.len(), 1);
     let message = error.unwrap().to_string();
     assert!(
@@ -520,7 +540,9 @@ fn the_offset_ends_at_the_length_of_the_file() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error = CaptureReader::open(Path::new("no/such.pcap")).err().unwrap();
+    let error = CaptureReader::open(Path::new("no/such.pcap"))
+        .err()
+        .unwrap();
     assert!(error.to_string().starts_with("no/such.pcap: "), "{error}");
     let dir = tempfile::tempdir().unwrap();
     assert!(

@@ -49,7 +49,9 @@ fn what_is_written_is_read_back() {
 #[test]
 fn a_full_disk_is_an_error() {
     let mut writer = CaptureWriter::create(Path::new("/dev/full")).unwrap();
-    writer.write(Duration::ZERO, &PACKET, PACKET.len(), "").unwrap();
+    writer
+        .write(Duration::ZERO, &PACKET, PACKET.len(), "")
+        .unwrap();
     let message = writer.finish().unwrap_err().to_string();
     assert!(message.starts_with("/dev/full: "), "{message}");
 }
@@ -79,7 +81,10 @@ fn a_pcapng_is_read_back_with_its_times_and_comments() {
     let bytes = std::fs::read(&path).unwrap();
     // The option: its code, its length, the text.
     let option = [&[1, 0, 20, 0][..], b"drop, tcp_no_session"].concat();
-    let count = bytes.windows(option.len()).filter(|part| *part == option).count();
+    let count = bytes
+        .windows(option.len())
+        .filter(|part| *part == option)
+        .count();
     assert_eq!(count, 1);
 }
 
@@ -89,7 +94,9 @@ fn a_pcapng_cuts_a_packet_that_is_too_long() {
     let path = dir.path().join("out.pcapng");
     let mut writer = CaptureWriter::create(&path).unwrap();
     let long = vec![9; MAX_PACKET + 5];
-    writer.write(Duration::ZERO, &long, long.len(), "drop").unwrap();
+    writer
+        .write(Duration::ZERO, &long, long.len(), "drop")
+        .unwrap();
     writer.finish().unwrap();
     let (frames, error) = drain(CaptureReader::open(&path).unwrap());
     assert!(error.is_none(), "{error:?}");

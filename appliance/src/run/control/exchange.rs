@@ -16,7 +16,10 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// Begins an answer at this moment. `writer` sends a line to the client.
-    pub(super) fn new(appliance: &'a Appliance, writer: &'a mut dyn FnMut(&Reply) -> io::Result<()>) -> Self {
+    pub(super) fn new(
+        appliance: &'a Appliance,
+        writer: &'a mut dyn FnMut(&Reply) -> io::Result<()>,
+    ) -> Self {
         Self {
             appliance,
             now: Instant::now(),

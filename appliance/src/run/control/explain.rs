@@ -88,7 +88,9 @@ fn lifetime_and_rule(detail: &SessionDetail, rule: &str) -> [String; 2] {
 
 /// Returns the bounds of the TCP windows; no lines for other protocols.
 fn windows(detail: &SessionDetail) -> impl Iterator<Item = String> {
-    let sides = ["original", "reply"].iter().zip(detail.sides.iter().flatten());
+    let sides = ["original", "reply"]
+        .iter()
+        .zip(detail.sides.iter().flatten());
     sides.map(|(name, side)| {
         format!(
             "{name} end: sent up to {}, may send up to {}, largest window {} (scale {}), expects \

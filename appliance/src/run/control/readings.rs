@@ -13,7 +13,11 @@ use crate::run::reloads::ReloadState;
 use crate::run::view::WallClock;
 
 /// Returns a line of the report of asymmetric paths.
-pub(super) fn asymmetry(line: &AsymmetryLine, appliance: &Appliance, now: Instant) -> AsymmetryView {
+pub(super) fn asymmetry(
+    line: &AsymmetryLine,
+    appliance: &Appliance,
+    now: Instant,
+) -> AsymmetryView {
     let ago = |moment| now.saturating_duration_since(moment).as_secs_f64();
     AsymmetryView {
         zone: appliance.zones.name(line.zone),
@@ -63,7 +67,9 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
         .iter()
         .map(|(reason, rule, count)| (format!("{reason} by {rule}"), *count));
     StatsView {
-        uptime: now.saturating_duration_since(appliance.started).as_secs_f64(),
+        uptime: now
+            .saturating_duration_since(appliance.started)
+            .as_secs_f64(),
         sessions: of.sessions as u64,
         max_sessions: of.max_sessions as u64,
         sessions_by_worth: named(
@@ -72,7 +78,11 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
                 .map(|(worth, n)| (worth.name(), *n as u64)),
         ),
         sessions_opened: of.sessions_opened,
-        sessions_ended: named(of.sessions_ended.iter().map(|(reason, n)| (reason.name(), *n))),
+        sessions_ended: named(
+            of.sessions_ended
+                .iter()
+                .map(|(reason, n)| (reason.name(), *n)),
+        ),
         sessions_adopted: of.sessions_adopted,
         sessions_resumed: of.sessions_resumed,
         sessions_bypassed: of.sessions_bypassed,
@@ -83,9 +93,17 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
         tolerated: named(tolerated),
         rules: named(engine.policy().hits()),
         resets_sent: of.resets_sent,
-        resets_unsent: named(of.resets_unsent.iter().map(|(reason, n)| (reason.name(), *n))),
+        resets_unsent: named(
+            of.resets_unsent
+                .iter()
+                .map(|(reason, n)| (reason.name(), *n)),
+        ),
         helper_events: named(of.helper_events.iter().map(|(event, n)| (event.name(), *n))),
-        challenge_events: named(of.challenge_events.iter().map(|(event, n)| (event.name(), *n))),
+        challenge_events: named(
+            of.challenge_events
+                .iter()
+                .map(|(event, n)| (event.name(), *n)),
+        ),
         challenging_zones: of
             .challenging_zones
             .iter()
@@ -95,9 +113,18 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
         tombstones: of.tombstones as u64,
         control_sessions: of.control_sessions as u64,
         expectations: of.expectations as u64,
-        refused: named(front.refused.iter().map(|(refusal, n)| (refusal.name(), *n))),
+        refused: named(
+            front
+                .refused
+                .iter()
+                .map(|(refusal, n)| (refusal.name(), *n)),
+        ),
         received_datagrams: front.received,
-        sent_datagrams: front.returned + front.rewritten + front.replied + front.told_too_big + front.resets,
+        sent_datagrams: front.returned
+            + front.rewritten
+            + front.replied
+            + front.told_too_big
+            + front.resets,
         workers: appliance.data_path.shared.workers.len() as u64,
         unhealthy: appliance
             .health
@@ -128,7 +155,9 @@ pub(super) fn rules(appliance: &Appliance) -> Vec<RuleView> {
             expires: None,
             comment: String::new(),
             hits: of.map_or(0, |of| of.hits),
-            last_match: of.and_then(|of| of.last_match).map(|last| clock.seconds(last)),
+            last_match: of
+                .and_then(|of| of.last_match)
+                .map(|last| clock.seconds(last)),
             sessions,
             packets: live.packets + ended.packets,
             bytes: live.bytes + ended.bytes,

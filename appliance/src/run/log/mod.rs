@@ -157,7 +157,9 @@ impl<'a> Lines<'a> {
                     notice("session log: lines are written again");
                 }
                 self.fails = false;
-                self.reported = self.reported.filter(|reported| reported.elapsed() < SILENCE);
+                self.reported = self
+                    .reported
+                    .filter(|reported| reported.elapsed() < SILENCE);
             }
             Err(error) => {
                 if self.reported.is_none() {

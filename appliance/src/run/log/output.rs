@@ -32,13 +32,19 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
         LogFormat::Json => b"",
         LogFormat::AwsVpcFlowV2 => rows::VPC_HEADER,
     };
-    if STDOUT.iter().any(|name| settings.output.as_os_str() == *name) {
+    if STDOUT
+        .iter()
+        .any(|name| settings.output.as_os_str() == *name)
+    {
         let copy = io::stdout().as_fd().try_clone_to_owned()?;
         return Output::straight(File::from(copy), header);
     }
     let path = std::path::absolute(&settings.output)?;
     if path.file_name().is_none() {
-        return Err(io::Error::other(format!("{} is not a file", path.display())));
+        return Err(io::Error::other(format!(
+            "{} is not a file",
+            path.display()
+        )));
     }
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     match fs::symlink_metadata(&path) {

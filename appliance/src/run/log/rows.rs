@@ -37,8 +37,12 @@ pub(super) fn put(
                 SessionEvent::Ended(session, reason) => {
                     Row::line("ended", Some(*reason), viewer.view(session))
                 }
-                SessionEvent::Denied(denied) => serde_json::to_string(&DeniedRow::new(denied, viewer)),
-                SessionEvent::Limited(reached) => serde_json::to_string(&LimitRow::new(reached, viewer)),
+                SessionEvent::Denied(denied) => {
+                    serde_json::to_string(&DeniedRow::new(denied, viewer))
+                }
+                SessionEvent::Limited(reached) => {
+                    serde_json::to_string(&LimitRow::new(reached, viewer))
+                }
             };
             put(&line?);
         }
@@ -111,7 +115,9 @@ impl<'a> DeniedRow<'a> {
             orig_bytes: denied.bytes,
             start: viewer.clock.seconds(denied.at),
             rule: viewer.policy.rule_name(denied.rule),
-            tunnels: viewer.tunnel(denied.tunnel).map(|tunnel| [Some(tunnel), None]),
+            tunnels: viewer
+                .tunnel(denied.tunnel)
+                .map(|tunnel| [Some(tunnel), None]),
         }
     }
 }

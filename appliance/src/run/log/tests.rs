@@ -82,7 +82,10 @@ fn no_file_is_longer_than_its_limit_and_no_line_is_torn() {
         .write(format!("{long}{long}end\n").as_bytes(), &place.counters)
         .unwrap();
     assert_eq!(place.text("log"), "end\n");
-    assert_eq!((place.text("log.1"), place.text("log.2")), (long.clone(), long));
+    assert_eq!(
+        (place.text("log.1"), place.text("log.2")),
+        (long.clone(), long)
+    );
 }
 
 #[test]
@@ -103,7 +106,9 @@ fn what_lies_in_the_way_of_the_rotation_costs_counted_lines_until_it_is_gone() {
     output.write(b"line 1\n", &place.counters).unwrap();
     fs::create_dir_all(place.at("log.1/full")).unwrap();
     for _ in 0..3 {
-        output.write(b"line 2\nline 3\n", &place.counters).unwrap_err();
+        output
+            .write(b"line 2\nline 3\n", &place.counters)
+            .unwrap_err();
     }
     assert_eq!(counts(&place.counters), (1, 6));
     fs::remove_dir_all(place.at("log.1")).unwrap();
@@ -194,13 +199,17 @@ fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
     let mut output = Output::straight(writer, b"").unwrap();
     // 1,000 bytes a line: four are whole, and 96 bytes of the fifth fit.
     let line = format!("{}\n", "x".repeat(999));
-    output.write(line.repeat(8).as_bytes(), &counters).unwrap_err();
+    output
+        .write(line.repeat(8).as_bytes(), &counters)
+        .unwrap_err();
     assert_eq!(counts(&counters), (4, 3), "the fifth is begun");
     assert_eq!(drain(&mut reader).len(), 4_096);
     output.write(b"next\n", &counters).unwrap();
     assert_eq!(counts(&counters), (6, 3));
     assert_eq!(drain(&mut reader), format!("{}next\n", &line[96..]));
-    output.write(line.repeat(5).as_bytes(), &counters).unwrap_err();
+    output
+        .write(line.repeat(5).as_bytes(), &counters)
+        .unwrap_err();
     assert_eq!(counts(&counters), (10, 3));
     output.give_up(&counters);
     assert_eq!(counts(&counters), (10, 4), "every line is one or the other");
@@ -228,12 +237,18 @@ fn a_pipe_is_written_to_and_not_rotated_and_its_reader_may_come_later() {
         let path = place.at("log");
         thread::spawn(move || {
             let mut bytes = [0; 21];
-            File::open(path).unwrap().read_exact(&mut bytes).map(|()| bytes)
+            File::open(path)
+                .unwrap()
+                .read_exact(&mut bytes)
+                .map(|()| bytes)
         })
     };
     output
         .write(b"line 1\nline 2\nline 3\n", &place.counters)
         .unwrap();
-    assert_eq!(&reading.join().unwrap().unwrap(), b"line 1\nline 2\nline 3\n");
+    assert_eq!(
+        &reading.join().unwrap().unwrap(),
+        b"line 1\nline 2\nline 3\n"
+    );
     assert_eq!(place.names(), ["log"]);
 }

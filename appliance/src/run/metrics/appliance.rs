@@ -135,12 +135,14 @@ impl Readings {
                 .map(|(class, count)| (bound(class), count.value()))
                 .collect();
             let calls = buckets.iter().map(|(_, count)| count).sum();
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                worker.received.value() as f64,
-                calls,
-                &buckets,
-                None,
-            )?;
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(
+                    worker.received.value() as f64,
+                    calls,
+                    &buckets,
+                    None,
+                )?;
         }
         Ok(())
     }
@@ -166,15 +168,23 @@ impl Readings {
             |each| each.received,
         )?;
         of_endpoints(
-            Family::new("portcullis_endpoint_received", "UDP payload from an endpoint").in_unit(&Unit::Bytes),
+            Family::new(
+                "portcullis_endpoint_received",
+                "UDP payload from an endpoint",
+            )
+            .in_unit(&Unit::Bytes),
             |each| each.received_bytes,
         )?;
         of_endpoints(
-            Family::new("portcullis_endpoint_sent_datagrams", "Datagrams to an endpoint"),
+            Family::new(
+                "portcullis_endpoint_sent_datagrams",
+                "Datagrams to an endpoint",
+            ),
             |each| each.sent,
         )?;
         of_endpoints(
-            Family::new("portcullis_endpoint_sent", "UDP payload to an endpoint").in_unit(&Unit::Bytes),
+            Family::new("portcullis_endpoint_sent", "UDP payload to an endpoint")
+                .in_unit(&Unit::Bytes),
             |each| each.sent_bytes,
         )
     }
@@ -247,7 +257,10 @@ impl Readings {
             u64::from(is_running),
         )?;
         to.gauge(
-            Family::new("portcullis_healthy", "1 if health checks are answered with 200"),
+            Family::new(
+                "portcullis_healthy",
+                "1 if health checks are answered with 200",
+            ),
             u64::from(self.reasons.is_empty()),
         )?;
         to.gauges(
@@ -255,7 +268,12 @@ impl Readings {
                 "portcullis_unhealthy",
                 "1 for each reason for which health checks are answered with 503",
             ),
-            Unhealthy::NAMES.map(|reason| ([("reason", reason)], u64::from(self.reasons.contains(&reason)))),
+            Unhealthy::NAMES.map(|reason| {
+                (
+                    [("reason", reason)],
+                    u64::from(self.reasons.contains(&reason)),
+                )
+            }),
         )?;
         self.reloads(to)?;
         self.checkpoints(to)?;
@@ -305,7 +323,11 @@ impl Readings {
     }
 
     pub(super) fn checkpoints(&self, to: &mut Families<'_, '_>) -> Written {
-        let CheckpointReadings { written, failed, age } = self.checkpoints;
+        let CheckpointReadings {
+            written,
+            failed,
+            age,
+        } = self.checkpoints;
         to.counters(
             Family::new(
                 "portcullis_checkpoints",
@@ -317,7 +339,8 @@ impl Readings {
         // The age is unknown before the first checkpoint.
         let Some(age) = age else { return Ok(()) };
         to.gauge(
-            Family::new("portcullis_checkpoint_age", "Age of the newest checkpoint").in_unit(&Unit::Seconds),
+            Family::new("portcullis_checkpoint_age", "Age of the newest checkpoint")
+                .in_unit(&Unit::Seconds),
             age.as_secs_f64(),
         )
     }

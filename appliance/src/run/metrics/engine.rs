@@ -48,9 +48,9 @@ impl Readings {
                 "Packets forwarded although a check failed, because the check only counts or the \
                  session is tracked liberally, and packets that an audit rule admitted",
             ),
-            self.tolerated
-                .iter()
-                .map(|(reason, rule, count)| ([("reason", *reason), ("rule", rule.as_str())], *count)),
+            self.tolerated.iter().map(|(reason, rule, count)| {
+                ([("reason", *reason), ("rule", rule.as_str())], *count)
+            }),
         )?;
         to.counters(
             Family::new(
@@ -63,7 +63,10 @@ impl Readings {
                 .map(|(limit, rule, count)| ([("limit", *limit), ("rule", rule.as_str())], *count)),
         )?;
         to.counters(
-            Family::new("portcullis_rule_hits", "New sessions that a rule has decided"),
+            Family::new(
+                "portcullis_rule_hits",
+                "New sessions that a rule has decided",
+            ),
             self.rules
                 .iter()
                 .map(|rule| ([("rule", rule.name.as_str())], rule.hits)),
@@ -158,7 +161,10 @@ impl Readings {
             stats.sessions_bypassed,
         )?;
         to.gauge(
-            Family::new("portcullis_tombstones", "Ended sessions that are remembered"),
+            Family::new(
+                "portcullis_tombstones",
+                "Ended sessions that are remembered",
+            ),
             stats.tombstones as u64,
         )?;
         to.gauge(
@@ -181,14 +187,19 @@ impl Readings {
             stats.fragments_held,
         )?;
         to.gauge(
-            Family::new("portcullis_fragments_waiting", "Fragments that are held now"),
+            Family::new(
+                "portcullis_fragments_waiting",
+                "Fragments that are held now",
+            ),
             stats.fragments_waiting as u64,
         )
     }
 
     /// Writes the sessions as they were last counted.
     pub(super) fn sessions(&self, to: &mut Families<'_, '_>) -> Written {
-        let zone = |zone: Option<Zone>| zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone));
+        let zone = |zone: Option<Zone>| {
+            zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone))
+        };
         // A zone may have the name of a label that stands for others.
         let mut rows: BTreeMap<_, u64> = BTreeMap::new();
         for ((of, protocol, state), count) in &self.counted.sessions {
@@ -262,7 +273,10 @@ impl Readings {
             stats.resets_sent,
         )?;
         to.counters(
-            Family::new("portcullis_resets_unsent", "RSTs that were not made, by reason"),
+            Family::new(
+                "portcullis_resets_unsent",
+                "RSTs that were not made, by reason",
+            ),
             stats
                 .resets_unsent
                 .iter()

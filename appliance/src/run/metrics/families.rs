@@ -3,7 +3,8 @@
 use std::fmt;
 
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, LabelSetEncoder, MetricEncoder,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, LabelSetEncoder,
+    MetricEncoder,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -89,14 +90,18 @@ impl Families<'_, '_> {
 
     /// Writes a counter without labels or a unit.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> Written {
-        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
 
     /// Writes a counter of bytes without labels.
     pub(super) fn bytes(&mut self, name: &str, help: &str, value: u64) -> Written {
         let unit = Some(&Unit::Bytes);
-        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        let metric = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
 

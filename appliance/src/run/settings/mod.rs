@@ -17,7 +17,9 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::values::{ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied};
+pub(crate) use self::values::{
+    ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied,
+};
 
 /// The control socket of a running appliance, where `portcullis sessions` connects by default.
 pub(crate) const DEFAULT_CONTROL: &str = "/run/portcullis/control.sock";
@@ -334,7 +336,8 @@ pub(crate) fn sources_warning(config: &Config) -> Option<String> {
 pub(crate) fn default_warnings(config: &Config) -> Vec<String> {
     let zones = config.policy.zones.iter();
     let zones = zones.map(|(zone, action)| (format!("policy.zones.{zone}"), *action));
-    let defaults = std::iter::once(("policy.default".to_owned(), config.policy.default)).chain(zones);
+    let defaults =
+        std::iter::once(("policy.default".to_owned(), config.policy.default)).chain(zones);
     defaults
         .filter(|(_, action)| action.admits())
         .map(|(key, action)| {

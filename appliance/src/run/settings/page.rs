@@ -36,11 +36,15 @@ fn page() -> String {
 fn section(section: &SectionReference, page: &mut String) {
     page.push_str(&format!("\n### {}\n\n", heading(&section.path)));
     if !section.about.is_empty() {
-        let about = section.about.strip_prefix(&format!("`[{}]`: ", section.path));
+        let about = section
+            .about
+            .strip_prefix(&format!("`[{}]`: ", section.path));
         page.push_str(&wrapped(&capitalized(about.unwrap_or(&section.about))));
         page.push_str("\n\n");
     }
-    page.push_str("| key | type | default | bounds | change | meaning |\n|---|---|---|---|---|---|\n");
+    page.push_str(
+        "| key | type | default | bounds | change | meaning |\n|---|---|---|---|---|---|\n",
+    );
     for key in &section.keys {
         page.push_str(&row(key));
     }
@@ -73,14 +77,17 @@ fn row(key: &KeyReference) -> String {
         change.to_owned(),
         key.doc.clone(),
     ];
-    format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+    format!(
+        "| {} |\n",
+        cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
+    )
 }
 
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 /// Wraps a text at 100 columns.
@@ -126,7 +133,11 @@ fn every_printed_key_is_on_the_page() {
             let below = key
                 .strip_prefix(section.path.as_str())
                 .and_then(|rest| rest.strip_prefix('.'));
-            let name = if section.path.is_empty() { Some(key) } else { below };
+            let name = if section.path.is_empty() {
+                Some(key)
+            } else {
+                below
+            };
             name.is_some_and(|name| {
                 section
                     .keys

@@ -21,7 +21,8 @@ fn read(text: &str) -> Result<Settings, String> {
 #[test]
 fn what_is_missing_has_its_default() {
     assert_eq!(read("[table]\nmax_sessions = 9"), Ok(Settings::default()));
-    let some = read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
+    let some =
+        read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
     assert_eq!(some.health.listen, Listen(None));
     assert_eq!(
         (some.run.drain, some.run.control_path()),
@@ -53,12 +54,21 @@ fn the_argument_for_workers_has_the_bounds_of_the_key() {
             Cli::try_parse_from(["run", "--workers", &count.to_string()]).is_ok(),
             "{count}"
         );
-        assert!(read(&format!("[run]\nworkers = {count}")).is_ok(), "{count}");
+        assert!(
+            read(&format!("[run]\nworkers = {count}")).is_ok(),
+            "{count}"
+        );
     }
     for count in [most + 1, u32::MAX] {
         let error = Cli::try_parse_from(["run", "--workers", &count.to_string()]).unwrap_err();
-        assert!(error.to_string().contains(&format!("0..={most}")), "{error}");
-        assert!(read(&format!("[run]\nworkers = {count}")).is_err(), "{count}");
+        assert!(
+            error.to_string().contains(&format!("0..={most}")),
+            "{error}"
+        );
+        assert!(
+            read(&format!("[run]\nworkers = {count}")).is_err(),
+            "{count}"
+        );
     }
 }
 
@@ -133,7 +143,10 @@ fn what_is_wrong_is_named_with_its_line() {
             "[run]\nmax_saved_age = 0",
             "f:2: run.max_saved_age: 0s is out of bounds: 1s to 30d",
         ),
-        ("[log]\nformat = \"xml\"", "f:2: log.format: unknown value `xml`"),
+        (
+            "[log]\nformat = \"xml\"",
+            "f:2: log.format: unknown value `xml`",
+        ),
         (
             "[log]\ndenied = \"some\"",
             "f:2: log.denied: unknown value `some`: did you mean `none`?",
@@ -143,7 +156,10 @@ fn what_is_wrong_is_named_with_its_line() {
             "[log]\naccount_id = \"1 2\"",
             "f:2: log.account_id: \"1 2\" is not 1 to 64 letters, digits",
         ),
-        ("[log]\ninterface_id = \"\"", "f:2: log.interface_id: \"\" is not"),
+        (
+            "[log]\ninterface_id = \"\"",
+            "f:2: log.interface_id: \"\" is not",
+        ),
     ] {
         let error = read(text).unwrap_err();
         assert!(error.starts_with(wanted), "{error}");
@@ -152,8 +168,13 @@ fn what_is_wrong_is_named_with_its_line() {
 
 #[test]
 fn every_setting_is_told() {
-    let lines = read("[log]\naccount_id = \"123456789012\"").unwrap().lines_of();
-    for wanted in ["log.account_id = \"123456789012\"", "log.interface_id = \"-\""] {
+    let lines = read("[log]\naccount_id = \"123456789012\"")
+        .unwrap()
+        .lines_of();
+    for wanted in [
+        "log.account_id = \"123456789012\"",
+        "log.interface_id = \"-\"",
+    ] {
         assert!(lines.iter().any(|line| line == wanted), "no {wanted}");
     }
 }
@@ -162,7 +183,9 @@ fn every_setting_is_told() {
 fn checkpoints_are_off_or_have_an_interval() {
     let told = |text: &str| {
         let lines = read(text).unwrap().lines_of();
-        let line = lines.into_iter().find(|line| line.starts_with("run.checkpoint"));
+        let line = lines
+            .into_iter()
+            .find(|line| line.starts_with("run.checkpoint"));
         line.unwrap()
     };
     assert_eq!(told(""), "run.checkpoint = \"off\"");
@@ -269,7 +292,11 @@ fn denied_sessions_of_marked_rules_are_logged_unless_said_otherwise() {
             LoggedDenied::None,
             "log.denied = \"none\"",
         ),
-        ("log.denied = \"all\"", LoggedDenied::All, "log.denied = \"all\""),
+        (
+            "log.denied = \"all\"",
+            LoggedDenied::All,
+            "log.denied = \"all\"",
+        ),
     ] {
         assert_eq!(said(text), (wanted, line.to_owned()));
     }

@@ -125,10 +125,14 @@ impl Scalar for Listen {
         if text == OFF {
             return Ok(Self(None));
         }
-        text.parse().map(|address| Self(Some(address))).map_err(|_| {
-            let why = format!("`{text}` is not an address with a port such as \"0.0.0.0:8080\", nor \"off\"");
-            why.into()
-        })
+        text.parse()
+            .map(|address| Self(Some(address)))
+            .map_err(|_| {
+                let why = format!(
+                    "`{text}` is not an address with a port such as \"0.0.0.0:8080\", nor \"off\""
+                );
+                why.into()
+            })
     }
 
     fn written(&self) -> String {

@@ -55,8 +55,18 @@ fn some_sessions() -> TestAppliance {
 fn sessions_are_listed_by_every_filter() {
     let appliance = some_sessions();
     let nothing = FilterSpec::default;
-    let [one, two, three, four] = ["tcp 10.0.0.1", "tcp 10.0.0.2", "udp 10.0.0.3", "tcp 10.0.0.4"];
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let [one, two, three, four] = [
+        "tcp 10.0.0.1",
+        "tcp 10.0.0.2",
+        "udp 10.0.0.3",
+        "tcp 10.0.0.4",
+    ];
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
     let rows: Vec<(FilterSpec, Vec<&str>)> = vec![
         (nothing(), vec![one, two, four, three]),
         (
@@ -226,8 +236,14 @@ fn what_is_deleted_is_gone_and_everything_must_be_said_twice() {
     assert_eq!(text(&done), "1 sessions ended");
     let [_, _, ack] = handshake(1, 1_000);
     let reason = appliance.packet(&ack, 0).reason();
-    assert_eq!(reason.map(|reason| reason.name()), Some("tcp_after_deletion"));
-    assert_eq!(text(&ask(&appliance, &all(true)).unwrap()), "3 sessions ended");
+    assert_eq!(
+        reason.map(|reason| reason.name()),
+        Some("tcp_after_deletion")
+    );
+    assert_eq!(
+        text(&ask(&appliance, &all(true)).unwrap()),
+        "3 sessions ended"
+    );
     assert_eq!(appliance.shared.engine.sessions(), 0);
     appliance.finish();
 }
@@ -295,7 +311,9 @@ fn a_preview_says_which_sessions_a_reload_would_end_and_ends_none() {
 fn orders_and_reports_are_answered() {
     let appliance = some_sessions();
     assert_eq!(text(&ask(&appliance, &Request::Health).unwrap()), "healthy");
-    assert!(text(&ask(&appliance, &Request::Reload).unwrap()).starts_with("4 sessions re-evaluated"));
+    assert!(
+        text(&ask(&appliance, &Request::Reload).unwrap()).starts_with("4 sessions re-evaluated")
+    );
     assert_eq!(ask(&appliance, &Request::Expectations).unwrap().len(), 1);
     assert_eq!(
         ask(&appliance, &Request::Asymmetry { clear: true })
@@ -306,13 +324,20 @@ fn orders_and_reports_are_answered() {
     let [_, _, ack] = handshake(9, 9_000);
     assert!(!appliance.packet(&ack, 0).is_forward());
     ask(&appliance, &Request::Adopt { seconds: 60 }).unwrap();
-    assert!(appliance.packet(&ack, 0).is_forward(), "adopted in its middle");
+    assert!(
+        appliance.packet(&ack, 0).is_forward(),
+        "adopted in its middle"
+    );
     let replies = ask(&appliance, &Request::Stats).unwrap();
     let Some(Reply::Stats(stats)) = replies.first() else {
         panic!("{replies:?}");
     };
     assert_eq!(
-        (stats.sessions, stats.sessions_opened, stats.sessions_adopted),
+        (
+            stats.sessions,
+            stats.sessions_opened,
+            stats.sessions_adopted
+        ),
         (5, 5, 1)
     );
     assert!(
@@ -320,7 +345,11 @@ fn orders_and_reports_are_answered() {
         "{:?}",
         stats.dropped
     );
-    assert!(stats.rules.contains(&("web".to_owned(), 4)), "{:?}", stats.rules);
+    assert!(
+        stats.rules.contains(&("web".to_owned(), 4)),
+        "{:?}",
+        stats.rules
+    );
     appliance.finish();
 }
 
@@ -408,14 +437,24 @@ fn the_socket_is_its_owners_alone_and_survives_nonsense() {
         "{\"command\":\"conquer\"}",
         "{\"command\":\"stats\",\"extra\":1}x",
     ] {
-        stream.write_all(format!("{nonsense}\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("{nonsense}\n").as_bytes())
+            .unwrap();
         let reply = replies.next().unwrap().unwrap();
-        assert!(reply.starts_with("{\"error\":\"invalid request: "), "{reply}");
+        assert!(
+            reply.starts_with("{\"error\":\"invalid request: "),
+            "{reply}"
+        );
     }
-    stream.write_all(b"\xff\xfe\n{\"command\":\"\xff\"}\n").unwrap();
+    stream
+        .write_all(b"\xff\xfe\n{\"command\":\"\xff\"}\n")
+        .unwrap();
     for _ in 0..2 {
         let reply = replies.next().unwrap().unwrap();
-        assert!(reply.starts_with("{\"error\":\"invalid request: "), "{reply}");
+        assert!(
+            reply.starts_with("{\"error\":\"invalid request: "),
+            "{reply}"
+        );
     }
     // Silent clients keep no client out, and a new client evicts the oldest of them.
     let silent: Vec<_> = (0..64)
@@ -467,9 +506,17 @@ fn the_command_prints_tables_and_json() {
         json.starts_with("{\"session\":{\"id\":") && json.ends_with("{\"done\":{\"count\":1}}\n"),
         "{json}"
     );
-    assert!(run(&["stats"]).unwrap().contains("sessions              4 of "));
+    assert!(
+        run(&["stats"])
+            .unwrap()
+            .contains("sessions              4 of ")
+    );
     let top = run(&["top", "--count", "2", "--interval", "1"]).unwrap();
-    assert_eq!(top.matches("the 4 of 4 with the most bytes").count(), 2, "{top}");
+    assert_eq!(
+        top.matches("the 4 of 4 with the most bytes").count(),
+        2,
+        "{top}"
+    );
     let top = run(&[
         "--json",
         "top",
@@ -505,7 +552,9 @@ fn the_command_prints_tables_and_json() {
         let all = ["sessions", "delete", "--all", both[0], both[1]];
         assert!(Cli::try_parse_from(all).is_err(), "{both:?}");
     }
-    assert!(Cli::try_parse_from(["sessions", "--json", "delete", "--all", "--control", "x"]).is_ok());
+    assert!(
+        Cli::try_parse_from(["sessions", "--json", "delete", "--all", "--control", "x"]).is_ok()
+    );
     assert_eq!(
         run(&["delete", "--src", "10.0.0.2"]).unwrap(),
         "1 sessions ended\n"
@@ -535,5 +584,8 @@ fn a_missing_directory_of_the_socket_is_made_for_its_owner() {
     assert_eq!(mode & 0o777, 0o700);
     let deep = directory.path().join("a/b/control.sock");
     let error = make_directory(&deep).unwrap_err().to_string();
-    assert!(error.contains("a/b is missing and cannot be made"), "{error}");
+    assert!(
+        error.contains("a/b is missing and cannot be made"),
+        "{error}"
+    );
 }

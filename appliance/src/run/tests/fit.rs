@@ -22,7 +22,10 @@ fn a_table_full_of_sessions_that_the_next_may_evict_is_healthy() {
     assert_eq!(appliance.shared.engine.sessions(), 16);
     assert_eq!(later(&appliance), 200);
     let [_, _, ack] = handshake(1, 1_000);
-    assert!(appliance.packet(&ack, 0).is_forward(), "the connection lives");
+    assert!(
+        appliance.packet(&ack, 0).is_forward(),
+        "the connection lives"
+    );
     appliance.finish();
 }
 
@@ -38,7 +41,10 @@ fn a_table_full_of_sessions_that_nobody_can_evict_is_unhealthy() {
     assert_eq!(later(&appliance), 200, "8 sessions, of which 4 are assured");
     appliance.connection(1, 2_000);
     let body = wait_for_health(&appliance, 503);
-    assert_eq!(body, "table_full: 5 assured of 10 sessions are 50 % or more\n");
+    assert_eq!(
+        body,
+        "table_full: 5 assured of 10 sessions are 50 % or more\n"
+    );
     appliance.rewrite("health.full_table = 0\ntable.max_sessions = 10\n");
     appliance.operations().appliance().reload().unwrap();
     assert_eq!(get(appliance.health(), "/").0, 200, "0 is never");
@@ -53,7 +59,10 @@ fn new_sessions_that_find_no_room_are_unhealthy_for_some_seconds() {
         appliance.connection(1, 1_000 + port);
     }
     let full = wait_for_health(&appliance, 503);
-    assert_eq!(full, "table_full: 8 assured of 8 sessions are 100 % or more\n");
+    assert_eq!(
+        full,
+        "table_full: 8 assured of 8 sessions are 100 % or more\n"
+    );
     for port in 0..10 {
         assert!(!appliance.packet(&syn(2, 2_000 + port, 80), 0).is_forward());
     }
@@ -84,7 +93,10 @@ fn send(appliance: &TestAppliance, worker: usize, works: bool) {
         stats.returned.add(1);
         stats.sends.succeeded(path);
     } else {
-        stats.send_failed(&std::io::Error::from_raw_os_error(nix::libc::ENETUNREACH), path);
+        stats.send_failed(
+            &std::io::Error::from_raw_os_error(nix::libc::ENETUNREACH),
+            path,
+        );
     }
 }
 
@@ -101,7 +113,8 @@ fn a_worker_whose_sends_fail_is_unhealthy_until_they_succeed() {
     });
     let (_, body) = get(appliance.health(), "/");
     assert!(
-        body.starts_with("send_failing: 1 workers cannot send, ") && body.ends_with(" datagrams not sent\n"),
+        body.starts_with("send_failing: 1 workers cannot send, ")
+            && body.ends_with(" datagrams not sent\n"),
         "{body}"
     );
     assert!(appliance.metric("portcullis_unhealthy{reason=\"send_failing\"}") > 0.5);

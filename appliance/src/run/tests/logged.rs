@@ -48,7 +48,10 @@ fn a_line_of_json_says_how_a_session_has_ended() {
         assert_eq!(tcp[key], wanted, "{key}");
     }
     assert_eq!((&tcp["sport"], &tcp["dport"]), (&1_000.into(), &80.into()));
-    assert_eq!((&tcp["orig_pkts"], &tcp["reply_pkts"]), (&2.into(), &1.into()));
+    assert_eq!(
+        (&tcp["orig_pkts"], &tcp["reply_pkts"]),
+        (&2.into(), &1.into())
+    );
     assert_eq!(
         (&tcp["orig_bytes"], &tcp["reply_bytes"]),
         (&80.into(), &40.into())
@@ -63,8 +66,9 @@ fn a_line_of_json_says_how_a_session_has_ended() {
 
 #[test]
 fn a_line_of_json_says_which_limit_a_source_has_reached() {
-    let appliance =
-        TestAppliance::start("log.output = \"DIR/sessions.log\"\n[limits.zones.blue]\nmax_per_source = 2\n");
+    let appliance = TestAppliance::start(
+        "log.output = \"DIR/sessions.log\"\n[limits.zones.blue]\nmax_per_source = 2\n",
+    );
     let passed = (1..6).filter(|port| appliance.packet(&udp(2, *port, 53), 1).is_forward());
     assert_eq!(passed.count(), 2);
     let directory = appliance.finish();
@@ -104,7 +108,10 @@ fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
     let text = fs::read_to_string(directory.path().join("flow.log")).unwrap();
     let mut lines = text.lines();
     let head: Vec<_> = lines.next().unwrap().split(' ').collect();
-    assert_eq!((head.len(), head[0], head[13]), (14, "version", "log-status"));
+    assert_eq!(
+        (head.len(), head[0], head[13]),
+        (14, "version", "log-status")
+    );
     let lines: Vec<Vec<_>> = lines.map(|line| line.split(' ').collect()).collect();
     assert_eq!(lines.len(), 3);
     assert!(lines.iter().all(|line| line.len() == 14));
@@ -138,7 +145,11 @@ fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
     );
     for round in 0..40u16 {
         for host in 0..100 {
-            assert!(appliance.packet(&udp(host, 10_000 + round, 53), 0).is_forward());
+            assert!(
+                appliance
+                    .packet(&udp(host, 10_000 + round, 53), 0)
+                    .is_forward()
+            );
         }
         end_all(&appliance);
         // Not all in one piece.
@@ -192,7 +203,12 @@ fn a_file_that_comes_in_the_way_does_not_end_the_log() {
     assert_eq!(counts["lines_dropped_total{cause=\"write_failed\"}"], 0);
     let in_files: usize = fs::read_dir(&logs)
         .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap().lines().count())
+        .map(|entry| {
+            fs::read_to_string(entry.unwrap().path())
+                .unwrap()
+                .lines()
+                .count()
+        })
         .sum();
     assert_eq!(in_files, 200);
     appliance.finish();
@@ -218,7 +234,8 @@ fn a_line_does_not_wait_for_events_to_cease() {
 
 #[test]
 fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
-    let settings = "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow_v2\"\nrotate_bytes = 4096\n";
+    let settings =
+        "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow_v2\"\nrotate_bytes = 4096\n";
     let mut directory = tempfile::tempdir().unwrap();
     for run in 0..3 {
         let appliance = TestAppliance::start_in(directory, settings);
@@ -244,8 +261,13 @@ fn unread(more: &str) -> (TestAppliance, fs::File) {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let appliance = TestAppliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
+    let unread = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let appliance =
+        TestAppliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
     // More than the pipe and the buffer hold.
     for host in 0..100 {
         for port in 0..40 {
@@ -291,7 +313,8 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
         ("denied = \"none\"\n", vec![]),
         ("denied = \"all\"\n", vec!["no-telnet", "default"]),
     ] {
-        let appliance = TestAppliance::start(&format!("[log]\noutput = \"DIR/log\"\n{setting}{DENYING}"));
+        let appliance =
+            TestAppliance::start(&format!("[log]\noutput = \"DIR/log\"\n{setting}{DENYING}"));
         assert!(!appliance.packet(&syn(1, 1_000, 23), 0).is_forward());
         assert!(!appliance.packet(&udp(2, 4_000, 99), 1).is_forward());
         let [_, _, ack] = handshake(3, 1_000);
@@ -305,7 +328,10 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        let rules: Vec<_> = rows.iter().map(|row| row["rule"].as_str().unwrap()).collect();
+        let rules: Vec<_> = rows
+            .iter()
+            .map(|row| row["rule"].as_str().unwrap())
+            .collect();
         assert_eq!(rules, wanted, "{setting}");
         let Some(row) = rows.first() else { continue };
         for (key, wanted) in [
@@ -328,7 +354,10 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
         }
         assert!(row["start"].as_f64().unwrap() > 1.6e9);
         if let Some(row) = rows.get(1) {
-            assert_eq!((&row["action"], &row["zone"]), (&"deny".into(), &"blue".into()));
+            assert_eq!(
+                (&row["action"], &row["zone"]),
+                (&"deny".into(), &"blue".into())
+            );
         }
     }
 }
@@ -356,7 +385,11 @@ fn a_flood_of_denied_packets_takes_no_room_from_sessions_that_end() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let _unread = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
     let appliance = TestAppliance::start_in(
         directory,
         "[log]\noutput = \"DIR/pipe\"\nqueue = 64\ndenied = \"all\"\n",
@@ -394,12 +427,21 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Open at both ends, so that opening does not block; nothing is read.
-    let _unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let appliance = TestAppliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
+    let _unread = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let appliance =
+        TestAppliance::start_in(directory, "[log]\noutput = \"DIR/pipe\"\nqueue = 16\n");
     let begin = Instant::now();
     for host in 0..100 {
         for port in 0..20 {
-            assert!(appliance.packet(&udp(host, 10_000 + port, 53), 0).is_forward());
+            assert!(
+                appliance
+                    .packet(&udp(host, 10_000 + port, 53), 0)
+                    .is_forward()
+            );
         }
         end_all(&appliance);
     }

@@ -115,7 +115,8 @@ impl TestAppliance {
     }
 
     fn text(directory: &tempfile::TempDir, more: &str) -> String {
-        let mut ports = "health.listen = \"127.0.0.1:0\"\nrun.control = \"DIR/control\"\n".to_owned();
+        let mut ports =
+            "health.listen = \"127.0.0.1:0\"\nrun.control = \"DIR/control\"\n".to_owned();
         if !more.contains("metrics.listen") {
             ports.push_str("metrics.listen = \"127.0.0.2:0\"\n");
         }
@@ -166,7 +167,9 @@ impl TestAppliance {
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
+        line.unwrap_or_else(|| panic!("no {series}"))
+            .parse()
+            .unwrap()
     }
 
     /// Ends everything but the directory.
@@ -222,7 +225,9 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
 /// Returns the head and the body of an answer; `headers` are lines of the request.
 fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -232,7 +237,11 @@ fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, String) 
 
 /// Returns `/metrics` in the OpenMetrics format.
 fn open_metrics(address: SocketAddr) -> String {
-    let (head, body) = get_with(address, "/metrics", "Accept: application/openmetrics-text\r\n");
+    let (head, body) = get_with(
+        address,
+        "/metrics",
+        "Accept: application/openmetrics-text\r\n",
+    );
     assert!(
         head.contains("application/openmetrics-text; version=1.0.0"),
         "{head}"

@@ -124,7 +124,9 @@ fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
 fn a_datagram_to_a_group_has_no_destination_and_says_nothing_of_the_system() {
     let group = Ipv4Addr::new(239, 97, 2, 1);
     let socket = listen(Ipv4Addr::UNSPECIFIED, 0, BOUNDS).unwrap();
-    socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
+    socket
+        .join_multicast_v4(&group, &Ipv4Addr::LOCALHOST)
+        .unwrap();
     let port = socket.local_addr().unwrap().port();
     let mut inlet = Inlet::new(vec![unspecified(socket)], BOUNDS);
     let sender = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
@@ -195,7 +197,10 @@ fn what_waits_for_too_long_while_the_worker_does_not_catch_up_is_marked() {
         let waited = |pair: &Pair, inlet: &mut Inlet| {
             assert!(inlet.receive(false).unwrap().count > 0);
             assert_eq!(pair.dropped(), 0);
-            inlet.datagrams().map(|queued| queued.waited).collect::<Vec<_>>()
+            inlet
+                .datagrams()
+                .map(|queued| queued.waited)
+                .collect::<Vec<_>>()
         };
         let mut inlet = std::mem::replace(&mut pair.inlet, Inlet::without_sockets());
         // Nothing is held against a worker that was kept from working, if it empties its queue
@@ -206,7 +211,10 @@ fn what_waits_for_too_long_while_the_worker_does_not_catch_up_is_marked() {
         pair.send(200, 100);
         sleep(Duration::from_millis(30));
         let first = waited(&pair, &mut inlet);
-        assert!(first.iter().all(|waited| *waited == Waited::Briefly), "{address}");
+        assert!(
+            first.iter().all(|waited| *waited == Waited::Briefly),
+            "{address}"
+        );
         // It has taken some, and more are left for too long.
         sleep(Duration::from_millis(30));
         let mut count = first.len();

@@ -26,12 +26,17 @@ fn a_refused_file_is_a_metric_and_a_note_and_health_stays_200() {
         "the old policy holds"
     );
     assert!(appliance.metric("portcullis_reload_failed") > 0.5);
-    assert_eq!(notes(running), format!("the last reload was refused: {error}"));
+    assert_eq!(
+        notes(running),
+        format!("the last reload was refused: {error}")
+    );
     appliance.rewrite("health.stall = \"3s\"\npolicy.default = \"reject\"\n");
     running.reload().unwrap();
     assert!(appliance.metric("portcullis_reload_failed") < 0.5);
     for (outcome, wanted) in [("applied", 1.0), ("refused", 1.0)] {
-        let count = appliance.metric(&format!("portcullis_reloads_total{{outcome=\"{outcome}\"}}"));
+        let count = appliance.metric(&format!(
+            "portcullis_reloads_total{{outcome=\"{outcome}\"}}"
+        ));
         assert!((count - wanted).abs() < 0.5, "{outcome}: {count}");
     }
     assert_eq!(notes(running), "");
@@ -75,7 +80,10 @@ fn what_needs_a_restart_waits_for_it_and_the_rest_is_taken_over() {
     let waiting = "these keys wait for a restart: table.max_sessions, run.workers, log.output";
     let text = TestAppliance::text(&appliance.directory, more);
     let preview = running.preview("new.toml", &text, Instant::now()).unwrap();
-    assert_eq!(preview.text(0), format!("0 of 0 sessions would end; {waiting}"));
+    assert_eq!(
+        preview.text(0),
+        format!("0 of 0 sessions would end; {waiting}")
+    );
     assert!(notes(running).is_empty(), "a preview changes nothing");
     let done = running.reload().unwrap();
     assert!(done.ends_with(&format!("; {waiting}")), "{done}");
@@ -106,7 +114,8 @@ fn running_values_that_do_not_fit_the_file_refuse_it_as_a_whole() {
     let error = running.reload().unwrap_err();
     assert!(
         error.contains("portcullis.toml:6: lifetimes.override[0].zone: ")
-            && error.ends_with("running values are kept; these keys wait for a restart: zone_groups"),
+            && error
+                .ends_with("running values are kept; these keys wait for a restart: zone_groups"),
         "{error}"
     );
     let text = TestAppliance::text(&appliance.directory, more);

@@ -48,7 +48,8 @@ fn nothing_but_a_file_is_read_by_a_reload_and_a_directory_for_sessions_must_be_t
 
 #[test]
 fn draining_is_unhealthy_and_ends_after_its_time() {
-    let appliance = TestAppliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
+    let appliance =
+        TestAppliance::start("run.drain = \"300ms\"\nhealth.tcp_listen = \"127.0.0.1:0\"\n");
     let tcp = appliance.operations().addresses.health_tcp.unwrap();
     assert!(TcpStream::connect(tcp).is_ok());
     let begin = Instant::now();
@@ -84,7 +85,11 @@ fn idle_and_slow_clients_disturb_nobody() {
     for _ in 0..20 {
         assert_eq!(get(appliance.health(), "/").0, 200);
     }
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
     // Nor does one that talks nonsense, or wants to write.
     let mut odd = TcpStream::connect(appliance.health()).unwrap();
     odd.write_all(&[0; 100_000]).unwrap_or_default();
@@ -122,7 +127,10 @@ fn parse(text: &str) -> Exposition {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
             assert!(
-                found.kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                found
+                    .kinds
+                    .insert(name.to_owned(), kind.to_owned())
+                    .is_none(),
                 "{line}"
             );
             continue;
@@ -179,7 +187,12 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
     let metrics = appliance.operations().addresses.metrics.unwrap();
     assert_eq!(get(metrics, "/").0, 404);
     let found = parse(&open_metrics(metrics));
-    let value = |series: &str| *found.series.get(series).unwrap_or_else(|| panic!("no {series}"));
+    let value = |series: &str| {
+        *found
+            .series
+            .get(series)
+            .unwrap_or_else(|| panic!("no {series}"))
+    };
     for reason in DropReason::all() {
         value(&format!(
             "portcullis_dropped_packets_total{{reason=\"{}\"}}",
@@ -199,12 +212,18 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
         ));
     }
     for (series, wanted) in [
-        ("portcullis_dropped_packets_total{reason=\"policy_deny\"}", 1.0),
+        (
+            "portcullis_dropped_packets_total{reason=\"policy_deny\"}",
+            1.0,
+        ),
         ("portcullis_rule_hits_total{rule=\"dns\"}", 1.0),
         ("portcullis_sessions{worth=\"assured\"}", 1.0),
         ("portcullis_sessions{worth=\"embryonic\"}", 1.0),
         ("portcullis_sessions_opened_total", 2.0),
-        ("portcullis_worker_received_datagrams_total{worker=\"1\"}", 3.0),
+        (
+            "portcullis_worker_received_datagrams_total{worker=\"1\"}",
+            3.0,
+        ),
         ("portcullis_worker_batch_datagrams_count{worker=\"1\"}", 1.0),
         (
             "portcullis_worker_batch_datagrams_bucket{le=\"1.0\",worker=\"1\"}",
@@ -224,7 +243,10 @@ fn the_exposition_parses_and_has_a_series_for_every_reason() {
         ("portcullis_unhealthy{reason=\"draining\"}", 0.0),
         ("portcullis_unhealthy{reason=\"send_failing\"}", 0.0),
         ("portcullis_reload_failed", 0.0),
-        ("portcullis_log_lines_dropped_total{cause=\"queue_full\"}", 0.0),
+        (
+            "portcullis_log_lines_dropped_total{cause=\"queue_full\"}",
+            0.0,
+        ),
     ] {
         assert!(
             (value(series) - wanted).abs() < 1e-9,
@@ -314,7 +336,10 @@ fn a_client_that_does_not_ask_for_open_metrics_gets_the_older_format_with_the_sa
             }
         }
         assert_eq!(kinds.len(), open.kinds.len());
-        assert!(open.series.keys().all(|name| series.contains(name)), "{plain}");
+        assert!(
+            open.series.keys().all(|name| series.contains(name)),
+            "{plain}"
+        );
     }
     appliance.finish();
 }
@@ -326,13 +351,18 @@ fn sessions_are_counted_by_zone_protocol_and_state_while_metrics_are_read() {
     appliance.connection(2, 1_000);
     appliance.query(2, 1);
     let metrics = appliance.operations().addresses.metrics.unwrap();
-    let established = "portcullis_sessions_by_state{zone=\"default\",protocol=\"tcp\",state=\"ESTABLISHED\"}";
+    let established =
+        "portcullis_sessions_by_state{zone=\"default\",protocol=\"tcp\",state=\"ESTABLISHED\"}";
     let mut text = String::new();
     wait_for("a count", || {
         text = get(metrics, "/metrics").1;
         text.contains(established)
     });
-    let of = |start: &str| -> Vec<&str> { text.lines().filter(|line| line.starts_with(start)).collect() };
+    let of = |start: &str| -> Vec<&str> {
+        text.lines()
+            .filter(|line| line.starts_with(start))
+            .collect()
+    };
     let rows = of("portcullis_sessions_by_state{");
     assert_eq!(rows.len(), 2, "{rows:?}");
     assert_eq!(of(established), [format!("{established} 2")]);
@@ -382,7 +412,10 @@ A test generates this page: `UPDATE=1 cargo test -p portcullis-appliance the_pag
 "
     .to_owned();
     for line in text.lines() {
-        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+        let Some((name, help)) = line
+            .strip_prefix("# HELP ")
+            .and_then(|rest| rest.split_once(' '))
+        else {
             continue;
         };
         let labelled = text.lines().find_map(|line| {

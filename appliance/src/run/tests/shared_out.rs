@@ -23,7 +23,9 @@ fn probe(from: [u8; 4], to: SocketAddr) -> Option<String> {
 
 /// The status that a connection is answered with.
 fn ask(mut stream: TcpStream) -> Option<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     answer.get(9..12).map(ToOwned::to_owned)
@@ -69,10 +71,14 @@ fn one_source_that_holds_connections_keeps_no_prober_out() {
         let made: usize = holders.into_iter().map(|each| each.join().unwrap()).sum();
         assert!(made > 200, "{made} connections were held");
         let missed = answers.iter().filter(|answer| answer.is_none()).count();
-        assert_eq!(missed, 0, "of 100 probes, while {made} connections were made");
+        assert_eq!(
+            missed, 0,
+            "of 100 probes, while {made} connections were made"
+        );
     }
     for listener in ["health", "metrics"] {
-        let series = format!("portcullis_listener_evicted_connections_total{{listener=\"{listener}\"}}");
+        let series =
+            format!("portcullis_listener_evicted_connections_total{{listener=\"{listener}\"}}");
         assert!(appliance.metric(&series) > 0.5, "{series}");
     }
     appliance.finish();
@@ -86,7 +92,8 @@ fn a_prober_that_is_slow_to_ask_keeps_its_place_while_others_come() {
         let connections = (0..count).map(|_| connect([127, 0, 0, 3], to).unwrap());
         connections.collect()
     };
-    let evicted = || appliance.metric("portcullis_listener_evicted_connections_total{listener=\"health\"}");
+    let evicted =
+        || appliance.metric("portcullis_listener_evicted_connections_total{listener=\"health\"}");
     let before = some(64);
     let prober = connect([127, 0, 0, 2], to).unwrap();
     let after = some(200);
@@ -114,7 +121,10 @@ fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_the
             "portcullis_listener_refused_connections_total{{listener=\"{listener}\"}}"
         ))
     };
-    assert_eq!(probe([127, 0, 0, 2], appliance.health()).as_deref(), Some("200"));
+    assert_eq!(
+        probe([127, 0, 0, 2], appliance.health()).as_deref(),
+        Some("200")
+    );
     for _ in 0..3 {
         assert_eq!(probe([127, 0, 0, 3], appliance.health()), None);
     }
@@ -126,7 +136,10 @@ fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_the
     assert!((refused("health_tcp") - 1.0).abs() < 0.5);
     appliance.rewrite(&format!("{more}health.sources = \"127.0.0.0/8\"\n"));
     appliance.operations().appliance().reload().unwrap();
-    assert_eq!(probe([127, 0, 0, 3], appliance.health()).as_deref(), Some("200"));
+    assert_eq!(
+        probe([127, 0, 0, 3], appliance.health()).as_deref(),
+        Some("200")
+    );
     assert_eq!(end([127, 0, 0, 3]).unwrap(), 0);
     appliance.finish();
 }

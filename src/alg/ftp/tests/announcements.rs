@@ -160,12 +160,18 @@ fn a_rewritten_line_has_the_new_address_and_all_else() {
         new("EPRT !1!10.0.0.9!5000!\n").unwrap(),
         "EPRT !1!203.0.113.77!1025!\n"
     );
-    assert_eq!(new("EPRT :2:1:5:").unwrap_err(), RewriteError::NoAnnouncement);
+    assert_eq!(
+        new("EPRT :2:1:5:").unwrap_err(),
+        RewriteError::NoAnnouncement
+    );
     assert_eq!(
         new("227 Entering (192,0,2,1,19,136).\r\n").unwrap(),
         "227 Entering (203,0,113,77,4,1).\r\n"
     );
-    assert_eq!(new("229 ok (|||60000|)\r\n").unwrap(), "229 ok (|||1025|)\r\n");
+    assert_eq!(
+        new("229 ok (|||60000|)\r\n").unwrap(),
+        "229 ok (|||1025|)\r\n"
+    );
     for line in [
         "NOOP\r\n",
         "227 none\r\n",
@@ -176,7 +182,10 @@ fn a_rewritten_line_has_the_new_address_and_all_else() {
         assert_eq!(new(line), Err(RewriteError::NoAnnouncement), "{line}");
     }
     let v6: SocketAddr = "[2001:db8::5]:99".parse().unwrap();
-    assert_eq!(rewrite(b"PORT 10,0,0,9,19,136", v6), Err(RewriteError::Family));
+    assert_eq!(
+        rewrite(b"PORT 10,0,0,9,19,136", v6),
+        Err(RewriteError::Family)
+    );
     assert_eq!(
         rewrite(b"EPRT |1|10.0.0.9|5000|\r\n", v6).unwrap().line,
         b"EPRT |2|2001:db8::5|99|\r\n"

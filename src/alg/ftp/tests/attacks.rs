@@ -3,23 +3,32 @@ use super::*;
 #[test]
 fn a_client_may_not_announce_another_host() {
     let mut talk = Talk::new();
-    talk.client("PORT 10,0,0,10,19,136\r\n").server("200 ok\r\n");
-    talk.client("EPRT |1|10.0.0.10|5000|\r\n").server("200 ok\r\n");
-    talk.client("EPRT |2|2001:db8::9|5000|\r\n").server("200 ok\r\n");
+    talk.client("PORT 10,0,0,10,19,136\r\n")
+        .server("200 ok\r\n");
+    talk.client("EPRT |1|10.0.0.10|5000|\r\n")
+        .server("200 ok\r\n");
+    talk.client("EPRT |2|2001:db8::9|5000|\r\n")
+        .server("200 ok\r\n");
     talk.refuses(&["bounce_refused"; 3]);
 }
 
 #[test]
 fn another_host_that_a_server_announces_is_expected_only_if_it_is_listed() {
     let mut talk = Talk::new();
-    talk.client("PASV\r\n").server("227 (192,168,1,5,19,136)\r\n");
-    assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:5000"], "its own address");
+    talk.client("PASV\r\n")
+        .server("227 (192,168,1,5,19,136)\r\n");
+    assert_eq!(
+        talk.open(),
+        ["10.0.0.9 -> 192.0.2.1:5000"],
+        "its own address"
+    );
     let settings = Settings {
         passive_addresses: vec!["192.168.1.0/24".parse().unwrap()],
         ..Settings::default()
     };
     let mut talk = Talk::with(settings, v4());
-    talk.client("PASV\r\n").server("227 (192,168,1,5,19,136)\r\n");
+    talk.client("PASV\r\n")
+        .server("227 (192,168,1,5,19,136)\r\n");
     assert_eq!(
         talk.open(),
         ["10.0.0.9 -> 192.0.2.1:5000", "10.0.0.9 -> 192.168.1.5:5000"]
@@ -51,11 +60,15 @@ fn numbers_out_of_range_are_refused() {
         ..Settings::default()
     };
     let mut talk = Talk::with(settings, v4());
-    talk.client("PORT 10,0,0,265,19,136\r\n").server("200 ok\r\n");
-    talk.client("PORT 10,0,0,9,275,136\r\n").server("200 ok\r\n");
+    talk.client("PORT 10,0,0,265,19,136\r\n")
+        .server("200 ok\r\n");
+    talk.client("PORT 10,0,0,9,275,136\r\n")
+        .server("200 ok\r\n");
     talk.client("PORT 10,0,0,9,0,0\r\n").server("200 ok\r\n");
-    talk.client("EPRT |1|10.0.0.9|70536|\r\n").server("200 ok\r\n");
-    talk.client("PASV\r\n").server("227 (192,0,2,257,19,136)\r\n");
+    talk.client("EPRT |1|10.0.0.9|70536|\r\n")
+        .server("200 ok\r\n");
+    talk.client("PASV\r\n")
+        .server("227 (192,0,2,257,19,136)\r\n");
     talk.client("EPSV\r\n").server("229 (|||70000|)\r\n");
     talk.client("EPSV\r\n").server("229 (|||0|)\r\n");
     talk.refuses(&["number_out_of_range"; 7]);
@@ -135,7 +148,8 @@ fn a_port_that_begins_a_segment_begins_no_line() {
         .client("PORT 10,0,0,9,19,136\r\n");
     talk.refuses(&[]);
     let mut talk = Talk::new();
-    talk.client("x".repeat(9_000)).client("PORT 10,0,0,9,19,136\r\n");
+    talk.client("x".repeat(9_000))
+        .client("PORT 10,0,0,9,19,136\r\n");
     talk.refuses(&["line_too_long"]);
     let mut talk = Talk::new();
     talk.lost(Direction::Original, 100)
@@ -219,7 +233,12 @@ fn thousands_of_announcements_have_one_expectation_and_bounded_memory() {
     for n in 0..10_000_u32 {
         let seq = talk.next[0].add(1 + n * 37 % 100_000);
         talk.segment(Direction::Original, seq, None, &[b'P'; 64]);
-        talk.segment(Direction::Reply, talk.next[1].add(2 + n % 9000), None, b"227");
+        talk.segment(
+            Direction::Reply,
+            talk.next[1].add(2 + n % 9000),
+            None,
+            b"227",
+        );
         assert!(talk.control.memory() < 140_000, "{}", talk.control.memory());
     }
     talk.control.shed();
@@ -229,7 +248,9 @@ fn thousands_of_announcements_have_one_expectation_and_bounded_memory() {
 #[test]
 fn lprt_and_lpsv_are_refused() {
     let mut talk = Talk::new();
-    talk.client("LPRT 4,4,10,0,0,9,2,19,136\r\n").server("200 ok\r\n");
-    talk.client("LPSV\r\n").server("228 (4,4,192,0,2,1,2,19,136)\r\n");
+    talk.client("LPRT 4,4,10,0,0,9,2,19,136\r\n")
+        .server("200 ok\r\n");
+    talk.client("LPSV\r\n")
+        .server("228 (4,4,192,0,2,1,2,19,136)\r\n");
     talk.refuses(&["lprt_refused"; 2]);
 }

@@ -15,7 +15,11 @@ fn active_mode_opens_from_the_server_to_the_client() {
         direction: Direction::Reply,
         lifetime: Duration::from_secs(300),
     };
-    assert_eq!(talk.record.open, [expected], "servers connect before they answer");
+    assert_eq!(
+        talk.record.open,
+        [expected],
+        "servers connect before they answer"
+    );
     talk.server("200 ok\r\n").client("RETR x\r\n");
     assert_eq!(talk.record.open, [expected]);
     talk.client("eprt |1|10.0.0.9|5001|\r\n");
@@ -35,8 +39,10 @@ fn passive_mode_opens_from_the_client_to_the_server() {
     talk.server("227 Entering Passive Mode (192,0,2,1,19,136).\r\n");
     assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:5000"]);
     assert_eq!(talk.record.open[0].direction, Direction::Original);
-    talk.client("EPSV\r\n").server("229 Extended (|||5001|)\r\n");
-    talk.client("EPSV 1\r\n").server("229 Extended (|||5002|)\r\n");
+    talk.client("EPSV\r\n")
+        .server("229 Extended (|||5001|)\r\n");
+    talk.client("EPSV 1\r\n")
+        .server("229 Extended (|||5002|)\r\n");
     assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:5002"]);
     assert_eq!(talk.events(), ["expectation_withdrawn"; 2]);
 }
@@ -56,7 +62,8 @@ fn ipv6_sessions_use_the_extended_commands() {
     );
     talk.record = Record::default();
     talk.client("EPSV 1\r\n").server("229 (|||5001|)\r\n");
-    talk.client("EPRT |3|2001:db8::9|5000|\r\n").server("522 no\r\n");
+    talk.client("EPRT |3|2001:db8::9|5000|\r\n")
+        .server("522 no\r\n");
     talk.client("EPSV x\r\n").server("501 no\r\n");
     talk.refuses(&[
         "eprt_unsupported_family",
@@ -142,7 +149,11 @@ fn abor_rein_quit_and_user_withdraw() {
     let mut talk = Talk::new();
     talk.client("PASV\r\n").server("227 (192,0,2,1,19,136)\r\n");
     talk.client(b"\xff\xf4\xff\xf2ABOR\r\n");
-    assert_eq!(talk.open().len(), 0, "TELNET commands before ABOR are skipped");
+    assert_eq!(
+        talk.open().len(),
+        0,
+        "TELNET commands before ABOR are skipped"
+    );
     // Only the transfer was answered.
     talk.server("226 closed\r\n");
     talk.client(b"RETR x\r\n\xff\xf4")
@@ -168,7 +179,8 @@ fn after_epsv_all_nothing_but_epsv_announces() {
     let mut talk = Talk::new();
     talk.client("EPSV ALL\r\n").server("200 ok\r\n");
     talk.client("PORT 10,0,0,9,19,136\r\n").server("501 no\r\n");
-    talk.client("EPRT |1|10.0.0.9|5000|\r\n").server("501 no\r\n");
+    talk.client("EPRT |1|10.0.0.9|5000|\r\n")
+        .server("501 no\r\n");
     talk.client("PASV\r\n").server("227 (192,0,2,1,19,136)\r\n");
     talk.refuses(&["epsv_all_violation"; 3]);
     talk.client("EPSV\r\n").server("229 (|||5000|)\r\n");
@@ -222,7 +234,11 @@ fn a_session_taken_up_in_the_middle_is_understood_after_an_exchange() {
     talk.refuses(&["mid_stream", "not_greeted"]);
     talk.server("200 ok\r\n200 ok\r\n");
     talk.client("PORT 10,0,0,9,19,136\r\n");
-    assert_eq!(talk.open(), ["192.0.2.1 -> 10.0.0.9:5000"], "it needs no reply");
+    assert_eq!(
+        talk.open(),
+        ["192.0.2.1 -> 10.0.0.9:5000"],
+        "it needs no reply"
+    );
 }
 
 #[test]
@@ -289,7 +305,8 @@ fn the_table_has_what_a_conversation_opens() {
         counts: &counts,
         now,
     };
-    talk.control.segment(Direction::Original, &segment, &mut sink);
+    talk.control
+        .segment(Direction::Original, &segment, &mut sink);
     assert_eq!(counts.of(HelperEvent::ExpectationOpened), 1);
     let call = Call {
         zone: Zone(0),
@@ -326,7 +343,11 @@ fn whole_lines_of_a_conversation_allocate_nothing() {
     });
     assert_eq!(allocated.count_total, 0);
     assert_eq!(talk.events(), [""; 0]);
-    assert!(size_of::<Control<Ftp>>() <= 512, "{}", size_of::<Control<Ftp>>());
+    assert!(
+        size_of::<Control<Ftp>>() <= 512,
+        "{}",
+        size_of::<Control<Ftp>>()
+    );
 }
 
 #[test]
@@ -343,5 +364,8 @@ fn a_session_stands_by_what_was_not_withdrawn_since() {
     let mut talk = Talk::new();
     let first = announce(&mut talk);
     talk.control.helper_mut().forget_announced();
-    assert!(!talk.control.helper().stands_by(&first), "somebody else has");
+    assert!(
+        !talk.control.helper().stands_by(&first),
+        "somebody else has"
+    );
 }

@@ -197,7 +197,10 @@ const OPENING: [(&str, &[(char, &str)]); 27] = [
         "PASV twice",
         &[('C', "PASV\r\nPASV\r\n"), ('S', FIRST), ('S', SECOND)],
     ),
-    ("a 227 in answer to EPSV", &[('C', "EPSV\r\n"), ('S', SECOND)]),
+    (
+        "a 227 in answer to EPSV",
+        &[('C', "EPSV\r\n"), ('S', SECOND)],
+    ),
     (
         "a 229 in answer to PASV",
         &[('C', "PASV\r\n"), ('S', "229 (|||40003|)\r\n")],
@@ -263,13 +266,19 @@ fn a_deviation_of_healthy_sessions_costs_no_announcement() {
 
 #[test]
 fn telnet_signals_are_skipped_though_their_urgent_byte_is_missing() {
-    let signals: [&[u8]; 4] = [b"\xff\xf4\xff\xf2", b"\xff\xf4\xf2", b"\xf2", b"\xff\xfb\x06"];
+    let signals: [&[u8]; 4] = [
+        b"\xff\xf4\xff\xf2",
+        b"\xff\xf4\xf2",
+        b"\xf2",
+        b"\xff\xfb\x06",
+    ];
     for signal in signals {
         let mut talk = Talk::new();
         talk.client("PORT 10,0,0,9,19,136\r\n").server("200 \r\n");
         talk.client([signal, b"ABOR\r\n"].concat());
         assert_eq!(talk.open(), [""; 0], "{signal:?}");
-        talk.server("225 \r\n").client([signal, b"PASV\r\n"].concat());
+        talk.server("225 \r\n")
+            .client([signal, b"PASV\r\n"].concat());
         talk.server([signal, SECOND.as_bytes()].concat());
         assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:40003"], "{signal:?}");
     }
@@ -324,7 +333,8 @@ fn a_227_announces_the_server_whatever_unicast_address_it_names() {
         talk.refuses(&["bounce_refused"]);
     }
     let mut talk = Talk::with(Settings::default(), v6());
-    talk.client("EPSV\r\n").server("227 (203,0,113,7,156,66)\r\n");
+    talk.client("EPSV\r\n")
+        .server("227 (203,0,113,7,156,66)\r\n");
     assert_eq!(talk.open(), ["2001:db8::9 -> [2001:db8::1]:40002"]);
 }
 
@@ -334,7 +344,10 @@ fn a_listed_public_address_of_a_client_stands_for_its_own() {
         active_addresses: vec!["203.0.113.0/24".parse().unwrap()],
         ..Settings::default()
     };
-    for line in ["PORT 203,0,113,5,19,136\r\n", "EPRT |1|203.0.113.5|5000|\r\n"] {
+    for line in [
+        "PORT 203,0,113,5,19,136\r\n",
+        "EPRT |1|203.0.113.5|5000|\r\n",
+    ] {
         let mut talk = Talk::with(settings.clone(), v4());
         talk.client(line);
         assert_eq!(talk.open(), ["192.0.2.1 -> 10.0.0.9:5000"]);
@@ -360,7 +373,10 @@ fn a_server_whose_lines_end_with_a_line_feed_is_understood() {
             talk.client("TYPE I\r\n").server("200 ok\n");
             talk.client("PASV\r\n")
                 .server(format!("227-x\n227 (192,0,2,1,156,{port})\n"));
-            assert_eq!(talk.open(), [format!("10.0.0.9 -> 192.0.2.1:{}", 39_936 + port)]);
+            assert_eq!(
+                talk.open(),
+                [format!("10.0.0.9 -> 192.0.2.1:{}", 39_936 + port)]
+            );
         }
     }
     // Only texts that come from files, and the 227.

@@ -129,7 +129,9 @@ fn a_record_right_after_the_234_is_followed() {
         } else {
             talk.server(reply).server(handshake);
         }
-        talk.client(record(22, 40)).client("PASV\r\n").server(PASSIVE);
+        talk.client(record(22, 40))
+            .client("PASV\r\n")
+            .server(PASSIVE);
         assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:40002"], "{together}");
     }
 }

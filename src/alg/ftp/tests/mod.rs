@@ -111,7 +111,13 @@ impl Talk {
         self
     }
 
-    pub(super) fn segment(&mut self, from: Direction, seq: SeqNum, ack: Option<SeqNum>, payload: &[u8]) {
+    pub(super) fn segment(
+        &mut self,
+        from: Direction,
+        seq: SeqNum,
+        ack: Option<SeqNum>,
+        payload: &[u8],
+    ) {
         let segment = Segment {
             seq,
             ack,

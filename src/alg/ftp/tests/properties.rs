@@ -4,21 +4,30 @@ use super::*;
 
 /// Commands and what the server says to each, none of it longer than the window.
 const EXCHANGES: [(&str, &str); 14] = [
-    ("PORT 10,0,0,9,19,136\r\n", "200 PORT command successful.\r\n"),
+    (
+        "PORT 10,0,0,9,19,136\r\n",
+        "200 PORT command successful.\r\n",
+    ),
     (
         "PORT 10,0,0,9,19,137\r\nRETR x\r\n",
         "200 ok\r\n150 here\r\n226 done\r\n",
     ),
     ("PORT 10,0,0,66,19,136\r\n", "500 Illegal PORT command.\r\n"),
     ("EPRT |1|10.0.0.9|5002|\r\n", "501 no\r\n"),
-    ("PASV\r\n", "227 Entering Passive Mode (192,0,2,1,19,138).\r\n"),
+    (
+        "PASV\r\n",
+        "227 Entering Passive Mode (192,0,2,1,19,138).\r\n",
+    ),
     ("PASV\r\n", "425 no\r\n"),
     ("EPSV\r\nNOOP\r\n", "229 Extended (|||5003|)\r\n200 ok\r\n"),
     (
         "STAT\r\nPASV\r\n",
         "211-x\r\n227 (192,0,2,1,9,9)\r\n211 y\r\n227 (192,0,2,1,19,140)\r\n",
     ),
-    ("XX 227 (192,0,2,1,1,1)\r\n", "500 XX 227 (192,0,2,1,1,1)\r\n"),
+    (
+        "XX 227 (192,0,2,1,1,1)\r\n",
+        "500 XX 227 (192,0,2,1,1,1)\r\n",
+    ),
     ("NOOP\n", "200 ok\r\n"),
     ("QUIT\r\n", "221 bye\r\n"),
     ("EPSV ALL\r\n", "200 ok\r\n"),

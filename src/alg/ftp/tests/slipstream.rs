@@ -11,7 +11,8 @@ fn silent() -> Talk {
     talk
 }
 
-const POST: &str = "POST / HTTP/1.1\r\nHost: evil.example:2121\r\nContent-Length: 70000\r\n\r\nx\r\n";
+const POST: &str =
+    "POST / HTTP/1.1\r\nHost: evil.example:2121\r\nContent-Length: 70000\r\n\r\nx\r\n";
 
 #[test]
 fn a_request_of_http_ends_listening() {
@@ -107,7 +108,11 @@ fn a_client_that_guesses_is_not_listened_to_any_more() {
             ..Settings::default()
         };
         let mut talk = Talk::with(settings, v4());
-        for line in ["PORT 10,0,0,9,0,22\r\n", "EPRT x\r\n", "PORT 10,0,0,7,9,9\r\n"] {
+        for line in [
+            "PORT 10,0,0,9,0,22\r\n",
+            "EPRT x\r\n",
+            "PORT 10,0,0,7,9,9\r\n",
+        ] {
             talk.client(line).server("500 no\r\n");
             talk.client("PASV\r\n").server("227 (192,0,2,1,19,136)\r\n");
         }

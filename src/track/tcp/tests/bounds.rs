@@ -384,7 +384,13 @@ fn an_overshoot_passes_up_to_a_window() {
                         oldest.sub(1),
                         beyond,
                     ),
-                    ("acknowledges too much", end.sub(1), 300, perfect.add(1), beyond),
+                    (
+                        "acknowledges too much",
+                        end.sub(1),
+                        300,
+                        perfect.add(1),
+                        beyond,
+                    ),
                 ] {
                     let segment = Segment {
                         payload_len: len,

@@ -50,7 +50,13 @@ impl Flying {
 }
 
 impl End {
-    fn new(initial: u32, other_initial: u32, shifts: [u8; 2], sack: bool, windows: [u16; 2]) -> Self {
+    fn new(
+        initial: u32,
+        other_initial: u32,
+        shifts: [u8; 2],
+        sack: bool,
+        windows: [u16; 2],
+    ) -> Self {
         let [own, other] = windows.map(u64::from);
         Self {
             initial: SeqNum(initial),
@@ -141,7 +147,9 @@ impl End {
     /// Data that was not acknowledged yet, as far as this end knows.
     fn repeat(&mut self, len: u64, wish: u16) -> Option<Flying> {
         let sent = self.next - u64::from(self.fin_sent);
-        let len = len.min(sent.saturating_sub(self.unacknowledged)).min(60_000);
+        let len = len
+            .min(sent.saturating_sub(self.unacknowledged))
+            .min(60_000);
         (len > 0).then(|| self.segment(ACK, self.unacknowledged, len, wish))
     }
 
@@ -266,9 +274,15 @@ impl Network {
             options: r,
             ..bare(SYN | ACK, SeqNum(reply), SeqNum(original).add(1))
         };
-        assert_eq!(session.pass(Direction::Original, &syn, |_| {}), Done::Opened);
+        assert_eq!(
+            session.pass(Direction::Original, &syn, |_| {}),
+            Done::Opened
+        );
         let done = session.pass(Direction::Reply, &syn_ack, |_| {});
-        assert!(matches!(done, Done::Judged(Outcome::Accept { .. })), "{done:?}");
+        assert!(
+            matches!(done, Done::Judged(Outcome::Accept { .. })),
+            "{done:?}"
+        );
         let mut network = Self {
             session,
             ends: [
@@ -309,7 +323,11 @@ impl Network {
                 None
             }
             Act::Deliver(overtaken_by) => {
-                if let Some(flying) = take(&mut self.from_track[1 - number], overtaken_by, self.in_order) {
+                if let Some(flying) = take(
+                    &mut self.from_track[1 - number],
+                    overtaken_by,
+                    self.in_order,
+                ) {
                     self.ends[number].receive(&flying);
                 }
                 None
@@ -343,12 +361,17 @@ impl Network {
 
     /// A segment on its way to the track that will be below bound II or IV when `flying` of an end
     /// has passed.
-    fn take_older_than_a_window(&mut self, number: usize, flying: &Flying) -> Option<(usize, Flying)> {
+    fn take_older_than_a_window(
+        &mut self,
+        number: usize,
+        flying: &Flying,
+    ) -> Option<(usize, Flying)> {
         let track = self.session.track.unwrap();
         let window = track.side(Direction::BOTH[1 - number]).peer.max_window;
         let own = |older: &Flying| flying.end().saturating_sub(older.end()) > u64::from(window);
-        let other =
-            |older: &Flying| flying.end().saturating_sub(older.ack) > u64::from(window.max(MIN_ACK_WINDOW));
+        let other = |older: &Flying| {
+            flying.end().saturating_sub(older.ack) > u64::from(window.max(MIN_ACK_WINDOW))
+        };
         if let Some(at) = self.to_track[number].iter().position(own) {
             return Some((number, self.to_track[number].remove(at)));
         }
@@ -370,7 +393,11 @@ impl Network {
 }
 
 fn take(queue: &mut Vec<Flying>, overtaken_by: u8, in_order: bool) -> Option<Flying> {
-    let at = if in_order { 0 } else { usize::from(overtaken_by) };
+    let at = if in_order {
+        0
+    } else {
+        usize::from(overtaken_by)
+    };
     let last = queue.len().checked_sub(1)?;
     Some(queue.remove(at.min(last)))
 }

@@ -176,7 +176,11 @@ fn a_repeated_syn_of_a_simultaneous_open_takes_nothing_back() {
             "> S 0 wscale 7           | SYN_SENT, opened
              < S 0 wscale 7           | SYN_SENT2
              {repeated}               | SYN_SENT2{}",
-            if repeated.starts_with('>') { ", kept" } else { "" }
+            if repeated.starts_with('>') {
+                ", kept"
+            } else {
+                ""
+            }
         );
         tell(
             "the initiator's SYN-ACK and an ACK of the responder that has sent its own",

@@ -248,8 +248,20 @@ fn a_window_scale_counts_only_if_both_ends_offer_one() {
             (2, 0),
             "ESTABLISHED, until tcp.unacknowledged",
         ),
-        ("initiator", "wscale 2", "", (0, 0), "ESTABLISHED, invalid (I)"),
-        ("responder", "", "wscale 3", (0, 0), "ESTABLISHED, invalid (I)"),
+        (
+            "initiator",
+            "wscale 2",
+            "",
+            (0, 0),
+            "ESTABLISHED, invalid (I)",
+        ),
+        (
+            "responder",
+            "",
+            "wscale 3",
+            (0, 0),
+            "ESTABLISHED, invalid (I)",
+        ),
         ("neither", "", "", (0, 0), "ESTABLISHED, invalid (I)"),
     ] {
         // The initiator's last window, 1000, reaches to 1001, or to 4001 with its scale.

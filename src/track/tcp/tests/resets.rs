@@ -14,10 +14,22 @@ fn a_reset_is_judged_by_its_number() {
     for (name, reset, fate) in [
         ("exact", "< R 1001 win 0", "CLOSE"),
         ("exact, with ACK", "< RA 1001 ack 1", "CLOSE"),
-        ("one below", "< R 1000 win 0", "ESTABLISHED, invalid (old RST)"),
-        ("far below", "< R -99999 win 0", "ESTABLISHED, invalid (old RST)"),
+        (
+            "one below",
+            "< R 1000 win 0",
+            "ESTABLISHED, invalid (old RST)",
+        ),
+        (
+            "far below",
+            "< R -99999 win 0",
+            "ESTABLISHED, invalid (old RST)",
+        ),
         ("one above", "< R 1002 win 0", "ESTABLISHED, passed (RST)"),
-        ("within the window", "< R 1500 win 0", "ESTABLISHED, passed (RST)"),
+        (
+            "within the window",
+            "< R 1500 win 0",
+            "ESTABLISHED, passed (RST)",
+        ),
         (
             "the window's last number",
             "< R 2001 win 0",
@@ -224,7 +236,11 @@ fn a_zero_acknowledgment_is_not_perfect() {
 fn a_refused_connection_ends_at_once() {
     for (name, reset, fate) in [
         ("refused", "< RA =0 ack 1 win 0", "gone"),
-        ("refused, by a number of its own", "< RA 4711 ack 1 win 0", "gone"),
+        (
+            "refused, by a number of its own",
+            "< RA 4711 ack 1 win 0",
+            "gone",
+        ),
         (
             "an answer to something else",
             "< RA =0 ack 3 win 0",
@@ -244,9 +260,17 @@ fn only_an_exact_reset_in_the_handshake_closes() {
     for (name, reset, fate) in [
         ("of the responder", "< RA 1 ack 1", "CLOSE"),
         ("of the initiator", "> R 1", "CLOSE"),
-        ("of the initiator, old", "> R -1", "SYN_RECV, invalid (old RST)"),
+        (
+            "of the initiator, old",
+            "> R -1",
+            "SYN_RECV, invalid (old RST)",
+        ),
         ("of the initiator, ahead", "> R 2", "SYN_RECV, passed (RST)"),
-        ("of the responder, ahead", "< R 900", "SYN_RECV, passed (RST)"),
+        (
+            "of the responder, ahead",
+            "< R 900",
+            "SYN_RECV, passed (RST)",
+        ),
         (
             "of the responder, far ahead",
             "< R 90000",

@@ -26,7 +26,10 @@ fn a_syn_on_a_live_session_is_remembered_until_its_answer() {
         ),
     );
     let track = story.track();
-    let (initiator, responder) = (track.side(Direction::Original), track.side(Direction::Reply));
+    let (initiator, responder) = (
+        track.side(Direction::Original),
+        track.side(Direction::Reply),
+    );
     assert_eq!((initiator.scale, responder.scale), (3, 2));
     assert!(initiator.flags.contains(PeerFlags::SACK_PERMITTED));
     assert!(!responder.flags.contains(PeerFlags::SACK_PERMITTED));

@@ -251,7 +251,10 @@ fn number(word: &str, base: u32) -> SeqNum {
 fn only_ignored_cells_resync() {
     use crate::track::tcp::{Event, State, transition};
     for state in State::ALL.into_iter().skip(2) {
-        assert_eq!(transition(Direction::Reply, Event::SynAck, state), Cell::Ignore);
+        assert_eq!(
+            transition(Direction::Reply, Event::SynAck, state),
+            Cell::Ignore
+        );
         assert_ne!(
             transition(Direction::Original, Event::SynAck, state),
             Cell::Ignore

@@ -83,10 +83,12 @@ fn outcome_of(direction: Direction, flags: TcpFlags, state: State) -> &'static s
     };
     match session.pass(direction, &segment, |_| {}) {
         Done::Judged(Outcome::Accept { .. }) => session.track.unwrap().state().name(),
-        Done::Judged(Outcome::Pass(PassReason::OutOfStep | PassReason::ChallengeAck | PassReason::Rst)) => {
-            "passed"
+        Done::Judged(Outcome::Pass(
+            PassReason::OutOfStep | PassReason::ChallengeAck | PassReason::Rst,
+        )) => "passed",
+        Done::Judged(Outcome::Pass(PassReason::Window(bound))) => {
+            panic!("{bound:?} of perfect numbers")
         }
-        Done::Judged(Outcome::Pass(PassReason::Window(bound))) => panic!("{bound:?} of perfect numbers"),
         Done::Judged(Outcome::Reopen) => "reopened",
         Done::Judged(Outcome::AcceptAndEnd) => "ended",
         Done::Judged(Outcome::Invalid(_)) => "-",

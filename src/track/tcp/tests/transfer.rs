@@ -181,7 +181,11 @@ fn selective_acknowledgments_count_where_they_were_permitted() {
     let data = "> PA 1+300 ack 1   | ESTABLISHED, until tcp.unacknowledged
                 > PA 301+300 ack 1 | ESTABLISHED, until tcp.unacknowledged";
     for (name, syn, fate) in [
-        ("permitted by the sender of the data", "sackok", "invalid (III)"),
+        (
+            "permitted by the sender of the data",
+            "sackok",
+            "invalid (III)",
+        ),
         (
             "not permitted: no more than padding",
             "",

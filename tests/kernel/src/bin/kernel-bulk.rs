@@ -38,7 +38,9 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let interrupt = Interrupt::listen()?;
-    let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()));
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("Linux {}, seed {seed}", release.trim());
     let name = arguments
@@ -51,7 +53,10 @@ fn main() -> Result<()> {
         IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2)),
     ];
     let mut relay = Relay::new([client_device, server_device], seed)?;
-    let (stop, stop_serving) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (stop, stop_serving) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let log = Arc::new(Log::default());
     server.inside(|| {
         addresses

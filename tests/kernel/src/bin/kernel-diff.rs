@@ -49,7 +49,9 @@ fn main() -> Result<ExitCode> {
     for (class, count) in classes {
         println!("{count:>7}  Linux {class}");
     }
-    let well = outcome.deviations.report(outcome.packets, arguments.stories)?;
+    let well = outcome
+        .deviations
+        .report(outcome.packets, arguments.stories)?;
     let agreed = outcome.packets.saturating_sub(outcome.deviations.count());
     println!(
         "{:.3} % of {} packets in {} conversations agree; {:.1} s; seed {seed}",

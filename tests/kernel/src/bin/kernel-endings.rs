@@ -40,7 +40,12 @@ fn main() -> Result<()> {
     let begun = Instant::now();
     let mut lab = Lab::new(&name, interrupt.clone())?;
     let (mut seen, mut wrong) = (0, 0);
-    let wanted = |claim: &str| arguments.only.as_ref().is_none_or(|part| claim.contains(part));
+    let wanted = |claim: &str| {
+        arguments
+            .only
+            .as_ref()
+            .is_none_or(|part| claim.contains(part))
+    };
     for (claim, scene) in SCENES
         .iter()
         .copied()

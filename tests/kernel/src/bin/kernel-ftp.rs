@@ -44,7 +44,8 @@ fn main() -> Result<()> {
         .namespace
         .unwrap_or_else(|| format!("pc-kernel-{}", std::process::id()));
     let (clients, client_device) = Namespace::with_path(&format!("{name}-a"), CLIENT)?;
-    let (servers, server_device) = Namespace::with_path(&format!("{name}-b"), Server::VsftpdFrom20.host())?;
+    let (servers, server_device) =
+        Namespace::with_path(&format!("{name}-b"), Server::VsftpdFrom20.host())?;
     clients.add_host(CLIENT_NEIGHBOUR)?;
     for server in Server::ALL {
         if server != Server::VsftpdFrom20 {

@@ -223,7 +223,11 @@ impl Relay {
     }
 
     fn decide(&mut self, packet: &[u8], now: Instant) -> Result<()> {
-        if self.engine.verdict_only(Packet::new(packet, now)).is_forward() {
+        if self
+            .engine
+            .verdict_only(Packet::new(packet, now))
+            .is_forward()
+        {
             self.counters.forwarded += 1;
             self.count(packet);
             return Ok(());

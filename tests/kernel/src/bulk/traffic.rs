@@ -235,7 +235,8 @@ fn transfer(stream: TcpStream, order: Order, client: bool) -> Result<()> {
         return send(&stream, out_seed, order.bytes);
     }
     let writer = stream.try_clone()?;
-    let sender = thread::spawn(move || send(&writer, out_seed, if sends { order.bytes } else { 0 }));
+    let sender =
+        thread::spawn(move || send(&writer, out_seed, if sends { order.bytes } else { 0 }));
     let received = receive(&stream, in_seed, expected, slow);
     match sender.join() {
         Ok(sent) => sent.and(received),
@@ -249,7 +250,9 @@ fn send(mut stream: &TcpStream, seed: u64, bytes: u64) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
         source.fill_bytes(&mut buffer);
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let part = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let chunk = buffer.get(..part).unwrap_or_default();
         stream.write_all(chunk).context("send")?;
         left -= part as u64;
@@ -266,7 +269,9 @@ fn receive(mut stream: &TcpStream, seed: u64, bytes: u64, slow: bool) -> Result<
     let mut paused = 0;
     while left > 0 {
         source.fill_bytes(&mut expected);
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let part = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let mut got = 0;
         while got < part {
             let room = buffer.get_mut(got..part).context("buffer")?;
@@ -284,7 +289,10 @@ fn receive(mut stream: &TcpStream, seed: u64, bytes: u64, slow: bool) -> Result<
             thread::sleep(Duration::from_millis(700));
         }
     }
-    ensure!(stream.read(&mut [0]).context("end")? == 0, "more than was sent");
+    ensure!(
+        stream.read(&mut [0]).context("end")? == 0,
+        "more than was sent"
+    );
     Ok(())
 }
 
@@ -308,6 +316,9 @@ fn chat(mut stream: TcpStream, order: Order, client: bool) -> Result<()> {
         }
     }
     stream.shutdown(Shutdown::Write)?;
-    ensure!(stream.read(&mut [0]).context("end")? == 0, "more than was sent");
+    ensure!(
+        stream.read(&mut [0]).context("end")? == 0,
+        "more than was sent"
+    );
     Ok(())
 }

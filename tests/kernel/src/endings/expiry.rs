@@ -118,17 +118,20 @@ pub const SCENES: &[(&str, Scene)] = &[
             )
         },
     ),
-    ("a connection beyond 2^32 ends at both ends", |lab, family| {
-        expire(
-            lab,
-            family,
-            &Story {
-                exchange: 200_000,
-                wrapped: true,
-                ..Story::default()
-            },
-        )
-    }),
+    (
+        "a connection beyond 2^32 ends at both ends",
+        |lab, family| {
+            expire(
+                lab,
+                family,
+                &Story {
+                    exchange: 200_000,
+                    wrapped: true,
+                    ..Story::default()
+                },
+            )
+        },
+    ),
     (
         "a half-closed connection with unread data beyond 2^32 ends at both ends",
         |lab, family| {
@@ -220,7 +223,9 @@ fn expire(lab: &mut Lab, family: Family, story: &Story) -> Result<String> {
     lab.pass(Duration::from_secs(20))?;
     ensure!(lab.diary.resets.is_empty(), "a RST before the end");
     let fins = [End::Client, End::Server].map(|end| story.half_closed == Some(end));
-    let numbers = see_both_end(lab, &connection, fins, |lab| lab.pass(Duration::from_secs(3600)))?;
+    let numbers = see_both_end(lab, &connection, fins, |lab| {
+        lab.pass(Duration::from_secs(3600))
+    })?;
     ensure!(
         matches!(lab.diary.ended.as_slice(), [(_, EndReason::Timeout)]),
         "{:?}",
@@ -307,7 +312,10 @@ pub fn see_both_end(
     ];
     // Both threads wait by now.
     lab.run_for(Duration::from_millis(10))?;
-    ensure!(!watches.iter().any(Watch::is_over), "the end before the end");
+    ensure!(
+        !watches.iter().any(Watch::is_over),
+        "the end before the end"
+    );
     let before = lab.stacks.counts()?;
     end_it(lab)?;
     let [client, server] = watches;
@@ -331,7 +339,10 @@ pub fn see_both_end(
         );
         let sent = lab.diary.resets.iter().find(|sent| sent.to == end);
         let took = sent.map(|sent| ended.at.saturating_duration_since(sent.at));
-        ensure!(took.is_some_and(|took| took < AT_ONCE), "not at once: {took:?}");
+        ensure!(
+            took.is_some_and(|took| took < AT_ONCE),
+            "not at once: {took:?}"
+        );
         slowest = slowest.max(took.unwrap_or_default());
     }
     let [from_client, from_server] = &ends;
@@ -364,7 +375,11 @@ const fn name(error: Errno) -> &'static str {
 /// # Errors
 /// It says something else.
 pub fn right_error(ended: &Ended, after_fin: bool) -> Result<()> {
-    let expected = if after_fin { Errno::PIPE } else { Errno::CONNRESET };
+    let expected = if after_fin {
+        Errno::PIPE
+    } else {
+        Errno::CONNRESET
+    };
     ensure!(
         ended.error == expected && ended.after_fin == after_fin,
         "{} instead of {}",
@@ -411,7 +426,10 @@ fn revoke(lab: &mut Lab, family: Family) -> Result<String> {
         matches!(preview.as_slice(), [(session, EndReason::Revoked)] if session.src_port == connection.port),
         "the preview names {preview:?}"
     );
-    ensure!(lab.engine.sessions() == 1, "the preview has ended something");
+    ensure!(
+        lab.engine.sessions() == 1,
+        "the preview has ended something"
+    );
     let numbers = see_both_end(lab, &connection, [false; 2], |lab| {
         let done = lab.reload(DENY)?;
         ensure!((done.judged, done.revoked) == (1, 1), "{done:?}");
@@ -432,7 +450,10 @@ fn keep(lab: &mut Lab, family: Family) -> Result<String> {
     let connection = lab.connect(family)?;
     lab.exchange(&connection, 100_000)?;
     let done = lab.reload(&format!("{DENY}policy.on_reload = \"keep\"\n"))?;
-    ensure!((done.judged, done.kept, done.revoked) == (1, 1, 0), "{done:?}");
+    ensure!(
+        (done.judged, done.kept, done.revoked) == (1, 1, 0),
+        "{done:?}"
+    );
     lab.exchange(&connection, 100_000)?;
     ensure!(lab.diary.refused.is_empty(), "{:?}", lab.diary.refused);
     ensure!(

@@ -14,7 +14,10 @@ use crate::segment::{RST, Segment};
 /// The scenes.
 pub const SCENES: &[(&str, Scene)] = &[
     ("200,000 forged RSTs leave an idle connection alone", idle),
-    ("forged RSTs leave a half-closed connection alone", half_closed),
+    (
+        "forged RSTs leave a half-closed connection alone",
+        half_closed,
+    ),
 ];
 
 /// How long nothing but silence follows, by the engine's clock.
@@ -61,7 +64,11 @@ fn forge_with_few_challenges(
         }
     }
     lab.run_for(Duration::from_millis(20))?;
-    ensure!(lab.diary.refused.is_empty(), "{:?}", lab.diary.refused.first());
+    ensure!(
+        lab.diary.refused.is_empty(),
+        "{:?}",
+        lab.diary.refused.first()
+    );
     let after = lab.stacks.counts()?;
     let mut challenges = 0;
     for end in End::BOTH {
@@ -71,8 +78,14 @@ fn forge_with_few_challenges(
             received >= i64::from(to_each),
             "the {end:?} has got {received} segments, fewer than {to_each}"
         );
-        ensure!(grown("TCPChallengeACK")? > 0, "the {end:?} has challenged none");
-        ensure!(grown("EstabResets")? == 0, "the {end:?}'s connection was reset");
+        ensure!(
+            grown("TCPChallengeACK")? > 0,
+            "the {end:?} has challenged none"
+        );
+        ensure!(
+            grown("EstabResets")? == 0,
+            "the {end:?}'s connection was reset"
+        );
         challenges += grown("TCPChallengeACK")?;
     }
     ensure!(

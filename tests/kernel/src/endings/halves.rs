@@ -55,9 +55,10 @@ pub const SCENES: &[(&str, Scene)] = &[
         |lab, family| stand_still(lab, family, End::Server),
     ),
     ("two halves in two zones are dropped and named", two_zones),
-    ("two halves in two zones are bypassed and named", |lab, family| {
-        two_zones_pass(lab, family, "bypass")
-    }),
+    (
+        "two halves in two zones are bypassed and named",
+        |lab, family| two_zones_pass(lab, family, "bypass"),
+    ),
     (
         "two halves in two zones pass where that is only reported",
         |lab, family| two_zones_pass(lab, family, "report"),
@@ -91,7 +92,11 @@ const fn evidence_of(seen: End) -> (Evidence, DropReason) {
 fn only_line(lab: &Lab, family: Family, seen: End) -> Result<AsymmetryLine> {
     let report = lab.engine.asymmetry();
     let [line] = report.lines.as_slice() else {
-        anyhow::bail!("{} lines instead of one: {:#?}", report.lines.len(), report.lines);
+        anyhow::bail!(
+            "{} lines instead of one: {:#?}",
+            report.lines.len(),
+            report.lines
+        );
     };
     let (from, to) = line.missing().context("no direction is missing")?;
     let ends = (from.addr(), to.addr());
@@ -106,7 +111,8 @@ fn only_line(lab: &Lab, family: Family, seen: End) -> Result<AsymmetryLine> {
 
 fn only_session(lab: &Lab) -> Result<SessionRecord> {
     let mut sessions = Vec::new();
-    lab.engine.for_each_session(|session| sessions.push(*session));
+    lab.engine
+        .for_each_session(|session| sessions.push(*session));
     let [session] = sessions.as_slice() else {
         anyhow::bail!("{} sessions instead of one", sessions.len());
     };
@@ -132,7 +138,9 @@ fn dropped(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
         "accused after two packets"
     );
     lab.pass(Duration::from_secs(10))?;
-    lab.until("the report", |lab| Ok(!lab.engine.asymmetry().lines.is_empty()))?;
+    lab.until("the report", |lab| {
+        Ok(!lab.engine.asymmetry().lines.is_empty())
+    })?;
     let line = only_line(lab, family, seen)?;
     ensure!(
         line.evidence == evidence && line.cause() == Cause::RoutingAsymmetry,
@@ -203,7 +211,8 @@ fn stand_still(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
     for socket in [&connection.client, &connection.server] {
         socket.set_nonblocking(true)?;
     }
-    let (mut client, mut server, mut buffer) = (&connection.client, &connection.server, vec![0; 1 << 16]);
+    let (mut client, mut server, mut buffer) =
+        (&connection.client, &connection.server, vec![0; 1 << 16]);
     let mut go_on = || {
         // As much as goes.
         let _ = client.write(&[1; 10_000]);
@@ -253,7 +262,9 @@ fn two_zones(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(&format!("{ALLOW}{ZONE_NAMES}"))?;
     lab.ways = ZONES;
     let client = lab.call(family)?;
-    lab.until("the report", |lab| Ok(!lab.engine.asymmetry().lines.is_empty()))?;
+    lab.until("the report", |lab| {
+        Ok(!lab.engine.asymmetry().lines.is_empty())
+    })?;
     let line = other_zone(lab, family)?;
     ensure!(
         lab.diary.refused_for(DropReason::OtherZone) == lab.diary.refused.len(),
@@ -272,7 +283,9 @@ fn two_zones_pass(lab: &mut Lab, family: Family, mode: &str) -> Result<String> {
     ensure!(lab.diary.refused.is_empty(), "{:?}", lab.diary.refused);
     let lines = lab.engine.asymmetry().lines;
     ensure!(
-        lines.iter().any(|line| line.evidence == Evidence::OtherZone),
+        lines
+            .iter()
+            .any(|line| line.evidence == Evidence::OtherZone),
         "{lines:#?}"
     );
     if mode == "bypass" {

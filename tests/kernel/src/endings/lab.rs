@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
-    Config, DropReason, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Tracked, Verdict, Zone,
+    Config, DropReason, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Tracked, Verdict,
+    Zone,
 };
 
 use super::stacks::{self, Family, PATIENCE, PORT, Stacks, Transfer, Watch};
@@ -96,7 +97,10 @@ impl Diary {
     /// Packets that were not forwarded for a reason.
     #[must_use]
     pub fn refused_for(&self, reason: DropReason) -> usize {
-        self.refused.iter().filter(|each| each.reason == reason).count()
+        self.refused
+            .iter()
+            .filter(|each| each.reason == reason)
+            .count()
     }
 
     /// The window that an end has offered last, as on the wire.
@@ -268,7 +272,11 @@ impl Lab {
     ///
     /// # Errors
     /// It does not hold in time, the engine forwards what it should not, or a device fails.
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+    pub fn until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
         let begun = Instant::now();
         loop {
             self.interrupt.check()?;
@@ -309,7 +317,12 @@ impl Lab {
     }
 
     fn summary(&self) -> String {
-        let mut reasons: Vec<_> = self.diary.refused.iter().map(|each| each.reason.name()).collect();
+        let mut reasons: Vec<_> = self
+            .diary
+            .refused
+            .iter()
+            .map(|each| each.reason.name())
+            .collect();
         reasons.dedup();
         format!(
             "{} packets forwarded, {} not ({reasons:?}), {} RSTs at the end, {} answers",
@@ -371,7 +384,9 @@ impl Lab {
         match *from.of(&self.ways) {
             Way::Around => self.deliver(from.other(), &packet),
             Way::Through(zone) => {
-                if self.decide(from, zone, &seen)?.is_forward() && !*from.other().of(&self.lost_behind) {
+                if self.decide(from, zone, &seen)?.is_forward()
+                    && !*from.other().of(&self.lost_behind)
+                {
                     self.deliver(from.other(), &packet)?;
                 }
                 Ok(())
@@ -393,12 +408,14 @@ impl Lab {
         };
         match verdict {
             Verdict::Forward(_) => self.diary.forwarded += 1,
-            Verdict::Drop(reason, tracked) => self.diary.refused.push(refused(reason, tracked, false)),
+            Verdict::Drop(reason, tracked) => {
+                self.diary.refused.push(refused(reason, tracked, false))
+            }
             Verdict::Reject(reason, reply, tracked) => {
                 self.diary.refused.push(refused(reason, tracked, true));
                 let mut out = [0; MAX_REPLY];
-                let answer =
-                    write_reply_unbudgeted(reply, packet, &mut out).context("a reply that cannot be made")?;
+                let answer = write_reply_unbudgeted(reply, packet, &mut out)
+                    .context("a reply that cannot be made")?;
                 let sent = self.send_own(from, answer, self.answers)?;
                 self.diary.answers.push(sent);
             }
@@ -496,7 +513,9 @@ impl Lab {
     /// The engine does not take it.
     pub fn reload(&mut self, config: &str) -> Result<portcullis::Reload> {
         let mut events = Events::default();
-        let done = self.engine.reload(&settings(config)?, self.now(), &mut events)?;
+        let done = self
+            .engine
+            .reload(&settings(config)?, self.now(), &mut events)?;
         self.take(events)?;
         Ok(done)
     }
@@ -532,7 +551,11 @@ impl Lab {
         let server = server.context("no connection")?;
         stacks::prepare(&client)?;
         stacks::prepare(&server)?;
-        Ok(Connection { client, server, port })
+        Ok(Connection {
+            client,
+            server,
+            port,
+        })
     }
 
     /// Lets one end send to the other, which reads.

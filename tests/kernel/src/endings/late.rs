@@ -36,7 +36,10 @@ pub const SCENES: &[(&str, Scene)] = &[
         "a stranger's packet gets no answer, nor one after the tombstone",
         strangers,
     ),
-    ("a late packet is readmitted where that is asked for", readmitted),
+    (
+        "a late packet is readmitted where that is asked for",
+        readmitted,
+    ),
     ("a challenge of a RST earns one more", |lab, family| {
         challenged(lab, family, "reset")
     }),
@@ -83,14 +86,23 @@ fn late(lab: &mut Lab, family: Family, wrapped: bool) -> Result<String> {
         let after = lab.stacks.counts()?;
         for (counter, expected) in [("EstabResets", 1), ("TCPChallengeACK", 0), ("InErrs", 0)] {
             let grown = end.of(&after).since(end.of(&before), counter)?;
-            ensure!(grown == expected, "the {end:?}'s {counter} has grown by {grown}");
+            ensure!(
+                grown == expected,
+                "the {end:?}'s {counter} has grown by {grown}"
+            );
         }
-        let refused = lab.diary.refused.get(number..).context("nothing was refused")?;
+        let refused = lab
+            .diary
+            .refused
+            .get(number..)
+            .context("nothing was refused")?;
         let [refused] = refused else {
             anyhow::bail!("{refused:?} instead of one packet");
         };
         ensure!(
-            refused.from == end && refused.answered && refused.reason == DropReason::TcpAfterTimeout,
+            refused.from == end
+                && refused.answered
+                && refused.reason == DropReason::TcpAfterTimeout,
             "{refused:?}"
         );
         let late = refused.tracked.late.context("nothing is said of the end")?;
@@ -136,7 +148,10 @@ fn ack_lost(lab: &mut Lab, family: Family) -> Result<String> {
     for end in End::BOTH {
         for (counter, expected) in [("EstabResets", 1), ("TCPChallengeACK", 0)] {
             let grown = end.of(&after).since(end.of(&before), counter)?;
-            ensure!(grown == expected, "the {end:?}'s {counter} has grown by {grown}");
+            ensure!(
+                grown == expected,
+                "the {end:?}'s {counter} has grown by {grown}"
+            );
         }
     }
     lab.close(connection)?;
@@ -163,7 +178,10 @@ fn found_over(lab: &mut Lab, family: Family) -> Result<String> {
     for end in End::BOTH {
         for (counter, expected) in [("EstabResets", 1), ("TCPChallengeACK", 0), ("OutRsts", 0)] {
             let grown = end.of(&after).since(end.of(&before), counter)?;
-            ensure!(grown == expected, "the {end:?}'s {counter} has grown by {grown}");
+            ensure!(
+                grown == expected,
+                "the {end:?}'s {counter} has grown by {grown}"
+            );
         }
     }
     let counts = (lab.diary.resets.len(), lab.diary.answers.len());
@@ -201,7 +219,10 @@ fn strangers(lab: &mut Lab, family: Family) -> Result<String> {
     lab.until("the packet of a session that is forgotten", |lab| {
         Ok(lab.diary.refused_for(DropReason::TcpNoSession) > 2)
     })?;
-    ensure!(socket.take_error()?.is_none(), "the client was told something");
+    ensure!(
+        socket.take_error()?.is_none(),
+        "the client was told something"
+    );
     ensure!(lab.diary.answers.is_empty(), "{:?}", lab.diary.answers);
     lab.close(connection)?;
     Ok("tcp_no_session, no answer".to_owned())

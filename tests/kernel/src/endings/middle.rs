@@ -60,7 +60,10 @@ fn stands_still(lab: &mut Lab, connection: &Connection, from: End) -> Result<()>
     to.set_nonblocking(true)?;
     let mut to = to;
     let read = to.read(&mut [0; 100]).map_err(|error| error.kind());
-    ensure!(read == Err(std::io::ErrorKind::WouldBlock), "{read:?} was read");
+    ensure!(
+        read == Err(std::io::ErrorKind::WouldBlock),
+        "{read:?} was read"
+    );
     to.set_nonblocking(false)?;
     ensure!(
         connection.socket(from).take_error()?.is_none(),
@@ -93,7 +96,10 @@ fn rejected(lab: &mut Lab, family: Family) -> Result<String> {
         let after = lab.stacks.counts()?;
         for (counter, expected) in [("EstabResets", 1), ("TCPChallengeACK", 0)] {
             let grown = end.of(&after).since(end.of(&before), counter)?;
-            ensure!(grown == expected, "the {end:?}'s {counter} has grown by {grown}");
+            ensure!(
+                grown == expected,
+                "the {end:?}'s {counter} has grown by {grown}"
+            );
         }
     }
     ensure!(lab.diary.answers.len() == 2, "{:?}", lab.diary.answers);

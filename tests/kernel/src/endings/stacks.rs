@@ -156,7 +156,8 @@ impl Stacks {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = rustix::net::socket_with(domain, SocketType::STREAM, flags, None)?;
             rustix::net::bind(&socket, &SocketAddr::new(family.address(End::Client), port))?;
-            match rustix::net::connect(&socket, &SocketAddr::new(family.address(End::Server), PORT)) {
+            match rustix::net::connect(&socket, &SocketAddr::new(family.address(End::Server), PORT))
+            {
                 Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
                 Err(error) => Err(error).context("connect"),
             }
@@ -217,7 +218,9 @@ impl Stacks {
         Ok(text.lines().find_map(|line| {
             let mut fields = line.split_whitespace().skip(1);
             let ports = (port_of(fields.next()), port_of(fields.next()));
-            let state = fields.next().and_then(|state| u8::from_str_radix(state, 16).ok());
+            let state = fields
+                .next()
+                .and_then(|state| u8::from_str_radix(state, 16).ok());
             state.filter(|_| ports == (Some(wanted.0), Some(wanted.1)))
         }))
     }
@@ -315,7 +318,9 @@ impl Watch {
     /// # Errors
     /// It did not.
     pub fn join(self) -> Result<Ended> {
-        self.0.join().map_err(|_| anyhow!("a waiting thread died"))?
+        self.0
+            .join()
+            .map_err(|_| anyhow!("a waiting thread died"))?
     }
 }
 

@@ -120,7 +120,11 @@ impl View {
 }
 
 /// Kind, place and length of each option's value.
-fn options(packet: &[u8], tcp: usize, data: usize) -> impl Iterator<Item = (u8, usize, usize)> + '_ {
+fn options(
+    packet: &[u8],
+    tcp: usize,
+    data: usize,
+) -> impl Iterator<Item = (u8, usize, usize)> + '_ {
     let mut at = tcp + 20;
     std::iter::from_fn(move || {
         loop {

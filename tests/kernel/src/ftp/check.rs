@@ -86,7 +86,8 @@ pub struct Scene<'a> {
 /// A port is taken.
 pub fn listen(namespace: &Namespace) -> Result<Vec<TcpListener>> {
     namespace.inside(|| {
-        let listen = |port| TcpListener::bind(("::", port)).with_context(|| format!("listen on {port}"));
+        let listen =
+            |port| TcpListener::bind(("::", port)).with_context(|| format!("listen on {port}"));
         LISTENING.into_iter().map(listen).collect()
     })
 }
@@ -205,7 +206,9 @@ impl Scene<'_> {
         self.path.bypass(false);
         // What counts sessions of the engine cannot be right without it; what programs say can.
         if without.is_ok() || without.is_err_and(|error| error.is::<NotAsAgreed>()) {
-            return Err(error.context(format!("{way} works without the engine, but not through it")));
+            return Err(error.context(format!(
+                "{way} works without the engine, but not through it"
+            )));
         }
         // A server that is set up wrongly must not pass for one that cannot do something.
         ensure!(
@@ -236,7 +239,12 @@ impl Scene<'_> {
         let whole = fs::read(self.site.file("small.bin"))?;
         fs::write(&got, whole.get(..333_333).context("a part")?)?;
         let task = Task::Resume("small.bin".to_owned(), got.clone());
-        let program = way.start(&[task], self.clients, self.folder, &format!("{label}-resumed"))?;
+        let program = way.start(
+            &[task],
+            self.clients,
+            self.folder,
+            &format!("{label}-resumed"),
+        )?;
         program.finish(PATIENCE, self.interrupt)?;
         same(&self.site.file("small.bin"), &got)
     }
@@ -450,7 +458,12 @@ impl Scene<'_> {
             let label = format!("parallel-{number}");
             let got = self.local(&format!("{label}.bin"));
             let task = Task::Download("medium.bin".to_owned(), got.clone());
-            let program = way.start_slowly(task, "3M", self.clients, self.local(&format!("{label}.log")))?;
+            let program = way.start_slowly(
+                task,
+                "3M",
+                self.clients,
+                self.local(&format!("{label}.log")),
+            )?;
             running.push((program, got));
         }
         // More than the sockets hold, so that all ten take their time: there is a moment with ten data sessions.
@@ -465,7 +478,10 @@ impl Scene<'_> {
             program.finish(PATIENCE, self.interrupt)?;
             same(&self.site.file("medium.bin"), &got)?;
         }
-        ensure!(self.children() == before + 10, "more than ten data sessions");
+        ensure!(
+            self.children() == before + 10,
+            "more than ten data sessions"
+        );
         Ok(())
     }
 
@@ -493,8 +509,12 @@ impl Scene<'_> {
             };
             let before = self.children();
             let task = Task::Download("large.bin".to_owned(), self.local("cut.bin"));
-            let mut program =
-                way.start_slowly(task, "500k", self.clients, self.local(&format!("{way}-cut.log")))?;
+            let mut program = way.start_slowly(
+                task,
+                "500k",
+                self.clients,
+                self.local(&format!("{way}-cut.log")),
+            )?;
             let child = self.next_child(before)?;
             thread::sleep(Duration::from_millis(200));
             // What was announced is used up: the same end calling the same port again gets nowhere.
@@ -565,7 +585,10 @@ impl Scene<'_> {
         );
         let said = || {
             let seen = self.path.seen.lock();
-            seen.words.get(&("ABOR".to_owned(), false)).copied().unwrap_or(0)
+            seen.words
+                .get(&("ABOR".to_owned(), false))
+                .copied()
+                .unwrap_or(0)
         };
         let before = said();
         self.path.seen.lock().record();
@@ -649,7 +672,10 @@ impl Scene<'_> {
         }
         for (target, answer) in [from_clients, from_neighbour, from_servers].concat() {
             tries.fetch_add(1, Ordering::Relaxed);
-            ensure!(answer == Answer::Silence, "{target} is not shut: {answer:?}");
+            ensure!(
+                answer == Answer::Silence,
+                "{target} is not shut: {answer:?}"
+            );
         }
         Ok(())
     }
@@ -668,7 +694,11 @@ impl Scene<'_> {
             let of_source = children.iter().filter(|child| child.src.ip() == source);
             let targets: Vec<_> = of_source.map(|child| child.dst).collect();
             let is_client = source == address(CLIENT, source.is_ipv6());
-            let namespace = if is_client { self.clients } else { self.servers };
+            let namespace = if is_client {
+                self.clients
+            } else {
+                self.servers
+            };
             let answers = namespace.inside(|| probe(source, &targets))?;
             tried += answers.len();
             for (target, answer) in answers {
@@ -723,7 +753,10 @@ impl Scene<'_> {
             .iter()
             .filter(|(event, count)| *count > 0 && !usual(*event))
             .collect();
-        ensure!(unusual.is_empty(), "unusual in control sessions: {unusual:?}");
+        ensure!(
+            unusual.is_empty(),
+            "unusual in control sessions: {unusual:?}"
+        );
         // Whatever else was dropped belonged to a connection that works.
         let others: Vec<_> = seen
             .dropped

@@ -234,7 +234,10 @@ impl Way {
             let options = ["-sS", "-g", "--noproxy", "*", "--connect-timeout", "8"];
             arguments.extend(options.iter().chain(mode).map(|each| (*each).to_owned()));
             let account = self.server.account();
-            arguments.extend(["-u".to_owned(), format!("{}:{}", account.user, account.password)]);
+            arguments.extend([
+                "-u".to_owned(),
+                format!("{}:{}", account.user, account.password),
+            ]);
             if self.tls {
                 arguments.extend(["--ssl-reqd", "-k"].map(str::to_owned));
             }
@@ -261,7 +264,8 @@ impl Way {
         let mut script = vec![
             "set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 8; set xfer:clobber yes"
                 .to_owned(),
-            "set ftp:auto-passive-mode no; set ftp:use-ip-tos no; set ssl:verify-certificate no".to_owned(),
+            "set ftp:auto-passive-mode no; set ftp:use-ip-tos no; set ssl:verify-certificate no"
+                .to_owned(),
             format!(
                 "set ftp:ssl-allow {0}; set ftp:ssl-force {0}; set ftp:ssl-protect-data {0}",
                 yes(self.tls)
@@ -294,7 +298,10 @@ impl Way {
                 self.server.account().user,
                 self.server.account().password
             ),
-            format!("epsv4 {}", if self.mode.is_extended() { "on" } else { "off" }),
+            format!(
+                "epsv4 {}",
+                if self.mode.is_extended() { "on" } else { "off" }
+            ),
             "binary".to_owned(),
         ];
         script.extend(tasks.iter().map(|task| match task {
@@ -340,13 +347,22 @@ impl Way {
     fn ncftp(&self, tasks: &[Task]) -> String {
         let mode = if self.mode.is_passive() { "-F" } else { "-E" };
         let account = self.server.account();
-        let options = format!("-u {} -p {} {mode} -t 8 -r 0", account.user, account.password);
+        let options = format!(
+            "-u {} -p {} {mode} -t 8 -r 0",
+            account.user, account.password
+        );
         let host = self.host();
         let each = tasks.iter().map(|task| match task {
             Task::List(to) => format!("ncftpls {options} -l {} > {}", self.url(""), to.display()),
-            Task::Download(name, to) => format!("ncftpget {options} -V -C {host} {name} {}", to.display()),
-            Task::Upload(from, name) => format!("ncftpput {options} -V -C {host} {} {name}", from.display()),
-            Task::Resume(name, to) => format!("ncftpget {options} -V -z -C {host} {name} {}", to.display()),
+            Task::Download(name, to) => {
+                format!("ncftpget {options} -V -C {host} {name} {}", to.display())
+            }
+            Task::Upload(from, name) => {
+                format!("ncftpput {options} -V -C {host} {} {name}", from.display())
+            }
+            Task::Resume(name, to) => {
+                format!("ncftpget {options} -V -z -C {host} {name} {}", to.display())
+            }
         });
         each.collect::<Vec<_>>().join(" && ")
     }
@@ -379,7 +395,11 @@ impl Way {
                 Task::Resume(name, to) => ("resume", to, name.as_str()),
                 Task::Upload(from, name) => ("upload", from, name.as_str()),
             };
-            arguments.extend([word.to_owned(), here.display().to_string(), there.to_owned()]);
+            arguments.extend([
+                word.to_owned(),
+                here.display().to_string(),
+                there.to_owned(),
+            ]);
         }
         arguments
     }
@@ -399,7 +419,9 @@ impl Way {
         let log = folder.join(format!("{label}.log"));
         match self.client {
             Client::Curl => Program::start(namespace, log, &self.curl(tasks, None), None),
-            Client::Lftp => Program::start(namespace, log, &["lftp", "-c", &self.lftp(tasks)], None),
+            Client::Lftp => {
+                Program::start(namespace, log, &["lftp", "-c", &self.lftp(tasks)], None)
+            }
             Client::Tnftp => {
                 let script = folder.join(format!("{label}.txt"));
                 fs::write(&script, self.tnftp(tasks))?;
@@ -408,7 +430,9 @@ impl Way {
                 Program::start(namespace, log, &arguments, Some(&script))
             }
             Client::Wget => Program::start(namespace, log, &["sh", "-ec", &self.wget(tasks)], None),
-            Client::Ncftp => Program::start(namespace, log, &["sh", "-ec", &self.ncftp(tasks)], None),
+            Client::Ncftp => {
+                Program::start(namespace, log, &["sh", "-ec", &self.ncftp(tasks)], None)
+            }
             Client::Ftplib => Program::start(namespace, log, &self.ftplib(tasks), None),
         }
     }
@@ -444,12 +468,22 @@ impl Way {
     ///
     /// # Errors
     /// lftp is not there.
-    pub fn start_script(&self, script: &str, namespace: &Namespace, log: PathBuf) -> Result<Program> {
+    pub fn start_script(
+        &self,
+        script: &str,
+        namespace: &Namespace,
+        log: PathBuf,
+    ) -> Result<Program> {
         if self.client != Client::Lftp {
             bail!("only lftp has scripts");
         }
         let login = self.lftp(&[]);
         let login = login.strip_suffix("bye").unwrap_or(&login);
-        Program::start(namespace, log, &["lftp", "-c", &format!("{login}{script}")], None)
+        Program::start(
+            namespace,
+            log,
+            &["lftp", "-c", &format!("{login}{script}")],
+            None,
+        )
     }
 }

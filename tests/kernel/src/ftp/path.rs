@@ -113,7 +113,10 @@ impl Seen {
     /// How many announced sessions have been opened.
     #[must_use]
     pub fn children(&self) -> usize {
-        self.opened.iter().filter(|each| each.parent.is_some()).count()
+        self.opened
+            .iter()
+            .filter(|each| each.parent.is_some())
+            .count()
     }
 
     fn note_control(&mut self, src: SocketAddr, dst: SocketAddr, flags: TcpFlags, payload: &[u8]) {
@@ -178,23 +181,27 @@ impl Sink for Seen {
             parent: session.parent,
         };
         let fault = match opened.parent {
-            None if session.protocol == 6 && self.passive_allowed && session.dst_port >= 42_000 => None,
+            None if session.protocol == 6 && self.passive_allowed && session.dst_port >= 42_000 => {
+                None
+            }
             None if session.protocol != 6 || session.dst_port != 21 => Some("nothing allows it"),
             None => None,
             Some(parent) => match self.opened.iter().rev().find(|each| each.id == parent) {
                 None => Some("its parent was never opened"),
                 Some(parent) if parent.parent.is_some() => Some("its parent is no control session"),
                 Some(parent) => {
-                    let same = (parent.src.ip(), parent.dst.ip()) == (opened.src.ip(), opened.dst.ip());
-                    let turned = (parent.dst.ip(), parent.src.ip()) == (opened.src.ip(), opened.dst.ip());
+                    let same =
+                        (parent.src.ip(), parent.dst.ip()) == (opened.src.ip(), opened.dst.ip());
+                    let turned =
+                        (parent.dst.ip(), parent.src.ip()) == (opened.src.ip(), opened.dst.ip());
                     (!same && !turned).then_some("its parent is of other hosts")
                 }
             },
         };
-        let fault = fault.or(
-            (session.protocol == 6 && session.dst_port < 1024 && session.dst_port != 21)
-                .then_some("a low port"),
-        );
+        let fault = fault.or((session.protocol == 6
+            && session.dst_port < 1024
+            && session.dst_port != 21)
+            .then_some("a low port"));
         if let Some(fault) = fault {
             self.wrong.push(format!("{opened:?}: {fault}"));
         }
@@ -296,7 +303,9 @@ impl Path {
             }
             if expired.elapsed() > Duration::from_millis(50) {
                 expired = Instant::now();
-                let _ = self.engine.expire_with(expired, 1000, &mut *self.seen.lock());
+                let _ = self
+                    .engine
+                    .expire_with(expired, 1000, &mut *self.seen.lock());
             }
         }
         Ok(())
@@ -356,7 +365,10 @@ impl Path {
         let announced = now + Duration::from_secs(301);
         while self.engine.expire_with(announced, 1000, &mut *seen).more {}
         let stats = self.engine.stats();
-        ensure!(stats.expectations == 0, "announcements outlive their lifetime");
+        ensure!(
+            stats.expectations == 0,
+            "announcements outlive their lifetime"
+        );
         let late = now + Duration::from_secs(30 * 86_400);
         while self.engine.expire_with(late, 1000, &mut *seen).more {}
         let stats = self.engine.stats();
@@ -367,7 +379,10 @@ impl Path {
             stats.control_sessions,
             stats.expectations
         );
-        ensure!(seen.ended == seen.opened.len() as u64, "sessions ended unsaid");
+        ensure!(
+            seen.ended == seen.opened.len() as u64,
+            "sessions ended unsaid"
+        );
         self.engine
             .check_invariants()
             .map_err(anyhow::Error::msg)
@@ -388,7 +403,10 @@ fn config(refused: RefusedAnnouncement, passive: bool) -> Result<Config> {
 }
 
 /// Ends, flags and payload of a TCP segment.
-fn described<'p>(parsed: &Parsed, bytes: &'p [u8]) -> Option<(SocketAddr, SocketAddr, TcpFlags, &'p [u8])> {
+fn described<'p>(
+    parsed: &Parsed,
+    bytes: &'p [u8],
+) -> Option<(SocketAddr, SocketAddr, TcpFlags, &'p [u8])> {
     let Transport::Tcp {
         src_port,
         dst_port,

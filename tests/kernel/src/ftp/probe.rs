@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, connect, getpeername, socket_with, sockopt::socket_error,
+    AddressFamily, SocketFlags, SocketType, bind, connect, getpeername, socket_with,
+    sockopt::socket_error,
 };
 
 /// How many ports are tried at once.

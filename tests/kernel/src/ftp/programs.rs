@@ -82,7 +82,8 @@ impl Program {
                 Some(file) => Stdio::from(File::open(file)?),
                 None => Stdio::null(),
             });
-        let child = namespace.inside(|| command.spawn().with_context(|| format!("start {name}")))?;
+        let child =
+            namespace.inside(|| command.spawn().with_context(|| format!("start {name}")))?;
         Ok(Self { name, child, log })
     }
 

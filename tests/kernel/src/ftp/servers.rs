@@ -142,7 +142,9 @@ impl Server {
             Self::Pyftpdlib => self.pyftpdlib(v6, site),
             Self::PureFtpd => self.pure_ftpd(v6, site)?,
             Self::Proftpd => self.proftpd(v6, site, &name)?,
-            Self::VsftpdFrom20 | Self::VsftpdFromAny | Self::VsftpdPublic => self.vsftpd(v6, site, &name)?,
+            Self::VsftpdFrom20 | Self::VsftpdFromAny | Self::VsftpdPublic => {
+                self.vsftpd(v6, site, &name)?
+            }
         };
         Program::start(namespace, log, &arguments, None)
     }
@@ -229,7 +231,11 @@ impl Server {
     fn vsftpd(self, v6: bool, site: &Site, name: &str) -> Result<Vec<String>> {
         let (address, ports) = (address(self.host(), v6), self.passive_ports());
         let yes = |value| if value { "YES" } else { "NO" };
-        let listens = if v6 { "listen_address6" } else { "listen_address" };
+        let listens = if v6 {
+            "listen_address6"
+        } else {
+            "listen_address"
+        };
         let mut settings = vec![
             format!("listen={}", yes(!v6)),
             format!("listen_ipv6={}", yes(v6)),
@@ -240,7 +246,8 @@ impl Server {
             format!("anon_root={}", site.root.display()),
             format!("secure_chroot_dir={}", site.scratch.join("empty").display()),
             "background=NO\nisolate=NO\nisolate_network=NO\nseccomp_sandbox=NO".to_owned(),
-            "anonymous_enable=YES\nlocal_enable=NO\nwrite_enable=YES\nanon_upload_enable=YES".to_owned(),
+            "anonymous_enable=YES\nlocal_enable=NO\nwrite_enable=YES\nanon_upload_enable=YES"
+                .to_owned(),
             "anon_umask=022\nnopriv_user=nobody".to_owned(),
             "ftpd_banner=ready\nxferlog_enable=NO".to_owned(),
         ];
@@ -250,7 +257,9 @@ impl Server {
         if self.has_tls() {
             let certificate = site.scratch.join("server.pem");
             settings.push("ssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=NO".to_owned());
-            settings.push("force_anon_data_ssl=NO\nforce_anon_logins_ssl=NO\nssl_ciphers=HIGH".to_owned());
+            settings.push(
+                "force_anon_data_ssl=NO\nforce_anon_logins_ssl=NO\nssl_ciphers=HIGH".to_owned(),
+            );
             settings.push(format!("rsa_cert_file={}", certificate.display()));
         }
         settings.push(String::new());
@@ -283,7 +292,10 @@ impl Site {
         fs::set_permissions(root.join("up"), fs::Permissions::from_mode(0o777))?;
         let (key, certificate) = (scratch.join("key.pem"), scratch.join("certificate.pem"));
         let made = Command::new("openssl")
-            .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ftp.example -keyout".split(' '))
+            .args(
+                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ftp.example -keyout"
+                    .split(' '),
+            )
             .arg(&key)
             .arg("-out")
             .arg(&certificate)
@@ -296,7 +308,10 @@ impl Site {
         );
         let both = [fs::read(&key)?, fs::read(&certificate)?].concat();
         fs::write(scratch.join("server.pem"), both)?;
-        fs::set_permissions(scratch.join("server.pem"), fs::Permissions::from_mode(0o600))?;
+        fs::set_permissions(
+            scratch.join("server.pem"),
+            fs::Permissions::from_mode(0o600),
+        )?;
         Ok(Self {
             scratch: scratch.to_owned(),
             root,

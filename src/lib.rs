@@ -68,7 +68,7 @@
 //! | [`fragment`] | fragmented datagrams, and packets that wait for a first fragment |
 //! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and other protocols |
 //! | [`session`] | session identifiers, histories, tunnel references |
-//! | [`alg`] | FTP: control sessions, and the sessions that they announce |
+//! | [`ftp`] | FTP: control sessions, and the sessions that they announce |
 //! | [`asymmetry`] | evidence of paths of which only one half passes this engine |
 //! | [`event`] | session records, and [`Sink`], the lower interface below the [`Outbox`] |
 //! | [`reset`] | the RST, ABORT and ICMP packets that the engine makes |
@@ -79,7 +79,6 @@
 //! | [`memory`] | the memory that a configuration takes |
 #![forbid(unsafe_code)]
 
-pub mod alg;
 pub mod asymmetry;
 mod atomic;
 mod builder;
@@ -89,6 +88,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+pub mod ftp;
 pub mod gateway;
 pub mod geneve;
 pub mod lifetime;

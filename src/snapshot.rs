@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::alg::SessionEnds;
-use crate::alg::ftp::Progress;
 use crate::flow::Variant;
+use crate::ftp::SessionEnds;
+use crate::ftp::helper::Progress;
 use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::alg::HelperEvent;
 use crate::flow::Zone;
+use crate::ftp::HelperEvent;
 use crate::reset::Unsent;
 use crate::session::EndReason;
 use crate::session::Mark;

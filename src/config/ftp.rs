@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::alg::ftp::{ActiveOpening, CONTROL_PORT, Settings};
+use crate::ftp::helper::{ActiveOpening, CONTROL_PORT, Settings};
 
 crate::config_section! {
     /// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.

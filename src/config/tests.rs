@@ -1141,6 +1141,6 @@ fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
     assert_eq!(sizes, [512, 4_096, 5]);
     assert_eq!(
         settings.active_opening,
-        crate::alg::ftp::ActiveOpening::Reply
+        crate::ftp::helper::ActiveOpening::Reply
     );
 }

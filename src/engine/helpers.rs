@@ -1,4 +1,4 @@
-//! Control sessions and their announcements: the engine's side of [`crate::alg`].
+//! Control sessions and their announcements: the engine's side of [`crate::ftp`].
 //!
 //! A helper's state of a control session is stored beside the table, under the session's
 //! identifier. It is read under the shard's lock: both directions in the order in which their
@@ -17,12 +17,12 @@ use super::control_shares::{ControlShares, Holding};
 use super::ftp_settings::{FtpSettings, Parent};
 use super::query::opening_query_of;
 use super::settings::Settings;
-use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
-use crate::alg::ftp::Ftp;
-use crate::alg::urgent::Urgent;
-use crate::alg::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::config::OnReload;
 use crate::flow::{Direction, Zone};
+use crate::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
+use crate::ftp::helper::Ftp;
+use crate::ftp::urgent::Urgent;
+use crate::ftp::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{NewSession, RuleId};
@@ -38,8 +38,8 @@ const PARTS: usize = 64;
 /// Each direction of a control session keeps at most a line of [`max_line`] and [`reorder_bytes`]
 /// ahead of a hole; the queue of commands is extra.
 ///
-/// [`max_line`]: crate::alg::ftp::Settings::max_line
-/// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
+/// [`max_line`]: crate::ftp::helper::Settings::max_line
+/// [`reorder_bytes`]: crate::ftp::helper::Settings::reorder_bytes
 const MAX_CONTROLS: u32 = 65_536;
 
 /// State of some control sessions.

@@ -17,14 +17,14 @@ use std::time::Instant;
 
 use super::ftp_settings::{FtpSettings, Parent};
 use super::helpers::{Helpers, Listening, ends_of};
-use crate::alg::expectations::TableSink;
-use crate::alg::ftp::Ftp;
-use crate::alg::urgent::Urgent;
-use crate::alg::{
-    Control, Expectation, Fit, Helper, HelperEvent, HelperSink, Segment as Payload, first_byte,
-};
 use crate::event::HelperNote;
 use crate::flow::Direction;
+use crate::ftp::expectations::TableSink;
+use crate::ftp::helper::Ftp;
+use crate::ftp::urgent::Urgent;
+use crate::ftp::{
+    Control, Expectation, Fit, Helper, HelperEvent, HelperSink, Segment as Payload, first_byte,
+};
 use crate::packet::{Segment, SeqNum, TcpFlags};
 use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;

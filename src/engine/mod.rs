@@ -58,13 +58,13 @@ use parking_lot::{Mutex, RwLock};
 
 use self::screen::{NewestScreen, Screen};
 use self::settings::Settings;
-use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
 use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
+use crate::ftp::Expectation;
 use crate::limits::{Accounts, Notices};
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -496,7 +496,7 @@ impl Engine {
     /// the number for which there was room.
     ///
     /// An expectation that no helper would announce under this engine's settings is refused and
-    /// counted ([`HelperEvent::ImportRefused`](crate::alg::HelperEvent::ImportRefused)). No
+    /// counted ([`HelperEvent::ImportRefused`](crate::ftp::HelperEvent::ImportRefused)). No
     /// expectation waits longer than it would here. The announced session is admitted if this
     /// engine's policy admits the control session, under that rule; it has no parent here.
     pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {

@@ -23,7 +23,7 @@ const FLOORS: &[&str] = &[
     "policy",
     "lifetime",
     "session",
-    "alg",
+    "ftp",
     "reset",
     "event",
     "outbox",

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
-use portcullis::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
-use portcullis::alg::ftp::{ActiveOpening, Ftp, Rules, Settings};
-use portcullis::alg::{
-    Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Plain, Segment,
-    SessionEnds, Trouble,
-};
 use portcullis::config::{
     ChallengeMode, Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission,
     TableConfig,
+};
+use portcullis::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
+use portcullis::ftp::helper::{ActiveOpening, Ftp, Rules, Settings};
+use portcullis::ftp::{
+    Control, Expectation, Helper, HelperEvent, HelperSink, Limits, Line, Plain, Segment,
+    SessionEnds, Trouble,
 };
 use portcullis::packet::{SeqNum, parse};
 use portcullis::reset::write_reply_unbudgeted;

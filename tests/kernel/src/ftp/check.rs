@@ -738,7 +738,7 @@ impl Scene<'_> {
         }
         // Helpers have found nothing wrong: programs say what they should.
         let usual = |event| {
-            use portcullis::alg::HelperEvent;
+            use portcullis::ftp::HelperEvent;
             matches!(
                 event,
                 HelperEvent::ExpectationOpened

@@ -6,9 +6,9 @@ use super::announce;
 use super::line::{self, Command, Reply};
 use super::pending::{Form, Pending};
 use super::{ActiveOpening, Ftp, Greeting, OnlyExtended, Replying, reason};
-use crate::alg::stream::Line;
-use crate::alg::{HelperEvent, HelperSink};
 use crate::flow::Direction;
+use crate::ftp::stream::Line;
+use crate::ftp::{HelperEvent, HelperSink};
 
 /// Commands that use a data connection (RFC 959, section 4.1.3; RFC 3659).
 const TRANSFERS: [&str; 7] = ["RETR", "STOR", "LIST", "NLST", "MLSD", "APPE", "STOU"];

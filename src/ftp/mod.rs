@@ -8,7 +8,7 @@
 //! | [`stream`] | one direction's segments to whole lines, each once and in order |
 //! | [`urgent`] | whether urgent data leave the lines as they were read |
 //! | [`Control`] | what is kept of one control session: two streams and a [`Helper`] |
-//! | [`ftp`] | the helper of FTP |
+//! | [`helper`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
 //!
 //! A helper reports to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and
@@ -25,7 +25,7 @@ use crate::packet::{Ip, IpVersion, PROTOCOL_TCP, Parsed, SeqNum, Transport};
 
 mod control;
 pub mod expectations;
-pub mod ftp;
+pub mod helper;
 pub mod stream;
 pub mod urgent;
 

@@ -286,8 +286,8 @@ fn an_expectation_that_the_table_refuses_is_counted() {
 
 #[test]
 fn the_table_has_what_a_conversation_opens() {
-    use crate::alg::EventCounts;
-    use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
+    use crate::ftp::EventCounts;
+    use crate::ftp::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
     let (table, counts, now) = (
         ExpectationTable::new(ExpectationLimits::default(), [1; 4]),
         EventCounts::default(),

@@ -9,8 +9,8 @@ use super::announce::{self, Told};
 use super::line::{Command, Reply};
 use super::pending::{Form, Pending, Queue};
 use super::{Ftp, Greeting, OnlyExtended, Replying, Rules, reason};
-use crate::alg::{HelperEvent, Line, SessionEnds};
 use crate::flow::Direction;
+use crate::ftp::{HelperEvent, Line, SessionEnds};
 
 /// The most commands without a reply that are saved: four bits each.
 const MAX_PENDING: usize = 15;

@@ -6,9 +6,9 @@ use super::announce::{self, Told};
 use super::line::{Command, Reply};
 use super::pending::{Form, Pending};
 use super::{ActiveOpening, Ftp, Greeting, OnlyExtended, Replying, reason};
-use crate::alg::stream::Line;
-use crate::alg::{HelperEvent, HelperSink};
 use crate::flow::Direction;
+use crate::ftp::stream::Line;
+use crate::ftp::{HelperEvent, HelperSink};
 
 /// The end of a reply.
 struct Ended<'a> {

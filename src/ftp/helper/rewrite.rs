@@ -34,7 +34,7 @@ pub enum RewriteError {
 /// way, and moves the sequence numbers of the lines after it:
 ///
 /// ```
-/// use portcullis::alg::ftp::rewrite;
+/// use portcullis::ftp::helper::rewrite;
 ///
 /// // A client behind the translation announces its private address.
 /// let line = b"PORT 10,0,0,9,19,136\r\n";

@@ -70,7 +70,7 @@ impl Engine {
             adopted: cold.has(Mark::Adopted),
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),
-            former: cold.has(Mark::Former),
+            no_longer_admitted: cold.has(Mark::NoLongerAdmitted),
             tunnels,
         })
     }

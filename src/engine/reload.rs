@@ -430,7 +430,7 @@ impl Engine {
         }
         let zone = shard.slab.hot(session).key.zone();
         shard.put_under(session, rule, settings.counts(zone, rule));
-        shard.slab.cold_mut(session).set(Mark::Former, !admitted);
+        shard.slab.cold_mut(session).set(Mark::NoLongerAdmitted, !admitted);
         let slot = shard.slab.hot_mut(session);
         slot.profile = profile;
         if slot.key.protocol() == PROTOCOL_TCP {

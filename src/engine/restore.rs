@@ -324,7 +324,7 @@ impl Engine {
         shard.slab.hot_mut(slot_id).take_over(slot);
         let mut cold = session.cold;
         cold.rule = rule.0;
-        cold.set(Mark::Former, !admitted);
+        cold.set(Mark::NoLongerAdmitted, !admitted);
         // Packets that passed since the save are unknown here.
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);

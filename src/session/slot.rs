@@ -76,7 +76,7 @@ pub(crate) enum Mark {
     Bypassed = 0x04,
     /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
     /// it.
-    Former = 0x08,
+    NoLongerAdmitted = 0x08,
     /// Some packets of the session were not tracked: it was restored from a record, or packets were
     /// allowed but not trusted. Not saved.
     Stale = 0x10,

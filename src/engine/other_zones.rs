@@ -12,7 +12,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey, Zone};
 use crate::packet::{TcpFlags, Transport};
 use crate::policy::handling::Asymmetric;
-use crate::session::{Mark, Place, Slot};
+use crate::session::{KeyPlace, Mark, Slot};
 use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -65,7 +65,7 @@ impl Engine {
     pub(super) fn search_other_zones<T: Trace>(
         &self,
         candidate: &Candidate<'_>,
-        place: Place,
+        place: KeyPlace,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {

@@ -22,7 +22,7 @@ use super::live::Locked;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey};
-use crate::session::{Held, Micros, Place, Shard, Slot, SlotId};
+use crate::session::{Held, KeyPlace, Micros, Shard, Slot, SlotId};
 use crate::verdict::Verdict;
 
 /// The most sessions that the keys of one address pair open.
@@ -55,7 +55,7 @@ impl Fit {
 /// belong to either direction of any session.
 pub(super) fn session_of_pair(
     shard: &Shard,
-    place: Place,
+    place: KeyPlace,
     flow: &Flow,
     now: Micros,
     any: bool,
@@ -83,7 +83,7 @@ pub(super) fn session_of_pair(
 }
 
 /// Returns whether an address pair has as many GRE sessions as its keys may open.
-pub(super) fn is_pair_full(shard: &Shard, place: Place, key: &FlowKey) -> bool {
+pub(super) fn is_pair_full(shard: &Shard, place: KeyPlace, key: &FlowKey) -> bool {
     let mut sessions = 0;
     if key.is_keyed_gre() {
         shard.find_by(place.hash, |_, slot| {
@@ -122,7 +122,7 @@ impl Engine {
     pub(super) fn judge_pair<T: Trace>(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         candidate: &Candidate<'_>,
         effects: &mut Effects,
         trace: &mut T,

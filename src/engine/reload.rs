@@ -28,8 +28,8 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, ShardId,
-    Slot, SlotId, Tally, Unjudged,
+    EndReason, Ended, Held, Judging, KeyPlace, Mark, Micros, SLICE, SessionId, SessionRecord,
+    ShardId, Slot, SlotId, Tally, Unjudged,
 };
 
 /// Result of a reload.
@@ -241,7 +241,7 @@ impl Engine {
     pub(super) fn judge_first(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         key: &FlowKey,
     ) -> Option<Ended> {
         let judging = held.judging.clone()?;
@@ -258,7 +258,7 @@ impl Engine {
     pub(super) fn is_to_end(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         session: SlotId,
     ) -> bool {
         let Some(judging) = held.judging.clone() else {
@@ -430,7 +430,10 @@ impl Engine {
         }
         let zone = shard.slab.hot(session).key.zone();
         shard.put_under(session, rule, settings.counts(zone, rule));
-        shard.slab.cold_mut(session).set(Mark::NoLongerAdmitted, !admitted);
+        shard
+            .slab
+            .cold_mut(session)
+            .set(Mark::NoLongerAdmitted, !admitted);
         let slot = shard.slab.hot_mut(session);
         slot.profile = profile;
         if slot.key.protocol() == PROTOCOL_TCP {

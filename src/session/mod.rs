@@ -24,7 +24,7 @@ pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
 pub(crate) use shard::{Ended, Expired, Opened, Shard};
 pub(crate) use slot::{Cold, Mark, PROTOCOLS_WITH_TRACKS, Slot};
-pub(crate) use table::{Held, Place, Table, session_bytes, tunnel_reference_bytes};
+pub(crate) use table::{Held, KeyPlace, Table, session_bytes, tunnel_reference_bytes};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 

@@ -445,14 +445,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; EvictionClass::ALL.len()];
+        let mut by_class = [0; EvictionClass::ALL.len()];
         for shard in self.table.shard_ids() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
-                *count += held.shard.count(worth);
+            for (count, class) in by_class.iter_mut().zip(EvictionClass::ALL) {
+                *count += held.shard.count(class);
             }
         }
-        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_class).collect();
         stats
     }
 

@@ -447,8 +447,8 @@ impl Engine {
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);
-            let worth = slot.eviction_class();
-            if shard.rearm(session, deadline, worth) {
+            let class = slot.eviction_class();
+            if shard.rearm(session, deadline, class) {
                 self.table.note_tick(shard_id, deadline);
             }
         }

@@ -21,10 +21,10 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Returns the standing of a session by its protocol and eviction class.
-    pub(crate) const fn of(protocol: u8, worth: EvictionClass) -> Self {
+    pub(crate) const fn of(protocol: u8, class: EvictionClass) -> Self {
         Self {
-            half_open: protocol == PROTOCOL_TCP && matches!(worth, EvictionClass::Embryonic),
-            assured: matches!(worth, EvictionClass::Assured),
+            half_open: protocol == PROTOCOL_TCP && matches!(class, EvictionClass::Embryonic),
+            assured: matches!(class, EvictionClass::Assured),
         }
     }
 }

@@ -307,7 +307,7 @@ impl Slot {
             PROTOCOL_TCP => match self.track.state().eviction_class() {
                 // Adopted midstream, and not answered yet.
                 EvictionClass::Assured if !self.assured() => EvictionClass::Embryonic,
-                worth => worth,
+                class => class,
             },
             PROTOCOL_SCTP => self.sctp().state().eviction_class(),
             PROTOCOL_DCCP => self.dccp().state().eviction_class(),

@@ -392,7 +392,7 @@ impl Run {
             self.now < session.latest(),
             "{session:?} had expired before it was evicted"
         );
-        let worth = session.eviction_class();
+        let class = session.eviction_class();
         assert!(
             self.may_evict(zone, &session, excess),
             "{session:?} was worth more than a new one"
@@ -406,7 +406,7 @@ impl Run {
             if self.may_evict(zone, other, excess) {
                 let its = |session: &Session| excess[usize::from(session.initiator.zone)];
                 assert!(
-                    (other.eviction_class(), its(&session)) >= (worth, its(other)),
+                    (other.eviction_class(), its(&session)) >= (class, its(other)),
                     "{other:?} is worth less than {session:?}"
                 );
             }

@@ -75,7 +75,7 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
         sessions_by_worth: named(
             of.sessions_by_worth
                 .iter()
-                .map(|(worth, n)| (worth.name(), *n as u64)),
+                .map(|(class, n)| (class.name(), *n as u64)),
         ),
         sessions_opened: of.sessions_opened,
         sessions_ended: named(

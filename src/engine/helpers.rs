@@ -43,11 +43,11 @@ const PARTS: usize = 64;
 const MAX_CONTROLS: u32 = 65_536;
 
 /// State of some control sessions.
-pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
+pub(super) type Part = Mutex<HashMap<SessionId, ControlSession>>;
 
 /// State of a control session.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ControlSession {
     pub(super) control: Control<Ftp>,
     /// Place of the control session, and its memory when last measured.
     pub(super) holding: Holding,
@@ -128,9 +128,9 @@ impl Helpers {
     }
 
     /// Begins to inspect a session.
-    pub(super) fn listen(
+    pub(super) fn begin_inspection(
         &self,
-        part: &mut HashMap<SessionId, Listening>,
+        part: &mut HashMap<SessionId, ControlSession>,
         slot: &Slot,
         own: Parent,
         control: Control<Ftp>,
@@ -147,15 +147,15 @@ impl Helpers {
             return;
         };
         let ends = ends_of(slot);
-        let listening = Listening {
+        let inspected = ControlSession {
             control,
             holding,
             stopped: [None; 2],
             urgent: [Urgent::default(); 2],
             unread: 0,
         };
-        if let Some(former) = part.insert(own.session, listening) {
-            self.shares.release(former.holding);
+        if let Some(earlier) = part.insert(own.session, inspected) {
+            self.shares.release(earlier.holding);
         }
         if self.parents.insert(ends, own).is_some() {
             // Announcements of an earlier session on these ports are withdrawn.
@@ -219,8 +219,8 @@ impl Helpers {
         };
         // The lock under which the parent withdraws the announcement.
         let part = self.part(parent).map(|part| part.lock());
-        let listening = part.as_ref().and_then(|part| part.get(&parent));
-        if listening.is_some_and(|listening| listening.control.helper().stands_by(expectation)) {
+        let inspected = part.as_ref().and_then(|part| part.get(&parent));
+        if inspected.is_some_and(|inspected| inspected.control.helper().stands_by(expectation)) {
             let _ = self.expectations.insert(expectation, now);
         }
     }
@@ -324,7 +324,7 @@ impl Helpers {
         if slot.key.protocol() != PROTOCOL_TCP || self.controls() == 0 {
             return;
         }
-        self.stop_listening(id, slot);
+        self.stop_inspecting(id, slot);
     }
 
     /// Returns what another engine needs to continue a control session.
@@ -333,7 +333,7 @@ impl Helpers {
             return None;
         }
         let part = self.part(id)?.lock();
-        let Listening {
+        let ControlSession {
             control, stopped, ..
         } = part.get(&id)?;
         Some(SavedControl {
@@ -376,24 +376,24 @@ impl Helpers {
             control.begins(Direction::Reply, SeqNum(server));
         }
         let mut part = part.lock();
-        self.listen(&mut part, slot, own, control);
-        if let Some(listening) = part.get_mut(&own.session) {
-            listening.stopped = saved.stopped.map(|from| from.map(SeqNum));
+        self.begin_inspection(&mut part, slot, own, control);
+        if let Some(inspected) = part.get_mut(&own.session) {
+            inspected.stopped = saved.stopped.map(|from| from.map(SeqNum));
         }
     }
 
     /// Removes the state of a session that is no longer a control session, and withdraws its
     /// announcements.
-    fn stop_listening(&self, id: SessionId, slot: &Slot) {
+    fn stop_inspecting(&self, id: SessionId, slot: &Slot) {
         let removed = self.part(id).and_then(|part| part.lock().remove(&id));
-        if let Some(listening) = removed {
-            self.dismiss(listening, id, slot);
+        if let Some(inspected) = removed {
+            self.dismiss(inspected, id, slot);
         }
     }
 
     /// Releases the resources of a session that is no longer inspected.
-    pub(super) fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
-        self.shares.release(listening.holding);
+    pub(super) fn dismiss(&self, inspected: ControlSession, id: SessionId, slot: &Slot) {
+        self.shares.release(inspected.holding);
         let ends = ends_of(slot);
         // A new session may use the ports by now.
         let own = self
@@ -413,7 +413,7 @@ impl Helpers {
     pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
         if !settings.is_control(slot, own.rule) {
             if self.controls() != 0 {
-                self.stop_listening(own.session, slot);
+                self.stop_inspecting(own.session, slot);
             }
             return;
         }
@@ -425,9 +425,9 @@ impl Helpers {
         };
         {
             let mut part = part.lock();
-            if let Some(listening) = part.get_mut(&own.session) {
+            if let Some(inspected) = part.get_mut(&own.session) {
                 let rules = Arc::clone(&settings.rules);
-                listening.control.helper_mut().set_rules(rules);
+                inspected.control.helper_mut().set_rules(rules);
                 return;
             }
         }

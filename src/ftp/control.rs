@@ -54,7 +54,7 @@ impl<H: Helper> Control<H> {
         for from in Direction::BOTH {
             self.parts(from).0.guard(false);
         }
-        self.hear(from, segment, sink);
+        self.read(from, segment, sink);
     }
 
     /// Reads a segment of a session in which no byte may pass unread. A segment that does not fit
@@ -83,7 +83,7 @@ impl<H: Helper> Control<H> {
                 return fit;
             }
         }
-        self.hear(from, segment, sink);
+        self.read(from, segment, sink);
         Fit::Fits
     }
 
@@ -93,7 +93,7 @@ impl<H: Helper> Control<H> {
         self.helper.limits(from)
     }
 
-    fn hear(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
+    fn read(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         let mut segment = *segment;
         match self.helper.plain(&segment, from, sink) {
             Plain::All => {}

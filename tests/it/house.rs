@@ -60,7 +60,7 @@ const FLOORS: &[&str] = &[
     "engine::record",
     "engine::challenge",
     "engine::helpers",
-    "engine::listening",
+    "engine::control_segments",
     "engine::pair",
     "engine::one_way",
     "engine::other_zones",

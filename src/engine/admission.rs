@@ -323,7 +323,7 @@ impl Engine {
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
         let id = live.id();
         if let Some(announced) = &permit.announced {
-            self.helpers.adopted(id, announced);
+            self.helpers.note_announced(id, announced);
         }
         let passes = !plan.marks.contains(&Mark::Adopted)
             || self.gate_adopted(live, candidate, plan.direction, effects, trace);

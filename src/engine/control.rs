@@ -143,7 +143,7 @@ impl Engine {
             return true;
         }
         self.helpers
-            .go_on(settings, live.hot(), own, SavedControl::default());
+            .resume_inspection(settings, live.hot(), own, SavedControl::default());
         // A session that is stopped ends with the next data of its sender, which are dropped.
         control_segment(candidate, direction).is_none_or(|received| {
             self.inspect_control(live, &received, &mut effects.helped, trace) == Ruling::Passes

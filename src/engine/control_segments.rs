@@ -125,23 +125,23 @@ impl Helpers {
         received: &ControlSegment<'_>,
         notes: &mut Vec<HelperNote>,
     ) -> Ruling {
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return Ruling::Passes;
         };
         let (segment, direction) = (received.segment, received.direction);
         let stops = settings.stops(own.rule);
-        let mut part = part.lock();
+        let mut bucket = bucket.lock();
         let has = |flag| segment.flags.contains(flag);
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
-            let known = part.contains_key(&own.session);
+            let known = bucket.contains_key(&own.session);
             if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
                 let mut control =
                     Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
-                self.begin_inspection(&mut part, slot, own, control);
+                self.begin_inspection(&mut bucket, slot, own, control);
             }
         }
-        let Some(inspected) = part.get_mut(&own.session) else {
+        let Some(inspected) = bucket.get_mut(&own.session) else {
             let passes = !stops
                 || !carries(segment, received.payload)
                 || !self.is_watched(settings, slot, own);
@@ -180,9 +180,9 @@ impl Helpers {
             self.withdraw_all(inspected);
         }
         if !self.account(inspected, stops)
-            && let Some(inspected) = part.remove(&own.session)
+            && let Some(inspected) = bucket.remove(&own.session)
         {
-            self.counts.count(HelperEvent::NotHeard);
+            self.counts.count(HelperEvent::NotInspected);
             self.dismiss(inspected, own.session, slot);
         }
         ruling
@@ -298,10 +298,10 @@ impl Helpers {
         if !settings.stops(own.rule) || !carries(received.segment, received.payload) {
             return true;
         }
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return true;
         };
-        match part.lock().get(&own.session) {
+        match bucket.lock().get(&own.session) {
             Some(inspected) => inspected.control.helper().is_encrypted(),
             None => !self.is_watched(settings, slot, own),
         }

@@ -31,7 +31,7 @@ use crate::snapshot::SavedControl;
 use crate::track::tcp::State;
 
 /// Parts of the table of control sessions, each with its own lock.
-const PARTS: usize = 64;
+const BUCKETS: usize = 64;
 
 /// Most control sessions that are inspected at once.
 ///
@@ -43,7 +43,7 @@ const PARTS: usize = 64;
 const MAX_CONTROLS: u32 = 65_536;
 
 /// State of some control sessions.
-pub(super) type Part = Mutex<HashMap<SessionId, ControlSession>>;
+pub(super) type ControlBucket = Mutex<HashMap<SessionId, ControlSession>>;
 
 /// State of a control session.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(super) struct Announced {
 /// All state of helpers.
 #[derive(Debug)]
 pub(super) struct Helpers {
-    controls: Box<[Part]>,
+    controls: Box<[ControlBucket]>,
     /// Places and memory of control sessions.
     pub(super) shares: ControlShares,
     /// Control sessions by their ends, for their announcements.
@@ -105,7 +105,7 @@ impl Helpers {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(d, a, b, c);
         Self {
-            controls: (0..PARTS).map(|_| Mutex::default()).collect(),
+            controls: (0..BUCKETS).map(|_| Mutex::default()).collect(),
             shares: ControlShares::new(MAX_CONTROLS, prefixes, &hasher),
             parents: DashMap::with_hasher(hasher.clone()),
             children: DashMap::with_hasher(hasher.clone()),
@@ -123,14 +123,14 @@ impl Helpers {
         self.expectations.set_zones(zones);
     }
 
-    pub(super) fn part(&self, id: SessionId) -> Option<&Part> {
-        self.controls.get(id.number() as usize % PARTS)
+    pub(super) fn bucket(&self, id: SessionId) -> Option<&ControlBucket> {
+        self.controls.get(id.number() as usize % BUCKETS)
     }
 
     /// Begins to inspect a session.
     pub(super) fn begin_inspection(
         &self,
-        part: &mut HashMap<SessionId, ControlSession>,
+        bucket: &mut HashMap<SessionId, ControlSession>,
         slot: &Slot,
         own: Parent,
         control: Control<Ftp>,
@@ -143,7 +143,7 @@ impl Helpers {
             return;
         }
         let Some(holding) = self.shares.claim(slot, control.memory()) else {
-            self.counts.count(HelperEvent::NotHeard);
+            self.counts.count(HelperEvent::NotInspected);
             return;
         };
         let ends = ends_of(slot);
@@ -154,7 +154,7 @@ impl Helpers {
             urgent: [Urgent::default(); 2],
             unread: 0,
         };
-        if let Some(earlier) = part.insert(own.session, inspected) {
+        if let Some(earlier) = bucket.insert(own.session, inspected) {
             self.shares.release(earlier.holding);
         }
         if self.parents.insert(ends, own).is_some() {
@@ -218,9 +218,11 @@ impl Helpers {
             return;
         };
         // The lock under which the parent withdraws the announcement.
-        let part = self.part(parent).map(|part| part.lock());
-        let inspected = part.as_ref().and_then(|part| part.get(&parent));
-        if inspected.is_some_and(|inspected| inspected.control.helper().stands_by(expectation)) {
+        let bucket = self.bucket(parent).map(|bucket| bucket.lock());
+        let inspected = bucket.as_ref().and_then(|bucket| bucket.get(&parent));
+        if inspected
+            .is_some_and(|inspected| inspected.control.helper().still_announces(expectation))
+        {
             let _ = self.expectations.insert(expectation, now);
         }
     }
@@ -253,13 +255,18 @@ impl Helpers {
     }
 
     /// Notes that an announced session was opened. The caller holds the lock of its shard.
-    pub(super) fn adopted(&self, child: SessionId, announced: &Announced) {
-        self.belongs(child, announced.session, announced.expectation.parent);
+    pub(super) fn note_announced(&self, child: SessionId, announced: &Announced) {
+        self.note_parent(child, announced.session, announced.expectation.parent);
     }
 
     /// Notes the parent of a session. The caller holds the lock of the session's shard, so that the
     /// session cannot end in the meantime.
-    pub(super) fn belongs(&self, child: SessionId, parent: Option<SessionId>, ends: SessionEnds) {
+    pub(super) fn note_parent(
+        &self,
+        child: SessionId,
+        parent: Option<SessionId>,
+        ends: SessionEnds,
+    ) {
         // An announced session announces nothing itself, so that no session is kept alive by the
         // children of its children.
         let parent =
@@ -328,14 +335,14 @@ impl Helpers {
     }
 
     /// Returns what another engine needs to continue a control session.
-    pub(super) fn whereabouts(&self, id: SessionId) -> Option<SavedControl> {
+    pub(super) fn saved_control(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;
         }
-        let part = self.part(id)?.lock();
+        let bucket = self.bucket(id)?.lock();
         let ControlSession {
             control, stopped, ..
-        } = part.get(&id)?;
+        } = bucket.get(&id)?;
         Some(SavedControl {
             lines: control
                 .line_starts()
@@ -351,20 +358,20 @@ impl Helpers {
 
     /// Continues to inspect a control session, whether another engine has inspected it or not: from
     /// the saved positions of its streams, or from their next lines on.
-    pub(super) fn go_on(
+    pub(super) fn resume_inspection(
         &self,
         settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
         saved: SavedControl,
     ) {
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return;
         };
         let (rules, ends) = (Arc::clone(&settings.rules), ends_of(slot));
         let mut helper = match (saved.lines, &saved.progress) {
             _ if saved.encrypted => Ftp::encrypted(rules, ends),
-            (Some(_), Some(progress)) => Ftp::going_on(rules, ends, progress),
+            (Some(_), Some(progress)) => Ftp::resumed(rules, ends, progress),
             (Some(_), None) if saved.at_rest => Ftp::at_rest(rules, ends),
             (Some(_), None) => Ftp::unpaired(rules, ends),
             (None, _) => Ftp::new(rules, ends),
@@ -375,9 +382,9 @@ impl Helpers {
             control.begins(Direction::Original, SeqNum(client));
             control.begins(Direction::Reply, SeqNum(server));
         }
-        let mut part = part.lock();
-        self.begin_inspection(&mut part, slot, own, control);
-        if let Some(inspected) = part.get_mut(&own.session) {
+        let mut bucket = bucket.lock();
+        self.begin_inspection(&mut bucket, slot, own, control);
+        if let Some(inspected) = bucket.get_mut(&own.session) {
             inspected.stopped = saved.stopped.map(|from| from.map(SeqNum));
         }
     }
@@ -385,7 +392,7 @@ impl Helpers {
     /// Removes the state of a session that is no longer a control session, and withdraws its
     /// announcements.
     fn stop_inspecting(&self, id: SessionId, slot: &Slot) {
-        let removed = self.part(id).and_then(|part| part.lock().remove(&id));
+        let removed = self.bucket(id).and_then(|bucket| bucket.lock().remove(&id));
         if let Some(inspected) = removed {
             self.dismiss(inspected, id, slot);
         }
@@ -420,12 +427,12 @@ impl Helpers {
         if let Some(mut parent) = self.parents.get_mut(&ends_of(slot)) {
             parent.rule = own.rule;
         }
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return;
         };
         {
-            let mut part = part.lock();
-            if let Some(inspected) = part.get_mut(&own.session) {
+            let mut bucket = bucket.lock();
+            if let Some(inspected) = bucket.get_mut(&own.session) {
                 let rules = Arc::clone(&settings.rules);
                 inspected.control.helper_mut().set_rules(rules);
                 return;
@@ -434,7 +441,7 @@ impl Helpers {
         // Inspection begins with a SYN-ACK that has not arrived yet.
         let is_answered = !matches!(slot.track.state(), State::SynSent | State::SynSent2);
         if is_answered && !self.is_child(own.session) {
-            self.go_on(settings, slot, own, SavedControl::default());
+            self.resume_inspection(settings, slot, own, SavedControl::default());
         }
     }
 

@@ -339,10 +339,10 @@ impl Engine {
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
         if let Some(ends) = session.parent {
-            self.helpers.belongs(id, parent, ends);
+            self.helpers.note_parent(id, parent, ends);
         }
         if settings.ftp.is_control(own, rule) && session.parent.is_none() {
-            self.helpers.go_on(
+            self.helpers.resume_inspection(
                 &settings.ftp,
                 own,
                 Parent { session: id, rule },

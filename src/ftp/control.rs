@@ -75,7 +75,7 @@ impl<H: Helper> Control<H> {
             }
         }
         // Encrypted bytes are not lines. The helper follows them to their end.
-        let is_plain = !self.helper.is_opaque() && !self.helper.is_veiled(from);
+        let is_plain = !self.helper.is_opaque() && !self.helper.is_encrypted_from(from);
         if is_plain && !segment.payload.is_empty() {
             let limits = self.limits(from);
             let fit = self.stream(from).fit(segment.seq, segment.payload, &limits);
@@ -120,7 +120,7 @@ impl<H: Helper> Control<H> {
             });
         }
         if self.helper.is_opaque() {
-            self.helper.stepped_aside(self.original.next());
+            self.helper.stopped_reading(self.original.next());
             // The rest of the segment.
             let _ = self.helper.plain(&segment, from, sink);
             self.original = Stream::default();

@@ -256,7 +256,7 @@ helper_events! {
     PipelineFull => "pipeline_full",
     /// There are more control sessions than are listened to, of all or of this source, or they take
     /// too much memory; this one announces nothing.
-    NotHeard => "not_heard",
+    NotInspected => "not_heard",
     /// An expectation of another appliance or of a save that no helper would have announced here.
     ImportRefused => "import_refused",
 }
@@ -352,12 +352,12 @@ pub trait Helper {
 
     /// Called after the helper has stopped reading. `next` is the position at which the client's
     /// stream continues.
-    fn stepped_aside(&mut self, next: Option<SeqNum>) {
+    fn stopped_reading(&mut self, next: Option<SeqNum>) {
         let _ = next;
     }
 
     /// Returns whether a direction is still encrypted, though the helper reads the other one.
-    fn is_veiled(&self, from: Direction) -> bool {
+    fn is_encrypted_from(&self, from: Direction) -> bool {
         let _ = from;
         false
     }

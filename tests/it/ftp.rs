@@ -552,7 +552,7 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
     let not_heard = stats
         .helper_events
         .iter()
-        .find(|(event, _)| *event == HelperEvent::NotHeard);
+        .find(|(event, _)| *event == HelperEvent::NotInspected);
     assert!(not_heard.unwrap().1 > 1_600);
     engine.expire_with(now + Duration::from_secs(400), usize::MAX, &mut Discard);
     assert_eq!(

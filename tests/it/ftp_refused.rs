@@ -746,7 +746,7 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
     let toml = stopping("").replace("[ftp]", "[ftp]\nmax_memory = 65536");
     let mut talk = Talk::new(&toml);
     let mut port = 5000;
-    while talk.event(HelperEvent::NotHeard) == 0 {
+    while talk.event(HelperEvent::NotInspected) == 0 {
         port += 1;
         let ends = Ends::v4(port, 21);
         talk.passes(&segment(ends, SYN, 100, 0, b""));

@@ -149,7 +149,7 @@ fn control_sessions_of_a_zone_leave_those_of_another_and_of_its_other_sources() 
         for port in 1024..4096 {
             assert!(Connection::new(GREEN, [10, 1, 1, 1], port).open(&mut scene));
         }
-        assert!(count(&scene, HelperEvent::NotHeard) > 0, "{refused}");
+        assert!(count(&scene, HelperEvent::NotInspected) > 0, "{refused}");
         ftp_works(&mut scene, GREEN, [10, 1, 1, 2]);
         ftp_works(&mut scene, BLUE, [10, 2, 2, 2]);
     }

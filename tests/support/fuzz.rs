@@ -613,12 +613,12 @@ impl Helper for Bounded {
         self.0.is_opaque()
     }
 
-    fn stepped_aside(&mut self, next: Option<SeqNum>) {
-        self.0.stepped_aside(next);
+    fn stopped_reading(&mut self, next: Option<SeqNum>) {
+        self.0.stopped_reading(next);
     }
 
-    fn is_veiled(&self, from: Direction) -> bool {
-        self.0.is_veiled(from)
+    fn is_encrypted_from(&self, from: Direction) -> bool {
+        self.0.is_encrypted_from(from)
     }
 
     fn plain(

@@ -22,12 +22,12 @@ impl Ftp {
             if self.guarded {
                 sink.event(HelperEvent::UnreadableCommand, Direction::Original);
             } else {
-                self.step_aside(Direction::Original, false, sink);
+                self.stop_reading(Direction::Original, false, sink);
             }
             return;
         }
         if line::is_http(line.bytes) || line::is_binary(line.bytes) {
-            self.end_listening(HelperEvent::NotFtp, sink);
+            self.end_inspection(HelperEvent::NotFtp, sink);
             return;
         }
         let pending = if line::is_blank(line.bytes) {
@@ -117,7 +117,7 @@ impl Ftp {
                 self.refused = self.refused.saturating_add(1);
                 let most = self.rules.settings.max_refused;
                 if most != 0 && self.refused >= most {
-                    self.end_listening(HelperEvent::TooManyRefused, sink);
+                    self.end_inspection(HelperEvent::TooManyRefused, sink);
                 }
                 None
             }

@@ -141,7 +141,7 @@ impl Ftp {
     /// Creates the helper of a session that continues from a saved position. State that cannot be
     /// saved is left out: then no reply counts before both ends are synchronized again.
     #[must_use]
-    pub fn going_on(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
+    pub fn resumed(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
         let mut helper = Self::at_rest(rules, session);
         let could = |caller, address, port: Option<u16>| {
             let end = SocketAddr::new(address, port?);

@@ -131,7 +131,7 @@ impl Ftp {
             _ => false,
         };
         if secured && (agreed || !self.guarded) {
-            self.step_aside(Direction::Reply, agreed, sink);
+            self.stop_reading(Direction::Reply, agreed, sink);
             if agreed {
                 self.follow_server(ended.next);
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 
 use super::flow::{Departure, FlowSettings, FlowTable, Pending, Refused, Side};
-use super::inner::{Inner, Kind, Place};
+use super::inner::{FlowDirection, Inner, Kind};
 use super::report::{Counters, Observed};
 use super::targets::{GroupSettings, TargetGroup, TargetReport};
 use super::tunnel::{Endpoint, MAX_INNER, Outer, geneve_header};
@@ -63,7 +63,7 @@ pub(super) enum Offer {
 /// Identifies a packet until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
-    place: Place,
+    place: FlowDirection,
     number: u64,
     /// Address of the target.
     pub(super) destination: Ipv4Addr,
@@ -309,7 +309,7 @@ impl Balancer {
 
     /// Reverts the counts of [`Balancer::send`] for a packet that the system did not send.
     pub(super) fn unsend(&mut self, ticket: Ticket, inner_len: usize, reason: Unsent) {
-        let Place { key, way } = ticket.place;
+        let FlowDirection { key, way } = ticket.place;
         if let Some(flow) = self.flows.flow(&key)
             && let Some(pending) = flow.lane_mut(way).forget(ticket.number)
         {
@@ -348,7 +348,7 @@ impl Balancer {
             if !old && self.late.len() <= MAX_LATE {
                 break;
             }
-            let Place { key, way } = ticket.place;
+            let FlowDirection { key, way } = ticket.place;
             if let Some(flow) = self.flows.flow(&key) {
                 flow.lane_mut(way).forget(ticket.number);
             }
@@ -359,7 +359,7 @@ impl Balancer {
 
 /// Returns a ticket's packet unless it is answered or timed out.
 fn waiting(flows: &mut FlowTable, ticket: Ticket) -> Option<&mut Pending> {
-    let Place { key, way } = ticket.place;
+    let FlowDirection { key, way } = ticket.place;
     let pending = flows.flow(&key)?.lane_mut(way).pending(ticket.number)?;
     (!pending.given_up).then_some(pending)
 }

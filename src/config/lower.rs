@@ -19,7 +19,7 @@ pub(super) const MAX_PREFIXES: usize = 1 << 20;
 
 /// Protocol, ports and ICMP types of a part of a rule.
 #[derive(Debug, Clone, Default)]
-struct Part {
+struct RulePart {
     protocol: Vec<Protocol>,
     source_ports: Vec<PortRange>,
     destination_ports: Vec<PortRange>,
@@ -263,7 +263,7 @@ impl<'a> Lowering<'a> {
             .iter()
             .filter_map(|name| self.zones.zone(name))
             .collect();
-        let whole = |part: Part| Rule {
+        let whole = |part: RulePart| Rule {
             zones: zones.clone(),
             source: sources.clone(),
             destination: destinations.clone(),
@@ -300,7 +300,11 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the parts of a rule that names services: one for each list of ports or ICMP types.
-    fn service_parts(&mut self, terms: &'a [ServiceTerm], origin: &mut RuleOrigin) -> Vec<Part> {
+    fn service_parts(
+        &mut self,
+        terms: &'a [ServiceTerm],
+        origin: &mut RuleOrigin,
+    ) -> Vec<RulePart> {
         let mut services = Vec::new();
         for term in terms {
             match term {
@@ -328,7 +332,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// Returns a rule of one part, without addresses, zones and sets.
-fn part_of(rule: &RuleConfig, part: Part) -> Rule {
+fn part_of(rule: &RuleConfig, part: RulePart) -> Rule {
     Rule {
         name: rule.name.clone(),
         action: rule.action,
@@ -349,7 +353,7 @@ fn part_of(rule: &RuleConfig, part: Part) -> Rule {
 }
 
 /// Returns the part of a rule that names no services.
-fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
+fn plain_part(rule: &RuleConfig) -> Result<RulePart, ConfigErrorCause> {
     let protocol = if rule.not.protocol.is_empty() {
         rule.protocol.clone()
     } else {
@@ -364,7 +368,7 @@ fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
         }
         left
     };
-    Ok(Part {
+    Ok(RulePart {
         protocol,
         source_ports: ports_without(&rule.source_ports, &rule.not.source_ports)?,
         destination_ports: ports_without(&rule.destination_ports, &rule.not.destination_ports)?,
@@ -433,7 +437,7 @@ fn services_of(config: &Config, name: &str) -> Vec<Service> {
 
 /// Joins services: protocols with equal ports share one part, and services that a whole protocol
 /// covers are omitted.
-fn parts_of(services: &[Service]) -> Vec<Part> {
+fn parts_of(services: &[Service]) -> Vec<RulePart> {
     let whole: BTreeSet<Protocol> = services
         .iter()
         .filter(|service| service.ports.is_none() && service.icmp.is_none())
@@ -461,25 +465,25 @@ fn parts_of(services: &[Service]) -> Vec<Part> {
     }
     let mut parts = Vec::new();
     if !whole.is_empty() {
-        parts.push(Part {
+        parts.push(RulePart {
             protocol: whole.into_iter().collect(),
-            ..Part::default()
+            ..RulePart::default()
         });
     }
     parts.extend(
         by_ports
             .into_iter()
-            .map(|(destination_ports, protocol)| Part {
+            .map(|(destination_ports, protocol)| RulePart {
                 protocol,
                 destination_ports,
-                ..Part::default()
+                ..RulePart::default()
             }),
     );
     let icmp = icmp.into_iter().filter(|(_, types)| !types.is_empty());
-    parts.extend(icmp.map(|(protocol, icmp_types)| Part {
+    parts.extend(icmp.map(|(protocol, icmp_types)| RulePart {
         protocol: vec![protocol],
         icmp_types,
-        ..Part::default()
+        ..RulePart::default()
     }));
     parts
 }

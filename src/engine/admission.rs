@@ -7,7 +7,7 @@ use super::candidate::{Candidate, tunnel_id};
 use super::control::ftp_refused;
 use super::effects::Effects;
 use super::faults::invalid;
-use super::helpers::Announced;
+use super::helpers::AnnouncedSession;
 use super::history_events::note_events;
 use super::live::{Live, Locked};
 use super::plan::{Opening, Plan};
@@ -44,7 +44,7 @@ struct Permit {
     query: NewSession,
     rule: RuleId,
     /// The announcement that admits the session regardless of the policy.
-    announced: Option<Announced>,
+    announced: Option<AnnouncedSession>,
     /// The decision of a rule that only audits.
     audited: Option<Decision>,
     /// Tracking result of the packet as far as it is known.

@@ -69,7 +69,7 @@ struct Child {
 
 /// An announced session that has begun.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Announced {
+pub(super) struct AnnouncedSession {
     /// Session that announced this one, if it is here and not on another appliance.
     pub(super) session: Option<SessionId>,
     pub(super) rule: RuleId,
@@ -172,7 +172,7 @@ impl Helpers {
         query: &NewSession,
         settings: &Settings,
         now: Instant,
-    ) -> Option<Announced> {
+    ) -> Option<AnnouncedSession> {
         if self.expectations.is_empty() {
             return None;
         }
@@ -200,7 +200,7 @@ impl Helpers {
             return None;
         }
         let expectation = self.expectations.take(&call, now)?;
-        Some(Announced {
+        Some(AnnouncedSession {
             session: own.map(|parent| parent.session),
             rule,
             expectation,
@@ -209,7 +209,7 @@ impl Helpers {
 
     /// Restores the announcement of a session that could not be opened, unless the announcement was
     /// withdrawn in the meantime.
-    pub(super) fn give_back(&self, announced: &Announced, now: Instant) {
+    pub(super) fn give_back(&self, announced: &AnnouncedSession, now: Instant) {
         let expectation = &announced.expectation;
         let Some(parent) = announced.session else {
             if !self.parents.contains_key(&expectation.parent) {
@@ -255,7 +255,7 @@ impl Helpers {
     }
 
     /// Notes that an announced session was opened. The caller holds the lock of its shard.
-    pub(super) fn note_announced(&self, child: SessionId, announced: &Announced) {
+    pub(super) fn note_announced(&self, child: SessionId, announced: &AnnouncedSession) {
         self.note_parent(child, announced.session, announced.expectation.parent);
     }
 

@@ -30,14 +30,14 @@ pub(super) const MAX_KEYS: usize = 16;
 
 /// Rank of a session for a packet of another key; the greatest is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Fit {
+struct Rank {
     is_answer: bool,
     has_key: bool,
     has_none: bool,
     last: u64,
 }
 
-impl Fit {
+impl Rank {
     fn of(slot: &Slot, flow: &Flow) -> Self {
         let direction = slot.direction_of(flow.source);
         let noted = slot.tunnel_id(direction);
@@ -63,7 +63,7 @@ pub(super) fn session_of_pair(
     if !flow.key.is_keyed_gre() {
         return None;
     }
-    let mut best: Option<(Fit, SlotId)> = None;
+    let mut best: Option<(Rank, SlotId)> = None;
     let mut sessions = 0;
     shard.find_by(place.hash, |number, slot| {
         if !slot.key.is_of_pair(&flow.key) {
@@ -71,7 +71,7 @@ pub(super) fn session_of_pair(
         }
         sessions += 1;
         if slot.deadline > now.tick() {
-            let fit = (Fit::of(slot, flow), number);
+            let fit = (Rank::of(slot, flow), number);
             if best.is_none_or(|best| best < fit) {
                 best = Some(fit);
             }

@@ -4,7 +4,7 @@ use super::candidate::{Candidate, Located, screened_anew};
 use super::effects::Effects;
 use super::faults::invalid;
 use super::live::Locked;
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
@@ -117,7 +117,7 @@ impl Engine {
             self.report_ended(
                 *shard,
                 ended,
-                Told {
+                NotifiedSender {
                     now,
                     by_verdict: effects.answered,
                 },

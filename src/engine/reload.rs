@@ -19,7 +19,7 @@ use parking_lot::MutexGuard;
 use super::Engine;
 use super::ftp_settings::Parent;
 use super::query::{opening_query, opening_query_of};
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::config::{Config, ConfigError, OnReload};
 use crate::event::Sink;
@@ -226,7 +226,7 @@ impl Engine {
         MutexGuard::unlock_fair(held);
         // No lock is held: the sink may call the engine.
         for ended in &ended {
-            self.report_ended(shard_id, ended, Told::nobody(judging.now), sink);
+            self.report_ended(shard_id, ended, NotifiedSender::nobody(judging.now), sink);
         }
         Some(Slice {
             ended: ended.len(),

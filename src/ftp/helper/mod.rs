@@ -59,7 +59,7 @@ pub use progress::Progress;
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 
-use announce::{Flaw, Told};
+use announce::{Flaw, ReplyAnnouncement};
 use pending::Queue;
 use records::Records;
 
@@ -126,7 +126,7 @@ pub struct Ftp {
     /// Number of refused PORT and EPRT.
     refused: u16,
     /// Announcement of the reply that has not ended.
-    told: Told,
+    told: ReplyAnnouncement,
     /// Ports that the expectations which may still be open have announced.
     active: Option<u16>,
     passive: Option<u16>,
@@ -158,7 +158,7 @@ impl Ftp {
             ends_lf: false,
             after_lf: false,
             refused: 0,
-            told: Told::Nothing,
+            told: ReplyAnnouncement::Nothing,
             active: None,
             passive: None,
             passive_address: None,

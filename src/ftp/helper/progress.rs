@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::announce::{self, Told};
+use super::announce::{self, ReplyAnnouncement};
 use super::line::{Command, Reply};
 use super::pending::{Form, Pending, Queue};
 use super::{Ftp, Greeting, OnlyExtended, Replying, Rules, reason};
@@ -101,7 +101,7 @@ impl Ftp {
         }
         let (within, settled) = match self.replying {
             Replying::Between { settled } => (None, settled),
-            Replying::Within { .. } if self.told != Told::Nothing => return None,
+            Replying::Within { .. } if self.told != ReplyAnnouncement::Nothing => return None,
             Replying::Within { code, bare_lf } => (Some((code, bare_lf)), false),
             Replying::Unknown => return None,
         };
@@ -209,12 +209,16 @@ impl Ftp {
             }
             Direction::Reply => {
                 let reply = Reply::of(line.bytes)?;
-                let mut told = Told::Nothing;
+                let mut told = ReplyAnnouncement::Nothing;
                 told.add(announce::of_reply(Form::of(reply.code)?, reply.text));
                 match told {
-                    Told::Nothing => None,
-                    Told::One { address, port } => self.passive_port(address, port).err(),
-                    Told::Flawed(flaw) => Some(reason(flaw, HelperEvent::MalformedReply)),
+                    ReplyAnnouncement::Nothing => None,
+                    ReplyAnnouncement::One { address, port } => {
+                        self.passive_port(address, port).err()
+                    }
+                    ReplyAnnouncement::Flawed(flaw) => {
+                        Some(reason(flaw, HelperEvent::MalformedReply))
+                    }
                 }
             }
         }

@@ -36,7 +36,7 @@ impl Run {
         let state = match &parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
                 Some(track) => State::Tcp(track),
-                None => return self.headless(tuple, parsed, segment, verdict),
+                None => return self.tcp_without_session(tuple, parsed, segment, verdict),
             },
             Transport::IcmpQuery(query) if !query.request => {
                 return Err(Miss::Elsewhere(invalid(DropReason::IcmpReplyNoSession)));
@@ -52,7 +52,7 @@ impl Run {
     }
 
     /// Plans for a segment without a session that is not a SYN.
-    fn headless(
+    fn tcp_without_session(
         &mut self,
         tuple: &Tuple,
         parsed: &Parsed,

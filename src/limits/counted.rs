@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::accounts::Standing;
+use super::standing::Standing;
 use crate::flow::Zone;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};

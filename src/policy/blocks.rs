@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::field::PortRange;
 use super::rows::NodeId;
-use super::rule::PortRange;
 
 /// A value that blocks are made of.
 pub(super) trait Value: Copy + Ord {

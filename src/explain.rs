@@ -147,15 +147,10 @@ impl fmt::Display for Step {
                     Ends(session)
                 )
             }
-            Self::Side(when, direction, side) => write!(
-                f,
-                "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
-                side.peer.end,
-                side.peer.max_end,
-                side.peer.max_window,
-                side.scale,
-                side.peer.max_ack
-            ),
+            Self::Side(when, direction, side) => {
+                write!(f, "{when}: {direction} end: ")?;
+                write_side(f, side)
+            }
             Self::Tcp(step) => write_tcp_step(f, step),
             Self::Note(note) => f.write_str(note),
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
@@ -193,15 +188,28 @@ impl fmt::Display for Step {
                 if let Some(cap) = cap {
                     write!(f, ", at most {}", cap.name())?;
                 }
-                match profile {
-                    0 => f.write_str(", global)"),
-                    n => write!(f, ", lifetimes.override[{}])", n - 1),
-                }
+                write_profile(f, *profile)
             }
             Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),
             Self::Verdict(verdict) => write_verdict(f, verdict),
         }
     }
+}
+
+/// Writes the end of a line about a lifetime: the part of the configuration that sets the lifetime.
+fn write_profile(f: &mut fmt::Formatter<'_>, profile: u8) -> fmt::Result {
+    match profile {
+        0 => f.write_str(", global)"),
+        n => write!(f, ", lifetimes.override[{}])", n - 1),
+    }
+}
+
+fn write_side(f: &mut fmt::Formatter<'_>, side: &Side) -> fmt::Result {
+    write!(
+        f,
+        "sent up to {}, may send up to {}, window {} (scale {}), expects {}",
+        side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
+    )
 }
 
 fn write_tcp_step(f: &mut fmt::Formatter<'_>, step: &TcpStep) -> fmt::Result {

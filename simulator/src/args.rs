@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use portcullis::geneve::PORT;
 
 use super::flood::FloodArgs;
 use super::generate::MIN_SIZE;
+use super::parse::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::reflector::ReflectorArgs;
 use super::target_args::TargetArgs;
-
-/// Default endpoint id.
-pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
 
 /// Arguments of `portcullis simulate`.
 #[derive(Debug, Clone, Args)]
@@ -137,13 +134,6 @@ pub(super) struct PairArg {
     pub(super) endpoint: Option<u64>,
 }
 
-pub(super) fn appliance(text: &str) -> Result<SocketAddrV4, String> {
-    let whole = text.parse();
-    whole
-        .or_else(|_| text.parse().map(|address| SocketAddrV4::new(address, PORT)))
-        .map_err(|_| "an IPv4 address is needed, with or without :PORT".to_owned())
-}
-
 fn device(text: &str) -> Result<String, String> {
     // IFNAMSIZ is 16, including the terminating zero.
     if (1..=15).contains(&text.len()) && !text.contains('/') {
@@ -180,12 +170,6 @@ pub(super) fn pair(text: &str) -> Result<PairArg, String> {
     })
 }
 
-pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16)
-        .map_err(|_| format!("{text:?} is not a number of up to 16 hexadecimal digits"))
-}
-
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text
         .parse()
@@ -194,17 +178,5 @@ fn percent(text: &str) -> Result<f64, String> {
         Ok(number)
     } else {
         Err("a percentage must be 0 to 100".to_owned())
-    }
-}
-
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text
-        .parse()
-        .map_err(|_| "a number of seconds is needed".to_owned())?;
-    // At most a day, so that no instant overflows.
-    if number > 0.0 && number <= 86_400.0 {
-        Ok(Duration::from_secs_f64(number))
-    } else {
-        Err("more than 0 and at most 86400 seconds are needed".to_owned())
     }
 }

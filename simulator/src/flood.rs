@@ -15,7 +15,7 @@ use portcullis::geneve::InnerProtocol;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use serde::Serialize;
 
-use super::args::{ENDPOINT, appliance, hexadecimal, seconds};
+use super::parse::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::socket::{RawSender, local_address};
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer, geneve_header};
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::balancer::Unsent;
 use super::targets::TargetReport;
 
 /// Number of failures that are described; further ones are only counted.
@@ -34,6 +33,25 @@ impl Failure {
             Self::Unexpected => "unexpected",
         }
     }
+}
+
+/// Reason for which a packet is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// The packet has no complete IP header.
+    NotIp,
+    /// The packet does not fit into a datagram or the path's MTU.
+    TooLong,
+    /// All flows wait for replies, so there is no room for another.
+    FlowTableFull,
+    /// Too many packets of the flow, or in total, wait for replies.
+    Backlog,
+    /// The TCP flow timed out, and the packet is not a SYN.
+    Idle,
+    /// No target is registered.
+    NoTarget,
+    /// The system refused to send the packet.
+    Refused,
 }
 
 /// Packets that were not sent, by reason.

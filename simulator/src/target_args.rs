@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::args::{appliance, seconds};
 use super::flow::{OTHER_IDLE, TCP_IDLE};
 use super::health::{HealthCheck, HttpProbe, Probe};
-use super::targets::{Failover, GroupSettings, Stickiness};
+use super::parse::{appliance, seconds};
+use super::sticky::Stickiness;
+use super::targets::{Failover, GroupSettings};
 
 /// Default port of health checks.
 const HEALTH_PORT: u16 = 80;

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -22,23 +22,12 @@ use serde::Serialize;
 
 use super::health::{CheckResult, Health, HealthCheck, HealthState};
 use super::inner::FlowKey;
+use super::sticky::{Stickiness, StickyKey};
 
 /// Targets that can be registered in the life of a group; one that is registered again counts once.
 pub(super) const MAX_TARGETS: usize = 64;
 /// Changes that are kept for [`TargetGroup::take_changes`].
 const MAX_CHANGES: usize = 1024;
-
-/// Fields by which flows share a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "the names of AWS")]
-pub(super) enum Stickiness {
-    /// Both addresses and ports, and the protocol
-    FiveTuple,
-    /// Both addresses, and the protocol
-    ThreeTuple,
-    /// Both addresses
-    TwoTuple,
-}
 
 /// Treatment of existing flows when their target fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -246,31 +235,6 @@ impl fmt::Display for TargetReport {
             "{:>14} health checks passed, {} failed",
             self.checks_passed, self.checks_failed
         )
-    }
-}
-
-/// Fields of a flow that decide its target. Unused ones are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct StickyKey {
-    pair: usize,
-    protocol: u8,
-    low: (IpAddr, u16),
-    high: (IpAddr, u16),
-}
-
-impl StickyKey {
-    const fn new(key: &FlowKey, stickiness: Stickiness) -> Self {
-        let (protocol, low_port, high_port) = match stickiness {
-            Stickiness::FiveTuple => (key.protocol, key.low.1, key.high.1),
-            Stickiness::ThreeTuple => (key.protocol, 0, 0),
-            Stickiness::TwoTuple => (0, 0, 0),
-        };
-        Self {
-            pair: key.pair,
-            protocol,
-            low: (key.low.0, low_port),
-            high: (key.high.0, high_port),
-        }
     }
 }
 

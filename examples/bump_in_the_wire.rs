@@ -1,8 +1,8 @@
 //! A firewall between two TUN devices: clients on the left, servers on the right.
 //!
-//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. It creates the devices; move
-//! each to a network namespace of its own, and give it an address there. Without a file it allows
-//! ping, and HTTP to everywhere.
+//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. It creates the devices;
+//! move each to a network namespace of its own, and give it an address there. Without a file it
+//! allows ping, and HTTP to everywhere.
 #![allow(clippy::indexing_slicing, reason = "an example is short")]
 
 use std::time::{Duration, Instant};

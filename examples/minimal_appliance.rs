@@ -1,7 +1,7 @@
 //! The smallest appliance behind a Gateway Load Balancer: one thread, two sockets, and the library.
 //!
-//! `minimal_appliance ADDRESS [portcullis.toml]`, with CAP_NET_RAW: replies leave from the load balancer's own UDP port.
-//! Without a file it denies every new session.
+//! `minimal_appliance ADDRESS [portcullis.toml]`, with CAP_NET_RAW: replies leave from the load
+//! balancer's own UDP port. Without a file it denies every new session.
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 

@@ -27,8 +27,8 @@ pub(super) struct TargetArgs {
     /// register ADDRESS[:PORT], deregister ADDRESS
     #[arg(long)]
     pub(super) control: bool,
-    /// Check the health of each target: http://:PORT/PATH or tcp://:PORT [default: none, all targets
-    /// are healthy]
+    /// Check the health of each target: http://:PORT/PATH or tcp://:PORT [default: none, all
+    /// targets are healthy]
     #[arg(long, value_name = "URL", value_parser = probe)]
     health_check: Option<Probe>,
     /// Time between two checks of a target

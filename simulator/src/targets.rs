@@ -1,13 +1,13 @@
 //! The group of targets: registration, health, and the target of each flow. No clock and no I/O.
 //!
-//! The behavior is that of AWS Gateway Load Balancer. A new flow goes to a healthy registered target. An existing
-//! flow stays with its target, also if that one is unhealthy, draining or deregistered, unless
-//! rebalancing is on: then it moves with its next packet. If no registered target is healthy, all of
-//! them receive new flows (fail-open).
+//! The behavior is that of AWS Gateway Load Balancer. A new flow goes to a healthy registered
+//! target. An existing flow stays with its target, also if that one is unhealthy, draining or
+//! deregistered, unless rebalancing is on: then it moves with its next packet. If no registered
+//! target is healthy, all of them receive new flows (fail-open).
 //!
 //! A target is chosen by rendezvous hashing over the addresses and, by the stickiness, ports and
-//! protocol of the flow. So only the new flows of a failed target go elsewhere, and they return when
-//! it recovers.
+//! protocol of the flow. So only the new flows of a failed target go elsewhere, and they return
+//! when it recovers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -392,7 +392,8 @@ impl TargetGroup {
         std::mem::take(&mut self.changes)
     }
 
-    /// Returns the checks that are due, and schedules the next ones. Deregistered targets have none.
+    /// Returns the checks that are due, and schedules the next ones. Deregistered targets have
+    /// none.
     pub(super) fn due_checks(&mut self, now: Instant) -> Vec<DueCheck> {
         let Some(check) = &self.settings.health else {
             return Vec::new();
@@ -429,8 +430,8 @@ impl TargetGroup {
         }
     }
 
-    /// Returns the target of a flow's packet: `current`, or another one if the flow is new or has to
-    /// move. `None` if no target is registered.
+    /// Returns the target of a flow's packet: `current`, or another one if the flow is new or has
+    /// to move. `None` if no target is registered.
     pub(super) fn route(
         &mut self,
         now: Instant,

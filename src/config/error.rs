@@ -38,8 +38,8 @@ const MAX_KNOWN: usize = 20;
 /// The largest number of bytes of a message about one error, without the last character.
 const MAX_MESSAGE: usize = 4_096;
 
-/// Returns a value or name as messages show it: on one line, without control characters, and at most
-/// 100 characters of it.
+/// Returns a value or name as messages show it: on one line, without control characters, and at
+/// most 100 characters of it.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     let is_long = text.len() > MAX_SHOWN && text.chars().nth(MAX_SHOWN).is_some();
     if !is_long && !text.chars().any(is_escaped) {
@@ -153,7 +153,8 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why. It is displayed on one line of bounded length.
+/// A configuration that cannot be used: where and why. It is displayed on one line of bounded
+/// length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -203,8 +204,8 @@ impl ConfigErrors {
         self.list.iter()
     }
 
-    /// Returns whether the configuration may have further errors: at most 100 errors of each kind are
-    /// kept.
+    /// Returns whether the configuration may have further errors: at most 100 errors of each kind
+    /// are kept.
     #[must_use]
     pub fn may_have_more(&self) -> bool {
         self.may_have_more

@@ -60,8 +60,8 @@ crate::config_section! {
             unit: "bytes";
         }
         /// The number of bytes of each direction of a control session that are kept ahead of a
-        /// missing segment. Where a refused announcement ends its session, this is also how much may
-        /// be in flight: more for long listings on long paths, less for less memory.
+        /// missing segment. Where a refused announcement ends its session, this is also how much
+        /// may be in flight: more for long listings on long paths, less for less memory.
         reorder_bytes: u32 {
             default: size(Settings::default().reorder_bytes), "a window without a scale";
             bounds: Self::REORDER_BYTES;

@@ -50,9 +50,9 @@ crate::config_section! {
             restart: true;
         }
         /// The number of tunnel endpoints that are remembered: peer, local address, and header but
-        /// for the cookie. One endpoint has a quarter of them at most, and so have all together that
-        /// `endpoints` does not name, if it names any. Beyond, packets pass, but none can be made
-        /// for them: no RST at the end of a session. A tunnel endpoint without packets for ten
+        /// for the cookie. One endpoint has a quarter of them at most, and so have all together
+        /// that `endpoints` does not name, if it names any. Beyond, packets pass, but none can be
+        /// made for them: no RST at the end of a session. A tunnel endpoint without packets for ten
         /// minutes is evicted; of more than 32,767, none is.
         max_tunnel_ends: u32 {
             default: 4_095, "1 MiB";
@@ -64,14 +64,15 @@ crate::config_section! {
         required: Option<Vec<MetadataField>> {
             default: None, "what the provider always sends";
         }
-        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP error.
+        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP
+        /// error.
         inner_mtu: u32 {
             default: 8_500, "GWLB's";
             bounds: 1_280..=Self::MAX_INNER_MTU;
             unit: "bytes";
         }
-        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since the
-        /// header is longer by that. 0 leaves every SYN as it is.
+        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since
+        /// the header is longer by that. 0 leaves every SYN as it is.
         mss_clamp: u32 {
             default: 0, "allowed packets leave untouched";
             bounds: 64..=65_495;

@@ -55,8 +55,9 @@ fn told(log: &Log) -> String {
 proptest! {
     #![proptest_config(proptest::test_runner::Config { cases: 256, ..crate::support::proptest_config() })]
 
-    /// Verdicts, events in their order, counters and what is left: all the same. The table is full now and then, the same
-    /// conversation comes several times in a batch, and settings change between batches.
+    /// Verdicts, events in their order, counters and what is left: all the same. The table is full
+    /// now and then, the same conversation comes several times in a batch, and settings change
+    /// between batches.
     #[test]
     fn a_batch_is_decided_as_its_packets_one_by_one(
         room in 0u32..6,

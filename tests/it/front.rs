@@ -162,7 +162,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
                     None => (Direction::Reply, ACK, 501, 101),
                 };
                 let key = (zone, flow, direction);
-                // A cookie of its own for each direction, sometimes a new one in the middle, and ever another port.
+                // A cookie of its own for each direction, sometimes a new one in the middle, and
+                // ever another port.
                 let rehashed = turn > 3 && (turn + flow) % 17 == 0;
                 let own = label(zone, rehashed, newest.get(&key).copied());
                 newest.insert(key, own);
@@ -208,8 +209,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
         let label = newest[&(reset.zone.0 - 1, flow, direction)];
         assert_eq!(sent(&kept, label), reset.bytes());
     }
-    // So do the answers to packets that come too late: they travel the other way, but where the balancer has begun a new flow,
-    // and knows the old one no more.
+    // So do the answers to packets that come too late: they travel the other way, but where the
+    // balancer has begun a new flow, and knows the old one no more.
     for flow in 0..FLOWS {
         let is_new = flow % 2 == 0;
         let known = newest[&(1, flow, Direction::Reply)];
@@ -445,7 +446,8 @@ fn forged_endpoints_fill_a_bounded_table_and_leave_the_others_their_share() {
         "one, and half of a quarter of 16 for all others"
     );
     assert_eq!(stats.tunnel_ends_refused, 997);
-    // Without a tunnel end nothing is known of the other direction: an answer goes back the way that the packet came.
+    // Without a tunnel end nothing is known of the other direction: an answer goes back the way
+    // that the packet came.
     let label = Label {
         endpoint: 999,
         ..Label::blue(3, 3)
@@ -729,7 +731,8 @@ proptest! {
     fn headers_follow_their_packets_in_any_order(
         steps in prop::collection::vec((0u16..4, any::<bool>(), any::<bool>(), 1u16.., any::<u32>()), 1..80),
     ) {
-        // The model: the newest label of each flow and direction; a rejected late packet asks for it.
+        // The model: the newest label of each flow and direction; a rejected late packet asks for
+        // it.
         let mut appliance = Appliance::new(ALLOW);
         let mut newest: HashMap<(u16, bool), Label> = HashMap::new();
         for flow in 0..4 {

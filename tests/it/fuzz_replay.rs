@@ -391,7 +391,8 @@ fn write_seeds() {
     let input: Vec<u8> = link.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "link", &input);
 
-    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of its steps.
+    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of
+    // its steps.
     let mut state = 1u64;
     for (name, len) in [("short", 64), ("medium", 400), ("long", 2_000)] {
         let bytes: Vec<u8> = (0..len)

@@ -43,8 +43,9 @@ proptest! {
         }
     }
 
-    /// Records show what a person may see; what a packet has left in the tracker shows later, in a verdict. So one
-    /// engine sees all packets, and the other is spared those that the first one found invalid.
+    /// Records show what a person may see; what a packet has left in the tracker shows later, in a
+    /// verdict. So one engine sees all packets, and the other is spared those that the first one
+    /// found invalid.
     #[test]
     fn an_invalid_packet_leaves_nothing_that_a_later_verdict_shows(setup in tiny(), ops in ops::ops()) {
         let (all, valid) = (setup.engine(), setup.engine());
@@ -68,8 +69,9 @@ proptest! {
                         let packet = Packet::new(&bytes, base + now).zone(Zone(zone));
                         let mut log = Log::default();
                         let verdict = all.process_with(packet, &mut log);
-                        // One that found its session expired has ended it, whatever became of the packet.
-                        // An invalid FIN or RST of each end shortens the lifetime: both engines see those.
+                        // One that found its session expired has ended it, whatever became of the
+                        // packet. An invalid FIN or RST of each end shortens the lifetime: both
+                        // engines see those.
                         let closes = crate::support::fuzz::tries_to_close(&bytes);
                         let invalid = verdict.tracked().class == Class::Invalid && log.ended.is_empty() && !closes;
                         if !invalid {
@@ -217,7 +219,8 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
         );
     }
     assert_eq!(run.tally.evicted, 99);
-    // The last of the flood becomes a connection: nothing embryonic is left, the closing one goes next.
+    // The last of the flood becomes a connection: nothing embryonic is left, the closing one goes
+    // next.
     let last = Ends::v4(1099, WEB);
     pass(
         &mut run,
@@ -296,7 +299,8 @@ fn a_session_that_was_over_is_not_called_evicted() {
     assert_eq!(run.tally.evicted, 0);
 }
 
-/// A flood of SYNs ends the oldest of its own, so that a handshake under way has the time of the whole table.
+/// A flood of SYNs ends the oldest of its own, so that a handshake under way has the time of the
+/// whole table.
 #[test]
 fn a_full_table_evicts_the_embryonic_session_closest_to_its_end() {
     let mut config = portcullis::Config::allow_all();

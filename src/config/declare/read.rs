@@ -185,8 +185,8 @@ pub(in crate::config) fn wrong_type(item: &Item<'_, '_>, expected: &str) -> Conf
     }
 }
 
-/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
-/// bytes.
+/// Returns the name that is most like another one, if one is. Nothing is like a name of more than
+/// 64 bytes.
 pub(in crate::config) fn similar<'n>(
     name: &str,
     known: impl IntoIterator<Item = &'n str>,

@@ -404,8 +404,8 @@ impl Way {
         arguments
     }
 
-    /// Starts a program that does these tasks in one control session. `folder` is for logs and scripts, whose names begin
-    /// with `label`.
+    /// Starts a program that does these tasks in one control session. `folder` is for logs and
+    /// scripts, whose names begin with `label`.
     ///
     /// # Errors
     /// The program is not there.

@@ -90,9 +90,10 @@ impl Seen {
         self.recorded.clear();
     }
 
-    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target `ftp`: a byte of settings (0, or 1
-    /// for IPv6), the last byte of the server's address, and for each segment a byte (1 if the server sent it, 2 if it
-    /// has a FIN), a byte 0, the payload's length and the payload.
+    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target
+    /// `ftp`: a byte of settings (0, or 1 for IPv6), the last byte of the server's address, and for
+    /// each segment a byte (1 if the server sent it, 2 if it has a FIN), a byte 0, the payload's
+    /// length and the payload.
     pub fn recorded(&mut self) -> Vec<Vec<u8>> {
         self.recording = false;
         let mut all: Vec<_> = self.recorded.drain().map(|(_, each)| each).collect();

@@ -20,7 +20,7 @@ fn pump(engine: &Engine, sides: &[SyncDevice; 2], from: usize) -> std::io::Resul
         match engine.process(&packet, &mut outbox) {
             Verdict::Forward(_) => send(&sides[1 - from], &buffer[..len]),
             Verdict::Drop(reason, _) => println!("dropped: {reason}"),
-            Verdict::Reject(..) => {} // The reply is made, within its budget, and waits in the outbox.
+            Verdict::Reject(..) => {} // The reply, within its budget, waits in the outbox.
             Verdict::Hold(..) => {}   // Only for packets that can be held.
         }
         deliver(sides, &mut outbox);

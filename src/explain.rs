@@ -174,7 +174,8 @@ impl fmt::Display for Step {
             Self::Policy(text) => write!(f, "policy: {text}"),
             Self::Shortened { lifetime, sessions } => write!(
                 f,
-                "lifetime shortened to {lifetime:?}: the table has {sessions} sessions (table.adaptive_start)"
+                "lifetime shortened to {lifetime:?}: the table has {sessions} sessions \
+                 (table.adaptive_start)"
             ),
             Self::Limit(exceeded) => write_limit(f, exceeded),
             Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
@@ -260,7 +261,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit source_share: the source has {count} sessions, and {value} places are left for others"
+            "limit source_share: the source has {count} sessions, and {value} places are left for \
+             others"
         ),
         Exceeded {
             limit: Limit::ZoneShare,
@@ -269,7 +271,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is taken"
+            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is \
+             taken"
         ),
         exceeded => write!(
             f,
@@ -314,7 +317,8 @@ impl fmt::Display for Ends<'_> {
         let s = self.0;
         write!(
             f,
-            "zone {} protocol {} {}#{} -> {}#{} {} [{}], {} packets {} bytes there, {} packets {} bytes back",
+            "zone {} protocol {} {}#{} -> {}#{} {} [{}], {} packets {} bytes there, {} packets {} \
+             bytes back",
             s.zone,
             s.protocol,
             s.src,

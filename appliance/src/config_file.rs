@@ -57,7 +57,8 @@ pub(crate) fn summary(errors: &ConfigErrors) -> String {
         _ if errors.may_have_more() => {
             let count = others + 1;
             format!(
-                "{first}; and {others} or more others: `portcullis check` prints the first {count} errors"
+                "{first}; and {others} or more others: `portcullis check` prints the first {count} \
+                 errors"
             )
         }
         0 => first,

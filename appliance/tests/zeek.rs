@@ -407,7 +407,8 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     let comparable = same + other_words + sum(&findings.difference);
     let share = |part: usize| part as f64 / comparable as f64;
     note!(
-        "{comparable} of {total} connections of {} captures are comparable: {same} identical ({:.1} %), \
+        "{comparable} of {total} connections of {} captures are comparable: {same} identical \
+         ({:.1} %), \
          {other_words} in other words, {} different; agreement {:.1} %",
         files.len(),
         share(same) * 100.0,

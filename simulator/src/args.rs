@@ -37,7 +37,12 @@ pub struct SimulateArgs {
     #[arg(long, requires = "capture")]
     pub(super) decapsulate: bool,
     /// With --capture: number of times to send the capture
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub(super) loops: u64,
     /// Connect two kernels: packets sent into one TUN device leave by the other. Missing devices
     /// are created
@@ -56,7 +61,11 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) flows: u32,
     /// With --generate: length in bytes of an inner packet with data
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(MIN_SIZE as i64..=8500))]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(MIN_SIZE as i64..=8500)
+    )]
     pub(super) size: u16,
     /// With --generate: port of the server
     #[arg(long, default_value_t = 443)]
@@ -72,10 +81,20 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) seconds: Option<Duration>,
     /// Packets per second [default: as fast as replies arrive]
-    #[arg(long, value_name = "PACKETS", conflicts_with_all = ["tun", "pairs"], value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "PACKETS",
+        conflicts_with_all = ["tun", "pairs"],
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub(super) rate: Option<u64>,
     /// Without --rate: maximum number of unanswered packets
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(super) window: u16,
     /// Time after which an unanswered packet counts as dropped
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]

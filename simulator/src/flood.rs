@@ -84,7 +84,11 @@ pub(crate) struct FloodArgs {
     #[arg(long, value_enum, default_value_t = Attack::Udp)]
     attack: Attack,
     /// Length in bytes of an inner packet; TCP packets have 40
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500))]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500)
+    )]
     size: u16,
     /// Packets per second [default: as fast as the system takes them]
     #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]

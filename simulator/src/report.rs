@@ -377,7 +377,8 @@ impl fmt::Display for Report {
             (self.made_challenges, "challenges made by the appliance"),
             (
                 self.other_header,
-                "of the made ones have the other direction's header, which is right only after a restart",
+                "of the made ones have the other direction's header, which is right only after a \
+                 restart",
             ),
             (self.late, "returned late, after the time-out"),
             (
@@ -414,7 +415,8 @@ impl fmt::Display for Report {
         {
             writeln!(
                 f,
-                "{median:>14.1} us round trip, median (minimum {min:.1}, 99 % below {p99:.1}, maximum {max:.1})"
+                "{median:>14.1} us round trip, median (minimum {min:.1}, 99 % below {p99:.1}, \
+                 maximum {max:.1})"
             )?;
         }
         // With a single target, its figures are the totals above.
@@ -429,7 +431,8 @@ impl fmt::Display for Report {
         if self.sent > 0 && self.is_in_vain() {
             writeln!(
                 f,
-                "Nothing came back. An appliance must swap the outer addresses and keep both UDP ports."
+                "Nothing came back. An appliance must swap the outer addresses and keep both UDP \
+                 ports."
             )?;
         }
         Ok(())

@@ -536,7 +536,9 @@ mod tests {
                 prop_assert!(known.sessions as usize <= held.len());
                 prop_assert!(known.half_open + known.assured <= known.sessions);
                 if crowd == 0 {
-                    let count = |which: Standing| held.iter().filter(|each| **each == which).count();
+                    let count = |which: Standing| {
+                        held.iter().filter(|each| **each == which).count()
+                    };
                     prop_assert_eq!(known.sessions as usize, held.len());
                     prop_assert_eq!(known.half_open as usize, count(OPEN));
                     prop_assert_eq!(known.assured as usize, count(DONE));

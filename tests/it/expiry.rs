@@ -59,7 +59,10 @@ proptest! {
     /// verdicts, what the sink is told and the counters are those that the documented rules
     /// predict, and a restored table goes on as the saved one would have.
     #[test]
-    fn the_engine_agrees_with_the_model_through_reloads_and_restarts(setup in setup(), ops in ops::any_ops()) {
+    fn the_engine_agrees_with_the_model_through_reloads_and_restarts(
+        setup in setup(),
+        ops in ops::any_ops(),
+    ) {
         let mut run = Run::new(setup);
         for op in &ops {
             run.step(op);
@@ -338,7 +341,8 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
 #[test]
 fn an_answer_after_a_minute_belongs_to_its_conversation() {
     let mut scene = Scene::new(
-        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"\n",
+        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\n\
+         source = \"10.0.0.1\"\n",
     );
     let ends = Ends::v4(4500, 4500);
     for ends in [ends, ends.back(), ends] {

@@ -44,7 +44,8 @@ impl fmt::Display for Kind {
         let honest = if *attacked { "" } else { ", no attacker" };
         write!(
             f,
-            "Linux {linux:<24} ours {ours:<36} in {state:<12} segment {segment:<12} after {after}{honest}"
+            "Linux {linux:<24} ours {ours:<36} in {state:<12} segment {segment:<12} after \
+             {after}{honest}"
         )
     }
 }

@@ -101,7 +101,9 @@ impl Kernel {
             }
         }
         namespace.nft(&format!(
-            "table inet portcullis {{\nchain forward {{\ntype filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
+            "table inet portcullis \
+             {{\nchain forward {{\n\
+             type filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
         ))?;
         // As strict as Linux gets, and no lifetime that could end during the run.
         let mut settings = vec![

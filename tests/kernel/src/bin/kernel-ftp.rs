@@ -186,7 +186,8 @@ fn all(scene: &Scene<'_>) -> Result<()> {
     drop(seen);
     scene.seen()?;
     println!(
-        "{} tries at shut ports beside the transfers and {again} at used ones after them got no answer: {:.1} s",
+        "{} tries at shut ports beside the transfers and {again} at used ones after them got no \
+         answer: {:.1} s",
         tries.load(Ordering::Relaxed),
         seconds()
     );

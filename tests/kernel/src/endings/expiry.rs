@@ -423,7 +423,10 @@ fn revoke(lab: &mut Lab, family: Family) -> Result<String> {
     lab.settle()?;
     let preview = lab.engine.preview(&settings(DENY)?, lab.now())?;
     ensure!(
-        matches!(preview.as_slice(), [(session, EndReason::Revoked)] if session.src_port == connection.port),
+        matches!(
+            preview.as_slice(),
+            [(session, EndReason::Revoked)] if session.src_port == connection.port
+        ),
         "the preview names {preview:?}"
     );
     ensure!(
@@ -436,7 +439,10 @@ fn revoke(lab: &mut Lab, family: Family) -> Result<String> {
         Ok(())
     })?;
     ensure!(
-        matches!(lab.diary.ended.as_slice(), [(session, EndReason::Revoked)] if session.src_port == connection.port),
+        matches!(
+            lab.diary.ended.as_slice(),
+            [(session, EndReason::Revoked)] if session.src_port == connection.port
+        ),
         "{:?}",
         lab.diary.ended
     );

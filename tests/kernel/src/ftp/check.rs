@@ -580,7 +580,8 @@ impl Scene<'_> {
         };
         let (cut, got) = (self.local("abor.bin"), self.local("after-abor.bin"));
         let script = format!(
-            "set net:limit-rate 1M; set cmd:fail-exit no; get large.bin -o {} & sleep 1; kill all; wait all; \
+            "set net:limit-rate 1M; set cmd:fail-exit no; get large.bin -o {} & sleep 1; kill all; \
+             wait all; \
              set net:limit-rate 0; get small.bin -o {}; bye",
             cut.display(),
             got.display()

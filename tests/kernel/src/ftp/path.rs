@@ -16,7 +16,8 @@ use super::CLIENT;
 use crate::namespace::{Interrupt, Tun, wait};
 
 /// The only thing that is allowed, before and after the part with TLS.
-const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\n\
+                      action = \"allow\"\n\
                       protocol = \"tcp\"\ndestination_ports = 21\n";
 
 /// Rule beside it for TLS, whose control sessions no helper can read: the servers' passive ports.

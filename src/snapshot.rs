@@ -159,7 +159,11 @@ pub enum RestoreError {
     #[error("the stream does not read: {0}")]
     Unreadable(String),
     /// The snapshot is older than [`RestoreOptions::max_age`].
-    #[error("the stream was saved {} ago, and at most {} are allowed", seconds(*age), seconds(*max))]
+    #[error(
+        "the stream was saved {} ago, and at most {} are allowed",
+        seconds(*age),
+        seconds(*max)
+    )]
     TooOld {
         /// The time since the save.
         age: Duration,

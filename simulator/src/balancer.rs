@@ -9,7 +9,7 @@ use ahash::RandomState;
 
 use super::flow::{Departure, FlowSettings, FlowTable, Pending, Refused, Side};
 use super::inner::{FlowDirection, Inner, Kind};
-use super::report::{Counters, Observed};
+use super::report::{Counters, Observed, Unsent};
 use super::targets::{GroupSettings, TargetGroup, TargetReport};
 use super::tunnel::{Endpoint, MAX_INNER, Outer, geneve_header};
 use super::turns::{Fate, Turn, Turns};
@@ -20,25 +20,6 @@ pub(super) const MAX_UNANSWERED: usize = 65_536;
 const MAX_LATE: usize = 65_536;
 /// Time for which the late return of a packet is recognized after its time-out.
 const LATE: Duration = Duration::from_secs(10);
-
-/// Reason for which a packet is not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsent {
-    /// The packet has no complete IP header.
-    NotIp,
-    /// The packet does not fit into a datagram or the path's MTU.
-    TooLong,
-    /// All flows wait for replies, so there is no room for another.
-    FlowTableFull,
-    /// Too many packets of the flow, or in total, wait for replies.
-    Backlog,
-    /// The TCP flow timed out, and the packet is not a SYN.
-    Idle,
-    /// No target is registered.
-    NoTarget,
-    /// The system refused to send the packet.
-    Refused,
-}
 
 impl From<Refused> for Unsent {
     fn from(refused: Refused) -> Self {

@@ -403,9 +403,9 @@ impl FlowTable {
         }
     }
 
-    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces the
-    /// longest unused one if there is no room. `route` maps the flow's present target, `None` for a
-    /// new flow, to the one for this packet.
+    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces
+    /// the longest unused one if there is no room. `route` maps the flow's present target, `None`
+    /// for a new flow, to the one for this packet.
     ///
     /// # Errors
     /// The reason for which the packet is not sent.

@@ -10,7 +10,8 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-/// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC 792, RFC 4443).
+/// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC
+/// 792, RFC 4443).
 const ICMP_HEADER: usize = 8;
 
 /// End of a flow: address and port. The port is 0 where the load balancer ignores ports.

@@ -86,7 +86,8 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why. It is displayed on one line of bounded length.
+/// A configuration that cannot be used: where and why. It is displayed on one line of bounded
+/// length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -136,8 +137,8 @@ impl ConfigErrors {
         self.list.iter()
     }
 
-    /// Returns whether the configuration may have further errors: at most 100 errors of each kind are
-    /// kept.
+    /// Returns whether the configuration may have further errors: at most 100 errors of each kind
+    /// are kept.
     #[must_use]
     pub fn may_have_more(&self) -> bool {
         self.may_have_more
@@ -313,13 +314,15 @@ pub enum ConfigErrorCause {
     SetTooLarge(usize),
     /// Rules with too many prefixes.
     #[error(
-        "the rules have more than {0} prefixes, those of a set counted for each rule that names it: \
+        "the rules have more than {0} prefixes, those of a set counted for each rule that names \
+         it: \
          join rules that name the same sets, or leave less out by `not`"
     )]
     TooManyPrefixes(usize),
     /// More parts of rules than can be compiled.
     #[error(
-        "{0} parts of rules are too many: at most {MAX_RULES}; a list of services is a part for each list of ports"
+        "{0} parts of rules are too many: at most {MAX_RULES}; a list of services is a part for \
+         each list of ports"
     )]
     TooManyParts(usize),
     /// An empty set after `not`.
@@ -416,7 +419,8 @@ pub enum ConfigErrorCause {
     },
     /// More rule names than rule numbers, over all reloads.
     #[error(
-        "the rules have had more than {MAX_RULES} names since the start: keep their names, or start anew"
+        "the rules have had more than {MAX_RULES} names since the start: keep their names, or \
+         start anew"
     )]
     TooManyNames,
     /// A setting that only a start can change.
@@ -503,26 +507,44 @@ impl fmt::Display for WarningKind {
                 idle,
             } => write!(
                 f,
-                "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow before the session ends"
+                "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow \
+                 before the session ends"
             ),
-            Self::Shadowed { rule, by } => write!(f, "rule `{rule}` never matches: `{by}` covers it"),
+            Self::Shadowed { rule, by } => write!(
+                f,
+                "rule `{rule}` never matches: `{by}` covers \
+                                                      it"
+            ),
             Self::ShadowsUnknown { from } => write!(
                 f,
-                "whether earlier rules cover `{from}` and those after it is not known: too many rules overlap"
+                "whether earlier rules cover `{from}` and those after it is not known: too many \
+                 rules overlap"
             ),
             Self::IcmpTypesNeverAsk { types } => write!(
                 f,
-                "{types} can never match: replies and errors pass with the session that they answer or quote, and discovery asks no rule"
+                "{types} can never match: replies and errors pass with the session that they \
+                 answer or quote, and discovery asks no rule"
             ),
-            Self::EmptySet { set } => write!(f, "the set `@{set}` is empty: rules that name it alone match nothing"),
+            Self::EmptySet { set } => write!(
+                f,
+                "the set `@{set}` is empty: rules that name it \
+                                                 alone match nothing"
+            ),
             Self::NeverMatches { rule } => {
-                write!(f, "rule `{rule}` never matches: its sets are empty, or exclude each other")
+                write!(
+                    f,
+                    "rule `{rule}` never matches: its sets are empty, or exclude each other"
+                )
             }
             Self::Expired { rule, since } => {
-                write!(f, "rule `{rule}` has expired at {since}: it is not compared any more")
+                write!(
+                    f,
+                    "rule `{rule}` has expired at {since}: it is not compared any more"
+                )
             }
             Self::RedirectsInTunnel => f.write_str(
-                "redirects are dropped in spite of this: engine.attachment says that all packets come from a tunnel"
+                "redirects are dropped in spite of this: engine.attachment says that all packets \
+                 come from a tunnel",
             ),
         }
     }

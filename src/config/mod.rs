@@ -115,8 +115,8 @@ const DEFAULT_ZONE: &str = "default";
 crate::config_section! {
     /// The configuration of the engine.
     ///
-    /// [`Config::default`] equals an empty file: every value is at its default, and every session is
-    /// denied. [`Config::allow_all`] allows every session.
+    /// [`Config::default`] equals an empty file: every value is at its default, and every session
+    /// is denied. [`Config::allow_all`] allows every session.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Config = "" {
         /// `[engine]`.

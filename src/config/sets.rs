@@ -219,7 +219,8 @@ impl Value for AddressSet {
     type Bound = ();
 
     fn kind() -> String {
-        "list of prefixes and sets (`@name`), or table with `addresses`, `file` (the path of a file \
+        "list of prefixes and sets (`@name`), or table with `addresses`, `file` (the path of a \
+         file \
          with a prefix a line) or both"
             .to_owned()
     }

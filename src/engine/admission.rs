@@ -176,7 +176,12 @@ impl Engine {
             return Ok(permit);
         }
         if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
-            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass, and SYNs unless they are the flood"));
+            trace.step(|| {
+                Step::Note(
+                    "the caller is overloaded: only packets of sessions pass, and \
+                                      SYNs unless they are the flood",
+                )
+            });
             return Err(Verdict::Drop(DropReason::Overload, tracked));
         }
         let decision = settings.policy.decide(&permit.query);

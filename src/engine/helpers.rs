@@ -13,6 +13,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::Engine;
 use super::control_shares::{ControlShares, Holding};
 use super::ftp_settings::{FtpSettings, Parent};
 use super::query::opening_query_of;
@@ -465,5 +466,27 @@ impl Helpers {
     /// Returns the number of control sessions that are inspected.
     pub(super) fn controls(&self) -> usize {
         self.shares.controls()
+    }
+}
+
+impl Engine {
+    /// Returns the announced sessions that have not begun yet, each with its remaining lifetime.
+    ///
+    /// The result is for inspection, or for another appliance to which a load balancer may route
+    /// the announced session.
+    #[must_use]
+    pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
+        self.helpers.expectations().export(now)
+    }
+
+    /// Imports expectations that control sessions have announced on another appliance, and returns
+    /// the number for which there was room.
+    ///
+    /// An expectation that no helper would announce under this engine's settings is refused and
+    /// counted ([`HelperEvent::ImportRefused`](crate::ftp::HelperEvent::ImportRefused)). No
+    /// expectation waits longer than it would here. The announced session is admitted if this
+    /// engine's policy admits the control session, under that rule; it has no parent here.
+    pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
+        self.helpers.import(&self.settings().ftp, expectations, now)
     }
 }

@@ -64,7 +64,6 @@ use crate::event::{Discard, Sink};
 use crate::explain::Step;
 use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
-use crate::ftp::Expectation;
 use crate::limits::{Accounts, Notices};
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -481,26 +480,6 @@ impl Engine {
     #[must_use]
     pub fn asymmetry(&self) -> AsymmetryReport {
         self.asymmetry.report()
-    }
-
-    /// Returns the announced sessions that have not begun yet, each with its remaining lifetime.
-    ///
-    /// The result is for inspection, or for another appliance to which a load balancer may route
-    /// the announced session.
-    #[must_use]
-    pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
-        self.helpers.expectations().export(now)
-    }
-
-    /// Imports expectations that control sessions have announced on another appliance, and returns
-    /// the number for which there was room.
-    ///
-    /// An expectation that no helper would announce under this engine's settings is refused and
-    /// counted ([`HelperEvent::ImportRefused`](crate::ftp::HelperEvent::ImportRefused)). No
-    /// expectation waits longer than it would here. The announced session is admitted if this
-    /// engine's policy admits the control session, under that rule; it has no parent here.
-    pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
-        self.helpers.import(&self.settings().ftp, expectations, now)
     }
 
     /// Clears the report that [`Engine::asymmetry`] returns.

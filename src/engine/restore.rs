@@ -208,9 +208,9 @@ impl Engine {
     /// # Errors
     /// Returns why the stream cannot be used. In that case nothing has changed, unless the stream
     /// was changed or became unreadable after it was checked.
-    pub fn restore_from(
+    pub fn restore_from<R: io::Read + io::Seek>(
         &self,
-        input: &mut (impl io::Read + io::Seek),
+        input: &mut R,
         now: Instant,
         at: SystemTime,
         options: RestoreOptions,

@@ -286,10 +286,14 @@ mod tests {
         /// once.
         #[test]
         fn every_session_comes_up_on_time(
-            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..EvictionClass::ALL.len()), 1..60),
+            deadlines in proptest::collection::vec(
+                (0u32..2_000_000, 0usize..EvictionClass::ALL.len()),
+                1..60,
+            ),
             steps in proptest::collection::vec(1u32..500_000, 1..40),
         ) {
-            let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
+            let ticks: Vec<_> = deadlines.iter().map(|(deadline, _)| *deadline).collect();
+            let mut slots = slots(&ticks);
             let mut wheel = Wheel::new().unwrap();
             for (slot, (_, class)) in deadlines.iter().enumerate() {
                 wheel.schedule(&mut slots, slot as u32, EvictionClass::ALL[*class]);
@@ -310,7 +314,8 @@ mod tests {
                     if slots.deadline(slot) <= due.tick {
                         left[slot as usize] = false;
                     } else {
-                        wheel.schedule(&mut slots, slot, EvictionClass::ALL[deadlines[slot as usize].1]);
+                        let (_, class) = deadlines[slot as usize];
+                        wheel.schedule(&mut slots, slot, EvictionClass::ALL[class]);
                     }
                 }
                 wheel.advance(now);

@@ -11,7 +11,8 @@ use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
 
 const URG: u8 = 0x20;
 
-const RULE: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const RULE: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                    destination_ports = 21\n";
 
 /// An announcement of a third host.
 const BOUNCE: &str = "PORT 10,0,0,9,0,22\r\n";

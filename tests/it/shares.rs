@@ -11,7 +11,8 @@ use portcullis::{DropReason, Verdict, Zone};
 const GREEN: Zone = Zone(1);
 const BLUE: Zone = Zone(2);
 const ZONES: &str = "[zones]\ndefault=0\ngreen = 1\nblue = 2\n";
-const ONLY_FTP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+const ONLY_FTP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+                        action = \"allow\"\n\
                         protocol = \"tcp\"\ndestination_ports = [21]\n";
 
 /// A connection of a client to a server.
@@ -299,7 +300,8 @@ fn sessions_that_end_in_one_zone_leave_resets_to_another() {
 #[test]
 fn a_zone_that_ends_many_sessions_leaves_what_is_remembered_of_another() {
     let toml = format!(
-        "{ZONES}[tombstones]\nmax = 240\n[lifetimes]\ntcp.established = \"10s\"\n[tcp]\ntimeout_reset = false\n"
+        "{ZONES}[tombstones]\nmax = 240\n[lifetimes]\ntcp.established = \"10s\"\n[tcp]\n\
+         timeout_reset = false\n"
     );
     let mut scene = Scene::new(&toml);
     let blue = Connection {

@@ -145,8 +145,8 @@ impl<T: Value> Key<T> {
         self
     }
 
-    /// Marks a key that only a start can change in the reference page alone: the section itself keeps
-    /// and compares the values.
+    /// Marks a key that only a start can change in the reference page alone: the section itself
+    /// keeps and compares the values.
     #[must_use]
     pub fn kept_apart(mut self, is_kept_apart: bool) -> Self {
         self.is_kept_apart = is_kept_apart;
@@ -370,21 +370,24 @@ macro_rules! config_keys {
 
             fn visit(&self, other: &Self, visitor: &mut impl $crate::config::declare::Visit) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     visitor.key(&key, &self.$key, &other.$key);
                 )*
             }
 
             fn change(&mut self, changer: &mut impl $crate::config::declare::Change) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     changer.key(&key, &mut self.$key);
                 )*
             }
 
             fn keep(&mut self, running: &Self, kept: &mut Vec<&'static str>) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     $crate::config::declare::keep_key(&key, &mut self.$key, &running.$key, kept);
                 )*
             }
@@ -432,7 +435,12 @@ macro_rules! config_table_values {
                 $crate::config::declare::print::inline_table(self)
             }
 
-            fn print(&self, default: &Self, _: &'static str, printer: &mut $crate::config::declare::Printer<'_>) {
+            fn print(
+                &self,
+                default: &Self,
+                _: &'static str,
+                printer: &mut $crate::config::declare::Printer<'_>,
+            ) {
                 $crate::config::declare::Table::visit(self, default, printer);
             }
 
@@ -444,7 +452,10 @@ macro_rules! config_table_values {
                 $crate::config::declare::Table::keep(self, running, kept);
             }
 
-            fn describe(row: $crate::config::declare::KeyReference, sections: &mut Vec<$crate::config::declare::SectionReference>) {
+            fn describe(
+                row: $crate::config::declare::KeyReference,
+                sections: &mut Vec<$crate::config::declare::SectionReference>,
+            ) {
                 $crate::config::declare::reference::nested::<Self>(row, "", sections);
             }
         })*

@@ -1,10 +1,12 @@
 //! Counters: one for each class of forwarded packet, each drop reason and each reason for the end
 //! of a session.
 //!
-//! Each thread counts in a stripe of cache lines; reading sums the stripes. A snapshot taken while
+//! Each thread counts in a stripe of cache lines that it owns, so a count is a plain addition: no
+//! other thread writes there, and no locked instruction is needed. Threads for which no stripe is
+//! left share one, and add to it atomically. Reading sums the stripes. A snapshot taken while
 //! packets flow is not of one instant, but no count is ever lost.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::Zone;
 use crate::ftp::HelperEvent;
@@ -13,7 +15,8 @@ use crate::session::EndReason;
 use crate::session::Mark;
 use crate::verdict::{Class, DropReason, Verdict};
 
-const STRIPES: usize = 16;
+/// Number of stripes that one thread owns.
+const OWNED: usize = 32;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -197,17 +200,74 @@ impl Stats {
     }
 }
 
-fn stripe_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+/// The stripes that live threads own, one bit each. They are the same in all engines.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// The number of a stripe that a thread owns until it ends; [`OWNED`] is the shared one.
+struct Ownership(usize);
+
+impl Ownership {
+    /// Takes the first stripe that no live thread owns.
+    fn take() -> Self {
+        let free = |taken: u64| {
+            let number = taken.trailing_ones();
+            ((number as usize) < OWNED).then(|| taken | 1 << number)
+        };
+        // Acquires what the last owner has counted: the next plain addition builds on it.
+        match TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, free) {
+            Ok(before) => Self(before.trailing_ones() as usize),
+            Err(_) => Self(OWNED),
+        }
     }
-    MINE.with(|mine| *mine)
 }
 
-fn bump(counter: Option<&AtomicU64>) {
-    if let Some(counter) = counter {
-        counter.fetch_add(1, Ordering::Relaxed);
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        if self.0 < OWNED {
+            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
+        }
+    }
+}
+
+/// Returns the number of this thread's stripe; that of the shared one while the thread ends.
+#[inline]
+fn stripe_number() -> usize {
+    thread_local! {
+        static MINE: Ownership = Ownership::take();
+    }
+    MINE.try_with(|mine| mine.0).unwrap_or(OWNED)
+}
+
+/// The stripe that a thread counts in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mine<'a> {
+    stripe: &'a Stripe,
+    is_owned: bool,
+}
+
+impl Mine<'_> {
+    #[inline]
+    fn add(self, counter: Option<&AtomicU64>, count: u64) {
+        let Some(counter) = counter else { return };
+        if self.is_owned {
+            // No other thread writes to this counter.
+            let before = counter.load(Ordering::Relaxed);
+            counter.store(before.wrapping_add(count), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn bump(self, counter: Option<&AtomicU64>) {
+        self.add(counter, 1);
+    }
+
+    /// Counts a forwarded packet.
+    #[inline]
+    pub(crate) fn forwarded(self, class: Class, bytes: u32) {
+        self.bump(self.stripe.forwarded.get(class as usize));
+        self.add(Some(&self.stripe.forwarded_bytes), u64::from(bytes));
     }
 }
 
@@ -229,69 +289,70 @@ impl Counters {
             challenge_events: [const { AtomicU64::new(0) }; ChallengeEvent::ALL.len()],
         };
         Self {
-            stripes: (0..STRIPES).map(stripe).collect(),
+            stripes: (0..=OWNED).map(stripe).collect(),
         }
     }
 
-    fn mine(&self) -> Option<&Stripe> {
-        self.stripes.get(stripe_number())
+    /// Returns the stripe of this thread.
+    #[inline]
+    pub(crate) fn mine(&self) -> Option<Mine<'_>> {
+        let number = stripe_number();
+        let stripe = self.stripes.get(number)?;
+        let is_owned = number < OWNED;
+        Some(Mine { stripe, is_owned })
     }
 
     #[inline]
     pub(crate) fn verdict(&self, verdict: &Verdict, bytes: u32) {
-        let Some(stripe) = self.mine() else { return };
+        let Some(mine) = self.mine() else { return };
+        let stripe = mine.stripe;
         match verdict {
-            Verdict::Forward(tracked) => {
-                bump(stripe.forwarded.get(tracked.class as usize));
-                stripe
-                    .forwarded_bytes
-                    .fetch_add(u64::from(bytes), Ordering::Relaxed);
-            }
-            Verdict::Drop(reason, _) => bump(stripe.dropped.get(reason.index())),
+            Verdict::Forward(tracked) => mine.forwarded(tracked.class, bytes),
+            Verdict::Drop(reason, _) => mine.bump(stripe.dropped.get(reason.index())),
             Verdict::Reject(reason, ..) => {
-                bump(stripe.dropped.get(reason.index()));
-                bump(Some(&stripe.rejected));
+                mine.bump(stripe.dropped.get(reason.index()));
+                mine.bump(Some(&stripe.rejected));
             }
-            Verdict::Hold(..) => bump(Some(&stripe.held)),
+            Verdict::Hold(..) => mine.bump(Some(&stripe.held)),
         }
     }
 
     pub(crate) fn opened(&self, marks: &[Mark]) {
-        bump(self.mine().map(|stripe| &stripe.opened));
+        let Some(mine) = self.mine() else { return };
+        let stripe = mine.stripe;
+        mine.bump(Some(&stripe.opened));
         for mark in marks {
-            bump(self.mine().and_then(|stripe| match mark {
+            mine.bump(match mark {
                 Mark::Adopted => Some(&stripe.adopted),
                 Mark::Resumed => Some(&stripe.resumed),
                 Mark::Bypassed => Some(&stripe.bypassed),
                 _ => None,
-            }));
+            });
         }
     }
 
     pub(crate) fn ended(&self, reason: EndReason) {
-        bump(
-            self.mine()
-                .and_then(|stripe| stripe.ended.get(reason as usize)),
-        );
+        let Some(mine) = self.mine() else { return };
+        mine.bump(mine.stripe.ended.get(reason as usize));
     }
 
     pub(crate) fn bypassed(&self) {
-        bump(self.mine().map(|stripe| &stripe.bypassed));
+        let Some(mine) = self.mine() else { return };
+        mine.bump(Some(&mine.stripe.bypassed));
     }
 
     pub(crate) fn reset(&self, outcome: Result<(), Unsent>) {
-        bump(self.mine().and_then(|stripe| match outcome {
-            Ok(()) => Some(&stripe.resets_sent),
-            Err(reason) => stripe.resets_unsent.get(reason as usize),
-        }));
+        let Some(mine) = self.mine() else { return };
+        mine.bump(match outcome {
+            Ok(()) => Some(&mine.stripe.resets_sent),
+            Err(reason) => mine.stripe.resets_unsent.get(reason as usize),
+        });
     }
 
     /// Counts an event that no drop reason counts.
     pub(crate) fn challenge(&self, event: ChallengeEvent) {
-        bump(
-            self.mine()
-                .and_then(|stripe| stripe.challenge_events.get(event as usize)),
-        );
+        let Some(mine) = self.mine() else { return };
+        mine.bump(mine.stripe.challenge_events.get(event as usize));
     }
 
     fn challenges(&self, event: ChallengeEvent) -> u64 {
@@ -386,29 +447,80 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
     use crate::verdict::Tracked;
 
+    const ROUNDS: u64 = 1_000;
+
+    fn count(counters: &Counters) {
+        for _ in 0..ROUNDS {
+            counters.verdict(&Verdict::Forward(Tracked::class(Class::New)), 100);
+            let tracked = Tracked::class(Class::New);
+            counters.verdict(&Verdict::Drop(DropReason::TableFull, tracked), 100);
+        }
+    }
+
+    fn check(counters: &Counters, threads: u64) {
+        let stats = counters.snapshot();
+        let expected = threads * ROUNDS;
+        assert_eq!(stats.forwarded_total(), expected);
+        assert_eq!(stats.forwarded_bytes, 100 * expected);
+        assert_eq!(stats.dropped_by(DropReason::TableFull), expected);
+        assert_eq!(stats.dropped_total(), expected);
+    }
+
+    /// More threads than stripes count at the same time: some of them share a stripe.
     #[test]
-    fn counts_of_all_threads_add_up() {
-        let counters = Counters::new();
+    fn counts_of_any_number_of_threads_add_up() {
+        const THREADS: usize = 2 * OWNED + 8;
+        let (counters, all) = (Counters::new(), Barrier::new(THREADS));
         std::thread::scope(|scope| {
-            for _ in 0..4 {
+            for _ in 0..THREADS {
                 scope.spawn(|| {
-                    for _ in 0..1_000 {
-                        counters.verdict(&Verdict::Forward(Tracked::class(Class::New)), 100);
-                        counters.verdict(
-                            &Verdict::Drop(DropReason::TableFull, Tracked::class(Class::New)),
-                            100,
-                        );
-                    }
+                    all.wait();
+                    count(&counters);
+                    // No thread ends, and passes its stripe on, before all have counted.
+                    all.wait();
                 });
             }
         });
-        let stats = counters.snapshot();
-        assert_eq!(stats.forwarded_total(), 4_000);
-        assert_eq!(stats.forwarded_bytes, 400_000);
-        assert_eq!(stats.dropped_by(DropReason::TableFull), 4_000);
-        assert_eq!(stats.dropped_total(), 4_000);
+        check(&counters, THREADS as u64);
+    }
+
+    #[test]
+    fn a_stripe_passes_from_a_thread_that_ends_to_the_next_one() {
+        const THREADS: u64 = 4 * OWNED as u64;
+        let counters = Counters::new();
+        for _ in 0..THREADS {
+            std::thread::scope(|scope| {
+                scope.spawn(|| count(&counters));
+            });
+        }
+        check(&counters, THREADS);
+    }
+
+    #[test]
+    fn live_threads_never_own_one_stripe_together() {
+        const THREADS: usize = OWNED / 4;
+        let all = Barrier::new(THREADS);
+        let numbers: Vec<usize> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let number = stripe_number();
+                        all.wait();
+                        number
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|t| t.join().ok()).collect()
+        });
+        let mut owned: Vec<usize> = numbers.into_iter().filter(|n| *n < OWNED).collect();
+        let count = owned.len();
+        owned.sort_unstable();
+        owned.dedup();
+        assert_eq!(owned.len(), count);
     }
 }

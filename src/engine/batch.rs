@@ -109,11 +109,8 @@ impl Engine {
             let Ok(parsed) = parsed else { continue };
             *located = self.locate(self.fixed.zones.group_of(packet.zone), parsed);
             if let Some(Located { place, .. }) = located {
-                self.table.prefetch_lock(*place);
+                self.table.prefetch_index(*place);
             }
-        }
-        for Located { place, .. } in located.iter().flatten() {
-            self.table.prefetch_index(*place);
         }
         for Located { place, .. } in located.iter().flatten() {
             self.table.prefetch_slot(*place);

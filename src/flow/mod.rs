@@ -44,6 +44,29 @@ impl Direction {
     }
 }
 
+/// A value for each direction of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub(crate) struct PerDirection<T>(pub(crate) [T; 2]);
+
+impl<T> core::ops::Index<Direction> for PerDirection<T> {
+    type Output = T;
+
+    #[expect(clippy::indexing_slicing, reason = "a direction is 0 or 1")]
+    #[inline]
+    fn index(&self, direction: Direction) -> &T {
+        &self.0[direction as usize]
+    }
+}
+
+impl<T> core::ops::IndexMut<Direction> for PerDirection<T> {
+    #[expect(clippy::indexing_slicing, reason = "a direction is 0 or 1")]
+    #[inline]
+    fn index_mut(&mut self, direction: Direction) -> &mut T {
+        &mut self.0[direction as usize]
+    }
+}
+
 impl core::fmt::Display for Direction {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.name())

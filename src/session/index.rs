@@ -5,59 +5,50 @@
 //! and almost never reads another session's slot, and a removal can move its neighbors back without
 //! reading any slot. The index never grows, leaves no tombstones and is never rehashed: the cost of
 //! an operation does not depend on the table's history.
+//!
+//! The entries are atomic, so that threads can prefetch without the shard's lock. They are written
+//! under the lock only, and so is every read whose result matters. All accesses are relaxed, which
+//! costs no more than plain ones.
+
+use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
 
+use crate::atomic::{AtomicU64, Ordering};
 use crate::reserve::{NoMemory, Purpose};
 
 /// Most entries per 100 places: 78 gives 2.5 probes a hit and no significant clusters.
 const LOAD_PERCENT: usize = 78;
 
+/// The entries of an index: 0 = free, else hash in the upper half, slot number + 1 in the lower.
+#[derive(Debug)]
+pub(crate) struct Places(Box<[AtomicU64]>);
+
 /// A fixed-size map from a 32-bit hash to slot numbers; the caller distinguishes equal hashes.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// 0 = free, else hash in the upper half, slot number + 1 in the lower.
-    places: Box<[u64]>,
+    places: Arc<Places>,
     len: usize,
 }
 
-impl Index {
-    /// Returns an index for up to `capacity` entries.
-    pub(crate) fn new(purpose: Purpose, capacity: usize) -> Result<Self, NoMemory> {
-        Ok(Self {
-            places: purpose.zeros(Self::places(capacity))?,
-            len: 0,
-        })
-    }
+const fn entry(hash: u32, slot: u32) -> u64 {
+    (hash as u64) << 32 | (slot as u64 + 1)
+}
 
-    const fn places(capacity: usize) -> usize {
-        capacity * 100 / LOAD_PERCENT + 8
-    }
-
-    /// Returns the bytes of an index of `capacity` entries.
-    pub(crate) const fn bytes(capacity: usize) -> usize {
-        Self::places(capacity) * size_of::<u64>()
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.len
-    }
-
-    const fn entry(hash: u32, slot: u32) -> u64 {
-        (hash as u64) << 32 | (slot as u64 + 1)
+impl Places {
+    const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the home of a hash: the place where its probe begins.
+    #[inline]
     fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.places.len() as u64) >> 32) as usize
+        ((u64::from(hash) * self.len() as u64) >> 32) as usize
     }
 
+    #[inline]
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() {
-            0
-        } else {
-            at + 1
-        }
+        if at + 1 == self.len() { 0 } else { at + 1 }
     }
 
     /// Returns the distance of the entry at `at` from its home.
@@ -66,15 +57,24 @@ impl Index {
         if at >= home {
             at - home
         } else {
-            at + self.places.len() - home
+            at + self.len() - home
         }
     }
 
+    #[inline]
     fn place(&self, at: usize) -> u64 {
-        self.places.get(at).copied().unwrap_or(0)
+        let place = self.0.get(at);
+        place.map_or(0, |place| place.load(Ordering::Relaxed))
     }
 
-    /// Returns the slot with this hash for which `is` holds.
+    fn set(&self, at: usize, entry: u64) {
+        if let Some(place) = self.0.get(at) {
+            place.store(entry, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the slot with this hash for which `is` holds. Without the shard's lock the result is
+    /// a guess; the search ends in any case.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
@@ -94,7 +94,7 @@ impl Index {
             }
             at = self.next(at);
             distance += 1;
-            if distance > self.places.len() {
+            if distance > self.len() {
                 return None;
             }
         }
@@ -103,32 +103,62 @@ impl Index {
     /// Prefetches the home of a hash.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch_index(&self.places, self.home(hash));
+        prefetch_index(&self.0, self.home(hash));
+    }
+}
+
+impl Index {
+    /// Returns an index for up to `capacity` entries.
+    pub(crate) fn new(purpose: Purpose, capacity: usize) -> Result<Self, NoMemory> {
+        let places = purpose.zeros(Self::length(capacity))?;
+        Ok(Self {
+            places: Arc::new(Places(places)),
+            len: 0,
+        })
     }
 
-    /// Returns the first slot that has this hash, whichever session it holds.
+    const fn length(capacity: usize) -> usize {
+        capacity * 100 / LOAD_PERCENT + 8
+    }
+
+    /// Returns the bytes of an index of `capacity` entries.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        Self::length(capacity) * size_of::<AtomicU64>()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the entries, for reading without the shard's lock.
+    pub(crate) fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.places)
+    }
+
+    /// Returns the slot with this hash for which `is` holds.
     #[inline]
-    pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
-        self.find(hash, |_| true)
+    pub(crate) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.places.find(hash, is)
     }
 
     /// Adds an entry; the caller ensures that the capacity is not exceeded.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
-        debug_assert!(self.len < self.places.len());
-        let mut carried = Self::entry(hash, slot);
-        let mut at = self.home(hash);
+        let places = &*self.places;
+        debug_assert!(self.len < places.len());
+        let mut carried = entry(hash, slot);
+        let mut at = places.home(hash);
         let mut distance = 0;
         loop {
-            let next = self.next(at);
-            let here = self.place(at);
+            let next = places.next(at);
+            let here = places.place(at);
             if here == 0 {
-                self.set(at, carried);
+                places.set(at, carried);
                 self.len += 1;
                 return;
             }
-            let theirs = self.displacement(at, here);
+            let theirs = places.displacement(at, here);
             if theirs < distance {
-                self.set(at, carried);
+                places.set(at, carried);
                 carried = here;
                 distance = theirs;
             }
@@ -139,37 +169,32 @@ impl Index {
 
     /// Removes the entry of a slot. Returns whether there was one.
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) -> bool {
-        let wanted = Self::entry(hash, slot);
-        let mut at = self.home(hash);
+        let places = &*self.places;
+        let wanted = entry(hash, slot);
+        let mut at = places.home(hash);
         let mut distance = 0;
         loop {
-            let here = self.place(at);
+            let here = places.place(at);
             if here == wanted {
                 break;
             }
-            if here == 0 || self.displacement(at, here) < distance {
+            if here == 0 || places.displacement(at, here) < distance {
                 return false;
             }
-            at = self.next(at);
+            at = places.next(at);
             distance += 1;
         }
         // Every entry after the gap that is not at its home moves back.
         loop {
-            let behind = self.next(at);
-            let entry = self.place(behind);
-            if entry == 0 || self.displacement(behind, entry) == 0 {
-                self.set(at, 0);
+            let behind = places.next(at);
+            let entry = places.place(behind);
+            if entry == 0 || places.displacement(behind, entry) == 0 {
+                places.set(at, 0);
                 self.len -= 1;
                 return true;
             }
-            self.set(at, entry);
+            places.set(at, entry);
             at = behind;
-        }
-    }
-
-    fn set(&mut self, at: usize, entry: u64) {
-        if let Some(place) = self.places.get_mut(at) {
-            *place = entry;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! once, in the list of its [`EvictionClass`]. `check_invariants` verifies this in tests and under
 //! the fuzzer.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,12 +13,12 @@ use prefetch_index::prefetch_index;
 
 use super::EndReason;
 use super::id::{SlotId, TunnelRef};
-use super::index::Index;
+use super::index::{Index, Places};
 use super::judging::Unjudged;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
-use crate::flow::{Direction, FlowKey};
+use crate::flow::{Direction, FlowKey, PerDirection};
 use crate::limits::{Accounts, Counts, Standing, Subject};
 use crate::policy::RuleId;
 use crate::reserve::{NoMemory, Purpose};
@@ -29,7 +30,7 @@ pub(crate) struct Slab {
     pub(super) hot: Vec<Slot>,
     cold: Vec<Cold>,
     /// Newest tunnel of each direction of each session; empty if tunnel references are not kept.
-    tunnels: Vec<[TunnelRef; 2]>,
+    tunnels: Vec<PerDirection<TunnelRef>>,
 }
 
 impl Slab {
@@ -59,28 +60,16 @@ impl Slab {
         &mut self.cold[slot.0 as usize]
     }
 
-    /// Prefetches both cache lines of a slot, and its tunnel references.
-    #[inline]
-    fn prefetch(&self, slot: usize) {
-        prefetch_index(&self.hot, slot);
-        if let Some(hot) = self.hot.get(slot) {
-            hot.prefetch_counts();
-        }
-        prefetch_index(&self.tunnels, slot);
-    }
-
     /// Returns the newest tunnel of each direction of a session.
     pub(crate) fn tunnels(&self, slot: SlotId) -> [TunnelRef; 2] {
-        self.tunnels
-            .get(slot.0 as usize)
-            .copied()
-            .unwrap_or_default()
+        let of_slot = self.tunnels.get(slot.0 as usize);
+        of_slot.copied().unwrap_or_default().0
     }
 
     /// Sets the newest tunnels of both directions of a session.
     pub(crate) fn set_tunnels(&mut self, slot: SlotId, tunnels: [TunnelRef; 2]) {
         if let Some(place) = self.tunnels.get_mut(slot.0 as usize) {
-            *place = tunnels;
+            *place = PerDirection(tunnels);
         }
     }
 
@@ -90,11 +79,8 @@ impl Slab {
         if tunnel == TunnelRef::NONE {
             return;
         }
-        if let Some([original, reply]) = self.tunnels.get_mut(slot.0 as usize) {
-            match direction {
-                Direction::Original => *original = tunnel,
-                Direction::Reply => *reply = tunnel,
-            }
+        if let Some(newest) = self.tunnels.get_mut(slot.0 as usize) {
+            newest[direction] = tunnel;
         }
     }
 }
@@ -124,6 +110,52 @@ impl Linked for Slab {
     fn deadline(&self, slot: u32) -> u32 {
         self.hot(SlotId(slot)).deadline
     }
+}
+
+/// What a thread reads of a shard without its lock, to fetch memory that it will need.
+///
+/// The entries of the index may change at any time, so a slot that they name is a candidate and no
+/// more. The slabs are named by address: they are reserved once and never move.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    places: Arc<Places>,
+    slots: usize,
+    tunnels: Option<usize>,
+}
+
+impl Outline {
+    /// Prefetches the index entries of a hash.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, hash: u32) {
+        self.places.prefetch(hash);
+    }
+
+    /// Returns the slot that a hash most likely refers to; [`NIL`] if there is none.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u32) -> u32 {
+        self.places.find(hash, |_| true).unwrap_or(NIL)
+    }
+
+    /// Prefetches both cache lines of a slot, and its tunnel references.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, slot: u32) {
+        if slot == NIL {
+            return;
+        }
+        let at = self.slots + slot as usize * size_of::<Slot>();
+        prefetch_address(at);
+        prefetch_address(at + size_of::<Slot>() / 2);
+        if let Some(tunnels) = self.tunnels {
+            prefetch_address(tunnels + slot as usize * size_of::<PerDirection<TunnelRef>>());
+        }
+    }
+}
+
+/// Prefetches the cache line at an address. Nothing is read: the address need not be valid.
+#[inline(always)]
+fn prefetch_address(address: usize) {
+    const NOTHING: &[u8] = &[];
+    prefetch_index(NOTHING, address.wrapping_sub(NOTHING.as_ptr().addr()));
 }
 
 /// A session that has ended: its last contents and the reason.
@@ -248,17 +280,29 @@ impl Shard {
         slot.map(SlotId)
     }
 
-    /// Prefetches the index entries of a hash.
+    /// Returns the session of a key. `candidate` is a slot that most likely holds the session: if
+    /// it does, the index is not searched.
     #[inline]
-    pub(crate) fn prefetch_index(&self, hash: u32) {
-        self.index.prefetch(hash);
+    pub(crate) fn find_near(&self, candidate: u32, hash: u32, key: &FlowKey) -> Option<SlotId> {
+        // The key of a session in use is in the index exactly once, so a slot that is in use and
+        // has the key is the one that a search finds.
+        let near = self.slab.hot.get(candidate as usize);
+        if near.is_some_and(|slot| slot.in_use() && slot.key == *key) {
+            return Some(SlotId(candidate));
+        }
+        self.find(hash, key)
     }
 
-    /// Prefetches the memory of the session that a hash most likely refers to.
-    #[inline]
-    pub(crate) fn prefetch_slot(&self, hash: u32) {
-        if let Some(number) = self.index.candidate(hash) {
-            self.slab.prefetch(number as usize);
+    /// Returns the part of the shard that is read without its lock.
+    pub(crate) fn outline(&self) -> Outline {
+        Outline {
+            places: self.index.places(),
+            slots: self.slab.hot.as_ptr().addr(),
+            tunnels: if self.keeps_tunnels {
+                Some(self.slab.tunnels.as_ptr().addr())
+            } else {
+                None
+            },
         }
     }
 
@@ -279,7 +323,7 @@ impl Shard {
             self.slab.hot.push(Slot::new(key));
             self.slab.cold.push(Cold::new(now, rule));
             if self.keeps_tunnels {
-                self.slab.tunnels.push([TunnelRef::NONE; 2]);
+                self.slab.tunnels.push(PerDirection::default());
             }
             slot
         } else {
@@ -295,7 +339,7 @@ impl Shard {
         *self.slab.cold_mut(slot) = Cold::new(now, rule);
         self.slab.cold_mut(slot).set_counts(counts);
         if let Some(tunnels) = self.slab.tunnels.get_mut(slot.0 as usize) {
-            *tunnels = [TunnelRef::NONE; 2];
+            *tunnels = PerDirection::default();
         }
         self.index.insert(hash, slot.0);
         slot
@@ -469,6 +513,19 @@ impl Shard {
     /// Returns the numbers of all sessions.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SlotId> + '_ {
         self.sessions_in(0..self.slots())
+    }
+
+    /// Returns all that the sessions of the shard depend on, for comparing two shards.
+    pub(crate) fn state(&self) -> impl Debug + '_ {
+        let Self {
+            slab,
+            index,
+            wheel,
+            free,
+            by_class,
+            ..
+        } = self;
+        (slab, index, wheel, free, by_class)
     }
 
     /// Checks that index, wheel, free list and counts agree.

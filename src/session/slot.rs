@@ -2,7 +2,7 @@
 //! for rarely used fields.
 
 use super::EndReason;
-use crate::flow::{Direction, End, FlowKey};
+use crate::flow::{Direction, End, FlowKey, PerDirection};
 use crate::limits::Counts;
 use crate::packet::{
     PROTOCOL_AH, PROTOCOL_DCCP, PROTOCOL_ESP, PROTOCOL_GRE, PROTOCOL_SCTP, PROTOCOL_TCP,
@@ -35,8 +35,8 @@ pub(crate) struct Slot {
     /// [`Slot::dccp`] and [`Slot::tunnel_id`]; protocols without a handshake have theirs in
     /// [`Slot::plain_state`].
     pub(crate) track: Track,
-    packets: [u32; 2],
-    bytes: [[u16; 3]; 2],
+    packets: PerDirection<u32>,
+    bytes: PerDirection<[u16; 3]>,
 }
 
 const _: () = assert!(size_of::<Slot>() == 128);
@@ -118,12 +118,6 @@ fn unpack([low, middle, high]: [u16; 3]) -> u64 {
 }
 
 impl Slot {
-    /// Prefetches the second cache line.
-    #[inline]
-    pub(crate) fn prefetch_counts(&self) {
-        prefetch_index::prefetch_index(self.packets.as_slice(), 0);
-    }
-
     /// Returns a slot that was never used.
     pub(crate) fn new(key: FlowKey) -> Self {
         Self {
@@ -138,8 +132,8 @@ impl Slot {
                 previous: NIL,
             },
             track: Track::default(),
-            packets: [0; 2],
-            bytes: [[0; 3]; 2],
+            packets: PerDirection::default(),
+            bytes: PerDirection::default(),
         }
     }
 
@@ -168,8 +162,8 @@ impl Slot {
     /// Sets the saved fields of a session.
     pub(crate) fn restore(&mut self, flags: u8, packets: [u32; 2], bytes: [u64; 2]) {
         self.flags = self.flags & (HIGH_INITIATES | IN_USE) | flags & !(HIGH_INITIATES | IN_USE);
-        self.packets = packets;
-        self.bytes = bytes.map(|bytes| pack(Micros(bytes.min(Micros::MAX.0))));
+        self.packets = PerDirection(packets);
+        self.bytes = PerDirection(bytes.map(|bytes| pack(Micros(bytes.min(Micros::MAX.0)))));
     }
 
     /// Copies a saved session into the slot that was taken for it.
@@ -391,12 +385,7 @@ impl Slot {
     /// Counts a packet of `bytes` IP bytes. Packets saturate at 2^32 - 1, bytes at 2^48 - 1
     /// (281 TB).
     pub(crate) fn count(&mut self, direction: Direction, bytes: u32) {
-        let [original, reply] = &mut self.packets;
-        let [original_bytes, reply_bytes] = &mut self.bytes;
-        let (packets, total) = match direction {
-            Direction::Original => (original, original_bytes),
-            Direction::Reply => (reply, reply_bytes),
-        };
+        let (packets, total) = (&mut self.packets[direction], &mut self.bytes[direction]);
         *packets = packets.saturating_add(1);
         *total = pack(Micros(
             (unpack(*total) + u64::from(bytes)).min(Micros::MAX.0),
@@ -405,12 +394,7 @@ impl Slot {
 
     /// Returns the packets and IP bytes of a direction.
     pub(crate) fn traffic(&self, direction: Direction) -> (u32, u64) {
-        let [original, reply] = self.packets;
-        let [original_bytes, reply_bytes] = self.bytes;
-        match direction {
-            Direction::Original => (original, unpack(original_bytes)),
-            Direction::Reply => (reply, unpack(reply_bytes)),
-        }
+        (self.packets[direction], unpack(self.bytes[direction]))
     }
 }
 
@@ -505,8 +489,8 @@ mod tests {
         slot.occupy(key, End::High, Micros(500), 0);
         slot.touch(Micros(400));
         assert_eq!(slot.last(), Micros(500));
-        slot.bytes = [pack(Micros(Micros::MAX.0 - 1)); 2];
-        slot.packets = [u32::MAX; 2];
+        slot.bytes = PerDirection([pack(Micros(Micros::MAX.0 - 1)); 2]);
+        slot.packets = PerDirection([u32::MAX; 2]);
         slot.count(Direction::Reply, 1500);
         assert_eq!(slot.traffic(Direction::Reply), (u32::MAX, Micros::MAX.0));
         assert_eq!(slot.initiator(), End::High);

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::id::{SessionId, ShardId, SlotId, TunnelRef};
 use super::judging::{Judging, SLICE};
-use super::shard::Shard;
+use super::shard::{Outline, Shard};
 use super::wheel::MAX_SLOTS;
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
@@ -38,6 +38,9 @@ struct Padded<S> {
 #[derive(Debug)]
 pub(crate) struct Table<S> {
     shards: Box<[Padded<S>]>,
+    /// The part of each shard that is read without its lock: apart from the shards, since it is
+    /// never written.
+    outlines: Box<[Outline]>,
     hasher: ahash::RandomState,
     /// Counts of the sessions in all shards: the bound is on their sum, so that an uneven spread
     /// refuses no session.
@@ -106,8 +109,13 @@ impl<S> Table<S> {
                 next_tick: AtomicU32::new(u32::MAX),
             })
         };
+        let shards = Purpose::Sessions.try_items(shards, padded)?;
+        let outlines = shards
+            .iter()
+            .map(|padded| padded.held.lock().shard.outline());
         Ok(Self {
-            shards: Purpose::Sessions.try_items(shards, padded)?,
+            outlines: outlines.collect(),
+            shards,
             hasher,
             accounts: Arc::clone(accounts),
             cursor: AtomicUsize::new(0),
@@ -137,26 +145,30 @@ impl<S> Table<S> {
         self.padded(shard).held.lock()
     }
 
-    /// Prefetches a shard's lock.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "places are masked by the number of shards"
+    )]
     #[inline]
-    pub(crate) fn prefetch_lock(&self, place: KeyPlace) {
-        prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
+    fn outline(&self, shard: ShardId) -> &Outline {
+        &self.outlines[shard.0 & (self.outlines.len() - 1)]
     }
 
-    /// Prefetches the key's index bucket; does nothing if the shard is locked.
+    /// Prefetches a key's index entries, and the lock of its shard. Takes no lock.
     #[inline]
     pub(crate) fn prefetch_index(&self, place: KeyPlace) {
-        if let Some(held) = self.padded(place.shard).held.try_lock() {
-            held.shard.prefetch_index(place.hash);
-        }
+        prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
+        self.outline(place.shard).prefetch_index(place.hash);
     }
 
-    /// Prefetches the session that a key most likely has; does nothing if the shard is locked.
+    /// Prefetches the session that a key most likely has, and returns its slot. Takes no lock, so
+    /// the slot is a guess: see [`Shard::find_near`].
     #[inline]
-    pub(crate) fn prefetch_slot(&self, place: KeyPlace) {
-        if let Some(held) = self.padded(place.shard).held.try_lock() {
-            held.shard.prefetch_slot(place.hash);
-        }
+    pub(crate) fn prefetch_slot(&self, place: KeyPlace) -> u32 {
+        let outline = self.outline(place.shard);
+        let slot = outline.candidate(place.hash);
+        outline.prefetch_slot(slot);
+        slot
     }
 
     /// Begins a walk through all slots of a shard.

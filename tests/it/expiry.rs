@@ -55,9 +55,9 @@ proptest! {
         prop_assert_eq!(run.engine.next_expiry(), None);
     }
 
-    /// The same with RSTs, tombstones, reloads and restarts at random moments: the records, the
-    /// verdicts, what the sink is told and the counters are those that the documented rules
-    /// predict, and a restored table goes on as the saved one would have.
+    /// Adds RSTs, tombstones, reloads and restarts at random moments: records, verdicts, events and
+    /// counters are those that the documented rules predict, and a restored table continues as the
+    /// saved one would have.
     #[test]
     fn the_engine_agrees_with_the_model_through_reloads_and_restarts(
         setup in setup(),

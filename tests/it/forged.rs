@@ -23,7 +23,7 @@ fn unchanged(after: &SessionRecord, before: &SessionRecord) {
     assert_eq!(*after, expected);
 }
 
-/// How long the session has from now.
+/// Returns the remaining lifetime of the session.
 fn left(scene: &Scene) -> Duration {
     scene.record().expires.duration_since(scene.now)
 }
@@ -527,7 +527,7 @@ impl Victim {
         (flags, seq, ack)
     }
 
-    /// What the ends send from here on.
+    /// Returns the verdicts on the rest of the conversation.
     fn goes_on(&self, stage: Stage) -> Vec<Verdict> {
         let rest: &[(bool, u8, u32, u32, &[u8])] = match stage {
             Stage::SynSent => &[

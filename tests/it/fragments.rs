@@ -42,7 +42,7 @@ fn cut4(whole: &[u8], id: u16, (start, end, more): Place) -> Vec<u8> {
     packet
 }
 
-/// The same of an IPv6 packet without extension headers.
+/// Returns a fragment of an IPv6 packet without extension headers.
 fn cut6(whole: &[u8], id: u32, (start, end, more): Place) -> Vec<u8> {
     let mut packet = whole[..40].to_vec();
     packet[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());

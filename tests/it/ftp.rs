@@ -26,7 +26,7 @@ struct Control {
     engine: Engine,
     now: Instant,
     ends: Ends,
-    /// What the client and the server send next.
+    /// Next sequence numbers of the client and the server.
     next: [u32; 2],
 }
 

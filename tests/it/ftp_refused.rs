@@ -39,7 +39,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 struct Talk {
     scene: Scene,
     ends: Ends,
-    /// What the client and the server send next.
+    /// Next sequence numbers of the client and the server.
     next: [u32; 2],
 }
 
@@ -54,7 +54,7 @@ impl Talk {
         talk
     }
 
-    /// A server that has not said anything.
+    /// Returns a session whose server has not sent a line yet.
     fn silent(scene: Scene, ends: Ends) -> Self {
         let talk = Self {
             scene,
@@ -87,12 +87,12 @@ impl Talk {
         );
     }
 
-    /// What the client would send next.
+    /// Returns the client's next segment.
     fn by_client(&self, line: &[u8]) -> Vec<u8> {
         self.ahead(0, line)
     }
 
-    /// What it would send behind so many bytes.
+    /// Returns the client's segment that is ahead by so many bytes.
     fn ahead(&self, by: u32, line: &[u8]) -> Vec<u8> {
         segment(self.ends, ACK, self.next[0] + by, self.next[1], line)
     }

@@ -169,7 +169,7 @@ fn after_a_start_live_connections_are_adopted_for_a_while() {
     );
 }
 
-/// What a mode does with a packet that tells of an asymmetric path.
+/// Returns a scene with a mode of asymmetric paths.
 fn modes(mode: &str) -> Scene {
     Scene::new(&format!(
         "[tcp]\nasymmetric = \"{mode}\"\n[asymmetry]\npackets = 3\n"

@@ -552,11 +552,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What random fragments went in and came out.
+/// Accounts of the random fragments that went in and came out.
 struct Books {
     appliance: Appliance,
     deaf: bool,
-    /// How often each packet came with a label, but for as often as it left.
+    /// Number of times that each packet came with a label, less the times that it left.
     inside: std::collections::HashMap<(u64, Vec<u8>), u64>,
 }
 

@@ -16,7 +16,7 @@ const HOLD: Duration = Duration::from_secs(1);
 const LIFETIME: Duration = Duration::from_secs(5);
 /// Datagrams of one kind that a new one clears away if they are over.
 const CLEARED: usize = 8;
-/// The same of one call of `Engine::expire`.
+/// Datagrams that one call of `Engine::expire` clears away.
 const BATCH: usize = 16;
 /// Fragments of each datagram, of 16 bytes of payload each.
 const PARTS: u8 = 3;

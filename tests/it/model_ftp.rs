@@ -81,7 +81,7 @@ struct Session {
     ends: Ends,
     state: State,
     deadline: Duration,
-    /// Of a data session: the session that has announced it.
+    /// The session that has announced this one, if it is a data session.
     parent: Option<SessionId>,
     /// The next numbers of initiator and responder.
     next: [u32; 2],

@@ -18,18 +18,18 @@ use portcullis::{
     Stats, Verdict, Zone,
 };
 
-/// What makes one reason come up.
+/// Scenario in which one reason occurs.
 struct Scenario {
     config: Config,
     /// Packets that must pass.
     before: Vec<Vec<u8>>,
-    /// What happens then; the moment at which the packet comes.
+    /// Step before the packet; returns the moment at which the packet comes.
     then: fn(&Engine, Instant) -> Instant,
     /// The packet that is dropped.
     packet: Vec<u8>,
-    /// Where it comes.
+    /// Zone of the packet.
     zone: Zone,
-    /// Whether it comes while the caller is overloaded.
+    /// Whether the packet comes while the caller is overloaded.
     sheddable: bool,
 }
 

@@ -97,7 +97,7 @@ fn sessions(engine: &Engine) -> Vec<SessionRecord> {
     all
 }
 
-/// Everything but the names and the moments.
+/// Returns all fields of a session but its identifier and its moments.
 fn told(session: &SessionRecord) -> String {
     let s = session;
     format!(

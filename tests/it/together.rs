@@ -14,7 +14,7 @@ use portcullis::{
     SessionRecord, Sink, Zone,
 };
 
-/// How long all threads are busy.
+/// Time for which all threads run.
 const BUSY: Duration = Duration::from_secs(3);
 /// A thread that does not end one step in this time will never do so.
 const STUCK: Duration = Duration::from_secs(120);
@@ -40,7 +40,7 @@ fn configs() -> Vec<Config> {
     [open, zones, shut, keep].map(|toml| config(&toml)).into()
 }
 
-/// What one thread was told.
+/// Events that one thread received.
 #[derive(Default)]
 struct Told {
     opened: Vec<SessionId>,
@@ -58,7 +58,7 @@ impl Sink for Told {
     }
 }
 
-/// What all threads share.
+/// State that all threads share.
 struct Scene {
     engine: Engine,
     start: Instant,

@@ -279,7 +279,7 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }
 
-/// They pass in the session's own zone, but whoever sends them knows no number of it.
+/// The segments pass in the session's own zone, but their sender knows no number of the session.
 #[test]
 fn a_forged_segment_in_another_zone_accuses_nobody() {
     for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {

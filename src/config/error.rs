@@ -1,8 +1,7 @@
 //! Errors and warnings of a configuration, and their locations.
-use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use super::declare::read::similar;
+use super::text::{Line, shown, similar};
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
@@ -31,74 +30,8 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// The largest number of characters of a value or name in a message.
-const MAX_SHOWN: usize = 100;
-/// The largest number of names that a message lists.
-const MAX_KNOWN: usize = 20;
 /// The largest number of bytes of a message about one error, without the last character.
 const MAX_MESSAGE: usize = 4_096;
-
-/// Returns a value or name as messages show it: on one line, without control characters, and at
-/// most 100 characters of it.
-pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    let is_long = text.len() > MAX_SHOWN && text.chars().nth(MAX_SHOWN).is_some();
-    if !is_long && !text.chars().any(is_escaped) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::new();
-    for c in text.chars().take(MAX_SHOWN) {
-        match is_escaped(c) {
-            true => shown.extend(c.escape_debug()),
-            false => shown.push(c),
-        }
-    }
-    if is_long {
-        shown.push_str("...");
-    }
-    Cow::Owned(shown)
-}
-
-/// Returns whether a character is not printed as it is. Quotes and backslashes are.
-fn is_escaped(c: char) -> bool {
-    !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1
-}
-
-/// Returns names as messages list them, with the number of those that are left out; `count` is the
-/// number of all names.
-pub(super) fn listed<'n>(names: impl Iterator<Item = &'n str>, count: usize) -> String {
-    let names: Vec<_> = names.take(MAX_KNOWN).map(shown).collect();
-    let list = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        0 => list,
-        more => format!("{list}, ... and {more} more"),
-    }
-}
-
-/// Writes a message as one line of bounded length.
-struct Line<'a, 'f> {
-    to: &'a mut fmt::Formatter<'f>,
-    /// The number of bytes that may follow.
-    left: usize,
-}
-
-impl fmt::Write for Line<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            if self.left == 0 {
-                return Ok(());
-            }
-            match is_escaped(c) {
-                true => write!(self.to, "{}", c.escape_debug())?,
-                false => self.to.write_char(c)?,
-            }
-            self.left = self.left.saturating_sub(c.len_utf8());
-            if self.left == 0 {
-                self.to.write_str("...")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A name that is not one of a few.
 #[derive(Debug, Clone, PartialEq, Eq)]

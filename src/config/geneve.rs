@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::declare::Table;
 use super::error::{ConfigError, ConfigErrorCause};
-use super::keys::key_segment;
+use super::path::key_segment;
 use super::validate::{Checked, Errors};
 use super::{Config, DEFAULT_ZONE};
 use crate::geneve::metadata::{EndpointId, MetadataField, Provider};

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::Config;
-use super::keys::key_segment;
+use super::path::key_segment;
 use super::validate::Errors;
 use crate::policy::handling::OptionsMode;
 

@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Location;
+use super::path::key_segment;
 
 /// The source of a configuration: the file's name and the line of each key; empty for one built in
 /// code.
@@ -121,8 +122,6 @@ impl<'a, 'd> At<'a, 'd> {
         }
     }
 }
-
-pub(super) use super::declare::print::segment as key_segment;
 
 /// Offsets of the line ends of a text.
 #[derive(Debug)]

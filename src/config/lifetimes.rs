@@ -10,7 +10,7 @@ use super::declare::read::{Entries, Kind, names, tables, unknown_key, update_key
 use super::declare::reference::{nested, push_row};
 use super::declare::{Checker, quoted};
 use super::declare::{Item, KeyReference, Printer, Problems, SectionReference, Value, duration};
-use super::effective::Origin;
+use super::origin::Origin;
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use crate::policy::{PortRange, Protocol};
 

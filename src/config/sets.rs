@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
+use super::Config;
 use super::declare::read::{Kind, wrong_type};
 use super::declare::{self, Item, Problems, Scalar, Value, Wrong, quoted};
-use super::error::{ConfigError, ConfigErrorCause, Location, listed, shown};
-use super::keys::key_segment;
+use super::error::{ConfigError, ConfigErrorCause, Location};
+use super::path::key_segment;
+use super::text::{listed, shown};
 use super::validate::{Checked, Errors};
-use super::{Config, RuleConfig};
 use crate::policy::{IcmpType, PortRange, Protocol};
 use ipnet::IpNet;
 
@@ -426,16 +427,8 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn check_service_terms(&self, key: &str, rule: &RuleConfig) -> Checked {
-        for (place, term) in rule.services.iter().enumerate() {
-            if let ServiceTerm::Set(name) = term {
-                self.check_set_name(&format!("{key}[{place}]"), name, "service_sets")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_set_name(
+    /// Checks the name of a set of a section.
+    pub(super) fn check_set_name(
         &self,
         key: &str,
         name: &str,

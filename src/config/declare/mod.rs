@@ -34,19 +34,23 @@
 //! ```
 use std::ops::RangeInclusive;
 
+mod bound;
 pub mod check;
+mod notation;
 pub mod print;
 pub mod read;
 pub mod reference;
+mod scalar;
 mod scalars;
 mod values;
 
+pub use self::bound::Bound;
 pub use self::check::Checker;
+pub(super) use self::notation::{duration, quoted};
 pub use self::print::Printer;
 pub use self::read::{Item, Problems};
 pub use self::reference::{KeyReference, SectionReference};
-pub use self::values::{Bound, Scalar, Value, Wrong, choice, choices_text};
-pub(super) use self::values::{duration, quoted};
+pub use self::scalar::{Scalar, Wrong, choice, choices_text};
 
 /// The declared properties of a key, except for its type and default.
 #[derive(Debug, Clone)]
@@ -176,7 +180,7 @@ impl<T: Value> Key<T> {
         let Some(bounds) = &self.bounds else {
             return self.limit.to_owned();
         };
-        let mut text = values::range_text(bounds);
+        let mut text = bound::range_text(bounds);
         if T::IS_LIST {
             text.push_str(" entries");
         }
@@ -202,6 +206,60 @@ impl<T: Value> Key<T> {
         } else {
             shown
         })
+    }
+}
+
+/// A value of a key.
+pub trait Value: Clone + PartialEq {
+    /// The type of its bounds.
+    type Bound: Bound;
+
+    /// Whether the bounds are those of its length.
+    const IS_LIST: bool = false;
+
+    /// Whether the type has keys of its own.
+    const IS_TABLE: bool = false;
+
+    /// Returns the name of the type in the reference page.
+    fn kind() -> String;
+
+    /// Reads the value of a file. On an error, adds it to `problems` and returns `None`.
+    fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self>;
+
+    /// Returns the value as TOML; empty if there is none.
+    fn toml(&self) -> String;
+
+    /// Replaces the value with that of a file, if it can be read.
+    fn update(&mut self, item: &Item<'_, '_>, problems: &mut Problems) {
+        if let Some(value) = Self::read(item, problems) {
+            *self = value;
+        }
+    }
+
+    /// Returns the value to compare with the bounds; `None` if there is none.
+    fn measure(&self) -> Option<Self::Bound> {
+        None
+    }
+
+    /// Returns whether this is an empty list.
+    fn is_empty_list(&self) -> bool {
+        false
+    }
+
+    /// Adds the value in force to the printed ones.
+    fn print(&self, default: &Self, why: &'static str, printer: &mut Printer<'_>) {
+        printer.setting(self.toml(), self == default, why);
+    }
+
+    /// Checks the bounds of keys within the value.
+    fn check(&self, _: &mut Checker<'_>) {}
+
+    /// Keeps the running values of keys within the value that only a start can change.
+    fn keep(&mut self, _: &Self, _: &mut Vec<&'static str>) {}
+
+    /// Adds the key to the reference page.
+    fn describe(row: KeyReference, sections: &mut Vec<SectionReference>) {
+        reference::push_row(row, sections);
     }
 }
 

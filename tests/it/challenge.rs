@@ -240,7 +240,7 @@ fn a_flood_of_spoofed_syns_leaves_nothing() {
 }
 
 #[test]
-fn guessed_numbers_validate_nobody() {
+fn guessed_numbers_validate_no_source() {
     let scene = Scene::new(ALWAYS);
     challenge(&scene, &segment(V4, SYN, 100, 0, b""));
     let mut random = 7u64;

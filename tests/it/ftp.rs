@@ -256,7 +256,7 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
 }
 
 #[test]
-fn without_a_port_nobody_listens() {
+fn without_a_port_no_session_is_inspected() {
     let mut control = Control::new(&format!("[ftp]\nports = []\n{ONLY_21}"), false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
@@ -322,7 +322,7 @@ fn a_new_session_on_the_same_ports_inherits_no_announcement() {
 }
 
 #[test]
-fn an_announced_session_announces_nothing_itself() {
+fn an_announced_session_makes_no_announcements() {
     let rules = format!("[ftp]\nports = [21, 2121]\n{ONLY_21}");
     let mut control = Control::new(&rules, false);
     control.client("PASV\r\n");

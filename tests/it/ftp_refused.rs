@@ -763,7 +763,7 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
 }
 
 #[test]
-fn a_reload_that_adds_a_port_listens_to_live_sessions_there() {
+fn a_reload_that_adds_a_port_inspects_live_sessions_there() {
     let rule = "[policy]\ndefault = \"deny\"\n".to_owned() + RULE;
     let open = rule.replace("= 21", "= [21, 2121]");
     for refused in ["pass", "drop"] {

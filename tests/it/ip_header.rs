@@ -565,7 +565,7 @@ fn no_connection_is_made_to_a_group() {
 }
 
 #[test]
-fn a_host_without_an_address_asks_for_one() {
+fn a_host_without_an_address_may_request_one() {
     let discover = from_to(
         &udp(Ends::v4(68, 67), b"discover"),
         "0.0.0.0",
@@ -600,7 +600,7 @@ fn a_host_without_an_address_asks_for_one() {
 }
 
 #[test]
-fn a_loopback_interface_talks_to_itself() {
+fn loopback_traffic_is_allowed_on_a_loopback_interface() {
     for (ends, address) in [
         (Ends::v4(5000, 5000), "127.0.0.1"),
         (Ends::v6(5000, 80), "::1"),

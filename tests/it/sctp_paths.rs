@@ -485,7 +485,7 @@ fn an_address_that_asconf_adds_counts_once_the_other_end_has_granted_it() {
 }
 
 #[test]
-fn nobody_else_adds_an_address() {
+fn only_the_ends_of_an_association_add_an_address() {
     let scene = multihomed();
     let forged = asconf(FIRST, B + 1, true, ADD, &address4(31));
     dropped_for(&scene.decide(&forged), DropReason::SctpTag);

@@ -281,7 +281,7 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
 
 /// The segments pass in the session's own zone, but their sender knows no number of the session.
 #[test]
-fn a_forged_segment_in_another_zone_accuses_nobody() {
+fn a_forged_segment_in_another_zone_accuses_no_path() {
     for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {
         let engine = engine(&format!("tcp.asymmetric = \"{mode}\""));
         let own: Vec<_> = conversation()

@@ -558,9 +558,9 @@ fn sessions_end_as_ever_while_others_are_challenged() {
     scene.pass(V4, ACK, 101, 501, b"data");
     scene.pass(V4.back(), ACK, 501, 105, b"");
     scene.pass(V4, RST, 105, 0, b"");
-    let heard = scene.wait(3_600);
-    assert_eq!(heard.ended.len(), 1);
-    assert_ne!(heard.ended[0].1, EndReason::Evicted);
+    let received = scene.wait(3_600);
+    assert_eq!(received.ended.len(), 1);
+    assert_ne!(received.ended[0].1, EndReason::Evicted);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use crate::support::packets::{ACK, Ends, Head, SYN, tcp};
-use crate::support::scene::{Heard, Scene};
+use crate::support::scene::{Received, Scene};
 use etherparse::TcpOptionElement;
 use portcullis::ftp::HelperEvent;
 use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
@@ -123,17 +123,17 @@ impl Talk {
     /// The client has received up to the second number, and the server up to the first.
     #[track_caller]
     fn ends_at(&self, bytes: &[u8], [client, server]: [u32; 2]) {
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         let packet = Packet::new(bytes, self.scene.now).zone(self.scene.zone);
-        let verdict = self.scene.engine.process_with(packet, &mut heard);
+        let verdict = self.scene.engine.process_with(packet, &mut received);
         assert_eq!(
             verdict.reason(),
             Some(DropReason::FtpRefused),
             "{verdict:?}"
         );
-        let reasons: Vec<_> = heard.ended.iter().map(|(_, reason)| *reason).collect();
+        let reasons: Vec<_> = received.ended.iter().map(|(_, reason)| *reason).collect();
         assert_eq!(reasons, [EndReason::FtpRefused]);
-        let numbers: Vec<_> = heard
+        let numbers: Vec<_> = received
             .resets
             .iter()
             .map(|reset| seq_of(reset.bytes()))

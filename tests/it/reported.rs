@@ -30,10 +30,10 @@ fn a_flood_of_rejected_middles_leaves_the_resets_of_sessions_their_budget() {
         };
         assert!(matches!(s.tcp(e, ACK, 1, 1, b""), Verdict::Reject(..)));
     }
-    let heard = s.wait(0);
-    assert_eq!(heard.ended.len(), 1);
+    let received = s.wait(0);
+    assert_eq!(received.ended.len(), 1);
     assert_eq!(
-        heard.resets.len(),
+        received.resets.len(),
         2,
         "ARCHITECTURE: no flood of refused packets silences the RSTs of sessions that end"
     );

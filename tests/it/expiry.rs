@@ -190,9 +190,13 @@ fn a_session_is_there_until_the_last_millisecond_of_its_lifetime() {
 
 /// The states of the sessions that have ended within a time, and the RSTs that were sent for them.
 fn ended_within(scene: &mut Scene, seconds: u64) -> (Vec<&'static str>, usize) {
-    let heard = scene.wait(seconds);
-    let states = heard.ended.iter().map(|(record, _)| record.state).collect();
-    (states, heard.resets.len())
+    let received = scene.wait(seconds);
+    let states = received
+        .ended
+        .iter()
+        .map(|(record, _)| record.state)
+        .collect();
+    (states, received.resets.len())
 }
 
 #[test]

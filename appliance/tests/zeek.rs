@@ -56,7 +56,7 @@ struct Set {
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum Apart {
-    /// The baseline does not say between whom it was.
+    /// The baseline does not name the ends of the connection.
     Nameless,
     /// The connection ran inside a tunnel (`tunnel_parents`): a replay decides the packets outside.
     Tunnelled,

@@ -30,7 +30,7 @@ fn repeat(scene: &mut Scene, ends: Ends, flags: u8, seq: u32, ack: u32, payload:
 
 #[test]
 fn a_segment_that_is_retransmitted_after_a_restart_accuses_nobody() {
-    // What this engine drops nobody answers; what it adopts may go to a host that is gone.
+    // Dropped packets get no answers; adopted ones may go to a host that does not exist any more.
     for toml in ["", ADOPT, "[tcp]\nmidstream = \"reject\"\n"] {
         let mut scene = Scene::new(toml);
         for port in 0..13 {

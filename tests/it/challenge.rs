@@ -98,7 +98,7 @@ fn count(scene: &Scene, event: ChallengeEvent) -> u64 {
     events.iter().find(|(each, _)| *each == event).unwrap().1
 }
 
-/// Lets a client prove itself.
+/// Validates a client's source.
 #[track_caller]
 fn validate(scene: &Scene, client: &Client) {
     let answer = read(&challenge(scene, &client.syn()));
@@ -428,7 +428,7 @@ fn challenges_begin_and_end_with_the_half_open_sessions_of_the_zone() {
     scene.zone = Zone(1);
     assert!(syn(&scene, 1).is_forward());
     scene.zone = Zone::DEFAULT;
-    // With the first half of the half-open sessions gone there are still 5 percent.
+    // After the end of the first half of the half-open sessions there are still 5 percent.
     scene.wait(21);
     assert_eq!(scene.engine.sessions(), 51);
     cookie(&syn(&scene, 100));

@@ -260,7 +260,7 @@ fn a_late_packet_gets_the_rst_that_its_sender_accepts() {
         (written.src, written.dst),
         (rst(ENDS.back(), 0, 0).src, rst(ENDS.back(), 0, 0).dst)
     );
-    // An acknowledgment that nobody can have sent earns the number that is known.
+    // An acknowledgment that neither end can have sent is answered with the known number.
     for forged in [9_999, 400] {
         let verdict = scene.tcp(ENDS, ACK, 101, forged, b"");
         assert!(
@@ -462,7 +462,7 @@ fn an_end_that_was_never_seen_gets_no_guess() {
     let mut scene = Scene::new("[tcp]\nmidstream = \"adopt\"");
     scene.pass(ENDS, ACK, 7_000, 9_000, b"data");
     let received = scene.wait(LONG);
-    // The responder has said nothing; the initiator has acknowledged 9000.
+    // The responder has sent nothing; the initiator has acknowledged 9000.
     let only = tcp_packet(received.resets[0].bytes());
     assert_eq!(
         (received.resets.len(), only.seq, only.ack),

@@ -322,7 +322,7 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
         said(53, &[ASK, ANSWER, (false, 2_000), ANSWER]),
         ("STREAM", 110)
     );
-    // An answer from port 53 alone makes nobody a server.
+    // An answer from port 53 alone does not make its sender a server.
     let back = Ends::v4(53, 5000);
     let scene = Scene::new("");
     for ends in [back, back, back.back()] {

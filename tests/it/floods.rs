@@ -242,7 +242,7 @@ impl Arena {
                 let answer =
                     write_reply_unbudgeted(reply, &syn, &mut out).expect("an answer to a SYN");
                 // A SYN-ACK that acknowledges something else is answered by a RST with that
-                // number, and the connection goes on (RFC 9293 3.10.7.3).
+                // number, and the connection continues (RFC 9293 3.10.7.3).
                 let flags = answer[33];
                 let ack = u32::from_be_bytes(answer[28..32].try_into().unwrap());
                 assert_eq!(flags, SYN | ACK, "no refusal");

@@ -164,7 +164,7 @@ fn no_cap_brings_the_end_nearer() {
     scene.handshake(ENDS);
     let end = scene.record().expires;
     scene.now += seconds(10);
-    // Data that nobody acknowledges, a repeated ACK, a closed window.
+    // Unacknowledged data, a repeated ACK, a closed window.
     scene.pass(ENDS, ACK, 101, 501, b"data");
     assert_eq!(scene.record().expires, end);
     for _ in 0..6 {
@@ -335,7 +335,7 @@ fn a_forged_simultaneous_open_does_not_break_the_handshake() {
     assert_eq!(scene.record().state, "ESTABLISHED");
 }
 
-/// A liberal session lets them pass, and keeps its state and its end.
+/// A liberal session passes the segments, and keeps its state and its deadline.
 #[test]
 fn a_fin_that_its_receiver_ignores_closes_no_liberal_session() {
     for mode in ["strict", "liberal", "loose"] {
@@ -495,7 +495,7 @@ impl Victim {
         victim
     }
 
-    /// A segment of somebody who has found the window of an end, and no number.
+    /// A segment of an attacker who has found the window of an end, but no exact number.
     fn forge(&self, stage: Stage, of_client: bool, random: &mut Random) -> (u8, u32, u32) {
         const KINDS: [u8; 6] = [SYN, SYN | ACK, RST, RST | ACK, ACK | FIN, ACK];
         let flags = KINDS[random.below(6) as usize];

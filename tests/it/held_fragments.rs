@@ -510,7 +510,7 @@ fn workers_find_what_another_one_holds() {
     assert_eq!(answer, Answer::Nothing(NotSent::Held));
     let answer = front.handle(engine, &decisive, now, &mut other, &mut Discard);
     assert_eq!(answer, Answer::Return);
-    // Whoever has sent the first fragment sends those that waited for it.
+    // The thread that sent the first fragment sends those that waited for it.
     assert!(
         front
             .next_released(engine, now, &mut one, &mut Discard)

@@ -619,7 +619,7 @@ fn a_zone_without_a_guarantee_is_refused_what_others_are_sure_of() {
     assert_eq!(scene.engine.openings().refused, 0);
 }
 
-/// A client that takes the ports of its own finished connection holds no more than before.
+/// A client that reuses the ports of its own finished connection holds as many sessions as before.
 #[test]
 fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
     let scene = Scene::new(

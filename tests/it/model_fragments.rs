@@ -539,7 +539,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn bounds() -> impl Strategy<Value = Bounds> {
-    // No more than are cleared away at once.
+    // At most as many as are cleared away at once.
     (1..=CLEARED, 1usize..6, 1usize..5).prop_map(|(held, held_per_source, sessions_per_source)| {
         Bounds {
             held,
@@ -564,7 +564,7 @@ proptest! {
     }
 }
 
-/// The operations reach what they are meant to reach; otherwise the property would say little.
+/// The operations reach every case; otherwise the property would prove little.
 #[test]
 fn the_random_fragments_meet_every_bound() {
     let runs = crate::support::tallies(&(bounds(), ops()), |(bounds, ops)| {

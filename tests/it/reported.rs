@@ -51,7 +51,7 @@ fn numbers_that_do_not_fit_the_session_of_the_other_zone_do_not_pass_in_report_m
         !s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged")
             .is_forward()
     );
-    // one that fits tells of the other zone
+    // one that fits is evidence of the other zone
     assert!(s.tcp(ENDS, ACK, 101, 501, b"").is_forward());
     let v = s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged");
     assert!(

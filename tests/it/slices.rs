@@ -126,7 +126,7 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
     let now = Instant::now();
     let engine = filled(now);
     let (done, _) = reload_with(&engine, &narrow(10), now, || {
-        // Into the slots that have become free, and behind the last one.
+        // Into the slots that have become free, and after the last one.
         for port in 3_000..3_050 {
             assert!(
                 engine

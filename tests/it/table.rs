@@ -127,7 +127,7 @@ proptest! {
     }
 }
 
-/// The operations reach what they are meant to reach; otherwise the properties would say little.
+/// The operations reach every case; otherwise the properties would prove little.
 #[test]
 fn the_random_traffic_meets_every_kind_of_end() {
     let setup = (tiny(), ops::settings()).prop_map(|(setup, settings)| Setup { settings, ..setup });
@@ -159,7 +159,7 @@ fn the_random_traffic_meets_every_kind_of_end() {
     }
     for (place, reason) in EndReason::ALL.into_iter().enumerate() {
         let count: u64 = runs.iter().map(|tally| tally.by_reason[place]).sum();
-        // No operator is among the operations: see tests/it/deletion.rs.
+        // Deletions are not among the operations: see tests/it/deletion.rs.
         let elsewhere = [EndReason::Deleted, EndReason::FtpRefused];
         assert_eq!(count > 0, !elsewhere.contains(&reason), "{}", reason.name());
     }

@@ -55,7 +55,10 @@ pub(crate) fn faults_of(path: &str, text: &str) -> Vec<String> {
     }
     let file = match syn::parse_file(text) {
         Ok(file) => file,
-        Err(error) => return vec![format!("{path}: {error}")],
+        Err(error) => {
+            faults.push(format!("{path}: {error}"));
+            return faults;
+        }
     };
     let mut measure = Measure {
         path,

@@ -138,15 +138,13 @@ impl fmt::Display for Step {
                 Ends(session),
             ),
             Self::Miss => f.write_str("no session has this key"),
-            Self::Ended(session, reason) => {
-                write!(
-                    f,
-                    "session {} has ended ({}): {}",
-                    session.id,
-                    reason.name(),
-                    Ends(session)
-                )
-            }
+            Self::Ended(session, reason) => write!(
+                f,
+                "session {} has ended ({}): {}",
+                session.id,
+                reason.name(),
+                Ends(session)
+            ),
             Self::Side(when, direction, side) => {
                 write!(f, "{when}: {direction} end: ")?;
                 write_side(f, side)
@@ -154,13 +152,11 @@ impl fmt::Display for Step {
             Self::Tcp(step) => write_tcp_step(f, step),
             Self::Note(note) => f.write_str(note),
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
-            Self::Buried(session, reason, ago) => {
-                write!(
-                    f,
-                    "session {session} has ended {ago:?} ago ({})",
-                    reason.name()
-                )
-            }
+            Self::Buried(session, reason, ago) => write!(
+                f,
+                "session {session} has ended {ago:?} ago ({})",
+                reason.name()
+            ),
             Self::Helper(note) => {
                 write!(f, "helper: {}, {} direction", note.event, note.from)?;
                 match &note.expectation {

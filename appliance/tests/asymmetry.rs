@@ -22,7 +22,7 @@ struct Settings {
     captures: PathBuf,
 }
 
-/// Every connection becomes a session, wherever it begins and whatever half of it is there.
+/// Every connection becomes a session, wherever it begins and even if only half of it is there.
 const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"loose\"\n\
                        midstream = \"adopt\"\nasymmetric = \"bypass\"\n";
 

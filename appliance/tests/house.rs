@@ -1,4 +1,4 @@
-//! Direction of the dependencies between the modules of the appliance.
+//! Dependencies between the modules of the appliance and of the simulator, and their measures.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -8,10 +8,13 @@
 #[allow(clippy::manual_strip, reason = "the checker scans a text by position")]
 #[path = "../../tests/support/floors.rs"]
 mod floors;
+#[path = "../../tests/support/measures.rs"]
+mod measures;
 
 use std::path::Path;
 
 use self::floors::{Source, circles, faults, read};
+use self::measures::faults_below;
 
 /// Floors of the appliance, the lowest first.
 const FLOORS: &[&str] = &[
@@ -144,6 +147,23 @@ fn no_module_names_a_higher_floor() {
 #[test]
 fn no_modules_name_each_other_in_a_circle() {
     assert_eq!(circles(&appliance()), Vec::<String>::new());
+}
+
+#[test]
+fn no_modules_of_the_simulator_name_each_other_in_a_circle() {
+    let simulator = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../simulator/src"));
+    assert_eq!(circles(&simulator), Vec::<String>::new());
+}
+
+#[test]
+fn the_sources_keep_their_bounds() {
+    let appliance = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut faults = faults_below(&appliance.join("src"));
+    faults.extend(faults_below(&appliance.join("../simulator/src")));
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    let mut faults = faults_below(&appliance.join("tests"));
+    faults.retain(|fault| fault.ends_with(" columns"));
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The whole appliance on the loopback device: served while it is told to reload and to end, and
 //! started again.
 //!
-//! Needs CAP_NET_RAW; without it there is nothing to see, and the test says so.
+//! The test needs CAP_NET_RAW, and prints a note without it.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -72,7 +72,7 @@ impl Appliance {
     }
 }
 
-/// Status and body; 0 if nobody answers.
+/// Status and body; the status is 0 without an answer.
 fn health() -> (u16, String) {
     let ask = || -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(HEALTH).ok()?;

@@ -23,7 +23,7 @@ fn number(value: &Value) -> u64 {
 }
 
 #[test]
-fn the_summary_the_verdicts_and_the_sessions_tell_one_story() {
+fn summary_verdicts_and_sessions_agree() {
     let scratch = tempfile::tempdir().unwrap();
     let (verdicts, sessions) = (scratch.path().join("v"), scratch.path().join("s"));
     let output = portcullis(&[
@@ -249,7 +249,7 @@ fn an_explanation_names_session_bounds_rule_and_lifetime() {
 }
 
 #[test]
-fn what_the_helper_did_stands_in_the_summary_and_in_explanations() {
+fn events_of_the_helper_are_in_the_summary_and_in_explanations() {
     let output = portcullis(&["replay", path(&demo()), "--json"]);
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     let ftp = &summary["ftp"];

@@ -1,4 +1,4 @@
-//! What `portcullis replay` makes of frames: tunnels, short frames, stopped time.
+//! Options of `portcullis replay` about frames: tunnels, short frames, stopped time.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

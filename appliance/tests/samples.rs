@@ -1,4 +1,4 @@
-//! The sample configurations: each is valid, and decides as its page says.
+//! The sample configurations: each is valid, and decides as its page states.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -70,7 +70,7 @@ fn every_sample_is_valid_and_warns_of_nothing_but_the_sources() {
             .arg(root().join(name))
             .output()
             .unwrap();
-        // Where the load balancer is, no sample knows.
+        // No sample contains the address of the load balancer.
         let told = String::from_utf8_lossy(&output.stderr);
         let warnings: Vec<_> = told
             .lines()
@@ -266,7 +266,7 @@ fn who_is_inside_is_as_the_page_says() {
     let rule = "[[policy.rule]]\nname = \"out\"\naction = \"allow\"\ndirection = \"outbound\"";
     let engine = |text: &str| {
         let mut config = config(&format!("{text}\n{rule}")).unwrap();
-        // Some of the prefixes are no sender's.
+        // Some of the prefixes cannot be those of senders.
         config.ip.martians = Permission::Allow;
         Engine::new(&config).unwrap()
     };

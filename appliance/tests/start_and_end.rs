@@ -1,6 +1,6 @@
 //! The appliance as a process: starts that fail, second ones, and ends that must come.
 //!
-//! Needs CAP_NET_RAW; without it there is nothing to see, and the tests say so.
+//! The tests need CAP_NET_RAW, and print a note without it.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -118,7 +118,7 @@ impl Run {
         kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
     }
 
-    /// Waits for its end, and has what it said.
+    /// Waits for the end of the process, and returns its output.
     fn end(&mut self) -> (ExitStatus, String) {
         let until = Instant::now() + Duration::from_secs(20);
         let status = loop {

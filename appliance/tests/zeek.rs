@@ -56,9 +56,9 @@ struct Set {
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum Apart {
-    /// The baseline does not say between whom it was.
+    /// The baseline does not name the ends of the connection.
     Nameless,
-    /// It ran inside a tunnel (`tunnel_parents`): a replay decides the packets outside.
+    /// The connection ran inside a tunnel (`tunnel_parents`): a replay decides the packets outside.
     Tunnelled,
     /// The replay has no session of its addresses, ports and protocol; of several connections with
     /// the same ones, none for this one.
@@ -260,14 +260,14 @@ fn parse(text: &str) -> (&str, Vec<Connection<'_>>) {
     (command, connections)
 }
 
-/// What is found, a line for each connection that is not simply the same.
+/// Results of the comparison, with a line for each connection that differs.
 struct Findings<'s> {
     settings: &'s Settings,
     identical: usize,
-    /// How often each entry was used.
+    /// Number of uses of each entry.
     difference: Vec<usize>,
     notation: Vec<usize>,
-    /// What is left of each list.
+    /// Unused entries of each list.
     apart: Vec<Vec<&'s str>>,
     unlisted: Vec<String>,
 }

@@ -352,24 +352,10 @@ impl Report {
             self.returned + self.made_rst + self.made_icmp + self.made_challenges + self.failures();
         back == 0 && self.sent + self.not_sent.total() > 0
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let always = [
-            (self.sent, "sent"),
-            (self.returned, "returned unchanged"),
-            (self.made_rst, "RSTs made by the appliance"),
-            (self.made_icmp, "ICMP errors made by the appliance"),
-            (self.dropped, "dropped: did not return in time"),
-            (self.wrong_header, "wrong header"),
-            (self.wrong_bytes, "wrong bytes"),
-            (self.unexpected, "unexpected"),
-        ];
-        for (count, name) in always {
-            writeln!(f, "{count:>14} {name}")?;
-        }
-        let sometimes = [
+    /// Returns the counts that are shown only if they are not 0.
+    fn exceptions(&self) -> [(u64, &'static str); 7] {
+        [
             (
                 self.wrong_target,
                 "wrong target: the packet was sent to another one",
@@ -393,8 +379,26 @@ impl fmt::Display for Report {
                 u64::from(self.receive_overflow),
                 "lost in the simulator: the receive queue was full",
             ),
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let always = [
+            (self.sent, "sent"),
+            (self.returned, "returned unchanged"),
+            (self.made_rst, "RSTs made by the appliance"),
+            (self.made_icmp, "ICMP errors made by the appliance"),
+            (self.dropped, "dropped: did not return in time"),
+            (self.wrong_header, "wrong header"),
+            (self.wrong_bytes, "wrong bytes"),
+            (self.unexpected, "unexpected"),
         ];
-        for (count, name) in self.not_sent.rows().into_iter().chain(sometimes) {
+        for (count, name) in always {
+            writeln!(f, "{count:>14} {name}")?;
+        }
+        for (count, name) in self.not_sent.rows().into_iter().chain(self.exceptions()) {
             if count > 0 {
                 writeln!(f, "{count:>14} {name}")?;
             }

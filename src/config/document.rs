@@ -37,7 +37,7 @@ use super::{Config, Provenance};
 /// ```
 #[derive(Debug)]
 pub struct Document<'a> {
-    place: Place<'a>,
+    place: FileText<'a>,
     table: Spanned<DeTable<'a>>,
     provenance: Provenance,
     /// Sections that were taken, with their contents.
@@ -55,7 +55,7 @@ impl<'a> Document<'a> {
     /// # Errors
     /// Text that is not TOML: each line that cannot be read, up to 100 of them.
     pub fn parse(text: &'a str, file_name: &'a str) -> Result<Self, ConfigErrors> {
-        let place = Place {
+        let place = FileText {
             file_name,
             text,
             lines: Lines::new(text),
@@ -233,13 +233,13 @@ fn follows(error: &ConfigError, problems: &[Problem]) -> bool {
 
 /// The text of a file, to locate errors in it.
 #[derive(Debug)]
-struct Place<'a> {
+struct FileText<'a> {
     file_name: &'a str,
     text: &'a str,
     lines: Lines,
 }
 
-impl Place<'_> {
+impl FileText<'_> {
     /// Adds the bytes of a key, and their column.
     fn complete(&self, table: &DeTable<'_>, location: &mut Location) {
         if let Some(span) = span_of(table, &location.key) {

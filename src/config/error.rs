@@ -510,11 +510,9 @@ impl fmt::Display for WarningKind {
                 "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow \
                  before the session ends"
             ),
-            Self::Shadowed { rule, by } => write!(
-                f,
-                "rule `{rule}` never matches: `{by}` covers \
-                                                      it"
-            ),
+            Self::Shadowed { rule, by } => {
+                write!(f, "rule `{rule}` never matches: `{by}` covers it")
+            }
             Self::ShadowsUnknown { from } => write!(
                 f,
                 "whether earlier rules cover `{from}` and those after it is not known: too many \
@@ -527,8 +525,7 @@ impl fmt::Display for WarningKind {
             ),
             Self::EmptySet { set } => write!(
                 f,
-                "the set `@{set}` is empty: rules that name it \
-                                                 alone match nothing"
+                "the set `@{set}` is empty: rules that name it alone match nothing"
             ),
             Self::NeverMatches { rule } => {
                 write!(

@@ -21,8 +21,8 @@ crate::config_section! {
         }
         /// The time within which an announced session must open.
         lifetime: Duration {
-            default: Settings::default().lifetime, "Linux; servers with slow storage call a minute \
-                                                    after RETR";
+            default: Settings::default().lifetime,
+                "Linux; servers with slow storage call a minute after RETR";
             bounds: Duration::from_secs(1)..=Self::MAX_LIFETIME;
         }
         /// Prefixes of addresses at which data are expected, besides the server's own, if a 227
@@ -50,15 +50,15 @@ crate::config_section! {
         /// command, or only once the server has agreed to it. The latter is stricter, and breaks
         /// with servers that connect first.
         active_opening: ActiveOpening {
-            default: Settings::default().active_opening, "there are servers that connect before \
-                                                          they answer";
+            default: Settings::default().active_opening,
+                "there are servers that connect before they answer";
         }
         /// The longest line that is read, its end included. Servers that split a longer line into
         /// several commands need their own bound here. Longer lines announce nothing; where a
         /// refused announcement ends its session, so do they.
         max_line: u32 {
-            default: size(Settings::default().max_line), "a path of 4096 bytes whose every byte is \
-                                                          a quote";
+            default: size(Settings::default().max_line),
+                "a path of 4096 bytes whose every byte is a quote";
             bounds: Self::MAX_LINE;
             unit: "bytes";
         }
@@ -80,8 +80,8 @@ crate::config_section! {
         /// Handling of a packet with an announcement that is refused: `pass` opens nothing, `drop`
         /// ends the control session. A rule can say otherwise.
         refused: RefusedAnnouncement {
-            default: RefusedAnnouncement::default(), "nothing is opened, and the server answers \
-                                                      for itself";
+            default: RefusedAnnouncement::default(),
+                "nothing is opened, and the server answers for itself";
         }
         /// The memory of all control sessions together. With several zones each has a part for
         /// certain, and one source leaves some to others. Beyond its share a control session gives

@@ -25,7 +25,7 @@ struct Addresses {
 }
 
 /// Conditions of a rule on one end of a session.
-struct End<'a> {
+struct EndTerms<'a> {
     listed: &'a Addresses,
     excepted: &'a Addresses,
     /// Prefixes that are an additional condition: one of them must hold the address.
@@ -165,8 +165,8 @@ impl<'a> Lowering<'a> {
 
     /// Returns the prefixes of a rule's end; `None` if the end can never match. An empty list
     /// matches every address.
-    fn end(&mut self, key: &str, end: End<'_>) -> Result<Option<Vec<IpNet>>, ConfigError> {
-        let End {
+    fn end(&mut self, key: &str, end: EndTerms<'_>) -> Result<Option<Vec<IpNet>>, ConfigError> {
+        let EndTerms {
             listed,
             excepted,
             zones,
@@ -216,7 +216,7 @@ impl<'a> Lowering<'a> {
         };
         let mut origin = RuleOrigin::default();
         let (source, not_source) = (self.terms(&rule.source)?, self.terms(&rule.not.source)?);
-        let end = End {
+        let end = EndTerms {
             listed: &source,
             excepted: &not_source,
             zones: None,
@@ -226,7 +226,7 @@ impl<'a> Lowering<'a> {
         (origin.source, origin.not_source) = (source.sets, not_source.sets);
         let destination = self.terms(&rule.destination)?;
         let not_destination = self.terms(&rule.not.destination)?;
-        let end = End {
+        let end = EndTerms {
             listed: &destination,
             excepted: &not_destination,
             zones: self.prefixes_of_zones(&rule.destination_zones),

@@ -11,14 +11,14 @@ use crate::config::FragmentsConfig;
 use crate::fragment::HoldId;
 
 #[derive(Debug)]
-struct Held<P> {
+struct HeldGroup<P> {
     packets: Vec<P>,
     until: Instant,
 }
 
 #[derive(Debug)]
 struct Shelf<P> {
-    held: HashMap<HoldId, Held<P>>,
+    held: HashMap<HoldId, HeldGroup<P>>,
     /// Identifiers in the order of their expiry; released ones are skipped.
     order: VecDeque<(HoldId, Instant)>,
     ready: VecDeque<P>,
@@ -111,7 +111,7 @@ impl<P> HeldPackets<P> {
         let place = held.entry(id).or_insert_with(|| {
             let until = now.checked_add(self.hold).unwrap_or(now);
             order.push_back((id, until));
-            Held {
+            HeldGroup {
                 packets: Vec::new(),
                 until,
             }

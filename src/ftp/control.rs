@@ -58,8 +58,8 @@ impl<H: Helper> Control<H> {
     }
 
     /// Reads a segment of a session in which no byte may pass unread. A segment that does not fit
-    /// changes nothing, see [`Stream::fit`]. Whether the bytes of a helper that has stepped aside
-    /// may pass is for the caller to say.
+    /// changes nothing, see [`Stream::fit`]. The caller decides whether bytes pass that the helper
+    /// does not read any more.
     ///
     /// [`Stream::fit`]: super::stream::Stream::fit
     pub fn guarded_segment(
@@ -128,7 +128,7 @@ impl<H: Helper> Control<H> {
         }
     }
 
-    /// Bytes that the session takes, this structure included.
+    /// Returns the bytes that the session takes, this structure included.
     #[must_use]
     pub fn memory(&self) -> usize {
         size_of::<Self>()

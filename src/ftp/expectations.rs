@@ -123,7 +123,7 @@ impl Key {
 struct Waiting {
     expectation: Expectation,
     deadline: Instant,
-    /// No two expectations of a table have the same.
+    /// Serial number, unique in the table.
     ticket: u64,
     /// Claimed place; `None` until the expectation takes over the place of the one that it
     /// replaces.

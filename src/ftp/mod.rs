@@ -1,15 +1,15 @@
 //! Application helpers for protocols that announce further sessions, and the announced sessions.
 //!
-//! A helper reads the two byte streams of a control session and says which data sessions are about
-//! to come. Nothing in here knows of sockets, sessions' locks or a clock:
+//! A helper reads the two byte streams of a control session and announces the data sessions that
+//! will follow. The module uses no sockets, no locks of sessions and no clock:
 //!
-//! | part | what it is for |
+//! | part | purpose |
 //! |---|---|
-//! | [`stream`] | one direction's segments to whole lines, each once and in order |
-//! | [`urgent`] | whether urgent data leave the lines as they were read |
-//! | [`Control`] | what is kept of one control session: two streams and a [`Helper`] |
+//! | [`stream`] | turns the segments of a direction into whole lines, each once and in order |
+//! | [`urgent`] | checks that urgent data leave the lines as they were read |
+//! | [`Control`] | state of one control session: two streams and a [`Helper`] |
 //! | [`helper`] | the helper of FTP |
-//! | [`expectations`] | the announced sessions that have not come yet |
+//! | [`expectations`] | the announced sessions that have not begun yet |
 //!
 //! A helper reports to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and
 //! a [`HelperEvent`] for everything that may be counted or logged.
@@ -209,19 +209,19 @@ helper_events! {
     WrongDirection => "wrong_direction",
     /// An announcing reply that answers no command that is waiting for it.
     UnsolicitedReply => "unsolicited_reply",
-    /// A reply that announces nothing and answers no command that is waiting: one that came late or
-    /// twice. It is ignored.
+    /// A late or repeated reply, which announces nothing and answers no waiting command. It is
+    /// ignored.
     StrayReply => "stray_reply",
     /// A 227 announces another address than the server has here, such as its public one. The
     /// session is expected at the server's own address.
     ForeignAddressIgnored => "foreign_address_ignored",
     /// An announcement before the server's greeting, 220.
     NotGreeted => "not_greeted",
-    /// The client has sent a request of HTTP, as a browser does that is made to (NAT
-    /// slipstreaming). The session is not listened to any more.
+    /// The client has sent an HTTP request, as a browser can be made to do (NAT slipstreaming). The
+    /// session is not inspected any more.
     NotFtp => "not_ftp",
-    /// So many announcements of the client were refused that it seems to guess. The session is not
-    /// listened to any more.
+    /// So many announcements of the client were refused that the client seems to guess. The session
+    /// is not inspected any more.
     TooManyRefused => "too_many_refused",
     /// An announcing command that cannot be read.
     MalformedCommand => "malformed_command",
@@ -238,23 +238,23 @@ helper_events! {
     LprtRefused => "lprt_refused",
     /// PORT, EPRT or PASV after EPSV ALL (RFC 2428, section 4).
     EpsvAllViolation => "epsv_all_violation",
-    /// The control session is encrypted from here on; the helper steps aside.
+    /// The control session is encrypted from here on; the helper stops reading.
     Tls => "tls",
-    /// The control session is plain text again (CCC, RFC 4217); the helper reads on.
+    /// The control session is plain text again (CCC, RFC 4217); the helper resumes reading.
     PlainAgain => "plain_again",
     /// A line exceeds the longest length; its content does not count.
     LineTooLong => "line_too_long",
-    /// Bytes have passed unseen: nothing counts until the next line begins.
+    /// Bytes have passed unread: nothing counts until the next line begins.
     Gap => "gap",
-    /// The session was taken up in the middle: nothing counts until the next line begins.
+    /// The session was adopted midstream: nothing counts until the next line begins.
     MidStream => "mid_stream",
     /// A retransmission has other bytes than the first transmission: neither counts.
     ConflictingRetransmission => "conflicting_retransmission",
     /// A segment lies too far ahead to be kept, or there are too many holes before it.
     ReorderOverflow => "reorder_overflow",
-    /// More commands are waiting for their replies than are kept.
+    /// More commands wait for their replies than are stored.
     PipelineFull => "pipeline_full",
-    /// There are more control sessions than are listened to, of all or of this source, or they take
+    /// There are more control sessions than are inspected, of all or of this source, or they take
     /// too much memory; this one announces nothing.
     NotInspected => "not_heard",
     /// An expectation of another appliance or of a save that no helper would have announced here.
@@ -377,7 +377,7 @@ pub trait Helper {
         }
     }
 
-    /// Bytes that it holds on the heap.
+    /// Returns the bytes that the helper holds on the heap.
     fn heap_bytes(&self) -> usize;
 }
 
@@ -386,7 +386,7 @@ pub trait Helper {
 pub struct EventCounts([AtomicU64; HelperEvent::ALL.len()]);
 
 impl EventCounts {
-    /// Counts one.
+    /// Counts an event.
     pub fn count(&self, event: HelperEvent) {
         if let Some(counter) = self.0.get(event as usize) {
             counter.fetch_add(1, Ordering::Relaxed);

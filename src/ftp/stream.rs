@@ -67,7 +67,7 @@ pub enum Piece<'a> {
     Line(Line<'a>),
     /// The rest of a line whose beginning was not read. Only guarded streams return it.
     Rest(Line<'a>),
-    /// Something is wrong.
+    /// A fault of the stream.
     Trouble(Trouble),
 }
 

@@ -30,7 +30,7 @@ fn repeat(scene: &mut Scene, ends: Ends, flags: u8, seq: u32, ack: u32, payload:
 
 #[test]
 fn a_segment_that_is_retransmitted_after_a_restart_accuses_nobody() {
-    // What this engine drops nobody answers; what it adopts may go to a host that is gone.
+    // Dropped packets get no answers; adopted ones may go to a host that does not exist any more.
     for toml in ["", ADOPT, "[tcp]\nmidstream = \"reject\"\n"] {
         let mut scene = Scene::new(toml);
         for port in 0..13 {
@@ -215,7 +215,7 @@ fn only_a_session_that_knows_all_that_has_passed_is_a_witness() {
 }
 
 #[test]
-fn one_segment_beyond_what_passed_accuses_nobody() {
+fn one_segment_beyond_the_known_data_accuses_no_path() {
     // The flow was elsewhere for a while: its session here is old, and its server is silent.
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
@@ -227,7 +227,7 @@ fn one_segment_beyond_what_passed_accuses_nobody() {
 /// Whoever guesses addresses and ports can forge an acknowledgment, but not a number near those
 /// that its sender has reached.
 #[test]
-fn a_forged_acknowledgment_accuses_nobody() {
+fn a_forged_acknowledgment_accuses_no_path() {
     for (seq, expected) in [
         (101, vec![Evidence::UnseenDataAcknowledged]),
         (101_u32.wrapping_sub(2_000), vec![]),

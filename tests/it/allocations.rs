@@ -33,7 +33,7 @@ fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8>
 
 fn udp(n: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Many sources: one alone gets no more than its share of a small table.
+    // Many sources: a single one gets only its share of a small table.
     let source = [10, 0, 0, (n % 50) as u8 + 3];
     let builder = PacketBuilder::ipv4(source, [10, 0, 0, 2], 64).udp(n, 53);
     builder
@@ -42,7 +42,7 @@ fn udp(n: u16) -> Vec<u8> {
     bytes
 }
 
-/// Hears of everything and keeps nothing.
+/// Sink that receives all events and stores none.
 struct Listener;
 
 impl portcullis::Sink for Listener {}

@@ -127,7 +127,7 @@ proptest! {
 }
 
 #[test]
-fn a_batch_of_none_and_calls_of_each() {
+fn an_empty_batch_does_nothing_and_each_packet_has_one_call() {
     let s = Scene::new("");
     for n in 0..300u16 {
         assert!(s.udp(Ends::v4(2000 + n, 53)).is_forward());

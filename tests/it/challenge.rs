@@ -98,7 +98,7 @@ fn count(scene: &Scene, event: ChallengeEvent) -> u64 {
     events.iter().find(|(each, _)| *each == event).unwrap().1
 }
 
-/// Lets a client prove itself.
+/// Validates a client's source.
 #[track_caller]
 fn validate(scene: &Scene, client: &Client) {
     let answer = read(&challenge(scene, &client.syn()));
@@ -240,7 +240,7 @@ fn a_flood_of_spoofed_syns_leaves_nothing() {
 }
 
 #[test]
-fn guessed_numbers_validate_nobody() {
+fn guessed_numbers_validate_no_source() {
     let scene = Scene::new(ALWAYS);
     challenge(&scene, &segment(V4, SYN, 100, 0, b""));
     let mut random = 7u64;
@@ -428,7 +428,7 @@ fn challenges_begin_and_end_with_the_half_open_sessions_of_the_zone() {
     scene.zone = Zone(1);
     assert!(syn(&scene, 1).is_forward());
     scene.zone = Zone::DEFAULT;
-    // With the first half of the half-open sessions gone there are still 5 percent.
+    // After the end of the first half of the half-open sessions there are still 5 percent.
     scene.wait(21);
     assert_eq!(scene.engine.sessions(), 51);
     cookie(&syn(&scene, 100));
@@ -558,9 +558,9 @@ fn sessions_end_as_ever_while_others_are_challenged() {
     scene.pass(V4, ACK, 101, 501, b"data");
     scene.pass(V4.back(), ACK, 501, 105, b"");
     scene.pass(V4, RST, 105, 0, b"");
-    let heard = scene.wait(3_600);
-    assert_eq!(heard.ended.len(), 1);
-    assert_ne!(heard.ended[0].1, EndReason::Evicted);
+    let received = scene.wait(3_600);
+    assert_eq!(received.ended.len(), 1);
+    assert_ne!(received.ended[0].1, EndReason::Evicted);
 }
 
 #[test]

@@ -28,7 +28,7 @@ east = 1
 west = 2
 "#;
 
-/// Calls the engine whenever it is told of something, which no lock may keep it from.
+/// Sink that calls the engine from each event: the engine holds no lock meanwhile.
 struct Told<'e> {
     engine: &'e Engine,
     denied: Vec<DeniedSession>,

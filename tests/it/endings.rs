@@ -53,20 +53,24 @@ fn each_end_of_an_idle_connection_gets_the_number_that_it_has_acknowledged() {
         scene.handshake(ends);
         scene.pass(ends, ACK, 101, 501, b"ten bytes.");
         scene.pass(ends.back(), ACK, 501, 111, b"twenty bytes, unread");
-        let heard = scene.wait(LONG);
-        assert_eq!(heard.ended[0].1, EndReason::Timeout);
+        let received = scene.wait(LONG);
+        assert_eq!(received.ended[0].1, EndReason::Timeout);
         // The responder has acknowledged 111, the initiator 501 and not the 20 bytes on their way.
         assert_eq!(
-            read(&heard.resets),
+            read(&received.resets),
             [rst(ends, 111, 501), rst(ends.back(), 501, 111)]
         );
-        let directions: Vec<_> = heard.resets.iter().map(|reset| reset.direction).collect();
+        let directions: Vec<_> = received
+            .resets
+            .iter()
+            .map(|reset| reset.direction)
+            .collect();
         assert_eq!(directions, [Direction::Original, Direction::Reply]);
         assert!(
-            heard
+            received
                 .resets
                 .iter()
-                .all(|reset| reset.session == heard.ended[0].0.id)
+                .all(|reset| reset.session == received.ended[0].0.id)
         );
         assert_eq!(scene.engine.stats().resets_sent, 2);
     }
@@ -81,9 +85,9 @@ fn the_numbers_go_on_across_the_wrap_of_the_sequence_space() {
     scene.pass(ENDS, ACK, client + 1, 0, b"over the edge");
     scene.pass(ENDS.back(), ACK, 0, 12, b"and here");
     scene.pass(ENDS, ACK, 12, 8, b"");
-    let heard = scene.wait(LONG);
+    let received = scene.wait(LONG);
     assert_eq!(
-        read(&heard.resets),
+        read(&received.resets),
         [rst(ENDS, 12, 8), rst(ENDS.back(), 8, 12)]
     );
 }
@@ -95,9 +99,9 @@ fn a_half_closed_connection_is_told_too() {
     scene.pass(ENDS, FIN | ACK, 101, 501, b"");
     scene.pass(ENDS.back(), ACK, 501, 102, b"still here");
     assert_eq!(scene.record().state, "CLOSE_WAIT");
-    let heard = scene.wait(LONG);
+    let received = scene.wait(LONG);
     assert_eq!(
-        read(&heard.resets),
+        read(&received.resets),
         [rst(ENDS, 102, 501), rst(ENDS.back(), 501, 102)]
     );
 
@@ -105,9 +109,9 @@ fn a_half_closed_connection_is_told_too() {
     scene.handshake(ENDS);
     scene.pass(ENDS, FIN | ACK, 101, 501, b"");
     assert_eq!(scene.record().state, "FIN_WAIT");
-    let heard = scene.wait(LONG);
+    let received = scene.wait(LONG);
     assert_eq!(
-        read(&heard.resets),
+        read(&received.resets),
         [rst(ENDS, 101, 501), rst(ENDS.back(), 501, 101)]
     );
 }
@@ -151,8 +155,12 @@ fn embryonic_and_closed_sessions_end_without_rsts() {
             scene.pass(ends, *flags, *seq, *ack, b"");
         }
         assert_eq!(scene.record().state, state);
-        let heard = scene.wait(LONG);
-        assert_eq!((heard.ended.len(), heard.resets.len()), (1, 0), "{state}");
+        let received = scene.wait(LONG);
+        assert_eq!(
+            (received.ended.len(), received.resets.len()),
+            (1, 0),
+            "{state}"
+        );
     }
     let mut scene = Scene::new("");
     assert!(scene.udp(ENDS).is_forward() && scene.udp(ENDS.back()).is_forward());
@@ -183,9 +191,9 @@ fn the_rule_says_before_the_zone_and_the_zone_before_the_rest_whether_ends_are_t
         let mut scene = Scene::new(&toml);
         scene.zone = Zone(1);
         scene.handshake(ENDS);
-        let heard = scene.wait(LONG);
-        assert_eq!(heard.resets.len(), if told { 2 } else { 0 }, "{toml}");
-        assert!(heard.resets.iter().all(|reset| reset.zone == Zone(1)));
+        let received = scene.wait(LONG);
+        assert_eq!(received.resets.len(), if told { 2 } else { 0 }, "{toml}");
+        assert!(received.resets.iter().all(|reset| reset.zone == Zone(1)));
     }
 }
 
@@ -252,7 +260,7 @@ fn a_late_packet_gets_the_rst_that_its_sender_accepts() {
         (written.src, written.dst),
         (rst(ENDS.back(), 0, 0).src, rst(ENDS.back(), 0, 0).dst)
     );
-    // An acknowledgment that nobody can have sent earns the number that is known.
+    // An acknowledgment that neither end can have sent is answered with the known number.
     for forged in [9_999, 400] {
         let verdict = scene.tcp(ENDS, ACK, 101, forged, b"");
         assert!(
@@ -418,8 +426,8 @@ fn rsts_beyond_the_budgets_are_counted() {
         let mut scene = Scene::new(toml);
         scene.handshake(ENDS);
         scene.handshake(Ends::v4(4001, 80));
-        let heard = scene.wait(LONG);
-        assert_eq!(heard.resets.len(), sent, "{toml}");
+        let received = scene.wait(LONG);
+        assert_eq!(received.resets.len(), sent, "{toml}");
         let unsent =
             [Unsent::DestinationBudget, Unsent::OverallBudget].map(|reason| scene.unsent(reason));
         assert_eq!(unsent, [by_destination, overall], "{toml}");
@@ -453,11 +461,14 @@ fn without_a_sink_a_rst_is_unsent() {
 fn an_end_that_was_never_seen_gets_no_guess() {
     let mut scene = Scene::new("[tcp]\nmidstream = \"adopt\"");
     scene.pass(ENDS, ACK, 7_000, 9_000, b"data");
-    let heard = scene.wait(LONG);
-    // The responder has said nothing; the initiator has acknowledged 9000.
-    let only = tcp_packet(heard.resets[0].bytes());
-    assert_eq!((heard.resets.len(), only.seq, only.ack), (1, 9_000, None));
-    assert_eq!(heard.resets[0].direction, Direction::Reply);
+    let received = scene.wait(LONG);
+    // The responder has sent nothing; the initiator has acknowledged 9000.
+    let only = tcp_packet(received.resets[0].bytes());
+    assert_eq!(
+        (received.resets.len(), only.seq, only.ack),
+        (1, 9_000, None)
+    );
+    assert_eq!(received.resets[0].direction, Direction::Reply);
     assert_eq!(scene.unsent(Unsent::NumberUnknown), 1);
 }
 
@@ -471,12 +482,12 @@ fn an_ended_session_is_reported_before_its_rsts_and_a_reload_sends_them_too() {
     scene.handshake(other);
     let preview = scene.engine.preview(&config(deny), scene.now).unwrap();
     assert_eq!(scene.engine.sessions(), 2, "a preview changes nothing");
-    let (done, heard) = scene.reload(deny);
-    assert_eq!(preview, heard.ended);
+    let (done, received) = scene.reload(deny);
+    assert_eq!(preview, received.ended);
     assert_eq!((done.judged, done.revoked), (2, 1));
-    assert_eq!(heard.ended[0].1, EndReason::Revoked);
+    assert_eq!(received.ended[0].1, EndReason::Revoked);
     assert_eq!(
-        read(&heard.resets),
+        read(&received.resets),
         [rst(ENDS, 101, 501), rst(ENDS.back(), 501, 101)]
     );
     scene.pass(other, ACK, 101, 501, b"lives on");
@@ -489,8 +500,8 @@ fn a_reload_that_keeps_lets_sessions_live_that_it_would_not_admit() {
     let keep = "[policy]\ndefault = \"deny\"\non_reload = \"keep\"\n";
     let scene = Scene::new("");
     scene.handshake(ENDS);
-    let (done, heard) = scene.reload(keep);
-    assert_eq!((done.kept, done.revoked, heard.ended.len()), (1, 0, 0));
+    let (done, received) = scene.reload(keep);
+    assert_eq!((done.kept, done.revoked, received.ended.len()), (1, 0, 0));
     scene.pass(ENDS, ACK, 101, 501, b"lives on");
     dropped_for(
         &scene.tcp(Ends::v4(4001, 80), SYN, 100, 0, b""),
@@ -521,13 +532,13 @@ fn lifetimes_of_rule_port_and_zone_hold_at_once_after_a_reload() {
         };
         // Shorter, and over already.
         let scene = start(90);
-        let (done, heard) = scene.reload(&with(20));
+        let (done, received) = scene.reload(&with(20));
         assert_eq!(
-            (done.expired, heard.ended.len(), heard.resets.len()),
+            (done.expired, received.ended.len(), received.resets.len()),
             (1, 1, 2),
             "{by}"
         );
-        assert_eq!(heard.ended[0].1, EndReason::Timeout);
+        assert_eq!(received.ended[0].1, EndReason::Timeout);
         // Shorter, and over soon.
         let mut scene = start(90);
         let (done, _) = scene.reload(&with(60));

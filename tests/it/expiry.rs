@@ -55,9 +55,9 @@ proptest! {
         prop_assert_eq!(run.engine.next_expiry(), None);
     }
 
-    /// The same with RSTs, tombstones, reloads and restarts at random moments: the records, the
-    /// verdicts, what the sink is told and the counters are those that the documented rules
-    /// predict, and a restored table goes on as the saved one would have.
+    /// Adds RSTs, tombstones, reloads and restarts at random moments: records, verdicts, events and
+    /// counters are those that the documented rules predict, and a restored table continues as the
+    /// saved one would have.
     #[test]
     fn the_engine_agrees_with_the_model_through_reloads_and_restarts(
         setup in setup(),
@@ -190,9 +190,13 @@ fn a_session_is_there_until_the_last_millisecond_of_its_lifetime() {
 
 /// The states of the sessions that have ended within a time, and the RSTs that were sent for them.
 fn ended_within(scene: &mut Scene, seconds: u64) -> (Vec<&'static str>, usize) {
-    let heard = scene.wait(seconds);
-    let states = heard.ended.iter().map(|(record, _)| record.state).collect();
-    (states, heard.resets.len())
+    let received = scene.wait(seconds);
+    let states = received
+        .ended
+        .iter()
+        .map(|(record, _)| record.state)
+        .collect();
+    (states, received.resets.len())
 }
 
 #[test]
@@ -318,7 +322,7 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
         said(53, &[ASK, ANSWER, (false, 2_000), ANSWER]),
         ("STREAM", 110)
     );
-    // An answer from port 53 alone makes nobody a server.
+    // An answer from port 53 alone does not make its sender a server.
     let back = Ends::v4(53, 5000);
     let scene = Scene::new("");
     for ends in [back, back, back.back()] {

@@ -242,7 +242,7 @@ impl Arena {
                 let answer =
                     write_reply_unbudgeted(reply, &syn, &mut out).expect("an answer to a SYN");
                 // A SYN-ACK that acknowledges something else is answered by a RST with that
-                // number, and the connection goes on (RFC 9293 3.10.7.3).
+                // number, and the connection continues (RFC 9293 3.10.7.3).
                 let flags = answer[33];
                 let ack = u32::from_be_bytes(answer[28..32].try_into().unwrap());
                 assert_eq!(flags, SYN | ACK, "no refusal");
@@ -346,7 +346,7 @@ fn forged(random: &mut Random) -> Path {
 }
 
 #[test]
-fn syns_of_random_sources() {
+fn a_flood_of_syns_disturbs_no_connection() {
     let mut arena = Arena::new("");
     let mut random = Random(1);
     arena.run(|arena, _| {
@@ -357,7 +357,7 @@ fn syns_of_random_sources() {
 }
 
 #[test]
-fn datagrams_of_random_sources() {
+fn a_flood_of_datagrams_disturbs_no_connection() {
     let mut arena = Arena::new("");
     let mut random = Random(2);
     arena.run(|arena, _| {
@@ -368,7 +368,7 @@ fn datagrams_of_random_sources() {
 
 /// The table turns over in a tenth of a second, and servers answer after up to three.
 #[test]
-fn datagrams_at_four_times_the_rate() {
+fn a_flood_at_four_times_the_rate_disturbs_no_connection() {
     let mut arena = Arena::new("");
     let mut random = Random(5);
     arena.run_at(4 * RATE, |arena, _| {
@@ -378,7 +378,7 @@ fn datagrams_at_four_times_the_rate() {
 }
 
 #[test]
-fn fragments_of_random_sources() {
+fn a_flood_of_fragments_disturbs_no_connection() {
     let mut arena = Arena::new("");
     let mut random = Random(3);
     arena.run(|arena, number| {
@@ -393,7 +393,7 @@ fn fragments_of_random_sources() {
 }
 
 #[test]
-fn one_source_that_completes_handshakes() {
+fn one_source_does_not_fill_the_table() {
     let mut arena = Arena::new("");
     arena.run(|arena, number| {
         let connection = (number / 3) as u32;
@@ -418,7 +418,7 @@ fn one_source_that_completes_handshakes() {
 }
 
 #[test]
-fn storms_of_resets_and_acknowledgments() {
+fn storms_of_resets_and_acknowledgments_disturb_no_connection() {
     let mut arena = Arena::new("");
     let mut random = Random(4);
     arena.run(|arena, number| {

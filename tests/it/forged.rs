@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
-use crate::support::scene::{Heard, Scene, dropped_for, segment};
+use crate::support::scene::{Received, Scene, dropped_for, segment};
 use etherparse::TcpOptionElement;
 use portcullis::event::EndReason;
 use portcullis::{DropReason, SessionRecord, Verdict};
@@ -23,7 +23,7 @@ fn unchanged(after: &SessionRecord, before: &SessionRecord) {
     assert_eq!(*after, expected);
 }
 
-/// How long the session has from now.
+/// Returns the remaining lifetime of the session.
 fn left(scene: &Scene) -> Duration {
     scene.record().expires.duration_since(scene.now)
 }
@@ -76,10 +76,10 @@ fn a_spray_of_resets_over_all_numbers_changes_nothing() {
     }
     assert!(passed >= 8, "{passed}");
     unchanged(&scene.record(), &before);
-    let heard = scene.wait(279);
+    let received = scene.wait(279);
     assert!(
-        heard.ended.is_empty() && heard.resets.is_empty(),
-        "{heard:?}"
+        received.ended.is_empty() && received.resets.is_empty(),
+        "{received:?}"
     );
     for (from, own, other) in [(ENDS, 0, 1), (ENDS.back(), 1, 0)] {
         assert!(
@@ -164,7 +164,7 @@ fn no_cap_brings_the_end_nearer() {
     scene.handshake(ENDS);
     let end = scene.record().expires;
     scene.now += seconds(10);
-    // Data that nobody acknowledges, a repeated ACK, a closed window.
+    // Unacknowledged data, a repeated ACK, a closed window.
     scene.pass(ENDS, ACK, 101, 501, b"data");
     assert_eq!(scene.record().expires, end);
     for _ in 0..6 {
@@ -335,7 +335,7 @@ fn a_forged_simultaneous_open_does_not_break_the_handshake() {
     assert_eq!(scene.record().state, "ESTABLISHED");
 }
 
-/// A liberal session lets them pass, and keeps its state and its end.
+/// A liberal session passes the segments, and keeps its state and its deadline.
 #[test]
 fn a_fin_that_its_receiver_ignores_closes_no_liberal_session() {
     for mode in ["strict", "liberal", "loose"] {
@@ -386,9 +386,12 @@ fn a_forged_handshake_must_guess_the_number_of_the_syn_ack() {
 fn a_reset_to_a_session_that_is_over_is_never_answered() {
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
-    let heard = scene.wait(341);
-    assert!(matches!(heard.ended.as_slice(), [(_, EndReason::Timeout)]));
-    assert_eq!(heard.resets.len(), 2, "a full lifetime of silence");
+    let received = scene.wait(341);
+    assert!(matches!(
+        received.ended.as_slice(),
+        [(_, EndReason::Timeout)]
+    ));
+    assert_eq!(received.resets.len(), 2, "a full lifetime of silence");
     for seq in [0, 101, 102, 4_000_000_000] {
         dropped_for(
             &scene.tcp(ENDS, RST, seq, 0, b""),
@@ -492,7 +495,7 @@ impl Victim {
         victim
     }
 
-    /// A segment of somebody who has found the window of an end, and no number.
+    /// A segment of an attacker who has found the window of an end, but no exact number.
     fn forge(&self, stage: Stage, of_client: bool, random: &mut Random) -> (u8, u32, u32) {
         const KINDS: [u8; 6] = [SYN, SYN | ACK, RST, RST | ACK, ACK | FIN, ACK];
         let flags = KINDS[random.below(6) as usize];
@@ -527,7 +530,7 @@ impl Victim {
         (flags, seq, ack)
     }
 
-    /// What the ends send from here on.
+    /// Returns the verdicts on the rest of the conversation.
     fn goes_on(&self, stage: Stage) -> Vec<Verdict> {
         let rest: &[(bool, u8, u32, u32, &[u8])] = match stage {
             Stage::SynSent => &[
@@ -591,16 +594,21 @@ fn blind_forgeries_break_no_connection_and_shorten_no_lifetime() {
 fn a_flood_of_resets_leaves_no_rst_of_our_own() {
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     for n in 0..200_000_u32 {
         scene.now += Duration::from_micros(100);
         let bytes = segment(ENDS.back(), RST, 502 + n % 999, 0, b"");
         let packet = portcullis::Packet::new(&bytes, scene.now);
-        assert!(scene.engine.process_with(packet, &mut heard).is_forward());
+        assert!(
+            scene
+                .engine
+                .process_with(packet, &mut received)
+                .is_forward()
+        );
     }
-    assert!(heard.resets.is_empty() && heard.ended.is_empty());
-    let heard = scene.wait(60);
-    assert!(heard.resets.is_empty() && heard.ended.is_empty());
+    assert!(received.resets.is_empty() && received.ended.is_empty());
+    let received = scene.wait(60);
+    assert!(received.resets.is_empty() && received.ended.is_empty());
     scene.pass(ENDS, ACK, 101, 501, b"request");
     scene.pass(ENDS.back(), ACK, 501, 108, b"answer");
     assert_eq!(scene.engine.stats().resets_sent, 0);

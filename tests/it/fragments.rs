@@ -42,7 +42,7 @@ fn cut4(whole: &[u8], id: u16, (start, end, more): Place) -> Vec<u8> {
     packet
 }
 
-/// The same of an IPv6 packet without extension headers.
+/// Returns a fragment of an IPv6 packet without extension headers.
 fn cut6(whole: &[u8], id: u32, (start, end, more): Place) -> Vec<u8> {
     let mut packet = whole[..40].to_vec();
     packet[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
@@ -290,7 +290,7 @@ fn a_tiny_first_fragment_is_refused_and_so_is_its_datagram() {
     for (whole, first) in [
         (tcp(true, 100, 0, "S", 500), 8),
         (tcp(true, 100, 0, "S", 500), 16),
-        // The options go on behind 24 bytes.
+        // The options continue after 24 bytes.
         (
             {
                 let mut bytes = tcp(true, 100, 0, "S", 500);
@@ -430,7 +430,7 @@ fn the_headers_of_the_first_fragment_count_for_the_length_of_the_whole() {
         cut(&whole, 7, place)
     };
     for (v6, most) in [(false, 65_535 - 20), (true, 65_535)] {
-        // Without such headers the datagram may be as long as its length field can say.
+        // Without such headers the datagram may have any length that its length field can express.
         let bench = Bench::new();
         bench.passes(&part(v6, (0, 800, true)));
         bench.passes(&last_at(v6, most));

@@ -181,7 +181,7 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     }
     assert_eq!(packets, 100_000);
     assert_eq!(appliance.stats().returned, 100_000);
-    // What the engine makes of its own accord shows what it has kept.
+    // Packets that the engine makes show the tunnel headers that it has stored.
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
@@ -625,7 +625,7 @@ fn every_refusal_has_a_datagram_that_shows_it() {
         ),
         (Label::blue(1, 1).around(&large), Refusal::TooLarge),
     ];
-    // Known or not: what passes before is no passport.
+    // Known or not: earlier packets prove nothing.
     for _ in 0..2 {
         for (payload, refusal) in &shown {
             let answer = appliance.handle(&datagram(1, payload));

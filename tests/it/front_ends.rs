@@ -578,7 +578,7 @@ fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
         h(&mut a, ep(0xb1, 1), v);
     } // blue's share, of balancers that go
     a.now += Duration::from_secs(700);
-    // A stranger fills its quarter and goes on. Nothing of it is idle: each search is in vain.
+    // A stranger fills its quarter and continues. None of its entries is idle: each search fails.
     for v in 0..30 {
         h(&mut a, ep(0xbad, 1), v);
     }

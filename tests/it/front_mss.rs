@@ -17,7 +17,7 @@ const V6: usize = 40;
 /// An MSS of 8800.
 const LARGE: [u8; 4] = [2, 4, 0x22, 0x60];
 
-/// What a packet leaves as: a new appliance allows it, and clamps.
+/// Returns the packet as a new appliance that allows it and clamps its MSS sends it.
 fn clamped(inner: &[u8]) -> Vec<u8> {
     let text = format!("[policy]\ndefault = \"allow\"\n[geneve]\nmss_clamp = {LIMIT}");
     let config = FrontEnd::adapt(Config::from_toml(&text, "t.toml").unwrap());
@@ -96,7 +96,7 @@ fn first_fragment(whole: &[u8], len: usize) -> (Vec<u8>, &[u8]) {
     (first, rest)
 }
 
-/// The same for IPv6.
+/// Returns the first fragment of an IPv6 packet, and the rest of the payload.
 fn first_fragment_v6(whole: &[u8], len: usize) -> (Vec<u8>, &[u8]) {
     let (payload, rest) = whole[V6..].split_at(len);
     let fragment = [6, 0, 0, 1, 0, 0, 0, 9];

@@ -26,7 +26,7 @@ struct Control {
     engine: Engine,
     now: Instant,
     ends: Ends,
-    /// What the client and the server send next.
+    /// Next sequence numbers of the client and the server.
     next: [u32; 2],
 }
 
@@ -256,7 +256,7 @@ fn an_announcement_ends_with_its_time_and_with_its_session() {
 }
 
 #[test]
-fn without_a_port_nobody_listens() {
+fn without_a_port_no_session_is_inspected() {
     let mut control = Control::new(&format!("[ftp]\nports = []\n{ONLY_21}"), false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
@@ -322,7 +322,7 @@ fn a_new_session_on_the_same_ports_inherits_no_announcement() {
 }
 
 #[test]
-fn an_announced_session_announces_nothing_itself() {
+fn an_announced_session_makes_no_announcements() {
     let rules = format!("[ftp]\nports = [21, 2121]\n{ONLY_21}");
     let mut control = Control::new(&rules, false);
     control.client("PASV\r\n");
@@ -339,7 +339,7 @@ fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
     let mut control = Control::new(&stopping, false);
     control.client("NOOP\r\n");
     control.server("200 ok\r\n");
-    // A bounce, and a harmless command behind it in the same segment.
+    // A bounce, and a harmless command after it in the same segment.
     let bounce = b"PORT 10,0,0,9,195,80\r\nNOOP\r\n";
     let [client, server] = control.next;
     let bytes = segment(control.ends, ACK, client, server, bounce);
@@ -516,7 +516,7 @@ fn a_reload_revokes_a_control_session_that_only_its_data_keep_alive() {
     control.now += Duration::from_secs(300);
     control.passes(&segment(data.back(), ACK, 501, 101, b"data"));
     control.passes(&segment(data, ACK, 101, 505, b""));
-    // Its own lifetime is over, and nobody has looked at it since.
+    // The session's own lifetime is over, and no packet or expiry has found it since.
     control.now += Duration::from_secs(100);
     let nothing = Config::from_toml("[policy]\ndefault = \"deny\"\n", "test.toml").unwrap();
     assert_eq!(
@@ -832,7 +832,7 @@ fn a_page_in_a_browser_opens_no_port_of_its_host() {
             Some(DropReason::PolicyDeny)
         );
     }
-    // As often as the setting says.
+    // As often as the setting allows.
     let mut control = Control::new(&format!("[ftp]\nmax_refused = 0\n{ONLY_21}"), false);
     for _ in 0..9 {
         control.client("PORT 10,9,9,9,12,234\r\n");

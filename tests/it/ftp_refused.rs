@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use crate::support::packets::{ACK, Ends, Head, SYN, tcp};
-use crate::support::scene::{Heard, Scene};
+use crate::support::scene::{Received, Scene};
 use etherparse::TcpOptionElement;
 use portcullis::ftp::HelperEvent;
 use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
@@ -39,7 +39,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
 struct Talk {
     scene: Scene,
     ends: Ends,
-    /// What the client and the server send next.
+    /// Next sequence numbers of the client and the server.
     next: [u32; 2],
 }
 
@@ -54,7 +54,7 @@ impl Talk {
         talk
     }
 
-    /// A server that has not said anything.
+    /// Returns a session whose server has not sent a line yet.
     fn silent(scene: Scene, ends: Ends) -> Self {
         let talk = Self {
             scene,
@@ -87,12 +87,12 @@ impl Talk {
         );
     }
 
-    /// What the client would send next.
+    /// Returns the client's next segment.
     fn by_client(&self, line: &[u8]) -> Vec<u8> {
         self.ahead(0, line)
     }
 
-    /// What it would send behind so many bytes.
+    /// Returns the client's segment that is ahead by so many bytes.
     fn ahead(&self, by: u32, line: &[u8]) -> Vec<u8> {
         segment(self.ends, ACK, self.next[0] + by, self.next[1], line)
     }
@@ -123,17 +123,17 @@ impl Talk {
     /// The client has received up to the second number, and the server up to the first.
     #[track_caller]
     fn ends_at(&self, bytes: &[u8], [client, server]: [u32; 2]) {
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         let packet = Packet::new(bytes, self.scene.now).zone(self.scene.zone);
-        let verdict = self.scene.engine.process_with(packet, &mut heard);
+        let verdict = self.scene.engine.process_with(packet, &mut received);
         assert_eq!(
             verdict.reason(),
             Some(DropReason::FtpRefused),
             "{verdict:?}"
         );
-        let reasons: Vec<_> = heard.ended.iter().map(|(_, reason)| *reason).collect();
+        let reasons: Vec<_> = received.ended.iter().map(|(_, reason)| *reason).collect();
         assert_eq!(reasons, [EndReason::FtpRefused]);
-        let numbers: Vec<_> = heard
+        let numbers: Vec<_> = received
             .resets
             .iter()
             .map(|reset| seq_of(reset.bytes()))
@@ -162,7 +162,7 @@ impl Talk {
         self.scene.decide(&segment(ends, SYN, 9_000, 0, b""))
     }
 
-    /// The session goes on in another engine.
+    /// Continues the session in another engine.
     fn restart(&mut self, toml: &str) {
         let at = SystemTime::UNIX_EPOCH;
         let stream = self.scene.engine.save(self.scene.now, at);
@@ -181,7 +181,7 @@ fn seq_of(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[24..28].try_into().unwrap())
 }
 
-/// A packet in two IPv4 fragments, cut behind so many bytes of TCP.
+/// Returns a packet in two IPv4 fragments, cut after so many bytes of TCP.
 fn fragments(packet: &[u8], at: usize) -> [Vec<u8>; 2] {
     let make = |from: usize, to: usize, more: u16| {
         let mut bytes = packet[..20].to_vec();
@@ -273,7 +273,7 @@ fn other_bytes_in_the_place_of_those_that_have_passed_do_not_pass() {
     talk.passes(&talk.by_client(harmless));
     talk.refused(&talk.by_client(BOUNCE.as_bytes()));
     talk.passes(&talk.by_client(harmless));
-    // Behind a hole as well.
+    // After a hole as well.
     talk.next[0] += 20;
     talk.passes(&talk.ahead(6, harmless));
     talk.refused(&talk.ahead(6, BOUNCE.as_bytes()));
@@ -533,7 +533,7 @@ fn of_a_session_taken_up_in_its_middle_nothing_passes_that_is_refused() {
     talk.lives();
     talk.server("200 fine\r\n");
     talk.passes(&early);
-    // What was lost before: nobody acknowledges it, and its sender is not left waiting.
+    // Data that were lost before are never acknowledged, and their sender is not left waiting.
     let talk = adopted();
     talk.passes(&segment(talk.ends, ACK, 1_001, 2_001, b"PWD\r\n"));
     let lost = segment(talk.ends, ACK, 1_001 - 6, 2_001, b"NOOP\r\n");
@@ -547,7 +547,7 @@ fn of_a_session_taken_up_in_its_middle_nothing_passes_that_is_refused() {
 
 #[test]
 fn a_session_that_a_reload_puts_under_the_rule_goes_on() {
-    // The line that was being read, too long, or behind a gap.
+    // The unfinished line, one that is too long, or one after a gap.
     for before in ["CWD /a", &"x".repeat(9_000)] {
         let mut talk = Talk::new(&passing(""));
         talk.client(before);
@@ -611,7 +611,7 @@ fn data_that_the_tracker_does_not_believe_do_not_pass() {
             BOUNCE.as_bytes(),
         );
         assert_eq!(talk.scene.decide(&old).is_forward(), passes);
-        // The same without data is nobody's business.
+        // The segment without data carries nothing to read.
         let talk = Talk::new(&toml);
         let empty = segment(talk.ends, ACK, client, server.wrapping_sub(70_000), b"");
         talk.passes(&empty);
@@ -699,7 +699,7 @@ fn an_urgent_abort_passes_however_it_is_cut() {
             talk.passes(&rest);
             talk.next[0] += (signal.len() - at) as u32;
             talk.server("426 aborted\r\n226 fine\r\n");
-            // Both again in one piece, since nobody has seen the acknowledgment.
+            // Both again in one piece, since the acknowledgment was lost.
             talk.next[0] -= signal.len() as u32;
             talk.passes(&urgent(&talk, pointer, signal));
         }
@@ -763,7 +763,7 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
 }
 
 #[test]
-fn a_reload_that_adds_a_port_listens_to_live_sessions_there() {
+fn a_reload_that_adds_a_port_inspects_live_sessions_there() {
     let rule = "[policy]\ndefault = \"deny\"\n".to_owned() + RULE;
     let open = rule.replace("= 21", "= [21, 2121]");
     for refused in ["pass", "drop"] {
@@ -773,7 +773,7 @@ fn a_reload_that_adds_a_port_listens_to_live_sessions_there() {
         talk.client("USER a\r\n");
         talk.server("230 welcome\r\n");
         talk.scene.reload(&with);
-        // The first line of each end may have begun before; with the second one no reply goes on.
+        // The first line of each end may have begun before; the second one continues no reply.
         for _ in 0..2 {
             talk.client("TYPE I\r\n");
             talk.server("200 fine\r\n");
@@ -814,7 +814,7 @@ fn a_restart_keeps_the_command_that_waits_for_its_reply() {
         talk.restart(&toml);
         talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
         assert!(talk.syn(50_000).is_forward(), "{toml}");
-        // In the middle of a reply, behind other commands.
+        // In the middle of a reply, after other commands.
         talk.client("NOOP\r\nSTAT\r\nEPSV\r\n");
         talk.server("200 fine\r\n211-status\r\n");
         talk.restart(&toml);

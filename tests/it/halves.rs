@@ -55,7 +55,7 @@ fn a_session_that_only_the_other_end_may_open_is_reversed() {
 fn an_adopted_session_is_liberal_until_both_ends_are_known_and_then_strict() {
     let scene = Scene::new(ADOPT);
     scene.pass(ENDS, ACK, 7_000, 9_000, b"data");
-    // Nobody knows yet what the other end allows.
+    // The window of the other end is not known yet.
     scene.pass(ENDS, ACK, 7_004 + 500_000, 9_000, b"far ahead");
     let at = 7_004 + 500_009;
     scene.pass(ENDS.back(), ACK, 9_000, at, b"answer");
@@ -169,7 +169,7 @@ fn after_a_start_live_connections_are_adopted_for_a_while() {
     );
 }
 
-/// What a mode does with a packet that tells of an asymmetric path.
+/// Returns a scene with a mode of asymmetric paths.
 fn modes(mode: &str) -> Scene {
     Scene::new(&format!(
         "[tcp]\nasymmetric = \"{mode}\"\n[asymmetry]\npackets = 3\n"
@@ -230,7 +230,7 @@ fn a_syn_ack_without_its_syn_is_named() {
     let record = scene.record();
     assert!(record.bypassed && record.adopted);
     assert_eq!((record.src_port, record.dst_port), (4000, 80));
-    // The initiator's packets never come: the responder goes on all the same.
+    // The initiator's packets never come; the responder continues nevertheless.
     for n in 0..10 {
         scene.pass(ENDS.back(), ACK, 501 + n * 900, 101 + n * 5_000, &[0; 900]);
     }
@@ -320,11 +320,11 @@ fn a_reported_connection_passes_to_its_end() {
     }
     let last = scene.tcp(ENDS.back(), FIN | ACK, 90_501, 101, b"");
     assert!(last.is_forward(), "{last:?}");
-    // Its session in the other zone is what lets it pass.
+    // The packet passes because of its session in the other zone.
     scene.wait(300);
     let late = scene.tcp(ENDS.back(), FIN | ACK, 90_501, 101, b"");
     dropped_for(&late, DropReason::TcpNoSession);
-    // What nobody has told of does not pass.
+    // A packet without such a session does not pass.
     let other = Ends {
         src_port: 4001,
         ..ENDS

@@ -510,7 +510,7 @@ fn workers_find_what_another_one_holds() {
     assert_eq!(answer, Answer::Nothing(NotSent::Held));
     let answer = front.handle(engine, &decisive, now, &mut other, &mut Discard);
     assert_eq!(answer, Answer::Return);
-    // Whoever has sent the first fragment sends those that waited for it.
+    // The thread that sent the first fragment sends those that waited for it.
     assert!(
         front
             .next_released(engine, now, &mut one, &mut Discard)
@@ -552,11 +552,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What random fragments went in and came out.
+/// Accounts of the random fragments that went in and came out.
 struct Books {
     appliance: Appliance,
     deaf: bool,
-    /// How often each packet came with a label, but for as often as it left.
+    /// Number of times that each packet came with a label, less the times that it left.
     inside: std::collections::HashMap<(u64, Vec<u8>), u64>,
 }
 

@@ -1,9 +1,12 @@
 use std::path::Path;
 
 use self::floors::{Source, circles, faults, read};
+use self::measures::{faults_below, faults_of};
 
 #[path = "../support/floors.rs"]
 mod floors;
+#[path = "../support/measures.rs"]
+mod measures;
 
 /// The floors of the library, the lowest first.
 const FLOORS: &[&str] = &[
@@ -230,5 +233,78 @@ fn modules_and_floors_must_fit() {
     assert_eq!(
         found,
         ["no module has the floor `roof`", "`attic` has no floor"]
+    );
+}
+
+/// Returns a function with a body of this many lines, its first and last line included.
+fn function_of(lines: usize) -> String {
+    format!("fn long() {{\n{}}}\n", "    ();\n".repeat(lines - 2))
+}
+
+#[test]
+fn the_sources_keep_their_bounds() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "tests", "benches", "examples"] {
+        let mut faults = faults_below(&package.join(folder));
+        if folder != "src" {
+            // Tests and examples are measured by their lines alone.
+            faults.retain(|fault| fault.ends_with(" columns"));
+        }
+        assert!(faults.is_empty(), "{folder}:\n{}", faults.join("\n"));
+    }
+}
+
+#[test]
+fn each_measure_beyond_its_bound_is_found() {
+    let long_line = format!("// {}\n", "x".repeat(98));
+    let long_file = "const A: u8 = 0;\n".repeat(601);
+    let seven = "impl A { fn many(&self, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8) {} }";
+    let cases = [
+        (long_line.as_str(), "a.rs:1: 101 columns"),
+        (&long_file, "a.rs: 601 lines without tests"),
+        (&function_of(81), "a.rs:1: `long` has 81 lines"),
+        (seven, "a.rs:1: `many` has 7 parameters"),
+        (
+            "fn f(a: u8, b: (u8, u8)) {}",
+            "a.rs:1: `f` has a tuple as parameter",
+        ),
+        (
+            "\ntrait T { fn f(b: &mut (u8, u8)); }",
+            "a.rs:2: `f` has a tuple as parameter",
+        ),
+        (
+            "mod m { fn f() { fn g((a, b): (u8, u8)) {} } }",
+            "a.rs:1: `g` has a tuple as parameter",
+        ),
+        ("fn f(", "a.rs: cannot parse string into token stream"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(faults_of("a.rs", text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn measures_at_their_bounds_are_no_faults() {
+    let file = "const A: u8 = 0;\n".repeat(600);
+    let line = format!("// {}\n", "\u{e9}".repeat(97));
+    let six = "impl A { fn six(&self, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8) {} }";
+    let none = "fn f(a: (), b: &mut (impl A + B), c: [(u8, u8); 2]) -> (u8, u8) {}";
+    for text in [&file, &line, &function_of(80), six, none] {
+        assert_eq!(faults_of("a.rs", text), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn tests_are_measured_by_their_lines_alone() {
+    let test = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", function_of(700));
+    assert_eq!(faults_of("a.rs", &test), Vec::<String>::new());
+    assert_eq!(
+        faults_of("a/tests/b.rs", &function_of(700)),
+        Vec::<String>::new()
+    );
+    let long_line = format!("// {}\n", "x".repeat(98));
+    assert_eq!(
+        faults_of("a/tests.rs", &long_line),
+        ["a/tests.rs:1: 101 columns"]
     );
 }

@@ -1,4 +1,4 @@
-//! ICMP messages other than errors consult the policy, whatever their type; errors must be valid.
+//! ICMP messages of all types but errors consult the policy; errors must be valid.
 
 use std::time::{Duration, SystemTime};
 
@@ -301,7 +301,7 @@ fn no_error_announces_an_mtu_that_its_packet_fits() {
         }
     }
     assert_eq!(too_big(V6, u32::MAX, 1400), fits);
-    // The upper half of IPv4's word says nothing of the MTU (RFC 1191 4, RFC 4884 4.1).
+    // The upper half of IPv4's word is not part of the MTU (RFC 1191 4, RFC 4884 4.1).
     assert_eq!(too_big(V4, 0x0005_0514, 1400), None);
 }
 
@@ -357,7 +357,7 @@ fn an_error_is_judged_by_what_it_quotes_and_not_by_the_length_that_it_quotes() {
                 fix_header(quote);
             }
         });
-        // A sender that makes the checksum anew says that the packet was as short as that.
+        // A sender that recomputes the checksum claims that the packet was as short as that.
         if fits && matches!(len, 20 | 28) {
             dropped_for(&verdict, DropReason::IcmpErrorMtuFits);
         } else {

@@ -31,7 +31,8 @@ fn with_options(mut packet: Vec<u8>, options: &[u8]) -> Vec<u8> {
     sealed(packet)
 }
 
-/// An IPv6 packet with an extension header of type `kind`, 8 bytes and more behind its first two.
+/// Returns an IPv6 packet with an extension header of type `kind`, with `body` after its first two
+/// bytes.
 fn with_extension(mut packet: Vec<u8>, kind: u8, body: &[u8]) -> Vec<u8> {
     let header = [&[packet[6], (body.len() / 8) as u8][..], body].concat();
     packet[6] = kind;
@@ -41,7 +42,7 @@ fn with_extension(mut packet: Vec<u8>, kind: u8, body: &[u8]) -> Vec<u8> {
     sealed(packet)
 }
 
-/// The bytes of a routing header with one segment, behind its first two.
+/// Returns a routing header with one segment, without its first two bytes.
 fn segments(routing_type: u8, left: u8) -> Vec<u8> {
     let mut body = vec![routing_type, left, 0, 0, 0, 0];
     body.extend(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 99).octets());
@@ -67,7 +68,7 @@ fn syn(ends: Ends) -> Vec<u8> {
     segment(ends, SYN, 100, 0, b"")
 }
 
-/// A scene in which packets say that they come from a tunnel, or from a link.
+/// Returns a scene whose packets come from a tunnel, or from a link.
 fn attached(tunnel: bool) -> Scene {
     Scene::new(if tunnel {
         "engine.attachment = \"tunnel\""
@@ -565,7 +566,7 @@ fn no_connection_is_made_to_a_group() {
 }
 
 #[test]
-fn a_host_without_an_address_asks_for_one() {
+fn a_host_without_an_address_may_request_one() {
     let discover = from_to(
         &udp(Ends::v4(68, 67), b"discover"),
         "0.0.0.0",
@@ -600,7 +601,7 @@ fn a_host_without_an_address_asks_for_one() {
 }
 
 #[test]
-fn a_loopback_interface_talks_to_itself() {
+fn loopback_traffic_is_allowed_on_a_loopback_interface() {
     for (ends, address) in [
         (Ends::v4(5000, 5000), "127.0.0.1"),
         (Ends::v6(5000, 80), "::1"),
@@ -792,7 +793,7 @@ fn a_segment_with_a_wrong_checksum_changes_nothing_by_default() {
         let reason = DropReason::Malformed(Malformed::TcpChecksum);
         dropped_for(&scene.decide(&packet), reason);
         assert_eq!(scene.record(), before);
-        // A caller whose interface is still to write the checksum says so.
+        // A caller marks packets whose checksum the interface has not written yet.
         let verdict = scene
             .engine
             .verdict_only(Packet::new(&packet, scene.now).offloaded(true));

@@ -25,7 +25,7 @@ const fn address(ends: Ends) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, ends.src))
 }
 
-/// How many connections of a source are made, of so many that are tried.
+/// Returns the number of connections of a source that are made, of so many that are tried.
 fn connected(scene: &Scene, src: u8, tried: u16) -> usize {
     let made = |port: &u16| {
         let ends = of(src, *port);
@@ -619,7 +619,7 @@ fn a_zone_without_a_guarantee_is_refused_what_others_are_sure_of() {
     assert_eq!(scene.engine.openings().refused, 0);
 }
 
-/// A client that takes the ports of its own finished connection holds no more than before.
+/// A client that reuses the ports of its own finished connection holds as many sessions as before.
 #[test]
 fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
     let scene = Scene::new(
@@ -696,8 +696,8 @@ fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, 
     }
 }
 
-/// Where no prefix was forgotten, `check_invariants` compares every count with the table, by zone,
-/// rule, source and destination.
+/// Relies on `check_invariants`, which compares every count with the table, by zone, rule, source
+/// and destination, as long as no prefix was forgotten.
 #[test]
 fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_zero() {
     let table = "[table]\nmax_sessions = 96\nshards = 4\n";

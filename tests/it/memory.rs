@@ -118,7 +118,7 @@ fn a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key() {
     ];
     for (toml, key, name) in cases {
         let engine = Engine::with_seed(&config(toml), [1, 2, 3, 4]);
-        // An engine is no text that a failure should print.
+        // A failure need not print a whole engine.
         let error = engine.map(|_| ()).unwrap_err();
         assert_eq!(error.location.key, key, "{error}");
         let ConfigErrorCause::NoMemory { part, bytes } = &error.cause else {

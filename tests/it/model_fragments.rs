@@ -16,7 +16,7 @@ const HOLD: Duration = Duration::from_secs(1);
 const LIFETIME: Duration = Duration::from_secs(5);
 /// Datagrams of one kind that a new one clears away if they are over.
 const CLEARED: usize = 8;
-/// The same of one call of `Engine::expire`.
+/// Datagrams that one call of `Engine::expire` clears away.
 const BATCH: usize = 16;
 /// Fragments of each datagram, of 16 bytes of payload each.
 const PARTS: u8 = 3;
@@ -539,7 +539,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn bounds() -> impl Strategy<Value = Bounds> {
-    // No more than are cleared away at once.
+    // At most as many as are cleared away at once.
     (1..=CLEARED, 1usize..6, 1usize..5).prop_map(|(held, held_per_source, sessions_per_source)| {
         Bounds {
             held,
@@ -564,7 +564,7 @@ proptest! {
     }
 }
 
-/// The operations reach what they are meant to reach; otherwise the property would say little.
+/// The operations reach every case; otherwise the property would prove little.
 #[test]
 fn the_random_fragments_meet_every_bound() {
     let runs = crate::support::tallies(&(bounds(), ops()), |(bounds, ops)| {

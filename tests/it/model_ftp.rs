@@ -81,7 +81,7 @@ struct Session {
     ends: Ends,
     state: State,
     deadline: Duration,
-    /// Of a data session: the session that has announced it.
+    /// The session that has announced this one, if it is a data session.
     parent: Option<SessionId>,
     /// The next numbers of initiator and responder.
     next: [u32; 2],
@@ -466,7 +466,7 @@ impl Run {
         self.sessions.iter().any(|each| each.parent == Some(id))
     }
 
-    /// Lets everything that is due end.
+    /// Ends all sessions that are due.
     fn expire(&mut self) {
         let mut log = Log::default();
         while self.engine.expire_with(self.instant(), 100, &mut log).more {}
@@ -668,7 +668,7 @@ proptest! {
     }
 }
 
-/// The operations reach what they are meant to reach; otherwise the property would say little.
+/// The operations reach every case; otherwise the property would prove little.
 #[test]
 fn the_random_conversations_meet_every_case() {
     let runs = crate::support::tallies(&(bounds(), ops()), |(bounds, ops)| {

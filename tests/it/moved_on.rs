@@ -58,7 +58,7 @@ fn a_connection_that_moved_on_after_the_save_is_learned_anew_and_then_judged_str
                 Some(DropReason::TcpSeqAboveWindow),
                 "{client} {server}"
             );
-            // Its end is believed by its numbers, as that of any other connection.
+            // Its FIN is judged by its numbers, as that of any other connection.
             new.pass(ENDS, FIN | ACK, c + 3, s + 4, b"");
             new.pass(ENDS.back(), FIN | ACK, s + 4, c + 4, b"");
             new.pass(ENDS, ACK, c + 4, s + 5, b"");
@@ -105,7 +105,7 @@ fn a_handshake_that_was_completed_after_the_save_counts_as_completed() {
             "saved after {segments} segments"
         );
     }
-    // Or nothing of the sort has happened, and the handshake goes on.
+    // Or no such segment has passed, and the handshake continues.
     let new = saved_after(1);
     new.pass(ENDS, SYN, 100, 0, b"");
     new.pass(ENDS.back(), SYN | ACK, 500, 101, b"");

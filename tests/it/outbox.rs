@@ -1,4 +1,4 @@
-//! The outbox: budgeted replies, RSTs, events, and what happens when nobody drains it.
+//! The outbox: budgeted replies, RSTs and events, and its bounds if it is not drained.
 
 use std::time::{Duration, Instant};
 

@@ -47,7 +47,7 @@ fn a_shed_packet_that_would_open_a_session_is_dropped() {
     }
     assert_eq!(scene.engine.sessions(), 0);
     assert_eq!(scene.engine.stats().dropped_by(DropReason::Overload), 4);
-    // The policy was not asked: it does not matter what it would have said.
+    // The policy was not evaluated, so its decision does not matter.
     let denies = Scene::new("policy.default = \"reject\"");
     assert_eq!(
         shed(&denies, &udp(V4, b"question")).reason(),

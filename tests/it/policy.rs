@@ -133,7 +133,7 @@ action = "allow"
             ("2001:db8::1 > 2001:db9::1:80", "drop"),
         ],
     );
-    // What a reload reads ends sessions, and its preview says which.
+    // A reload ends sessions, and its preview names them.
     let mut scene = Scene::new("");
     scene.engine = Engine::with_seed(&config, [1, 2, 3, 4]).unwrap();
     let bad = Ends::v4(40_000, 80);

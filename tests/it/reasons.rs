@@ -18,18 +18,18 @@ use portcullis::{
     Stats, Verdict, Zone,
 };
 
-/// What makes one reason come up.
+/// Scenario in which one reason occurs.
 struct Scenario {
     config: Config,
     /// Packets that must pass.
     before: Vec<Vec<u8>>,
-    /// What happens then; the moment at which the packet comes.
+    /// Step before the packet; returns the moment at which the packet comes.
     then: fn(&Engine, Instant) -> Instant,
     /// The packet that is dropped.
     packet: Vec<u8>,
-    /// Where it comes.
+    /// Zone of the packet.
     zone: Zone,
-    /// Whether it comes while the caller is overloaded.
+    /// Whether the packet comes while the caller is overloaded.
     sheddable: bool,
 }
 
@@ -52,7 +52,7 @@ fn after(before: Vec<Vec<u8>>, packet: Vec<u8>) -> Scenario {
     }
 }
 
-/// A scenario whose packet's checksums are looked at as `checksums` says.
+/// Returns a scenario in which checksums are handled according to `checksums`.
 fn with_checksums(checksums: Checksums, packet: Vec<u8>) -> Scenario {
     let mut scenario = alone(packet);
     scenario.config.engine.checksums = checksums;
@@ -364,7 +364,7 @@ fn expired(engine: &Engine, now: Instant) -> Instant {
     now
 }
 
-/// Packets that are dropped for what their IP header says.
+/// Returns packets that are dropped for their IP headers.
 fn ip_header(reason: DropReason) -> Option<Scenario> {
     const HOST: [u8; 4] = [10, 0, 0, 1];
     let datagram = |src: [u8; 4], dst: [u8; 4]| alone(between(udp(V4, b"payload"), src, dst));
@@ -702,7 +702,7 @@ fn records(engine: &Engine) -> Vec<portcullis::SessionRecord> {
     records
 }
 
-/// The counters that one packet, dropped for `reason`, leaves behind.
+/// Returns the counters after one packet was dropped for `reason`.
 fn counted(mut stats: Stats, reason: DropReason, verdict: &Verdict) -> Stats {
     for (each, count) in &mut stats.dropped {
         *count += u64::from(*each == reason);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, tcp_packet};
-use crate::support::scene::{Heard, Scene, config, segment};
+use crate::support::scene::{Received, Scene, config, segment};
 use portcullis::ftp::{Expectation, SessionEnds};
 use portcullis::snapshot::SavedState;
 use portcullis::track::tcp::Track;
@@ -205,7 +205,7 @@ fn a_preview_names_exactly_the_sessions_that_a_reload_ends() {
         ftp.open_data(port);
         ftp.scene.wait(60);
         let preview = ftp.scene.engine.preview(&config(&toml(10)), ftp.scene.now);
-        let (done, heard) = ftp.scene.reload(&toml(10));
+        let (done, received) = ftp.scene.reload(&toml(10));
         let names = |each: &[(SessionRecord, EndReason)]| -> Vec<_> {
             let mut names: Vec<_> = each.iter().map(|(record, _)| record.dst_port).collect();
             names.sort_unstable();
@@ -213,7 +213,7 @@ fn a_preview_names_exactly_the_sessions_that_a_reload_ends() {
         };
         assert_eq!(
             names(&preview.unwrap()),
-            names(&heard.ended),
+            names(&received.ended),
             "port {port}: {done:?}"
         );
     }
@@ -311,8 +311,8 @@ fn a_tolerated_acknowledgment_is_the_number_of_the_rst() {
     // 5000 bytes of the responder took another path; the initiator acknowledges them.
     s.pass(ends, ACK, 101, 5501, b"");
     s.pass(ends, ACK, 101, 5501, b"hello");
-    let heard = s.wait(4000);
-    let to_initiator: Vec<_> = heard
+    let received = s.wait(4000);
+    let to_initiator: Vec<_> = received
         .resets
         .iter()
         .filter(|r| r.direction == Direction::Reply)
@@ -402,8 +402,8 @@ fn a_reload_does_not_end_a_session_before_its_new_lifetime() {
     };
     let s = Scene::new(&toml(3000));
     s.pass(Ends::v4(4000, 80).back(), ACK, 501, 101, b"");
-    let (done, heard) = s.reload(&toml(1000));
-    assert_eq!((done.expired, heard.ended.len()), (0, 0), "{done:?}");
+    let (done, received) = s.reload(&toml(1000));
+    assert_eq!((done.expired, received.ended.len()), (0, 0), "{done:?}");
 }
 
 #[test]
@@ -447,12 +447,12 @@ fn an_expired_session_found_by_a_packet_gets_one_rst_for_each_end() {
     let ends = Ends::v4(4000, 80);
     s.handshake(ends);
     s.now += Duration::from_secs(400);
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     let bytes = segment(ends, ACK, 101, 501, b"x");
     let v = s
         .engine
-        .process_with(Packet::new(&bytes, s.now), &mut heard);
-    let to_client = heard
+        .process_with(Packet::new(&bytes, s.now), &mut received);
+    let to_client = received
         .resets
         .iter()
         .filter(|r| r.direction == Direction::Reply)

@@ -30,10 +30,10 @@ fn a_flood_of_rejected_middles_leaves_the_resets_of_sessions_their_budget() {
         };
         assert!(matches!(s.tcp(e, ACK, 1, 1, b""), Verdict::Reject(..)));
     }
-    let heard = s.wait(0);
-    assert_eq!(heard.ended.len(), 1);
+    let received = s.wait(0);
+    assert_eq!(received.ended.len(), 1);
     assert_eq!(
-        heard.resets.len(),
+        received.resets.len(),
         2,
         "ARCHITECTURE: no flood of refused packets silences the RSTs of sessions that end"
     );
@@ -51,7 +51,7 @@ fn numbers_that_do_not_fit_the_session_of_the_other_zone_do_not_pass_in_report_m
         !s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged")
             .is_forward()
     );
-    // one that fits tells of the other zone
+    // one that fits is evidence of the other zone
     assert!(s.tcp(ENDS, ACK, 101, 501, b"").is_forward());
     let v = s.tcp(ENDS, ACK, 0x7000_0000, 0x6000_0000, b"forged");
     assert!(

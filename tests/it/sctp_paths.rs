@@ -6,7 +6,7 @@ use crate::support::packets::{
 use crate::support::scene::{Scene, dropped_for};
 use portcullis::{Class, Direction, Discard, DropReason, Packet, Zone};
 
-/// Host 1 may open whatever it likes, and nobody else anything.
+/// Host 1 may open any session, and no other host any.
 const OUT: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\n\
                    action = \"allow\"\nsource = \"10.0.0.1\"\n";
 
@@ -115,7 +115,7 @@ fn nobody_else_gets_in_by_an_announced_address() {
             (SECOND, 1, HEARTBEAT, NO_SESSION),
             (SECOND, A, HEARTBEAT, NO_SESSION),
             (SECOND.back(), B, HEARTBEAT, NO_SESSION),
-            // An address that nobody has announced, one of the other end, and another port.
+            // An address that was not announced, one of the other end, and another port.
             (path(13, 12), B, HEARTBEAT, NO_SESSION),
             (path(11, 13), B, DATA, NO_SESSION),
             (path(12, 11), B, DATA, NO_SESSION),
@@ -254,7 +254,7 @@ fn traffic_on_another_path_keeps_the_association_and_nothing_outlives_it() {
     }
     assert_eq!(scene.wait(111).ended.len(), 1);
     tell(&scene, &[(SECOND, B, HEARTBEAT, NO_SESSION)]);
-    // One whose time has passed is gone, swept or not.
+    // An expired address is unknown, whether or not it was removed.
     let mut scene = multihomed();
     scene.now += std::time::Duration::from_secs(200);
     tell(&scene, &[(SECOND, B, HEARTBEAT, NO_SESSION)]);
@@ -432,7 +432,7 @@ fn an_icmp_error_about_a_packet_of_another_path_is_related() {
     dropped_for(&scene.decide(&to_another), DropReason::IcmpErrorNotToSender);
 }
 
-/// A packet with an ASCONF of one request, behind an AUTH chunk or without one.
+/// Returns a packet with an ASCONF of one request, after an AUTH chunk or without one.
 fn asconf(ends: Ends, tag: u32, has_auth: bool, kind: u16, address: &[u8]) -> Vec<u8> {
     let [k0, k1] = kind.to_be_bytes();
     let len = 8 + address.len() as u8;
@@ -485,7 +485,7 @@ fn an_address_that_asconf_adds_counts_once_the_other_end_has_granted_it() {
 }
 
 #[test]
-fn nobody_else_adds_an_address() {
+fn only_the_ends_of_an_association_add_an_address() {
     let scene = multihomed();
     let forged = asconf(FIRST, B + 1, true, ADD, &address4(31));
     dropped_for(&scene.decide(&forged), DropReason::SctpTag);
@@ -563,7 +563,7 @@ fn the_number_of_associations_and_of_their_addresses_is_bounded() {
         ];
         (packets, one(Ends { src: 11, ..ends }, tag + 1, HEARTBEAT))
     };
-    // Handshakes that nobody completes make room for those that come later.
+    // Incomplete handshakes make room for later ones.
     for n in 0..30 {
         let (packets, _) = other(1000 + n, 100 * u32::from(n) + 1);
         assert!(scene.decide(&packets[0]).is_forward());

@@ -266,8 +266,8 @@ fn late_packets_take_no_reset_from_a_session_that_ends() {
     let mut scene = before_the_end("[resets]\nper_destination = 100\noverall = 200\n");
     // Green's part of 33, and all 101 that are common.
     assert_eq!(late_packets(&mut scene, 100), 134);
-    let heard = scene.wait(1);
-    assert_eq!((heard.ended.len(), heard.resets.len()), (50, 100));
+    let received = scene.wait(1);
+    assert_eq!((received.ended.len(), received.resets.len()), (50, 100));
 }
 
 #[test]
@@ -292,8 +292,8 @@ fn late_packets_of_one_zone_leave_answers_to_another() {
 fn sessions_that_end_in_one_zone_leave_resets_to_another() {
     let mut scene = before_the_end("[resets]\nper_destination = 1000\noverall = 60\n");
     // Many more of green end at the moment at which those of blue do.
-    let heard = scene.wait(1);
-    let blue = heard.resets.len();
+    let received = scene.wait(1);
+    let blue = received.resets.len();
     assert_eq!(blue, 40, "its part of 10, and the 30 that are common");
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
-use crate::support::scene::{Heard, config};
+use crate::support::scene::{Received, config};
 use portcullis::{
     Config, Discard, EndReason, Engine, Packet, Reload, SessionFilter, SessionId, SessionRecord,
     Sink,
@@ -48,32 +48,37 @@ fn filled(now: Instant) -> Engine {
 /// Calls a closure once, between the first slice in which a session ends and the next one.
 struct Between<F: FnMut()> {
     then: Option<F>,
-    heard: Heard,
+    received: Received,
 }
 
 impl<F: FnMut()> Between<F> {
     fn new(then: F) -> Self {
         Self {
             then: Some(then),
-            heard: Heard::default(),
+            received: Received::default(),
         }
     }
 }
 
 impl<F: FnMut()> Sink for Between<F> {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.heard.session_ended(session, reason);
+        self.received.session_ended(session, reason);
         if let Some(mut then) = self.then.take() {
             then();
         }
     }
 }
 
-fn reload_with(engine: &Engine, new: &Config, now: Instant, then: impl FnMut()) -> (Reload, Heard) {
+fn reload_with(
+    engine: &Engine,
+    new: &Config,
+    now: Instant,
+    then: impl FnMut(),
+) -> (Reload, Received) {
     let mut sink = Between::new(then);
     let done = engine.reload(new, now, &mut sink).unwrap();
     assert!(sink.then.is_none(), "nothing has ended");
-    (done, sink.heard)
+    (done, sink.received)
 }
 
 #[test]
@@ -81,11 +86,11 @@ fn the_first_packet_of_a_session_judges_it_before_the_reload_comes_to_it() {
     let now = Instant::now();
     let engine = filled(now);
     let (shut, open) = (1_360, 1_361);
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     let (done, by_reload) = reload_with(&engine, &narrow(10), now, || {
         // The reload has come to slot 64 of 400 by now.
         assert_eq!(engine.stats().sessions_opened, u64::from(SESSIONS));
-        let verdict = engine.process_with(Packet::new(&datagram(shut), now), &mut heard);
+        let verdict = engine.process_with(Packet::new(&datagram(shut), now), &mut received);
         assert!(!verdict.is_forward(), "{verdict:?}");
         assert!(
             engine
@@ -104,9 +109,9 @@ fn the_first_packet_of_a_session_judges_it_before_the_reload_comes_to_it() {
             "the old lifetime: {left:?}"
         );
     });
-    assert_eq!(heard.ended.len(), 1);
-    assert_eq!(heard.ended[0].0.dst_port, shut);
-    assert_eq!(heard.ended[0].1, EndReason::Revoked);
+    assert_eq!(received.ended.len(), 1);
+    assert_eq!(received.ended[0].0.dst_port, shut);
+    assert_eq!(received.ended[0].1, EndReason::Revoked);
     let shut_ports = denied().count();
     assert_eq!(by_reload.ended.len(), shut_ports - 1);
     let expected = (usize::from(SESSIONS), shut_ports, 0);
@@ -121,7 +126,7 @@ fn a_session_that_is_opened_during_a_reload_is_not_judged_by_it() {
     let now = Instant::now();
     let engine = filled(now);
     let (done, _) = reload_with(&engine, &narrow(10), now, || {
-        // Into the slots that have become free, and behind the last one.
+        // Into the slots that have become free, and after the last one.
         for port in 3_000..3_050 {
             assert!(
                 engine

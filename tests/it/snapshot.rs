@@ -97,7 +97,7 @@ fn sessions(engine: &Engine) -> Vec<SessionRecord> {
     all
 }
 
-/// Everything but the names and the moments.
+/// Returns all fields of a session but its identifier and its moments.
 fn told(session: &SessionRecord) -> String {
     let s = session;
     format!(
@@ -216,7 +216,7 @@ fn a_stream_that_is_torn_foreign_or_changed_is_refused_whole() {
     );
 }
 
-/// The end of the head, and of each chunk behind it.
+/// Returns the ends of the head and of each chunk after it.
 fn chunk_ends(stream: &[u8]) -> Vec<usize> {
     let mut ends = vec![20];
     while let Some(length) = stream[ends[ends.len() - 1]..].first_chunk::<4>() {
@@ -312,7 +312,7 @@ fn a_chunk_that_is_missing_repeated_or_in_another_place_is_found() {
 fn an_unsound_record_at_the_end_changes_nothing() {
     let now = Instant::now();
     let (_, mut stream) = many(now);
-    // The protocol of the last session, behind its zone: the kind of its addresses must follow it.
+    // The protocol of the last session, after its zone: the kind of its addresses must follow it.
     let ends = chunk_ends(&stream);
     let last_chunk = ends[ends.len() - 3]..ends[ends.len() - 2];
     let mut unsound = 0;
@@ -413,7 +413,7 @@ fn a_stream_of_the_second_version_is_read() {
         ..control
     };
     assert_eq!(decide(data, SYN, 9_000, 0, b""), None);
-    // The control session goes on: 107 bytes of the client, and what the server has sent.
+    // The control session continues after 107 bytes of the client and the server's replies.
     let server = 512 + "227 Entering Passive Mode (10,0,0,2,195,80)\r\n".len() as u32;
     assert_eq!(decide(control, ACK, 107, server, b"NOOP\r\n"), None);
     assert_eq!(
@@ -651,7 +651,7 @@ fn tombstones_are_restored() {
         "{is:?}"
     );
     assert_eq!(was.reason(), is.reason());
-    // Its lifetime goes on, too.
+    // Its lifetime continues, too.
     let much_later = SAVED_AT + Duration::from_secs(600);
     let done = engine("")
         .restore(&stream, ended, much_later, RestoreOptions::default())

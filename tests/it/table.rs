@@ -34,7 +34,7 @@ fn records(engine: &Engine) -> Vec<SessionRecord> {
 proptest! {
     #![proptest_config(crate::support::proptest_config())]
 
-    /// Who goes for whom stands in `Run::made_room`.
+    /// The rules of eviction are in `Run::made_room`.
     #[test]
     fn a_table_that_overflows_keeps_its_bound_and_its_order(setup in tiny(), ops in ops::ops()) {
         let mut run = Run::new(setup);
@@ -43,9 +43,8 @@ proptest! {
         }
     }
 
-    /// Records show what a person may see; what a packet has left in the tracker shows later, in a
-    /// verdict. So one engine sees all packets, and the other is spared those that the first one
-    /// found invalid.
+    /// A change in the tracker that no record shows changes a later verdict. So one engine gets all
+    /// packets, and the other gets none that the first one found invalid.
     #[test]
     fn an_invalid_packet_leaves_nothing_that_a_later_verdict_shows(
         setup in tiny(),
@@ -128,7 +127,7 @@ proptest! {
     }
 }
 
-/// The operations reach what they are meant to reach; otherwise the properties would say little.
+/// The operations reach every case; otherwise the properties would prove little.
 #[test]
 fn the_random_traffic_meets_every_kind_of_end() {
     let setup = (tiny(), ops::settings()).prop_map(|(setup, settings)| Setup { settings, ..setup });
@@ -160,7 +159,7 @@ fn the_random_traffic_meets_every_kind_of_end() {
     }
     for (place, reason) in EndReason::ALL.into_iter().enumerate() {
         let count: u64 = runs.iter().map(|tally| tally.by_reason[place]).sum();
-        // No operator is among the operations: see tests/it/deletion.rs.
+        // Deletions are not among the operations: see tests/it/deletion.rs.
         let elsewhere = [EndReason::Deleted, EndReason::FtpRefused];
         assert_eq!(count > 0, !elsewhere.contains(&reason), "{}", reason.name());
     }
@@ -293,7 +292,7 @@ fn a_refused_connection_leaves_the_counts_of_worth_right() {
     assert_eq!(sessions_of(&run, EvictionClass::Embryonic), 0);
 }
 
-/// Nobody calls `expire` for hours, then all sessions of a full table are over and new ones come.
+/// `expire` is not called for hours; then all sessions of a full table are over and new ones come.
 #[test]
 fn a_session_that_was_over_is_not_called_evicted() {
     let mut run = Run::new(Setup::plain(6, 1));

@@ -14,12 +14,12 @@ use portcullis::{
     SessionRecord, Sink, Zone,
 };
 
-/// How long all threads are busy.
+/// Time for which all threads run.
 const BUSY: Duration = Duration::from_secs(3);
 /// A thread that does not end one step in this time will never do so.
 const STUCK: Duration = Duration::from_secs(120);
 
-/// A table that is always full, whatever is closed or over.
+/// A table that is always full, even after sessions have ended.
 const TABLE: &str = "[table]\nmax_sessions = 48\nshards = 2\n[tombstones]\nmax = 16\n\
                      [tcp]\nmode = \"liberal\"\n[lifetimes]\nudp.unreplied = \"2s\"\n\
                      udp.replied = \"3s\"\n";
@@ -40,7 +40,7 @@ fn configs() -> Vec<Config> {
     [open, zones, shut, keep].map(|toml| config(&toml)).into()
 }
 
-/// What one thread was told.
+/// Events that one thread received.
 #[derive(Default)]
 struct Told {
     opened: Vec<SessionId>,
@@ -58,11 +58,12 @@ impl Sink for Told {
     }
 }
 
-/// What all threads share.
+/// State that all threads share.
 struct Scene {
     engine: Engine,
     start: Instant,
-    /// Milliseconds since the start, as the expiring thread says: much faster than the real ones.
+    /// Milliseconds since the start by the clock of the expiring thread, which is much faster than
+    /// real.
     clock: AtomicU64,
     over: AtomicBool,
 }
@@ -205,7 +206,7 @@ fn workers(scene: &Arc<Scene>) -> Vec<Worker> {
     workers
 }
 
-/// Lets all be busy for a while. Fails if one of them stands still.
+/// Runs all threads for a while. Fails if one of them stands still.
 fn watch(workers: &[Worker], scene: &Scene) {
     let start = Instant::now();
     let mut last: Vec<(u64, Instant)> = workers.iter().map(|_| (0, start)).collect();
@@ -273,7 +274,7 @@ fn all_at_once_on_the_same_flows_stops_nothing_and_loses_nobody() {
     );
     assert_eq!(stats.sessions_opened, counted + live.len() as u64);
     assert_eq!(live.len(), stats.sessions);
-    // Those of whom nobody told that they were opened were restored.
+    // Sessions that ended without having been reported as opened were restored.
     let untold = live.union(&ended).filter(|id| !opened.contains(id)).count();
     assert_eq!(untold as u64, restored);
     for reason in [
@@ -291,7 +292,7 @@ fn all_at_once_on_the_same_flows_stops_nothing_and_loses_nobody() {
         );
     }
     assert!(restored > 0);
-    // Nothing of a reload is left behind, and nobody's place is lost.
+    // No trace of a reload is left, and no place is lost.
     engine.reload(&first, scene.now(), &mut Discard).unwrap();
     engine.end_sessions(&SessionFilter::default(), scene.now(), &mut Discard);
     while engine

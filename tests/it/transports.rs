@@ -137,7 +137,7 @@ fn chunks_of_an_sctp_handshake_and_shutdown_are_retransmitted() {
         assert_eq!(wire.state(), state);
         for wait in [3, 6, 12, 24] {
             wire.wait(wait);
-            // What was lost behind the firewall comes again.
+            // A chunk that was lost after the firewall is retransmitted.
             let again = match state {
                 "COOKIE_WAIT" => &cookie,
                 _ => packets.last().unwrap(),
@@ -184,7 +184,7 @@ fn an_init_that_the_policy_rejects_is_answered_by_an_abort_with_its_tag() {
         open.passes(&opening);
         open.passes(answer);
         assert_eq!(open.log.ended[0].1, EndReason::Refused);
-        // What is no INIT is never answered.
+        // Only an INIT is answered.
         let data = sctp(ends, B, &chunk(0, 3, &[0; 16]));
         let verdict = wire.send(&data);
         assert!(
@@ -314,7 +314,7 @@ fn each_gre_key_is_a_session_and_tunnels_remember_what_each_direction_calls_them
     assert_eq!(found, expected);
 }
 
-/// A policy under which host 1 may open whatever it likes, and host 2 nothing.
+/// A policy under which host 1 may open any session, and host 2 none.
 const OUT: &str = "[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"";
 
 /// A GRE packet with a key, or without one.
@@ -372,7 +372,7 @@ fn the_directions_of_a_gre_tunnel_may_have_different_keys() {
         }
         assert_eq!(keys(&wire), [([there, back], 3)]);
         assert_eq!(wire.state(), "REPLIED");
-        // Other addresses, and the call of a PPTP client, are no answers.
+        // Packets of other addresses, and the call of a PPTP client, do not count as answers.
         let stranger = Ends {
             src: 3,
             ..V4.back()
@@ -411,7 +411,7 @@ fn the_flow_identifiers_of_nvgre_open_a_bounded_number_of_sessions() {
         is_answer(&wire.send(&gre(V4.back(), Some(0x0017_7100 | ((flow * 31) & 0xff)))));
     }
     assert_eq!(wire.sessions().len(), 16);
-    // What one pair opens says nothing about another.
+    // Sessions of one pair do not count for another.
     let others = Ends { dst: 3, ..V4 };
     wire.passes(&gre(others, Some(7)));
     is_answer(&wire.send(&gre(others.back(), Some(8))));
@@ -559,7 +559,7 @@ fn explain_shows_the_keys_of_a_gre_session() {
 
 #[test]
 fn an_icmp_error_about_gre_is_related_to_the_session_of_the_key_if_it_quotes_one() {
-    // A checksum, and behind it a key that 8 bytes of quote do not reach.
+    // A checksum, and after it a key that 8 bytes of quote do not reach.
     let with_checksum = other(V4, 47, &[0xa0, 0, 8, 0, 0x57, 0xf6, 0, 0, 0, 0, 0, 9]);
     let answer = gre(V4.back(), Some(5));
     let mut wire = Wire::new(OUT);

@@ -124,7 +124,7 @@ fn a_first_window_in_an_adopted_session_is_no_asymmetry() {
     assert_eq!(engine.asymmetry().lines, []);
     let late = now + Duration::from_secs(2);
     decide(&engine, late, &[(1, segment(ENDS, ACK, 134, 507, b"x"))]);
-    // Nobody may have answered: only what acknowledges more than before proves that somebody has.
+    // Only a segment that acknowledges more than before proves that the other end has answered.
     assert_eq!(engine.asymmetry().lines, []);
     decide(&engine, late, &[(1, segment(ENDS, ACK, 135, 907, b"x"))]);
     let lines = engine.asymmetry().lines;
@@ -196,7 +196,7 @@ fn forged_segments_do_not_starve_bypassed_connections() {
         scene.now += Duration::from_millis(10);
         scene.pass(ENDS.back(), ACK, 501, 101, b"");
         if round % 10 == 0 {
-            // What begins meanwhile goes on as well.
+            // Sessions that begin meanwhile continue as well.
             connect(&mut scene, Ends::v4(10_000 + round, 80));
         }
     }
@@ -279,9 +279,9 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }
 
-/// They pass in the session's own zone, but whoever sends them knows no number of it.
+/// The segments pass in the session's own zone, but their sender knows no number of the session.
 #[test]
-fn a_forged_segment_in_another_zone_accuses_nobody() {
+fn a_forged_segment_in_another_zone_accuses_no_path() {
     for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {
         let engine = engine(&format!("tcp.asymmetric = \"{mode}\""));
         let own: Vec<_> = conversation()

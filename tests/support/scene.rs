@@ -12,12 +12,12 @@ use super::packets::{ACK, Ends, Head, SYN, tcp, udp};
 
 /// Events that the sink received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) ended: Vec<(SessionRecord, EndReason)>,
     pub(crate) resets: Vec<Reset>,
 }
 
-impl Sink for Heard {
+impl Sink for Received {
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.ended.push((*session, reason));
     }
@@ -93,20 +93,20 @@ impl Scene {
     }
 
     /// Advances time, and ends the sessions that are over by then.
-    pub(crate) fn wait(&mut self, seconds: u64) -> Heard {
+    pub(crate) fn wait(&mut self, seconds: u64) -> Received {
         self.now += Duration::from_secs(seconds);
-        let mut heard = Heard::default();
-        while self.engine.expire_with(self.now, 100, &mut heard).more {}
-        heard
+        let mut received = Received::default();
+        while self.engine.expire_with(self.now, 100, &mut received).more {}
+        received
     }
 
-    pub(crate) fn reload(&self, toml: &str) -> (Reload, Heard) {
-        let mut heard = Heard::default();
+    pub(crate) fn reload(&self, toml: &str) -> (Reload, Received) {
+        let mut received = Received::default();
         let done = self
             .engine
-            .reload(&config(toml), self.now, &mut heard)
+            .reload(&config(toml), self.now, &mut received)
             .unwrap();
-        (done, heard)
+        (done, received)
     }
 
     pub(crate) fn records(&self) -> Vec<SessionRecord> {

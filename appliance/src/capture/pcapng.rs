@@ -183,8 +183,7 @@ impl Pcapng {
         let len = len as usize;
         if len < SHORTEST_BLOCK || !len.is_multiple_of(4) {
             let what = format!(
-                "a block of {len} bytes (type {kind:#x}), which is not a valid \
-             block length"
+                "a block of {len} bytes (type {kind:#x}), which is not a valid block length"
             );
             return Err(Fault::broken(offset, what));
         }
@@ -195,8 +194,7 @@ impl Pcapng {
         };
         if len > limit {
             let what = format!(
-                "a block of {len} bytes (type {kind:#x}), more than the {limit} that are \
-                 read"
+                "a block of {len} bytes (type {kind:#x}), more than the {limit} that are read"
             );
             return Err(Fault::broken(offset, what));
         }
@@ -209,8 +207,7 @@ impl Pcapng {
         }
         if order.u32_at(window.bytes(), len - 4) != Some(declared) {
             let what = format!(
-                "a block of {len} bytes (type {kind:#x}) that does not end with \
-             its length"
+                "a block of {len} bytes (type {kind:#x}) that does not end with its length"
             );
             return Err(Fault::broken(offset, what));
         }
@@ -314,10 +311,8 @@ impl Pcapng {
         };
         let captured = captured as usize;
         if captured > room {
-            let what = format!(
-                "{captured} bytes captured in a packet block that has room for \
-             {room}"
-            );
+            let what =
+                format!("{captured} bytes captured in a packet block that has room for {room}");
             return Err(Fault::broken(block.offset, what));
         }
         Ok(Packet {

@@ -71,11 +71,9 @@ impl Window {
     fn failed(&self, source: io::Error) -> Fault {
         let offset = self.consumed;
         match source.kind() {
-            ErrorKind::UnexpectedEof => Fault::truncated(
-                offset,
-                "the compressed stream ends \
-             early",
-            ),
+            ErrorKind::UnexpectedEof => {
+                Fault::truncated(offset, "the compressed stream ends early")
+            }
             ErrorKind::InvalidData | ErrorKind::InvalidInput => Fault::broken(
                 offset,
                 format!("the compressed stream is invalid: {source}"),

@@ -375,10 +375,9 @@ fn progress_bar(reader: &CaptureReader) -> ProgressBar {
     match reader.total_len() {
         Some(total) if total >= PROGRESS_FROM && io::stderr().is_terminal() => {
             let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template(
-                "{bar:40} {bytes}/{total_bytes} {eta} \
-             left",
-            ) {
+            if let Ok(style) =
+                ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} left")
+            {
                 bar.set_style(style);
             }
             bar

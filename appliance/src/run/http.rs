@@ -103,6 +103,21 @@ pub(crate) struct HttpListener {
     pub(crate) counters: Arc<ListenerCounters>,
 }
 
+impl HttpListener {
+    /// Returns a listener that shares its filter and its counters.
+    pub(crate) fn new(
+        address: SocketAddr,
+        is_allowed: &SourceFilter,
+        counters: &Arc<ListenerCounters>,
+    ) -> Self {
+        Self {
+            address,
+            is_allowed: Arc::clone(is_allowed),
+            counters: Arc::clone(counters),
+        }
+    }
+}
+
 /// Listens for connections, without blocking.
 ///
 /// # Errors

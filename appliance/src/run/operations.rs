@@ -25,7 +25,7 @@ use super::checkpoint::CheckpointWriter;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
 use super::health;
-use super::http::{self, HttpListener, HttpRequest, ListenerCounters, Page, SourceFilter};
+use super::http::{self, HttpListener, HttpRequest, Page, SourceFilter};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{AllListenerCounters, Metrics};
 use super::settings::{Listen, Settings};
@@ -422,12 +422,6 @@ fn pages(
         let health = Arc::clone(&appliance.health);
         Arc::new(move |address| health.allows(address))
     };
-    let with_filter =
-        |address, is_allowed: &SourceFilter, counters: &Arc<ListenerCounters>| HttpListener {
-            address,
-            is_allowed: Arc::clone(is_allowed),
-            counters: Arc::clone(counters),
-        };
     if let Some(address) = for_health {
         let health = Arc::clone(&appliance.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
@@ -437,7 +431,7 @@ fn pages(
             }
             _ => health.page(Instant::now()),
         };
-        let listener = with_filter(address, &probers, &listeners.health);
+        let listener = HttpListener::new(address, &probers, &listeners.health);
         let (address, thread) =
             http::serve("health", listener, Arc::new(handler), Arc::clone(stop))
                 .map_err(part("health.listen", address))?;
@@ -451,7 +445,7 @@ fn pages(
             _ => Page::text(404, "/metrics\n".to_owned()),
         };
         let anybody: SourceFilter = Arc::new(|_| true);
-        let listener = with_filter(address, &anybody, &listeners.metrics);
+        let listener = HttpListener::new(address, &anybody, &listeners.metrics);
         let (address, thread) =
             http::serve("metrics", listener, Arc::new(handler), Arc::clone(stop))
                 .map_err(part("metrics.listen", address))?;
@@ -460,7 +454,7 @@ fn pages(
     }
     if let Listen(Some(address)) = settings.health.tcp_listen {
         let health = Arc::clone(&appliance.health);
-        let listener = with_filter(address, &probers, &listeners.health_tcp);
+        let listener = HttpListener::new(address, &probers, &listeners.health_tcp);
         let (address, thread) = health::follow_with_port(listener, health, Arc::clone(stop))
             .map_err(part("health.tcp_listen", address))?;
         addresses.health_tcp = Some(address);

@@ -80,8 +80,7 @@ impl Appliance {
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
             format!(
-                "a rule has expired: {judged} sessions re-evaluated, {ended} ended by the \
-             policy"
+                "a rule has expired: {judged} sessions re-evaluated, {ended} ended by the policy"
             )
         });
         match &outcome {

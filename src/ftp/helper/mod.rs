@@ -20,8 +20,8 @@
 //! One announcement for each of the two modes may wait at a time; the next one replaces it. ABOR,
 //! REIN, QUIT and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV until REIN. With AUTH
 //! answered by 234, with ADAT answered by 235 or with a TLS record in place of a command the helper
-//! steps aside. After a 234 it follows the records of TLS, and reads on where plain text follows
-//! them (CCC). Records that do not come in order may hide that place.
+//! stops reading. After a 234 it follows the records of TLS, and reads plain text after them (CCC).
+//! Records that do not come in order may hide that place.
 //!
 //! An HTTP request, or too many refused announcements of the client, ends inspection permanently: a
 //! page in a browser can send both (NAT slipstreaming).
@@ -78,7 +78,7 @@ enum Replying {
     Unknown,
 }
 
-/// Has the client sent EPSV ALL?
+/// Whether the client has sent EPSV ALL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnlyExtended {
     No,

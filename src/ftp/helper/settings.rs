@@ -69,8 +69,8 @@ pub struct Settings {
     /// addresses of clients behind NAT; the session is expected at the client's own address. None
     /// by default.
     pub active_addresses: Vec<IpNet>,
-    /// After how many refused PORT and EPRT a session is not listened to any more: 4 by default, 0
-    /// for never. A page in a browser can send many, to guess the browser's address.
+    /// Number of refused PORT and EPRT after which a session is not inspected any more: 4 by
+    /// default, 0 for never. A page in a browser can send many, to guess the browser's address.
     pub max_refused: u16,
     /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959
     /// (section 3.2) says 20, but servers without privileges cannot.
@@ -145,7 +145,7 @@ impl Rules {
             ranges: self.settings.reorder_ranges,
             bare_lf: match from {
                 Direction::Original => self.settings.client_bare_lf,
-                // Whether such a line counts is for the helper to say.
+                // The helper decides whether such a line counts.
                 Direction::Reply => true,
             },
         }

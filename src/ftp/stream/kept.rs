@@ -106,7 +106,7 @@ impl Stream {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.line.capacity()

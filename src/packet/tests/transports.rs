@@ -113,7 +113,7 @@ fn the_t_bit_is_that_of_abort_and_shutdown_complete() {
 }
 
 #[test]
-fn what_rfc_9260_lets_stand_together_parses() {
+fn chunks_that_rfc_9260_allows_together_parse() {
     let auth = chunk(15, 0, &[0; 8]);
     let bundles: [&[&[u8]]; 5] = [
         &[

@@ -256,7 +256,7 @@ fn what_was_never_sent_cannot_be_acknowledged() {
 }
 
 #[test]
-fn a_number_out_of_the_air_lets_nothing_more_be_acknowledged() {
+fn a_guessed_number_extends_no_acknowledgment() {
     let mut track = in_state(State::Open);
     let leap = S + 1 + MAX_ADVANCE;
     tell(

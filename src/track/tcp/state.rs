@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ordinary_life_of_a_connection() {
+    fn an_ordinary_connection_passes_through_every_state() {
         use Direction::{Original as O, Reply as R};
         let story = [
             (O, Event::Syn, State::SynSent),

@@ -47,7 +47,7 @@ struct Session {
 /// Action that the owner of a session has taken for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Done {
-    /// There was no session, and this is its first SYN.
+    /// The segment is the first SYN of a new session.
     Opened,
     /// There is no session.
     NoSession,

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::endpoint::End;
 use crate::segment::{ACK, FIN, Options, PSH, RST, SYN, Segment, URG};
 
-/// A forged segment that claims to be of `sender`. `passed` are segments that have passed in the
+/// Returns a forged segment in the name of `sender`. `passed` are segments that have passed in the
 /// same direction.
 pub fn forge(sender: &End, receiver: &End, passed: &[Segment], dice: &mut ChaCha8Rng) -> Segment {
     if dice.random_bool(0.2)
@@ -72,7 +72,7 @@ pub fn forge(sender: &End, receiver: &End, passed: &[Segment], dice: &mut ChaCha
     }
 }
 
-/// A number at, or at an interesting distance from, one of those that count.
+/// Returns a number at, or at an interesting distance from, one of the bases.
 fn near(bases: &[u32], window: u32, dice: &mut ChaCha8Rng) -> u32 {
     let base = bases.choose(dice).copied().unwrap_or(0);
     let distance = match dice.random_range(0..16) {

@@ -38,7 +38,7 @@ const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_ASSURED: u32 = 1 << 2;
 const ENOENT: i32 = 2;
 
-/// What is compared of a tracked connection beside the verdicts.
+/// Properties of a tracked connection that are compared beside the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracked {
     /// Name of the TCP state.
@@ -67,7 +67,7 @@ impl fmt::Display for Tracked {
     }
 }
 
-/// The kernel's table of connections in the network namespace in which this was made.
+/// The kernel's table of connections in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Table {
     socket: OwnedFd,
@@ -95,7 +95,7 @@ impl Table {
         })
     }
 
-    /// The TCP connection between two ends, whichever of them began it.
+    /// Returns the TCP connection between two ends, whichever end opened the connection.
     ///
     /// # Errors
     /// The kernel does not answer, or answers something else.
@@ -127,7 +127,7 @@ impl Table {
     }
 }
 
-/// Four bytes at an offset, in the byte order of the host.
+/// Returns the four bytes at an offset, in the byte order of the host.
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -173,7 +173,7 @@ fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     to.resize(to.len().next_multiple_of(4), 0);
 }
 
-/// The value of the attribute of a kind.
+/// Returns the value of the attribute of a kind.
 fn value(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let head = number(attributes, 0)?.to_ne_bytes();

@@ -14,7 +14,7 @@ use crate::segment::{RST, Segment};
 /// Segments of the past that an attacker may replay.
 const MEMORY: usize = 24;
 
-/// Which of the two ends sends.
+/// End that sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The end behind the first TUN device.
@@ -24,7 +24,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The other one.
+    /// Returns the other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -34,7 +34,7 @@ impl Side {
     }
 }
 
-/// How a conversation goes.
+/// Habits of a conversation: loss, reordering, attacks.
 #[derive(Debug, Clone, Copy)]
 struct Habits {
     loss: f64,
@@ -45,7 +45,7 @@ struct Habits {
     closing: f64,
 }
 
-/// A pair of things, one of each side.
+/// Pair of values, one for each side.
 #[derive(Debug, Clone)]
 struct Both<T>([T; 2]);
 
@@ -67,11 +67,10 @@ impl<T> Both<T> {
     }
 }
 
-/// A conversation that is going on: connections of one pair of addresses and ports, one after the
-/// other.
+/// Conversation: connections of one pair of addresses and ports, one after the other.
 #[derive(Debug)]
 pub struct Conversation {
-    /// Its number; no other conversation has its addresses and ports.
+    /// Number of the conversation; each has addresses and ports of its own.
     pub number: u32,
     addresses: Both<SocketAddr>,
     ends: Both<End>,
@@ -129,7 +128,7 @@ impl Conversation {
         conversation
     }
 
-    /// From and to, for a segment of a side.
+    /// Returns sender and receiver of a side's segment.
     #[must_use]
     pub const fn addresses(&self, sender: Side) -> (SocketAddr, SocketAddr) {
         (
@@ -138,13 +137,13 @@ impl Conversation {
         )
     }
 
-    /// Whether somebody forges segments in it.
+    /// Returns whether segments are forged in the conversation.
     #[must_use]
     pub const fn is_attacked(&self) -> bool {
         self.habits.attack > 0.0
     }
 
-    /// The next segment that passes the middle, or `None` when the conversation is over.
+    /// Returns the next segment that passes the middle, or `None` when the conversation is over.
     pub fn next(&mut self, dice: &mut ChaCha8Rng) -> Option<(Side, Segment)> {
         self.left = self.left.checked_sub(1)?;
         for _ in 0..400 {

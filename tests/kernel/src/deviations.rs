@@ -12,12 +12,12 @@ const LIST: &str = include_str!("../deviations.toml");
 /// Stories kept of a kind.
 const EXAMPLES: usize = 2;
 
-/// What two deviations have in common.
+/// Kind of deviation: the properties that deviations of one entry share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// What Linux says: a class, or `state` and the connection's state.
+    /// Verdict of Linux: a class, or `state` and the connection's state.
     pub linux: String,
-    /// What the engine says: class and direction or drop reason, or `state` and the session's
+    /// Verdict of the engine: class and direction or drop reason, or `state` and the session's
     /// state.
     pub ours: String,
     /// The session's state before the packet, in the engine; `-` for none.
@@ -25,9 +25,9 @@ pub struct Kind {
     /// The segment's flags, with `>` or `<` before them for its direction in the session, where it
     /// has one.
     pub segment: String,
-    /// What came earlier in the connection, by kind; `-` for nothing of note.
+    /// Kinds of earlier segments in the connection; `-` for none of note.
     pub after: String,
-    /// Somebody forges segments in the conversation.
+    /// Whether segments are forged in the conversation.
     pub attacked: bool,
 }
 
@@ -73,7 +73,7 @@ struct List {
     deviation: Vec<Known>,
 }
 
-/// What was found of a kind.
+/// Number and examples of the deviations of a kind.
 #[derive(Debug, Default)]
 struct Found {
     count: u64,
@@ -96,7 +96,7 @@ impl Deviations {
         }
     }
 
-    /// How many there were.
+    /// Returns the number of deviations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.found.values().map(|found| found.count).sum()

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::segment::{ACK, FIN, Options, PSH, RST, SYN, Segment, before};
 
-/// What an end asks for in its SYN, and how it behaves.
+/// Options that an end offers in its SYN, and its behavior.
 #[derive(Debug, Clone, Default)]
 pub struct Offer {
     /// Maximum segment size; 0 for none.
@@ -27,7 +27,7 @@ pub struct Offer {
     pub largest: u16,
 }
 
-/// Where an end stands. What follows ESTABLISHED is told by the FINs.
+/// Phase of an end. The FINs distinguish the states after ESTABLISHED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// No connection.
@@ -35,7 +35,7 @@ pub enum Phase {
     Closed,
     /// Takes connections.
     Listen,
-    /// Its SYN is out.
+    /// The end has sent its SYN.
     SynSent,
     /// SYNs went both ways.
     SynReceived,
@@ -48,17 +48,17 @@ pub enum Phase {
 /// One end of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct End {
-    /// Where it stands.
+    /// Phase of the end.
     pub phase: Phase,
-    /// What it offers.
+    /// Offer of the end.
     pub offer: Offer,
     /// The oldest byte that is not acknowledged.
     pub una: u32,
     /// The next byte that it will send.
     pub nxt: u32,
-    /// What the other end's window allows, in bytes from `una`.
+    /// Window of the other end, in bytes from `una`.
     pub peer_window: u32,
-    /// The next byte that it expects.
+    /// The next byte that the end expects.
     pub rcv_nxt: u32,
     /// The right edge of the window that it has offered.
     pub promised: u32,
@@ -514,7 +514,7 @@ impl End {
     }
 }
 
-/// What a closed port answers (RFC 9293 3.10.7.1).
+/// Returns the answer of a closed port (RFC 9293 3.10.7.1).
 fn refuse(segment: &Segment) -> Option<Segment> {
     if segment.has(RST) {
         return None;

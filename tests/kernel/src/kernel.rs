@@ -10,10 +10,10 @@ use crate::conntrack::{Table, Tracked};
 use crate::conversation::Side;
 use crate::namespace::{Namespace, Tun, sysctl, wait};
 
-/// How conntrack sees a packet: state and direction, as `conntrack` users know them.
+/// Class of a packet in conntrack: state and direction, as users of `conntrack` know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// It fits nothing.
+    /// INVALID: the packet fits no connection.
     Invalid,
     /// NEW, always original.
     New,
@@ -29,7 +29,7 @@ pub enum Class {
     Lost,
 }
 
-/// The DSCP that stands for each class, and the nftables expression that selects it.
+/// DSCP of each class, and the nftables expression that selects the class.
 const MARKS: [(u8, Class, &str); 6] = [
     (1, Class::Invalid, "ct state invalid"),
     (2, Class::New, "ct state new ct direction original"),
@@ -138,7 +138,7 @@ impl Kernel {
         })
     }
 
-    /// Sends a packet through the kernel and says what it thinks.
+    /// Sends a packet through the kernel and returns its class.
     ///
     /// # Errors
     /// The devices fail, or what comes out is not what went in.
@@ -158,7 +158,7 @@ impl Kernel {
             };
             if let Some((class, payload)) = unmark(out) {
                 let sent = unmark(packet).map(|(_, payload)| payload);
-                // The kernel itself says which groups it listens to as a router: not TCP.
+                // The kernel itself reports the groups that it joins as a router: not TCP.
                 if sent == Some(payload) {
                     return Ok(class);
                 }
@@ -167,7 +167,7 @@ impl Kernel {
         Ok(Class::Lost)
     }
 
-    /// The TCP connection that the kernel tracks between two ends.
+    /// Returns the TCP connection that the kernel tracks between two ends.
     ///
     /// # Errors
     /// The kernel does not answer.

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-/// Set once the process was asked to end (SIGINT, SIGTERM).
+/// Flag that is set once the process was asked to end (SIGINT, SIGTERM).
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
@@ -67,11 +67,11 @@ impl Namespace {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
     }
 
-    /// Does something inside: threads and programs that it starts stay there, the calling thread
-    /// stays where it is.
+    /// Runs a function inside the namespace: its threads and programs stay there, and the calling
+    /// thread stays where it is.
     ///
     /// # Errors
-    /// The namespace is gone, or what is done fails.
+    /// The namespace is gone, or the function fails.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {

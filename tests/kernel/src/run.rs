@@ -20,36 +20,35 @@ use crate::namespace::Interrupt;
 use crate::segment::{RST, Segment};
 use crate::wake::Wake;
 
-/// Conversations that go on at the same time.
+/// Number of conversations at the same time.
 const LIVE: usize = 64;
 
-/// What to run.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Packets in all.
+    /// Number of packets.
     pub packets: u64,
-    /// What the packets are made of.
+    /// Seed of the packets.
     pub seed: u64,
 }
 
-/// What came of it.
+/// Results of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Packets that were compared, and the connection's state after each.
     pub packets: u64,
     /// Conversations.
     pub conversations: u64,
-    /// Where the two did not agree; the conversation ends there.
+    /// Deviations; a conversation ends at its first one.
     pub deviations: Deviations,
-    /// Packets by what Linux said of them.
+    /// Packets by their class in Linux.
     pub classes: HashMap<Class, u64>,
 }
 
 /// A conversation with its record.
 struct Live {
     conversation: Conversation,
-    /// One for each conversation: no packet of another can change a session here, and the one that
-    /// there is is found at once.
+    /// Engine of this conversation alone, whose packets no other conversation can change.
     engine: Engine,
     story: String,
     wake: Wake,
@@ -62,8 +61,8 @@ struct Run {
     outcome: Outcome,
 }
 
-/// An engine with the default configuration, but lifetimes that do not end during a run, for one
-/// conversation.
+/// Returns an engine for one conversation: the default configuration, with lifetimes that do not
+/// end during a run.
 fn engine() -> Result<Engine> {
     let mut config = Config::allow_all();
     config.table.max_sessions = 16;
@@ -128,7 +127,7 @@ impl Run {
         })
     }
 
-    /// One packet, and the connection after it; `false` where the two do not agree.
+    /// Compares one packet, and the connection after it; returns `false` for a deviation.
     fn compare(&mut self, one: &mut Live, sender: Side, segment: &Segment) -> Result<bool> {
         let (from, to) = one.conversation.addresses(sender);
         let packet = segment.packet(from, to)?;
@@ -186,7 +185,7 @@ impl Run {
     }
 }
 
-/// The session of a conversation, in its engine.
+/// Returns the session of a conversation in its engine.
 fn session(engine: &Engine, left: SocketAddr) -> Option<Tracked> {
     let mut tracked = None;
     engine.for_each_session(|session| {
@@ -204,7 +203,7 @@ fn state(tracked: Option<&Tracked>) -> String {
     tracked.map_or_else(|| "none".to_owned(), Tracked::to_string)
 }
 
-/// State of the session that a packet met, and an arrow for the packet's direction in it.
+/// Returns the state of the packet's session, and an arrow for the packet's direction.
 fn found(steps: &[Step]) -> (&'static str, &'static str) {
     steps
         .iter()
@@ -234,7 +233,7 @@ fn describe(verdict: &Verdict) -> String {
     format!("{} {detail}", tracked.class.name())
 }
 
-/// Whether class and direction are the same.
+/// Returns whether class and direction are the same.
 fn agree(linux: Class, verdict: &Verdict) -> bool {
     let tracked = verdict.tracked();
     match linux {

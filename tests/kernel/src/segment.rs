@@ -19,7 +19,7 @@ pub const ACK: u8 = 0x10;
 /// The urgent pointer counts.
 pub const URG: u8 = 0x20;
 
-/// Whether `a` comes before `b` on the circle of sequence numbers.
+/// Returns whether `a` comes before `b` on the circle of sequence numbers.
 #[must_use]
 pub const fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
@@ -96,26 +96,26 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Whether all these flags are set.
+    /// Returns whether all these flags are set.
     #[must_use]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    /// The length in sequence space: the payload, and one each for SYN and FIN.
+    /// Returns the length in sequence space: the payload, and one each for SYN and FIN.
     #[must_use]
     pub fn span(&self) -> u32 {
         u32::from(self.len) + u32::from(self.has(SYN)) + u32::from(self.has(FIN))
     }
 
-    /// The sequence number behind the segment.
+    /// Returns the sequence number after the segment.
     #[must_use]
     pub fn end(&self) -> u32 {
         self.seq.wrapping_add(self.span())
     }
 
-    /// The flags as letters, and whether there is data: what kind of segment this is, for a table
-    /// of deviations.
+    /// Returns the kind of segment for a table of deviations: the flags as letters, and whether
+    /// there is data.
     #[must_use]
     pub fn kind(&self) -> String {
         let mut kind = String::new();
@@ -140,7 +140,7 @@ impl Segment {
         kind
     }
 
-    /// The whole IP packet, checksums included.
+    /// Returns the whole IP packet, checksums included.
     ///
     /// # Errors
     /// The two addresses are not of one family.

@@ -9,8 +9,8 @@ use portcullis::{Class, DropReason, Verdict};
 
 use crate::segment::{ACK, FIN, Options, RST, SYN, Segment};
 
-/// What kinds of segments came, each at its first appearance. The reasons stand in
-/// `deviations.toml`.
+/// Kinds of earlier segments, in the order of their first appearance. `deviations.toml` has the
+/// reasons.
 #[derive(Debug, Default)]
 pub struct Wake {
     seen: Vec<&'static str>,

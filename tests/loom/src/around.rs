@@ -124,7 +124,7 @@ pub(crate) mod limits {
     }
 }
 
-/// Nothing is counted by prefix here: that is behind locks.
+/// Counts by prefix, which are behind locks and therefore left out.
 pub(crate) mod counted {
     use crate::reserve::NoMemory;
     use crate::standing::Standing;

@@ -142,8 +142,8 @@ portcullis::config_section! {
         }
         /// The time for which packets are served after SIGTERM, while health checks get 503.
         drain: Duration {
-            default: Duration::from_secs(35), "three probes at a balancer's 10 s, and a little \
-                                               more";
+            default: Duration::from_secs(35),
+                "three probes at a balancer's 10 s, and a little more";
             bounds: Duration::ZERO..=Duration::from_secs(3_600);
         }
         /// The file in which sessions are saved at the end, and from which a start restores them.

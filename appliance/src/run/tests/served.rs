@@ -70,7 +70,7 @@ fn draining_is_unhealthy_and_ends_after_its_time() {
 }
 
 #[test]
-fn idle_and_slow_clients_disturb_nobody() {
+fn idle_and_slow_clients_delay_no_other_client() {
     let appliance = TestAppliance::start("");
     let idle: Vec<_> = (0..200)
         .filter_map(|n| {

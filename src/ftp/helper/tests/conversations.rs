@@ -134,7 +134,7 @@ fn commands_before_the_greeting_wait_for_it() {
 }
 
 #[test]
-fn abor_rein_quit_and_user_withdraw() {
+fn abor_rein_quit_and_user_withdraw_announcements() {
     for command in ["ABOR\r\n", "REIN\r\n", "QUIT\r\n", "USER b\r\n", "abor\r\n"] {
         let mut talk = Talk::new();
         talk.client("PORT 10,0,0,9,19,136\r\n").server("200 ok\r\n");
@@ -164,7 +164,7 @@ fn abor_rein_quit_and_user_withdraw() {
 }
 
 #[test]
-fn a_421_withdraws() {
+fn a_421_withdraws_all_announcements() {
     let mut talk = Talk::new();
     talk.client("PASV\r\n").server("227 (192,0,2,1,19,136)\r\n");
     talk.server("421 Timeout.\r\n");

@@ -6,7 +6,7 @@ use crate::track::tcp::State;
 use super::story::{tell, tell_from};
 
 #[test]
-fn an_ordinary_connection() {
+fn an_ordinary_connection_opens_and_closes() {
     tell(
         "ordinary connection",
         "> S 0                | SYN_SENT, opened
@@ -39,7 +39,7 @@ fn the_responder_may_close_first() {
 }
 
 #[test]
-fn a_simultaneous_open() {
+fn a_simultaneous_open_establishes_a_connection() {
     let begin = "> S 0 | SYN_SENT, opened
                  < S 0 | SYN_SENT2";
     for (name, rest) in [
@@ -74,7 +74,7 @@ fn a_simultaneous_open() {
 }
 
 #[test]
-fn a_simultaneous_close() {
+fn a_simultaneous_close_leads_to_time_wait() {
     tell(
         "both FINs cross",
         "> S 0           | SYN_SENT, opened
@@ -88,7 +88,7 @@ fn a_simultaneous_close() {
 }
 
 #[test]
-fn a_half_closed_connection_carries_data_for_as_long_as_it_likes() {
+fn a_half_closed_connection_carries_data_without_a_limit() {
     for initial in [(5, 7), (u32::MAX - 3, u32::MAX - 250_000)] {
         let mut story = tell_from(
             "request, FIN, long answer",
@@ -197,9 +197,9 @@ fn a_kind_that_does_not_fit_the_state_is_invalid() {
 }
 
 #[test]
-fn data_in_a_syn() {
+fn data_in_a_syn_are_tracked_if_the_responder_accepts_them() {
     tell(
-        "accepted by the responder, which speaks at once, as far as the SYN's window lets it",
+        "accepted by the responder, which answers at once within the SYN's window",
         "> S 0+100 win 1000     | SYN_SENT, opened
          < SA 0 ack 101         | SYN_RECV
          < PA 1+500 ack 101     | SYN_RECV, until tcp.unacknowledged

@@ -18,17 +18,17 @@ use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 /// Clients at the same time, for each IP version.
 const CLIENTS: u64 = 5;
 
-/// How long the last transfers may take once no new ones begin.
+/// Longest time for the last transfers after no new ones begin.
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Real TCP connections through the engine over a lossy path. Fails on the first packet that the
 /// engine drops.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long new transfers begin.
+    /// Time in which new transfers begin, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// What loss, delay and data are made of; random unless given, and printed.
+    /// Seed of loss, delay and data; random unless given, and printed.
     #[arg(long)]
     seed: Option<u64>,
     /// Names of the network namespaces begin like this; by default made of the process number.

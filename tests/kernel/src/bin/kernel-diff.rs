@@ -18,7 +18,7 @@ struct Arguments {
     /// Packets to compare.
     #[arg(long, default_value_t = 100_000)]
     packets: u64,
-    /// What the packets are made of; random unless given, and printed.
+    /// Seed of the packets; random unless given, and printed.
     #[arg(long)]
     seed: Option<u64>,
     /// Print listed kinds of deviations, too, with stories.
@@ -68,7 +68,7 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// A seed of the standard library's own randomness.
+/// Returns a seed from the standard library's own randomness.
 fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) % 1_000_000_000

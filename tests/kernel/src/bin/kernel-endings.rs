@@ -12,7 +12,7 @@ use portcullis_kernel_tests::endings::lab::Lab;
 use portcullis_kernel_tests::endings::stacks::Family;
 use portcullis_kernel_tests::namespace::Interrupt;
 
-/// How long all scenes may take; each waits a few seconds at most for what it is to see.
+/// Longest time for all scenes; each waits a few seconds at most for the events that it checks.
 const BOUND: Duration = Duration::from_secs(50);
 
 /// Real TCP connections that the engine ends, adopts, or sees one half of. Fails on the first scene

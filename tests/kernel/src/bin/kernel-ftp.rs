@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// Prints what worked, and what does not work without the engine either.
+/// Prints the transfers that worked, and those that do not work without the engine either.
 fn report(what: &str, ways: &Ways, seconds: f64) {
     println!("{} {what}: {seconds:.1} s", ways.worked);
     if !ways.impossible.is_empty() {
@@ -102,7 +102,7 @@ fn report(what: &str, ways: &Ways, seconds: f64) {
     }
 }
 
-/// All transfers, with ports tried beside them all the time.
+/// Runs all transfers while ports are tried all the time.
 fn all(scene: &Scene<'_>) -> Result<()> {
     let (stop, tries) = (AtomicBool::new(false), AtomicU64::new(0));
     let start = Instant::now();
@@ -110,7 +110,7 @@ fn all(scene: &Scene<'_>) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let watching = scope.spawn(|| scene.watch(&stop, &tries));
         let result = (|| {
-            // A round of tries before anything was announced.
+            // Wait for a round of tries before the first announcement.
             while tries.load(Ordering::Relaxed) == 0 && !watching.is_finished() {
                 scene.interrupt.check()?;
                 thread::yield_now();

@@ -14,29 +14,29 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::namespace::{Tun, wait};
 
-/// Bytes a second that the path carries each way; what comes faster waits.
+/// Bytes per second that the path carries in each direction; faster traffic waits.
 const RATE: f64 = 12_500_000.0;
 
-/// Bytes that may go at once.
+/// Size of a burst in bytes.
 const BURST: f64 = 64_000.0;
 
-/// Packets that wait for one direction; one more is lost, as in any router.
+/// Length of the queue of each direction; further packets are lost, as in any router.
 const QUEUE: usize = 500;
 
-/// A packet on its way: when it gets there, a number that keeps the order of equal moments, where
-/// it goes, its bytes.
+/// Packet under way: its moment of arrival, a serial number that orders equal moments, its next
+/// station and its bytes.
 type Flying = Reverse<(Instant, u64, Hop, Vec<u8>)>;
 
 /// The next station of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Hop {
-    /// The engine; then on to the device of this number.
+    /// The engine, and then the device of this number.
     Engine(usize),
     /// The device of this number.
     Device(usize),
 }
 
-/// What has passed.
+/// Counts of the packets and segments on the path.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Packets from the stacks.
@@ -47,7 +47,7 @@ pub struct Counters {
     pub lost: u64,
     /// Packets that were sent twice.
     pub duplicated: u64,
-    /// Packets that were held back, so that later ones overtook them.
+    /// Packets that were delayed so that later ones overtook them.
     pub reordered: u64,
     /// Packets lost because the queue was full.
     pub overflowed: u64,
@@ -70,7 +70,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// When so many bytes may go, from a moment on.
+    /// Takes the tokens of so many bytes, and returns the wait until the bytes may go.
     fn admit(&mut self, now: Instant, bytes: usize) -> Duration {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + since * RATE).min(BURST) - bytes as f64;
@@ -89,12 +89,12 @@ pub struct Relay {
     dice: ChaCha8Rng,
     serial: u64,
     buffer: Vec<u8>,
-    /// What has passed.
+    /// Counts of the packets and segments on the path.
     pub counters: Counters,
 }
 
 impl Relay {
-    /// A relay with an engine of the default configuration that verifies checksums.
+    /// Returns a relay with an engine of the default configuration that verifies checksums.
     ///
     /// # Errors
     /// The engine does not take its configuration.
@@ -121,7 +121,7 @@ impl Relay {
         })
     }
 
-    /// Moves what there is to move, and waits a little for more.
+    /// Moves all packets that are due, and waits a little for more.
     ///
     /// # Errors
     /// The engine dropped a packet: the explanation is the error. Or a device failed.
@@ -149,7 +149,7 @@ impl Relay {
         wait([left, right], next.min(5000))
     }
 
-    /// One packet off a device; `false` if there is none.
+    /// Reads one packet from a device; returns `false` if there is none.
     fn take(&mut self, from: usize, now: Instant) -> Result<bool> {
         let Some(device) = self.devices.get(from) else {
             return Ok(false);
@@ -173,7 +173,7 @@ impl Relay {
         Ok(true)
     }
 
-    /// Sends a packet over one half of the path: lost, late, or twice, at random.
+    /// Sends a packet over one half of the path, which may lose, delay or duplicate the packet.
     fn fly(&mut self, now: Instant, hop: Hop, packet: Vec<u8>) {
         // The loss comes and goes, 0 to 2 % over both halves.
         let loss = f64::from((self.serial / 4000 % 5) as u32) * 0.0025;
@@ -258,10 +258,10 @@ impl Relay {
         counters.fins += u64::from(has(TcpFlags::FIN));
     }
 
-    /// What must have happened for the run to have meant anything.
+    /// Checks that all kinds of segments and faults have occurred: a run without them means little.
     ///
     /// # Errors
-    /// What did not happen.
+    /// Names the first kind that has not occurred.
     pub fn check_material(&self) -> Result<()> {
         let c = &self.counters;
         for (what, count) in [

@@ -15,7 +15,7 @@ use rustix::net::sockopt;
 /// The port that the server listens on.
 const PORT: u16 = 7000;
 
-/// Nothing may take longer than this; a connection that stands still is a failure.
+/// Longest time that a transfer may stand still; after that, the connection has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of transfer.
@@ -28,13 +28,13 @@ pub enum Kind {
     Download = 1,
     /// Both send at the same time.
     Both = 2,
-    /// The client says all and closes its half; then the server sends.
+    /// The client sends all its data and closes its half; then the server sends.
     HalfClosed = 3,
     /// The server reads slowly into a small buffer: its window closes.
     SlowServer = 4,
     /// The client reads slowly into a small buffer.
     SlowClient = 5,
-    /// Short messages to and fro with pauses in which keepalives are sent.
+    /// Short messages in both directions, with pauses in which keepalives are sent.
     Chatty = 6,
 }
 
@@ -94,12 +94,12 @@ impl Order {
     }
 }
 
-/// What the clients have done, and what failed anywhere.
+/// Finished transfers, and failures of clients and server.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// Transfers that came to their end, by kind, IPv4 and IPv6.
+    /// Finished transfers: their kinds, and whether they used IPv6.
     pub done: Mutex<Vec<(Kind, bool)>>,
-    /// What went wrong.
+    /// Descriptions of the failures.
     pub failures: Mutex<Vec<String>>,
 }
 
@@ -117,7 +117,7 @@ impl Log {
     }
 }
 
-/// Starts a server on one address. It ends when `stop` is set and nobody calls any more.
+/// Starts a server on one address. It ends when `stop` is set and no client connects any more.
 ///
 /// # Errors
 /// The address cannot be listened on.
@@ -146,7 +146,7 @@ pub fn serve(address: IpAddr, stop: Arc<AtomicBool>, log: Arc<Log>) -> Result<Jo
     }))
 }
 
-/// Starts a client that does one transfer after the other, until `stop` is set.
+/// Starts a client that runs one transfer after the other until `stop` is set.
 pub fn call(address: IpAddr, seed: u64, stop: Arc<AtomicBool>, log: Arc<Log>) -> JoinHandle<()> {
     /// Every connection begins with another kind, over all clients.
     static NEXT: AtomicU16 = AtomicU16::new(0);

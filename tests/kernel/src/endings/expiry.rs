@@ -161,7 +161,7 @@ pub const SCENES: &[(&str, Scene)] = &[
 /// Sequence numbers of the SYNs that soon go beyond 2^32.
 pub const NEAR_THE_END: [u32; 2] = [0u32.wrapping_sub(20_000), 0u32.wrapping_sub(30_000)];
 
-/// How long a stack may take to believe a RST, on a machine that is busy.
+/// Longest time for a stack to accept a RST on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
 
 /// A connection up to its end.
@@ -171,7 +171,7 @@ struct Story {
     exchange: usize,
     /// Bytes that the client and the server get and do not read.
     unread: [usize; 2],
-    /// Who has closed its half.
+    /// The end that has closed its half.
     half_closed: Option<End>,
     /// Bytes that each end has sent, and that were lost behind the engine.
     in_flight: usize,
@@ -291,7 +291,7 @@ fn send(connection: &Connection, from: End, bytes: usize) -> Result<()> {
 pub struct BothEnded {
     /// The client and the server.
     pub ends: [Ended; 2],
-    /// The same in words.
+    /// Description of the two ends.
     pub text: String,
 }
 

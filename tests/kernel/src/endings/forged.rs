@@ -20,7 +20,7 @@ pub const SCENES: &[(&str, Scene)] = &[
     ),
 ];
 
-/// How long nothing but silence follows, by the engine's clock.
+/// Time without packets after the forged ones, by the engine's clock.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Linux's default: a connection challenges one RST in this time, so that the engine sees no answer

@@ -80,7 +80,7 @@ fn only(seen: End) -> [Way; 2] {
     }
 }
 
-/// What is evidence when the handshake's half of one end alone passes.
+/// Returns the evidence and the drop reason if only one end's half of the handshake passes.
 const fn evidence_of(seen: End) -> (Evidence, DropReason) {
     match seen {
         End::Client => (Evidence::AckWithoutSynAck, DropReason::TcpAckWithoutSynAck),

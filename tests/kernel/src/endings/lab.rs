@@ -15,7 +15,7 @@ use super::wire::{End, View, shift};
 use crate::namespace::{Interrupt, Tun, wait};
 use crate::segment::{ACK, RST, SYN, Segment};
 
-/// How long nothing may come before all is said.
+/// Time without packets after which the stacks are regarded as idle.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// Bytes to and fro in a transfer that must work.
@@ -33,51 +33,51 @@ pub enum Way {
 /// Through the engine's default zone.
 pub const THROUGH: Way = Way::Through(Zone::DEFAULT);
 
-/// What becomes of a RST that the engine makes, on its way.
+/// Fate of a RST of the engine on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives.
+    /// The RST arrives.
     Arrives,
-    /// It is lost.
+    /// The RST is lost.
     Lost,
-    /// It arrives with a sequence number that is higher by so much.
+    /// The RST arrives with its sequence number raised by this number.
     Raised(u32),
 }
 
 /// A RST that the engine made.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
-    /// Where it went.
+    /// Receiver of the RST.
     pub to: End,
-    /// When, by the real clock.
+    /// Moment of the RST by the real clock.
     pub at: Instant,
-    /// What it says, in the engine's numbers.
+    /// Fields of the RST, in the engine's numbers.
     pub view: View,
 }
 
 /// A packet that the engine did not forward.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused {
-    /// Its sender.
+    /// Sender of the packet.
     pub from: End,
-    /// Why.
+    /// Reason for the drop.
     pub reason: DropReason,
-    /// How the engine saw it.
+    /// Classification of the packet by the engine.
     pub tracked: Tracked,
-    /// Whether it was answered.
+    /// Whether the packet was answered.
     pub answered: bool,
 }
 
-/// What has happened since the scene began.
+/// Events since the scene began.
 #[derive(Debug, Default)]
 pub struct Diary {
     /// RSTs at the end of sessions.
     pub resets: Vec<Sent>,
     /// RSTs that answer a packet.
     pub answers: Vec<Sent>,
-    /// What was not forwarded.
+    /// Packets that were not forwarded.
     pub refused: Vec<Refused>,
-    /// What was forwarded.
+    /// Number of forwarded packets.
     pub forwarded: usize,
     /// Sessions that began.
     pub opened: Vec<SessionRecord>,
@@ -194,13 +194,13 @@ pub struct Lab {
     interrupt: Interrupt,
     /// The engine.
     pub engine: Engine,
-    /// How far the engine's clock is ahead of the real one.
+    /// Time by which the engine's clock is ahead of the real one.
     ahead: Duration,
     /// The ways of the client's and the server's packets.
     pub ways: [Way; 2],
-    /// What becomes of the RSTs at the end of sessions.
+    /// Fate of the RSTs at the end of sessions.
     pub resets: Fate,
-    /// What becomes of the RSTs that answer a packet.
+    /// Fate of the RSTs that answer a packet.
     pub answers: Fate,
     /// Whether an end's packets are lost in front of the engine.
     pub lost_before: [bool; 2],
@@ -213,7 +213,7 @@ pub struct Lab {
     port: u16,
     last_packet: Instant,
     buffer: Vec<u8>,
-    /// What has happened since the scene began.
+    /// Events since the scene began.
     pub diary: Diary,
 }
 
@@ -398,7 +398,7 @@ impl Lab {
         }
     }
 
-    /// What the engine says of a packet, in its own numbers; its answers go back.
+    /// Passes a packet to the engine, in the engine's numbers, and sends the answers back.
     fn decide(&mut self, from: End, zone: Zone, packet: &[u8]) -> Result<Verdict> {
         let mut events = Events::default();
         let input = Packet::new(packet, self.now()).zone(zone);

@@ -159,7 +159,7 @@ fn ack_lost(lab: &mut Lab, family: Family) -> Result<String> {
     Ok("ECONNRESET at the client, then at the server".to_owned())
 }
 
-/// Nobody has called [`portcullis::Engine::expire`] in time.
+/// A packet finds its session expired: [`portcullis::Engine::expire`] was not called in time.
 fn found_over(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;

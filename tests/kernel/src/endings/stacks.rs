@@ -22,14 +22,14 @@ use crate::namespace::{Namespace, Tun, sysctl};
 /// have not seen the SYN.
 pub const PORT: u16 = 443;
 
-/// How long a socket may stand still.
+/// Longest time that a socket may stand still.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A socket's state in `/proc/net/tcp`: the connection is open.
 pub const ESTABLISHED: u8 = 1;
-/// Its own FIN was acknowledged, and it waits for that of the other end.
+/// A socket's state: its own FIN was acknowledged, and the other end's FIN is awaited.
 pub const FIN_WAIT2: u8 = 5;
-/// It has received a FIN, and its own half is open.
+/// A socket's state: a FIN was received, and its own half is open.
 pub const CLOSE_WAIT: u8 = 8;
 
 /// An IP version.
@@ -59,7 +59,7 @@ impl Family {
     }
 }
 
-/// What the kernel of a namespace has counted: `/proc/net/snmp` and `/proc/net/netstat`.
+/// Counters of the kernel of a namespace: `/proc/net/snmp` and `/proc/net/netstat`.
 #[derive(Debug, Clone)]
 pub struct Counts(HashMap<String, i64>);
 
@@ -182,7 +182,7 @@ impl Stacks {
         }
     }
 
-    /// What the two kernels have counted.
+    /// Returns the counters of the two kernels.
     ///
     /// # Errors
     /// There is no `/proc`.
@@ -259,12 +259,12 @@ pub fn abort(stream: TcpStream) {
     drop(stream);
 }
 
-/// How a connection ended, as its socket tells it.
+/// End of a connection as its socket reports the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// When the socket woke whoever waited for it.
     pub at: Instant,
-    /// What was still to be read.
+    /// Bytes that had not been read.
     pub unread: usize,
     /// Whether the error came behind the other end's FIN.
     pub after_fin: bool,
@@ -315,10 +315,10 @@ impl Watch {
         self.0.is_finished()
     }
 
-    /// How the connection ended.
+    /// Returns how the connection ended.
     ///
     /// # Errors
-    /// It did not.
+    /// The connection has not ended.
     pub fn join(self) -> Result<Ended> {
         self.0
             .join()

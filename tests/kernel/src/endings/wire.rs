@@ -7,9 +7,9 @@ use crate::segment::{ACK, FIN, SYN};
 /// One of the two stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It has opened the connection.
+    /// The end that has opened the connection.
     Client,
-    /// It has accepted it.
+    /// The end that has accepted the connection.
     Server,
 }
 
@@ -26,7 +26,7 @@ impl End {
         }
     }
 
-    /// Its value of a pair, client first.
+    /// Returns the end's value of a pair, client first.
     pub const fn of<T>(self, pair: &[T; 2]) -> &T {
         let [client, server] = pair;
         match self {
@@ -35,7 +35,7 @@ impl End {
         }
     }
 
-    /// Its value of a pair, to be changed.
+    /// Returns the end's value of a pair, for changes.
     pub const fn of_mut<T>(self, pair: &mut [T; 2]) -> &mut T {
         let [client, server] = pair;
         match self {
@@ -45,7 +45,7 @@ impl End {
     }
 }
 
-/// What a segment says.
+/// Fields of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// Source port.
@@ -66,7 +66,7 @@ pub struct View {
     pub scale: Option<u8>,
 }
 
-/// Where TCP begins, and where its payload.
+/// Returns the offsets of the TCP header and of its payload.
 fn layout(packet: &[u8]) -> Option<(usize, usize)> {
     let at = match packet.first()? >> 4 {
         4 if packet.get(9) == Some(&6) => usize::from(packet.first()? & 0x0f) * 4,

@@ -20,13 +20,13 @@ use super::servers::{Server, Site};
 use super::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR, address};
 use crate::namespace::{Interrupt, Namespace};
 
-/// How long a program may take.
+/// Longest run of a program.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ports that nothing opens. On some of them somebody listens at either end, see [`listen`].
 const SHUT: [u16; 8] = [20, 22, 80, 990, 2121, 5000, 8080, 20_000];
 
-/// Where somebody listens who must not be reached.
+/// Ports of listeners that must not be reached.
 const LISTENING: [u16; 3] = [22, 5000, 20_000];
 
 /// Bytes of the large file.
@@ -66,17 +66,17 @@ pub struct Ways {
 pub struct Scene<'a> {
     /// The engine.
     pub path: &'a Path,
-    /// Where the clients are.
+    /// Namespace of the clients.
     pub clients: &'a Namespace,
-    /// Where the servers are.
+    /// Namespace of the servers.
     pub servers: &'a Namespace,
-    /// What the servers serve.
+    /// Files that the servers serve.
     pub site: &'a Site,
     /// The clients' own folder.
     pub folder: &'a File,
-    /// Where control conversations are written to.
+    /// Folder to which control conversations are written.
     pub record: Option<&'a File>,
-    /// Whether to go on.
+    /// Signal that ends the run.
     pub interrupt: &'a Interrupt,
 }
 
@@ -144,7 +144,7 @@ impl Scene<'_> {
         self.path.seen.lock().children()
     }
 
-    /// Those that were opened since there were `before`.
+    /// Returns the announced sessions that were opened after the first `before` ones.
     fn new_children(&self, before: usize) -> Vec<Opened> {
         let seen = self.path.seen.lock();
         let children = seen.opened.iter().filter(|each| each.parent.is_some());
@@ -715,10 +715,10 @@ impl Scene<'_> {
         Ok(tried)
     }
 
-    /// What the engine must have seen and done by the end.
+    /// Checks the counters of the engine at the end of the run.
     ///
     /// # Errors
-    /// What is missing, or what should not be.
+    /// Returns the event that is missing or unexpected.
     pub fn seen(&self) -> Result<()> {
         let seen = self.path.seen.lock();
         ensure!(

@@ -10,7 +10,7 @@ use super::programs::Program;
 use super::servers::Server;
 use crate::namespace::Namespace;
 
-/// How a data connection is agreed on.
+/// Command that opens a data connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// EPSV: the client calls.
@@ -113,15 +113,15 @@ ftp.quit()
 /// A way to one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// Who asks.
+    /// Client program.
     pub client: Client,
-    /// Who is asked.
+    /// Server program.
     pub server: Server,
-    /// Over IPv6?
+    /// Whether IPv6 is used.
     pub v6: bool,
-    /// How.
+    /// Mode of the data connections.
     pub mode: Mode,
-    /// Over explicit TLS (RFC 4217)?
+    /// Whether explicit TLS is used (RFC 4217).
     pub tls: bool,
 }
 
@@ -259,7 +259,7 @@ impl Way {
         arguments
     }
 
-    /// What lftp is told.
+    /// Returns the script for lftp.
     fn lftp(&self, tasks: &[Task]) -> String {
         let yes = |value| if value { "yes" } else { "no" };
         let mut script = vec![
@@ -290,7 +290,7 @@ impl Way {
         script.join("; ")
     }
 
-    /// What tnftp is told.
+    /// Returns the script for tnftp.
     fn tnftp(&self, tasks: &[Task]) -> String {
         let mut script = vec![
             format!("open {} 21", self.host()),

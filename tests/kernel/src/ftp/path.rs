@@ -30,13 +30,13 @@ const RECORDED: usize = 4096;
 /// An opened session as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
-    /// Who called.
+    /// The initiator.
     pub src: SocketAddr,
-    /// Who was called.
+    /// The responder.
     pub dst: SocketAddr,
-    /// Its name.
+    /// Identifier of the session.
     pub id: SessionId,
-    /// The session that announced it.
+    /// The session that announced this one.
     pub parent: Option<SessionId>,
 }
 
@@ -45,15 +45,15 @@ pub struct Opened {
 pub struct Dropped {
     /// The name of the reason.
     pub reason: &'static str,
-    /// Who sent it.
+    /// Sender of the packet.
     pub src: SocketAddr,
-    /// To whom.
+    /// Receiver of the packet.
     pub dst: SocketAddr,
-    /// Of TCP, its flags.
+    /// TCP flags; empty for other protocols.
     pub flags: String,
 }
 
-/// What has been seen so far.
+/// Packets, sessions and events so far.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Packets that passed.
@@ -112,7 +112,7 @@ impl Seen {
         drops
     }
 
-    /// How many announced sessions have been opened.
+    /// Returns the number of announced sessions that have been opened.
     #[must_use]
     pub fn children(&self) -> usize {
         self.opened
@@ -220,7 +220,7 @@ impl Sink for Seen {
 pub struct Path {
     /// The engine.
     pub engine: Engine,
-    /// What it has seen.
+    /// Record of the path.
     pub seen: Mutex<Seen>,
     refused: RefusedAnnouncement,
     bypass: AtomicBool,

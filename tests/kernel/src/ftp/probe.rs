@@ -15,16 +15,16 @@ use rustix::net::{
     sockopt::socket_error,
 };
 
-/// How many ports are tried at once.
+/// Number of ports that are tried at once.
 const AT_ONCE: usize = 200;
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_millis(120);
 
-/// What a port says.
+/// Answer of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing.
+    /// No answer.
     Silence,
     /// A SYN-ACK.
     Open,

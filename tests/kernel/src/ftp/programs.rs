@@ -28,7 +28,7 @@ impl Scratch {
         Ok(Self(folder))
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -101,7 +101,7 @@ impl Program {
         Ok(())
     }
 
-    /// Waits until it ends, however, so long at most.
+    /// Waits for the end of the program, whatever its exit code, for at most `patience`.
     ///
     /// # Errors
     /// It took too long, or the process was asked to end.
@@ -119,7 +119,7 @@ impl Program {
         }
     }
 
-    /// Sends it, and what it has started, a signal.
+    /// Sends a signal to the program and to all programs that it has started.
     ///
     /// # Errors
     /// It has ended already.
@@ -128,7 +128,7 @@ impl Program {
         kill_process_group(group, signal).with_context(|| format!("signal to {}", self.name))
     }
 
-    /// What it has written.
+    /// Returns the output of the program.
     #[must_use]
     pub fn said(&self) -> String {
         fs::read(&self.log).map_or_else(
@@ -140,8 +140,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // What has started nothing and has ended is no group any more; then there is nothing to
-        // end.
+        // A program that has ended and has started no other has no group any more.
         let _ = self.signal(Signal::KILL);
         let _ = self.child.wait();
     }

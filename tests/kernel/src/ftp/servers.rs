@@ -51,7 +51,7 @@ pub enum Server {
 }
 
 impl Server {
-    /// All of them.
+    /// All servers.
     pub const ALL: [Self; 6] = [
         Self::VsftpdFrom20,
         Self::VsftpdFromAny,
@@ -61,7 +61,7 @@ impl Server {
         Self::Proftpd,
     ];
 
-    /// Its name in reports.
+    /// Returns the server's name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Server {
         }
     }
 
-    /// Its host.
+    /// Returns the number of the server's host.
     #[must_use]
     pub const fn host(self) -> u8 {
         match self {
@@ -87,12 +87,12 @@ impl Server {
         }
     }
 
-    /// Whether the package was unpacked into a folder instead of being installed.
+    /// Returns whether the package was unpacked into a folder instead of being installed.
     const fn is_unpacked(self) -> bool {
         matches!(self, Self::PureFtpd | Self::Proftpd)
     }
 
-    /// The user name and the password of the account.
+    /// Returns the user name and the password of the account.
     #[must_use]
     pub const fn account(self) -> Account {
         match self {
@@ -107,13 +107,13 @@ impl Server {
         }
     }
 
-    /// Whether explicit TLS is offered (RFC 4217).
+    /// Returns whether explicit TLS is offered (RFC 4217).
     #[must_use]
     pub const fn has_tls(self) -> bool {
         matches!(self, Self::VsftpdFromAny | Self::PureFtpd | Self::Proftpd)
     }
 
-    /// The port that it must call from in active mode.
+    /// Returns the port from which the server must connect in active mode.
     #[must_use]
     pub const fn calls_from(self) -> Option<u16> {
         match self {
@@ -122,7 +122,7 @@ impl Server {
         }
     }
 
-    /// The ports that it announces in passive mode.
+    /// Returns the ports that the server announces in passive mode.
     #[must_use]
     pub const fn passive_ports(self) -> RangeInclusive<u16> {
         match self {
@@ -277,7 +277,7 @@ impl Server {
     }
 }
 
-/// What all servers serve: a folder with files, and a folder `up` that takes uploads.
+/// Files of all servers: a folder with files, and a folder `up` for uploads.
 #[derive(Debug)]
 pub struct Site {
     scratch: PathBuf,
@@ -327,7 +327,7 @@ impl Site {
         })
     }
 
-    /// The servers that there are.
+    /// Returns the servers that are installed or unpacked.
     pub fn servers(&self) -> impl Iterator<Item = Server> {
         let unpacked = self.unpacked.is_some();
         Server::ALL
@@ -335,7 +335,7 @@ impl Site {
             .filter(move |server| unpacked || !server.is_unpacked())
     }
 
-    /// A file, by its name as clients say it.
+    /// Returns the path of a file by the name that clients use.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)

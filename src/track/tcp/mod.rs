@@ -36,7 +36,7 @@ pub struct Known {
     pub seen_reply: bool,
     /// The handshake was completed and seen.
     pub assured: bool,
-    /// A split handshake may be completed.
+    /// A split handshake may be completed: its check only counts.
     pub split_handshake: bool,
 }
 
@@ -49,7 +49,8 @@ pub enum Outcome {
         lifetime: Option<Lifetime>,
         /// The session is assured from now on.
         assured: bool,
-        /// Fault that strict tracking would have found; the connection is tracked liberally.
+        /// Fault that does not count: the connection is tracked liberally, or a split handshake may
+        /// be completed.
         tolerated: Option<Fault>,
     },
     /// The segment passes; state and lifetime do not change.
@@ -242,10 +243,10 @@ impl Track {
                 .side(direction)
                 .flags
                 .contains(PeerFlags::MAX_ACK_KNOWN);
-            if !known.split_handshake && !has_acknowledged {
-                return Outcome::Invalid(Fault::SplitHandshake);
-            }
             change.next = State::Established;
+            if !has_acknowledged {
+                return self.split_handshake(segment, known, change, step);
+            }
         }
         self.in_window(direction, segment, known, change, step)
     }

@@ -291,6 +291,9 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     if let Some(direction) = verdict.tracked().direction {
         write!(f, ", {direction}")?;
     }
+    if let Some(tolerated) = verdict.tracked().tolerated {
+        write!(f, ": tolerated {tolerated}: {}", tolerated.describe())?;
+    }
     if let Some(reason) = verdict.reason() {
         write!(f, ": {reason}: {}", reason.describe())?;
     }

@@ -94,7 +94,7 @@ pub enum Class {
     /// The packet fits no session in its current state, and cannot open one.
     Invalid = 3,
     /// The packet is never tracked: neighbor and multicast listener discovery on a link, and ICMPv6
-    /// redirects where they are allowed.
+    /// redirects where their check only counts.
     Untracked = 4,
 }
 
@@ -293,8 +293,8 @@ drop_reasons! {
     /// It is discovery whose hop limit is not that of its type, 255 or 1, which says that it has
     /// left its link (RFC 4861 7.1.1, RFC 3810 5).
     DiscoveryOffLink = "discovery_off_link",
-    /// It is an ICMP redirect, which belongs on the link of the host that it is for:
-    /// `icmp.redirects` does not allow it, or it comes from a tunnel.
+    /// It is an ICMP redirect, which belongs on the link of the host that it is for. In a tunnel it
+    /// is dropped even if `checks.icmp_redirect` is set to count.
     IcmpRedirect = "icmp_redirect",
     /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another
     /// path.
@@ -358,7 +358,7 @@ drop_reasons! {
 
 impl DropReason {
     /// The reasons of checks that can be set to count instead of dropping.
-    pub const CHECKS: [Self; 12] = [
+    pub const CHECKS: [Self; 13] = [
         Self::TcpState,
         Self::TcpSeqAboveWindow,
         Self::TcpAckOfUnseen,
@@ -367,6 +367,7 @@ impl DropReason {
         Self::IcmpErrorNotToSender,
         Self::IcmpErrorSequence,
         Self::IcmpErrorMtuFits,
+        Self::IcmpRedirect,
         Self::SctpState,
         Self::SctpTag,
         Self::DccpState,

@@ -23,7 +23,7 @@ struct Settings {
 }
 
 /// Every connection becomes a session, wherever it begins and even if only half of it is there.
-const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"loose\"\n\
+const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"liberal\"\n\
                        midstream = \"adopt\"\nasymmetric = \"bypass\"\n";
 
 fn summary(capture: &Path, options: &[&str]) -> Value {

@@ -97,8 +97,12 @@ fn connection(row: &Value) -> String {
 /// A replay: a row for each frame, and the sessions by their numbers.
 fn replay(capture: &Path, mode: &str, scratch: &Path) -> (Vec<Value>, BTreeMap<u64, Value>) {
     let config = scratch.join("config.toml");
+    let tcp = match mode {
+        "strict" => "mode = \"strict\"",
+        _ => "mode = \"liberal\"\nmidstream = \"adopt\"",
+    };
     let text = format!(
-        "[tcp]\nmode = \"{mode}\"\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+        "[tcp]\n{tcp}\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
          action = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n"
     );
     std::fs::write(&config, text).expect("the configuration is written");

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{
     AsymmetryConfig, Attachment, CheckMode, Checksums, Config, FragmentsConfig, FtpConfig,
-    FtpHandling, IpConfig, OnReload, Permission, ResetsConfig, SynChallengeConfig, TcpConfig,
-    TcpHandling, TombstonesConfig, Zones,
+    FtpHandling, IpConfig, OnReload, ResetsConfig, SynChallengeConfig, TcpConfig, TcpHandling,
+    TombstonesConfig, Zones,
 };
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
@@ -46,8 +46,6 @@ pub struct Compiled {
     pub ip: IpConfig,
     /// Prefixes by zone; one of them must hold an end of each new session.
     pub inside: BTreeMap<Zone, Vec<IpNet>>,
-    /// The handling of ICMP redirects.
-    pub icmp_redirects: Permission,
     /// The checks that only count.
     pub counting: Vec<DropReason>,
     /// Adaptive lifetimes of unanswered sessions.
@@ -154,7 +152,6 @@ impl Config {
             on_reload: self.policy.on_reload,
             inside: self.compile_inside(&zones),
             ip: self.ip.clone(),
-            icmp_redirects: self.icmp.redirects,
             counting: DropReason::CHECKS
                 .iter()
                 .copied()

@@ -199,6 +199,9 @@ pub enum ConfigErrorCause {
     /// A key that the table does not have.
     #[error("unknown key {0}")]
     UnknownKey(Box<UnknownName>),
+    /// A key that another one has replaced; the message names the new one.
+    #[error("{0}")]
+    ReplacedKey(&'static str),
     /// A table without a required key.
     #[error("missing key `{0}`")]
     MissingKey(&'static str),
@@ -477,7 +480,7 @@ pub enum WarningKind {
         /// The types.
         types: String,
     },
-    /// ICMP redirects that are allowed although all packets come from a tunnel.
+    /// ICMP redirects that are set to count although all packets come from a tunnel.
     RedirectsInTunnel,
     /// A named set without any address.
     EmptySet {
@@ -540,7 +543,7 @@ impl fmt::Display for WarningKind {
                 )
             }
             Self::RedirectsInTunnel => f.write_str(
-                "redirects are dropped in spite of this: engine.attachment says that all packets \
+                "redirects are dropped nevertheless: engine.attachment states that all packets \
                  come from a tunnel",
             ),
         }

@@ -1,4 +1,4 @@
-//! `[ip]` and `[icmp]`: checks of IP headers and ICMP.
+//! `[ip]`: checks of IP headers.
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -38,19 +38,6 @@ crate::config_section! {
     }
 }
 
-crate::config_section! {
-    /// `[icmp]`: handling of ICMP.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct IcmpConfig = "icmp" {
-        /// Handling of redirects: they change a host's routes, and belong on the link of that host
-        /// alone. In a tunnel ([`EngineConfig::attachment`](super::EngineConfig::attachment)) they
-        /// are dropped in any case.
-        redirects: Permission {
-            default: Permission::Drop, "they belong on a host's own link";
-        }
-    }
-}
-
 /// Handling of a packet that a setting allows or drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,5 +72,5 @@ impl Config {
     }
 }
 
-crate::config_table_values!(IpConfig, IcmpConfig);
+crate::config_table_values!(IpConfig);
 crate::config_choices!(Permission, OptionsMode);

@@ -72,6 +72,7 @@ mod lower;
 mod origin;
 mod overrides;
 mod path;
+mod replaced;
 mod rules;
 mod running;
 mod sections;
@@ -97,7 +98,7 @@ pub use self::error::{
 };
 pub use self::ftp::{FtpConfig, FtpHandling, RefusedAnnouncement};
 pub use self::geneve::{GeneveConfig, parse_endpoint};
-pub use self::ip::{IcmpConfig, IpConfig, Permission};
+pub use self::ip::{IpConfig, Permission};
 pub use self::keys::Provenance;
 pub use self::lifetimes::{LifetimeOverride, LifetimesConfig};
 pub use self::limits::LimitsConfig;
@@ -158,13 +159,13 @@ crate::config_section! {
         syn_challenge: SynChallengeConfig { default: SynChallengeConfig::default(), ""; }
         /// `[ip]`.
         ip: IpConfig { default: IpConfig::default(), ""; }
-        /// `[icmp]`.
-        icmp: IcmpConfig { default: IcmpConfig::default(), ""; }
         /// `[ftp]`.
         ftp: FtpConfig { default: FtpConfig::default(), ""; }
         /// `[checks]`: handling of packets that do not pass a check
-        /// ([`DropReason::CHECKS`](crate::DropReason::CHECKS)), by its name. `count` forwards the
-        /// packet and counts it by reason and rule.
+        /// ([`DropReason::CHECKS`](crate::DropReason::CHECKS)), by its name. `drop` drops the packet.
+        /// `count` forwards it and counts it by reason and rule; it changes no session, but a
+        /// handshake that `tcp_split_handshake` only counts is completed. Redirects
+        /// (`icmp_redirect`) are dropped in a tunnel in any case.
         checks: BTreeMap<String, CheckMode> {
             default: BTreeMap::new(), "a check drops";
             implied: implied_checks;

@@ -2,9 +2,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Permission;
+use super::declare::quoted;
 use super::declare::read::{Kind, wrong_type};
-use super::declare::{self, Item, KeyReference, Problems, SectionReference, Value};
+use super::declare::{self, Item, KeyReference, Problems, Scalar, SectionReference, Value, Wrong};
+use super::replaced::LOOSE;
 use crate::policy::handling::{Asymmetric, Handling, LatePacket, Midstream, TcpHandling, TcpMode};
 
 crate::config_section! {
@@ -13,8 +14,7 @@ crate::config_section! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct TcpConfig = "tcp" {
         /// The strictness of tracking. `strict`: a connection begins with its SYN, and segments
-        /// outside the window are dropped. `liberal`: such segments pass and are counted. `loose`:
-        /// `liberal` with `midstream = "adopt"`.
+        /// outside the window are dropped. `liberal`: such segments pass and are counted.
         mode: TcpMode {
             default: TcpMode::default(), "Linux with tcp_loose=0, tcp_be_liberal=0";
         }
@@ -47,11 +47,6 @@ crate::config_section! {
         /// Settings of a zone, by its name: a mode alone, or a table.
         zones: BTreeMap<String, TcpHandling> {
             default: BTreeMap::new(), "the settings of `[tcp]`";
-        }
-        /// Handling of a split handshake: the responder answers a SYN with a SYN, and never with a
-        /// SYN-ACK.
-        split_handshake: Permission {
-            default: Permission::Drop, "an evasion; no stack does it";
         }
     }
 }
@@ -121,5 +116,27 @@ impl Value for TcpHandling {
     }
 }
 
+/// A mode by its name.
+impl Scalar for TcpMode {
+    type Bound = ();
+
+    const EXPECTED: &'static str = "a name in quotes";
+
+    fn kind() -> String {
+        declare::choices_text::<Self>()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "loose" => Err(Wrong::Other(LOOSE.to_owned())),
+            _ => declare::choice(text),
+        }
+    }
+
+    fn written(&self) -> String {
+        quoted(self.name())
+    }
+}
+
 crate::config_table_values!(TcpConfig);
-crate::config_choices!(TcpMode, LatePacket, Midstream, Asymmetric);
+crate::config_choices!(LatePacket, Midstream, Asymmetric);

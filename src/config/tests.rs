@@ -332,6 +332,48 @@ fn an_error_is_one_line_whatever_the_file_holds() {
 }
 
 #[test]
+fn an_error_about_what_was_replaced_names_the_replacement() {
+    let allow = "write `\"count\"` in place of `\"allow\"`";
+    let split = "`checks.tcp_split_handshake` has replaced `tcp.split_handshake`";
+    let redirect = "`checks.icmp_redirect` has replaced `icmp.redirects`";
+    let loose = "`mode = \"liberal\"` with `midstream = \"adopt\"` has replaced `loose`";
+    let rule = "[[policy.rule]]\nname = \"r\"\naction = \"allow\"\n";
+    for (text, message) in [
+        (
+            "[tcp]\nsplit_handshake = \"allow\"".to_owned(),
+            format!("t.toml:2: tcp.split_handshake: {split}: {allow}"),
+        ),
+        (
+            "[icmp]\nredirects = \"drop\"".to_owned(),
+            format!("t.toml:1: icmp: {redirect}: {allow}"),
+        ),
+        (
+            "tcp.mode = \"loose\"".to_owned(),
+            format!("t.toml:1: tcp.mode: {loose}"),
+        ),
+        (
+            "[tcp.zones]\ndefault = \"loose\"".to_owned(),
+            format!("t.toml:2: tcp.zones.default: {loose}"),
+        ),
+        (
+            format!("{rule}tcp = \"loose\""),
+            format!("t.toml:4: policy.rule[0].tcp: {loose}"),
+        ),
+        (
+            format!("{rule}tcp.mode = \"loose\""),
+            format!("t.toml:4: policy.rule[0].tcp.mode: {loose}"),
+        ),
+    ] {
+        assert_eq!(error(&text), message);
+    }
+    let elsewhere = error("[table]\nsplit_handshake = \"allow\"");
+    assert!(
+        elsewhere.contains("unknown key `split_handshake`"),
+        "{elsewhere}"
+    );
+}
+
+#[test]
 fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
     for (text, meant) in [
         ("[table]\nmax_session = 5", "max_sessions"),
@@ -362,8 +404,8 @@ const ERRORS: &[(&str, &str)] = &[
         "[tabel]\n",
         "t.toml:1: tabel: unknown key `tabel`: did you mean `table`? Known: `engine`, `table`, \
          `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, \
-         `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `icmp`, \
-         `ftp`, `checks`, `lifetimes`, `policy`",
+         `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `ftp`, \
+         `checks`, `lifetimes`, `policy`",
     ),
     (
         "[limits]\nipv4_prefix = 33",
@@ -495,10 +537,10 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[tcp]\nmode = \"lax\"",
-        "t.toml:2: tcp.mode: unknown value `lax`: expected one of `strict`, `liberal`, `loose`",
+        "t.toml:2: tcp.mode: unknown value `lax`: expected one of `strict`, `liberal`",
     ),
     (
-        "[tcp.zones]\noffice = \"loose\"",
+        "[tcp.zones]\noffice = \"liberal\"",
         "t.toml:2: tcp.zones.office: there is no zone `office`: the zones are default",
     ),
     (
@@ -506,7 +548,7 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, \
          `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, \
          `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, \
-         `icmp_error_mtu_fits`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
+         `icmp_error_mtu_fits`, `icmp_redirect`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
     ),
     (
         "[fragments]\nmax_datagrams = 0",

@@ -4,17 +4,18 @@ use std::collections::{HashMap, HashSet};
 use super::declare::duration;
 use super::error::{Warning, WarningKind};
 use super::sets::set_key;
-use super::{Attachment, Config, Permission, RuleConfig, Zones, expiry};
+use super::{Attachment, CheckMode, Config, RuleConfig, Zones, expiry};
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
 use crate::policy::{IcmpType, Protocol};
+use crate::verdict::DropReason;
 
 impl Config {
     /// Returns warnings about settings that are allowed but probably unintended, in the order of
     /// the keys.
     ///
     /// They concern lifetimes that are not below the load balancer's idle timer, redirects that are
-    /// allowed in a tunnel, and ICMP types that no rule can match. They also concern empty sets,
+    /// only counted in a tunnel, and ICMP types that no rule can match. They also concern empty sets,
     /// rules that have expired, and rules that an earlier rule covers.
     ///
     /// Rules are compared only in a configuration that compiles, and each with single earlier
@@ -46,10 +47,12 @@ impl Config {
                 );
             }
         }
-        if self.icmp.redirects == Permission::Allow && self.engine.attachment == Attachment::Tunnel
+        let redirects = DropReason::IcmpRedirect.name();
+        if self.checks.get(redirects) == Some(&CheckMode::Count)
+            && self.engine.attachment == Attachment::Tunnel
         {
             warnings.push(Warning {
-                location: self.provenance.locate("icmp.redirects"),
+                location: self.provenance.locate(&format!("checks.{redirects}")),
                 kind: WarningKind::RedirectsInTunnel,
             });
         }

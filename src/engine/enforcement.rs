@@ -1,16 +1,16 @@
-//! Strictness of checks: those that only count, split handshakes, ICMP redirects.
+//! Strictness of checks: which of them only count.
 
 use dashmap::DashMap;
 
-use crate::config::{Compiled, Permission};
+use crate::config::Compiled;
 use crate::policy::RuleId;
 use crate::verdict::DropReason;
 
 /// The settings, and the counts of tolerated packets.
 #[derive(Debug)]
 pub(super) struct Enforcement {
+    /// Whether split handshakes are completed.
     pub(super) split_handshake: bool,
-    pub(super) icmp_redirects: bool,
     /// Bit set of those of [`DropReason::CHECKS`] that only count.
     counting: u16,
     /// Tolerated packets by reason and rule. The size is bounded by their product; no guard is held
@@ -28,8 +28,7 @@ impl Enforcement {
             .filter(|(_, reason)| is_counting(reason))
             .fold(0, |bits, (place, _): (u32, _)| bits | 1 << place);
         Self {
-            split_handshake: compiled.tcp.split_handshake == Permission::Allow,
-            icmp_redirects: compiled.icmp_redirects == Permission::Allow,
+            split_handshake: is_counting(&&DropReason::TcpSplitHandshake),
             counting,
             tolerated: DashMap::with_hasher(hasher),
         }

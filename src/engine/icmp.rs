@@ -50,20 +50,24 @@ impl Engine {
         packet: &Packet<'_>,
         parsed: &Parsed,
         kind: u8,
+        effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
-        let in_tunnel = self.is_in_tunnel(packet);
-        if kind == ICMPV6_REDIRECT {
-            if in_tunnel || !self.settings().enforcement.icmp_redirects {
-                return invalid(DropReason::IcmpRedirect);
-            }
-        } else if in_tunnel {
+        let is_redirect = kind == ICMPV6_REDIRECT;
+        if is_redirect && !self.tolerates_redirect(packet) {
+            return invalid(DropReason::IcmpRedirect);
+        }
+        if !is_redirect && self.is_in_tunnel(packet) {
             return invalid(DropReason::DiscoveryInTunnel);
         }
         match validate_discovery(packet.bytes, parsed) {
             Ok(()) => {
                 trace.step(|| Step::Note("valid discovery on a link is never tracked"));
-                Verdict::Forward(Tracked::class(Class::Untracked))
+                let tracked = Tracked::class(Class::Untracked);
+                match is_redirect {
+                    true => tolerated_redirect(tracked, RuleId::DEFAULT, effects, trace),
+                    false => Verdict::Forward(tracked),
+                }
             }
             Err(DiscoveryFault::OffLink) => invalid(DropReason::DiscoveryOffLink),
             Err(DiscoveryFault::Malformed(malformed)) => {
@@ -71,6 +75,12 @@ impl Engine {
                 invalid(DropReason::Malformed(malformed))
             }
         }
+    }
+
+    /// Returns whether a redirect passes: on a link, if its check only counts.
+    fn tolerates_redirect(&self, packet: &Packet<'_>) -> bool {
+        let only_counts = |reason| self.settings().enforcement.only_counts(reason);
+        only_counts(DropReason::IcmpRedirect) && !self.is_in_tunnel(packet)
     }
 
     /// Returns the reason to refuse an ICMP error regardless of its session.
@@ -81,11 +91,8 @@ impl Engine {
         error: &IcmpError,
     ) -> Option<DropReason> {
         let is_v4 = matches!(version, IpVersion::V4);
-        if is_v4 && error.icmp_type == ICMPV4_REDIRECT {
-            let allowed = self.settings().enforcement.icmp_redirects && !self.is_in_tunnel(packet);
-            if !allowed {
-                return Some(DropReason::IcmpRedirect);
-            }
+        if is_redirect(version, error) && !self.tolerates_redirect(packet) {
+            return Some(DropReason::IcmpRedirect);
         }
         if is_v4 && error.icmp_type == ICMPV4_SOURCE_QUENCH {
             return Some(DropReason::IcmpSourceQuench);
@@ -254,8 +261,33 @@ impl Engine {
         if names_a_fitting_mtu(error) {
             return effects.failed(settings, DropReason::IcmpErrorMtuFits, invalid, rule);
         }
-        Verdict::Forward(tracked)
+        match is_redirect(parsed.ip.version, error) {
+            true => tolerated_redirect(tracked, rule, effects, trace),
+            false => Verdict::Forward(tracked),
+        }
     }
+}
+
+/// Returns whether an ICMP error is a redirect of IPv4; those of IPv6 are discovery.
+const fn is_redirect(version: IpVersion, error: &IcmpError) -> bool {
+    matches!(version, IpVersion::V4) && error.icmp_type == ICMPV4_REDIRECT
+}
+
+/// Returns the verdict on a redirect that passes, and counts it.
+#[cold]
+fn tolerated_redirect<T: Trace>(
+    tracked: Tracked,
+    rule: RuleId,
+    effects: &mut Effects,
+    trace: &mut T,
+) -> Verdict {
+    let reason = DropReason::IcmpRedirect;
+    trace.step(|| Step::Note("a redirect on a link, whose check only counts"));
+    effects.tolerated = Some((reason, rule));
+    Verdict::Forward(Tracked {
+        tolerated: Some(reason),
+        ..tracked
+    })
 }
 
 /// Returns whether an error announces an MTU that the quoted packet of a host does not exceed.

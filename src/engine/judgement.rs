@@ -156,10 +156,9 @@ impl Engine {
                     }
                 }
                 effects.believed = true;
-                let reading = if tolerated.is_none() {
-                    Reading::Whole
-                } else {
-                    Reading::Unread
+                let reading = match tolerated {
+                    None | Some(Fault::SplitHandshake) => Reading::Whole,
+                    Some(_) => Reading::Unread,
                 };
                 Judged::Passes(Passage {
                     lifetime,

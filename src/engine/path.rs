@@ -203,7 +203,9 @@ impl Engine {
                     Transport::IcmpError(error) => {
                         self.related(packet, parsed, error, effects, trace)
                     }
-                    Transport::Discovery { kind } => self.discovery(packet, parsed, *kind, trace),
+                    Transport::Discovery { kind } => {
+                        self.discovery(packet, parsed, *kind, effects, trace)
+                    }
                     _ => invalid(DropReason::IcmpTypeUnsupported),
                 }
             }

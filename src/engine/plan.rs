@@ -358,8 +358,7 @@ fn adopted(
             .look_up(&new_session(zone, candidate.parsed, direction));
         let handling = settings.tcp(decision.rule, zone);
         rejects |= handling.midstream == Midstream::Reject;
-        let loose = handling.mode == TcpMode::Loose;
-        let adopts = loose || failover || handling.midstream == Midstream::Adopt;
+        let adopts = failover || handling.midstream == Midstream::Adopt;
         if !decision.action.admits() || !adopts {
             if decision.rule != RuleId::DEFAULT {
                 break;

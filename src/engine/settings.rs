@@ -18,7 +18,7 @@ use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
 use crate::policy::handling::{
-    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
+    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling,
 };
 use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
@@ -84,13 +84,11 @@ impl Settings {
         let any = |says: &dyn Fn(&TcpHandling) -> bool| {
             zones.iter().any(|(_, handling)| says(handling)) || compiled.policy.any_tcp(says)
         };
-        let any_midstream = tcp.mode == TcpMode::Loose
-            || tcp.midstream != Midstream::Drop
+        let any_midstream = tcp.midstream != Midstream::Drop
             || any(&|handling| {
-                handling.mode == Some(TcpMode::Loose)
-                    || handling
-                        .midstream
-                        .is_some_and(|midstream| midstream != Midstream::Drop)
+                handling
+                    .midstream
+                    .is_some_and(|midstream| midstream != Midstream::Drop)
             });
         let any_asymmetric = tcp.asymmetric != Asymmetric::Drop
             || any(&|handling| {

@@ -96,9 +96,6 @@ choice! {
         /// A connection begins with its SYN, but segments outside the window pass, and are counted.
         /// RSTs are judged as strictly as ever.
         Liberal = "liberal",
-        /// Liberal, and a connection may be picked up mid-stream: with an ACK, if the policy admits
-        /// it.
-        Loose = "loose",
     }
 }
 

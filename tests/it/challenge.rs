@@ -577,10 +577,13 @@ fn a_source_is_known_for_no_less_than_its_lifetime() {
 
 #[test]
 fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
-    for mode in ["strict", "liberal", "loose"] {
+    for mode in [
+        "mode = \"strict\"",
+        "mode = \"liberal\"",
+        "mode = \"liberal\"\nmidstream = \"adopt\"",
+    ] {
         let mut scene = Scene::new(&format!(
-            "[zones]\nblue = 1\ngreen = 2\n[tcp]\nmode = \"{mode}\"\n[syn_challenge]\n\
-             mode = \"off\"\n\
+            "[zones]\nblue = 1\ngreen = 2\n[tcp]\n{mode}\n[syn_challenge]\nmode = \"off\"\n\
              [syn_challenge.zones]\ngreen = \"always\"",
         ));
         let client = Client::new(V4, 5_000);

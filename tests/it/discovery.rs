@@ -8,7 +8,7 @@ use portcullis::geneve::front::NotSent;
 use portcullis::{Class, DropReason, Malformed, Packet, Verdict};
 
 const DENY: &str = "[policy]\ndefault = \"deny\"\n";
-const REDIRECTS: &str = "[icmp]\nredirects = \"allow\"\n";
+const REDIRECTS: &str = "[checks]\nicmp_redirect = \"count\"\n";
 
 /// A router solicitation.
 fn solicitation() -> Vec<u8> {

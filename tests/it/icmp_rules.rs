@@ -204,17 +204,21 @@ fn types_that_no_rule_can_match_are_warned_of() {
 }
 
 #[test]
-fn redirects_that_are_allowed_in_a_tunnel_are_warned_of() {
+fn redirects_that_only_count_in_a_tunnel_are_warned_of() {
     let warnings = |attachment| {
-        let text =
-            format!("[engine]\nattachment = \"{attachment}\"\n[icmp]\nredirects = \"allow\"\n");
+        let text = format!(
+            "[engine]\nattachment = \"{attachment}\"\n[checks]\nicmp_redirect = \"count\"\n"
+        );
         Config::from_toml(&text, "t.toml").unwrap().warnings()
     };
     assert!(warnings("auto").is_empty() && warnings("link").is_empty());
     let found = warnings("tunnel");
     assert_eq!(found.len(), 1);
     let text = found[0].to_string();
-    assert!(text.starts_with("t.toml:4: icmp.redirects: "), "{text}");
+    assert!(
+        text.starts_with("t.toml:4: checks.icmp_redirect: "),
+        "{text}"
+    );
 }
 
 /// An ICMP error with the code 4 instead of its own.

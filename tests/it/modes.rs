@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, icmp, tcp, udp, unreachable};
-use portcullis::{Class, Config, DropReason, Engine, Packet, Verdict, Zone};
+use portcullis::{Class, Config, Discard, DropReason, Engine, Packet, Verdict, Zone};
 
 const ENDS: Ends = Ends::v4(4000, 80);
 
@@ -33,6 +33,12 @@ fn decide(engine: &Engine, now: Instant, zone: u16, packets: &[Vec<u8>]) -> Vec<
         .iter()
         .map(|bytes| engine.verdict_only(Packet::new(bytes, now).zone(Zone(zone))))
         .collect()
+}
+
+/// Decides a packet, and returns the last line of its explanation.
+fn explained(engine: &Engine, now: Instant, bytes: &[u8]) -> (Verdict, String) {
+    let (verdict, steps) = engine.explain(Packet::new(bytes, now), &mut Discard);
+    (verdict, steps.last().expect("a step").to_string())
 }
 
 fn handshake() -> Vec<Vec<u8>> {
@@ -95,8 +101,9 @@ fn the_rule_decides_before_the_zone_and_the_zone_before_the_rest() {
 }
 
 #[test]
-fn a_loose_zone_picks_a_connection_up_in_its_middle() {
-    let engine = engine("[zones]\nlab = 1\n[tcp.zones]\nlab = \"loose\"");
+fn a_zone_that_adopts_picks_a_connection_up_in_its_middle() {
+    let engine =
+        engine("[zones]\nlab = 1\n[tcp.zones.lab]\nmode = \"liberal\"\nmidstream = \"adopt\"\n");
     let now = Instant::now();
     let stray = [
         segment(ENDS, ACK, 70_000, 9_000, b"data"),
@@ -131,8 +138,8 @@ fn a_loose_zone_picks_a_connection_up_in_its_middle() {
 #[test]
 fn denied_connections_are_not_picked_up_either() {
     let engine = engine(
-        "[tcp]\nmode = \"loose\"\n[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\n\
-         protocol = \"tcp\"\n\
+        "[tcp]\nmode = \"liberal\"\nmidstream = \"adopt\"\n[[policy.rule]]\n\
+         name = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
          destination_ports = 80\n",
     );
     let verdicts = decide(
@@ -147,7 +154,9 @@ fn denied_connections_are_not_picked_up_either() {
 
 #[test]
 fn a_picked_up_connection_that_nobody_answers_is_evictable_and_short_lived() {
-    let engine = engine("[table]\nmax_sessions = 1\nshards = 1\n[tcp]\nmode = \"loose\"");
+    let engine = engine(
+        "[table]\nmax_sessions = 1\nshards = 1\n[tcp]\nmode = \"liberal\"\nmidstream = \"adopt\"\n",
+    );
     let now = Instant::now();
     decide(
         &engine,
@@ -227,10 +236,10 @@ fn an_invalid_close_of_each_end_leaves_the_lifetime_as_it_is() {
 }
 
 #[test]
-fn a_redirect_passes_only_where_it_is_allowed() {
+fn a_redirect_passes_only_where_its_check_only_counts() {
     let now = Instant::now();
     let datagram = udp(ENDS, b"question");
-    for (toml, passes) in [("", false), ("[icmp]\nredirects = \"allow\"", true)] {
+    for (toml, passes) in [("", false), ("[checks]\nicmp_redirect = \"count\"", true)] {
         let engine = engine(toml);
         let redirect = icmp(
             Ends {
@@ -242,24 +251,52 @@ fn a_redirect_passes_only_where_it_is_allowed() {
             [0; 4],
             &datagram,
         );
-        let verdicts = decide(&engine, now, 0, &[datagram.clone(), redirect]);
-        assert_eq!(verdicts[1].is_forward(), passes);
-        assert_eq!(verdicts[1].tracked().class == Class::Related, passes);
+        decide(&engine, now, 0, std::slice::from_ref(&datagram));
+        let (verdict, shown) = explained(&engine, now, &redirect);
+        let tracked = verdict.tracked();
+        assert_eq!(verdict.is_forward(), passes);
+        assert_eq!(tracked.class == Class::Related, passes);
+        let reason = DropReason::IcmpRedirect;
+        assert_eq!(tracked.tolerated, passes.then_some(reason));
+        let counted = [(reason, "default".to_owned(), 1)];
+        assert_eq!(engine.tolerated(), counted[..usize::from(passes)]);
+        let start = match passes {
+            true => "verdict: forward, related, reply: tolerated icmp_redirect: ",
+            false => "verdict: drop, invalid: icmp_redirect: ",
+        };
+        assert!(shown.starts_with(start), "{shown}");
     }
 }
 
 #[test]
-fn a_split_handshake_is_completed_only_where_it_is_allowed() {
+fn a_split_handshake_is_completed_only_where_its_check_only_counts() {
     let now = Instant::now();
-    for (toml, passes) in [("", false), ("[tcp]\nsplit_handshake = \"allow\"", true)] {
+    for (toml, passes) in [
+        ("", false),
+        ("[checks]\ntcp_split_handshake = \"count\"", true),
+    ] {
         let engine = engine(toml);
         let story = [
             segment(ENDS, SYN, 100, 0, b""),
             segment(ENDS.back(), SYN, 500, 0, b""),
             segment(ENDS, SYN | ACK, 100, 501, b""),
-            segment(ENDS.back(), ACK, 501, 101, b""),
         ];
-        assert_eq!(decide(&engine, now, 0, &story)[3].is_forward(), passes);
+        decide(&engine, now, 0, &story);
+        let last = segment(ENDS.back(), ACK, 501, 101, b"");
+        let (verdict, shown) = explained(&engine, now, &last);
+        let reason = DropReason::TcpSplitHandshake;
+        let start = match passes {
+            true => "verdict: forward, established, reply: tolerated tcp_split_handshake: ",
+            false => "verdict: drop, invalid, reply: tcp_split_handshake: ",
+        };
+        assert!(shown.starts_with(start), "{shown}");
+        assert_eq!(verdict.is_forward(), passes);
+        assert_eq!(verdict.tracked().tolerated, passes.then_some(reason));
+        let counted = [(reason, "default".to_owned(), 1)];
+        assert_eq!(engine.tolerated(), counted[..usize::from(passes)]);
+        let mut state = None;
+        engine.for_each_session(|session| state = Some(session.state));
+        assert_eq!(state == Some("ESTABLISHED"), passes, "{state:?}");
     }
 }
 

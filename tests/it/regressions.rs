@@ -344,7 +344,7 @@ fn a_tombstone_does_not_answer_for_a_later_session_of_its_ports() {
 fn a_blind_rst_does_not_end_an_adopted_session() {
     for toml in [
         "[tcp]\nmidstream = \"adopt\"\n",
-        "[tcp]\nmode = \"loose\"\n",
+        "[tcp]\nmode = \"liberal\"\nmidstream = \"adopt\"\n",
     ] {
         let s = Scene::new(toml);
         let ends = Ends::v4(4000, 80);
@@ -393,11 +393,11 @@ fn a_reload_to_liberal_holds_for_a_session_that_was_adopted() {
 
 #[test]
 fn a_reload_does_not_end_a_session_before_its_new_lifetime() {
-    // Loose, first seen from its responder.
+    // Liberal and adopted, first seen from its responder.
     let toml = |s| {
         format!(
             "[lifetimes.tcp]\nestablished = \"{s}s\"\nunacknowledged = \"100s\"\n[tcp]\n\
-             mode = \"loose\"\n"
+             mode = \"liberal\"\nmidstream = \"adopt\"\n"
         )
     };
     let s = Scene::new(&toml(3000));

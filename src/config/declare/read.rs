@@ -8,6 +8,7 @@ use super::scalar::Wrong;
 use super::{Change, Key, Table, Value, Visit};
 use crate::config::error::{ConfigErrorCause, UnknownName};
 use crate::config::path::push_segment;
+use crate::config::replaced::replacement;
 use crate::config::text::shown;
 
 /// The largest number of errors that are kept.
@@ -267,9 +268,15 @@ pub(in crate::config) fn unknown_key(
         problems.is_cut = true;
         return;
     }
-    let unknown = UnknownName::new(name.get_ref(), known.iter().copied());
     problems.within_key(name.get_ref(), |problems| {
-        problems.push_at(name.span(), ConfigErrorCause::UnknownKey(unknown));
+        let cause = match replacement(&problems.path) {
+            Some(replacement) => ConfigErrorCause::ReplacedKey(replacement),
+            None => {
+                let unknown = UnknownName::new(name.get_ref(), known.iter().copied());
+                ConfigErrorCause::UnknownKey(unknown)
+            }
+        };
+        problems.push_at(name.span(), cause);
     });
 }
 

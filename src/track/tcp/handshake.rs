@@ -285,6 +285,28 @@ impl Track {
         outcome
     }
 
+    /// Judges the responder's ACK that completes a split handshake.
+    #[cold]
+    pub(super) fn split_handshake(
+        &mut self,
+        segment: &Segment,
+        known: Known,
+        change: StateChange,
+        mut step: impl FnMut(Step),
+    ) -> Outcome {
+        if !known.split_handshake {
+            return Outcome::Invalid(Fault::SplitHandshake);
+        }
+        step(Step::Note(
+            "completes a split handshake, whose check only counts",
+        ));
+        let mut outcome = self.in_window(Direction::Reply, segment, known, change, step);
+        if let Outcome::Accept { tolerated, .. } = &mut outcome {
+            tolerated.get_or_insert(Fault::SplitHandshake);
+        }
+        outcome
+    }
+
     /// Selects the SYN whose number the initiator's own SYN-ACK has (RFC 9293 3.5, figure 7).
     /// Returns `false` if no SYN has it; then the state does not change.
     fn select_own_syn(&mut self, seq: SeqNum) -> bool {

@@ -36,7 +36,7 @@ pub struct Known {
     pub seen_reply: bool,
     /// The handshake was completed and seen.
     pub assured: bool,
-    /// A split handshake may be completed.
+    /// A split handshake may be completed: its check only counts.
     pub split_handshake: bool,
 }
 
@@ -49,7 +49,8 @@ pub enum Outcome {
         lifetime: Option<Lifetime>,
         /// The session is assured from now on.
         assured: bool,
-        /// Fault that strict tracking would have found; the connection is tracked liberally.
+        /// Fault that does not count: the connection is tracked liberally, or a split handshake may
+        /// be completed.
         tolerated: Option<Fault>,
     },
     /// The segment passes; state and lifetime do not change.
@@ -232,38 +233,24 @@ impl Track {
             self.set_connection_flag(CHALLENGE_EXPECTED, false);
             return Outcome::Pass(PassReason::ChallengeAck);
         }
-        match self.after_split_open(event, direction, next, known) {
-            Ok(next) => change.next = next,
-            Err(fault) => return Outcome::Invalid(fault),
+        if self.ends_simultaneous_open(event, direction, next) {
+            change.next = State::Established;
+            let flags = self.side(direction).flags;
+            if !flags.contains(PeerFlags::MAX_ACK_KNOWN) {
+                return self.split_handshake(segment, known, change, step);
+            }
         }
         self.in_window(direction, segment, known, change, step)
     }
 
-    /// Returns the state after `next` if the responder's ACK ends a simultaneous open.
+    /// Returns whether an ACK of the responder ends a simultaneous open, in which both peers send a
+    /// SYN-ACK (RFC 9293 3.5, figure 7).
     #[inline(always)]
-    fn after_split_open(
-        &self,
-        event: Event,
-        direction: Direction,
-        next: State,
-        known: Known,
-    ) -> Result<State, Fault> {
-        if next == State::SynRecv
+    fn ends_simultaneous_open(&self, event: Event, direction: Direction, next: State) -> bool {
+        next == State::SynRecv
             && event == Event::Ack
             && direction == Direction::Reply
             && self.connection_flag(SIMULTANEOUS_OPEN)
-        {
-            // In a simultaneous open both peers send a SYN-ACK (RFC 9293 3.5, figure 7).
-            let has_acknowledged = self
-                .side(direction)
-                .flags
-                .contains(PeerFlags::MAX_ACK_KNOWN);
-            if !known.split_handshake && !has_acknowledged {
-                return Err(Fault::SplitHandshake);
-            }
-            return Ok(State::Established);
-        }
-        Ok(next)
     }
 
     /// Judges a segment that the state ignores: it may be valid if the tracked state is stale.

@@ -2,9 +2,14 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use super::declare::read::similar;
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
+
+/// The largest number of errors that are kept.
+pub(in crate::config) const MAX_PROBLEMS: usize = 100;
+
+/// The largest number of bytes of a name that is compared with others.
+const MAX_COMPARED: usize = 64;
 
 /// A location in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -593,4 +598,26 @@ impl fmt::Display for WarningKind {
             ),
         }
     }
+}
+
+/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
+/// bytes.
+pub(in crate::config) fn similar<'n>(
+    name: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Option<String> {
+    if name.len() > MAX_COMPARED {
+        return None;
+    }
+    let known: Vec<&str> = known.into_iter().collect();
+    let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
+    if let Some(longer) = known.iter().find(begins) {
+        return Some((*longer).to_owned());
+    }
+    let scored = known
+        .iter()
+        .map(|other| (strsim::damerau_levenshtein(name, other), *other));
+    let (distance, best) = scored.min()?;
+    // At most a third of the letters may differ.
+    (distance <= name.len().max(best.len()).div_ceil(3)).then(|| best.to_owned())
 }

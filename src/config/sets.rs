@@ -3,8 +3,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::declare::read::{Kind, wrong_type};
-use super::declare::{self, Item, Problems, Scalar, Value, Wrong, quoted};
+#[cfg(feature = "toml")]
+use super::declare::read::{Item, Kind, Problems, wrong_type};
+use super::declare::{self, Scalar, Value, Wrong, quoted};
 use super::error::{ConfigError, ConfigErrorCause, Location, listed, shown};
 use super::keys::key_segment;
 use super::validate::{Checked, Errors};
@@ -223,6 +224,7 @@ impl Value for AddressSet {
             .to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let set: Self = match item.kind() {
             Kind::Table(_) => declare::read::table(item, problems)?,

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Permission;
-use super::declare::read::{Kind, wrong_type};
-use super::declare::{self, Item, KeyReference, Problems, SectionReference, Value};
+#[cfg(feature = "toml")]
+use super::declare::read::{Item, Kind, Problems, wrong_type};
+use super::declare::{self, KeyReference, SectionReference, Value};
 use crate::policy::handling::{Asymmetric, Handling, LatePacket, Midstream, TcpHandling, TcpMode};
 
 crate::config_section! {
@@ -97,6 +98,7 @@ impl Value for TcpHandling {
         "table, or a mode alone".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         match item.kind() {
             Kind::Table(_) => declare::read::table(item, problems),
@@ -122,4 +124,9 @@ impl Value for TcpHandling {
 }
 
 crate::config_table_values!(TcpConfig);
-crate::config_choices!(TcpMode, LatePacket, Midstream, Asymmetric);
+crate::config_choices! {
+    TcpMode [Strict, Liberal, Loose],
+    LatePacket [Reset, Drop, Readmit],
+    Midstream [Drop, Reject, Adopt],
+    Asymmetric [Drop, Report, Bypass],
+}

@@ -279,7 +279,7 @@ fn messages_are_bounded_in_length() {
 
 #[test]
 fn a_long_name_is_like_no_other() {
-    use crate::config::declare::read::similar;
+    use crate::config::error::similar;
 
     assert_eq!(
         similar("establishe", ["established"]),

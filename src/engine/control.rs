@@ -11,12 +11,12 @@ use super::ftp_settings::Parent;
 use super::listening::{Heard, Ruling};
 use super::live::Live;
 use super::matched::{Judged, Matched, Passage, Reading};
+use crate::alg::ftp::SavedControl;
 use crate::event::HelperNote;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
 use crate::packet::Transport;
 use crate::session::EndReason;
-use crate::snapshot::SavedControl;
 use crate::track::tcp::Track;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 

@@ -18,7 +18,7 @@ use super::ftp_settings::{FtpSettings, Parent};
 use super::query::opening_query_of;
 use super::settings::Settings;
 use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
-use crate::alg::ftp::Ftp;
+use crate::alg::ftp::{Ftp, SavedControl};
 use crate::alg::urgent::Urgent;
 use crate::alg::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::config::OnReload;
@@ -27,7 +27,6 @@ use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
-use crate::snapshot::SavedControl;
 use crate::track::tcp::State;
 
 /// Parts of the table of control sessions, each with its own lock.
@@ -328,6 +327,7 @@ impl Helpers {
     }
 
     /// Returns what another engine needs to continue a control session.
+    #[cfg(feature = "snapshot")]
     pub(super) fn whereabouts(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;

@@ -18,8 +18,7 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// Action for a new session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The session is made and its packets are forwarded.
     Allow,
@@ -58,8 +57,7 @@ impl fmt::Display for Action {
 
 /// Side that must be the initiator. An initiator is inside if the policy's `inside` prefixes
 /// contain it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RuleDirection {
     /// The initiator is inside.
     Outbound,

@@ -2,10 +2,9 @@
 use std::ops::RangeInclusive;
 
 use super::print::push_segment;
-use super::read::MAX_PROBLEMS;
 use super::values::range_text;
 use super::{Bound, Key, Table, Value, Visit};
-use crate::config::error::{ConfigError, ConfigErrorCause};
+use crate::config::error::{ConfigError, ConfigErrorCause, MAX_PROBLEMS};
 use crate::config::keys::Provenance;
 
 /// Collects the keys whose values are out of bounds.

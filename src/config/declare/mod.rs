@@ -36,6 +36,7 @@ use std::ops::RangeInclusive;
 
 pub mod check;
 pub mod print;
+#[cfg(feature = "toml")]
 pub mod read;
 pub mod reference;
 mod scalars;
@@ -43,6 +44,7 @@ mod values;
 
 pub use self::check::Checker;
 pub use self::print::Printer;
+#[cfg(feature = "toml")]
 pub use self::read::{Item, Problems};
 pub use self::reference::{KeyReference, SectionReference};
 pub use self::values::{Bound, Scalar, Value, Wrong, choice, choices_text};
@@ -355,20 +357,7 @@ macro_rules! config_table_values {
                 "table".to_owned()
             }
 
-            fn read(
-                item: &$crate::config::declare::Item<'_, '_>,
-                problems: &mut $crate::config::declare::Problems,
-            ) -> Option<Self> {
-                $crate::config::declare::read::table(item, problems)
-            }
-
-            fn update(
-                &mut self,
-                item: &$crate::config::declare::Item<'_, '_>,
-                problems: &mut $crate::config::declare::Problems,
-            ) {
-                $crate::config::declare::read::update_table(self, item, problems);
-            }
+            $crate::config_table_reading!();
 
             fn toml(&self) -> String {
                 $crate::config::declare::print::inline_table(self)
@@ -391,4 +380,35 @@ macro_rules! config_table_values {
             }
         })*
     };
+}
+
+/// Reads a declared table, for [`config_table_values!`](crate::config_table_values).
+#[cfg(feature = "toml")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! config_table_reading {
+    () => {
+        fn read(
+            item: &$crate::config::declare::Item<'_, '_>,
+            problems: &mut $crate::config::declare::Problems,
+        ) -> Option<Self> {
+            $crate::config::declare::read::table(item, problems)
+        }
+
+        fn update(
+            &mut self,
+            item: &$crate::config::declare::Item<'_, '_>,
+            problems: &mut $crate::config::declare::Problems,
+        ) {
+            $crate::config::declare::read::update_table(self, item, problems);
+        }
+    };
+}
+
+/// Reads nothing, since no file can be parsed without the feature `toml`.
+#[cfg(not(feature = "toml"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! config_table_reading {
+    () => {};
 }

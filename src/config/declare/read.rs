@@ -8,15 +8,10 @@ use super::print::push_segment;
 use super::values::Wrong;
 use super::{Change, Key, Table, Value, Visit};
 use crate::config::ConfigErrorCause;
-use crate::config::error::{UnknownName, shown};
-
-/// The largest number of errors that are kept.
-pub(in crate::config) const MAX_PROBLEMS: usize = 100;
+use crate::config::error::{MAX_PROBLEMS, UnknownName, shown};
 
 /// The largest number of bytes of a path that an error keeps.
 const MAX_PATH: usize = 4_096;
-/// The largest number of bytes of a name that is compared with others.
-const MAX_COMPARED: usize = 64;
 
 /// A value of a file.
 #[derive(Debug, Clone, Copy)]
@@ -183,28 +178,6 @@ pub(in crate::config) fn wrong_type(item: &Item<'_, '_>, expected: &str) -> Conf
         found: item.source(),
         expected: expected.to_owned(),
     }
-}
-
-/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
-/// bytes.
-pub(in crate::config) fn similar<'n>(
-    name: &str,
-    known: impl IntoIterator<Item = &'n str>,
-) -> Option<String> {
-    if name.len() > MAX_COMPARED {
-        return None;
-    }
-    let known: Vec<&str> = known.into_iter().collect();
-    let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
-    if let Some(longer) = known.iter().find(begins) {
-        return Some((*longer).to_owned());
-    }
-    let scored = known
-        .iter()
-        .map(|other| (strsim::damerau_levenshtein(name, other), *other));
-    let (distance, best) = scored.min()?;
-    // At most a third of the letters may differ.
-    (distance <= name.len().max(best.len()).div_ceil(3)).then(|| best.to_owned())
 }
 
 /// Reads a table of declared keys.

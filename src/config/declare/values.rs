@@ -4,11 +4,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::value::StrDeserializer;
-
-use super::read::{Item, Kind, Problems};
-use super::{Checker, KeyReference, Printer, SectionReference, print, read, reference};
+#[cfg(feature = "toml")]
+use super::read::{self, Item, Kind, Problems};
+use super::{Checker, KeyReference, Printer, SectionReference, print, reference};
 
 /// A value of a key.
 pub trait Value: Clone + PartialEq {
@@ -25,12 +23,14 @@ pub trait Value: Clone + PartialEq {
     fn kind() -> String;
 
     /// Reads the value of a file. On an error, adds it to `problems` and returns `None`.
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self>;
 
     /// Returns the value as TOML; empty if there is none.
     fn toml(&self) -> String;
 
     /// Replaces the value with that of a file, if it can be read.
+    #[cfg(feature = "toml")]
     fn update(&mut self, item: &Item<'_, '_>, problems: &mut Problems) {
         if let Some(value) = Self::read(item, problems) {
             *self = value;
@@ -190,35 +190,18 @@ impl From<String> for Wrong {
     }
 }
 
-/// Reads the name of a choice with the type's own implementation of [`Deserialize`].
+/// Returns the choice of a name; `choices` and `names` are in the same order.
 ///
 /// # Errors
 /// Returns the known names.
-pub fn choice<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Wrong> {
-    T::deserialize(StrDeserializer::<UnknownName>::new(text))
-        .map_err(|UnknownName(known)| Wrong::Choice(known))
-}
-
-/// Collects the names of a choice, from the error about an unknown one.
-#[derive(Debug)]
-struct UnknownName(&'static [&'static str]);
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
-}
-
-impl std::error::Error for UnknownName {}
-
-impl serde::de::Error for UnknownName {
-    fn custom<M: fmt::Display>(_: M) -> Self {
-        Self(&[])
-    }
-
-    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self(expected)
-    }
+pub fn choice<T: Copy>(
+    text: &str,
+    choices: &[T],
+    names: &'static [&'static str],
+) -> Result<T, Wrong> {
+    let mut named = names.iter().zip(choices);
+    let found = named.find(|(name, _)| **name == text);
+    found.map_or(Err(Wrong::Choice(names)), |(_, choice)| Ok(*choice))
 }
 
 /// Returns the choices of a type for the reference page.
@@ -233,10 +216,11 @@ pub fn choices_text<T: Scalar>() -> String {
     }
 }
 
-/// Implements the key values for enums that implement [`Deserialize`] and have a `name`.
+/// Implements the key values for enums with a `const fn name`. Each enum has a list of its
+/// variants, and one that is missing there does not compile.
 #[macro_export]
 macro_rules! config_choices {
-    ($($name:ty),* $(,)?) => {
+    ($($name:ident [$($choice:ident),+ $(,)?]),* $(,)?) => {
         $(impl $crate::config::declare::Scalar for $name {
             type Bound = ();
 
@@ -247,11 +231,16 @@ macro_rules! config_choices {
             }
 
             fn from_text(text: &str) -> Result<Self, $crate::config::declare::Wrong> {
-                $crate::config::declare::choice(text)
+                const NAMES: &[&str] = &[$($name::$choice.name()),+];
+                $crate::config::declare::choice(text, &[$(Self::$choice),+], NAMES)
             }
 
             fn written(&self) -> String {
-                format!("\"{}\"", self.name())
+                // Complete only if the list of choices is.
+                let name = match self {
+                    $(Self::$choice => Self::$choice.name(),)+
+                };
+                format!("\"{name}\"")
             }
         })*
     };
@@ -264,6 +253,7 @@ impl<T: Scalar> Value for T {
         T::kind()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let result = match item.kind() {
             Kind::Text(text) => T::from_text(text),
@@ -304,6 +294,7 @@ impl<T: Scalar> Value for Vec<T> {
         format!("list of: {}", T::kind())
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::List(items) = item.kind() else {
             return T::read(item, problems).map(|value| vec![value]);
@@ -344,6 +335,7 @@ impl<T: Value> Value for Option<T> {
         T::kind()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         T::read(item, problems).map(Some)
     }
@@ -367,6 +359,7 @@ impl<V: Value> Value for BTreeMap<String, V> {
         format!("table; by name: {}", V::kind())
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::Table(table) = item.kind() else {
             problems.push(item, read::wrong_type(item, "a table"));
